@@ -1,0 +1,106 @@
+"""The El Torito boot catalog ("El Torito" Bootable CD-ROM Format Specification 1.0, section 2)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from cosremaster.errors import ImageError, Place
+from cosremaster.units import SECTOR, Lba
+
+ENTRY_SIZE = 32
+BOOT_SYSTEM = b"EL TORITO SPECIFICATION"
+PLATFORMS = {0x00: "BIOS", 0x01: "PowerPC", 0x02: "Mac", 0xEF: "UEFI"}
+MEDIA = {0: "no emulation", 1: "1.2 MB floppy", 2: "1.44 MB floppy", 3: "2.88 MB floppy", 4: "hard disk"}
+
+_FLOPPY_BYTES = {1: 1_228_800, 2: 1_474_560, 3: 2_949_120}
+_ENTRY = struct.Struct("<BBHBxHI20s")  # figures 3 and 5: initial and section entry
+
+
+@dataclass(frozen=True, slots=True)
+class BootEntry:
+    """An initial or section entry. ``raw`` keeps all 32 bytes; ``offset`` is where it stands in the image.
+
+    ``load_sectors`` counts 512-byte sectors that firmware loads; ``lba`` is where the boot image begins.
+    """
+
+    raw: bytes
+    offset: int
+    platform: int
+
+    @property
+    def bootable(self) -> bool:
+        """The boot indicator is 0x88."""
+        return self.raw[0] == 0x88
+
+    @property
+    def media(self) -> int:
+        """Emulation, a key of :data:`MEDIA`."""
+        return self.raw[1] & 0x0F
+
+    @property
+    def load_sectors(self) -> int:
+        """Sectors of 512 bytes to load."""
+        return int(_ENTRY.unpack(self.raw)[4])
+
+    @property
+    def lba(self) -> Lba:
+        """The boot image's first block."""
+        return Lba(int(_ENTRY.unpack(self.raw)[5]))
+
+    @property
+    def least_bytes(self) -> int:
+        """How long the boot image is at least: what is loaded, or the emulated floppy."""
+        return max(self.load_sectors * SECTOR, _FLOPPY_BYTES.get(self.media, 0))
+
+    def describe(self) -> str:
+        """Platform, emulation and load size."""
+        platform = PLATFORMS.get(self.platform, f"platform 0x{self.platform:02X}")
+        media = MEDIA.get(self.media, f"media {self.media}")
+        return f"{platform}, {media}, loads {self.load_sectors} sectors" + ("" if self.bootable else ", not bootable")
+
+
+@dataclass(frozen=True, slots=True)
+class BootCatalog:
+    """The validation entry and all boot entries. ``length``: bytes from ``lba`` on that it takes."""
+
+    lba: Lba
+    length: int
+    entries: tuple[BootEntry, ...]
+
+
+def catalog_lba(descriptor: bytes) -> Lba | None:
+    """The catalog's place, from a boot record volume descriptor; None if it is not El Torito's (figure 7)."""
+    if descriptor[0] != 0 or not descriptor[7:39].startswith(BOOT_SYSTEM):
+        return None
+    return Lba(int.from_bytes(descriptor[71:75], "little"))
+
+
+def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog:
+    """The catalog in ``raw``, which begins at byte ``start`` of the image.
+
+    :raises ImageError: its validation entry is wrong, or it does not end inside ``raw``.
+    """
+    validation = raw[:ENTRY_SIZE]
+    words = struct.unpack("<16H", validation) if len(validation) == ENTRY_SIZE else (1,)
+    if validation[:1] != b"\1" or validation[30:32] != b"\x55\xaa" or sum(words) & 0xFFFF:
+        raise ImageError("El Torito boot catalog has no sound validation entry", place.at(start))
+    entries = [_entry(raw, 1, start, validation[1])]
+    index, more = 2, True
+    while more and raw[index * ENTRY_SIZE] in (0x90, 0x91):
+        header = raw[index * ENTRY_SIZE :]
+        more, platform, count = header[0] == 0x90, header[1], int.from_bytes(header[2:4], "little")
+        index += 1
+        for _ in range(count):
+            if (index + 2) * ENTRY_SIZE > len(raw):
+                raise ImageError("El Torito boot catalog does not end", place.at(start))
+            entries.append(_entry(raw, index, start, platform))
+            index += 1
+            while raw[index * ENTRY_SIZE] == 0x44 and (index + 2) * ENTRY_SIZE <= len(raw):
+                index += 1  # section entry extension, figure 6
+    return BootCatalog(lba, (index + 1) * ENTRY_SIZE, tuple(entries))
+
+
+def _entry(raw: bytes, index: int, start: int, platform: int) -> BootEntry:
+    at = index * ENTRY_SIZE
+    return BootEntry(raw[at : at + ENTRY_SIZE], start + at, platform)

@@ -1,0 +1,114 @@
+"""The master boot record and its partition table (UEFI specification 2.10, section 5.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from cosremaster.units import SECTOR, Sector
+
+SIGNATURE = b"\x55\xaa"
+TABLE = 446
+ENTRY_SIZE = 16
+ENTRIES = 4
+GPT_PROTECTIVE = 0xEE
+
+Geometry = tuple[int, int]
+"""Heads, and sectors of a track."""
+
+_USUAL: tuple[Geometry, ...] = ((255, 63), (64, 32), (128, 32), (16, 63), (32, 63), (64, 63), (128, 63), (240, 63))
+_CYLINDERS = 1024
+
+
+def encode_chs(sector: int, geometry: Geometry) -> bytes:
+    """The three CHS bytes of ``sector``; the last address the geometry has where it lies beyond."""
+    heads, track = geometry
+    cylinder, rest = divmod(sector, heads * track)
+    if cylinder >= _CYLINDERS:
+        cylinder, rest = _CYLINDERS - 1, heads * track - 1
+    head, sector_index = divmod(rest, track)
+    return bytes((head, (sector_index + 1) | (cylinder >> 2 & 0xC0), cylinder & 0xFF))
+
+
+@dataclass(frozen=True, slots=True)
+class MbrPartition:
+    """One entry. ``first`` and ``last`` are CHS bytes; ``start`` and ``count`` 512-byte sectors."""
+
+    status: int
+    first: bytes
+    type: int
+    last: bytes
+    start: Sector
+    count: int
+
+    @classmethod
+    def parse(cls, raw: bytes) -> MbrPartition:
+        """Sixteen bytes."""
+        return cls(
+            raw[0], raw[1:4], raw[4], raw[5:8],
+            Sector(int.from_bytes(raw[8:12], "little")), int.from_bytes(raw[12:16], "little"),
+        )  # fmt: skip
+
+    def pack(self) -> bytes:
+        """Sixteen bytes."""
+        return (
+            bytes((self.status,)) + self.first + bytes((self.type,)) + self.last
+            + self.start.to_bytes(4, "little") + self.count.to_bytes(4, "little")
+        )  # fmt: skip
+
+    @property
+    def used(self) -> bool:
+        """False for an empty slot."""
+        return self.count > 0 and self.type != 0
+
+    @property
+    def end(self) -> Sector:
+        """The sector behind the last."""
+        return Sector(self.start + self.count)
+
+    def placed(self, start: Sector, count: int, geometry: Geometry | None) -> MbrPartition:
+        """This entry over other sectors; CHS follow when a geometry is known and stay as found when not."""
+        if (start, count) == (self.start, self.count):
+            return self
+        if geometry is None:
+            return replace(self, start=start, count=count)
+        first = self.first if start == self.start else encode_chs(start, geometry)
+        return replace(self, first=first, last=encode_chs(start + count - 1, geometry), start=start, count=count)
+
+
+@dataclass(frozen=True, slots=True)
+class Mbr:
+    """The first 512 bytes of an image that carry a partition table; ``code`` is the part before it."""
+
+    code: bytes
+    partitions: tuple[MbrPartition, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Mbr | None:
+        """The MBR in 512 bytes, or None where the signature is missing."""
+        if raw[510:512] != SIGNATURE:
+            return None
+        entries = (raw[at : at + ENTRY_SIZE] for at in range(TABLE, TABLE + ENTRIES * ENTRY_SIZE, ENTRY_SIZE))
+        return cls(raw[:TABLE], tuple(MbrPartition.parse(entry) for entry in entries))
+
+    def pack(self) -> bytes:
+        """512 bytes."""
+        raw = self.code + b"".join(partition.pack() for partition in self.partitions) + SIGNATURE
+        assert len(raw) == SECTOR
+        return raw
+
+    @property
+    def used(self) -> tuple[tuple[int, MbrPartition], ...]:
+        """The partitions that are there, each with its number from 1 on."""
+        return tuple((number, one) for number, one in enumerate(self.partitions, 1) if one.used)
+
+    def geometry(self) -> Geometry | None:
+        """The geometry that explains the CHS bytes of all partitions, usual ones first; None if none does."""
+        used = [partition for _, partition in self.used]
+        every = ((heads, track) for track in range(63, 0, -1) for heads in range(255, 0, -1))
+        return _first_fit(used, _USUAL) or _first_fit(used, every) if used else None
+
+
+def _first_fit(partitions: Iterable[MbrPartition], geometries: Iterable[Geometry]) -> Geometry | None:
+    wanted = [(one.last, one.end - 1) for one in partitions]
+    return next((one for one in geometries if all(encode_chs(sector, one) == chs for chs, sector in wanted)), None)

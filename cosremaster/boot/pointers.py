@@ -1,0 +1,66 @@
+"""Pointers that boot code carries inside itself: boot-info-table, grub2-boot-info, hybrid MBR pointers."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cosremaster.units import SECTORS_PER_BLOCK, Lba
+
+TABLE_OFFSET = 8
+TABLE_END = 64
+_TABLE = struct.Struct("<4I")
+
+GRUB2_IMAGE_OFFSET = 2548
+MBR_POINTER_OFFSET = 0x1B0
+
+
+@dataclass(frozen=True, slots=True)
+class BootInfoTable:
+    """Byte 8 of a boot image (mkisofs(8), -boot-info-table): where it and the volume descriptor stand.
+
+    ``length`` is the image's length in bytes; ``total`` the sum of its little-endian 32-bit words from byte
+    64 on.
+    """
+
+    descriptor: Lba
+    image: Lba
+    length: int
+    total: int
+
+    @classmethod
+    def parse(cls, head: bytes) -> BootInfoTable:
+        """From the first 64 bytes of a boot image; whether they hold a table is for the caller to compare."""
+        descriptor, image, length, total = _TABLE.unpack_from(head, TABLE_OFFSET)
+        return cls(Lba(descriptor), Lba(image), length, total)
+
+    def pack(self) -> bytes:
+        """Sixteen bytes for byte 8 of the image."""
+        return _TABLE.pack(self.descriptor, self.image, self.length, self.total)
+
+
+def boot_image_sum(chunks: Iterable[bytes]) -> int:
+    """The sum that a boot-info-table holds, over a whole boot image; a last partial word is zero-filled."""
+    data = b"".join(chunks)[TABLE_END:]
+    words = array("I", data + bytes(-len(data) % 4))
+    if sys.byteorder == "big":
+        words.byteswap()
+    return sum(words) & 0xFFFFFFFF
+
+
+def grub2_image_pointer(lba: Lba) -> bytes:
+    """grub2-boot-info: byte 2548 of an image at ``lba`` holds the sector behind its first (xorriso(1))."""
+    return struct.pack("<Q", lba * SECTORS_PER_BLOCK + 5)
+
+
+def grub2_mbr_pointer(lba: Lba) -> bytes:
+    """GRUB2 hybrid MBR: byte 0x1B0 holds the second sector of the boot image at ``lba`` (xorriso(1))."""
+    return struct.pack("<Q", lba * SECTORS_PER_BLOCK + 4)
+
+
+def isolinux_mbr_pointer(lba: Lba) -> bytes:
+    """ISOLINUX hybrid MBR (isohdpfx.bin): byte 432 holds the first sector of isolinux.bin at ``lba``."""
+    return struct.pack("<I", lba * SECTORS_PER_BLOCK)

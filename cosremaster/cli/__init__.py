@@ -1,0 +1,5 @@
+"""The command line: arguments, terminal progress, exit codes. The only place that prints or exits."""
+
+from cosremaster.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,78 @@
+"""What a codec is: it sniffs, it decodes forward, and what it learned on the way can pack anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cosremaster.files import Spool
+from cosremaster.pieces import PieceTable, Source
+from cosremaster.streams import ByteReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A stream to be packed again after some of its plain bytes changed.
+
+    ``plain`` is what the stream has to hold. Its ranges of ``decoded`` are plain bytes of the old stream,
+    at the same offsets as there; ``packed`` is that old stream as it was. A codec that can may therefore
+    keep compressed bytes: everything in front of the first byte of ``plain`` that is no such range in its
+    old place, and every later block that is one. New bytes go to ``spool``; ``advance`` is told of
+    each plain byte that is done.
+    """
+
+    packed: PieceTable
+    decoded: Source
+    plain: PieceTable
+    spool: Spool
+    threads: int
+    advance: Callable[[int], None]
+
+
+class Form(Protocol):
+    """How one stream was packed: the parameters that packing it again must keep."""
+
+    @property
+    def name(self) -> str:
+        """The codec's name, as in ``xz``."""
+        ...
+
+    def describe(self) -> str:
+        """The parameters for people, on one line; empty when there are none."""
+        ...
+
+    def pack(self, job: Job) -> PieceTable:
+        """The new stream."""
+        ...
+
+
+class Decoding(Protocol):
+    """One stream being decoded."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The plain bytes. :raises CorruptError: damage, with its place in the packed stream."""
+        ...
+
+    @property
+    def form(self) -> Form:
+        """What was learned; complete once :meth:`chunks` has ended."""
+        ...
+
+
+class Codec(Protocol):
+    """A compression format."""
+
+    name: str
+
+    def sniff(self, head: bytes) -> bool:
+        """True when a stream that begins with ``head`` is of this format."""
+        ...
+
+    def first(self, head: bytes, count: int) -> bytes:
+        """The first ``count`` plain bytes of a stream that begins with ``head``, or what can be had of them."""
+        ...
+
+    def decode(self, reader: ByteReader) -> Decoding:
+        """Begins to decode what ``reader`` yields, to its end."""
+        ...

@@ -1,0 +1,36 @@
+"""The integrity checks of an .xz block (The .xz File Format 1.2.1, section 2.1.1.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+
+from fastcrc import crc64
+
+NONE, CRC32, CRC64, SHA256 = 0, 1, 4, 10
+NAMES = {NONE: "none", CRC32: "CRC32", CRC64: "CRC64", SHA256: "SHA-256"}
+SIZES = {NONE: 0, CRC32: 4, CRC64: 8, SHA256: 32}
+
+
+class RunningCheck:
+    """The check of a growing run of bytes; ``kind`` is one of :data:`NAMES`."""
+
+    def __init__(self, kind: int) -> None:
+        self._crc = 0
+        self._sha = hashlib.sha256() if kind == SHA256 else None
+        self._step: Callable[[bytes, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64.xz}.get(kind)
+        self._size = SIZES[kind]
+
+    def update(self, data: bytes) -> None:
+        """Takes in ``data``."""
+        if self._sha is not None:
+            self._sha.update(data)
+        elif self._step is not None:
+            self._crc = self._step(data, self._crc)
+
+    def value(self) -> bytes:
+        """The check field as it stands in a block; empty for no check."""
+        if self._sha is not None:
+            return self._sha.digest()
+        return self._crc.to_bytes(self._size, "little")

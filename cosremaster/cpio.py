@@ -1,0 +1,231 @@
+"""The "new ASCII" cpio format: 070701 (newc) and 070702 (crc), as bytes and as values.
+
+Specification: cpio(5) of libarchive, "New ASCII Format" and "New CRC Format"; the kernel's
+Documentation/driver-api/early-userspace/buffer-format.rst.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cosremaster.errors import CorruptError, Place
+from cosremaster.streams import ByteReader
+
+HEADER_SIZE = 110
+NEWC = b"070701"
+CRC = b"070702"
+MAGICS = (NEWC, CRC)
+TRAILER = b"TRAILER!!!"
+BLOCKING = 512
+"""GNU cpio pads an archive to a multiple of this many bytes."""
+
+MAX_FIELD = 0xFFFFFFFF
+MAX_NAME = 4096
+"""Bytes of a name with its NUL; the kernel's PATH_MAX."""
+
+_FIELDS = (
+    "inode number", "mode", "user id", "group id", "link count", "mtime", "file size",
+    "device major", "device minor", "rdev major", "rdev minor", "name size", "check",
+)  # fmt: skip
+_INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
+_HEX = re.compile(rb"[0-9A-Fa-f]{104}")
+_HEX_FIELD = re.compile(rb"[0-9A-Fa-f]{8}")
+
+
+def padding(length: int) -> int:
+    """How many zero bytes bring ``length`` to a multiple of 4."""
+    return -length % 4
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The 110 bytes before a name, kept as they were found; fields are read on demand.
+
+    Compact on purpose: an index keeps one for every entry of an archive.
+    """
+
+    raw: bytes
+
+    @classmethod
+    def parse(cls, raw: bytes, place: Place) -> Header:
+        """Checks and wraps 110 bytes. :raises CorruptError: bad magic, or a field is not hexadecimal."""
+        if raw[:6] not in MAGICS:
+            raise CorruptError(f"no cpio header here (magic is {raw[:6]!r})", place)
+        if not _HEX.fullmatch(raw, 6):
+            for index, name in enumerate(_FIELDS):
+                if not _HEX_FIELD.fullmatch(raw, 6 + 8 * index, 14 + 8 * index):
+                    raise CorruptError(f"{name} field is not hexadecimal", place)
+        return cls(raw)
+
+    @classmethod
+    def make(
+        cls, *, ino: int, mode: int, uid: int, gid: int, nlink: int, mtime: int, size: int,
+        rdev: tuple[int, int], namesize: int, magic: bytes = NEWC, check: int = 0,
+    ) -> Header:  # fmt: skip
+        """A header of our own; device numbers are zero. Every value must fit 32 bits."""
+        fields = (ino, mode, uid, gid, nlink, mtime, size, 0, 0, *rdev, namesize, check)
+        return cls(magic + b"".join(b"%08X" % value for value in fields))
+
+    def pack(self) -> bytes:
+        """The 110 bytes."""
+        return self.raw
+
+    def _field(self, index: int) -> int:
+        return int(self.raw[6 + 8 * index : 14 + 8 * index], 16)
+
+    def with_data(self, size: int, check: int) -> Header:
+        """This header for an entry that carries ``size`` bytes with cpio sum ``check``."""
+        raw = self.raw
+        return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
+
+    @property
+    def magic(self) -> bytes:
+        """070701 or 070702."""
+        return self.raw[:6]
+
+    @property
+    def ino(self) -> int:
+        """Inode number."""
+        return self._field(_INO)
+
+    @property
+    def mode(self) -> int:
+        """File type and permission bits, as st_mode."""
+        return self._field(_MODE)
+
+    @property
+    def uid(self) -> int:
+        """Numeric owner."""
+        return self._field(_UID)
+
+    @property
+    def gid(self) -> int:
+        """Numeric group."""
+        return self._field(_GID)
+
+    @property
+    def nlink(self) -> int:
+        """Link count."""
+        return self._field(_NLINK)
+
+    @property
+    def mtime(self) -> int:
+        """Seconds since 1970."""
+        return self._field(_MTIME)
+
+    @property
+    def size(self) -> int:
+        """Bytes of data behind the name."""
+        return self._field(_SIZE)
+
+    @property
+    def dev(self) -> tuple[int, int]:
+        """Major and minor of the device the file was on."""
+        return self._field(_DEVMAJOR), self._field(_DEVMINOR)
+
+    @property
+    def rdev(self) -> tuple[int, int]:
+        """Major and minor of a device node."""
+        return self._field(_RMAJOR), self._field(_RMINOR)
+
+    @property
+    def namesize(self) -> int:
+        """Bytes of the name with its NUL."""
+        return self._field(_NAMESIZE)
+
+    @property
+    def check(self) -> int:
+        """070702: the sum of all data bytes, modulo 2**32. 070701: zero."""
+        return self._field(_CHECK)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A header, its name as bytes without the NUL, and its byte offset in the archive."""
+
+    header: Header
+    name: bytes
+    offset: int
+
+    @property
+    def data_offset(self) -> int:
+        """Where the data begins."""
+        end = self.offset + HEADER_SIZE + self.header.namesize
+        return end + padding(HEADER_SIZE + self.header.namesize)
+
+    @property
+    def end(self) -> int:
+        """Where the next header begins."""
+        return self.data_offset + self.header.size + padding(self.header.size)
+
+    @property
+    def is_trailer(self) -> bool:
+        """True for the entry that ends an archive."""
+        return self.name == TRAILER
+
+
+def read_entries(reader: ByteReader) -> Iterator[Entry]:
+    """The entries of one archive, the trailer last.
+
+    At each yield ``reader`` stands at the entry's data, which the caller may consume in part or whole.
+    Offsets count from where the reader stood at first. :raises CorruptError: anything malformed.
+    """
+    base = reader.position
+    while True:
+        start = reader.position
+        head = reader.upto(HEADER_SIZE)
+        if len(head) < HEADER_SIZE:
+            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
+        header = Header.parse(head, reader.place.at(start))
+        name = _read_name(reader, header, start)
+        entry = Entry(header, name, start - base)
+        yield entry
+        if entry.is_trailer:
+            return
+        _skip_to(reader, base + entry.end, name)
+
+
+def _read_name(reader: ByteReader, header: Header, start: int) -> bytes:
+    """The name behind ``header``, with the padding after it consumed."""
+    size = header.namesize
+    if not 0 < size <= MAX_NAME:
+        raise CorruptError(f"name of {size:,} bytes", reader.place.at(start))
+    raw = reader.exactly(size + padding(HEADER_SIZE + size))[:size]
+    if raw[-1] != 0:
+        raise CorruptError("name does not end with a NUL", reader.place.at(start))
+    return raw[: raw.index(0)]
+
+
+def _skip_to(reader: ByteReader, end: int, name: bytes) -> None:
+    """Leaves out what the caller did not read, up to ``end``."""
+    try:
+        reader.skip(end - reader.position)
+    except CorruptError as error:
+        raise CorruptError(error.message, reader.place.inside(name).at(reader.position)) from error
+
+
+def encode_name(header: Header, name: bytes) -> bytes:
+    """``header`` and ``name`` as they stand in an archive, padding included."""
+    length = HEADER_SIZE + len(name) + 1
+    return header.pack() + name + b"\0" * (1 + padding(length))
+
+
+def trailer(magic: bytes = NEWC) -> bytes:
+    """The entry that ends an archive."""
+    header = Header.make(
+        ino=0, mode=0, uid=0, gid=0, nlink=1, mtime=0, size=0, rdev=(0, 0),
+        namesize=len(TRAILER) + 1, magic=magic,
+    )  # fmt: skip
+    return encode_name(header, TRAILER)
+
+
+def data_sum(chunks: Iterable[bytes]) -> int:
+    """The 070702 check of ``chunks``: all bytes added up, modulo 2**32."""
+    return sum(sum(chunk) for chunk in chunks) & MAX_FIELD
+
+
+def normal_name(name: bytes) -> bytes:
+    """``name`` as a path: without slashes at either end, empty parts and ``.``; the root is empty."""
+    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))

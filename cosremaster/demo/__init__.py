@@ -1,0 +1,54 @@
+"""``cosremaster demo``: the main job on a small image made here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cosremaster.demo.image import build_iso, debirf_files
+from cosremaster.errors import OutputError, Place
+from cosremaster.pipeline import Result, remaster
+
+OVERLAY = {
+    "bin/site-check": ("#!/bin/sh\necho checking the site\n", 0o755),
+    "etc/hostname": ("headend-7\n", 0o644),
+    "etc/systemd/system/site.service": ("[Service]\nType=oneshot\nExecStart=/bin/site-check\n", 0o644),
+    "etc/os-release": ('PRETTY_NAME="debirf demo"\n', 0o644),
+}
+
+
+def write_inputs(folder: Path) -> tuple[Path, Path]:
+    """Writes the demo's ISO and overlay into ``folder``; returns both paths."""
+    image, overlay = folder / "in.iso", folder / "overlay"
+    image.write_bytes(build_iso(debirf_files()))
+    for name, (text, mode) in OVERLAY.items():
+        path = overlay / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    return image, overlay
+
+
+def run_demo(keep: Path | None, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
+    """Builds the inputs in ``keep`` (a folder that goes away when None), remasters, and reports.
+
+    :raises OutputError: ``keep`` cannot be made or written to.
+    """
+    try:
+        if keep is None:
+            with tempfile.TemporaryDirectory(prefix="cosremaster-demo-") as folder:
+                _demo(Path(folder), say, report)
+        else:
+            keep.mkdir(parents=True, exist_ok=True)
+            _demo(keep, say, report)
+    except OSError as error:
+        place = Place((str(keep or tempfile.gettempdir()),))
+        raise OutputError(f"the demo cannot write there: {error.strerror or error}", place) from error
+
+
+def _demo(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
+    image, overlay = write_inputs(folder)
+    target = folder / "out.iso"
+    say(f"$ cosremaster {image} {target} --add {overlay}/")
+    report(remaster(image, target, add=[overlay], force=True), target)

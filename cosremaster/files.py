@@ -1,0 +1,156 @@
+"""The two files behind pieces: one that is read at any offset, one that only grows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
+from cosremaster.pieces import Range
+from cosremaster.streams import CHUNK
+
+
+def cannot_write(error: OSError, what: str, place: Place) -> OutputError:
+    """The error to raise when writing ``what`` failed with ``error``."""
+    return OutputError(f"cannot write {what}: {error.strerror or error}", place)
+
+
+class FileSource:
+    """A file opened for reading at any offset, from any thread. Closes with its context.
+
+    :raises ImageError: the path cannot be opened, or is no regular file or block device.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = Place((str(path),))
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ImageError(f"cannot be opened: {error.strerror}", self.place) from error
+        try:
+            self.size = os.lseek(self._fd, 0, os.SEEK_END)
+            os.pread(self._fd, 1, 0)
+            self._stamp = self._now()
+        except OSError as error:
+            os.close(self._fd)
+            raise ImageError(f"cannot be read at any offset: {error.strerror}", self.place) from error
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"FileSource({self.name!r})"
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def _now(self) -> tuple[int, int]:
+        status = os.fstat(self._fd)
+        return status.st_size, status.st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """:raises ImageError: somebody wrote to the file since it was opened."""
+        if self._now() != self._stamp:
+            raise ImageError("changed while it was being read", self.place)
+
+    def at(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``, fewer where the file ends. :raises ImageError: a read fails."""
+        parts: list[bytes] = []
+        while length > 0:
+            try:
+                part = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise ImageError(f"cannot be read: {error.strerror}", self.place.at(offset)) from error
+            if not part:
+                break
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """``length`` bytes from ``offset``. :raises ImageError: the file ends before."""
+        end = offset + length
+        while offset < end:
+            data = self.at(offset, min(CHUNK, end - offset))
+            if not data:
+                raise ImageError(f"ends {end - offset:,} bytes too early", self.place.at(offset))
+            yield data
+            offset += len(data)
+
+
+class Spool:
+    """A nameless temporary file in ``folder`` that newly encoded bytes are appended to.
+
+    It has no name from the start (or loses it at once), so that nothing can be left behind.
+    :raises OutputError: the folder cannot be written to, or is full. :raises SizeError: more than ``limit``
+    bytes were appended.
+    """
+
+    name = "spool"
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self._place = Place((str(folder),))
+        self._file: BinaryIO | None = None
+        self._folder = folder
+        self._limit = limit
+        self.size = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __repr__(self) -> str:
+        return "Spool()"
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            try:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            except OSError as error:
+                raise cannot_write(error, "temporary data", self._place) from error
+        return self._file
+
+    def append(self, chunks: Iterable[bytes], *, packed: bool) -> Range:
+        """Writes ``chunks`` and returns the range where they lie. One writer at a time."""
+        start, fd = self.size, self._open().fileno()
+        for chunk in chunks:
+            write_all(fd, chunk, lambda error: cannot_write(error, "temporary data", self._place))
+            self.size += len(chunk)
+            if self._limit is not None and self.size > self._limit:
+                raise SizeError(
+                    f"the packed layer passes {self._limit:,} bytes, more than one file of an ISO or cpio archive"
+                    " holds; put large files on the ISO's own file tree instead"
+                )
+        return Range(self, start, self.size - start, packed)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """``length`` bytes from ``offset``; they were appended before."""
+        fd, end = self._open().fileno(), offset + length
+        while offset < end:
+            data = os.pread(fd, min(CHUNK, end - offset), offset)
+            if not data:
+                raise OutputError("temporary data vanished while it was needed", self._place)
+            yield data
+            offset += len(data)
+
+
+def write_all(fd: int, data: bytes, failure: Callable[[OSError], CosremasterError]) -> None:
+    """Writes all of ``data`` to ``fd``, short writes continued; an OSError becomes ``failure(error)``."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except OSError as error:
+            raise failure(error) from error

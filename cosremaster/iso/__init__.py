@@ -1,0 +1,1 @@
+"""The ISO 9660 image: read, planned anew, encoded, proved."""

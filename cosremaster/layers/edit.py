@@ -1,0 +1,172 @@
+"""Turning edits into a layer's new plain bytes: what stays keeps its bytes and order, what is new follows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cosremaster import cpio
+from cosremaster.errors import ProofError, SizeError, show
+from cosremaster.layers.check import FinalEntry, check_entries
+from cosremaster.layers.index import Layer, Member
+from cosremaster.layers.tree import link_key
+from cosremaster.nodes import Edits, Kind, Node
+from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A final entry and the pieces of the archive that it takes: header, name, data, padding."""
+
+    final: FinalEntry
+    pieces: tuple[Piece, ...]
+
+
+def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
+    """The plain bytes of ``layer`` after ``edits``.
+
+    :raises SizeError: a file too large for cpio. :raises ProofError: the result would break a rule of the
+        unpackers that the layer did not break before.
+    """
+    kept = [member for member in layer.members if cpio.normal_name(member.entry.name) not in edits.gone]
+    placed = [*_kept(layer, kept), *_new(layer, [node for node, _ in edits.new])]
+    _check(layer, placed)
+    pieces = [piece for one in placed for piece in one.pieces]
+    return _finished(layer, pieces)
+
+
+def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> PieceTable:
+    """The plain bytes of ``layer`` with the data of its entry ``holder`` exchanged for ``data``.
+
+    :raises SizeError: the data does not fit a cpio entry.
+    """
+    _fits(layer, holder.name, data.length)
+    check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
+    header = holder.header.with_data(data.length, check)
+    before = Range(layer.decoded, 0, holder.offset)
+    name = Range(layer.decoded, holder.offset + cpio.HEADER_SIZE, holder.data_offset - holder.offset - cpio.HEADER_SIZE)
+    body = [Literal(header.pack()), name, *data.pieces, Zeros(cpio.padding(data.length))]
+    after = Range(layer.decoded, holder.end, layer.trailer.offset - holder.end)
+    return _finished(layer, [before, *body, after])
+
+
+def _finished(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
+    """``pieces`` with the layer's own trailer and the padding it used."""
+    trailer = Range(layer.decoded, layer.trailer.offset, layer.trailer.end - layer.trailer.offset)
+    length = sum(piece.length for piece in pieces) + trailer.length
+    blocked = layer.size % cpio.BLOCKING == 0
+    tail = -length % cpio.BLOCKING if blocked else layer.size - layer.trailer.end
+    return PieceTable([*pieces, trailer, Zeros(tail)])
+
+
+def _fits(layer: Layer, name: bytes, size: int) -> None:
+    if size > cpio.MAX_FIELD:
+        raise SizeError(
+            f"{size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the ISO's own file"
+            " tree instead",
+            layer.place.inside(name),
+        )
+
+
+def _kept(layer: Layer, kept: Sequence[Member]) -> Iterator[Placed]:
+    """The entries that stay, and hard-linked data handed on where its carrier left."""
+    heirs = _heirs(layer, kept)
+    for member in kept:
+        entry = member.entry
+        carrier = heirs.get(entry.offset)
+        if carrier is None:
+            span = Range(layer.decoded, entry.offset, entry.end - entry.offset)
+            yield Placed(FinalEntry(entry.name, entry.header, member.target), (span,))
+            continue
+        source = carrier.entry
+        header = entry.header.with_data(source.header.size, source.header.check)
+        name_start = entry.offset + cpio.HEADER_SIZE
+        yield Placed(
+            FinalEntry(entry.name, header),
+            (
+                Literal(header.pack()),
+                Range(layer.decoded, name_start, entry.data_offset - name_start),
+                Range(layer.decoded, source.data_offset, source.header.size),
+                Zeros(cpio.padding(source.header.size)),
+            ),
+        )
+
+
+def _heirs(layer: Layer, kept: Sequence[Member]) -> dict[int, Member]:
+    """Offset of an entry -> the member whose data it has to carry.
+
+    Where a group of hard links lost its only data, the last name that stays in archive order gets it.
+    """
+    last: dict[object, Member] = {}
+    supplied: set[object] = set()
+    for member in kept:
+        key = link_key(member)
+        if key:
+            last[key] = member
+            if member.entry.header.size:
+                supplied.add(key)
+    carriers = {link_key(member): member for member in layer.members if link_key(member) and member.entry.header.size}
+    return {heir.entry.offset: carriers[key] for key, heir in last.items() if key not in supplied and key in carriers}
+
+
+def _new(layer: Layer, nodes: Sequence[Node]) -> Iterator[Placed]:
+    """Entries for ``nodes``, in the archive's own name style, with inode numbers nobody has."""
+    prefix, magic = _name_prefix(layer), layer.trailer.header.magic
+    sizes = Counter(node.link for node in nodes if node.link is not None)
+    left = dict(sizes)
+    inodes = _free_inodes(layer)
+    shared: dict[object, int] = {}
+    for node in nodes:
+        grouped = node.link is not None and sizes[node.link] > 1
+        if grouped:
+            left[node.link] -= 1
+            ino = shared[node.link] if node.link in shared else shared.setdefault(node.link, next(inodes))
+        else:
+            ino = next(inodes)
+        nlink = sizes[node.link] if grouped else 2 if node.kind is Kind.DIRECTORY else 1
+        # A group of our own carries its data once, on its last name.
+        data = PieceTable([]) if grouped and left[node.link] else _data(node)
+        name = prefix + node.path
+        _fits(layer, name, data.length)
+        header = cpio.Header.make(
+            ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink, mtime=node.mtime,
+            size=data.length, rdev=node.rdev, namesize=len(name) + 1, magic=magic,
+            check=cpio.data_sum(data.chunks()) if magic == cpio.CRC else 0,
+        )  # fmt: skip
+        pieces = (Literal(cpio.encode_name(header, name)), *data.pieces, Zeros(cpio.padding(data.length)))
+        yield Placed(FinalEntry(name, header, node.target, new=True), pieces)
+
+
+def _data(node: Node) -> PieceTable:
+    if node.content is not None:
+        return node.content.table()
+    return PieceTable([Literal(node.target)])
+
+
+def _name_prefix(layer: Layer) -> bytes:
+    """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
+    styles = Counter(
+        next((style for style in (b"./", b"/") if member.entry.name.startswith(style)), b"")
+        for member in layer.members
+        if cpio.normal_name(member.entry.name)
+    )
+    return styles.most_common(1)[0][0] if styles else b""
+
+
+def _free_inodes(layer: Layer) -> Iterator[int]:
+    """Inode numbers no entry has: those above the highest, then the gaps."""
+    used = {member.entry.header.ino for member in layer.members}
+    yield from range(max(used, default=0) + 1, cpio.MAX_FIELD + 1)
+    yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)
+
+
+def _check(layer: Layer, placed: Sequence[Placed]) -> None:
+    """:raises ProofError: a rule is broken that was not broken before."""
+    before = check_entries(
+        FinalEntry(member.entry.name, member.entry.header, member.target) for member in layer.members
+    )
+    problems = set(check_entries(one.final for one in placed)) - set(before)
+    if problems:
+        problem = min(problems, key=lambda one: (one.name, one.rule))
+        raise ProofError(f"the result could not be unpacked: {problem.rule}", layer.place.inside(show(problem.name)))

@@ -1,0 +1,77 @@
+"""A layer seen as a file system: nodes by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cosremaster.cpio import normal_name
+from cosremaster.layers.index import Layer, Member
+from cosremaster.nodes import Kind, Node
+from cosremaster.pieces import PieceTable, Range
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The data of a regular file in a layer, known by its digest."""
+
+    layer: Layer
+    carrier: Member
+
+    @property
+    def size(self) -> int:
+        return self.carrier.entry.header.size
+
+    def digest(self) -> bytes:
+        return self.carrier.digest
+
+    def table(self) -> PieceTable:
+        entry = self.carrier.entry
+        return PieceTable([Range(self.layer.decoded, entry.data_offset, entry.header.size)])
+
+    def head(self, count: int) -> bytes:
+        return b"".join(self.table().cut(0, min(count, self.size)).chunks())
+
+
+def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
+    """What names of one hard-linked file have in common: inode number and device. None: not linked."""
+    header = member.entry.header
+    linked = header.nlink > 1 and header.mode & 0o170000 == Kind.FILE
+    return (header.ino, header.dev) if linked else None
+
+
+class LayerTree(Mapping[bytes, Node]):
+    """The nodes of ``layer``, made when asked for.
+
+    Of two entries with one name the one that its unpacker leaves standing counts: the last for the
+    kernel, the first for busybox cpio. A directory that no entry names is not there.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._members: dict[bytes, Member] = {}
+        self._carriers: dict[object, Member] = {}
+        for member in layer.members:
+            path = normal_name(member.entry.name)
+            if layer.parent is None or path not in self._members:
+                self._members[path] = member
+            key = link_key(member)
+            if key and member.entry.header.size:
+                self._carriers[key] = member
+
+    def __getitem__(self, path: bytes) -> Node:
+        member = self._members[path]
+        header, key = member.entry.header, link_key(member)
+        kind = Kind(header.mode & 0o170000)
+        carrier = self._carriers.get(key, member) if key else member
+        return Node(
+            path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
+            mtime=header.mtime, target=member.target, rdev=header.rdev,
+            content=_Stored(self._layer, carrier) if kind is Kind.FILE else None, link=key,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)

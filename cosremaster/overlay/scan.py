@@ -1,0 +1,145 @@
+"""Directories and files of this machine as nodes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cosremaster.errors import OverlayError, Place
+from cosremaster.nodes import Kind, Node
+from cosremaster.pieces import PieceTable, Range
+from cosremaster.streams import CHUNK, sha256_of
+
+MAX_TIME = 0xFFFFFFFF
+"""Times are unsigned 32-bit seconds in every layer; others are brought into that range."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A regular file of this machine as it was when it was found; a source of pieces and a content."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+
+    @property
+    def name(self) -> str:
+        """The path, for people."""
+        return os.fsdecode(self.path)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """``length`` bytes from ``offset``. :raises OverlayError: unreadable, or no longer the same file."""
+        place = Place((self.name,))
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OverlayError(f"cannot be opened: {error.strerror}", place) from error
+        try:
+            end = offset + length
+            while offset < end:
+                data = os.pread(fd, min(CHUNK, end - offset), offset)
+                if not data:
+                    break
+                yield data
+                offset += len(data)
+            now = os.fstat(fd)
+        except OSError as error:
+            raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+        finally:
+            os.close(fd)
+        if offset < end or (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise OverlayError("changed while it was being read", place)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the whole file."""
+        return sha256_of(self.chunks(0, self.size))
+
+    def table(self) -> PieceTable:
+        """The whole file."""
+        return PieceTable([Range(self, 0, self.size)])
+
+    def head(self, count: int) -> bytes:
+        """The first ``count`` bytes."""
+        return b"".join(self.chunks(0, min(count, self.size)))
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found under one source: nodes with paths from it, sorted; ``single`` for a plain file.
+
+    The node of a single file has the file's own name as its path.
+    """
+
+    nodes: tuple[Node, ...]
+    single: bool
+    warnings: tuple[str, ...]
+
+
+def scan(source: bytes, newest: int | None) -> Scan:
+    """The directory or file ``source`` as nodes owned by root, with its permission bits.
+
+    ``newest``: no mtime is later than this (SOURCE_DATE_EPOCH), in seconds. Symlinks below a directory
+    stay symlinks; ``source`` itself may be one. Set-user-ID and set-group-ID bits are not taken over.
+
+    :raises OverlayError: missing, unreadable, a socket, or not a file or directory.
+    """
+    place = Place((os.fsdecode(source),))
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise OverlayError(f"cannot be added: {error.strerror}", place) from error
+    warnings: list[str] = []
+    if stat.S_ISDIR(status.st_mode):
+        nodes = sorted(_walk(source, b"", newest, warnings), key=lambda node: node.path)
+        return Scan(tuple(nodes), False, tuple(warnings))
+    if not stat.S_ISREG(status.st_mode):
+        raise OverlayError("cannot be added: it is neither a file nor a directory", place)
+    name = os.path.basename(os.path.normpath(source))
+    return Scan((_node(source, name, status, newest, warnings),), True, tuple(warnings))
+
+
+def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -> Iterator[Node]:
+    """Everything below ``folder``, whose path in the overlay is ``path``."""
+    waiting = [(folder, path)]
+    while waiting:
+        folder, path = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                names = sorted(entry.name for entry in found)
+        except OSError as error:
+            raise OverlayError(f"cannot be listed: {error.strerror}", Place((os.fsdecode(folder),))) from error
+        for name in names:
+            full, below = os.path.join(folder, name), path + b"/" + name if path else name
+            try:
+                status = os.lstat(full)
+            except OSError as error:
+                raise OverlayError(f"cannot be added: {error.strerror}", Place((os.fsdecode(full),))) from error
+            yield _node(full, below, status, newest, warnings)
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append((full, below))
+
+
+def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None, warnings: list[str]) -> Node:
+    """The node for one thing on disk."""
+    kind, place = Kind(stat.S_IFMT(status.st_mode)), Place((os.fsdecode(full),))
+    if kind is Kind.SOCKET:
+        raise OverlayError("cannot be added: it is a socket", place)
+    if kind is Kind.FILE and not os.access(full, os.R_OK):
+        raise OverlayError("cannot be added: Permission denied", place)
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o6000:
+        warnings.append(f"{place}: its set-user-ID or set-group-ID bit is not taken over")
+    mode &= 0o1777 if kind is Kind.DIRECTORY else 0o777
+    mtime = int(status.st_mtime_ns // 1_000_000_000)
+    mtime = min(max(mtime, 0), MAX_TIME if newest is None else newest)
+    device = kind in (Kind.CHAR, Kind.BLOCK)
+    linked = kind is Kind.FILE and status.st_nlink > 1
+    return Node(
+        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else mode, mtime=mtime,
+        target=os.readlink(full) if kind is Kind.SYMLINK else b"",
+        rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
+        content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is Kind.FILE else None,
+        link=(status.st_dev, status.st_ino) if linked else None,
+    )  # fmt: skip

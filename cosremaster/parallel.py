@@ -1,0 +1,62 @@
+"""Ordered work on several threads with a bound on what is under way."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CancelledError(Exception):
+    """Raised by work that noticed that nobody waits for it any more."""
+
+
+class Stop:
+    """Tells work on other threads that it is no longer wanted."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Asks all work to end."""
+        self._event.set()
+
+    def check(self) -> None:
+        """:raises CancelledError: the work is no longer wanted."""
+        if self._event.is_set():
+            raise CancelledError
+
+
+def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """``work(item, stop)`` for each item, in order, on ``threads`` threads.
+
+    At most ``threads`` items are under way, so memory is bounded; ``items`` is pulled from the caller's
+    thread. An exception of ``work`` is raised where its result would have come. When the caller goes away, the
+    work under way is stopped at its next ``stop.check()``.
+    """
+    stop = Stop()
+    with ThreadPoolExecutor(threads, thread_name_prefix="cosremaster") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item, stop))
+                del item
+                if len(waiting) >= threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            stop.set()
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,1 @@
+"""Reports: what was found or done, rendered for people."""

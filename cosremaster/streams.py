@@ -1,0 +1,124 @@
+"""Forward-only reading over an iterator of byte chunks: exact, counted, without needless copies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+from cosremaster.errors import CorruptError, Place
+
+CHUNK = 1 << 18
+"""How many bytes the package reads at once where nothing else sets the size."""
+
+
+class ByteReader:
+    """Reads a stream of chunks as counted bytes.
+
+    ``chunks`` is consumed only as far as asked. ``place`` names the stream in errors; its offset is the
+    reader's position. Running dry where bytes must follow raises :class:`CorruptError`.
+    """
+
+    __slots__ = ("_chunks", "_current", "_start", "place", "position")
+
+    def __init__(self, chunks: Iterable[bytes], place: Place) -> None:
+        self._chunks: Iterator[bytes] = iter(chunks)
+        self._current = b""
+        self._start = 0
+        self.place = place
+        self.position = 0
+
+    @property
+    def here(self) -> Place:
+        """The place of the next byte."""
+        return self.place.at(self.position)
+
+    def _fill(self) -> bool:
+        while self._start == len(self._current):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._current, self._start = chunk, 0
+        return True
+
+    def some(self, limit: int = CHUNK) -> bytes:
+        """Whatever comes next, at most ``limit`` bytes; empty only at the end of the stream."""
+        if not self._fill():
+            return b""
+        end = min(self._start + limit, len(self._current))
+        whole = self._start == 0 and end == len(self._current)
+        data = self._current if whole else self._current[self._start : end]
+        self._start = end
+        self.position += len(data)
+        return data
+
+    def upto(self, count: int) -> bytes:
+        """The next ``count`` bytes, or what is left when the stream ends before."""
+        first = self.some(count)
+        if len(first) == count or not first:
+            return first
+        parts, have = [first], len(first)
+        while have < count and (part := self.some(count - have)):
+            parts.append(part)
+            have += len(part)
+        return b"".join(parts)
+
+    def exactly(self, count: int) -> bytes:
+        """The next ``count`` bytes. :raises CorruptError: the stream ends before."""
+        start = self.position
+        data = self.upto(count)
+        if len(data) != count:
+            raise self._short(start, count)
+        return data
+
+    def peek(self, count: int) -> bytes:
+        """The next ``count`` bytes (fewer at the end), left to be read again."""
+        data = self.upto(count)
+        self.unread(data)
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Puts back ``data``, the bytes that were read last."""
+        if not data:
+            return
+        rest = self._current[self._start :]
+        self._current, self._start = data + rest, 0
+        self.position -= len(data)
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """The next ``count`` bytes in parts. :raises CorruptError: the stream ends before."""
+        start, left = self.position, count
+        while left:
+            part = self.some(left)
+            if not part:
+                raise self._short(start, count)
+            left -= len(part)
+            yield part
+
+    def skip(self, count: int) -> None:
+        """Leaves out ``count`` bytes. :raises CorruptError: the stream ends before."""
+        for _ in self.pieces(count):
+            pass
+
+    def rest(self) -> Iterator[bytes]:
+        """All that is left, in parts."""
+        while part := self.some():
+            yield part
+
+    def _short(self, start: int, count: int) -> CorruptError:
+        missing = count - (self.position - start)
+        return CorruptError(f"ends {missing:,} bytes too early", self.here)
+
+
+def counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    """``chunks`` unchanged, the length of each told to ``count`` before it is passed on."""
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk
+
+
+def sha256_of(chunks: Iterable[bytes]) -> bytes:
+    """The SHA-256 digest of all chunks together."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,40 @@
+"""The three ways to count inside an image, as types of their own."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Lba = NewType("Lba", int)
+"""A logical block address: 2,048-byte blocks from the start of the image (ECMA-119, 6.2)."""
+
+Sector = NewType("Sector", int)
+"""A disk sector: 512 bytes, the unit of partition tables and of El Torito load sizes."""
+
+BLOCK = 2048
+SECTOR = 512
+SECTORS_PER_BLOCK = BLOCK // SECTOR
+
+
+def lba_bytes(lba: Lba) -> int:
+    """The byte offset at which block ``lba`` begins."""
+    return lba * BLOCK
+
+
+def sector_bytes(sector: Sector) -> int:
+    """The byte offset at which ``sector`` begins."""
+    return sector * SECTOR
+
+
+def blocks_for(length: int) -> int:
+    """How many whole blocks hold ``length`` bytes."""
+    return -(-length // BLOCK)
+
+
+def human(count: int) -> str:
+    """``count`` bytes for people: three figures and a binary unit."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"
