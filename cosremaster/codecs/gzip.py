@@ -137,13 +137,12 @@ class GzipDecoding:
             data = inflate.unconsumed_tail or reader.some(CHUNK // 4)
             if not data:
                 raise CorruptError("gzip data ends too early", reader.here)
+            before = inflate.copy()
             try:
                 plain = inflate.decompress(data, 4 * CHUNK)
             except zlib.error as error:
-                where = reader.place.at(reader.position - len(data))
-                raise CorruptError(
-                    f"corrupt gzip data in the {len(data):,} bytes from here ({error})", where
-                ) from error
+                where = reader.place.at(reader.position - len(data) + _sound(before, data))
+                raise CorruptError(f"corrupt gzip data ({_reason(error)})", where) from error
             crc, size = zlib.crc32(plain, crc), size + len(plain)
             if plain:
                 yield plain
@@ -154,6 +153,21 @@ class GzipDecoding:
             raise CorruptError("gzip CRC32 does not fit the data", where)
         if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
             raise CorruptError("gzip length does not fit the data", where)
+
+
+def _sound(inflate: zlib._Decompress, data: bytes) -> int:
+    """How many bytes of ``data`` can be inflated before the damage."""
+    for index in range(len(data)):
+        try:
+            inflate.decompress(data[index : index + 1])
+        except zlib.error:
+            return index
+    return len(data)
+
+
+def _reason(error: zlib.error) -> str:
+    """zlib's own words, without its number."""
+    return str(error).rpartition(": ")[2]
 
 
 def _read_header(reader: ByteReader) -> bytes:

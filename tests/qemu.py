@@ -1,0 +1,136 @@
+"""Boots an image in an emulated PC, without hardware help, and hands back what it said on the serial line."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+_OVMF = Path("/usr/share/OVMF")
+TOOLS: Sequence[str] = ("qemu-system-x86_64", f"{_OVMF}/OVMF_CODE_4M.fd", f"{_OVMF}/OVMF_VARS_4M.fd")
+
+# Once one of these shows, nothing more will come: why wait for the timeout.
+_DEAD_ENDS = ("No bootable device", "grub rescue>", "grub> ", "UEFI Interactive Shell", "Kernel panic")
+
+
+def boot(
+    image: Path,
+    *,
+    firmware: Literal["bios", "uefi"],
+    medium: Literal["disc", "disk"],
+    memory_mb: int = 1024,
+    timeout: float = 180,
+) -> str:
+    """Boot an image, wait until the machine powers off, and return its serial output.
+
+    The image is the machine's only medium: an optical disc (`disc`), or a disk such as a USB stick (`disk`),
+    in which case the firmware sees sectors of 512 bytes and no El Torito. It is not written to. Line ends
+    are plain newlines; bytes that are not UTF-8 stand as surrogate escapes. A machine that does not power
+    off by itself raises AssertionError with the last lines it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
+        log = Path(scratch) / "serial.log"
+        log.touch()
+        errors_log = Path(scratch) / "errors.log"
+        argv = [
+            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", str(memory_mb)),
+            *("-nodefaults", "-nographic", "-no-reboot", "-net", "none", "-serial", f"file:{log}"),
+            *_firmware(firmware, Path(scratch)),
+            *_drive(image, medium, Path(scratch)),
+        ]
+        with _process(argv, errors_log) as machine:
+            _wait(machine, log, timeout)
+            said = _read(log)
+            if machine.returncode != 0:
+                errors = errors_log.read_bytes().decode(errors="replace")
+                tail = "\n".join(said.splitlines()[-60:])
+                code = machine.returncode
+                state = "did not power off" if code is None else f"ended with status {code}"
+                raise AssertionError(f"{image.name} ({firmware}, {medium}) {state}: {errors}\n{tail}")
+            return said
+
+
+def _firmware(firmware: str, scratch: Path) -> list[str]:
+    """The options for the firmware. QEMU's own is a BIOS; OVMF wants its variables in a file it may write."""
+    if firmware == "bios":
+        return []
+    variables = shutil.copy(_OVMF / "OVMF_VARS_4M.fd", scratch / "vars.fd")
+    return [
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_OVMF}/OVMF_CODE_4M.fd"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
+    ]
+
+
+def _drive(image: Path, medium: str, scratch: Path) -> list[str]:
+    """The options for the one medium."""
+    if medium == "disc":
+        return _drive_options(image, "ide-cd", "readonly=on")
+    disk = scratch / "disk.img"
+    shutil.copyfile(image, disk)
+    _forget_el_torito(disk)
+    return _drive_options(disk, "ide-hd", "readonly=off")
+
+
+def _drive_options(image: Path, device: str, mode: str) -> list[str]:
+    """The options that attach an image; QEMU wants a comma in its name written twice."""
+    name = str(image).replace(",", ",,")
+    return [
+        *("-drive", f"if=none,id=medium,format=raw,{mode},file={name}"),
+        *("-device", f"{device},drive=medium,bus=ide.0,bootindex=0"),
+    ]
+
+
+def _forget_el_torito(disk: Path) -> None:
+    """Blank the name in each boot record among the ISO's volume descriptors, so that nobody reads it.
+
+    OVMF looks for El Torito on disks too, and before it looks at the MBR's partitions. Many machines do not:
+    there an image whose partition for UEFI got lost does not start, and that must not pass here.
+    """
+    with disk.open("r+b") as file:
+        for block in range(16, 32):
+            file.seek(block * 2048)
+            head = file.read(7)
+            if head[1:6] != b"CD001" or head[0] == 255:
+                return
+            if head[0] == 0:
+                file.write(bytes(32))
+
+
+@contextlib.contextmanager
+def _process(argv: Sequence[str], errors_log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program in a process group of its own, which is gone at the end in any case. Its standard error
+    goes to a file, because reading a pipe would wait for a machine that hangs."""
+    with errors_log.open("wb") as errors:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float) -> None:
+    """Return when the machine has powered off, or cannot get any further, or has run for too long."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and machine.poll() is None:
+        if any(words in _read(log) for words in _DEAD_ENDS):
+            time.sleep(1)  # for the rest of its message
+            return
+        time.sleep(0.2)
+
+
+def _read(log: Path) -> str:
+    """What has come over the serial line so far."""
+    return log.read_bytes().decode(errors="surrogateescape").replace("\r", "")
