@@ -13,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from cosremaster import remaster
 from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.debirf import DebirfImage, ListedFile, Recipe, listed_tree
@@ -54,7 +55,7 @@ def base(user: User) -> DebirfImage:
 
 def write_overlay(folder: Path) -> None:
     """Files of every sort that an overlay has, all with the fixture's time."""
-    files = {
+    files: dict[str, tuple[str | bytes, int]] = {
         "root/site.sh": (SITE_SCRIPT, 0o755),
         "bin/site-tool": (SITE_TOOL, 0o755),
         "etc/hostname": ("headend-7\n", 0o640),
@@ -290,3 +291,25 @@ def test_same_bytes_whatever_is_around(user: User, base: DebirfImage, remastered
     assert written.stat().st_mode & 0o777 == 0o600
     assert remastered.iso.stat().st_mode & 0o777 == 0o644
     written.unlink()
+
+
+VARIANTS = {
+    "rootfs.cgz": (Recipe(layer="rootfs.cgz"), f"{debirf.CGZ}::rootfs.cgz"),
+    "roots.cxz, names with ./": (Recipe(layer="roots.cxz", dot_slash=True), f"{debirf.CGZ}::roots.cxz"),
+    "not nested": (Recipe(layer=None), debirf.CGZ),
+}
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_shapes_boot(tmp_path: Path, variant: str) -> None:
+    tools.require(*debirf.TOOLS, *qemu.TOOLS)
+    recipe, address = VARIANTS[variant]
+    overlay = tmp_path / "overlay"
+    write_overlay(overlay)
+    result = remaster(debirf.build(recipe=recipe).iso, tmp_path / "out.iso", add=[overlay])
+    assert result.layer == address
+    said = qemu.boot(tmp_path / "out.iso", firmware="bios", medium="disc")
+    assert debirf.MARKER in said
+    assert SITE_LINE in said
+    assert "SITE-TOOL-FOUND-IN-USR-BIN" in said

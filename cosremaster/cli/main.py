@@ -136,24 +136,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in COMMANDS:
         command, name = COMMANDS[words[0]], f"cosremaster {words[0]}"
         words = words[1:]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         code = command.main(words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except CosremasterError as error:
-        click.echo(f"cosremaster: {error}", err=True)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("cosremaster: interrupted", err=True)
-        return INTERRUPTED + signal.SIGINT
-    except _Stopped as stopped:
-        click.echo("cosremaster: stopped", err=True)
-        return INTERRUPTED + stopped.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return INTERRUPTED + signal.SIGPIPE
+    except (click.ClickException, click.Abort, CosremasterError, KeyboardInterrupt, _Stopped) as error:
+        return _explain(error)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(error: BaseException) -> int:
+    """Says on standard error why the program ends, and returns its exit code."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, CosremasterError):
+        click.echo(f"cosremaster: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, _Stopped):
+        click.echo("cosremaster: stopped", err=True)
+        return INTERRUPTED + error.number
+    click.echo("cosremaster: interrupted", err=True)
+    return INTERRUPTED + signal.SIGINT

@@ -1,0 +1,50 @@
+"""Small images made by pure Python, with the things that tests want to vary."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Iterable
+from pathlib import Path
+
+from cosremaster.demo.image import Item, archive, build_iso, debirf_files, directory, initramfs, regular, root_items
+
+CGZ = "debirf-live-demo.cgz"
+
+
+def write_small(folder: Path, cgz: bytes | None = None, extra: dict[str, bytes] | None = None) -> Path:
+    """The demo's image, with another ``.cgz`` or more files where given."""
+    target = folder / "in.iso"
+    target.write_bytes(build_iso({**debirf_files(cgz), **(extra or {})}))
+    return target
+
+
+def without_layer(files: dict[str, bytes]) -> bytes:
+    """An ISO with ``files`` and boot records, but no initramfs."""
+    return build_iso({"vmlinuz": b"MZ" + bytes(5000), **files})
+
+
+def packed_root(items: Iterable[Item] | None = None) -> bytes:
+    """A root filesystem as a single archive under gzip."""
+    return gzip.compress(archive(root_items() if items is None else items), 6, mtime=0)
+
+
+def write_overlay(folder: Path) -> Path:
+    """A folder with one script and one configuration file."""
+    overlay = folder / "overlay"
+    (overlay / "etc").mkdir(parents=True)
+    (overlay / "etc/motd").write_text("welcome\n")
+    script = overlay / "site.sh"
+    script.write_text("#!/bin/sh\necho site\n")
+    script.chmod(0o755)
+    return overlay
+
+
+def broken_inside(offset_from_end: int = 400) -> bytes:
+    """A ``.cgz`` that is sound itself around an xz layer with one flipped bit in its data."""
+    packed = bytearray(lzma.compress(archive(root_items())))
+    packed[len(packed) - offset_from_end] ^= 0x10
+    return gzip.compress(archive([directory(b"bin"), regular(b"rootfs.cxz", bytes(packed))]), mtime=0)
+
+
+__all__ = ["CGZ", "Item", "broken_inside", "initramfs", "packed_root", "without_layer", "write_overlay", "write_small"]

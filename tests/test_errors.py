@@ -1,0 +1,261 @@
+"""Every way to fail: one sentence with the place, the documented exit code, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pycdlib
+import pytest
+
+from cosremaster import errors
+from cosremaster.cli import main
+from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
+from tests.small import CGZ, broken_inside, packed_root, without_layer, write_overlay, write_small
+
+Arrange = Callable[[Path], list[str]]
+
+
+def _main_job(folder: Path, *more: str) -> list[str]:
+    write_overlay(folder)
+    return ["in.iso", "out.iso", "--add", "overlay", *more]
+
+
+def _image(data: bytes) -> Arrange:
+    """The main job on an image of these bytes."""
+
+    def arrange(folder: Path) -> list[str]:
+        (folder / "in.iso").write_bytes(data)
+        return _main_job(folder)
+
+    return arrange
+
+
+def _small(*more: str, cgz: bytes | None = None, extra: dict[str, bytes] | None = None) -> Arrange:
+    """The main job on a small image, with more arguments."""
+
+    def arrange(folder: Path) -> list[str]:
+        write_small(folder, cgz, extra)
+        return _main_job(folder, *more)
+
+    return arrange
+
+
+def _words(*words: str) -> Arrange:
+    """These arguments, beside a small image and an overlay."""
+
+    def arrange(folder: Path) -> list[str]:
+        write_small(folder)
+        write_overlay(folder)
+        return list(words)
+
+    return arrange
+
+
+def _cut_off(folder: Path) -> list[str]:
+    image = write_small(folder)
+    os.truncate(image, image.stat().st_size // 2)
+    return _main_job(folder)
+
+
+def _without_partition(folder: Path) -> list[str]:
+    image = write_small(folder)
+    os.truncate(image, image.stat().st_size - 2048)
+    return _main_job(folder)
+
+
+def _exists(folder: Path) -> list[str]:
+    (folder / "out.iso").write_text("mine")
+    return _small()(folder)
+
+
+def _same_file(folder: Path) -> list[str]:
+    write_small(folder)
+    (folder / "link.iso").symlink_to("in.iso")
+    return ["in.iso", "link.iso", "--force"]
+
+
+def _patched(at: int, data: bytes) -> Arrange:
+    def arrange(folder: Path) -> list[str]:
+        image = write_small(folder)
+        raw = bytearray(image.read_bytes())
+        raw[at : at + len(data)] = data
+        image.write_bytes(raw)
+        return _main_job(folder)
+
+    return arrange
+
+
+def _with_second_names(*, joliet: int | None = None, udf: str | None = None) -> bytes:
+    """An ISO whose one file stands in a Joliet tree or a UDF file system too."""
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=joliet, udf=udf, rock_ridge="1.09")
+    data = initramfs()
+    iso.add_fp(
+        BytesIO(data),
+        len(data),
+        "/LIVE.CGZ;1",
+        rr_name="live.cgz",
+        joliet_path="/live.cgz" if joliet else None,
+        udf_path="/live.cgz" if udf else None,
+    )
+    out = BytesIO()
+    iso.write_fp(out)
+    return out.getvalue()
+
+
+BAD_FIELD = archive([directory(b"etc"), regular(b"etc/passwd", b"root\n")]).replace(b"00000005", b"0000000G", 1)
+FOUR_GIB = 1 << 32
+
+CASES: dict[str, tuple[Arrange, int, str]] = {
+    "no such input": (_words("no.iso", "out.iso"), 3, r"no\.iso: cannot be opened: No such file"),
+    "input is a folder": (_words("overlay", "out.iso"), 3, r"overlay: cannot be read at any offset: Is a directory"),
+    "not an ISO": (_image(b"x" * 100_000), 3, r"in\.iso: is no ISO 9660 image"),
+    "empty": (_image(b""), 3, r"in\.iso: is no ISO 9660 image"),
+    "cut off": (_cut_off, 3, r"in\.iso: is cut off: [\d,]+ bytes of its volume are missing"),
+    "cut off behind the volume": (_without_partition, 3, r"in\.iso: is cut off: MBR partition 2 ends behind its end"),
+    "corrupt gzip": (
+        _small(cgz=initramfs()[:3000] + b"\xff" * 40 + initramfs()[3040:]),
+        4,
+        rf"in\.iso » {CGZ}( » rootfs\.cxz)? @0x[0-9A-F]+: corrupt ",
+    ),
+    "gzip ends early": (_small(cgz=initramfs()[:-3000]), 4, rf"in\.iso » {CGZ} @0x[0-9A-F]+: .*ends .*too early"),
+    "gzip sum": (_small(cgz=initramfs()[:-8] + bytes(8)), 4, rf"in\.iso » {CGZ} @0x[0-9A-F]+: gzip CRC32 does not fit"),
+    "corrupt xz": (_small(cgz=broken_inside()), 4, rf"in\.iso » {CGZ} » rootfs\.cxz @0x[0-9A-F]+: (corrupt )?xz "),
+    "corrupt cpio": (
+        _small(cgz=gzip.compress(BAD_FIELD)),
+        4,
+        rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
+    ),
+    "zstd": (
+        _image(without_layer({"live.cgz": b"\x28\xb5\x2f\xfd" + bytes(9000)})),
+        6,
+        r"found instead: live\.cgz \(zstd compressed data\), not supported yet",
+    ),
+    "squashfs": (
+        _image(without_layer({"live/filesystem.squashfs": b"hsqs" + bytes(9000)})),
+        6,
+        r"found instead: live/filesystem\.squashfs \(a squashfs file system\), not supported yet",
+    ),
+    "no layer at all": (_image(without_layer({})), 6, r"in\.iso: holds no cpio archive with a root filesystem$"),
+    "two layers": (
+        _small(extra={"other.cgz": packed_root()}),
+        6,
+        rf"several layers look like a root filesystem: {CGZ}::rootfs\.cxz, other\.cgz; choose one with --layer",
+    ),
+    "no such layer": (_small("--layer", f"{CGZ}::nope"), 6, rf"has no layer {CGZ}::nope; found: {CGZ}, {CGZ}::rootfs"),
+    "no such layer file": (_small("--layer", "nope"), 6, r"in\.iso: has no file nope"),
+    "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio archive"),
+    "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
+    "several archives": (
+        _small(cgz=gzip.compress(archive(root_items()) * 2)),
+        5,
+        rf"in\.iso » {CGZ} @0x[0-9A-F]+: data follows the end of the cpio archive",
+    ),
+    "Joliet": (_image(_with_second_names(joliet=3)), 5, r"in\.iso: has a Joliet tree, which this version cannot keep"),
+    "GPT": (_patched(512, b"EFI PART"), 5, r"in\.iso: has a GPT, which"),
+    "Apple map": (_patched(2048, b"PM\0\0"), 5, r"in\.iso: has an Apple partition map, which"),
+    "second tree": (_patched(32 * 2048 + 1, b"CD001"), 5, r"in\.iso: has a second directory tree"),
+    "UDF": (_image(_with_second_names(udf="2.60")), 5, r"in\.iso: has a UDF file system"),
+    "unknown boot data": (_patched(5000, b"who am I"), 5, r"unknown boot data in the system area at byte 0x1388"),
+    "implanted MD5": (_patched(16 * 2048 + 883, b"ISO MD5SUM = 0"), 5, r"an implanted MD5"),
+    "overlay missing": (_words("in.iso", "out.iso", "--add", "none"), 7, r"none: cannot be added: No such file"),
+    "overlay conflict": (
+        _words("in.iso", "out.iso", "--add", "overlay:/etc/hostname"),
+        7,
+        rf"in\.iso » {CGZ} » rootfs\.cxz » etc/hostname: etc/hostname/etc cannot be added below this file",
+    ),
+    "file without a place": (_words("in.iso", "out.iso", "--add", "overlay/site.sh"), 2, r"say where the file goes"),
+    "output exists": (_exists, 8, r"out\.iso: exists already \(--force replaces it\)"),
+    "output is the input": (_same_file, 8, r"link\.iso: is the input itself, which is never changed"),
+    "output is a folder": (_words("in.iso", "overlay"), 8, r"overlay: is a directory"),
+    "output is a device": (_words("in.iso", "/dev/null", "--force"), 8, r"/dev/null: is no regular file"),
+    "no folder": (_words("in.iso", "no/out.iso"), 8, r"no/out\.iso: cannot be written: there is no folder"),
+    "no output": (_words("in.iso"), 2, r"Missing argument 'OUT'"),
+    "unknown option": (_words("in.iso", "out.iso", "--bogus"), 2, r"No such option"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arrange, code, sentence = CASES[case]
+    monkeypatch.chdir(tmp_path)
+    words = arrange(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert not out
+    last = err.strip().splitlines()[-1]
+    assert re.search(sentence, last), err
+    assert "Traceback" not in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_of_4_gib_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_small(tmp_path)
+    with (tmp_path / "platform.iso").open("wb") as file:
+        file.truncate(FOUR_GIB)
+    monkeypatch.chdir(tmp_path)
+    assert main(["in.iso", "out.iso", "--add", "platform.iso:/data/"]) == errors.SizeError.exit_code
+    err = capsys.readouterr().err
+    assert "platform.iso: 4,294,967,296 bytes do not fit a cpio archive" in err
+    assert "ISO's own file tree" in err
+    assert "index" not in err
+
+
+def test_exit_codes_are_documented_and_distinct() -> None:
+    classes = errors.CosremasterError.__subclasses__()
+    assert len({one.exit_code for one in classes}) == len(classes)
+    table = (Path(__file__).parent.parent / "docs/exit-codes.md").read_text()
+    for one in classes:
+        assert f"| {one.exit_code} | `{one.__name__}` |" in table
+
+
+@pytest.mark.parametrize("limit", [10_000, 300_000])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, limit: int) -> None:
+    """A file size limit stands in for the full disk: writing fails in the spool, or in the output."""
+    write_small(tmp_path)
+    overlay = write_overlay(tmp_path)
+    (overlay / "noise").write_bytes(os.urandom(50_000))
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    argv = [sys.executable, "-m", "cosremaster", "in.iso", "out.iso", "--add", "overlay"]
+    done = subprocess.run(argv, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, check=False)
+    assert done.returncode == errors.OutputError.exit_code
+    what = "temporary data" if limit == 10_000 else "the output"
+    assert f"cannot write {what}: File too large" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.iso", "overlay"]
+
+
+@pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped")])
+def test_a_signal_leaves_nothing_and_ends_soon(tmp_path: Path, number: signal.Signals, words: str) -> None:
+    write_small(tmp_path)
+    overlay = write_overlay(tmp_path)
+    with (overlay / "noise").open("wb") as file:
+        for _ in range(100):
+            file.write(os.urandom(1 << 20))
+    argv = [sys.executable, "-m", "cosremaster", "in.iso", "out.iso", "--add", "overlay"]
+    process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("index ")
+    time.sleep(1)  # now it is packing, for many seconds
+    process.send_signal(number)
+    start = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err.splitlines()[-1] == f"cosremaster: {words}"
+    assert time.monotonic() - start < 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.iso", "overlay"]
