@@ -28,7 +28,7 @@ class FileSource:
         self.path = path
         self.place = Place((str(path),))
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
         except OSError as error:
             raise ImageError(f"cannot be opened: {error.strerror}", self.place) from error
         try:

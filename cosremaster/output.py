@@ -26,19 +26,26 @@ class Output:
         self._target = Path(os.path.realpath(target))
         self._force = force
         self._temporary: Path | None = None
-        for source in inputs:
-            if os.path.exists(self._target) and os.path.samefile(source, self._target):
-                raise OutputError("is the input itself, which is never changed", self.place)
+        try:
+            self._check(inputs)
+        except OSError as error:
+            raise cannot_write(error, "the output", self.place) from error
+
+    def _check(self, inputs: tuple[Path, ...]) -> None:
+        """:raises OutputError: the target cannot be written to."""
+        exists, folder = self._target.exists(), self._target.parent
+        if exists and any(source.exists() and source.samefile(self._target) for source in inputs):
+            raise OutputError("is the input itself, which is never changed", self.place)
         if self._target.is_dir():
             raise OutputError("is a directory", self.place)
-        if self._target.exists() and not self._target.is_file():
+        if exists and not self._target.is_file():
             raise OutputError("is no regular file", self.place)
-        if self._target.exists() and not force:
+        if exists and not self._force:
             raise OutputError("exists already (--force replaces it)", self.place)
-        if not self._target.parent.is_dir():
-            raise OutputError(f"cannot be written: there is no folder {self._target.parent}", self.place)
-        if not os.access(self._target.parent, os.W_OK | os.X_OK):
-            raise OutputError(f"cannot be written: no permission for folder {self._target.parent}", self.place)
+        if not folder.is_dir():
+            raise OutputError(f"cannot be written: there is no folder {folder}", self.place)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot be written: no permission for folder {folder}", self.place)
 
     @property
     def folder(self) -> Path:

@@ -85,22 +85,25 @@ def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog
     words = struct.unpack("<16H", validation) if len(validation) == ENTRY_SIZE else (1,)
     if validation[:1] != b"\1" or validation[30:32] != b"\x55\xaa" or sum(words) & 0xFFFF:
         raise ImageError("El Torito boot catalog has no sound validation entry", place.at(start))
-    entries = [_entry(raw, 1, start, validation[1])]
+
+    def record(index: int) -> bytes:
+        found = raw[index * ENTRY_SIZE : (index + 1) * ENTRY_SIZE]
+        if len(found) < ENTRY_SIZE:
+            raise ImageError("El Torito boot catalog does not end", place.at(start))
+        return found
+
+    def entry(index: int, platform: int) -> BootEntry:
+        return BootEntry(record(index), start + index * ENTRY_SIZE, platform)
+
+    entries = [entry(1, validation[1])]
     index, more = 2, True
-    while more and raw[index * ENTRY_SIZE] in (0x90, 0x91):
-        header = raw[index * ENTRY_SIZE :]
+    while more and record(index)[0] in (0x90, 0x91):
+        header = record(index)
         more, platform, count = header[0] == 0x90, header[1], int.from_bytes(header[2:4], "little")
         index += 1
         for _ in range(count):
-            if (index + 2) * ENTRY_SIZE > len(raw):
-                raise ImageError("El Torito boot catalog does not end", place.at(start))
-            entries.append(_entry(raw, index, start, platform))
+            entries.append(entry(index, platform))
             index += 1
-            while raw[index * ENTRY_SIZE] == 0x44 and (index + 2) * ENTRY_SIZE <= len(raw):
+            while record(index)[0] == 0x44:
                 index += 1  # section entry extension, figure 6
     return BootCatalog(lba, (index + 1) * ENTRY_SIZE, tuple(entries))
-
-
-def _entry(raw: bytes, index: int, start: int, platform: int) -> BootEntry:
-    at = index * ENTRY_SIZE
-    return BootEntry(raw[at : at + ENTRY_SIZE], start + at, platform)

@@ -29,7 +29,7 @@ _END = b"\x03\x00"  # an empty last block with fixed codes
 
 @dataclass(frozen=True, slots=True)
 class GzipForm:
-    """``header``: the first member's header bytes, written again as they were. ``members``: how many."""
+    """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many."""
 
     header: bytes
     members: int
@@ -171,7 +171,7 @@ def _reason(error: zlib.error) -> str:
 
 
 def _read_header(reader: ByteReader) -> bytes:
-    """A member's header as bytes (RFC 1952, 2.3)."""
+    """A member's header (RFC 1952, 2.3), without the extra field: that speaks of the old deflate data."""
     where = reader.here
     head = reader.upto(10)
     if len(head) < 10 or not head.startswith(MAGIC):
@@ -179,18 +179,17 @@ def _read_header(reader: ByteReader) -> bytes:
     flags = head[3]
     if flags & 0xE0:
         raise CorruptError("reserved gzip flags are set", where)
+    extra = b""
     if flags & FEXTRA:
         extra = reader.exactly(2)
-        head += extra + reader.exactly(int.from_bytes(extra, "little"))
-    for flag in (FNAME, FCOMMENT):
-        if flags & flag:
-            head += _read_string(reader)
+        extra += reader.exactly(int.from_bytes(extra, "little"))
+    texts = b"".join(_read_string(reader) for flag in (FNAME, FCOMMENT) if flags & flag)
+    kept = head[:3] + bytes((flags & ~FEXTRA,)) + head[4:] + texts
     if flags & FHCRC:
-        stored = reader.exactly(2)
-        if int.from_bytes(stored, "little") != zlib.crc32(head) & 0xFFFF:
+        if int.from_bytes(reader.exactly(2), "little") != zlib.crc32(head + extra + texts) & 0xFFFF:
             raise CorruptError("gzip header CRC does not fit", where)
-        head += stored
-    return head
+        kept += (zlib.crc32(kept) & 0xFFFF).to_bytes(2, "little")
+    return kept
 
 
 def _read_string(reader: ByteReader) -> bytes:

@@ -24,7 +24,7 @@ from cosremaster.codecs.xz_container import (
     pack_stream_header,
     parse_stream_header,
 )
-from cosremaster.errors import CorruptError, Place
+from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.parallel import Stop, ordered_map
 from cosremaster.pieces import Literal, Piece, PieceTable
 from cosremaster.streams import CHUNK, ByteReader
@@ -155,7 +155,10 @@ class XzDecoding:
         reader = self._reader
         filters = header.decoder_filters(where)
         self._dict_size = max(self._dict_size, header.dict_size)
-        decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
+        try:
+            decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
+        except lzma.LZMAError as error:
+            raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
         while True:
             at = reader.here
             control = reader.exactly(1)
