@@ -6,11 +6,12 @@ with an entry that breaks a rule is told in docs/formats.md. Pure: entries in, p
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cosremaster import cpio
-from cosremaster.nodes import Kind, parent_of
+from cosremaster.nodes import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +32,43 @@ class Problem:
     rule: str
 
 
+MAX_PART = 255
+"""Bytes of a name between slashes that Linux file systems take."""
+
+MAX_TARGET = 4095
+MAX_FOLLOWED = 40
+
+_NO_PARENT = "no entry before it makes its parent directory"
+
+
 @dataclass(slots=True)
 class _Seen:
-    """What the entries so far have made."""
+    """What the entries so far have made: by real path, the type and a symlink's text."""
 
-    kinds: dict[bytes, int] = field(default_factory=dict)
+    made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     inodes: dict[int, set[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
+
+    def folder(self, path: bytes) -> tuple[bytes, str]:
+        """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
+        waiting, real, followed = deque(path.split(b"/")), b"", 0
+        while waiting:
+            part = waiting.popleft()
+            if part in (b"", b"."):
+                continue
+            below = real + b"/" + part if real else part
+            if below in self.late:
+                return b"", "its path leads through a link that is made only at the end"
+            kind, target = self.made.get(below, (0, b""))
+            if kind == Kind.SYMLINK and followed < MAX_FOLLOWED:
+                followed += 1
+                waiting.extendleft(reversed(target.split(b"/")))
+            elif kind == Kind.DIRECTORY:
+                real = below
+            else:
+                return b"", _NO_PARENT
+        return real, ""
 
 
 def check_entries(entries: Iterable[FinalEntry]) -> tuple[Problem, ...]:
@@ -47,44 +77,46 @@ def check_entries(entries: Iterable[FinalEntry]) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     for entry in entries:
         problems += [Problem(entry.name, rule) for rule in _check_one(entry, seen)]
-        _note(entry, seen)
     for group in seen.groups.values():
         problems += [Problem(group[0].name, rule) for rule in _check_group(group, seen)]
     return tuple(problems)
 
 
 def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
+    """The rules that ``entry`` breaks; what it makes is noted in ``seen``."""
     path = cpio.normal_name(entry.name)
+    parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         yield "the name ends the archive for every unpacker"
     if len(entry.name) + 1 > cpio.MAX_NAME:
         yield f"the name is longer than {cpio.MAX_NAME - 1} bytes"
-    if path in seen.kinds:
+    if len(name) > MAX_PART:
+        yield f"a part of its name is longer than {MAX_PART} bytes"
+    if entry.header.mode & 0o170000 == Kind.SYMLINK and not 0 < len(entry.target) <= MAX_TARGET:
+        yield "no symlink can have its text"
+    folder, rule = seen.folder(parent)
+    if rule:
+        yield rule
+    real = folder + b"/" + name if folder else name
+    if not rule and (real in seen.made or real in seen.late):
         yield "an entry of this name stands before it"
-    parent = parent_of(path)
-    if parent and seen.kinds.get(parent) not in (Kind.DIRECTORY, Kind.SYMLINK):
-        yield "no entry before it makes its parent directory"
-    ancestor = parent
-    while ancestor:
-        if ancestor in seen.late:
-            yield "its path leads through a link that is made only at the end"
-        ancestor = parent_of(ancestor)
     if entry.new and _group_of(entry) not in seen.inodes.get(entry.header.ino, {_group_of(entry)}):
         yield "another entry has its inode number"
+    _note(entry, path if rule else real, seen)
 
 
-def _note(entry: FinalEntry, seen: _Seen) -> None:
-    path, header = cpio.normal_name(entry.name), entry.header
+def _note(entry: FinalEntry, real: bytes, seen: _Seen) -> None:
+    header = entry.header
     kind = header.mode & 0o170000
-    seen.kinds[path] = kind
     seen.inodes.setdefault(header.ino, set()).add(_group_of(entry))
     linked = kind == Kind.FILE and header.nlink > 1
     if linked:
         seen.groups.setdefault((header.ino, header.dev), []).append(entry)
-    if kind == Kind.SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target.split(b"/")):
-        seen.late.add(path)
-    if linked and not header.size:
-        seen.late.add(path)
+    late_symlink = kind == Kind.SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
+    if late_symlink or (linked and not header.size):
+        seen.late.add(real)
+    else:
+        seen.made.setdefault(real, (kind, entry.target))
 
 
 def _group_of(entry: FinalEntry) -> object:

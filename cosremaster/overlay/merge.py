@@ -185,8 +185,7 @@ def _edits(tree: _Overlaid, touched: set[bytes], removed: Sequence[bytes]) -> Ed
         before = tree.image.get(path)
         if before is None:
             new.append((node, Action.PARENT if parent else Action.ADDED))
-        elif path in touched and identical(before, node):
-            gone.discard(path)
+        elif path in touched and path not in tree.gone and identical(before, node):
             unchanged.append(path)
         else:
             gone.add(path)

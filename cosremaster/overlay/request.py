@@ -49,7 +49,7 @@ def read_addition(add: Add, newest: int | None, largest: int) -> tuple[Addition,
     if not dest.startswith(b"/") or b".." in parts:
         raise UsageError(f"--add {os.fsdecode(source)}:{os.fsdecode(dest)}: DEST must be an absolute path without ..")
     for node in found.nodes:
-        place = Place((os.fsdecode(source),)) if found.single else Place((os.fsdecode(source),)).inside(node.path)
+        place = Place().inside(source) if found.single else Place().inside(source).inside(node.path)
         if node.content is not None and node.content.size > largest:
             raise SizeError(
                 f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"

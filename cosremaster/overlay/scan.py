@@ -31,7 +31,7 @@ class HostFile:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` bytes from ``offset``. :raises OverlayError: unreadable, or no longer the same file."""
-        place = Place((self.name,))
+        place = Place().inside(self.path)
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -85,7 +85,7 @@ def scan(source: bytes, newest: int | None) -> Scan:
 
     :raises OverlayError: missing, unreadable, a socket, or not a file or directory.
     """
-    place = Place((os.fsdecode(source),))
+    place = Place().inside(source)
     try:
         status = os.stat(source)
     except OSError as error:
@@ -109,13 +109,13 @@ def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -
             with os.scandir(folder) as found:
                 names = sorted(entry.name for entry in found)
         except OSError as error:
-            raise OverlayError(f"cannot be listed: {error.strerror}", Place((os.fsdecode(folder),))) from error
+            raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(folder)) from error
         for name in names:
             full, below = os.path.join(folder, name), path + b"/" + name if path else name
             try:
                 status = os.lstat(full)
             except OSError as error:
-                raise OverlayError(f"cannot be added: {error.strerror}", Place((os.fsdecode(full),))) from error
+                raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
             yield _node(full, below, status, newest, warnings)
             if stat.S_ISDIR(status.st_mode):
                 waiting.append((full, below))
@@ -123,7 +123,7 @@ def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -
 
 def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None, warnings: list[str]) -> Node:
     """The node for one thing on disk."""
-    kind, place = Kind(stat.S_IFMT(status.st_mode)), Place((os.fsdecode(full),))
+    kind, place = Kind(stat.S_IFMT(status.st_mode)), Place().inside(full)
     if kind is Kind.SOCKET:
         raise OverlayError("cannot be added: it is a socket", place)
     if kind is Kind.FILE and not os.access(full, os.R_OK):
@@ -133,7 +133,7 @@ def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None, 
         warnings.append(f"{place}: its set-user-ID or set-group-ID bit is not taken over")
     mode &= 0o1777 if kind is Kind.DIRECTORY else 0o777
     mtime = int(status.st_mtime_ns // 1_000_000_000)
-    mtime = min(max(mtime, 0), MAX_TIME if newest is None else newest)
+    mtime = max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
     device = kind in (Kind.CHAR, Kind.BLOCK)
     linked = kind is Kind.FILE and status.st_nlink > 1
     return Node(
