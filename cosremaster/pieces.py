@@ -105,6 +105,13 @@ class PieceTable:
         """Bytes in the whole table."""
         return self._starts[-1]
 
+    def packed(self) -> PieceTable:
+        """This table with its ranges marked as compressed."""
+        return PieceTable(
+            Range(piece.source, piece.offset, piece.length, True) if isinstance(piece, Range) else piece
+            for piece in self.pieces
+        )
+
     def cut(self, start: int, end: int) -> PieceTable:
         """Bytes ``start`` to ``end`` as a table of its own. Both must lie inside this one."""
         if not 0 <= start <= end <= self.length:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster import cpio
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import LayerError, UnsupportedError, UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import MAX_EXTENT, ImagePlan, plan_image, unchanged_plan
@@ -49,9 +49,30 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How steps 5 and 6 pack: where new bytes go, on how many threads, and with what effort (as in ``Job``)."""
+
+    spool: Spool
+    threads: int
+    progress: Progress
+    preset: int | None = None
+    always_compress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """A layer packed again."""
+
+    address: Address
+    codec: str
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
+    ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
     """
@@ -66,6 +87,7 @@ class Result:
     output_size: int
     layer_file: str | None = None
     layer_file_size: int = 0
+    packed: tuple[PackedLayer, ...] = ()
     warnings: tuple[str, ...] = ()
     proof: tuple[str, ...]
     identical: bool
@@ -160,28 +182,37 @@ def plan_overlay(layer: Layer, additions: Sequence[Addition], remove: Sequence[b
     return merge(LayerTree(layer), additions, [cpio.normal_name(path) for path in remove], layer.place)
 
 
-def pack_layer(layer: Layer, plain: PieceTable, spool: Spool, threads: int, progress: Progress) -> PieceTable:
+def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
     """Step 5, instead of cpio and xz: ``layer`` holding ``plain``, compressed as it was.
 
-    The result does not depend on ``threads``. Raises what reading the layer and the overlay raises.
+    The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
     """
-    title = f"pack {show(layer.address[-1])}"
-    with progress.step(title, plain.length) as advance:
+    with packing.progress.step(f"pack {show(layer.address[-1])}", plain.length) as advance:
         job = Job(
-            packed=layer.packed, decoded=layer.decoded, plain=plain, spool=spool, threads=threads, advance=advance
+            packed=layer.packed,
+            decoded=layer.decoded,
+            plain=plain,
+            spool=packing.spool,
+            threads=packing.threads,
+            advance=advance,
+            preset=packing.preset,
+            always_compress=packing.always_compress,
         )
-        table = layer.form.pack(job)
-    layer.decoded.close()
-    return table
+        packed = layer.form.pack(job)
+    return PackedLayer(layer.address, layer.form.name, packed)
 
 
-def pack_holders(layer: Layer, packed: PieceTable, spool: Spool, threads: int, progress: Progress) -> PieceTable:
-    """Step 6, instead of cpio and gzip: the ISO's file with the new ``packed`` layer in its place inside."""
+def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
+    """Step 6, instead of cpio and gzip: what holds ``layer``, with the new ``packed`` layer in its place inside.
+
+    ``packed`` first, the ISO's file last.
+    """
+    done = [packed]
     while layer.parent is not None and layer.holder is not None:
-        plain = exchange_member(layer.parent, layer.holder, packed)
+        plain = exchange_member(layer.parent, layer.holder, done[-1].packed.table)
         layer = layer.parent
-        packed = pack_layer(layer, plain, spool, threads, progress)
-    return packed
+        done.append(pack_layer(layer, plain, packing))
+    return tuple(done)
 
 
 def write_image(
@@ -209,6 +240,8 @@ def remaster(
     layer: str | None = None,
     force: bool = False,
     threads: int | None = None,
+    xz_preset: int | None = None,
+    always_compress: bool = False,
     source_date_epoch: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -218,6 +251,7 @@ def remaster(
     inside the layer. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``force`` replaces an existing target. ``threads``: as many as there are processors when None.
+    ``xz_preset``: 0 to 9 for what xz has to encode, 6 when None; ``always_compress``: also what does not shrink.
 
     :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
     """
@@ -229,6 +263,8 @@ def remaster(
     threads = cores() if threads is None else threads
     if threads < 1:
         raise UsageError(f"{threads} threads cannot do anything")
+    if xz_preset is not None and xz_preset not in range(10):
+        raise UsageError(f"xz has presets 0 to 9, not {xz_preset}")
     with FileSource(Path(source)) as file, Output(Path(target), (Path(source),), force=force) as output:
         image = open_image(file)
         if not adds and not removes and wanted is None:
@@ -238,11 +274,19 @@ def remaster(
         chosen = choose_layer(image, found, wanted)
         edits = plan_overlay(chosen, additions, removes)
         with Spool(output.folder, MAX_EXTENT) as spool:
+            done: tuple[PackedLayer, ...] = ()
             exchanged: dict[bytes, PieceTable] = {}
             if not edits.empty:
-                plain = apply_edits(chosen, edits)
-                packed = pack_layer(chosen, plain, spool, threads, progress)
-                exchanged[chosen.address[0]] = pack_holders(chosen, packed, spool, threads, progress)
+                packing = Packing(
+                    spool=spool,
+                    threads=threads,
+                    progress=progress,
+                    preset=xz_preset,
+                    always_compress=always_compress,
+                )
+                packed = pack_layer(chosen, apply_edits(chosen, edits), packing)
+                done = pack_holders(chosen, packed, packing)
+                exchanged[chosen.address[0]] = done[-1].packed.table
             plan = plan_image(image, file, exchanged) if exchanged else unchanged_plan(image)
             warnings = (*notes, *edits.warnings, *_warnings(image, exchanged))
             for warning in warnings:
@@ -253,7 +297,7 @@ def remaster(
         removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
         input_size=image.size, output_size=plan.table.length, layer_file=show(chosen.address[0]),
         layer_file_size=plan.changed.get(chosen.address[0], _file_size(image, chosen.address[0])),
-        warnings=warnings, proof=proof, identical=not exchanged,
+        warnings=warnings, packed=done, proof=proof, identical=not exchanged,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from cosremaster.errors import CorruptError, Place
@@ -114,6 +115,28 @@ def counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[b
     for chunk in chunks:
         count(len(chunk))
         yield chunk
+
+
+class Tail:
+    """Passes chunks on and keeps the last ``keep`` bytes of them, or a little more."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """``chunks`` unchanged."""
+        for chunk in chunks:
+            self._chunks.append(chunk)
+            self._size += len(chunk)
+            while self._size - len(self._chunks[0]) >= self._keep:
+                self._size -= len(self._chunks.popleft())
+            yield chunk
+
+    def bytes(self) -> bytes:
+        """The last bytes that went by."""
+        return b"".join(self._chunks)
 
 
 def sha256_of(chunks: Iterable[bytes]) -> bytes:

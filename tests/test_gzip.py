@@ -60,7 +60,7 @@ def _pack(form: GzipForm, pieces: list[Piece], folder: Path, threads: int = 2) -
                 packed=PieceTable([]), decoded=Memory(b""), plain=plain, spool=spool, threads=threads,
                 advance=told.append,
             )
-        )  # fmt: skip
+        ).table  # fmt: skip
         packed = b"".join(table.chunks())
         assert len(packed) == table.length
         assert sum(told) == plain.length

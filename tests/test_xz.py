@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import Job
-from cosremaster.codecs.xz import XzDecoding, XzForm
+from cosremaster.codecs.xz import XzDecoding
+from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import (
     MAX_VLI,
     BlockHeader,
@@ -30,6 +31,7 @@ from cosremaster.codecs.xz_container import (
     parse_stream_header,
     unpack_dict_size,
 )
+from cosremaster.codecs.xz_form import XzForm
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.files import Spool
 from cosremaster.pieces import PieceTable, Range
@@ -76,6 +78,12 @@ def _decode(packed: bytes, step: int = 4099) -> tuple[bytes, XzForm]:
     return plain, decoding.form
 
 
+def _form(check: int, dict_size: int) -> XzForm:
+    """The form of a stream with one empty block under such a dictionary; none for no dictionary."""
+    blocks = (OldBlock(BlockHeader.make(None, None, dict_size), check, 12, 24, 0),) if dict_size else ()
+    return XzForm(check, blocks, 1)
+
+
 def _pack(form: XzForm, plain: bytes, folder: Path, threads: int = 2) -> bytes:
     """``plain`` packed as ``form`` says; nothing of an old stream is reused."""
     told: list[int] = []
@@ -86,7 +94,7 @@ def _pack(form: XzForm, plain: bytes, folder: Path, threads: int = 2) -> bytes:
                 packed=PieceTable([]), decoded=old, plain=PieceTable([Range(new, 0, len(plain))]), spool=spool,
                 threads=threads, advance=told.append,
             )
-        )  # fmt: skip
+        ).table  # fmt: skip
         packed = b"".join(table.chunks())
     assert len(packed) == table.length
     assert sum(told) == len(plain)
@@ -127,7 +135,7 @@ def test_what_xz_makes_is_decoded_and_described(tmp_path: Path, options: str, sa
     plain, form = _decode(packed)
     assert plain == SAMPLES[sample]
     listing = _listed(packed, tmp_path)
-    assert (form.streams, form.blocks) == (1, listing.blocks)
+    assert (form.streams, len(form.blocks)) == (1, listing.blocks)
     assert form.dict_size == max(listing.dicts, default=0)
     assert form.describe().startswith(listing.check.replace("None", "none") + ", dictionary ")
     assert find_codec(packed[:16]) is not None
@@ -140,7 +148,7 @@ def test_streams_in_a_row_are_one(tmp_path: Path, zeros: int) -> None:
     for step in (1, 4099):
         plain, form = _decode(packed, step)
         assert plain == TEXT + NOISE
-        assert (form.streams, form.blocks, form.check) == (listing.streams, listing.blocks, 4) == (3, 2, 4)
+        assert (form.streams, len(form.blocks), form.check) == (listing.streams, listing.blocks, 4) == (3, 2, 4)
         assert form.dict_size == max(listing.dicts)
 
 
@@ -175,20 +183,25 @@ def test_what_we_make_is_what_xz_and_busybox_read(tmp_path: Path, options: str, 
 
 
 def test_any_number_of_threads_makes_the_same_blocks(tmp_path: Path) -> None:
-    form = XzForm(check=1, dict_size=65536, blocks=1, streams=1)
-    plain = TEXT * 2 + NOISE
+    form = _form(1, 65536)
+    plain = TEXT * 12 + NOISE * 10
     one, two, three = (_pack(form, plain, tmp_path, threads) for threads in (1, 2, 3))
     assert one == two == three
     listing = _listed(one, tmp_path)
-    assert listing.blocks == -(-len(plain) // (3 * 65536)) > 2
-    assert set(listing.dicts) == {65536}
-    assert len(one) < 1.02 * len(_xz(plain, "-6", "--block-size=196608", "--check=crc32")) + 100
+    assert listing.blocks > 4
+    assert max(listing.dicts) == 65536
+    assert len(one) < 1.01 * len(_xz(plain, "-6", "--lzma2=preset=6,dict=64KiB", "--check=crc32"))
 
 
 def test_a_huge_dictionary_is_not_kept_and_an_empty_file_gets_a_usual_one(tmp_path: Path) -> None:
     for dict_size, wanted in ((1 << 30, 8 << 20), (0, 8 << 20), (4096, 4096), (6 << 20, 6 << 20)):
-        packed = _pack(XzForm(check=4, dict_size=dict_size, blocks=1, streams=1), b"hello", tmp_path)
-        assert _listed(packed, tmp_path).dicts == (wanted,)
+        packed = _pack(_form(4, dict_size), bytes(9 << 20), tmp_path)
+        assert max(_listed(packed, tmp_path).dicts) == wanted
+
+
+def test_a_dictionary_is_no_larger_than_its_data(tmp_path: Path) -> None:
+    packed = _pack(_form(4, 8 << 20), TEXT[:70_000], tmp_path)
+    assert _listed(packed, tmp_path).dicts == (96 << 10,)
 
 
 # Damage
@@ -288,7 +301,7 @@ def test_a_filter_chain_that_liblzma_refuses_is_told(filters: bytes) -> None:
 
 @pytest.mark.parametrize(("packed", "plain"), [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
 def test_a_block_header_that_tells_other_sizes_is_told(tmp_path: Path, packed: int, plain: int) -> None:
-    old = _pack(XzForm(check=1, dict_size=4096, blocks=1, streams=1), SMALL, tmp_path)
+    old = _pack(_form(1, 4096), SMALL, tmp_path)
     header = BlockHeader.parse(old[12 : 12 + 4 * (old[12] + 1)], PLACE)
     assert header.packed is not None and header.plain is not None
     forged = BlockHeader.make(header.packed + packed, header.plain + plain, header.dict_size)

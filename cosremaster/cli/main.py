@@ -19,7 +19,7 @@ from cosremaster.files import FileSource
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.request import Add
 from cosremaster.pipeline import Result, choose_layer, find_layers, open_image, remaster
-from cosremaster.reports.text import change_lines, image_lines, layer_lines
+from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
 from cosremaster.units import human
 
 INTERRUPTED = 128
@@ -81,6 +81,8 @@ def print_result(result: Result, target: Path) -> None:
         for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
             for line in change_lines(mark, paths):
                 click.echo(line)
+    for layer in result.packed:
+        click.echo(packed_line(layer.address, layer.codec, layer.packed))
     click.echo("proved:")
     for line in result.proof:
         click.echo(f"  {line}")

@@ -19,7 +19,8 @@ class Job:
     at the same offsets as there; ``packed`` is that old stream as it was. A codec that can may therefore
     keep compressed bytes: everything in front of the first byte of ``plain`` that is no such range in its
     old place, and every later block that is one. New bytes go to ``spool``; ``advance`` is told of
-    each plain byte that is done.
+    each plain byte that is done. ``preset``: the effort asked for, the codec's own when None;
+    ``always_compress``: do not store what does not shrink.
     """
 
     packed: PieceTable
@@ -28,6 +29,20 @@ class Job:
     spool: Spool
     threads: int
     advance: Callable[[int], None]
+    preset: int | None = None
+    always_compress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A packed stream, and how it came about: ``kept`` packed bytes are the old ones; of the new plain bytes
+    ``encoded`` were compressed and ``stored`` were not.
+    """
+
+    table: PieceTable
+    kept: int
+    encoded: int
+    stored: int
 
 
 class Form(Protocol):
@@ -42,7 +57,7 @@ class Form(Protocol):
         """The parameters for people, on one line; empty when there are none."""
         ...
 
-    def pack(self, job: Job) -> PieceTable:
+    def pack(self, job: Job) -> Packed:
         """The new stream."""
         ...
 

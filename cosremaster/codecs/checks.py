@@ -19,15 +19,20 @@ class RunningCheck:
     def __init__(self, kind: int) -> None:
         self._crc = 0
         self._sha = hashlib.sha256() if kind == SHA256 else None
-        self._step: Callable[[bytes, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64.xz}.get(kind)
+        self._step: Callable[[bytes | memoryview, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64.xz}.get(kind)
         self._size = SIZES[kind]
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Takes in ``data``."""
         if self._sha is not None:
             self._sha.update(data)
         elif self._step is not None:
             self._crc = self._step(data, self._crc)
+
+    @property
+    def number(self) -> int | None:
+        """A CRC as it stands now; None for a check that cannot be kept as a number."""
+        return self._crc if self._sha is None else None
 
     def value(self) -> bytes:
         """The check field as it stands in a block; empty for no check."""

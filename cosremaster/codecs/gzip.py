@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import CorruptError, Place
 from cosremaster.parallel import Stop, ordered_map
 from cosremaster.pieces import Literal, Piece, PieceTable, Range
@@ -44,17 +44,18 @@ class GzipForm:
         """Level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
 
-    def pack(self, job: Job) -> PieceTable:
+    def pack(self, job: Job) -> Packed:
         """One member: packed pieces stored, everything else deflated on ``job.threads`` threads."""
         pieces: list[Piece] = [Literal(self.header)]
-        crc = 0
+        crc = stored_bytes = 0
         for stored, group in groupby(job.plain.pieces, key=_is_stored):
             table = PieceTable(group)
+            stored_bytes += table.length if stored else 0
             body, crc = _stored(table, crc, job) if stored else _deflated(table, crc, job, self.level)
             pieces += body
         size = job.plain.length & 0xFFFFFFFF
         pieces.append(Literal(_END + crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        return PieceTable(pieces)
+        return Packed(PieceTable(pieces), kept=0, encoded=job.plain.length - stored_bytes, stored=stored_bytes)
 
 
 def _is_stored(piece: Piece) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cosremaster.codecs.base import Job
-from cosremaster.pieces import PieceTable
+from cosremaster.codecs.base import Job, Packed
+from cosremaster.pieces import Range
 from cosremaster.streams import ByteReader
 
 
@@ -20,10 +20,12 @@ class PlainForm:
         """Nothing to say."""
         return ""
 
-    def pack(self, job: Job) -> PieceTable:
+    def pack(self, job: Job) -> Packed:
         """The plain bytes themselves: every unchanged range stays where it comes from."""
-        job.advance(job.plain.length)
-        return job.plain
+        length = job.plain.length
+        job.advance(length)
+        old = sum(p.length for p in job.plain.pieces if isinstance(p, Range) and p.source is job.decoded)
+        return Packed(job.plain, kept=old, encoded=0, stored=length - old)
 
 
 @dataclass(frozen=True, slots=True)

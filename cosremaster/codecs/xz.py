@@ -1,17 +1,16 @@
-"""Decoding .xz chunk by chunk, and encoding it in independent blocks on several threads.
+"""Decoding .xz chunk by chunk.
 
 We walk the container ourselves and give liblzma the raw LZMA2 data, because only so are the offsets
-known where damage lies and where a stream could be cut.
+known where damage lies and where a stream can be cut.
 """
 
 from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from cosremaster.codecs.base import Job
-from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck
+from cosremaster.codecs.checks import SIZES, RunningCheck
+from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import (
     MAGIC,
     STREAM_HEADER_SIZE,
@@ -20,86 +19,11 @@ from cosremaster.codecs.xz_container import (
     Chunk,
     check_stream_footer,
     pack_index,
-    pack_stream_footer,
-    pack_stream_header,
     parse_stream_header,
 )
+from cosremaster.codecs.xz_form import XzForm
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.parallel import Stop, ordered_map
-from cosremaster.pieces import Literal, Piece, PieceTable
-from cosremaster.streams import CHUNK, ByteReader
-from cosremaster.units import human
-
-PRESET = 6
-PRESET_DICT = 8 << 20
-"""The dictionary of preset 6 (xz(1)); a larger one would take more memory than promised."""
-
-MIN_DICT = 4096
-BLOCK_DICTS = 3
-"""A block holds three dictionaries of plain bytes, as ``xz -T0`` makes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class XzForm:
-    """What packing anew must keep: the check type (an id of :mod:`checks`) and the largest dictionary."""
-
-    check: int
-    dict_size: int
-    blocks: int
-    streams: int
-    name: str = "xz"
-
-    def describe(self) -> str:
-        """Check, dictionary, blocks and streams."""
-        text = f"{NAMES[self.check]}, dictionary {human(self.dict_size)}, "
-        text += "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
-        return text + (f", {self.streams} streams" if self.streams != 1 else "")
-
-    def pack(self, job: Job) -> PieceTable:
-        """One stream of independent blocks; the same bytes for any number of threads."""
-        dict_size = max(MIN_DICT, min(self.dict_size or PRESET_DICT, PRESET_DICT))
-        reader = ByteReader(job.plain.chunks(), Place())
-
-        def blocks() -> Iterator[bytes]:
-            while block := reader.upto(BLOCK_DICTS * dict_size):
-                yield block
-
-        def encode(block: bytes, stop: Stop) -> EncodedBlock:
-            return encode_block(block, self.check, dict_size, stop)
-
-        pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
-        records: list[BlockRecord] = []
-        for done in ordered_map(encode, blocks(), job.threads):
-            pieces.append(job.spool.append(done.parts, packed=True))
-            records.append(done.record)
-            job.advance(done.record.plain)
-        index = pack_index(records)
-        pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
-        return PieceTable(pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedBlock:
-    """A block ready to be written, padding included, and its index record."""
-
-    parts: tuple[bytes, ...]
-    record: BlockRecord
-
-
-def encode_block(plain: bytes, check: int, dict_size: int, stop: Stop) -> EncodedBlock:
-    """``plain`` as one block with its sizes in the header. :raises CancelledError: ``stop`` was set."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": dict_size}]
-    maker = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
-    parts = []
-    for start in range(0, len(plain), CHUNK):
-        stop.check()
-        parts.append(maker.compress(memoryview(plain)[start : start + CHUNK]))
-    data = b"".join((*parts, maker.flush()))
-    running = RunningCheck(check)
-    running.update(plain)
-    header = BlockHeader.make(len(data), len(plain), dict_size)
-    record = BlockRecord(len(header.raw) + len(data) + SIZES[check], len(plain))
-    return EncodedBlock((header.raw, data, bytes(-len(data) % 4), running.value()), record)
+from cosremaster.streams import ByteReader
 
 
 class XzDecoding:
@@ -108,14 +32,14 @@ class XzDecoding:
     def __init__(self, reader: ByteReader) -> None:
         self._reader = reader
         self._check = -1
-        self._dict_size = 0
-        self._blocks = 0
+        self._blocks: list[OldBlock] = []
         self._streams = 0
+        self._plain = 0
 
     @property
     def form(self) -> XzForm:
-        """The first stream's check, the largest dictionary of all blocks, and how many there were."""
-        return XzForm(self._check, self._dict_size, self._blocks, self._streams)
+        """The first stream's check, and every block with the places where it can be cut."""
+        return XzForm(self._check, tuple(self._blocks), self._streams)
 
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no stream."""
@@ -135,32 +59,33 @@ class XzDecoding:
         """One stream behind its header: blocks, index, footer."""
         reader, records = self._reader, list[BlockRecord]()
         while (size := reader.exactly(1))[0]:
-            where = reader.place.at(reader.position - 1)
+            start = reader.position - 1
+            where = reader.place.at(start)
             header = BlockHeader.parse(size + reader.exactly(size[0] * 4 + 3), where)
-            self._blocks += 1
-            packed = plain = 0
+            block = OldBlock(header, check, start, reader.position, self._plain)
             running = RunningCheck(check)
-            start = reader.position
-            for chunk in self._block(header, where):
+            for chunk in self._block(header, where, block, running):
                 running.update(chunk)
-                plain += len(chunk)
+                self._plain += len(chunk)
                 yield chunk
-            packed = reader.position - start
+            packed = reader.position - block.data
+            plain = self._plain - block.plain
             self._end_block(header, where, packed, plain, running.value())
             records.append(BlockRecord(len(header.raw) + packed + SIZES[check], plain))
+            self._blocks.append(block.ended(reader.position, records[-1]))
         self._end_stream(check, records)
 
-    def _block(self, header: BlockHeader, where: Place) -> Iterator[bytes]:
-        """The plain bytes of one block, LZMA2 chunk by chunk."""
+    def _block(self, header: BlockHeader, where: Place, block: OldBlock, running: RunningCheck) -> Iterator[bytes]:
+        """The plain bytes of one block, LZMA2 chunk by chunk; each chunk's place is noted in ``block``."""
         reader = self._reader
         filters = header.decoder_filters(where)
-        self._dict_size = max(self._dict_size, header.dict_size)
         try:
             decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
         except lzma.LZMAError as error:
             raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
         while True:
             at = reader.here
+            block.cuts.note(reader.position, self._plain, running)
             control = reader.exactly(1)
             data = control
             if control[0]:

@@ -14,12 +14,14 @@ CURSORS = 2
 
 
 class DecodedSource:
-    """Ranges of what ``packed`` decodes to. Nothing is kept but decoders, so going back decodes again.
+    """Ranges of what ``packed`` decodes to. Nothing is kept but decoders and ``tail``, so going back decodes again.
 
-    For one thread at a time.
+    ``tail``: the last plain bytes, of ``size``. For one thread at a time.
     """
 
-    def __init__(self, packed: PieceTable, codec: Codec, place: Place) -> None:
+    def __init__(self, packed: PieceTable, codec: Codec, place: Place, tail: bytes, size: int) -> None:
+        self._tail = tail
+        self._tail_start = size - len(tail)
         self._packed = packed
         self._codec = codec
         self._place = place
@@ -35,6 +37,10 @@ class DecodedSource:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` plain bytes from plain offset ``offset``. :raises CorruptError: damage on the way."""
+        if offset >= self._tail_start:
+            start = offset - self._tail_start
+            yield self._tail[start : start + length]
+            return
         cursor = self._cursor(offset)
         cursor.skip(offset - cursor.position)
         yield from cursor.pieces(length)

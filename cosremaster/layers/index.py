@@ -15,13 +15,16 @@ from cosremaster.layers.address import Address
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Kind
 from cosremaster.pieces import PieceTable, Range
-from cosremaster.streams import ByteReader, counted, sha256_of
+from cosremaster.streams import ByteReader, Tail, counted, sha256_of
 
 HEAD_SIZE = 4096
 """Bytes of a file that are looked at to tell what it is."""
 
 MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
+
+TAIL = 4 << 20
+"""Plain bytes kept from a layer's end: twice what an LZMA2 chunk holds, so that additions decode nothing again."""
 
 NESTING = 2
 """The image's file is one archive, an archive inside it the second; deeper ones are the system's own."""
@@ -106,6 +109,7 @@ class _Found:
     size: int
     members: tuple[Member, ...]
     trailer: cpio.Entry
+    tail: bytes
     inner: tuple[tuple[cpio.Entry, Codec, _Found], ...]
 
 
@@ -137,7 +141,7 @@ def _layer(
 ) -> Layer:  # fmt: skip
     return Layer(
         address=address, place=place, packed=packed, form=found.form,
-        decoded=DecodedSource(packed, codec, place), size=found.size, members=found.members,
+        decoded=DecodedSource(packed, codec, place, found.tail, found.size), size=found.size, members=found.members,
         trailer=found.trailer, rootness=rootness(found.members), parent=parent, holder=holder,
     )  # fmt: skip
 
@@ -146,7 +150,8 @@ def _index(packed: ByteReader, codec: Codec, depth: int) -> _Found:
     """Decodes ``packed`` to its end and notes every entry; looks into members down to :data:`NESTING`."""
     place = packed.place
     decoding = codec.decode(packed)
-    reader = ByteReader(decoding.chunks(), place)
+    tail = Tail(TAIL)
+    reader = ByteReader(tail.watch(decoding.chunks()), place)
     members: list[Member] = []
     inner: list[tuple[cpio.Entry, Codec, _Found]] = []
     for entry in cpio.read_entries(reader):
@@ -169,7 +174,14 @@ def _index(packed: ByteReader, codec: Codec, depth: int) -> _Found:
                 digest = sha256_of(reader.pieces(size))
         members.append(Member(entry, target, digest))
     _only_zeros(reader)
-    return _Found(form=decoding.form, size=reader.position, members=tuple(members), trailer=entry, inner=tuple(inner))
+    return _Found(
+        form=decoding.form,
+        size=reader.position,
+        members=tuple(members),
+        trailer=entry,
+        tail=tail.bytes(),
+        inner=tuple(inner),
+    )
 
 
 def _at(reader: ByteReader, entry: cpio.Entry) -> Place:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cosremaster.boot.mbr import MbrPartition
+from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, Image
 from cosremaster.iso.prove import info_holds
-from cosremaster.layers.address import format_address
+from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
@@ -90,3 +91,10 @@ def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     yield from (f"  {mark} {show(path)}" for path in listed[:LISTED])
     if len(listed) > LISTED:
         yield f"  {mark} ... and {len(listed) - LISTED:,} more"
+
+
+def packed_line(address: Address, codec: str, packed: Packed) -> str:
+    """How a layer was packed again: what was kept, encoded, stored."""
+    parts = ((packed.kept, "kept compressed"), (packed.encoded, "encoded"), (packed.stored, "stored"))
+    told = ", ".join(f"{human(size)} {word}" for size, word in parts if size)
+    return f"{codec} {show(address[-1])}: {human(packed.table.length)} ({told})"

@@ -1,0 +1,112 @@
+"""What decoding an .xz stream taught, and packing it again: kept parts and fresh blocks in one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck
+from cosremaster.codecs.xz_blocks import OldBlock
+from cosremaster.codecs.xz_container import (
+    BlockHeader,
+    BlockRecord,
+    pack_index,
+    pack_stream_footer,
+    pack_stream_header,
+)
+from cosremaster.codecs.xz_encode import MIN_DICT, PRESET, PRESET_DICTS, EncodedBlock, Encoding, encode_blocks
+from cosremaster.codecs.xz_splice import Kept, plan_splice
+from cosremaster.errors import Place
+from cosremaster.parallel import Stop, ordered_map
+from cosremaster.pieces import Literal, Piece, PieceTable
+from cosremaster.streams import ByteReader
+from cosremaster.units import human
+
+
+@dataclass(frozen=True, slots=True)
+class XzForm:
+    """``check``: an id of :mod:`checks`, that of the first stream, which packing anew keeps; ``blocks``: all."""
+
+    check: int
+    blocks: tuple[OldBlock, ...]
+    streams: int
+    name: str = "xz"
+
+    @property
+    def dict_size(self) -> int:
+        """The largest dictionary of all blocks, in bytes; 0 when there is none."""
+        return max((block.header.dict_size for block in self.blocks), default=0)
+
+    def describe(self) -> str:
+        """Check, dictionary, blocks and streams."""
+        text = f"{NAMES[self.check]}, dictionary {human(self.dict_size)}, "
+        text += "1 block" if len(self.blocks) == 1 else f"{len(self.blocks)} blocks"
+        return text + (f", {self.streams} streams" if self.streams != 1 else "")
+
+    def pack(self, job: Job) -> Packed:
+        """One stream: blocks and fronts of blocks that stay are kept as they are, the rest is encoded anew.
+
+        The dictionary is the old one, or the preset's where that is less. The same bytes for any number of
+        threads.
+        """
+        preset = PRESET if job.preset is None else job.preset
+        dict_size = max(MIN_DICT, min(self.dict_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
+        how = Encoding(self.check, dict_size, preset, job.always_compress)
+        pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
+        records: list[BlockRecord] = []
+        kept = encoded = stored = 0
+
+        def work(item: Kept | bytes, stop: Stop) -> Kept | tuple[EncodedBlock, ...]:
+            return item if isinstance(item, Kept) else encode_blocks(item, how, stop)
+
+        for done in ordered_map(work, self._items(job, how), job.threads):
+            if isinstance(done, Kept):
+                table, record = self._kept(done, job)
+                pieces += table.pieces
+                records.append(record)
+                kept += table.length
+                job.advance(record.plain)
+                continue
+            for block in done:
+                pieces.append(job.spool.append(block.parts, packed=True))
+                records.append(block.record)
+                encoded += 0 if block.stored else block.record.plain
+                stored += block.record.plain if block.stored else 0
+                job.advance(block.record.plain)
+        index = pack_index(records)
+        pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
+        return Packed(PieceTable(pieces), kept, encoded, stored)
+
+    def _items(self, job: Job, how: Encoding) -> Iterator[Kept | bytes]:
+        """What is kept, and plain bytes for one task each, in order."""
+        for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
+            if isinstance(part, Kept):
+                yield part
+                continue
+            reader = ByteReader(part.table.chunks(), Place())
+            while block := reader.upto(how.block_size):
+                yield block
+
+    def _kept(self, kept: Kept, job: Job) -> tuple[PieceTable, BlockRecord]:
+        """The pieces of a kept block, and its index record."""
+        block = kept.block
+        if kept.cut is None:
+            return job.packed.cut(block.start, block.end).packed(), block.record
+        chunks = job.packed.cut(block.data, block.cuts.packed[kept.cut]).packed()
+        size = chunks.length + 1
+        header = BlockHeader.make(size, kept.plain, block.header.dict_size)
+        check = self._check(kept, job)
+        end = Literal(b"\0" + bytes(-size % 4) + check)
+        record = BlockRecord(len(header.raw) + size + len(check), kept.plain)
+        return PieceTable([Literal(header.raw), *chunks.pieces, end]), record
+
+    def _check(self, kept: Kept, job: Job) -> bytes:
+        """The check of a kept front: noted while decoding, or taken by decoding it again (SHA-256)."""
+        noted = kept.block.check_before(kept.cut or 0)
+        if noted is not None:
+            return noted.to_bytes(SIZES[self.check], "little")
+        running = RunningCheck(self.check)
+        for chunk in job.decoded.chunks(kept.block.plain, kept.plain):
+            running.update(chunk)
+        return running.value()
