@@ -12,8 +12,9 @@ from cosremaster.errors import (
     UnsupportedError,
     UsageError,
 )
+from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa: A004 - as gzip.open
 from cosremaster.overlay.request import Add
-from cosremaster.pipeline import Result, remaster
+from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
 
 __version__ = "0.1.0"
@@ -24,13 +25,17 @@ __all__ = [
     "CosremasterError",
     "ImageError",
     "LayerError",
+    "OpenedImage",
     "OutputError",
     "OverlayError",
+    "Plan",
     "Progress",
     "ProofError",
+    "Request",
     "Result",
     "SizeError",
     "UnsupportedError",
     "UsageError",
+    "open",
     "remaster",
 ]

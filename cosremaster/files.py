@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,11 @@ from typing import BinaryIO
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
 from cosremaster.pieces import Range
 from cosremaster.streams import CHUNK
+
+COPY_STEP = 1 << 26
+_NO_COPY = frozenset(
+    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
+)
 
 
 def cannot_write(error: OSError, what: str, place: Place) -> OutputError:
@@ -51,6 +57,10 @@ class FileSource:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends reading."""
         os.close(self._fd)
 
     def _now(self) -> tuple[int, int]:
@@ -85,6 +95,30 @@ class FileSource:
                 raise ImageError(f"ends {end - offset:,} bytes too early", self.place.at(offset))
             yield data
             offset += len(data)
+
+    def copy_to(
+        self, fd: int, offset: int, length: int, failure: Callable[[OSError], CosremasterError]
+    ) -> Iterator[int]:
+        """Copies ``length`` bytes from ``offset`` to where ``fd`` stands; yields what each step copied.
+
+        Inside the kernel, where blocks may be shared, if the file systems can; by reading and writing if not.
+        An OSError of writing becomes ``failure(error)``. :raises ImageError: the file ends before.
+        """
+        end = offset + length
+        while offset < end and hasattr(os, "copy_file_range"):
+            try:
+                count = os.copy_file_range(self._fd, fd, min(COPY_STEP, end - offset), offset)
+            except OSError as error:
+                if error.errno in _NO_COPY:
+                    break
+                raise failure(error) from error
+            if not count:
+                break
+            offset += count
+            yield count
+        for chunk in self.chunks(offset, end - offset):
+            write_all(fd, chunk, failure)
+            yield len(chunk)
 
 
 class Spool:

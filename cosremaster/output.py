@@ -5,31 +5,63 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from fastcrc import crc64
+
 from cosremaster.errors import OutputError, Place
-from cosremaster.files import cannot_write, write_all
-from cosremaster.pieces import PieceTable
+from cosremaster.files import FileSource, cannot_write, write_all
+from cosremaster.pieces import Literal, PieceTable, Range
+from cosremaster.streams import digest_of
+
+DIGESTS = ("sha256", "md5")
+
+
+class NewBytes:
+    """A run of written bytes that did not come from the input: its place and its CRC64."""
+
+    def __init__(self, start: int) -> None:
+        self.start = self.end = start
+        self.sum = 0
+
+    def add(self, chunk: bytes) -> None:
+        """The run goes on with ``chunk``."""
+        self.sum = crc64.xz(chunk, self.sum)
+        self.end += len(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file written under a temporary name, and which of its bytes are new."""
+
+    path: Path
+    new: tuple[NewBytes, ...]
 
 
 class Output:
     """A file to be made at ``target``. Unless :meth:`publish` was reached, leaving the context leaves nothing.
 
     ``inputs`` are files that must not be overwritten; ``force`` allows to replace another existing file. The
-    new file's mode follows the umask.
+    new file's mode follows the umask. ``digest``, one of :data:`DIGESTS`, makes a file ``target.DIGEST`` too, with
+    one line as sha256sum(1) writes it.
 
     :raises OutputError: target exists, is an input, is no regular file, or its folder is missing.
     """
 
-    def __init__(self, target: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
+    def __init__(self, target: Path, inputs: tuple[Path, ...], *, force: bool, digest: str | None = None) -> None:
         self.place = Place((str(target),))
         self._target = Path(os.path.realpath(target))
         self._force = force
         self._temporary: Path | None = None
+        self._digest = digest
+        self._sidecar: Output | None = None
+        if digest is not None:
+            self._sidecar = Output(Path(f"{target}.{digest}"), inputs, force=force)
         try:
             self._check(inputs)
         except OSError as error:
-            raise cannot_write(error, "the output", self.place) from error
+            raise self._failure(error) from error
 
     def _check(self, inputs: tuple[Path, ...]) -> None:
         """:raises OutputError: the target cannot be written to."""
@@ -59,27 +91,51 @@ class Output:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
             self._temporary = None
+        if self._sidecar is not None:
+            self._sidecar.__exit__()
 
-    def write(self, table: PieceTable, advance: Callable[[int], None]) -> Path:
-        """Writes ``table`` under a temporary name, which it returns. :raises OutputError: it cannot."""
+    def write(self, table: PieceTable, source: FileSource | None, advance: Callable[[int], None]) -> Written:
+        """Writes ``table`` under a temporary name. Ranges of ``source`` are copied inside the kernel where it can.
+
+        :raises OutputError: it cannot be written.
+        """
         path = self.folder / f".cosremaster-{secrets.token_hex(8)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
-            raise cannot_write(error, "the output", self.place) from error
+            raise self._failure(error) from error
         self._temporary = path
+        new: list[NewBytes] = []
+        at = 0
         try:
-            for chunk in table.chunks():
-                write_all(fd, chunk, lambda error: cannot_write(error, "the output", self.place))
-                advance(len(chunk))
+            for piece in table.pieces:
+                if isinstance(piece, Range) and piece.source is source:
+                    for count in source.copy_to(fd, piece.offset, piece.length, self._failure):
+                        advance(count)
+                else:
+                    if not new or new[-1].end != at:
+                        new.append(NewBytes(at))
+                    for chunk in piece.chunks():
+                        write_all(fd, chunk, self._failure)
+                        new[-1].add(chunk)
+                        advance(len(chunk))
+                at += piece.length
         finally:
             os.close(fd)
-        return path
+        return Written(path, tuple(new))
+
+    def _failure(self, error: OSError) -> OutputError:
+        return cannot_write(error, "the output", self.place)
 
     def publish(self) -> None:
         """Gives the written file its name. :raises OutputError: somebody else made that file meanwhile."""
         assert self._temporary is not None
+        if self._sidecar is not None and self._digest is not None:
+            with FileSource(self._temporary) as result:
+                digest = digest_of(self._digest, result.chunks(0, result.size))
+            line = digest.hex().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
+            self._sidecar.write(PieceTable([Literal(line)]), None, lambda count: None)
         try:
             if self._force or not self._claimed(self._temporary):
                 os.replace(self._temporary, self._target)
@@ -88,8 +144,10 @@ class Output:
         except FileExistsError as error:
             raise OutputError("exists already (it was made while we worked)", self.place) from error
         except OSError as error:
-            raise cannot_write(error, "the output", self.place) from error
+            raise self._failure(error) from error
         self._temporary = None
+        if self._sidecar is not None:
+            self._sidecar.publish()
 
     def _claimed(self, temporary: Path) -> bool:
         """Links the target's name to the file if nobody has the name; False where hard links cannot be made.

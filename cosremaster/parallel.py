@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -60,3 +61,46 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
             stop.set()
             for future in waiting:
                 future.cancel()
+
+
+DEPTH = 8
+"""Chunks that may wait between a producer and its consumer."""
+
+
+def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """``chunks`` made on a thread of their own while the caller works on those before.
+
+    An exception of ``chunks`` is raised in their place. When the caller goes away, the thread ends with its
+    next chunk.
+    """
+    waiting: queue.Queue[bytes | BaseException | None] = queue.Queue(DEPTH)
+    stop = Stop()
+
+    def put(item: bytes | BaseException | None) -> None:
+        while True:
+            stop.check()
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for chunk in chunks:
+                put(chunk)
+            put(None)
+        except CancelledError:
+            pass
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            put(error)
+
+    thread = threading.Thread(target=produce, name="cosremaster-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

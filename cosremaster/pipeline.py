@@ -1,4 +1,4 @@
-"""The seven steps of a remaster as functions, and :func:`remaster` over them.
+"""The seven steps of a remaster as functions; :mod:`cosremaster.job` runs them.
 
 They are the steps people do by hand (docs/architecture.md maps them): open the image, find its layers, choose
 one, lay the overlay over it, pack that layer, pack what holds it, write the image. Nothing is written before
@@ -7,30 +7,26 @@ the last, but newly packed bytes into a nameless spool.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cosremaster import cpio
 from cosremaster.codecs.base import Job, Packed
-from cosremaster.errors import LayerError, UnsupportedError, UsageError, show
+from cosremaster.errors import LayerError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import MAX_EXTENT, ImagePlan, plan_image, unchanged_plan
+from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.layers.address import Address, format_address, parse_address
-from cosremaster.layers.edit import apply_edits, exchange_member
+from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.edit import exchange_member
 from cosremaster.layers.index import HEAD_SIZE, Layer, Probe, Rootness, index_file, probe
 from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Action, Edits
+from cosremaster.nodes import Edits
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
-from cosremaster.overlay.request import Add, read_additions
-from cosremaster.parallel import cores
 from cosremaster.pieces import PieceTable
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress
 from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
@@ -69,28 +65,20 @@ class PackedLayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
+class Plan:
+    """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image."""
 
-    ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
-    ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
-    the output is the input byte for byte.
-    """
+    image: Image
+    layer: Layer | None
+    edits: Edits
+    packed: tuple[PackedLayer, ...]
+    result: ImagePlan
+    warnings: tuple[str, ...]
 
-    layer: str | None
-    added: tuple[bytes, ...] = ()
-    replaced: tuple[bytes, ...] = ()
-    removed: tuple[bytes, ...] = ()
-    unchanged: tuple[bytes, ...] = ()
-    parents: tuple[bytes, ...] = ()
-    input_size: int
-    output_size: int
-    layer_file: str | None = None
-    layer_file_size: int = 0
-    packed: tuple[PackedLayer, ...] = ()
-    warnings: tuple[str, ...] = ()
-    proof: tuple[str, ...]
-    identical: bool
+    @property
+    def identical(self) -> bool:
+        """Nothing changes."""
+        return not self.packed
 
 
 def open_image(source: FileSource) -> Image:
@@ -223,111 +211,16 @@ def write_image(
     :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
     """
     with progress.step("write", plan.table.length) as advance:
-        path = output.write(plan.table, advance)
-    with progress.step("prove", None), FileSource(path) as written:
-        proof = prove(image, plan, written)
+        written = output.write(plan.table, source, advance)
+    with progress.step("prove", None), FileSource(written.path) as result:
+        proof = prove(image, plan, written, result)
     source.check_unchanged()
     output.publish()
     return proof
 
 
-def remaster(
-    source: str | Path,
-    target: str | Path,
-    *,
-    add: Iterable[str | Path | Add] = (),
-    remove: Iterable[str | bytes] = (),
-    layer: str | None = None,
-    force: bool = False,
-    threads: int | None = None,
-    xz_preset: int | None = None,
-    always_compress: bool = False,
-    source_date_epoch: int | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """Writes the image ``source`` to ``target`` with files added to its root filesystem.
-
-    ``add``: files and directories, as :class:`Add`, a path, or text like ``"site/:/opt"``; ``remove``: paths
-    inside the layer. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
-    ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
-    ``force`` replaces an existing target. ``threads``: as many as there are processors when None.
-    ``xz_preset``: 0 to 9 for what xz has to encode, 6 when None; ``always_compress``: also what does not shrink.
-
-    :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
-    """
-    progress = progress or Silent()
-    adds = [_as_add(item) for item in add]
-    removes = [os.fsencode(path) for path in remove]
-    wanted = None if layer is None else parse_address(layer)
-    newest = _newest() if source_date_epoch is None else source_date_epoch
-    threads = cores() if threads is None else threads
-    if threads < 1:
-        raise UsageError(f"{threads} threads cannot do anything")
-    if xz_preset is not None and xz_preset not in range(10):
-        raise UsageError(f"xz has presets 0 to 9, not {xz_preset}")
-    with FileSource(Path(source)) as file, Output(Path(target), (Path(source),), force=force) as output:
-        image = open_image(file)
-        if not adds and not removes and wanted is None:
-            return _copied(image, file, output, progress)
-        additions, notes = read_additions(adds, newest, cpio.MAX_FIELD)  # their faults are told before the long work
-        found = find_layers(image, wanted, progress)
-        chosen = choose_layer(image, found, wanted)
-        edits = plan_overlay(chosen, additions, removes)
-        with Spool(output.folder, MAX_EXTENT) as spool:
-            done: tuple[PackedLayer, ...] = ()
-            exchanged: dict[bytes, PieceTable] = {}
-            if not edits.empty:
-                packing = Packing(
-                    spool=spool,
-                    threads=threads,
-                    progress=progress,
-                    preset=xz_preset,
-                    always_compress=always_compress,
-                )
-                packed = pack_layer(chosen, apply_edits(chosen, edits), packing)
-                done = pack_holders(chosen, packed, packing)
-                exchanged[chosen.address[0]] = done[-1].packed.table
-            plan = plan_image(image, file, exchanged) if exchanged else unchanged_plan(image)
-            warnings = (*notes, *edits.warnings, *_warnings(image, exchanged))
-            for warning in warnings:
-                progress.warn(warning)
-            proof = write_image(image, plan, output, file, progress)
-    return Result(
-        layer=format_address(chosen.address), added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
-        removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
-        input_size=image.size, output_size=plan.table.length, layer_file=show(chosen.address[0]),
-        layer_file_size=plan.changed.get(chosen.address[0], _file_size(image, chosen.address[0])),
-        warnings=warnings, packed=done, proof=proof, identical=not exchanged,
-    )  # fmt: skip
-
-
-def _copied(image: Image, source: FileSource, output: Output, progress: Progress) -> Result:
-    plan = unchanged_plan(image)
-    proof = write_image(image, plan, output, source, progress)
-    return Result(layer=None, input_size=image.size, output_size=image.size, proof=proof, identical=True)
-
-
-def _as_add(item: str | Path | Add) -> Add:
-    if isinstance(item, Add):
-        return item
-    return Add.parse(item) if isinstance(item, str) else Add(item)
-
-
-def _newest() -> int | None:
-    """SOURCE_DATE_EPOCH (reproducible-builds.org). :raises UsageError: it is set and no number."""
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
-    return min(int(text), cpio.MAX_FIELD)
-
-
-def _file_size(image: Image, path: bytes) -> int:
-    return next(file.size for file in image.files if file.path == path)
-
-
-def _warnings(image: Image, exchanged: Mapping[bytes, PieceTable]) -> Iterable[str]:
+def size_warnings(image: Image, exchanged: Mapping[bytes, PieceTable]) -> Iterator[str]:
+    """What may be wrong with an image whose files at the paths of ``exchanged`` hold something else."""
     for path, table in exchanged.items():
         if table.length > GRUB_LIMIT:
             yield (

@@ -139,9 +139,14 @@ class Tail:
         return b"".join(self._chunks)
 
 
-def sha256_of(chunks: Iterable[bytes]) -> bytes:
-    """The SHA-256 digest of all chunks together."""
-    digest = hashlib.sha256()
+def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
+    """The digest of all chunks together, by hashlib's ``name``."""
+    digest = hashlib.new(name, usedforsecurity=False)
     for chunk in chunks:
         digest.update(chunk)
     return digest.digest()
+
+
+def sha256_of(chunks: Iterable[bytes]) -> bytes:
+    """The SHA-256 digest of all chunks together."""
+    return digest_of("sha256", chunks)

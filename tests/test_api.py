@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import pipeline
+from cosremaster import job, pipeline
 from cosremaster.cpio import Entry, read_entries
 from cosremaster.demo.image import archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
@@ -209,7 +209,7 @@ def test_warns_at_grubs_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_refuses_a_layer_that_no_iso_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MAX_EXTENT", 20_000)
+    monkeypatch.setattr(job, "MAX_EXTENT", 20_000)
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     (overlay / "noise").write_bytes(os.urandom(30_000))
     with pytest.raises(SizeError, match="more than one file of an ISO"):

@@ -256,7 +256,7 @@ TABLE = PieceTable([Literal(b"result")])
 def _write(target: Path, *, force: bool = False, inputs: tuple[Path, ...] = (), meanwhile: bytes | None = None) -> None:
     """Writes and publishes ``TABLE``; ``meanwhile`` is what somebody else puts there before it is published."""
     with Output(target, inputs, force=force) as output:
-        written = output.write(TABLE, lambda _count: None)
+        written = output.write(TABLE, None, lambda _count: None).path
         assert written.parent == output.folder
         assert written.read_bytes() == b"result"
         if meanwhile is not None:
@@ -327,7 +327,7 @@ def test_a_name_too_long_is_an_output_error(tmp_path: Path) -> None:
 
 def test_nothing_is_left_without_publish(tmp_path: Path) -> None:
     with Output(tmp_path / "out", (), force=False) as output:
-        output.write(TABLE, lambda _count: None)
+        output.write(TABLE, None, lambda _count: None)
         assert len(os.listdir(tmp_path)) == 1
     assert not os.listdir(tmp_path)
 
@@ -339,7 +339,7 @@ def test_nothing_is_left_when_a_piece_cannot_be_read(tmp_path: Path) -> None:
         pytest.raises(ImageError, match="ends 5 bytes too early"),
         Output(tmp_path / "out", (), force=False) as output,
     ):
-        output.write(PieceTable([Literal(b"x"), Range(source, 0, 10)]), lambda _count: None)
+        output.write(PieceTable([Literal(b"x"), Range(source, 0, 10)]), None, lambda _count: None)
     assert os.listdir(tmp_path) == ["in"]
 
 
@@ -351,7 +351,7 @@ def test_nothing_is_left_when_a_write_fails(tmp_path: Path) -> None:
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK, limit[1]))
         try:
-            output.write(PieceTable([Zeros(2 * CHUNK)]), lambda _count: None)
+            output.write(PieceTable([Zeros(2 * CHUNK)]), None, lambda _count: None)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not os.listdir(tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -15,17 +17,20 @@ from cosremaster import __version__
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError
-from cosremaster.files import FileSource
+from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.layers.address import parse_address
+from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
-from cosremaster.pipeline import Result, choose_layer, find_layers, open_image, remaster
+from cosremaster.pipeline import choose_layer
+from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
 from cosremaster.units import human
 
 INTERRUPTED = 128
 
 _EPILOG = """\b
-Other commands: cosremaster inspect IMAGE, cosremaster demo [--keep DIR].
+Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
+cosremaster demo [--keep DIR].
 (For a file of such a name write ./inspect.)"""
 
 
@@ -35,36 +40,82 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.exit()
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option(
-    "--add", "adds", multiple=True, metavar="SRC[:DEST]",
-    help="Add a file or a directory's contents to the root filesystem. DEST is absolute in it; a file goes into"
-    " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
+_IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+_REQUEST = (
+    click.option(
+        "--add", "adds", multiple=True, metavar="SRC[:DEST]",
+        help="Add a file or a directory's contents to the root filesystem. DEST is absolute in it; a file goes into"
+        " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
+    ),
+    click.option(
+        "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
+    click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
+    click.option("--always-compress", is_flag=True, help="Compress also what does not shrink."),
 )  # fmt: skip
-@click.option(
-    "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
-)
+
+
+def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options that make a request, the first of them first in its help."""
+    for option in reversed(_REQUEST):
+        command = option(command)
+    return command
+
+
+def _request(
+    adds: tuple[str, ...], layer: str | None, threads: int | None, xz_preset: int | None, always_compress: bool
+) -> Request:
+    """The request that the options of :data:`_REQUEST` make."""
+    return Request(
+        add=[Add.parse(text) for text in adds],
+        layer=layer,
+        threads=threads,
+        xz_preset=xz_preset,
+        always_compress=always_compress,
+    )
+
+
+@click.command(epilog=_EPILOG)
+@_IMAGE
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@_takes_request
+@click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
-def remaster_command(
-    source: Path, target: Path, adds: tuple[str, ...], layer: str | None, force: bool, threads: int | None, quiet: bool
-) -> None:
+def remaster_command(source: Path, target: Path, digest: str | None, force: bool, quiet: bool, **options: Any) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
-    result = remaster(
-        source, target, add=[Add.parse(text) for text in adds], layer=layer, force=force, threads=threads,
-        progress=terminal_progress(quiet=quiet),
-    )  # fmt: skip
+    request = _request(**options)
+    progress = terminal_progress(quiet=quiet)
+    with OpenedImage(source) as image:
+        result = image.remaster(target, request, force=force, digest=digest, progress=progress)
     if not quiet:
         print_result(result, target)
+
+
+@click.command()
+@_IMAGE
+@_takes_request
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(source: Path, as_json: bool, **options: Any) -> None:
+    """Print what a remaster of IN would do, without writing it.
+
+    What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
+    """
+    request = _request(**options)
+    with OpenedImage(source) as image:
+        plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
+    if as_json:
+        click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
+    else:
+        for line in plan_lines(plan):
+            click.echo(line)
 
 
 def print_result(result: Result, target: Path) -> None:
@@ -94,13 +145,12 @@ def print_result(result: Result, target: Path) -> None:
 def inspect_command(source: Path, layer: str | None) -> None:
     """Show an image's boot records, partitions and layers with their codecs and sizes."""
     wanted = None if layer is None else parse_address(layer)
-    with FileSource(source) as file:
-        image = open_image(file)
-        for line in image_lines(image):
+    with OpenedImage(source) as opened:
+        for line in image_lines(opened.image):
             click.echo(line)
-        found = find_layers(image, wanted, terminal_progress(quiet=not sys.stderr.isatty()))
+        found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
         try:
-            chosen, why = choose_layer(image, found, wanted), ""
+            chosen, why = choose_layer(opened.image, found, wanted), ""
         except LayerError as error:
             chosen, why = None, error.message
         for line in layer_lines(found.layers, chosen):
@@ -116,7 +166,7 @@ def demo_command(keep: Path | None) -> None:
     run_demo(keep, click.echo, print_result)
 
 
-COMMANDS: dict[str, click.Command] = {"inspect": inspect_command, "demo": demo_command}
+COMMANDS: dict[str, click.Command] = {"inspect": inspect_command, "plan": plan_command, "demo": demo_command}
 
 
 class _Stopped(BaseException):

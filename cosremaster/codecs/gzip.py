@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.inflate import DeflateError, new_inflater
 from cosremaster.errors import CorruptError, Place
 from cosremaster.parallel import Stop, ordered_map
 from cosremaster.pieces import Literal, Piece, PieceTable, Range
@@ -132,43 +133,27 @@ class GzipDecoding:
     def _member(self) -> Iterator[bytes]:
         """One member's deflate stream and trailer (RFC 1952, 2.3.1)."""
         reader = self._reader
-        inflate = zlib.decompressobj(-15)
+        inflate = new_inflater()
         crc = size = 0
-        while not inflate.eof:
-            data = inflate.unconsumed_tail or reader.some(CHUNK // 4)
-            if not data:
+        while not inflate.done:
+            data = reader.some(CHUNK // 4) if inflate.hungry else b""
+            if inflate.hungry and not data:
                 raise CorruptError("gzip data ends too early", reader.here)
-            before = inflate.copy()
             try:
-                plain = inflate.decompress(data, 4 * CHUNK)
-            except zlib.error as error:
-                where = reader.place.at(reader.position - len(data) + _sound(before, data))
-                raise CorruptError(f"corrupt gzip data ({_reason(error)})", where) from error
+                plain = inflate.feed(data, 4 * CHUNK)
+            except DeflateError as error:
+                where = reader.place.at(reader.position + error.offset)
+                raise CorruptError(f"corrupt gzip data ({error})", where) from error
             crc, size = zlib.crc32(plain, crc), size + len(plain)
             if plain:
                 yield plain
-        reader.unread(inflate.unused_data)
+        reader.unread(inflate.unused)
         where = reader.here
         trailer = reader.exactly(8)
         if int.from_bytes(trailer[:4], "little") != crc:
             raise CorruptError("gzip CRC32 does not fit the data", where)
         if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
             raise CorruptError("gzip length does not fit the data", where)
-
-
-def _sound(inflate: zlib._Decompress, data: bytes) -> int:
-    """How many bytes of ``data`` can be inflated before the damage."""
-    for index in range(len(data)):
-        try:
-            inflate.decompress(data[index : index + 1])
-        except zlib.error:
-            return index
-    return len(data)
-
-
-def _reason(error: zlib.error) -> str:
-    """zlib's own words, without its number."""
-    return str(error).rpartition(": ")[2]
 
 
 def _read_header(reader: ByteReader) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosremaster.demo.image import build_iso, debirf_files
 from cosremaster.errors import OutputError, Place
-from cosremaster.pipeline import Result, remaster
+from cosremaster.job import Result, remaster
 
 OVERLAY = {
     "bin/site-check": ("#!/bin/sh\necho checking the site\n", 0o755),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cosremaster.boot.mbr import Geometry, Mbr, MbrPartition
-from cosremaster.errors import SizeError, UnsupportedError
+from cosremaster.errors import SizeError, UnsupportedError, show
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image, IsoFile, Span
 from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
@@ -50,7 +50,10 @@ def plan_image(image: Image, source: FileSource, exchanged: Mapping[bytes, Piece
     for path, table in exchanged.items():
         new[_single_extent(image, files[path], table)] = table
     movable = [
-        Span(record.lba, record.blocks, "file") for file in image.files for record in file.records if record.length
+        Span(record.lba, record.blocks, show(file.path))
+        for file in image.files
+        for record in file.records
+        if record.length
     ]
     fixed, movable_spans = pin_overlaps(image.fixed, movable)
     first = min(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from cosremaster.codecs.base import Codec
@@ -16,7 +17,7 @@ CURSORS = 2
 class DecodedSource:
     """Ranges of what ``packed`` decodes to. Nothing is kept but decoders and ``tail``, so going back decodes again.
 
-    ``tail``: the last plain bytes, of ``size``. For one thread at a time.
+    ``tail``: the last plain bytes, of ``size``. Each thread has decoders of its own.
     """
 
     def __init__(self, packed: PieceTable, codec: Codec, place: Place, tail: bytes, size: int) -> None:
@@ -25,7 +26,7 @@ class DecodedSource:
         self._packed = packed
         self._codec = codec
         self._place = place
-        self._cursors: list[ByteReader] = []
+        self._own = threading.local()
 
     @property
     def name(self) -> str:
@@ -47,8 +48,9 @@ class DecodedSource:
 
     def _cursor(self, offset: int) -> ByteReader:
         """The open decoder nearest before ``offset``, or a new one in place of the one longest unused."""
+        cursors: list[ByteReader] = getattr(self._own, "cursors", [])
         fit = max(
-            (cursor for cursor in self._cursors if cursor.position <= offset),
+            (cursor for cursor in cursors if cursor.position <= offset),
             key=lambda cursor: cursor.position,
             default=None,
         )
@@ -56,10 +58,10 @@ class DecodedSource:
             packed = ByteReader(self._packed.chunks(), self._place)
             fit = ByteReader(self._codec.decode(packed).chunks(), self._place)
         else:
-            self._cursors.remove(fit)
-        self._cursors = [*self._cursors, fit][-CURSORS:]
+            cursors.remove(fit)
+        self._own.cursors = [*cursors, fit][-CURSORS:]
         return fit
 
     def close(self) -> None:
-        """Lets the decoders go."""
-        self._cursors = []
+        """Lets this thread's decoders go."""
+        self._own.cursors = []

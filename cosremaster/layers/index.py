@@ -14,6 +14,7 @@ from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.layers.address import Address
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Kind
+from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import ByteReader, Tail, counted, sha256_of
 
@@ -151,7 +152,7 @@ def _index(packed: ByteReader, codec: Codec, depth: int) -> _Found:
     place = packed.place
     decoding = codec.decode(packed)
     tail = Tail(TAIL)
-    reader = ByteReader(tail.watch(decoding.chunks()), place)
+    reader = ByteReader(tail.watch(prefetch(decoding.chunks())), place)
     members: list[Member] = []
     inner: list[tuple[cpio.Entry, Codec, _Found]] = []
     for entry in cpio.read_entries(reader):

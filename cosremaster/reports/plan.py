@@ -1,0 +1,118 @@
+"""A planned remaster as values that become JSON, and as lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cosremaster.errors import show
+from cosremaster.iso.plan import Placement
+from cosremaster.layers.address import format_address
+from cosremaster.nodes import Action
+from cosremaster.pieces import Literal, Piece, Range, Zeros
+from cosremaster.pipeline import Plan
+from cosremaster.reports.text import change_lines, packed_line
+from cosremaster.units import human
+
+SCHEMA = 1
+"""Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
+
+
+def plan_report(plan: Plan) -> dict[str, Any]:
+    """``plan`` as plain values. Paths are text with undecodable bytes as ``\\xNN``; sizes are bytes; LBAs blocks."""
+    edits, layer = plan.edits, plan.layer
+    return {
+        "schema": SCHEMA,
+        "identical": plan.identical,
+        "layer": None if layer is None else format_address(layer.address),
+        "edits": {
+            "added": _shown(edits.paths(Action.ADDED)),
+            "replaced": _shown(edits.paths(Action.REPLACED)),
+            "removed": _shown(edits.removed),
+            "parents": _shown(edits.paths(Action.PARENT)),
+            "unchanged": _shown(edits.unchanged),
+        },
+        "layers": [
+            {
+                "address": format_address(one.address),
+                "codec": one.codec,
+                "size": one.packed.table.length,
+                "kept": one.packed.kept,
+                "encoded": one.packed.encoded,
+                "stored": one.packed.stored,
+            }
+            for one in plan.packed
+        ],
+        "pieces": _pieces(plan.result.table.pieces, plan),
+        "image": {
+            "size": {"before": plan.image.size, "after": plan.result.table.length},
+            "blocks": {"before": plan.image.blocks, "after": plan.result.layout.blocks},
+            "extents": [_extent(one) for one in plan.result.layout.placements],
+        },
+        "warnings": list(plan.warnings),
+    }
+
+
+def _shown(paths: Sequence[bytes]) -> list[str]:
+    return [show(path) for path in paths]
+
+
+def _pieces(pieces: Sequence[Piece], plan: Plan) -> dict[str, dict[str, int]]:
+    """How many pieces of each kind the new image has, and their bytes."""
+    counts, sizes = Counter[str](), Counter[str]()
+    for piece in pieces:
+        kind = _kind(piece, plan)
+        counts[kind] += 1
+        sizes[kind] += piece.length
+    return {kind: {"pieces": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
+
+
+def _kind(piece: Piece, plan: Plan) -> str:
+    match piece:
+        case Literal():
+            return "made"
+        case Zeros():
+            return "zeros"
+        case Range(source=source):
+            if source is plan.image.source.source:
+                return "input"
+            return "spool" if source.name == "spool" else "decoded"
+
+
+def _extent(one: Placement) -> dict[str, Any]:
+    return {
+        "what": one.old.label,
+        "before": {"lba": one.old.start, "blocks": one.old.blocks},
+        "after": {"lba": one.start, "blocks": one.blocks},
+    }
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """``plan`` for people."""
+    report = plan_report(plan)
+    if plan.identical:
+        yield "nothing changes: the output would be the input, byte for byte"
+    edits = plan.edits
+    if plan.layer is not None:
+        yield f"layer {report['layer']}"
+        for mark, action in (("+", Action.ADDED), ("~", Action.REPLACED), ("d", Action.PARENT)):
+            yield from change_lines(mark, edits.paths(action))
+        yield from change_lines("-", edits.removed)
+        yield from change_lines("=", edits.unchanged)
+    for one in plan.packed:
+        yield packed_line(one.address, one.codec, one.packed)
+    yield "pieces of the new image:"
+    for kind, sums in report["pieces"].items():
+        yield f"  {kind:8} {sums['pieces']:>7,} pieces, {sums['bytes']:,} bytes"
+    size = report["image"]["size"]
+    yield f"image: {human(size['before'])} -> {human(size['after'])}"
+    for extent in report["image"]["extents"]:
+        before, after = extent["before"], extent["after"]
+        if before != after:
+            yield (
+                f"  {extent['what']}: blocks {before['lba']:,} to {before['lba'] + before['blocks'] - 1:,}"
+                f" -> {after['lba']:,} to {after['lba'] + after['blocks'] - 1:,}"
+            )
+    for warning in plan.warnings:
+        yield f"warning: {warning}"

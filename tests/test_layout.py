@@ -1,0 +1,207 @@
+"""Placing files whose size changed: nothing overlaps, nothing moves that need not, the partitions follow."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+
+from cosremaster.boot.mbr import Geometry, Mbr, MbrPartition, encode_chs
+from cosremaster.iso.encode import moved_mbr
+from cosremaster.iso.model import Span
+from cosremaster.iso.plan import Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.units import Lba, Sector
+
+
+def span(start: int, blocks: int, label: str = "") -> Span:
+    return Span(Lba(start), blocks, label)
+
+
+SPANS = st.lists(st.builds(span, st.integers(0, 40), st.integers(1, 8), st.sampled_from(["a", "b"])), max_size=9)
+
+
+def covered(spans: Sequence[Span]) -> set[int]:
+    return {block for one in spans for block in range(one.start, one.end)}
+
+
+@settings(deadline=None)
+@given(SPANS, SPANS)
+def test_pinning_leaves_no_overlap_and_loses_no_block(fixed: list[Span], movable: list[Span]) -> None:
+    pinned, free = pin_overlaps(fixed, movable)
+    every = [*pinned, *free]
+    assert sum(one.blocks for one in every) == len(covered(every)), "two of them share a block"
+    assert covered(every) == covered([*fixed, *movable]) and covered(pinned) >= covered(fixed)
+    ranges = {(one.start, one.end) for one in movable}
+    lonely = {
+        one for one in ranges if not any(one != other and one[0] < other[1] and other[0] < one[1] for other in ranges)
+    }
+    blocks = covered(fixed)
+    want = {one for one in lonely if not blocks & set(range(*one))}
+    assert {(one.start, one.end) for one in free} == want, "free is just what shares no block with another"
+
+
+def test_pinning_joins_names_and_keeps_equal_files_movable() -> None:
+    twice = [span(10, 5, "file"), span(10, 5, "other name")]
+    pinned, free = pin_overlaps([], twice)
+    assert pinned == () and len(free) == 1 and free[0] in twice
+    pinned, free = pin_overlaps([span(8, 3, "boot image"), span(9, 0, "nothing")], [span(10, 5, "file")])
+    assert pinned == (span(8, 7, "boot image, file"),) and free == ()
+    assert pin_overlaps([span(5, 5)], [span(10, 5)]) == ((span(5, 5),), (span(10, 5),)), "neighbours share nothing"
+
+
+@settings(deadline=None)
+@given(SPANS, st.integers(0, 10))
+def test_gaps_are_what_no_span_covers(spans: list[Span], behind: int) -> None:
+    blocks = max((one.end for one in spans), default=0) + behind
+    found = gaps(spans, blocks)
+    assert covered(found) == set(range(blocks)) - covered(spans)
+    assert all(one.blocks > 0 for one in found)
+    assert all(one.end < other.start for one, other in pairwise(found)), "sorted, each as long as can be"
+
+
+@st.composite
+def volumes(draw: st.DrawFn) -> tuple[list[Span], list[Span], int]:
+    """(fixed, movable, blocks) of a volume in which nothing overlaps."""
+    fixed, at = [span(0, 2)], 2
+    movable: list[Span] = []
+    for _ in range(draw(st.integers(1, 9))):
+        at += draw(st.sampled_from([0, 0, 1, 4]))
+        one = span(at, draw(st.integers(1, 6)))
+        (fixed if draw(st.integers(0, 3)) == 0 else movable).append(one)
+        at = one.end
+    return fixed, movable, at + draw(st.integers(0, 5))
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[list[Span], list[Span], int, dict[Lba, int]]:
+    fixed, movable, blocks = draw(volumes())
+    assume(movable)
+    chosen = draw(st.lists(st.sampled_from(movable), min_size=1, max_size=2, unique=True))
+    return fixed, movable, blocks, {one.start: max(1, one.blocks + draw(st.integers(-5, 9))) for one in chosen}
+
+
+def by_old(layout: Layout) -> dict[Span, Placement]:
+    return {one.old: one for one in layout.placements}
+
+
+@settings(max_examples=400, deadline=None)
+@given(changes())
+def test_everything_has_a_place_and_nothing_overlaps(
+    change: tuple[list[Span], list[Span], int, dict[Lba, int]],
+) -> None:
+    fixed, movable, blocks, sizes = change
+    layout = plan_layout(fixed, movable, blocks, sizes)
+    assert all(one.end <= other.start for one, other in pairwise(layout.placements))
+    placed = by_old(layout)
+    assert len(placed) == len(layout.placements) and set(placed) == {*fixed, *movable}
+    assert all((placed[one].start, placed[one].blocks) == (one.start, one.blocks) for one in fixed)
+    assert all(placed[one].blocks == sizes.get(one.start, one.blocks) for one in movable)
+    end, old_end = max(one.end for one in layout.placements), max(one.end for one in (*fixed, *movable))
+    assert layout.blocks - end == blocks - old_end, "the volume's end keeps its distance from the data's"
+    assert layout.moved == {one.old.start: one.start for one in layout.placements if one.start != one.old.start}
+
+
+@settings(deadline=None)
+@given(volumes())
+def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]) -> None:
+    fixed, movable, blocks = volume
+    everything: list[Mapping[Lba, int]] = [{}, {one.start: one.blocks for one in movable}]
+    for sizes in everything:
+        layout = plan_layout(fixed, movable, blocks, sizes)
+        assert layout.blocks == blocks and not layout.moved
+        assert [(one.start, one.blocks) for one in layout.placements] == sorted(
+            (one.start, one.blocks) for one in (*fixed, *movable)
+        )
+
+
+@settings(max_examples=400, deadline=None)
+@given(changes())
+def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span], int, dict[Lba, int]]) -> None:
+    fixed, movable, blocks, sizes = change
+    layout = plan_layout(fixed, movable, blocks, sizes)
+    placed, wall = by_old(layout), max(one.end for one in fixed)
+    grown = {one for one in movable if sizes.get(one.start, 0) > one.blocks}
+    last = [one for one in movable if one.start >= wall]
+    if all(one in last for one in movable if one.start in sizes):
+        event("in the last run")
+        growth = sum(sizes[one.start] - one.blocks for one in last if one.start in sizes)
+        assert layout.blocks == blocks + growth
+        for one in movable:
+            before = sum(sizes[other.start] - other.blocks for other in last if other in last and other.start in sizes
+                         and other.start < one.start)  # fmt: skip
+            assert placed[one].start == one.start + (before if one in last else 0)
+        return
+    event("between fixed spans")
+    old_end = max(one.end for one in (*fixed, *movable))
+    for one in movable:
+        if one in last and not any(other.start in sizes for other in last):
+            assert placed[one].start == one.start, "a run that nothing changed in"
+        elif one not in last:
+            limit = min(other.start for other in fixed if other.start >= one.end)
+            behind = max((other.end for other in fixed if other.end <= one.start), default=0)
+            run = [other for other in movable if behind <= other.start and other.end <= limit]
+            inside = behind <= placed[one].start and placed[one].end <= limit
+            assert inside or (one in grown and placed[one].start >= old_end - sum(o.blocks for o in last)), (
+                "only one that grew leaves its run, and it goes to the end"
+            )
+            neighbours = [other for other in run if other.start < one.start]
+            if inside and not any(other in grown for other in neighbours):
+                assert placed[one].start == one.start, "nobody before it grew"
+            room = limit - max((other.end for other in run), default=behind)
+            if not inside:
+                need = sum(sizes[other.start] - other.blocks for other in run if other in grown)
+                assert need > room, "there was room for it"
+
+
+@pytest.mark.parametrize(
+    ("size", "places", "blocks"),
+    [
+        (10, {20: 20, 30: 30, 50: 50}, 60),  # fills the hole behind it
+        (8, {20: 20, 30: 30, 50: 50}, 60),
+        (12, {20: 20, 30: 32, 50: 50}, 60),  # its neighbour makes room
+        (15, {20: 20, 30: 35, 50: 50}, 60),
+        (16, {20: 55, 30: 30, 50: 50}, 76),  # no longer fits: to the end
+    ],
+)
+def test_a_file_between_fixed_spans(size: int, places: dict[int, int], blocks: int) -> None:
+    fixed, movable = [span(0, 20), span(40, 2)], [span(20, 8), span(30, 5), span(50, 5)]
+    layout = plan_layout(fixed, movable, 60, {Lba(20): size})
+    assert {one.old.start: one.start for one in layout.placements if one.old in movable} == places
+    assert layout.blocks == blocks
+
+
+GEOMETRY: Geometry = (64, 32)
+
+
+def partition(start: int, count: int, geometry: Geometry = GEOMETRY, kind: int = 0x83) -> MbrPartition:
+    first, last = encode_chs(start, geometry), encode_chs(start + count - 1, geometry)
+    return MbrPartition(0x80, first, kind, last, Sector(start), count)
+
+
+EMPTY = MbrPartition.parse(bytes(16))
+
+
+@pytest.mark.parametrize("geometry", [(64, 32), (255, 63), (16, 63), (7, 19)])
+@pytest.mark.parametrize("new", [5000, 900, 1001, 1000])
+def test_partitions_follow_the_end_of_the_volume(new: int, geometry: Geometry) -> None:
+    """Over the volume: grows. Appended: moves. Inside: stays. From inside over the end: grows."""
+    old, shift = 1000, (new - 1000) * 4
+    before = [(0, 4000), (4000, 2880), (200, 800), (3000, 1020)]
+    after = [(0, 4000 + shift), (4000 + shift, 2880), (200, 800), (3000, 1020 + shift)]
+    mbr = Mbr(b"code".ljust(446), tuple(partition(*one, geometry) for one in before))
+    assert moved_mbr(mbr, old, new) == Mbr(mbr.code, tuple(partition(*one, geometry) for one in after))
+
+
+def test_chs_beyond_1024_cylinders_is_the_last_address() -> None:
+    mbr = Mbr(bytes(446), (partition(0, 4000), partition(4000, 40), EMPTY, EMPTY))
+    moved = moved_mbr(mbr, 1000, 1_000_000).partitions
+    assert moved[0].last == moved[1].first == moved[1].last == bytes((63, 0xC0 | 32, 0xFF))
+    assert (moved[0].count, moved[1].start) == (4_000_000, 4_000_000)
+    assert moved[2:] == (EMPTY, EMPTY)
+
+
+def test_chs_that_no_geometry_explains_stays_as_found() -> None:
+    odd = MbrPartition(0, b"\1\2\3", 0x83, b"\4\5\6", Sector(0), 4000)
+    moved = moved_mbr(Mbr(bytes(446), (odd, EMPTY, EMPTY, EMPTY)), 1000, 2000).partitions[0]
+    assert (moved.first, moved.last, moved.start, moved.count) == (odd.first, odd.last, 0, 8000)

@@ -1,0 +1,478 @@
+"""The rules by which additions are laid over an image: what goes where, what stays, what is refused."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from cosremaster.errors import OverlayError, Place, SizeError, UsageError
+from cosremaster.nodes import Action, Edits, Kind, Node
+from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.request import Add, read_addition, read_additions
+from cosremaster.overlay.scan import Scan, scan
+from cosremaster.pieces import Literal, PieceTable
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file's bytes, kept in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+    def table(self) -> PieceTable:
+        return PieceTable([Literal(self.data)])
+
+    def head(self, count: int) -> bytes:
+        return self.data[:count]
+
+
+def d(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
+    return Node(path=path, kind=Kind.DIRECTORY, mode=mode, mtime=mtime, uid=7)
+
+
+def f(path: bytes, data: bytes = b"data", mode: int = 0o644, mtime: int = 50) -> Node:
+    return Node(path=path, kind=Kind.FILE, mode=mode, mtime=mtime, content=Text(data))
+
+
+def s(path: bytes, target: bytes) -> Node:
+    return Node(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+
+
+IMAGE = (
+    *(d(b"usr"), d(b"usr/bin", 0o711), d(b"etc"), d(b"empty"), d(b"var"), d(b"var/log")),
+    *(s(b"bin", b"usr/bin"), s(b"sbin", b"/usr/sbin/"), s(b"usr/sbin", b"bin"), s(b"var/up", b"../../../etc/.")),
+    *(s(b"dangling", b"/gone"), s(b"loop1", b"loop2"), s(b"loop2", b"/loop1"), s(b"tofile", b"etc/motd")),
+    *(f(b"etc/motd", b"hello\n"), f(b"usr/bin/sh", b"\x7fELF", 0o4755), f(b"script", b"#!/bin/sh\n", 0o644)),
+)
+
+
+def folder(*nodes: Node, dest: bytes = b"") -> Addition:
+    return Addition(nodes, dest, False, False, "overlay")
+
+
+def one(node: Node, dest: bytes, *, into: bool = False) -> Addition:
+    return Addition((node,), dest, True, into, node.path.decode())
+
+
+def merged(*additions: Addition, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = ()) -> Edits:
+    return merge({node.path: node for node in image}, additions, remove, Place(("in.iso", "rootfs.cxz")))
+
+
+def came(edits: Edits) -> dict[bytes, str]:
+    """New paths with why, which must come sorted."""
+    paths = [node.path for node, _ in edits.new]
+    assert paths == sorted(paths)
+    return {node.path: action.value for node, action in edits.new}
+
+
+ADDED, REPLACED, PARENT = Action.ADDED.value, Action.REPLACED.value, Action.PARENT.value
+
+
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [
+        (b"etc/new", b"etc/new"),
+        (b"bin/tool", b"usr/bin/tool"),
+        (b"sbin/tool", b"usr/bin/tool"),  # absolute, then relative to where the second link stands
+        (b"var/up/x", b"etc/x"),  # .. at the root stays inside
+        (b"var/up/../usr/x", b"usr/x"),
+        (b"usr/sbin/tool", b"usr/bin/tool"),
+    ],
+)
+def test_symlinks_in_parents_are_followed_as_in_a_chroot(asked: bytes, written: bytes) -> None:
+    edits = merged(folder(f(asked)))
+    assert came(edits) == {written: ADDED}
+    assert not edits.gone and not edits.unchanged
+
+
+def test_dot_dot_after_a_symlink_counts_from_where_it_leads() -> None:
+    image = (d(b"a"), d(b"a/b"), d(b"c"), s(b"c/l", b"/a/b"), s(b"m", b"c/l/../"))
+    assert came(merged(folder(f(b"m/x")), image=image)) == {b"a/x": ADDED}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (b"loop1/x", r"^in\.iso » rootfs\.cxz » loop1: symlinks lead in a loop$"),
+        (b"dangling/x", r"» dangling: dangling/x cannot be added: the symlink leads to gone, which is not there$"),
+        (b"etc/motd/x", r"^in\.iso » rootfs\.cxz » etc/motd: etc/motd/x cannot be added below this file$"),
+        (b"tofile/x", r"» etc/motd: tofile/x cannot be added below this file$"),
+    ],
+)
+def test_a_parent_that_leads_nowhere_is_refused_by_name(asked: bytes, message: str) -> None:
+    for node in (f(asked), d(asked), s(asked, b"x")):
+        with pytest.raises(OverlayError, match=message):
+            merged(folder(node))
+
+
+def test_a_directory_over_a_symlink_merges_through_it_or_is_refused() -> None:
+    edits = merged(folder(d(b"bin"), f(b"bin/tool")))
+    assert came(edits) == {b"usr/bin/tool": ADDED}
+    for bad in (b"dangling", b"loop2", b"tofile"):
+        with pytest.raises(OverlayError, match=rf"^in\.iso » rootfs\.cxz » \S*({bad.decode()}|motd): "):
+            merged(folder(d(bad)))
+
+
+def test_a_missing_parent_is_made_once_with_the_mtime_of_who_first_needs_it() -> None:
+    edits = merged(folder(f(b"opt/a/one", mtime=70), f(b"opt/b", mtime=60)))
+    assert came(edits) == {b"opt": PARENT, b"opt/a": PARENT, b"opt/a/one": ADDED, b"opt/b": ADDED}
+    made = {node.path: node for node, why in edits.new if why is Action.PARENT}
+    for node in made.values():
+        assert (node.kind, node.mode, node.uid, node.gid, node.mtime) == (Kind.DIRECTORY, 0o755, 0, 0, 70)
+
+
+def test_a_missing_parent_below_a_symlink_is_made_where_that_leads() -> None:
+    assert came(merged(folder(f(b"bin/new/tool")))) == {b"usr/bin/new": PARENT, b"usr/bin/new/tool": ADDED}
+
+
+def test_an_existing_directory_keeps_its_header() -> None:
+    edits = merged(folder(d(b"usr", 0o700, 99), d(b"usr/bin", 0o700, 99)))
+    assert edits.empty and not edits.unchanged
+
+
+def test_a_new_directory_keeps_the_mode_of_its_source() -> None:
+    edits = merged(folder(d(b"spool", 0o1777)))
+    assert [(node.path, node.mode) for node, _ in edits.new] == [(b"spool", 0o1777)]
+
+
+@pytest.mark.parametrize("new", [f(b"dangling"), s(b"dangling", b"/other"), f(b"bin"), s(b"tofile", b"x")])
+def test_a_symlink_is_replaced_by_a_non_directory_of_just_its_name(new: Node) -> None:
+    edits = merged(folder(new))
+    assert came(edits) == {new.path: REPLACED}
+    assert edits.gone == {new.path}
+
+
+def test_types_that_do_not_agree_are_refused() -> None:
+    with pytest.raises(OverlayError, match=r"» etc/motd: a directory cannot go over this file$"):
+        merged(folder(d(b"etc/motd")))
+    with pytest.raises(OverlayError, match=r"» var: a file cannot go over this directory, which is not empty$"):
+        merged(folder(f(b"var")))
+    with pytest.raises(OverlayError, match=r"» usr/bin: a symlink cannot go over this directory"):
+        merged(folder(s(b"sbin/../bin", b"x")))
+    with pytest.raises(OverlayError, match=r"» new: a file cannot go over this directory, which is not empty$"):
+        merged(folder(f(b"new/x")), folder(f(b"new")))
+
+
+@pytest.mark.parametrize("new", [f(b"empty"), s(b"empty", b"etc")])
+def test_an_empty_directory_is_replaced(new: Node) -> None:
+    edits = merged(folder(new))
+    assert came(edits) == {b"empty": REPLACED}
+    assert edits.gone == {b"empty"}
+
+
+def test_a_directory_emptied_by_removal_may_be_replaced() -> None:
+    edits = merged(folder(f(b"var")), remove=[b"var/log", b"var/up"])
+    assert came(edits) == {b"var": REPLACED}
+    assert edits.gone == {b"var", b"var/log", b"var/up"}
+
+
+@pytest.mark.parametrize(
+    ("new", "same"),
+    [
+        (f(b"etc/motd", b"hello\n", mtime=999), True),
+        (f(b"etc/motd", b"hello!", mtime=50), False),
+        (f(b"etc/motd", b"hallo\n"), False),
+        (f(b"etc/motd", b"hello\n", 0o600), False),
+        (s(b"etc/motd", b"hello\n"), False),
+        (s(b"bin", b"usr/bin"), True),
+        (s(b"bin", b"usr/sbin"), False),
+        (f(b"bin/sh", b"\x7fELF", 0o755), True),  # the image's set-user-ID bit is no permission bit, and stays
+    ],
+)
+def test_what_is_identical_is_left_alone(new: Node, same: bool) -> None:
+    edits = merged(folder(new))
+    path = b"usr/bin/sh" if new.path == b"bin/sh" else new.path
+    assert edits.unchanged == ((path,) if same else ())
+    assert came(edits) == ({} if same else {path: REPLACED})
+    assert edits.empty is same and edits.gone == (frozenset() if same else {path})
+
+
+def test_devices_are_identical_by_number() -> None:
+    node = Node(path=b"dev", kind=Kind.CHAR, mode=0o600, rdev=(5, 1))
+    assert merged(folder(node), image=[node]).unchanged == (b"dev",)
+    assert came(merged(folder(replace(node, rdev=(5, 2))), image=[node])) == {b"dev": REPLACED}
+
+
+def test_a_later_addition_wins() -> None:
+    edits = merged(folder(f(b"etc/x", b"1"), f(b"etc/motd", b"1")), folder(f(b"x", b"2"), dest=b"etc"))
+    assert came(edits) == {b"etc/x": ADDED, b"etc/motd": REPLACED}
+    assert {node.path: node.content.head(9) for node, _ in edits.new if node.content}[b"etc/x"] == b"2"
+    back = merged(folder(f(b"etc/motd", b"1")), folder(f(b"etc/motd", b"hello\n")))
+    assert back.empty and back.unchanged == (b"etc/motd",)
+
+
+def test_a_later_addition_goes_through_a_symlink_of_an_earlier_one() -> None:
+    edits = merged(folder(s(b"link", b"etc")), folder(f(b"link/x")))
+    assert came(edits) == {b"etc/x": ADDED, b"link": ADDED}
+
+
+@pytest.mark.parametrize(
+    ("dest", "into", "written"),
+    [
+        (b"etc", False, b"etc/note"),  # a directory of the image
+        (b"sbin", False, b"usr/bin/note"),  # the same through symlinks
+        (b"sbin", True, b"usr/bin/note"),
+        (b"", True, b"note"),
+        (b"etc/name", False, b"etc/name"),
+        (b"bin/name", False, b"usr/bin/name"),
+        (b"opt/sub", True, b"opt/sub/note"),
+        (b"opt/sub", False, b"opt/sub"),
+        (b"dangling", False, b"dangling"),
+    ],
+)
+def test_a_file_goes_into_a_directory_or_is_called_dest(dest: bytes, into: bool, written: bytes) -> None:
+    edits = merged(one(f(b"note"), dest, into=into))
+    assert {path for path, why in came(edits).items() if why != PARENT} == {written}
+
+
+def test_a_missing_dest_with_a_slash_is_made() -> None:
+    edits = merged(one(f(b"note", mtime=33), b"opt/sub", into=True))
+    assert came(edits) == {b"opt": PARENT, b"opt/sub": PARENT, b"opt/sub/note": ADDED}
+    assert {node.mtime for node, _ in edits.new} == {33}
+    with pytest.raises(OverlayError, match="cannot be added below this file"):
+        merged(one(f(b"note"), b"etc/motd", into=True))
+
+
+def test_dest_may_be_a_directory_that_an_earlier_addition_brought() -> None:
+    edits = merged(folder(d(b"opt")), one(f(b"note"), b"opt"))
+    assert came(edits) == {b"opt": ADDED, b"opt/note": ADDED}
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o755, False), (0o611, False)])
+def test_a_script_that_cannot_run_is_warned_about(mode: int, warned: bool) -> None:
+    edits = merged(folder(f(b"etc/run", b"#!/bin/sh\n", mode), f(b"etc/data", b"# !")))
+    assert edits.warnings == (("etc/run begins with #! but is not executable",) if warned else ())
+    assert not merged(folder(f(b"script", b"#!/bin/sh\n"))).warnings, "it was so before"
+
+
+def test_removal() -> None:
+    edits = merged(remove=[b"etc/motd", b"var", b"loop1"])
+    assert edits.gone == {b"etc/motd", b"var", b"var/log", b"var/up", b"loop1"}
+    assert edits.removed == (b"etc/motd", b"var", b"loop1") and not edits.new
+    assert merged(remove=[b"bin/sh"]).gone == {b"usr/bin/sh"}
+    assert merged(remove=[b"bin"]).gone == {b"bin"}, "the symlink, not what it leads to"
+
+
+@pytest.mark.parametrize("missing", [b"nothing", b"etc/nothing", b"gone/x", b"dangling/x", b""])
+def test_removing_what_is_not_there_is_refused(missing: bytes) -> None:
+    with pytest.raises(OverlayError, match="cannot be removed: it is not there"):
+        merged(remove=[missing])
+    with pytest.raises(OverlayError, match=r"» etc/motd: cannot be removed: it is not there"):
+        merged(remove=[b"etc/motd", b"etc/motd"])
+
+
+def test_what_was_removed_may_come_back() -> None:
+    edits = merged(folder(f(b"etc/motd", b"other")), remove=[b"etc/motd"])
+    assert came(edits) == {b"etc/motd": REPLACED} and edits.removed == ()
+    edits = merged(folder(d(b"etc/motd"), f(b"etc/motd/x")), remove=[b"etc/motd"])
+    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
+
+
+def test_a_removed_directory_that_comes_back_brings_its_files_anew() -> None:
+    """The file is identical, but its entry would stand before that of its new directory."""
+    edits = merged(folder(f(b"etc/motd", b"hello\n")), remove=[b"etc"])
+    assert came(edits) == {b"etc": REPLACED, b"etc/motd": REPLACED}
+    assert edits.gone == {b"etc", b"etc/motd"}
+
+
+def test_names_are_bytes() -> None:
+    edits = merged(folder(f(b"caf\xe9/\xff\n", b"#!")))
+    assert came(edits) == {b"caf\xe9": PARENT, b"caf\xe9/\xff\n": ADDED}
+    assert edits.warnings == (r"caf\xe9/\xff\n begins with #! but is not executable",)
+
+
+LARGEST = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "dest"),
+    [
+        ("site/", "site/", None),
+        ("install.sh:/root/", "install.sh", "/root/"),
+        ("/a/b:/etc/motd", "/a/b", "/etc/motd"),
+        ("odd:/name:/etc/x:y", "odd:/name", "/etc/x:y"),
+        ("a:b", "a:b", None),
+        ("site:/", "site", "/"),
+        ("C::/x", "C:", "/x"),
+    ],
+)
+def test_add_is_split_at_the_last_colon_slash(text: str, source: str, dest: str | None) -> None:
+    assert Add.parse(text) == Add(source, dest)
+
+
+@pytest.mark.parametrize("text", ["", ":/", ":/etc"])
+def test_add_of_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="what should be added"):
+        Add.parse(text)
+
+
+def addition(source: Path, dest: str | None = None) -> Addition:
+    return read_addition(Add(source, dest), None, LARGEST)[0]
+
+
+def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    note.write_text("x")
+    for dest, path, into in (("/root/", b"root", True), ("//etc/./motd", b"etc/motd", False), ("/", b"", True)):
+        read = addition(note, dest)
+        assert (read.dest, read.single, read.into, read.nodes[0].path) == (path, True, into, b"note")
+    for dest in ("/opt/x", "/opt/x///"):
+        read = addition(tmp_path, dest)
+        assert (read.dest, read.single, read.into) == (b"opt/x", False, False)
+    assert came(merged(read)) == {b"opt": PARENT, b"opt/x": PARENT, b"opt/x/note": ADDED}
+    assert addition(tmp_path).dest == b""
+    with pytest.raises(UsageError, match=r"note: say where the file goes, as in \S*note:/etc/"):
+        addition(note)
+    for bad in ("/../etc", "/etc/..", "etc/", "etc"):
+        with pytest.raises(UsageError, match=r"DEST must be an absolute path without \.\."):
+            addition(note, bad)
+    with pytest.raises(SizeError, match=r"^\S*/note: 1 bytes do not fit a cpio archive"):
+        read_addition(Add(note, "/etc/"), None, 0)
+
+
+def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("x")
+    (tmp_path / "a").write_text("x")
+    for name in ("a", "b"):
+        (tmp_path / name).chmod(0o6755)
+    found, warnings = read_additions([Add(tmp_path / name, "/") for name in ("b", "a")], None, LARGEST)
+    assert [one.nodes[0].path for one in found] == [b"b", b"a"]
+    said = "its set-user-ID or set-group-ID bit is not taken over"
+    assert warnings == (f"{tmp_path}/b: {said}", f"{tmp_path}/a: {said}")
+    assert [one.nodes[0].mode for one in found] == [0o755, 0o755]
+
+
+def scanned(source: Path, newest: int | None = None) -> Scan:
+    return scan(os.fsencode(source), newest)
+
+
+def test_a_folder_is_scanned_sorted_and_owned_by_root(tmp_path: Path) -> None:
+    top = os.fsencode(tmp_path)
+    os.mkdir(top + b"/b", 0o755)
+    os.mkdir(top + b"/tmp")
+    os.chmod(top + b"/tmp", 0o3777)
+    os.mkfifo(top + b"/pipe", 0o600)
+    os.symlink(b"/nowhere/\xff", top + b"/b/link")
+    for name in (b"/b/x", b"/b.c", b"/b/caf\xe9"):
+        with open(top + name, "wb") as file:
+            file.write(b"text" + name)
+        os.chmod(top + name, 0o640)
+    found = scanned(tmp_path)
+    assert not found.single
+    listed = [(node.path, node.kind, node.mode, node.uid, node.gid) for node in found.nodes]
+    assert listed == [
+        (b"b", Kind.DIRECTORY, 0o755, 0, 0),
+        (b"b.c", Kind.FILE, 0o640, 0, 0),
+        (b"b/caf\xe9", Kind.FILE, 0o640, 0, 0),
+        (b"b/link", Kind.SYMLINK, 0o777, 0, 0),
+        (b"b/x", Kind.FILE, 0o640, 0, 0),
+        (b"pipe", Kind.FIFO, 0o600, 0, 0),
+        (b"tmp", Kind.DIRECTORY, 0o1777, 0, 0),
+    ]
+    by_path = {node.path: node for node in found.nodes}
+    assert by_path[b"b/link"].target == b"/nowhere/\xff"
+    content = by_path[b"b/caf\xe9"].content
+    assert content is not None and b"".join(content.table().chunks()) == b"text/b/caf\xe9"
+    assert content.digest() == hashlib.sha256(b"text/b/caf\xe9").digest() and content.head(3) == b"tex"
+    assert len(found.warnings) == 1 and found.warnings[0].startswith(f"{tmp_path}/tmp: its set-user-ID")
+
+
+@pytest.mark.parametrize(
+    ("mtime", "newest", "kept"),
+    [(1000, None, 1000), (1000, 999, 999), (1000, 1001, 1000), (-5, None, 0), (1 << 33, None, 0xFFFFFFFF), (-5, 9, 0)],
+)
+def test_times_are_bounded(tmp_path: Path, mtime: int, newest: int | None, kept: int) -> None:
+    (tmp_path / "x").write_text("x")
+    os.symlink("x", tmp_path / "y")
+    for name in ("x", "y"):
+        os.utime(tmp_path / name, (0, mtime), follow_symlinks=False)
+    assert [node.mtime for node in scanned(tmp_path, newest).nodes] == [kept, kept]
+
+
+@pytest.mark.parametrize("newest", [1 << 33, -1])
+def test_a_bound_outside_of_cpio_times_gives_a_time_that_fits(tmp_path: Path, newest: int) -> None:
+    (tmp_path / "x").write_text("x")
+    os.utime(tmp_path / "x", (0, 1 << 33))
+    assert 0 <= scanned(tmp_path / "x", newest).nodes[0].mtime <= 0xFFFFFFFF
+
+
+def test_source_may_be_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+    os.symlink("folder", tmp_path / "to-folder")
+    os.symlink("folder/file", tmp_path / "to-file")
+    assert [node.path for node in scanned(tmp_path / "to-folder").nodes] == [b"file"]
+    found = scanned(tmp_path / "to-file")
+    assert found.single and [(node.path, node.kind) for node in found.nodes] == [(b"to-file", Kind.FILE)]
+    assert found.nodes[0].content is not None and found.nodes[0].content.head(5) == b"x"
+
+
+def test_hard_links_of_a_source_are_known(tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        (tmp_path / name).write_text(name)
+    os.link(tmp_path / "a", tmp_path / "b")
+    a, b, c = scanned(tmp_path).nodes
+    assert a.link is not None and a.link == b.link and c.link is None
+
+
+def test_what_cannot_be_added_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("site/talk")
+        with pytest.raises(OverlayError, match=r"^site/talk: cannot be added: it is a socket$"):
+            scan(b"site", None)
+    with pytest.raises(OverlayError, match=r"^site/none: cannot be added: No such file or directory$"):
+        scan(b"site/none", None)
+    with pytest.raises(OverlayError, match=r"^/dev/null: cannot be added: it is neither a file nor a directory$"):
+        scan(b"/dev/null", None)
+
+
+def test_an_odd_name_is_shown_on_one_line(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9\n"
+    os.mkfifo(name)
+    with pytest.raises(OverlayError) as caught:
+        scan(name, None)
+    assert str(caught.value).isprintable() and r"/caf\xe9\n: cannot be added" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize(("name", "said"), [("file", "cannot be added"), ("folder", "cannot be listed")])
+def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).chmod(0)
+    with pytest.raises(OverlayError, match=rf"/{name}: {said}: Permission denied$"):
+        scanned(tmp_path)
+    (tmp_path / name).chmod(0o700)
+
+
+@pytest.mark.parametrize("change", ["grew", "shrank", "touched", "vanished", "became a folder"])
+def test_a_source_that_changes_is_noticed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "x"
+    path.write_text("first")
+    os.utime(path, (5, 5))
+    content = scanned(path).nodes[0].content
+    assert content is not None and b"".join(content.table().chunks()) == b"first"
+    if change in ("grew", "shrank"):
+        path.write_text("first and last" if change == "grew" else "fir")
+        os.utime(path, (5, 5))
+    elif change == "touched":
+        os.utime(path, (6, 6))
+    else:
+        path.unlink()
+        if change == "became a folder":
+            path.mkdir()
+    with pytest.raises(OverlayError, match=r"/x: (changed while it was being read|cannot be (opened|read): )"):
+        list(content.table().chunks())

@@ -1,0 +1,149 @@
+"""Random images under random additions: what busybox and GNU cpio unpack is what the model says."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from cosremaster import cpio
+from cosremaster.codecs import PLAIN
+from cosremaster.demo.image import TIME, Item, archive, outer_items
+from cosremaster.errors import OverlayError, Place
+from cosremaster.layers.edit import apply_edits
+from cosremaster.layers.index import Layer, index_file
+from cosremaster.layers.tree import LayerTree
+from cosremaster.nodes import Kind
+from cosremaster.overlay.merge import merge
+from cosremaster.overlay.request import Add, read_additions
+from cosremaster.pieces import Literal, PieceTable
+from tests.fixtures.tools import require
+from tests.model import (
+    Folder,
+    Inode,
+    OneFile,
+    RefusedError,
+    Tree,
+    by_busybox,
+    by_gnu,
+    described,
+    remastered,
+    write_tree,
+)
+
+NAMES = (b"a", b"b", b"c\xff")
+TARGETS = (b"a", b"b", b"a/b", b"../a", b"/b", b"/", b"..", b".", b"b/a", b"/a/b", b"none", b"../../c\xff")
+PATHS = (*NAMES, *(one + b"/" + two for one in NAMES for two in NAMES), b"a/b/a")
+KINDS = {"d": Kind.DIRECTORY, "-": Kind.FILE, "l": Kind.SYMLINK, "p": Kind.FIFO}
+TRAITS = st.tuples(
+    st.sampled_from("dd---llp"),
+    st.sampled_from([0o644, 0o755, 0o600, 0o4755]),
+    st.sampled_from([b"", b"one", b"other"]),
+    st.sampled_from(TARGETS),
+)
+
+
+@st.composite
+def trees(draw: st.DrawFn, most: int) -> Tree:
+    """A tree as it may stand on a disk: directories above all, some names of one file."""
+    tree: Tree = {}
+    files: list[Inode] = []
+    for path in sorted(draw(st.sets(st.sampled_from(PATHS), min_size=1, max_size=most))):
+        above = path.rpartition(b"/")[0]
+        if above and (above not in tree or tree[above].kind != "d"):
+            continue
+        kind, mode, data, target = draw(TRAITS)
+        if kind == "-" and files and draw(st.booleans()):
+            tree[path] = files[0]
+            continue
+        mode = (mode & 0o777 | 0o700) if kind == "d" else mode if kind == "-" else 0o644
+        tree[path] = Inode(kind, mode, {"-": data, "l": target}.get(kind, b""))
+        if kind == "-":
+            files.append(tree[path])
+    return tree
+
+
+DESTS = st.sampled_from(["/", "/a", "/b/", "/a/b", "/b/a", "/new/deep", "/a/b/"])
+ADDITIONS = st.one_of(
+    st.builds(Folder, trees(6), DESTS),
+    st.builds(
+        lambda mode, data, dest: OneFile(b"note", Inode("-", mode, data), dest),
+        st.sampled_from([0o644, 0o755]),
+        st.sampled_from([b"", b"one"]),
+        DESTS,
+    ),
+)
+
+
+def packed(tree: Tree, carrier: int, prefix: bytes, magic: bytes) -> bytes:
+    """The tree as an archive; of the names of one file the first, the last or all carry the data."""
+    names: dict[int, list[bytes]] = {}
+    for path, inode in sorted(tree.items()):
+        names.setdefault(id(inode), []).append(path)
+    items = []
+    for path, inode in sorted(tree.items()):
+        mates = names[id(inode)]
+        bare = len(mates) > 1 and path != mates[carrier]
+        nlink = len(mates) if inode.kind == "-" else 1
+        ino = 100 + list(names).index(id(inode))
+        mode = KINDS[inode.kind] | inode.mode
+        items.append(Item(prefix + path, mode, b"" if bare else inode.data, *inode.owner, nlink, ino))
+    return archive(items, magic)
+
+
+def nested(plain: bytes) -> Layer:
+    """The archive as the root filesystem inside a debirf archive."""
+    table = PieceTable([Literal(archive(outer_items(b"rootfs.c", plain)))])
+    return index_file(b"live", table, PLAIN, Place(("live",)), lambda _: None)[1]
+
+
+def on_disk(folder: Path, addition: Folder | OneFile) -> Add:
+    """The addition as files of this machine."""
+    if isinstance(addition, Folder):
+        folder.mkdir()
+        write_tree(folder, addition.tree)
+        return Add(folder, addition.dest)
+    folder.mkdir()
+    path = folder / os.fsdecode(addition.name)
+    path.write_bytes(addition.file.data)
+    path.chmod(addition.file.mode)
+    return Add(path, addition.dest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    image=trees(9),
+    removals=st.lists(st.sampled_from(PATHS), max_size=1),
+    additions=st.lists(ADDITIONS, min_size=1, max_size=2),
+    carrier=st.sampled_from([0, -1]),
+    prefix=st.sampled_from([b"", b"./"]),
+    magic=st.sampled_from(cpio.MAGICS),
+)
+def test_unpackers_make_what_the_model_says(
+    image: Tree, removals: list[bytes], additions: list[Folder | OneFile], carrier: int, prefix: bytes, magic: bytes
+) -> None:
+    require("busybox", "cpio")
+    before = packed(image, carrier, prefix, magic)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
+        found, _ = read_additions(adds, TIME, cpio.MAX_FIELD)
+        layer = nested(before)
+        try:
+            want = remastered(image, removals, additions)
+        except RefusedError as refused:
+            event("refused")
+            with pytest.raises(OverlayError):
+                merge(LayerTree(layer), found, removals, layer.place)
+            assert str(refused)
+            return
+        edits = merge(LayerTree(layer), found, removals, layer.place)
+        after = b"".join(apply_edits(layer, edits).chunks())
+        if edits.empty:
+            event("nothing to do")
+            assert after == before
+        assert described(by_busybox(after, folder / "busybox")) == described(want)
+        assert described(by_gnu(after, folder / "gnu")) == described(want)
+        event("unpacked")
