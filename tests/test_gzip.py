@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import find_codec
+from cosremaster.codecs import find_codec, inflate
 from cosremaster.codecs.base import Job
 from cosremaster.codecs.gzip import DEFLATE_BLOCK, STORE_FROM, GzipDecoding, GzipForm
 from cosremaster.errors import CorruptError, Place
@@ -37,6 +37,15 @@ class Memory:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         yield self.data[offset : offset + length]
+
+
+@pytest.fixture(autouse=True, scope="module", params=["zlib", "isal"])
+def inflater(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with both ways to inflate."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(inflate, "HAS_ISAL", request.param == "isal")
+    yield
+    patch.undo()
 
 
 def _gzip(data: bytes, *options: str) -> bytes:

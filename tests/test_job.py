@@ -1,0 +1,149 @@
+"""Opened images, the plan, digest files, and copying inside the kernel or not."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.errors import CorruptError, OutputError, UsageError
+from cosremaster.parallel import prefetch
+from tests.fixtures import tools
+from tests.small import CGZ, write_overlay, write_small
+from tests.test_api import Listener
+
+
+def test_an_opened_image_serves_many_threads_and_is_indexed_once(tmp_path: Path) -> None:
+    source, overlay = write_small(tmp_path), write_overlay(tmp_path)
+    cosremaster.remaster(source, tmp_path / "alone.iso", add=[overlay])
+    listener = Listener()
+    with cosremaster.open(source) as image:
+        image.layers(progress=listener)
+
+        def one(number: int) -> bytes:
+            target = tmp_path / f"{number}.iso"
+            request = cosremaster.Request(add=[overlay], remove=["etc/hostname"] if number % 2 else [])
+            image.remaster(target, request, progress=listener)
+            return target.read_bytes()
+
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(one, range(12)))
+    assert set(results[::2]) == {(tmp_path / "alone.iso").read_bytes()}
+    assert len(set(results[1::2])) == 1
+    assert [title for title in listener.steps if title.startswith("index")] == [f"index {CGZ}"]
+
+
+@pytest.mark.parametrize("digest", ["sha256", "md5"])
+def test_digest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+    tools.require(f"{digest}sum")
+    write_small(tmp_path)
+    write_overlay(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["in.iso", "out.iso", "--add", "overlay", "--digest", digest]) == 0
+    assert tools.run([f"{digest}sum", "--strict", "-c", f"out.iso.{digest}"]) == b"out.iso: OK\n"
+    before = (tmp_path / f"out.iso.{digest}").read_bytes()
+    (tmp_path / "out.iso").unlink()
+    with pytest.raises(OutputError, match=rf"out\.iso\.{digest}: exists already"):
+        cosremaster.remaster("in.iso", "out.iso", add=["overlay"], digest=digest)
+    assert not (tmp_path / "out.iso").exists()
+    assert (tmp_path / f"out.iso.{digest}").read_bytes() == before
+    with pytest.raises(UsageError, match="no digest is called 'crc'"):
+        cosremaster.remaster("in.iso", "out.iso", digest="crc")
+
+
+def test_the_plan_tells_what_the_remaster_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_small(tmp_path)
+    overlay = write_overlay(tmp_path)
+    (overlay / "etc/hostname").write_text("debirf\n")
+    (overlay / "etc/hostname").chmod(0o644)
+    (overlay / "noise").write_bytes(os.urandom(50_000))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["plan", "in.iso", "--add", "overlay", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    result = cosremaster.remaster("in.iso", "out.iso", add=["overlay"])
+    assert plan["image"]["size"] == {"before": result.input_size, "after": result.output_size}
+    assert [layer["size"] for layer in plan["layers"]] == [one.packed.table.length for one in result.packed]
+    assert plan["layer"] == result.layer
+    edits = plan["edits"]
+    assert (edits["added"], edits["unchanged"]) == (["etc/motd", "noise", "site.sh"], ["etc/hostname"])
+    assert sum(kind["bytes"] for kind in plan["pieces"].values()) == result.output_size
+    moved = {one["what"]: one for one in plan["image"]["extents"] if one["before"] != one["after"]}
+    assert set(moved) == {CGZ, "vmlinuz", "boot/grub/grub.cfg"}
+    grown = moved[CGZ]["after"]["blocks"] - moved[CGZ]["before"]["blocks"]
+    assert moved["vmlinuz"]["after"]["lba"] - moved["vmlinuz"]["before"]["lba"] == grown > 0
+    assert main(["plan", "in.iso", "--add", "overlay"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("  + etc/motd", "  = etc/hostname", "pieces of the new image:", f"layer {CGZ}::rootfs.cxz"):
+        assert line in printed.splitlines()
+
+
+def test_a_plan_without_edits_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "in.iso"]) == 0
+    assert capsys.readouterr().out.startswith("nothing changes: the output would be the input, byte for byte\n")
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, 0])
+def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    source, overlay = write_small(tmp_path), write_overlay(tmp_path)
+    cosremaster.remaster(source, tmp_path / "one.iso", add=[overlay])
+    calls = []
+
+    def refuse(*arguments: object) -> int:
+        calls.append(arguments)
+        if code:
+            raise OSError(code, os.strerror(code))
+        return 0  # what some file systems answer
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
+    assert calls
+    assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
+
+
+def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, overlay = write_small(tmp_path), write_overlay(tmp_path)
+    cosremaster.remaster(source, tmp_path / "one.iso", add=[overlay])
+    real = os.copy_file_range
+
+    def short(from_fd: int, to_fd: int, count: int, offset: int) -> int:
+        return real(from_fd, to_fd, min(count, 1000), offset)
+
+    monkeypatch.setattr(os, "copy_file_range", short)
+    cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
+    assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
+
+
+def test_prefetch_keeps_order_passes_errors_on_and_ends_with_its_caller() -> None:
+    chunks = [b"%d" % number for number in range(100)]
+    assert list(prefetch(chunks)) == chunks
+
+    def broken() -> Iterator[bytes]:
+        yield b"sound"
+        raise CorruptError("damage")
+
+    found = prefetch(broken())
+    assert next(found) == b"sound"
+    with pytest.raises(CorruptError, match="damage"):
+        next(found)
+
+    endless = prefetch(iter(lambda: b"more", b""))
+    assert next(endless) == b"more"
+    assert any(thread.name == "cosremaster-prefetch" for thread in threading.enumerate())
+    endless.close()  # type: ignore[attr-defined]
+    assert not any(thread.name == "cosremaster-prefetch" for thread in threading.enumerate())
