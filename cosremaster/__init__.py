@@ -1,5 +1,6 @@
 """Remasters bootable ISO images: files are added to the root filesystem inside, everything else stays."""
 
+from cosremaster.__about__ import __version__
 from cosremaster.errors import (
     CorruptError,
     CosremasterError,
@@ -16,8 +17,6 @@ from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa
 from cosremaster.overlay.request import Add
 from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Add",
@@ -36,6 +35,7 @@ __all__ = [
     "SizeError",
     "UnsupportedError",
     "UsageError",
+    "__version__",
     "open",
     "remaster",
 ]

@@ -63,6 +63,10 @@ class FileSource:
         """Ends reading."""
         os.close(self._fd)
 
+    def fileno(self) -> int:
+        """The descriptor, for fstat."""
+        return self._fd
+
     def _now(self) -> tuple[int, int]:
         status = os.fstat(self._fd)
         return status.st_size, status.st_mtime_ns

@@ -27,6 +27,7 @@ from cosremaster.pipeline import (
     Plan,
     choose_layer,
     find_layers,
+    found_again,
     open_image,
     pack_holders,
     pack_layer,
@@ -35,6 +36,7 @@ from cosremaster.pipeline import (
     write_image,
 )
 from cosremaster.progress import Progress, Silent
+from cosremaster.remembered import index_path, recall, remember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +103,15 @@ class Result:
 class OpenedImage:
     """An image that was opened once and serves any number of remasters, from several threads.
 
-    Its layers are indexed when first needed, once. Closes with its context.
+    Its layers are indexed when first needed, once. Closes with its context. ``remember``: use and keep what
+    indexing learned in the user's cache directory; ``check_index``: before using it, compare the SHA-256 of the
+    files of the image that it describes.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, *, remember: bool = True, check_index: bool = False) -> None:
         self.path = Path(source)
+        self._remember = remember
+        self._check_index = check_index
         self._file = FileSource(self.path)
         try:
             self.image = open_image(self._file)
@@ -121,14 +127,32 @@ class OpenedImage:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    @property
+    def remembered_at(self) -> Path | None:
+        """The file that remembers this image's index; None where there is none."""
+        path = index_path(self._file)
+        return path if path.exists() else None
+
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
         wanted = None if layer is None else parse_address(layer)
         key = None if wanted is None else wanted[0]
         with self._lock:
             if key not in self._found:
-                self._found[key] = find_layers(self.image, wanted, progress or Silent())
+                self._found[key] = self._find(wanted, progress or Silent())
             return self._found[key]
+
+    def _find(self, wanted: Address | None, progress: Progress) -> Found:
+        """The layers, from a remembered index where one fits."""
+        known = recall(self._file, self.image, check=self._check_index) if self._remember else None
+        if known is not None:
+            files = [one for one in known.files if wanted is None or one.path == wanted[0]]
+            if files or wanted is None:
+                return found_again(self.image, files, known.others)
+        found = find_layers(self.image, wanted, progress)
+        if self._remember and wanted is None and not found.refused:
+            remember(self._file, found.files, found.others)
+        return found
 
     def remaster(
         self,
@@ -192,9 +216,12 @@ class OpenedImage:
         return Plan(image=self.image, layer=chosen, edits=edits, packed=packed, result=result, warnings=warnings)
 
 
-def open(source: str | Path) -> OpenedImage:  # noqa: A001 - as gzip.open
-    """The image ``source``, opened. :raises ImageError: it cannot be read, or is no ISO 9660 image."""
-    return OpenedImage(source)
+def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
+    """The image ``source``, opened, as :class:`OpenedImage` tells.
+
+    :raises ImageError: it cannot be read, or is no ISO 9660 image.
+    """
+    return OpenedImage(source, remember=remember, check_index=check_index)
 
 
 def remaster(
@@ -210,11 +237,13 @@ def remaster(
     always_compress: bool = False,
     source_date_epoch: int | None = None,
     digest: str | None = None,
+    remember: bool = True,
+    check_index: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Writes the image ``source`` to ``target`` with files added to its root filesystem.
 
-    The arguments are those of :class:`Request` and :meth:`OpenedImage.remaster`.
+    The arguments are those of :class:`Request`, :class:`OpenedImage` and :meth:`OpenedImage.remaster`.
 
     :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
     """
@@ -222,7 +251,7 @@ def remaster(
         add=add, remove=remove, layer=layer, threads=threads, xz_preset=xz_preset, always_compress=always_compress,
         source_date_epoch=source_date_epoch,
     )  # fmt: skip
-    with open(source) as image:
+    with open(source, remember=remember, check_index=check_index) as image:
         return image.remaster(target, request, force=force, digest=digest, progress=progress)
 
 

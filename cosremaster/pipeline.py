@@ -20,7 +20,7 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.edit import exchange_member
-from cosremaster.layers.index import HEAD_SIZE, Layer, Probe, Rootness, index_file, probe
+from cosremaster.layers.index import HEAD_SIZE, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, probe
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits
 from cosremaster.output import Output
@@ -37,10 +37,14 @@ SUMS = frozenset((b"md5sum.txt", b"MD5SUMS", b"SHA256SUMS", b"sha256sum.txt"))
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The layers of an image, outer ones before those inside them, and what else was recognized, in words."""
+    """The layers of an image, outer ones before those inside them, and what else was recognized, in words.
+
+    ``files``: what indexing each file learned; ``refused``: why files that are archives could not be indexed.
+    """
 
     layers: tuple[Layer, ...]
     others: tuple[str, ...]
+    files: tuple[IndexedFile, ...] = ()
     refused: tuple[UnsupportedError, ...] = ()
 
 
@@ -92,7 +96,7 @@ def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Fou
     With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
     it is no archive. :raises CorruptError: a layer is damaged. :raises UnsupportedError: of a kind not handled.
     """
-    layers: list[Layer] = []
+    files: list[IndexedFile] = []
     others: list[str] = []
     refused: list[UnsupportedError] = []
     for path, table, looked in _candidates(image, wanted):
@@ -102,15 +106,24 @@ def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Fou
             continue
         with progress.step(f"index {show(path)}", table.length) as advance:
             try:
-                layers += index_file(path, table, looked.codec, image.place.inside(path), advance)
+                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance))
             except UnsupportedError as error:
                 refused.append(error)
-    if wanted is not None and not layers:
+    if wanted is not None and not files:
         if refused:
             raise refused[0]
         what = f" but {others[0]}, which is not supported yet" if others else ""
         raise LayerError(f"{show(wanted[0])} is no cpio archive{what}", image.place)
-    return Found(tuple(layers), tuple(others), tuple(refused))
+    return found_again(image, files, others, refused)
+
+
+def found_again(
+    image: Image, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
+) -> Found:
+    """The layers of files of ``image`` that were indexed, now or before."""
+    tables = {file.path: image.bytes_of(file) for file in image.files}
+    layers = (layer for one in files for layer in layers_of(one, tables[one.path], image.place.inside(one.path)))
+    return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
 
 
 def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Probe]]:

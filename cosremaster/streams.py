@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from cosremaster.errors import CorruptError, Place
 
@@ -114,6 +115,21 @@ def counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[b
     """``chunks`` unchanged, the length of each told to ``count`` before it is passed on."""
     for chunk in chunks:
         count(len(chunk))
+        yield chunk
+
+
+class Digest(Protocol):
+    """A digest of hashlib."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes in ``data``."""
+        ...
+
+
+def hashed(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
+    """``chunks`` unchanged, each taken into ``digest`` before it is passed on."""
+    for chunk in chunks:
+        digest.update(chunk)
         yield chunk
 
 

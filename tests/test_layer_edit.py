@@ -21,7 +21,7 @@ from cosremaster.demo.image import TIME, Item, archive, directory, outer_items, 
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
 from cosremaster.layers.check import FinalEntry, check_entries
 from cosremaster.layers.edit import apply_edits, exchange_member
-from cosremaster.layers.index import Layer, index_file
+from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay.merge import Addition, merge
@@ -39,7 +39,9 @@ def index(archive_bytes: bytes) -> Layer:
     table = PieceTable([Literal(gzip.compress(outer, 1))])
     codec = find_codec(b"\x1f\x8b\x08")
     assert codec is not None
-    _, nested = index_file(b"live.cgz", table, codec, Place(("live.cgz",)), lambda _: None)
+    place = Place(("live.cgz",))
+    indexed = index_file(b"live.cgz", table, codec, place, lambda _: None)
+    _, nested = layers_of(indexed, table, place)
     return nested
 
 

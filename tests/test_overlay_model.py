@@ -13,7 +13,7 @@ from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import TIME, Item, archive, outer_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.layers.edit import apply_edits
-from cosremaster.layers.index import Layer, index_file
+from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind
 from cosremaster.overlay.merge import merge
@@ -96,7 +96,8 @@ def packed(tree: Tree, carrier: int, prefix: bytes, magic: bytes) -> bytes:
 def nested(plain: bytes) -> Layer:
     """The archive as the root filesystem inside a debirf archive."""
     table = PieceTable([Literal(archive(outer_items(b"rootfs.c", plain)))])
-    return index_file(b"live", table, PLAIN, Place(("live",)), lambda _: None)[1]
+    place = Place(("live",))
+    return layers_of(index_file(b"live", table, PLAIN, place, lambda _: None), table, place)[1]
 
 
 def on_disk(folder: Path, addition: Folder | OneFile) -> Add:

@@ -30,7 +30,7 @@ INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
-cosremaster demo [--keep DIR].
+cosremaster index IN, cosremaster demo [--keep DIR].
 (For a file of such a name write ./inspect.)"""
 
 
@@ -40,6 +40,9 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.exit()
 
 
+_CHECK_INDEX = click.option(
+    "--check-index", is_flag=True, help="Trust a remembered index only if the files of IN have its SHA-256."
+)
 _IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 _REQUEST = (
     click.option(
@@ -80,20 +83,23 @@ def _request(
 @_IMAGE
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @_takes_request
+@_CHECK_INDEX
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
-def remaster_command(source: Path, target: Path, digest: str | None, force: bool, quiet: bool, **options: Any) -> None:
+def remaster_command(
+    source: Path, target: Path, check_index: bool, digest: str | None, force: bool, quiet: bool, **options: Any
+) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
-    with OpenedImage(source) as image:
+    with OpenedImage(source, check_index=check_index) as image:
         result = image.remaster(target, request, force=force, digest=digest, progress=progress)
     if not quiet:
         print_result(result, target)
@@ -160,13 +166,31 @@ def inspect_command(source: Path, layer: str | None) -> None:
 
 
 @click.command()
+@_IMAGE
+@_CHECK_INDEX
+def index_command(source: Path, check_index: bool) -> None:
+    """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
+    with OpenedImage(source, check_index=check_index) as opened:
+        found = opened.layers(progress=terminal_progress(quiet=False))
+        for line in layer_lines(found.layers, None):
+            click.echo(line)
+        path = opened.remembered_at
+    click.echo(f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written")
+
+
+@click.command()
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""
     run_demo(keep, click.echo, print_result)
 
 
-COMMANDS: dict[str, click.Command] = {"inspect": inspect_command, "plan": plan_command, "demo": demo_command}
+COMMANDS: dict[str, click.Command] = {
+    "inspect": inspect_command,
+    "plan": plan_command,
+    "index": index_command,
+    "demo": demo_command,
+}
 
 
 class _Stopped(BaseException):

@@ -31,3 +31,11 @@ def find_codec(head: bytes) -> Codec | None:
 def foreign_codec(head: bytes) -> str | None:
     """The name of a compression that ``head`` announces and this version cannot decode, or None."""
     return next((name for magic, name in _FOREIGN if head.startswith(magic)), None)
+
+
+def codec_named(name: str) -> Codec:
+    """The codec called ``name``. :raises ValueError: there is none."""
+    for codec in (PLAIN, *CODECS):
+        if codec.name == name:
+            return codec
+    raise ValueError(f"no codec is called {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from cosremaster.files import Spool
 from cosremaster.pieces import PieceTable, Source
@@ -61,6 +61,10 @@ class Form(Protocol):
         """The new stream."""
         ...
 
+    def dump(self) -> dict[str, Any]:
+        """This form as JSON values, for the codec's ``load``."""
+        ...
+
 
 class Decoding(Protocol):
     """One stream being decoded."""
@@ -90,4 +94,8 @@ class Codec(Protocol):
 
     def decode(self, reader: ByteReader) -> Decoding:
         """Begins to decode what ``reader`` yields, to its end."""
+        ...
+
+    def load(self, values: dict[str, Any]) -> Form:
+        """The form that ``dump`` made values of. :raises ValueError, KeyError, TypeError: it did not."""
         ...

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.inflate import DeflateError, new_inflater
@@ -44,6 +45,10 @@ class GzipForm:
     def describe(self) -> str:
         """Level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
+
+    def dump(self) -> dict[str, Any]:
+        """Header and number of members."""
+        return {"header": self.header.hex(), "members": self.members}
 
     def pack(self, job: Job) -> Packed:
         """One member: packed pieces stored, everything else deflated on ``job.threads`` threads."""
@@ -207,3 +212,7 @@ class GzipCodec:
     def decode(self, reader: ByteReader) -> GzipDecoding:
         """Begins to decode."""
         return GzipDecoding(reader)
+
+    def load(self, values: dict[str, Any]) -> GzipForm:
+        """What ``dump`` wrote."""
+        return GzipForm(bytes.fromhex(values["header"]), int(values["members"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.pieces import Range
@@ -19,6 +20,10 @@ class PlainForm:
     def describe(self) -> str:
         """Nothing to say."""
         return ""
+
+    def dump(self) -> dict[str, Any]:
+        """Nothing to remember."""
+        return {}
 
     def pack(self, job: Job) -> Packed:
         """The plain bytes themselves: every unchanged range stays where it comes from."""
@@ -56,3 +61,7 @@ class PlainCodec:
     def decode(self, reader: ByteReader) -> PlainDecoding:
         """Passes ``reader`` through."""
         return PlainDecoding(reader)
+
+    def load(self, values: dict[str, Any]) -> PlainForm:
+        """Always the same."""
+        return PlainForm()

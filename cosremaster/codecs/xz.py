@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator
+from typing import Any
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.xz_blocks import OldBlock
@@ -143,3 +144,7 @@ class XzCodec:
     def decode(self, reader: ByteReader) -> XzDecoding:
         """Begins to decode."""
         return XzDecoding(reader)
+
+    def load(self, values: dict[str, Any]) -> XzForm:
+        """What ``dump`` wrote."""
+        return XzForm.load(values)

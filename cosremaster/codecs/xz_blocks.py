@@ -5,9 +5,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cosremaster.codecs.checks import RunningCheck
 from cosremaster.codecs.xz_container import FILTER_LZMA2, BlockHeader, BlockRecord
+from cosremaster.errors import CosremasterError, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,30 @@ class OldBlock:
     def ended(self, end: int, record: BlockRecord) -> OldBlock:
         """This block, now that all of it is known."""
         return replace(self, end=end, record=record)
+
+    def dump(self) -> dict[str, Any]:
+        """This block as JSON values, numbers of borders as hexadecimal columns."""
+        columns = (self.cuts.packed, self.cuts.plain, self.cuts.checks)
+        return {
+            "header": self.header.raw.hex(),
+            "check": self.check,
+            "places": [self.start, self.data, self.plain, self.end],
+            "record": [self.record.unpadded, self.record.plain],
+            "cuts": [column.tobytes().hex() for column in columns],
+        }
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> OldBlock:
+        """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
+        try:
+            header = BlockHeader.parse(bytes.fromhex(values["header"]), Place())
+        except CosremasterError as error:
+            raise ValueError(str(error)) from error
+        columns = [array("Q") for _ in range(3)]
+        for column, text in zip(columns, values["cuts"], strict=True):
+            column.frombytes(bytes.fromhex(text))
+        start, data, plain, end = values["places"]
+        return cls(header, values["check"], start, data, plain, end, BlockRecord(*values["record"]), Cuts(*columns))
 
     @property
     def plain_end(self) -> int:

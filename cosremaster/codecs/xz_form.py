@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck
@@ -43,6 +44,17 @@ class XzForm:
         text = f"{NAMES[self.check]}, dictionary {human(self.dict_size)}, "
         text += "1 block" if len(self.blocks) == 1 else f"{len(self.blocks)} blocks"
         return text + (f", {self.streams} streams" if self.streams != 1 else "")
+
+    def dump(self) -> dict[str, Any]:
+        """Check, number of streams, blocks."""
+        return {"check": self.check, "streams": self.streams, "blocks": [block.dump() for block in self.blocks]}
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> XzForm:
+        """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
+        if values["check"] not in NAMES:
+            raise ValueError("no such check")
+        return cls(values["check"], tuple(OldBlock.load(one) for one in values["blocks"]), int(values["streams"]))
 
     def pack(self, job: Job) -> Packed:
         """One stream: blocks and fronts of blocks that stay are kept as they are, the rest is encoded anew.

@@ -16,7 +16,7 @@ from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Kind
 from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable, Range
-from cosremaster.streams import ByteReader, Tail, counted, sha256_of
+from cosremaster.streams import ByteReader, Tail, counted, hashed, sha256_of
 
 HEAD_SIZE = 4096
 """Bytes of a file that are looked at to tell what it is."""
@@ -103,31 +103,51 @@ def _foreign_archive(plain: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """One indexed archive, before its place among the others is known."""
+class FoundArchive:
+    """One indexed archive, before its place among the others is known.
+
+    ``inner``: archives in it, each with the entry that holds it and the codec it was read with.
+    """
 
     form: Form
     size: int
     members: tuple[Member, ...]
     trailer: cpio.Entry
     tail: bytes
-    inner: tuple[tuple[cpio.Entry, Codec, _Found], ...]
+    inner: tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedFile:
+    """A file of the image that is an archive, indexed: its path, codec, and the SHA-256 of its bytes."""
+
+    path: bytes
+    codec: Codec
+    digest: bytes
+    found: FoundArchive
 
 
 def index_file(
-    name: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None]
-) -> tuple[Layer, ...]:
-    """All archives in a file of the image that is one itself, the outer first.
+    path: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None]
+) -> IndexedFile:
+    """Indexes all archives in a file of the image that is one itself.
 
     ``packed`` is read once, front to back; ``advance`` hears of each of its bytes.
 
     :raises CorruptError: damage, with its place. :raises UnsupportedError: several archives in a row.
     """
-    reader = ByteReader(counted(packed.chunks(), advance), place)
-    return tuple(_layers(name, packed, codec, place, _index(reader, codec, 1)))
+    digest = hashlib.sha256()
+    reader = ByteReader(hashed(counted(packed.chunks(), advance), digest), place)
+    found = _index(reader, codec, 1)
+    return IndexedFile(path=path, codec=codec, digest=digest.digest(), found=found)
 
 
-def _layers(name: bytes, packed: PieceTable, codec: Codec, place: Place, found: _Found) -> Iterator[Layer]:
+def layers_of(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
+    """The archives of an indexed file whose bytes are ``packed``, the outer first."""
+    return tuple(_layers(indexed.path, packed, indexed.codec, place, indexed.found))
+
+
+def _layers(name: bytes, packed: PieceTable, codec: Codec, place: Place, found: FoundArchive) -> Iterator[Layer]:
     outer = _layer((name,), packed, codec, place, found, None, None)
     yield outer
     for entry, inner_codec, inner in found.inner:
@@ -137,7 +157,7 @@ def _layers(name: bytes, packed: PieceTable, codec: Codec, place: Place, found: 
 
 
 def _layer(
-    address: Address, packed: PieceTable, codec: Codec, place: Place, found: _Found,
+    address: Address, packed: PieceTable, codec: Codec, place: Place, found: FoundArchive,
     parent: Layer | None, holder: cpio.Entry | None,
 ) -> Layer:  # fmt: skip
     return Layer(
@@ -147,14 +167,14 @@ def _layer(
     )  # fmt: skip
 
 
-def _index(packed: ByteReader, codec: Codec, depth: int) -> _Found:
+def _index(packed: ByteReader, codec: Codec, depth: int) -> FoundArchive:
     """Decodes ``packed`` to its end and notes every entry; looks into members down to :data:`NESTING`."""
     place = packed.place
     decoding = codec.decode(packed)
     tail = Tail(TAIL)
     reader = ByteReader(tail.watch(prefetch(decoding.chunks())), place)
     members: list[Member] = []
-    inner: list[tuple[cpio.Entry, Codec, _Found]] = []
+    inner: list[tuple[cpio.Entry, Codec, FoundArchive]] = []
     for entry in cpio.read_entries(reader):
         if entry.is_trailer:
             break
@@ -175,7 +195,7 @@ def _index(packed: ByteReader, codec: Codec, depth: int) -> _Found:
                 digest = sha256_of(reader.pieces(size))
         members.append(Member(entry, target, digest))
     _only_zeros(reader)
-    return _Found(
+    return FoundArchive(
         form=decoding.form,
         size=reader.position,
         members=tuple(members),
@@ -189,16 +209,10 @@ def _at(reader: ByteReader, entry: cpio.Entry) -> Place:
     return reader.place.inside(entry.name).at(entry.offset)
 
 
-def _index_member(reader: ByteReader, entry: cpio.Entry, codec: Codec, depth: int) -> tuple[bytes, _Found]:
+def _index_member(reader: ByteReader, entry: cpio.Entry, codec: Codec, depth: int) -> tuple[bytes, FoundArchive]:
     """Indexes the archive that is ``entry``'s data; its digest is taken on the way."""
     digest = hashlib.sha256()
-
-    def hashed() -> Iterator[bytes]:
-        for chunk in reader.pieces(entry.header.size):
-            digest.update(chunk)
-            yield chunk
-
-    packed = ByteReader(hashed(), reader.place.inside(entry.name))
+    packed = ByteReader(hashed(reader.pieces(entry.header.size), digest), reader.place.inside(entry.name))
     nested = _index(packed, codec, depth + 1)
     for _ in packed.rest():
         pass

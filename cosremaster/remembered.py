@@ -1,0 +1,139 @@
+"""Remembered indexes: files in the user's cache directory, one for each image, never trusted unseen.
+
+An index is used only if the image's file is the same inode with the same size and times and the same first
+and last bytes, and if its own digest holds. Anything else is ignored, and the image indexed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from cosremaster import __about__
+from cosremaster.codecs import codec_named
+from cosremaster.files import FileSource
+from cosremaster.iso.model import Image
+from cosremaster.layers.index import IndexedFile
+from cosremaster.layers.remember import dump_archive, load_archive
+from cosremaster.streams import sha256_of
+
+FORMAT = 1
+KEPT = 32
+"""So many indexes are kept; the ones longest unused go."""
+
+_EDGE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The indexed files of an image, and what else was recognized in it, in words."""
+
+    files: tuple[IndexedFile, ...]
+    others: tuple[str, ...]
+
+
+def index_path(source: FileSource) -> Path:
+    """Where the index of the image in ``source`` is kept."""
+    status = os.fstat(source.fileno())
+    return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.json"
+
+
+def _key(source: FileSource) -> dict[str, Any]:
+    """What must be the same for an index to be this image's; cheap to look at."""
+    status = os.fstat(source.fileno())
+    edges = source.at(0, _EDGE) + source.at(max(source.size - _EDGE, 0), _EDGE)
+    return {
+        "format": FORMAT,
+        "version": __about__.__version__,
+        "size": status.st_size,
+        "mtime": status.st_mtime_ns,
+        "ctime": status.st_ctime_ns,
+        "edges": hashlib.sha256(edges).hexdigest(),
+    }
+
+
+def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | None:
+    """The index of this image, or None if there is none that fits.
+
+    ``check``: also read every indexed file of the image and compare its SHA-256.
+    """
+    path = index_path(source)
+    try:
+        digest, _, body = path.read_bytes().partition(b"\n")
+        if digest != hashlib.sha256(body).hexdigest().encode():
+            return None
+        values = json.loads(body)
+        if values["key"] != _key(source):
+            return None
+        files = tuple(_load_file(one) for one in values["files"])
+        others = tuple(str(one) for one in values["others"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    there = {file.path: file for file in image.files}
+    for one in files:
+        if one.path not in there:
+            return None
+        if check and sha256_of(image.bytes_of(there[one.path]).chunks()) != one.digest:
+            return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return Remembered(files, others)
+
+
+def _load_file(values: dict[str, Any]) -> IndexedFile:
+    codec = values["codec"]
+    return IndexedFile(
+        path=bytes.fromhex(values["path"]),
+        codec=codec_named(codec),
+        digest=bytes.fromhex(values["digest"]),
+        found=load_archive(values["found"], codec),
+    )
+
+
+def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
+    """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing."""
+    try:
+        values = {
+            "key": _key(source),
+            "others": list(others),
+            "files": [
+                {
+                    "path": one.path.hex(),
+                    "codec": one.codec.name,
+                    "digest": one.digest.hex(),
+                    "found": dump_archive(one.found),
+                }
+                for one in files
+            ],
+        }
+        body = json.dumps(values).encode()
+        path = index_path(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        _prune(path.parent)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _prune(folder: Path) -> None:
+    """Removes the indexes longest unused beyond :data:`KEPT`."""
+    found = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-KEPT]:
+        path.unlink(missing_ok=True)
