@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord
@@ -25,9 +28,10 @@ _FIRST, _NEXT = b"\x01", b"\x02"  # uncompressed chunk with and without dictiona
 SEGMENT = 1 << 20
 """Whether bytes compress is decided for so many at a time."""
 
-_SAMPLE, _SAMPLES = 16384, 2
+_SAMPLES = 16
+_TRIED, _COUNTED = 1024, 8192  # bytes of each sample
 _WORTH = 0.99
-_PROBE, _PROBES = 32, 3
+_ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,13 @@ class EncodedBlock:
     stored: bool = False
 
 
-def encode_blocks(plain: bytes, how: Encoding, stop: Stop) -> tuple[EncodedBlock, ...]:
+def encode_blocks(plain: bytes, marks: Sequence[int], how: Encoding, stop: Stop) -> tuple[EncodedBlock, ...]:
     """``plain`` as blocks with their sizes in the header.
 
-    Runs of it that do not compress become blocks of uncompressed chunks. :raises CancelledError: ``stop`` is set.
+    Runs of it that do not compress become blocks of uncompressed chunks. ``marks`` are offsets where other data
+    may begin, in order. :raises CancelledError: ``stop`` is set.
     """
-    runs = [(0, len(plain), True)] if how.always else _runs(plain, stop)
+    runs = [(0, len(plain), True)] if how.always else _runs(plain, marks, stop)
     view = memoryview(plain)
     return tuple(_encode(view[start:end], worth, how, stop) for start, end, worth in runs)
 
@@ -94,14 +99,15 @@ def _stored(plain: memoryview) -> tuple[bytes, ...]:
     return (*parts, b"\0")
 
 
-def _runs(plain: bytes, stop: Stop) -> list[tuple[int, int, bool]]:
+def _runs(plain: bytes, marks: Sequence[int], stop: Stop) -> list[tuple[int, int, bool]]:
     """(start, end, worth compressing) of runs of ``plain``; one run where it repeats itself somewhere."""
     runs: list[tuple[int, int, bool]] = []
-    for start in range(0, len(plain), SEGMENT):
+    seen: set[bytes] = set()
+    for start, end in _segments(len(plain), marks):
         stop.check()
-        end = min(start + SEGMENT, len(plain))
-        worth = _shrinks(plain[start:end])
-        if not worth and _repeats(plain, start, end):
+        segment = plain[start:end]
+        worth = _shrinks(segment)
+        if not worth and _repeats(segment, seen):
             return [(0, len(plain), True)]
         if runs and runs[-1][2] == worth:
             runs[-1] = (runs[-1][0], end, worth)
@@ -110,22 +116,40 @@ def _runs(plain: bytes, stop: Stop) -> list[tuple[int, int, bool]]:
     return runs
 
 
+def _segments(length: int, marks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, end) of pieces of at most :data:`SEGMENT` bytes that begin anew at each mark."""
+    edges = [0, *(mark for mark in marks if 0 < mark < length), length]
+    for left, right in pairwise(edges):
+        for start in range(left, right, SEGMENT):
+            yield start, min(start + SEGMENT, right)
+
+
 def _shrinks(segment: bytes) -> bool:
-    """True when samples of ``segment`` get smaller by a hundredth."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": _SAMPLE}]
-    step = max(len(segment) // _SAMPLES, 1)
-    return any(
-        len(lzma.compress(sample, lzma.FORMAT_RAW, filters=filters)) < _WORTH * len(sample)
-        for sample in _samples(segment, step)
-    )
+    """True when samples of ``segment`` get smaller by a hundredth under LZMA, or by their bytes' frequencies alone.
+
+    LZMA finds those too, but only in more than it could be asked to try.
+    """
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
+    sample = _sample(segment, _TRIED)
+    if len(lzma.compress(sample, lzma.FORMAT_RAW, filters=filters)) < _WORTH * len(sample):
+        return True
+    sample = _sample(segment, _COUNTED)
+    huffman = zlib.compressobj(1, zlib.DEFLATED, -15, strategy=zlib.Z_HUFFMAN_ONLY)
+    return len(huffman.compress(sample)) + len(huffman.flush()) < _WORTH * len(sample)
 
 
-def _samples(segment: bytes, step: int) -> Iterator[bytes]:
-    return (segment[at : at + _SAMPLE] for at in range(0, len(segment), step))
+def _sample(segment: bytes, size: int) -> bytes:
+    """:data:`_SAMPLES` parts of ``size`` bytes from all over ``segment``, joined."""
+    step = max(len(segment) // _SAMPLES, size)
+    return b"".join(segment[at : at + size] for at in range(0, len(segment), step))
 
 
-def _repeats(plain: bytes, start: int, end: int) -> bool:
-    """True when probes from a segment that does not shrink by itself stand in ``plain`` before it too."""
-    step = max((end - start) // _PROBES, _PROBE)
-    probes = (plain[at : at + _PROBE] for at in range(start, end - _PROBE, step))
-    return any(plain.find(probe, 0, start + _PROBE - 1) >= 0 for probe in probes)
+def _repeats(segment: bytes, seen: set[bytes]) -> bool:
+    """True when something in ``segment`` stands in it, or in those before it, once more; ``seen`` grows with it.
+
+    Looked at are the bytes from each anchor on, so that a repeat is found wherever it stands.
+    """
+    found = _ANCHOR.findall(segment)
+    repeated = len(set(found)) < len(found) or not seen.isdisjoint(found)
+    seen.update(found)
+    return repeated

@@ -16,7 +16,7 @@ from cosremaster.codecs.xz_container import (
     pack_stream_footer,
     pack_stream_header,
 )
-from cosremaster.codecs.xz_encode import MIN_DICT, PRESET, PRESET_DICTS, EncodedBlock, Encoding, encode_blocks
+from cosremaster.codecs.xz_encode import MIN_DICT, PRESET, PRESET_DICTS, SEGMENT, EncodedBlock, Encoding, encode_blocks
 from cosremaster.codecs.xz_splice import Kept, plan_splice
 from cosremaster.errors import Place
 from cosremaster.parallel import Stop, ordered_map
@@ -69,8 +69,8 @@ class XzForm:
         records: list[BlockRecord] = []
         kept = encoded = stored = 0
 
-        def work(item: Kept | bytes, stop: Stop) -> Kept | tuple[EncodedBlock, ...]:
-            return item if isinstance(item, Kept) else encode_blocks(item, how, stop)
+        def work(item: Kept | _Task, stop: Stop) -> Kept | tuple[EncodedBlock, ...]:
+            return item if isinstance(item, Kept) else encode_blocks(item.plain, item.marks, how, stop)
 
         for done in ordered_map(work, self._items(job, how), job.threads):
             if isinstance(done, Kept):
@@ -90,15 +90,19 @@ class XzForm:
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
         return Packed(PieceTable(pieces), kept, encoded, stored)
 
-    def _items(self, job: Job, how: Encoding) -> Iterator[Kept | bytes]:
-        """What is kept, and plain bytes for one task each, in order."""
+    def _items(self, job: Job, how: Encoding) -> Iterator[Kept | _Task]:
+        """What is kept, and what has to be encoded, in order."""
         for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
             if isinstance(part, Kept):
                 yield part
                 continue
+            marks = list(_marks(part.table))
             reader = ByteReader(part.table.chunks(), Place())
-            while block := reader.upto(how.block_size):
-                yield block
+            start = 0
+            while plain := reader.upto(how.block_size):
+                end = start + len(plain)
+                yield _Task(plain, [mark - start for mark in marks if start < mark < end])
+                start = end
 
     def _kept(self, kept: Kept, job: Job) -> tuple[PieceTable, BlockRecord]:
         """The pieces of a kept block, and its index record."""
@@ -122,3 +126,21 @@ class XzForm:
         for chunk in job.decoded.chunks(kept.block.plain, kept.plain):
             running.update(chunk)
         return running.value()
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Plain bytes for one thread, and the offsets in them where other data begin."""
+
+    plain: bytes
+    marks: list[int]
+
+
+def _marks(table: PieceTable) -> Iterator[int]:
+    """Where large pieces, which are mostly files, begin and end."""
+    at = 0
+    for piece in table.pieces:
+        if piece.length >= SEGMENT:
+            yield at
+            yield at + piece.length
+        at += piece.length
