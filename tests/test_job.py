@@ -23,9 +23,9 @@ from tests.test_api import Listener
 
 def test_an_opened_image_serves_many_threads_and_is_indexed_once(tmp_path: Path) -> None:
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
-    cosremaster.remaster(source, tmp_path / "alone.iso", add=[overlay])
+    cosremaster.remaster(source, tmp_path / "alone.iso", add=[overlay], remember=False)
     listener = Listener()
-    with cosremaster.open(source) as image:
+    with cosremaster.open(source, remember=False) as image:
         image.layers(progress=listener)
 
         def one(number: int) -> bytes:

@@ -15,6 +15,7 @@ from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.request import Add, read_addition, read_additions
 from cosremaster.overlay.scan import Scan, scan
 from cosremaster.pieces import Literal, PieceTable
+from tests.user import open_folder, without_root
 
 
 @dataclass(frozen=True)
@@ -447,15 +448,15 @@ def test_an_odd_name_is_shown_on_one_line(tmp_path: Path) -> None:
     assert str(caught.value).isprintable() and r"/caf\xe9\n: cannot be added" in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize(("name", "said"), [("file", "cannot be added"), ("folder", "cannot be listed")])
-def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, said: str) -> None:
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / name).chmod(0)
-    with pytest.raises(OverlayError, match=rf"/{name}: {said}: Permission denied$"):
-        scanned(tmp_path)
-    (tmp_path / name).chmod(0o700)
+def test_what_cannot_be_read_is_refused_by_name(name: str, said: str) -> None:
+    with open_folder() as folder:
+        (folder / "file").write_text("x")
+        (folder / "folder").mkdir()
+        (folder / name).chmod(0)
+        with without_root(), pytest.raises(OverlayError, match=rf"/{name}: {said}: Permission denied$"):
+            scanned(folder)
+        (folder / name).chmod(0o700)
 
 
 @pytest.mark.parametrize("change", ["grew", "shrank", "touched", "vanished", "became a folder"])

@@ -55,11 +55,33 @@ class User:
 
 
 @contextmanager
-def ordinary_user() -> Iterator[User]:
-    """Installs the program for an ordinary user, in a folder that goes away."""
-    folder = Path(tempfile.mkdtemp(prefix="cosremaster-user-"))
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may look into, and that goes away (pytest's own are for their owner alone)."""
+    folder = Path(tempfile.mkdtemp(prefix="cosremaster-test-"))
     try:
         folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def without_root() -> Iterator[None]:
+    """This process as an ordinary user for a while, if it is root's."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[User]:
+    """Installs the program for an ordinary user, in a folder that goes away."""
+    with open_folder() as folder:
         home = folder / "home"
         home.mkdir()
         user = User(folder / "venv" / "bin" / "python", home, NOBODY if os.geteuid() == 0 else None)
@@ -74,8 +96,6 @@ def ordinary_user() -> Iterator[User]:
         pip = [sys.executable, "-m", "pip", "--python", str(user.python), "install", "--quiet", str(source)]
         subprocess.run([*pip, "--disable-pip-version-check"], check=True)
         yield user
-    finally:
-        shutil.rmtree(folder)
 
 
 def _reachable_python(user: User) -> str:

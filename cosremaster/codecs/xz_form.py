@@ -74,10 +74,9 @@ class XzForm:
 
         for done in ordered_map(work, self._items(job, how), job.threads):
             if isinstance(done, Kept):
-                table, record = self._kept(done, job)
-                pieces += table.pieces
+                old, record = self._kept(done, job, pieces)
                 records.append(record)
-                kept += table.length
+                kept += old
                 job.advance(record.plain)
                 continue
             for block in done:
@@ -104,18 +103,18 @@ class XzForm:
                 yield _Task(plain, [mark - start for mark in marks if start < mark < end])
                 start = end
 
-    def _kept(self, kept: Kept, job: Job) -> tuple[PieceTable, BlockRecord]:
-        """The pieces of a kept block, and its index record."""
+    def _kept(self, kept: Kept, job: Job, pieces: list[Piece]) -> tuple[int, BlockRecord]:
+        """Appends a kept block to ``pieces``; returns how many of its bytes are old ones, and its index record."""
         block = kept.block
         if kept.cut is None:
-            return job.packed.cut(block.start, block.end).packed(), block.record
+            pieces += job.packed.cut(block.start, block.end).packed().pieces
+            return block.end - block.start, block.record
         chunks = job.packed.cut(block.data, block.cuts.packed[kept.cut]).packed()
         size = chunks.length + 1
         header = BlockHeader.make(size, kept.plain, block.header.dict_size)
         check = self._check(kept, job)
-        end = Literal(b"\0" + bytes(-size % 4) + check)
-        record = BlockRecord(len(header.raw) + size + len(check), kept.plain)
-        return PieceTable([Literal(header.raw), *chunks.pieces, end]), record
+        pieces += [Literal(header.raw), *chunks.pieces, Literal(b"\0" + bytes(-size % 4) + check)]
+        return chunks.length, BlockRecord(len(header.raw) + size + len(check), kept.plain)
 
     def _check(self, kept: Kept, job: Job) -> bytes:
         """The check of a kept front: noted while decoding, or taken by decoding it again (SHA-256)."""

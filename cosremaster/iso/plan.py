@@ -44,7 +44,7 @@ def pin_overlaps(fixed: Iterable[Span], movable: Iterable[Span]) -> tuple[tuple[
     Equal movable spans (hard links, files sharing an extent) are one. Fixed spans are joined where they
     overlap.
     """
-    unique = sorted(set(movable), key=lambda span: (span.start, span.blocks))
+    unique = sorted(set(movable), key=lambda span: (span.start, span.blocks, span.label))
     seen: dict[tuple[Lba, int], Span] = {}
     for span in unique:
         seen.setdefault((span.start, span.blocks), span)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cosremaster import cpio
-from cosremaster.errors import ProofError, SizeError, show
+from cosremaster.errors import OverlayError, ProofError, SizeError
 from cosremaster.layers.check import FinalEntry, check_entries
 from cosremaster.layers.index import Layer, Member
 from cosremaster.layers.tree import link_key
@@ -26,8 +26,8 @@ class Placed:
 def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     """The plain bytes of ``layer`` after ``edits``.
 
-    :raises SizeError: a file too large for cpio. :raises ProofError: the result would break a rule of the
-        unpackers that the layer did not break before.
+    :raises SizeError: a file too large for cpio. :raises OverlayError: a new entry would break a rule of the
+        unpackers. :raises ProofError: an entry that stays would, and did not before.
     """
     kept = [member for member in layer.members if cpio.normal_name(member.entry.name) not in edits.gone]
     placed = [*_kept(layer, kept), *_new(layer, [node for node, _ in edits.new])]
@@ -162,11 +162,14 @@ def _free_inodes(layer: Layer) -> Iterator[int]:
 
 
 def _check(layer: Layer, placed: Sequence[Placed]) -> None:
-    """:raises ProofError: a rule is broken that was not broken before."""
+    """:raises OverlayError: a new entry breaks a rule. :raises ProofError: one that stays does, and did not before."""
     before = check_entries(
         FinalEntry(member.entry.name, member.entry.header, member.target) for member in layer.members
     )
     problems = set(check_entries(one.final for one in placed)) - set(before)
     if problems:
         problem = min(problems, key=lambda one: (one.name, one.rule))
-        raise ProofError(f"the result could not be unpacked: {problem.rule}", layer.place.inside(show(problem.name)))
+        place = layer.place.inside(problem.name)
+        if any(one.final.new and one.final.name == problem.name for one in placed):
+            raise OverlayError(f"cannot be added: {problem.rule}", place)
+        raise ProofError(f"the result could not be unpacked: {problem.rule}", place)

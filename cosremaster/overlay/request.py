@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosremaster.errors import Place, SizeError, UsageError
+from cosremaster.errors import Place, SizeError, UsageError, show
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.scan import scan
 
@@ -46,8 +46,8 @@ def read_addition(add: Add, newest: int | None, largest: int) -> tuple[Addition,
         )
     dest = os.fsencode(add.dest or "/")
     parts = [part for part in dest.split(b"/") if part not in (b"", b".")]
-    if not dest.startswith(b"/") or b".." in parts:
-        raise UsageError(f"--add {os.fsdecode(source)}:{os.fsdecode(dest)}: DEST must be an absolute path without ..")
+    if not dest.startswith(b"/") or b".." in parts or b"\0" in dest:
+        raise UsageError(f"--add {show(source)}:{show(dest)}: DEST must be an absolute path without ..")
     for node in found.nodes:
         place = Place().inside(source) if found.single else Place().inside(source).inside(node.path)
         if node.content is not None and node.content.size > largest:

@@ -1,0 +1,249 @@
+"""The splice: what stays compressed, judged by xz and busybox against a plain rewrite, byte for byte."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosremaster.codecs import find_codec
+from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.xz_form import XzForm
+from cosremaster.errors import CosremasterError, Place
+from cosremaster.files import Spool
+from cosremaster.layers.decoded import DecodedSource
+from cosremaster.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.streams import ByteReader
+from tests.fixtures import tools
+
+PLACE = Place(("a.xz",))
+CHANCE = random.Random(7)
+
+
+def mixed(size: int, seed: int) -> bytes:
+    """Text and noise in turns, so that LZMA2 makes chunks of several kinds."""
+    chance, out = random.Random(seed), bytearray()
+    while len(out) < size:
+        out += chance.randbytes(chance.randrange(40_000))
+        out += b"".join(b"line %d of some text\n" % chance.randrange(999) for _ in range(chance.randrange(2000)))
+    return bytes(out[:size])
+
+
+PLAIN = mixed(900_000, 1)
+CHECKS = ("none", "crc32", "crc64", "sha256")
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "one block": ("-T1", "-1"),
+    "many blocks": ("-T2", "-1", "--block-size=100000"),
+    "blocks without sizes": ("-T1", "-1", "--block-list=150000,300000,0"),
+    "BCJ": ("-T1", "--x86", "--lzma2=preset=1", "--block-size=200000"),
+    "delta": ("-T1", "--delta=dist=4", "--lzma2=preset=1", "--block-size=200000"),
+}
+
+
+@dataclass(frozen=True)
+class Old:
+    """An old stream, decoded by us."""
+
+    packed: bytes
+    form: XzForm
+    decoded: DecodedSource
+    table: PieceTable
+
+
+def xz(data: bytes, *options: str) -> bytes:
+    """``data`` packed by xz."""
+    tools.require("xz")
+    return tools.run(["xz", "-c", *options], stdin=data)
+
+
+def old_stream(packed: bytes) -> Old:
+    """``packed`` indexed; its decoded source decodes by our codec, as in the product."""
+    table = PieceTable([Literal(packed)])
+    codec = find_codec(packed)
+    assert codec is not None
+    decoding = codec.decode(ByteReader(table.chunks(), PLACE))
+    size = sum(len(chunk) for chunk in decoding.chunks())
+    assert isinstance(decoding.form, XzForm)
+    return Old(packed, decoding.form, DecodedSource(table, codec, PLACE, b"", size), table)
+
+
+def splice(old: Old, pieces: Sequence[Piece], threads: int = 2) -> tuple[bytes, Packed]:
+    """The new stream for ``pieces``, and how it was made."""
+    told: list[int] = []
+    plain = PieceTable(pieces)
+    with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
+        job = Job(packed=old.table, decoded=old.decoded, plain=plain, spool=spool, threads=threads, advance=told.append)
+        packed = old.form.pack(job)
+        new = b"".join(packed.table.chunks())
+    assert len(new) == packed.table.length
+    assert sum(told) == plain.length
+    return new, packed
+
+
+def judge(new: bytes, pieces: Sequence[Piece], plain: bytes, *, busybox: bool = True) -> None:
+    """xz and busybox make of ``new`` what the pieces say of ``plain``."""
+    wanted = b"".join(
+        plain[piece.offset : piece.offset + piece.length] if isinstance(piece, Range) else b"".join(piece.chunks())
+        for piece in pieces
+    )
+    with tempfile.NamedTemporaryFile(suffix=".xz") as file:
+        file.write(new)
+        file.flush()
+        tools.run(["xz", "-t", file.name])
+        tools.run(["xz", "-lvv", file.name])
+    assert tools.run(["xz", "-dc"], stdin=new) == wanted
+    if busybox:
+        assert tools.run(["busybox", "unxz", "-c"], stdin=new) == wanted
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> list[tuple[int, int, bytes]]:
+    """(keep from, keep to, then these bytes) in order: removals, replacements, insertions, additions."""
+    borders = sorted(draw(st.lists(st.integers(0, len(PLAIN)), min_size=2, max_size=8)))
+    borders = [0, *borders] if draw(st.booleans()) else borders
+    borders = [*borders, len(PLAIN)] if draw(st.booleans()) else borders
+    runs = list(zip(borders[::2], borders[1::2], strict=False))
+    sizes = draw(st.lists(st.sampled_from([0, 0, 1, 500, 70_000]), min_size=len(runs), max_size=len(runs)))
+    return [(start, end, mixed(size, 99)) for (start, end), size in zip(runs, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("check", CHECKS)
+def test_any_edit_gives_what_a_rewrite_gives(layout: str, check: str) -> None:
+    tools.require("xz", "busybox")
+    old = old_stream(xz(PLAIN, *LAYOUTS[layout], f"--check={check}"))
+    plain_filter = layout not in ("BCJ", "delta")
+
+    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @given(edits())
+    def holds(runs: list[tuple[int, int, bytes]]) -> None:
+        pieces: list[Piece] = []
+        for start, end, data in runs:
+            pieces += [Range(old.decoded, start, end - start), Literal(data)]
+        new, packed = splice(old, pieces)
+        judge(new, pieces, PLAIN, busybox=plain_filter)
+        assert new[7] == old.packed[7]
+        assert splice(old, pieces, threads=3)[0] == new
+        again = old_stream(new)  # what we wrote is a base as good as any
+        size = sum(piece.length for piece in pieces)
+        more: list[Piece] = [Range(again.decoded, 0, size), Literal(b"more")]
+        newer, second = splice(again, more)
+        assert tools.run(["xz", "-dc"], stdin=newer) == tools.run(["xz", "-dc"], stdin=new) + b"more"
+        assert second.kept == sum(block.end - block.start for block in again.form.blocks)
+        assert packed.kept <= len(old.packed)
+
+    holds()
+
+
+def borders_of(old: Old) -> list[tuple[int, int]]:
+    """(plain, packed) of every chunk border, counted with liblzma's own sizes from our walk."""
+    return [pair for block in old.form.blocks for pair in zip(block.cuts.plain, block.cuts.packed, strict=True)]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_additions_keep_everything_before_the_last_border(check: str) -> None:
+    old = old_stream(xz(PLAIN, "-T1", "-1", f"--check={check}"))
+    end = len(PLAIN) - 600  # where the trailer would stand
+    pieces: list[Piece] = [Range(old.decoded, 0, end), Literal(b"new entry"), Range(old.decoded, end, 600)]
+    new, packed = splice(old, pieces)
+    judge(new, pieces, PLAIN)
+    plain, at = max(border for border in borders_of(old) if border[0] <= end)
+    assert len(borders_of(old)) > 5
+    assert packed.kept == at - old.form.blocks[0].data > 0.8 * len(old.packed)
+    assert packed.encoded + packed.stored == len(PLAIN) - plain + len(b"new entry")
+    start = old.form.blocks[0].data
+    assert old.packed[start:at] in new
+
+
+def test_a_change_in_the_middle_keeps_all_other_blocks() -> None:
+    old = old_stream(xz(PLAIN, "-T2", "-1", "--block-size=100000"))
+    assert len(old.form.blocks) == 9
+    pieces: list[Piece] = [
+        Range(old.decoded, 0, 410_000),
+        Literal(b"replaced"),
+        Range(old.decoded, 410_100, len(PLAIN) - 410_100),
+    ]
+    new, packed = splice(old, pieces)
+    judge(new, pieces, PLAIN)
+    whole = [block for number, block in enumerate(old.form.blocks) if number != 4]
+    for block in whole:
+        assert old.packed[block.start : block.end] in new
+    assert packed.kept >= sum(block.end - block.start for block in whole)
+    assert packed.encoded + packed.stored <= 100_000 - 100 + len(b"replaced")
+
+
+def test_blocks_under_another_check_than_the_first_streams_are_encoded_anew() -> None:
+    half = len(PLAIN) // 2
+    packed = xz(PLAIN[:half], "-1", "--check=crc32") + bytes(8) + xz(PLAIN[half:], "-1", "--check=crc64")
+    old = old_stream(packed)
+    assert old.form.streams == 2
+    pieces: list[Piece] = [Range(old.decoded, 0, len(PLAIN)), Literal(b"more")]
+    new, done = splice(old, pieces)
+    judge(new, pieces, PLAIN)
+    assert done.kept == old.form.blocks[0].end - old.form.blocks[0].start
+    assert done.encoded + done.stored == len(PLAIN) - half + 4
+
+
+def test_damage_in_what_is_decoded_again_is_told() -> None:
+    """The kept front stays as it was, damaged or not, only if nothing needs it; what is decoded is checked."""
+    packed = bytearray(xz(PLAIN, "-T1", "-1"))
+    old = old_stream(bytes(packed))
+    packed[len(packed) // 2] ^= 0x40
+    table = PieceTable([Literal(bytes(packed))])
+    codec = find_codec(bytes(packed))
+    assert codec is not None
+    hurt = DecodedSource(table, codec, PLACE, b"", len(PLAIN))
+    pieces: list[Piece] = [Literal(b"first"), Range(hurt, 10, len(PLAIN) - 10)]
+    with pytest.raises(CosremasterError, match=r"^a\.xz @0x[0-9A-F]+: "):
+        splice(Old(bytes(packed), old.form, hurt, table), pieces)
+
+
+SKEWED = bytes(max(CHANCE.randrange(256), CHANCE.randrange(40)) for _ in range(400_000))
+NOISE = CHANCE.randbytes(3_000_000)
+CONTENTS = {
+    "noise": NOISE,
+    "text": mixed(3_000_000, 3),
+    "noise twice": NOISE[:1_500_000] * 2,
+    "small noise many times": NOISE[:60_000] * 40,
+    "skewed bytes": SKEWED,
+    "text behind noise": NOISE + b"text and more text\n" * 30_000,
+    "noise with islands of text": b"".join(
+        NOISE[at : at + 90_000] + b"some words, %d of them\n" % at * 400 for at in range(0, 2_000_000, 90_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_never_a_hundredth_above_xz(content: str) -> None:
+    data = CONTENTS[content]
+    old = old_stream(xz(b"", "-6"))
+    pieces: list[Piece] = [Literal(data)]
+    new, packed = splice(old, pieces)
+    judge(new, pieces, b"")
+    assert len(new) <= 1.01 * len(xz(data, "-6"))
+    if content == "noise":
+        assert (packed.encoded, packed.stored) == (0, len(data))
+
+
+def test_always_compress_and_preset_overrule() -> None:
+    old = old_stream(xz(b"", "-6"))
+    data = NOISE[:200_000] + PLAIN
+    results = {}
+    for preset, always in ((None, False), (0, False), (None, True)):
+        with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
+            job = Job(
+                packed=old.table, decoded=old.decoded, plain=PieceTable([Literal(data)]), spool=spool, threads=1,
+                advance=lambda _: None, preset=preset, always_compress=always,
+            )  # fmt: skip
+            packed = old.form.pack(job)
+            new = b"".join(packed.table.chunks())
+        judge(new, [Literal(data)], b"")
+        results[preset, always] = (len(new), packed.stored)
+    assert results[None, True][1] == 0
+    assert results[0, False][0] > results[None, False][0]
