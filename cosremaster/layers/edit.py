@@ -163,10 +163,11 @@ def _free_inodes(layer: Layer) -> Iterator[int]:
 
 def _check(layer: Layer, placed: Sequence[Placed]) -> None:
     """:raises OverlayError: a new entry breaks a rule. :raises ProofError: one that stays does, and did not before."""
-    before = check_entries(
-        FinalEntry(member.entry.name, member.entry.header, member.target) for member in layer.members
-    )
-    problems = set(check_entries(one.final for one in placed)) - set(before)
+    problems = set(check_entries(one.final for one in placed))
+    if problems:
+        problems -= set(
+            check_entries(FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
+        )
     if problems:
         problem = min(problems, key=lambda one: (one.name, one.rule))
         place = layer.place.inside(problem.name)
