@@ -1,0 +1,69 @@
+"""The images that are measured: the vendor's shape around a real Debian, built once and kept in the cache.
+
+The root filesystem is a debootstrap'd minbase with a kernel's modules, without documentation and locales, as debirf
+leaves them out: some 240 MB. debootstrap needs root.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import cosremaster
+from tests.fixtures import debirf, tools
+
+MIRROR = "http://deb.debian.org/debian"
+INCLUDED = "systemd-sysv,udev,openssh-server,linux-image-cloud-amd64,python3-minimal"
+DROPPED = "boot/* var/cache/apt/* var/lib/apt/lists/* usr/share/locale/* usr/share/doc/* usr/share/man/*"
+ONE_BLOCK = ("xz", "-T1", "-6", "--check=crc64")
+MANY_BLOCKS = ("xz", "-T0", "-6", "--check=crc64")
+TOOLS = (*debirf.TOOLS, "debootstrap")
+
+
+def minbase() -> Path:
+    """The plain archive of the root filesystem, in sorted order, names without ``./``."""
+
+    def make(folder: Path) -> None:
+        tree = folder / "tree"
+        argv: list[str | Path] = ["debootstrap", "--variant=minbase", f"--include={INCLUDED}", "bookworm", tree, MIRROR]
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(f"rm -rf {DROPPED}", shell=True, cwd=tree, check=True)
+        pack = "find * -print0 | LC_ALL=C sort -z | cpio -o -0 -H newc --quiet > ../rootfs.cpio"
+        subprocess.run(pack, shell=True, cwd=tree, check=True)
+        shutil.rmtree(tree)
+
+    return tools.cached(tools.default_cache(), "bench-minbase", [INCLUDED, DROPPED], make) / "rootfs.cpio"
+
+
+def vendor(codec: Sequence[str]) -> debirf.DebirfImage:
+    """The vendor's shape around :func:`minbase`, its root filesystem compressed by ``codec``."""
+    plain, kernel = minbase(), tools.cloud_kernel(tools.default_cache())
+    key = [plain.parent.name, repr(codec), Path(debirf.__file__).read_text()]
+    recipe = debirf.Recipe(layer_codec=codec)
+
+    def make(folder: Path) -> None:
+        debirf.make(folder, recipe, kernel, plain)
+
+    folder = tools.cached(tools.default_cache(), "bench-vendor", key, make)
+    return debirf.DebirfImage(folder / "debirf-live.iso", plain)
+
+
+def noise(path: Path, size: int) -> None:
+    """Makes ``path`` a file of ``size`` bytes that do not compress, the same each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(path.name)
+    with path.open("wb") as file:
+        for start in range(0, size, 1 << 20):
+            file.write(chance.randbytes(min(1 << 20, size - start)))
+
+
+def grown(folder: Path, size: int) -> Path:
+    """The one-block image with ``size`` bytes of noise added to it by us: a base that a run of ours wrote."""
+    noise(folder / "noise" / "opt" / "noise", size)
+    target = folder / f"grown-{size}.iso"
+    cosremaster.remaster(vendor(ONE_BLOCK).iso, target, add=[folder / "noise"], remember=False)
+    shutil.rmtree(folder / "noise")
+    return target
