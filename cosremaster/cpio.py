@@ -228,4 +228,6 @@ def data_sum(chunks: Iterable[bytes]) -> int:
 
 def normal_name(name: bytes) -> bytes:
     """``name`` as a path: without slashes at either end, empty parts and ``.``; the root is empty."""
+    if name[:1] not in (b"/", b".") and b"//" not in name and b"/." not in name and name[-1:] != b"/":
+        return name
     return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))

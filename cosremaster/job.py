@@ -15,6 +15,8 @@ from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import MAX_EXTENT, plan_image, unchanged_plan
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
+from cosremaster.layers.index import Layer
+from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import DIGESTS, Output
 from cosremaster.overlay.request import Add, read_additions
@@ -119,6 +121,7 @@ class OpenedImage:
             self._file.close()
             raise
         self._found: dict[bytes | None, Found] = {}
+        self._trees: dict[Address, LayerTree] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> OpenedImage:
@@ -141,6 +144,13 @@ class OpenedImage:
             if key not in self._found:
                 self._found[key] = self._find(wanted, progress or Silent())
             return self._found[key]
+
+    def _tree(self, layer: Layer) -> LayerTree:
+        """The file system in ``layer``, one for all remasters."""
+        with self._lock:
+            if layer.address not in self._trees:
+                self._trees[layer.address] = LayerTree(layer)
+            return self._trees[layer.address]
 
     def _find(self, wanted: Address | None, progress: Progress) -> Found:
         """The layers, from a remembered index where one fits."""
@@ -195,7 +205,8 @@ class OpenedImage:
         additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
         found = self.layers(request.layer, progress)
         chosen = choose_layer(self.image, found, settled.wanted)
-        edits = plan_overlay(chosen, additions, settled.removes)
+        tree = self._tree(chosen)
+        edits = plan_overlay(tree, additions, settled.removes)
         packed: tuple[PackedLayer, ...] = ()
         exchanged: dict[bytes, PieceTable] = {}
         if not edits.empty:
@@ -206,7 +217,7 @@ class OpenedImage:
                 preset=request.xz_preset,
                 always_compress=request.always_compress,
             )
-            inner = pack_layer(chosen, apply_edits(chosen, edits), packing)
+            inner = pack_layer(chosen, apply_edits(tree, edits), packing)
             packed = pack_holders(chosen, inner, packing)
             exchanged[chosen.address[0]] = packed[-1].packed.table
         result = plan_image(self.image, self._file, exchanged) if exchanged else unchanged_plan(self.image)

@@ -174,13 +174,13 @@ def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:
     raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)
 
 
-def plan_overlay(layer: Layer, additions: Sequence[Addition], remove: Sequence[bytes]) -> Edits:
-    """Step 4, instead of cp: what the layer has to become.
+def plan_overlay(tree: LayerTree, additions: Sequence[Addition], remove: Sequence[bytes]) -> Edits:
+    """Step 4, instead of cp: what the layer of ``tree`` has to become.
 
     ``additions`` come from ``read_additions``; ``remove``: paths that leave, directories with what is in them.
     :raises OverlayError: types do not agree, a parent dangles, or a path to remove is not there.
     """
-    return merge(LayerTree(layer), additions, [cpio.normal_name(path) for path in remove], layer.place)
+    return merge(tree, additions, [cpio.normal_name(path) for path in remove], tree.layer.place)
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:

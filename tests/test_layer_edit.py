@@ -19,7 +19,7 @@ from cosremaster import cpio
 from cosremaster.codecs import find_codec
 from cosremaster.demo.image import TIME, Item, archive, directory, outer_items, regular, root_items, symlink
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
-from cosremaster.layers.check import FinalEntry, check_entries
+from cosremaster.layers.check import Checked, FinalEntry
 from cosremaster.layers.edit import apply_edits, exchange_member
 from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
@@ -53,8 +53,9 @@ def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[by
     """The archive after these nodes were laid over it, through the index, the rules and the edit."""
     layer = index(archive_bytes)
     addition = Addition(tuple(sorted(nodes, key=lambda node: node.path)), b"", False, False, "overlay")
-    edits = merge(LayerTree(layer), [addition], remove, layer.place)
-    table = apply_edits(layer, edits)
+    tree = LayerTree(layer)
+    edits = merge(tree, [addition], remove, layer.place)
+    table = apply_edits(tree, edits)
     plain = b"".join(table.chunks())
     assert len(plain) == table.length
     return plain
@@ -331,7 +332,7 @@ def finals(items: Iterable[Item], new: bool = False) -> list[FinalEntry]:
 
 
 def rules(items: Iterable[Item], new: bool = False) -> set[str]:
-    return {problem.rule for problem in check_entries(finals(items, new))}
+    return {problem.rule for problem in Checked(finals(items, new)).problems}
 
 
 def faults(items: Sequence[Item]) -> list[str]:
@@ -467,10 +468,12 @@ def test_a_new_entry_must_not_have_an_inode_number_of_another() -> None:
     old = [linked(b"a", b"old", 5, 3), linked(b"b", b"", 5, 3)]
     for ours in (linked(b"c", b"", 5), regular(b"c", b"")):
         entries = [*finals(old), *finals([Item(ours.path, ours.mode, nlink=ours.nlink, ino=5)], new=True)]
-        assert {one.rule for one in check_entries(entries)} >= {"another entry has its inode number"}
+        assert {one.rule for one in Checked(entries).problems} >= {"another entry has its inode number"}
     pair = finals([linked(b"c", b"", 6), linked(b"d", b"new", 6)], new=True)
-    assert not check_entries([*finals(old), *pair])
-    assert not check_entries(finals([regular(b"a", b"1"), Item(b"b", Kind.FILE | 0o644, ino=1001)])), "ours alone count"
+    assert not Checked([*finals(old), *pair]).problems
+    assert not Checked(finals([regular(b"a", b"1"), Item(b"b", Kind.FILE | 0o644, ino=1001)])).problems, (
+        "ours alone count"
+    )
 
 
 TARGETS = (b"a", b"b", b"a/x", b"../a", b"/a", b"x..y", b".", b"none", b"a/../b", b"./b", b"l", b"m", b"x")

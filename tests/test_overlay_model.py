@@ -132,16 +132,17 @@ def test_unpackers_make_what_the_model_says(
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
         found, _ = read_additions(adds, TIME, cpio.MAX_FIELD)
         layer = nested(before)
+        tree = LayerTree(layer)
         try:
             want = remastered(image, removals, additions)
         except RefusedError as refused:
             event("refused")
             with pytest.raises(OverlayError):
-                merge(LayerTree(layer), found, removals, layer.place)
+                merge(tree, found, removals, layer.place)
             assert str(refused)
             return
-        edits = merge(LayerTree(layer), found, removals, layer.place)
-        after = b"".join(apply_edits(layer, edits).chunks())
+        edits = merge(tree, found, removals, layer.place)
+        after = b"".join(apply_edits(tree, edits).chunks())
         if edits.empty:
             event("nothing to do")
             assert after == before

@@ -39,3 +39,37 @@ class RunningCheck:
         if self._sha is not None:
             return self._sha.digest()
         return self._crc.to_bytes(self._size, "little")
+
+
+_POLYNOMIAL = 0xEDB88320  # of CRC32, reflected
+
+
+def crc32_joined(first: int, second: int, length: int) -> int:
+    """The CRC32 of two runs of bytes one after the other, from theirs; ``length``: bytes of the second run."""
+    return _product(_power(length), first) ^ second
+
+
+def crc32_without(whole: int, first: int, length: int) -> int:
+    """The CRC32 of a run's last ``length`` bytes, from that of the whole run and of what is before them."""
+    return crc32_joined(first, whole, length)
+
+
+def _product(left: int, right: int) -> int:
+    """The product of two polynomials over GF(2) modulo CRC32's; bit 31 is the coefficient of 1."""
+    product = 0
+    for bit in range(31, -1, -1):
+        if left >> bit & 1:
+            product ^= right
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+    return product
+
+
+def _power(length: int) -> int:
+    """x to the power of 8 * ``length``, modulo CRC32's polynomial."""
+    power, square = 1 << 31, 1 << 23  # 1 and x^8
+    while length:
+        if length & 1:
+            power = _product(power, square)
+        square = _product(square, square)
+        length >>= 1
+    return power

@@ -1,18 +1,23 @@
 """gzip (RFC 1952) around deflate (RFC 1951): members decoded in a row, written as one member.
 
-What is compressed already goes into stored blocks (RFC 1951, 3.2.4), so that it costs a copy and a sum.
+What is compressed already goes into stored blocks (RFC 1951, 3.2.4), so that it costs a copy and a sum; where it
+stood in stored blocks before, not even that. In front of the first change, a stream that we wrote is kept as it was.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from fastcrc import crc32
+
 from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.checks import crc32_joined
 from cosremaster.codecs.inflate import DeflateError, new_inflater
+from cosremaster.codecs.stored import StoredBlocks, StoredFinder
 from cosremaster.errors import CorruptError, Place
 from cosremaster.parallel import Stop, ordered_map
 from cosremaster.pieces import Literal, Piece, PieceTable, Range
@@ -27,14 +32,18 @@ STORE_FROM = 4096
 DEFLATE_BLOCK = 1 << 20
 WINDOW = 1 << 15
 _END = b"\x03\x00"  # an empty last block with fixed codes
+_FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
 
 
 @dataclass(frozen=True, slots=True)
 class GzipForm:
-    """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many."""
+    """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
+    ``stored``: the stored blocks that were found.
+    """
 
     header: bytes
     members: int
+    stored: StoredBlocks = field(default_factory=StoredBlocks)
     name: str = "gzip"
 
     @property
@@ -47,62 +56,188 @@ class GzipForm:
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
 
     def dump(self) -> dict[str, Any]:
-        """Header and number of members."""
-        return {"header": self.header.hex(), "members": self.members}
+        """Header, number of members, stored blocks."""
+        return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}
 
     def pack(self, job: Job) -> Packed:
-        """One member: packed pieces stored, everything else deflated on ``job.threads`` threads."""
-        pieces: list[Piece] = [Literal(self.header)]
-        crc = stored_bytes = 0
-        for stored, group in groupby(job.plain.pieces, key=_is_stored):
-            table = PieceTable(group)
-            stored_bytes += table.length if stored else 0
-            body, crc = _stored(table, crc, job) if stored else _deflated(table, crc, job, self.level)
-            pieces += body
-        size = job.plain.length & 0xFFFFFFFF
-        pieces.append(Literal(_END + crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        return Packed(PieceTable(pieces), kept=0, encoded=job.plain.length - stored_bytes, stored=stored_bytes)
+        """One member: the front kept up to a border before the first change, packed pieces stored, everything else
+        deflated on ``job.threads`` threads.
+        """
+        stream = _Stream(self, job)
+        stream.keep(_front(job))
+        rest = job.plain.cut(stream.plain, job.plain.length)
+        for stored, group in groupby(rest.pieces, key=_is_stored):
+            (stream.store if stored else stream.deflate)(group)
+        return stream.finished()
 
 
 def _is_stored(piece: Piece) -> bool:
     return isinstance(piece, Range) and piece.packed and piece.length >= STORE_FROM
 
 
-def _stored(table: PieceTable, crc: int, job: Job) -> tuple[list[Piece], int]:
-    """``table`` as stored deflate blocks, and the running CRC32."""
-    for chunk in table.chunks():
-        crc = zlib.crc32(chunk, crc)
-        job.advance(len(chunk))
-    pieces: list[Piece] = []
-    for start in range(0, table.length, STORED_MAX):
-        end = min(start + STORED_MAX, table.length)
-        length = end - start
-        pieces.append(Literal(b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")))
-        pieces += table.cut(start, end).pieces
-    return pieces, crc
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """Packed bytes ``start`` to ``end`` that inflate to the first ``plain`` bytes, whose CRC32 is ``crc``."""
+
+    start: int = 0
+    end: int = 0
+    plain: int = 0
+    crc: int = 0
 
 
-def _deflated(table: PieceTable, crc: int, job: Job, level: int) -> tuple[list[Piece], int]:
-    """``table`` deflated into the spool, byte-aligned at its end, and the running CRC32."""
-    reader = ByteReader(table.chunks(), Place())
-    running = crc
+def _front(job: Job) -> _Front:
+    """What of the old stream can be kept in front of the first changed byte.
 
-    def blocks() -> Iterator[tuple[bytes, bytes]]:
-        nonlocal running
+    It ends where a sync flush did. That is proved by inflating it with an end set behind: bytes that only look like
+    a sync flush are inside a block, and no end is found there.
+    """
+    first = next(iter(job.plain.pieces), None)
+    if not isinstance(first, Range) or first.source is not job.decoded or first.offset or first.packed:
+        return _Front()
+    reader = ByteReader(job.packed.chunks(), Place())
+    _read_header(reader)
+    best = _Front(reader.position)
+    inflate = zlib.decompressobj(-15)
+    crc = plain = 0
+    for packed, flushed in _split(reader):
+        left = packed
+        while left and not inflate.eof:
+            data = inflate.decompress(left, CHUNK)
+            left = inflate.unconsumed_tail
+            crc, plain = crc32.iso_hdlc(data, crc), plain + len(data)
+        if plain > first.length or inflate.eof:
+            break
+        ends = inflate.copy()
+        if flushed and not ends.decompress(_END, 1) and ends.eof:
+            best = _Front(best.start, reader.position, plain, crc)
+    return best
+
+
+def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
+    """What is left, in parts; True: one ends with what a sync flush ends with. The reader stands behind each."""
+    before = b""
+    while data := reader.some():
+        joined = before + data
+        found = joined.find(_FLUSHED)
+        if found >= 0:
+            end = found + len(_FLUSHED) - len(before)
+            reader.unread(data[end:])
+            data = data[:end]
+        yield data, found >= 0
+        before = b"" if found >= 0 else joined[-len(_FLUSHED) + 1 :]
+
+
+class _Stream:
+    """A gzip member that grows at its end; between calls it stands at a byte border."""
+
+    def __init__(self, form: GzipForm, job: Job) -> None:
+        self._form, self._job = form, job
+        self._pieces: list[Piece] = [Literal(form.header)]
+        self._unframed: list[Piece] = []
+        self._crc = self._kept = self._encoded = self._stored = 0
+        self.plain = 0
+
+    def keep(self, front: _Front) -> None:
+        """Takes the front of the old stream over."""
+        if front.plain:
+            self._pieces += self._job.packed.cut(front.start, front.end).pieces
+            self._kept += front.end - front.start
+            self._crc = front.crc
+            self._done(front.plain)
+
+    def store(self, pieces: Iterable[Piece]) -> None:
+        """``pieces`` in stored blocks: old ones with what stands in them, where there are such, else new ones."""
+        start = self.plain
+        for piece in pieces:
+            if isinstance(piece, Range) and piece.source is self._job.decoded:
+                self._store_old(piece)
+            else:
+                self._frame([piece])
+        self._flush()
+        self._stored += self.plain - start
+
+    def _store_old(self, piece: Range) -> None:
+        """Bytes of the old stream, from its packed bytes where they lie in stored blocks."""
+        at, end = piece.offset, piece.offset + piece.length
+        for run in self._form.stored.runs(at, end):
+            self._frame([Range(piece.source, at, run.start - at, True)])
+            packed = self._job.packed.cut(run.packed, run.packed_end)
+            self._kept += packed.length
+            if run.whole and run.crc is not None:
+                self._flush()
+                self._pieces += packed.pieces
+                self._crc = crc32_joined(self._crc, run.crc, run.end - run.start)
+                self._done(run.end - run.start)
+            else:
+                self._frame(packed.pieces)
+            at = run.end
+        self._frame([Range(piece.source, at, end - at, True)])
+
+    def _frame(self, pieces: Iterable[Piece]) -> None:
+        """Takes ``pieces`` into the block under way."""
+        for piece in pieces:
+            if piece.length:
+                self._unframed.append(piece)
+                for chunk in piece.chunks():
+                    self._crc = crc32.iso_hdlc(chunk, self._crc)
+                    self._done(len(chunk))
+
+    def _flush(self) -> None:
+        """Frames what was taken (RFC 1951, 3.2.4)."""
+        table = PieceTable(self._unframed)
+        self._unframed = []
+        for start in range(0, table.length, STORED_MAX):
+            end = min(start + STORED_MAX, table.length)
+            length = end - start
+            head = b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
+            self._pieces += [Literal(head), *table.cut(start, end).pieces]
+
+    def deflate(self, pieces: Iterable[Piece]) -> None:
+        """``pieces`` deflated into the spool."""
+        start = self.plain
+
+        def work(item: tuple[bytes, bytes], stop: Stop) -> bytes:
+            stop.check()
+            block, before = item
+            maker = zlib.compressobj(self._form.level, zlib.DEFLATED, -15, zdict=before)
+            return maker.compress(block) + maker.flush(zlib.Z_SYNC_FLUSH)
+
+        packed = ordered_map(work, self._blocks(pieces), self._job.threads)
+        self._pieces.append(self._job.spool.append(packed, packed=True))
+        self._encoded += self.plain - start
+
+    def _blocks(self, pieces: Iterable[Piece]) -> Iterator[tuple[bytes, bytes]]:
+        """Plain blocks, each with what was before it. Old bytes end a block, so that a later run finds a border
+        there when what follows changes again."""
         before = b""
-        while block := reader.upto(DEFLATE_BLOCK):
-            running = zlib.crc32(block, running)
-            job.advance(len(block))
-            yield block, before
-            before = block[-WINDOW:]
+        for table in _up_to_old(pieces, self._job):
+            reader = ByteReader(table.chunks(), Place())
+            while block := reader.upto(DEFLATE_BLOCK):
+                self._crc = crc32.iso_hdlc(block, self._crc)
+                self._done(len(block))
+                yield block, before
+                before = block[-WINDOW:]
 
-    def deflate(item: tuple[bytes, bytes], stop: Stop) -> bytes:
-        stop.check()
-        block, before = item
-        maker = zlib.compressobj(level, zlib.DEFLATED, -15, zdict=before)
-        return maker.compress(block) + maker.flush(zlib.Z_SYNC_FLUSH)
+    def _done(self, count: int) -> None:
+        self.plain += count
+        self._job.advance(count)
 
-    return [job.spool.append(ordered_map(deflate, blocks(), job.threads), packed=True)], running
+    def finished(self) -> Packed:
+        """The stream with its end (RFC 1952, 2.3.1)."""
+        size = self.plain & 0xFFFFFFFF
+        self._pieces.append(Literal(_END + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
+        return Packed(PieceTable(self._pieces), kept=self._kept, encoded=self._encoded, stored=self._stored)
+
+
+def _up_to_old(pieces: Iterable[Piece], job: Job) -> Iterator[PieceTable]:
+    """``pieces`` as tables that end with each long run of old bytes."""
+    group: list[Piece] = []
+    for piece in pieces:
+        group.append(piece)
+        if isinstance(piece, Range) and piece.source is job.decoded and piece.length >= STORE_FROM:
+            yield PieceTable(group)
+            group = []
+    yield PieceTable(group)
 
 
 class GzipDecoding:
@@ -112,11 +247,13 @@ class GzipDecoding:
         self._reader = reader
         self._header = b""
         self._members = 0
+        self._plain = 0
+        self._finder = StoredFinder()
 
     @property
     def form(self) -> GzipForm:
-        """The first header, and how many members there were."""
-        return GzipForm(self._header, self._members)
+        """The first header, how many members there were, and the stored blocks in them."""
+        return GzipForm(self._header, self._members, self._finder.blocks)
 
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no member."""
@@ -141,6 +278,7 @@ class GzipDecoding:
         inflate = new_inflater()
         crc = size = 0
         while not inflate.done:
+            at = reader.position
             data = reader.some(CHUNK // 4) if inflate.hungry else b""
             if inflate.hungry and not data:
                 raise CorruptError("gzip data ends too early", reader.here)
@@ -149,7 +287,9 @@ class GzipDecoding:
             except DeflateError as error:
                 where = reader.place.at(reader.position + error.offset)
                 raise CorruptError(f"corrupt gzip data ({error})", where) from error
-            crc, size = zlib.crc32(plain, crc), size + len(plain)
+            crc, size = crc32.iso_hdlc(plain, crc), size + len(plain)
+            self._finder.feed(data, at, plain, self._plain)
+            self._plain += len(plain)
             if plain:
                 yield plain
         reader.unread(inflate.unused)
@@ -215,4 +355,5 @@ class GzipCodec:
 
     def load(self, values: dict[str, Any]) -> GzipForm:
         """What ``dump`` wrote."""
-        return GzipForm(bytes.fromhex(values["header"]), int(values["members"]))
+        stored = StoredBlocks.load(values["stored"])
+        return GzipForm(bytes.fromhex(values["header"]), int(values["members"]), stored)

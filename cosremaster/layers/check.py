@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from cosremaster import cpio
@@ -48,7 +49,12 @@ class _Seen:
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     inodes: dict[int, set[object]] = field(default_factory=dict)
-    groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
+    groups: dict[tuple[int, tuple[int, int]], tuple[FinalEntry, ...]] = field(default_factory=dict)
+
+    def copy(self) -> _Seen:
+        """The same, to go on with."""
+        inodes = {number: copy(groups) for number, groups in self.inodes.items()}
+        return _Seen(dict(self.made), set(self.late), inodes, dict(self.groups))
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
@@ -71,15 +77,22 @@ class _Seen:
         return real, ""
 
 
-def check_entries(entries: Iterable[FinalEntry]) -> tuple[Problem, ...]:
-    """Every rule broken by ``entries``, in order; the trailer is not one of them."""
-    seen = _Seen()
-    problems: list[Problem] = []
-    for entry in entries:
-        problems += [Problem(entry.name, rule) for rule in _check_one(entry, seen)]
-    for group in seen.groups.values():
-        problems += [Problem(group[0].name, rule) for rule in _check_group(group, seen)]
-    return tuple(problems)
+class Checked:
+    """Entries that were checked, and every rule that they break, in order."""
+
+    def __init__(self, entries: Iterable[FinalEntry], before: Checked | None = None) -> None:
+        """``entries`` of an archive, the trailer left out; they follow those of ``before``."""
+        self._seen: _Seen = _Seen() if before is None else before._seen.copy()
+        self._single: list[Problem] = [] if before is None else list(before._single)
+        for entry in entries:
+            self._single += [Problem(entry.name, rule) for rule in _check_one(entry, self._seen)]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The rules that are broken."""
+        seen = self._seen
+        shared = [Problem(group[0].name, rule) for group in seen.groups.values() for rule in _check_group(group, seen)]
+        return (*self._single, *shared)
 
 
 def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
@@ -111,7 +124,8 @@ def _note(entry: FinalEntry, real: bytes, seen: _Seen) -> None:
     seen.inodes.setdefault(header.ino, set()).add(_group_of(entry))
     linked = kind == Kind.FILE and header.nlink > 1
     if linked:
-        seen.groups.setdefault((header.ino, header.dev), []).append(entry)
+        key = header.ino, header.dev
+        seen.groups[key] = (*seen.groups.get(key, ()), entry)
     late_symlink = kind == Kind.SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
     if late_symlink or (linked and not header.size):
         seen.late.add(real)

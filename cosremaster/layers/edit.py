@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from cosremaster import cpio
 from cosremaster.errors import OverlayError, ProofError, SizeError
-from cosremaster.layers.check import FinalEntry, check_entries
+from cosremaster.layers.check import Checked, FinalEntry
 from cosremaster.layers.index import Layer, Member
-from cosremaster.layers.tree import link_key
+from cosremaster.layers.tree import LayerTree, link_key
 from cosremaster.nodes import Edits, Kind, Node
 from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
 
@@ -23,17 +23,23 @@ class Placed:
     pieces: tuple[Piece, ...]
 
 
-def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
-    """The plain bytes of ``layer`` after ``edits``.
+def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
+    """The plain bytes of the layer of ``tree`` after ``edits``.
 
     :raises SizeError: a file too large for cpio. :raises OverlayError: a new entry would break a rule of the
         unpackers. :raises ProofError: an entry that stays would, and did not before.
     """
-    kept = [member for member in layer.members if cpio.normal_name(member.entry.name) not in edits.gone]
-    placed = [*_kept(layer, kept), *_new(layer, [node for node, _ in edits.new])]
-    _check(layer, placed)
-    pieces = [piece for one in placed for piece in one.pieces]
-    return _finished(layer, pieces)
+    layer = tree.layer
+    new = list(_new(tree, [node for node, _ in edits.new]))
+    if edits.gone:
+        kept = list(_kept(layer, [one for one in layer.members if cpio.normal_name(one.entry.name) not in edits.gone]))
+        checked = Checked(one.final for one in (*kept, *new))
+        pieces = [piece for one in kept for piece in one.pieces]
+    else:
+        checked = Checked((one.final for one in new), tree.checked)
+        pieces = [Range(layer.decoded, 0, layer.trailer.offset)]
+    _refuse(tree, checked, new)
+    return _finished(layer, [*pieces, *(piece for one in new for piece in one.pieces)])
 
 
 def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> PieceTable:
@@ -110,12 +116,13 @@ def _heirs(layer: Layer, kept: Sequence[Member]) -> dict[int, Member]:
     return {heir.entry.offset: carriers[key] for key, heir in last.items() if key not in supplied and key in carriers}
 
 
-def _new(layer: Layer, nodes: Sequence[Node]) -> Iterator[Placed]:
+def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
     """Entries for ``nodes``, in the archive's own name style, with inode numbers nobody has."""
-    prefix, magic = _name_prefix(layer), layer.trailer.header.magic
+    layer = tree.layer
+    prefix, magic = tree.name_prefix, layer.trailer.header.magic
     sizes = Counter(node.link for node in nodes if node.link is not None)
     left = dict(sizes)
-    inodes = _free_inodes(layer)
+    inodes = _free_inodes(tree.inodes)
     shared: dict[object, int] = {}
     for node in nodes:
         grouped = node.link is not None and sizes[node.link] > 1
@@ -144,33 +151,20 @@ def _data(node: Node) -> PieceTable:
     return PieceTable([Literal(node.target)])
 
 
-def _name_prefix(layer: Layer) -> bytes:
-    """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
-    styles = Counter(
-        next((style for style in (b"./", b"/") if member.entry.name.startswith(style)), b"")
-        for member in layer.members
-        if cpio.normal_name(member.entry.name)
-    )
-    return styles.most_common(1)[0][0] if styles else b""
-
-
-def _free_inodes(layer: Layer) -> Iterator[int]:
+def _free_inodes(used: frozenset[int]) -> Iterator[int]:
     """Inode numbers no entry has: those above the highest, then the gaps."""
-    used = {member.entry.header.ino for member in layer.members}
     yield from range(max(used, default=0) + 1, cpio.MAX_FIELD + 1)
     yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)
 
 
-def _check(layer: Layer, placed: Sequence[Placed]) -> None:
+def _refuse(tree: LayerTree, checked: Checked, new: Sequence[Placed]) -> None:
     """:raises OverlayError: a new entry breaks a rule. :raises ProofError: one that stays does, and did not before."""
-    problems = set(check_entries(one.final for one in placed))
+    problems = set(checked.problems)
     if problems:
-        problems -= set(
-            check_entries(FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
-        )
+        problems -= set(tree.checked.problems)
     if problems:
         problem = min(problems, key=lambda one: (one.name, one.rule))
-        place = layer.place.inside(problem.name)
-        if any(one.final.new and one.final.name == problem.name for one in placed):
+        place = tree.layer.place.inside(problem.name)
+        if any(one.final.name == problem.name for one in new):
             raise OverlayError(f"cannot be added: {problem.rule}", place)
         raise ProofError(f"the result could not be unpacked: {problem.rule}", place)

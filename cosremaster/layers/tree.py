@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cosremaster.cpio import normal_name
+from cosremaster.layers.check import Checked, FinalEntry
 from cosremaster.layers.index import Layer, Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
@@ -41,14 +44,14 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
 
 
 class LayerTree(Mapping[bytes, Node]):
-    """The nodes of ``layer``, made when asked for.
+    """The nodes of ``layer``, made when asked for, and what else edits have to know of all of it; found out once.
 
     Of two entries with one name the one that its unpacker leaves standing counts: the last for the
     kernel, the first for busybox cpio. A directory that no entry names is not there.
     """
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self.layer = layer
         self._members: dict[bytes, Member] = {}
         self._carriers: dict[object, Member] = {}
         for member in layer.members:
@@ -67,7 +70,7 @@ class LayerTree(Mapping[bytes, Node]):
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
             mtime=header.mtime, target=member.target, rdev=header.rdev,
-            content=_Stored(self._layer, carrier) if kind is Kind.FILE else None, link=key,
+            content=_Stored(self.layer, carrier) if kind is Kind.FILE else None, link=key,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:
@@ -75,3 +78,23 @@ class LayerTree(Mapping[bytes, Node]):
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @cached_property
+    def name_prefix(self) -> bytes:
+        """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
+        styles = Counter(
+            next((style for style in (b"./", b"/") if member.entry.name.startswith(style)), b"")
+            for member in self.layer.members
+            if normal_name(member.entry.name)
+        )
+        return styles.most_common(1)[0][0] if styles else b""
+
+    @cached_property
+    def inodes(self) -> frozenset[int]:
+        """Every inode number of an entry."""
+        return frozenset(member.entry.header.ino for member in self.layer.members)
+
+    @cached_property
+    def checked(self) -> Checked:
+        """The entries as they are, checked."""
+        return Checked(FinalEntry(one.entry.name, one.entry.header, one.target) for one in self.layer.members)
