@@ -1,7 +1,8 @@
 """Remembered indexes: files in the user's cache directory, one for each image, never trusted unseen.
 
-An index is used only if the image's file is the same inode with the same size and times and the same first
-and last bytes, and if its own digest holds. Anything else is ignored, and the image indexed anew.
+A file holds its SHA-256, a line of JSON, and the bytes that this speaks of. An index is used only if the
+image's file is the same inode with the same size and times and the same first and last bytes, and if its own
+digest holds. Anything else is ignored, and the image indexed anew.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from cosremaster.codecs import codec_named
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image
 from cosremaster.layers.index import IndexedFile
-from cosremaster.layers.remember import dump_archive, load_archive
+from cosremaster.layers.remember import Blobs, dump_archive, load_archive
 from cosremaster.streams import sha256_of
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 32
 """So many indexes are kept; the ones longest unused go."""
 
@@ -44,7 +45,7 @@ class Remembered:
 def index_path(source: FileSource) -> Path:
     """Where the index of the image in ``source`` is kept."""
     status = os.fstat(source.fileno())
-    return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.json"
+    return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.index"
 
 
 def _key(source: FileSource) -> dict[str, Any]:
@@ -71,10 +72,12 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
         digest, _, body = path.read_bytes().partition(b"\n")
         if digest != hashlib.sha256(body).hexdigest().encode():
             return None
-        values = json.loads(body)
+        text, _, data = body.partition(b"\n")
+        blobs = Blobs(bytearray(data))
+        values = json.loads(text)
         if values["key"] != _key(source):
             return None
-        files = tuple(_load_file(one) for one in values["files"])
+        files = tuple(_load_file(one, blobs) for one in values["files"])
         others = tuple(str(one) for one in values["others"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
@@ -89,19 +92,20 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
     return Remembered(files, others)
 
 
-def _load_file(values: dict[str, Any]) -> IndexedFile:
+def _load_file(values: dict[str, Any], blobs: Blobs) -> IndexedFile:
     codec = values["codec"]
     return IndexedFile(
         path=bytes.fromhex(values["path"]),
         codec=codec_named(codec),
         digest=bytes.fromhex(values["digest"]),
-        found=load_archive(values["found"], codec),
+        found=load_archive(values["found"], codec, blobs),
     )
 
 
 def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
     """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing."""
     try:
+        blobs = Blobs()
         values = {
             "key": _key(source),
             "others": list(others),
@@ -110,12 +114,12 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
                     "path": one.path.hex(),
                     "codec": one.codec.name,
                     "digest": one.digest.hex(),
-                    "found": dump_archive(one.found),
+                    "found": dump_archive(one.found, blobs),
                 }
                 for one in files
             ],
         }
-        body = json.dumps(values).encode()
+        body = json.dumps(values).encode() + b"\n" + blobs.data
         path = index_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -134,6 +138,6 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
 
 def _prune(folder: Path) -> None:
     """Removes the indexes longest unused beyond :data:`KEPT`."""
-    found = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
     for path in found[:-KEPT]:
         path.unlink(missing_ok=True)

@@ -69,9 +69,10 @@ def _signed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
     """Damage under a digest that holds."""
 
     def damage(data: bytes) -> bytes:
-        values = json.loads(data.partition(b"\n")[2])
+        text, _, blobs = data.partition(b"\n")[2].partition(b"\n")
+        values = json.loads(text)
         change(values)
-        body = json.dumps(values).encode()
+        body = json.dumps(values).encode() + b"\n" + blobs
         return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
     return damage
@@ -95,7 +96,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "no files": _signed(lambda values: values.pop("files")),
     "another file": _signed(lambda values: values["files"][0].update(path=b"other".hex())),
     "no such codec": _signed(lambda values: values["files"][0].update(codec="zoo")),
-    "columns of different lengths": _signed(lambda values: _found(values).update(names="")),
+    "columns of different lengths": _signed(lambda values: _found(values).update(names=[0, 0])),
+    "a blob that is not there": _signed(lambda values: _found(values).update(tail=[0, 1 << 40])),
     "no list": _signed(lambda values: values.update(files=7)),
 }
 
@@ -151,7 +153,7 @@ def test_only_so_many_are_kept(folder: Path) -> None:
     run(folder, "first.iso")
     (path,) = kept()
     for number in range(KEPT + 5):
-        other = path.with_name(f"{number}.json")
+        other = path.with_name(f"{number}.index")
         other.write_bytes(b"")
         os.utime(other, (number, number))
     path.write_bytes(b"")
@@ -159,7 +161,7 @@ def test_only_so_many_are_kept(folder: Path) -> None:
     left = kept()
     assert len(left) == KEPT
     assert path in left
-    assert path.with_name("0.json") not in left
+    assert path.with_name("0.index") not in left
 
 
 def test_the_index_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

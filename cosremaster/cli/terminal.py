@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+import click
 
 from cosremaster.progress import Advance
 from cosremaster.units import human
@@ -15,9 +15,6 @@ from cosremaster.units import human
 
 class Lines:
     """One line when a step ends."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
 
     @contextmanager
     def step(self, title: str, total: int | None) -> Iterator[Advance]:
@@ -34,11 +31,11 @@ class Lines:
 
     def _say(self, title: str, done: int, seconds: float) -> None:
         amount = f": {human(done)}" if done else ""
-        self._console.print(f"{title}{amount} in {seconds:.1f} s", markup=False, highlight=False, soft_wrap=True)
+        click.echo(f"{title}{amount} in {seconds:.1f} s", err=True)
 
     def warn(self, message: str) -> None:
         """A line of its own."""
-        self._console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+        click.echo(f"warning: {message}", err=True)
 
 
 class Bars(Lines):
@@ -47,12 +44,22 @@ class Bars(Lines):
     @contextmanager
     def step(self, title: str, total: int | None) -> Iterator[Advance]:
         """Runs a step under a bar."""
+        from rich.console import Console  # noqa: PLC0415 - most runs have no bars, and start faster without rich
+        from rich.markup import escape  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
         with (
             super().step(title, total) as counted,
-            Progress(*columns, console=self._console, transient=True) as progress,
+            Progress(*columns, console=Console(stderr=True), transient=True) as progress,
         ):
-            task = progress.add_task(title, total=total)
+            task = progress.add_task(escape(title), total=total)
 
             def advance(count: int) -> None:
                 counted(count)
@@ -73,7 +80,6 @@ class Quiet(Lines):
 
 def terminal_progress(*, quiet: bool) -> Lines:
     """The progress that suits standard error."""
-    console = Console(stderr=True)
     if quiet:
-        return Quiet(console)
-    return Bars(console) if console.is_terminal else Lines(console)
+        return Quiet()
+    return Bars() if sys.stderr.isatty() else Lines()
