@@ -70,7 +70,7 @@ def old_stream(packed: bytes) -> Old:
     decoding = codec.decode(ByteReader(table.chunks(), PLACE))
     size = sum(len(chunk) for chunk in decoding.chunks())
     assert isinstance(decoding.form, XzForm)
-    return Old(packed, decoding.form, DecodedSource(table, codec, PLACE, b"", size), table)
+    return Old(packed, decoding.form, DecodedSource(table, decoding.form, PLACE, b"", size), table)
 
 
 def splice(old: Old, pieces: Sequence[Piece], threads: int = 2) -> tuple[bytes, Packed]:
@@ -196,9 +196,7 @@ def test_damage_in_what_is_decoded_again_is_told() -> None:
     old = old_stream(bytes(packed))
     packed[len(packed) // 2] ^= 0x40
     table = PieceTable([Literal(bytes(packed))])
-    codec = find_codec(bytes(packed))
-    assert codec is not None
-    hurt = DecodedSource(table, codec, PLACE, b"", len(PLAIN))
+    hurt = DecodedSource(table, old.form, PLACE, b"", len(PLAIN))
     pieces: list[Piece] = [Literal(b"first"), Range(hurt, 10, len(PLAIN) - 10)]
     with pytest.raises(CosremasterError, match=r"^a\.xz @0x[0-9A-F]+: "):
         splice(Old(bytes(packed), old.form, hurt, table), pieces)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cosremaster.errors import Place
 from cosremaster.files import Spool
 from cosremaster.pieces import PieceTable, Source
 from cosremaster.streams import ByteReader
@@ -59,6 +60,14 @@ class Form(Protocol):
 
     def pack(self, job: Job) -> Packed:
         """The new stream."""
+        ...
+
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """The plain bytes of the stream ``packed`` that this form was learned from, to their end, beginning at the
+        last place at or before plain ``offset`` where decoding can begin; and that place.
+
+        Reading them raises :class:`CorruptError` for damage.
+        """
         ...
 
     def dump(self) -> dict[str, Any]:

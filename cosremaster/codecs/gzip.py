@@ -55,6 +55,10 @@ class GzipForm:
         """Level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
 
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: always from the beginning."""
+        return 0, GzipDecoding(ByteReader(packed.chunks(), place)).chunks()
+
     def dump(self) -> dict[str, Any]:
         """Header, number of members, stored blocks."""
         return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}

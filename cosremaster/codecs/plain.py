@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
-from cosremaster.pieces import Range
+from cosremaster.errors import Place
+from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import ByteReader
 
 
@@ -20,6 +21,10 @@ class PlainForm:
     def describe(self) -> str:
         """Nothing to say."""
         return ""
+
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: from ``offset``."""
+        return offset, packed.cut(offset, packed.length).chunks()
 
     def dump(self) -> dict[str, Any]:
         """Nothing to remember."""

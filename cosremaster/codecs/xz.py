@@ -10,21 +10,26 @@ import lzma
 from collections.abc import Iterator
 from typing import Any
 
-from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import (
     MAGIC,
     STREAM_HEADER_SIZE,
-    BlockHeader,
     BlockRecord,
-    Chunk,
     check_stream_footer,
     pack_index,
     parse_stream_header,
 )
 from cosremaster.codecs.xz_form import XzForm
-from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.codecs.xz_read import WholeBlock, read_block, whole_blocks
+from cosremaster.errors import CorruptError
+from cosremaster.parallel import cores, ordered_map
 from cosremaster.streams import ByteReader
+
+WHOLE_LIMIT = 1 << 25
+"""Packed and plain bytes of a block that is decoded beside others; those of ``xz -T0 -6`` are below."""
+
+IN_FLIGHT = 3 * WHOLE_LIMIT
+"""So many bytes at once are held for that."""
 
 
 class XzDecoding:
@@ -57,62 +62,24 @@ class XzDecoding:
                 return
 
     def _stream(self, check: int) -> Iterator[bytes]:
-        """One stream behind its header: blocks, index, footer."""
-        reader, records = self._reader, list[BlockRecord]()
-        while (size := reader.exactly(1))[0]:
-            start = reader.position - 1
-            where = reader.place.at(start)
-            header = BlockHeader.parse(size + reader.exactly(size[0] * 4 + 3), where)
-            block = OldBlock(header, check, start, reader.position, self._plain)
-            running = RunningCheck(check)
-            for chunk in self._block(header, where, block, running):
-                running.update(chunk)
-                self._plain += len(chunk)
-                yield chunk
-            packed = reader.position - block.data
-            plain = self._plain - block.plain
-            self._end_block(header, where, packed, plain, running.value())
-            records.append(BlockRecord(len(header.raw) + packed + SIZES[check], plain))
-            self._blocks.append(block.ended(reader.position, records[-1]))
-        self._end_stream(check, records)
-
-    def _block(self, header: BlockHeader, where: Place, block: OldBlock, running: RunningCheck) -> Iterator[bytes]:
-        """The plain bytes of one block, LZMA2 chunk by chunk; each chunk's place is noted in ``block``."""
-        reader = self._reader
-        filters = header.decoder_filters(where)
-        try:
-            decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
-        except lzma.LZMAError as error:
-            raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
+        """One stream behind its header: blocks, index, footer. Small blocks are decoded side by side."""
+        reader, first = self._reader, len(self._blocks)
         while True:
-            at = reader.here
-            block.cuts.note(reader.position, self._plain, running)
-            control = reader.exactly(1)
-            data = control
-            if control[0]:
-                head = control + reader.exactly(Chunk.header_size(control[0], at) - 1)
-                data = head + reader.exactly(Chunk.parse(head).size)
-            try:
-                plain = decoder.decompress(data)
-            except lzma.LZMAError as error:
-                raise CorruptError(f"corrupt xz data in the LZMA2 chunk here ({error})", at) from error
-            if plain:
-                yield plain
-            if not control[0]:
-                if not decoder.eof:
-                    raise CorruptError("xz block ends inside its data", at)
-                return
+            if cores() > 1:
+                whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)
+                threads = min(cores(), IN_FLIGHT // WHOLE_LIMIT)
+                for block, chunks in ordered_map(WholeBlock.decoded, whole, threads):
+                    self._ended(block)
+                    yield from chunks
+            if reader.peek(1) == b"\0":
+                reader.skip(1)
+                break
+            yield from read_block(reader, check, self._plain, self._ended)
+        self._end_stream(check, [block.record for block in self._blocks[first:]])
 
-    def _end_block(self, header: BlockHeader, where: Place, packed: int, plain: int, value: bytes) -> None:
-        """Block padding and check (sections 3.3, 3.4), and the sizes the header promised."""
-        reader = self._reader
-        if header.packed not in (None, packed) or header.plain not in (None, plain):
-            raise CorruptError("xz block header tells other sizes than the block has", where)
-        if any(reader.exactly(-packed % 4)):
-            raise CorruptError("xz block is not padded with zeros", reader.here)
-        at = reader.here
-        if reader.exactly(len(value)) != value:
-            raise CorruptError("xz block check does not fit the data", at)
+    def _ended(self, block: OldBlock) -> None:
+        self._blocks.append(block)
+        self._plain = block.plain_end
 
     def _end_stream(self, check: int, records: list[BlockRecord]) -> None:
         """The index, whose first byte was read, and the footer."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,18 @@ from cosremaster.codecs.xz_container import (
     pack_stream_header,
 )
 from cosremaster.codecs.xz_encode import MIN_DICT, PRESET, PRESET_DICTS, SEGMENT, EncodedBlock, Encoding, encode_blocks
+from cosremaster.codecs.xz_read import read_block
 from cosremaster.codecs.xz_splice import Kept, plan_splice
 from cosremaster.errors import Place
 from cosremaster.parallel import Stop, ordered_map
 from cosremaster.pieces import Literal, Piece, PieceTable
 from cosremaster.streams import ByteReader
 from cosremaster.units import human
+
+SMALL_PART = 16
+"""A fresh part below this part of the stream is split into :data:`SPLIT` blocks."""
+
+SPLIT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,12 @@ class XzForm:
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
         return Packed(PieceTable(pieces), kept, encoded, stored)
 
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: from the beginning of a block."""
+        starts = [block.plain for block in self.blocks]
+        blocks = self.blocks[max(bisect_right(starts, offset) - 1, 0) :]
+        return (blocks[0].plain if blocks else 0), _decoded(packed, blocks, place)
+
     def _items(self, job: Job, how: Encoding) -> Iterator[Kept | _Task]:
         """What is kept, and what has to be encoded, in order."""
         for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
@@ -97,8 +110,9 @@ class XzForm:
                 continue
             marks = list(_marks(part.table))
             reader = ByteReader(part.table.chunks(), Place())
+            size = _block_size(part.table.length, job.plain.length, how)
             start = 0
-            while plain := reader.upto(how.block_size):
+            while plain := reader.upto(size):
                 end = start + len(plain)
                 yield _Task(plain, [mark - start for mark in marks if start < mark < end])
                 start = end
@@ -127,12 +141,34 @@ class XzForm:
         return running.value()
 
 
+def _decoded(packed: PieceTable, blocks: Sequence[OldBlock], place: Place) -> Iterator[bytes]:
+    """The plain bytes of ``blocks``, which follow each other."""
+    if not blocks:
+        return
+    reader = ByteReader(packed.cut(blocks[0].start, blocks[-1].end).chunks(), place)
+    reader.position = blocks[0].start
+    for block in blocks:
+        reader.skip(block.start - reader.position)
+        yield from read_block(reader, block.check, block.plain, lambda _: None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     """Plain bytes for one thread, and the offsets in them where other data begin."""
 
     plain: bytes
     marks: list[int]
+
+
+def _block_size(length: int, whole: int, how: Encoding) -> int:
+    """Plain bytes of each block of a fresh part of ``length`` bytes in a stream of ``whole``.
+
+    A small part becomes several blocks, for several threads; being small, it may lose a few parts in a hundred
+    by that, which are no half per cent of the whole.
+    """
+    if length > how.block_size or length * SMALL_PART > whole:
+        return how.block_size
+    return max(-(-length // SPLIT), SEGMENT)
 
 
 def _marks(table: PieceTable) -> Iterator[int]:

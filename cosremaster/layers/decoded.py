@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from cosremaster.codecs.base import Codec
+from cosremaster.codecs.base import Form
 from cosremaster.errors import Place
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader
@@ -15,16 +15,17 @@ CURSORS = 2
 
 
 class DecodedSource:
-    """Ranges of what ``packed`` decodes to. Nothing is kept but decoders and ``tail``, so going back decodes again.
+    """Ranges of what ``packed``, of ``form``, decodes to. Nothing is kept but decoders and ``tail``, so going back
+    decodes again.
 
     ``tail``: the last plain bytes, of ``size``. Each thread has decoders of its own.
     """
 
-    def __init__(self, packed: PieceTable, codec: Codec, place: Place, tail: bytes, size: int) -> None:
+    def __init__(self, packed: PieceTable, form: Form, place: Place, tail: bytes, size: int) -> None:
         self._tail = tail
         self._tail_start = size - len(tail)
         self._packed = packed
-        self._codec = codec
+        self._form = form
         self._place = place
         self._own = threading.local()
 
@@ -47,16 +48,18 @@ class DecodedSource:
         yield from cursor.pieces(length)
 
     def _cursor(self, offset: int) -> ByteReader:
-        """The open decoder nearest before ``offset``, or a new one in place of the one longest unused."""
+        """The open decoder nearest before ``offset``, or a new one, if that can begin nearer, in place of the one
+        longest unused."""
         cursors: list[ByteReader] = getattr(self._own, "cursors", [])
         fit = max(
             (cursor for cursor in cursors if cursor.position <= offset),
             key=lambda cursor: cursor.position,
             default=None,
         )
-        if fit is None:
-            packed = ByteReader(self._packed.chunks(), self._place)
-            fit = ByteReader(self._codec.decode(packed).chunks(), self._place)
+        start, chunks = self._form.plain_from(self._packed, offset, self._place)
+        if fit is None or fit.position < start:
+            fit = ByteReader(chunks, self._place)
+            fit.position = start
         else:
             cursors.remove(fit)
         self._own.cursors = [*cursors, fit][-CURSORS:]

@@ -144,25 +144,25 @@ def index_file(
 
 def layers_of(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
     """The archives of an indexed file whose bytes are ``packed``, the outer first."""
-    return tuple(_layers(indexed.path, packed, indexed.codec, place, indexed.found))
+    return tuple(_layers(indexed.path, packed, place, indexed.found))
 
 
-def _layers(name: bytes, packed: PieceTable, codec: Codec, place: Place, found: FoundArchive) -> Iterator[Layer]:
-    outer = _layer((name,), packed, codec, place, found, None, None)
+def _layers(name: bytes, packed: PieceTable, place: Place, found: FoundArchive) -> Iterator[Layer]:
+    outer = _layer((name,), packed, place, found, None, None)
     yield outer
-    for entry, inner_codec, inner in found.inner:
+    for entry, _, inner in found.inner:
         inside = PieceTable([Range(outer.decoded, entry.data_offset, entry.header.size)])
         address = (name, cpio.normal_name(entry.name))
-        yield _layer(address, inside, inner_codec, place.inside(entry.name), inner, outer, entry)
+        yield _layer(address, inside, place.inside(entry.name), inner, outer, entry)
 
 
 def _layer(
-    address: Address, packed: PieceTable, codec: Codec, place: Place, found: FoundArchive,
+    address: Address, packed: PieceTable, place: Place, found: FoundArchive,
     parent: Layer | None, holder: cpio.Entry | None,
 ) -> Layer:  # fmt: skip
     return Layer(
-        address=address, place=place, packed=packed, form=found.form,
-        decoded=DecodedSource(packed, codec, place, found.tail, found.size), size=found.size, members=found.members,
+        address=address, place=place, packed=packed, form=found.form, size=found.size,
+        decoded=DecodedSource(packed, found.form, place, found.tail, found.size), members=found.members,
         trailer=found.trailer, rootness=rootness(found.members), parent=parent, holder=holder,
     )  # fmt: skip
 
