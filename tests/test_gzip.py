@@ -168,7 +168,7 @@ def test_what_we_make_is_what_gzip_and_busybox_read(tmp_path: Path, sample: str,
     packed, _, _ = _pack(form, [Literal(plain)], tmp_path)
     _judge(packed, plain)
     assert packed.startswith(form.header)
-    assert len(packed) <= 1.01 * len(_gzip(plain, f"-{level}")) + 30, "as small as gzip makes it"
+    assert len(packed) <= 1.005 * len(_gzip(plain, f"-{level}")) + 30 + 8 * (len(plain) >> 20), "as small as gzip"
 
 
 def test_any_number_of_threads_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
+from cosremaster.codecs import xz as xz_module
 from cosremaster.codecs.base import Job
 from cosremaster.codecs.xz import XzDecoding
 from cosremaster.codecs.xz_blocks import OldBlock
@@ -34,7 +35,7 @@ from cosremaster.codecs.xz_container import (
 from cosremaster.codecs.xz_form import XzForm
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.files import Spool
-from cosremaster.pieces import PieceTable, Range
+from cosremaster.pieces import Literal, PieceTable, Range
 from cosremaster.streams import ByteReader
 from tests.fixtures import tools
 
@@ -400,3 +401,56 @@ def test_an_index_holds_its_records(pairs: list[tuple[int, int]]) -> None:
         numbers.append(number)
     assert numbers == [len(pairs), *(number for pair in pairs for number in pair)]
     assert not any(index[at:-4]) and len(index) - 4 - at < 4
+
+
+# Blocks side by side, and beginning at one
+
+
+@pytest.fixture(scope="module")
+def many() -> bytes:
+    """Blocks with sizes, blocks without, and empty ones, in several streams with padding between."""
+    plain = (TEXT + NOISE) * 3
+    sized = _xz(plain, "-T3", "-1", "--block-size=90000", "--check=sha256")
+    bare = _xz(plain, "-T1", "-1", "--block-list=70000,0", "--check=crc32")
+    return sized + bytes(8) + bare + _xz(b"") + bytes(4) + sized
+
+
+@pytest.mark.parametrize("step", [977, 1 << 20])
+def test_blocks_decoded_side_by_side_are_those_decoded_in_a_row(
+    many: bytes, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(xz_module, "cores", lambda number=count: number)
+        results.append(_decode(many, step))
+    assert results[0] == results[1] == results[2]
+    plain, form = results[0]
+    assert plain == tools.run(["xz", "-dc"], stdin=many)
+    assert len(form.blocks) > 20
+    assert form.streams == 4
+
+
+def test_decoding_begins_at_any_block(many: bytes) -> None:
+    plain, form = _decode(many)
+    table = PieceTable([Literal(many)])
+    for block in form.blocks:
+        for offset in {block.plain, block.plain + 1, max(block.plain_end - 1, block.plain)}:
+            start, chunks = form.plain_from(table, offset, PLACE)
+            assert start == block.plain or not block.record.plain
+            assert b"".join(chunks) == plain[start:]
+
+
+def test_damage_in_blocks_side_by_side_is_told_as_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = _xz(TEXT * 2, "-T3", "-1", "--block-size=60000")
+    chance = random.Random(5)
+    for _ in range(150):
+        at = chance.randrange(12, len(packed))
+        cut = chance.randrange(12, len(packed)) if chance.random() < 0.3 else len(packed)
+        hurt = packed[:at] + bytes((packed[at] ^ 1 << chance.randrange(8),)) + packed[at + 1 :]
+        told = []
+        for count in (1, 3):
+            monkeypatch.setattr(xz_module, "cores", lambda number=count: number)
+            with pytest.raises((CorruptError, UnsupportedError), match=r"^a\.xz @0x[0-9A-F]+: ") as caught:
+                _decode(hurt[:cut])
+            told.append(str(caught.value))
+        assert told[0] == told[1]

@@ -126,11 +126,10 @@ class StoredFinder:
         """``packed``, at its offset, went in, and ``plain``, at its offset, came out."""
         if packed_at != self._packed_start + len(self._packed) or plain_at != self._plain_start + len(self._plain):
             self._forget(packed_at, plain_at)
-        if self._next is None and len(plain) > _SHRUNK * len(packed) + _STEP:
-            self._forget(packed_at + len(packed), plain_at + len(plain))  # compressed: nothing is stored here
-            return
         self._packed += packed
         self._plain += plain
+        if self._next is None and len(plain) > _SHRUNK * len(packed) + _STEP:
+            self._searched = plain_at + len(plain)  # most of it is compressed
         while self._next is not None or self._search():
             if not self._follow():
                 break
@@ -140,7 +139,7 @@ class StoredFinder:
         """Starts anew at these offsets."""
         self._packed, self._packed_start = bytearray(), packed_at
         self._plain, self._plain_start = bytearray(), plain_at
-        self._next, self._searched = None, plain_at
+        self._next, self._searched, self._step = None, plain_at, _STEP
 
     def _follow(self) -> bool:
         """Takes the block at ``_next``; False when more bytes are needed for it. Clears ``_next`` if there is none."""
