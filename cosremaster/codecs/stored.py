@@ -20,7 +20,7 @@ HEAD = 5
 """Bytes of a stored block before its data, where it begins at a byte: type, length, its complement."""
 
 NEEDLE = 32
-_STEP, _MAX_STEP = 1 << 14, 1 << 20  # between needles: twice as many after each that is not found
+_STEP, _MAX_STEP = 1 << 14, 1 << 18  # between needles: twice as many after each that is not found
 _WINDOW = 1 << 17  # twice what a block holds
 _SHRUNK = 1.25
 
