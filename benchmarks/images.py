@@ -6,6 +6,7 @@ leaves them out: some 240 MB. debootstrap needs root.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -13,6 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cosremaster
+from cosremaster import cpio
+from cosremaster.errors import Place
+from cosremaster.files import FileSource
+from cosremaster.nodes import Kind
+from cosremaster.streams import ByteReader
 from tests.fixtures import debirf, tools
 
 MIRROR = "http://deb.debian.org/debian"
@@ -67,3 +73,21 @@ def grown(folder: Path, size: int) -> Path:
     cosremaster.remaster(vendor(ONE_BLOCK).iso, target, add=[folder / "noise"], remember=False)
     shutil.rmtree(folder / "noise")
     return target
+
+
+def middle_file() -> str:
+    """A small regular file in the middle of :func:`minbase`."""
+    plain, half = minbase(), minbase().stat().st_size // 2
+    with FileSource(plain) as source:
+        for entry in cpio.read_entries(ByteReader(source.chunks(0, source.size), Place())):
+            regular = entry.header.mode & 0o170000 == Kind.FILE and entry.header.nlink == 1
+            if entry.offset > half and regular and 0 < entry.header.size < 10_000:
+                return os.fsdecode(entry.name)
+    raise AssertionError("no small file in the middle")
+
+
+def described() -> str:
+    """The images' sizes, in words."""
+    image = vendor(ONE_BLOCK)
+    layer, iso = image.rootfs_cpio.stat().st_size, image.iso.stat().st_size
+    return f"{layer:,} bytes in a single-block `xz -6`, ISO of {iso:,} bytes"

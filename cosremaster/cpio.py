@@ -207,9 +207,9 @@ def _skip_to(reader: ByteReader, end: int, name: bytes) -> None:
 
 
 def encode_name(header: Header, name: bytes) -> bytes:
-    """``header`` and ``name`` as they stand in an archive, padding included."""
-    length = HEADER_SIZE + len(name) + 1
-    return header.pack() + name + b"\0" * (1 + padding(length))
+    """``header`` and ``name`` as they stand in an archive: as many bytes as ``header`` says, padding included."""
+    length = HEADER_SIZE + header.namesize
+    return (header.pack() + name).ljust(length + padding(length), b"\0")
 
 
 def trailer(magic: bytes = NEWC) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster import cpio
+from cosremaster.codecs.base import Memo
 from cosremaster.errors import UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import MAX_EXTENT, plan_image, unchanged_plan
@@ -122,6 +123,7 @@ class OpenedImage:
             raise
         self._found: dict[bytes | None, Found] = {}
         self._trees: dict[Address, LayerTree] = {}
+        self._memos: dict[Address, Memo] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> OpenedImage:
@@ -216,6 +218,7 @@ class OpenedImage:
                 progress=progress,
                 preset=request.xz_preset,
                 always_compress=request.always_compress,
+                memos=self._memos,
             )
             inner = pack_layer(chosen, apply_edits(tree, edits), packing)
             packed = pack_holders(chosen, inner, packing)

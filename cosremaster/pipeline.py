@@ -8,10 +8,10 @@ the last, but newly packed bytes into a nameless spool.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cosremaster import cpio
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import Job, Memo, Packed
 from cosremaster.errors import LayerError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import ImagePlan
@@ -50,13 +50,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """How steps 5 and 6 pack: where new bytes go, on how many threads, and with what effort (as in ``Job``)."""
+    """How steps 5 and 6 pack: where new bytes go, on how many threads, and with what effort (as in ``Job``).
+    ``memos``: of the opened image.
+    """
 
     spool: Spool
     threads: int
     progress: Progress
     preset: int | None = None
     always_compress: bool = False
+    memos: dict[Address, Memo] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
             advance=advance,
             preset=packing.preset,
             always_compress=packing.always_compress,
+            memo=packing.memos.setdefault(layer.address, Memo()),
         )
         packed = layer.form.pack(job)
     return PackedLayer(layer.address, layer.form.name, packed)

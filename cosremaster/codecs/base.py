@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cosremaster.errors import Place
 from cosremaster.files import Spool
 from cosremaster.pieces import PieceTable, Source
 from cosremaster.streams import ByteReader
+
+
+class Memo:
+    """Small results that packing the same old bytes would give again, for all remasters of one opened image."""
+
+    LIMIT = 8 << 20
+
+    def __init__(self) -> None:
+        self._known: dict[object, Any] = {}
+        self._size = 0
+
+    def recall(self, key: object) -> Any:
+        """What is kept under ``key``; None for nothing."""
+        return self._known.get(key)
+
+    def keep(self, key: object, value: object, size: int) -> None:
+        """Keeps ``value``, of ``size`` bytes, while there is room: :data:`LIMIT` bytes in all."""
+        if self._size + size <= self.LIMIT and key not in self._known:
+            self._size += size
+            self._known[key] = value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +41,7 @@ class Job:
     keep compressed bytes: everything in front of the first byte of ``plain`` that is no such range in its
     old place, and every later block that is one. New bytes go to ``spool``; ``advance`` is told of
     each plain byte that is done. ``preset``: the effort asked for, the codec's own when None;
-    ``always_compress``: do not store what does not shrink.
+    ``always_compress``: do not store what does not shrink. ``memo`` belongs to ``decoded``.
     """
 
     packed: PieceTable
@@ -32,6 +52,7 @@ class Job:
     advance: Callable[[int], None]
     preset: int | None = None
     always_compress: bool = False
+    memo: Memo = field(default_factory=Memo)
 
 
 @dataclass(frozen=True, slots=True)

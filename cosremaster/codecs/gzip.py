@@ -98,6 +98,16 @@ def _front(job: Job) -> _Front:
     first = next(iter(job.plain.pieces), None)
     if not isinstance(first, Range) or first.source is not job.decoded or first.offset or first.packed:
         return _Front()
+    key = "front", first.length
+    front: _Front | None = job.memo.recall(key)
+    if front is None:
+        front = _border(job, first.length)
+        job.memo.keep(key, front, 0)
+    return front
+
+
+def _border(job: Job, limit: int) -> _Front:
+    """The front up to the last border at or before plain offset ``limit``."""
     reader = ByteReader(job.packed.chunks(), Place())
     _read_header(reader)
     best = _Front(reader.position)
@@ -109,7 +119,7 @@ def _front(job: Job) -> _Front:
             data = inflate.decompress(left, CHUNK)
             left = inflate.unconsumed_tail
             crc, plain = crc32.iso_hdlc(data, crc), plain + len(data)
-        if plain > first.length or inflate.eof:
+        if plain > limit or inflate.eof:
             break
         ends = inflate.copy()
         if flushed and not ends.decompress(_END, 1) and ends.eof:
@@ -129,6 +139,26 @@ def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
             data = data[:end]
         yield data, found >= 0
         before = b"" if found >= 0 else joined[-len(_FLUSHED) + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deflated:
+    """A packed block: how many plain bytes it holds, their CRC32, and the last of them."""
+
+    packed: bytes
+    length: int
+    crc: int
+    window: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A plain block and what is before it, or what was made of it when it was known by its ``key``."""
+
+    key: object
+    plain: bytes
+    before: bytes
+    known: _Deflated | None
 
 
 class _Stream:
@@ -199,28 +229,50 @@ class _Stream:
     def deflate(self, pieces: Iterable[Piece]) -> None:
         """``pieces`` deflated into the spool."""
         start = self.plain
-
-        def work(item: tuple[bytes, bytes], stop: Stop) -> bytes:
-            stop.check()
-            block, before = item
-            maker = zlib.compressobj(self._form.level, zlib.DEFLATED, -15, zdict=before)
-            return maker.compress(block) + maker.flush(zlib.Z_SYNC_FLUSH)
-
-        packed = ordered_map(work, self._blocks(pieces), self._job.threads)
-        self._pieces.append(self._job.spool.append(packed, packed=True))
+        packed = ordered_map(self._deflated, self._blocks(pieces), self._job.threads)
+        self._pieces.append(self._job.spool.append(self._summed(packed), packed=True))
         self._encoded += self.plain - start
 
-    def _blocks(self, pieces: Iterable[Piece]) -> Iterator[tuple[bytes, bytes]]:
-        """Plain blocks, each with what was before it. Old bytes end a block, so that a later run finds a border
+    def _blocks(self, pieces: Iterable[Piece]) -> Iterator[_Block]:
+        """Plain blocks, each with what is before it. Old bytes end a block, so that a later run finds a border
         there when what follows changes again."""
+        key: object = None
         before = b""
         for table in _up_to_old(pieces, self._job):
-            reader = ByteReader(table.chunks(), Place())
-            while block := reader.upto(DEFLATE_BLOCK):
-                self._crc = crc32.iso_hdlc(block, self._crc)
-                self._done(len(block))
-                yield block, before
-                before = block[-WINDOW:]
+            for start in range(0, table.length, DEFLATE_BLOCK):
+                piece = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
+                key = self._key(piece, key, before)
+                known: _Deflated | None = self._job.memo.recall(key)
+                plain = b"" if known else b"".join(piece.chunks())
+                yield _Block(key, plain, before, known)
+                before = known.window if known else plain[-WINDOW:]
+
+    def _key(self, block: PieceTable, last: object, before: bytes) -> object:
+        """What tells a block of old bytes behind the block of key ``last``; None for one with others in it."""
+        old = [piece for piece in block.pieces if isinstance(piece, Range) and piece.source is self._job.decoded]
+        if len(old) != len(block.pieces) or (before and last is None):
+            return None
+        return self._form.level, last, tuple((piece.offset, piece.length) for piece in old)
+
+    def _deflated(self, block: _Block, stop: Stop) -> _Deflated:
+        """A block, packed now or in an earlier remaster of the same image."""
+        stop.check()
+        if block.known:
+            return block.known
+        maker = zlib.compressobj(self._form.level, zlib.DEFLATED, -15, zdict=block.before)
+        packed = maker.compress(block.plain) + maker.flush(zlib.Z_SYNC_FLUSH)
+        crc = crc32.iso_hdlc(block.plain)
+        done = _Deflated(packed, len(block.plain), crc, block.plain[-WINDOW:])
+        if block.key is not None:
+            self._job.memo.keep(block.key, done, len(packed) + WINDOW)
+        return done
+
+    def _summed(self, blocks: Iterable[_Deflated]) -> Iterator[bytes]:
+        """The packed bytes of ``blocks``."""
+        for block in blocks:
+            self._crc = crc32_joined(self._crc, block.crc, block.length)
+            self._done(block.length)
+            yield block.packed
 
     def _done(self, count: int) -> None:
         self.plain += count

@@ -51,8 +51,7 @@ def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> Piece
     check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
     header = holder.header.with_data(data.length, check)
     before = Range(layer.decoded, 0, holder.offset)
-    name = Range(layer.decoded, holder.offset + cpio.HEADER_SIZE, holder.data_offset - holder.offset - cpio.HEADER_SIZE)
-    body = [Literal(header.pack()), name, *data.pieces, Zeros(cpio.padding(data.length))]
+    body = [Literal(cpio.encode_name(header, holder.name)), *data.pieces, Zeros(cpio.padding(data.length))]
     after = Range(layer.decoded, holder.end, layer.trailer.offset - holder.end)
     return _finished(layer, [before, *body, after])
 

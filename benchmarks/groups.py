@@ -1,0 +1,309 @@
+"""What is measured against what."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cosremaster
+from benchmarks import images
+from benchmarks.measure import Compared, Group, shell
+from tests.fixtures.debirf import CGZ
+
+Side = Callable[[Path], float | None]
+
+STEPS = Path(__file__).with_name("steps.sh")
+XORRISO = "xorriso -indev {iso} -outdev out.iso -map {layer} /{cgz} -boot_image any replay > /dev/null 2>&1"
+
+# The ISO part alone, by the library: the layer's file exchanged for another of the same size.
+EXCHANGE = """
+import sys
+from pathlib import Path
+from cosremaster.files import FileSource
+from cosremaster.iso.encode import plan_image
+from cosremaster.output import Output
+from cosremaster.pieces import PieceTable, Range
+from cosremaster.pipeline import open_image, write_image
+from cosremaster.progress import Silent
+iso, layer, target = map(Path, sys.argv[1:4])
+with FileSource(iso) as source, FileSource(layer) as new, Output(target, (iso,), force=False) as output:
+    image = open_image(source)
+    plan = plan_image(image, source, {sys.argv[4].encode(): PieceTable([Range(new, 0, new.size)])})
+    write_image(image, plan, output, source, Silent())
+"""
+
+# A run of the command that prints the most memory it ever had.
+PEAK = """
+import re, sys
+from pathlib import Path
+from cosremaster.cli import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+sys.exit(code)
+"""
+
+
+def _ours(iso: Path, overlay: Path, cache: Path | None) -> Side:
+    """The command; with ``cache`` the index is remembered there."""
+    where = "cache" if cache is None else shlex.quote(str(cache))
+    argv = shlex.join([sys.executable, "-m", "cosremaster", str(iso), "out.iso", "--quiet", "--add", str(overlay)])
+    return lambda folder: shell(f"XDG_CACHE_HOME={where} {argv}", folder)
+
+
+def _command(*argv: str | Path) -> Side:
+    return lambda folder: shell(shlex.join(map(str, argv)), folder)
+
+
+def _steps(iso: Path, overlay: Path) -> Side:
+    return _command("sh", STEPS, iso, overlay)
+
+
+def _copy(*sources: Path) -> Side:
+    """``cp`` of files, each into a file of its own."""
+
+    def run(folder: Path) -> None:
+        for number, source in enumerate(sources):
+            subprocess.run(["cp", "--reflink=never", source, folder / str(number)], check=True)
+
+    return run
+
+
+def _overlay(folder: Path) -> Path:
+    """One script and 20 MB of random bytes."""
+    overlay = folder / "overlay"
+    images.noise(overlay / "data" / "noise", 20_000_000)
+    script = overlay / "root" / "install.sh"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\necho installed\n")
+    script.chmod(0o755)
+    return overlay
+
+
+def _one_file(folder: Path, name: str) -> Path:
+    """An overlay with a small text at ``name``."""
+    file = folder / "one" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("headend-7\n")
+    return folder / "one"
+
+
+def _known(iso: Path, folder: Path) -> Path:
+    """A cache that remembers ``iso``."""
+    cache = folder / "cache"
+    subprocess.run([sys.executable, "-m", "cosremaster", "index", iso], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, env={**os.environ, "XDG_CACHE_HOME": str(cache)})  # fmt: skip
+    return cache
+
+
+def _layer(folder: Path) -> Path:
+    """The packed root filesystem of the one-block image, by the real tools."""
+    iso = shlex.quote(str(images.vendor(images.ONE_BLOCK).iso))
+    shell(f"xorriso -osirrox on -indev {iso} -extract /{CGZ} layer.cgz 2> /dev/null"
+          " && zcat layer.cgz | cpio -i --quiet --to-stdout rootfs.cxz > rootfs.cxz", folder)  # fmt: skip
+    return folder / "rootfs.cxz"
+
+
+def _additions(folder: Path) -> Mapping[str, Side]:
+    iso, overlay, layer = images.vendor(images.ONE_BLOCK).iso, _overlay(folder), _layer(folder)
+    return {
+        "first": _ours(iso, overlay, None),
+        "decode": lambda work: shell(f"xz -dc {layer} > /dev/null", work),
+        "remembered": _ours(iso, overlay, _known(iso, folder)),
+        "steps": _steps(iso, overlay),
+    }
+
+
+def _own_base(folder: Path) -> Mapping[str, Side]:
+    base, overlay = images.grown(folder, 900_000_000), _overlay(folder)
+    return {"ours": _ours(base, overlay, _known(base, folder)), "copy": _copy(base)}
+
+
+def _hundred(folder: Path) -> Mapping[str, Side]:
+    iso = images.vendor(images.ONE_BLOCK).iso
+    for number in range(100):
+        images.noise(folder / "sites" / str(number) / "etc" / f"site-{number}.key", 10_000)
+    opened = cosremaster.open(iso, remember=False)
+    opened.layers()
+
+    def ours(work: Path) -> None:
+        for number in range(100):
+            target = work / f"{number}.iso"
+            opened.remaster(target, cosremaster.Request(add=[folder / "sites" / str(number)]))
+            target.unlink()
+
+    def copies(work: Path) -> None:
+        for number in range(100):
+            target = work / f"{number}.iso"
+            subprocess.run(["cp", "--reflink=never", iso, target], check=True)
+            target.unlink()
+
+    return {"ours": ours, "copy": copies}
+
+
+def _early(folder: Path) -> Mapping[str, Side]:
+    image = images.vendor(images.ONE_BLOCK)
+    return {
+        "ours": _ours(image.iso, _one_file(folder, "etc/hostname"), None),
+        "xz": lambda work: shell(f"xz -T0 -c {image.rootfs_cpio} > /dev/null", work),
+    }
+
+
+def _middle(folder: Path) -> Mapping[str, Side]:
+    iso = images.vendor(images.MANY_BLOCKS).iso
+    overlay = _one_file(folder, images.middle_file())
+    return {"ours": _ours(iso, overlay, None), "steps": _steps(iso, overlay)}
+
+
+def _incompressible(folder: Path) -> Mapping[str, Side]:
+    iso, overlay = images.vendor(images.ONE_BLOCK).iso, folder / "large"
+    images.noise(overlay / "data" / "large", 1_000_000_000)
+    return {
+        "ours": _ours(iso, overlay, _known(iso, folder)),
+        "copy": _copy(iso, overlay / "data" / "large"),
+    }
+
+
+def _incompressible_steps(folder: Path) -> Mapping[str, Side]:
+    sides = _incompressible(folder)
+    return {"ours": sides["ours"], "steps": _steps(images.vendor(images.ONE_BLOCK).iso, folder / "large")}
+
+
+def _iso_part(folder: Path) -> Mapping[str, Side]:
+    iso = images.vendor(images.ONE_BLOCK).iso
+    _layer(folder)
+    layer = folder / "layer.cgz"
+    return {
+        "ours": _command(sys.executable, "-c", EXCHANGE, iso, layer, "out.iso", CGZ),
+        "xorriso": lambda work: shell(XORRISO.format(iso=iso, layer=layer, cgz=CGZ), work),
+    }
+
+
+def _size(side: Side) -> Side:
+    """Bytes of the layer's file in the ISO that ``side`` makes."""
+
+    def run(work: Path) -> float:
+        side(work)
+        shell(f"xorriso -osirrox on -indev out.iso -extract /{CGZ} layer.cgz 2> /dev/null", work)
+        return (work / "layer.cgz").stat().st_size
+
+    return run
+
+
+def _sizes(folder: Path) -> Mapping[str, Side]:
+    sides = _additions(folder)
+    return {"ours": _size(sides["first"]), "steps": _size(sides["steps"])}
+
+
+def _peak(iso: Path, overlay: Path) -> Side:
+    """MiB that a first run needs at most."""
+
+    def run(work: Path) -> float:
+        argv = [sys.executable, "-c", PEAK, str(iso), "out.iso", "--quiet", "--add", str(overlay)]
+        env = {**os.environ, "XDG_CACHE_HOME": str(work / "cache")}
+        done = subprocess.run(argv, cwd=work, check=True, env=env, capture_output=True, text=True)
+        return int(done.stdout.split()[-1]) / 1024
+
+    return run
+
+
+def _memory(folder: Path) -> Mapping[str, Side]:
+    overlay = _overlay(folder)
+    small, large = images.vendor(images.ONE_BLOCK).iso, images.grown(folder, 1_900_000_000)
+    return {"large": _peak(large, overlay), "small": _peak(small, overlay)}
+
+
+DECODE = "`xz -dc rootfs.cxz >/dev/null`"
+GROUPS: Mapping[str, Group] = {
+    "additions": Group(
+        _additions,
+        (
+            Compared("first remaster, additions only", "first", DECODE, "decode", 1.25),
+            Compared("first remaster, additions only", "first", "the hand-made steps", "steps", 1 / 15),
+            Compared("remembered index, same image", "remembered", DECODE, "decode", 0.25),
+        ),
+    ),
+    "own-base": Group(
+        _own_base,
+        (
+            Compared(
+                "1 GB base that a run of ours wrote, remembered index",
+                "ours",
+                "`cp --reflink=never` of it",
+                "copy",
+                2.5,
+            ),
+        ),
+        rounds=7,
+    ),
+    "hundred": Group(
+        _hundred,
+        (Compared("100 overlays of 10 kB on one opened base, Python API", "ours", "100 such `cp`", "copy", 4.0),),
+    ),
+    "early": Group(
+        _early,
+        (Compared("one early file replaced (`etc/hostname`)", "ours", "`xz -T0` of the same plain bytes", "xz", 1.10),),
+    ),
+    "middle": Group(
+        _middle,
+        (
+            Compared(
+                "image made with `xz -T0`, a file in the middle replaced",
+                "ours",
+                "the hand-made steps",
+                "steps",
+                1 / 10,
+            ),
+        ),
+    ),
+    "large-file": Group(
+        _incompressible,
+        (
+            Compared(
+                "1 GB that does not compress added, remembered index",
+                "ours",
+                "`cp` of input and that file",
+                "copy",
+                5.0,
+            ),
+        ),
+        rounds=5,
+    ),
+    "large-file-steps": Group(
+        _incompressible_steps,
+        (
+            Compared(
+                "1 GB that does not compress added, remembered index", "ours", "the hand-made steps", "steps", None
+            ),
+        ),
+        rounds=1,
+    ),
+    "iso": Group(
+        _iso_part,
+        (
+            Compared(
+                "ISO part alone: layer exchanged for one of the same size",
+                "ours",
+                "`xorriso -map -boot_image any replay`",
+                "xorriso",
+                1.0,
+            ),
+        ),
+        rounds=5,
+    ),
+    "size": Group(
+        _sizes,
+        (Compared("size of the layer's file", "ours", "that of the hand-made steps", "steps", 1.01),),
+        rounds=1,
+        unit="bytes",
+    ),
+    "memory": Group(
+        _memory,
+        (Compared("peak memory, additions only, image of 2 GB", "large", "image of 85 MB", "small", 1.2),),
+        rounds=3,
+        unit="MiB",
+    ),
+}

@@ -1,0 +1,106 @@
+"""Running the sides of a comparison in turns, and what came of it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosremaster.codecs.inflate import HAS_ISAL
+from cosremaster.parallel import cores
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row to be: what of ours stands against what, and the ratio to reach, ours to theirs; None: just to show."""
+
+    what: str
+    ours: str
+    against: str
+    theirs: str
+    goal: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sides that are run in turns, ``rounds`` times, and what is compared.
+
+    ``prepare`` makes the sides in a folder of theirs; a side is called in an empty folder and returns its figure,
+    or None for the seconds that it took. ``unit`` is that of the figures.
+    """
+
+    prepare: Callable[[Path], Mapping[str, Callable[[Path], float | None]]]
+    rows: Sequence[Compared]
+    rounds: int = 3
+    unit: str = "s"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured: figures of both sides, round by round."""
+
+    compared: Compared
+    unit: str
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios."""
+        return statistics.median(mine / other for mine, other in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def reached(self) -> bool | None:
+        """True when the goal is reached; None when there is none."""
+        return None if self.compared.goal is None else self.ratio <= self.compared.goal
+
+
+def measured(group: Group, folder: Path) -> Iterator[Row]:
+    """The rows of ``group``; its files lie in ``folder`` meanwhile."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        sides = group.prepare(Path(own))
+        figures: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(group.rounds):
+            for name, side in sides.items():
+                figures[name].append(_run(side, folder))
+    for row in group.rows:
+        yield Row(row, group.unit, tuple(figures[row.ours]), tuple(figures[row.theirs]))
+
+
+def _run(side: Callable[[Path], float | None], folder: Path) -> float:
+    """The figure of one run; what it wrote is gone afterwards, and earlier writes have reached the disk before."""
+    work = Path(tempfile.mkdtemp(dir=folder))
+    os.sync()
+    start = time.perf_counter()
+    figure = side(work)
+    seconds = time.perf_counter() - start
+    shutil.rmtree(work)
+    return seconds if figure is None else figure
+
+
+def shell(command: str, folder: Path) -> None:
+    """Runs a shell command, as root would run it where device nodes have to be made."""
+    argv = ["sh", "-c", command] if os.geteuid() == 0 else ["fakeroot", "sh", "-c", command]
+    subprocess.run(argv, cwd=folder, check=True)
+
+
+def machine() -> str:
+    """Date, machine and versions, on a line."""
+    model = next((line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    xz = subprocess.run(["xz", "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    return (
+        f"{datetime.date.today()}, {model or platform.machine()}, {cores()} cores, Linux {platform.release()},"
+        f" Python {platform.python_version()}, {xz}, isal {'installed' if HAS_ISAL else 'not installed'}"
+    )
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []

@@ -1,0 +1,66 @@
+"""What was measured, as lines and as docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from benchmarks.measure import Row, machine
+
+_TEXT = """\
+# Benchmarks
+
+Made by `make bench WRITE=1`; nothing here is typed by hand. Each row compares two commands that ran in turns on one
+machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Timings
+decide no test.
+
+{machine}
+
+The image has the vendor's shape around a debootstrap'd Debian minbase: {images}. The overlay is one script and 20 MB
+of random bytes. The hand-made steps are those of [architecture.md](architecture.md), as a shell script
+(`benchmarks/steps.sh`); the loop mount is left out, since it needs root.
+
+{table}
+
+Raw figures, ours / theirs, round by round:
+
+{raw}
+"""
+
+
+def _figure(row: Row, values: Sequence[float]) -> str:
+    value = statistics.median(values)
+    return f"{value:.2f} s" if row.unit == "s" else f"{value:,.0f} {row.unit}"
+
+
+def _is_speed(row: Row) -> bool:
+    """Told as so many times faster."""
+    return row.unit == "s" and row.ratio < 1 and (row.compared.goal is None or row.compared.goal < 0.2)
+
+
+def _goal(row: Row) -> str:
+    goal = row.compared.goal
+    if goal is None:
+        return ""
+    return f"{1 / goal:.0f} times faster" if _is_speed(row) else f"at most {goal:.3g}"
+
+
+def shown(row: Row) -> str:
+    """A row on a line."""
+    one = row.compared
+    ratio = f"{1 / row.ratio:.1f} times faster" if _is_speed(row) else f"{row.ratio:.3g}"
+    verdict = {True: "reached", False: "missed", None: ""}[row.reached]
+    figures = f"{_figure(row, row.ours)} | {_figure(row, row.theirs)}"
+    return f"{one.what} | {one.against} | {_goal(row)} | {ratio} | {figures} | {verdict}"
+
+
+def page(rows: Sequence[Row], images: str) -> str:
+    """docs/benchmarks.md."""
+    head = "| what | against | goal | ratio | ours | theirs | |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+    table = head + "\n".join(f"| {shown(row)} |" for row in rows)
+    raw = "\n".join(
+        f"- {row.compared.what}, against {row.compared.against}: "
+        + "; ".join(f"{mine:.4g} / {other:.4g}" for mine, other in zip(row.ours, row.theirs, strict=True))
+        for row in rows
+    )
+    return _TEXT.format(machine=machine(), images=images, table=table, raw=raw)
