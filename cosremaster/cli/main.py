@@ -51,6 +51,14 @@ _REQUEST = (
         " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
     ),
     click.option(
+        "--add-iso", "iso_adds", multiple=True, metavar="SRC:DEST",
+        help="Exchange a file of the ISO's own tree, as --add does in the root filesystem. May be given again.",
+    ),
+    click.option(
+        "--drop-hfsplus", is_flag=True,
+        help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
+    ),
+    click.option(
         "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
@@ -67,11 +75,19 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(
-    adds: tuple[str, ...], layer: str | None, threads: int | None, xz_preset: int | None, always_compress: bool
+    adds: tuple[str, ...],
+    iso_adds: tuple[str, ...],
+    drop_hfsplus: bool,
+    layer: str | None,
+    threads: int | None,
+    xz_preset: int | None,
+    always_compress: bool,
 ) -> Request:
     """The request that the options of :data:`_REQUEST` make."""
     return Request(
         add=[Add.parse(text) for text in adds],
+        add_iso=[Add.parse(text, "--add-iso") for text in iso_adds],
+        drop_hfsplus=drop_hfsplus,
         layer=layer,
         threads=threads,
         xz_preset=xz_preset,
@@ -138,6 +154,10 @@ def print_result(result: Result, target: Path) -> None:
         for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
             for line in change_lines(mark, paths):
                 click.echo(line)
+    if result.iso_exchanged or result.iso_unchanged:
+        click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
+        for line in change_lines("~", result.iso_exchanged):
+            click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
     click.echo("proved:")

@@ -94,7 +94,7 @@ def walk(
     seen = {root.lba}
     while waiting:
         directory, path = waiting.pop()
-        for record in _read_directory(source, directory, path, base):
+        for record, _ in read_directory(source, directory, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
                 below = Directory(record.lba, record.length)
@@ -106,10 +106,13 @@ def walk(
     return tuple(directories), tuple(records)
 
 
-def _read_directory(
+def read_directory(
     source: FileSource, directory: Directory, path: tuple[bytes, ...], base: Lba
-) -> Iterator[DirectoryRecord]:
-    """The records of one directory; none crosses a block (6.8.1.1)."""
+) -> Iterator[tuple[DirectoryRecord, bytes]]:
+    """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
+
+    :raises ImageError: one is malformed, or the directory lies outside the image.
+    """
     start = lba_bytes(directory.lba)
     place = source.place
     for part in path:
@@ -125,7 +128,7 @@ def _read_directory(
                 raise ImageError("malformed directory record", place.at(start + at))
             record = _parse_record(data[at : at + length], start + at, path, base)
             if record.identifier not in (b"\0", b"\1"):
-                yield record
+                yield record, data[at : at + length]
             at += length
 
 
@@ -139,12 +142,6 @@ def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -
         parent=path,
         identifier=raw[33 : 33 + raw[32]],
     )
-
-
-def has_susp(source: FileSource, root: Directory) -> bool:
-    """True when the root's first record announces Rock Ridge's carrier (SUSP 5.3, the SP field)."""
-    raw = source.at(lba_bytes(root.lba), 255)
-    return b"SP\x07\x01\xbe\xef" in raw[34 : raw[0]] if raw else False
 
 
 def place_of(place: Place, record: DirectoryRecord) -> Place:

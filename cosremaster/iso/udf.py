@@ -13,7 +13,7 @@ from fastcrc import crc16
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.files import FileSource
-from cosremaster.iso.model import Span
+from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
 
 ANCHOR, PARTITION, LOGICAL_VOLUME, TERMINATOR, INTEGRITY = 2, 5, 6, 8, 9
