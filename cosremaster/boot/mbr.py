@@ -58,8 +58,8 @@ class MbrPartition:
 
     @property
     def used(self) -> bool:
-        """False for an empty slot."""
-        return self.count > 0 and self.type != 0
+        """False for an empty slot. isohybrid's whole-volume partition may have type 0."""
+        return self.count > 0
 
     @property
     def end(self) -> Sector:

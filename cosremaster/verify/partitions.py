@@ -46,7 +46,8 @@ def check_mbr(subject: Subject) -> Iterator[Finding]:
         if one.type == GPT_PROTECTIVE:
             yield from _protective(subject, run, end)
             continue
-        runs.append(run)
+        if one.count > 1:  # --mbr-force-bootable adds an active one of one sector
+            runs.append(run)
         yield judged(
             run.end <= end, "mbr.bounds",
             f"{run.name}: type 0x{one.type:02X}, sectors {run.start:,} to {run.end - 1:,}",

@@ -11,7 +11,7 @@ from cosremaster.files import FileSource
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, Span
 from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor, place_of
 from cosremaster.units import BLOCK, Lba, lba_bytes
-from cosremaster.verify.finding import Finding, fails, holds, judged, note
+from cosremaster.verify.finding import Finding, Level, fails, holds, judged, note
 from cosremaster.verify.subject import Subject, Tree
 
 _BOTH = ((80, 4), (120, 2), (124, 2), (128, 2), (132, 4), (158, 4), (166, 4))  # 8.4.8 to 8.4.13, the root's record
@@ -108,7 +108,7 @@ def check_records(subject: Subject) -> Iterator[Finding]:
     for tree in subject.trees:
         bad = list(chain(_records(subject, tree), _dots(subject, tree)))
         yield from bad
-        if not bad:
+        if all(finding.level is Level.NOTE for finding in bad):
             message = f"{tree.name}: {len(tree.records):,} records in {len(tree.directories):,} directories hold"
             yield holds("record.sound", message, subject.place.at(lba_bytes(tree.directories[0].lba)))
 
@@ -139,15 +139,21 @@ def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
     for one in tree.records:
         if one.flags & DIRECTORY:
             places[(*one.parent, one.identifier)] = Directory(one.lba, one.length)
+    selves = 0
     for path, directory in places.items():
         raw = subject.source.at(lba_bytes(directory.lba), 512)
         for wanted, name in ((directory, "."), (places[path[:-1]], "..")):
             size = raw[0] if raw else 0
             found = Directory(Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little"))
-            if size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
+            if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
+                selves += path != ()
+            elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
                 place = _path(subject.place, path).at(lba_bytes(directory.lba))
                 yield fails("record.dot", f"{tree.name}: its {name} leads to block {found.lba}", place)
             raw = raw[size:]
+    if selves:  # libisofs makes them so
+        place = subject.place.at(lba_bytes(tree.directories[0].lba))
+        yield note("record.parent", f"{tree.name}: .. leads to the directory itself in {selves:,} directories", place)
 
 
 def _path(place: Place, path: tuple[bytes, ...]) -> Place:
