@@ -44,11 +44,21 @@ class BootInfoTable:
 
 def boot_image_sum(chunks: Iterable[bytes]) -> int:
     """The sum that a boot-info-table holds, over a whole boot image; a last partial word is zero-filled."""
-    data = b"".join(chunks)[TABLE_END:]
-    words = array("I", data + bytes(-len(data) % 4))
+    total, skip, rest = 0, TABLE_END, b""
+    for chunk in chunks:
+        data = rest + chunk[skip:]
+        skip = max(0, skip - len(chunk))
+        whole = len(data) - len(data) % 4
+        total, rest = total + _words(data[:whole]), data[whole:]
+    return (total + int.from_bytes(rest, "little")) & 0xFFFFFFFF
+
+
+def _words(data: bytes) -> int:
+    """The sum of little-endian 32-bit words."""
+    words = array("I", data)
     if sys.byteorder == "big":
         words.byteswap()
-    return sum(words) & 0xFFFFFFFF
+    return sum(words)
 
 
 def grub2_image_pointer(lba: Lba) -> bytes:

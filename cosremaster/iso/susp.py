@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
-from cosremaster.units import BLOCK, Lba
+from cosremaster.iso.model import Directory
+from cosremaster.units import BLOCK, Lba, lba_bytes
 
 MAX_CONTINUATIONS = 32
 
@@ -35,6 +36,11 @@ def skip_of(root: bytes) -> int | None:
     """Bytes before the fields in every system use area, from the root's first record; None without SUSP (5.3)."""
     at = root.find(b"SP\x07\x01\xbe\xef", 34)
     return root[at + 6] if at >= 0 and at + 7 <= len(root) else None
+
+
+def has_susp(source: FileSource, root: Directory) -> bool:
+    """True when the directory's first record announces the carrier of Rock Ridge."""
+    return skip_of(source.at(lba_bytes(root.lba), 255)) is not None
 
 
 def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
