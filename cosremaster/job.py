@@ -13,7 +13,8 @@ from cosremaster import cpio
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import UsageError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import MAX_EXTENT, plan_image, unchanged_plan
+from cosremaster.iso.encode import plan_image, unchanged_plan
+from cosremaster.iso.exchange import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import Layer
@@ -22,7 +23,6 @@ from cosremaster.nodes import Action, Edits
 from cosremaster.output import DIGESTS, Output
 from cosremaster.overlay.request import Add, read_additions
 from cosremaster.parallel import cores
-from cosremaster.pieces import PieceTable
 from cosremaster.pipeline import (
     Found,
     PackedLayer,
@@ -34,7 +34,9 @@ from cosremaster.pipeline import (
     open_image,
     pack_holders,
     pack_layer,
+    plan_iso_files,
     plan_overlay,
+    sharing,
     size_warnings,
     write_image,
 )
@@ -47,7 +49,9 @@ class Request:
     """What is to be done to an image.
 
     ``add``: files and directories, as :class:`Add`, a path, or text like ``"site/:/opt"``; ``remove``: paths
-    inside the layer. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    inside the layer. ``add_iso``: the same as ``add`` for files of the ISO's own tree, which are exchanged;
+    ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``layer``: an address as in
+    ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
@@ -55,6 +59,8 @@ class Request:
 
     add: Iterable[str | Path | Add] = ()
     remove: Iterable[str | bytes] = ()
+    add_iso: Iterable[str | Path | Add] = ()
+    drop_hfsplus: bool = False
     layer: str | None = None
     threads: int | None = None
     xz_preset: int | None = None
@@ -68,20 +74,22 @@ class _Settled:
 
     adds: tuple[Add, ...]
     removes: tuple[bytes, ...]
+    iso_adds: tuple[Add, ...]
     wanted: Address | None
     threads: int
     newest: int | None
 
     @property
-    def empty(self) -> bool:
-        """Nothing is asked for but a copy."""
-        return not self.adds and not self.removes and self.wanted is None
+    def layered(self) -> bool:
+        """Something is asked of a layer."""
+        return bool(self.adds or self.removes or self.wanted is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
+    ``iso_exchanged`` and ``iso_unchanged`` are paths of the ISO's own tree.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -93,6 +101,8 @@ class Result:
     removed: tuple[bytes, ...] = ()
     unchanged: tuple[bytes, ...] = ()
     parents: tuple[bytes, ...] = ()
+    iso_exchanged: tuple[bytes, ...] = ()
+    iso_unchanged: tuple[bytes, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -198,36 +208,38 @@ class OpenedImage:
             return self._plan(request, _settle(request), spool, progress or Silent())
 
     def _plan(self, request: Request, settled: _Settled, spool: Spool, progress: Progress) -> Plan:
-        if settled.empty:
-            nothing = Edits(frozenset(), (), (), (), ())
-            return Plan(
-                image=self.image, layer=None, edits=nothing, packed=(), result=unchanged_plan(self.image), warnings=()
-            )
         # What is wrong with the additions is told before the long work.
         additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
-        found = self.layers(request.layer, progress)
-        chosen = choose_layer(self.image, found, settled.wanted)
-        tree = self._tree(chosen)
-        edits = plan_overlay(tree, additions, settled.removes)
+        iso_additions, iso_notes = read_additions(settled.iso_adds, settled.newest, None, "--add-iso")
+        iso = plan_iso_files(self.image, iso_additions)
+        chosen: Layer | None = None
+        edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
-        exchanged: dict[bytes, PieceTable] = {}
-        if not edits.empty:
-            packing = Packing(
-                spool=spool,
-                threads=settled.threads,
-                progress=progress,
-                preset=request.xz_preset,
-                always_compress=request.always_compress,
-                memos=self._memos,
-            )
-            inner = pack_layer(chosen, apply_edits(tree, edits), packing)
-            packed = pack_holders(chosen, inner, packing)
-            exchanged[chosen.address[0]] = packed[-1].packed.table
-        result = plan_image(self.image, self._file, exchanged) if exchanged else unchanged_plan(self.image)
-        warnings = (*notes, *edits.warnings, *size_warnings(self.image, exchanged))
+        exchanged = dict(iso.exchanged)
+        if settled.layered:
+            found = self.layers(request.layer, progress)
+            chosen = choose_layer(self.image, found, settled.wanted)
+            tree = self._tree(chosen)
+            edits = plan_overlay(tree, additions, settled.removes)
+            if not edits.empty:
+                packing = Packing(
+                    spool=spool, threads=settled.threads, progress=progress, preset=request.xz_preset,
+                    always_compress=request.always_compress, memos=self._memos,
+                )  # fmt: skip
+                packed = pack_holders(chosen, pack_layer(chosen, apply_edits(tree, edits), packing), packing)
+                names = sharing(self.image, chosen.address[0])
+                if exchanged.keys() & set(names):
+                    raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
+                exchanged |= dict.fromkeys(names, packed[-1].packed.table)
+        result = unchanged_plan(self.image)
+        if exchanged:
+            result = plan_image(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
+        warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))
         for warning in warnings:
             progress.warn(warning)
-        return Plan(image=self.image, layer=chosen, edits=edits, packed=packed, result=result, warnings=warnings)
+        return Plan(
+            image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, result=result, warnings=warnings
+        )
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
@@ -244,6 +256,8 @@ def remaster(
     *,
     add: Iterable[str | Path | Add] = (),
     remove: Iterable[str | bytes] = (),
+    add_iso: Iterable[str | Path | Add] = (),
+    drop_hfsplus: bool = False,
     layer: str | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -262,7 +276,8 @@ def remaster(
     :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
     """
     request = Request(
-        add=add, remove=remove, layer=layer, threads=threads, xz_preset=xz_preset, always_compress=always_compress,
+        add=add, remove=remove, add_iso=add_iso, drop_hfsplus=drop_hfsplus, layer=layer, threads=threads,
+        xz_preset=xz_preset, always_compress=always_compress,
         source_date_epoch=source_date_epoch,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
@@ -279,6 +294,7 @@ def _settle(request: Request) -> _Settled:
     return _Settled(
         adds=tuple(_as_add(item) for item in request.add),
         removes=tuple(os.fsencode(path) for path in request.remove),
+        iso_adds=tuple(_as_add(item, "--add-iso") for item in request.add_iso),
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
@@ -293,16 +309,17 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         layer=None if layer is None else format_address(layer.address),
         added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED), removed=edits.removed,
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
+        iso_exchanged=tuple(sorted(plan.iso.exchanged)), iso_unchanged=plan.iso.unchanged,
         input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
         packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,
     )  # fmt: skip
 
 
-def _as_add(item: str | Path | Add) -> Add:
+def _as_add(item: str | Path | Add, option: str = "--add") -> Add:
     if isinstance(item, Add):
         return item
-    return Add.parse(item) if isinstance(item, str) else Add(item)
+    return Add.parse(item, option) if isinstance(item, str) else Add(item)
 
 
 def _newest() -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cosremaster import cpio
 from cosremaster.codecs.base import Job, Memo, Packed
-from cosremaster.errors import LayerError, UnsupportedError, show
+from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
@@ -22,11 +22,12 @@ from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.edit import exchange_member
 from cosremaster.layers.index import HEAD_SIZE, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, probe
 from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Edits
+from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
+from cosremaster.streams import sha256_of
 from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
@@ -71,21 +72,33 @@ class PackedLayer:
     packed: Packed
 
 
+@dataclass(frozen=True, slots=True)
+class IsoEdits:
+    """``exchanged``: paths of the ISO's own files -> their new bytes; ``unchanged``: those that hold them already."""
+
+    exchanged: Mapping[bytes, PieceTable]
+    unchanged: tuple[bytes, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image."""
+    """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
+
+    ``iso``: what becomes of the files of the ISO's own tree that were given.
+    """
 
     image: Image
     layer: Layer | None
     edits: Edits
     packed: tuple[PackedLayer, ...]
+    iso: IsoEdits
     result: ImagePlan
     warnings: tuple[str, ...]
 
     @property
     def identical(self) -> bool:
         """Nothing changes."""
-        return not self.packed
+        return not self.packed and not self.iso.exchanged
 
 
 def open_image(source: FileSource) -> Image:
@@ -220,6 +233,45 @@ def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[P
     return tuple(done)
 
 
+def plan_iso_files(image: Image, additions: Sequence[Addition]) -> IsoEdits:
+    """What ``additions`` become on the ISO's own tree, where files are exchanged for others of any size.
+
+    :raises OverlayError: one is no file, or there is no such file on the ISO.
+    """
+    files = {file.path: file for file in image.files}
+    folders = {path.rpartition(b"/")[0] for path in files} | {b""}
+    for folder in list(folders):
+        folders |= {folder[:at] for at, letter in enumerate(folder) if letter == ord("/")}
+    exchanged: dict[bytes, PieceTable] = {}
+    unchanged: list[bytes] = []
+    for addition in additions:
+        inside = not addition.single or addition.into or addition.dest in folders
+        for node in addition.nodes:
+            path = b"/".join(part for part in (addition.dest, node.path) if part) if inside else addition.dest
+            if node.kind is Kind.DIRECTORY and path in folders:
+                continue
+            place = image.place.inside(path)
+            if node.content is None or path not in files:
+                what = f"a {node.kind.noun} cannot" if node.content is None else "a new file cannot yet"
+                raise OverlayError(
+                    f"{what} be added to the ISO's own tree; files that are there can be exchanged", place
+                )
+            old = image.bytes_of(files[path])
+            if old.length == node.content.size and sha256_of(old.chunks()) == node.content.digest():
+                unchanged.append(path)
+                exchanged.pop(path, None)
+            else:
+                exchanged[path] = node.content.table()
+    return IsoEdits(exchanged, tuple(dict.fromkeys(unchanged)))
+
+
+def sharing(image: Image, path: bytes) -> tuple[bytes, ...]:
+    """The paths on the ISO whose data are those of ``path``: hard links, files that share an extent."""
+    (wanted,) = (file for file in image.files if file.path == path)
+    first = wanted.records[0].lba
+    return tuple(file.path for file in image.files if file.size and file.records[0].lba == first) or (path,)
+
+
 def write_image(
     image: Image, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
 ) -> tuple[str, ...]:
@@ -236,12 +288,16 @@ def write_image(
     return proof
 
 
-def size_warnings(image: Image, exchanged: Mapping[bytes, PieceTable]) -> Iterator[str]:
-    """What may be wrong with an image whose files at the paths of ``exchanged`` hold something else."""
-    for path, table in exchanged.items():
-        if table.length > GRUB_LIMIT:
+def size_warnings(image: Image, packed: Sequence[PackedLayer], exchanged: Mapping[bytes, PieceTable]) -> Iterator[str]:
+    """What may be wrong with an image whose files at the paths of ``exchanged`` hold something else.
+
+    ``packed``: the layers that were packed again, the one that is a file of the ISO last.
+    """
+    for layer in packed[-1:]:
+        size = layer.packed.table.length
+        if size > GRUB_LIMIT:
             yield (
-                f"{show(path)} is now {human(table.length)}: GRUB loads it whole below 2 GiB of memory, and above"
+                f"{show(layer.address[0])} is now {human(size)}: GRUB loads it whole below 2 GiB of memory, and above"
                 f" {human(GRUB_LIMIT)} that may fail; put large files on the ISO's own file tree instead"
             )
     stale = [show(file.path) for file in image.files if file.path.rpartition(b"/")[2] in SUMS]

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.boot.mbr import Geometry, Mbr, MbrPartition, encode_chs
-from cosremaster.iso.encode import moved_mbr
-from cosremaster.iso.model import Span
-from cosremaster.iso.plan import Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.boot.mbr import Geometry, MbrPartition, encode_chs
+from cosremaster.iso.plan import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.iso.spans import Span
 from cosremaster.units import Lba, Sector
 
 
@@ -185,23 +184,91 @@ EMPTY = MbrPartition.parse(bytes(16))
 @pytest.mark.parametrize("geometry", [(64, 32), (255, 63), (16, 63), (7, 19)])
 @pytest.mark.parametrize("new", [5000, 900, 1001, 1000])
 def test_partitions_follow_the_end_of_the_volume(new: int, geometry: Geometry) -> None:
-    """Over the volume: grows. Appended: moves. Inside: stays. From inside over the end: grows."""
+    """Over the volume: grows. Appended: moves. Inside: stays. CHS follow."""
     old, shift = 1000, (new - 1000) * 4
-    before = [(0, 4000), (4000, 2880), (200, 800), (3000, 1020)]
-    after = [(0, 4000 + shift), (4000 + shift, 2880), (200, 800), (3000, 1020 + shift)]
-    mbr = Mbr(b"code".ljust(446), tuple(partition(*one, geometry) for one in before))
-    assert moved_mbr(mbr, old, new) == Mbr(mbr.code, tuple(partition(*one, geometry) for one in after))
+    layout = plan_layout([span(0, 250)], [span(250, 700)], old, {Lba(250): 700 + new - old})
+    before = [(0, 4000), (4000, 2880), (200, 800), (64, 3936)]
+    after = [(0, 4000 + shift), (4000 + shift, 2880), (200, 800), (64, 3936 + shift)]
+    for one, other in zip(before, after, strict=True):
+        start, end = layout.start(Sector(one[0])), layout.end(Sector(sum(one)))
+        assert (start, end - start) == other
+        assert partition(*one, geometry).placed(start, end - start, geometry) == partition(*other, geometry)
 
 
 def test_chs_beyond_1024_cylinders_is_the_last_address() -> None:
-    mbr = Mbr(bytes(446), (partition(0, 4000), partition(4000, 40), EMPTY, EMPTY))
-    moved = moved_mbr(mbr, 1000, 1_000_000).partitions
-    assert moved[0].last == moved[1].first == moved[1].last == bytes((63, 0xC0 | 32, 0xFF))
-    assert (moved[0].count, moved[1].start) == (4_000_000, 4_000_000)
-    assert moved[2:] == (EMPTY, EMPTY)
+    moved = partition(0, 4000).placed(Sector(0), 4_000_000, GEOMETRY)
+    assert moved.last == bytes((63, 0xC0 | 32, 0xFF))
+    assert partition(4000, 40).placed(Sector(4_000_000), 40, GEOMETRY).first == moved.last
 
 
 def test_chs_that_no_geometry_explains_stays_as_found() -> None:
     odd = MbrPartition(0, b"\1\2\3", 0x83, b"\4\5\6", Sector(0), 4000)
-    moved = moved_mbr(Mbr(bytes(446), (odd, EMPTY, EMPTY, EMPTY)), 1000, 2000).partitions[0]
+    moved = odd.placed(Sector(0), 8000, None)
     assert (moved.first, moved.last, moved.start, moved.count) == (odd.first, odd.last, 0, 8000)
+
+
+def test_a_beyond_that_isohybrid_wrote_stays() -> None:
+    marker = b"\xfe\xff\xff"
+    odd = MbrPartition(0, marker, 0xEF, marker, Sector(156), 5760)
+    assert odd.placed(Sector(400), 5760, GEOMETRY) == MbrPartition(0, marker, 0xEF, marker, Sector(400), 5760)
+
+
+@settings(max_examples=400, deadline=None)
+@given(changes(), st.integers(0, 400), st.integers(0, 400), st.sampled_from([1, 7, 512]))
+def test_every_end_keeps_its_distance_from_what_it_belongs_to(
+    change: tuple[list[Span], list[Span], int, dict[Lba, int]], padding: int, volume: int, align: int
+) -> None:
+    fixed, movable, _, sizes = change
+    data = max(one.end for one in (*fixed, *movable))
+    tail = data + padding
+    end = Sector((data + min(volume, padding)) * 4)
+    layout = plan_layout(fixed, movable, tail, sizes, ends=(end,), align=align)
+    old, new = layout.data
+    assert (old, new) == (data, max(one.end for one in layout.placements))
+    assert (layout.blocks - tail) % align == 0
+    room = layout.blocks - new
+    assert room >= min(PADDING, padding), "what readers read ahead into"
+    moved = layout.end(end)
+    if end >= (tail - 1) * 4:
+        assert layout.blocks * 4 - moved == tail * 4 - end, "it belongs to the tail"
+    else:
+        assert moved - new * 4 == end - old * 4, "it belongs to the data"
+    assert new * 4 <= moved <= layout.blocks * 4
+    needed = max(min(PADDING, padding), min(volume, padding) if end < (tail - 1) * 4 else 0)
+    assert room - needed < align if align > 1 else room == padding, "no longer than needed"
+    assert layout.block(Lba(tail + 5)) == layout.blocks + 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes(), st.lists(st.integers(0, 9), max_size=3))
+def test_new_files_stand_behind_all_data_and_before_the_tail(
+    change: tuple[list[Span], list[Span], int, dict[Lba, int]], more: list[int]
+) -> None:
+    fixed, movable, tail, sizes = change
+    without = plan_layout(fixed, movable, tail, sizes)
+    layout = plan_layout(fixed, movable, tail, sizes, appended=[span(0, blocks) for blocks in more])
+    assert layout.placements == without.placements
+    assert layout.blocks == without.blocks + sum(more)
+    every = (*layout.placements, *layout.appended)
+    assert all(one.end <= other.start for one, other in pairwise(every))
+    assert [one.blocks for one in layout.appended] == more
+
+
+@settings(max_examples=300, deadline=None)
+@given(volumes(), st.data())
+def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
+    volume: tuple[list[Span], list[Span], int], data: st.DataObject
+) -> None:
+    fixed, movable, tail = volume
+    one = data.draw(st.sampled_from(fixed))
+    size = one.blocks + data.draw(st.integers(-1, 9))
+    layout = plan_layout(fixed, movable, tail, {one.start: size})
+    placed = by_old(layout)
+    room = min([other.start for other in (*fixed, *movable) if other.start >= one.end] + [Lba(tail)]) - one.start
+    assert placed[one].blocks == size
+    assert all(before.end <= after.start for before, after in pairwise(layout.placements))
+    end = max(other.end for other in (*fixed, *movable))
+    assert placed[one].start == (
+        one.start if size <= room else max(end, one.end) if end != one.end else placed[one].start
+    )
+    assert all(placed[other].start == other.start for other in (*fixed, *movable) if other != one)

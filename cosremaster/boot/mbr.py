@@ -18,6 +18,7 @@ Geometry = tuple[int, int]
 
 _USUAL: tuple[Geometry, ...] = ((255, 63), (64, 32), (128, 32), (16, 63), (32, 63), (64, 63), (128, 63), (240, 63))
 _CYLINDERS = 1024
+_BEYOND = (b"\xfe\xff\xff", b"\xff\xff\xff")
 
 
 def encode_chs(sector: int, geometry: Geometry) -> bytes:
@@ -58,8 +59,8 @@ class MbrPartition:
 
     @property
     def used(self) -> bool:
-        """False for an empty slot."""
-        return self.count > 0 and self.type != 0
+        """False for an empty slot. isohybrid's whole-volume partition may have type 0."""
+        return self.count > 0
 
     @property
     def end(self) -> Sector:
@@ -67,13 +68,22 @@ class MbrPartition:
         return Sector(self.start + self.count)
 
     def placed(self, start: Sector, count: int, geometry: Geometry | None) -> MbrPartition:
-        """This entry over other sectors; CHS follow when a geometry is known and stay as found when not."""
+        """This entry over other sectors; CHS follow when a geometry is known and stay as found when not.
+
+        Nor does a "beyond" that the geometry does not explain, as isohybrid writes it.
+        """
         if (start, count) == (self.start, self.count):
             return self
-        if geometry is None:
-            return replace(self, start=start, count=count)
-        first = self.first if start == self.start else encode_chs(start, geometry)
-        return replace(self, first=first, last=encode_chs(start + count - 1, geometry), start=start, count=count)
+        first, last = self.first, self.last
+        if geometry and start != self.start and not _beyond(first, self.start, geometry):
+            first = encode_chs(start, geometry)
+        if geometry and not _beyond(last, self.end - 1, geometry):
+            last = encode_chs(start + count - 1, geometry)
+        return replace(self, first=first, last=last, start=start, count=count)
+
+
+def _beyond(chs: bytes, sector: int, geometry: Geometry) -> bool:
+    return chs in _BEYOND and chs != encode_chs(sector, geometry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +113,13 @@ class Mbr:
         return tuple((number, one) for number, one in enumerate(self.partitions, 1) if one.used)
 
     def geometry(self) -> Geometry | None:
-        """The geometry that explains the CHS bytes of all partitions, usual ones first; None if none does."""
-        used = [partition for _, partition in self.used]
+        """The geometry that explains the CHS bytes of all partitions, usual ones first; None if none does.
+
+        What says nothing of one is left out where others say more: a partition that announces a GPT, and the last
+        address of all, which means "beyond" (UEFI 2.10, tables 5.3 and 5.4).
+        """
+        used = [one for _, one in self.used if one.type != GPT_PROTECTIVE]
+        used = [one for one in used if one.last not in _BEYOND] or used
         every = ((heads, track) for track in range(63, 0, -1) for heads in range(255, 0, -1))
         return _first_fit(used, _USUAL) or _first_fit(used, every) if used else None
 

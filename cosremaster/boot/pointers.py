@@ -44,11 +44,21 @@ class BootInfoTable:
 
 def boot_image_sum(chunks: Iterable[bytes]) -> int:
     """The sum that a boot-info-table holds, over a whole boot image; a last partial word is zero-filled."""
-    data = b"".join(chunks)[TABLE_END:]
-    words = array("I", data + bytes(-len(data) % 4))
+    total, skip, rest = 0, TABLE_END, b""
+    for chunk in chunks:
+        data = rest + chunk[skip:]
+        skip = max(0, skip - len(chunk))
+        whole = len(data) - len(data) % 4
+        total, rest = total + _words(data[:whole]), data[whole:]
+    return (total + int.from_bytes(rest, "little")) & 0xFFFFFFFF
+
+
+def _words(data: bytes) -> int:
+    """The sum of little-endian 32-bit words."""
+    words = array("I", data)
     if sys.byteorder == "big":
         words.byteswap()
-    return sum(words) & 0xFFFFFFFF
+    return sum(words)
 
 
 def grub2_image_pointer(lba: Lba) -> bytes:
@@ -64,3 +74,22 @@ def grub2_mbr_pointer(lba: Lba) -> bytes:
 def isolinux_mbr_pointer(lba: Lba) -> bytes:
     """ISOLINUX hybrid MBR (isohdpfx.bin): byte 432 holds the first sector of isolinux.bin at ``lba``."""
     return struct.pack("<I", lba * SECTORS_PER_BLOCK)
+
+
+def pointer_kind(code: bytes, lba: Lba) -> str | None:
+    """What an MBR with ``code`` is, in words, if it loads the boot image at ``lba``; None if it does not."""
+    at = MBR_POINTER_OFFSET
+    if code[at : at + 8] == grub2_mbr_pointer(lba):
+        return "GRUB2 hybrid MBR"
+    return "ISOLINUX hybrid MBR" if code[at : at + 4] == isolinux_mbr_pointer(lba) else None
+
+
+def moved_pointer(code: bytes, old: Lba, new: Lba) -> bytes:
+    """An MBR's ``code`` that loaded the boot image at ``old``, now that it stands at ``new``."""
+    pack = (
+        grub2_mbr_pointer
+        if code[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == grub2_mbr_pointer(old)
+        else (isolinux_mbr_pointer)
+    )
+    pointer = pack(new)
+    return code[:MBR_POINTER_OFFSET] + pointer + code[MBR_POINTER_OFFSET + len(pointer) :]

@@ -16,7 +16,7 @@ import click
 from cosremaster import __version__
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
-from cosremaster.errors import CosremasterError, LayerError
+from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.layers.address import parse_address
 from cosremaster.output import DIGESTS
@@ -24,13 +24,15 @@ from cosremaster.overlay.request import Add
 from cosremaster.pipeline import choose_layer
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
+from cosremaster.reports.verify import verify_lines, verify_report
 from cosremaster.units import human
+from cosremaster.verify.run import verify
 
 INTERRUPTED = 128
 
 _EPILOG = """\b
-Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
-cosremaster index IN, cosremaster demo [--keep DIR].
+Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
+cosremaster plan IN [options], cosremaster index IN, cosremaster demo [--keep DIR].
 (For a file of such a name write ./inspect.)"""
 
 
@@ -51,6 +53,14 @@ _REQUEST = (
         " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
     ),
     click.option(
+        "--add-iso", "iso_adds", multiple=True, metavar="SRC:DEST",
+        help="Exchange a file of the ISO's own tree, as --add does in the root filesystem. May be given again.",
+    ),
+    click.option(
+        "--drop-hfsplus", is_flag=True,
+        help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
+    ),
+    click.option(
         "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
@@ -67,11 +77,19 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(
-    adds: tuple[str, ...], layer: str | None, threads: int | None, xz_preset: int | None, always_compress: bool
+    adds: tuple[str, ...],
+    iso_adds: tuple[str, ...],
+    drop_hfsplus: bool,
+    layer: str | None,
+    threads: int | None,
+    xz_preset: int | None,
+    always_compress: bool,
 ) -> Request:
     """The request that the options of :data:`_REQUEST` make."""
     return Request(
         add=[Add.parse(text) for text in adds],
+        add_iso=[Add.parse(text, "--add-iso") for text in iso_adds],
+        drop_hfsplus=drop_hfsplus,
         layer=layer,
         threads=threads,
         xz_preset=xz_preset,
@@ -138,6 +156,10 @@ def print_result(result: Result, target: Path) -> None:
         for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
             for line in change_lines(mark, paths):
                 click.echo(line)
+    if result.iso_exchanged or result.iso_unchanged:
+        click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
+        for line in change_lines("~", result.iso_exchanged):
+            click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
     click.echo("proved:")
@@ -185,8 +207,37 @@ def demo_command(keep: Path | None) -> None:
     run_demo(keep, click.echo, print_result)
 
 
+@click.command()
+@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="ORIGINAL",
+    type=click.Path(path_type=Path),
+    help="Compare with the image it was made from; what is wrong there too does not count.",
+)
+@click.option(
+    "--changed", multiple=True, metavar="PATH", help="A file on the image that may differ from ORIGINAL's. Repeatable."
+)
+@click.option("--deep", is_flag=True, help="Decode every layer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
+    """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
+    if changed and against is None:
+        raise UsageError("--changed says what may differ from --against ORIGINAL, which is missing")
+    progress = terminal_progress(quiet=not sys.stderr.isatty())
+    names = [os.fsencode(name).lstrip(b"/") for name in changed]
+    report = verify(source, against=against, changed=names, deep=deep, progress=progress)
+    if as_json:
+        click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
+    else:
+        for line in verify_lines(report):
+            click.echo(line)
+    return 0 if report.ok else 1
+
+
 COMMANDS: dict[str, click.Command] = {
     "inspect": inspect_command,
+    "verify": verify_command,
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,

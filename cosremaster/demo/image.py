@@ -132,7 +132,7 @@ def debirf_files(cgz: bytes | None = None) -> dict[str, bytes]:
 
 def build_iso(files: Mapping[str, bytes]) -> bytes:
     """An ISO with ``files`` and the debirf boot records around them."""
-    bios, efi = _boot_image(b"bios", 60_000), _boot_image(b"efi", 120_000)
+    bios, efi = _boot_image(b"bios", 60_000), _fat_head(_boot_image(b"efi", 120_000))
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident="DEBIRF_DEMO", rock_ridge="1.09")
     every = {"EFI/efiboot.img": efi, "boot/grub/bios.img": bios, **files}
@@ -163,6 +163,14 @@ def _identifiers(path: str, ending: str) -> str:
 
 def _boot_image(what: bytes, length: int) -> bytes:
     return (b"dummy " + what + b" boot image\n").ljust(2600, b".") + bytes(range(256)) * (length // 256)
+
+
+def _fat_head(image: bytes) -> bytes:
+    """``image`` with the boot sector of an empty FAT12 file system of its size, as firmware looks for one."""
+    sectors = len(image) // SECTOR
+    fields = struct.pack("<HBHBHHBHHHII", SECTOR, 4, 1, 2, 112, sectors, 0xF8, 1, 32, 64, 0, 0)
+    head = b"\xeb\x3c\x90DUMMYFAT" + fields
+    return head + image[len(head) : 510] + b"\x55\xaa" + image[SECTOR:]
 
 
 def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:

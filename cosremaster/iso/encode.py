@@ -2,160 +2,202 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 
-from cosremaster.boot.mbr import Geometry, Mbr, MbrPartition
-from cosremaster.errors import SizeError, UnsupportedError, show
+from cosremaster.boot.mbr import GPT_PROTECTIVE
+from cosremaster.errors import ProofError, UnsupportedError
 from cosremaster.files import FileSource
-from cosremaster.iso.model import Image, IsoFile, Span
+from cosremaster.iso.exchange import Exchange, resolve, with_boot_tables
+from cosremaster.iso.extents import covers_volume, data_end, file_spans, unreferenced
+from cosremaster.iso.implant import with_implanted
+from cosremaster.iso.model import Image
+from cosremaster.iso.patches import image_patches
 from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
-from cosremaster.iso.records import FIRST_DESCRIPTOR, SPACE_SIZE, both_endian
+from cosremaster.iso.records import place_of
+from cosremaster.iso.spans import Span
 from cosremaster.pieces import Piece, PieceTable, Zeros
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
-
-MAX_EXTENT = 0xFFFFFFFF
-"""Bytes of a file in one directory record (9.1.4)."""
-
-_RECORD_LBA, _RECORD_LENGTH = 2, 10
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
     """What the new image will be: its pieces, and where things stand in it.
 
-    ``changed``: path of each exchanged file -> its new length in bytes.
+    ``changed``: path of each exchanged file of the primary tree -> its new length in bytes; ``exchanged`` the
+    exchanges themselves, each with the bytes that are written (boot images with their tables made true).
+    ``dropped``: HFS partitions become mere fillers.
     """
 
     table: PieceTable
     layout: Layout
     changed: Mapping[bytes, int]
+    exchanged: tuple[Exchange, ...] = ()
+    dropped: bool = False
 
 
 def unchanged_plan(image: Image) -> ImagePlan:
     """The plan that makes ``image`` again, byte for byte."""
-    return ImagePlan(PieceTable([image.source]), Layout((), image.blocks), {})
+    return ImagePlan(PieceTable([image.source]), Layout((), image.tail, image.tail, (image.tail, image.tail)), {})
 
 
-def plan_image(image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable]) -> ImagePlan:
+def plan_image(
+    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
+) -> ImagePlan:
     """The image with the files at the paths of ``exchanged`` holding other bytes.
 
-    :raises UnsupportedError: something in the image cannot follow yet. :raises SizeError: too large a file.
+    ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers.
+    :raises ImageError: there is no such file. :raises UnsupportedError: something in the image cannot follow.
+    :raises SizeError: a file becomes too large for its directory records.
     """
     if image.blockers:
-        listed = " and ".join(image.blockers)
-        raise UnsupportedError(f"has {listed}, which this version cannot keep when files change size", image.place)
-    files = {file.path: file for file in image.files}
-    new: dict[Lba, PieceTable] = {}
-    for path, table in exchanged.items():
-        new[_single_extent(image, files[path], table)] = table
-    movable = [
-        Span(record.lba, record.blocks, show(file.path))
-        for file in image.files
-        for record in file.records
-        if record.length
-    ]
-    fixed, movable_spans = pin_overlaps(image.fixed, movable)
-    first = min(new)
-    unknown = _unreferenced(source, gaps((*fixed, *movable_spans), image.blocks), first)
-    fixed += tuple(unknown)
-    free = {span.start for span in movable_spans}
-    for path in exchanged:
-        if files[path].records[0].lba not in free:
+        raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be exchanged", image.place)
+    exchanges = resolve(image, exchanged)
+    drop = drop_hfsplus and bool(image.hfs)
+    if not drop:
+        _check_hfs(image, exchanges)
+    layout = _layout(image, source, exchanges, drop)
+    _check_firmware(image, layout)
+    placed = _placed(image, exchanges, layout)
+    tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
+    table = PieceTable([*_body(image, layout, placed).pieces, tail])
+    table = table.patched(image_patches(image, source, layout, placed, drop=drop))
+    check_kept(image, table, layout, placed)
+    changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
+    return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop)
+
+
+def _layout(image: Image, source: FileSource, exchanges: Sequence[Exchange], drop: bool) -> Layout:
+    """:raises UnsupportedError: a file that should be exchanged shares its blocks with something that cannot follow."""
+    dropped = {one.name for one in image.hfs} if drop else set()
+    known = [span for span in image.fixed if span.label not in dropped]
+    files = [span for tree in image.trees for file in tree.files for span in file_spans(file)]
+    fixed, movable = pin_overlaps(known, files)
+    olds = [one.old for one in exchanges if one.old]
+    first = min((old.start for old in olds), default=Lba(0))
+    tail = _tail(image, source)
+    holes = gaps((*fixed, *movable), tail)
+    fixed += tuple(unreferenced(source, [hole for hole in holes if hole.end > first]))
+    free = {(span.start, span.blocks) for span in (*fixed, *movable)}
+    for one in exchanges:
+        if one.old is None or (one.old.start, one.old.blocks) in free:
+            continue
+        if not one.same_size or any(one.old.touches(span) for span in files if span.start != one.old.start):
             raise UnsupportedError(
-                "cannot change size: a boot record or another file shares its blocks", image.place.inside(path)
+                "cannot be exchanged: a boot record or another file shares its blocks", image.place.inside(one.path)
             )
-    layout = plan_layout(fixed, movable_spans, image.blocks, {lba: blocks_for(t.length) for lba, t in new.items()})
-    body = _body(image, layout, new, first)
-    tail = image.source.cut(image.volume_bytes, image.size)
-    table = PieceTable([*body, tail]).patched(_patches(image, layout, new))
-    return ImagePlan(table, layout, {path: table.length for path, table in exchanged.items()})
+    new = {one.old.start: blocks_for(one.table.length) for one in exchanges if one.old and not one.same_size}
+    added = [Span(Lba(0), blocks_for(one.table.length), one.path.decode(errors="replace")) for one in exchanges
+             if not one.old]  # fmt: skip
+    return plan_layout(fixed, movable, tail, new, appended=added, ends=tuple(_ends(image)), align=_alignment(image))
 
 
-def _single_extent(image: Image, file: IsoFile, table: PieceTable) -> Lba:
-    """Where ``file`` begins. :raises SizeError: ``table`` does not fit one directory record."""
-    place = image.place.inside(file.path)
-    if len(file.records) != 1 or not file.size:
-        raise UnsupportedError("cannot be exchanged: it has no extent of its own, or several", place)
-    if table.length > MAX_EXTENT:
-        raise SizeError(
-            f"would be {table.length:,} bytes; one file of an ISO holds 4 GiB - 1. Put large files on the ISO's own"
-            " file tree instead",
-            place,
-        )
-    return file.records[0].lba
+def _tail(image: Image, source: FileSource) -> Lba:
+    """Where the tail begins: bytes that nothing refers to, behind the volume, are part of it."""
+    end = max(data_end(image.trees, image.fixed), min(tree.end for tree in image.trees))
+    if end >= image.tail:
+        return image.tail
+    found = next(unreferenced(source, [Span(end, image.tail - end, "")]), None)
+    return found.start if found else image.tail
 
 
-def _unreferenced(source: FileSource, holes: tuple[Span, ...], first: Lba) -> Iterator[Span]:
-    """The parts of ``holes`` behind block ``first`` that hold anything but zeros: nobody knows who points there."""
-    for hole in holes:
-        if hole.start < first:
+def _ends(image: Image) -> Iterator[Sector]:
+    """The ends of volumes and partitions that cover the volume."""
+    yield from (Sector(tree.end * SECTORS_PER_BLOCK) for tree in image.trees)
+    yield from (one.end for one in image.partitions if covers_volume(one, image.trees))
+
+
+def _alignment(image: Image) -> int:
+    """Blocks by multiples of which the image's size may change: whole cylinders, where the partitions over the volume
+    and behind it, and the image, end with one (isohybrid(1)); else 1."""
+    geometry = image.mbr.geometry() if image.mbr else None
+    if image.mbr is None or geometry is None:
+        return 1
+    cylinder = geometry[0] * geometry[1]
+    first = image.trees[0].directories[0].lba * SECTORS_PER_BLOCK
+    used = [one for _, one in image.mbr.used if one.type != GPT_PROTECTIVE]
+    ends = [one.end for one in used if one.start <= first or one.start >= image.tail * SECTORS_PER_BLOCK]
+    if image.size not in [end * SECTOR for end in ends] or any(end % cylinder for end in ends):
+        return 1
+    return cylinder // gcd(cylinder, SECTORS_PER_BLOCK)
+
+
+def _placed(image: Image, exchanges: Iterable[Exchange], layout: Layout) -> tuple[Exchange, ...]:
+    """The exchanges with their places, and boot images' tables made true for them."""
+    done, added = [], iter(layout.appended)
+    for one in exchanges:
+        start = layout.block(one.old.start) if one.old else next(added).start
+        images = [boot for boot in image.boot_images if one.old and boot.entry.lba == one.old.start]
+        done.append(replace(one, table=with_boot_tables(one.table, images, start), start=start))
+    return tuple(done)
+
+
+def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
+    """:raises UnsupportedError: an HFS file system tells of a file's place or size, and that changes."""
+    for one in exchanges:
+        for hfs in image.hfs:
+            if one.old and one.old.touches(hfs.span) and not one.same_size:
+                raise UnsupportedError(
+                    f"cannot change size: the HFS+ file system in {hfs.name} names it too (--drop-hfsplus gives that"
+                    " file system up; PCs do not use it)",
+                    image.place.inside(one.path),
+                )
+
+
+def _check_firmware(image: Image, layout: Layout) -> None:
+    """:raises UnsupportedError: a header of another firmware tells of an end that moves."""
+    for one in image.firmware:
+        for target in one.targets:
+            start, end = Sector(target.start // SECTOR), Sector(-(-(target.start + target.length) // SECTOR))
+            told = any(part.start == start and part.end == end for part in image.partitions)
+            if not told and (layout.end(end) != end or layout.start(start) != start):
+                raise UnsupportedError(
+                    f"the {one.name}'s {target.what} would have to change with the image, which this version cannot",
+                    image.place.at(target.field),
+                )
+
+
+def _body(image: Image, layout: Layout, placed: Sequence[Exchange]) -> PieceTable:
+    """The image up to its tail: everything before the first change as it is, then each span, zeros between."""
+    new = {one.start: one.table for one in placed if one.table.length and not (one.old and one.same_size)}
+    pieces: list[Piece] = []
+    spans = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
+    begins = [one.old.start for one in placed if one.old] + [one.start for one in spans if one.start in new]
+    at = lba_bytes(min([Lba(layout.tail), *begins]))
+    pieces.append(image.source.cut(0, min(at, image.size)))
+    for one in spans:
+        start, skipped = lba_bytes(one.start), max(0, at - lba_bytes(one.start))
+        if skipped >= one.blocks * BLOCK:
             continue
-        used = []
-        at = hole.start
-        for chunk in source.chunks(lba_bytes(hole.start), hole.blocks * BLOCK):
-            if chunk.strip(b"\0"):
-                used += [
-                    at + n for n in range(blocks_for(len(chunk))) if chunk[n * BLOCK : (n + 1) * BLOCK].strip(b"\0")
-                ]
-            at = Lba(at + blocks_for(len(chunk)))
-        if used:
-            yield Span(Lba(used[0]), used[-1] + 1 - used[0], hole.label)
-
-
-def _body(image: Image, layout: Layout, new: Mapping[Lba, PieceTable], first: Lba) -> Iterator[Piece]:
-    """The volume: everything before block ``first`` as it is, then each placement, zeros between."""
-    yield image.source.cut(0, lba_bytes(first))
-    at = lba_bytes(first)
-    for placed in layout.placements:
-        start = lba_bytes(placed.start)
-        if placed.old.end <= first:
-            continue
-        yield Zeros(start - at)
-        table = new.get(placed.old.start)
-        if table is not None:
-            yield from table.pieces
-            at = start + table.length
+        pieces.append(Zeros(start + skipped - at))
+        if one.start in new:
+            pieces += new[one.start].pieces
+            at = start + new[one.start].length
         else:
-            begin = lba_bytes(placed.old.start)
-            yield image.source.cut(begin, begin + placed.blocks * BLOCK)
-            at = start + placed.blocks * BLOCK
-    yield Zeros(layout.blocks * BLOCK - at)
+            begin = lba_bytes(one.old.start)
+            end = min(begin + one.blocks * BLOCK, image.size)
+            pieces.append(image.source.cut(begin + skipped, end))
+            at = start + end - begin
+    body = PieceTable([*pieces, Zeros(layout.blocks * BLOCK - at)])
+    for change in placed:
+        if change.old and change.same_size:
+            start, end = lba_bytes(change.start), lba_bytes(change.start) + change.table.length
+            parts = (body.cut(0, start), change.table, body.cut(end, body.length))
+            body = PieceTable(piece for part in parts for piece in part.pieces)
+    return body
 
 
-def _patches(image: Image, layout: Layout, new: Mapping[Lba, PieceTable]) -> Iterator[tuple[int, bytes]]:
-    """Every pointer and size that has to change, at its byte offset."""
-    moved = layout.moved
-    for file in image.files:
-        for record in file.records:
-            if not record.length:
-                continue
-            if record.lba in moved:
-                yield record.offset + _RECORD_LBA, both_endian(moved[record.lba])
-            if record.lba in new:
-                yield record.offset + _RECORD_LENGTH, both_endian(new[record.lba].length)
-    if layout.blocks != image.blocks:
-        yield lba_bytes(FIRST_DESCRIPTOR) + SPACE_SIZE, both_endian(layout.blocks)
-        if image.mbr:
-            yield 0, moved_mbr(image.mbr, image.blocks, layout.blocks).pack()
+def check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
+    """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
-
-def moved_mbr(mbr: Mbr, old: int, new: int) -> Mbr:
-    """``mbr`` after the volume's end went from block ``old`` to block ``new``.
-
-    A partition behind the volume moves with its end; one that ends there or behind, from before, grows.
+    The boot catalog, where it is a file, is patched. :raises ProofError: the plan loses something.
     """
-    geometry = mbr.geometry()
-    shift = (new - old) * SECTORS_PER_BLOCK
-    volume = old * SECTORS_PER_BLOCK
-    return replace(mbr, partitions=tuple(_moved(one, volume, shift, geometry) for one in mbr.partitions))
-
-
-def _moved(one: MbrPartition, volume: int, shift: int, geometry: Geometry | None) -> MbrPartition:
-    if not one.used:
-        return one
-    if one.start >= volume:
-        return one.placed(Sector(one.start + shift), one.count, geometry)
-    if one.end >= volume:
-        return one.placed(one.start, one.count + shift, geometry)
-    return one
+    new = {record.offset for one in placed for _, file in one.files for record in file.records}
+    for tree in image.trees:
+        for record in (record for file in tree.files for record in file.records):
+            if not record.length or record.offset in new or (image.catalog and record.lba == image.catalog.lba):
+                continue
+            start, old = lba_bytes(layout.block(record.lba)), lba_bytes(record.lba)
+            if table.cut(start, start + record.length).pieces != (image.source.cut(old, old + record.length),):
+                raise ProofError("the plan would lose its data", place_of(image.place, record))

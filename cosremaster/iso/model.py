@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosremaster.boot.apm import Apm
 from cosremaster.boot.eltorito import BootCatalog, BootEntry
+from cosremaster.boot.firmware import Firmware
+from cosremaster.boot.gpt import Gpt
+from cosremaster.boot.implanted import Implanted
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.pointers import BootInfoTable
+from cosremaster.boot.pointers import BootInfoTable, pointer_kind
 from cosremaster.errors import Place
+from cosremaster.iso.spans import Span
+from cosremaster.iso.udf import Udf
 from cosremaster.pieces import PieceTable, Range
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 
@@ -44,15 +50,67 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class IsoFile:
-    """A file of the tree. ``path``: its Rock Ridge name where there is one; ``records``: one for each extent."""
+    """A file of a tree. ``path``: its Rock Ridge name where there is one; ``records``: one for each extent.
+
+    ``regular``: it is no symlink and no device; ``zisofs``: the byte offset of the Rock Ridge field that calls its
+    data compressed, 0 without.
+    """
 
     path: bytes
     records: tuple[DirectoryRecord, ...]
+    regular: bool = True
+    zisofs: int = 0
 
     @property
     def size(self) -> int:
         """Bytes."""
         return sum(record.length for record in self.records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """One of the directory trees. ``kind``: in words; ``descriptor``: its volume descriptor's block.
+
+    ``base``: the block from which the tree's own numbers count (records here count from the image's start);
+    ``blocks``: the descriptor's volume space size. A tree that shares an earlier one's root has no files.
+    """
+
+    kind: str
+    descriptor: Lba
+    base: Lba
+    blocks: int
+    files: tuple[IsoFile, ...]
+    directories: tuple[Directory, ...]
+    path_tables: tuple[Directory, ...]
+    rock_ridge: bool
+
+    @property
+    def end(self) -> Lba:
+        """The block behind its volume, from the image's start."""
+        return Lba(self.base + self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition, whatever table tells of it. ``filler``: it only covers what no other partition does."""
+
+    table: str
+    number: int
+    start: Sector
+    end: Sector
+    filler: bool
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Table and number."""
+        return f"{self.table} partition {self.number}"
+
+    @property
+    def span(self) -> Span:
+        """The blocks it touches."""
+        first = self.start // SECTORS_PER_BLOCK
+        return Span(Lba(first), -(-self.end // SECTORS_PER_BLOCK) - first, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,50 +128,62 @@ class BootImage:
     grub2: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of blocks and what it is for. ``end`` is the block behind it."""
-
-    start: Lba
-    blocks: int
-    label: str
-
-    @property
-    def end(self) -> Lba:
-        """The block behind the last."""
-        return Lba(self.start + self.blocks)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """An image as it was read.
 
-    ``size``: bytes of the whole file; ``blocks``: the primary volume descriptor's volume space size;
-    ``fixed``: spans that must stay where they are; ``catalog`` and ``mbr`` are None where there are none;
-    ``pointer`` names what the MBR's code points at; ``blockers``: what is in the image that a changed layout
-    would damage, in words.
+    ``size``: bytes of the whole file; ``trees``: the primary one first. ``gpt``: the copies of the GPT that are
+    there, the primary first. ``fixed``: spans that must stay where they are. ``tail``: the block at which what
+    ends the image begins (appended partitions, a backup GPT, padding); it moves with the volume's end. ``hfs``:
+    partitions that hold an HFS file system over files of the tree. ``session``: the block at which the last of several
+    sessions begins, 0 where there is but one. ``blockers``: what is in the image that any
+    exchange of a file would damage, in words.
     """
 
     place: Place
     source: Range
     size: int
-    blocks: int
     volume_id: str
-    files: tuple[IsoFile, ...]
-    directories: int
+    trees: tuple[Tree, ...]
     fixed: tuple[Span, ...]
+    tail: Lba
     catalog: BootCatalog | None
     boot_images: tuple[BootImage, ...]
     mbr: Mbr | None
-    pointer: str | None
-    rock_ridge: bool
+    gpt: tuple[Gpt, ...]
+    apm: Apm | None
+    partitions: tuple[Partition, ...]
+    hfs: tuple[Partition, ...]
+    firmware: tuple[Firmware, ...]
+    implanted: Implanted | None
+    udf: Udf | None
+    session: Lba
     blockers: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[IsoFile, ...]:
+        """The files of the primary tree."""
+        return self.trees[0].files
+
+    @property
+    def blocks(self) -> int:
+        """The primary volume descriptor's volume space size."""
+        return self.trees[0].blocks
+
+    @property
+    def rock_ridge(self) -> bool:
+        """The primary tree has Rock Ridge's names."""
+        return self.trees[0].rock_ridge
+
+    @property
+    def pointer(self) -> str | None:
+        """What the MBR's code points at, in words."""
+        for one in self.boot_images if self.mbr else ():
+            kind = self.mbr and pointer_kind(self.mbr.code, one.entry.lba)
+            if kind:
+                return f"{kind} -> block {one.entry.lba}"
+        return None
 
     def bytes_of(self, file: IsoFile) -> PieceTable:
         """A file's data."""
         return PieceTable(self.source.cut(lba_bytes(r.lba), lba_bytes(r.lba) + r.length) for r in file.records)
-
-    @property
-    def volume_bytes(self) -> int:
-        """Bytes of the volume; what lies behind them is appended."""
-        return self.blocks * BLOCK

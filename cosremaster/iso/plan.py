@@ -1,14 +1,23 @@
-"""Where everything goes when files change size. Pure: spans and new sizes in, a layout out."""
+"""Where everything goes when files change size. Pure: spans and new sizes in, a layout out.
+
+Some spans are fixed, some movable, some new ("appended"); what ends the image (appended partitions, a backup GPT,
+padding) is the tail, which moves as one. An end (of a volume, of a partition) belongs to the data's end or to the
+tail, and keeps its distance from what it belongs to.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
-from cosremaster.iso.model import Span
-from cosremaster.units import Lba
+from cosremaster.iso.spans import Span
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector
+
+PADDING = 150
+"""Blocks behind the data that readers of discs may read ahead into (mkisofs(8), -pad)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +34,49 @@ class Placement:
         return Lba(self.start + self.blocks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
-    """Placements in order of their new place, without overlap, and the new volume's ``blocks``."""
+    """Placements in order of their new place, without overlap.
+
+    ``tail``: where the tail began; ``blocks``: where it begins now; ``data``: the old and the new end of the data.
+    ``appended``: where each of the new spans went.
+    """
 
     placements: tuple[Placement, ...]
     blocks: int
+    tail: int
+    data: tuple[int, int]
+    appended: tuple[Placement, ...] = ()
 
-    @property
+    @cached_property
     def moved(self) -> dict[Lba, Lba]:
         """Old start -> new start of everything that moved."""
         return {one.old.start: one.start for one in self.placements if one.start != one.old.start}
+
+    @cached_property
+    def _by_old(self) -> list[Placement]:
+        return sorted(self.placements, key=lambda one: one.old.start)
+
+    def block(self, old: Lba) -> Lba:
+        """Where block ``old`` of a span, or of the tail, stands now."""
+        if old >= self.tail:
+            return Lba(old + self.blocks - self.tail)
+        index = bisect_right(self._by_old, old, key=lambda one: one.old.start) - 1
+        found = self._by_old[index] if index >= 0 else None
+        inside = found is not None and old < found.old.end
+        return Lba(old + found.start - found.old.start) if found and inside else old
+
+    def start(self, old: Sector) -> Sector:
+        """Where a start that stood at sector ``old`` stands now."""
+        block, rest = divmod(old, SECTORS_PER_BLOCK)
+        return Sector(self.block(Lba(block)) * SECTORS_PER_BLOCK + rest)
+
+    def end(self, old: Sector) -> Sector:
+        """Where an end that stood at sector ``old`` stands now."""
+        if old >= (self.tail - 1) * SECTORS_PER_BLOCK:
+            return Sector(old + (self.blocks - self.tail) * SECTORS_PER_BLOCK)
+        before, now = self.data
+        return Sector(old + (now - before) * SECTORS_PER_BLOCK) if old >= before * SECTORS_PER_BLOCK else old
 
 
 def pin_overlaps(fixed: Iterable[Span], movable: Iterable[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
@@ -73,15 +114,33 @@ def gaps(spans: Iterable[Span], blocks: int) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def plan_layout(fixed: Sequence[Span], movable: Sequence[Span], blocks: int, sizes: Mapping[Lba, int]) -> Layout:
-    """The layout of a volume of ``blocks`` in which the movable spans at ``sizes`` take so many blocks.
+def plan_layout(
+    fixed: Sequence[Span],
+    movable: Sequence[Span],
+    tail: int,
+    sizes: Mapping[Lba, int],
+    *,
+    appended: Sequence[Span] = (),
+    ends: Sequence[Sector] = (),
+    align: int = 1,
+) -> Layout:
+    """The layout of an image whose tail begins at block ``tail``, when spans at ``sizes`` take so many blocks.
 
     No two of the spans overlap. Behind the last fixed span everything follows what changed before it, so
     that nothing is wasted; between fixed spans files move only into room that is there, and one that no
-    longer fits goes to the volume's end. The volume's end keeps its distance from the end of its data.
+    longer fits goes to the end of the data. So do the ``appended``, each as long as its span tells. A fixed span may be
+    among ``sizes``: it stays if it has the room. The tail keeps its distance from the data's end; with ``align`` it
+    moves by multiples of so many blocks, the fewest that leave room for the data, for :data:`PADDING` as far as there
+    was any, and for what ``ends`` become.
     """
-    placements = [Placement(span, span.start, span.blocks) for span in fixed]
+    starts = sorted(span.start for span in (*fixed, *movable))
+    placements: list[Placement] = []
     overflow: list[Placement] = []
+    for span in fixed:
+        size = sizes.get(span.start, span.blocks)
+        index = bisect_left(starts, span.end)
+        room = (starts[index] if index < len(starts) else tail) - span.start
+        (placements if size <= max(room, span.blocks) else overflow).append(Placement(span, span.start, size))
     for run, limit in _runs(fixed, movable):
         if not any(span.start in sizes for span in run):
             placements += [Placement(span, span.start, span.blocks) for span in run]
@@ -93,11 +152,23 @@ def plan_layout(fixed: Sequence[Span], movable: Sequence[Span], blocks: int, siz
             overflow += out
     old_end = max((span.end for span in (*fixed, *movable)), default=Lba(0))
     end = max((one.end for one in placements), default=Lba(0))
-    for one in overflow:
-        placements.append(Placement(one.old, Lba(end), one.blocks))
-        end = placements[-1].end
-    placements.sort(key=lambda one: (one.start, one.end))
-    return Layout(tuple(placements), blocks + end - old_end)
+    behind = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
+    for index, one in enumerate(behind):
+        behind[index] = Placement(one.old, Lba(end), one.blocks)
+        end = behind[index].end
+    placements = sorted([*placements, *behind[: len(overflow)]], key=lambda one: (one.start, one.end))
+    shift = _shift(old_end, end, tail, ends, align)
+    return Layout(tuple(placements), tail + shift, tail, (old_end, end), tuple(behind[len(overflow) :]))
+
+
+def _shift(old: int, new: int, tail: int, ends: Iterable[Sector], align: int) -> int:
+    """By how many blocks the tail moves when the data's end goes from ``old`` to ``new``."""
+    if align == 1:
+        return new - old
+    near = [end for end in ends if old * SECTORS_PER_BLOCK <= end < (tail - 1) * SECTORS_PER_BLOCK]
+    last = max([old + min(PADDING, tail - old), *(-(-end // SECTORS_PER_BLOCK) for end in near)])
+    need = last + new - old - tail
+    return -(-need // align) * align
 
 
 def _runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[list[Span], Lba | None]]:

@@ -12,12 +12,13 @@ from cosremaster.boot.pointers import BootInfoTable, boot_image_sum
 from cosremaster.errors import ProofError
 from cosremaster.files import FileSource
 from cosremaster.iso.encode import ImagePlan
-from cosremaster.iso.model import BootImage, Image
+from cosremaster.iso.model import BootImage, Image, Partition, Tree
+from cosremaster.iso.patches import moved_partition
 from cosremaster.iso.read import read_image
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, lba_bytes
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_bytes
 
 
 def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> 
     """
     new = read_image(result)
     _same(new.size, plan.table.length, "the image's length", old)
-    lines = [*_volume(old, new, plan), *_boot(old, new), *_partitions(old, new)]
+    lines = [*_volume(old, new, plan), *_boot(old, new, plan), *_partitions(old, new, plan)]
     lines.append(_read_back(written, result))
     return tuple(lines)
 
@@ -43,50 +44,81 @@ def _digest(image: Image, start: int, length: int) -> bytes:
 
 
 def _volume(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
-    """Tree, volume id and size."""
-    _same(new.blocks, plan.layout.blocks, "the volume space size", old)
+    """Trees, volume id and sizes."""
     _same(new.volume_id, old.volume_id, "the volume id", old)
-    moved = plan.layout.moved
-    for before, after in zip_longest(old.files, new.files):
-        path = (before or after).path
-        _same(after and after.path, before and before.path, "a file's name", old)
-        _same(after.size, plan.changed.get(path, before.size), f"the length of {path!r}", old)
-        for one, other in zip(before.records, after.records, strict=True):
-            _same(other.lba, moved.get(one.lba, one.lba) if one.length else one.lba, f"the block of {path!r}", old)
-    yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {len(moved):,} moved"
+    _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
+    for before, after in zip(old.trees, new.trees, strict=True):
+        end = plan.layout.end(Sector(before.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+        _same(after.end, end, f"the end of the {before.kind} volume", old)
+        _same((after.base, after.descriptor), (before.base, before.descriptor), "a volume descriptor's block", old)
+        _tree(old, before, after, plan)
+    moved = len(plan.layout.moved)
+    yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
+    if len(new.trees) > 1:
+        yield f"{', '.join(tree.kind for tree in new.trees[1:])}: the same files at the same places"
 
 
-def _boot(old: Image, new: Image) -> Iterator[str]:
+def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
+    """Every file of a tree is where the plan has it."""
+    exchanged = {
+        (tree.descriptor, file.path): one for one in plan.exchanged for tree, file in one.files
+    }  # fmt: skip
+    for one, other in zip_longest(before.files, after.files):
+        path = (one or other).path
+        _same(other and other.path, one and one.path, "a name in the tree", old)
+        new = exchanged.get((before.descriptor, one.path))
+        _same(other.size, new.table.length if new else one.size, f"the size of {path!r}", old)
+        starts = [new.start] if new else [plan.layout.block(record.lba) for record in one.records]
+        for record, start in zip(other.records, starts, strict=False):
+            if record.length:
+                _same(record.lba, start, f"the block of {path!r}", old)
+
+
+def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
     """El Torito entries and the pointers inside boot images and MBR."""
     if old.catalog is None:
         return
     catalog = new.catalog
     _same(catalog and catalog.lba, old.catalog.lba, "the boot catalog's block", old)
     _same(len(new.boot_images), len(old.boot_images), "the number of El Torito entries", old)
+    exchanged = {one.old.start for one in plan.exchanged if one.old}
     for number, (before, after) in enumerate(zip(old.boot_images, new.boot_images, strict=True), 1):
         what = f"El Torito entry {number}"
-        _same(after.entry, before.entry, what, old)
-        start, length = lba_bytes(before.entry.lba), before.length
-        same = _digest(old, start, length) == _digest(new, lba_bytes(after.entry.lba), length)
+        lba = plan.layout.block(before.entry.lba)
+        _same(after.entry.lba, lba, f"{what}: its block", old)
+        _same((after.info is None, after.grub2), (before.info is None, before.grub2), f"{what}: its tables", old)
+        told = f"{PLATFORMS.get(before.entry.platform, 'boot')} image at block {lba}, {after.length:,} bytes"
+        if before.entry.lba in exchanged:
+            yield f"{what}: {told} exchanged{_tables(old, new, before, after, exchanged=True)}"
+            continue
+        same = _digest(old, lba_bytes(before.entry.lba), before.length) == _digest(new, lba_bytes(lba), before.length)
         _same(same, True, f"{what} leads to the same bytes:", old)
-        _same((after.info, after.grub2), (before.info, before.grub2), f"{what}: the tables inside its image", old)
-        name = PLATFORMS.get(before.entry.platform, "boot")
-        yield f"{what}: {name} image at block {before.entry.lba}, {length:,} bytes unchanged{_tables(old, new, after)}"
-    _same(new.pointer, old.pointer, "the MBR's pointer", old)
+        yield f"{what}: {told} unchanged{_tables(old, new, before, after, exchanged=False)}"
+    pointer = _pointer(old, plan)
+    _same(new.pointer, pointer, "the MBR's pointer", old)
     if new.pointer:
-        yield f"MBR: {new.pointer} unchanged"
+        yield f"MBR: {new.pointer} {'unchanged' if pointer == old.pointer else 'followed'}"
 
 
-def _tables(old: Image, new: Image, image: BootImage) -> str:
+def _pointer(old: Image, plan: ImagePlan) -> str | None:
+    """What the MBR has to point at."""
+    if old.pointer is None:
+        return None
+    kind, _, block = old.pointer.rpartition(" ")
+    return f"{kind} {plan.layout.block(Lba(int(block)))}"
+
+
+def _tables(old: Image, new: Image, before: BootImage, after: BootImage, *, exchanged: bool) -> str:
     """Proves a boot-info-table's length and sum where the original's were right, and names what is there."""
     words = []
-    if image.info:
-        held = info_holds(old, image, image.info)
-        _same(info_holds(new, image, image.info), held, "a boot-info-table's truth", old)
+    if before.info and after.info:
+        held = info_holds(old, before, before.info)
+        _same(info_holds(new, after, after.info), held or exchanged, "a boot-info-table's truth", old)
         words.append("boot-info-table" if held else "boot-info-table (its sum was wrong before)")
-    if image.grub2:
+    if after.grub2:
         words.append("grub2-boot-info")
-    return f"; {' and '.join(words)} as before" if words else ""
+    told = "made true" if exchanged else "as before"
+    return f"; {' and '.join(words)} {told}" if words else ""
 
 
 def info_holds(image: Image, boot: BootImage, info: BootInfoTable) -> bool:
@@ -98,28 +130,40 @@ def info_holds(image: Image, boot: BootImage, info: BootInfoTable) -> bool:
     return boot_image_sum(data.chunks()) == info.total
 
 
-def _partitions(old: Image, new: Image) -> Iterator[str]:
-    """Partitions keep their type and state, cover the volume if they did, and hold the same bytes if behind it."""
-    before, after = (image.mbr.used if image.mbr else () for image in (old, new))
-    _same([number for number, _ in after], [number for number, _ in before], "the list of partitions", old)
-    for (number, one), (_, other) in zip(before, after, strict=True):
-        what = f"MBR partition {number}"
-        _same((other.type, other.status), (one.type, one.status), f"{what}: type and state", old)
-        ends = [image.blocks * SECTORS_PER_BLOCK for image in (old, new)]
-        if one.start >= ends[0]:
-            _same(other.start - ends[1], one.start - ends[0], f"{what}: distance from the volume", old)
-            same = _digest(old, one.start * SECTOR, one.count * SECTOR) == _digest(
-                new, other.start * SECTOR, other.count * SECTOR
-            )
-            _same((other.count, same), (one.count, True), f"{what}: length and equality", old)
-            note = f"{one.count * SECTOR:,} bytes unchanged"
-        elif one.end >= ends[0]:
-            _same(other.end - ends[1], one.end - ends[0], f"{what}: distance from the volume's end", old)
-            note = "covers the volume"
-        else:
-            _same(other, one, what, old)
-            note = "unchanged"
-        yield f"{what}: type 0x{one.type:02X} at sector {other.start:,}, {other.count:,} sectors, {note}"
+def _partitions(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
+    """Partitions are where the plan has them, and hold the same bytes if they lie behind the data."""
+    _same([one.name for one in new.partitions], [one.name for one in old.partitions], "the list of partitions", old)
+    for one, other in zip(old.partitions, new.partitions, strict=True):
+        moved = moved_partition(old, plan.layout, plan.exchanged, one)
+        _same((other.start, other.end), moved, f"{one.name}: its place", old)
+        if not plan.dropped:
+            _same(other.label, one.label, f"{one.name}: its type", old)
+        yield f"{one.name}: {_partition_line(old, new, one, other, plan)}"
+    for before, after in zip_longest(old.gpt, new.gpt):
+        _same(after and before and after.header.guid == before.header.guid, True, "a copy of the GPT is kept:", old)
+        sums = (after.header.crc, after.header.array_crc)
+        _same(sums, (after.header.true_crc, after.true_array_crc), "a GPT's sums", old)
+    if new.gpt:
+        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with true sums, GUIDs as before"
+
+
+def _partition_line(old: Image, new: Image, one: Partition, other: Partition, plan: ImagePlan) -> str:
+    count = other.end - other.start
+    told = f"{other.label} at sector {other.start:,}, {count:,} sectors"
+    if one.start >= plan.layout.tail * SECTORS_PER_BLOCK:
+        if any(gpt.header.array < one.end for gpt in old.gpt[1:]):
+            return f"{told}, moved with the image's end"
+        length = (one.end - one.start) * SECTOR
+        same = _digest(old, one.start * SECTOR, length) == _digest(new, other.start * SECTOR, length)
+        _same((count * SECTOR, same), (length, True), f"{one.name}: length and equality", old)
+        return f"{told}, {length:,} bytes unchanged"
+    if any(boot.entry.lba == other.span.start for boot in new.boot_images):
+        return f"{told}, holds a boot image"
+    return (
+        f"{told}, covers the volume"
+        if one.start == 0 and one.end >= old.blocks * SECTORS_PER_BLOCK
+        else (f"{told}, unchanged" if (one.start, one.end) == (other.start, other.end) else f"{told}, follows the data")
+    )
 
 
 def _read_back(written: Written, result: FileSource) -> str:

@@ -13,6 +13,7 @@ from cosremaster.files import FileSource
 from cosremaster.iso.model import DIRECTORY, Directory, DirectoryRecord
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
+IMAGE_START = Lba(0)
 FIRST_DESCRIPTOR = Lba(16)
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
@@ -40,7 +41,7 @@ class Descriptor:
 
     @property
     def root(self) -> Directory:
-        """The root directory's extent (8.4.18)."""
+        """The root directory's extent (8.4.18), counted as the descriptor counts."""
         record = self.raw[ROOT_RECORD : ROOT_RECORD + 34]
         return Directory(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
 
@@ -79,17 +80,21 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
     raise ImageError(f"has more than {MAX_DESCRIPTORS} volume descriptors", source.place)
 
 
-def walk(source: FileSource, root: Directory) -> tuple[tuple[Directory, ...], tuple[DirectoryRecord, ...]]:
+def walk(
+    source: FileSource, root: Directory, base: Lba = IMAGE_START
+) -> tuple[tuple[Directory, ...], tuple[DirectoryRecord, ...]]:
     """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
 
-    :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
+    ``base``: the block from which ``root`` and the tree's records count; what is returned counts from the image's
+    start. :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
     """
+    root = Directory(Lba(base + root.lba), root.length)
     directories, records = [root], list[DirectoryRecord]()
     waiting: list[tuple[Directory, tuple[bytes, ...]]] = [(root, ())]
     seen = {root.lba}
     while waiting:
         directory, path = waiting.pop()
-        for record in _read_directory(source, directory, path):
+        for record, _ in read_directory(source, directory, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
                 below = Directory(record.lba, record.length)
@@ -101,8 +106,13 @@ def walk(source: FileSource, root: Directory) -> tuple[tuple[Directory, ...], tu
     return tuple(directories), tuple(records)
 
 
-def _read_directory(source: FileSource, directory: Directory, path: tuple[bytes, ...]) -> Iterator[DirectoryRecord]:
-    """The records of one directory; none crosses a block (6.8.1.1)."""
+def read_directory(
+    source: FileSource, directory: Directory, path: tuple[bytes, ...], base: Lba
+) -> Iterator[tuple[DirectoryRecord, bytes]]:
+    """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
+
+    :raises ImageError: one is malformed, or the directory lies outside the image.
+    """
     start = lba_bytes(directory.lba)
     place = source.place
     for part in path:
@@ -116,28 +126,22 @@ def _read_directory(source: FileSource, directory: Directory, path: tuple[bytes,
             length = data[at]
             if length < 34 or at + length > end or 33 + data[at + 32] > length:
                 raise ImageError("malformed directory record", place.at(start + at))
-            record = _parse_record(data[at : at + length], start + at, path)
+            record = _parse_record(data[at : at + length], start + at, path, base)
             if record.identifier not in (b"\0", b"\1"):
-                yield record
+                yield record, data[at : at + length]
             at += length
 
 
-def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...]) -> DirectoryRecord:
+def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -> DirectoryRecord:
     """One record (9.1)."""
     return DirectoryRecord(
         offset=offset,
-        lba=Lba(int.from_bytes(raw[2:6], "little") + raw[1]),  # data follow the extended attribute record
+        lba=Lba(base + int.from_bytes(raw[2:6], "little") + raw[1]),  # data follow the extended attribute record
         length=int.from_bytes(raw[10:14], "little"),
         flags=raw[25],
         parent=path,
         identifier=raw[33 : 33 + raw[32]],
     )
-
-
-def has_susp(source: FileSource, root: Directory) -> bool:
-    """True when the root's first record announces Rock Ridge's carrier (SUSP 5.3, the SP field)."""
-    raw = source.at(lba_bytes(root.lba), 255)
-    return b"SP\x07\x01\xbe\xef" in raw[34 : raw[0]] if raw else False
 
 
 def place_of(place: Place, record: DirectoryRecord) -> Place:

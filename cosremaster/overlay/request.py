@@ -20,18 +20,20 @@ class Add:
     dest: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Add:
+    def parse(cls, text: str, option: str = "--add") -> Add:
         """``SRC[:DEST]``, split at the last ``:/``. :raises UsageError: nothing before it."""
         source, colon, dest = text.rpartition(":/")
         if not colon:
             source, dest = text, ""
         if not source:
-            raise UsageError(f"--add {text!r}: what should be added?")
+            raise UsageError(f"{option} {text!r}: what should be added?")
         return cls(source, "/" + dest if colon else None)
 
 
-def read_addition(add: Add, newest: int | None, largest: int) -> tuple[Addition, tuple[str, ...]]:
-    """``add`` scanned on this machine, and warnings. ``newest``: as for :func:`scan`.
+def read_addition(
+    add: Add, newest: int | None, largest: int | None, option: str = "--add"
+) -> tuple[Addition, tuple[str, ...]]:
+    """``add`` scanned on this machine, and warnings. ``newest``: as for :func:`scan`; ``largest``: None for no limit.
 
     :raises UsageError: a file without a destination, or one that is not absolute or holds ``..``.
     :raises OverlayError: missing, unreadable, or of a kind that cannot be added.
@@ -41,16 +43,16 @@ def read_addition(add: Add, newest: int | None, largest: int) -> tuple[Addition,
     found = scan(source, newest)
     if add.dest is None and found.single:
         raise UsageError(
-            f"--add {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only a"
+            f"{option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only a"
             " directory goes without)"
         )
     dest = os.fsencode(add.dest or "/")
     parts = [part for part in dest.split(b"/") if part not in (b"", b".")]
     if not dest.startswith(b"/") or b".." in parts or b"\0" in dest:
-        raise UsageError(f"--add {show(source)}:{show(dest)}: DEST must be an absolute path without ..")
+        raise UsageError(f"{option} {show(source)}:{show(dest)}: DEST must be an absolute path without ..")
     for node in found.nodes:
         place = Place().inside(source) if found.single else Place().inside(source).inside(node.path)
-        if node.content is not None and node.content.size > largest:
+        if node.content is not None and largest is not None and node.content.size > largest:
             raise SizeError(
                 f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"
                 " ISO's own file tree instead",
@@ -62,8 +64,8 @@ def read_addition(add: Add, newest: int | None, largest: int) -> tuple[Addition,
 
 
 def read_additions(
-    adds: Sequence[Add], newest: int | None, largest: int
+    adds: Sequence[Add], newest: int | None, largest: int | None, option: str = "--add"
 ) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
     """All of ``adds`` in order, and all warnings. Raises as :func:`read_addition`."""
-    found = [read_addition(add, newest, largest) for add in adds]
+    found = [read_addition(add, newest, largest, option) for add in adds]
     return tuple(addition for addition, _ in found), tuple(line for _, lines in found for line in lines)

@@ -13,7 +13,7 @@ from cosremaster.nodes import Action
 from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
 from cosremaster.reports.text import change_lines, packed_line
-from cosremaster.units import human
+from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1
 """Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
@@ -33,6 +33,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "parents": _shown(edits.paths(Action.PARENT)),
             "unchanged": _shown(edits.unchanged),
         },
+        "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
         "layers": [
             {
                 "address": format_address(one.address),
@@ -47,11 +48,19 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
             "size": {"before": plan.image.size, "after": plan.result.table.length},
-            "blocks": {"before": plan.image.blocks, "after": plan.result.layout.blocks},
+            "blocks": {"before": plan.image.blocks, "after": _blocks_after(plan)},
             "extents": [_extent(one) for one in plan.result.layout.placements],
+            "appended": [
+                {"what": one.old.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
+            ],
         },
         "warnings": list(plan.warnings),
     }
+
+
+def _blocks_after(plan: Plan) -> int:
+    """The new volume space size."""
+    return plan.result.layout.end(Sector(plan.image.blocks * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
 
 
 def _shown(paths: Sequence[bytes]) -> list[str]:
@@ -100,6 +109,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield from change_lines(mark, edits.paths(action))
         yield from change_lines("-", edits.removed)
         yield from change_lines("=", edits.unchanged)
+    if plan.iso.exchanged or plan.iso.unchanged:
+        yield "the ISO's own files"
+        yield from change_lines("~", sorted(plan.iso.exchanged))
+        yield from change_lines("=", plan.iso.unchanged)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)
     yield "pieces of the new image:"
@@ -114,5 +127,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
                 f"  {extent['what']}: blocks {before['lba']:,} to {before['lba'] + before['blocks'] - 1:,}"
                 f" -> {after['lba']:,} to {after['lba'] + after['blocks'] - 1:,}"
             )
+    for extent in report["image"]["appended"]:
+        last = extent["lba"] + max(1, extent["blocks"]) - 1
+        yield f"  {extent['what']}: new blocks {extent['lba']:,} to {last:,}"
     for warning in plan.warnings:
         yield f"warning: {warning}"

@@ -24,7 +24,7 @@ def image_lines(image: Image) -> Iterator[str]:
     """Volume, boot records and partitions."""
     tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {human(image.size)}"
-    counts = f"{len(image.files):,} files in {image.directories:,} directories"
+    counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"
     yield f"volume: {image.blocks:,} blocks of 2,048 bytes, {counts}"
     if image.catalog is None:
         yield "boot catalog: none"
@@ -39,7 +39,7 @@ def image_lines(image: Image) -> Iterator[str]:
         for number, partition in image.mbr.used:
             yield f"  partition {number}: {_partition_line(image, partition)}"
     for blocker in image.blockers:
-        yield f"not supported yet when files change size: {blocker}"
+        yield f"no file can be exchanged: it has {blocker}"
 
 
 def _boot_line(image: Image, boot: BootImage) -> str:

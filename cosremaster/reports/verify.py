@@ -1,0 +1,64 @@
+"""A verification as lines of text or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cosremaster.verify.finding import Finding, Level, Report
+
+VERSION = 1
+"""Of the JSON; it grows when a field changes its meaning or goes away (docs/verify.md)."""
+
+_MARKS = {Level.HOLDS: "ok  ", Level.NOTE: "note", Level.FAILS: "FAIL"}
+
+
+def verify_lines(report: Report) -> Iterator[str]:
+    """A line for each finding, and the count."""
+    for finding in report.findings:
+        before = " (the original has it too)" if finding.before else ""
+        mark = "was " if finding.before else _MARKS[finding.level]
+        yield f"{mark} {finding.check}: {_where(report, finding)}{finding.message}{before}"
+    counts = _counts(report)
+    told = f"{counts['holds']:,} hold, {counts['notes']:,} notes, {counts['fails']:,} fail"
+    if counts["before"]:
+        told += f", {counts['before']:,} as in the original"
+    yield f"{report.place}: {'sound' if report.ok else 'NOT SOUND'} ({told})"
+
+
+def _where(report: Report, finding: Finding) -> str:
+    """The place of what does not hold, inside the image."""
+    if finding.level is Level.HOLDS or finding.place == report.place:
+        return ""
+    return f"{finding.place}: "
+
+
+def _counts(report: Report) -> dict[str, int]:
+    return {
+        "holds": len(report.at(Level.HOLDS)),
+        "notes": len(report.at(Level.NOTE)),
+        "fails": sum(finding.counts for finding in report.findings),
+        "before": sum(finding.before for finding in report.findings),
+    }
+
+
+def verify_report(report: Report) -> dict[str, Any]:
+    """The report as JSON knows it."""
+    return {
+        "version": VERSION,
+        "image": str(report.place),
+        "size": report.size,
+        "ok": report.ok,
+        "counts": _counts(report),
+        "findings": [
+            {
+                "level": finding.level.value,
+                "check": finding.check,
+                "message": finding.message,
+                "place": list(finding.place.parts),
+                "offset": finding.place.offset,
+                "before": finding.before,
+            }
+            for finding in report.findings
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Verifying an image: every pointer, where it leads, and whether it holds. Findings are values."""
