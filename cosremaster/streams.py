@@ -163,6 +163,17 @@ def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
+def same_bytes(one: Iterable[bytes], other: Iterable[bytes]) -> bool:
+    """True when both hold the same bytes, however they are cut."""
+    left, right = ByteReader(one, Place()), ByteReader(other, Place())
+    while True:
+        data = left.upto(CHUNK)
+        if data != right.upto(CHUNK):
+            return False
+        if not data:
+            return True
+
+
 def sha256_of(chunks: Iterable[bytes]) -> bytes:
     """The SHA-256 digest of all chunks together."""
     return digest_of("sha256", chunks)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 
 from cosremaster import cpio
@@ -48,13 +47,12 @@ class _Seen:
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
-    inodes: dict[int, set[object]] = field(default_factory=dict)
+    inodes: dict[int, frozenset[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], tuple[FinalEntry, ...]] = field(default_factory=dict)
 
     def copy(self) -> _Seen:
         """The same, to go on with."""
-        inodes = {number: copy(groups) for number, groups in self.inodes.items()}
-        return _Seen(dict(self.made), set(self.late), inodes, dict(self.groups))
+        return _Seen(dict(self.made), set(self.late), dict(self.inodes), dict(self.groups))
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
@@ -121,7 +119,7 @@ def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
 def _note(entry: FinalEntry, real: bytes, seen: _Seen) -> None:
     header = entry.header
     kind = header.mode & 0o170000
-    seen.inodes.setdefault(header.ino, set()).add(_group_of(entry))
+    seen.inodes[header.ino] = seen.inodes.get(header.ino, frozenset()) | {_group_of(entry)}
     linked = kind == Kind.FILE and header.nlink > 1
     if linked:
         key = header.ino, header.dev
