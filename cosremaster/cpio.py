@@ -34,9 +34,13 @@ _HEX = re.compile(rb"[0-9A-Fa-f]{104}")
 _HEX_FIELD = re.compile(rb"[0-9A-Fa-f]{8}")
 
 
+ALIGNMENT = 4
+"""Headers, data, and archives behind the first begin at a multiple of this many bytes."""
+
+
 def padding(length: int) -> int:
     """How many zero bytes bring ``length`` to a multiple of 4."""
-    return -length % 4
+    return -length % ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +170,13 @@ class Entry:
         return self.name == TRAILER
 
 
-def read_entries(reader: ByteReader) -> Iterator[Entry]:
+def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entry]:
     """The entries of one archive, the trailer last.
 
     At each yield ``reader`` stands at the entry's data, which the caller may consume in part or whole.
-    Offsets count from where the reader stood at first. :raises CorruptError: anything malformed.
+    Offsets count from ``origin``, where the reader stood at first when None. :raises CorruptError: anything malformed.
     """
-    base = reader.position
+    base = reader.position if origin is None else origin
     while True:
         start = reader.position
         head = reader.upto(HEADER_SIZE)

@@ -32,7 +32,9 @@ from cosremaster.pipeline import (
     pack_holders,
     pack_layer,
     plan_overlay,
+    row_warnings,
     size_warnings,
+    whole_file,
     write_image,
 )
 from cosremaster.progress import Progress, Silent
@@ -208,9 +210,10 @@ class OpenedImage:
             )
             inner = pack_layer(chosen, apply_edits(chosen, edits), packing)
             packed = pack_holders(chosen, inner, packing)
-            exchanged[chosen.address[0]] = packed[-1].packed.table
+            exchanged[chosen.address[0]] = whole_file(chosen, packed[-1])
         result = plan_image(self.image, self._file, exchanged) if exchanged else unchanged_plan(self.image)
-        warnings = (*notes, *edits.warnings, *size_warnings(self.image, exchanged))
+        warnings = (*notes, *edits.warnings, *row_warnings(chosen, found, edits))
+        warnings = (*warnings, *size_warnings(self.image, exchanged))
         for warning in warnings:
             progress.warn(warning)
         return Plan(image=self.image, layer=chosen, edits=edits, packed=packed, result=result, warnings=warnings)

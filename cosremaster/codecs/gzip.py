@@ -122,11 +122,7 @@ class GzipDecoding:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no member."""
         reader = self._reader
         while True:
-            header = _read_header(reader)
-            if not self._members:
-                self._header = header
-            self._members += 1
-            yield from self._member()
+            yield from self.stream()
             for zeros in reader.rest():
                 rest = zeros.lstrip(b"\0")
                 if rest:
@@ -134,6 +130,14 @@ class GzipDecoding:
                     break
             if not reader.peek(1):
                 return
+
+    def stream(self) -> Iterator[bytes]:
+        """The plain bytes of the next member. :raises CorruptError: damage, or no member is there."""
+        header = _read_header(self._reader)
+        if not self._members:
+            self._header = header
+        self._members += 1
+        yield from self._member()
 
     def _member(self) -> Iterator[bytes]:
         """One member's deflate stream and trailer (RFC 1952, 2.3.1)."""

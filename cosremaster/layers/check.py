@@ -46,6 +46,7 @@ class _Seen:
     """What the entries so far have made: by real path, the type and a symlink's text."""
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     inodes: dict[int, set[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class _Seen:
             below = real + b"/" + part if real else part
             if below in self.late:
                 return b"", "its path leads through a link that is made only at the end"
-            kind, target = self.made.get(below, (0, b""))
+            kind, target = self.made.get(below) or self.earlier.get(below, (0, b""))
             if kind == Kind.SYMLINK and followed < MAX_FOLLOWED:
                 followed += 1
                 waiting.extendleft(reversed(target.split(b"/")))
@@ -71,9 +72,14 @@ class _Seen:
         return real, ""
 
 
-def check_entries(entries: Iterable[FinalEntry]) -> tuple[Problem, ...]:
-    """Every rule broken by ``entries``, in order; the trailer is not one of them."""
+def check_entries(entries: Iterable[FinalEntry], before: Iterable[FinalEntry] = ()) -> tuple[Problem, ...]:
+    """Every rule broken by ``entries``, in order; the trailer is not one of them.
+
+    ``before``: the entries of archives that stand before this one in a row; their directories are there.
+    """
     seen = _Seen()
+    for entry in before:
+        seen.earlier[cpio.normal_name(entry.name)] = (entry.header.mode & 0o170000, entry.target)
     problems: list[Problem] = []
     for entry in entries:
         problems += [Problem(entry.name, rule) for rule in _check_one(entry, seen)]

@@ -44,7 +44,7 @@ def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> Piece
     _fits(layer, holder.name, data.length)
     check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
     header = holder.header.with_data(data.length, check)
-    before = Range(layer.decoded, 0, holder.offset)
+    before = Range(layer.decoded, layer.span[0], holder.offset - layer.span[0])
     name = Range(layer.decoded, holder.offset + cpio.HEADER_SIZE, holder.data_offset - holder.offset - cpio.HEADER_SIZE)
     body = [Literal(header.pack()), name, *data.pieces, Zeros(cpio.padding(data.length))]
     after = Range(layer.decoded, holder.end, layer.trailer.offset - holder.end)
@@ -52,12 +52,36 @@ def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> Piece
 
 
 def _finished(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
-    """``pieces`` with the layer's own trailer and the padding it used."""
+    """``pieces`` with the layer's own trailer and the padding it used, between the other archives of its stream."""
+    start, end = layer.span
     trailer = Range(layer.decoded, layer.trailer.offset, layer.trailer.end - layer.trailer.offset)
     length = sum(piece.length for piece in pieces) + trailer.length
-    blocked = layer.size % cpio.BLOCKING == 0
-    tail = -length % cpio.BLOCKING if blocked else layer.size - layer.trailer.end
-    return PieceTable([*pieces, trailer, Zeros(tail)])
+    blocked = (end - start) % cpio.BLOCKING == 0
+    tail = -length % cpio.BLOCKING if blocked else end - layer.trailer.end
+    before, after = Range(layer.decoded, 0, start), Range(layer.decoded, end, layer.size - end)
+    if after.length:
+        tail += cpio.padding(length + tail)
+    return PieceTable([before, *pieces, trailer, Zeros(tail), after])
+
+
+def exchange_stream(layer: Layer, packed: PieceTable) -> PieceTable:
+    """The whole file that ``layer`` is in, with ``packed`` in place of its stream.
+
+    The other streams of a row stay byte for byte; each begins at a multiple of 4, as the kernel demands
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
+    """
+    row = layer.row
+    if row is None:
+        return packed
+    pieces: list[Piece] = []
+    length = reached = 0
+    for number, (start, end) in enumerate(row.streams):
+        gap = start - reached if start - reached >= cpio.ALIGNMENT else 0
+        gap += cpio.padding(length + gap)
+        table = packed if number == layer.stream else row.file.cut(start, end)
+        pieces += [Zeros(gap), *table.pieces]
+        length, reached = length + gap + table.length, end
+    return PieceTable([*pieces, Zeros(row.file.length - reached)])
 
 
 def _fits(layer: Layer, name: bytes, size: int) -> None:
@@ -163,14 +187,18 @@ def _free_inodes(layer: Layer) -> Iterator[int]:
 
 def _check(layer: Layer, placed: Sequence[Placed]) -> None:
     """:raises OverlayError: a new entry breaks a rule. :raises ProofError: one that stays does, and did not before."""
-    problems = set(check_entries(one.final for one in placed))
+    before = [entry for earlier in layer.before for entry in _final(earlier)]
+    problems = set(check_entries((one.final for one in placed), before))
     if problems:
-        problems -= set(
-            check_entries(FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
-        )
+        problems -= set(check_entries(_final(layer), before))
     if problems:
         problem = min(problems, key=lambda one: (one.name, one.rule))
         place = layer.place.inside(problem.name)
         if any(one.final.new and one.final.name == problem.name for one in placed):
             raise OverlayError(f"cannot be added: {problem.rule}", place)
         raise ProofError(f"the result could not be unpacked: {problem.rule}", place)
+
+
+def _final(layer: Layer) -> Iterator[FinalEntry]:
+    """The entries of ``layer`` as they are."""
+    return (FinalEntry(member.entry.name, member.entry.header, member.target) for member in layer.members)

@@ -9,6 +9,7 @@ from cosremaster.cpio import normal_name
 from cosremaster.layers.index import Layer, Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
+from cosremaster.streams import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class _Stored:
         return self.carrier.entry.header.size
 
     def digest(self) -> bytes:
-        return self.carrier.digest
+        return self.carrier.digest or sha256_of(self.table().chunks())
 
     def table(self) -> PieceTable:
         entry = self.carrier.entry
@@ -41,33 +42,32 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
 
 
 class LayerTree(Mapping[bytes, Node]):
-    """The nodes of ``layer``, made when asked for.
+    """The nodes of ``layer``, made when asked for; of several archives in a row also those unpacked before it.
 
     Of two entries with one name the one that its unpacker leaves standing counts: the last for the
     kernel, the first for busybox cpio. A directory that no entry names is not there.
     """
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-        self._members: dict[bytes, Member] = {}
+        self._members: dict[bytes, tuple[Layer, Member]] = {}
         self._carriers: dict[object, Member] = {}
-        for member in layer.members:
-            path = normal_name(member.entry.name)
-            if layer.parent is None or path not in self._members:
-                self._members[path] = member
-            key = link_key(member)
-            if key and member.entry.header.size:
-                self._carriers[key] = member
+        for one in (*layer.before, layer):
+            for member in one.members:
+                path = normal_name(member.entry.name)
+                if layer.parent is None or path not in self._members:
+                    self._members[path] = (one, member)
+                if member.entry.header.size and (key := _key(one, member)):
+                    self._carriers[key] = member
 
     def __getitem__(self, path: bytes) -> Node:
-        member = self._members[path]
-        header, key = member.entry.header, link_key(member)
+        layer, member = self._members[path]
+        header, key = member.entry.header, _key(layer, member)
         kind = Kind(header.mode & 0o170000)
         carrier = self._carriers.get(key, member) if key else member
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
             mtime=header.mtime, target=member.target, rdev=header.rdev,
-            content=_Stored(self._layer, carrier) if kind is Kind.FILE else None, link=key,
+            content=_Stored(layer, carrier) if kind is Kind.FILE else None, link=key,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:
@@ -75,3 +75,9 @@ class LayerTree(Mapping[bytes, Node]):
 
     def __len__(self) -> int:
         return len(self._members)
+
+
+def _key(layer: Layer, member: Member) -> object:
+    """Equal for names of one file: hard links do not reach into another archive. None: not linked."""
+    key = link_key(member)
+    return (len(layer.before), *key) if key else None
