@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cosremaster import __version__
+from cosremaster.cli.look import LOOK
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError
@@ -30,7 +31,8 @@ INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
-cosremaster index IN, cosremaster demo [--keep DIR].
+cosremaster index IN, cosremaster demo [--keep DIR],
+cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -190,6 +192,7 @@ COMMANDS: dict[str, click.Command] = {
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
+    **LOOK,
 }
 
 

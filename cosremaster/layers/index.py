@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -318,7 +319,8 @@ def _entries(
             looked = probe(reader.peek(min(size, HEAD_SIZE))) if depth < effort.nesting else None
             if looked and looked.is_archive:
                 digest, nested = _index_member(reader, entry, looked.codec, effort, depth)
-                inner.append((entry, looked.codec, nested))
+                if nested is not None:
+                    inner.append((entry, looked.codec, nested))
             elif effort.digests:
                 digest = sha256_of(reader.pieces(size))
         members.append(Member(entry, target, digest))
@@ -332,17 +334,22 @@ def _at(reader: ByteReader, entry: cpio.Entry) -> Place:
 
 def _index_member(
     reader: ByteReader, entry: cpio.Entry, codec: Codec, effort: Effort, depth: int
-) -> tuple[bytes, FoundArchive]:
-    """Indexes the archive that is ``entry``'s data; its digest is taken on the way."""
+) -> tuple[bytes, FoundArchive | None]:
+    """Indexes the archive that is ``entry``'s data; its digest is taken on the way.
+
+    A row of several is the system's own (``boot/initrd.img``), no layer to edit: None.
+    """
     digest = hashlib.sha256()
     chunks = reader.pieces(entry.header.size)
     packed = ByteReader(hashed(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
-    row = tuple(_streams(packed, codec, effort, depth + 1))
-    if len(row) != 1 or len(row[0].archives) != 1:
-        raise UnsupportedError("several archives in a row inside another archive", packed.place)
+    nested: FoundArchive | None = None
+    with contextlib.suppress(UnsupportedError):
+        row = tuple(_streams(packed, codec, effort, depth + 1))
+        if len(row) == 1 and len(row[0].archives) == 1:
+            nested = row[0].archives[0]
     for _ in packed.rest():
         pass
-    return digest.digest() if effort.digests else b"", row[0].archives[0]
+    return digest.digest() if effort.digests else b"", nested
 
 
 def _skip_zeros(reader: ByteReader) -> None:
