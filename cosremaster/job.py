@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster import cpio
+from cosremaster.bare import is_bare
 from cosremaster.errors import UsageError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import MAX_EXTENT, plan_image, unchanged_plan
+from cosremaster.iso.encode import MAX_EXTENT, unchanged_plan
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.nodes import Action, Edits
@@ -32,6 +33,7 @@ from cosremaster.pipeline import (
     pack_holders,
     pack_layer,
     plan_overlay,
+    plan_result,
     row_warnings,
     size_warnings,
     whole_file,
@@ -135,9 +137,18 @@ class OpenedImage:
         path = index_path(self._file)
         return path if path.exists() else None
 
+    def address_in(self, layer: str) -> Address:
+        """The layer that ``layer`` means in this image. A bare initramfs is the first container itself.
+
+        :raises UsageError: it is no address.
+        """
+        address = parse_address(layer)
+        name = self.image.files[0].path if is_bare(self.image) else None
+        return address if name is None or address[0] == name else (name, *address)
+
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
-        wanted = None if layer is None else parse_address(layer)
+        wanted = None if layer is None else self.address_in(layer)
         key = None if wanted is None else wanted[0]
         with self._lock:
             if key not in self._found:
@@ -196,7 +207,8 @@ class OpenedImage:
         # What is wrong with the additions is told before the long work.
         additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
         found = self.layers(request.layer, progress)
-        chosen = choose_layer(self.image, found, settled.wanted)
+        wanted = None if request.layer is None else self.address_in(request.layer)
+        chosen = choose_layer(self.image, found, wanted)
         edits = plan_overlay(chosen, additions, settled.removes)
         packed: tuple[PackedLayer, ...] = ()
         exchanged: dict[bytes, PieceTable] = {}
@@ -211,7 +223,7 @@ class OpenedImage:
             inner = pack_layer(chosen, apply_edits(chosen, edits), packing)
             packed = pack_holders(chosen, inner, packing)
             exchanged[chosen.address[0]] = whole_file(chosen, packed[-1])
-        result = plan_image(self.image, self._file, exchanged) if exchanged else unchanged_plan(self.image)
+        result = plan_result(self.image, self._file, exchanged)
         warnings = (*notes, *edits.warnings, *row_warnings(chosen, found, edits))
         warnings = (*warnings, *size_warnings(self.image, exchanged))
         for warning in warnings:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cosremaster import cpio
+from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import ImagePlan
+from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
@@ -89,8 +90,18 @@ class Plan:
 
 
 def open_image(source: FileSource) -> Image:
-    """Step 1, instead of a loop mount: the ISO's tree and boot records. Raises as ``read_image``."""
-    return read_image(source)
+    """Step 1, instead of a loop mount: the ISO's tree and boot records, or a bare initramfs.
+
+    Raises as ``read_image``.
+    """
+    return bare_image(source) if is_archive_file(source) else read_image(source)
+
+
+def plan_result(image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable]) -> ImagePlan:
+    """The new image with the files at the paths of ``exchanged`` holding other bytes. Raises as ``plan_image``."""
+    if not exchanged:
+        return unchanged_plan(image)
+    return bare_plan(exchanged) if is_bare(image) else plan_image(image, source, exchanged)
 
 
 def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Found:
@@ -260,7 +271,9 @@ def write_image(
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), FileSource(written.path) as result:
-        proof = prove(image, plan, written, result)
+        proof = (
+            tuple(prove_bare(image, plan, written, result)) if is_bare(image) else prove(image, plan, written, result)
+        )
     source.check_unchanged()
     output.publish()
     return proof

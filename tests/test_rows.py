@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cosremaster
+from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
-from cosremaster.demo.image import archive, directory, regular, root_items
+from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.layers.edit import exchange_stream
 from cosremaster.layers.index import index_file, layers_of, probe
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import tools
-from tests.small import CGZ, write_small
+from tests.small import CGZ, write_overlay, write_small
 
 UCODE = archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
 MODULES = archive([directory(b"lib"), directory(b"lib/modules"), regular(b"lib/modules/one.ko", b"k" * 700)])
@@ -105,6 +106,39 @@ def test_what_stands_in_another_archive(tmp_path: Path) -> None:
         image, tmp_path / "out2.iso", add=[f"{tmp_path}/hostname:/etc/hostname"], layer=f"{CGZ}::#1"
     )
     assert any("is unpacked later and counts" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_initramfs_needs_no_iso(tmp_path: Path, shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "initrd.img"
+    source.write_bytes(SHAPES[shape])
+    write_overlay(tmp_path)
+    command = [str(source), str(tmp_path / "out.img"), "--add", str(tmp_path / "overlay")]
+    assert main(command) == 0
+    assert "read to the end" in capsys.readouterr().out
+    assert main(["cat", f"{tmp_path}/out.img::etc/motd"]) == 0
+    assert capsys.readouterr().out == "welcome\n"
+    if shape == "microcode, gzip":
+        tools.require("unmkinitramfs")
+        tools.run(["unmkinitramfs", str(tmp_path / "out.img"), str(tmp_path / "tree")])
+        assert (tmp_path / "tree/main/etc/motd").read_text() == "welcome\n"
+    assert main(["inspect", str(source)]) == 0
+    assert main([str(source), str(tmp_path / "same.img")]) == 0
+    assert (tmp_path / "same.img").read_bytes() == SHAPES[shape]
+
+
+def test_a_layer_of_a_bare_initramfs(tmp_path: Path) -> None:
+    source = tmp_path / "live.cgz"
+    source.write_bytes(initramfs())
+    write_overlay(tmp_path)
+    result = cosremaster.remaster(source, tmp_path / "one.cgz", add=[tmp_path / "overlay"])
+    assert result.layer == "live.cgz::rootfs.cxz"
+    for layer in ("rootfs.cxz", "live.cgz::rootfs.cxz"):
+        cosremaster.remaster(source, tmp_path / "two.cgz", add=[tmp_path / "overlay"], layer=layer, force=True)
+        assert (tmp_path / "two.cgz").read_bytes() == (tmp_path / "one.cgz").read_bytes()
+    (tmp_path / "row").write_bytes(SHAPES["microcode, gzip"])
+    result = cosremaster.remaster(tmp_path / "row", tmp_path / "row2", add=[f"{source}:/x"], layer="#1")
+    assert result.layer == "row::#1"
 
 
 @given(

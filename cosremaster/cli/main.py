@@ -19,7 +19,6 @@ from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError
 from cosremaster.job import OpenedImage, Request, Result
-from cosremaster.layers.address import parse_address
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.pipeline import choose_layer
@@ -152,8 +151,8 @@ def print_result(result: Result, target: Path) -> None:
 @click.option("--layer", metavar="ADDRESS", help="Look into this layer's file alone.")
 def inspect_command(source: Path, layer: str | None) -> None:
     """Show an image's boot records, partitions and layers with their codecs and sizes."""
-    wanted = None if layer is None else parse_address(layer)
     with OpenedImage(source) as opened:
+        wanted = None if layer is None else opened.address_in(layer)
         for line in image_lines(opened.image):
             click.echo(line)
         found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))

@@ -29,7 +29,7 @@ def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> 
     new = read_image(result)
     _same(new.size, plan.table.length, "the image's length", old)
     lines = [*_volume(old, new, plan), *_boot(old, new), *_partitions(old, new)]
-    lines.append(_read_back(written, result))
+    lines.append(read_back(written, result))
     return tuple(lines)
 
 
@@ -122,7 +122,7 @@ def _partitions(old: Image, new: Image) -> Iterator[str]:
         yield f"{what}: type 0x{one.type:02X} at sector {other.start:,}, {other.count:,} sectors, {note}"
 
 
-def _read_back(written: Written, result: FileSource) -> str:
+def read_back(written: Written, result: FileSource) -> str:
     """Reads back every byte that is not the input's."""
     for run in written.new:
         found = 0
