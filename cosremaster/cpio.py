@@ -34,9 +34,13 @@ _HEX = re.compile(rb"[0-9A-Fa-f]{104}")
 _HEX_FIELD = re.compile(rb"[0-9A-Fa-f]{8}")
 
 
+ALIGNMENT = 4
+"""Headers, data, and archives behind the first begin at a multiple of this many bytes."""
+
+
 def padding(length: int) -> int:
     """How many zero bytes bring ``length`` to a multiple of 4."""
-    return -length % 4
+    return -length % ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +170,19 @@ class Entry:
         return self.name == TRAILER
 
 
-def read_entries(reader: ByteReader) -> Iterator[Entry]:
+def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entry]:
     """The entries of one archive, the trailer last.
 
     At each yield ``reader`` stands at the entry's data, which the caller may consume in part or whole.
-    Offsets count from where the reader stood at first. :raises CorruptError: anything malformed.
+    Offsets count from ``origin``, where the reader stood at first when None. :raises CorruptError: anything malformed.
     """
-    base = reader.position
+    base = reader.position if origin is None else origin
     while True:
         start = reader.position
         head = reader.upto(HEADER_SIZE)
         if len(head) < HEADER_SIZE:
             raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
-        header = Header.parse(head, reader.place.at(start))
+        header = Header.parse(head, reader.at(start))
         name = _read_name(reader, header, start)
         entry = Entry(header, name, start - base)
         yield entry
@@ -191,10 +195,10 @@ def _read_name(reader: ByteReader, header: Header, start: int) -> bytes:
     """The name behind ``header``, with the padding after it consumed."""
     size = header.namesize
     if not 0 < size <= MAX_NAME:
-        raise CorruptError(f"name of {size:,} bytes", reader.place.at(start))
+        raise CorruptError(f"name of {size:,} bytes", reader.at(start))
     raw = reader.exactly(size + padding(HEADER_SIZE + size))[:size]
     if raw[-1] != 0:
-        raise CorruptError("name does not end with a NUL", reader.place.at(start))
+        raise CorruptError("name does not end with a NUL", reader.at(start))
     return raw[: raw.index(0)]
 
 
@@ -203,7 +207,7 @@ def _skip_to(reader: ByteReader, end: int, name: bytes) -> None:
     try:
         reader.skip(end - reader.position)
     except CorruptError as error:
-        raise CorruptError(error.message, reader.place.inside(name).at(reader.position)) from error
+        raise CorruptError(error.message, reader.place.inside(name).at(reader.origin + reader.position)) from error
 
 
 def encode_name(header: Header, name: bytes) -> bytes:

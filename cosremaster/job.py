@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster import cpio
+from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import UsageError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import plan_image, unchanged_plan
 from cosremaster.iso.exchange import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
@@ -36,8 +36,11 @@ from cosremaster.pipeline import (
     pack_layer,
     plan_iso_files,
     plan_overlay,
+    plan_result,
+    row_warnings,
     sharing,
     size_warnings,
+    whole_file,
     write_image,
 )
 from cosremaster.progress import Progress, Silent
@@ -148,9 +151,18 @@ class OpenedImage:
         path = index_path(self._file)
         return path if path.exists() else None
 
+    def address_in(self, layer: str) -> Address:
+        """The layer that ``layer`` means in this image. A bare initramfs is the first container itself.
+
+        :raises UsageError: it is no address.
+        """
+        address = parse_address(layer)
+        name = self.image.files[0].path if is_bare(self.image) else None
+        return address if name is None or address[0] == name else (name, *address)
+
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
-        wanted = None if layer is None else parse_address(layer)
+        wanted = None if layer is None else self.address_in(layer)
         key = None if wanted is None else wanted[0]
         with self._lock:
             if key not in self._found:
@@ -218,7 +230,8 @@ class OpenedImage:
         exchanged = dict(iso.exchanged)
         if settled.layered:
             found = self.layers(request.layer, progress)
-            chosen = choose_layer(self.image, found, settled.wanted)
+            wanted = None if request.layer is None else self.address_in(request.layer)
+            chosen = choose_layer(self.image, found, wanted)
             tree = self._tree(chosen)
             edits = plan_overlay(tree, additions, settled.removes)
             if not edits.empty:
@@ -230,10 +243,9 @@ class OpenedImage:
                 names = sharing(self.image, chosen.address[0])
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
-                exchanged |= dict.fromkeys(names, packed[-1].packed.table)
-        result = unchanged_plan(self.image)
-        if exchanged:
-            result = plan_image(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
+                exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
+            notes = (*notes, *row_warnings(chosen, found, edits))
+        result = plan_result(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
         warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))
         for warning in warnings:
             progress.warn(warning)

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosremaster import cpio
+from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs.base import Job, Memo, Packed
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import ImagePlan
+from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.edit import exchange_member
+from cosremaster.layers.address import Address, format_address, without_numbers
+from cosremaster.layers.edit import exchange_member, exchange_stream
 from cosremaster.layers.index import HEAD_SIZE, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, probe
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
@@ -32,6 +33,9 @@ from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
 """GRUB loads the layer's ISO file below 2 GiB of memory; 1.3 GiB booted everywhere, 1.7 GiB not (docs/formats.md)."""
+
+EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
+"""What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
 
 SUMS = frozenset((b"md5sum.txt", b"MD5SUMS", b"SHA256SUMS", b"sha256sum.txt"))
 
@@ -102,8 +106,22 @@ class Plan:
 
 
 def open_image(source: FileSource) -> Image:
-    """Step 1, instead of a loop mount: the ISO's tree and boot records. Raises as ``read_image``."""
-    return read_image(source)
+    """Step 1, instead of a loop mount: the ISO's tree and boot records, or a bare initramfs.
+
+    Raises as ``read_image``.
+    """
+    return bare_image(source) if is_archive_file(source) else read_image(source)
+
+
+def plan_result(
+    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
+) -> ImagePlan:
+    """The new image with the files at the paths of ``exchanged`` holding other bytes. Raises as ``plan_image``."""
+    if not exchanged:
+        return unchanged_plan(image)
+    if is_bare(image):
+        return bare_plan(exchanged)
+    return plan_image(image, source, exchanged, drop_hfsplus=drop_hfsplus)
 
 
 def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Found:
@@ -162,19 +180,22 @@ def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, P
 def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:
     """Step 3: the root filesystem among the layers, or the one ``wanted``.
 
-    Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner.
+    Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner, of
+    several in a row the last.
     :raises LayerError: none fits (told with what was found instead), or several do (listed).
     """
     listed = ", ".join(format_address(layer.address) for layer in found.layers)
     if wanted is not None:
-        for layer in found.layers:
-            if layer.address == wanted:
+        for layer in reversed(found.layers):
+            if wanted in (layer.address, without_numbers(layer.address)):
                 return layer
         raise LayerError(f"has no layer {format_address(wanted)}; found: {listed}", image.place)
     best = max((layer.rootness for layer in found.layers), default=Rootness.NOT)
     fit = [layer for layer in found.layers if layer.rootness is best and best is not Rootness.NOT]
     parents = [layer.parent for layer in fit]
     fit = [layer for layer in fit if not any(layer is parent for parent in parents)]
+    # Of several archives in a row the last counts: what it holds is unpacked over the others.
+    fit = [layer for layer in fit if not any(layer is one for other in fit for one in other.before)]
     if len(fit) == 1:
         return fit[0]
     if fit:
@@ -194,9 +215,31 @@ def plan_overlay(tree: LayerTree, additions: Sequence[Addition], remove: Sequenc
     """Step 4, instead of cp: what the layer of ``tree`` has to become.
 
     ``additions`` come from ``read_additions``; ``remove``: paths that leave, directories with what is in them.
-    :raises OverlayError: types do not agree, a parent dangles, or a path to remove is not there.
+    :raises OverlayError: types do not agree, a parent dangles, or a path to remove is not there, or in another
+        archive of the row.
     """
-    return merge(tree, additions, [cpio.normal_name(path) for path in remove], tree.layer.place)
+    layer = tree.layer
+    edits = merge(tree, additions, [cpio.normal_name(path) for path in remove], layer.place)
+    for earlier in layer.before:
+        names = {cpio.normal_name(member.entry.name) for member in earlier.members}
+        for path in edits.removed:
+            if path in names or any(name.startswith(path + b"/") for name in names):
+                where = format_address(earlier.address)
+                raise OverlayError(f"stands in {where}, where alone it can be removed", layer.place.inside(path))
+    return edits
+
+
+def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
+    """What in ``edits`` will not count, because of the other archives in a row with ``layer``."""
+    later = [one for one in found.layers if any(layer is before for before in one.before)]
+    names = {cpio.normal_name(member.entry.name): one for one in later for member in one.members}
+    for node, _ in edits.new:
+        over = names.get(node.path)
+        if over is not None and node.kind is not Kind.DIRECTORY:
+            yield f"{show(node.path)} stands in {format_address(over.address)} too, which is unpacked later and counts"
+        if layer.before and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
+            first = format_address(layer.before[0].address)
+            yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
@@ -223,7 +266,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
 def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
     """Step 6, instead of cpio and gzip: what holds ``layer``, with the new ``packed`` layer in its place inside.
 
-    ``packed`` first, the ISO's file last.
+    ``packed`` first, the ISO's file (or its stream, where it is a row of several) last.
     """
     done = [packed]
     while layer.parent is not None and layer.holder is not None:
@@ -272,6 +315,13 @@ def sharing(image: Image, path: bytes) -> tuple[bytes, ...]:
     return tuple(file.path for file in image.files if file.size and file.records[0].lba == first) or (path,)
 
 
+def whole_file(layer: Layer, packed: PackedLayer) -> PieceTable:
+    """The bytes of the file that holds ``layer`` at any depth, when its outermost stream became ``packed``."""
+    while layer.parent is not None:
+        layer = layer.parent
+    return exchange_stream(layer, packed.packed.table)
+
+
 def write_image(
     image: Image, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
 ) -> tuple[str, ...]:
@@ -282,7 +332,9 @@ def write_image(
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), FileSource(written.path) as result:
-        proof = prove(image, plan, written, result)
+        proof = (
+            tuple(prove_bare(image, plan, written, result)) if is_bare(image) else prove(image, plan, written, result)
+        )
     source.check_unchanged()
     output.publish()
     return proof

@@ -103,7 +103,13 @@ def _load_file(values: dict[str, Any], blobs: Blobs) -> IndexedFile:
 
 
 def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
-    """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing."""
+    """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing.
+
+    Files of several archives are not remembered; reading one again costs what reading it first did.
+    """
+    files = tuple(files)
+    if any(one.row for one in files):
+        return False
     try:
         blobs = Blobs()
         values = {

@@ -20,19 +20,29 @@ class ByteReader:
     reader's position. Running dry where bytes must follow raises :class:`CorruptError`.
     """
 
-    __slots__ = ("_chunks", "_current", "_start", "place", "position")
+    __slots__ = ("_chunks", "_current", "_start", "origin", "place", "position")
 
     def __init__(self, chunks: Iterable[bytes], place: Place) -> None:
         self._chunks: Iterator[bytes] = iter(chunks)
         self._current = b""
         self._start = 0
         self.place = place
+        self.origin = 0
         self.position = 0
 
     @property
     def here(self) -> Place:
         """The place of the next byte."""
-        return self.place.at(self.position)
+        return self.at(self.position)
+
+    def at(self, position: int) -> Place:
+        """The place of a byte."""
+        return self.place.at(self.origin + position)
+
+    def count_anew(self) -> None:
+        """The next byte gets position 0; places stay what they are. :attr:`origin` tells how far that is."""
+        self.origin += self.position
+        self.position = 0
 
     def _fill(self) -> bool:
         while self._start == len(self._current):

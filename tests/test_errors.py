@@ -136,8 +136,8 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "no such layer file": (_small("--layer", "nope"), 6, r"in\.iso: has no file nope"),
     "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio archive"),
     "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
-    "several archives": (
-        _small(cgz=gzip.compress(archive(root_items()) * 2)),
+    "junk behind an archive": (
+        _small(cgz=gzip.compress(archive(root_items()) + b"\0\0\0junk")),
         5,
         rf"in\.iso » {CGZ} @0x[0-9A-F]+: data follows the end of the cpio archive",
     ),

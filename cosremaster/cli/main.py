@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from cosremaster import __version__
+from cosremaster.cli.look import LOOK
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.job import OpenedImage, Request, Result
-from cosremaster.layers.address import parse_address
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.pipeline import choose_layer
@@ -32,7 +32,8 @@ INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
-cosremaster plan IN [options], cosremaster index IN, cosremaster demo [--keep DIR].
+cosremaster plan IN [options], cosremaster index IN, cosremaster demo [--keep DIR],
+cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -172,8 +173,8 @@ def print_result(result: Result, target: Path) -> None:
 @click.option("--layer", metavar="ADDRESS", help="Look into this layer's file alone.")
 def inspect_command(source: Path, layer: str | None) -> None:
     """Show an image's boot records, partitions and layers with their codecs and sizes."""
-    wanted = None if layer is None else parse_address(layer)
     with OpenedImage(source) as opened:
+        wanted = None if layer is None else opened.address_in(layer)
         for line in image_lines(opened.image):
             click.echo(line)
         found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
@@ -241,6 +242,7 @@ COMMANDS: dict[str, click.Command] = {
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
+    **LOOK,
 }
 
 

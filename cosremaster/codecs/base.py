@@ -97,10 +97,15 @@ class Form(Protocol):
 
 
 class Decoding(Protocol):
-    """One stream being decoded."""
+    """Streams of one format in a row, being decoded."""
 
     def chunks(self) -> Iterator[bytes]:
-        """The plain bytes. :raises CorruptError: damage, with its place in the packed stream."""
+        """The plain bytes of all streams. :raises CorruptError: damage, with its place in the packed stream,
+        or something else follows."""
+        ...
+
+    def stream(self) -> Iterator[bytes]:
+        """The plain bytes of the next stream alone; the reader then stands right behind it. Raises as ``chunks``."""
         ...
 
     @property

@@ -315,11 +315,7 @@ class GzipDecoding:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no member."""
         reader = self._reader
         while True:
-            header = _read_header(reader)
-            if not self._members:
-                self._header = header
-            self._members += 1
-            yield from self._member()
+            yield from self.stream()
             for zeros in reader.rest():
                 rest = zeros.lstrip(b"\0")
                 if rest:
@@ -327,6 +323,14 @@ class GzipDecoding:
                     break
             if not reader.peek(1):
                 return
+
+    def stream(self) -> Iterator[bytes]:
+        """The plain bytes of the next member. :raises CorruptError: damage, or no member is there."""
+        header = _read_header(self._reader)
+        if not self._members:
+            self._header = header
+        self._members += 1
+        yield from self._member()
 
     def _member(self) -> Iterator[bytes]:
         """One member's deflate stream and trailer (RFC 1952, 2.3.1)."""
@@ -341,7 +345,7 @@ class GzipDecoding:
             try:
                 plain = inflate.feed(data, 4 * CHUNK)
             except DeflateError as error:
-                where = reader.place.at(reader.position + error.offset)
+                where = reader.at(reader.position + error.offset)
                 raise CorruptError(f"corrupt gzip data ({error})", where) from error
             crc, size = crc32.iso_hdlc(plain, crc), size + len(plain)
             self._finder.feed(data, at, plain, self._plain)

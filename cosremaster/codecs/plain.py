@@ -49,6 +49,10 @@ class PlainDecoding:
         """All of the reader's bytes."""
         return self.reader.rest()
 
+    def stream(self) -> Iterator[bytes]:
+        """All of the reader's bytes: nothing tells where they end."""
+        return self.reader.rest()
+
 
 class PlainCodec:
     """Never sniffed: it is what remains when no magic fits."""

@@ -51,15 +51,19 @@ class XzDecoding:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no stream."""
         reader = self._reader
         while True:
-            check = parse_stream_header(reader.exactly(STREAM_HEADER_SIZE), reader.here)
-            if not self._streams:
-                self._check = check
-            self._streams += 1
-            yield from self._stream(check)
+            yield from self.stream()
             while reader.peek(4) == bytes(4):  # stream padding, section 2.2
                 reader.skip(4)
             if not reader.peek(1):
                 return
+
+    def stream(self) -> Iterator[bytes]:
+        """The plain bytes of the next stream. :raises CorruptError: damage, or no stream is there."""
+        check = parse_stream_header(self._reader.exactly(STREAM_HEADER_SIZE), self._reader.here)
+        if not self._streams:
+            self._check = check
+        self._streams += 1
+        yield from self._stream(check)
 
     def _stream(self, check: int) -> Iterator[bytes]:
         """One stream behind its header: blocks, index, footer. Small blocks are decoded side by side."""
@@ -84,7 +88,7 @@ class XzDecoding:
     def _end_stream(self, check: int, records: list[BlockRecord]) -> None:
         """The index, whose first byte was read, and the footer."""
         reader = self._reader
-        start = reader.place.at(reader.position - 1)
+        start = reader.at(reader.position - 1)
         index = pack_index(records)
         if b"\0" + reader.upto(len(index) - 1) != index:
             raise CorruptError("xz index disagrees with the blocks before it", start)

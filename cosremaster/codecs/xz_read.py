@@ -26,9 +26,9 @@ def read_block(reader: ByteReader, check: int, plain: int, ended: Callable[[OldB
 
     :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
     """
-    where = reader.here
+    where, start = reader.here, reader.position
     header = read_header(reader)
-    block = OldBlock(header, check, where.offset or 0, reader.position, plain)
+    block = OldBlock(header, check, start, reader.position, plain)
     running = RunningCheck(check)
     at = plain
     for chunk in _chunks(reader, block, where, running):
@@ -92,6 +92,7 @@ class WholeBlock:
 
     data: bytes
     place: Place
+    origin: int
     start: int
     check: int
     plain: int
@@ -99,7 +100,7 @@ class WholeBlock:
     def decoded(self, stop: Stop) -> tuple[OldBlock, list[bytes]]:
         """The block and its plain bytes. Raises as :func:`read_block`."""
         reader = ByteReader((self.data,), self.place)
-        reader.position = self.start
+        reader.origin, reader.position = self.origin, self.start
         blocks: list[OldBlock] = []
         chunks = []
         for chunk in read_block(reader, self.check, self.plain, blocks.append):
@@ -123,5 +124,5 @@ def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> It
         if header.packed is None or header.plain is None or header.packed + header.plain > largest:
             return
         end = len(raw) + header.packed + -header.packed % 4 + SIZES[check]
-        yield WholeBlock(reader.upto(end), reader.place, start, check, plain)
+        yield WholeBlock(reader.upto(end), reader.place, reader.origin, start, check, plain)
         plain += header.plain

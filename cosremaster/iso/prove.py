@@ -30,7 +30,7 @@ def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> 
     new = read_image(result)
     _same(new.size, plan.table.length, "the image's length", old)
     lines = [*_volume(old, new, plan), *_boot(old, new, plan), *_partitions(old, new, plan)]
-    lines.append(_read_back(written, result))
+    lines.append(read_back(written, result))
     return tuple(lines)
 
 
@@ -167,7 +167,7 @@ def _partition_line(old: Image, new: Image, one: Partition, other: Partition, pl
     )
 
 
-def _read_back(written: Written, result: FileSource) -> str:
+def read_back(written: Written, result: FileSource) -> str:
     """Reads back every byte that is not the input's."""
     for run in written.new:
         found = 0

@@ -46,13 +46,14 @@ class _Seen:
     """What the entries so far have made: by real path, the type and a symlink's text."""
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     inodes: dict[int, frozenset[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], tuple[FinalEntry, ...]] = field(default_factory=dict)
 
     def copy(self) -> _Seen:
         """The same, to go on with."""
-        return _Seen(dict(self.made), set(self.late), dict(self.inodes), dict(self.groups))
+        return _Seen(dict(self.made), self.earlier, set(self.late), dict(self.inodes), dict(self.groups))
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
@@ -64,7 +65,7 @@ class _Seen:
             below = real + b"/" + part if real else part
             if below in self.late:
                 return b"", "its path leads through a link that is made only at the end"
-            kind, target = self.made.get(below, (0, b""))
+            kind, target = self.made.get(below) or self.earlier.get(below, (0, b""))
             if kind == Kind.SYMLINK and followed < MAX_FOLLOWED:
                 followed += 1
                 waiting.extendleft(reversed(target.split(b"/")))
@@ -78,9 +79,16 @@ class _Seen:
 class Checked:
     """Entries that were checked, and every rule that they break, in order."""
 
-    def __init__(self, entries: Iterable[FinalEntry], before: Checked | None = None) -> None:
-        """``entries`` of an archive, the trailer left out; they follow those of ``before``."""
+    def __init__(
+        self, entries: Iterable[FinalEntry], before: Checked | None = None, earlier: Iterable[FinalEntry] = ()
+    ) -> None:
+        """``entries`` of an archive, the trailer left out; they follow those of ``before``.
+
+        ``earlier``: the entries of archives that stand before this one in a row; their directories are there.
+        """
         self._seen: _Seen = _Seen() if before is None else before._seen.copy()
+        for entry in earlier:
+            self._seen.earlier[cpio.normal_name(entry.name)] = (entry.header.mode & 0o170000, entry.target)
         self._single: list[Problem] = [] if before is None else list(before._single)
         for entry in entries:
             self._single += [Problem(entry.name, rule) for rule in _check_one(entry, self._seen)]

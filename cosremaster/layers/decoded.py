@@ -39,6 +39,9 @@ class DecodedSource:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` plain bytes from plain offset ``offset``. :raises CorruptError: damage on the way."""
+        if self._form.name == "none":
+            yield from self._packed.cut(offset, offset + length).chunks()
+            return
         if offset >= self._tail_start:
             start = offset - self._tail_start
             yield self._tail[start : start + length]

@@ -33,11 +33,11 @@ def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
     new = list(_new(tree, [node for node, _ in edits.new]))
     if edits.gone:
         kept = list(_kept(layer, [one for one in layer.members if cpio.normal_name(one.entry.name) not in edits.gone]))
-        checked = Checked(one.final for one in (*kept, *new))
+        checked = Checked((one.final for one in (*kept, *new)), earlier=tree.earlier)
         pieces = [piece for one in kept for piece in one.pieces]
     else:
         checked = Checked((one.final for one in new), tree.checked)
-        pieces = [Range(layer.decoded, 0, layer.trailer.offset)]
+        pieces = [Range(layer.decoded, layer.span[0], layer.trailer.offset - layer.span[0])]
     _refuse(tree, checked, new)
     return _finished(layer, [*pieces, *(piece for one in new for piece in one.pieces)])
 
@@ -50,19 +50,43 @@ def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> Piece
     _fits(layer, holder.name, data.length)
     check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
     header = holder.header.with_data(data.length, check)
-    before = Range(layer.decoded, 0, holder.offset)
+    before = Range(layer.decoded, layer.span[0], holder.offset - layer.span[0])
     body = [Literal(cpio.encode_name(header, holder.name)), *data.pieces, Zeros(cpio.padding(data.length))]
     after = Range(layer.decoded, holder.end, layer.trailer.offset - holder.end)
     return _finished(layer, [before, *body, after])
 
 
 def _finished(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
-    """``pieces`` with the layer's own trailer and the padding it used."""
+    """``pieces`` with the layer's own trailer and the padding it used, between the other archives of its stream."""
+    start, end = layer.span
     trailer = Range(layer.decoded, layer.trailer.offset, layer.trailer.end - layer.trailer.offset)
     length = sum(piece.length for piece in pieces) + trailer.length
-    blocked = layer.size % cpio.BLOCKING == 0
-    tail = -length % cpio.BLOCKING if blocked else layer.size - layer.trailer.end
-    return PieceTable([*pieces, trailer, Zeros(tail)])
+    blocked = (end - start) % cpio.BLOCKING == 0
+    tail = -length % cpio.BLOCKING if blocked else end - layer.trailer.end
+    before, after = Range(layer.decoded, 0, start), Range(layer.decoded, end, layer.size - end)
+    if after.length:
+        tail += cpio.padding(length + tail)
+    return PieceTable([before, *pieces, trailer, Zeros(tail), after])
+
+
+def exchange_stream(layer: Layer, packed: PieceTable) -> PieceTable:
+    """The whole file that ``layer`` is in, with ``packed`` in place of its stream.
+
+    The other streams of a row stay byte for byte; each begins at a multiple of 4, as the kernel demands
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
+    """
+    row = layer.row
+    if row is None:
+        return packed
+    pieces: list[Piece] = []
+    length = reached = 0
+    for number, (start, end) in enumerate(row.streams):
+        gap = start - reached if start - reached >= cpio.ALIGNMENT else 0
+        gap += cpio.padding(length + gap)
+        table = packed if number == layer.stream else row.file.cut(start, end)
+        pieces += [Zeros(gap), *table.pieces]
+        length, reached = length + gap + table.length, end
+    return PieceTable([*pieces, Zeros(row.file.length - reached)])
 
 
 def _fits(layer: Layer, name: bytes, size: int) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from cosremaster import cpio
-from cosremaster.codecs import PLAIN, find_codec, foreign_codec
+from cosremaster.codecs import PLAIN, SNIFF_SIZE, find_codec, foreign_codec
 from cosremaster.codecs.base import Codec, Form
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.layers.address import Address
+from cosremaster.layers.address import Address, nth
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Kind
 from cosremaster.parallel import prefetch
@@ -54,12 +56,25 @@ class Member:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A file of several archives, one after another: its bytes, and where each of its streams stands in it.
+
+    A stream is an archive as it is, or compressed data that hold one or more.
+    """
+
+    file: PieceTable
+    streams: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """A cpio archive somewhere in the image, indexed.
 
-    ``packed``: its compressed bytes; ``decoded``: the plain ones, ``size`` of them. ``members`` are the
-    entries before the trailer. ``parent`` is the archive this one is a file of, ``holder`` its entry there.
+    ``packed``: its stream's compressed bytes; ``decoded``: the plain ones, ``size`` of them, of which ``span`` are
+    this archive and the zeros behind it. ``members`` are the entries before the trailer. ``parent`` is the archive
+    this one is a file of, ``holder`` its entry there. Of several archives in one file ``row`` tells where they
+    stand, ``stream`` in which of its streams this one is, ``before`` which archives are unpacked before it.
     """
 
     address: Address
@@ -68,11 +83,15 @@ class Layer:
     form: Form
     decoded: DecodedSource
     size: int
+    span: tuple[int, int]
     members: tuple[Member, ...]
     trailer: cpio.Entry
     rootness: Rootness
     parent: Layer | None = None
     holder: cpio.Entry | None = None
+    row: Row | None = None
+    stream: int = 0
+    before: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +125,8 @@ def _foreign_archive(plain: bytes) -> str | None:
 class FoundArchive:
     """One indexed archive, before its place among the others is known.
 
-    ``inner``: archives in it, each with the entry that holds it and the codec it was read with.
+    ``size`` and ``tail`` are of the whole plain stream; ``span`` is what the archive takes of it with the zeros
+    behind it. ``inner``: archives in it, each with the entry that holds it and the codec it was read with.
     """
 
     form: Form
@@ -115,67 +135,177 @@ class FoundArchive:
     trailer: cpio.Entry
     tail: bytes
     inner: tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStream:
+    """A stream behind the first of a file: where it stands in the file, in bytes, and its archives."""
+
+    start: int
+    end: int
+    codec: Codec
+    archives: tuple[FoundArchive, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedFile:
-    """A file of the image that is an archive, indexed: its path, codec, and the SHA-256 of its bytes."""
+    """A file of the image that is an archive, indexed: its path, codec, and the SHA-256 of its bytes.
+
+    ``row``: all its streams when it holds more than one archive; ``found`` is the first archive.
+    """
 
     path: bytes
     codec: Codec
     digest: bytes
     found: FoundArchive
+    row: tuple[FoundStream, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``."""
+
+    digests: bool = True
+    nesting: int = NESTING
 
 
 def index_file(
-    path: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None]
-) -> IndexedFile:
-    """Indexes all archives in a file of the image that is one itself.
+    path: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None],
+    effort: Effort = Effort(),
+) -> IndexedFile:  # fmt: skip
+    """Indexes all archives in a file that is one itself, or several in a row, as the kernel reads them.
 
     ``packed`` is read once, front to back; ``advance`` hears of each of its bytes.
 
-    :raises CorruptError: damage, with its place. :raises UnsupportedError: several archives in a row.
+    :raises CorruptError: damage, with its place. :raises UnsupportedError: something else stands behind an archive.
     """
     digest = hashlib.sha256()
-    reader = ByteReader(hashed(counted(packed.chunks(), advance), digest), place)
-    found = _index(reader, codec, 1)
-    return IndexedFile(path=path, codec=codec, digest=digest.digest(), found=found)
+    chunks = counted(packed.chunks(), advance)
+    reader = ByteReader(hashed(chunks, digest) if effort.digests else chunks, place)
+    row = tuple(_streams(reader, codec, effort, 1))
+    single = len(row) == 1 and len(row[0].archives) == 1
+    return IndexedFile(
+        path=path, codec=codec, digest=digest.digest(), found=row[0].archives[0], row=() if single else row
+    )
 
 
 def layers_of(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
-    """The archives of an indexed file whose bytes are ``packed``, the outer first."""
-    return tuple(_layers(indexed.path, packed, place, indexed.found))
+    """The archives of an indexed file whose bytes are ``packed``, outer before inner, in the order of the file."""
+    if not indexed.row:
+        return tuple(_layers((indexed.path,), packed, place, (indexed.found,)))
+    row = Row(packed, tuple((stream.start, stream.end) for stream in indexed.row))
+    layers: list[Layer] = []
+    before: list[Layer] = []
+    for number, stream in enumerate(indexed.row):
+        inside = packed.cut(stream.start, stream.end)
+        for layer in _layers((indexed.path,), inside, place, stream.archives, len(before)):
+            if layer.parent is None:
+                layer = replace(layer, row=row, stream=number, before=tuple(before))  # noqa: PLW2901
+                before.append(layer)
+            layers.append(layer)
+    return tuple(layers)
 
 
-def _layers(name: bytes, packed: PieceTable, place: Place, found: FoundArchive) -> Iterator[Layer]:
-    outer = _layer((name,), packed, place, found, None, None)
-    yield outer
-    for entry, _, inner in found.inner:
-        inside = PieceTable([Range(outer.decoded, entry.data_offset, entry.header.size)])
-        address = (name, cpio.normal_name(entry.name))
-        yield _layer(address, inside, place.inside(entry.name), inner, outer, entry)
+def _layers(
+    address: Address, packed: PieceTable, place: Place, archives: Sequence[FoundArchive],
+    numbered: int | None = None,
+) -> Iterator[Layer]:  # fmt: skip
+    """The archives of one stream; ``numbered``: how many of their row stand before them."""
+    last = archives[-1]
+    decoded = DecodedSource(packed, last.form, place, last.tail, last.size)
+    for number, found in enumerate(archives):
+        own = address if numbered is None else (*address, nth(numbered + number + 1))
+        outer = _layer(own, place, packed, decoded, found)
+        yield outer
+        for entry, _, inner in found.inner:
+            inside = PieceTable([Range(decoded, entry.data_offset, entry.header.size)])
+            below = place.inside(entry.name)
+            source = DecodedSource(inside, inner.form, below, inner.tail, inner.size)
+            name = (*own, cpio.normal_name(entry.name))
+            yield replace(_layer(name, below, inside, source, inner), parent=outer, holder=entry)
 
 
-def _layer(
-    address: Address, packed: PieceTable, place: Place, found: FoundArchive,
-    parent: Layer | None, holder: cpio.Entry | None,
-) -> Layer:  # fmt: skip
+def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, found: FoundArchive) -> Layer:
     return Layer(
-        address=address, place=place, packed=packed, form=found.form, size=found.size,
-        decoded=DecodedSource(packed, found.form, place, found.tail, found.size), members=found.members,
-        trailer=found.trailer, rootness=rootness(found.members), parent=parent, holder=holder,
+        address=address, place=place, packed=packed, form=found.form, decoded=decoded, size=found.size,
+        span=found.span or (0, found.size), members=found.members, trailer=found.trailer,
+        rootness=rootness(found.members),
     )  # fmt: skip
 
 
-def _index(packed: ByteReader, codec: Codec, depth: int) -> FoundArchive:
-    """Decodes ``packed`` to its end and notes every entry; looks into members down to :data:`NESTING`."""
+def _streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -> Iterator[FoundStream]:
+    """Each stream of a file that begins with one of ``codec``; zeros between them belong to none, but behind an
+    archive that is not compressed."""
+    while True:
+        reader.count_anew()
+        archives = tuple(_archives(reader, codec, effort, depth))
+        end = reader.position
+        _skip_zeros(reader)
+        start = reader.origin
+        yield FoundStream(start, start + (reader.position if codec is PLAIN else end), codec, archives)
+        head = reader.peek(HEAD_SIZE)
+        if not head:
+            return
+        looked = probe(head)
+        if not looked.is_archive:
+            raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
+        codec = looked.codec
+
+
+def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> Iterator[FoundArchive]:
+    """The archives of the stream that begins where ``packed`` stands; reads to its end."""
     place = packed.place
     decoding = codec.decode(packed)
     tail = Tail(TAIL)
-    reader = ByteReader(tail.watch(prefetch(decoding.chunks())), place)
+    complete = False
+
+    def plain() -> Iterator[bytes]:
+        while True:
+            yield from prefetch(decoding.stream())
+            if complete:
+                return
+            _skip_zeros(packed)
+            if not codec.sniff(packed.peek(SNIFF_SIZE)):
+                return
+
+    if codec is PLAIN:
+        start = packed.position
+        members, inner, trailer = _entries(packed, start, effort, depth)
+        _skip_zeros(packed)
+        size = packed.position - start
+        yield FoundArchive(
+            form=decoding.form, size=size, members=members, trailer=trailer, tail=b"", inner=inner, span=(0, size)
+        )
+        return
+    reader = ByteReader(tail.watch(plain()), place)
+    parts: list[tuple[tuple[tuple[Member, ...], Inner, cpio.Entry], tuple[int, int]]] = []
+    while not parts or reader.peek(len(cpio.NEWC)) in cpio.MAGICS:
+        start = reader.position
+        complete = False
+        read = _entries(reader, 0, effort, depth)
+        complete = True
+        _skip_zeros(reader)
+        parts.append((read, (start, reader.position)))
+    if reader.peek(1):
+        raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
+    for (members, inner, trailer), span in parts:
+        yield FoundArchive(
+            form=decoding.form, size=reader.position, members=members, trailer=trailer, tail=tail.bytes(),
+            inner=inner, span=span,
+        )  # fmt: skip
+
+
+Inner: TypeAlias = tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]
+
+
+def _entries(
+    reader: ByteReader, origin: int, effort: Effort, depth: int
+) -> tuple[tuple[Member, ...], Inner, cpio.Entry]:
+    """Notes every entry of one archive; looks into members while that is wanted."""
     members: list[Member] = []
     inner: list[tuple[cpio.Entry, Codec, FoundArchive]] = []
-    for entry in cpio.read_entries(reader):
+    for entry in cpio.read_entries(reader, origin):
         if entry.is_trailer:
             break
         target = digest = b""
@@ -187,49 +317,49 @@ def _index(packed: ByteReader, codec: Codec, depth: int) -> FoundArchive:
                 raise CorruptError(f"symlink target of {size:,} bytes", _at(reader, entry))
             target = reader.exactly(size)
         elif kind == Kind.FILE and size:
-            looked = probe(reader.peek(min(size, HEAD_SIZE))) if depth < NESTING else None
+            looked = probe(reader.peek(min(size, HEAD_SIZE))) if depth < effort.nesting else None
             if looked and looked.is_archive:
-                digest, nested = _index_member(reader, entry, looked.codec, depth)
-                inner.append((entry, looked.codec, nested))
-            else:
+                digest, nested = _index_member(reader, entry, looked.codec, effort, depth)
+                if nested is not None:
+                    inner.append((entry, looked.codec, nested))
+            elif effort.digests:
                 digest = sha256_of(reader.pieces(size))
         members.append(Member(entry, target, digest))
-    _only_zeros(reader)
-    return FoundArchive(
-        form=decoding.form,
-        size=reader.position,
-        members=tuple(members),
-        trailer=entry,
-        tail=tail.bytes(),
-        inner=tuple(inner),
-    )
+    reader.skip(origin + entry.end - reader.position)
+    return tuple(members), tuple(inner), entry
 
 
 def _at(reader: ByteReader, entry: cpio.Entry) -> Place:
     return reader.place.inside(entry.name).at(entry.offset)
 
 
-def _index_member(reader: ByteReader, entry: cpio.Entry, codec: Codec, depth: int) -> tuple[bytes, FoundArchive]:
-    """Indexes the archive that is ``entry``'s data; its digest is taken on the way."""
+def _index_member(
+    reader: ByteReader, entry: cpio.Entry, codec: Codec, effort: Effort, depth: int
+) -> tuple[bytes, FoundArchive | None]:
+    """Indexes the archive that is ``entry``'s data; its digest is taken on the way.
+
+    A row of several is the system's own (``boot/initrd.img``), no layer to edit: None.
+    """
     digest = hashlib.sha256()
-    packed = ByteReader(hashed(reader.pieces(entry.header.size), digest), reader.place.inside(entry.name))
-    nested = _index(packed, codec, depth + 1)
+    chunks = reader.pieces(entry.header.size)
+    packed = ByteReader(hashed(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
+    nested: FoundArchive | None = None
+    with contextlib.suppress(UnsupportedError):
+        row = tuple(_streams(packed, codec, effort, depth + 1))
+        if len(row) == 1 and len(row[0].archives) == 1:
+            nested = row[0].archives[0]
     for _ in packed.rest():
         pass
-    return digest.digest(), nested
+    return digest.digest() if effort.digests else b"", nested
 
 
-def _only_zeros(reader: ByteReader) -> None:
-    """Reads what follows a trailer. :raises UnsupportedError: it is not zeros."""
+def _skip_zeros(reader: ByteReader) -> None:
+    """Leaves out zero bytes."""
     for chunk in reader.rest():
-        start = len(chunk) - len(chunk.lstrip(b"\0"))
-        if start < len(chunk):
-            where = reader.place.at(reader.position - len(chunk) + start)
-            raise UnsupportedError(
-                "data follows the end of the cpio archive (several archives in a row, as with CPU microcode,"
-                " are not supported yet)",
-                where,
-            )
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            reader.unread(rest)
+            return
 
 
 def rootness(members: tuple[Member, ...]) -> Rootness:

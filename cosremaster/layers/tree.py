@@ -12,6 +12,7 @@ from cosremaster.layers.check import Checked, FinalEntry
 from cosremaster.layers.index import Layer, Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
+from cosremaster.streams import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class _Stored:
         return self.carrier.entry.header.size
 
     def digest(self) -> bytes:
-        return self.carrier.digest
+        return self.carrier.digest or sha256_of(self.table().chunks())
 
     def table(self) -> PieceTable:
         entry = self.carrier.entry
@@ -44,7 +45,8 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
 
 
 class LayerTree(Mapping[bytes, Node]):
-    """The nodes of ``layer``, made when asked for, and what else edits have to know of all of it; found out once.
+    """The nodes of ``layer``, made when asked for; of several archives in a row also those unpacked before it. And
+    what else edits have to know of all of it, found out once.
 
     Of two entries with one name the one that its unpacker leaves standing counts: the last for the
     kernel, the first for busybox cpio. A directory that no entry names is not there.
@@ -52,25 +54,25 @@ class LayerTree(Mapping[bytes, Node]):
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self._members: dict[bytes, Member] = {}
+        self._members: dict[bytes, tuple[Layer, Member]] = {}
         self._carriers: dict[object, Member] = {}
-        for member in layer.members:
-            path = normal_name(member.entry.name)
-            if layer.parent is None or path not in self._members:
-                self._members[path] = member
-            key = link_key(member)
-            if key and member.entry.header.size:
-                self._carriers[key] = member
+        for one in (*layer.before, layer):
+            for member in one.members:
+                path = normal_name(member.entry.name)
+                if layer.parent is None or path not in self._members:
+                    self._members[path] = (one, member)
+                if member.entry.header.size and (key := _key(one, member)):
+                    self._carriers[key] = member
 
     def __getitem__(self, path: bytes) -> Node:
-        member = self._members[path]
-        header, key = member.entry.header, link_key(member)
+        layer, member = self._members[path]
+        header, key = member.entry.header, _key(layer, member)
         kind = Kind(header.mode & 0o170000)
         carrier = self._carriers.get(key, member) if key else member
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
             mtime=header.mtime, target=member.target, rdev=header.rdev,
-            content=_Stored(self.layer, carrier) if kind is Kind.FILE else None, link=key,
+            content=_Stored(layer, carrier) if kind is Kind.FILE else None, link=key,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:
@@ -97,4 +99,20 @@ class LayerTree(Mapping[bytes, Node]):
     @cached_property
     def checked(self) -> Checked:
         """The entries as they are, checked."""
-        return Checked(FinalEntry(one.entry.name, one.entry.header, one.target) for one in self.layer.members)
+        return Checked(_final(self.layer), earlier=self.earlier)
+
+    @property
+    def earlier(self) -> Iterator[FinalEntry]:
+        """The entries of the archives before this one in a row."""
+        return (entry for layer in self.layer.before for entry in _final(layer))
+
+
+def _final(layer: Layer) -> Iterator[FinalEntry]:
+    """The entries of ``layer`` as they are."""
+    return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
+
+
+def _key(layer: Layer, member: Member) -> object:
+    """Equal for names of one file: hard links do not reach into another archive. None: not linked."""
+    key = link_key(member)
+    return (len(layer.before), *key) if key else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from cosremaster.bare import is_bare
 from cosremaster.boot.mbr import MbrPartition
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
@@ -22,6 +23,9 @@ _LOOKS = {
 
 def image_lines(image: Image) -> Iterator[str]:
     """Volume, boot records and partitions."""
+    if is_bare(image):
+        yield f"{image.place}: an initramfs or layer without an ISO around it, {human(image.size)}"
+        return
     tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {human(image.size)}"
     counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"

@@ -1,0 +1,188 @@
+"""Commands that look into any layer and take things out: ls, cat, stat, tree, find, extract."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from cosremaster.cli.terminal import terminal_progress
+from cosremaster.errors import LayerError, show
+from cosremaster.files import FileSource
+from cosremaster.layers.address import Address
+from cosremaster.look.container import Container, Looked, follow, inside, is_container, open_container, split_address
+from cosremaster.look.extract import extract, taken
+from cosremaster.look.pattern import compile_pattern
+from cosremaster.look.report import SCHEMA, long_line, node_report, stat_lines
+from cosremaster.look.tar import tar_of
+from cosremaster.look.walk import walk
+from cosremaster.nodes import Kind
+from cosremaster.output import Output
+from cosremaster.pieces import PieceTable
+from cosremaster.units import human
+
+_ADDRESS = click.argument("address", metavar="ADDRESS")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+
+@contextmanager
+def looking(text: str) -> Iterator[tuple[FileSource, Container, Address]]:
+    """The file that an address begins with, what it is, and the rest of the address."""
+    path, address = split_address(text)
+    with FileSource(path) as source:
+        yield source, open_container(source), address
+
+
+def _print_json(nodes: Iterable[Looked]) -> None:
+    report = {"schema": SCHEMA, "nodes": [node_report(one) for one in nodes]}
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+
+
+@click.command()
+@_ADDRESS
+@click.option("-l", "--long", "long", is_flag=True, help="Mode, owner, size, time (UTC) and symlink target.")
+@click.option("-R", "--recursive", is_flag=True, help="Everything below, not into archives.")
+@_JSON
+def ls_command(address: str, long: bool, recursive: bool, as_json: bool) -> None:
+    """List what stands in the directory, image or archive at ADDRESS, as in in.iso::live.cgz::rootfs.cxz::etc."""
+    with looking(address) as (_, top, rest):
+        at = inside(follow(top, rest, last=not long))
+        container, base = at.container, at.node.path
+        if at.node.kind is not Kind.DIRECTORY:
+            listed, cut = [at], 0
+        else:
+            names = container.below(base) if recursive else container.names(base)
+            found = ((name, container.node(name)) for name in names)
+            listed, cut = [Looked(container, node) for _, node in found if node is not None], len(base) + bool(base)
+        if as_json:
+            _print_json(listed)
+            return
+        names_only = (show(one.node.path[cut:]) for one in listed)
+        lines = (long_line(one.node, name) if long else name for one, name in zip(listed, names_only, strict=True))
+        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+@click.command()
+@_ADDRESS
+def cat_command(address: str) -> None:
+    """Write the bytes of the file at ADDRESS to standard output."""
+    with looking(address) as (_, top, rest):
+        at = follow(top, rest)
+        _write_out(_content(at).chunks())
+
+
+def _content(at: Looked) -> PieceTable:
+    """:raises LayerError: no file with data."""
+    if at.node.content is None:
+        raise LayerError(f"is a {at.node.kind.noun}, which has no bytes", at.place)
+    return at.node.content.table()
+
+
+def _write_out(chunks: Iterable[bytes]) -> None:
+    sys.stdout.flush()
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@_ADDRESS
+@_JSON
+def stat_command(address: str, as_json: bool) -> None:
+    """Print all that is known about what stands at ADDRESS."""
+    with looking(address) as (_, top, rest):
+        at = follow(top, rest, last=False)
+        if as_json:
+            _print_json([at])
+            return
+        digest = at.node.content.digest().hex() if at.node.content is not None else None
+        if not at.node.path:
+            contains: str | None = at.container.kind
+        else:
+            contains = inside(at).container.kind if is_container(at.node) else None
+        for line in stat_lines(at, digest, contains):
+            click.echo(line)
+
+
+@click.command()
+@_ADDRESS
+def tree_command(address: str) -> None:
+    """Print everything at ADDRESS as a tree, through all layers."""
+    with looking(address) as (_, top, rest):
+        at = inside(follow(top, rest))
+        click.echo(at.address)
+        for one, depth in walk(at.container, at.node.path) if at.node.kind is Kind.DIRECTORY else ():
+            mark = {Kind.DIRECTORY: "/", Kind.SYMLINK: f" -> {show(one.node.target)}"}.get(one.node.kind, "")
+            click.echo(f"{'  ' * (depth + 1)}{show(one.node.path.rpartition(b'/')[2])}{mark}")
+
+
+@click.command()
+@_ADDRESS
+@click.argument("pattern")
+@_JSON
+def find_command(address: str, pattern: str, as_json: bool) -> None:
+    """Print the address of everything whose path matches PATTERN, in all layers.
+
+    A pattern is matched against the whole path in each container; * does not cross /, ** does: **/*.conf
+    """
+    wanted = compile_pattern(os.fsencode(pattern))
+    with looking(address) as (_, top, rest):
+        at = inside(follow(top, rest))
+        found = (one for one, _ in walk(at.container, at.node.path) if wanted.fullmatch(one.node.path))
+        if as_json:
+            _print_json(found)
+            return
+        for one in found:
+            click.echo(one.address)
+
+
+@click.command()
+@_ADDRESS
+@click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
+@click.option("--force", is_flag=True, help="Replace an existing archive.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool) -> None:
+    """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
+
+    Nothing is written outside DIR, and DIR appears only when it is complete. Without root, owners and device
+    nodes go into DIR.mtree. A tar archive keeps everything.
+    """
+    progress = terminal_progress(quiet=quiet)
+    with looking(address) as (source, top, rest):
+        nodes = taken(inside(follow(top, rest)))
+        size = sum(node.content.size for node in nodes if node.content is not None)
+        if form == "tar":
+            table = tar_of(nodes).table()
+            if str(target) == "-":
+                _write_out(table.chunks())
+                return
+            with Output(target, (source.path,), force=force) as output:
+                with progress.step(f"write {target}", table.length) as advance:
+                    output.write(table, None, advance)
+                source.check_unchanged()
+                output.publish()
+            done = f"{target}: {len(nodes):,} entries, {human(table.length)}"
+        else:
+            with progress.step(f"extract to {target}", size) as advance:
+                made = extract(nodes, target, advance)
+            done = f"{target}: {made.files:,} files, {made.folders:,} directories, {made.others:,} others"
+            if made.mtree is not None:
+                done += f"; owners and devices in {made.mtree}"
+    if not quiet:
+        click.echo(done)
+
+
+LOOK: dict[str, click.Command] = {
+    "ls": ls_command,
+    "cat": cat_command,
+    "stat": stat_command,
+    "tree": tree_command,
+    "find": find_command,
+    "extract": extract_command,
+}

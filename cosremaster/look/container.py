@@ -1,0 +1,234 @@
+"""Containers and the way along an address: the image, an archive in it, an archive in that."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cosremaster.codecs import foreign_codec
+from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
+from cosremaster.files import FileSource
+from cosremaster.iso.read import read_image
+from cosremaster.iso.records import FIRST_DESCRIPTOR
+from cosremaster.iso.tree import image_nodes
+from cosremaster.layers.address import Address, format_address, number_of, parse_address
+from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, probe
+from cosremaster.layers.tree import LayerTree
+from cosremaster.nodes import Kind, Node, parent_of
+from cosremaster.pieces import PieceTable, Range
+from cosremaster.units import BLOCK
+
+MAX_LINKS = 40
+ALONE = Effort(digests=False, nesting=0)
+ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
+
+
+class Container:
+    """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
+
+    ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
+    """
+
+    def __init__(self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node]) -> None:
+        self.address = address
+        self.place = place
+        self.kind = kind
+        self.nodes = nodes
+        self._names: dict[bytes, list[bytes]] | None = None
+
+    def node(self, path: bytes) -> Node | None:
+        """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
+        found = self.nodes.get(path)
+        if found is None and (not path or path in self._children()):
+            return replace(ROOT, path=path)
+        return found
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The paths of what stands in the directory ``path``, sorted."""
+        return self._children().get(path, [])
+
+    def _children(self) -> dict[bytes, list[bytes]]:
+        if self._names is None:
+            below: dict[bytes, set[bytes]] = {}
+            for path in self.nodes:
+                while path:
+                    parent = parent_of(path)
+                    known = below.setdefault(parent, set())
+                    if path in known:
+                        break
+                    known.add(path)
+                    path = parent  # noqa: PLW2901
+            self._names = {parent: sorted(names) for parent, names in below.items()}
+        return self._names
+
+    def below(self, path: bytes) -> Iterator[bytes]:
+        """Every path under the directory ``path``, each directory before what is in it."""
+        waiting = deque(self.names(path))
+        while waiting:
+            name = waiting.popleft()
+            yield name
+            waiting.extendleft(reversed(self.names(name)))
+
+    def resolve(self, path: bytes, *, last: bool) -> bytes:
+        """``path`` with symlinks followed as in a chroot; that at its end only if ``last``.
+
+        :raises LayerError: they lead in a loop.
+        """
+        waiting, real, links = deque(path.split(b"/")), b"", 0
+        while waiting:
+            part = waiting.popleft()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                real = parent_of(real)
+                continue
+            below = real + b"/" + part if real else part
+            node = self.nodes.get(below)
+            if node is not None and node.kind is Kind.SYMLINK and (waiting or last):
+                links += 1
+                if links > MAX_LINKS:
+                    raise LayerError("symlinks lead in a loop", self.place.inside(path))
+                real = b"" if node.target.startswith(b"/") else real
+                waiting.extendleft(reversed(node.target.split(b"/")))
+                continue
+            real = below
+        return real
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What stands at an address: a node of a container, by its path there."""
+
+    container: Container
+    node: Node
+
+    @property
+    def place(self) -> Place:
+        """For messages."""
+        return self.container.place.inside(self.node.path) if self.node.path else self.container.place
+
+    @property
+    def address(self) -> str:
+        """As text that leads here again."""
+        tail = (self.node.path,) if self.node.path else ()
+        return format_address((*self.container.address, *tail))
+
+
+def split_address(text: str) -> tuple[Path, Address]:
+    """The image's file and the address inside it, from ``text`` as in ``in.iso::live.cgz::etc/hostname``.
+
+    :raises UsageError: it is malformed.
+    """
+    first, separator, rest = text.partition("::")
+    if not first:
+        raise UsageError(f"address {text!r} names no image")
+    head = os.fsencode(first)
+    escaped = parse_address(head.replace(b"/", b"%2F"))[0]
+    return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
+
+
+def open_container(source: FileSource) -> Container:
+    """The outermost container: what ``source`` is, by its content.
+
+    :raises ImageError: neither an ISO 9660 image nor an archive.
+    """
+    address = (os.fsencode(source.path),)
+    if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+        return Container(address, source.place, "ISO 9660", image_nodes(read_image(source), source))
+    table = PieceTable([Range(source, 0, source.size)])
+    inside = _archive(table, address, source.place)
+    if inside is None:
+        raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
+    return inside
+
+
+def _archive(table: PieceTable, address: Address, place: Place, number: int | None = None) -> Container | None:
+    """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
+    looked = probe(b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks()))
+    if not looked.is_archive:
+        if looked.foreign and number is None:
+            raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
+        return None
+    indexed = index_file(address[-1], table, looked.codec, place, lambda count: None, ALONE)
+    layers = layers_of(indexed, table, place)
+    if number is None:
+        return Container(address, place, _kind(layers), LayerTree(layers[-1]))
+    if number > len(layers):
+        raise LayerError(f"has {len(layers)} archives, no #{number}", place)
+    layer = replace(layers[number - 1], before=())
+    return Container(address, place, _kind([layer]), LayerTree(layer))
+
+
+def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
+    """For people: what the archives are."""
+    return ", ".join(
+        " ".join(word for word in ("cpio", layer.form.name if layer.form.name != "none" else "") if word)
+        for layer in layers
+    )
+
+
+def is_container(node: Node) -> bool:
+    """True when ``node`` is a file that holds an archive; looks at its first bytes."""
+    content = node.content
+    if node.kind is not Kind.FILE or content is None or not content.size:
+        return False
+    return probe(content.head(min(content.size, HEAD_SIZE))).is_archive
+
+
+def enter(container: Container, node: Node, number: int | None = None) -> Container:
+    """The container that the file ``node`` is, or its ``number``-th archive.
+
+    :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
+    """
+    place = container.place.inside(node.path)
+    address = (*container.address, node.path)
+    if node.content is None or not node.content.size:
+        raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
+    inside = _archive(node.content.table(), address, place, number)
+    if inside is None:
+        head = node.content.head(min(node.content.size, HEAD_SIZE))
+        packed = foreign_codec(head)
+        raise LayerError(f"is no archive{f' but {packed}' if packed else ''}", place)
+    return inside
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
+    """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
+
+    :raises LayerError: nothing stands there, or something on the way is no container.
+    """
+    container, node = top, top.node(b"")
+    parts = list(address)
+    assert node is not None
+    while parts:
+        part = parts.pop(0)
+        number = number_of(part)
+        if number is not None:
+            raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
+        path = container.resolve(part, last=last or bool(parts))
+        found = container.node(path)
+        if found is None:
+            raise LayerError(f"has no {show(part)}", container.place)
+        node = found
+        if parts and (number := number_of(parts[0])) is not None:
+            parts.pop(0)
+            container = enter(container, node, number)
+            node = replace(ROOT)
+        elif parts:
+            container = enter(container, node)
+            node = replace(ROOT)
+    return Looked(container, node)
+
+
+def inside(looked: Looked) -> Looked:
+    """``looked``, or the root of the container that it is."""
+    if is_container(looked.node):
+        return Looked(enter(looked.container, looked.node), replace(ROOT))
+    return looked

@@ -1,0 +1,86 @@
+"""Nodes as a tar archive (POSIX.1-2001 pax, by the standard library) with everything kept, streamed."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cosremaster.look.order import files_in_order
+from cosremaster.nodes import Kind, Node
+from cosremaster.pieces import PieceTable, Range
+
+BLOCKING = 10240
+_TYPES = {
+    Kind.FIFO: tarfile.FIFOTYPE, Kind.CHAR: tarfile.CHRTYPE, Kind.BLOCK: tarfile.BLKTYPE,
+    Kind.DIRECTORY: tarfile.DIRTYPE, Kind.SYMLINK: tarfile.SYMTYPE, Kind.FILE: tarfile.REGTYPE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TarStream:
+    """A tar archive of ``nodes`` as a source of pieces: directories first, then data in the order they are read.
+
+    A socket cannot be in a tar archive and is left out. The same nodes make the same bytes.
+    """
+
+    nodes: tuple[Node, ...]
+    name: str = "tar"
+
+    def table(self) -> PieceTable:
+        """The whole archive; its length is known without reading data."""
+        length = sum(len(head) + _padded(node) for node, head in self._heads())
+        return PieceTable([Range(self, 0, length + _end(length))])
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """The archive, which is read only as a whole."""
+        assert offset == 0
+        done = 0
+        for node, head in self._heads():
+            yield head
+            done += len(head) + _padded(node)
+            if _padded(node) and node.content is not None:
+                yield from node.content.table().chunks()
+                yield bytes(-node.content.size % tarfile.BLOCKSIZE)
+        yield bytes(length - done)
+
+    def _heads(self) -> Iterator[tuple[Node, bytes]]:
+        """Each node with its header blocks; a name of a file that stands before it goes as a link, without content."""
+        linked: dict[object, str] = {}
+        for node in self.nodes:
+            info = tarfile.TarInfo(os.fsdecode(node.path))
+            info.type, info.mode, info.mtime = _TYPES[node.kind], node.mode, node.mtime
+            info.uid, info.gid, (info.devmajor, info.devminor) = node.uid, node.gid, node.rdev
+            info.linkname = os.fsdecode(node.target)
+            if node.content is not None:
+                info.size = node.content.size
+            if node.link is not None and node.link in linked:
+                info.type, info.linkname, info.size = tarfile.LNKTYPE, linked[node.link], 0
+                node = _without_content(node)  # noqa: PLW2901
+            elif node.link is not None:
+                linked[node.link] = info.name
+            yield node, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def tar_of(nodes: Iterable[Node]) -> TarStream:
+    """The tar archive of ``nodes``, whose paths are relative to its root."""
+    nodes = [node for node in nodes if node.kind is not Kind.SOCKET and node.path]
+    folders = [node for node in nodes if node.kind is Kind.DIRECTORY]
+    others = [node for node in nodes if node.kind not in (Kind.DIRECTORY, Kind.FILE)]
+    return TarStream((*folders, *files_in_order(nodes), *others))
+
+
+def _without_content(node: Node) -> Node:
+    return Node(path=node.path, kind=node.kind, mode=node.mode, link=node.link)
+
+
+def _padded(node: Node) -> int:
+    size = node.content.size if node.content is not None else 0
+    return size + -size % tarfile.BLOCKSIZE
+
+
+def _end(length: int) -> int:
+    """Two blocks of zeros, and as many as fill the last record."""
+    end = 2 * tarfile.BLOCKSIZE
+    return end + -(length + end) % BLOCKING

@@ -1,0 +1,255 @@
+"""Looking into layers: what GNU cpio, bsdtar and tar say of the same bytes is what we say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cosremaster.cli import main
+from cosremaster.demo.image import Item, archive, directory, initramfs, regular, root_items
+from cosremaster.files import FileSource
+from cosremaster.look.container import Looked, follow, inside, open_container, split_address
+from cosremaster.look.extract import extract, taken
+from cosremaster.look.pattern import compile_pattern
+from cosremaster.look.tar import tar_of
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.small import CGZ, write_small
+from tests.user import open_folder, without_root
+
+LAYER = f"in.iso::{CGZ}::rootfs.cxz"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _out(capsysbinary: pytest.CaptureFixture[bytes], *words: str, code: int = 0) -> bytes:
+    assert main(list(words)) == code
+    return capsysbinary.readouterr().out
+
+
+def test_a_layer_is_listed_as_gnu_cpio_lists_it(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    tools.require("cpio")
+    listed = run(["cpio", "-t", "--quiet"], stdin=archive(root_items())).splitlines()
+    ours = _out(capsysbinary, "ls", "-R", "--json", LAYER)
+    paths = [node["path"] for node in json.loads(ours)["nodes"]]
+    assert sorted(paths) == sorted(name.decode(errors="backslashreplace") for name in listed if name != b".")
+
+
+def test_an_image_is_listed_as_bsdtar_lists_it(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    tools.require("bsdtar")
+    theirs = sorted(
+        line for line in run(["bsdtar", "-tf", "in.iso"], cwd=here).decode().split() if line.strip("/") not in (".", "")
+    )
+    nodes = json.loads(_out(capsysbinary, "ls", "-R", "--json", "in.iso"))["nodes"]
+    assert sorted(node["path"] for node in nodes) == [name.rstrip("/").removeprefix("./") for name in theirs]
+
+
+def test_ls_cat_stat_find_tree(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert _out(capsysbinary, "ls", f"{LAYER}::etc") == b"hostname\nmtab\nos-release\n"
+    assert _out(capsysbinary, "ls", f"{LAYER}::etc/hostname") == b"etc/hostname\n"
+    assert b"mtab -> /proc/mounts\n" in _out(capsysbinary, "ls", "-l", f"{LAYER}::etc")
+    assert _out(capsysbinary, "cat", f"{LAYER}::/etc/hostname") == b"debirf\n"
+    assert _out(capsysbinary, "cat", f"{LAYER}::bin/gzip") == _out(capsysbinary, "cat", f"{LAYER}::usr/bin/gzip")
+    assert _out(capsysbinary, "cat", f"in.iso::{CGZ}") == initramfs()
+    assert b"SHA-256" in _out(capsysbinary, "stat", f"{LAYER}::etc/hostname")
+    assert f"in.iso::{CGZ}::rootfs.cxz::etc/hostname\n".encode() in _out(capsysbinary, "find", "in.iso", "**/hostname")
+    assert _out(capsysbinary, "find", "in.iso", "hostname") == b""
+    assert b"\n      etc/\n        hostname\n" in _out(capsysbinary, "tree", "in.iso")
+
+
+def test_every_found_address_leads_back(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    for line in _out(capsysbinary, "find", "in.iso", "**").decode().splitlines():
+        (node,) = json.loads(_out(capsysbinary, "stat", "--json", line))["nodes"]
+        assert node["address"] == line
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["ls", "none.iso"], 3, "cannot be opened"),
+        (["ls", "in.iso::nope"], 6, "has no nope"),
+        (["ls", "in.iso::vmlinuz::etc"], 6, "in.iso » vmlinuz: is no archive"),
+        (["cat", f"{LAYER}::etc"], 6, "is a directory, which has no bytes"),
+        (["ls", f"in.iso::{CGZ}::#2"], 6, "has 1 archives, no #2"),
+        (["find", "in.iso", "[a"], 2, "a [ without its ]"),
+        (["ls", "::x"], 2, "names no image"),
+        (["ls", "text"], 3, "is neither an ISO 9660 image nor a cpio archive"),
+        (["extract", LAYER, "full"], 8, "exists already and is no empty folder"),
+    ],
+)
+def test_what_cannot_be_looked_at(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    (here / "text").write_text("nothing but text")
+    (here / "full").mkdir()
+    (here / "full" / "mine").touch()
+    assert main(words) == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def _facts(folder: Path) -> dict[str, tuple[object, ...]]:
+    """What a tree on disk is made of; times to the second."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        data: object = None
+        if stat.S_ISLNK(status.st_mode):
+            data = os.readlink(path)
+        elif stat.S_ISREG(status.st_mode):
+            data = path.read_bytes()
+        links = status.st_nlink if stat.S_ISREG(status.st_mode) else 0
+        owner = (status.st_uid, status.st_gid)
+        when = int(status.st_mtime) if stat.S_ISREG(status.st_mode) else 0  # GNU cpio sets no others
+        found[str(path.relative_to(folder))] = (status.st_mode, owner, when, status.st_rdev, links, data)
+    return found
+
+
+def test_extracted_as_gnu_cpio_does(here: Path) -> None:
+    tools.require("cpio", "tar")
+    if os.geteuid() != 0:
+        pytest.skip("making owners and devices takes root")
+    (here / "cpio").mkdir()
+    run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], cwd=here / "cpio", stdin=archive(root_items()))
+    assert main(["extract", LAYER, "ours", "--quiet"]) == 0
+    assert _facts(here / "ours") == _facts(here / "cpio")
+    assert main(["extract", LAYER, "ours.tar", "--as", "tar"]) == 0
+    (here / "tar").mkdir()
+    run(["tar", "-xpf", "../ours.tar"], cwd=here / "tar")
+    assert _facts(here / "tar") == _facts(here / "cpio")
+
+
+def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
+    tools.require("bsdtar", "tar")
+    with open_folder() as folder:
+        write_small(folder)
+        folder.chmod(0o777)
+        with FileSource(folder / "in.iso") as source, without_root():
+            nodes = taken(_root(source, LAYER))
+            made = extract(nodes, folder / "out", lambda count: None)
+            assert made.mtree == folder / "out.mtree"
+            theirs = run(["bsdtar", "-cf", "-", "--format=pax", f"@{made.mtree}"], cwd=folder / "out")
+            ours = b"".join(tar_of(nodes).table().chunks())
+    # What bsdtar makes of folder and mtree file together is the archive with everything in it.
+    fields = ["tar", "--numeric-owner", "--utc", "--full-time", "-tvf", "-"]
+    assert _no_links(run(fields, stdin=theirs)) == _no_links(run(fields, stdin=ours))
+
+
+def _root(source: FileSource, address: str) -> Looked:
+    return inside(follow(open_container(source), split_address(address)[1]))
+
+
+def _no_links(listing: bytes) -> list[bytes]:
+    """Lines of tar -tv but those of hard links, whose first name each program chooses, with one space."""
+    return sorted(
+        b" ".join(line.replace(b" ./", b" ").split()) for line in listing.splitlines() if b" link to " not in line
+    )
+
+
+def test_a_tar_archive_is_the_same_every_time(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    one = _out(capsysbinary, "extract", LAYER, "-", "--as", "tar")
+    assert one == _out(capsysbinary, "extract", LAYER, "-", "--as", "tar")
+    tools.require("tar")
+    listed = run(["tar", "-tf", "-"], stdin=one)
+    assert len(listed.splitlines()) == len({item.path for item in root_items()})
+
+
+HOSTILE = [
+    directory(b"etc"),
+    Item(b"out", 0o120777, b"/tmp"),
+    regular(b"out/escaped", b"through an absolute symlink"),
+    regular(b"../../escaped", b"through dots"),
+    regular(b"/escaped", b"through a slash"),
+]
+
+
+def test_nothing_leaves_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "evil.cpio").write_bytes(archive(HOSTILE))
+    assert main(["extract", str(deep / "evil.cpio"), str(deep / "out"), "--quiet"]) == 0
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert all(name.startswith("a/b/") for name in there - {"a", "a/b"})
+    assert not Path("/tmp/escaped").exists()
+    assert (deep / "out/tmp/escaped").read_bytes() == b"through an absolute symlink"
+
+
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.cpio").write_bytes(archive([regular(b"a", b"1"), regular(b"a/b", b"2")]))
+    assert main(["extract", str(tmp_path / "x.cpio"), str(tmp_path / "out")]) == 4
+    assert "a/b: stands below a file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cpio"]
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9])
+def test_a_cut_archive_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: float) -> None:
+    data = gzip.compress(archive(root_items()))
+    (tmp_path / "x.cgz").write_bytes(data[: int(len(data) * cut)])
+    assert main(["extract", str(tmp_path / "x.cgz"), str(tmp_path / "out")]) == 4
+    assert "@0x" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cgz"]
+
+
+def test_a_row_is_one_tree_or_one_archive(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    early = archive([regular(b"early", b"1")])
+    row = tmp_path / "initrd"
+    row.write_bytes(early + gzip.compress(archive([regular(b"late", b"2")])))
+    assert _out(capsysbinary, "ls", str(row)) == b"early\nlate\n"
+    assert json.loads(_out(capsysbinary, "ls", "--json", str(row)))["nodes"][0]["path"] == "early"
+
+
+@given(st.lists(st.sampled_from([b"a", b"b", b"/", b"*", b"**", b"**/", b"?", b"."]), max_size=6).map(b"".join))
+@example(b"**/a")
+def test_patterns_agree_with_bash(pattern: bytes) -> None:
+    compiled = compile_pattern(pattern)
+    assert (compiled.fullmatch(b"a/b/a") is not None) >= (pattern == b"**/a")
+    if b"**" not in pattern:
+        assert all(path.count(b"/") == pattern.lstrip(b"/").count(b"/") for path in _PATHS if compiled.fullmatch(path))
+
+
+_PATHS = [b"a", b"b", b"a/b", b"a/a", b"a/b/a", b"b/./a", b"ab", b"a.b"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        (b"*", b"a", True),
+        (b"*", b"a/b", False),
+        (b"**", b"a/b", True),
+        (b"**/b", b"b", True),
+        (b"**/b", b"a/xb", False),
+        (b"a/**", b"a/b/c", True),
+        (b"a/**/c", b"a/c", True),
+        (b"[!a]", b"a", False),
+        (b"[a-c]x", b"bx", True),
+        (b"/etc/*.conf", b"etc/x.conf", True),
+        (b"?", b"/", False),
+        (b"a.b", b"axb", False),
+        (b"caf\xe9", b"caf\xe9", True),
+    ],
+)
+def test_pattern(pattern: bytes, path: bytes, fits: bool) -> None:
+    assert (compile_pattern(pattern).fullmatch(path) is not None) is fits
+
+
+def test_a_closed_pipe_ends_quietly(here: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m cosremaster cat in.iso::vmlinuz | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, cwd=here, check=True,
+    )  # fmt: skip
+    assert b"Traceback" not in done.stderr

@@ -1,0 +1,165 @@
+"""Several archives in a row, as the kernel reads an initramfs: Debian's own unpacker judges what an edit made."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.codecs import PLAIN
+from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
+from cosremaster.errors import OverlayError, Place
+from cosremaster.layers.edit import exchange_stream
+from cosremaster.layers.index import index_file, layers_of, probe
+from cosremaster.pieces import Literal, PieceTable
+from tests.fixtures import tools
+from tests.small import CGZ, write_overlay, write_small
+
+UCODE = archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
+MODULES = archive([directory(b"lib"), directory(b"lib/modules"), regular(b"lib/modules/one.ko", b"k" * 700)])
+
+
+def _xz(data: bytes) -> bytes:
+    return lzma.compress(data, check=lzma.CHECK_CRC32)
+
+
+def _gz(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def _row(*parts: bytes, gap: int = 0) -> bytes:
+    """The parts with zeros between them that bring each to a multiple of 4."""
+    out = b""
+    for part in parts:
+        out += bytes((-len(out) % 4) + gap if out else 0) + part
+    return out
+
+
+MAIN = archive(root_items())
+SHAPES = {
+    "microcode, gzip": _row(UCODE, _gz(MAIN)),
+    "three kinds": _row(UCODE, MODULES, _xz(MAIN), gap=8),
+    "gzip, gzip": _row(_gz(MODULES), _gz(MAIN)),
+    "two in one stream": _row(UCODE, _gz(MODULES + bytes(12) + MAIN)),
+    "split members": _gz(MAIN[:3000]) + _gz(MAIN[3000:]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_only_the_last_archive_changes(tmp_path: Path, shape: str) -> None:
+    initrd = SHAPES[shape]
+    image = write_small(tmp_path, cgz=initrd)
+    (tmp_path / "motd").write_text("hello from the last\n")
+    result = cosremaster.remaster(image, tmp_path / "out.iso", add=[f"{tmp_path}/motd:/etc/motd"])
+    assert result.added == (b"etc/motd",)
+    with cosremaster.open(tmp_path / "out.iso") as opened:
+        (file,) = [one for one in opened.image.files if one.path == CGZ.encode()]
+        made = b"".join(opened.image.bytes_of(file).chunks())
+        layers = opened.layers().layers
+    if layers[-1].row is not None:
+        start, _ = layers[-1].row.streams[layers[-1].stream]
+        assert made[:start] == initrd[:start]
+        assert all(begin % 4 == 0 for begin, _ in layers[-1].row.streams)
+    before = {"three kinds": 2, "two in one stream": 2, "split members": 0}.get(shape, 1)
+    assert [len(layer.members) for layer in layers[:-1]] == [3] * before
+    if shape in ("microcode, gzip", "three kinds"):  # Debian's tool knows plain archives and then one stream
+        tools.require("unmkinitramfs", "cpio", "xz", "gzip")
+        (tmp_path / "initrd").write_bytes(made)
+        tools.run(["unmkinitramfs", str(tmp_path / "initrd"), str(tmp_path / "tree")])
+        assert (tmp_path / "tree/main/etc/motd").read_text() == "hello from the last\n"
+        assert (tmp_path / "tree/early/kernel/x86/ucode.bin").read_bytes() == b"u" * 1001
+
+
+def test_an_earlier_archive_when_it_is_named(tmp_path: Path) -> None:
+    image = write_small(tmp_path, cgz=_row(UCODE, _gz(MAIN)))
+    (tmp_path / "ucode").write_bytes(b"new" * 1000)
+    add = [f"{tmp_path}/ucode:/kernel/x86/ucode.bin"]
+    result = cosremaster.remaster(image, tmp_path / "out.iso", add=add, layer=f"{CGZ}::#1")
+    assert result.replaced == (b"kernel/x86/ucode.bin",)
+    with cosremaster.open(tmp_path / "out.iso") as opened:
+        (file,) = [one for one in opened.image.files if one.path == CGZ.encode()]
+        made = b"".join(opened.image.bytes_of(file).chunks())
+    assert made.endswith(_gz(MAIN))
+    assert (len(made) - len(_gz(MAIN))) % 4 == 0
+    (tmp_path / "initrd").write_bytes(made)
+    tools.require("cpio")
+    listed = tools.run(["cpio", "-i", "--to-stdout", "--quiet", "kernel/x86/ucode.bin"], stdin=made)
+    assert listed == b"new" * 1000
+
+
+def test_what_stands_in_another_archive(tmp_path: Path) -> None:
+    image = write_small(tmp_path, cgz=_row(MODULES, _gz(MAIN)))
+    with pytest.raises(OverlayError, match=r"one\.ko: stands in .*::#1, where alone it can be removed"):
+        cosremaster.remaster(image, tmp_path / "out.iso", remove=["lib/modules/one.ko"])
+    # Its folder is in the first archive; the second needs no entry for it.
+    (tmp_path / "two.ko").write_bytes(b"2")
+    result = cosremaster.remaster(image, tmp_path / "out.iso", add=[f"{tmp_path}/two.ko:/lib/modules/"])
+    assert (result.added, result.parents) == ((b"lib/modules/two.ko",), ())
+    (tmp_path / "hostname").write_bytes(b"early")
+    result = cosremaster.remaster(
+        image, tmp_path / "out2.iso", add=[f"{tmp_path}/hostname:/etc/hostname"], layer=f"{CGZ}::#1"
+    )
+    assert any("is unpacked later and counts" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_initramfs_needs_no_iso(tmp_path: Path, shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "initrd.img"
+    source.write_bytes(SHAPES[shape])
+    write_overlay(tmp_path)
+    command = [str(source), str(tmp_path / "out.img"), "--add", str(tmp_path / "overlay")]
+    assert main(command) == 0
+    assert "read to the end" in capsys.readouterr().out
+    assert main(["cat", f"{tmp_path}/out.img::etc/motd"]) == 0
+    assert capsys.readouterr().out == "welcome\n"
+    if shape == "microcode, gzip":
+        tools.require("unmkinitramfs")
+        tools.run(["unmkinitramfs", str(tmp_path / "out.img"), str(tmp_path / "tree")])
+        assert (tmp_path / "tree/main/etc/motd").read_text() == "welcome\n"
+    assert main(["inspect", str(source)]) == 0
+    assert main([str(source), str(tmp_path / "same.img")]) == 0
+    assert (tmp_path / "same.img").read_bytes() == SHAPES[shape]
+
+
+def test_a_layer_of_a_bare_initramfs(tmp_path: Path) -> None:
+    source = tmp_path / "live.cgz"
+    source.write_bytes(initramfs())
+    write_overlay(tmp_path)
+    result = cosremaster.remaster(source, tmp_path / "one.cgz", add=[tmp_path / "overlay"])
+    assert result.layer == "live.cgz::rootfs.cxz"
+    for layer in ("rootfs.cxz", "live.cgz::rootfs.cxz"):
+        cosremaster.remaster(source, tmp_path / "two.cgz", add=[tmp_path / "overlay"], layer=layer, force=True)
+        assert (tmp_path / "two.cgz").read_bytes() == (tmp_path / "one.cgz").read_bytes()
+    (tmp_path / "row").write_bytes(SHAPES["microcode, gzip"])
+    result = cosremaster.remaster(tmp_path / "row", tmp_path / "row2", add=[f"{source}:/x"], layer="#1")
+    assert result.layer == "row::#1"
+
+
+@given(
+    st.lists(st.sampled_from([UCODE, MODULES, _gz(MODULES), _xz(UCODE)]), min_size=2, max_size=4),
+    st.integers(0, 3),
+    st.integers(0, 40),
+    st.integers(0, 30),
+)
+def test_any_row_keeps_its_other_streams(parts: list[bytes], which: int, gap: int, size: int) -> None:
+    data = _row(*parts, gap=gap)
+    table = PieceTable([Literal(data)])
+    codec = probe(data).codec if not data.startswith(b"0707") else PLAIN
+    indexed = index_file(b"initrd", table, codec, Place(("x",)), lambda _: None)
+    layers = layers_of(indexed, table, Place(("x",)))
+    assert len(layers) == len(parts)
+    chosen = layers[which % len(layers)]
+    assert chosen.row is not None
+    made = b"".join(exchange_stream(chosen, PieceTable([Literal(b"n" * size)])).chunks())
+    at = 0
+    for number, part in enumerate(parts):
+        wanted = b"n" * size if number == chosen.stream else part
+        at = made.index(wanted, at) if wanted else at + -at % 4
+        assert at % 4 == 0
+        at += len(wanted)
