@@ -14,7 +14,7 @@ from cosremaster.errors import (
     UsageError,
 )
 from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa: A004 - as gzip.open
-from cosremaster.overlay.request import Add
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
 from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
 
@@ -22,8 +22,12 @@ __all__ = [
     "Add",
     "CorruptError",
     "CosremasterError",
+    "Directory",
     "ImageError",
+    "Inline",
+    "Item",
     "LayerError",
+    "Link",
     "OpenedImage",
     "OutputError",
     "OverlayError",
@@ -32,6 +36,7 @@ __all__ = [
     "ProofError",
     "Request",
     "Result",
+    "Rule",
     "SizeError",
     "UnsupportedError",
     "UsageError",

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import DIGESTS, Output
-from cosremaster.overlay.request import Add, read_additions
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import read_additions
+from cosremaster.overlay.request import Add, Item
 from cosremaster.parallel import cores
 from cosremaster.pieces import PieceTable
 from cosremaster.pipeline import (
@@ -37,21 +40,28 @@ from cosremaster.pipeline import (
 )
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
+from cosremaster.reports.changes import report_chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is to be done to an image.
 
-    ``add``: files and directories, as :class:`Add`, a path, or text like ``"site/:/opt"``; ``remove``: paths
-    inside the layer. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    ``add``: what comes, in order: :class:`Add`, a path, text like ``"site/:/opt"``, or things made from nothing:
+    :class:`Inline`, :class:`Link`, :class:`Directory`. ``remove``: patterns of paths in the layer that leave before
+    anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
+    that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
+    type, a directory with what is in it. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content
+    when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
     """
 
-    add: Iterable[str | Path | Add] = ()
+    add: Iterable[str | Path | Item] = ()
     remove: Iterable[str | bytes] = ()
+    allow_missing: bool = False
+    force_type: bool = False
     layer: str | None = None
     threads: int | None = None
     xz_preset: int | None = None
@@ -63,8 +73,8 @@ class Request:
 class _Settled:
     """A request with its defaults filled in and its texts read."""
 
-    adds: tuple[Add, ...]
-    removes: tuple[bytes, ...]
+    adds: tuple[Item, ...]
+    removes: tuple[Pattern, ...]
     wanted: Address | None
     threads: int
     newest: int | None
@@ -161,23 +171,34 @@ class OpenedImage:
         *,
         force: bool = False,
         digest: str | None = None,
+        report: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Writes the image to ``target`` as ``request`` wants it.
 
         ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
-        it, as sha256sum does. :raises CosremasterError: one of its kinds; the target is then not there.
+        it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+
+        :raises CosremasterError: one of its kinds; the target is then not there.
         """
         progress = progress or Silent()
         settled = _settle(request)
         if digest is not None and digest not in DIGESTS:
             raise UsageError(f"no digest is called {digest!r}; there are {', '.join(DIGESTS)}")
+        told = None if report is None else Path(report)
+        if told is not None and os.path.realpath(told) == os.path.realpath(target):
+            raise UsageError(f"{told} cannot be the image and the report")
         with (
             Output(Path(target), (self.path,), force=force, digest=digest) as output,
+            nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,
             Spool(output.folder, MAX_EXTENT) as spool,
         ):
             plan = self._plan(request, settled, spool, progress)
+            if report_output is not None:
+                report_output.write_chunks(report_chunks(plan))
             proof = write_image(self.image, plan.result, output, self._file, progress)
+            if report_output is not None:
+                report_output.publish()
         return _result(plan, proof)
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> Plan:
@@ -195,7 +216,9 @@ class OpenedImage:
         additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
         found = self.layers(request.layer, progress)
         chosen = choose_layer(self.image, found, settled.wanted)
-        edits = plan_overlay(chosen, additions, settled.removes)
+        edits = plan_overlay(
+            chosen, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
+        )
         packed: tuple[PackedLayer, ...] = ()
         exchanged: dict[bytes, PieceTable] = {}
         if not edits.empty:
@@ -228,8 +251,10 @@ def remaster(
     source: str | Path,
     target: str | Path,
     *,
-    add: Iterable[str | Path | Add] = (),
+    add: Iterable[str | Path | Item] = (),
     remove: Iterable[str | bytes] = (),
+    allow_missing: bool = False,
+    force_type: bool = False,
     layer: str | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -237,6 +262,7 @@ def remaster(
     always_compress: bool = False,
     source_date_epoch: int | None = None,
     digest: str | None = None,
+    report: str | Path | None = None,
     remember: bool = True,
     check_index: bool = False,
     progress: Progress | None = None,
@@ -248,11 +274,11 @@ def remaster(
     :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
     """
     request = Request(
-        add=add, remove=remove, layer=layer, threads=threads, xz_preset=xz_preset, always_compress=always_compress,
-        source_date_epoch=source_date_epoch,
+        add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, layer=layer, threads=threads,
+        xz_preset=xz_preset, always_compress=always_compress, source_date_epoch=source_date_epoch,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
-        return image.remaster(target, request, force=force, digest=digest, progress=progress)
+        return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
 
 
 def _settle(request: Request) -> _Settled:
@@ -263,8 +289,8 @@ def _settle(request: Request) -> _Settled:
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
     return _Settled(
-        adds=tuple(_as_add(item) for item in request.add),
-        removes=tuple(os.fsencode(path) for path in request.remove),
+        adds=tuple(_as_item(item) for item in request.add),
+        removes=tuple(Pattern(os.fsencode(path)) for path in request.remove),
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
@@ -285,10 +311,10 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
     )  # fmt: skip
 
 
-def _as_add(item: str | Path | Add) -> Add:
-    if isinstance(item, Add):
-        return item
-    return Add.parse(item) if isinstance(item, str) else Add(item)
+def _as_item(item: str | Path | Item) -> Item:
+    if isinstance(item, str):
+        return Add.parse(item)
+    return Add(item) if isinstance(item, Path) else item
 
 
 def _newest() -> int | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cosremaster import cpio
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import LayerError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
@@ -25,6 +24,7 @@ from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
 from cosremaster.units import human
@@ -174,13 +174,17 @@ def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:
     raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)
 
 
-def plan_overlay(layer: Layer, additions: Sequence[Addition], remove: Sequence[bytes]) -> Edits:
+def plan_overlay(
+    layer: Layer, additions: Sequence[Addition], remove: Sequence[Pattern], *,
+    allow_missing: bool = False, force_type: bool = False,
+) -> Edits:  # fmt: skip
     """Step 4, instead of cp: what the layer has to become.
 
-    ``additions`` come from ``read_additions``; ``remove``: paths that leave, directories with what is in them.
-    :raises OverlayError: types do not agree, a parent dangles, or a path to remove is not there.
+    ``additions`` come from ``read_additions``; ``remove``: what leaves before, directories with what is in them.
+    :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, or there is nothing to
+        remove (unless ``allow_missing``).
     """
-    return merge(LayerTree(layer), additions, [cpio.normal_name(path) for path in remove], layer.place)
+    return merge(LayerTree(layer), additions, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:

@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "overlay conflict": (
         _words("in.iso", "out.iso", "--add", "overlay:/etc/hostname"),
         7,
-        rf"in\.iso » {CGZ} » rootfs\.cxz » etc/hostname: etc/hostname/etc cannot be added below this file",
+        rf"{CGZ} » rootfs\.cxz » etc/hostname: overlay » etc cannot be added as etc/hostname/etc: this is a file",
     ),
     "file without a place": (_words("in.iso", "out.iso", "--add", "overlay/site.sh"), 2, r"say where the file goes"),
     "output exists": (_exists, 8, r"out\.iso: exists already \(--force replaces it\)"),

@@ -17,7 +17,9 @@ from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind
 from cosremaster.overlay.merge import merge
-from cosremaster.overlay.request import Add, read_additions
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import read_additions
+from cosremaster.overlay.request import Add
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures.tools import require
 from tests.model import (
@@ -132,15 +134,16 @@ def test_unpackers_make_what_the_model_says(
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
         found, _ = read_additions(adds, TIME, cpio.MAX_FIELD)
         layer = nested(before)
+        patterns = [Pattern(path) for path in removals]
         try:
             want = remastered(image, removals, additions)
         except RefusedError as refused:
             event("refused")
             with pytest.raises(OverlayError):
-                merge(LayerTree(layer), found, removals, layer.place)
+                merge(LayerTree(layer), found, patterns, layer.place)
             assert str(refused)
             return
-        edits = merge(LayerTree(layer), found, removals, layer.place)
+        edits = merge(LayerTree(layer), found, patterns, layer.place)
         after = b"".join(apply_edits(layer, edits).chunks())
         if edits.empty:
             event("nothing to do")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,7 @@ import click
 from cosremaster import __version__
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
-from cosremaster.errors import CosremasterError, LayerError
+from cosremaster.errors import CosremasterError, LayerError, UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.layers.address import parse_address
 from cosremaster.output import DIGESTS
@@ -51,6 +52,22 @@ _REQUEST = (
         " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
     ),
     click.option(
+        "--remove", "removes", multiple=True, metavar="PATTERN",
+        help="Remove what fits, directories with what is in them, before anything is added. * and ? do not cross /,"
+        " ** does. May be given again.",
+    ),
+    click.option("--allow-missing", is_flag=True, help="Go on where --remove finds nothing."),
+    click.option(
+        "--owner", metavar="OWNER", help="Who owns what is added: root, source (as found there) or UID:GID. Default:"
+        " root, and for archives source.",
+    ),
+    click.option("--mode", metavar="MODE", help="Mode of the regular files that are added, as for chmod."),
+    click.option("--setuid", is_flag=True, help="Keep set-user-ID, set-group-ID and sticky bits of what is added."),
+    click.option(
+        "--mtree", metavar="FILE", help="mtree(5) file with owners, modes and nodes of the directory that is added."
+    ),
+    click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
+    click.option(
         "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
@@ -67,16 +84,20 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(
-    adds: tuple[str, ...], layer: str | None, threads: int | None, xz_preset: int | None, always_compress: bool
-) -> Request:
-    """The request that the options of :data:`_REQUEST` make."""
-    return Request(
-        add=[Add.parse(text) for text in adds],
-        layer=layer,
-        threads=threads,
-        xz_preset=xz_preset,
-        always_compress=always_compress,
-    )
+    adds: tuple[str, ...], removes: tuple[str, ...], owner: str | None, mode: str | None, setuid: bool,
+    mtree: str | None, **options: Any,
+) -> Request:  # fmt: skip
+    """The request that the options of :data:`_REQUEST` make.
+
+    :raises UsageError: an mtree file without just one directory that it could be for.
+    """
+    items = [replace(Add.parse(text), owner=owner, mode=mode, setuid=setuid) for text in adds]
+    if mtree is not None:
+        folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
+        if len(folders) != 1:
+            raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
+        items[folders[0]] = replace(items[folders[0]], mtree=mtree)
+    return Request(add=items, remove=removes, **options)
 
 
 @click.command(epilog=_EPILOG)
@@ -85,14 +106,16 @@ def _request(
 @_takes_request
 @_CHECK_INDEX
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
+@click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, digest: str | None, force: bool, quiet: bool, **options: Any
-) -> None:
+    source: Path, target: Path, check_index: bool, digest: str | None, report: str | None, force: bool, quiet: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
@@ -100,7 +123,7 @@ def remaster_command(
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
     with OpenedImage(source, check_index=check_index) as image:
-        result = image.remaster(target, request, force=force, digest=digest, progress=progress)
+        result = image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
     if not quiet:
         print_result(result, target)
 

@@ -16,6 +16,11 @@ MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds in every layer; others are brought into that range."""
 
 
+def bounded(mtime: int, newest: int | None) -> int:
+    """``mtime`` in seconds, brought between 0 and ``newest``, and into what a layer can say."""
+    return max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
+
+
 @dataclass(frozen=True, slots=True)
 class HostFile:
     """A regular file of this machine as it was when it was found; a source of pieces and a content."""
@@ -74,14 +79,13 @@ class Scan:
 
     nodes: tuple[Node, ...]
     single: bool
-    warnings: tuple[str, ...]
 
 
 def scan(source: bytes, newest: int | None) -> Scan:
-    """The directory or file ``source`` as nodes owned by root, with its permission bits.
+    """The directory or file ``source`` as nodes with the owners, modes and times it has here.
 
     ``newest``: no mtime is later than this (SOURCE_DATE_EPOCH), in seconds. Symlinks below a directory
-    stay symlinks; ``source`` itself may be one. Set-user-ID and set-group-ID bits are not taken over.
+    stay symlinks; ``source`` itself may be one.
 
     :raises OverlayError: missing, unreadable, a socket, or not a file or directory.
     """
@@ -90,17 +94,16 @@ def scan(source: bytes, newest: int | None) -> Scan:
         status = os.stat(source)
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
-    warnings: list[str] = []
     if stat.S_ISDIR(status.st_mode):
-        nodes = sorted(_walk(source, b"", newest, warnings), key=lambda node: node.path)
-        return Scan(tuple(nodes), False, tuple(warnings))
+        nodes = sorted(_walk(source, b"", newest), key=lambda node: node.path)
+        return Scan(tuple(nodes), False)
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    return Scan((_node(source, name, status, newest, warnings),), True, tuple(warnings))
+    return Scan((_node(source, name, status, newest),), True)
 
 
-def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -> Iterator[Node]:
+def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
     """Everything below ``folder``, whose path in the overlay is ``path``."""
     waiting = [(folder, path)]
     while waiting:
@@ -116,28 +119,23 @@ def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -
                 status = os.lstat(full)
             except OSError as error:
                 raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
-            yield _node(full, below, status, newest, warnings)
+            yield _node(full, below, status, newest)
             if stat.S_ISDIR(status.st_mode):
                 waiting.append((full, below))
 
 
-def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None, warnings: list[str]) -> Node:
+def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None) -> Node:
     """The node for one thing on disk."""
     kind, place = Kind(stat.S_IFMT(status.st_mode)), Place().inside(full)
     if kind is Kind.SOCKET:
         raise OverlayError("cannot be added: it is a socket", place)
     if kind is Kind.FILE and not os.access(full, os.R_OK):
         raise OverlayError("cannot be added: Permission denied", place)
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o6000:
-        warnings.append(f"{place}: its set-user-ID or set-group-ID bit is not taken over")
-    mode &= 0o1777 if kind is Kind.DIRECTORY else 0o777
-    mtime = int(status.st_mtime_ns // 1_000_000_000)
-    mtime = max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
     device = kind in (Kind.CHAR, Kind.BLOCK)
     linked = kind is Kind.FILE and status.st_nlink > 1
     return Node(
-        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else mode, mtime=mtime,
+        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
+        uid=status.st_uid, gid=status.st_gid, mtime=bounded(status.st_mtime_ns // 1_000_000_000, newest),
         target=os.readlink(full) if kind is Kind.SYMLINK else b"",
         rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
         content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is Kind.FILE else None,
