@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cosremaster.layers.edit import apply_edits
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import DIGESTS, Output
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import read_additions
+from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Add, Item
 from cosremaster.parallel import cores
 from cosremaster.pieces import PieceTable
@@ -83,6 +83,15 @@ class _Settled:
     def empty(self) -> bool:
         """Nothing is asked for but a copy."""
         return not self.adds and not self.removes and self.wanted is None
+
+
+class _Spools(ExitStack):
+    """The temporary files of a remaster, in ``folder``: what is packed anew, and the contents of archives."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.packed = self.enter_context(Spool(folder, MAX_EXTENT))
+        self.contents = self.enter_context(Spool(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +200,9 @@ class OpenedImage:
         with (
             Output(Path(target), (self.path,), force=force, digest=digest) as output,
             nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,
-            Spool(output.folder, MAX_EXTENT) as spool,
+            _Spools(output.folder) as spools,
         ):
-            plan = self._plan(request, settled, spool, progress)
+            plan = self._plan(request, settled, spools, progress)
             if report_output is not None:
                 report_output.write_chunks(report_chunks(plan))
             proof = write_image(self.image, plan.result, output, self._file, progress)
@@ -203,17 +212,20 @@ class OpenedImage:
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> Plan:
         """What :meth:`remaster` would write. Packs what has to be packed, into a temporary file that goes away."""
-        with Spool(Path(tempfile.gettempdir()), MAX_EXTENT) as spool:
-            return self._plan(request, _settle(request), spool, progress or Silent())
+        with _Spools(Path(tempfile.gettempdir())) as spools:
+            return self._plan(request, _settle(request), spools, progress or Silent())
 
-    def _plan(self, request: Request, settled: _Settled, spool: Spool, progress: Progress) -> Plan:
+    def _plan(self, request: Request, settled: _Settled, spools: _Spools, progress: Progress) -> Plan:
         if settled.empty:
             nothing = Edits(frozenset(), (), (), (), ())
             return Plan(
                 image=self.image, layer=None, edits=nothing, packed=(), result=unchanged_plan(self.image), warnings=()
             )
         # What is wrong with the additions is told before the long work.
-        additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
+        additions, notes = read_additions(
+            settled.adds,
+            Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress),
+        )
         found = self.layers(request.layer, progress)
         chosen = choose_layer(self.image, found, settled.wanted)
         edits = plan_overlay(
@@ -223,7 +235,7 @@ class OpenedImage:
         exchanged: dict[bytes, PieceTable] = {}
         if not edits.empty:
             packing = Packing(
-                spool=spool,
+                spool=spools.packed,
                 threads=settled.threads,
                 progress=progress,
                 preset=request.xz_preset,

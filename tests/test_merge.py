@@ -17,6 +17,7 @@ from cosremaster.overlay.read import read_addition, read_additions
 from cosremaster.overlay.request import Add
 from cosremaster.overlay.scan import Scan, scan
 from cosremaster.pieces import Literal, PieceTable
+from tests.additions import reading
 from tests.user import open_folder, without_root
 
 
@@ -315,9 +316,6 @@ def test_names_are_bytes() -> None:
     assert edits.warnings == (r"caf\xe9/\xff\n begins with #! but is not executable",)
 
 
-LARGEST = 0xFFFFFFFF
-
-
 @pytest.mark.parametrize(
     ("text", "source", "dest"),
     [
@@ -341,7 +339,7 @@ def test_add_of_nothing_is_refused(text: str) -> None:
 
 
 def addition(source: Path, dest: str | None = None) -> Addition:
-    return read_addition(Add(source, dest), None, LARGEST)[0]
+    return read_addition(Add(source, dest), reading())[0]
 
 
 def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
@@ -361,7 +359,7 @@ def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"DEST must be an absolute path without \.\."):
             addition(note, bad)
     with pytest.raises(SizeError, match=r"^\S*/note: 1 bytes do not fit a cpio archive"):
-        read_addition(Add(note, "/etc/"), None, 0)
+        read_addition(Add(note, "/etc/"), reading(largest=0))
 
 
 def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> None:
@@ -369,7 +367,7 @@ def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> No
     (tmp_path / "a").write_text("x")
     for name in ("a", "b"):
         (tmp_path / name).chmod(0o6755)
-    found, warnings = read_additions([Add(tmp_path / name, "/") for name in ("b", "a")], None, LARGEST)
+    found, warnings = read_additions([Add(tmp_path / name, "/") for name in ("b", "a")], reading())
     assert [one.nodes[0].path for one in found] == [b"b", b"a"]
     said = "its set-user-ID or set-group-ID bit is not taken over"
     assert warnings == (f"{tmp_path}/b: {said}", f"{tmp_path}/a: {said}")

@@ -21,6 +21,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_additions
 from cosremaster.overlay.request import Add
 from cosremaster.pieces import Literal, PieceTable
+from tests.additions import reading
 from tests.fixtures.tools import require
 from tests.model import (
     Folder,
@@ -132,7 +133,7 @@ def test_unpackers_make_what_the_model_says(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
-        found, _ = read_additions(adds, TIME, cpio.MAX_FIELD)
+        found, _ = read_additions(adds, reading(TIME))
         layer = nested(before)
         patterns = [Pattern(path) for path in removals]
         try:

@@ -6,14 +6,31 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cosremaster.errors import Place, SizeError, UnsupportedError, UsageError, show
+from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
+from cosremaster.files import Spool
 from cosremaster.nodes import Kind, Node, join
+from cosremaster.overlay.archive import is_archive_name, read_archive
 from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.mtree import apply_mtree, parse_mtree
 from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link
 from cosremaster.overlay.scan import bounded, scan
 from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
+from cosremaster.overlay.whiteouts import Split, split_whiteouts
 from cosremaster.pieces import Literal, PieceTable
+from cosremaster.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How additions are read. ``newest``: no file's time is later (SOURCE_DATE_EPOCH), in seconds; ``largest``: bytes
+    that one file may have; ``spool``: where the contents of archives go."""
+
+    newest: int | None
+    largest: int
+    spool: Spool
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +57,26 @@ class Bytes:
         return self.data[:count]
 
 
-def read_additions(
-    items: Sequence[Item], newest: int | None, largest: int
-) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
+def read_additions(items: Sequence[Item], reading: Reading) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
     """All of ``items`` in order, and all warnings. Raises as :func:`read_addition`."""
-    found = [read_addition(item, newest, largest) for item in items]
+    found = [read_addition(item, reading) for item in items]
     return tuple(addition for addition, _ in found), tuple(line for _, lines in found for line in lines)
 
 
-def read_addition(item: Item, newest: int | None, largest: int) -> tuple[Addition, tuple[str, ...]]:
-    """``item`` as nodes, and warnings. ``newest``: as for :func:`scan`.
+def read_addition(item: Item, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
+    """``item`` as nodes, and warnings.
 
     :raises UsageError: a file without a destination, a destination that is not absolute or holds ``..``, an owner
         or mode that makes no sense.
-    :raises OverlayError: missing, unreadable, or of a kind that cannot be added.
-    :raises SizeError: a file of more than ``largest`` bytes.
+    :raises OverlayError: missing, unreadable, damaged, or of a kind that cannot be added.
+    :raises SizeError: a file or an archive that is too large.
     """
     if isinstance(item, Add):
-        return _read_add(item, newest, largest)
-    return _made(item, newest, largest), ()
+        return _read_add(item, reading)
+    return _made(item, reading), ()
 
 
-def _made(item: Inline | Link | Directory, newest: int | None, largest: int) -> Addition:
+def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
     """Something that comes from no file."""
     dest = parse_dest(item.dest, f"the {type(item).__name__.lower()} {show(item.dest)}")
     if not dest:
@@ -69,7 +84,7 @@ def _made(item: Inline | Link | Directory, newest: int | None, largest: int) -> 
     owner = parse_owner(item.owner)
     if owner is None:
         raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
-    mtime = item.mtime if item.mtime is not None else MADE_TIME if newest is None else newest
+    mtime = item.mtime if item.mtime is not None else MADE_TIME if reading.newest is None else reading.newest
     node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
     if isinstance(item, Link):
         node = replace(node, target=os.fsencode(item.target))
@@ -78,35 +93,77 @@ def _made(item: Inline | Link | Directory, newest: int | None, largest: int) -> 
     else:
         mode = Mode(item.mode).applied(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
-    _check_sizes([node], Place().inside(item.dest), True, largest)
+    _check_sizes([node], Place().inside(item.dest), True, reading.largest)
     return Addition((node,), b"", False, False, item.dest)
 
 
-def _read_add(add: Add, newest: int | None, largest: int) -> tuple[Addition, tuple[str, ...]]:
+def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
     source = os.fsencode(add.source)
-    if add.mtree is not None or add.unpack:
-        raise UnsupportedError("mtree files and archives are not read yet", Place().inside(source))
-    found = scan(source, newest)
-    if add.dest is None and found.single:
-        raise UsageError(
-            f"--add {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only a"
-            " directory goes without)"
-        )
     text = os.fsencode(add.dest or "/")
     dest = parse_dest(text, f"--add {show(source)}:{show(text)}")
     place = Place().inside(source)
-    _check_sizes(found.nodes, place, found.single, largest)
-    style = Style("root" if add.owner is None else add.owner, add.mode, add.rules, setuid=add.setuid)
-    into = found.single and text.endswith(b"/")
-    nodes, warnings = [], []
-    for node in found.nodes:
+    archive = _is_archive(add, source)
+    style = Style(add.owner or ("source" if archive else "root"), add.mode, add.rules, setuid=add.setuid)
+    if archive:
+        with reading.progress.step(f"read {show(source)}", None) as advance:
+            found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
+        single = False
+    else:
+        scanned = scan(source, reading.newest)
+        found, single, told = scanned.nodes, scanned.single, ()
+    if add.dest is None and single:
+        raise UsageError(
+            f"--add {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only a"
+            " directory or an archive goes without)"
+        )
+    _check_sizes(found, place, single, reading.largest)
+    warnings = list(told)
+    into = single and text.endswith(b"/")
+    split = Split(found, (), (), ()) if single else split_whiteouts(found, place)
+    owners = {node.path: Owner(node.uid, node.gid) for node in split.nodes} if add.rules else {}
+    nodes: list[Node] = []
+    for node in split.nodes:
         if style.drops(node):
-            told = place if found.single else place.inside(node.path)
-            warnings.append(f"{told}: its set-user-ID or set-group-ID bit is not taken over")
-        paths = [join(dest, node.path)] if into or not found.single else [dest, join(dest, node.path)]
-        nodes.append(style.ruled(style.applied(node), paths, Owner(node.uid, node.gid)))
-    warnings += [f"--add {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()]
-    return Addition(tuple(nodes), dest, found.single, into, os.fsdecode(source)), tuple(warnings)
+            named = place if single else place.inside(node.path)
+            warnings.append(f"{named}: its set-user-ID or set-group-ID bit is not taken over")
+        nodes.append(style.applied(node))
+    if add.mtree is not None:
+        nodes = _with_mtree(nodes, add, reading)
+    if add.rules:
+        whole = [[join(dest, node.path)] if into or not single else [dest, join(dest, node.path)] for node in nodes]
+        nodes = [
+            style.ruled(node, paths, owners.get(node.path, Owner(node.uid, node.gid)))
+            for node, paths in zip(nodes, whole, strict=True)
+        ]
+        warnings += [f"--add {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()]
+    addition = Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque)
+    return addition, (*warnings, *split.warnings)
+
+
+def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]:
+    """The nodes of a directory as its mtree file says they are; that file itself is none of them.
+
+    :raises UsageError: ``add`` is no directory.
+    """
+    assert add.mtree is not None
+    source, mtree = os.path.realpath(os.fsencode(add.source)), os.path.realpath(os.fsencode(add.mtree))
+    place = Place().inside(os.fsencode(add.mtree))
+    if not os.path.isdir(source):
+        raise UsageError(f"{place}: an mtree file tells of a directory, and {add.source} is none")
+    try:
+        text = Path(os.fsdecode(mtree)).read_bytes()
+    except OSError as error:
+        raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+    itself = os.path.relpath(mtree, source)
+    others = [node for node in nodes if node.path != itself]
+    return list(apply_mtree(others, parse_mtree(text, place), reading.newest, place))
+
+
+def _is_archive(add: Add, source: bytes) -> bool:
+    """True when the contents of ``source`` are to be added as those of an archive."""
+    if add.unpack is not None or os.path.isdir(source):
+        return bool(add.unpack) and not os.path.isdir(source)
+    return is_archive_name(source)
 
 
 def parse_dest(dest: str | bytes, what: str) -> bytes:

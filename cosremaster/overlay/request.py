@@ -9,7 +9,7 @@ from typing import TypeAlias
 from cosremaster.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """Owner and mode for the paths that ``pattern`` matches, among those that one :class:`Add` brings.
 
