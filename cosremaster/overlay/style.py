@@ -83,7 +83,7 @@ def _stepped(mode: int, who: str, sign: str, what: str, *, directory: bool) -> i
         bits |= (1 if runs else 0) << _SHIFT[one]
         if "s" in what:
             bits |= {"u": 0o4000, "g": 0o2000, "o": 0}[one]
-    if "t" in what:
+    if "t" in what and "o" in who:
         bits |= 0o1000
     if sign == "+":
         return mode | bits
