@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster import cpio
-from cosremaster.errors import UsageError, show
+from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import MAX_EXTENT, plan_image, unchanged_plan
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.nodes import Action, Edits
-from cosremaster.output import DIGESTS, Output
+from cosremaster.output import Output, check_digest_name
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Add, Item
@@ -41,6 +41,7 @@ from cosremaster.pipeline import (
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
+from cosremaster.streams import counted, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,17 @@ class OpenedImage:
         path = index_path(self._file)
         return path if path.exists() else None
 
+    def expect(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
+        """Reads the whole image and compares its digest ``name`` with the hexadecimal ``digits``.
+
+        :raises ImageError: it has another. :raises UsageError: there is no such digest.
+        """
+        check_digest_name(name)
+        with (progress or Silent()).step(f"check {name}", self._file.size) as advance:
+            found = digest_of(name, counted(self._file.chunks(0, self._file.size), advance)).hex()
+        if found != digits.lower():
+            raise ImageError(f"its {name} is {found}, and {digits.lower()} was expected", self._file.place)
+
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
         wanted = None if layer is None else parse_address(layer)
@@ -192,8 +204,8 @@ class OpenedImage:
         """
         progress = progress or Silent()
         settled = _settle(request)
-        if digest is not None and digest not in DIGESTS:
-            raise UsageError(f"no digest is called {digest!r}; there are {', '.join(DIGESTS)}")
+        if digest is not None:
+            check_digest_name(digest)
         told = None if report is None else Path(report)
         if told is not None and os.path.realpath(told) == os.path.realpath(target):
             raise UsageError(f"{told} cannot be the image and the report")

@@ -11,12 +11,18 @@ from pathlib import Path
 
 from fastcrc import crc64
 
-from cosremaster.errors import OutputError, Place
+from cosremaster.errors import OutputError, Place, UsageError
 from cosremaster.files import FileSource, cannot_write, write_all
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
+
+
+def check_digest_name(name: str) -> None:
+    """:raises UsageError: no digest is called ``name``."""
+    if name not in DIGESTS:
+        raise UsageError(f"no digest is called {name!r}; there are {', '.join(DIGESTS)}")
 
 
 class NewBytes:

@@ -31,7 +31,7 @@ INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
-cosremaster index IN, cosremaster demo [--keep DIR].
+cosremaster build RECIPE [options], cosremaster index IN, cosremaster demo [--keep DIR].
 (For a file of such a name write ./inspect.)"""
 
 
@@ -216,6 +216,14 @@ COMMANDS: dict[str, click.Command] = {
 }
 
 
+def _subcommand(name: str) -> click.Command | None:
+    if name == "build":
+        from cosremaster.cli.build import build_command  # noqa: PLC0415 - recipes' types take long to load
+
+        return build_command
+    return COMMANDS.get(name)
+
+
 class _Stopped(BaseException):
     """A signal asked us to end; unwinding removes what is unfinished."""
 
@@ -232,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, name = remaster_command, "cosremaster"
-    if words and words[0] in COMMANDS:
-        command, name = COMMANDS[words[0]], f"cosremaster {words[0]}"
+    if words and (subcommand := _subcommand(words[0])):
+        command, name = subcommand, f"cosremaster {words[0]}"
         words = words[1:]
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
