@@ -207,8 +207,9 @@ class OpenedImage:
         if digest is not None:
             check_digest_name(digest)
         told = None if report is None else Path(report)
-        if told is not None and os.path.realpath(told) == os.path.realpath(target):
-            raise UsageError(f"{told} cannot be the image and the report")
+        for other in (target, f"{target}.{digest}"):
+            if told is not None and os.path.realpath(told) == os.path.realpath(other):
+                raise UsageError(f"{other} cannot be the report too")
         with (
             Output(Path(target), (self.path,), force=force, digest=digest) as output,
             nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,

@@ -32,19 +32,21 @@ class Addition:
     hidden: tuple[bytes, ...] = ()
     opaque: tuple[bytes, ...] = ()
 
-    def origin(self, node: Node) -> Place:
-        """Where ``node`` comes from."""
-        place = Place().inside(self.source)
-        return place if self.single else place.inside(node.path)
-
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """A node that came, where it came from, and whether nobody asked for it but those below it."""
+    """A node that came; the addition it came with and its name there; whether only what is below it asked for it."""
 
     node: Node
-    origin: Place
+    addition: Addition
+    name: bytes
     parent: bool = False
+
+    @property
+    def origin(self) -> Place:
+        """Where it comes from."""
+        place = Place().inside(self.addition.source)
+        return place if self.addition.single else place.inside(self.name)
 
 
 class _Overlaid:
@@ -124,7 +126,7 @@ def merge(
     for addition in additions:
         _hide(tree, addition)
         for node in addition.nodes:
-            path = _put(tree, replace(node, path=_target(tree, addition, node)), addition.origin(node))
+            path = _put(tree, _Laid(_at(node, _target(tree, addition, node)), addition, node.path))
             if node.kind is not Kind.DIRECTORY:
                 touched.add(path)
     return _edits(tree, touched)
@@ -145,14 +147,17 @@ def _remove(tree: _Overlaid, pattern: Pattern) -> bool:
 
 
 def _hide(tree: _Overlaid, addition: Addition) -> None:
-    """What the whiteouts of ``addition`` take from what lies below it; what is not there is hidden already."""
-    for path in addition.opaque:
-        folder = _resolve(tree, join(addition.dest, path).split(b"/"), None)
-        tree.empty(folder)
-    for path in addition.hidden:
-        found = _locate(tree, join(addition.dest, path), None)
-        if tree.get(found) is not None:
-            tree.remove(found)
+    """What the whiteouts of ``addition`` take from what lies below it; what is not there is hidden already.
+
+    All of them speak of the tree as it was before the addition.
+    """
+    emptied = [_resolve(tree, join(addition.dest, path).split(b"/"), None) for path in addition.opaque]
+    hidden = [_locate(tree, join(addition.dest, path), None) for path in addition.hidden]
+    for path in emptied:
+        tree.empty(path)
+    for path in hidden:
+        if tree.get(path) is not None:
+            tree.remove(path)
 
 
 def _target(tree: _Overlaid, addition: Addition, node: Node) -> bytes:
@@ -170,11 +175,15 @@ def _is_directory(tree: _Overlaid, path: bytes) -> bool:
     return not resolved or (node is not None and node.kind is Kind.DIRECTORY)
 
 
-def _put(tree: _Overlaid, node: Node, origin: Place) -> bytes:
+def _at(node: Node, path: bytes) -> Node:
+    return node if node.path == path else replace(node, path=path)
+
+
+def _put(tree: _Overlaid, asked: _Laid) -> bytes:
     """Lays one node over the tree, its parents made where they are missing; returns its resolved path."""
-    laid = _Laid(node, origin)
-    path = _locate(tree, node.path, laid)
-    laid = replace(laid, node=replace(node, path=path))
+    path = _locate(tree, asked.node.path, asked)
+    node = _at(asked.node, path)
+    laid = asked if node is asked.node else replace(asked, node=node)
     there = tree.get(path)
     if node.kind is Kind.DIRECTORY:
         if there is not None and there.kind is Kind.SYMLINK:
@@ -261,7 +270,7 @@ def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: 
     if node is not None:
         tree.remove(path)
     made = Node(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime=needs.node.mtime)
-    tree.lay(_Laid(made, needs.origin, parent=True))
+    tree.lay(_Laid(made, needs.addition, needs.name, parent=True))
 
 
 def _edits(tree: _Overlaid, touched: set[bytes]) -> Edits:

@@ -135,6 +135,8 @@ class Style:
             mode &= 0o1777 if node.kind is Kind.DIRECTORY else 0o777
         if self._mode and node.kind is Kind.FILE:
             mode = self._mode.applied(mode, directory=False)
+        if (mode, owner.uid, owner.gid) == (node.mode, node.uid, node.gid):
+            return node
         return replace(node, mode=mode, uid=owner.uid, gid=owner.gid)
 
     def ruled(self, node: Node, paths: Sequence[bytes], found: Owner) -> Node:
