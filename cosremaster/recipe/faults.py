@@ -30,6 +30,8 @@ _MESSAGES = {
     "model_attributes_type": "must be a table",
     "union_tag_not_found": f"must be a table with what to add: {', '.join(ITEMS)}",
 }
+_LIMITS = ("greater_than_equal", "less_than_equal")
+_RANGES = {"preset": "0 to 9", "source_date_epoch": f"0 to {0xFFFFFFFF}"}
 _PATTERNS = {
     "sha256": "must be 64 hexadecimal digits",
     "md5": "must be 32 hexadecimal digits",
@@ -79,6 +81,10 @@ class Faults:
             self.add(path[:-1], f"{path[-1]} is missing")
         elif kind == "string_pattern_mismatch":
             self.add(path, _PATTERNS[str(last)])
+        elif kind == "string_type" and str(last) in ("mode", "directory_mode"):
+            self.add(path, 'must be text in quotes, as in "0644"')
+        elif kind in _LIMITS:
+            self.add(path, f"must lie in {_RANGES[str(last)]}")
         else:
             self.add(path, _MESSAGES.get(kind, error["msg"][:1].lower() + error["msg"][1:]))
 

@@ -30,7 +30,8 @@ else:
     import tomli as tomllib
 
 _DIGITS = {"sha256": 64, "md5": 32}
-_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+_WHERE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_NO_INPUT = "\0"  # stands in for an input that is faulty and told
 _Table = TypeVar("_Table", bound=BaseModel)
 
 
@@ -92,9 +93,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         told = str(error) if isinstance(error, ValueError) else "it is nested too deep"
-        line = _LINE.search(told)
-        place = f"{path}:{line[1]}" if line else str(path)
-        message = _LINE.sub("", told)
+        where = _WHERE.search(told)
+        place = f"{path}:{where[1] or len(text.splitlines())}" if where else str(path)
+        message = _WHERE.sub("", told)
         raise RecipeError(str(path), [f"{show(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
 
 
@@ -112,8 +113,8 @@ def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, list[tuple[i
         for number, one in enumerate(adds if isinstance(adds, list) else [])
         if (item := _salvaged(items.validate_python, one, ("add", number))) is not None
     ]
-    rest = {"input": "", **{key: value for key, value in raw.items() if key != "add"}}
-    document = _salvaged(Document.model_validate, rest, ()) or Document(input="")
+    rest = {"input": _NO_INPUT, **{key: value for key, value in raw.items() if key != "add"}}
+    document = _salvaged(Document.model_validate, rest, ()) or Document(input=_NO_INPUT)
     return document, sound
 
 
@@ -165,7 +166,7 @@ class _Reader:
         self._variables.check()
         document = self._filled(self._document, ()) or self._document
         source = self._host(document.input)
-        if document.input and not os.path.exists(source):
+        if document.input != _NO_INPUT and (os.path.isdir(source) or not os.path.exists(source)):
             self._faults.add(("input",), f"there is no file {show(str(source))}")
         if document.output is not None and not self._host(document.output).parent.is_dir():
             self._faults.add(("output",), f"there is no folder {show(str(self._host(document.output).parent))}")

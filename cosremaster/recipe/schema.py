@@ -38,6 +38,8 @@ def _tidied(value: Any) -> Any:
         for key, found in value.items()
         if not (key == "title" and isinstance(found, str)) and not (key == "default" and found is None)
     }
+    if "patternProperties" in value:
+        value["additionalProperties"] = False  # a name that fits no pattern is a fault
     choices = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
     if len(choices) == 1:
         del value["anyOf"]
