@@ -426,6 +426,10 @@ def test_an_archive_may_be_added_as_the_file_it_is(tmp_path: Path) -> None:
     cosremaster.remaster(source, tmp_path / "out.iso", add=[cosremaster.Add(path, "/etc/", unpack=False)])
     found = with_layer_of(tmp_path / "out.iso")
     assert data(found[b"etc/a.tar"]) == path.read_bytes()
+    words = ["--add", f"{path}:/opt", "--add-file", f"{path}:/opt/"]
+    run([sys.executable, "-m", "cosremaster", source, tmp_path / "both.iso", *words])
+    both = with_layer_of(tmp_path / "both.iso")
+    assert data(both[b"opt/a.tar"]) == path.read_bytes() and data(both[b"opt/x"]) == b"x"
     odd = tmp_path / "a.image"
     odd.write_bytes(path.read_bytes())
     cosremaster.remaster(source, tmp_path / "two.iso", add=[cosremaster.Add(odd, "/etc/", unpack=True)])

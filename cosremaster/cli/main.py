@@ -48,8 +48,13 @@ _IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 _REQUEST = (
     click.option(
         "--add", "adds", multiple=True, metavar="SRC[:DEST]",
-        help="Add a file or a directory's contents to the root filesystem. DEST is absolute in it; a file goes into"
-        " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
+        help="Add a file, or the contents of a directory or an archive (by its name; - is a tar on standard input), to"
+        " the root filesystem. DEST is absolute in it; a file goes into DEST if that ends in / or is a directory."
+        " Without DEST contents merge at /. May be given again.",
+    ),
+    click.option(
+        "--add-file", "files", multiple=True, metavar="SRC:DEST",
+        help="Add an archive as the file it is, after everything that --add brings. May be given again.",
     ),
     click.option(
         "--remove", "removes", multiple=True, metavar="PATTERN",
@@ -84,14 +89,15 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(
-    adds: tuple[str, ...], removes: tuple[str, ...], owner: str | None, mode: str | None, setuid: bool,
-    mtree: str | None, **options: Any,
+    adds: tuple[str, ...], files: tuple[str, ...], removes: tuple[str, ...], owner: str | None, mode: str | None,
+    setuid: bool, mtree: str | None, **options: Any,
 ) -> Request:  # fmt: skip
     """The request that the options of :data:`_REQUEST` make.
 
     :raises UsageError: an mtree file without just one directory that it could be for.
     """
-    items = [replace(Add.parse(text), owner=owner, mode=mode, setuid=setuid) for text in adds]
+    asked = [Add.parse(text) for text in adds] + [replace(Add.parse(text), unpack=False) for text in files]
+    items = [replace(item, owner=owner, mode=mode, setuid=setuid) for item in asked]
     if mtree is not None:
         folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
         if len(folders) != 1:
