@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from cosremaster.recipe.schema import make_schema, shipped_schema
 from cosremaster.recipe.services import parse_install
 from tests.fixtures import tools
 from tests.small import write_overlay, write_small
+from tests.user import REPOSITORY
 
 
 @pytest.fixture
@@ -432,6 +434,47 @@ def test_install_sections() -> None:
         ("multi-user.target", "wants"), ("graphical.target", "wants"), ("site.target", "requires"),
     )  # fmt: skip
     assert install.aliases == ("other.service",)
+
+
+def _documented(name: str) -> str:
+    """The first recipe in a document of ours."""
+    found = re.search(r"^```toml\n(.*?)^```$", (REPOSITORY / name).read_text(), re.S | re.M)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def site(folder: Path) -> Path:
+    """What the documented recipes ask for."""
+    (folder / "in.iso").rename(folder / "debirf-live.iso")
+    units = folder / "site/etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "install.service").write_text("[Install]\nWantedBy=multi-user.target\n")
+    (folder / "install.service").write_text("[Install]\nWantedBy=multi-user.target\n")
+    (folder / "keys").mkdir()
+    (folder / "keys/operators.pub").write_text("ssh-ed25519 AAAA\n")
+    return folder
+
+
+def test_the_recipe_of_the_readme(site: Path) -> None:
+    (site / "site.toml").write_text(_documented("README.md"))
+    assert main(["build", str(site / "site.toml"), "--set", "SITE=headend-8"]) == 0
+    assert (site / "headend-8.iso").exists()
+
+
+def test_the_recipe_of_its_page(site: Path) -> None:
+    (site / "site.toml").write_text(_documented("docs/recipe.md"))
+    recipe = read_recipe(site / "site.toml", {"KEYS": "keys"}, {})
+    assert [type(item) for item in recipe.request.add] == [Add, Add, Inline, Add, Link]
+    with pytest.raises(ImageError, match="was expected"):
+        build(recipe)
+
+
+def test_the_page_names_every_key() -> None:
+    text = (REPOSITORY / "docs/recipe.md").read_text()
+    schema = json.loads(shipped_schema())
+    tables = [schema, *schema["$defs"].values()]
+    assert [key for table in tables for key in table["properties"] if not re.search(rf"\b{key}\b", text)] == []
 
 
 # --- the schema -------------------------------------------------------------------------------------------------
