@@ -9,12 +9,13 @@ from cosremaster.errors import (
     OutputError,
     OverlayError,
     ProofError,
+    RecipeError,
     SizeError,
     UnsupportedError,
     UsageError,
 )
 from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa: A004 - as gzip.open
-from cosremaster.overlay.request import Add
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
 from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
 
@@ -22,16 +23,22 @@ __all__ = [
     "Add",
     "CorruptError",
     "CosremasterError",
+    "Directory",
     "ImageError",
+    "Inline",
+    "Item",
     "LayerError",
+    "Link",
     "OpenedImage",
     "OutputError",
     "OverlayError",
     "Plan",
     "Progress",
     "ProofError",
+    "RecipeError",
     "Request",
     "Result",
+    "Rule",
     "SizeError",
     "UnsupportedError",
     "UsageError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,6 +10,8 @@ from typing import ClassVar
 def show(name: bytes | str) -> str:
     """A name as people can read it: undecodable bytes and control characters become ``\\xNN``."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -53,6 +56,17 @@ class UsageError(CosremasterError):
     """The request itself makes no sense."""
 
     exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has faults; ``problems`` holds a sentence for each, with its place and line."""
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            super().__init__(self.problems[0])
+        else:
+            super().__init__("\n  ".join((f"{name}: {len(self.problems)} faults:", *self.problems)))
 
 
 class ImageError(CosremasterError):

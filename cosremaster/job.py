@@ -6,13 +6,14 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosremaster import cpio
 from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Memo
-from cosremaster.errors import UsageError, show
+from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.exchange import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
@@ -20,8 +21,10 @@ from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import Layer
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Action, Edits
-from cosremaster.output import DIGESTS, Output
-from cosremaster.overlay.request import Add, read_additions
+from cosremaster.output import Output, check_digest_name
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import Reading, read_additions
+from cosremaster.overlay.request import Add, Item
 from cosremaster.parallel import cores
 from cosremaster.pipeline import (
     Found,
@@ -45,25 +48,32 @@ from cosremaster.pipeline import (
 )
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
+from cosremaster.reports.changes import report_chunks
+from cosremaster.streams import counted, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is to be done to an image.
 
-    ``add``: files and directories, as :class:`Add`, a path, or text like ``"site/:/opt"``; ``remove``: paths
-    inside the layer. ``add_iso``: the same as ``add`` for files of the ISO's own tree, which are exchanged;
-    ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``layer``: an address as in
-    ``"live.cgz::rootfs.cxz"``, found by content when None.
+    ``add``: what comes, in order: :class:`Add`, a path, text like ``"site/:/opt"``, or things made from nothing:
+    :class:`Inline`, :class:`Link`, :class:`Directory`. ``remove``: patterns of paths in the layer that leave before
+    anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
+    that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
+    type, a directory with what is in it. ``add_iso``: :class:`Add`, paths or text for files of the ISO's own tree,
+    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``layer``: an address
+    as in ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
     """
 
-    add: Iterable[str | Path | Add] = ()
+    add: Iterable[str | Path | Item] = ()
     remove: Iterable[str | bytes] = ()
     add_iso: Iterable[str | Path | Add] = ()
     drop_hfsplus: bool = False
+    allow_missing: bool = False
+    force_type: bool = False
     layer: str | None = None
     threads: int | None = None
     xz_preset: int | None = None
@@ -75,9 +85,9 @@ class Request:
 class _Settled:
     """A request with its defaults filled in and its texts read."""
 
-    adds: tuple[Add, ...]
-    removes: tuple[bytes, ...]
-    iso_adds: tuple[Add, ...]
+    adds: tuple[Item, ...]
+    removes: tuple[Pattern, ...]
+    iso_adds: tuple[Item, ...]
     wanted: Address | None
     threads: int
     newest: int | None
@@ -86,6 +96,15 @@ class _Settled:
     def layered(self) -> bool:
         """Something is asked of a layer."""
         return bool(self.adds or self.removes or self.wanted is not None)
+
+
+class _Spools(ExitStack):
+    """The temporary files of a remaster, in ``folder``: what is packed anew, and the contents of archives."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.packed = self.enter_context(Spool(folder, MAX_EXTENT))
+        self.contents = self.enter_context(Spool(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +179,17 @@ class OpenedImage:
         name = self.image.files[0].path if is_bare(self.image) else None
         return address if name is None or address[0] == name else (name, *address)
 
+    def expect(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
+        """Reads the whole image and compares its digest ``name`` with the hexadecimal ``digits``.
+
+        :raises ImageError: it has another. :raises UsageError: there is no such digest.
+        """
+        check_digest_name(name)
+        with (progress or Silent()).step(f"check {name}", self._file.size) as advance:
+            found = digest_of(name, counted(self._file.chunks(0, self._file.size), advance)).hex()
+        if found != digits.lower():
+            raise ImageError(f"its {name} is {found}, and {digits.lower()} was expected", self._file.place)
+
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
         wanted = None if layer is None else self.address_in(layer)
@@ -195,34 +225,48 @@ class OpenedImage:
         *,
         force: bool = False,
         digest: str | None = None,
+        report: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Writes the image to ``target`` as ``request`` wants it.
 
         ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
-        it, as sha256sum does. :raises CosremasterError: one of its kinds; the target is then not there.
+        it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+
+        :raises CosremasterError: one of its kinds; the target is then not there.
         """
         progress = progress or Silent()
         settled = _settle(request)
-        if digest is not None and digest not in DIGESTS:
-            raise UsageError(f"no digest is called {digest!r}; there are {', '.join(DIGESTS)}")
+        if digest is not None:
+            check_digest_name(digest)
+        told = None if report is None else Path(report)
+        for other in (target, f"{target}.{digest}"):
+            if told is not None and os.path.realpath(told) == os.path.realpath(other):
+                raise UsageError(f"{other} cannot be the report too")
         with (
             Output(Path(target), (self.path,), force=force, digest=digest) as output,
-            Spool(output.folder, MAX_EXTENT) as spool,
+            nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,
+            _Spools(output.folder) as spools,
         ):
-            plan = self._plan(request, settled, spool, progress)
+            plan = self._plan(request, settled, spools, progress)
+            if report_output is not None:
+                report_output.write_chunks(report_chunks(plan))
             proof = write_image(self.image, plan.result, output, self._file, progress)
+            if report_output is not None:
+                report_output.publish()
         return _result(plan, proof)
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> Plan:
         """What :meth:`remaster` would write. Packs what has to be packed, into a temporary file that goes away."""
-        with Spool(Path(tempfile.gettempdir()), MAX_EXTENT) as spool:
-            return self._plan(request, _settle(request), spool, progress or Silent())
+        with _Spools(Path(tempfile.gettempdir())) as spools:
+            return self._plan(request, _settle(request), spools, progress or Silent())
 
-    def _plan(self, request: Request, settled: _Settled, spool: Spool, progress: Progress) -> Plan:
+    def _plan(self, request: Request, settled: _Settled, spools: _Spools, progress: Progress) -> Plan:
         # What is wrong with the additions is told before the long work.
-        additions, notes = read_additions(settled.adds, settled.newest, cpio.MAX_FIELD)
-        iso_additions, iso_notes = read_additions(settled.iso_adds, settled.newest, None, "--add-iso")
+        reading = Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress)
+        additions, notes = read_additions(settled.adds, reading)
+        iso_reading = replace(reading, largest=None, option="--add-iso")
+        iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
         iso = plan_iso_files(self.image, iso_additions)
         chosen: Layer | None = None
         edits = Edits(frozenset(), (), (), (), ())
@@ -233,10 +277,12 @@ class OpenedImage:
             wanted = None if request.layer is None else self.address_in(request.layer)
             chosen = choose_layer(self.image, found, wanted)
             tree = self._tree(chosen)
-            edits = plan_overlay(tree, additions, settled.removes)
+            edits = plan_overlay(
+                tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
+            )
             if not edits.empty:
                 packing = Packing(
-                    spool=spool, threads=settled.threads, progress=progress, preset=request.xz_preset,
+                    spool=spools.packed, threads=settled.threads, progress=progress, preset=request.xz_preset,
                     always_compress=request.always_compress, memos=self._memos,
                 )  # fmt: skip
                 packed = pack_holders(chosen, pack_layer(chosen, apply_edits(tree, edits), packing), packing)
@@ -266,10 +312,12 @@ def remaster(
     source: str | Path,
     target: str | Path,
     *,
-    add: Iterable[str | Path | Add] = (),
+    add: Iterable[str | Path | Item] = (),
     remove: Iterable[str | bytes] = (),
     add_iso: Iterable[str | Path | Add] = (),
     drop_hfsplus: bool = False,
+    allow_missing: bool = False,
+    force_type: bool = False,
     layer: str | None = None,
     force: bool = False,
     threads: int | None = None,
@@ -277,6 +325,7 @@ def remaster(
     always_compress: bool = False,
     source_date_epoch: int | None = None,
     digest: str | None = None,
+    report: str | Path | None = None,
     remember: bool = True,
     check_index: bool = False,
     progress: Progress | None = None,
@@ -288,12 +337,12 @@ def remaster(
     :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
     """
     request = Request(
-        add=add, remove=remove, add_iso=add_iso, drop_hfsplus=drop_hfsplus, layer=layer, threads=threads,
-        xz_preset=xz_preset, always_compress=always_compress,
-        source_date_epoch=source_date_epoch,
+        add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
+        drop_hfsplus=drop_hfsplus, layer=layer, threads=threads, xz_preset=xz_preset,
+        always_compress=always_compress, source_date_epoch=source_date_epoch,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
-        return image.remaster(target, request, force=force, digest=digest, progress=progress)
+        return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
 
 
 def _settle(request: Request) -> _Settled:
@@ -304,9 +353,9 @@ def _settle(request: Request) -> _Settled:
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
     return _Settled(
-        adds=tuple(_as_add(item) for item in request.add),
-        removes=tuple(os.fsencode(path) for path in request.remove),
-        iso_adds=tuple(_as_add(item, "--add-iso") for item in request.add_iso),
+        adds=tuple(_as_item(item) for item in request.add),
+        removes=tuple(Pattern(os.fsencode(path)) for path in request.remove),
+        iso_adds=tuple(_as_item(item, "--add-iso") for item in request.add_iso),
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
@@ -328,10 +377,10 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
     )  # fmt: skip
 
 
-def _as_add(item: str | Path | Add, option: str = "--add") -> Add:
-    if isinstance(item, Add):
-        return item
-    return Add.parse(item, option) if isinstance(item, str) else Add(item)
+def _as_item(item: str | Path | Item, option: str = "--add") -> Item:
+    if isinstance(item, str):
+        return Add.parse(item, option)
+    return Add(item) if isinstance(item, Path) else item
 
 
 def _newest() -> int | None:

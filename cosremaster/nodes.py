@@ -94,7 +94,8 @@ class Edits:
     """What a layer has to become.
 
     ``gone``: paths whose entries leave (removed or replaced). ``new``: nodes that come, sorted by path,
-    parents before children, each with why. ``unchanged``: overlay paths that were there already.
+    parents before children, each with why. ``removed``: what leaves, without what is below it. ``unchanged``:
+    overlay paths that were there already.
     """
 
     gone: frozenset[bytes]
@@ -116,3 +117,8 @@ class Edits:
 def parent_of(path: bytes) -> bytes:
     """The path of the directory that holds ``path``; the root's is the root."""
     return path.rpartition(b"/")[0]
+
+
+def join(folder: bytes, path: bytes) -> bytes:
+    """The path of ``path`` in ``folder``; either may be empty."""
+    return folder + b"/" + path if folder and path else folder or path

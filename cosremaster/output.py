@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastcrc import crc64
 
-from cosremaster.errors import OutputError, Place
+from cosremaster.errors import OutputError, Place, UsageError
 from cosremaster.files import FileSource, cannot_write, write_all
-from cosremaster.pieces import Literal, PieceTable, Range
+from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
+
+
+def check_digest_name(name: str) -> None:
+    """:raises UsageError: no digest is called ``name``."""
+    if name not in DIGESTS:
+        raise UsageError(f"no digest is called {name!r}; there are {', '.join(DIGESTS)}")
 
 
 class NewBytes:
@@ -99,16 +106,9 @@ class Output:
 
         :raises OutputError: it cannot be written.
         """
-        path = self.folder / f".cosremaster-{secrets.token_hex(8)}.part"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o666)
-        except OSError as error:
-            raise self._failure(error) from error
-        self._temporary = path
         new: list[NewBytes] = []
         at = 0
-        try:
+        with self._opened() as (path, fd):
             for piece in table.pieces:
                 if isinstance(piece, Range) and piece.source is source:
                     for count in source.copy_to(fd, piece.offset, piece.length, self._failure):
@@ -121,9 +121,28 @@ class Output:
                         new[-1].add(chunk)
                         advance(len(chunk))
                 at += piece.length
+        return Written(path, tuple(new))
+
+    def write_chunks(self, chunks: Iterable[bytes]) -> None:
+        """Writes ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
+        with self._opened() as (_, fd):
+            for chunk in chunks:
+                write_all(fd, chunk, self._failure)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Path, int]]:
+        """A new file under a temporary name, and its descriptor."""
+        path = self.folder / f".cosremaster-{secrets.token_hex(8)}.part"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._temporary = path
+        try:
+            yield path, fd
         finally:
             os.close(fd)
-        return Written(path, tuple(new))
 
     def _failure(self, error: OSError) -> OutputError:
         return cannot_write(error, "the output", self.place)
@@ -135,7 +154,7 @@ class Output:
             with FileSource(self._temporary) as result:
                 digest = digest_of(self._digest, result.chunks(0, result.size))
             line = digest.hex().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
-            self._sidecar.write(PieceTable([Literal(line)]), None, lambda count: None)
+            self._sidecar.write_chunks([line])
         try:
             if self._force or not self._claimed(self._temporary):
                 os.replace(self._temporary, self._target)

@@ -26,6 +26,7 @@ from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
 from cosremaster.streams import sha256_of
@@ -211,15 +212,18 @@ def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:
     raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)
 
 
-def plan_overlay(tree: LayerTree, additions: Sequence[Addition], remove: Sequence[bytes]) -> Edits:
+def plan_overlay(
+    tree: LayerTree, additions: Sequence[Addition], remove: Sequence[Pattern], *,
+    allow_missing: bool = False, force_type: bool = False,
+) -> Edits:  # fmt: skip
     """Step 4, instead of cp: what the layer of ``tree`` has to become.
 
-    ``additions`` come from ``read_additions``; ``remove``: paths that leave, directories with what is in them.
-    :raises OverlayError: types do not agree, a parent dangles, or a path to remove is not there, or in another
-        archive of the row.
+    ``additions`` come from ``read_additions``; ``remove``: what leaves before, directories with what is in them.
+    :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, there is nothing to
+        remove (unless ``allow_missing``), or it stands in another archive of the row.
     """
     layer = tree.layer
-    edits = merge(tree, additions, [cpio.normal_name(path) for path in remove], layer.place)
+    edits = merge(tree, additions, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
     for earlier in layer.before:
         names = {cpio.normal_name(member.entry.name) for member in earlier.members}
         for path in edits.removed:

@@ -7,7 +7,7 @@ one hard-linked file map to the same one.
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,10 +32,16 @@ Facts: TypeAlias = tuple[str, int, bytes, tuple[int, int] | None, tuple[bytes, .
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`--add FOLDER:DEST`."""
+    """`--add FOLDER:DEST`, or with `packed` `--add FOLDER.tar:DEST`; `owner`: `--owner`.
+
+    Names that begin with `.wh.` are whiteouts. `backwards`: the archive names directories after what is in them.
+    """
 
     tree: Tree
     dest: str
+    packed: bool = False
+    owner: tuple[int, int] | None = None
+    backwards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,11 @@ class LoopError(RefusedError):
     """Symlinks that lead to themselves are refused wherever one has to be followed."""
 
 
-def described(tree: Tree, *, owners: bool | None = None) -> dict[bytes, Facts]:
-    """All that can be compared: kind, mode, bytes, owner (only root can unpack owners), names linked to it."""
+def described(tree: Tree, *, owners: bool | None = None, links: bool = True) -> dict[bytes, Facts]:
+    """All that can be compared: kind, mode, bytes, owner (only root can unpack owners), names linked to it.
+
+    Without `links` not the owners of symlinks, which busybox leaves to whoever runs it.
+    """
     owners = os.geteuid() == 0 if owners is None else owners
     names: dict[int, list[bytes]] = {}
     for path, inode in sorted(tree.items()):
@@ -66,7 +75,7 @@ def described(tree: Tree, *, owners: bool | None = None) -> dict[bytes, Facts]:
             inode.kind,
             0 if inode.kind == "l" else inode.mode,
             inode.data,
-            inode.owner if owners else None,
+            inode.owner if owners and (links or inode.kind != "l") else None,
             tuple(names[id(inode)]),
         )
         for path, inode in tree.items()
@@ -126,64 +135,133 @@ def by_gnu(archive: bytes, folder: Path) -> Tree:
     return read_tree(folder)
 
 
-def remastered(image: Tree, removals: Sequence[bytes], additions: Sequence[Folder | OneFile]) -> Tree:
+def remastered(
+    image: Tree,
+    removals: Sequence[bytes],
+    additions: Sequence[Folder | OneFile],
+    *,
+    allow_missing: bool = False,
+    force: bool = False,
+) -> Tree:
     """`image` after all of it. Raises RefusedError where the rules forbid it."""
-    tree = dict(image)
-    for path in removals:
-        _remove(tree, path)
-    left = dict(tree)
+    work = _Work(dict(image), force)
+    for pattern in removals:
+        _remove(work.tree, pattern, allow_missing=allow_missing)
     for addition in additions:
         if isinstance(addition, Folder):
-            copies = {id(inode): replace(inode, owner=(0, 0)) for inode in addition.tree.values()}
-            for path, inode in sorted(addition.tree.items()):
-                _put(tree, _steps(addition.dest.encode()) + _steps(path), copies[id(inode)])
+            _lay(work, addition)
         else:
-            _put_file(tree, addition)
-    for path, inode in tree.items():
-        if path in left and _same(left[path], inode):
-            tree[path] = left[path]
-    return tree
+            _put_file(work, addition)
+    kept: set[bytes] = set()
+    for path, inode in sorted(work.tree.items()):
+        parent = path.rpartition(b"/")[0]
+        if path in image and (not parent or parent in kept) and _same(image[path], inode):
+            work.tree[path] = image[path]
+            kept.add(path)
+    return work.tree
+
+
+@dataclass(slots=True)
+class _Work:
+    """A tree being changed; `made`: directories that nobody brought, made for what is below them."""
+
+    tree: Tree
+    force: bool
+    made: set[bytes] = field(default_factory=set)
+
+    def take(self, path: bytes) -> None:
+        """The path leaves, with everything below it."""
+        for name in [name for name in self.tree if name == path or name.startswith(path + b"/")]:
+            del self.tree[name]
+
+
+def _lay(work: _Work, folder: Folder) -> None:
+    """Whiteouts first, against what lay there before, then the rest in its order."""
+    leaving: list[bytes] = []
+    dest = _steps(folder.dest.encode())
+    for path in folder.tree:
+        *above, name = _steps(path)
+        if not name.startswith(b".wh."):
+            continue
+        try:
+            where = _walk(_Work(work.tree, False), [], [*dest, *above], leave_missing=True)
+        except LoopError:
+            raise
+        except RefusedError:
+            continue
+        if name == b".wh..wh..opq":
+            start = b"".join(step + b"/" for step in where)
+            leaving += [one for one in work.tree if one.startswith(start) and one != start]
+        else:
+            leaving.append(b"/".join([*where, name.removeprefix(b".wh.")]))
+    for path in leaving:
+        work.take(path)
+    copies = {id(inode): replace(inode, owner=_owner(folder, inode)) for inode in folder.tree.values()}
+    for path, inode in ordered(folder):
+        if not path.rpartition(b"/")[2].startswith(b".wh."):
+            _put(work, dest + _steps(path), copies[id(inode)])
+
+
+def ordered(folder: Folder) -> list[tuple[bytes, Inode]]:
+    """The names in the order in which they come."""
+    return sorted(folder.tree.items(), reverse=folder.packed and folder.backwards)
+
+
+def _owner(folder: Folder, inode: Inode) -> tuple[int, int]:
+    if folder.owner is not None:
+        return folder.owner
+    return inode.owner if folder.packed else (0, 0)
 
 
 def _steps(path: bytes) -> list[bytes]:
     return [step for step in path.split(b"/") if step not in (b"", b".")]
 
 
-def _put_file(tree: Tree, addition: OneFile) -> None:
+def _put_file(work: _Work, addition: OneFile) -> None:
     """Into DEST if that ends in a slash or is a directory in the image; otherwise DEST is its name."""
     steps = _steps(addition.dest.encode())
     into = addition.dest.endswith("/")
     if not into:
         try:
-            _walk(dict(tree), [], steps, leave_missing=True)
+            _walk(_Work(dict(work.tree), False), [], steps, leave_missing=True)
             into = True
         except LoopError:
             raise
         except RefusedError:
             pass
-    _put(tree, [*steps, addition.name] if into else steps, replace(addition.file, owner=(0, 0)))
+    _put(work, [*steps, addition.name] if into else steps, replace(addition.file, owner=(0, 0)))
 
 
-def _put(tree: Tree, steps: Sequence[bytes], new: Inode) -> None:
-    parent = _walk(tree, [], steps[:-1])
+def _put(work: _Work, steps: Sequence[bytes], new: Inode) -> None:
+    tree = work.tree
+    parent = _walk(work, [], steps[:-1])
     path = b"/".join([*parent, steps[-1]])
     old = tree.get(path)
     if new.kind == "d":
-        if old is None:
+        if old is not None and old.kind == "l":
+            _walk(work, parent, steps[-1:])
+        elif old is None or path in work.made:
             tree[path] = new
-        elif old.kind == "l":
-            _walk(tree, parent, steps[-1:])
+            work.made.discard(path)
         elif old.kind != "d":
-            raise RefusedError(f"directory over {old.kind} at {path!r}")
+            _clash(work, path, f"directory over {old.kind}")
+            tree[path] = new
         return
     if old is not None and old.kind == "d" and any(name.startswith(path + b"/") for name in tree):
-        raise RefusedError(f"file over a directory that is not empty at {path!r}")
+        _clash(work, path, "file over a directory that is not empty")
     new.mode &= 0o777
     tree[path] = new
+    work.made.discard(path)
+
+
+def _clash(work: _Work, path: bytes, what: str) -> None:
+    if not work.force:
+        raise RefusedError(f"{what} at {path!r}")
+    work.take(path)
 
 
 def _walk(
-    tree: Tree, where: Sequence[bytes], steps: Sequence[bytes], depth: int = 0, *, leave_missing: bool = False
+    work: _Work, where: Sequence[bytes], steps: Sequence[bytes], depth: int = 0, *, leave_missing: bool = False
 ) -> list[bytes]:
     """The directory that `steps` from the directory `where` lead to, every symlink followed as in a chroot.
 
@@ -195,35 +273,72 @@ def _walk(
             here = here[:-1]
             continue
         path = b"/".join([*here, step])
-        inode = tree.get(path)
+        inode = work.tree.get(path)
         if inode is None:
             if depth or leave_missing:
                 raise RefusedError(f"{path!r} is not there")
-            tree[path] = Inode("d", 0o755)
+            work.tree[path] = Inode("d", 0o755)
+            work.made.add(path)
         elif inode.kind == "l":
             if depth > LOOP:
                 raise LoopError(f"loop at {path!r}")
             start = [] if inode.data.startswith(b"/") else here
-            here = _walk(tree, start, _steps(inode.data), depth + 1)
+            here = _walk(work, start, _steps(inode.data), depth + 1, leave_missing=leave_missing)
             continue
         elif inode.kind != "d":
-            raise RefusedError(f"{path!r} is no directory")
+            if not work.force or leave_missing:
+                raise RefusedError(f"{path!r} is no directory")
+            work.take(path)
+            work.tree[path] = Inode("d", 0o755)
+            work.made.add(path)
         here.append(step)
     return here
 
 
-def _remove(tree: Tree, path: bytes) -> None:
-    """One path, its parents' symlinks followed, with everything below it."""
-    steps = _steps(path)
-    found = b"/".join([*_walk(tree, [], steps[:-1], leave_missing=True), steps[-1]])
-    if found not in tree:
-        raise RefusedError(f"{path!r} is not there")
-    for name in [name for name in tree if name == found or name.startswith(found + b"/")]:
-        del tree[name]
+def _remove(tree: Tree, pattern: bytes, *, allow_missing: bool) -> None:
+    """What fits the pattern, with everything below it; symlinks before the first wildcard are followed."""
+    steps = _steps(pattern)
+    wild = [number for number, step in enumerate(steps) if b"*" in step]
+    fixed = wild[0] if wild else len(steps) - 1
+    found: list[bytes] = []
+    try:
+        where = _walk(_Work(tree, False), [], steps[:fixed], leave_missing=True)
+        rest = b"/".join(steps[fixed:])
+        for name in tree:
+            parts = _steps(name)
+            if parts[: len(where)] == where and len(parts) > len(where):
+                below = b"/".join(parts[len(where) :])
+                if below == rest or (wild and _fits(rest, below)):
+                    found.append(name)
+    except LoopError:
+        raise
+    except RefusedError:
+        pass
+    if not found and not allow_missing:
+        raise RefusedError(f"nothing fits {pattern!r}")
+    for path in found:
+        _Work(tree, False).take(path)
+
+
+def _fits(pattern: bytes, path: bytes) -> bool:
+    """`*` stands for anything without a slash, `**` for anything, `**/` for nothing too."""
+    if not pattern:
+        return not path
+    if pattern.startswith(b"**/"):
+        return _fits(pattern[3:], path) or any(
+            _fits(pattern[3:], path[at + 1 :]) for at in range(len(path)) if path[at : at + 1] == b"/"
+        )
+    if pattern.startswith(b"**"):
+        return any(_fits(pattern[2:], path[at:]) for at in range(len(path) + 1))
+    if pattern.startswith(b"*"):
+        return any(_fits(pattern[1:], path[at:]) for at in range(len(path) + 1) if b"/" not in path[:at])
+    return path[:1] == pattern[:1] and _fits(pattern[1:], path[1:])
 
 
 def _same(old: Inode, new: Inode) -> bool:
-    """Type, permission bits, and bytes or link target."""
-    if old.kind != new.kind or old.kind == "d":
+    """Type, owner, permission bits, and bytes or link target."""
+    if old is new:
+        return True
+    if old.kind != new.kind or old.owner != new.owner or old.data != new.data:
         return False
-    return old.data == new.data and (old.kind == "l" or old.mode & 0o777 == new.mode & 0o777)
+    return old.kind == "l" or old.mode & (0o777 | new.mode) == new.mode

@@ -25,6 +25,7 @@ from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import Literal, PieceTable, Range
 from tests.fixtures.tools import require, run
 from tests.model import by_busybox, by_gnu, described
@@ -54,7 +55,7 @@ def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[by
     layer = index(archive_bytes)
     addition = Addition(tuple(sorted(nodes, key=lambda node: node.path)), b"", False, False, "overlay")
     tree = LayerTree(layer)
-    edits = merge(tree, [addition], remove, layer.place)
+    edits = merge(tree, [addition], [Pattern(path) for path in remove], layer.place)
     table = apply_edits(tree, edits)
     plain = b"".join(table.chunks())
     assert len(plain) == table.length

@@ -1,6 +1,8 @@
 """Random images under random additions: what busybox and GNU cpio unpack is what the model says."""
 
+import io
 import os
+import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,8 +19,11 @@ from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind
 from cosremaster.overlay.merge import merge
-from cosremaster.overlay.request import Add, read_additions
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import read_additions
+from cosremaster.overlay.request import Add
 from cosremaster.pieces import Literal, PieceTable
+from tests.additions import reading
 from tests.fixtures.tools import require
 from tests.model import (
     Folder,
@@ -29,6 +34,7 @@ from tests.model import (
     by_busybox,
     by_gnu,
     described,
+    ordered,
     remastered,
     write_tree,
 )
@@ -37,6 +43,9 @@ NAMES = (b"a", b"b", b"c\xff")
 TARGETS = (b"a", b"b", b"a/b", b"../a", b"/b", b"/", b"..", b".", b"b/a", b"/a/b", b"none", b"../../c\xff")
 PATHS = (*NAMES, *(one + b"/" + two for one in NAMES for two in NAMES), b"a/b/a")
 KINDS = {"d": Kind.DIRECTORY, "-": Kind.FILE, "l": Kind.SYMLINK, "p": Kind.FIFO}
+OWNERS = st.sampled_from([(0, 0), (0, 0), (1, 2)])
+REMOVALS = (*PATHS, b"*", b"a/*", b"**/b", b"b/**", b"/a/**/a", b"**c*", b"none")
+WHITEOUTS = (b".wh.a", b".wh.b", b"a/.wh.a", b"b/.wh.b", b"a/.wh..wh..opq", b"b/.wh..wh..opq", b".wh..wh..opq")
 TRAITS = st.tuples(
     st.sampled_from("dd---llp"),
     st.sampled_from([0o644, 0o755, 0o600, 0o4755]),
@@ -59,15 +68,26 @@ def trees(draw: st.DrawFn, most: int) -> Tree:
             tree[path] = files[0]
             continue
         mode = (mode & 0o777 | 0o700) if kind == "d" else mode if kind == "-" else 0o644
-        tree[path] = Inode(kind, mode, {"-": data, "l": target}.get(kind, b""))
+        tree[path] = Inode(kind, mode, {"-": data, "l": target}.get(kind, b""), draw(OWNERS))
         if kind == "-":
             files.append(tree[path])
     return tree
 
 
+@st.composite
+def overlays(draw: st.DrawFn) -> Tree:
+    """A tree with whiteouts in some of its directories."""
+    tree = draw(trees(6))
+    for path in draw(st.lists(st.sampled_from(WHITEOUTS), max_size=2)):
+        above = path.rpartition(b"/")[0]
+        if not above or (above in tree and tree[above].kind == "d"):
+            tree[path] = Inode("-", 0o644)
+    return tree
+
+
 DESTS = st.sampled_from(["/", "/a", "/b/", "/a/b", "/b/a", "/new/deep", "/a/b/"])
 ADDITIONS = st.one_of(
-    st.builds(Folder, trees(6), DESTS),
+    st.builds(Folder, overlays(), DESTS, st.booleans(), st.sampled_from([None, None, (3, 4)]), st.booleans()),
     st.builds(
         lambda mode, data, dest: OneFile(b"note", Inode("-", mode, data), dest),
         st.sampled_from([0o644, 0o755]),
@@ -103,9 +123,14 @@ def nested(plain: bytes) -> Layer:
 def on_disk(folder: Path, addition: Folder | OneFile) -> Add:
     """The addition as files of this machine."""
     if isinstance(addition, Folder):
+        owner = None if addition.owner is None else "{}:{}".format(*addition.owner)
+        if addition.packed:
+            path = folder.with_suffix(".tar")
+            write_tar(path, addition)
+            return Add(path, addition.dest, owner)
         folder.mkdir()
         write_tree(folder, addition.tree)
-        return Add(folder, addition.dest)
+        return Add(folder, addition.dest, owner)
     folder.mkdir()
     path = folder / os.fsdecode(addition.name)
     path.write_bytes(addition.file.data)
@@ -113,39 +138,64 @@ def on_disk(folder: Path, addition: Folder | OneFile) -> Add:
     return Add(path, addition.dest)
 
 
-@settings(max_examples=100, deadline=None)
+TYPES = {"d": tarfile.DIRTYPE, "-": tarfile.REGTYPE, "l": tarfile.SYMTYPE, "p": tarfile.FIFOTYPE}
+
+
+def write_tar(path: Path, folder: Folder) -> None:
+    """The folder as Python's tarfile packs it."""
+    names: dict[int, str] = {}
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, inode in ordered(folder):
+            info = tarfile.TarInfo("./" + os.fsdecode(name))
+            info.mode, (info.uid, info.gid), info.type, info.mtime = inode.mode, inode.owner, TYPES[inode.kind], TIME
+            if inode.kind == "-" and id(inode) in names:
+                info.type, info.linkname = tarfile.LNKTYPE, names[id(inode)]
+            elif inode.kind == "-":
+                names[id(inode)], info.size = info.name, len(inode.data)
+            elif inode.kind == "l":
+                info.linkname = os.fsdecode(inode.data)
+            tar.addfile(info, io.BytesIO(inode.data))
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     image=trees(9),
-    removals=st.lists(st.sampled_from(PATHS), max_size=1),
-    additions=st.lists(ADDITIONS, min_size=1, max_size=2),
+    removals=st.lists(st.sampled_from(REMOVALS), max_size=2),
+    additions=st.lists(ADDITIONS, min_size=1, max_size=3),
+    allow_missing=st.booleans(),
+    force=st.booleans(),
     carrier=st.sampled_from([0, -1]),
     prefix=st.sampled_from([b"", b"./"]),
     magic=st.sampled_from(cpio.MAGICS),
 )
 def test_unpackers_make_what_the_model_says(
-    image: Tree, removals: list[bytes], additions: list[Folder | OneFile], carrier: int, prefix: bytes, magic: bytes
-) -> None:
+    image: Tree, removals: list[bytes], additions: list[Folder | OneFile], allow_missing: bool, force: bool,
+    carrier: int, prefix: bytes, magic: bytes,
+) -> None:  # fmt: skip
     require("busybox", "cpio")
     before = packed(image, carrier, prefix, magic)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
-        found, _ = read_additions(adds, TIME, cpio.MAX_FIELD)
+        found, _ = read_additions(adds, reading(TIME))
         layer = nested(before)
         tree = LayerTree(layer)
+        patterns = [Pattern(path) for path in removals]
+        options = {"allow_missing": allow_missing, "force_type": force}
         try:
-            want = remastered(image, removals, additions)
+            want = remastered(image, removals, additions, allow_missing=allow_missing, force=force)
         except RefusedError as refused:
             event("refused")
             with pytest.raises(OverlayError):
-                merge(tree, found, removals, layer.place)
+                merge(tree, found, patterns, layer.place, **options)
             assert str(refused)
             return
-        edits = merge(tree, found, removals, layer.place)
+        edits = merge(tree, found, patterns, layer.place, **options)
         after = b"".join(apply_edits(tree, edits).chunks())
         if edits.empty:
             event("nothing to do")
             assert after == before
-        assert described(by_busybox(after, folder / "busybox")) == described(want)
+        busybox = by_busybox(after, folder / "busybox")
+        assert described(busybox, links=False) == described(want, links=False)
         assert described(by_gnu(after, folder / "gnu")) == described(want)
         event("unpacked")

@@ -17,12 +17,12 @@ from cosremaster.files import FileSource
 from cosremaster.layers.address import Address
 from cosremaster.look.container import Container, Looked, follow, inside, is_container, open_container, split_address
 from cosremaster.look.extract import extract, taken
-from cosremaster.look.pattern import compile_pattern
 from cosremaster.look.report import SCHEMA, long_line, node_report, stat_lines
 from cosremaster.look.tar import tar_of
 from cosremaster.look.walk import walk
 from cosremaster.nodes import Kind
 from cosremaster.output import Output
+from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.units import human
 
@@ -130,10 +130,10 @@ def find_command(address: str, pattern: str, as_json: bool) -> None:
 
     A pattern is matched against the whole path in each container; * does not cross /, ** does: **/*.conf
     """
-    wanted = compile_pattern(os.fsencode(pattern))
+    wanted = Pattern(os.fsencode(pattern))
     with looking(address) as (_, top, rest):
         at = inside(follow(top, rest))
-        found = (one for one, _ in walk(at.container, at.node.path) if wanted.fullmatch(one.node.path))
+        found = (one for one, _ in walk(at.container, at.node.path) if wanted.matches(one.node.path))
         if as_json:
             _print_json(found)
             return

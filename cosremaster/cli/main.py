@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,7 +33,8 @@ INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
-cosremaster plan IN [options], cosremaster index IN, cosremaster demo [--keep DIR],
+cosremaster plan IN [options], cosremaster build RECIPE [options],
+cosremaster index IN, cosremaster demo [--keep DIR],
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR.
 (For a file of such a name write ./inspect.)"""
 
@@ -50,8 +52,9 @@ _IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 _REQUEST = (
     click.option(
         "--add", "adds", multiple=True, metavar="SRC[:DEST]",
-        help="Add a file or a directory's contents to the root filesystem. DEST is absolute in it; a file goes into"
-        " DEST if that ends in / or is a directory. Without DEST a directory merges at /. May be given again.",
+        help="Add a file, or the contents of a directory or an archive (by its name; - is a tar on standard input), to"
+        " the root filesystem. DEST is absolute in it; a file goes into DEST if that ends in / or is a directory."
+        " Without DEST contents merge at /. May be given again.",
     ),
     click.option(
         "--add-iso", "iso_adds", multiple=True, metavar="SRC:DEST",
@@ -61,6 +64,26 @@ _REQUEST = (
         "--drop-hfsplus", is_flag=True,
         help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
     ),
+    click.option(
+        "--add-file", "files", multiple=True, metavar="SRC:DEST",
+        help="Add an archive as the file it is, after everything that --add brings. May be given again.",
+    ),
+    click.option(
+        "--remove", "removes", multiple=True, metavar="PATTERN",
+        help="Remove what fits, directories with what is in them, before anything is added. * and ? do not cross /,"
+        " ** does. May be given again.",
+    ),
+    click.option("--allow-missing", is_flag=True, help="Go on where --remove finds nothing."),
+    click.option(
+        "--owner", metavar="OWNER", help="Who owns what is added: root, source (as found there) or UID:GID. Default:"
+        " root, and for archives source.",
+    ),
+    click.option("--mode", metavar="MODE", help="Mode of the regular files that are added, as for chmod."),
+    click.option("--setuid", is_flag=True, help="Keep set-user-ID, set-group-ID and sticky bits of what is added."),
+    click.option(
+        "--mtree", metavar="FILE", help="mtree(5) file with owners, modes and nodes of the directory that is added."
+    ),
+    click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
     click.option(
         "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
     ),
@@ -78,24 +101,21 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(
-    adds: tuple[str, ...],
-    iso_adds: tuple[str, ...],
-    drop_hfsplus: bool,
-    layer: str | None,
-    threads: int | None,
-    xz_preset: int | None,
-    always_compress: bool,
-) -> Request:
-    """The request that the options of :data:`_REQUEST` make."""
-    return Request(
-        add=[Add.parse(text) for text in adds],
-        add_iso=[Add.parse(text, "--add-iso") for text in iso_adds],
-        drop_hfsplus=drop_hfsplus,
-        layer=layer,
-        threads=threads,
-        xz_preset=xz_preset,
-        always_compress=always_compress,
-    )
+    adds: tuple[str, ...], files: tuple[str, ...], removes: tuple[str, ...], iso_adds: tuple[str, ...],
+    owner: str | None, mode: str | None, setuid: bool, mtree: str | None, **options: Any,
+) -> Request:  # fmt: skip
+    """The request that the options of :data:`_REQUEST` make.
+
+    :raises UsageError: an mtree file without just one directory that it could be for.
+    """
+    asked = [Add.parse(text) for text in adds] + [replace(Add.parse(text), unpack=False) for text in files]
+    items = [replace(item, owner=owner, mode=mode, setuid=setuid) for item in asked]
+    if mtree is not None:
+        folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
+        if len(folders) != 1:
+            raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
+        items[folders[0]] = replace(items[folders[0]], mtree=mtree)
+    return Request(add=items, remove=removes, add_iso=[Add.parse(text, "--add-iso") for text in iso_adds], **options)
 
 
 @click.command(epilog=_EPILOG)
@@ -104,14 +124,16 @@ def _request(
 @_takes_request
 @_CHECK_INDEX
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
+@click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, digest: str | None, force: bool, quiet: bool, **options: Any
-) -> None:
+    source: Path, target: Path, check_index: bool, digest: str | None, report: str | None, force: bool, quiet: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
@@ -119,7 +141,7 @@ def remaster_command(
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
     with OpenedImage(source, check_index=check_index) as image:
-        result = image.remaster(target, request, force=force, digest=digest, progress=progress)
+        result = image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
     if not quiet:
         print_result(result, target)
 
@@ -246,6 +268,14 @@ COMMANDS: dict[str, click.Command] = {
 }
 
 
+def _subcommand(name: str) -> click.Command | None:
+    if name == "build":
+        from cosremaster.cli.build import build_command  # noqa: PLC0415 - recipes' types take long to load
+
+        return build_command
+    return COMMANDS.get(name)
+
+
 class _Stopped(BaseException):
     """A signal asked us to end; unwinding removes what is unfinished."""
 
@@ -262,8 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, name = remaster_command, "cosremaster"
-    if words and words[0] in COMMANDS:
-        command, name = COMMANDS[words[0]], f"cosremaster {words[0]}"
+    if words and (subcommand := _subcommand(words[0])):
+        command, name = subcommand, f"cosremaster {words[0]}"
         words = words[1:]
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cosremaster.errors import OverlayError, Place, show
-from cosremaster.nodes import Action, Edits, Kind, Node, parent_of
+from cosremaster.nodes import Action, Edits, Kind, Node, join, parent_of
+from cosremaster.overlay.patterns import Pattern
 
 MAX_LINKS = 40
 """Symlinks followed in one path before it is called a loop; the kernel's own limit."""
@@ -17,8 +19,9 @@ MAX_LINKS = 40
 class Addition:
     """Nodes to be laid over the image.
 
-    ``nodes`` have paths below ``dest``, sorted. ``single``: one file, which goes into ``dest`` if that is a
-    directory in the image or ``into`` is set, and is called ``dest`` otherwise.
+    ``nodes`` have paths below ``dest`` and are laid in their order. ``single``: one file, which goes into ``dest``
+    if that is a directory in the image or ``into`` is set, and is called ``dest`` otherwise. Before any of them,
+    what lies at the paths ``hidden`` and in the directories ``opaque`` (below ``dest`` too) is taken away.
     """
 
     nodes: tuple[Node, ...]
@@ -26,68 +29,143 @@ class Addition:
     single: bool
     into: bool
     source: str
+    hidden: tuple[bytes, ...] = ()
+    opaque: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A node that came; the addition it came with and its name there; whether only what is below it asked for it."""
+
+    node: Node
+    addition: Addition
+    name: bytes
+    parent: bool = False
+
+    @property
+    def origin(self) -> Place:
+        """Where it comes from."""
+        place = Place().inside(self.addition.source)
+        return place if self.addition.single else place.inside(self.name)
 
 
 class _Overlaid:
     """The image with changes laid over it so far."""
 
-    def __init__(self, image: Mapping[bytes, Node], place: Place) -> None:
+    def __init__(self, image: Mapping[bytes, Node], place: Place, *, force_type: bool) -> None:
         self.image = image
         self.place = place
-        self.put: dict[bytes, tuple[Node, bool]] = {}  # path -> node, made as a parent
+        self.force_type = force_type
+        self.put: dict[bytes, _Laid] = {}
         self.gone: set[bytes] = set()
+        self._names: list[bytes] | None = None
+        self._held: dict[bytes, set[bytes]] = {}  # directory -> paths put in it
 
     def get(self, path: bytes) -> Node | None:
         """The node at exactly ``path`` now."""
         if path in self.put:
-            return self.put[path][0]
+            return self.put[path].node
         return None if path in self.gone else self.image.get(path)
 
+    def lay(self, laid: _Laid) -> None:
+        """Puts a node at its path."""
+        path = laid.node.path
+        self.put[path] = laid
+        self._held.setdefault(parent_of(path), set()).add(path)
+
     def below(self, path: bytes) -> Iterator[bytes]:
-        """Every path under ``path`` now."""
-        prefix = path + b"/"
-        yield from (name for name in self.image if name.startswith(prefix) and name not in self.gone)
-        yield from (name for name in self.put if name.startswith(prefix))
+        """Every path under ``path`` now, but for changes made meanwhile."""
+        if self._names is None:
+            self._names = sorted(self.image)
+        # Those of a directory stand together in byte order: from "path/" to before "path0", the next character.
+        start = bisect_left(self._names, path + b"/") if path else 0
+        end = bisect_left(self._names, path + b"0") if path else len(self._names)
+        for index in range(start, end):
+            name = self._names[index]
+            if name and name not in self.gone and name not in self.put:
+                yield name
+        waiting = list(self._held.get(path, ()))
+        while waiting:
+            name = waiting.pop()
+            yield name
+            waiting += self._held.get(name, ())
+
+    def empty(self, path: bytes) -> None:
+        """Takes what is below ``path`` away."""
+        for name in tuple(self.below(path)):
+            self._drop(name)
 
     def remove(self, path: bytes) -> None:
         """Takes ``path`` and what is below it away."""
-        for name in (path, *tuple(self.below(path))):
-            self.put.pop(name, None)
-            if name in self.image:
-                self.gone.add(name)
+        self.empty(path)
+        self._drop(path)
+
+    def _drop(self, path: bytes) -> None:
+        if self.put.pop(path, None):
+            self._held[parent_of(path)].discard(path)
+        if path in self.image:
+            self.gone.add(path)
 
 
-def merge(image: Mapping[bytes, Node], additions: Sequence[Addition], remove: Sequence[bytes], place: Place) -> Edits:
+def merge(
+    image: Mapping[bytes, Node], additions: Sequence[Addition], remove: Sequence[Pattern], place: Place, *,
+    allow_missing: bool = False, force_type: bool = False,
+) -> Edits:  # fmt: skip
     """The edits that take ``remove`` out of ``image`` and then lay ``additions`` over it, in order.
 
-    ``place`` names the image in errors. :raises OverlayError: a path to remove is not there, a parent
-    is no directory, dangles or loops, or the types of two things at one path do not agree.
+    ``place`` names the image in errors. :raises OverlayError: there is nothing to remove (unless ``allow_missing``),
+    a parent is no directory, dangles or loops, or the types of two things at one path do not agree (unless
+    ``force_type``).
     """
-    tree = _Overlaid(image, place)
-    removed: list[bytes] = []
-    for path in remove:
-        found = _locate(tree, path, None)
-        if not found or tree.get(found) is None:
-            raise OverlayError("cannot be removed: it is not there", place.inside(path))
-        tree.remove(found)
-        removed.append(found)
+    tree = _Overlaid(image, place, force_type=force_type)
+    for pattern in remove:
+        if not _remove(tree, pattern) and not allow_missing:
+            what = "it is not there" if pattern.literal else "nothing fits this pattern"
+            raise OverlayError(f"cannot be removed: {what} (--allow-missing goes on)", place.inside(pattern.text))
     touched: set[bytes] = set()
     for addition in additions:
+        _hide(tree, addition)
         for node in addition.nodes:
-            path = _put(tree, replace(node, path=_target(tree, addition, node)))
+            path = _put(tree, _Laid(_at(node, _target(tree, addition, node)), addition, node.path))
             if node.kind is not Kind.DIRECTORY:
                 touched.add(path)
-    return _edits(tree, touched, removed)
+    return _edits(tree, touched)
+
+
+def _remove(tree: _Overlaid, pattern: Pattern) -> bool:
+    """Takes away what fits ``pattern``; False if nothing does."""
+    if pattern.literal:
+        found = [_locate(tree, pattern.head, None)]
+    else:
+        folder = _resolve(tree, pattern.head.split(b"/"), None)
+        skip = len(folder) + 1 if folder else 0
+        found = sorted(name for name in tree.below(folder) if pattern.tail.fullmatch(name, skip))
+    found = [path for path in found if path and tree.get(path) is not None]
+    for path in found:
+        tree.remove(path)
+    return bool(found)
+
+
+def _hide(tree: _Overlaid, addition: Addition) -> None:
+    """What the whiteouts of ``addition`` take from what lies below it; what is not there is hidden already.
+
+    All of them speak of the tree as it was before the addition.
+    """
+    emptied = [_resolve(tree, join(addition.dest, path).split(b"/"), None) for path in addition.opaque]
+    hidden = [_locate(tree, join(addition.dest, path), None) for path in addition.hidden]
+    for path in emptied:
+        tree.empty(path)
+    for path in hidden:
+        if tree.get(path) is not None:
+            tree.remove(path)
 
 
 def _target(tree: _Overlaid, addition: Addition, node: Node) -> bytes:
     """Where ``node`` goes, before symlinks on the way are followed."""
     dest = addition.dest
-    if not addition.single:
-        return b"/".join(part for part in (dest, node.path) if part)
-    if not addition.into and not (not dest or _is_directory(tree, dest)):
+    if addition.single and not addition.into and dest and not _is_directory(tree, dest):
         return dest
-    return b"/".join(part for part in (dest, node.path) if part)
+    return join(dest, node.path)
 
 
 def _is_directory(tree: _Overlaid, path: bytes) -> bool:
@@ -97,40 +175,53 @@ def _is_directory(tree: _Overlaid, path: bytes) -> bool:
     return not resolved or (node is not None and node.kind is Kind.DIRECTORY)
 
 
-def _put(tree: _Overlaid, node: Node) -> bytes:
+def _at(node: Node, path: bytes) -> Node:
+    return node if node.path == path else replace(node, path=path)
+
+
+def _put(tree: _Overlaid, asked: _Laid) -> bytes:
     """Lays one node over the tree, its parents made where they are missing; returns its resolved path."""
-    path = _locate(tree, node.path, node)
-    node = replace(node, path=path)
+    path = _locate(tree, asked.node.path, asked)
+    node = _at(asked.node, path)
+    laid = asked if node is asked.node else replace(asked, node=node)
     there = tree.get(path)
     if node.kind is Kind.DIRECTORY:
-        if there is None:
-            tree.put[path] = (node, False)
-        elif there.kind is Kind.SYMLINK:
-            _resolve(tree, path.split(b"/"), node)
+        if there is not None and there.kind is Kind.SYMLINK:
+            _resolve(tree, path.split(b"/"), laid)
+        elif there is None or (path in tree.put and tree.put[path].parent):
+            tree.lay(laid)
         elif there.kind is not Kind.DIRECTORY:
-            raise OverlayError(f"a directory cannot go over this {there.kind.noun}", tree.place.inside(path))
+            _clash(tree, laid, f"this {there.kind.noun}")
+            tree.remove(path)
+            tree.lay(laid)
         return path
     if there is not None and there.kind is Kind.DIRECTORY:
         if next(tree.below(path), None) is not None:
-            raise OverlayError(
-                f"a {node.kind.noun} cannot go over this directory, which is not empty", tree.place.inside(path)
-            )
+            _clash(tree, laid, "this directory, which is not empty")
         tree.remove(path)
-    tree.put[path] = (node, False)
+    tree.lay(laid)
     return path
 
 
-def _locate(tree: _Overlaid, path: bytes, needs: Node | None) -> bytes:
+def _clash(tree: _Overlaid, laid: _Laid, there: str) -> None:
+    """:raises OverlayError: things of different types must not replace each other."""
+    if not tree.force_type:
+        raise OverlayError(
+            f"the {laid.node.kind.noun} {laid.origin} cannot go over {there} (--force-type replaces it)",
+            tree.place.inside(laid.node.path),
+        )
+
+
+def _locate(tree: _Overlaid, path: bytes, needs: _Laid | None) -> bytes:
     """``path`` with the symlinks in its parents followed.
 
     With ``needs`` missing parents are made, with that node's mtime.
     """
     parent, _, name = path.rpartition(b"/")
-    resolved = _resolve(tree, parent.split(b"/"), needs) if parent else b""
-    return resolved + b"/" + name if resolved else name
+    return join(_resolve(tree, parent.split(b"/"), needs) if parent else b"", name)
 
 
-def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: Node | None) -> bytes:
+def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: _Laid | None) -> bytes:
     """The path that ``parts`` lead to with every symlink followed as in a chroot.
 
     With ``needs`` (the node that wants the path as its directory) a missing part is made a directory, unless
@@ -161,54 +252,70 @@ def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: Node | None) -> byt
     return path
 
 
-def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: Node) -> None:
+def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: _Laid) -> None:
     """Makes sure that ``path`` is a directory that ``needs`` can lie under."""
-    if node is None:
-        if link:
-            raise OverlayError(
-                f"{show(needs.path)} cannot be added: the symlink leads to {show(path)}, which is not there",
-                tree.place.inside(link),
-            )
-        made = Node(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime=needs.mtime)
-        tree.put[path] = (made, True)
-    elif node.kind is not Kind.DIRECTORY:
-        raise OverlayError(f"{show(needs.path)} cannot be added below this {node.kind.noun}", tree.place.inside(path))
+    if node is not None and node.kind is Kind.DIRECTORY:
+        return
+    told = f"{needs.origin} cannot be added as {show(needs.node.path)}"
+    if node is not None and not tree.force_type:
+        raise OverlayError(
+            f"{told}: this is a {node.kind.noun}, no directory (--force-type replaces it)",
+            tree.place.inside(path),
+        )
+    if node is None and link:
+        raise OverlayError(
+            f"{told}: the symlink leads to {show(path)}, which is not there",
+            tree.place.inside(link),
+        )
+    if node is not None:
+        tree.remove(path)
+    made = Node(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime=needs.node.mtime)
+    tree.lay(_Laid(made, needs.addition, needs.name, parent=True))
 
 
-def _edits(tree: _Overlaid, touched: set[bytes], removed: Sequence[bytes]) -> Edits:
+def _edits(tree: _Overlaid, touched: set[bytes]) -> Edits:
     """What the changes come to, compared with the image as it was."""
     new: list[tuple[Node, Action]] = []
     unchanged: list[bytes] = []
     gone = set(tree.gone)
+    come: set[bytes] = set()
     for path in sorted(tree.put):
-        node, parent = tree.put[path]
-        before = tree.image.get(path)
+        laid, before = tree.put[path], tree.image.get(path)
+        # What stays keeps its place in the archive, which must not be before that of a directory that comes anew.
+        if before is not None and parent_of(path) not in come and identical(before, laid.node):
+            gone.discard(path)
+            if path in touched:
+                unchanged.append(path)
+            continue
+        come.add(path)
         if before is None:
-            new.append((node, Action.PARENT if parent else Action.ADDED))
-        elif path in touched and path not in tree.gone and identical(before, node):
-            unchanged.append(path)
+            new.append((laid.node, Action.PARENT if laid.parent else Action.ADDED))
         else:
             gone.add(path)
-            new.append((node, Action.REPLACED))
+            new.append((laid.node, Action.REPLACED))
     warnings = tuple(f"{show(node.path)} begins with #! but is not executable" for node, _ in new if _idle_script(node))
+    left = gone - come
     return Edits(
-        gone=frozenset(gone), new=tuple(new), removed=tuple(path for path in removed if path not in tree.put),
-        unchanged=tuple(unchanged), warnings=warnings,
+        gone=frozenset(gone), new=tuple(new), warnings=warnings, unchanged=tuple(unchanged),
+        removed=tuple(sorted(path for path in left if parent_of(path) not in left)),
     )  # fmt: skip
 
 
-def identical(one: Node, other: Node) -> bool:
-    """Same type, permission bits, and bytes, link target or device number."""
-    if one.kind is not other.kind:
+def identical(before: Node, node: Node) -> bool:
+    """Same type, owner, mode, and bytes, link target or device number.
+
+    Set-user-ID, set-group-ID and sticky bits that only ``before`` has make no difference: they stay.
+    """
+    if (before.kind, before.uid, before.gid) != (node.kind, node.uid, node.gid):
         return False
-    if one.kind is Kind.SYMLINK:
-        return one.target == other.target
-    if one.mode & 0o777 != other.mode & 0o777 or one.rdev != other.rdev:
+    if before.kind is Kind.SYMLINK:
+        return before.target == node.target
+    if before.mode & (0o777 | node.mode) != node.mode or before.rdev != node.rdev:
         return False
-    if one.content is None or other.content is None:
-        return one.content is other.content
-    return one.content.size == other.content.size and (
-        not one.content.size or one.content.digest() == other.content.digest()
+    if before.content is None or node.content is None:
+        return before.content is node.content
+    return before.content.size == node.content.size and (
+        not before.content.size or before.content.digest() == node.content.digest()
     )
 
 

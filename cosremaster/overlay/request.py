@@ -1,23 +1,49 @@
-"""What the user asked to add, as text, and as additions once it was looked at."""
+"""What the user asks to add, as values and as text."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from cosremaster.errors import Place, SizeError, UsageError, show
-from cosremaster.overlay.merge import Addition
-from cosremaster.overlay.scan import scan
+from cosremaster.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Owner and mode for the paths that ``pattern`` matches, among those that one :class:`Add` brings.
+
+    ``pattern``: absolute in the layer, DEST included, as written (no symlink followed); ``*`` and ``?`` do not
+    cross ``/``, ``**`` does. ``owner`` and modes as in :class:`Add`; ``mode`` is for everything but directories
+    and symlinks, ``directory_mode`` for directories. None leaves it to the rules before and the addition.
+    """
+
+    pattern: str
+    owner: str | None = None
+    mode: str | int | None = None
+    directory_mode: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """A file or directory to be added. ``dest``: absolute in the layer; None: a directory's contents at ``/``."""
+    """A file, a directory's contents or an archive's contents to be added.
+
+    ``source``: where it lies on this machine; ``-`` is a tar on standard input. ``dest``: absolute in the
+    layer; None: contents at ``/``. ``owner``: ``"root"``, ``"source"`` (the numbers found there) or ``"UID:GID"``;
+    None: root's, but what an archive says. ``mode`` (0o644, ``"0644"`` or ``"u+x,go-w"`` as for chmod) is for regular
+    files; of ``rules`` the last that matches wins, for owner and mode by themselves. ``mtree``: an mtree(5) file
+    that tells owners, modes and nodes of a directory. ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
+    ``unpack``: take ``source`` for an archive, or for a mere file; None: by its name's ending.
+    """
 
     source: str | Path
     dest: str | None = None
+    owner: str | None = None
+    mode: str | int | None = None
+    rules: tuple[Rule, ...] = ()
+    mtree: str | Path | None = None
+    setuid: bool = False
+    unpack: bool | None = None
 
     @classmethod
     def parse(cls, text: str, option: str = "--add") -> Add:
@@ -30,42 +56,40 @@ class Add:
         return cls(source, "/" + dest if colon else None)
 
 
-def read_addition(
-    add: Add, newest: int | None, largest: int | None, option: str = "--add"
-) -> tuple[Addition, tuple[str, ...]]:
-    """``add`` scanned on this machine, and warnings. ``newest``: as for :func:`scan`; ``largest``: None for no limit.
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A file called ``dest`` that holds ``content``. ``mtime``: seconds; None: :data:`MADE_TIME`, or
+    SOURCE_DATE_EPOCH where that is set."""
 
-    :raises UsageError: a file without a destination, or one that is not absolute or holds ``..``.
-    :raises OverlayError: missing, unreadable, or of a kind that cannot be added.
-    :raises SizeError: a file of more than ``largest`` bytes.
-    """
-    source = os.fsencode(add.source)
-    found = scan(source, newest)
-    if add.dest is None and found.single:
-        raise UsageError(
-            f"{option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only a"
-            " directory goes without)"
-        )
-    dest = os.fsencode(add.dest or "/")
-    parts = [part for part in dest.split(b"/") if part not in (b"", b".")]
-    if not dest.startswith(b"/") or b".." in parts or b"\0" in dest:
-        raise UsageError(f"{option} {show(source)}:{show(dest)}: DEST must be an absolute path without ..")
-    for node in found.nodes:
-        place = Place().inside(source) if found.single else Place().inside(source).inside(node.path)
-        if node.content is not None and largest is not None and node.content.size > largest:
-            raise SizeError(
-                f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"
-                " ISO's own file tree instead",
-                place,
-            )
-    into = found.single and dest.endswith(b"/")
-    addition = Addition(found.nodes, b"/".join(parts), found.single, into, os.fsdecode(source))
-    return addition, found.warnings
+    dest: str
+    content: bytes
+    mode: str | int = 0o644
+    owner: str = "root"
+    mtime: int | None = None
 
 
-def read_additions(
-    adds: Sequence[Add], newest: int | None, largest: int | None, option: str = "--add"
-) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
-    """All of ``adds`` in order, and all warnings. Raises as :func:`read_addition`."""
-    found = [read_addition(add, newest, largest, option) for add in adds]
-    return tuple(addition for addition, _ in found), tuple(line for _, lines in found for line in lines)
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symlink called ``dest`` with the text ``target``."""
+
+    dest: str
+    target: str
+    owner: str = "root"
+    mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory ``dest``; one that is there already keeps its mode and owner."""
+
+    dest: str
+    mode: str | int = 0o755
+    owner: str = "root"
+    mtime: int | None = None
+
+
+Item: TypeAlias = Add | Inline | Link | Directory
+"""Whatever can be added."""
+
+MADE_TIME = 315_532_800
+"""1980-01-01, the time of things that come from no file: never the clock, and no format's time is later."""

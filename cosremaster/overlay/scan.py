@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.nodes import Kind, Node
+from cosremaster.nodes import Kind, Node, join
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import CHUNK, sha256_of
 
 MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds in every layer; others are brought into that range."""
+
+
+def bounded(mtime: int, newest: int | None) -> int:
+    """``mtime`` in seconds, brought between 0 and ``newest``, and into what a layer can say."""
+    return max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
+
+
+def open_long(path: bytes, flags: int) -> int:
+    """``os.open`` for a path of any length: one longer than the system takes at once is walked."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or b"/" not in path:
+            raise
+    folder, _, name = path.rstrip(b"/").rpartition(b"/")
+    above = os.open(b"/" if path.startswith(b"/") else b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folder.split(b"/"):
+            if part:
+                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+                os.close(above)
+                above = below
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=above)
+    finally:
+        os.close(above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +57,10 @@ class HostFile:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` bytes from ``offset``. :raises OverlayError: unreadable, or no longer the same file."""
-        place = Place().inside(self.path)
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_long(self.path, os.O_RDONLY)
         except OSError as error:
-            raise OverlayError(f"cannot be opened: {error.strerror}", place) from error
+            raise self._wrong(f"cannot be opened: {error.strerror}") from error
         try:
             end = offset + length
             while offset < end:
@@ -46,11 +71,14 @@ class HostFile:
                 offset += len(data)
             now = os.fstat(fd)
         except OSError as error:
-            raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+            raise self._wrong(f"cannot be read: {error.strerror}") from error
         finally:
             os.close(fd)
         if offset < end or (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise OverlayError("changed while it was being read", place)
+            raise self._wrong("changed while it was being read")
+
+    def _wrong(self, message: str) -> OverlayError:
+        return OverlayError(message, Place().inside(self.path))
 
     def digest(self) -> bytes:
         """SHA-256 of the whole file."""
@@ -74,14 +102,13 @@ class Scan:
 
     nodes: tuple[Node, ...]
     single: bool
-    warnings: tuple[str, ...]
 
 
 def scan(source: bytes, newest: int | None) -> Scan:
-    """The directory or file ``source`` as nodes owned by root, with its permission bits.
+    """The directory or file ``source`` as nodes with the owners, modes and times it has here.
 
     ``newest``: no mtime is later than this (SOURCE_DATE_EPOCH), in seconds. Symlinks below a directory
-    stay symlinks; ``source`` itself may be one. Set-user-ID and set-group-ID bits are not taken over.
+    stay symlinks; ``source`` itself may be one.
 
     :raises OverlayError: missing, unreadable, a socket, or not a file or directory.
     """
@@ -90,56 +117,56 @@ def scan(source: bytes, newest: int | None) -> Scan:
         status = os.stat(source)
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
-    warnings: list[str] = []
     if stat.S_ISDIR(status.st_mode):
-        nodes = sorted(_walk(source, b"", newest, warnings), key=lambda node: node.path)
-        return Scan(tuple(nodes), False, tuple(warnings))
+        nodes = sorted(_walk(source, b"", newest), key=lambda node: node.path)
+        return Scan(tuple(nodes), False)
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    return Scan((_node(source, name, status, newest, warnings),), True, tuple(warnings))
+    return Scan((_node(source, name, source, None, True, newest),), True)
 
 
-def _walk(folder: bytes, path: bytes, newest: int | None, warnings: list[str]) -> Iterator[Node]:
+def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
     """Everything below ``folder``, whose path in the overlay is ``path``."""
     waiting = [(folder, path)]
     while waiting:
         folder, path = waiting.pop()
+        fd = -1
         try:
-            with os.scandir(folder) as found:
-                names = sorted(entry.name for entry in found)
-        except OSError as error:
-            raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(folder)) from error
-        for name in names:
-            full, below = os.path.join(folder, name), path + b"/" + name if path else name
             try:
-                status = os.lstat(full)
+                fd = open_long(folder, os.O_RDONLY | os.O_DIRECTORY)
+                names = sorted(os.fsencode(name) for name in os.listdir(fd))
             except OSError as error:
-                raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
-            yield _node(full, below, status, newest, warnings)
-            if stat.S_ISDIR(status.st_mode):
-                waiting.append((full, below))
+                raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(folder)) from error
+            for name in names:
+                full, below = os.path.join(folder, name), join(path, name)
+                node = _node(full, below, name, fd, False, newest)
+                yield node
+                if node.kind is Kind.DIRECTORY:
+                    waiting.append((full, below))
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
-def _node(full: bytes, path: bytes, status: os.stat_result, newest: int | None, warnings: list[str]) -> Node:
-    """The node for one thing on disk."""
-    kind, place = Kind(stat.S_IFMT(status.st_mode)), Place().inside(full)
+def _node(full: bytes, path: bytes, name: bytes, folder: int | None, followed: bool, newest: int | None) -> Node:
+    """The node for one thing on disk, which is called ``name`` in the open ``folder``."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=followed)
+        kind = Kind(stat.S_IFMT(status.st_mode))
+        target = os.readlink(name, dir_fd=folder) if kind is Kind.SYMLINK else b""
+    except OSError as error:
+        raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
     if kind is Kind.SOCKET:
-        raise OverlayError("cannot be added: it is a socket", place)
-    if kind is Kind.FILE and not os.access(full, os.R_OK):
-        raise OverlayError("cannot be added: Permission denied", place)
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o6000:
-        warnings.append(f"{place}: its set-user-ID or set-group-ID bit is not taken over")
-    mode &= 0o1777 if kind is Kind.DIRECTORY else 0o777
-    mtime = int(status.st_mtime_ns // 1_000_000_000)
-    mtime = max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
+        raise OverlayError("cannot be added: it is a socket", Place().inside(full))
+    if kind is Kind.FILE and not os.access(name, os.R_OK, dir_fd=folder):
+        raise OverlayError("cannot be added: Permission denied", Place().inside(full))
     device = kind in (Kind.CHAR, Kind.BLOCK)
     linked = kind is Kind.FILE and status.st_nlink > 1
     return Node(
-        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else mode, mtime=mtime,
-        target=os.readlink(full) if kind is Kind.SYMLINK else b"",
-        rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
+        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
+        uid=status.st_uid, gid=status.st_gid, mtime=bounded(status.st_mtime_ns // 1_000_000_000, newest),
+        target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
         content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is Kind.FILE else None,
         link=(status.st_dev, status.st_ino) if linked else None,
     )  # fmt: skip

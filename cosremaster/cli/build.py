@@ -1,0 +1,64 @@
+"""``cosremaster build``: a remaster written down in a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cosremaster.cli.main import print_result
+from cosremaster.cli.terminal import terminal_progress
+from cosremaster.output import DIGESTS
+from cosremaster.recipe import build, read_recipe, target_of
+from cosremaster.recipe.schema import shipped_schema
+from cosremaster.recipe.variables import parse_setting
+
+
+def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(shipped_schema(), nl=False)
+        context.exit()
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Give a variable of the recipe its value, over the environment's and the default. May be given again.",
+)
+@click.option("--output", metavar="OUT", type=click.Path(path_type=Path), help="Write OUT, whatever the recipe says.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
+@click.option(
+    "--check-index", is_flag=True, help="Trust a remembered index only if the files of the input have its SHA-256."
+)
+@click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
+@click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of recipes, for editors.",
+)
+def build_command(
+    recipe: Path, settings: tuple[str, ...], output: Path | None, threads: int | None, check_index: bool,
+    digest: str | None, report: str | None, force: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Write the image that the TOML file RECIPE describes.
+
+    Paths in RECIPE are relative to it. Everything that is wrong with it is told at once, before any work.
+    """
+    read = read_recipe(recipe, dict(parse_setting(text) for text in settings))
+    progress = terminal_progress(quiet=quiet)
+    result = build(
+        read, output=output, force=force, digest=digest, report=report, threads=threads, check_index=check_index,
+        progress=progress,
+    )  # fmt: skip
+    if not quiet:
+        print_result(result, target_of(read, output))

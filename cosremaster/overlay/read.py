@@ -1,0 +1,190 @@
+"""What the user asked to add, looked at: additions that can be laid over an image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
+from cosremaster.files import Spool
+from cosremaster.nodes import Kind, Node, join
+from cosremaster.overlay.archive import is_archive_name, read_archive
+from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.mtree import apply_mtree, parse_mtree
+from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link
+from cosremaster.overlay.scan import bounded, scan
+from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
+from cosremaster.overlay.whiteouts import Split, split_whiteouts
+from cosremaster.pieces import Literal, PieceTable
+from cosremaster.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How additions are read. ``newest``: no file's time is later (SOURCE_DATE_EPOCH), in seconds; ``largest``: bytes
+    that one file may have, None for any; ``spool``: where the contents of archives go; ``option``: what asked for them.
+    """
+
+    newest: int | None
+    largest: int | None
+    spool: Spool
+    progress: Progress
+    option: str = "--add"
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A file's content kept in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def digest(self) -> bytes:
+        """SHA-256."""
+        return hashlib.sha256(self.data).digest()
+
+    def table(self) -> PieceTable:
+        """The bytes."""
+        return PieceTable([Literal(self.data)])
+
+    def head(self, count: int) -> bytes:
+        """The first ``count`` bytes."""
+        return self.data[:count]
+
+
+def read_additions(items: Sequence[Item], reading: Reading) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
+    """All of ``items`` in order, and all warnings. Raises as :func:`read_addition`."""
+    found = [read_addition(item, reading) for item in items]
+    return tuple(addition for addition, _ in found), tuple(line for _, lines in found for line in lines)
+
+
+def read_addition(item: Item, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
+    """``item`` as nodes, and warnings.
+
+    :raises UsageError: a file without a destination, a destination that is not absolute or holds ``..``, an owner
+        or mode that makes no sense.
+    :raises OverlayError: missing, unreadable, damaged, or of a kind that cannot be added.
+    :raises SizeError: a file or an archive that is too large.
+    """
+    if isinstance(item, Add):
+        return _read_add(item, reading)
+    return _made(item, reading), ()
+
+
+def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
+    """Something that comes from no file."""
+    dest = parse_dest(item.dest, f"the {type(item).__name__.lower()} {show(item.dest)}")
+    if not dest:
+        raise UsageError(f"{show(item.dest)}: the root directory cannot be made")
+    owner = parse_owner(item.owner)
+    if owner is None:
+        raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
+    mtime = item.mtime if item.mtime is not None else MADE_TIME if reading.newest is None else reading.newest
+    node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
+    if isinstance(item, Link):
+        node = replace(node, target=os.fsencode(item.target))
+    elif isinstance(item, Directory):
+        node = replace(node, kind=Kind.DIRECTORY, mode=Mode(item.mode).applied(0o755, directory=True))
+    else:
+        mode = Mode(item.mode).applied(0o644, directory=False)
+        node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
+    _check_sizes([node], Place().inside(item.dest), True, reading.largest)
+    return Addition((node,), b"", False, False, item.dest)
+
+
+def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
+    source = os.fsencode(add.source)
+    text = os.fsencode(add.dest or "/")
+    dest = parse_dest(text, f"{reading.option} {show(source)}:{show(text)}")
+    place = Place().inside(source)
+    archive = _is_archive(add, source)
+    style = Style(add.owner or ("source" if archive else "root"), add.mode, add.rules, setuid=add.setuid)
+    if archive:
+        with reading.progress.step(f"read {show(source)}", None) as advance:
+            found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
+        single = False
+    else:
+        scanned = scan(source, reading.newest)
+        found, single, told = scanned.nodes, scanned.single, ()
+    if add.dest is None and single:
+        raise UsageError(
+            f"{reading.option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only"
+            " a directory or an archive goes without)"
+        )
+    _check_sizes(found, place, single, reading.largest)
+    warnings = list(told)
+    into = single and text.endswith(b"/")
+    split = Split(found, (), (), ()) if single else split_whiteouts(found, place)
+    owners = {node.path: Owner(node.uid, node.gid) for node in split.nodes} if add.rules else {}
+    nodes: list[Node] = []
+    for node in split.nodes:
+        if style.drops(node):
+            named = place if single else place.inside(node.path)
+            warnings.append(f"{named}: its set-user-ID or set-group-ID bit is not taken over")
+        nodes.append(style.applied(node))
+    if add.mtree is not None:
+        nodes = _with_mtree(nodes, add, reading)
+    if add.rules:
+        whole = [[join(dest, node.path)] if into or not single else [dest, join(dest, node.path)] for node in nodes]
+        nodes = [
+            style.ruled(node, paths, owners.get(node.path, Owner(node.uid, node.gid)))
+            for node, paths in zip(nodes, whole, strict=True)
+        ]
+        warnings += [
+            f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()
+        ]
+    addition = Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque)
+    return addition, (*warnings, *split.warnings)
+
+
+def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]:
+    """The nodes of a directory as its mtree file says they are; that file itself is none of them.
+
+    :raises UsageError: ``add`` is no directory.
+    """
+    assert add.mtree is not None
+    source, mtree = os.path.realpath(os.fsencode(add.source)), os.path.realpath(os.fsencode(add.mtree))
+    place = Place().inside(os.fsencode(add.mtree))
+    if not os.path.isdir(source):
+        raise UsageError(f"{place}: an mtree file tells of a directory, and {add.source} is none")
+    try:
+        text = Path(os.fsdecode(mtree)).read_bytes()
+    except OSError as error:
+        raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+    itself = os.path.relpath(mtree, source)
+    others = [node for node in nodes if node.path != itself]
+    return list(apply_mtree(others, parse_mtree(text, place), reading.newest, place))
+
+
+def _is_archive(add: Add, source: bytes) -> bool:
+    """True when the contents of ``source`` are to be added as those of an archive."""
+    if add.unpack is not None or os.path.isdir(source):
+        return bool(add.unpack) and not os.path.isdir(source)
+    return is_archive_name(source)
+
+
+def parse_dest(dest: str | bytes, what: str) -> bytes:
+    """The normal path of the absolute path ``dest``. :raises UsageError: it is none, or holds ``..``."""
+    raw = os.fsencode(dest)
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    if not raw.startswith(b"/") or b".." in parts or b"\0" in raw:
+        raise UsageError(f"{what}: DEST must be an absolute path without ..")
+    return b"/".join(parts)
+
+
+def _check_sizes(nodes: Iterable[Node], place: Place, single: bool, largest: int | None) -> None:
+    """:raises SizeError: a file of more than ``largest`` bytes."""
+    for node in nodes:
+        if node.content is not None and largest is not None and node.content.size > largest:
+            raise SizeError(
+                f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"
+                " ISO's own file tree instead",
+                place if single else place.inside(node.path),
+            )

@@ -1,0 +1,49 @@
+"""Making the image that a recipe describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cosremaster.errors import UsageError
+from cosremaster.job import Result, open  # noqa: A004 - as gzip.open
+from cosremaster.progress import Progress
+from cosremaster.recipe.read import Recipe, read_recipe
+
+
+def target_of(recipe: Recipe, output: str | Path | None) -> Path:
+    """Where the image goes: to ``output``, else where the recipe says. :raises UsageError: nobody says."""
+    target = recipe.output if output is None else Path(output)
+    if target is None:
+        raise UsageError(f"{recipe.path}: has no output, so --output must say where the image goes")
+    return target
+
+
+def build(
+    recipe: str | Path | Recipe,
+    *,
+    variables: Mapping[str, str] | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    digest: str | None = None,
+    report: str | Path | None = None,
+    threads: int | None = None,
+    check_index: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Writes the image that ``recipe``, a file or what :func:`read_recipe` made of it, describes.
+
+    ``variables`` as in :func:`read_recipe`; ``output``, relative to the working directory, instead of the recipe's.
+    The rest is as in ``OpenedImage.remaster``.
+
+    :raises RecipeError: the recipe has faults. :raises ImageError: the input has another digest than expected.
+    :raises CosremasterError: one of its kinds; there is then no output.
+    """
+    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, variables)
+    target = target_of(read, output)
+    with open(read.input, check_index=check_index) as image:
+        for name, digits in read.expect:
+            image.expect(name, digits, progress=progress)
+        request = replace(read.request, threads=threads)
+        return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)

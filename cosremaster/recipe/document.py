@@ -1,0 +1,208 @@
+"""A recipe as it is written: the types that both read it and make its JSON Schema (docs/recipe.md).
+
+What can be told from one value alone is told here; what needs variables, files or two values together, in
+:mod:`cosremaster.recipe.read`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
+
+Text: TypeAlias = Annotated[str, Strict()]
+Flag: TypeAlias = Annotated[bool, Strict()]
+
+VARIABLE_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+_OR_VARIABLE = r"|\$\{"  # what a variable brings is looked at when it is known
+
+
+def _digest(digits: int) -> Any:
+    return Field(
+        default=None,
+        pattern=f"^[0-9A-Fa-f]{{{digits}}}$" + _OR_VARIABLE,
+        description=f"{digits} hexadecimal digits that the input must have; checked before any work.",
+    )
+
+
+class _Table(BaseModel):
+    """Keys that are not named are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
+
+
+_Owner: TypeAlias = Annotated[Text, Field(description="Who owns it: root, or UID:GID.")]
+_OwnerOrSource: TypeAlias = Annotated[
+    Text, Field(description="Who owns it: root, source (the numbers found there), or UID:GID.")
+]
+_Mode: TypeAlias = Annotated[
+    Text,
+    Field(
+        description='Mode as text, as for chmod: "0644", or clauses like "u+x,go-w".',
+        pattern="^[0-7]{1,5}$|[-+=]" + _OR_VARIABLE,
+    ),
+]
+
+
+class RuleTable(_Table):
+    """Owner and mode of the paths that a pattern matches."""
+
+    pattern: Text = Field(
+        description="Absolute path in the layer; * and ? do not cross /, ** does. The last rule that matches counts."
+    )
+    owner: _OwnerOrSource | None = None
+    mode: _Mode | None = None
+    directory_mode: _Mode | None = None
+
+
+class SourceTable(_Table):
+    """A file, or the contents of a directory or an archive."""
+
+    source: Text = Field(description="Where it lies on this machine; - is a tar on standard input.")
+    dest: Text | None = Field(
+        default=None,
+        description="Absolute path in the layer. A file goes into it if it ends in / or is a directory there."
+        " Without it, contents merge at /.",
+    )
+    owner: _OwnerOrSource | None = None
+    mode: _Mode | None = None
+    rules: list[RuleTable] = Field(default=[], description="Owners and modes of single paths.")
+    mtree: Text | None = Field(default=None, description="mtree(5) file with owners, modes and nodes of the directory.")
+    setuid: Flag = Field(default=False, description="Keep set-user-ID, set-group-ID and sticky bits.")
+    unpack: Flag | None = Field(
+        default=None, description="Take the file for an archive, or for a mere file; else by its name's ending."
+    )
+
+
+class FileTable(_Table):
+    """A file whose content stands in the recipe."""
+
+    file: Text = Field(description="Absolute path in the layer.")
+    content: Text = Field(description="What the file holds, as UTF-8.")
+    expand: Flag = Field(default=True, description="Put variables into the content; false takes it as it stands.")
+    mode: _Mode = "0644"
+    owner: _Owner = "root"
+
+
+class SymlinkTable(_Table):
+    """A symlink."""
+
+    symlink: Text = Field(description="Absolute path in the layer.")
+    target: Text = Field(description="What the symlink says.")
+    owner: _Owner = "root"
+
+
+class DirectoryTable(_Table):
+    """A directory; one that is there already keeps its mode and owner."""
+
+    directory: Text = Field(description="Absolute path in the layer.")
+    mode: _Mode = "0755"
+    owner: _Owner = "root"
+
+
+class ServiceTable(_Table):
+    """A systemd unit that starts by itself from now on, as systemctl enable would have it."""
+
+    service: Text = Field(description="The unit's name, as in site.service or getty@tty1.service.")
+    wanted_by: Text | None = Field(
+        default=None,
+        description="Units that want it, separated by spaces. Without it, the [Install] section of the unit counts,"
+        " which this recipe must then add from this machine.",
+    )
+    unit: Text | None = Field(
+        default=None,
+        description="Absolute path of the unit file in the layer, where this recipe does not add it; else"
+        " /lib/systemd/system/NAME.",
+    )
+
+
+ITEMS: dict[str, type[_Table]] = {
+    "source": SourceTable,
+    "file": FileTable,
+    "symlink": SymlinkTable,
+    "directory": DirectoryTable,
+    "service": ServiceTable,
+}
+"""What can be added, by the key that says so."""
+
+
+def _kind_of_item(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else dict.fromkeys(type(value).model_fields) if _is_table(value) else {}
+    return next((kind for kind in ITEMS if kind in keys), None)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, _Table)
+
+
+ItemTable: TypeAlias = Annotated[
+    Annotated[SourceTable, Tag("source")]
+    | Annotated[FileTable, Tag("file")]
+    | Annotated[SymlinkTable, Tag("symlink")]
+    | Annotated[DirectoryTable, Tag("directory")]
+    | Annotated[ServiceTable, Tag("service")],
+    Discriminator(_kind_of_item),
+]
+
+
+class VariableTable(_Table):
+    """A variable; without a default somebody has to give its value."""
+
+    default: Text | None = None
+    help: Text | None = Field(default=None, description="What it is for; told where it has no value.")
+
+
+def _kind_of_variable(value: Any) -> str:
+    return "table" if isinstance(value, dict) or _is_table(value) else "text"
+
+
+Variable: TypeAlias = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[VariableTable, Tag("table")], Discriminator(_kind_of_variable)
+]
+VariableName: TypeAlias = Annotated[Text, Field(pattern=f"^{VARIABLE_NAME}$")]
+
+
+class ExpectTable(_Table):
+    """Digests that the input must have."""
+
+    sha256: Text | None = _digest(64)
+    md5: Text | None = _digest(32)
+
+
+class XzTable(_Table):
+    """How xz layers are packed."""
+
+    preset: Annotated[int, Strict()] | None = Field(
+        default=None, ge=0, le=9, description="Effort for what has to be encoded; 6 by default."
+    )
+    always_compress: Flag = Field(default=False, description="Compress also what does not shrink.")
+
+
+class Document(_Table):
+    """A recipe of cosremaster: what an image is to become. Paths on this machine are relative to the recipe.
+
+    In every string, ${NAME} is the value of a variable and $$ a dollar.
+    """
+
+    input: Text = Field(description="The image to start from.")
+    output: Text | None = Field(default=None, description="The image to write, unless the command line names another.")
+    layer: Text | None = Field(
+        default=None, description="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
+    )
+    expect: ExpectTable = ExpectTable()
+    remove: list[Text] = Field(
+        default=[],
+        description="Patterns of paths that leave, directories with what is in them, before anything is added.",
+    )
+    allow_missing: Flag = Field(default=False, description="Go on where a pattern of remove finds nothing.")
+    force_type: Flag = Field(default=False, description="Let what is added replace things of another type.")
+    source_date_epoch: Annotated[int, Strict()] | None = Field(
+        default=None, ge=0, le=0xFFFFFFFF, description="No added file is newer, in seconds since 1970."
+    )
+    xz: XzTable = XzTable()
+    variables: dict[VariableName, Variable] = Field(
+        default={}, description="Names and defaults of variables; --set and the environment overrule the defaults."
+    )
+    add: list[ItemTable] = Field(
+        default=[], description="What is added, in order: of two things at one path the later one stays."
+    )

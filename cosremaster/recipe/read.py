@@ -1,0 +1,249 @@
+"""A recipe file made into a request; everything that is wrong with it told at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cosremaster.errors import CosremasterError, RecipeError, show
+from cosremaster.job import Request
+from cosremaster.layers.address import parse_address
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.request import Item
+from cosremaster.recipe.document import Document, ItemTable
+from cosremaster.recipe.faults import Faults, key_path
+from cosremaster.recipe.items import Made, make_item
+from cosremaster.recipe.toml_lines import Path as KeyPath
+from cosremaster.recipe.toml_lines import find_lines
+from cosremaster.recipe.variables import VariableError, Variables, expand
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_DIGITS = {"sha256": 64, "md5": 32}
+_WHERE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_NO_INPUT = "\0"  # stands in for an input that is faulty and told
+_Table = TypeVar("_Table", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A recipe that was read: nothing in it is left to be found out but what the image says.
+
+    ``expect``: names of digests and the hexadecimal digits that ``input`` must have.
+    """
+
+    path: Path
+    input: Path
+    output: Path | None
+    expect: tuple[tuple[str, str], ...]
+    request: Request
+
+
+def read_recipe(
+    path: str | Path, variables: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Recipe:
+    """The recipe in the TOML file ``path`` (docs/recipe.md). Paths in it are relative to it.
+
+    ``variables`` overrule ``environ`` (the process's when None), which overrules the recipe's defaults.
+
+    :raises RecipeError: it has faults: it cannot be read, is no TOML, has unknown keys, wrong types, unknown
+        variables, values that make no sense, or names files that are not there. All faults of a sound TOML file
+        are told together.
+    :raises UsageError: ``variables`` has a name that the recipe does not declare.
+    """
+    path = Path(path)
+    text = _read(path)
+    raw = _parse(path, text)
+    faults = Faults(str(path), find_lines(text))
+    document, items = _shaped(raw, faults)
+    reader = _Reader(path, document, faults, Variables(document.variables, variables or {}, _or_ours(environ), faults))
+    recipe = reader.recipe(items)
+    faults.raise_any()
+    return recipe
+
+
+def _or_ours(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ
+
+
+def _read(path: Path) -> str:
+    """:raises RecipeError: unreadable, or not UTF-8."""
+    name = show(str(path))
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise RecipeError(name, [f"{name}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(name, [f"{name} @0x{error.start:X}: is not UTF-8, as TOML must be"]) from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    """:raises RecipeError: no TOML."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        told = str(error) if isinstance(error, ValueError) else "it is nested too deep"
+        where = _WHERE.search(told)
+        place = f"{path}:{where[1] or len(text.splitlines())}" if where else str(path)
+        message = _WHERE.sub("", told)
+        raise RecipeError(str(path), [f"{show(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
+
+
+def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, list[tuple[int, Any]]]:
+    """The document without its additions, and these with their numbers; what is faulty left out and told."""
+    try:
+        Document.model_validate(raw)
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_context=False):
+            faults.add_shape(one, raw)
+    adds = raw.get("add", [])
+    items = TypeAdapter[Any](ItemTable)
+    sound = [
+        (number, item)
+        for number, one in enumerate(adds if isinstance(adds, list) else [])
+        if (item := _salvaged(items.validate_python, one, ("add", number))) is not None
+    ]
+    rest = {"input": _NO_INPUT, **{key: value for key, value in raw.items() if key != "add"}}
+    document = _salvaged(Document.model_validate, rest, ()) or Document(input=_NO_INPUT)
+    return document, sound
+
+
+def _salvaged(validate: Callable[[Any], _Table], value: Any, at: KeyPath) -> _Table | None:
+    """``value``, which stands at ``at``, without the keys in it that do not fit; None when nothing is left of it."""
+    value = _copied(value)
+    while True:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            paths = {key_path((*at, *one["loc"]))[len(at) :] for one in error.errors()}
+            if sum(_taken_out(value, path) for path in paths) == 0:
+                return None
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
+
+
+def _taken_out(value: Any, path: KeyPath) -> bool:
+    """Takes what ``path`` names out of ``value``: its key, or the key whose array holds it. False: it is not there."""
+    keys = [number for number, part in enumerate(path) if isinstance(part, str)]
+    for number in reversed(keys):
+        around = value
+        for part in path[:number]:
+            try:
+                around = around[part]
+            except (KeyError, IndexError, TypeError):
+                return False
+        if isinstance(around, dict) and path[number] in around:
+            del around[path[number]]
+            return True
+    return False
+
+
+class _Reader:
+    """Fills in variables, and looks at what one value alone does not tell."""
+
+    def __init__(self, path: Path, document: Document, faults: Faults, variables: Variables) -> None:
+        self._path = path
+        self._document = document
+        self._faults = faults
+        self._variables = variables
+
+    def recipe(self, items: list[tuple[int, Any]]) -> Recipe:
+        """The recipe with ``items``; faults are told to ``faults``."""
+        self._variables.check()
+        document = self._filled(self._document, ()) or self._document
+        source = self._host(document.input)
+        if document.input != _NO_INPUT and (os.path.isdir(source) or not os.path.exists(source)):
+            self._faults.add(("input",), f"there is no file {show(str(source))}")
+        if document.output is not None and not self._host(document.output).parent.is_dir():
+            self._faults.add(("output",), f"there is no folder {show(str(self._host(document.output).parent))}")
+        if document.layer is not None:
+            self._check(("layer",), parse_address, document.layer)
+        for number, pattern in enumerate(document.remove):
+            self._check(("remove", number), Pattern, os.fsencode(pattern))
+        return Recipe(
+            path=self._path,
+            input=source,
+            output=None if document.output is None else self._host(document.output),
+            expect=self._expected(document),
+            request=Request(
+                add=self._items(items),
+                remove=tuple(document.remove),
+                allow_missing=document.allow_missing,
+                force_type=document.force_type,
+                layer=document.layer,
+                xz_preset=document.xz.preset,
+                always_compress=document.xz.always_compress,
+                source_date_epoch=document.source_date_epoch,
+            ),
+        )
+
+    def _expected(self, document: Document) -> tuple[tuple[str, str], ...]:
+        found: list[tuple[str, str]] = []
+        for name, digits in _DIGITS.items():
+            value = getattr(document.expect, name)
+            if value is not None and not re.fullmatch(f"[0-9A-Fa-f]{{{digits}}}", value):
+                self._faults.add(("expect", name), f"must be {digits} hexadecimal digits")
+            elif value is not None:
+                found.append((name, value.lower()))
+        return tuple(found)
+
+    def _items(self, items: list[tuple[int, Any]]) -> tuple[Item, ...]:
+        made: list[Made] = []
+        for number, table in items:
+            at: KeyPath = ("add", number)
+            filled = self._filled(table, at)
+            if filled is not None:
+                made.append(Made(filled, at, self._host))
+        return tuple(item for one in made for item in make_item(one, made, self._faults))
+
+    def _filled(self, table: _Table, at: KeyPath) -> _Table | None:
+        """``table`` with its variables filled in; what has a fault is left out. None: it cannot be left out."""
+        changes: dict[str, Any] = {}
+        whole = True
+        for name, field in type(table).model_fields.items():
+            value = getattr(table, name)
+            literal = name == "variables" or (name == "content" and not getattr(table, "expand", True))
+            try:
+                changes[name] = value if literal else self._filled_value(value, (*at, name))
+            except VariableError:
+                whole = whole and not field.is_required()
+                changes[name] = field.get_default()
+        return table.model_copy(update=changes) if whole else None
+
+    def _filled_value(self, value: Any, at: KeyPath) -> Any:
+        """:raises VariableError: it has been told."""
+        if isinstance(value, BaseModel):
+            return self._filled(value, at)
+        if isinstance(value, list):
+            return [self._filled_value(one, (*at, number)) for number, one in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        try:
+            return expand(value, self._variables.value_of)
+        except VariableError as fault:
+            self._faults.add(at, str(fault))
+            raise
+
+    def _check(self, at: KeyPath, parse: Callable[[Any], object], value: Any) -> None:
+        try:
+            parse(value)
+        except CosremasterError as error:
+            self._faults.add(at, error.message)
+
+    def _host(self, name: str) -> Path:
+        """A path of this machine, seen from the recipe."""
+        return Path(os.path.normpath(self._path.parent / name))

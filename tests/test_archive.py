@@ -1,0 +1,471 @@
+"""Archives as overlays: what the real packers wrote comes as it was, and hostile ones are refused by name."""
+
+import gzip
+import io
+import os
+import random
+import socket
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cosremaster
+from cosremaster.demo.image import Item, archive
+from cosremaster.errors import CosremasterError, OverlayError, SizeError, UnsupportedError
+from cosremaster.files import Spool
+from cosremaster.layers.tree import LayerTree
+from cosremaster.nodes import Kind, Node
+from cosremaster.overlay import archive as archives
+from cosremaster.overlay.archive import is_archive_name, read_archive
+from cosremaster.pipeline import choose_layer
+from tests.fixtures.tools import EPOCH, require, run
+from tests.small import write_small
+
+LATIN = b"caf\xe9"
+UTF8 = "naïve".encode()
+
+
+def read(path: Path, newest: int | None = None) -> dict[bytes, Node]:
+    nodes, warnings = warned(path, newest)
+    assert not warnings
+    return nodes
+
+
+def warned(path: Path, newest: int | None = None) -> tuple[dict[bytes, Node], list[str]]:
+    spool = Spool(path.parent)
+    nodes, warnings = read_archive(os.fsencode(path), newest, 0xFFFFFFFF, spool, lambda _: None)
+    return {node.path: node for node in nodes}, list(warnings)
+
+
+def data(node: Node) -> bytes:
+    assert node.content is not None
+    whole = b"".join(node.content.table().chunks())
+    assert len(whole) == node.content.size and node.content.head(3) == whole[:3]
+    return whole
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with everything that tar and cpio can hold."""
+    top = tmp_path / "tree"
+    (top / "etc").mkdir(parents=True)
+    (top / "etc").chmod(0o1771)
+    (top / "etc/motd").write_bytes(b"hello\n")
+    (top / "etc/motd").chmod(0o4750)
+    os.link(top / "etc/motd", top / "zz-same")
+    (top / "empty").write_bytes(b"")
+    (top / "large").write_bytes(random.Random(3).randbytes(700_001))
+    os.symlink("/a/../b", top / "link")
+    for name in (LATIN, UTF8):
+        Path(os.fsdecode(os.fsencode(top) + b"/" + name)).write_bytes(name)
+    os.mkfifo(top / "pipe", 0o600)
+    (top / "own").mkdir()
+    return top
+
+
+def pack(tree: Path, target: Path, how: str) -> Path:
+    """The tree packed by a real packer, with devices and owners made under fakeroot."""
+    require("fakeroot", "tar", "cpio", "bsdtar", "find", "bash")
+    script = f"""
+        mknod -m 640 null c 1 3; mknod disk b 259 1000; chown 1000:1234567 own; chown -h 7:8 link
+        find . -exec touch -h -d @{EPOCH} {{}} +
+        {how}
+    """
+    run(["fakeroot", "bash", "-euc", script], cwd=tree, env={"OUT": os.fspath(target)})
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("a.tar", "tar --format=gnu -cf $OUT ."),
+        ("a.tar.gz", "tar --format=ustar -czf $OUT *"),
+        ("a.tar.xz", "tar --format=pax -cJf $OUT ."),
+        ("a.tar.zst", "bsdtar --format=pax --zstd -cf $OUT ."),
+        ("a.tar.bz2", "bsdtar --format=gnutar --bzip2 -cf $OUT *"),
+        ("a.tar.lz4", "bsdtar --format=gnutar --lz4 -cf $OUT *"),
+        ("newc.cpio", "find . | cpio --quiet -o -H newc > $OUT"),
+        ("crc.cpio", "find . | cpio --quiet -o -H crc > $OUT"),
+        ("bsd.cpio", "bsdtar --format=newc -cf $OUT *"),
+        ("packed.cpio.gz", "find . | sort -r | cpio --quiet -o -H newc | gzip > $OUT"),
+    ],
+)
+def test_what_real_packers_wrote(
+    tree: Path, tmp_path: Path, name: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = warned(pack(tree, tmp_path / name, how))
+    facts = {
+        path: (node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.rdev)
+        for path, node in found.items()
+    }
+    file, none = Kind.FILE, (b"", (0, 0))
+    assert facts == {
+        b"etc": (Kind.DIRECTORY, 0o1771, 0, 0, EPOCH, *none),
+        b"etc/motd": (file, 0o4750, 0, 0, EPOCH, *none),
+        b"zz-same": (file, 0o4750, 0, 0, EPOCH, *none),
+        b"empty": (file, 0o644, 0, 0, EPOCH, *none),
+        b"large": (file, 0o644, 0, 0, EPOCH, *none),
+        b"link": (Kind.SYMLINK, 0o777, 7, 8, EPOCH, b"/a/../b", (0, 0)),
+        LATIN: (file, 0o644, 0, 0, EPOCH, *none),
+        UTF8: (file, 0o644, 0, 0, EPOCH, *none),
+        b"pipe": (Kind.FIFO, 0o600, 0, 0, EPOCH, *none),
+        b"null": (Kind.CHAR, 0o640, 0, 0, EPOCH, b"", (1, 3)),
+        b"disk": (Kind.BLOCK, 0o644, 0, 0, EPOCH, b"", (259, 1000)),
+        b"own": (Kind.DIRECTORY, 0o755, 1000, 1234567, EPOCH, *none),
+    }
+    for path, text in ((LATIN, LATIN), (UTF8, UTF8), (b"empty", b""), (b"etc/motd", b"hello\n")):
+        assert data(found[path]) == text
+    assert data(found[b"large"]) == (tree / "large").read_bytes()
+    assert data(found[b"zz-same"]) == b"hello\n"
+    assert found[b"zz-same"].link is not None and found[b"zz-same"].link == found[b"etc/motd"].link
+    assert found[b"large"].link is None
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+def test_names_do_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: str) -> None:
+    require("tar", "bsdtar")
+    for name, packer in (("a.tar", ["tar", "--format=pax"]), ("b.tar", ["tar", "--format=gnu"])):
+        run([*packer, "-cf", tmp_path / name, "."], cwd=tree)
+    run(["bsdtar", "--format=7zip", "-cf", tmp_path / "c.7z", UTF8.decode()], cwd=tree, env={"LC_ALL": "C.UTF-8"})
+    run(["bsdtar", "--format=zip", "-cf", tmp_path / "d.zip", UTF8.decode()], cwd=tree, env={"LC_ALL": "C.UTF-8"})
+    script = """if True:
+        import sys
+        from pathlib import Path
+        from tests.test_archive import warned
+        for name in sys.argv[1:]:
+            print(sorted(warned(Path(name))[0]))
+    """
+    names = [os.fspath(tmp_path / name) for name in ("a.tar", "b.tar", "c.7z", "d.zip")]
+    said = run([sys.executable, "-c", script, *names], env={"LC_ALL": locale, "PYTHONUTF8": "0"}).decode()
+    whole = sorted([b"etc", b"etc/motd", b"zz-same", b"empty", b"large", b"link", LATIN, UTF8, b"pipe", b"own"])
+    assert said.splitlines() == [str(whole), str(whole), str([UTF8]), str([UTF8])]
+
+
+def test_zip_and_7z(tree: Path, tmp_path: Path) -> None:
+    require("bsdtar")
+    (tree / "etc/motd").chmod(0o750)
+    run(["bsdtar", "--format=zip", "-cf", tmp_path / "a.zip", "etc", "empty", "large", "link"], cwd=tree)
+    run(["bsdtar", "--format=7zip", "-cf", tmp_path / "a.7z", "etc", "empty", "large", "link"], cwd=tree)
+    for name in ("a.zip", "a.7z"):
+        found = read(tmp_path / name)
+        assert sorted(found) == [b"empty", b"etc", b"etc/motd", b"large", b"link"]
+        assert found[b"link"].target == b"/a/../b" and found[b"etc/motd"].mode == 0o750
+        assert data(found[b"large"]) == (tree / "large").read_bytes() and data(found[b"empty"]) == b""
+
+
+def test_a_debian_package_gives_its_data_alone(tmp_path: Path) -> None:
+    require("dpkg-deb")
+    top = tmp_path / "package"
+    (top / "DEBIAN").mkdir(parents=True)
+    (top / "DEBIAN/control").write_text("Package: site\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
+    (top / "DEBIAN/postinst").write_text("#!/bin/sh\nexit 1\n")
+    (top / "DEBIAN/postinst").chmod(0o755)
+    (top / "usr/share/site").mkdir(parents=True)
+    (top / "usr/share/site/data").write_bytes(random.Random(1).randbytes(600_000))
+    for compression in ("xz", "gzip", "zstd", "none"):
+        target = tmp_path / f"{compression}.deb"
+        run(["dpkg-deb", f"-Z{compression}", "--root-owner-group", "-b", top, target])
+        found, warnings = warned(target)
+        assert sorted(found) == [b"usr", b"usr/share", b"usr/share/site", b"usr/share/site/data"]
+        assert data(found[b"usr/share/site/data"]) == (top / "usr/share/site/data").read_bytes()
+        assert len(warnings) == 1 and "its control scripts are not run" in warnings[0]
+    target.write_bytes(target.read_bytes()[:-200_000])
+    with pytest.raises(OverlayError, match=r"none\.deb » data\.tar.* cannot be read as an archive: "):
+        warned(target)
+    other = tmp_path / "other.deb"
+    other.write_bytes(b"!<arch>\n")
+    with pytest.raises(OverlayError, match=r"no Debian package with a data\.tar"):
+        read(other)
+
+
+def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **fields: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+HOSTILE = {
+    "absolute": (member("/etc/x"), r"» /etc/x: cannot be added: it has an absolute name$"),
+    "dot dot": (member("a/../../x"), r"» a/\.\./\.\./x: cannot be added: it has a name with \.\.$"),
+    "dot dot at the end": (member("a/.."), r"a name with \.\.$"),
+    "hard link out": (member("x", tarfile.LNKTYPE, "../../etc/shadow"), r"» x: .* is a hard link to has a name with"),
+    "absolute hard link": (member("x", tarfile.LNKTYPE, "/etc/shadow"), r"» x: .*/etc/shadow it is a hard link to has"),
+    "hard link to nothing": (member("x", tarfile.LNKTYPE, "y"), r"» x: cannot be added: it is a hard link to y, no"),
+    "hard link to a directory": (member("x", tarfile.LNKTYPE, "."), r"» x: cannot be added: it is a hard link to \."),
+    "owner": (member("x", uid=1 << 40), r"» x: cannot be added: a cpio archive has no owner 1099511627776:0$"),
+    "the root as a file": (member("./."), r"the root is a directory$"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_entries_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    info, sentence = HOSTILE[case]
+    path = tar_of(tmp_path / "bad.tar", (member("fine"), b"x"), (info, b""))
+    with pytest.raises(OverlayError, match=rf"^{path} {sentence}" if sentence.startswith("»") else sentence):
+        read(path)
+
+
+def test_a_socket_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "socket.cpio"
+    path.write_bytes(archive([Item(b"run/talk", 0o140777, b"")]))
+    with pytest.raises(OverlayError, match=r"» run/talk: cannot be added: it is a socket$"):
+        read(path)
+
+
+def sparse_tar(path: Path, size: int) -> Path:
+    """A file of ``size`` bytes that is all one hole, as GNU tar's old sparse format writes it."""
+    header = bytearray(member("hole").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = b"S"
+    number = b"\x80" + size.to_bytes(11, "big")
+    header[386:398], header[398:410] = number, b"%011o\0" % 0
+    header[483:495] = number
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + bytes(1024))
+    return path
+
+
+def test_endless_sparse_files_count_as_they_would_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SizeError, match=r"» hole: 1,152,921,504,606,846,976 bytes do not fit a cpio archive"):
+        read(sparse_tar(tmp_path / "a.tar", 1 << 60))
+    found = read(sparse_tar(tmp_path / "b.tar", 1_000_000))
+    assert data(found[b"hole"]) == bytes(1_000_000)
+    monkeypatch.setattr(archives, "MAX_CONTENT", 900_000)
+    with pytest.raises(SizeError, match=r"^\S*b\.tar: the archive's files come to more than 900,000 bytes$"):
+        read(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize("how", ["--format=gnu", "--format=pax"])
+def test_holes_are_zeros(tmp_path: Path, how: str) -> None:
+    require("tar")
+    with (tmp_path / "holes").open("wb") as file:
+        file.seek(300_000)
+        file.write(b"middle")
+        file.truncate(2_000_000)
+    run(["tar", how, "--sparse", "-cf", tmp_path / "a.tar", "holes"], cwd=tmp_path)
+    assert (tmp_path / "a.tar").stat().st_size < 100_000
+    assert data(read(tmp_path / "a.tar")[b"holes"]) == (tmp_path / "holes").read_bytes()
+
+
+def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_CONTENT", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 50)
+    path = tar_of(tmp_path / "many.tar", *((member(f"f{i}"), b"") for i in range(51)))
+    with pytest.raises(SizeError, match=r"many\.tar: an archive of more than 50 entries is not added$"):
+        read(path)
+    path = tar_of(tmp_path / "large.tar", *((member(f"f{i}"), bytes(300_000)) for i in range(5)))
+    packed = tmp_path / "large.tar.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(SizeError, match=r"large\.tar\.gz: the archive's files come to more than 1,048,576 bytes$"):
+        read(packed)
+
+
+def test_huge_headers_are_refused(tmp_path: Path) -> None:
+    """A pax header of 64 MiB: nobody has such names, and nobody should need the memory."""
+    path = tmp_path / "huge.tar"
+    with path.open("wb") as file:
+        size = 64 << 20
+        file.write(member("x", tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT)[:124])
+        header = bytearray(member("x", tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT))
+        header[124:136] = b"%011o\0" % size
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        file.seek(0)
+        file.write(header)
+        text = b"%d path=" % size
+        file.write(text + b"a" * (size - len(text) - 1) + b"\n")
+        file.write(member("short").tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+    with pytest.raises(CosremasterError, match=r"^\S*huge\.tar"):
+        read(path)
+
+
+def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> None:
+    path = tar_of(
+        tmp_path / "a.tar",
+        (member("b"), b"first"), (member("a"), b"a"), (member("./b"), b"second"), (member("c", mtime=50), b""),
+    )  # fmt: skip
+    found = read(path, newest=20)
+    assert list(found) == [b"b", b"a", b"c"] and data(found[b"b"]) == b"second" and found[b"c"].mtime == 20
+
+
+def test_names_of_archives() -> None:
+    for name in (
+        b"a.tar",
+        b"a.TGZ",
+        b"x/a.tar.zst",
+        b"a.b.tar.xz",
+        b"a.zip",
+        b"a.7z",
+        b"a.cpio",
+        b"a.cpio.gz",
+        b"a.deb",
+    ):
+        assert is_archive_name(name), name
+    for name in (b"tar", b"a.jar", b"a.gz", b"a.xz", b"initrd.gz", b"a.tar/", b"a.iso", b"deb", b"a.tar.txt", b"a.cgz"):
+        assert not is_archive_name(name), name
+    assert is_archive_name(b"-")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all" * 100, bytes(100_000)])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(content)
+    if not content.strip(b"\0") and content:
+        assert read(path) == {}, "two blocks of zeros are an empty tar"
+        return
+    with pytest.raises(OverlayError, match=r"x\.tar: cannot be read as an archive: Unrecognized archive format$"):
+        read(path)
+
+
+def test_unreadable_archives_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(OverlayError, match=r"none\.tar: cannot be opened: No such file or directory$"):
+        read(tmp_path / "none.tar")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(tmp_path / "talk.tar"))
+        with pytest.raises(OverlayError, match=r"talk\.tar: cannot be opened: "):
+            read(tmp_path / "talk.tar")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("samples")
+    path = tar_of(
+        folder / "a.tar",
+        (member("d", tarfile.DIRTYPE), b""), (member("d/x"), b"x" * 3000), (member("l", tarfile.SYMTYPE, "x"), b""),
+        (member("h", tarfile.LNKTYPE, "d/x"), b""), (member("n" * 200), b"long"),
+    )  # fmt: skip
+    plain = path.read_bytes()
+    cpio = archive([Item(b"d", 0o40755, b""), Item(b"d/x", 0o100644, b"x" * 3000), Item(b"l", 0o120777, b"x")])
+    return [plain, gzip.compress(plain, mtime=0), cpio]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    which=st.integers(0, 2),
+    cut=st.integers(0, 1 << 20),
+    flips=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), max_size=4),
+)
+def test_damaged_archives_are_read_or_refused(
+    samples: list[bytes], which: int, cut: int, flips: list[tuple[int, int]]
+) -> None:
+    sample = bytearray(samples[which])
+    for at, bits in flips:
+        sample[at % len(sample)] ^= bits
+    if cut % 2:
+        del sample[cut % len(sample) :]
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"cosremaster-damaged-{os.getpid()}.tar"
+    path.write_bytes(sample)
+    try:
+        for name, node in warned(path)[0].items():
+            assert b".." not in name.split(b"/") and not name.startswith(b"/")
+            assert node.content is None or len(data(node)) == node.content.size
+    except CosremasterError as error:
+        assert str(path) in str(error) and str(error).isprintable()
+    finally:
+        path.unlink()
+
+
+def test_without_the_c_library_it_is_said_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x"))
+    monkeypatch.setitem(sys.modules, "libarchive", None)
+    with pytest.raises(UnsupportedError, match=r"a\.tar: archives are read by libarchive, which is not installed here"):
+        read(path)
+
+
+def test_the_c_library_is_loaded_for_archives_alone(tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    (tmp_path / "note").write_text("x")
+    script = """if True:
+        import sys
+        import cosremaster
+        cosremaster.remaster(sys.argv[1], sys.argv[2], add=[sys.argv[3] + ":/etc/"])
+        assert "libarchive" not in sys.modules
+    """
+    run([sys.executable, "-c", script, source, tmp_path / "out.iso", tmp_path / "note"])
+
+
+def with_layer_of(iso: Path) -> dict[bytes, Node]:
+    """The nodes of the image's root filesystem, which is so small that its bytes are at hand."""
+    with cosremaster.open(iso, remember=False) as image:
+        return dict(LayerTree(choose_layer(image.image, image.layers(), None)))
+
+
+def test_an_archive_in_the_image(tree: Path, tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    path = pack(tree, tmp_path / "site.tar.xz", "tar --format=gnu -cJf $OUT --exclude=./etc .")
+    result = cosremaster.remaster(source, tmp_path / "out.iso", add=[f"{path}:/opt/site"])
+    assert b"opt/site/null" in result.added and b"opt/site" in result.parents
+    found = with_layer_of(tmp_path / "out.iso")
+    assert found[b"opt/site/null"].rdev == (1, 3) and found[b"opt/site/own"].gid == 1234567
+    assert data(found[b"opt/site/large"]) == (tree / "large").read_bytes()
+    again = cosremaster.remaster(tmp_path / "out.iso", tmp_path / "again.iso", add=[f"{path}:/opt/site"])
+    assert again.identical and (tmp_path / "again.iso").read_bytes() == (tmp_path / "out.iso").read_bytes()
+    owned = cosremaster.Add(path, "/opt/site", owner="root")
+    result = cosremaster.remaster(tmp_path / "out.iso", tmp_path / "root.iso", add=[owned])
+    assert result.replaced == (b"opt/site/link",), "a directory that is there keeps its owner"
+
+
+def test_an_archive_may_be_added_as_the_file_it_is(tmp_path: Path) -> None:
+    source = write_small(tmp_path)
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x"))
+    cosremaster.remaster(source, tmp_path / "out.iso", add=[cosremaster.Add(path, "/etc/", unpack=False)])
+    found = with_layer_of(tmp_path / "out.iso")
+    assert data(found[b"etc/a.tar"]) == path.read_bytes()
+    words = ["--add", f"{path}:/opt", "--add-file", f"{path}:/opt/"]
+    run([sys.executable, "-m", "cosremaster", source, tmp_path / "both.iso", *words])
+    both = with_layer_of(tmp_path / "both.iso")
+    assert data(both[b"opt/a.tar"]) == path.read_bytes() and data(both[b"opt/x"]) == b"x"
+    odd = tmp_path / "a.image"
+    odd.write_bytes(path.read_bytes())
+    cosremaster.remaster(source, tmp_path / "two.iso", add=[cosremaster.Add(odd, "/etc/", unpack=True)])
+    assert data(with_layer_of(tmp_path / "two.iso")[b"etc/x"]) == b"x"
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_tar_on_standard_input(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    source = write_small(tmp_path)
+    path = tar_of(tmp_path / "a.tar", (member("x", mtime=7), b"from a pipe"))
+
+    def add(target: str, stdin: bytes) -> None:
+        run([sys.executable, "-m", "cosremaster", source, tmp_path / target, "--add", "-:/data"], stdin=stdin)
+
+    add("out.iso", compress(path.read_bytes()))
+    assert data(with_layer_of(tmp_path / "out.iso")[b"data/x"]) == b"from a pipe"
+    with pytest.raises(AssertionError, match=r"standard input: cannot be read as an archive: Unrecognized"):
+        add("no.iso", archive([Item(b"x", 0o100644, b"x")]))
+    assert not (tmp_path / "no.iso").exists()
+
+
+def test_memory_stays_flat_while_an_archive_passes_through(tmp_path: Path) -> None:
+    """Two archives, the second with a file sixteen times as large: the peak differs by little."""
+    peaks = []
+    for size in (8 << 20, 128 << 20):
+        path = tmp_path / "a.tar.gz"
+        with gzip.open(path, "wb", 1) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+            info = member("zeros")
+            info.size = size
+            with open("/dev/zero", "rb") as zeros:
+                tar.addfile(info, zeros)
+        script = f"""if True:
+            from pathlib import Path
+            from tests.test_archive import read
+            assert read(Path({str(path)!r}))[b"zeros"].content.size == {size}
+            print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+        """
+        peaks.append(int(run([sys.executable, "-c", script])) << 10)
+    assert peaks[1] - peaks[0] < 8 << 20, peaks

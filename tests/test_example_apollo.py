@@ -1,0 +1,89 @@
+"""examples/apollo: the auto-build as a recipe, built on the real-tools image and booted under Debian's systemd."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cosremaster.cli import main
+from cosremaster.recipe import read_recipe
+from tests import qemu
+from tests.fixtures import debirf, systemd, tools
+from tests.fixtures.debirf import Recipe
+from tests.small import without_layer, write_small
+from tests.user import REPOSITORY
+
+EXAMPLE = REPOSITORY / "examples" / "apollo"
+
+# Starts the installation a second time, as booting a medium that keeps its root would, and ends the machine.
+REPORTER = """\
+[Unit]
+After=apollo-install.service
+[Service]
+Type=oneshot
+StandardOutput=journal+console
+ExecStart=/bin/sh -c 'echo STATE $(systemctl is-active apollo-install.service)'
+ExecStart=/bin/systemctl restart apollo-install.service
+ExecStart=/bin/systemctl show -p ConditionResult apollo-install.service
+ExecStart=/bin/sh -c 'echo HOST $(hostname); ls -ld /root /root/.ssh /root/.ssh/authorized_keys; poweroff -f'
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of the example with a small platform ISO beside it."""
+    folder = tmp_path / "apollo"
+    shutil.copytree(EXAMPLE, folder)
+    (folder / "apollo-platform.iso").write_bytes(without_layer({"platform.bin": os.urandom(300_000)}))
+    return folder
+
+
+@pytest.mark.boot
+def test_the_example_installs_once_on_first_boot(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools.require(*debirf.TOOLS, *systemd.TOOLS, *qemu.TOOLS)
+    source = debirf.build(recipe=Recipe(systemd=True)).iso
+    recipe = example / "apollo.toml"
+    # The test's own unit, by the recipe's own means.
+    (example / "reporter.service").write_text(REPORTER)
+    recipe.write_text(
+        recipe.read_text() + '\n[[add]]\nsource = "reporter.service"\ndest = "/etc/systemd/system/"\n'
+        '\n[[add]]\nservice = "reporter.service"\n'
+    )
+    monkeypatch.setenv("DEBIRF_ISO", str(source))
+    monkeypatch.setenv("SITE", "headend-6")
+    monkeypatch.chdir("/")
+    assert main(["build", str(recipe), "--set", "SITE=headend-7"]) == 0
+    said = qemu.boot(example / "apollo-site.iso", firmware="bios", medium="disc")
+    digest = hashlib.sha256((example / "apollo-platform.iso").read_bytes()).hexdigest()
+    assert said.count(f"apollo-install: installing {digest}") == 1
+    assert said.count("apollo-install: 10-show-disks") == said.count("apollo-install: done") == 1
+    for line in ("STATE active", "ConditionResult=no", "HOST headend-7"):
+        assert line in said
+    for mode, path in (("drwx------", "/root"), ("drwx------", "/root/.ssh"), ("-rw-------", "authorized_keys")):
+        assert re.search(rf"{mode} +\d+ root +root .*{path}", said), said[-2000:]
+
+
+def test_the_example_by_its_defaults_and_what_it_asks_for(
+    example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORKDIR", "DEBIRF_ISO", "APOLLO_ISO", "INSTALL_SCRIPT", "USERDATA", "SITE"):
+        monkeypatch.delenv(name, raising=False)
+    (example / "apollo-platform.iso").unlink()
+    assert main(["build", str(example / "apollo.toml")]) == 2
+    said = capsys.readouterr().err
+    assert f"input: there is no file {example}/debirf-live.iso" in said
+    assert f"add[3].source: there is no file {example}/apollo-platform.iso" in said
+    assert said.count(" » ") == 2
+    write_small(example).rename(example / "debirf-live.iso")
+    (example / "apollo-platform.iso").write_bytes(b"platform")
+    recipe = read_recipe(example / "apollo.toml")
+    assert recipe.output == example / "apollo-site.iso"
+    assert main(["build", str(example / "apollo.toml"), "--quiet"]) == 0
+    assert (example / "apollo-site.iso").exists()

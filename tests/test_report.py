@@ -1,0 +1,187 @@
+"""The report of each path: held against what GNU cpio unpacks before and after; idempotence."""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+import cosremaster
+from cosremaster import Add, Directory, Inline, Item, Link
+from cosremaster.cli import main
+from cosremaster.demo import image as demo
+from cosremaster.errors import CosremasterError, OutputError, UsageError
+from tests.fixtures.tools import require
+from tests.model import Tree, by_gnu, described
+from tests.small import packed_root, without_layer
+from tests.test_environment import plain_root
+
+ODD = b"caf\xe9\n%:x"
+
+
+def image(folder: Path) -> Path:
+    """An ISO with one archive: the demo's root filesystem and things to be changed."""
+    items = [
+        *demo.root_items(),
+        demo.Item(b"data", 0o40755, b""),
+        *(demo.Item(b"data/" + name, 0o100644, b"old " + name) for name in (b"gone", b"kept", b"new", ODD)),
+        demo.Item(b"data/empty", 0o100600, b""),
+        demo.Item(b"data/link", 0o120777, b"kept"),
+    ]
+    path = folder / "in.iso"
+    path.write_bytes(without_layer({"initrd.gz": packed_root(items)}))
+    return path
+
+
+def overlay(folder: Path) -> Path:
+    top = folder / "site"
+    (top / "data/sub").mkdir(parents=True)
+    for name, data in (
+        (b"kept", b"old kept"),
+        (b"new", b"new new"),
+        (b"sub/x", b""),
+        (ODD, b"new odd"),
+        (b".wh.gone", b""),
+    ):
+        path = os.fsencode(top) + b"/data/" + name
+        with open(path, "wb") as file:
+            file.write(data)
+        os.chmod(path, 0o644)
+    os.symlink("new", top / "data/link")
+    return top
+
+
+ITEMS = (Inline("/etc/made/motd", b"hi\n", mode=0o600), Link("/data/other", "/x y"), Directory("/var/deep/er"))
+
+
+def reported(path: Path) -> dict[bytes, dict[str, Any]]:
+    report = json.loads(path.read_bytes())
+    assert report["schema"] == 1
+    names = [unquote_to_bytes(change["path"]) for change in report["paths"]]
+    assert names == sorted(names) and len(set(names)) == len(names)
+    return dict(zip(names, report["paths"], strict=True))
+
+
+KINDS = {"file": "-", "directory": "d", "symlink": "l"}
+
+
+def held(facts: dict[str, Any] | None, tree: Tree, path: bytes) -> None:
+    """What the report says of a path before or after is what was unpacked."""
+    inode = tree.get(path)
+    assert (facts is None) == (inode is None), path
+    if facts is None or inode is None:
+        return
+    assert KINDS[facts["type"]] == inode.kind
+    if inode.kind != "l":
+        assert facts["mode"] == f"{inode.mode:04o}"
+    if inode.kind == "-":
+        assert (facts["size"], facts["sha256"]) == (len(inode.data), hashlib.sha256(inode.data).hexdigest())
+    if inode.kind == "l":
+        assert unquote_to_bytes(facts["target"]) == inode.data
+    if os.geteuid() == 0:
+        assert (facts["uid"], facts["gid"]) == inode.owner
+
+
+def test_every_path_with_what_it_was_and_is(tmp_path: Path) -> None:
+    require("cpio")
+    source, target, report = image(tmp_path), tmp_path / "out.iso", tmp_path / "out.json"
+    result = cosremaster.remaster(
+        source, target, add=[overlay(tmp_path), *ITEMS], remove=["/usr/share/**"], report=report
+    )
+    found = reported(report)
+    before, after = by_gnu(plain_root(source), tmp_path / "before"), by_gnu(plain_root(target), tmp_path / "after")
+    for path, change in found.items():
+        held(change.get("before"), before, path)
+        if change["action"] == "unchanged":
+            assert "after" not in change
+        else:
+            held(change.get("after"), after, path)
+    quiet = {path for path in {*before, *after} if path not in found or found[path]["action"] == "unchanged"}
+    one, two = described(before), described(after)
+    assert {path: one[path] for path in quiet} == {path: two[path] for path in quiet}, "nothing else changed"
+    actions = {path: change["action"] for path, change in found.items() if not path.startswith(b"usr/share/")}
+    assert actions == {
+        b"data/" + ODD: "replaced",
+        b"data/gone": "removed",
+        b"data/kept": "unchanged",
+        b"data/link": "replaced",
+        b"data/new": "replaced",
+        b"data/other": "added",
+        b"data/sub": "added",
+        b"data/sub/x": "added",
+        b"etc/made": "parent",
+        b"etc/made/motd": "added",
+        b"var/deep": "parent",
+        b"var/deep/er": "added",
+    }
+    assert {change["action"] for path, change in found.items() if path.startswith(b"usr/share/")} == {"removed"}
+    assert result.removed[0] == b"data/gone"
+
+
+def test_a_second_run_changes_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, one, two, report = image(tmp_path), tmp_path / "one.iso", tmp_path / "two.iso", tmp_path / "two.json"
+    adds: list[Path | Item] = [overlay(tmp_path), *ITEMS, Add(tmp_path / "site", "/again", owner="5:6")]
+    cosremaster.remaster(source, one, add=adds)
+    for path in (tmp_path / "site").rglob("*"):  # times of what is added make no difference
+        os.utime(path, (77, 77), follow_symlinks=False)
+    result = cosremaster.remaster(one, two, add=adds, report=report)
+    assert result.identical and not (result.added or result.replaced or result.removed or result.parents)
+    assert one.read_bytes() == two.read_bytes()
+    assert {change["action"] for change in reported(report).values()} == {"unchanged"}
+    assert json.loads(report.read_bytes())["identical"] is True
+    words = ["--add", str(tmp_path / "site"), "--remove", "data/gone", "--allow-missing"]
+    assert main([str(one), str(tmp_path / "three.iso"), *words]) == 0
+    said = capsys.readouterr().out
+    assert "(identical to the input)" in said and "initrd.gz: 5 unchanged" in said
+
+
+def test_the_same_report_for_the_same_work(tmp_path: Path) -> None:
+    source = image(tmp_path)
+    reports = []
+    for name in ("a", "b"):
+        report = tmp_path / f"{name}.json"
+        cosremaster.remaster(source, tmp_path / f"{name}.iso", add=[overlay(tmp_path / name)], report=report, threads=1)
+        reports.append({path: change["action"] for path, change in reported(report).items()})
+    assert reports[0] == reports[1]
+
+
+def test_a_copy_has_a_report_too(tmp_path: Path) -> None:
+    source, report = image(tmp_path), tmp_path / "out.json"
+    cosremaster.remaster(source, tmp_path / "out.iso", report=report)
+    found = json.loads(report.read_bytes())
+    assert (found["layer"], found["identical"], found["paths"]) == (None, True, [])
+    assert found["size"] == {"before": source.stat().st_size, "after": source.stat().st_size}
+
+
+def test_a_report_appears_only_with_its_image(tmp_path: Path) -> None:
+    source, target, report = image(tmp_path), tmp_path / "out.iso", tmp_path / "out.json"
+    with pytest.raises(CosremasterError):
+        cosremaster.remaster(source, target, add=[tmp_path / "none"], report=report)
+    report.write_text("mine")
+    with pytest.raises(OutputError, match=r"out\.json: exists already"):
+        cosremaster.remaster(source, target, add=[*ITEMS], report=report)
+    assert report.read_text() == "mine" and not target.exists()
+    cosremaster.remaster(source, target, add=[*ITEMS], report=report, force=True)
+    assert reported(report)
+    with pytest.raises(OutputError, match=r"is the input itself"):
+        cosremaster.remaster(source, tmp_path / "x.iso", report=source, force=True)
+    for name in ("x.iso", "x.iso.sha256"):
+        with pytest.raises(UsageError, match=r"cannot be the report too"):
+            cosremaster.remaster(source, tmp_path / "x.iso", report=tmp_path / name, digest="sha256")
+    with pytest.raises(OutputError, match=r"there is no folder"):
+        cosremaster.remaster(source, tmp_path / "x.iso", report=tmp_path / "none" / "x.json")
+    assert not (tmp_path / "x.iso").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".cosremaster")]
+
+
+def test_modes_of_the_report_file_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        cosremaster.remaster(image(tmp_path), tmp_path / "out.iso", report=tmp_path / "out.json")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.json").stat().st_mode) == 0o640

@@ -1,0 +1,382 @@
+"""What leaves, whose things are, what may replace what: patterns, whiteouts, owners, modes, made things."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosremaster.errors import OverlayError, Place, UsageError
+from cosremaster.nodes import Action, Kind, Node
+from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import read_addition
+from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link, Rule
+from cosremaster.overlay.style import Mode, Owner, parse_owner
+from cosremaster.overlay.whiteouts import split_whiteouts
+from tests.additions import reading
+from tests.fixtures.tools import require, run
+from tests.test_merge import ADDED, IMAGE, PARENT, REPLACED, came, d, f, folder, merged, one, s
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        (b"etc/motd", [b"etc/motd"], [b"etc/motd2", b"etc", b"x/etc/motd"]),
+        (b"/etc/./motd/", [b"etc/motd"], []),
+        (b"etc/*", [b"etc/motd", b"etc/.x", b"etc/"], [b"etc", b"etc/a/b"]),
+        (b"usr/**/x", [b"usr/x", b"usr/a/x", b"usr/a/b/x"], [b"usr/ax", b"usr/a/xx"]),
+        (b"usr/**", [b"usr/x", b"usr/x/y"], [b"usr", b"usr2/x"]),
+        (b"**.pyc", [b"a.pyc", b"x/y.pyc"], [b"a.py"]),
+        (b"**/x", [b"x", b"a/x"], [b"ax"]),
+        (b"a?c", [b"abc", b"a\xffc", b"a\nc"], [b"a/c", b"ac"]),
+        (rb"a\*\?\\", [rb"a*?" + b"\\"], [b"abc"]),
+        (b"usr/bin/[", [b"usr/bin/["], []),
+        (b"a.b+", [b"a.b+"], [b"axb", b"a.bb"]),
+    ],
+)
+def test_patterns(pattern: bytes, matching: Sequence[bytes], others: Sequence[bytes]) -> None:
+    made = Pattern(pattern)
+    assert [path for path in matching if not made.matches(path)] == []
+    assert [path for path in others if made.matches(path)] == []
+
+
+@pytest.mark.parametrize("text", [b"../x", b"a/..", b"a\\", b"a\0b", b"a\\\\\\"])
+def test_patterns_that_make_no_sense_are_refused(text: bytes) -> None:
+    with pytest.raises(UsageError, match=r"^pattern a?"):
+        Pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "gone"),
+    [
+        (b"/usr/bin/*", {b"usr/bin/sh"}),
+        (b"bin/s*", {b"usr/bin/sh"}),  # the part before the first wildcard is followed as in a chroot
+        (b"sbin/**", {b"usr/bin/sh"}),
+        (b"*in", {b"bin", b"sbin"}),  # a symlink that fits leaves, not what it leads to
+        (b"v*", {b"var", b"var/log", b"var/up"}),
+        (b"**/log", {b"var/log"}),
+        (b"var/**", {b"var/log", b"var/up"}),
+        (b"loop?", {b"loop1", b"loop2"}),
+    ],
+)
+def test_what_fits_leaves_with_what_is_in_it(pattern: bytes, gone: set[bytes]) -> None:
+    edits = merged(remove=[pattern])
+    assert edits.gone == gone and not edits.new
+    assert set(edits.removed) == {path for path in gone if path.rpartition(b"/")[0] not in gone}
+
+
+def test_a_pattern_that_fits_nothing() -> None:
+    with pytest.raises(
+        OverlayError, match=r"» etc/x\*: cannot be removed: nothing fits this pattern \(--allow-missing"
+    ):
+        merged(remove=[b"etc/x*"])
+    with pytest.raises(OverlayError, match=r"nothing fits this pattern"):
+        merged(remove=[b"gone/**"])
+    edits = merged(folder(f(b"etc/x1")), remove=[b"etc/x*", b"nothing"], allow_missing=True)
+    assert came(edits) == {b"etc/x1": ADDED} and not edits.removed
+
+
+def test_everything_may_leave() -> None:
+    root = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
+    edits = merged(remove=[b"**"], image=(root, *IMAGE))
+    assert edits.gone == {node.path for node in IMAGE}, "the root stays"
+
+
+def test_a_removed_directory_that_comes_back_as_it_was_stays() -> None:
+    image = (d(b"etc"), f(b"etc/motd", b"hello\n"), f(b"etc/other"))
+    same = Node(path=b"etc", kind=Kind.DIRECTORY, mode=0o755, uid=7)
+    edits = merged(folder(same, f(b"etc/motd", b"hello\n")), image=image, remove=[b"etc"])
+    assert edits.gone == {b"etc/other"} and not edits.new
+    assert edits.removed == (b"etc/other",) and edits.unchanged == (b"etc/motd",)
+
+
+def whited(*names: bytes, dest: bytes = b"", more: Sequence[Node] = ()) -> Addition:
+    split = split_whiteouts([*(f(name, b"") for name in names), *more], Place(("overlay",)))
+    assert not split.warnings
+    return Addition(split.nodes, dest, False, False, "overlay", split.hidden, split.opaque)
+
+
+@pytest.mark.parametrize(
+    ("whiteout", "dest", "gone"),
+    [
+        (b"etc/.wh.motd", b"", {b"etc/motd"}),
+        (b".wh.var", b"", {b"var", b"var/log", b"var/up"}),
+        (b"bin/.wh.sh", b"", {b"usr/bin/sh"}),
+        (b".wh.bin", b"", {b"bin"}),
+        (b".wh.sh", b"sbin", {b"usr/bin/sh"}),
+        (b"etc/.wh.nothing", b"", set()),
+        (b"none/.wh.x", b"", set()),
+        (b"dangling/.wh.x", b"", set()),
+        (b"var/.wh..wh..opq", b"", {b"var/log", b"var/up"}),
+        (b"usr/sbin/.wh..wh..opq", b"", {b"usr/bin/sh"}),
+        (b"etc/motd/.wh..wh..opq", b"", set()),
+    ],
+)
+def test_whiteouts_hide_what_lies_below(whiteout: bytes, dest: bytes, gone: set[bytes]) -> None:
+    edits = merged(whited(whiteout, dest=dest))
+    assert edits.gone == gone and not edits.new
+
+
+def test_whiteouts_do_not_hide_what_their_own_overlay_brings() -> None:
+    edits = merged(whited(b"etc/.wh.motd", more=[f(b"etc/motd", b"mine")]))
+    assert came(edits) == {b"etc/motd": REPLACED} and not edits.removed
+    edits = merged(whited(b"var/.wh..wh..opq", more=[d(b"var"), f(b"var/new")]))
+    assert came(edits) == {b"var/new": ADDED} and edits.removed == (b"var/log", b"var/up")
+
+
+def test_whiteouts_hide_what_earlier_overlays_brought() -> None:
+    edits = merged(folder(f(b"opt/a"), f(b"opt/b"), f(b"etc/x")), whited(b"opt/.wh..wh..opq", b"etc/.wh.x"))
+    assert came(edits) == {b"opt": PARENT}
+    edits = merged(folder(d(b"opt"), f(b"opt/a")), whited(b".wh.opt"), folder(f(b"opt", b"now a file")))
+    assert came(edits) == {b"opt": ADDED}
+
+
+def test_an_opaque_directory_that_brings_the_same_changes_nothing() -> None:
+    image = (d(b"conf"), d(b"conf/sub"), f(b"conf/sub/x", b"same"), f(b"conf/y", b"same"))
+    again = whited(b"conf/.wh..wh..opq", more=[d(b"conf/sub"), f(b"conf/sub/x", b"same"), f(b"conf/y", b"same")])
+    edits = merged(again, image=image)
+    assert edits.empty and edits.unchanged == (b"conf/sub/x", b"conf/y")
+
+
+@pytest.mark.parametrize("name", [b".wh.", b"a/.wh..", b".wh..."])
+def test_a_whiteout_of_no_name_is_refused(name: bytes) -> None:
+    with pytest.raises(OverlayError, match=r"^overlay » \S*\.wh\S*: cannot be added: a whiteout that hides no name$"):
+        whited(name)
+    with pytest.raises(OverlayError, match=r"a whiteout is an empty file, and this is a directory$"):
+        split_whiteouts([d(b".wh.x")], Place(("overlay",)))
+
+
+def test_names_reserved_for_other_whiteouts_are_left_out_and_told() -> None:
+    split = split_whiteouts([f(b".wh..wh.plnk"), f(b"x")], Place(("overlay",)))
+    assert [node.path for node in split.nodes] == [b"x"]
+    assert split.warnings == (
+        "overlay » .wh..wh.plnk: this name is reserved for whiteouts that are not known; it is left out",
+    )
+
+
+def test_whiteouts_of_a_folder_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    for name in ("etc/.wh.motd", "etc/.wh..wh..opq", "etc/keep"):
+        (tmp_path / name).write_text("")
+    read, _ = read_addition(Add(tmp_path), reading())
+    assert (read.hidden, read.opaque) == ((b"etc/motd",), (b"etc",))
+    assert [node.path for node in read.nodes] == [b"etc", b"etc/keep"]
+    (tmp_path / ".wh.single").write_text("")
+    single, _ = read_addition(Add(tmp_path / ".wh.single", "/etc/"), reading())
+    assert single.nodes[0].path == b".wh.single", "a file that is named by the user is that file"
+
+
+def test_force_type() -> None:
+    edits = merged(folder(d(b"etc/motd"), f(b"etc/motd/x")), force_type=True)
+    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
+    edits = merged(folder(f(b"var")), force_type=True)
+    assert came(edits) == {b"var": REPLACED} and edits.gone == {b"var", b"var/log", b"var/up"}
+    edits = merged(one(f(b"note"), b"etc/motd", into=True), force_type=True)
+    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/note": ADDED}
+    assert {node.path: node.kind for node, _ in edits.new}[b"etc/motd"] is Kind.DIRECTORY
+    edits = merged(folder(s(b"usr/bin", b"x")), force_type=True)
+    assert came(edits) == {b"usr/bin": REPLACED} and b"usr/bin/sh" in edits.gone
+    for bad in (b"loop1/x", b"dangling/x"):
+        with pytest.raises(OverlayError):
+            merged(folder(f(bad)), force_type=True)
+
+
+def test_a_directory_of_its_own_counts_more_than_one_made_for_what_is_below_it() -> None:
+    """An archive may name a directory after what is in it."""
+    edits = merged(folder(f(b"opt/x"), d(b"opt", 0o700)))
+    assert [(node.path, node.mode, why) for node, why in edits.new] == [
+        (b"opt", 0o700, Action.ADDED),
+        (b"opt/x", 0o644, Action.ADDED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "owner"),
+    [("root", Owner(0, 0)), ("source", None), ("0:0", Owner(0, 0)), ("1000:4294967295", Owner(1000, 4294967295))],
+)
+def test_owners(text: str, owner: Owner | None) -> None:
+    assert parse_owner(text) == owner
+
+
+@pytest.mark.parametrize("text", ["", "joe", "1000", "1000:", ":1", "1:2:3", "-1:0", "1:4294967296", "²:1", "1 :2"])
+def test_owners_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^owner '.*: root, source or two numbers as in 1000:1000 are wanted$"):
+        parse_owner(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        (0o640, 0o4755, 0o640),
+        ("0640", 0o777, 0o640),
+        ("4755", 0, 0o4755),
+        ("u+x", 0o644, 0o744),
+        ("+x", 0o644, 0o755),
+        ("go-rwx", 0o4755, 0o4700),
+        ("u=rw,go=r", 0o7777, 0o644),
+        ("a=rX", 0o600, 0o444),
+        ("a=rX", 0o700, 0o555),
+        ("u+s,+t", 0o755, 0o5755),
+        ("g=u", 0o640, 0o660),
+        ("u=rwx-x", 0o0, 0o600),
+        ("ug+w,o=", 0o445, 0o660),
+    ],
+)
+def test_modes(text: str | int, before: int, after: int) -> None:
+    assert Mode(text).applied(before, directory=False) == after
+
+
+CLAUSES = st.builds(
+    lambda who, steps: who + "".join(sign + what for sign, what in steps),
+    st.sampled_from(["", "u", "g", "o", "a", "ug", "go", "uo", "ao"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from("+-="), st.sampled_from(["", "r", "w", "x", "X", "rw", "rwX", "s", "t", "st", *"ugo"])
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(clauses=st.lists(CLAUSES, min_size=1, max_size=3), before=st.integers(0, 0o7777))
+def test_modes_are_what_chmod_makes_of_them(clauses: list[str], before: int) -> None:
+    require("chmod")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_text("")
+        path.chmod(before)
+        text = ",".join(clauses)
+        run(["sh", "-c", 'umask 0; exec chmod -- "$1" "$2"', "sh", text, path])
+        assert Mode(text).applied(before, directory=False) == path.stat().st_mode & 0o7777
+
+
+def test_modes_of_directories() -> None:
+    assert Mode("a=rX").applied(0o700, directory=True) == 0o555
+    assert Mode("go-w,+X").applied(0o666, directory=True) == 0o755
+
+
+@pytest.mark.parametrize("text", ["", "9", "12345", "77777", "u", "u+q", "x+u", ",", "u+x,", -1, 0o10000])
+def test_modes_that_make_no_sense_are_refused(text: str | int) -> None:
+    with pytest.raises(UsageError, match=r"^mode "):
+        Mode(text)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/su").write_text("#!\n")
+    (tmp_path / "bin/su").chmod(0o4755)
+    (tmp_path / "keys").write_text("x")
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool").chmod(0o3777)
+    (tmp_path / "link").symlink_to("keys")
+    return tmp_path
+
+
+def styled(item: Item) -> tuple[dict[bytes, tuple[int, int, int]], tuple[str, ...]]:
+    read, warnings = read_addition(item, reading())
+    return {node.path: (node.mode, node.uid, node.gid) for node in read.nodes}, warnings
+
+
+def test_root_owns_what_is_added_and_set_id_bits_are_dropped(site: Path) -> None:
+    found, warnings = styled(Add(site))
+    assert found == {
+        b"bin": (0o755, 0, 0),
+        b"bin/su": (0o755, 0, 0),
+        b"keys": (0o644, 0, 0),
+        b"link": (0o777, 0, 0),
+        b"spool": (0o1777, 0, 0),
+    }
+    said = "its set-user-ID or set-group-ID bit is not taken over"
+    assert warnings == (f"{site} » bin/su: {said}", f"{site} » spool: {said}")
+
+
+def test_owner_mode_and_setuid_when_asked(site: Path) -> None:
+    me = (os.geteuid(), os.getegid())
+    found, warnings = styled(Add(site, owner="source", setuid=True))
+    assert found[b"bin/su"] == (0o4755, *me) and found[b"spool"] == (0o3777, *me) and not warnings
+    found, _ = styled(Add(site, owner="5:6", mode="go-rwx"))
+    assert found[b"bin/su"] == (0o700, 5, 6) and found[b"link"] == (0o777, 5, 6)
+    assert found[b"bin"] == (0o755, 5, 6), "the mode is for regular files"
+    if os.geteuid() == 0:
+        os.chown(site / "keys", 1234, 5678)
+        assert styled(Add(site / "keys", "/etc/", owner="source"))[0] == {b"keys": (0o644, 1234, 5678)}
+
+
+def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
+    rules = (
+        Rule("/opt/**", owner="1:1", mode=0o600, directory_mode=0o700),
+        Rule("/opt/bin/*", mode="u=rwxs,go=rx"),
+        Rule("/opt/keys", owner="source"),
+        Rule("/keys", owner="9:9"),
+    )
+    found, warnings = styled(Add(site, "/opt", rules=rules))
+    assert found == {
+        b"bin": (0o700, 1, 1),
+        b"bin/su": (0o4755, 1, 1),
+        b"keys": (0o600, os.geteuid(), os.getegid()),
+        b"link": (0o777, 1, 1),
+        b"spool": (0o700, 1, 1),
+    }
+    assert warnings[-1] == f"--add {site}: no path fits the rule /keys"
+    for dest in ("/etc", "/etc/", "/etc/keys"):
+        found, warnings = styled(Add(site / "keys", dest, rules=(Rule("/etc/keys", mode=0o400),)))
+        assert found == {b"keys": (0o400, 0, 0)} and not warnings
+
+
+def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
+    read, _ = read_addition(Add(site, owner="5:6", rules=(Rule("/usr", directory_mode=0o700),)), reading())
+    image = (d(b"bin"), d(b"spool"))
+    assert set(came(merged(read, image=image))) == {b"bin/su", b"keys", b"link"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "same"),
+    [(0o755, (0, 0), True), (0o4755, (0, 0), False), (0o755, (0, 1), False), (0o711, (0, 0), False)],
+)
+def test_owner_and_mode_make_a_difference(mode: int, owner: tuple[int, int], same: bool) -> None:
+    old = f(b"su", b"same", 0o755)
+    new = Node(path=b"su", kind=Kind.FILE, mode=mode, uid=owner[0], gid=owner[1], content=old.content)
+    assert merged(folder(new), image=[old]).empty is same
+
+
+def test_things_made_from_nothing() -> None:
+    items = (
+        Inline("/etc/motd", b"hello\n"),
+        Inline("/root/.ssh/keys", b"key", mode="0600", owner="0:5", mtime=77),
+        Link("/etc/systemd/system/x.wants/y", "../y"),
+        Directory("/var/spool/x/", mode=0o1777, owner="9:9"),
+    )
+    found = [read_addition(item, reading())[0].nodes[0] for item in items]
+    facts = [(node.path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target) for node in found]
+    assert facts == [
+        (b"etc/motd", Kind.FILE, 0o644, 0, 0, MADE_TIME, b""),
+        (b"root/.ssh/keys", Kind.FILE, 0o600, 0, 5, 77, b""),
+        (b"etc/systemd/system/x.wants/y", Kind.SYMLINK, 0o777, 0, 0, MADE_TIME, b"../y"),
+        (b"var/spool/x", Kind.DIRECTORY, 0o1777, 9, 9, MADE_TIME, b""),
+    ]
+    assert found[0].content is not None and b"".join(found[0].content.table().chunks()) == b"hello\n"
+    assert read_addition(Inline("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
+    edits = merged(*(read_addition(item, reading())[0] for item in items))
+    assert came(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (Inline("etc/x", b""), r"^the inline etc/x: DEST must be an absolute path without \.\.$"),
+        (Link("/../x", "y"), r"DEST must be an absolute path"),
+        (Directory("/"), r"^/: the root directory cannot be made$"),
+        (Inline("/x", b"", owner="source"), r"^/x: it has no source that could tell its owner$"),
+        (Inline("/x", b"", mode="rw"), r"^mode 'rw'"),
+    ],
+)
+def test_things_that_cannot_be_made_are_refused(item: Item, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_addition(item, reading())
