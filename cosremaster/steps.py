@@ -5,11 +5,12 @@ docs/steps.md goes through them with an example; :mod:`cosremaster.job` runs the
 
 from cosremaster.cpio import MAX_FIELD
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.encode import ImagePlan, plan_image
+from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import Layer
+from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import Output
 from cosremaster.overlay.patterns import Pattern
@@ -25,7 +26,9 @@ from cosremaster.pipeline import (
     pack_holders,
     pack_layer,
     plan_overlay,
+    plan_result,
     size_warnings,
+    whole_file,
     write_image,
 )
 from cosremaster.progress import Progress, Silent
@@ -42,6 +45,7 @@ __all__ = [
     "ImagePlan",
     "Inline",
     "Layer",
+    "LayerTree",
     "Link",
     "Output",
     "PackedLayer",
@@ -60,9 +64,10 @@ __all__ = [
     "pack_holders",
     "pack_layer",
     "parse_address",
-    "plan_image",
     "plan_overlay",
+    "plan_result",
     "read_additions",
     "size_warnings",
+    "whole_file",
     "write_image",
 ]

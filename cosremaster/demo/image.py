@@ -203,7 +203,8 @@ def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
 def _fix_dates(out: bytearray) -> None:
     """Every date of volume descriptor, directory records and Rock Ridge TF fields."""
     descriptor = 16 * BLOCK
-    out[descriptor + 813 : descriptor + 847] = _LONG_DATE * 2
+    for date in (813, 830, 864):  # creation, modification, effective (8.4.26 to 8.4.29)
+        out[descriptor + date : descriptor + date + len(_LONG_DATE)] = _LONG_DATE
     for start in _records(out, descriptor):
         out[start + 18 : start + 25] = _DATE
         record = bytes(out[start : start + out[start]])
