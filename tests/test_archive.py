@@ -9,6 +9,8 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -301,6 +303,44 @@ def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> 
     )  # fmt: skip
     found = read(path, newest=20)
     assert list(found) == [b"b", b"a", b"c"] and data(found[b"b"]) == b"second" and found[b"c"].mtime == 20
+
+
+@pytest.mark.parametrize("name", ["two.cpio", "two.cpio.gz"])
+def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -> None:
+    one = archive([Item(b"x", 0o100644, b"x" * 300_000)])
+    pack = gzip.compress if name.endswith("gz") else bytes
+    (tmp_path / name).write_bytes(pack(one + bytes(512) + archive([Item(b"y", 0o100644, b"y")])))
+    with pytest.raises(UnsupportedError, match=rf"{name}: data follows the end of the cpio archive \(several"):
+        read(tmp_path / name)
+    (tmp_path / name).write_bytes(pack(one + bytes(700_000)))
+    assert list(read(tmp_path / name)) == [b"x"]
+
+
+def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libarchive calls us for the data of the package; what is raised there must not be swallowed by C code."""
+    require("dpkg-deb")
+    (tmp_path / "p/DEBIAN").mkdir(parents=True)
+    (tmp_path / "p/DEBIAN/control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    )
+    (tmp_path / "p/large").write_bytes(bytes(3_000_000))
+    run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", tmp_path / "p", tmp_path / "x.deb"])
+
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    real = archives._Member._read
+    calls: list[int] = []
+
+    def read_then_stop(self: archives._Member, *arguments: Any) -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            self._ffi = SimpleNamespace(read_data=stop)  # type: ignore[assignment]
+        return real(self, *arguments)
+
+    monkeypatch.setattr(archives._Member, "_read", read_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path / "x.deb")
 
 
 def test_names_of_archives() -> None:

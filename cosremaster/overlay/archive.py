@@ -92,6 +92,9 @@ def read_archive(
                 with _reading(ffi, formats) as archive:
                     ffi.read_open_fd(archive, fd, CHUNK)
                     collected.take(ffi, archive)
+                    used = ffi.filter_bytes(archive, 0) if b"cpio" in (ffi.format_name(archive) or b"") else None
+                if used is not None and stat.S_ISREG(before.st_mode):
+                    _only_zeros(ffi, fd, used, place)
         except failure as error:
             told = show(getattr(error, "msg", None) or "it is damaged").rstrip(".")
             raise OverlayError(f"cannot be read as an archive: {told}", collected.at) from error
@@ -268,13 +271,35 @@ def _reading(ffi: ModuleType, formats: tuple[str, ...]) -> Iterator[int]:
         ffi.read_free(archive)
 
 
+def _only_zeros(ffi: ModuleType, fd: int, used: int, place: Place) -> None:
+    """:raises UnsupportedError: more than padding follows a cpio archive, which took ``used`` plain bytes of ``fd``.
+
+    libarchive stops at the first trailer; the kernel and Debian's initramfs images do not.
+    """
+    os.lseek(fd, 0, os.SEEK_SET)
+    entry = ffi.entry_new()
+    try:
+        with _reading(ffi, ("raw",)) as archive:
+            ffi.read_open_fd(archive, fd, CHUNK)
+            ffi.read_next_header2(archive, entry)
+            at = 0
+            for chunk in _data(ffi, archive):
+                if chunk[max(used - at, 0) :].strip(b"\0"):
+                    raise UnsupportedError(
+                        "data follows the end of the cpio archive (several archives in a row are not supported)", place
+                    )
+                at += len(chunk)
+    finally:
+        ffi.entry_free(entry)
+
+
 class _Member:
     """The data of the entry just read from ``archive``, as a stream that libarchive can read again."""
 
     def __init__(self, ffi: ModuleType, archive: int) -> None:
         self._ffi = ffi
         self._archive = archive
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._buffer = ctypes.create_string_buffer(CHUNK)
         self.callback = ffi.READ_CALLBACK(self._read)
 
@@ -282,7 +307,7 @@ class _Member:
         """libarchive's read callback: bytes and their number; an exception must not leave it."""
         try:
             count: int = self._ffi.read_data(self._archive, self._buffer, CHUNK)
-        except Exception as error:
+        except BaseException as error:
             self.failure = error
             return -1
         where[0] = ctypes.cast(self._buffer, ctypes.c_void_p)
@@ -307,6 +332,8 @@ def _read_deb(ffi: ModuleType, fd: int, collected: _Collected) -> None:
                         collected.take(ffi, inner)
                     except Exception as error:
                         raise member.failure or error from None
+                    if member.failure is not None:
+                        raise member.failure
                 collected.warnings.append(
                     f"{collected.outermost}: only its files are added: its control scripts are not run, and dpkg in the"
                     " image does not know it"
