@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import random
 import socket
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.demo.image import Item, archive
-from cosremaster.errors import CosremasterError, OverlayError, SizeError, UnsupportedError
+from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.files import Spool
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
@@ -176,6 +177,9 @@ def test_a_debian_package_gives_its_data_alone(tmp_path: Path) -> None:
         assert sorted(found) == [b"usr", b"usr/share", b"usr/share/site", b"usr/share/site/data"]
         assert data(found[b"usr/share/site/data"]) == (top / "usr/share/site/data").read_bytes()
         assert len(warnings) == 1 and "its control scripts are not run" in warnings[0]
+    report = tmp_path / "out.json"
+    cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[target], report=report)
+    assert json.loads(report.read_bytes())["warnings"] == warnings
     target.write_bytes(target.read_bytes()[:-200_000])
     with pytest.raises(OverlayError, match=r"none\.deb » data\.tar.* cannot be read as an archive: "):
         warned(target)
@@ -341,6 +345,26 @@ def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypa
     monkeypatch.setattr(archives._Member, "_read", read_then_stop)
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path / "x.deb")
+
+
+def test_an_archive_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x" * 1000))
+
+    def touch(_: int) -> None:
+        os.utime(path, (5, 5))
+
+    with pytest.raises(OverlayError, match=r"a\.tar: changed while it was being read$"):
+        read_archive(os.fsencode(path), None, 0xFFFFFFFF, Spool(tmp_path), touch)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.fail("/dev/full is part of Linux")
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x" * 1000))
+    spool = Spool(tmp_path)
+    spool._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
+    with pytest.raises(OutputError, match=r"cannot write temporary data: No space left on device$"):
+        read_archive(os.fsencode(path), None, 0xFFFFFFFF, spool, lambda _: None)
 
 
 def test_names_of_archives() -> None:
