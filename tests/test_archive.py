@@ -10,7 +10,6 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import is_archive_name, read_archive
+from cosremaster.overlay.reader import Archive
 from cosremaster.pipeline import choose_layer
 from tests.fixtures.tools import EPOCH, require, run
 from tests.small import write_small
@@ -330,19 +330,16 @@ def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypa
     (tmp_path / "p/large").write_bytes(bytes(3_000_000))
     run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", tmp_path / "p", tmp_path / "x.deb"])
 
-    def stop(*_: object) -> int:
-        raise KeyboardInterrupt
-
-    real = archives._Member._read
+    real = Archive.read
     calls: list[int] = []
 
-    def read_then_stop(self: archives._Member, *arguments: Any) -> int:
+    def read_then_stop(self: Archive, *arguments: Any) -> int:
         calls.append(1)
         if len(calls) == 3:
-            self._ffi = SimpleNamespace(read_data=stop)  # type: ignore[assignment]
+            raise KeyboardInterrupt
         return real(self, *arguments)
 
-    monkeypatch.setattr(archives._Member, "_read", read_then_stop)
+    monkeypatch.setattr(Archive, "read", read_then_stop)
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path / "x.deb")
 
