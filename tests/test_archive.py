@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import random
 import socket
@@ -9,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +18,13 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.demo.image import Item, archive
-from cosremaster.errors import CosremasterError, OverlayError, SizeError, UnsupportedError
+from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.files import Spool
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import is_archive_name, read_archive
+from cosremaster.overlay.reader import Archive
 from cosremaster.pipeline import choose_layer
 from tests.fixtures.tools import EPOCH, require, run
 from tests.small import write_small
@@ -174,6 +177,9 @@ def test_a_debian_package_gives_its_data_alone(tmp_path: Path) -> None:
         assert sorted(found) == [b"usr", b"usr/share", b"usr/share/site", b"usr/share/site/data"]
         assert data(found[b"usr/share/site/data"]) == (top / "usr/share/site/data").read_bytes()
         assert len(warnings) == 1 and "its control scripts are not run" in warnings[0]
+    report = tmp_path / "out.json"
+    cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[target], report=report)
+    assert json.loads(report.read_bytes())["warnings"] == warnings
     target.write_bytes(target.read_bytes()[:-200_000])
     with pytest.raises(OverlayError, match=r"none\.deb » data\.tar.* cannot be read as an archive: "):
         warned(target)
@@ -301,6 +307,61 @@ def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> 
     )  # fmt: skip
     found = read(path, newest=20)
     assert list(found) == [b"b", b"a", b"c"] and data(found[b"b"]) == b"second" and found[b"c"].mtime == 20
+
+
+@pytest.mark.parametrize("name", ["two.cpio", "two.cpio.gz"])
+def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -> None:
+    one = archive([Item(b"x", 0o100644, b"x" * 300_000)])
+    pack = gzip.compress if name.endswith("gz") else bytes
+    (tmp_path / name).write_bytes(pack(one + bytes(512) + archive([Item(b"y", 0o100644, b"y")])))
+    with pytest.raises(UnsupportedError, match=rf"{name}: data follows the end of the cpio archive \(several"):
+        read(tmp_path / name)
+    (tmp_path / name).write_bytes(pack(one + bytes(700_000)))
+    assert list(read(tmp_path / name)) == [b"x"]
+
+
+def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libarchive calls us for the data of the package; what is raised there must not be swallowed by C code."""
+    require("dpkg-deb")
+    (tmp_path / "p/DEBIAN").mkdir(parents=True)
+    (tmp_path / "p/DEBIAN/control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    )
+    (tmp_path / "p/large").write_bytes(bytes(3_000_000))
+    run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", tmp_path / "p", tmp_path / "x.deb"])
+
+    real = Archive.read
+    calls: list[int] = []
+
+    def read_then_stop(self: Archive, *arguments: Any) -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Archive, "read", read_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path / "x.deb")
+
+
+def test_an_archive_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x" * 1000))
+
+    def touch(_: int) -> None:
+        os.utime(path, (5, 5))
+
+    with pytest.raises(OverlayError, match=r"a\.tar: changed while it was being read$"):
+        read_archive(os.fsencode(path), None, 0xFFFFFFFF, Spool(tmp_path), touch)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.fail("/dev/full is part of Linux")
+    path = tar_of(tmp_path / "a.tar", (member("x"), b"x" * 1000))
+    spool = Spool(tmp_path)
+    spool._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
+    with pytest.raises(OutputError, match=r"cannot write temporary data: No space left on device$"):
+        read_archive(os.fsencode(path), None, 0xFFFFFFFF, spool, lambda _: None)
 
 
 def test_names_of_archives() -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from cosremaster.cli import main
 from cosremaster.recipe import read_recipe
+from cosremaster.recipe.schema import shipped_schema
 from tests import qemu
 from tests.fixtures import debirf, systemd, tools
 from tests.fixtures.debirf import Recipe
 from tests.small import without_layer, write_small
-from tests.user import REPOSITORY
+from tests.user import REPOSITORY, ordinary_user
 
 EXAMPLE = REPOSITORY / "examples" / "apollo"
 
@@ -46,7 +47,7 @@ def example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.boot
-def test_the_example_installs_once_on_first_boot(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_installs_once_on_first_boot(example: Path) -> None:
     tools.require(*debirf.TOOLS, *systemd.TOOLS, *qemu.TOOLS)
     source = debirf.build(recipe=Recipe(systemd=True)).iso
     recipe = example / "apollo.toml"
@@ -56,11 +57,17 @@ def test_the_example_installs_once_on_first_boot(example: Path, monkeypatch: pyt
         recipe.read_text() + '\n[[add]]\nsource = "reporter.service"\ndest = "/etc/systemd/system/"\n'
         '\n[[add]]\nservice = "reporter.service"\n'
     )
-    monkeypatch.setenv("DEBIRF_ISO", str(source))
-    monkeypatch.setenv("SITE", "headend-6")
-    monkeypatch.chdir("/")
-    assert main(["build", str(recipe), "--set", "SITE=headend-7"]) == 0
-    said = qemu.boot(example / "apollo-site.iso", firmware="bios", medium="disc")
+    with ordinary_user() as user:
+        assert user.run("build", "--schema").stdout == shipped_schema()
+        folder = user.home / "apollo"
+        shutil.copytree(example, folder)
+        shutil.copyfile(source, user.home / "vendor.iso")
+        user.own(folder)
+        (user.home / "vendor.iso").chmod(0o444)
+        environ = {"DEBIRF_ISO": str(user.home / "vendor.iso"), "SITE": "headend-6"}
+        done = user.run("build", folder / "apollo.toml", "--set", "SITE=headend-7", env=environ, cwd=Path("/"))
+        assert done.returncode == 0, done.stderr
+        said = qemu.boot(folder / "apollo-site.iso", firmware="bios", medium="disc")
     digest = hashlib.sha256((example / "apollo-platform.iso").read_bytes()).hexdigest()
     assert said.count(f"apollo-install: installing {digest}") == 1
     assert said.count("apollo-install: 10-show-disks") == said.count("apollo-install: done") == 1

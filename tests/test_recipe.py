@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from cosremaster.recipe.schema import make_schema, shipped_schema
 from cosremaster.recipe.services import parse_install
 from tests.fixtures import tools
 from tests.small import write_overlay, write_small
-from tests.user import REPOSITORY
+from tests.user import REPOSITORY, open_folder, without_root
 
 
 @pytest.fixture
@@ -259,12 +260,15 @@ dest = "/${NOPE}"
     [
         ('a = 1\n\n"x', r"^bad\.toml:3: is no TOML: "),
         ("a = 1\na = 2", r"^bad\.toml:2: is no TOML: "),
-        ("a = " + "[" * 100_000, r"^bad\.toml(:1)?: is no TOML: "),
+        ("a = " + "[" * 100_000, r"^bad\.toml: is nested too deep$"),
+        ("a = " + "[" * 400 + "]" * 400, r"^bad\.toml(: is nested too deep|:1 » a: no such key|: 2 faults)"),
+        ('input = "a\\u0000b"', r"^bad\.toml:1 » input: there is no file "),
+        ('input = "${X}"', r"^bad\.toml:1 » input: there is no variable X$"),
         ("a = '\udcff'", r"^bad\.toml @0x5: is not UTF-8"),
         ("", r"^bad\.toml: input is missing$"),
         ("input = 5", r"^bad\.toml:1 » input: must be text in quotes$"),
         ("add = 5\ninput = ''", r"bad\.toml:1 » add: must be an array"),
-        ("input = ''", r"^bad\.toml:1 » input: there is no file "),
+        ("input = 'gone.iso'", r"^bad\.toml:1 » input: there is no file "),
         ("input = 'in.iso'\noutput = 'no/where.iso'", r"^bad\.toml:2 » output: there is no folder no$"),
         ("input = 'in.iso'\nlayer = 'a::'", r"^bad\.toml:2 » layer: address 'a::' has an empty part$"),
         ("input = 'in.iso'\nxz = 5", r"^bad\.toml:2 » xz: must be a table$"),
@@ -333,6 +337,39 @@ def test_variables_without_a_value_or_a_name(folder: Path, capsys: pytest.Captur
         read_recipe(path, {"X": "1"})
 
 
+def test_names_and_values_are_utf8_or_bytes_whatever_the_locale(folder: Path) -> None:
+    (folder / "caf\u00e9").mkdir()
+    (folder / "caf\u00e9/x").write_text("x")
+    path = recipe_in(
+        folder,
+        '[variables]\nRAW = ""\n[[add]]\nsource = "caf\u00e9"\ndest = "/gr\u00fcn"\n'
+        '[[add]]\nfile = "/etc/stra\u00dfe"\ncontent = "\u00e9${RAW}"\n',
+    )
+    seen = set()
+    for number, locale in enumerate(({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONUTF8": "0"})):
+        environ = {b"PATH": b"", b"RAW": b"\xff\xfe", b"PYTHONCOERCECLOCALE": b"0"}
+        environ |= {key.encode(): value.encode() for key, value in locale.items()}
+        target = folder / f"{number}.iso"
+        subprocess.run(
+            [sys.executable, "-m", "cosremaster", "build", path, "--output", target, "--report", f"{target}.json"],
+            env=environ, check=True, cwd=REPOSITORY, capture_output=True,
+        )  # fmt: skip
+        told = {one["path"]: one for one in json.loads((folder / f"{number}.iso.json").read_text())["paths"]}
+        assert {"gr\u00fcn/x", "etc/stra\u00dfe"} <= told.keys()
+        digest = hashlib.sha256("\u00e9".encode() + b"\xff\xfe").hexdigest()
+        assert digest in json.dumps(told["etc/stra\u00dfe"])
+        seen.add(target.read_bytes())
+    assert len(seen) == 1
+
+
+def test_a_plan_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe_in(folder, '[[add]]\nsource = "overlay"\n')
+    before = sorted(folder.iterdir())
+    assert main(["build", str(path), "--plan"]) == 0
+    assert "  + etc/motd" in capsys.readouterr().out.splitlines()
+    assert sorted(folder.iterdir()) == before
+
+
 UNIT = """\
 # a comment
 [Unit]
@@ -399,6 +436,32 @@ def test_services_that_cannot_be_enabled(folder: Path) -> None:
     for name in ("a", "a@.service", "../a.service", "a b.service"):
         (fault,) = faults_of(folder, f"[[add]]\nservice = '{name}'\nwanted_by = 'x.target'\n")
         assert fault == f"site.toml:4 » add[0].service: {name} is no name of a unit, as site.service would be"
+
+
+def test_files_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_folder() as folder:
+        write_small(folder)
+        for name in ("closed", "units"):
+            (folder / name).mkdir()
+            (folder / name / "a.service").write_text("[Install]\nWantedBy=x.target\n")
+        (folder / "units/a.service").chmod(0)
+        (folder / "closed").chmod(0)
+        recipe_in(
+            folder,
+            "[[add]]\nsource = 'units'\ndest = '/etc/systemd/system'\n[[add]]\nservice = 'a.service'\n"
+            "[[add]]\nsource = 'closed/a.service'\ndest = '/x'\n",
+        )
+        monkeypatch.chdir(folder)
+        with without_root(), pytest.raises(RecipeError) as raised:
+            read_recipe("site.toml")
+        (folder / "closed").chmod(0o755)
+        assert raised.value.problems == (
+            "site.toml:6 » add[1]: the unit units/a.service cannot be read: Permission denied",
+            "site.toml:9 » add[2].source: the file closed/a.service cannot be reached: Permission denied",
+        )
+        Path("site.toml").chmod(0)
+        with without_root(), pytest.raises(RecipeError, match=r"^site\.toml: cannot be read: Permission denied$"):
+            read_recipe("site.toml")
 
 
 def test_a_template_is_enabled_by_its_instance(folder: Path) -> None:

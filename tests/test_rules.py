@@ -367,11 +367,23 @@ def test_things_made_from_nothing() -> None:
     assert came(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
 
 
+def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> None:
+    def asked(item: Directory) -> tuple[str, ...]:
+        edits = merged(read_addition(item, reading())[0])
+        assert edits.empty
+        return edits.warnings
+
+    assert asked(Directory("/bin", mode=0o711, owner="7:0")) == ()
+    told = ("usr/bin is there already: it keeps its mode 0711 and owner 7:0",)
+    assert asked(Directory("/usr/bin", mode=0o711)) == asked(Directory("/usr/bin", 0o700, "7:0")) == told
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
         (Inline("etc/x", b""), r"^the inline etc/x: DEST must be an absolute path without \.\.$"),
         (Link("/../x", "y"), r"DEST must be an absolute path"),
+        (Link("/x", "a\0b"), r"^/x: no symlink can lead to a\\x00b$"),
         (Directory("/"), r"^/: the root directory cannot be made$"),
         (Inline("/x", b"", owner="source"), r"^/x: it has no source that could tell its owner$"),
         (Inline("/x", b"", mode="rw"), r"^mode 'rw'"),

@@ -9,9 +9,10 @@ import click
 from cosremaster.cli.main import print_result
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.output import DIGESTS
-from cosremaster.recipe import build, read_recipe, target_of
+from cosremaster.recipe import build, plan, read_recipe, target_of
 from cosremaster.recipe.schema import shipped_schema
 from cosremaster.recipe.variables import parse_setting
+from cosremaster.reports.plan import plan_lines
 
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -36,6 +37,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 )
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
@@ -48,7 +50,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 )
 def build_command(
     recipe: Path, settings: tuple[str, ...], output: Path | None, threads: int | None, check_index: bool,
-    digest: str | None, report: str | None, force: bool, quiet: bool,
+    digest: str | None, report: str | None, only_plan: bool, force: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write the image that the TOML file RECIPE describes.
 
@@ -56,6 +58,10 @@ def build_command(
     """
     read = read_recipe(recipe, dict(parse_setting(text) for text in settings))
     progress = terminal_progress(quiet=quiet)
+    if only_plan:
+        for line in plan_lines(plan(read, threads=threads, check_index=check_index, progress=progress)):
+            click.echo(line)
+        return
     result = build(
         read, output=output, force=force, digest=digest, report=report, threads=threads, check_index=check_index,
         progress=progress,

@@ -1,31 +1,25 @@
-"""Archives as nodes: tar, zip, 7z, cpio and the data of a .deb. The only room that knows libarchive.
+"""Archives as nodes: tar, zip, 7z, cpio and the data of a .deb.
 
-libarchive is loaded when the first archive is opened. It gives an archive's files once, in order, and their bytes are
-needed later and in another order: they go into a spool.
+An archive gives its files once, in order, and their bytes are needed later and in another order: they go into a spool.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import logging
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any
 
 from cosremaster import cpio
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
 from cosremaster.files import Spool
 from cosremaster.nodes import Kind, Node
-from cosremaster.overlay.locale import utf8_names
+from cosremaster.overlay.reader import Archive, Entry, opened
 from cosremaster.overlay.scan import bounded
 from cosremaster.pieces import PieceTable, Range, Zeros
-from cosremaster.streams import CHUNK, hashed
+from cosremaster.streams import hashed
 
 STANDARD_INPUT = b"-"
 MAX_CONTENT = 16 << 30
@@ -34,7 +28,6 @@ MAX_CONTENT = 16 << 30
 MAX_ENTRIES = 1_000_000
 _ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
 _FORMATS = ("tar", "zip", "7zip", "cpio")
-_FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _AR = b"!<arch>\n"
 _KINDS = frozenset(Kind)
 
@@ -78,25 +71,24 @@ def read_archive(
     each of their bytes. :raises OverlayError: unreadable, damaged, or an entry that no image may get: an absolute
     name, one with ``..``, a hard link to nothing in the archive, a socket. :raises SizeError: a file of more than
     ``largest`` bytes, or an archive of more than :data:`MAX_CONTENT` or :data:`MAX_ENTRIES`.
+    :raises UnsupportedError: there is no libarchive, or several cpio archives stand in a row.
     """
-    place = Place().inside("standard input" if source == STANDARD_INPUT else source)
+    piped = source == STANDARD_INPUT
+    place = Place().inside("standard input" if piped else source)
     collected = _Collected(place, newest, largest, spool, advance)
-    ffi, failure = _library(place)
-    with utf8_names(), _opened(source, place) as fd:
+    with opened(None if piped else source, place) as fd:
         before = os.fstat(fd)
-        try:
-            if stat.S_ISREG(before.st_mode) and os.pread(fd, len(_AR), 0) == _AR:
-                _read_deb(ffi, fd, collected)
-            else:
-                formats = ("tar",) if source == STANDARD_INPUT else _FORMATS
-                with _reading(ffi, formats) as archive:
-                    ffi.read_open_fd(archive, fd, CHUNK)
-                    collected.take(ffi, archive)
-        except failure as error:
-            told = show(getattr(error, "msg", None) or "it is damaged").rstrip(".")
-            raise OverlayError(f"cannot be read as an archive: {told}", collected.at) from error
+        seekable = stat.S_ISREG(before.st_mode)
+        if seekable and os.pread(fd, len(_AR), 0) == _AR:
+            _read_deb(fd, collected)
+        else:
+            with Archive(("tar",) if piped else _FORMATS, place).open_fd(fd) as archive:
+                collected.take(archive)
+                end = archive.cpio_end
+            if end is not None and seekable:
+                _only_zeros(fd, end, place)
         after = os.fstat(fd)
-        if stat.S_ISREG(after.st_mode) and (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        if seekable and (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
     return tuple(collected.nodes.values()), tuple(collected.warnings)
 
@@ -107,7 +99,7 @@ class _Collected:
     def __init__(
         self, place: Place, newest: int | None, largest: int | None, spool: Spool, advance: Callable[[int], None]
     ) -> None:
-        self.place = self.at = self.outermost = place
+        self.place = self.at = place
         self.nodes: dict[bytes, Node] = {}
         self.warnings: list[str] = []
         self._newest = newest
@@ -116,32 +108,24 @@ class _Collected:
         self._advance = advance
         self._entries = self._bytes = 0
 
-    def take(self, ffi: ModuleType, archive: int) -> None:
+    def take(self, archive: Archive) -> None:
         """Everything that is left in ``archive``."""
-        entry = ffi.entry_new()
-        try:
-            while (told := ffi.read_next_header2(archive, entry)) != ffi.ARCHIVE_EOF:
-                self._take_one(ffi, archive, entry)
-                if told == ffi.ARCHIVE_WARN:
-                    self.warnings.append(f"{self.at}: {show(ffi.error_string(archive) or b'').rstrip('.')}")
-                self.at = self.place
-        finally:
-            ffi.entry_free(entry)
+        for entry in archive.entries():
+            self.at = self.place.inside(entry.name)
+            self._entries += 1
+            if self._entries > MAX_ENTRIES:
+                raise SizeError(f"an archive of more than {MAX_ENTRIES:,} entries is not added", self.place)
+            if entry.warning:
+                self.warnings.append(f"{self.at}: {entry.warning}")
+            self._take_one(archive, entry)
 
-    def _take_one(self, ffi: ModuleType, archive: int, entry: int) -> None:
+    def _take_one(self, archive: Archive, entry: Entry) -> None:
         """The entry whose header was just read."""
-        name = ffi.entry_pathname(entry) or b""
-        self.at = self.place.inside(name)
-        self._entries += 1
-        if self._entries > MAX_ENTRIES:
-            raise SizeError(f"an archive of more than {MAX_ENTRIES:,} entries is not added", self.place)
-        path = self._path(name, "it")
-        hard = ffi.entry_hardlink(entry)
-        node = self._linked(path, hard) if hard is not None else self._plain(ffi, entry, path)
+        path, hard = self._path(entry.name, "it"), entry.hardlink
+        node = self._plain(entry, path) if hard is None else self._linked(path, hard)
         if node.kind is Kind.FILE:
-            size = ffi.entry_size(entry) if ffi.entry_size_is_set(entry) else 0
-            self._check_size(size)
-            found = self._content(ffi, archive, size if hard is None else 0)
+            self._check_size(entry.size)
+            found = self._content(archive, entry.size if hard is None else 0)
             if found.size or hard is None:
                 node = replace(node, content=found)
                 if hard is not None:  # cpio may keep the data with the last of the names
@@ -171,23 +155,20 @@ class _Collected:
             found = self.nodes[target] = replace(found, link=(str(self.place), target))
         return replace(found, path=path)
 
-    def _plain(self, ffi: ModuleType, entry: int, path: bytes) -> Node:
+    def _plain(self, entry: Entry, path: bytes) -> Node:
         """A node of its own, without content."""
-        mode = ffi.entry_mode(entry)
-        kind = Kind(mode & 0o170000) if mode & 0o170000 in _KINDS else None
+        kind = Kind(entry.mode & 0o170000) if entry.mode & 0o170000 in _KINDS else None
         if kind is None or kind is Kind.SOCKET:
             raise OverlayError(f"cannot be added: it is {'a socket' if kind else 'of no known type'}", self.at)
         if not path and kind is not Kind.DIRECTORY:
             raise OverlayError("cannot be added: the root is a directory", self.at)
-        uid, gid = ffi.entry_uid(entry), ffi.entry_gid(entry)
-        if not (0 <= uid <= cpio.MAX_FIELD and 0 <= gid <= cpio.MAX_FIELD):
-            raise OverlayError(f"cannot be added: a cpio archive has no owner {uid}:{gid}", self.at)
-        device = kind in (Kind.CHAR, Kind.BLOCK)
+        if not (0 <= entry.uid <= cpio.MAX_FIELD and 0 <= entry.gid <= cpio.MAX_FIELD):
+            raise OverlayError(f"cannot be added: a cpio archive has no owner {entry.uid}:{entry.gid}", self.at)
+        link = kind is Kind.SYMLINK
         return Node(
-            path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else mode & 0o7777, uid=uid, gid=gid,
-            mtime=bounded(ffi.entry_mtime(entry), self._newest),
-            target=(ffi.entry_symlink(entry) or b"") if kind is Kind.SYMLINK else b"",
-            rdev=(ffi.entry_rdevmajor(entry), ffi.entry_rdevminor(entry)) if device else (0, 0),
+            path=path, kind=kind, mode=0o777 if link else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
+            mtime=bounded(entry.mtime, self._newest), target=entry.symlink if link else b"",
+            rdev=entry.device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
         )  # fmt: skip
 
     def _check_size(self, size: int) -> None:
@@ -201,10 +182,10 @@ class _Collected:
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 
-    def _content(self, ffi: ModuleType, archive: int, size: int) -> Spooled:
+    def _content(self, archive: Archive, size: int) -> Spooled:
         """The bytes of the entry whose header was just read, holes filled to ``size`` bytes, into the spool."""
         digest = hashlib.sha256()
-        found = self._spool.append(hashed(self._counted(_data(ffi, archive), size), digest), packed=False)
+        found = self._spool.append(hashed(self._counted(archive.data(self.at), size), digest), packed=False)
         self._bytes += found.length
         return Spooled(found, digest.digest())
 
@@ -219,99 +200,35 @@ class _Collected:
         yield from Zeros(max(size - have, 0)).chunks()  # a hole at the end is no data to libarchive
 
 
-def _data(ffi: ModuleType, archive: int) -> Iterator[bytes]:
-    """The data of the entry whose header was just read, holes filled with zeros."""
-    buffer = ctypes.create_string_buffer(CHUNK)
-    while count := ffi.read_data(archive, buffer, CHUNK):
-        yield ctypes.string_at(buffer, count)
+def _only_zeros(fd: int, end: int, place: Place) -> None:
+    """:raises UnsupportedError: more than padding follows a cpio archive, whose trailer ends at plain byte ``end``.
+
+    libarchive stops at the first trailer; the kernel and Debian's initramfs images do not.
+    """
+    os.lseek(fd, 0, os.SEEK_SET)
+    with Archive(("raw",), place).open_fd(fd) as archive:
+        next(archive.entries())
+        at = 0
+        for chunk in archive.data(place):
+            if chunk[max(end - at, 0) :].strip(b"\0"):
+                raise UnsupportedError(
+                    "data follows the end of the cpio archive (several archives in a row are not supported)", place
+                )
+            at += len(chunk)
 
 
-def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
-    """libarchive-c's function table and its error. :raises UnsupportedError: there is no libarchive."""
-    try:
-        from libarchive import ArchiveError, ffi  # noqa: PLC0415 - it loads the C library, which may be missing
-    except (ImportError, OSError, AttributeError, TypeError) as error:
-        raise UnsupportedError(
-            "archives are read by libarchive, which is not installed here (Debian: libarchive13; Python: libarchive-c)",
-            place,
-        ) from error
-    logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error
-    return ffi, ArchiveError
-
-
-@contextmanager
-def _opened(source: bytes, place: Place) -> Iterator[int]:
-    if source == STANDARD_INPUT:
-        yield 0
-        return
-    try:
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OverlayError(f"cannot be opened: {error.strerror}", place) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _reading(ffi: ModuleType, formats: tuple[str, ...]) -> Iterator[int]:
-    """A new libarchive reader that knows ``formats`` under any compression."""
-    archive: int = ffi.read_new()
-    try:
-        for name in _FILTERS:
-            getattr(ffi, f"read_support_filter_{name}")(archive)
-        for name in formats:
-            getattr(ffi, f"read_support_format_{name}")(archive)
-        yield archive
-    finally:
-        ffi.read_free(archive)
-
-
-class _Member:
-    """The data of the entry just read from ``archive``, as a stream that libarchive can read again."""
-
-    def __init__(self, ffi: ModuleType, archive: int) -> None:
-        self._ffi = ffi
-        self._archive = archive
-        self.failure: Exception | None = None
-        self._buffer = ctypes.create_string_buffer(CHUNK)
-        self.callback = ffi.READ_CALLBACK(self._read)
-
-    def _read(self, _archive: int, _context: int, where: Any) -> int:
-        """libarchive's read callback: bytes and their number; an exception must not leave it."""
-        try:
-            count: int = self._ffi.read_data(self._archive, self._buffer, CHUNK)
-        except Exception as error:
-            self.failure = error
-            return -1
-        where[0] = ctypes.cast(self._buffer, ctypes.c_void_p)
-        return count
-
-
-def _read_deb(ffi: ModuleType, fd: int, collected: _Collected) -> None:
+def _read_deb(fd: int, collected: _Collected) -> None:
     """The ``data.tar`` member of a Debian package (deb(5)); its control member is left alone."""
-    entry = ffi.entry_new()
-    try:
-        with _reading(ffi, ("ar",)) as outer:
-            ffi.read_open_fd(outer, fd, CHUNK)
-            while ffi.read_next_header2(outer, entry) != ffi.ARCHIVE_EOF:
-                name = ffi.entry_pathname(entry) or b""
-                if not name.startswith(b"data.tar"):
-                    continue
-                member = _Member(ffi, outer)
-                with _reading(ffi, ("tar",)) as inner:
-                    collected.place = collected.at = collected.place.inside(name)
-                    try:
-                        ffi.read_open(inner, None, ffi.NO_OPEN_CB, member.callback, ffi.NO_CLOSE_CB)
-                        collected.take(ffi, inner)
-                    except Exception as error:
-                        raise member.failure or error from None
+    place = collected.place
+    with Archive(("ar",), place).open_fd(fd) as outer:
+        for entry in outer.entries():
+            if entry.name.startswith(b"data.tar"):
+                collected.place = place.inside(entry.name)
+                with Archive(("tar",), collected.place).open_data_of(outer) as inner:
+                    collected.take(inner)
                 collected.warnings.append(
-                    f"{collected.outermost}: only its files are added: its control scripts are not run, and dpkg in the"
-                    " image does not know it"
+                    f"{place}: only its files are added: its control scripts are not run, and dpkg in the image does"
+                    " not know it"
                 )
                 return
-    finally:
-        ffi.entry_free(entry)
-    raise OverlayError("cannot be added: it is an ar archive, but no Debian package with a data.tar", collected.place)
+    raise OverlayError("cannot be added: it is an ar archive, but no Debian package with a data.tar", place)

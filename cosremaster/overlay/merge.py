@@ -22,6 +22,7 @@ class Addition:
     ``nodes`` have paths below ``dest`` and are laid in their order. ``single``: one file, which goes into ``dest``
     if that is a directory in the image or ``into`` is set, and is called ``dest`` otherwise. Before any of them,
     what lies at the paths ``hidden`` and in the directories ``opaque`` (below ``dest`` too) is taken away.
+    ``deliberate``: owners and modes were given for just these nodes, so a directory that keeps its own is warned of.
     """
 
     nodes: tuple[Node, ...]
@@ -31,6 +32,7 @@ class Addition:
     source: str
     hidden: tuple[bytes, ...] = ()
     opaque: tuple[bytes, ...] = ()
+    deliberate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class _Overlaid:
         self.force_type = force_type
         self.put: dict[bytes, _Laid] = {}
         self.gone: set[bytes] = set()
+        self.warnings: list[str] = []
         self._names: list[bytes] | None = None
         self._held: dict[bytes, set[bytes]] = {}  # directory -> paths put in it
 
@@ -194,6 +197,10 @@ def _put(tree: _Overlaid, asked: _Laid) -> bytes:
             _clash(tree, laid, f"this {there.kind.noun}")
             tree.remove(path)
             tree.lay(laid)
+        elif asked.addition.deliberate and not identical(there, node):
+            tree.warnings.append(
+                f"{show(path)} is there already: it keeps its mode {there.mode:04o} and owner {there.uid}:{there.gid}"
+            )
         return path
     if there is not None and there.kind is Kind.DIRECTORY:
         if next(tree.below(path), None) is not None:
@@ -293,10 +300,10 @@ def _edits(tree: _Overlaid, touched: set[bytes]) -> Edits:
         else:
             gone.add(path)
             new.append((laid.node, Action.REPLACED))
-    warnings = tuple(f"{show(node.path)} begins with #! but is not executable" for node, _ in new if _idle_script(node))
+    idle = [f"{show(node.path)} begins with #! but is not executable" for node, _ in new if _idle_script(node)]
     left = gone - come
     return Edits(
-        gone=frozenset(gone), new=tuple(new), warnings=warnings, unchanged=tuple(unchanged),
+        gone=frozenset(gone), new=tuple(new), warnings=(*tree.warnings, *idle), unchanged=tuple(unchanged),
         removed=tuple(sorted(path for path in left if parent_of(path) not in left)),
     )  # fmt: skip
 

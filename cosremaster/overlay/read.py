@@ -90,13 +90,15 @@ def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
     node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
     if isinstance(item, Link):
         node = replace(node, target=os.fsencode(item.target))
+        if b"\0" in node.target:
+            raise UsageError(f"{show(item.dest)}: no symlink can lead to {show(item.target)}")
     elif isinstance(item, Directory):
         node = replace(node, kind=Kind.DIRECTORY, mode=Mode(item.mode).applied(0o755, directory=True))
     else:
         mode = Mode(item.mode).applied(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
     _check_sizes([node], Place().inside(item.dest), True, reading.largest)
-    return Addition((node,), b"", False, False, item.dest)
+    return Addition((node,), b"", False, False, item.dest, deliberate=True)
 
 
 def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:

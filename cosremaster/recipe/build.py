@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from cosremaster.errors import UsageError
-from cosremaster.job import Result, open  # noqa: A004 - as gzip.open
+from cosremaster.job import OpenedImage, Result, open  # noqa: A004 - as gzip.open
+from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
 
@@ -42,8 +44,23 @@ def build(
     """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, variables)
     target = target_of(read, output)
-    with open(read.input, check_index=check_index) as image:
-        for name, digits in read.expect:
-            image.expect(name, digits, progress=progress)
-        request = replace(read.request, threads=threads)
+    request = replace(read.request, threads=threads)
+    with _opened(read, check_index, progress) as image:
         return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
+
+
+def plan(
+    recipe: Recipe, *, threads: int | None = None, check_index: bool = False, progress: Progress | None = None
+) -> Plan:
+    """What :func:`build` would write. Raises as it does."""
+    with _opened(recipe, check_index, progress) as image:
+        return image.plan(replace(recipe.request, threads=threads), progress=progress)
+
+
+@contextmanager
+def _opened(recipe: Recipe, check_index: bool, progress: Progress | None) -> Iterator[OpenedImage]:
+    """The recipe's input, when it has the digests that are expected."""
+    with open(recipe.input, check_index=check_index) as image:
+        for name, digits in recipe.expect:
+            image.expect(name, digits, progress=progress)
+        yield image

@@ -40,7 +40,7 @@ def make_item(one: Made, others: Sequence[Made], faults: Faults) -> Iterator[Ite
         yield _source(table, one, check)
     elif isinstance(table, FileTable):
         check.made(table.file, "file", table.owner, table.mode)
-        yield Inline(table.file, table.content.encode(), table.mode, table.owner)
+        yield Inline(table.file, table.content.encode("utf-8", "surrogateescape"), table.mode, table.owner)
     elif isinstance(table, SymlinkTable):
         check.made(table.symlink, "symlink", table.owner, None)
         if not table.target or "\0" in table.target:
@@ -85,10 +85,21 @@ class _Checks:
 
     def file(self, key: str, path: Path) -> bool:
         """A file of this machine that must be there."""
-        there = os.path.lexists(path)
-        if not there:
-            self.faults.add((*self.at, key), f"there is no file {show(str(path))}")
-        return there
+        told = absence(path)
+        if told:
+            self.faults.add((*self.at, key), told)
+        return not told
+
+
+def absence(path: Path) -> str:
+    """Why the file ``path`` of this machine cannot be had; nothing when it is there."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f"the file {show(str(path))} cannot be reached: {error.strerror}"
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return f"there is no file {show(str(path))}"
+    return ""
 
 
 def _source(table: SourceTable, one: Made, check: _Checks) -> Add:
@@ -130,7 +141,11 @@ def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Ite
         return
     check.dest("unit", table.unit)
     file = template_of(name)
-    found = next((unit for other in reversed(others) if (unit := _unit_in(other, file))), None)
+    try:
+        found = next((unit for other in reversed(others) if (unit := _unit_in(other, file))), None)
+    except OSError as error:
+        check.faults.add(check.at, f"the unit {show(str(error.filename))} cannot be read: {error.strerror}")
+        return
     path = table.unit or (found[0] if found else f"{UNIT_FOLDERS[-1]}/{file}")
     if table.wanted_by is not None:
         links = [(unit, "wants") for unit in table.wanted_by.split()]
@@ -166,7 +181,7 @@ def _unit_in(one: Made, file: str) -> tuple[str, str] | None:
             return path, one.table.content
         if isinstance(one.table, SourceTable) and one.table.source != STDIN:
             found = _on_host(one, path)
-            if found and found.is_file() and not found.is_symlink():
+            if found and os.path.isfile(found) and not os.path.islink(found):
                 return path, found.read_text("utf-8", "replace")
     return None
 
@@ -174,7 +189,7 @@ def _unit_in(one: Made, file: str) -> tuple[str, str] | None:
 def _on_host(one: Made, path: str) -> Path | None:
     """The file of this machine that comes to lie at ``path``, if the source is a directory or that file itself."""
     source, dest = one.host(one.table.source), posixpath.normpath(one.table.dest or "/")
-    if source.is_dir():
+    if os.path.isdir(source):
         below = posixpath.relpath(path, dest)
         return None if below.startswith("../") else source / below
     if one.table.dest is None:

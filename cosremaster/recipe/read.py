@@ -19,7 +19,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import Item
 from cosremaster.recipe.document import Document, ItemTable
 from cosremaster.recipe.faults import Faults, key_path
-from cosremaster.recipe.items import Made, make_item
+from cosremaster.recipe.items import Made, absence, make_item
 from cosremaster.recipe.toml_lines import Path as KeyPath
 from cosremaster.recipe.toml_lines import find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
@@ -31,7 +31,6 @@ else:
 
 _DIGITS = {"sha256": 64, "md5": 32}
 _WHERE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-_NO_INPUT = "\0"  # stands in for an input that is faulty and told
 _Table = TypeVar("_Table", bound=BaseModel)
 
 
@@ -63,17 +62,23 @@ def read_recipe(
     """
     path = Path(path)
     text = _read(path)
+    try:
+        return _recipe_of(path, text, variables or {}, os.environ if environ is None else environ)
+    except RecursionError as error:
+        raise RecipeError(str(path), [f"{show(str(path))}: is nested too deep"]) from error
+
+
+def _recipe_of(path: Path, text: str, variables: Mapping[str, str], environ: Mapping[str, str]) -> Recipe:
+    """Raises as :func:`read_recipe`. :raises RecursionError: it is nested too deep."""
     raw = _parse(path, text)
     faults = Faults(str(path), find_lines(text))
     document, items = _shaped(raw, faults)
-    reader = _Reader(path, document, faults, Variables(document.variables, variables or {}, _or_ours(environ), faults))
+    reader = _Reader(path, document, faults, Variables(document.variables, variables, environ, faults))
+    if isinstance(raw.get("input"), str):
+        reader.check_input()
     recipe = reader.recipe(items)
     faults.raise_any()
     return recipe
-
-
-def _or_ours(environ: Mapping[str, str] | None) -> Mapping[str, str]:
-    return os.environ if environ is None else environ
 
 
 def _read(path: Path) -> str:
@@ -91,8 +96,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     """:raises RecipeError: no TOML."""
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        told = str(error) if isinstance(error, ValueError) else "it is nested too deep"
+    except tomllib.TOMLDecodeError as error:
+        told = str(error)
         where = _WHERE.search(told)
         place = f"{path}:{where[1] or len(text.splitlines())}" if where else str(path)
         message = _WHERE.sub("", told)
@@ -113,8 +118,8 @@ def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, list[tuple[i
         for number, one in enumerate(adds if isinstance(adds, list) else [])
         if (item := _salvaged(items.validate_python, one, ("add", number))) is not None
     ]
-    rest = {"input": _NO_INPUT, **{key: value for key, value in raw.items() if key != "add"}}
-    document = _salvaged(Document.model_validate, rest, ()) or Document(input=_NO_INPUT)
+    rest = {"input": "", **{key: value for key, value in raw.items() if key != "add"}}
+    document = _salvaged(Document.model_validate, rest, ()) or Document(input="")
     return document, sound
 
 
@@ -157,27 +162,33 @@ class _Reader:
 
     def __init__(self, path: Path, document: Document, faults: Faults, variables: Variables) -> None:
         self._path = path
-        self._document = document
         self._faults = faults
         self._variables = variables
+        variables.check()
+        filled = self._filled(document, ())
+        self._input_known = filled is not None
+        self._document = filled or document
+
+    def check_input(self) -> None:
+        """The input is there."""
+        told = absence(self._host(self._document.input)) if self._input_known else ""
+        if told:
+            self._faults.add(("input",), told)
 
     def recipe(self, items: list[tuple[int, Any]]) -> Recipe:
         """The recipe with ``items``; faults are told to ``faults``."""
-        self._variables.check()
-        document = self._filled(self._document, ()) or self._document
-        source = self._host(document.input)
-        if document.input != _NO_INPUT and (os.path.isdir(source) or not os.path.exists(source)):
-            self._faults.add(("input",), f"there is no file {show(str(source))}")
-        if document.output is not None and not self._host(document.output).parent.is_dir():
-            self._faults.add(("output",), f"there is no folder {show(str(self._host(document.output).parent))}")
+        document = self._document
+        output = None if document.output is None else self._host(document.output)
+        if output is not None and not os.path.isdir(output.parent):
+            self._faults.add(("output",), f"there is no folder {show(str(output.parent))}")
         if document.layer is not None:
             self._check(("layer",), parse_address, document.layer)
         for number, pattern in enumerate(document.remove):
             self._check(("remove", number), Pattern, os.fsencode(pattern))
         return Recipe(
             path=self._path,
-            input=source,
-            output=None if document.output is None else self._host(document.output),
+            input=self._host(document.input),
+            output=output,
             expect=self._expected(document),
             request=Request(
                 add=self._items(items),
@@ -233,7 +244,9 @@ class _Reader:
         if not isinstance(value, str):
             return value
         try:
-            return expand(value, self._variables.value_of)
+            text = expand(value, self._variables.value_of)
+            # TOML is UTF-8, and so are the names in it, whatever the locale that os.fsencode goes by.
+            return text if at[-1] == "content" else os.fsdecode(text.encode("utf-8", "surrogateescape"))
         except VariableError as fault:
             self._faults.add(at, str(fault))
             raise
@@ -246,4 +259,4 @@ class _Reader:
 
     def _host(self, name: str) -> Path:
         """A path of this machine, seen from the recipe."""
-        return Path(os.path.normpath(self._path.parent / name))
+        return self._path.parent / name

@@ -1,0 +1,180 @@
+"""Archives read through libarchive: entries and their data, once and in order. The only room that knows it.
+
+It is loaded when the first archive is opened. Specification: libarchive's archive_read(3) and archive_entry(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
+
+from cosremaster.errors import OverlayError, Place, UnsupportedError, show
+from cosremaster.overlay.locale import utf8_names
+from cosremaster.streams import CHUNK
+
+_FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A header as the archive has it: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds, ``size`` in bytes.
+
+    ``hardlink``: the name of an entry before, of which this is another name. ``warning``: what libarchive could not
+    make sense of.
+    """
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    symlink: bytes
+    hardlink: bytes | None
+    device: tuple[int, int]
+    warning: str
+
+
+class Archive:
+    """An archive that libarchive reads. Entries and data come once, in order.
+
+    :raises UnsupportedError: there is no libarchive.
+    """
+
+    def __init__(self, formats: Sequence[str], place: Place) -> None:
+        self._ffi, self._failure = _library(place)
+        self._place = place
+        self._within: BaseException | None = None
+        self._buffer = ctypes.create_string_buffer(CHUNK)
+        self._callback: Any = None
+        self._pointer: int = self._ffi.read_new()
+        for name in _FILTERS:
+            getattr(self._ffi, f"read_support_filter_{name}")(self._pointer)
+        for name in formats:
+            getattr(self._ffi, f"read_support_format_{name}")(self._pointer)
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ffi.read_free(self._pointer)
+
+    def open_fd(self, fd: int) -> Archive:
+        """Reads from the descriptor ``fd``. :raises OverlayError: no known archive."""
+        self._call(self._place, self._ffi.read_open_fd, self._pointer, fd, CHUNK)
+        return self
+
+    def open_data_of(self, outer: Archive) -> Archive:
+        """Reads from the data of the entry that ``outer`` stands at. :raises OverlayError: no known archive."""
+        buffer = ctypes.create_string_buffer(CHUNK)
+
+        def read(_archive: int, _context: int, where: Any) -> int:
+            try:
+                count = outer.read(self._place, buffer)
+            except BaseException as error:  # C code would swallow it
+                self._within = error
+                return -1
+            where[0] = ctypes.cast(buffer, ctypes.c_void_p)
+            return count
+
+        ffi = self._ffi
+        self._callback = ffi.READ_CALLBACK(read)  # kept as long as libarchive may call it
+        self._call(self._place, ffi.read_open, self._pointer, None, ffi.NO_OPEN_CB, self._callback, ffi.NO_CLOSE_CB)
+        return self
+
+    def _call(self, place: Place, function: Callable[..., _T], *arguments: object) -> _T:
+        """What ``function`` returns. :raises OverlayError: it failed, at ``place``."""
+        try:
+            result = function(*arguments)
+        except self._failure as error:
+            if self._within is not None:
+                raise self._within from None
+            told = show(getattr(error, "msg", None) or "it is damaged").rstrip(".")
+            raise OverlayError(f"cannot be read as an archive: {told}", place) from error
+        if self._within is not None:
+            raise self._within
+        return result
+
+    def entries(self) -> Iterator[Entry]:
+        """Every header that is left; :meth:`data` of one can be had before the next. :raises OverlayError: damage."""
+        ffi = self._ffi
+        entry = ffi.entry_new()
+        try:
+            while (told := self._call(self._place, ffi.read_next_header2, self._pointer, entry)) != ffi.ARCHIVE_EOF:
+                yield Entry(
+                    name=ffi.entry_pathname(entry) or b"",
+                    mode=ffi.entry_mode(entry),
+                    uid=ffi.entry_uid(entry),
+                    gid=ffi.entry_gid(entry),
+                    mtime=ffi.entry_mtime(entry),
+                    size=ffi.entry_size(entry) if ffi.entry_size_is_set(entry) else 0,
+                    symlink=ffi.entry_symlink(entry) or b"",
+                    hardlink=ffi.entry_hardlink(entry),
+                    device=(ffi.entry_rdevmajor(entry), ffi.entry_rdevminor(entry)),
+                    warning=""
+                    if told != ffi.ARCHIVE_WARN
+                    else show(ffi.error_string(self._pointer) or b"").rstrip("."),
+                )
+        finally:
+            ffi.entry_free(entry)
+
+    def data(self, place: Place) -> Iterator[bytes]:
+        """The data of the entry whose header came last, holes between them filled with zeros; one at the end is not.
+
+        ``place`` is the entry's. :raises OverlayError: damage.
+        """
+        while count := self.read(place, self._buffer):
+            yield ctypes.string_at(self._buffer, count)
+
+    def read(self, place: Place, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        """Puts the next of that data into ``buffer``; returns how many bytes, 0 at the end."""
+        count: int = self._call(place, self._ffi.read_data, self._pointer, buffer, len(buffer))
+        return count
+
+    @property
+    def cpio_end(self) -> int | None:
+        """Where, in plain bytes, the trailer of a cpio archive ends that was read to its end; None: another format."""
+        if b"cpio" not in (self._ffi.format_name(self._pointer) or b""):
+            return None
+        end: int = self._ffi.filter_bytes(self._pointer, 0)
+        return end
+
+
+def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
+    """libarchive-c's function table and its error. :raises UnsupportedError: there is no libarchive."""
+    try:
+        from libarchive import ArchiveError, ffi  # noqa: PLC0415 - it loads the C library, which may be missing
+    except (ImportError, OSError, AttributeError, TypeError) as error:
+        raise UnsupportedError(
+            "archives are read by libarchive, which is not installed here (Debian: libarchive13; Python: libarchive-c)",
+            place,
+        ) from error
+    logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error
+    return ffi, ArchiveError
+
+
+@contextmanager
+def opened(source: bytes | None, place: Place) -> Iterator[int]:
+    """A descriptor of the archive ``source`` (None: standard input), with names read as UTF-8 meanwhile.
+
+    :raises OverlayError: it cannot be opened.
+    """
+    with utf8_names():
+        if source is None:
+            yield 0
+            return
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OverlayError(f"cannot be opened: {error.strerror}", place) from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
