@@ -378,6 +378,12 @@ def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> N
     assert asked(Directory("/usr/bin", mode=0o711)) == asked(Directory("/usr/bin", 0o700, "7:0")) == told
 
 
+def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
+    read, _ = read_addition(Inline("/var", b"x"), reading())
+    with pytest.raises(OverlayError, match=r"» var: the file /var cannot go over this directory, which is not empty"):
+        merged(read)
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [

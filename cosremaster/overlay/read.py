@@ -98,7 +98,7 @@ def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
         mode = Mode(item.mode).applied(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
     _check_sizes([node], Place().inside(item.dest), True, reading.largest)
-    return Addition((node,), b"", False, False, item.dest, deliberate=True)
+    return Addition((node,), b"", True, True, item.dest, deliberate=True)
 
 
 def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
@@ -121,29 +121,37 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
             " a directory or an archive goes without)"
         )
     _check_sizes(found, place, single, reading.largest)
-    warnings = list(told)
     into = single and text.endswith(b"/")
     split = Split(found, (), (), ()) if single else split_whiteouts(found, place)
-    owners = {node.path: Owner(node.uid, node.gid) for node in split.nodes} if add.rules else {}
-    nodes: list[Node] = []
-    for node in split.nodes:
-        if style.drops(node):
-            named = place if single else place.inside(node.path)
-            warnings.append(f"{named}: its set-user-ID or set-group-ID bit is not taken over")
-        nodes.append(style.applied(node))
+    nodes = [style.applied(node) for node in split.nodes]
     if add.mtree is not None:
         nodes = _with_mtree(nodes, add, reading)
     if add.rules:
-        whole = [[join(dest, node.path)] if into or not single else [dest, join(dest, node.path)] for node in nodes]
-        nodes = [
-            style.ruled(node, paths, owners.get(node.path, Owner(node.uid, node.gid)))
-            for node, paths in zip(nodes, whole, strict=True)
-        ]
-        warnings += [
-            f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()
-        ]
-    addition = Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque)
-    return addition, (*warnings, *split.warnings)
+        nodes = _ruled(nodes, style, split.nodes, dest, unsure=single and not into)
+    dropped = (node for node in split.nodes if style.drops(node))
+    warnings = (
+        *told,
+        *split.warnings,
+        *(
+            f"{place if single else place.inside(node.path)}: its set-user-ID or set-group-ID bit is not taken over"
+            for node in dropped
+        ),
+        *(f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()),
+    )
+    return Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque), warnings
+
+
+def _ruled(nodes: Sequence[Node], style: Style, found: Sequence[Node], dest: bytes, *, unsure: bool) -> list[Node]:
+    """``nodes`` under the rules for single paths. ``unsure``: only the image tells whether ``dest`` is the name."""
+    owners = {node.path: Owner(node.uid, node.gid) for node in found}
+    return [
+        style.ruled(
+            node,
+            [dest, join(dest, node.path)] if unsure else [join(dest, node.path)],
+            owners.get(node.path, Owner(node.uid, node.gid)),
+        )
+        for node in nodes
+    ]
 
 
 def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]:
