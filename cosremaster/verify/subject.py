@@ -22,24 +22,27 @@ from cosremaster.iso.records import (
     walk,
 )
 from cosremaster.iso.spans import Span
-from cosremaster.iso.susp import has_susp
+from cosremaster.iso.susp import skip_of
+from cosremaster.iso.trees import is_joliet
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
 from cosremaster.verify.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
-_JOLIET = (b"%/@", b"%/C", b"%/E")
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute."""
+    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
+
+    ``skip``: bytes before the Rock Ridge fields of each record, None where it has none.
+    """
 
     name: str
     base: Lba
     descriptor: Descriptor
     directories: tuple[Directory, ...]
     records: tuple[DirectoryRecord, ...]
-    rock_ridge: bool
+    skip: int | None
 
     @property
     def files(self) -> Iterator[DirectoryRecord]:
@@ -157,7 +160,8 @@ def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> Tree:
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
     if descriptor.type == SUPPLEMENTARY:
-        name = "Joliet" if descriptor.raw[88:120].startswith(_JOLIET) else "ISO 9660:1999"
+        name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
     if base != IMAGE_START:
         name = f"{name} at block {base}"
-    return Tree(name, base, descriptor, directories, records, has_susp(source, directories[0]))
+    skip = skip_of(source.at(lba_bytes(directories[0].lba), 255))
+    return Tree(name, base, descriptor, directories, records, skip)
