@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_OFFSET
+from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_END, TABLE_OFFSET, BootInfoTable
 from cosremaster.errors import CosremasterError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import BootImage, Image, IsoFile
@@ -37,7 +37,7 @@ def check_against(old: Subject, new: Subject, changed: Collection[bytes]) -> Ite
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
     yield from _volume(old, new)
-    yield from _files(before, after, changed)
+    yield from _files(before, after, {*changed, *_compared_elsewhere(before, after)})
     yield from _boot(before, after, changed)
     yield from _partitions(old, new)
 
@@ -81,6 +81,15 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
         yield holds("against.file", f"{kept:,} files hold what they hold in the original", after.place)
 
 
+def _compared_elsewhere(before: Image, after: Image) -> Iterator[bytes]:
+    """Paths of boot catalog and boot images where they are files: what of them depends on places may differ."""
+    for image in (before, after):
+        yield from (file.path for file in image.files if image.catalog and file.records[0].lba == image.catalog.lba)
+    for one, other in zip(before.boot_images, after.boot_images, strict=False):
+        if one.path is not None and one.path == other.path:
+            yield one.path
+
+
 def _difference(before: Image, old: IsoFile, after: Image, new: IsoFile) -> int | None:
     """The first megabyte in which two files differ, as its offset; None where they are equal."""
     if old.size != new.size:
@@ -115,7 +124,9 @@ def _boot_bytes(image: Image, boot: BootImage) -> bytes:
     """The digest of a boot image without what depends on its place."""
     start = lba_bytes(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
-    blanks = [(TABLE_OFFSET, 16)] * (boot.info is not None) + [(GRUB2_IMAGE_OFFSET, 8)] * boot.grub2
+    head = b"".join(table.cut(0, min(TABLE_END, table.length)).chunks())
+    own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
+    blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.grub2
     patches = [(at, bytes(size)) for at, size in blanks if at + size <= table.length]
     return sha256_of(table.patched(patches).chunks())
 

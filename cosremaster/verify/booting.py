@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from cosremaster.boot import pointers
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
 from cosremaster.errors import Place, show
-from cosremaster.iso.model import DirectoryRecord
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails, holds, judged, note
@@ -41,10 +40,10 @@ def boot_files(subject: Subject) -> dict[Lba, tuple[bytes, int]]:
     return found
 
 
-def _holder(subject: Subject, lba: Lba) -> DirectoryRecord | None:
-    """The file that has block ``lba`` inside, but not first."""
-    records = (one for tree in subject.trees for one in tree.files)
-    return next((one for one in records if one.lba < lba < one.lba + one.blocks), None)
+def _holder(subject: Subject, lba: Lba) -> bytes | None:
+    """The path of the file that has block ``lba`` inside, but not first."""
+    records = ((tree, one) for tree in subject.trees for one in tree.files)
+    return next((tree.path(one) for tree, one in records if one.lba < lba < one.lba + one.blocks), None)
 
 
 def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple[bytes, int]]) -> Iterator[Finding]:
@@ -60,8 +59,8 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
     partition = next((name for name, first in _partitions(subject) if first == entry.lba * SECTORS_PER_BLOCK), None)
     holder = None if file or partition else _holder(subject, entry.lba)
     if holder:
-        where = show(b"/".join((*holder.parent, holder.identifier)))
-        yield fails("eltorito.inside", f"{what}: block {entry.lba} is inside {where}, not where it begins", place)
+        where = f"block {entry.lba} is inside {show(holder)}, not where it begins"
+        yield fails("eltorito.inside", f"{what}: {where}", place)
         return
     head = source.at(start, BLOCK)
     if not head.strip(b"\0") and b"H+" not in source.at(start + 1024, 4):
@@ -99,7 +98,7 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
     if _UNSET in (table.length, table.total) and table.descriptor == FIRST_DESCRIPTOR:
         yield note("bootinfo.unset", f"{what}: no boot-info-table was written into its image", place)
         return
-    ours = table.image == lba and table.descriptor == FIRST_DESCRIPTOR
+    ours = table.image == lba and _is_primary(subject, table.descriptor)
     if not ours and (head[_RESERVED].strip(b"\0") or not table.length or not table.total):
         return
     if not ours:
@@ -118,6 +117,11 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
         total == table.total, "bootinfo.sum", f"{what}: boot-info-table holds ({table.length:,} bytes)",
         f"{what}: boot-info-table has the sum 0x{table.total:08X}, its image 0x{total:08X}", place,
     )  # fmt: skip
+
+
+def _is_primary(subject: Subject, lba: Lba) -> bool:
+    """True where a primary volume descriptor stands: at block 16, and in a later session of its own too."""
+    return subject.source.at(lba_bytes(lba), 6) == b"\1CD001"
 
 
 def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from cosremaster.errors import ImageError
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord
-from cosremaster.iso.records import place_of
 from cosremaster.iso.susp import fields
 from cosremaster.units import Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails, holds
@@ -30,7 +29,7 @@ def check_rock_ridge(subject: Subject) -> Iterator[Finding]:
 
 
 def _record(subject: Subject, tree: Tree, one: DirectoryRecord, skip: int, starts: set[Lba]) -> Iterator[Finding]:
-    place = place_of(subject.place, one).at(one.offset)
+    place = tree.place(subject.place, one)
     raw = subject.source.at(one.offset, 255)
     try:
         found = {field[:2]: field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)}
