@@ -37,9 +37,10 @@ def check_against(old: Subject, new: Subject, changed: Collection[bytes]) -> Ite
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
     yield from _volume(old, new)
-    yield from _files(before, after, {*changed, *_compared_elsewhere(before, after)})
+    yield from _files(before, after, {*changed, *_boot_paths(before, after)})
     yield from _boot(before, after, changed)
-    yield from _partitions(old, new)
+    starts = {file.records[0].lba for file in after.files if file.path in changed}
+    yield from _partitions(old, new, starts)
 
 
 def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
@@ -70,6 +71,8 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
             finding = fails("against.missing", "is in the original, and not here", place)
         elif path not in old:
             finding = fails("against.extra", "is not in the original", place)
+        elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
+            continue  # its entries tell of places; they are checked one by one
         elif (at := _difference(before, old[path], after, new[path])) is not None:
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
         else:
@@ -81,13 +84,15 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
         yield holds("against.file", f"{kept:,} files hold what they hold in the original", after.place)
 
 
-def _compared_elsewhere(before: Image, after: Image) -> Iterator[bytes]:
-    """Paths of boot catalog and boot images where they are files: what of them depends on places may differ."""
-    for image in (before, after):
-        yield from (file.path for file in image.files if image.catalog and file.records[0].lba == image.catalog.lba)
+def _boot_paths(before: Image, after: Image) -> Iterator[bytes]:
+    """Paths of boot images: they are compared by what does not depend on their place."""
     for one, other in zip(before.boot_images, after.boot_images, strict=False):
         if one.path is not None and one.path == other.path:
             yield one.path
+
+
+def _is_catalog(image: Image, file: IsoFile) -> bool:
+    return image.catalog is not None and bool(file.size) and file.records[0].lba == image.catalog.lba
 
 
 def _difference(before: Image, old: IsoFile, after: Image, new: IsoFile) -> int | None:
@@ -131,8 +136,11 @@ def _boot_bytes(image: Image, boot: BootImage) -> bytes:
     return sha256_of(table.patched(patches).chunks())
 
 
-def _partitions(old: Subject, new: Subject) -> Iterator[Finding]:
-    """The same partitions in the same tables; those that hold no tree hold the same bytes."""
+def _partitions(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
+    """The same partitions in the same tables; those that hold no tree hold the same bytes.
+
+    ``changed``: first blocks of files that were meant to change; a partition over one changes with it.
+    """
     rows = [
         [(number, one.type, one.status) for number, one in subject.mbr.used] if subject.mbr else []
         for subject in (old, new)
@@ -155,12 +163,12 @@ def _partitions(old: Subject, new: Subject) -> Iterator[Finding]:
     if (entries[0], guids[0]) != (entries[1], guids[1]):
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
     if rows[0] == rows[1] and entries[0] == entries[1]:
-        yield from _contents(old, new)
+        yield from _contents(old, new, changed)
 
 
-def _contents(old: Subject, new: Subject) -> Iterator[Finding]:
+def _contents(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
     for (name, *one), (_, *other) in zip(_runs(old), _runs(new), strict=True):
-        if _holds_tree(old, *one) or _holds_tree(new, *other):
+        if _holds_tree(old, *one) or _holds_tree(new, *other) or other[0] / SECTORS_PER_BLOCK in changed:
             continue
         same = one[1] - one[0] == other[1] - other[0] and _digest(old.source, *one) == _digest(new.source, *other)
         yield judged(
