@@ -433,6 +433,14 @@ def test_deep_decodes_every_layer(tmp_path: Path) -> None:
     assert (finding.check, finding.place.parts[1:]) == ("layer.corrupt", (CGZ, "rootfs.cxz"))
 
 
+def test_what_is_odd_is_noted_and_does_not_fail(tmp_path: Path) -> None:
+    broken = Broken("udf", tmp_path)
+    _udf(64, 88 + 32 + 4, 77)(broken)
+    report = broken.report()
+    assert report.ok
+    assert [one.check for one in report.at(Level.NOTE)] == ["udf.counts"]
+
+
 # The command
 
 

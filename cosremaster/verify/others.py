@@ -89,6 +89,9 @@ def _sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
         if size != udf.partition.blocks:
             message = f"UDF integrity: says {size:,} blocks, the partition has {udf.partition.blocks:,}"
             yield fails("udf.integrity", message, subject.place.at(offset))
+    if udf.integrity_counts and udf.integrity_counts[1] != udf.directories:
+        message = f"UDF integrity: counts {udf.integrity_counts[1]:,} directories, there are {udf.directories:,}"
+        yield note("udf.counts", message, subject.place.at(udf.integrity[-1]))
 
 
 def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
