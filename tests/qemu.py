@@ -25,8 +25,9 @@ def boot(
     medium: Literal["disc", "disk"],
     memory_mb: int = 1024,
     timeout: float = 180,
+    until: str | None = None,
 ) -> str:
-    """Boot an image, wait until the machine powers off, and return its serial output.
+    """Boot an image, wait until the machine powers off (or has said `until`), and return its serial output.
 
     The image is the machine's only medium: an optical disc (`disc`), or a disk such as a USB stick (`disk`),
     in which case the firmware sees sectors of 512 bytes and no El Torito. It is not written to. Line ends
@@ -44,9 +45,9 @@ def boot(
             *_drive(image, medium, Path(scratch)),
         ]
         with _process(argv, errors_log) as machine:
-            _wait(machine, log, timeout)
+            _wait(machine, log, timeout, until)
             said = _read(log)
-            if machine.returncode != 0:
+            if machine.returncode != 0 and (until is None or until not in said):
                 errors = errors_log.read_bytes().decode(errors="replace")
                 tail = "\n".join(said.splitlines()[-60:])
                 code = machine.returncode
@@ -121,10 +122,12 @@ def _process(argv: Sequence[str], errors_log: Path) -> Iterator["subprocess.Pope
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float) -> None:
-    """Return when the machine has powered off, or cannot get any further, or has run for too long."""
+def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float, until: str | None) -> None:
+    """Return when the machine has powered off, or said `until`, or cannot get any further, or has run for too long."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and machine.poll() is None:
+        if until is not None and until in _read(log):
+            return
         if any(words in _read(log) for words in _DEAD_ENDS):
             time.sleep(1)  # for the rest of its message
             return

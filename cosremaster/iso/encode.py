@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
+from math import lcm
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError
@@ -19,6 +19,9 @@ from cosremaster.iso.records import place_of
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import Piece, PieceTable, Zeros
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
+
+_PHYSICAL = 8
+"""Sectors of a physical sector of 4 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +112,30 @@ def _ends(image: Image) -> Iterator[Sector]:
 
 
 def _alignment(image: Image) -> int:
-    """Blocks by multiples of which the image's size may change: whole cylinders, where the partitions over the volume
-    and behind it, and the image, end with one (isohybrid(1)); else 1."""
+    """Blocks by multiples of which the image's size may change, so that partitions stay aligned as they are."""
+    return lcm(_cylinder(image), _four_kib(image)) // SECTORS_PER_BLOCK
+
+
+def _cylinder(image: Image) -> int:
+    """Sectors: whole cylinders and blocks where the MBR's partitions over the volume and behind it, and the image, end
+    with a cylinder (isohybrid(1)); else a block."""
     geometry = image.mbr.geometry() if image.mbr else None
     if image.mbr is None or geometry is None:
-        return 1
+        return SECTORS_PER_BLOCK
     cylinder = geometry[0] * geometry[1]
     first = image.trees[0].directories[0].lba * SECTORS_PER_BLOCK
     used = [one for _, one in image.mbr.used if one.type != GPT_PROTECTIVE]
     ends = [one.end for one in used if one.start <= first or one.start >= image.tail * SECTORS_PER_BLOCK]
     if image.size not in [end * SECTOR for end in ends] or any(end % cylinder for end in ends):
-        return 1
-    return cylinder // gcd(cylinder, SECTORS_PER_BLOCK)
+        return SECTORS_PER_BLOCK
+    return lcm(cylinder, SECTORS_PER_BLOCK)
+
+
+def _four_kib(image: Image) -> int:
+    """Sectors: 4 KiB where all partitions of the GPT begin and end with that, as xorriso makes them; else a block."""
+    edges = [edge for one in image.partitions if one.table == "GPT" for edge in (one.start, one.end)]
+    aligned = edges and not any(edge % _PHYSICAL for edge in edges)
+    return _PHYSICAL if aligned else SECTORS_PER_BLOCK
 
 
 def _placed(image: Image, exchanges: Iterable[Exchange], layout: Layout) -> tuple[Exchange, ...]:
@@ -137,7 +152,8 @@ def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
     """:raises UnsupportedError: an HFS file system tells of a file's place or size, and that changes."""
     for one in exchanges:
         for hfs in image.hfs:
-            if one.old and one.old.touches(hfs.span) and not one.same_size:
+            outside = one.old is not None and not one.old.touches(hfs.span)
+            if not (outside or one.same_size):
                 raise UnsupportedError(
                     f"cannot change size: the HFS+ file system in {hfs.name} names it too (--drop-hfsplus gives that"
                     " file system up; PCs do not use it)",

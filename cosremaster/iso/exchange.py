@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
+    TABLE_END,
     TABLE_OFFSET,
     BootInfoTable,
     boot_image_sum,
@@ -129,6 +130,11 @@ def _check_pointers(image: Image, exchange: Exchange, place: Place) -> None:
             raise UnsupportedError(
                 f"is the image of an emulated drive and has to keep its {image_at.length:,} bytes", place
             )
+        least = GRUB2_IMAGE_OFFSET + 8 if image_at.grub2 else TABLE_END if image_at.info else 1
+        if start == span.start and exchange.table.length < least:
+            raise UnsupportedError(f"is a boot image and cannot be shorter than {least:,} bytes", place)
+    if not exchange.table.length and any(one.span.start == span.start for one in image.partitions):
+        raise UnsupportedError("a partition begins with it, so it cannot be empty", place)
     for one in image.firmware:
         for target in one.targets:
             inside = span.start * BLOCK <= target.start < span.end * BLOCK
@@ -165,9 +171,9 @@ def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -
     The grub2 pointer comes first: the boot-info-table's sum covers it.
     """
     for image in images:
-        if image.grub2 and table.length >= GRUB2_IMAGE_OFFSET + 8:
+        if image.grub2:
             table = table.patched([(GRUB2_IMAGE_OFFSET, grub2_image_pointer(lba))])
-        if image.info and table.length >= TABLE_OFFSET + 16:
+        if image.info:
             info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, boot_image_sum(table.chunks()))
             table = table.patched([(TABLE_OFFSET, info.pack())])
     return table

@@ -11,7 +11,7 @@ from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import moved_pointer, pointer_kind
 from cosremaster.files import FileSource
 from cosremaster.iso.exchange import Exchange, section_lengths
-from cosremaster.iso.extents import SYSTEM_AREA
+from cosremaster.iso.extents import SYSTEM_AREA, covers_volume
 from cosremaster.iso.model import Image, Partition
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import SPACE_SIZE, both_endian
@@ -105,7 +105,9 @@ def _tables(image: Image, source: FileSource, layout: Layout, exchanged: Iterabl
     """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
     old = source.at(0, SYSTEM_AREA.blocks * BLOCK)
     area = bytearray(old)
-    moves = {(one.table, one.number): moved_partition(image, layout, exchanged, one) for one in image.partitions}
+    moves = {
+        (one.table, one.number): moved_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions
+    }
     fillers = {(one.table, one.number) for one in image.hfs} if drop else set()
     if image.mbr:
         area[:SECTOR] = _mbr(image, image.mbr, layout, moves).pack()
@@ -134,28 +136,40 @@ Moves = Mapping[tuple[str, int], tuple[Sector, Sector]]
 
 
 def moved_partition(
-    image: Image, layout: Layout, exchanged: Iterable[Exchange], one: Partition
+    image: Image, layout: Layout, exchanged: Iterable[Exchange], one: Partition, *, drop: bool
 ) -> tuple[Sector, Sector]:
     """Start and end of a partition in the new image.
 
     One that begins where a file does follows it, and its length if it was the file's; one behind the data moves with
-    the tail; of others the end follows what it belongs to.
+    the tail; the end of a filler or of one that covers the volume follows what it belongs to; others stay.
     """
     block, rest = divmod(one.start, SECTORS_PER_BLOCK)
-    starts = {boot.entry.lba for boot in image.boot_images}
     for change in exchanged:
         if change.old and rest == 0 and change.old.start == block:
             old = sum(record.length for record in change.files[0][1].records)
             start = Sector(change.start * SECTORS_PER_BLOCK)
-            for unit in (SECTOR, BLOCK):
+            for unit in (BLOCK, SECTOR):
                 if (one.end - one.start) * SECTOR == -(-old // unit) * unit:
                     return start, Sector(start + -(-change.table.length // unit) * unit // SECTOR)
             return start, Sector(start + one.end - one.start)
-    inside = one.filler and block < layout.tail
-    start = one.start if inside else layout.start(one.start)
-    if start != one.start or (block in starts and rest == 0):
-        return start, Sector(start + one.end - one.start)
-    return start, layout.end(one.end)
+    if one.start >= layout.tail * SECTORS_PER_BLOCK:
+        return layout.start(one.start), layout.end(one.end)
+    if one.filler or (drop and one in image.hfs):
+        return one.start, min([layout.end(one.end), *_arrived(image, exchanged, one)])
+    if covers_volume(one, image.trees):
+        return one.start, layout.end(one.end)
+    start = layout.start(one.start)
+    return start, Sector(start + one.end - one.start)
+
+
+def _arrived(image: Image, exchanged: Iterable[Exchange], filler: Partition) -> Iterator[Sector]:
+    """Where behind a filler's start partitions of its table begin that came there with the file they cover."""
+    for change in exchanged:
+        if change.old is None or change.start <= change.old.start:
+            continue
+        old, new = change.old.start * SECTORS_PER_BLOCK, Sector(change.start * SECTORS_PER_BLOCK)
+        if new > filler.start and any(one.table == filler.table and one.start == old for one in image.partitions):
+            yield new
 
 
 def _mbr(image: Image, mbr: Mbr, layout: Layout, moves: Moves) -> Mbr:

@@ -135,7 +135,7 @@ def _partitions(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
     """Partitions are where the plan has them, and hold the same bytes if they lie behind the data."""
     _same([one.name for one in new.partitions], [one.name for one in old.partitions], "the list of partitions", old)
     for one, other in zip(old.partitions, new.partitions, strict=True):
-        moved = moved_partition(old, plan.layout, plan.exchanged, one)
+        moved = moved_partition(old, plan.layout, plan.exchanged, one, drop=plan.dropped)
         _same((other.start, other.end), moved, f"{one.name}: its place", old)
         if not plan.dropped:
             _same(other.label, one.label, f"{one.name}: its type", old)

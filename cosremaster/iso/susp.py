@@ -49,7 +49,7 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
     :raises ImageError: a field is malformed, or continuations do not end.
     """
     name, child, relocated, regular, zisofs = b"", None, False, True, 0
-    for at, field in _fields(source, raw, offset, skip, base):
+    for at, field in fields(source, raw, offset, skip, base):
         match field[:2]:
             case b"NM" if len(field) > 5:
                 name += field[5:]
@@ -66,8 +66,11 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
     return RockRidge(name, child, relocated, regular, zisofs)
 
 
-def _fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Iterator[tuple[int, bytes]]:
-    """Byte offset and bytes of each field, continuation areas included (SUSP 5.1)."""
+def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Iterator[tuple[int, bytes]]:
+    """Byte offset and bytes of each field, continuation areas included (SUSP 5.1).
+
+    :raises ImageError: a field is malformed, or continuations do not end.
+    """
     start = 33 + raw[32] + (1 - raw[32] % 2) + skip
     area, where = raw[start:], offset + start
     for _ in range(MAX_CONTINUATIONS):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_OFFSET
+from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_END, TABLE_OFFSET, BootInfoTable
 from cosremaster.errors import CosremasterError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import BootImage, Image, IsoFile
 from cosremaster.iso.read import read_image
+from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
@@ -37,9 +38,10 @@ def check_against(old: Subject, new: Subject, changed: Collection[bytes]) -> Ite
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
     yield from _volume(old, new)
-    yield from _files(before, after, changed)
+    yield from _files(before, after, {*changed, *_boot_paths(before, after)})
     yield from _boot(before, after, changed)
-    yield from _partitions(old, new)
+    starts = {file.records[0].lba for file in after.files if file.path in changed}
+    yield from _partitions(old, new, starts)
 
 
 def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
@@ -51,11 +53,20 @@ def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
         same, "against.descriptors", "the same volume descriptors as the original",
         "other volume descriptors than the original", place,
     )  # fmt: skip
-    if same:
-        for one, other in zip(old.descriptors, new.descriptors, strict=True):
-            if one.type in (1, 2) and any(one.raw[a:b] != other.raw[a:b] for a, b in _SAME):
-                message = f"volume descriptor at block {other.lba}: identifiers or dates are not the original's"
-                yield fails("against.volume", message, new.place.at(lba_bytes(other.lba)))
+    for one in old.descriptors:
+        other = next((each for each in new.descriptors if _kind(each) == _kind(one)), None)
+        if one.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
+            equal = all(one.raw[a:b] == other.raw[a:b] for a, b in _SAME)
+            what = f"volume descriptor at block {other.lba}: identifiers and dates"
+            yield judged(
+                equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
+                new.place.at(lba_bytes(other.lba)),
+            )  # fmt: skip
+
+
+def _kind(descriptor: Descriptor) -> tuple[int, bytes]:
+    """Type, version, and the escape sequences that tell Joliet (8.5.6)."""
+    return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
 
 def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[Finding]:
@@ -70,6 +81,8 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
             finding = fails("against.missing", "is in the original, and not here", place)
         elif path not in old:
             finding = fails("against.extra", "is not in the original", place)
+        elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
+            continue  # its entries tell of places; they are checked one by one
         elif (at := _difference(before, old[path], after, new[path])) is not None:
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
         else:
@@ -79,6 +92,17 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
     if not odd:
         kept = sum(path not in changed for path in new)
         yield holds("against.file", f"{kept:,} files hold what they hold in the original", after.place)
+
+
+def _boot_paths(before: Image, after: Image) -> Iterator[bytes]:
+    """Paths of boot images: they are compared by what does not depend on their place."""
+    for one, other in zip(before.boot_images, after.boot_images, strict=False):
+        if one.path is not None and one.path == other.path:
+            yield one.path
+
+
+def _is_catalog(image: Image, file: IsoFile) -> bool:
+    return image.catalog is not None and bool(file.size) and file.records[0].lba == image.catalog.lba
 
 
 def _difference(before: Image, old: IsoFile, after: Image, new: IsoFile) -> int | None:
@@ -115,13 +139,18 @@ def _boot_bytes(image: Image, boot: BootImage) -> bytes:
     """The digest of a boot image without what depends on its place."""
     start = lba_bytes(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
-    blanks = [(TABLE_OFFSET, 16)] * (boot.info is not None) + [(GRUB2_IMAGE_OFFSET, 8)] * boot.grub2
+    head = b"".join(table.cut(0, min(TABLE_END, table.length)).chunks())
+    own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
+    blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.grub2
     patches = [(at, bytes(size)) for at, size in blanks if at + size <= table.length]
     return sha256_of(table.patched(patches).chunks())
 
 
-def _partitions(old: Subject, new: Subject) -> Iterator[Finding]:
-    """The same partitions in the same tables; those that hold no tree hold the same bytes."""
+def _partitions(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
+    """The same partitions in the same tables; those that hold no tree hold the same bytes.
+
+    ``changed``: first blocks of files that were meant to change; a partition over one changes with it.
+    """
     rows = [
         [(number, one.type, one.status) for number, one in subject.mbr.used] if subject.mbr else []
         for subject in (old, new)
@@ -144,12 +173,12 @@ def _partitions(old: Subject, new: Subject) -> Iterator[Finding]:
     if (entries[0], guids[0]) != (entries[1], guids[1]):
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
     if rows[0] == rows[1] and entries[0] == entries[1]:
-        yield from _contents(old, new)
+        yield from _contents(old, new, changed)
 
 
-def _contents(old: Subject, new: Subject) -> Iterator[Finding]:
+def _contents(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
     for (name, *one), (_, *other) in zip(_runs(old), _runs(new), strict=True):
-        if _holds_tree(old, *one) or _holds_tree(new, *other):
+        if _holds_tree(old, *one) or _holds_tree(new, *other) or other[0] / SECTORS_PER_BLOCK in changed:
             continue
         same = one[1] - one[0] == other[1] - other[0] and _digest(old.source, *one) == _digest(new.source, *other)
         yield judged(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from cosremaster.boot import pointers
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
 from cosremaster.errors import Place, show
-from cosremaster.iso.model import DirectoryRecord
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails, holds, judged, note
@@ -41,10 +40,15 @@ def boot_files(subject: Subject) -> dict[Lba, tuple[bytes, int]]:
     return found
 
 
-def _holder(subject: Subject, lba: Lba) -> DirectoryRecord | None:
-    """The file that has block ``lba`` inside, but not first."""
-    records = (one for tree in subject.trees for one in tree.files)
-    return next((one for one in records if one.lba < lba < one.lba + one.blocks), None)
+def _holder(subject: Subject, lba: Lba) -> str | None:
+    """The file, or the partition beside the tree, that has block ``lba`` inside, but not first."""
+    for tree in subject.trees:
+        for one in tree.files:
+            if one.lba < lba < one.lba + one.blocks:
+                return show(tree.path(one))
+    first = subject.main.directories[0].lba * SECTORS_PER_BLOCK if subject.main else 0
+    inside = (name for name, start, end in _partitions(subject) if first < start < lba * SECTORS_PER_BLOCK < end)
+    return next(inside, None)
 
 
 def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple[bytes, int]]) -> Iterator[Finding]:
@@ -57,11 +61,12 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
         yield fails("eltorito.outside", f"{what}: block {entry.lba} lies outside the image", place)
         return
     file = files.get(entry.lba)
-    partition = next((name for name, first in _partitions(subject) if first == entry.lba * SECTORS_PER_BLOCK), None)
+    sector = entry.lba * SECTORS_PER_BLOCK
+    partition = next((name for name, first, _ in _partitions(subject) if first == sector), None)
     holder = None if file or partition else _holder(subject, entry.lba)
     if holder:
-        where = show(b"/".join((*holder.parent, holder.identifier)))
-        yield fails("eltorito.inside", f"{what}: block {entry.lba} is inside {where}, not where it begins", place)
+        where = f"block {entry.lba} is inside {holder}, not where it begins"
+        yield fails("eltorito.inside", f"{what}: {where}", place)
         return
     head = source.at(start, BLOCK)
     if not head.strip(b"\0") and b"H+" not in source.at(start + 1024, 4):
@@ -76,12 +81,12 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
     yield from _grub_info(subject, what, entry.lba)
 
 
-def _partitions(subject: Subject) -> Iterator[tuple[str, int]]:
-    """Name and first sector of every partition."""
+def _partitions(subject: Subject) -> Iterator[tuple[str, int, int]]:
+    """Name, first sector and the one behind the last of every partition."""
     for number, partition in subject.mbr.used if subject.mbr else ():
-        yield f"MBR partition {number}", partition.start
+        yield f"MBR partition {number}", partition.start, partition.end
     for number, one in subject.gpt.used if subject.gpt else ():
-        yield f"GPT partition {number}", one.first
+        yield f"GPT partition {number}", one.first, one.end
 
 
 def looks_like_fat(head: bytes) -> bool:
@@ -99,7 +104,7 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
     if _UNSET in (table.length, table.total) and table.descriptor == FIRST_DESCRIPTOR:
         yield note("bootinfo.unset", f"{what}: no boot-info-table was written into its image", place)
         return
-    ours = table.image == lba and table.descriptor == FIRST_DESCRIPTOR
+    ours = table.image == lba and _is_primary(subject, table.descriptor)
     if not ours and (head[_RESERVED].strip(b"\0") or not table.length or not table.total):
         return
     if not ours:
@@ -118,6 +123,11 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
         total == table.total, "bootinfo.sum", f"{what}: boot-info-table holds ({table.length:,} bytes)",
         f"{what}: boot-info-table has the sum 0x{table.total:08X}, its image 0x{total:08X}", place,
     )  # fmt: skip
+
+
+def _is_primary(subject: Subject, lba: Lba) -> bool:
+    """True where a primary volume descriptor stands: at block 16, and in a later session of its own too."""
+    return subject.source.at(lba_bytes(lba), 6) == b"\1CD001"
 
 
 def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:

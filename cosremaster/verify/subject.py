@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cosremaster.boot.eltorito import BootCatalog, catalog_lba, parse_catalog
@@ -22,37 +23,50 @@ from cosremaster.iso.records import (
     walk,
 )
 from cosremaster.iso.spans import Span
-from cosremaster.iso.susp import has_susp
+from cosremaster.iso.susp import read_fields, skip_of
+from cosremaster.iso.trees import is_joliet, joliet_name, plain_name
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
 from cosremaster.verify.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
-_JOLIET = (b"%/@", b"%/C", b"%/E")
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute."""
+    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
+
+    ``names``: the path that people know, for each record's path of identifiers. ``skip``: bytes before the Rock
+    Ridge fields of each record, None where it has none.
+    """
 
     name: str
     base: Lba
     descriptor: Descriptor
     directories: tuple[Directory, ...]
     records: tuple[DirectoryRecord, ...]
-    rock_ridge: bool
+    names: Mapping[tuple[bytes, ...], bytes]
+    skip: int | None
 
     @property
     def files(self) -> Iterator[DirectoryRecord]:
         """The records of files."""
         return (record for record in self.records if not record.flags & DIRECTORY)
 
+    def path(self, one: DirectoryRecord) -> bytes:
+        """A record's path as people know it."""
+        return self.names[(*one.parent, one.identifier)]
+
+    def place(self, image: Place, one: DirectoryRecord) -> Place:
+        """Where a record stands in the image."""
+        return within(image, self.path(one)).at(one.offset)
+
     def whole_files(self) -> Iterator[tuple[Lba, bytes, int]]:
-        """First block, raw path and bytes of each file, its extents together."""
+        """First block, path and bytes of each file, its extents together."""
         start, length = None, 0
         for one in self.files:
             start, length = one.lba if start is None else start, length + one.length
             if not one.flags & MULTI_EXTENT:
-                yield start, b"/".join((*one.parent, one.identifier)), length
+                yield start, self.path(one), length
                 start, length = None, 0
 
     @property
@@ -157,7 +171,32 @@ def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> Tree:
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
     if descriptor.type == SUPPLEMENTARY:
-        name = "Joliet" if descriptor.raw[88:120].startswith(_JOLIET) else "ISO 9660:1999"
+        name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
     if base != IMAGE_START:
         name = f"{name} at block {base}"
-    return Tree(name, base, descriptor, directories, records, has_susp(source, directories[0]))
+    skip = skip_of(source.at(lba_bytes(directories[0].lba), 255))
+    names = _names(source, records, skip, base, is_joliet(descriptor))
+    return Tree(name, base, descriptor, directories, records, names, skip)
+
+
+def _names(
+    source: FileSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
+) -> dict[tuple[bytes, ...], bytes]:
+    """The path of every record: by Rock Ridge where it is there and sound. Parents come before what is in them."""
+    names: dict[tuple[bytes, ...], bytes] = {(): b""}
+    for one in records:
+        name = joliet_name(one.identifier) if joliet else plain_name(one.identifier)
+        if skip is not None:
+            raw = source.at(one.offset, 255)
+            with contextlib.suppress(ImageError):  # check_rock_ridge tells it
+                name = read_fields(source, raw[: raw[0]], one.offset, skip, base).name or name
+        above = names[one.parent]
+        names[(*one.parent, one.identifier)] = above + b"/" + name if above else name
+    return names
+
+
+def within(image: Place, path: bytes) -> Place:
+    """The place of ``path`` in the image."""
+    for part in path.split(b"/") if path else ():
+        image = image.inside(part)
+    return image

@@ -6,14 +6,14 @@ import struct
 from collections.abc import Iterator
 from itertools import chain
 
-from cosremaster.errors import Place, show
+from cosremaster.errors import show
 from cosremaster.files import FileSource
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord
-from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor, place_of
+from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, lba_bytes
 from cosremaster.verify.finding import Finding, Level, fails, holds, judged, note
-from cosremaster.verify.subject import Subject, Tree
+from cosremaster.verify.subject import Subject, Tree, within
 
 _BOTH = ((80, 4), (120, 2), (124, 2), (128, 2), (132, 4), (158, 4), (166, 4))  # 8.4.8 to 8.4.13, the root's record
 
@@ -118,7 +118,7 @@ def _records(subject: Subject, tree: Tree) -> Iterator[Finding]:
     end = tree.base + tree.descriptor.blocks
     run: DirectoryRecord | None = None
     for one in tree.records:
-        place = place_of(subject.place, one).at(one.offset)
+        place = tree.place(subject.place, one)
         raw = subject.source.at(one.offset, 34)
         if not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
             yield fails("record.both-endian", f"{tree.name}: block or length differ between the byte orders", place)
@@ -130,7 +130,7 @@ def _records(subject: Subject, tree: Tree) -> Iterator[Finding]:
             yield fails("record.extents", f"{tree.name}: says more extents follow, and none does", place)
         run = one if one.flags & MULTI_EXTENT else None
     if run is not None:
-        place = place_of(subject.place, run).at(run.offset)
+        place = tree.place(subject.place, run)
         yield fails("record.extents", f"{tree.name}: says more extents follow, and none does", place)
 
 
@@ -149,7 +149,7 @@ def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
             if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
                 selves += path != ()
             elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
-                place = _path(subject.place, path).at(lba_bytes(directory.lba))
+                place = within(subject.place, tree.names[path]).at(lba_bytes(directory.lba))
                 yield fails("record.dot", f"{tree.name}: its {name} leads to block {found.lba}", place)
             raw = raw[size:]
     if selves:  # libisofs makes them so
@@ -157,18 +157,12 @@ def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
         yield note("record.parent", f"{tree.name}: .. leads to the directory itself in {selves:,} directories", place)
 
 
-def _path(place: Place, path: tuple[bytes, ...]) -> Place:
-    for part in path:
-        place = place.inside(part)
-    return place
-
-
 def check_overlaps(subject: Subject) -> Iterator[Finding]:
     """No two extents share blocks unless they begin together, as those of hard links do."""
     spans = [Span(one.lba, 1, "volume descriptor") for _, group in subject.sets for one in group]
     for tree in subject.trees:
         spans += tree.metadata
-        spans += (Span(one.lba, one.blocks, show(one.identifier)) for one in tree.files if one.length)
+        spans += (Span(one.lba, one.blocks, show(tree.path(one))) for one in tree.files if one.length)
     if subject.catalog:
         spans.append(Span(subject.catalog.lba, 1, "boot catalog"))
     spans.sort(key=lambda span: (span.start, span.blocks))
@@ -220,7 +214,7 @@ def _same_data(subject: Subject, tree: Tree, main: Tree) -> Iterator[Finding]:
     odd = [one for one in tree.files if one.length and (one.lba, one.length) not in known]
     for one in odd:
         message = f"{tree.name}: block {one.lba}, {one.length:,} bytes, is no file of the {main.name} tree"
-        yield fails("tree.joliet", message, place_of(subject.place, one).at(one.offset))
+        yield fails("tree.joliet", message, tree.place(subject.place, one))
     if not odd:
         place = subject.place.at(lba_bytes(tree.directories[0].lba))
         yield holds("tree.joliet", f"{tree.name}: every file's data are those of the {main.name} tree", place)

@@ -1,0 +1,299 @@
+"""Every way images are made: looked at, copied to the byte, and whole again after a file changed its size."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster import remaster
+from cosremaster.cli import main
+from cosremaster.errors import OverlayError, UnsupportedError
+from cosremaster.verify.run import verify
+from tests import judges, qemu
+from tests.fixtures import families, tools
+from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD, Family, Way
+from tests.fixtures.tools import run
+
+SMALL = [name for name in FAMILIES if name != "data-large"]
+ENDS_ARE_TOLD = ("mips", "sun")
+"""Families whose firmware header tells where the image ends, and so cannot grow."""
+HFS = ("grub-mkrescue",)
+NEEDS_HFS_DROPPED = "--drop-hfsplus"
+PAYLOAD_SIZE = 123_456
+
+
+def image(name: str) -> Path:
+    tools.require(*families.TOOLS)
+    return families.build(name)
+
+
+def source(folder: Path, data: bytes) -> Path:
+    path = folder / "new-content"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
+    iso = image(name)
+    result = remaster(iso, tmp_path / "out.iso")
+    assert result.identical
+    run(["cmp", iso, tmp_path / "out.iso"])
+    with cosremaster.open(iso) as opened:
+        assert not opened.image.blockers
+
+
+def exchanged(iso: Path, target: Path, path: str, data: bytes, **options: bool) -> None:
+    result = remaster(iso, target, add_iso=[f"{source(target.parent, data)}:/{path}"], **options)  # type: ignore[arg-type]
+    assert result.iso_exchanged == (path.encode(),)
+
+
+@pytest.mark.parametrize("grown", [-1, 5_000, 1_500_000])
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ENDS_ARE_TOLD])
+def test_one_file_changes_and_nothing_else(name: str, grown: int, tmp_path: Path) -> None:
+    tools.require(*judges.TOOLS)
+    iso, out = image(name), tmp_path / "out.iso"
+    (path,) = FAMILIES[name].exchange[:1]
+    data = random.Random(grown).randbytes(max(1, PAYLOAD_SIZE + grown if grown > 0 else 1))
+    exchanged(iso, out, path, data, drop_hfsplus=name in HFS)
+    digest = hashlib.sha256(data).hexdigest()
+    before, after = judges.tree(iso), judges.tree(out)
+    assert after.keys() == before.keys()
+    catalogs = (
+        {"boot.catalog"} if name in ("ubuntu", "memtest86+") else set()
+    )  # it tells where the appended partition stands
+    shown = path if path in after else PAYLOAD  # libarchive prefers the Joliet tree's names
+    assert {one for one in after if after[one] != before[one]} - catalogs == {shown}
+    assert after[shown] == (*before[shown][:4], digest)
+    old, new = judges.joliet(iso), judges.joliet(out)
+    assert new.keys() == old.keys()
+    assert {one for one in new if new[one] != old[one]} - {f"/{one}" for one in catalogs} == (
+        {f"/{shown}"} if old else set()
+    )
+    assert judges.complaints(out) <= judges.complaints(iso)
+    if name not in HFS:
+        assert judges.report_without_numbers(out) == judges.report_without_numbers(iso)
+        report = verify(out, against=iso, changed=[path.encode()])
+        assert [one for one in report.findings if one.counts] == []
+
+
+@pytest.mark.parametrize("name", ENDS_ARE_TOLD)
+def test_a_header_that_tells_the_end_is_named_and_what_fits_is_exchanged(name: str, tmp_path: Path) -> None:
+    iso, out = image(name), tmp_path / "out.iso"
+    header = {"mips": "MIPS volume header", "sun": "Sun disk label"}[name]
+    with pytest.raises(UnsupportedError, match=f"{header}'s .* would have to change"):
+        exchanged(iso, out, PAYLOAD, bytes(PAYLOAD_SIZE + 5000))
+    assert not out.exists()
+    exchanged(iso, out, PAYLOAD, bytes(PAYLOAD_SIZE - 5))
+    assert judges.boot_report(out) == judges.boot_report(iso)
+
+
+@pytest.mark.parametrize(("name", "path"), [("mips", "boot/loader.bin"), ("mipsel", "boot/loader.bin"),
+                                            ("alpha", "boot/loader.bin"), ("hppa", "boot/second.bin")])  # fmt: skip
+def test_what_other_firmware_points_at_keeps_its_size(name: str, path: str, tmp_path: Path) -> None:
+    iso, out = image(name), tmp_path / "out.iso"
+    with pytest.raises(UnsupportedError, match=f"{path}: the .* points at it"):
+        exchanged(iso, out, path, b"another loader")
+    size = judges.tree(iso)
+    assert path in size
+    length = len(run(["isoinfo", "-R", "-i", iso, "-x", f"/{path}"]))
+    exchanged(iso, out, path, bytes(length))
+    assert judges.boot_report(out) == judges.boot_report(iso)
+
+
+def test_hfsplus_is_kept_or_given_up_but_never_made_wrong(tmp_path: Path) -> None:
+    tools.require(*judges.TOOLS)
+    iso, out = image("grub-mkrescue"), tmp_path / "out.iso"
+    with pytest.raises(UnsupportedError, match=NEEDS_HFS_DROPPED):
+        exchanged(iso, out, PAYLOAD, bytes(PAYLOAD_SIZE + 1))
+    with pytest.raises(UnsupportedError, match=NEEDS_HFS_DROPPED):
+        exchanged(iso, out, "empty", b"no longer")
+    exchanged(iso, out, PAYLOAD, random.Random(2).randbytes(PAYLOAD_SIZE))
+    assert judges.boot_report(out) == judges.boot_report(iso)
+    changed = [
+        at for at, (one, other) in enumerate(zip(iso.read_bytes(), out.read_bytes(), strict=True)) if one != other
+    ]
+    assert changed[-1] - changed[0] < PAYLOAD_SIZE, "and its bytes are all that changed"
+    out.unlink()
+    exchanged(iso, out, PAYLOAD, bytes(PAYLOAD_SIZE + 1), drop_hfsplus=True)
+    said = "\n".join(judges.boot_report(out))
+    assert "HFSPLUS" not in said and "Apple_HFS" not in said and "Apple_HFS" in "\n".join(judges.boot_report(iso))
+    assert "No problems found" in run(["sgdisk", "-v", out]).decode()
+
+
+def test_an_implanted_md5_is_made_anew(tmp_path: Path) -> None:
+    tools.require("checkisomd5")
+    iso, out = image("fedora"), tmp_path / "out.iso"
+    for data in (b"short", random.Random(5).randbytes(3_000_000)):
+        exchanged(iso, out, PAYLOAD, data)
+        run(["checkisomd5", out])
+        out.unlink()
+
+
+@pytest.mark.parametrize("name", ["udf", "udf-boot"])
+@pytest.mark.parametrize("size", [10, PAYLOAD_SIZE + 70_000])
+def test_udf_tells_the_same_as_iso_9660(name: str, size: int, tmp_path: Path) -> None:
+    tools.require(*judges.TOOLS)
+    iso, out = image(name), tmp_path / "out.iso"
+    data = random.Random(6).randbytes(size)
+    exchanged(iso, out, PAYLOAD, data)
+    before, after = judges.udf(iso, tmp_path / "before"), judges.udf(out, tmp_path / "after")
+    assert {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)} == {PAYLOAD}
+    assert after[PAYLOAD] == hashlib.sha256(data).hexdigest()
+
+
+def test_earlier_sessions_keep_what_they_held(tmp_path: Path) -> None:
+    tools.require("xorriso")
+    iso, out = image("multi-session"), tmp_path / "out.iso"
+    exchanged(iso, out, PAYLOAD, b"another payload")
+    for session, found in (("1", run(["isoinfo", "-R", "-i", iso, "-x", f"/{PAYLOAD}"])), ("2", b"another payload")):
+        target = tmp_path / f"of-session-{session}"
+        load = ["-load", "session", session, "-indev", f"stdio:{out}"]
+        run(["xorriso", *load, "-osirrox", "on", "-extract", f"/{PAYLOAD}", target])
+        assert target.read_bytes() == found
+    assert len(run(["xorriso", "-indev", out, "-toc"]).splitlines()) == len(
+        run(["xorriso", "-indev", iso, "-toc"]).splitlines()
+    )
+
+
+@pytest.mark.parametrize("name", ["data-shared", "data-hard-links"])
+def test_only_the_name_that_was_given_changes(name: str, tmp_path: Path) -> None:
+    tools.require("bsdtar")
+    iso, out = image(name), tmp_path / "out.iso"
+    exchanged(iso, out, "another-name", b"mine alone")
+    before, after = judges.tree(iso), judges.tree(out)
+    assert {one for one in after if after[one] != before[one]} == {"another-name"}
+    assert after[PAYLOAD] == before[PAYLOAD]
+
+
+def test_a_zisofs_file_is_exchanged_for_a_plain_one(tmp_path: Path) -> None:
+    tools.require("xorriso")
+    iso, out, target = image("data-zisofs"), tmp_path / "out.iso", tmp_path / "text"
+    exchanged(iso, out, "pool/text", b"plain and not compressed\n" * 999)
+    run(["xorriso", "-indev", out, "-osirrox", "on", "-extract", "/pool/text", target])
+    assert target.read_bytes() == b"plain and not compressed\n" * 999
+
+
+def test_relocated_directories_are_where_people_see_them(tmp_path: Path) -> None:
+    iso, out = image("data-deep"), tmp_path / "out.iso"
+    path = "/".join(f"level-10-{n}" for n in range(10)) + "/deep.txt"
+    exchanged(iso, out, path, b"deeper\n" * 5000)
+    assert judges.tree(out)[path][4] == hashlib.sha256(b"deeper\n" * 5000).hexdigest()
+
+
+def test_an_emulated_drive_keeps_its_size(tmp_path: Path) -> None:
+    iso, out = image("floppy"), tmp_path / "out.iso"
+    with pytest.raises(UnsupportedError, match=r"boot/floppy\.img: is the image of an emulated drive and has to keep"):
+        exchanged(iso, out, "boot/floppy.img", b"too small")
+    exchanged(iso, out, "boot/floppy.img", bytes(2_949_120))
+    assert judges.boot_report(out) == judges.boot_report(iso)
+
+
+def test_a_file_of_several_extents(tmp_path: Path) -> None:
+    iso, out = image("data-large"), tmp_path / "out.iso"
+    exchanged(iso, out, PAYLOAD, bytes(PAYLOAD_SIZE * 2))
+    again = tmp_path / "again.iso"
+    exchanged(out, again, "large.img", b"not large any more" * 5000)
+    out.unlink()
+    assert run(["isoinfo", "-R", "-i", again, "-x", "/zz-last.bin"]) == run(
+        ["isoinfo", "-R", "-i", iso, "-x", "/zz-last.bin"]
+    )
+    target = tmp_path / "large.img"
+    run(["xorriso", "-indev", again, "-osirrox", "on", "-extract", "/large.img", target])
+    assert target.read_bytes() == b"not large any more" * 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("debian", "boot/grub/efi.img"), ("fedora", "images/efiboot.img"), ("grub-mkrescue", "efi.img")],
+)
+def test_a_partition_follows_the_boot_image_it_covers(name: str, path: str, tmp_path: Path) -> None:
+    tools.require("mcopy", "sfdisk", *judges.TOOLS)
+    iso, out = image(name), tmp_path / "out.iso"
+    fat = run(["isoinfo", "-R", "-i", iso, "-x", f"/{path}"])
+    exchanged(iso, out, path, fat + bytes(1_000_000), drop_hfsplus=name in HFS)
+    tables = [line for line in judges.boot_report(out) if f" /{path}" in line]
+    assert tables == [line for line in judges.boot_report(iso) if f" /{path}" in line], "each still leads to the file"
+    with cosremaster.open(out) as opened:
+        (start,) = {
+            one.start
+            for one in opened.image.partitions
+            if one.end - one.start == -(-(len(fat) + 1_000_000) // 2048) * 4
+        }
+    listed = run(["mdir", "-b", "-i", f"{out}@@{start * 512}", "::/EFI/BOOT"]).decode()
+    assert "::/EFI/BOOT/BOOTX64.EFI" in listed.upper()
+    assert judges.complaints(out) <= judges.complaints(iso)
+
+
+BOOTS = [(family, way) for family in FAMILIES.values() for way in family.boots if family.says]
+NEW_WORDS = "WORDS-OF-THE-EXCHANGED-FILE"
+
+
+def edited(family: Family, folder: Path) -> Path:
+    """The family's image with other words to say, in a file that grew, and a grown file before others."""
+    iso, out = image(family.name), folder / "out.iso"
+    adds = []
+    for number, (path, says) in enumerate((family.says or {}).items()):
+        new = folder / f"says-{number}"
+        new.write_bytes(says(NEW_WORDS) + b"\n" * 6000)
+        adds.append(f"{new}:/{path}")
+    if PAYLOAD in family.exchange:
+        adds.append(f"{source(folder, random.Random(9).randbytes(2_000_000))}:/{PAYLOAD}")
+    result = remaster(iso, out, add_iso=adds, drop_hfsplus=family.name in HFS)
+    assert len(result.iso_exchanged) == len(adds)
+    return out
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize(("family", "way"), BOOTS, ids=[f"{family.name}-{'-'.join(way)}" for family, way in BOOTS])
+def test_boots_after_as_before(family: Family, way: Way, tmp_path: Path) -> None:
+    tools.require(*qemu.TOOLS)
+    firmware, medium = way
+    said = qemu.boot(edited(family, tmp_path), firmware=firmware, medium=medium, until=NEW_WORDS)
+    assert NEW_WORDS in said
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize(("name", "path", "way"), [
+    ("isohybrid", "isolinux/isolinux.bin", ("bios", "disc")), ("isohybrid", "isolinux/isolinux.bin", ("bios", "disk")),
+    ("ubuntu", "boot/grub/i386-pc/eltorito.img", ("bios", "disk")),
+    ("debian", "boot/grub/efi.img", ("uefi", "disc")), ("debian", "boot/grub/efi.img", ("uefi", "disk")),
+])  # fmt: skip
+def test_boots_from_a_boot_image_that_grew_and_moved(name: str, path: str, way: Way, tmp_path: Path) -> None:
+    tools.require(*qemu.TOOLS)
+    iso, out = image(name), tmp_path / "out.iso"
+    old = run(["isoinfo", "-R", "-i", iso, "-x", f"/{path}"])
+    exchanged(iso, out, path, old + bytes(400_000))
+    firmware, medium = way
+    assert families.WORDS in qemu.boot(out, firmware=firmware, medium=medium, until=families.WORDS)
+
+
+def test_the_command_exchanges_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iso, out = image("debian"), tmp_path / "out.iso"
+    new = source(tmp_path, families.grub_says("other words"))
+    assert main([str(iso), str(out), "--add-iso", f"{new}:/{GRUB_SAYS}", "--add-iso", f"{new}:/boot/new.cfg"]) == 7
+    assert "boot/new.cfg: a new file cannot yet be added to the ISO's own tree" in capsys.readouterr().err
+    assert main(["plan", str(iso), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
+    assert f"the ISO's own files\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
+    assert main([str(iso), str(out), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
+    assert f"on the ISO: 1 exchanged, 0 unchanged\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
+    assert main([str(out), str(tmp_path / "again.iso"), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
+    assert "on the ISO: 0 exchanged, 1 unchanged" in capsys.readouterr().out
+    run(["cmp", out, tmp_path / "again.iso"])
+
+
+def test_what_cannot_be_exchanged_is_named(tmp_path: Path) -> None:
+    iso, out = image("debian"), tmp_path / "out.iso"
+    with pytest.raises(UnsupportedError, match="is the boot catalog"):
+        exchanged(iso, out, "isolinux/boot.cat", b"x")
+    with pytest.raises(UnsupportedError, match="is a boot image and cannot be shorter than 64 bytes"):
+        exchanged(iso, out, "isolinux/isolinux.bin", b"x")
+    with pytest.raises(OverlayError, match="README: a new file cannot yet be added"):
+        exchanged(iso, out, "README", b"x")
+    with pytest.raises(UnsupportedError, match="a-symlink: is no regular file"):
+        exchanged(image("data-shared"), out, "a-symlink", b"x")
+    assert not out.exists()
