@@ -13,7 +13,7 @@ from cosremaster import cpio
 from cosremaster.errors import UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import plan_image, unchanged_plan
-from cosremaster.iso.exchange import MAX_EXTENT
+from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import Layer
