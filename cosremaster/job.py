@@ -15,7 +15,7 @@ from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.iso.exchange import MAX_EXTENT
+from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import Layer

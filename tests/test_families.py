@@ -12,6 +12,7 @@ import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import OverlayError, UnsupportedError
+from cosremaster.iso import sections
 from cosremaster.verify.run import verify
 from tests import judges, qemu
 from tests.fixtures import families, tools
@@ -205,6 +206,50 @@ def test_a_file_of_several_extents(tmp_path: Path) -> None:
     target = tmp_path / "large.img"
     run(["xorriso", "-indev", again, "-osirrox", "on", "-extract", "/large.img", target])
     assert target.read_bytes() == b"not large any more" * 5000
+
+
+@pytest.mark.parametrize("name", ["debian", "ubuntu", "udf", "data-both"])
+def test_more_sections_get_more_records(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file above 4 GiB does, with smaller numbers."""
+    iso, out = image(name), tmp_path / "out.iso"
+    monkeypatch.setattr(sections, "MAX_EXTENT", 1 << 20)
+    monkeypatch.setattr(sections, "MAX_SECTION", 1 << 20)
+    data = random.Random(11).randbytes((5 << 19) + 77)
+    exchanged(iso, out, PAYLOAD, data)
+    before, after = judges.tree(iso), judges.tree(out)
+    catalogs = {"boot.catalog"} if name == "ubuntu" else set()
+    assert {one for one in after if after[one] != before[one]} - catalogs == {PAYLOAD}
+    assert after[PAYLOAD][4] == hashlib.sha256(data).hexdigest()
+    target = tmp_path / "payload"
+    run(["xorriso", "-indev", out, "-osirrox", "on", "-extract", f"/{PAYLOAD}", target])
+    assert target.read_bytes() == data
+    assert [one for one in verify(out, against=iso, changed=[PAYLOAD.encode()]).findings if one.counts] == []
+    again = tmp_path / "again.iso"
+    exchanged(out, again, PAYLOAD, b"small again" * 400)
+    assert judges.tree(again)[PAYLOAD][4] == hashlib.sha256(b"small again" * 400).hexdigest()
+
+
+def test_a_directory_without_room_for_more_records_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "MAX_EXTENT", 2048)
+    monkeypatch.setattr(sections, "MAX_SECTION", 2048)
+    with pytest.raises(UnsupportedError, match=f"{PAYLOAD}: its directory has no room for 48 more records"):
+        exchanged(image("debian"), tmp_path / "out.iso", PAYLOAD, bytes(100_000))
+
+
+def test_a_file_above_4_gib_comes_in_place_of_a_small_one(tmp_path: Path) -> None:
+    iso, out, new = image("debian"), tmp_path / "out.iso", tmp_path / "new"
+    size, words = (1 << 32) + 3_000_001, b"words at the end"
+    with new.open("wb") as file:
+        file.seek(size - len(words))
+        file.write(words)
+    result = remaster(iso, out, add_iso=[f"{new}:/{PAYLOAD}"])
+    assert result.output_size > 1 << 32
+    shown = run(["xorriso", "-indev", out, "-lsl", f"/{PAYLOAD}", "--"]).decode()
+    assert f" {size} " in shown
+    script = f"bsdtar -xOf {out} {PAYLOAD} | cmp - {new}"
+    run(["bash", "-o", "pipefail", "-c", script])
+    whole = next(line for line in judges.boot_report(out) if line.startswith("MBR partition      :   1"))
+    assert int(whole.split()[-1]) * 512 == out.stat().st_size, "the partition over the image covers it"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cosremaster.boot.mbr import Geometry, MbrPartition, encode_chs
 from cosremaster.iso.plan import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.iso.sections import MAX_EXTENT, MAX_SECTION, section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.units import Lba, Sector
 
@@ -272,3 +273,12 @@ def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
         one.start if size <= room else max(end, one.end) if end != one.end else placed[one].start
     )
     assert all(placed[other].start == other.start for other in (*fixed, *movable) if other != one)
+
+
+@given(st.integers(0, 1 << 36), st.integers(1, 9))
+def test_sections_are_whole_blocks_and_as_few_as_can_be(length: int, least: int) -> None:
+    found = section_lengths(length, least)
+    assert sum(found) == length
+    assert all(one % 2048 == 0 for one in found[:-1])
+    assert all(0 <= one <= MAX_EXTENT for one in found)
+    assert len(found) == max(least, 1 if length <= MAX_EXTENT else -(-(length - MAX_EXTENT) // MAX_SECTION) + 1)

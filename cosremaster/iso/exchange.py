@@ -14,18 +14,13 @@ from cosremaster.boot.pointers import (
     boot_image_sum,
     grub2_image_pointer,
 )
-from cosremaster.errors import ImageError, Place, SizeError, UnsupportedError, show
+from cosremaster.errors import ImageError, Place, UnsupportedError, show
 from cosremaster.iso.extents import file_spans
 from cosremaster.iso.model import BootImage, Image, IsoFile, Tree
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import PieceTable
-from cosremaster.units import BLOCK, Lba, blocks_for
-
-MAX_EXTENT = 0xFFFFFFFF
-"""Bytes of a file in one directory record (9.1.4)."""
-MAX_SECTION = MAX_EXTENT // BLOCK * BLOCK
-"""Bytes of a file section that another follows: whole blocks (6.5.1)."""
+from cosremaster.units import BLOCK, Lba
 
 NOWHERE = Lba(0)
 
@@ -52,7 +47,7 @@ def resolve(image: Image, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exchan
     """What has to happen so that the files at the paths of ``exchanged`` hold other bytes.
 
     Names that share an extent and get the same table go on sharing. :raises ImageError: there is no such file.
-    :raises UnsupportedError: it cannot be exchanged. :raises SizeError: its directory records cannot tell that size.
+    :raises UnsupportedError: it cannot be exchanged.
     """
     by_path = {file.path: file for file in image.files}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
@@ -85,6 +80,8 @@ def _exchange(
     image: Image, starts: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
 ) -> Exchange:
     first, place = files[0], image.place.inside(files[0].path)
+    if not all(record.plain for file in files for record in file.records):
+        raise UnsupportedError("cannot be exchanged: it has an extended attribute record or is interleaved", place)
     lba = first.records[0].lba
     paths = {file.path for file in files}
     alone = lba >= image.session and bool(first.size) and {one.path for one in starts[0][lba]} == paths
@@ -101,8 +98,6 @@ def _exchange(
         for tree, found in zip(image.trees[1:], starts[1:], strict=True):
             names += [(tree, file) for file in _same_names(tree, found.get(lba, []), paths, place, bool(first.size))]
         exchange = Exchange(first.path, table, tuple(names), None)
-    for _, file in exchange.files:
-        section_lengths(table.length, len(file.records), place)
     _check_pointers(image, exchange, place)
     return exchange
 
@@ -140,29 +135,6 @@ def _check_pointers(image: Image, exchange: Exchange, place: Place) -> None:
             inside = span.start * BLOCK <= target.start < span.end * BLOCK
             if inside and not exchange.same_size:
                 raise UnsupportedError(f"the {one.name}'s {target.what} points at it", place)
-
-
-def section_lengths(length: int, count: int, place: Place) -> tuple[int, ...]:
-    """``length`` bytes over ``count`` directory records, whole blocks in all but the last.
-
-    :raises SizeError: they cannot tell so many.
-    """
-    if count == 1 and length <= MAX_EXTENT:
-        return (length,)
-    if length > MAX_SECTION * (count - 1) + MAX_EXTENT:
-        raise SizeError(
-            f"would be {length:,} bytes; its {count} directory record{'s' if count > 1 else ''} can tell"
-            f" {MAX_SECTION * (count - 1) + MAX_EXTENT:,}",
-            place,
-        )
-    each = min(MAX_SECTION, max(BLOCK, -(-blocks_for(length) // count) * BLOCK))
-    sections, left = [], length
-    for _ in range(count - 1):
-        sections.append(min(each, left // BLOCK * BLOCK))
-        left -= sections[-1]
-    if left > MAX_EXTENT:
-        raise SizeError(f"would be {length:,} bytes, too many for its {count} directory records", place)
-    return (*sections, left)
 
 
 def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -> PieceTable:

@@ -57,6 +57,8 @@ def known_spans(
     sure = [SYSTEM_AREA, *descriptors, *tree_spans(trees), *(udf.spans if udf else ())]
     if catalog:
         sure.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
+    odd = (file for tree in trees for file in tree.files if not all(record.plain for record in file.records))
+    sure += [span for file in odd for span in file_spans(file)]
     files = {span.start: span for tree in trees for file in tree.files for span in file_spans(file)}
     end = max(span.end for span in (*sure, *files.values()))
     appended = [one.span for one in partitions if one.span.start >= end]

@@ -24,7 +24,8 @@ DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 class DirectoryRecord:
     """One record of a directory (9.1). ``offset``: its byte offset in the image; ``length``: bytes of data.
 
-    ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own.
+    ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own; ``plain``: its data are
+    all that belongs to it, without an extended attribute record, and in one piece (9.1.2, 9.1.7).
     """
 
     offset: int
@@ -33,6 +34,7 @@ class DirectoryRecord:
     flags: int
     parent: tuple[bytes, ...]
     identifier: bytes
+    plain: bool = True
 
     @property
     def blocks(self) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import moved_pointer, pointer_kind
 from cosremaster.files import FileSource
-from cosremaster.iso.exchange import Exchange, section_lengths
+from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import SYSTEM_AREA, covers_volume
-from cosremaster.iso.model import Image, Partition
+from cosremaster.iso.model import Image, IsoFile, Partition
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import SPACE_SIZE, both_endian
+from cosremaster.iso.sections import section_lengths, with_records
 from cosremaster.iso.udf_patch import Move, tail_blocks, udf_patches
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
@@ -41,6 +43,7 @@ def image_patches(
         *_udf(image, source, layout, exchanged), *_tables(image, source, layout, exchanged, drop),
     ):  # fmt: skip
         patches[offset] = data
+    _grow(image, source, exchanged, patches)
     return patches.items()
 
 
@@ -56,8 +59,7 @@ def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Pat
     for one in exchanged:
         for tree, file in one.files:
             at = one.start
-            lengths = section_lengths(one.table.length, len(file.records), image.place)
-            for record, length in zip(file.records, lengths, strict=True):
+            for record, length in zip(file.records, _lengths(one, file), strict=False):
                 if length != record.length:
                     yield record.offset + _RECORD_LENGTH, both_endian(length)
                 if at != record.lba and one.table.length:
@@ -65,6 +67,37 @@ def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Pat
                 at = Lba(at + blocks_for(length))
             if file.zisofs:
                 yield file.zisofs, b"PD"  # padding (SUSP 5.2): the new data are not compressed
+
+
+def _lengths(one: Exchange, file: IsoFile) -> tuple[int, ...]:
+    return section_lengths(one.table.length, len(file.records))
+
+
+def _grow(image: Image, source: FileSource, exchanged: Iterable[Exchange], patches: dict[int, bytes]) -> None:
+    """Directories that need more records for files above 4 GiB are laid out anew, with their patches.
+
+    :raises UnsupportedError: one has no room.
+    """
+    more: dict[tuple[Lba, int], dict[int, list[tuple[Lba, int]]]] = {}
+    first: dict[tuple[Lba, int], bytes] = {}
+    for one in exchanged:
+        for tree, file in one.files:
+            lengths, last = _lengths(one, file), file.records[-1].offset
+            if len(lengths) <= len(file.records):
+                continue
+            ends = accumulate(map(blocks_for, lengths), initial=one.start)
+            sections = [(Lba(at - tree.base), length) for at, length in zip(ends, lengths, strict=False)]
+            home = next(one for one in tree.directories if 0 <= last - lba_bytes(one.lba) < one.length)
+            key = home.lba, home.length
+            more.setdefault(key, {})[last - lba_bytes(home.lba)] = sections[len(file.records) :]
+            first.setdefault(key, one.path)
+    for (lba, length), sections_of in more.items():
+        start = lba_bytes(lba)
+        data = bytearray(source.at(start, length))
+        for offset in [one for one in patches if start <= one < start + length]:
+            patch = patches.pop(offset)
+            data[offset - start : offset - start + len(patch)] = patch
+        patches[start] = with_records(bytes(data), sections_of, image.place.inside(first[lba, length]))
 
 
 def _descriptors(image: Image, layout: Layout) -> Patches:

@@ -141,6 +141,7 @@ def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -
         flags=raw[25],
         parent=path,
         identifier=raw[33 : 33 + raw[32]],
+        plain=not (raw[1] or raw[26] or raw[27]),
     )
 
 
