@@ -201,6 +201,7 @@ class GzipCodec:
     """gzip."""
 
     name = "gzip"
+    reach = 4096
 
     def sniff(self, head: bytes) -> bool:
         """RFC 1952 magic with method 8 (deflate)."""

@@ -15,7 +15,7 @@ from cosremaster.iso.read import read_image
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.tree import image_nodes
 from cosremaster.layers.address import Address, format_address, number_of, parse_address
-from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, probe
+from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node, parent_of
 from cosremaster.pieces import PieceTable, Range
@@ -147,7 +147,7 @@ def open_container(source: FileSource) -> Container:
 
 def _archive(table: PieceTable, address: Address, place: Place, number: int | None = None) -> Container | None:
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
-    looked = probe(b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks()))
+    looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
     if not looked.is_archive:
         if looked.foreign and number is None:
             raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
@@ -175,7 +175,7 @@ def is_container(node: Node) -> bool:
     content = node.content
     if node.kind is not Kind.FILE or content is None or not content.size:
         return False
-    return probe(content.head(min(content.size, HEAD_SIZE))).is_archive
+    return look(content.head).is_archive
 
 
 def enter(container: Container, node: Node, number: int | None = None) -> Container:
