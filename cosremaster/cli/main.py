@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cosremaster import __version__
+from cosremaster.cli.diff import diff_command
 from cosremaster.cli.look import LOOK
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
@@ -31,7 +32,8 @@ INTERRUPTED = 128
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
 cosremaster index IN, cosremaster demo [--keep DIR],
-cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR.
+cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
+cosremaster diff A B.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -191,6 +193,7 @@ COMMANDS: dict[str, click.Command] = {
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
+    "diff": diff_command,
     **LOOK,
 }
 
