@@ -15,6 +15,7 @@ import click
 
 from cosremaster import __version__
 from cosremaster.cli.diff import diff_command
+from cosremaster.cli.export import export_command
 from cosremaster.cli.look import LOOK
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
@@ -33,7 +34,7 @@ _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster plan IN [options],
 cosremaster index IN, cosremaster demo [--keep DIR],
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
-cosremaster diff A B.
+cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -194,6 +195,7 @@ COMMANDS: dict[str, click.Command] = {
     "index": index_command,
     "demo": demo_command,
     "diff": diff_command,
+    "export": export_command,
     **LOOK,
 }
 
