@@ -16,7 +16,7 @@ from cosremaster.iso.model import DirectoryRecord, Image, IsoFile, Tree
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.prove import read_back
 from cosremaster.iso.records import FIRST_DESCRIPTOR
-from cosremaster.layers.index import HEAD_SIZE, Effort, index_file, probe
+from cosremaster.layers.index import Effort, index_file, look
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.units import BLOCK, Lba
@@ -26,7 +26,7 @@ def is_archive_file(source: FileSource) -> bool:
     """True when ``source`` is no ISO 9660 image, but an archive, by its first bytes."""
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
-    return probe(source.at(0, HEAD_SIZE)).is_archive
+    return look(lambda count: source.at(0, count)).is_archive
 
 
 def bare_image(source: FileSource) -> Image:
@@ -63,7 +63,7 @@ def prove_bare(old: Image, plan: ImagePlan, written: Written, result: FileSource
     if result.size != plan.table.length:
         raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", old.place)
     table = PieceTable([Range(result, 0, result.size)])
-    looked = probe(result.at(0, HEAD_SIZE))
+    looked = look(lambda count: result.at(0, count))
     try:
         effort = Effort(digests=False, nesting=0)
         indexed = index_file(old.files[0].path, table, looked.codec, Place(), lambda count: None, effort)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
@@ -21,7 +22,7 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
-from cosremaster.layers.index import HEAD_SIZE, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, probe
+from cosremaster.layers.index import IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
@@ -174,8 +175,11 @@ def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, P
             continue
         seen.add(file.records[0].lba)
         table = image.bytes_of(file)
-        head = b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks())
-        yield file.path, table, probe(head)
+        yield file.path, table, look(partial(_head, table))
+
+
+def _head(table: PieceTable, count: int) -> bytes:
+    return b"".join(table.cut(0, min(table.length, count)).chunks())
 
 
 def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:

@@ -128,10 +128,10 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         4,
         rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
     ),
-    "zstd": (
-        _image(without_layer({"live.cgz": b"\x28\xb5\x2f\xfd" + bytes(9000)})),
+    "lzop": (
+        _image(without_layer({"live.cgz": b"\x89LZO\x00" + bytes(9000)})),
         6,
-        r"found instead: live\.cgz \(zstd compressed data\), not supported yet",
+        r"found instead: live\.cgz \(lzop compressed data\), not supported yet",
     ),
     "squashfs": (
         _image(without_layer({"live/filesystem.squashfs": b"hsqs" + bytes(9000)})),

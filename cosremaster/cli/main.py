@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from cosremaster import __version__
+from cosremaster.cli.diff import diff_command
+from cosremaster.cli.export import export_command
 from cosremaster.cli.look import LOOK
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
@@ -35,7 +37,8 @@ _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
 cosremaster plan IN [options], cosremaster build RECIPE [options],
 cosremaster index IN, cosremaster demo [--keep DIR],
-cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR.
+cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
+cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -264,6 +267,8 @@ COMMANDS: dict[str, click.Command] = {
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
+    "diff": diff_command,
+    "export": export_command,
     **LOOK,
 }
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from cosremaster.codecs.base import Codec
+from cosremaster.codecs.bzip2 import Bzip2Codec
 from cosremaster.codecs.gzip import GzipCodec
+from cosremaster.codecs.lzma_alone import LzmaCodec
 from cosremaster.codecs.plain import PlainCodec
 from cosremaster.codecs.xz import XzCodec
+from cosremaster.codecs.zstd import ZstdCodec
+
+
+def _optional() -> tuple[Codec, ...]:
+    """The codecs of extras that are installed."""
+    if importlib.util.find_spec("lz4") is None:
+        return ()
+    from cosremaster.codecs.lz4 import LegacyCodec, Lz4Codec  # noqa: PLC0415 - only where it is installed
+
+    return Lz4Codec(), LegacyCodec()
+
 
 PLAIN = PlainCodec()
-CODECS: tuple[Codec, ...] = (XzCodec(), GzipCodec())
+CODECS: tuple[Codec, ...] = (XzCodec(), GzipCodec(), ZstdCodec(), Bzip2Codec(), LzmaCodec(), *_optional())
 
 _FOREIGN = (
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\x02\x21\x4c\x18", "lz4 (legacy)"),
+    (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
+    (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x89LZO\x00", "lzop"),
-    (b"\x5d\x00\x00", "lzma"),
 )
 
 SNIFF_SIZE = 16
@@ -30,6 +42,8 @@ def find_codec(head: bytes) -> Codec | None:
 
 def foreign_codec(head: bytes) -> str | None:
     """The name of a compression that ``head`` announces and this version cannot decode, or None."""
+    if find_codec(head) is not None:
+        return None
     return next((name for magic, name in _FOREIGN if head.startswith(magic)), None)
 
 

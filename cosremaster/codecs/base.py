@@ -115,9 +115,10 @@ class Decoding(Protocol):
 
 
 class Codec(Protocol):
-    """A compression format."""
+    """A compression format. ``reach``: packed bytes within which the first plain ones are had."""
 
     name: str
+    reach: int
 
     def sniff(self, head: bytes) -> bool:
         """True when a stream that begins with ``head`` is of this format."""

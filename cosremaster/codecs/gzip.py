@@ -98,6 +98,8 @@ def _front(job: Job) -> _Front:
     first = next(iter(job.plain.pieces), None)
     if not isinstance(first, Range) or first.source is not job.decoded or first.offset or first.packed:
         return _Front()
+    if not job.packed.length:  # nothing is packed anew, but for the first time
+        return _Front()
     key = "front", first.length
     front: _Front | None = job.memo.recall(key)
     if front is None:
@@ -397,6 +399,7 @@ class GzipCodec:
     """gzip."""
 
     name = "gzip"
+    reach = 4096
 
     def sniff(self, head: bytes) -> bool:
         """RFC 1952 magic with method 8 (deflate)."""

@@ -58,6 +58,7 @@ class PlainCodec:
     """Never sniffed: it is what remains when no magic fits."""
 
     name = "none"
+    reach = 4096
 
     def sniff(self, head: bytes) -> bool:
         """Nothing announces itself as uncompressed."""

@@ -100,6 +100,7 @@ class XzCodec:
     """xz."""
 
     name = "xz"
+    reach = 4096
 
     def sniff(self, head: bytes) -> bool:
         """The magic of section 2.1.1.1."""

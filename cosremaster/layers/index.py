@@ -104,8 +104,15 @@ class Probe:
     """Something recognized that this version cannot open, for people."""
 
 
+def look(peek: Callable[[int], bytes]) -> Probe:
+    """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
+    head = peek(HEAD_SIZE)
+    codec = find_codec(head)
+    return probe(peek(codec.reach) if codec is not None and codec.reach > HEAD_SIZE else head)
+
+
 def probe(head: bytes) -> Probe:
-    """Looks at the first :data:`HEAD_SIZE` bytes of a file (fewer when it is shorter)."""
+    """What the first bytes of a file say."""
     codec = find_codec(head) or PLAIN
     plain = codec.first(head, 8)
     foreign = foreign_codec(head)
@@ -244,10 +251,9 @@ def _streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -> It
         _skip_zeros(reader)
         start = reader.origin
         yield FoundStream(start, start + (reader.position if codec is PLAIN else end), codec, archives)
-        head = reader.peek(HEAD_SIZE)
-        if not head:
+        if not reader.peek(1):
             return
-        looked = probe(head)
+        looked = look(reader.peek)
         if not looked.is_archive:
             raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
         codec = looked.codec
@@ -317,7 +323,7 @@ def _entries(
                 raise CorruptError(f"symlink target of {size:,} bytes", _at(reader, entry))
             target = reader.exactly(size)
         elif kind == Kind.FILE and size:
-            looked = probe(reader.peek(min(size, HEAD_SIZE))) if depth < effort.nesting else None
+            looked = _look_inside(reader, size) if depth < effort.nesting else None
             if looked and looked.is_archive:
                 digest, nested = _index_member(reader, entry, looked.codec, effort, depth)
                 if nested is not None:
@@ -327,6 +333,11 @@ def _entries(
         members.append(Member(entry, target, digest))
     reader.skip(origin + entry.end - reader.position)
     return tuple(members), tuple(inner), entry
+
+
+def _look_inside(reader: ByteReader, size: int) -> Probe:
+    """What the ``size`` bytes before ``reader`` are."""
+    return look(lambda count: reader.peek(min(size, count)))
 
 
 def _at(reader: ByteReader, entry: cpio.Entry) -> Place:

@@ -11,11 +11,12 @@ from pathlib import Path
 from cosremaster.codecs import foreign_codec
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
 from cosremaster.files import FileSource
+from cosremaster.iso.model import Image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.tree import image_nodes
 from cosremaster.layers.address import Address, format_address, number_of, parse_address
-from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, probe
+from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node, parent_of
 from cosremaster.pieces import PieceTable, Range
@@ -30,9 +31,13 @@ class Container:
     """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
 
     ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
+    ``image``: boot records and all, of an ISO 9660 image.
     """
 
-    def __init__(self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node]) -> None:
+    def __init__(
+        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], image: Image | None = None
+    ) -> None:
+        self.image = image
         self.address = address
         self.place = place
         self.kind = kind
@@ -130,29 +135,32 @@ def split_address(text: str) -> tuple[Path, Address]:
     return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
 
 
-def open_container(source: FileSource) -> Container:
-    """The outermost container: what ``source`` is, by its content.
+def open_container(source: FileSource, effort: Effort = ALONE) -> Container:
+    """The outermost container: what ``source`` is, by its content; ``effort``: how closely archives are read.
 
     :raises ImageError: neither an ISO 9660 image nor an archive.
     """
     address = (os.fsencode(source.path),)
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
-        return Container(address, source.place, "ISO 9660", image_nodes(read_image(source), source))
+        image = read_image(source)
+        return Container(address, source.place, "ISO 9660", image_nodes(image, source), image)
     table = PieceTable([Range(source, 0, source.size)])
-    inside = _archive(table, address, source.place)
+    inside = _archive(table, address, source.place, effort=effort)
     if inside is None:
         raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
     return inside
 
 
-def _archive(table: PieceTable, address: Address, place: Place, number: int | None = None) -> Container | None:
+def _archive(
+    table: PieceTable, address: Address, place: Place, number: int | None = None, effort: Effort = ALONE
+) -> Container | None:
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
-    looked = probe(b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks()))
+    looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
     if not looked.is_archive:
         if looked.foreign and number is None:
             raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
         return None
-    indexed = index_file(address[-1], table, looked.codec, place, lambda count: None, ALONE)
+    indexed = index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
     layers = layers_of(indexed, table, place)
     if number is None:
         return Container(address, place, _kind(layers), LayerTree(layers[-1]))
@@ -175,10 +183,10 @@ def is_container(node: Node) -> bool:
     content = node.content
     if node.kind is not Kind.FILE or content is None or not content.size:
         return False
-    return probe(content.head(min(content.size, HEAD_SIZE))).is_archive
+    return look(content.head).is_archive
 
 
-def enter(container: Container, node: Node, number: int | None = None) -> Container:
+def enter(container: Container, node: Node, number: int | None = None, effort: Effort = ALONE) -> Container:
     """The container that the file ``node`` is, or its ``number``-th archive.
 
     :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
@@ -187,7 +195,7 @@ def enter(container: Container, node: Node, number: int | None = None) -> Contai
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
         raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
-    inside = _archive(node.content.table(), address, place, number)
+    inside = _archive(node.content.table(), address, place, number, effort)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
         packed = foreign_codec(head)
@@ -199,8 +207,10 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
+def follow(top: Container, address: Address, *, last: bool = True, effort: Effort = ALONE) -> Looked:
     """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
+
+    ``effort``: how closely archives on the way are read.
 
     :raises LayerError: nothing stands there, or something on the way is no container.
     """
@@ -219,16 +229,16 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
         node = found
         if parts and (number := number_of(parts[0])) is not None:
             parts.pop(0)
-            container = enter(container, node, number)
+            container = enter(container, node, number, effort)
             node = replace(ROOT)
         elif parts:
-            container = enter(container, node)
+            container = enter(container, node, effort=effort)
             node = replace(ROOT)
     return Looked(container, node)
 
 
-def inside(looked: Looked) -> Looked:
+def inside(looked: Looked, effort: Effort = ALONE) -> Looked:
     """``looked``, or the root of the container that it is."""
     if is_container(looked.node):
-        return Looked(enter(looked.container, looked.node), replace(ROOT))
+        return Looked(enter(looked.container, looked.node, effort=effort), replace(ROOT))
     return looked

@@ -79,26 +79,28 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
     return dict(sorted(nodes.items()))
 
 
-def extract(nodes: Iterable[Node], target: Path, advance: Callable[[int], None]) -> Extracted:
+def extract(nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, notes: bool = True) -> Extracted:
     """Makes ``nodes`` (as :func:`taken` gives them) in ``target``, a folder that must not exist or be empty.
 
     Root gets owners and device nodes. An ordinary user gets the data with permission bits, and beside the folder a
-    file ``TARGET.mtree`` that tells the rest. :raises OutputError: it cannot be written; nothing is left then.
+    file ``TARGET.mtree`` that tells the rest, unless ``notes`` is False.
+
+    :raises OutputError: it cannot be written; nothing is left then.
     """
     nodes = list(nodes)
     place = Place((str(target),))
-    sidecar = None if os.geteuid() == 0 else target.with_name(target.name + ".mtree")
+    sidecar = None if os.geteuid() == 0 or not notes else target.with_name(target.name + ".mtree")
     _check(target, sidecar, place)
     half = target.absolute().parent / f".cosremaster-{secrets.token_hex(8)}.part"
-    notes = half.with_suffix(".mtree")
+    half_notes = half.with_suffix(".mtree")
     try:
         half.mkdir(0o700)
         with _opened(half) as root:
             _Maker(root, place, advance).make(nodes)
         if sidecar is not None:
-            with notes.open("xb") as file:
+            with half_notes.open("xb") as file:
                 file.writelines(mtree_lines(nodes))
-            os.replace(notes, sidecar)
+            os.replace(half_notes, sidecar)
         half.chmod(0o777 & ~_umask())
         if target.is_dir():
             target.rmdir()
@@ -106,7 +108,7 @@ def extract(nodes: Iterable[Node], target: Path, advance: Callable[[int], None])
     except OSError as error:
         raise cannot_write(error, "what was extracted", place) from error
     finally:
-        notes.unlink(missing_ok=True)
+        half_notes.unlink(missing_ok=True)
         if half.exists():
             _remove(half)
     kinds = [node.kind for node in nodes]

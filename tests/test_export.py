@@ -1,0 +1,79 @@
+"""Exports: GNU tar and sha256sum read the archive, the MAAS line says what they say; the PXE files boot elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cosremaster.cli import main
+from cosremaster.demo.image import initramfs, root_items
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.small import CGZ, write_small
+
+LAYER = f"in.iso::{CGZ}::rootfs.cxz"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_maas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("tar", "gzip")
+    assert main(["export", LAYER, "--maas", "apollo", "--title", "Apollo 5", "--threads", "1"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(line)
+    assert words[:4] == ["maas", "admin", "boot-resources", "create"]
+    values = dict(word.split("=", 1) for word in words[4:])
+    file = here / "apollo.tar.gz"
+    assert values == {
+        "name": "custom/apollo",
+        "title": "Apollo 5",
+        "architecture": "amd64/generic",
+        "filetype": "tgz",
+        "sha256": run(["sha256sum", str(file)]).split()[0].decode(),
+        "size": str(file.stat().st_size),
+        "content@": "apollo.tar.gz",
+    }
+    run(["gzip", "-t", str(file)])
+    listed = {line.strip(b"/") for line in run(["tar", "--quoting-style=literal", "-tzf", str(file)]).splitlines()}
+    assert listed == {item.path for item in root_items()}
+    # Elsewhere, later, on other threads: the same bytes.
+    assert main(["export", LAYER, "--maas", "apollo", "--output", "again.tgz", "--threads", "2"]) == 0
+    assert (here / "again.tgz").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([LAYER], 2, "--maas NAME or --pxe DIR"),
+        ([LAYER, "--maas", "a/b/c"], 2, "MAAS takes no name"),
+        ([LAYER, "--maas", "x", "--output", "in.iso"], 8, "is the input itself"),
+        ([LAYER, "--pxe", "out"], 6, "has no Linux kernel"),
+    ],
+)
+def test_what_cannot_be_exported(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert main(["export", *words]) == code
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in here.iterdir()) == ["in.iso"]
+
+
+def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = b"MZ" + bytes(0x200) + b"HdrS" + bytes(3000)
+    write_small(tmp_path, extra={"linux": kernel})
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "in.iso", "--pxe", "tftp", "--quiet"]) == 0
+    assert (tmp_path / "tftp" / CGZ).read_bytes() == initramfs()
+    assert (tmp_path / "tftp" / "linux").read_bytes() == kernel
+    script = (tmp_path / "tftp" / "boot.ipxe").read_text().splitlines()
+    assert script[0] == "#!ipxe"
+    assert script[1].startswith(f"kernel linux initrd={CGZ}")
+    assert script[2:] == [f"initrd {CGZ}", "boot"]
+    assert not (tmp_path / "tftp.mtree").exists()

@@ -1,0 +1,66 @@
+"""The kernel's own decoders read what we packed: rows of archives, zstd, legacy lz4, each started by QEMU alone."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.demo.image import archive, directory, regular
+from tests import qemu
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+
+LINE = "COSREMASTER-INITRAMFS-UP"
+
+_INIT = f"""\
+#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+exec > /dev/ttyS0 2>&1
+echo {LINE}
+/bin/busybox cat /etc/first /etc/site
+/bin/busybox poweroff -f
+"""
+
+PACKERS = {
+    "zstd": ["zstd", "-q", "-9"],
+    "lz4-legacy": ["lz4", "-q", "-l", "-c"],
+    "bzip2": ["bzip2", "-9"],
+    "lzma": ["xz", "--format=lzma", "-6"],
+}
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("codec", PACKERS)
+def test_the_kernel_reads_it(tmp_path: Path, codec: str) -> None:
+    tools.require(*qemu.TOOLS, "busybox", PACKERS[codec][0])
+    busybox = Path("/bin/busybox").read_bytes()
+    main = archive(
+        [
+            *(directory(name) for name in (b"bin", b"dev", b"etc")),
+            regular(b"bin/busybox", busybox, 0o755),
+            regular(b"init", _INIT.encode(), 0o755),
+        ]
+    )
+    early = archive([directory(b"etc"), regular(b"etc/first", b"from the first archive\n"), regular(b"odd", b"x" * 13)])
+    (tmp_path / "initrd").write_bytes(early + run(PACKERS[codec], stdin=main))
+    (tmp_path / "site").write_text("from the overlay\n")
+    result = cosremaster.remaster(tmp_path / "initrd", tmp_path / "out", add=[f"{tmp_path}/site:/etc/site"])
+    assert result.packed[0].codec == codec
+    kernel = tools.cloud_kernel(tools.default_cache())
+    said = subprocess.run(
+        [
+            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", "512", "-nodefaults"),
+            *("-nographic", "-no-reboot", "-net", "none", "-serial", "stdio", "-kernel", str(kernel)),
+            *("-initrd", str(tmp_path / "out"), "-append", "console=ttyS0 panic=-1 quiet"),
+        ],
+        capture_output=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    ).stdout.decode(errors="replace")
+    assert LINE in said, said[-2000:]
+    assert "from the first archive" in said
+    assert "from the overlay" in said
