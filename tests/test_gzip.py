@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec, inflate
 from cosremaster.codecs.base import Job
-from cosremaster.codecs.gzip import DEFLATE_BLOCK, STORE_FROM, GzipDecoding, GzipForm
+from cosremaster.codecs.gzip import GzipDecoding
+from cosremaster.codecs.gzip_form import DEFLATE_BLOCK, STORE_FROM, GzipForm
 from cosremaster.errors import CorruptError, Place
 from cosremaster.files import Spool
 from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros

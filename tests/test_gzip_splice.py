@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cosremaster.codecs import inflate
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import crc32_joined, crc32_without
-from cosremaster.codecs.gzip import STORE_FROM, GzipDecoding, GzipForm
+from cosremaster.codecs.gzip import GzipDecoding
+from cosremaster.codecs.gzip_form import STORE_FROM, GzipForm
 from cosremaster.codecs.stored import StoredBlocks, StoredFinder
 from cosremaster.errors import Place
 from cosremaster.files import Spool

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cosremaster.codecs.base import Job
-from cosremaster.codecs.gzip import GzipForm
+from cosremaster.codecs.gzip_form import GzipForm
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.files import Spool
 from cosremaster.look.container import Container, Looked
