@@ -18,7 +18,7 @@ lint: setup-test
 	$(BIN)/lint-imports
 
 bench: tools setup-test
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(WRITE),--write)
 
 setup: $(VENV)/.run
 setup-test: $(VENV)/.test

@@ -1,0 +1,296 @@
+"""What inflating a gzip stream taught, and packing it again as one member.
+
+What is compressed already goes into stored blocks (RFC 1951, 3.2.4), so that it costs a copy and a sum; where it
+stood in stored blocks before, not even that. In front of the first change, a stream that we wrote is kept as it was.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from fastcrc import crc32
+
+from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.checks import crc32_joined
+from cosremaster.codecs.gzip_read import Members, read_header
+from cosremaster.codecs.stored import StoredBlocks
+from cosremaster.errors import Place
+from cosremaster.parallel import Stop, ordered_map
+from cosremaster.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.streams import CHUNK, ByteReader
+
+STORED_MAX = 65535
+STORE_FROM = 4096
+"""A packed piece smaller than this is deflated with its neighbours."""
+
+DEFLATE_BLOCK = 1 << 20
+WINDOW = 1 << 15
+_END = b"\x03\x00"  # an empty last block with fixed codes
+_FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
+
+
+@dataclass(frozen=True, slots=True)
+class GzipForm:
+    """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
+    ``stored``: the stored blocks that were found.
+    """
+
+    header: bytes
+    members: int
+    stored: StoredBlocks = field(default_factory=StoredBlocks)
+    name: str = "gzip"
+
+    @property
+    def level(self) -> int:
+        """The deflate level that XFL tells of (RFC 1952, 2.3.1); 6 when it tells nothing."""
+        return {2: 9, 4: 1}.get(self.header[8], 6)
+
+    def describe(self) -> str:
+        """Level, and the number of members when it is not one."""
+        return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
+
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: always from the beginning."""
+        return 0, Members(ByteReader(packed.chunks(), place)).chunks()
+
+    def dump(self) -> dict[str, Any]:
+        """Header, number of members, stored blocks."""
+        return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}
+
+    def pack(self, job: Job) -> Packed:
+        """One member: the front kept up to a border before the first change, packed pieces stored, everything else
+        deflated on ``job.threads`` threads.
+        """
+        stream = _Stream(self, job)
+        stream.keep(_front(job))
+        rest = job.plain.cut(stream.plain, job.plain.length)
+        for stored, group in groupby(rest.pieces, key=_is_stored):
+            (stream.store if stored else stream.deflate)(group)
+        return stream.finished()
+
+
+def _is_stored(piece: Piece) -> bool:
+    return isinstance(piece, Range) and piece.packed and piece.length >= STORE_FROM
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """Packed bytes ``start`` to ``end`` that inflate to the first ``plain`` bytes, whose CRC32 is ``crc``."""
+
+    start: int = 0
+    end: int = 0
+    plain: int = 0
+    crc: int = 0
+
+
+def _front(job: Job) -> _Front:
+    """What of the old stream can be kept in front of the first changed byte.
+
+    It ends where a sync flush did. That is proved by inflating it with an end set behind: bytes that only look like
+    a sync flush are inside a block, and no end is found there.
+    """
+    first = next(iter(job.plain.pieces), None)
+    if not isinstance(first, Range) or first.source is not job.decoded or first.offset or first.packed:
+        return _Front()
+    if not job.packed.length:  # nothing is packed anew, but for the first time
+        return _Front()
+    key = "front", first.length
+    front: _Front | None = job.memo.recall(key)
+    if front is None:
+        front = _border(job, first.length)
+        job.memo.keep(key, front, 0)
+    return front
+
+
+def _border(job: Job, limit: int) -> _Front:
+    """The front up to the last border at or before plain offset ``limit``."""
+    reader = ByteReader(job.packed.chunks(), Place())
+    read_header(reader)
+    best = _Front(reader.position)
+    inflate = zlib.decompressobj(-15)
+    crc = plain = 0
+    for packed, flushed in _split(reader):
+        left = packed
+        while left and not inflate.eof:
+            data = inflate.decompress(left, CHUNK)
+            left = inflate.unconsumed_tail
+            crc, plain = crc32.iso_hdlc(data, crc), plain + len(data)
+        if plain > limit or inflate.eof:
+            break
+        ends = inflate.copy()
+        if flushed and not ends.decompress(_END, 1) and ends.eof:
+            best = _Front(best.start, reader.position, plain, crc)
+    return best
+
+
+def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
+    """What is left, in parts; True: one ends with what a sync flush ends with. The reader stands behind each."""
+    before = b""
+    while data := reader.some():
+        joined = before + data
+        found = joined.find(_FLUSHED)
+        if found >= 0:
+            end = found + len(_FLUSHED) - len(before)
+            reader.unread(data[end:])
+            data = data[:end]
+        yield data, found >= 0
+        before = b"" if found >= 0 else joined[-len(_FLUSHED) + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deflated:
+    """A packed block: how many plain bytes it holds, their CRC32, and the last of them."""
+
+    packed: bytes
+    length: int
+    crc: int
+    window: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A plain block and what is before it, or what was made of it when it was known by its ``key``."""
+
+    key: object
+    plain: bytes
+    before: bytes
+    known: _Deflated | None
+
+
+class _Stream:
+    """A gzip member that grows at its end; between calls it stands at a byte border."""
+
+    def __init__(self, form: GzipForm, job: Job) -> None:
+        self._form, self._job = form, job
+        self._pieces: list[Piece] = [Literal(form.header)]
+        self._unframed: list[Piece] = []
+        self._crc = self._kept = self._encoded = self._stored = 0
+        self.plain = 0
+
+    def keep(self, front: _Front) -> None:
+        """Takes the front of the old stream over."""
+        if front.plain:
+            self._pieces += self._job.packed.cut(front.start, front.end).pieces
+            self._kept += front.end - front.start
+            self._crc = front.crc
+            self._done(front.plain)
+
+    def store(self, pieces: Iterable[Piece]) -> None:
+        """``pieces`` in stored blocks: old ones with what stands in them, where there are such, else new ones."""
+        start = self.plain
+        for piece in pieces:
+            if isinstance(piece, Range) and piece.source is self._job.decoded:
+                self._store_old(piece)
+            else:
+                self._frame([piece])
+        self._flush()
+        self._stored += self.plain - start
+
+    def _store_old(self, piece: Range) -> None:
+        """Bytes of the old stream, from its packed bytes where they lie in stored blocks."""
+        at, end = piece.offset, piece.offset + piece.length
+        for run in self._form.stored.runs(at, end):
+            self._frame([Range(piece.source, at, run.start - at, True)])
+            packed = self._job.packed.cut(run.packed, run.packed_end)
+            self._kept += packed.length
+            if run.whole and run.crc is not None:
+                self._flush()
+                self._pieces += packed.pieces
+                self._crc = crc32_joined(self._crc, run.crc, run.end - run.start)
+                self._done(run.end - run.start)
+            else:
+                self._frame(packed.pieces)
+            at = run.end
+        self._frame([Range(piece.source, at, end - at, True)])
+
+    def _frame(self, pieces: Iterable[Piece]) -> None:
+        """Takes ``pieces`` into the block under way."""
+        for piece in pieces:
+            if piece.length:
+                self._unframed.append(piece)
+                for chunk in piece.chunks():
+                    self._crc = crc32.iso_hdlc(chunk, self._crc)
+                    self._done(len(chunk))
+
+    def _flush(self) -> None:
+        """Frames what was taken (RFC 1951, 3.2.4)."""
+        table = PieceTable(self._unframed)
+        self._unframed = []
+        for start in range(0, table.length, STORED_MAX):
+            end = min(start + STORED_MAX, table.length)
+            length = end - start
+            head = b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
+            self._pieces += [Literal(head), *table.cut(start, end).pieces]
+
+    def deflate(self, pieces: Iterable[Piece]) -> None:
+        """``pieces`` deflated into the spool."""
+        start = self.plain
+        packed = ordered_map(self._deflated, self._blocks(pieces), self._job.threads)
+        self._pieces.append(self._job.spool.append(self._summed(packed), packed=True))
+        self._encoded += self.plain - start
+
+    def _blocks(self, pieces: Iterable[Piece]) -> Iterator[_Block]:
+        """Plain blocks, each with what is before it. Old bytes end a block, so that a later run finds a border
+        there when what follows changes again."""
+        key: object = None
+        before = b""
+        for table in _up_to_old(pieces, self._job):
+            for start in range(0, table.length, DEFLATE_BLOCK):
+                piece = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
+                key = self._key(piece, key, before)
+                known: _Deflated | None = self._job.memo.recall(key)
+                plain = b"" if known else b"".join(piece.chunks())
+                yield _Block(key, plain, before, known)
+                before = known.window if known else plain[-WINDOW:]
+
+    def _key(self, block: PieceTable, last: object, before: bytes) -> object:
+        """What tells a block of old bytes behind the block of key ``last``; None for one with others in it."""
+        old = [piece for piece in block.pieces if isinstance(piece, Range) and piece.source is self._job.decoded]
+        if len(old) != len(block.pieces) or (before and last is None):
+            return None
+        return self._form.level, last, tuple((piece.offset, piece.length) for piece in old)
+
+    def _deflated(self, block: _Block, stop: Stop) -> _Deflated:
+        """A block, packed now or in an earlier remaster of the same image."""
+        stop.check()
+        if block.known:
+            return block.known
+        maker = zlib.compressobj(self._form.level, zlib.DEFLATED, -15, zdict=block.before)
+        packed = maker.compress(block.plain) + maker.flush(zlib.Z_SYNC_FLUSH)
+        crc = crc32.iso_hdlc(block.plain)
+        done = _Deflated(packed, len(block.plain), crc, block.plain[-WINDOW:])
+        if block.key is not None:
+            self._job.memo.keep(block.key, done, len(packed) + WINDOW)
+        return done
+
+    def _summed(self, blocks: Iterable[_Deflated]) -> Iterator[bytes]:
+        """The packed bytes of ``blocks``."""
+        for block in blocks:
+            self._crc = crc32_joined(self._crc, block.crc, block.length)
+            self._done(block.length)
+            yield block.packed
+
+    def _done(self, count: int) -> None:
+        self.plain += count
+        self._job.advance(count)
+
+    def finished(self) -> Packed:
+        """The stream with its end (RFC 1952, 2.3.1)."""
+        size = self.plain & 0xFFFFFFFF
+        self._pieces.append(Literal(_END + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
+        return Packed(PieceTable(self._pieces), kept=self._kept, encoded=self._encoded, stored=self._stored)
+
+
+def _up_to_old(pieces: Iterable[Piece], job: Job) -> Iterator[PieceTable]:
+    """``pieces`` as tables that end with each long run of old bytes."""
+    group: list[Piece] = []
+    for piece in pieces:
+        group.append(piece)
+        if isinstance(piece, Range) and piece.source is job.decoded and piece.length >= STORE_FROM:
+            yield PieceTable(group)
+            group = []
+    yield PieceTable(group)
