@@ -329,6 +329,17 @@ def test_variables_without_a_value_or_a_name(folder: Path, capsys: pytest.Captur
     assert faults_of(folder, text, variables={"NEEDED": "x"}, environ={})[0] == (
         "site.toml:15 » add[2].directory: there is no variable NAM; did you mean NAME?"
     )
+    lists = (
+        'remove = ["${X}", "/a/../b"]\n[[add]]\nsource = "overlay"\n'
+        'rules = [{ pattern = "${X}" }, { pattern = "/a", mode = "${X}", owner = "me" }]\n'
+    )
+    assert [fault.partition(": ")[0] for fault in faults_of(folder, lists)] == [
+        f"site.toml:{place}"
+        for place in (
+            "3 » remove[0]", "3 » remove[1]", "6 » add[0].rules[0].pattern", "6 » add[0].rules[1].mode",
+            "6 » add[0].rules[1].owner",
+        )
+    ]  # fmt: skip
     path = recipe_in(folder, VARIABLES)
     for setting, told in (("NAMES=1", "no such variable; did you mean NAME?"), ("NAME", "NAME=VALUE is wanted")):
         assert main(["build", str(path), "--set", setting]) == 2
@@ -654,6 +665,27 @@ def test_whatever_fits_the_types_is_read_or_refused_with_faults(
         assert error.problems
     else:
         assert _accepted(document)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_damaged_recipes_are_read_or_refused_with_faults(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = bytearray(f'input = "x"\n{EVERY_KEY}{VARIABLES}'.encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        put = data.draw(
+            st.sampled_from([b"", b'"', b"'", b"[", b"]", b"{", b"}", b"=", b".", b"\\", b"\n", b"#", b"\xff"])
+        )
+        text[at : at + data.draw(st.integers(0, 2))] = put
+    if data.draw(st.booleans()):
+        del text[data.draw(st.integers(0, len(text))) :]
+    path = tmp_path_factory.mktemp("recipe") / "any.toml"
+    path.write_bytes(text)
+    with pytest.raises(RecipeError) as raised:  # at the least, there is no such input
+        read_recipe(path, environ={})
+    assert all(str(path) in problem for problem in raised.value.problems)
 
 
 def _toml(value: Any) -> str:

@@ -238,9 +238,9 @@ class _Reader:
     def _filled_value(self, value: Any, at: KeyPath) -> Any:
         """:raises VariableError: it has been told."""
         if isinstance(value, BaseModel):
-            return self._filled(value, at)
+            return self._filled(value, at) or value
         if isinstance(value, list):
-            return [self._filled_value(one, (*at, number)) for number, one in enumerate(value)]
+            return [self._filled_element(one, (*at, number)) for number, one in enumerate(value)]
         if not isinstance(value, str):
             return value
         try:
@@ -250,6 +250,13 @@ class _Reader:
         except VariableError as fault:
             self._faults.add(at, str(fault))
             raise
+
+    def _filled_element(self, value: Any, at: KeyPath) -> Any:
+        """As it is when it has a fault, so that the others keep their numbers."""
+        try:
+            return self._filled_value(value, at)
+        except VariableError:
+            return value
 
     def _check(self, at: KeyPath, parse: Callable[[Any], object], value: Any) -> None:
         try:
