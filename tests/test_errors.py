@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -76,6 +77,17 @@ def _without_partition(folder: Path) -> list[str]:
 def _exists(folder: Path) -> list[str]:
     (folder / "out.iso").write_text("mine")
     return _small()(folder)
+
+
+def _hostile(folder: Path) -> list[str]:
+    with tarfile.open(folder / "bad.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("/etc/passwd"))
+    return _small("--add", "bad.tar")(folder)
+
+
+def _not_packed(folder: Path) -> list[str]:
+    (folder / "bad.tar").write_text("not packed")
+    return _small("--add", "bad.tar")(folder)
 
 
 def _same_file(folder: Path) -> list[str]:
@@ -174,6 +186,18 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         7,
         rf"{CGZ} » rootfs\.cxz » etc/hostname: overlay » etc cannot be added as etc/hostname/etc: this is a file",
     ),
+    "nothing to remove": (
+        _words("in.iso", "out.iso", "--remove", "/opt/*"),
+        7,
+        r"» /opt/\*: cannot be removed: nothing",
+    ),
+    "no such owner": (
+        _words("in.iso", "out.iso", "--add", "overlay", "--owner", "joe"),
+        2,
+        r"owner 'joe': root, source",
+    ),
+    "hostile archive": (_hostile, 7, r"bad\.tar » /etc/passwd: cannot be added: it has an absolute name"),
+    "no archive": (_not_packed, 7, r"bad\.tar: cannot be read as an archive: Unrecognized archive format"),
     "file without a place": (_words("in.iso", "out.iso", "--add", "overlay/site.sh"), 2, r"say where the file goes"),
     "output exists": (_exists, 8, r"out\.iso: exists already \(--force replaces it\)"),
     "output is the input": (_same_file, 8, r"link\.iso: is the input itself, which is never changed"),

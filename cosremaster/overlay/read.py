@@ -14,7 +14,7 @@ from cosremaster.nodes import Kind, Node, join
 from cosremaster.overlay.archive import is_archive_name, read_archive
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.mtree import apply_mtree, parse_mtree
-from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, made_time
 from cosremaster.overlay.scan import bounded, scan
 from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
 from cosremaster.overlay.whiteouts import Split, split_whiteouts
@@ -84,7 +84,7 @@ def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
     owner = parse_owner(item.owner)
     if owner is None:
         raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
-    mtime = item.mtime if item.mtime is not None else MADE_TIME if reading.newest is None else reading.newest
+    mtime = made_time(reading.newest) if item.mtime is None else item.mtime
     node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
     if isinstance(item, Link):
         node = replace(node, target=os.fsencode(item.target))
@@ -96,7 +96,7 @@ def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
         mode = Mode(item.mode).applied(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
     _check_sizes([node], Place().inside(item.dest), True, reading.largest)
-    return Addition((node,), b"", False, False, item.dest, deliberate=True)
+    return Addition((node,), b"", True, True, item.dest, deliberate=True)
 
 
 def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
@@ -105,7 +105,8 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
     dest = parse_dest(text, f"--add {show(source)}:{show(text)}")
     place = Place().inside(source)
     archive = _is_archive(add, source)
-    style = Style(add.owner or ("source" if archive else "root"), add.mode, add.rules, setuid=add.setuid)
+    owner = ("source" if archive else "root") if add.owner is None else add.owner
+    style = Style(owner, add.mode, add.rules, setuid=add.setuid)
     if archive:
         with reading.progress.step(f"read {show(source)}", None) as advance:
             found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
@@ -119,27 +120,36 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
             " directory or an archive goes without)"
         )
     _check_sizes(found, place, single, reading.largest)
-    warnings = list(told)
     into = single and text.endswith(b"/")
-    split = Split(found, (), (), ()) if single else split_whiteouts(found, place)
-    owners = {node.path: Owner(node.uid, node.gid) for node in split.nodes} if add.rules else {}
-    nodes: list[Node] = []
-    for node in split.nodes:
-        if style.drops(node):
-            named = place if single else place.inside(node.path)
-            warnings.append(f"{named}: its set-user-ID or set-group-ID bit is not taken over")
-        nodes.append(style.applied(node))
+    nodes = [style.applied(node) for node in found]
     if add.mtree is not None:
         nodes = _with_mtree(nodes, add, reading)
-    if add.rules:
-        whole = [[join(dest, node.path)] if into or not single else [dest, join(dest, node.path)] for node in nodes]
-        nodes = [
-            style.ruled(node, paths, owners.get(node.path, Owner(node.uid, node.gid)))
-            for node, paths in zip(nodes, whole, strict=True)
-        ]
-        warnings += [f"--add {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()]
-    addition = Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque)
-    return addition, (*warnings, *split.warnings)
+    split = Split(tuple(nodes), (), (), ()) if single else split_whiteouts(nodes, place)
+    kept = _ruled(split.nodes, style, found, dest, unsure=single and not into) if add.rules else split.nodes
+    dropped = (node for node in found if style.drops(node))
+    warnings = (
+        *told,
+        *split.warnings,
+        *(
+            f"{place if single else place.inside(node.path)}: its set-user-ID or set-group-ID bit is not taken over"
+            for node in dropped
+        ),
+        *(f"--add {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()),
+    )
+    return Addition(tuple(kept), dest, single, into, os.fsdecode(source), split.hidden, split.opaque), warnings
+
+
+def _ruled(nodes: Sequence[Node], style: Style, found: Sequence[Node], dest: bytes, *, unsure: bool) -> list[Node]:
+    """``nodes`` under the rules for single paths. ``unsure``: only the image tells whether ``dest`` is the name."""
+    owners = {node.path: Owner(node.uid, node.gid) for node in found}
+    return [
+        style.ruled(
+            node,
+            [dest, join(dest, node.path)] if unsure else [join(dest, node.path)],
+            owners.get(node.path, Owner(node.uid, node.gid)),
+        )
+        for node in nodes
+    ]
 
 
 def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]:
