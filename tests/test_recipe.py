@@ -204,7 +204,7 @@ source = "overlay"
 content = "x"
 rules = [
   { pattern = "/x/*", owner = 5 },
-  { patern = "/y" },
+  { patern = "/y", mode = "rw" },
 ]
 [[add]]
 service = "ssh.service"
@@ -226,6 +226,8 @@ dest = "/${NOPE}"
     assert faults_of(folder, text, environ={}) == [
         "site.toml:3 » outputt: no such key; did you mean output?",
         "site.toml:4 » layer: must be text in quotes",
+        "site.toml:5 » remove[0]: pattern /etc/../x: a path without .. is wanted, and a \\ must be followed by"
+        " something",
         "site.toml:5 » remove[1]: must be text in quotes",
         "site.toml:7 » xz.preset: must lie in 0 to 9",
         "site.toml:8 » xz.lvel: no such key",
@@ -242,6 +244,7 @@ dest = "/${NOPE}"
         "site.toml:26 » add[2].content: does not go together with source; it belongs to file",
         "site.toml:28 » add[2].rules[0].owner: must be text in quotes",
         "site.toml:29 » add[2].rules[1]: pattern is missing",
+        'site.toml:29 » add[2].rules[1].mode: must be octal digits as in "0644", or clauses like "u+x,go-w"',
         "site.toml:29 » add[2].rules[1].patern: no such key; did you mean pattern?",
         "site.toml:31 » add[3]: wanted_by is missing: nothing here adds ssh.service, so its [Install] is not known",
         "site.toml:33 » add[4]: must be a table with what to add: source, file, symlink, directory, service",
@@ -263,6 +266,7 @@ dest = "/${NOPE}"
         ("a = " + "[" * 100_000, r"^bad\.toml: is nested too deep$"),
         ("a = " + "[" * 400 + "]" * 400, r"^bad\.toml(: is nested too deep|:1 » a: no such key|: 2 faults)"),
         ('input = "a\\u0000b"', r"^bad\.toml:1 » input: there is no file "),
+        ('output = "${A}/x"\ninput = "${X}"\nvariables.A = "."', r"^bad\.toml:2 » input: there is no variable X$"),
         ('input = "${X}"', r"^bad\.toml:1 » input: there is no variable X$"),
         ("a = '\udcff'", r"^bad\.toml @0x5: is not UTF-8"),
         ("", r"^bad\.toml: input is missing$"),
