@@ -29,6 +29,11 @@ def packed_root(items: Iterable[Item] | None = None) -> bytes:
     return gzip.compress(archive(root_items() if items is None else items), 6, mtime=0)
 
 
+def root_without_devices() -> list[Item]:
+    """A root filesystem that unpackers make without being root."""
+    return [item for item in root_items() if item.mode & 0o170000 not in (0o020000, 0o060000)]
+
+
 def write_overlay(folder: Path) -> Path:
     """A folder with one script and one configuration file."""
     overlay = folder / "overlay"
@@ -47,4 +52,7 @@ def broken_inside(offset_from_end: int = 400) -> bytes:
     return gzip.compress(archive([directory(b"bin"), regular(b"rootfs.cxz", bytes(packed))]), mtime=0)
 
 
-__all__ = ["CGZ", "Item", "broken_inside", "initramfs", "packed_root", "without_layer", "write_overlay", "write_small"]
+__all__ = [
+    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "without_layer",
+    "write_overlay", "write_small",
+]  # fmt: skip

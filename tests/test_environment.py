@@ -14,7 +14,7 @@ import cosremaster
 from cosremaster.demo.image import Item, archive, root_items
 from cosremaster.errors import OverlayError
 from tests.fixtures.tools import EPOCH, require, run
-from tests.small import write_small
+from tests.small import packed_root, root_without_devices, write_small
 
 LONG = b"/".join([b"p" * 255] * 15 + [b"q" * 250, b"n" * 4])
 """4,095 bytes: with the NUL behind it all that a path may have."""
@@ -75,7 +75,7 @@ def test_the_longest_names_there_are(overlay: Path, tmp_path: Path, path: bytes)
     require("busybox", "cpio", "tar", "rm")
     assert len(path) == 4095
     write_deep(overlay, path, b"at the end\n")
-    source, target = write_small(tmp_path), tmp_path / "out.iso"
+    source, target = write_small(tmp_path, packed_root(root_without_devices())), tmp_path / "out.iso"
     result = cosremaster.remaster(source, target, add=[overlay])
     assert path in result.added
     plain = plain_root(target)
@@ -120,7 +120,7 @@ def test_names_are_bytes_whatever_the_locale(overlay: Path, tmp_path: Path) -> N
         with open(top + b"/" + name + b"/" + name, "wb") as file:
             file.write(name)
         os.utime(file.name, (EPOCH, EPOCH))
-    source, written = write_small(tmp_path), []
+    source, written = write_small(tmp_path, packed_root(root_without_devices())), []
     for locale in ("C", "C.UTF-8"):
         target, report = tmp_path / f"{locale}.iso", tmp_path / f"{locale}.json"
         words = ["--add", os.fspath(overlay), "--report", os.fspath(report)]

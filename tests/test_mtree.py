@@ -171,7 +171,15 @@ def test_it_gives_owners_modes_times_and_nodes(site: Path) -> None:
         b"run/queue": (Kind.FIFO, 0o600, 0, 0),
     }
     assert (found[b"etc/shadow"].mtime, found[b"bin/su"].mtime) == (70, 100)
+    assert found[b"run/queue"].mtime == 100, "as what comes from no file"
     assert found[b"dev/console"].rdev == (5, 1) and found[b"etc/alias"].target == b"../x"
+
+
+def test_it_may_name_whiteouts(site: Path) -> None:
+    (site / "etc/.wh.hostname").write_text("")
+    (site / "all.mtree").write_text("./etc/.wh.hostname type=file size=0\n")
+    read, _ = read_addition(Add(site, mtree=site / "all.mtree"), reading())
+    assert read.hidden == (b"etc/hostname",) and all(b".wh." not in node.path for node in read.nodes)
 
 
 def test_it_is_stronger_than_the_owner_and_weaker_than_rules(site: Path) -> None:

@@ -204,7 +204,7 @@ source = "overlay"
 content = "x"
 rules = [
   { pattern = "/x/*", owner = 5 },
-  { patern = "/y" },
+  { patern = "/y", mode = "rw" },
 ]
 [[add]]
 service = "ssh.service"
@@ -226,6 +226,8 @@ dest = "/${NOPE}"
     assert faults_of(folder, text, environ={}) == [
         "site.toml:3 » outputt: no such key; did you mean output?",
         "site.toml:4 » layer: must be text in quotes",
+        "site.toml:5 » remove[0]: pattern /etc/../x: a path without .. is wanted, and a \\ must be followed by"
+        " something",
         "site.toml:5 » remove[1]: must be text in quotes",
         "site.toml:7 » xz.preset: must lie in 0 to 9",
         "site.toml:8 » xz.lvel: no such key",
@@ -242,6 +244,7 @@ dest = "/${NOPE}"
         "site.toml:26 » add[2].content: does not go together with source; it belongs to file",
         "site.toml:28 » add[2].rules[0].owner: must be text in quotes",
         "site.toml:29 » add[2].rules[1]: pattern is missing",
+        'site.toml:29 » add[2].rules[1].mode: must be octal digits as in "0644", or clauses like "u+x,go-w"',
         "site.toml:29 » add[2].rules[1].patern: no such key; did you mean pattern?",
         "site.toml:31 » add[3]: wanted_by is missing: nothing here adds ssh.service, so its [Install] is not known",
         "site.toml:33 » add[4]: must be a table with what to add: source, file, symlink, directory, service",
@@ -263,6 +266,7 @@ dest = "/${NOPE}"
         ("a = " + "[" * 100_000, r"^bad\.toml: is nested too deep$"),
         ("a = " + "[" * 400 + "]" * 400, r"^bad\.toml(: is nested too deep|:1 » a: no such key|: 2 faults)"),
         ('input = "a\\u0000b"', r"^bad\.toml:1 » input: there is no file "),
+        ('output = "${A}/x"\ninput = "${X}"\nvariables.A = "."', r"^bad\.toml:2 » input: there is no variable X$"),
         ('input = "${X}"', r"^bad\.toml:1 » input: there is no variable X$"),
         ("a = '\udcff'", r"^bad\.toml @0x5: is not UTF-8"),
         ("", r"^bad\.toml: input is missing$"),
@@ -329,6 +333,17 @@ def test_variables_without_a_value_or_a_name(folder: Path, capsys: pytest.Captur
     assert faults_of(folder, text, variables={"NEEDED": "x"}, environ={})[0] == (
         "site.toml:15 » add[2].directory: there is no variable NAM; did you mean NAME?"
     )
+    lists = (
+        'remove = ["${X}", "/a/../b"]\n[[add]]\nsource = "overlay"\n'
+        'rules = [{ pattern = "${X}" }, { pattern = "/a", mode = "${X}", owner = "me" }]\n'
+    )
+    assert [fault.partition(": ")[0] for fault in faults_of(folder, lists)] == [
+        f"site.toml:{place}"
+        for place in (
+            "3 » remove[0]", "3 » remove[1]", "6 » add[0].rules[0].pattern", "6 » add[0].rules[1].mode",
+            "6 » add[0].rules[1].owner",
+        )
+    ]  # fmt: skip
     path = recipe_in(folder, VARIABLES)
     for setting, told in (("NAMES=1", "no such variable; did you mean NAME?"), ("NAME", "NAME=VALUE is wanted")):
         assert main(["build", str(path), "--set", setting]) == 2
@@ -654,6 +669,27 @@ def test_whatever_fits_the_types_is_read_or_refused_with_faults(
         assert error.problems
     else:
         assert _accepted(document)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_damaged_recipes_are_read_or_refused_with_faults(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = bytearray(f'input = "x"\n{EVERY_KEY}{VARIABLES}'.encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        put = data.draw(
+            st.sampled_from([b"", b'"', b"'", b"[", b"]", b"{", b"}", b"=", b".", b"\\", b"\n", b"#", b"\xff"])
+        )
+        text[at : at + data.draw(st.integers(0, 2))] = put
+    if data.draw(st.booleans()):
+        del text[data.draw(st.integers(0, len(text))) :]
+    path = tmp_path_factory.mktemp("recipe") / "any.toml"
+    path.write_bytes(text)
+    with pytest.raises(RecipeError) as raised:  # at the least, there is no such input
+        read_recipe(path, environ={})
+    assert all(str(path) in problem for problem in raised.value.problems)
 
 
 def _toml(value: Any) -> str:

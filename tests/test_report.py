@@ -13,11 +13,11 @@ import pytest
 import cosremaster
 from cosremaster import Add, Directory, Inline, Item, Link
 from cosremaster.cli import main
-from cosremaster.demo import image as demo
 from cosremaster.errors import CosremasterError, OutputError, UsageError
 from tests.fixtures.tools import require
 from tests.model import Tree, by_gnu, described
-from tests.small import packed_root, without_layer
+from tests.small import Item as Entry
+from tests.small import packed_root, root_without_devices, without_layer
 from tests.test_environment import plain_root
 
 ODD = b"caf\xe9\n%:x"
@@ -26,11 +26,11 @@ ODD = b"caf\xe9\n%:x"
 def image(folder: Path) -> Path:
     """An ISO with one archive: the demo's root filesystem and things to be changed."""
     items = [
-        *demo.root_items(),
-        demo.Item(b"data", 0o40755, b""),
-        *(demo.Item(b"data/" + name, 0o100644, b"old " + name) for name in (b"gone", b"kept", b"new", ODD)),
-        demo.Item(b"data/empty", 0o100600, b""),
-        demo.Item(b"data/link", 0o120777, b"kept"),
+        *root_without_devices(),
+        Entry(b"data", 0o40755, b""),
+        *(Entry(b"data/" + name, 0o100644, b"old " + name) for name in (b"gone", b"kept", b"new", ODD)),
+        Entry(b"data/empty", 0o100600, b""),
+        Entry(b"data/link", 0o120777, b"kept"),
     ]
     path = folder / "in.iso"
     path.write_bytes(without_layer({"initrd.gz": packed_root(items)}))

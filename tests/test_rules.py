@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -196,7 +197,13 @@ def test_a_directory_of_its_own_counts_more_than_one_made_for_what_is_below_it()
 
 @pytest.mark.parametrize(
     ("text", "owner"),
-    [("root", Owner(0, 0)), ("source", None), ("0:0", Owner(0, 0)), ("1000:4294967295", Owner(1000, 4294967295))],
+    [
+        ("root", Owner(0, 0)),
+        ("source", None),
+        ("SOURCE", None),
+        ("0:0", Owner(0, 0)),
+        ("1000:4294967295", Owner(1000, 4294967295)),
+    ],
 )
 def test_owners(text: str, owner: Owner | None) -> None:
     assert parse_owner(text) == owner
@@ -307,6 +314,12 @@ def test_owner_mode_and_setuid_when_asked(site: Path) -> None:
     if os.geteuid() == 0:
         os.chown(site / "keys", 1234, 5678)
         assert styled(Add(site / "keys", "/etc/", owner="source"))[0] == {b"keys": (0o644, 1234, 5678)}
+
+
+@pytest.mark.parametrize("item", [Add("x", owner=""), Add("x", mode=""), Add("x", rules=(Rule("/x", owner=""),))])
+def test_nothing_is_no_owner_and_no_mode(site: Path, item: Add) -> None:
+    with pytest.raises(UsageError, match=r"^(owner|mode) ''"):
+        styled(replace(item, source=site))
 
 
 def test_of_rules_the_last_that_matches_wins(site: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from cosremaster.cpio import MAX_FIELD, normal_name
 from cosremaster.errors import OverlayError, Place, UsageError, show
 from cosremaster.nodes import Kind, Node, join, parent_of
+from cosremaster.overlay.request import made_time
 from cosremaster.overlay.scan import bounded
 from cosremaster.overlay.style import Mode
 
@@ -208,7 +209,7 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None
         if node is None:
             if spec.optional and spec.kind in (None, Kind.FILE):
                 continue
-            node = _made(spec, place)
+            node = _made(spec, newest, place)
         _agree(spec, node, place)
         found[spec.path] = replace(
             node,
@@ -221,7 +222,7 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None
     return tuple(found[path] for path in sorted(found))
 
 
-def _made(spec: Spec, place: Place) -> Node:
+def _made(spec: Spec, newest: int | None, place: Place) -> Node:
     """The node that ``spec`` alone makes, root's."""
     told = f"line {spec.line}: {show(spec.path)}"
     if spec.kind in (None, Kind.FILE):
@@ -235,7 +236,7 @@ def _made(spec: Spec, place: Place) -> Node:
     modes = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
     return Node(
         path=spec.path, kind=spec.kind, mode=modes.get(spec.kind, 0o600), target=spec.target or b"",
-        rdev=spec.device or (0, 0),
+        rdev=spec.device or (0, 0), mtime=bounded(made_time(newest), None),
     )  # fmt: skip
 
 

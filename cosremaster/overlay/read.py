@@ -14,7 +14,7 @@ from cosremaster.nodes import Kind, Node, join
 from cosremaster.overlay.archive import is_archive_name, read_archive
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.mtree import apply_mtree, parse_mtree
-from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, made_time
 from cosremaster.overlay.scan import bounded, scan
 from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
 from cosremaster.overlay.whiteouts import Split, split_whiteouts
@@ -86,7 +86,7 @@ def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
     owner = parse_owner(item.owner)
     if owner is None:
         raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
-    mtime = item.mtime if item.mtime is not None else MADE_TIME if reading.newest is None else reading.newest
+    mtime = made_time(reading.newest) if item.mtime is None else item.mtime
     node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
     if isinstance(item, Link):
         node = replace(node, target=os.fsencode(item.target))
@@ -107,7 +107,8 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
     dest = parse_dest(text, f"{reading.option} {show(source)}:{show(text)}")
     place = Place().inside(source)
     archive = _is_archive(add, source)
-    style = Style(add.owner or ("source" if archive else "root"), add.mode, add.rules, setuid=add.setuid)
+    owner = ("source" if archive else "root") if add.owner is None else add.owner
+    style = Style(owner, add.mode, add.rules, setuid=add.setuid)
     if archive:
         with reading.progress.step(f"read {show(source)}", None) as advance:
             found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
@@ -122,13 +123,12 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
         )
     _check_sizes(found, place, single, reading.largest)
     into = single and text.endswith(b"/")
-    split = Split(found, (), (), ()) if single else split_whiteouts(found, place)
-    nodes = [style.applied(node) for node in split.nodes]
+    nodes = [style.applied(node) for node in found]
     if add.mtree is not None:
         nodes = _with_mtree(nodes, add, reading)
-    if add.rules:
-        nodes = _ruled(nodes, style, split.nodes, dest, unsure=single and not into)
-    dropped = (node for node in split.nodes if style.drops(node))
+    split = Split(tuple(nodes), (), (), ()) if single else split_whiteouts(nodes, place)
+    kept = _ruled(split.nodes, style, found, dest, unsure=single and not into) if add.rules else split.nodes
+    dropped = (node for node in found if style.drops(node))
     warnings = (
         *told,
         *split.warnings,
@@ -138,7 +138,7 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
         ),
         *(f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()),
     )
-    return Addition(tuple(nodes), dest, single, into, os.fsdecode(source), split.hidden, split.opaque), warnings
+    return Addition(tuple(kept), dest, single, into, os.fsdecode(source), split.hidden, split.opaque), warnings
 
 
 def _ruled(nodes: Sequence[Node], style: Style, found: Sequence[Node], dest: bytes, *, unsure: bool) -> list[Node]:

@@ -92,4 +92,9 @@ Item: TypeAlias = Add | Inline | Link | Directory
 """Whatever can be added."""
 
 MADE_TIME = 315_532_800
-"""1980-01-01, the time of things that come from no file: never the clock, and no format's time is later."""
+"""1980-01-01, the time of things that come from no file: never the clock, and no format's time begins later."""
+
+
+def made_time(newest: int | None) -> int:
+    """The time of things that come from no file. ``newest``: SOURCE_DATE_EPOCH where that is set."""
+    return MADE_TIME if newest is None else newest

@@ -31,10 +31,10 @@ ROOT = Owner(0, 0)
 
 
 def parse_owner(text: str) -> Owner | None:
-    """``root``, ``UID:GID``, or ``source``, which is None. :raises UsageError: something else."""
-    if text == "source":
+    """``root``, ``UID:GID``, or ``source``, which is None, in any case. :raises UsageError: something else."""
+    if text.lower() == "source":
         return None
-    if text == "root":
+    if text.lower() == "root":
         return ROOT
     uid, colon, gid = text.partition(":")
     numbers = [int(part) for part in (uid, gid) if part.isascii() and part.isdigit() and len(part) <= 10]

@@ -89,10 +89,15 @@ class Faults:
             self.add(path, _MESSAGES.get(kind, error["msg"][:1].lower() + error["msg"][1:]))
 
     def raise_any(self) -> None:
-        """:raises RecipeError: there is a fault; it tells all, in the order of their lines."""
+        """:raises RecipeError: there is a fault; it tells all, in the order of lines and keys."""
         if self._found:
-            order = sorted(self._found, key=lambda fault: fault[0])
+            order = sorted(self._found, key=_order)
             raise RecipeError(show(self._name), [self._found[fault] for fault in order])
+
+
+def _order(fault: tuple[int, Path, str]) -> tuple[int, list[str]]:
+    line, path, _ = fault
+    return line, [f"{part:08}" if isinstance(part, int) else part for part in path]
 
 
 def key_path(loc: tuple[int | str, ...]) -> Path:

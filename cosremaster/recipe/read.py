@@ -130,8 +130,8 @@ def _salvaged(validate: Callable[[Any], _Table], value: Any, at: KeyPath) -> _Ta
         try:
             return validate(value)
         except ValidationError as error:
-            paths = {key_path((*at, *one["loc"]))[len(at) :] for one in error.errors()}
-            if sum(_taken_out(value, path) for path in paths) == 0:
+            wrong = {(key_path((*at, *one["loc"]))[len(at) :], one["type"] == "missing") for one in error.errors()}
+            if sum(_mended(value, path, missing) for path, missing in wrong) == 0:
                 return None
 
 
@@ -141,20 +141,26 @@ def _copied(value: Any) -> Any:
     return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
-def _taken_out(value: Any, path: KeyPath) -> bool:
-    """Takes what ``path`` names out of ``value``: its key, or the key whose array holds it. False: it is not there."""
-    keys = [number for number, part in enumerate(path) if isinstance(part, str)]
-    for number in reversed(keys):
-        around = value
-        for part in path[:number]:
-            try:
-                around = around[part]
-            except (KeyError, IndexError, TypeError):
-                return False
-        if isinstance(around, dict) and path[number] in around:
-            del around[path[number]]
-            return True
-    return False
+def _mended(value: Any, path: KeyPath, missing: bool) -> bool:
+    """Makes what ``path`` names in ``value`` fit: a key goes, an element of an array becomes an empty text, so that the
+    others keep their numbers, and so does what is ``missing`` in a table inside. False: that cannot be."""
+    around = value
+    try:
+        for part in path[:-1]:
+            around = around[part]
+    except (KeyError, IndexError, TypeError):
+        return False  # it went with what held it
+    if not path:
+        return False
+    last = path[-1]
+    if isinstance(around, list) and isinstance(last, int):
+        fits = bool(around[last] != "")
+        around[last] = ""
+        return fits
+    if missing and len(path) > 1:
+        around[last] = ""
+        return True
+    return not missing and around.pop(last, None) is not None
 
 
 class _Reader:
@@ -165,9 +171,7 @@ class _Reader:
         self._faults = faults
         self._variables = variables
         variables.check()
-        filled = self._filled(document, ())
-        self._input_known = filled is not None
-        self._document = filled or document
+        self._document, self._input_known = self._filled(document, ())
 
     def check_input(self) -> None:
         """The input is there."""
@@ -216,13 +220,13 @@ class _Reader:
         made: list[Made] = []
         for number, table in items:
             at: KeyPath = ("add", number)
-            filled = self._filled(table, at)
-            if filled is not None:
+            filled, whole = self._filled(table, at)
+            if whole:
                 made.append(Made(filled, at, self._host))
         return tuple(item for one in made for item in make_item(one, made, self._faults))
 
-    def _filled(self, table: _Table, at: KeyPath) -> _Table | None:
-        """``table`` with its variables filled in; what has a fault is left out. None: it cannot be left out."""
+    def _filled(self, table: _Table, at: KeyPath) -> tuple[_Table, bool]:
+        """``table`` with its variables filled in; what has a fault is left out. False: something that must be there."""
         changes: dict[str, Any] = {}
         whole = True
         for name, field in type(table).model_fields.items():
@@ -231,16 +235,18 @@ class _Reader:
             try:
                 changes[name] = value if literal else self._filled_value(value, (*at, name))
             except VariableError:
-                whole = whole and not field.is_required()
-                changes[name] = field.get_default()
-        return table.model_copy(update=changes) if whole else None
+                if field.is_required():
+                    whole = False
+                else:
+                    changes[name] = field.get_default()
+        return table.model_copy(update=changes), whole
 
     def _filled_value(self, value: Any, at: KeyPath) -> Any:
         """:raises VariableError: it has been told."""
         if isinstance(value, BaseModel):
-            return self._filled(value, at)
+            return self._filled(value, at)[0]
         if isinstance(value, list):
-            return [self._filled_value(one, (*at, number)) for number, one in enumerate(value)]
+            return [self._filled_element(one, (*at, number)) for number, one in enumerate(value)]
         if not isinstance(value, str):
             return value
         try:
@@ -250,6 +256,13 @@ class _Reader:
         except VariableError as fault:
             self._faults.add(at, str(fault))
             raise
+
+    def _filled_element(self, value: Any, at: KeyPath) -> Any:
+        """As it is when it has a fault, so that the others keep their numbers."""
+        try:
+            return self._filled_value(value, at)
+        except VariableError:
+            return value
 
     def _check(self, at: KeyPath, parse: Callable[[Any], object], value: Any) -> None:
         try:
