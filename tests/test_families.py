@@ -48,6 +48,22 @@ def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
         assert not opened.image.blockers
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("ubuntu", ["counted from block 16, 13 files", "GPT: primary and backup",
+                "GPT partition 2: 'Appended2'", "no file at block ", "behind the volume's data"]),
+    ("grub-mkrescue", ["Apple partition map: blocks of 2,048 bytes", "HFS+ over files of the tree"]),
+    ("fedora", ["implanted MD5: ", "MBR: ISOLINUX hybrid MBR", "Joliet at block 18"]),
+    ("udf", ["UDF: partition at block 257, 10 files"]),
+    ("multi-session", ["sessions: several, the last from block "]),
+    ("data-level-4", ["ISO 9660:1999 at block 17", "the same files"]),
+    ("mips", ["MIPS volume header: boot file loader.b"]),
+])  # fmt: skip
+def test_inspect_tells_what_is_there(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(image(name))]) == 0
+    said = capsys.readouterr().out
+    assert [word for word in words if word not in said] == []
+
+
 def exchanged(iso: Path, target: Path, path: str, data: bytes, **options: bool) -> None:
     result = remaster(iso, target, add_iso=[f"{source(target.parent, data)}:/{path}"], **options)  # type: ignore[arg-type]
     assert result.iso_exchanged == (path.encode(),)
