@@ -257,6 +257,8 @@ FAULTS: Sequence[Fault] = (
     ("boot entry behind the image", "plain", "eltorito.outside", lambda b: b.number(b.entry() + 8, 1 << 24)),
     ("boot entry inside a file", "plain", "eltorito.inside",
      lambda b: b.number(b.entry() + 8, b.record(b"PAYLOAD").lba + 3)),
+    ("boot entry inside an appended partition", "ubuntu", "eltorito.inside",
+     lambda b: b.number(b.entry(1) + 8, b.boot_image(1) // BLOCK + 1)),
     ("boot entry at blank blocks", "plain", "eltorito.blank",
      lambda b: b.number(b.entry() + 8, len(b.raw) // BLOCK - 20)),
     ("boot-info-table of another image", "plain", "bootinfo.place",
@@ -431,6 +433,33 @@ def test_deep_decodes_every_layer(tmp_path: Path) -> None:
     assert verify(broken).ok, "only decoding shows it"
     (finding,) = (one for one in verify(broken, deep=True).findings if one.level is Level.FAILS)
     assert (finding.check, finding.place.parts[1:]) == ("layer.corrupt", (CGZ, "rootfs.cxz"))
+
+
+@pytest.mark.parametrize(("tool", "name"), [("md5sum", "md5sum.txt"), ("sha256sum", "SHA256SUMS")])
+def test_deep_compares_lists_of_sums(tmp_path: Path, tool: str, name: str) -> None:
+    tools.require("xorriso")
+    tree = tmp_path / "tree"
+    (tree / "pool").mkdir(parents=True)
+    for path in ("pool/a.deb", "pool/b.deb", "README"):
+        (tree / path).write_bytes(NOISE + path.encode())
+    (tree / name).write_bytes(tools.run([tool, "./pool/a.deb", "./pool/b.deb", "README"], cwd=tree))
+    iso = tmp_path / "sums.iso"
+    tools.run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-o", iso, tree])
+    report = verify(iso, deep=True)
+    assert report.ok
+    assert "sums.stale" in {one.check for one in report.at(Level.HOLDS)}
+    raw = iso.read_bytes()
+    iso.write_bytes(raw.replace(b"  ./pool/b.deb", b"  ./pool/B.deb").replace(NOISE + b"README", NOISE + b"readme"))
+    assert verify(iso).ok, "only summing shows it"
+    assert failing(verify(iso, deep=True)) == {"sums.stale", "sums.missing"}
+
+
+def test_what_is_odd_is_noted_and_does_not_fail(tmp_path: Path) -> None:
+    broken = Broken("udf", tmp_path)
+    _udf(64, 88 + 32 + 4, 77)(broken)
+    report = broken.report()
+    assert report.ok
+    assert [one.check for one in report.at(Level.NOTE)] == ["udf.counts"]
 
 
 # The command

@@ -9,6 +9,7 @@ from cosremaster.errors import CosremasterError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import BootImage, Image, IsoFile
 from cosremaster.iso.read import read_image
+from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
@@ -52,11 +53,20 @@ def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
         same, "against.descriptors", "the same volume descriptors as the original",
         "other volume descriptors than the original", place,
     )  # fmt: skip
-    if same:
-        for one, other in zip(old.descriptors, new.descriptors, strict=True):
-            if one.type in (1, 2) and any(one.raw[a:b] != other.raw[a:b] for a, b in _SAME):
-                message = f"volume descriptor at block {other.lba}: identifiers or dates are not the original's"
-                yield fails("against.volume", message, new.place.at(lba_bytes(other.lba)))
+    for one in old.descriptors:
+        other = next((each for each in new.descriptors if _kind(each) == _kind(one)), None)
+        if one.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
+            equal = all(one.raw[a:b] == other.raw[a:b] for a, b in _SAME)
+            what = f"volume descriptor at block {other.lba}: identifiers and dates"
+            yield judged(
+                equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
+                new.place.at(lba_bytes(other.lba)),
+            )  # fmt: skip
+
+
+def _kind(descriptor: Descriptor) -> tuple[int, bytes]:
+    """Type, version, and the escape sequences that tell Joliet (8.5.6)."""
+    return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
 
 def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[Finding]:

@@ -40,10 +40,15 @@ def boot_files(subject: Subject) -> dict[Lba, tuple[bytes, int]]:
     return found
 
 
-def _holder(subject: Subject, lba: Lba) -> bytes | None:
-    """The path of the file that has block ``lba`` inside, but not first."""
-    records = ((tree, one) for tree in subject.trees for one in tree.files)
-    return next((tree.path(one) for tree, one in records if one.lba < lba < one.lba + one.blocks), None)
+def _holder(subject: Subject, lba: Lba) -> str | None:
+    """The file, or the partition beside the tree, that has block ``lba`` inside, but not first."""
+    for tree in subject.trees:
+        for one in tree.files:
+            if one.lba < lba < one.lba + one.blocks:
+                return show(tree.path(one))
+    first = subject.main.directories[0].lba * SECTORS_PER_BLOCK if subject.main else 0
+    inside = (name for name, start, end in _partitions(subject) if first < start < lba * SECTORS_PER_BLOCK < end)
+    return next(inside, None)
 
 
 def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple[bytes, int]]) -> Iterator[Finding]:
@@ -56,10 +61,11 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
         yield fails("eltorito.outside", f"{what}: block {entry.lba} lies outside the image", place)
         return
     file = files.get(entry.lba)
-    partition = next((name for name, first in _partitions(subject) if first == entry.lba * SECTORS_PER_BLOCK), None)
+    sector = entry.lba * SECTORS_PER_BLOCK
+    partition = next((name for name, first, _ in _partitions(subject) if first == sector), None)
     holder = None if file or partition else _holder(subject, entry.lba)
     if holder:
-        where = f"block {entry.lba} is inside {show(holder)}, not where it begins"
+        where = f"block {entry.lba} is inside {holder}, not where it begins"
         yield fails("eltorito.inside", f"{what}: {where}", place)
         return
     head = source.at(start, BLOCK)
@@ -75,12 +81,12 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
     yield from _grub_info(subject, what, entry.lba)
 
 
-def _partitions(subject: Subject) -> Iterator[tuple[str, int]]:
-    """Name and first sector of every partition."""
+def _partitions(subject: Subject) -> Iterator[tuple[str, int, int]]:
+    """Name, first sector and the one behind the last of every partition."""
     for number, partition in subject.mbr.used if subject.mbr else ():
-        yield f"MBR partition {number}", partition.start
+        yield f"MBR partition {number}", partition.start, partition.end
     for number, one in subject.gpt.used if subject.gpt else ():
-        yield f"GPT partition {number}", one.first
+        yield f"GPT partition {number}", one.first, one.end
 
 
 def looks_like_fat(head: bytes) -> bool:

@@ -89,6 +89,9 @@ def _sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
         if size != udf.partition.blocks:
             message = f"UDF integrity: says {size:,} blocks, the partition has {udf.partition.blocks:,}"
             yield fails("udf.integrity", message, subject.place.at(offset))
+    if udf.integrity_counts and udf.integrity_counts[1] != udf.directories:
+        message = f"UDF integrity: counts {udf.integrity_counts[1]:,} directories, there are {udf.directories:,}"
+        yield note("udf.counts", message, subject.place.at(udf.integrity[-1]))
 
 
 def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
@@ -105,6 +108,10 @@ def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
             odd += 1
             message = f"UDF: block {file.extents[0][0]:,}, {total:,} bytes, is no file of the ISO 9660 tree"
             yield fails("udf.file", message, place)
+    known = {file.extents[0][0] for file in udf.files if file.extents}
+    main = {lba for lba, _, length in subject.main.whole_files() if length} if subject.main else set()
+    if hidden := len(main - known):
+        yield note("udf.hidden", f"UDF: {hidden:,} files of the ISO 9660 tree are not in it", subject.place)
     if not odd:
         yield holds("udf.file", f"UDF: {len(udf.files):,} files, the data of all are those of ISO 9660", subject.place)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cosremaster.boot.apm import Apm, read_apm
-from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, read_gpt
+from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, guid_text, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, MbrPartition, encode_chs
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
@@ -198,7 +198,7 @@ def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
         runs.append(run)
         yield judged(
             one.first <= one.last and run.end <= end, "gpt.bounds",
-            f"{run.name}: {one.label!r}, sectors {one.first:,} to {one.last:,}",
+            f"{run.name}: {one.label!r}, type {guid_text(one.type)}, sectors {one.first:,} to {one.last:,}",
             f"{run.name}: sectors {one.first:,} to {one.last:,} do not lie in the image", place,
         )  # fmt: skip
         if not gpt.header.first_usable <= one.first <= one.last <= gpt.header.last_usable:

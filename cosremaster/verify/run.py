@@ -11,6 +11,7 @@ from cosremaster.verify.against import check_against
 from cosremaster.verify.booting import check_boot
 from cosremaster.verify.deep import check_layers
 from cosremaster.verify.finding import Finding, Report
+from cosremaster.verify.lists import check_lists
 from cosremaster.verify.others import check_firmware, check_implanted, check_udf
 from cosremaster.verify.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verify.rockridge import check_rock_ridge
@@ -40,7 +41,8 @@ def verify(
     """Everything found about the image ``path``. Changes nothing.
 
     ``against``: the image it was made from, whose own faults do not count; ``changed``: paths of files on it that
-    were meant to change. ``deep``: decode every layer. :raises ImageError: a file cannot be opened or read.
+    were meant to change. ``deep``: decode every layer, sum files that lists of
+    sums name. :raises ImageError: a file cannot be opened or read.
     """
     progress = progress or Silent()
     with FileSource(Path(path)) as source:
@@ -48,6 +50,7 @@ def verify(
         findings = list(_all(subject))
         if deep:
             findings += check_layers(source, progress)
+            findings += check_lists(source, progress)
         report = Report(source.place, source.size, tuple(findings))
         if against is None:
             return report
