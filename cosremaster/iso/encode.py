@@ -162,12 +162,18 @@ def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
 
 
 def _check_firmware(image: Image, layout: Layout) -> None:
-    """:raises UnsupportedError: a header of another firmware tells of an end that moves."""
+    """What a header points at stays (it is fixed), but a slice over the volume may tell of an end that moves.
+
+    :raises UnsupportedError: one does, and is not one of the partitions that follow.
+    """
+    first = image.trees[0].directories[0].lba * BLOCK
+    followed = {(one.start * SECTOR, (one.end - one.start) * SECTOR) for one in image.partitions}
     for one in image.firmware:
         for target in one.targets:
-            start, end = Sector(target.start // SECTOR), Sector(-(-(target.start + target.length) // SECTOR))
-            told = any(part.start == start and part.end == end for part in image.partitions)
-            if not told and (layout.end(end) != end or layout.start(start) != start):
+            end = Sector(-(-(target.start + target.length) // SECTOR))
+            start = Sector(target.start // SECTOR)
+            moves = layout.end(end) != end if target.start <= first else layout.start(start) != start
+            if moves and (target.start, target.length) not in followed:
                 raise UnsupportedError(
                     f"the {one.name}'s {target.what} would have to change with the image, which this version cannot",
                     image.place.at(target.field),
