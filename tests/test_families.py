@@ -50,6 +50,17 @@ def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
         assert not opened.image.blockers
 
 
+@pytest.mark.parametrize("at", [512 + 16, 512 + 88, 1024 + 40, 446 + 12, 34816 + 200])
+def test_what_was_wrong_before_is_copied_as_it_is(at: int, tmp_path: Path) -> None:
+    """GPT sums, an entry, an MBR entry, the second descriptors."""
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    raw = bytearray(image("ubuntu").read_bytes())
+    raw[at] ^= 1
+    iso.write_bytes(raw)
+    assert remaster(iso, out).identical
+    run(["cmp", iso, out])
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("ubuntu", ["counted from block 16, 13 files", "GPT: primary and backup",
                 "GPT partition 2: 'Appended2'", "no file at block ", "behind the volume's data"]),
