@@ -101,12 +101,14 @@ def genisoimage(image: Path, out: Path, new: Path, scratch: Path) -> None:
     options = ["-R", "-J", "-joliet-long", "-V", "FAMILY", *(["-udf"] if "udf" in image.name else [])]
     with FileSource(image) as source:
         opened = read_image(source)
+        paths = (file.path for file in opened.files if opened.catalog and file.records[0].lba == opened.catalog.lba)
+        catalog = next((path.decode() for path in paths if path.endswith((b".cat", b".catalog"))), "boot.cat")
         for number, boot in enumerate(one for one in opened.boot_images if one.path is not None):
             assert boot.path is not None
             kind = "-e" if boot.entry.platform == 0xEF else "-b"
             options += ["-eltorito-alt-boot"] * bool(number) + [kind, boot.path.decode(), "-no-emul-boot"]
             if kind == "-b":
-                options += ["-boot-load-size", "4", "-boot-info-table", "-c", "boot.cat"]
+                options += ["-boot-load-size", "4", "-boot-info-table", "-c", catalog]
     run(["genisoimage", "-quiet", *options, "-o", str(out), str(tree)])
 
 
