@@ -50,6 +50,17 @@ def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
         assert not opened.image.blockers
 
 
+@pytest.mark.parametrize("at", [512 + 16, 512 + 88, 1024 + 40, 446 + 12, 34816 + 200])
+def test_what_was_wrong_before_is_copied_as_it_is(at: int, tmp_path: Path) -> None:
+    """GPT sums, an entry, an MBR entry, the second descriptors."""
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    raw = bytearray(image("ubuntu").read_bytes())
+    raw[at] ^= 1
+    iso.write_bytes(raw)
+    assert remaster(iso, out).identical
+    run(["cmp", iso, out])
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("ubuntu", ["counted from block 16, 13 files", "GPT: primary and backup",
                 "GPT partition 2: 'Appended2'", "no file at block ", "behind the volume's data"]),
@@ -179,6 +190,20 @@ def test_earlier_sessions_keep_what_they_held(tmp_path: Path) -> None:
     assert len(run(["xorriso", "-indev", out, "-toc"]).splitlines()) == len(
         run(["xorriso", "-indev", iso, "-toc"]).splitlines()
     )
+
+
+@pytest.mark.parametrize("size", [1, PAYLOAD_SIZE + 900_000])
+def test_the_second_tree_says_the_same_from_its_partition(size: int, tmp_path: Path) -> None:
+    """A partition offset's tree is what the image is to whoever looks at the partition alone."""
+    tools.require(*judges.TOOLS)
+    iso, out, partition = image("ubuntu"), tmp_path / "out.iso", tmp_path / "partition"
+    exchanged(iso, out, PAYLOAD, random.Random(size).randbytes(size))
+    partition.write_bytes(out.read_bytes()[16 * 2048 :])
+    assert judges.tree(partition) == judges.tree(out) != judges.tree(iso)
+    assert judges.joliet(partition) == judges.joliet(out)
+    target = tmp_path / "payload"
+    run(["xorriso", "-indev", partition, "-osirrox", "on", "-extract", f"/{PAYLOAD}", target])
+    assert target.read_bytes() == random.Random(size).randbytes(size)
 
 
 @pytest.mark.parametrize("name", ["data-shared", "data-hard-links"])
@@ -320,6 +345,14 @@ def test_boots_after_as_before(family: Family, way: Way, tmp_path: Path) -> None
     firmware, medium = way
     said = qemu.boot(edited(family, tmp_path), firmware=firmware, medium=medium, until=NEW_WORDS)
     assert NEW_WORDS in said
+
+
+@pytest.mark.boot
+def test_an_emulated_floppy_still_boots_when_a_file_behind_it_grew(tmp_path: Path) -> None:
+    tools.require(*qemu.TOOLS)
+    family, out = FAMILIES["memtest86+"], tmp_path / "out.iso"
+    exchanged(image(family.name), out, family.exchange[0], bytes(700_000))
+    assert family.hears in qemu.boot(out, firmware="bios", medium="disc", until=family.hears)
 
 
 @pytest.mark.boot

@@ -66,7 +66,7 @@ def plan_image(
     tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed).pieces, tail])
     table = table.patched(image_patches(image, source, layout, placed, drop=drop))
-    check_kept(image, table, layout, placed)
+    _check_kept(image, table, layout, placed)
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop)
 
@@ -210,7 +210,7 @@ def _body(image: Image, layout: Layout, placed: Sequence[Exchange]) -> PieceTabl
     return body
 
 
-def check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
+def _check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
     The boot catalog, where it is a file, is patched. :raises ProofError: the plan loses something.
