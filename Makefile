@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint setup setup-test tools clean
+.PHONY: demo test bench boot-table lint setup setup-test tools clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -16,6 +16,10 @@ lint: setup-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Half an hour or less: measures docs/boot.md anew. FAMILIES="debian udf" measures those alone.
+boot-table: tools setup-test
+	$(BIN)/python -m tests.boot_table $(FAMILIES)
 
 bench: tools setup-test
 	$(BIN)/python -m benchmarks $(if $(WRITE),--write)

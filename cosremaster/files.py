@@ -79,7 +79,7 @@ class FileSource:
     def at(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``, fewer where the file ends. :raises ImageError: a read fails."""
         parts: list[bytes] = []
-        while length > 0:
+        while length > 0 and offset < self.size:  # tables hold 64-bit places, more than pread(2) takes
             try:
                 part = os.pread(self._fd, length, offset)
             except OSError as error:

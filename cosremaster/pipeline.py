@@ -319,8 +319,9 @@ def plan_iso_files(image: Image, additions: Sequence[Addition]) -> IsoEdits:
 def sharing(image: Image, path: bytes) -> tuple[bytes, ...]:
     """The paths on the ISO whose data are those of ``path``: hard links, files that share an extent."""
     (wanted,) = (file for file in image.files if file.path == path)
-    first = wanted.records[0].lba
-    return tuple(file.path for file in image.files if file.size and file.records[0].lba == first) or (path,)
+    first, size = wanted.records[0].lba, wanted.size
+    found = (file.path for file in image.files if size and (file.records[0].lba, file.size) == (first, size))
+    return tuple(found) or (path,)
 
 
 def whole_file(layer: Layer, packed: PackedLayer) -> PieceTable:

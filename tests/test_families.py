@@ -22,6 +22,8 @@ from tests.fixtures.tools import run
 SMALL = [name for name in FAMILIES if name != "data-large"]
 ENDS_ARE_TOLD = ("mips", "sun")
 """Families whose firmware header tells where the image ends, and so cannot grow."""
+CYLINDERS = ("debian", "fedora", "isohybrid", "ipxe")
+"""Families whose images are of whole cylinders."""
 HFS = ("grub-mkrescue",)
 NEEDS_HFS_DROPPED = "--drop-hfsplus"
 PAYLOAD_SIZE = 123_456
@@ -46,6 +48,33 @@ def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
     run(["cmp", iso, tmp_path / "out.iso"])
     with cosremaster.open(iso) as opened:
         assert not opened.image.blockers
+
+
+@pytest.mark.parametrize("at", [512 + 16, 512 + 88, 1024 + 40, 446 + 12, 34816 + 200])
+def test_what_was_wrong_before_is_copied_as_it_is(at: int, tmp_path: Path) -> None:
+    """GPT sums, an entry, an MBR entry, the second descriptors."""
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    raw = bytearray(image("ubuntu").read_bytes())
+    raw[at] ^= 1
+    iso.write_bytes(raw)
+    assert remaster(iso, out).identical
+    run(["cmp", iso, out])
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("ubuntu", ["counted from block 16, 13 files", "GPT: primary and backup",
+                "GPT partition 2: 'Appended2'", "no file at block ", "behind the volume's data"]),
+    ("grub-mkrescue", ["Apple partition map: blocks of 2,048 bytes", "HFS+ over files of the tree"]),
+    ("fedora", ["implanted MD5: ", "MBR: ISOLINUX hybrid MBR", "Joliet at block 18"]),
+    ("udf", ["UDF: partition at block 257, 10 files"]),
+    ("multi-session", ["sessions: several, the last from block "]),
+    ("data-level-4", ["ISO 9660:1999 at block 17", "the same files"]),
+    ("mips", ["MIPS volume header: boot file loader.b"]),
+])  # fmt: skip
+def test_inspect_tells_what_is_there(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(image(name))]) == 0
+    said = capsys.readouterr().out
+    assert [word for word in words if word not in said] == []
 
 
 def exchanged(iso: Path, target: Path, path: str, data: bytes, **options: bool) -> None:
@@ -76,6 +105,8 @@ def test_one_file_changes_and_nothing_else(name: str, grown: int, tmp_path: Path
         {f"/{shown}"} if old else set()
     )
     assert judges.complaints(out) <= judges.complaints(iso)
+    if name in CYLINDERS:
+        assert out.stat().st_size % (64 * 32 * 512) == 0
     if name not in HFS:
         assert judges.report_without_numbers(out) == judges.report_without_numbers(iso)
         report = verify(out, against=iso, changed=[path.encode()])
@@ -147,6 +178,26 @@ def test_udf_tells_the_same_as_iso_9660(name: str, size: int, tmp_path: Path) ->
     assert after[PAYLOAD] == hashlib.sha256(data).hexdigest()
 
 
+def test_files_that_only_udf_names_stay(tmp_path: Path) -> None:
+    """As on discs for Windows, whose ISO 9660 tree holds nothing but a note."""
+    tools.require("genisoimage", *judges.TOOLS)
+    folder, iso, out = tmp_path / "disc", tmp_path / "in.iso", tmp_path / "out.iso"
+    folder.mkdir()
+    files = {
+        "a-named": b"named by both" * 4000,
+        "m-hidden": random.Random(1).randbytes(6000) + bytes(60_000) + b"end" + bytes(30_000),
+        "z-named": random.Random(2).randbytes(50_000),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    run(["genisoimage", "-quiet", "-udf", "-R", "-hide", "m-hidden", "-o", iso, folder])
+    exchanged(iso, out, "a-named", b"longer than before" * 9000)
+    files["a-named"] = b"longer than before" * 9000
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    assert judges.udf(out, tmp_path / "after") == digests
+    assert judges.tree(out).keys() == judges.tree(iso).keys() and "m-hidden" not in judges.tree(out)
+
+
 def test_earlier_sessions_keep_what_they_held(tmp_path: Path) -> None:
     tools.require("xorriso")
     iso, out = image("multi-session"), tmp_path / "out.iso"
@@ -159,6 +210,20 @@ def test_earlier_sessions_keep_what_they_held(tmp_path: Path) -> None:
     assert len(run(["xorriso", "-indev", out, "-toc"]).splitlines()) == len(
         run(["xorriso", "-indev", iso, "-toc"]).splitlines()
     )
+
+
+@pytest.mark.parametrize("size", [1, PAYLOAD_SIZE + 900_000])
+def test_the_second_tree_says_the_same_from_its_partition(size: int, tmp_path: Path) -> None:
+    """A partition offset's tree is what the image is to whoever looks at the partition alone."""
+    tools.require(*judges.TOOLS)
+    iso, out, partition = image("ubuntu"), tmp_path / "out.iso", tmp_path / "partition"
+    exchanged(iso, out, PAYLOAD, random.Random(size).randbytes(size))
+    partition.write_bytes(out.read_bytes()[16 * 2048 :])
+    assert judges.tree(partition) == judges.tree(out) != judges.tree(iso)
+    assert judges.joliet(partition) == judges.joliet(out)
+    target = tmp_path / "payload"
+    run(["xorriso", "-indev", partition, "-osirrox", "on", "-extract", f"/{PAYLOAD}", target])
+    assert target.read_bytes() == random.Random(size).randbytes(size)
 
 
 @pytest.mark.parametrize("name", ["data-shared", "data-hard-links"])
@@ -300,6 +365,14 @@ def test_boots_after_as_before(family: Family, way: Way, tmp_path: Path) -> None
     firmware, medium = way
     said = qemu.boot(edited(family, tmp_path), firmware=firmware, medium=medium, until=NEW_WORDS)
     assert NEW_WORDS in said
+
+
+@pytest.mark.boot
+def test_an_emulated_floppy_still_boots_when_a_file_behind_it_grew(tmp_path: Path) -> None:
+    tools.require(*qemu.TOOLS)
+    family, out = FAMILIES["memtest86+"], tmp_path / "out.iso"
+    exchanged(image(family.name), out, family.exchange[0], bytes(700_000))
+    assert family.hears in qemu.boot(out, firmware="bios", medium="disc", until=family.hears)
 
 
 @pytest.mark.boot

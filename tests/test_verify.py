@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -301,6 +302,9 @@ FAULTS: Sequence[Fault] = (
      lambda b: b.gpt("backup", lambda g: Gpt(replace(g.header, other=Sector(2)), g.entries))),
     ("GPT partition behind the image", "ubuntu", "gpt.bounds",
      lambda b: b.gpt("both", _entries(lambda one: replace(one, last=Sector(1 << 30)), 2))),
+    ("GPT partition beyond every disk", "ubuntu", "gpt.bounds",
+     lambda b: b.gpt("both", _entries(lambda one: replace(one, first=Sector(1 << 63), last=Sector(1 << 63)), 2))),
+    ("backup beyond every disk", "ubuntu", "gpt.backup", _at(SECTOR + 32, bytes(7) + b"\xf0")),
     ("GPT partitions that share sectors", "ubuntu", "gpt.overlap",
      lambda b: b.gpt("both", _entries(lambda one: replace(one, last=Sector(one.last + 16))))),
     ("GPT partition ends inside its file system", "ubuntu", "gpt.short",
@@ -460,6 +464,22 @@ def test_what_is_odd_is_noted_and_does_not_fail(tmp_path: Path) -> None:
     report = broken.report()
     assert report.ok
     assert [one.check for one in report.at(Level.NOTE)] == ["udf.counts"]
+
+
+def test_memory_stays_flat_where_all_of_an_image_is_summed(tmp_path: Path) -> None:
+    tools.require("xorriso", "implantisomd5")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with (tree / "large.img").open("wb") as file:
+        file.truncate(500 << 20)
+    iso = tmp_path / "large.iso"
+    tools.run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-o", iso, tree])
+    tools.run(["implantisomd5", iso])
+    code = "import sys; from cosremaster.verify.run import verify; print(verify(sys.argv[1]).ok)"
+    code += "; print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    ok, peak = tools.run([sys.executable, "-c", code, iso]).decode().split()
+    assert ok == "True"
+    assert int(peak) < 64 * 1024, "KiB"
 
 
 # The command

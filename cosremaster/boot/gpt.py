@@ -167,6 +167,11 @@ class Gpt:
         """The sum that the header's ``array_crc`` should be."""
         return zlib.crc32(self.pack_array())
 
+    @property
+    def holds(self) -> bool:
+        """Both sums are true."""
+        return (self.header.crc, self.header.array_crc) == (self.header.true_crc, self.true_array_crc)
+
     def placed(
         self, *, own: Sector, other: Sector, array: Sector, last_usable: Sector, entries: Iterable[GptEntry]
     ) -> Gpt:

@@ -66,7 +66,7 @@ def plan_image(
     tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed).pieces, tail])
     table = table.patched(image_patches(image, source, layout, placed, drop=drop))
-    check_kept(image, table, layout, placed)
+    _check_kept(image, table, layout, placed)
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop)
 
@@ -162,12 +162,18 @@ def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
 
 
 def _check_firmware(image: Image, layout: Layout) -> None:
-    """:raises UnsupportedError: a header of another firmware tells of an end that moves."""
+    """What a header points at stays (it is fixed), but a slice over the volume may tell of an end that moves.
+
+    :raises UnsupportedError: one does, and is not one of the partitions that follow.
+    """
+    first = image.trees[0].directories[0].lba * BLOCK
+    followed = {(one.start * SECTOR, (one.end - one.start) * SECTOR) for one in image.partitions}
     for one in image.firmware:
         for target in one.targets:
-            start, end = Sector(target.start // SECTOR), Sector(-(-(target.start + target.length) // SECTOR))
-            told = any(part.start == start and part.end == end for part in image.partitions)
-            if not told and (layout.end(end) != end or layout.start(start) != start):
+            end = Sector(-(-(target.start + target.length) // SECTOR))
+            start = Sector(target.start // SECTOR)
+            moves = layout.end(end) != end if target.start <= first else layout.start(start) != start
+            if moves and (target.start, target.length) not in followed:
                 raise UnsupportedError(
                     f"the {one.name}'s {target.what} would have to change with the image, which this version cannot",
                     image.place.at(target.field),
@@ -204,7 +210,7 @@ def _body(image: Image, layout: Layout, placed: Sequence[Exchange]) -> PieceTabl
     return body
 
 
-def check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
+def _check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
     The boot catalog, where it is a file, is patched. :raises ProofError: the plan loses something.

@@ -11,7 +11,7 @@ from cosremaster.files import FileSource
 from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 
-_PROTECTS_ISO = 0xCD
+PROTECTS_ISO = 0xCD
 """The MBR type by which xorriso fills what a PReP partition leaves (libisofs, boot_sectors.txt)."""
 _FILLERS = ("ISO9660_data", "Apple_Free", "Apple_partition_map", "Apple_Void")
 _HFS = (b"H+", b"HX", b"BD")
@@ -25,7 +25,7 @@ def list_partitions(mbr: Mbr | None, gpt: Gpt | None, apm: Apm | None) -> tuple[
 
 def _of_mbr(mbr: Mbr | None) -> Iterator[Partition]:
     for number, one in mbr.used if mbr else ():
-        yield Partition("MBR", number, one.start, one.end, one.type == _PROTECTS_ISO, f"type 0x{one.type:02X}")
+        yield Partition("MBR", number, one.start, one.end, one.type == PROTECTS_ISO, f"type 0x{one.type:02X}")
 
 
 def _of_gpt(gpt: Gpt | None) -> Iterator[Partition]:

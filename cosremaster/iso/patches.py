@@ -14,6 +14,7 @@ from cosremaster.files import FileSource
 from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import SYSTEM_AREA, covers_volume
 from cosremaster.iso.model import Image, IsoFile, Partition
+from cosremaster.iso.partitions import PROTECTS_ISO
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import SPACE_SIZE, both_endian
 from cosremaster.iso.sections import section_lengths, with_records
@@ -143,7 +144,7 @@ def _tables(image: Image, source: FileSource, layout: Layout, exchanged: Iterabl
     }
     fillers = {(one.table, one.number) for one in image.hfs} if drop else set()
     if image.mbr:
-        area[:SECTOR] = _mbr(image, image.mbr, layout, moves).pack()
+        area[:SECTOR] = _mbr(image, image.mbr, layout, moves, fillers).pack()
     if image.apm:
         for index, entry in enumerate(_apm(image.apm, moves, fillers)):
             area[image.apm.offset(index) : image.apm.offset(index) + len(entry)] = entry
@@ -205,12 +206,14 @@ def _arrived(image: Image, exchanged: Iterable[Exchange], filler: Partition) -> 
             yield new
 
 
-def _mbr(image: Image, mbr: Mbr, layout: Layout, moves: Moves) -> Mbr:
+def _mbr(image: Image, mbr: Mbr, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Mbr:
     geometry = mbr.geometry()
     partitions = list(mbr.partitions)
     for number, one in mbr.used:
         start, end = moves["MBR", number]
         partitions[number - 1] = one.placed(start, end - start, geometry)
+        if ("MBR", number) in fillers:
+            partitions[number - 1] = replace(partitions[number - 1], type=PROTECTS_ISO)
     code = mbr.code
     for boot in image.boot_images:
         moved = layout.block(boot.entry.lba)

@@ -61,9 +61,7 @@ def _volume(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
 
 def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
     """Every file of a tree is where the plan has it."""
-    exchanged = {
-        (tree.descriptor, file.path): one for one in plan.exchanged for tree, file in one.files
-    }  # fmt: skip
+    exchanged = {(tree.descriptor, file.path): one for one in plan.exchanged for tree, file in one.files}
     for one, other in zip_longest(before.files, after.files):
         path = (one or other).path
         _same(other and other.path, one and one.path, "a name in the tree", old)
@@ -142,17 +140,17 @@ def _partitions(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
         yield f"{one.name}: {_partition_line(old, new, one, other, plan)}"
     for before, after in zip_longest(old.gpt, new.gpt):
         _same(after and before and after.header.guid == before.header.guid, True, "a copy of the GPT is kept:", old)
-        sums = (after.header.crc, after.header.array_crc)
-        _same(sums, (after.header.true_crc, after.true_array_crc), "a GPT's sums", old)
+        _same(after.holds, before.holds or bool(plan.exchanged), "a GPT's sums hold:", old)
     if new.gpt:
-        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with true sums, GUIDs as before"
+        true = "true sums" if all(copy.holds for copy in new.gpt) else "sums as wrong as before"
+        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {true}, GUIDs as before"
 
 
 def _partition_line(old: Image, new: Image, one: Partition, other: Partition, plan: ImagePlan) -> str:
     count = other.end - other.start
     told = f"{other.label} at sector {other.start:,}, {count:,} sectors"
     if one.start >= plan.layout.tail * SECTORS_PER_BLOCK:
-        if any(gpt.header.array < one.end for gpt in old.gpt[1:]):
+        if one.filler or any(gpt.header.array < one.end for gpt in old.gpt[1:]):
             return f"{told}, moved with the image's end"
         length = (one.end - one.start) * SECTOR
         same = _copied(old, one.start * SECTOR, new, other.start * SECTOR, length)
@@ -160,11 +158,9 @@ def _partition_line(old: Image, new: Image, one: Partition, other: Partition, pl
         return f"{told}, {length:,} bytes unchanged"
     if any(boot.entry.lba == other.span.start for boot in new.boot_images):
         return f"{told}, holds a boot image"
-    return (
-        f"{told}, covers the volume"
-        if one.start == 0 and one.end >= old.blocks * SECTORS_PER_BLOCK
-        else (f"{told}, unchanged" if (one.start, one.end) == (other.start, other.end) else f"{told}, follows the data")
-    )
+    if one.start == 0 and one.end >= old.blocks * SECTORS_PER_BLOCK:
+        return f"{told}, covers the volume"
+    return f"{told}, {'unchanged' if (one.start, one.end) == (other.start, other.end) else 'follows the data'}"
 
 
 def read_back(written: Written, result: FileSource) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cosremaster.bare import is_bare
-from cosremaster.boot.mbr import MbrPartition
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
-from cosremaster.iso.model import BootImage, Image
+from cosremaster.iso.extents import covers_volume
+from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
+
+ACTIVE = 0x80
+"""An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
 
 _LOOKS = {
     Rootness.NOT: "archive",
@@ -26,24 +29,45 @@ def image_lines(image: Image) -> Iterator[str]:
     if is_bare(image):
         yield f"{image.place}: an initramfs or layer without an ISO around it, {human(image.size)}"
         return
+    yield from _volume_lines(image)
+    yield from _boot_lines(image)
+    for blocker in image.blockers:
+        yield f"no file can be exchanged: it has {blocker}"
+
+
+def _volume_lines(image: Image) -> Iterator[str]:
+    """The directory trees, and what else describes the volume."""
     tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {human(image.size)}"
     counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"
     yield f"volume: {image.blocks:,} blocks of 2,048 bytes, {counts}"
+    for other in image.trees[1:]:
+        yield f"  {_tree_line(other)}"
+    if image.udf:
+        yield f"UDF: partition at block {image.udf.partition.start:,}, {len(image.udf.files):,} files"
+    if image.implanted:
+        yield f"implanted MD5: {image.implanted.sums.md5.decode()}"
+    if image.session:
+        yield f"sessions: several, the last from block {image.session:,}"
+
+
+def _boot_lines(image: Image) -> Iterator[str]:
+    """Boot catalog, partition tables, other firmware's records."""
     if image.catalog is None:
         yield "boot catalog: none"
     else:
         yield f"boot catalog: El Torito at block {image.catalog.lba}"
     for number, boot in enumerate(image.boot_images, 1):
         yield f"  entry {number}: {_boot_line(image, boot)}"
-    if image.mbr is None or not image.mbr.used:
-        yield "MBR: none"
-    else:
-        yield f"MBR: {image.pointer or 'no pointer known'}"
-        for number, partition in image.mbr.used:
-            yield f"  partition {number}: {_partition_line(image, partition)}"
-    for blocker in image.blockers:
-        yield f"no file can be exchanged: it has {blocker}"
+    yield f"MBR: {image.pointer or ('no pointer known' if image.mbr and image.mbr.used else 'none')}"
+    if image.gpt:
+        yield f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}"
+    if image.apm:
+        yield f"Apple partition map: blocks of {image.apm.block_size:,} bytes"
+    for partition in image.partitions:
+        yield f"  {partition.name}: {_partition_line(image, partition)}"
+    for firmware in image.firmware:
+        yield f"{firmware.name}: {', '.join(target.what for target in firmware.targets)}"
 
 
 def _boot_line(image: Image, boot: BootImage) -> str:
@@ -57,18 +81,25 @@ def _boot_line(image: Image, boot: BootImage) -> str:
     return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {human(boot.length)}{notes}"
 
 
-def _partition_line(image: Image, partition: MbrPartition) -> str:
-    volume = image.blocks * SECTORS_PER_BLOCK
+def _tree_line(tree: Tree) -> str:
+    files = f"{len(tree.files):,} files" if tree.files else "the same files"
+    base = f", counted from block {tree.base}" if tree.base else ""
+    return f"{tree.kind} at block {tree.descriptor}: {tree.blocks:,} blocks{base}, {files}"
+
+
+def _partition_line(image: Image, partition: Partition) -> str:
     where = "inside the volume"
-    if partition.start >= volume:
-        where = "appended behind the volume"
-    elif partition.end >= volume:
+    if partition.start >= image.tail * SECTORS_PER_BLOCK:
+        where = "behind the volume's data"
+    elif partition in image.hfs:
+        where = "HFS+ over files of the tree"
+    elif covers_volume(partition, image.trees):
         where = "over the volume"
-    active = ", active" if partition.status == 0x80 else ""
-    return (
-        f"type 0x{partition.type:02X}{active}, sectors {partition.start:,} to {partition.end - 1:,}"
-        f" ({human(partition.count * SECTOR)}), {where}"
-    )
+    size = human((partition.end - partition.start) * SECTOR)
+    active = ""
+    if partition.table == "MBR" and image.mbr and image.mbr.partitions[partition.number - 1].status == ACTIVE:
+        active = ", active"
+    return f"{partition.label}{active}, sectors {partition.start:,} to {partition.end - 1:,} ({size}), {where}"
 
 
 def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:

@@ -1,0 +1,92 @@
+"""Rock Ridge's fields: names in pieces and in continuation areas, and what is malformed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cosremaster.errors import ImageError
+from cosremaster.files import FileSource
+from cosremaster.iso.susp import PLAIN, RockRidge, read_fields
+from cosremaster.units import Lba
+
+BASE = Lba(16)
+AREA = 3000
+"""Where the continuation area of these tests stands, in bytes."""
+
+
+def field(signature: bytes, data: bytes) -> bytes:
+    return signature + bytes((4 + len(data), 1)) + data
+
+
+def name(text: bytes, flags: int = 0) -> bytes:
+    return field(b"NM", bytes((flags,)) + text)
+
+
+def both(value: int) -> bytes:
+    return value.to_bytes(4, "little") + value.to_bytes(4, "big")
+
+
+def more(start: int, length: int) -> bytes:
+    """A CE field that leads to byte ``start``; its block counts from ``BASE``."""
+    return field(b"CE", both(start // 2048 - BASE) + both(start % 2048) + both(length))
+
+
+def record(fields: bytes, identifier: bytes = b"A;1") -> bytes:
+    head = bytes(32) + bytes((len(identifier),)) + identifier + bytes(1 - len(identifier) % 2)
+    return head + fields
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[FileSource]:
+    path = tmp_path / "image"
+    area = name(b"-and-more") + field(b"ZF", b"pz" + bytes(10))
+    block = AREA + 20 * 2048
+    path.write_bytes(bytes(block) + area + bytes(100) + more(block + len(area) + 100, 28) + bytes(5000))
+    with FileSource(path) as opened:
+        yield opened
+
+
+def read(source: FileSource, fields: bytes, identifier: bytes = b"A;1") -> RockRidge:
+    return read_fields(source, record(fields, identifier), 1000, 0, BASE)
+
+
+def test_no_fields_say_nothing(source: FileSource) -> None:
+    assert read(source, b"") == PLAIN
+    assert read(source, bytes(9)) == PLAIN, "zeros end the fields"
+    assert read(source, field(b"ST", b"") + name(b"behind the end")) == PLAIN
+
+
+@pytest.mark.parametrize("identifier", [b"A;1", b"AB;1", b"ABC.D;1"])
+def test_a_name_in_pieces(source: FileSource, identifier: bytes) -> None:
+    fields = field(b"PX", both(0o100644) + bytes(24)) + name(b"caf\xe9", 1) + name(b".txt")
+    assert read(source, fields, identifier) == RockRidge(b"caf\xe9.txt")
+
+
+def test_a_name_that_continues_elsewhere(source: FileSource) -> None:
+    at = AREA + 20 * 2048
+    found = read(source, name(b"here", 1) + more(at, 30))
+    assert found.name == b"here-and-more"
+    assert found.zisofs == at + 14, "in the image, where it has to be patched"
+
+
+def test_what_is_no_regular_file(source: FileSource) -> None:
+    assert not read(source, field(b"SL", bytes(8))).regular
+    assert not read(source, field(b"PX", both(0o060644) + bytes(24))).regular
+    assert read(source, field(b"CL", both(30))).child == BASE + 30
+    assert read(source, field(b"RE", b"")).relocated
+
+
+@pytest.mark.parametrize("bad", [b"NM\x03\x01", b"NM\xff\x01abc"])
+def test_malformed_fields_are_told_with_their_place(source: FileSource, bad: bytes) -> None:
+    with pytest.raises(ImageError, match=r"@0x40C: malformed Rock Ridge field") as told:
+        read(source, bad)
+    assert told.value.place is not None and told.value.place.offset == 1000 + 36
+
+
+def test_continuations_without_an_end_are_told(source: FileSource) -> None:
+    at = AREA + 20 * 2048
+    with pytest.raises(ImageError, match="continue without an end"):
+        read(source, more(at + 30 + 100, 28))
