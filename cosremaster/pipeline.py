@@ -22,7 +22,7 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
-from cosremaster.layers.index import IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
+from cosremaster.layers.index import Effort, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
@@ -105,7 +105,12 @@ def plan_result(image: Image, source: FileSource, exchanged: Mapping[bytes, Piec
     return bare_plan(exchanged) if is_bare(image) else plan_image(image, source, exchanged)
 
 
-def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Found:
+def find_layers(
+    image: Image,
+    wanted: Address | None,
+    progress: Progress,
+    effort: Effort = Effort(),  # noqa: B008 - a value
+) -> Found:
     """Step 2, instead of zcat, xzcat and cpio: every archive in the image, each read once and noted.
 
     With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
@@ -121,7 +126,7 @@ def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Fou
             continue
         with progress.step(f"index {show(path)}", table.length) as advance:
             try:
-                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance))
+                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance, effort))
             except UnsupportedError as error:
                 refused.append(error)
     if wanted is not None and not files:

@@ -17,6 +17,7 @@ from cosremaster import __version__
 from cosremaster.cli.diff import diff_command
 from cosremaster.cli.export import export_command
 from cosremaster.cli.look import LOOK
+from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError
@@ -88,6 +89,7 @@ def _request(
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @_takes_request
 @_CHECK_INDEX
+@MAX_EXPAND
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -95,7 +97,14 @@ def _request(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, digest: str | None, force: bool, quiet: bool, **options: Any
+    source: Path,
+    target: Path,
+    check_index: bool,
+    max_expand: int,
+    digest: str | None,
+    force: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
@@ -103,7 +112,7 @@ def remaster_command(
     """
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
-    with OpenedImage(source, check_index=check_index) as image:
+    with OpenedImage(source, check_index=check_index, max_expand=max_expand) as image:
         result = image.remaster(target, request, force=force, digest=digest, progress=progress)
     if not quiet:
         print_result(result, target)
@@ -112,14 +121,15 @@ def remaster_command(
 @click.command()
 @_IMAGE
 @_takes_request
+@MAX_EXPAND
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan_command(source: Path, as_json: bool, **options: Any) -> None:
+def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
     request = _request(**options)
-    with OpenedImage(source) as image:
+    with OpenedImage(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
         click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
@@ -152,9 +162,10 @@ def print_result(result: Result, target: Path) -> None:
 @click.command()
 @click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option("--layer", metavar="ADDRESS", help="Look into this layer's file alone.")
-def inspect_command(source: Path, layer: str | None) -> None:
+@MAX_EXPAND
+def inspect_command(source: Path, layer: str | None, max_expand: int) -> None:
     """Show an image's boot records, partitions and layers with their codecs and sizes."""
-    with OpenedImage(source) as opened:
+    with OpenedImage(source, max_expand=max_expand) as opened:
         wanted = None if layer is None else opened.address_in(layer)
         for line in image_lines(opened.image):
             click.echo(line)
@@ -172,9 +183,10 @@ def inspect_command(source: Path, layer: str | None) -> None:
 @click.command()
 @_IMAGE
 @_CHECK_INDEX
-def index_command(source: Path, check_index: bool) -> None:
+@MAX_EXPAND
+def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
-    with OpenedImage(source, check_index=check_index) as opened:
+    with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         found = opened.layers(progress=terminal_progress(quiet=False))
         for line in layer_lines(found.layers, None):
             click.echo(line)
