@@ -13,6 +13,7 @@ from functools import partial
 
 from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
+from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
@@ -144,6 +145,31 @@ def found_again(
     tables = {file.path: image.bytes_of(file) for file in image.files}
     layers = (layer for one in files for layer in layers_of(one, tables[one.path], image.place.inside(one.path)))
     return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
+
+    path: bytes
+    codec: str
+    size: int
+
+
+_GLANCE = 1 << 17
+
+
+def glance(image: Image) -> Iterator[Candidate]:
+    """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
+    for file in sorted(image.files, key=lambda file: file.path):
+        table = image.bytes_of(file)
+        head = _head(table, SNIFF_SIZE)
+        codec = find_codec(head)
+        if codec is None and not head.startswith(cpio.MAGICS):
+            continue
+        looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
+        if looked.is_archive:
+            yield Candidate(file.path, looked.codec.name, table.length)
 
 
 def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Probe]]:
