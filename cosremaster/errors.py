@@ -9,6 +9,8 @@ from typing import ClassVar
 def show(name: bytes | str) -> str:
     """A name as people can read it: undecodable bytes and control characters become ``\\xNN``."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

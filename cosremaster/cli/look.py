@@ -69,6 +69,10 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
             listed, cut = [at], 0
         else:
             names = container.below(base) if recursive else container.names(base)
+            if not long and not as_json:
+                start = len(base) + bool(base)
+                click.echo("".join(f"{show(name[start:])}\n" for name in names), nl=False)
+                return
             found = ((name, container.node(name)) for name in names)
             listed, cut = [Looked(container, node) for _, node in found if node is not None], len(base) + bool(base)
         if as_json:
