@@ -18,7 +18,7 @@ from cosremaster.files import FileSource, Spool
 from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
-from cosremaster.layers.index import Layer
+from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import Output, check_digest_name
@@ -140,13 +140,16 @@ class OpenedImage:
 
     Its layers are indexed when first needed, once. Closes with its context. ``remember``: use and keep what
     indexing learned in the user's cache directory; ``check_index``: before using it, compare the SHA-256 of the
-    files of the image that it describes.
+    files of the image that it describes. ``max_expand``: a layer that expands by more is taken for a bomb.
     """
 
-    def __init__(self, source: str | Path, *, remember: bool = True, check_index: bool = False) -> None:
+    def __init__(
+        self, source: str | Path, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
+    ) -> None:
         self.path = Path(source)
         self._remember = remember
         self._check_index = check_index
+        self._effort = Effort(max_expand=max_expand)
         self._file = FileSource(self.path)
         try:
             self.image = open_image(self._file)
@@ -213,7 +216,7 @@ class OpenedImage:
             files = [one for one in known.files if wanted is None or one.path == wanted[0]]
             if files or wanted is None:
                 return found_again(self.image, files, known.others)
-        found = find_layers(self.image, wanted, progress)
+        found = find_layers(self.image, wanted, progress, self._effort)
         if self._remember and wanted is None and not found.refused:
             remember(self._file, found.files, found.others)
         return found

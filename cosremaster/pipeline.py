@@ -13,6 +13,7 @@ from functools import partial
 
 from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
+from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Memo, Packed
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
@@ -22,7 +23,7 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
-from cosremaster.layers.index import IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
+from cosremaster.layers.index import Effort, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
@@ -126,7 +127,12 @@ def plan_result(
     return plan_image(image, source, exchanged, drop_hfsplus=drop_hfsplus)
 
 
-def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Found:
+def find_layers(
+    image: Image,
+    wanted: Address | None,
+    progress: Progress,
+    effort: Effort = Effort(),  # noqa: B008 - a value
+) -> Found:
     """Step 2, instead of zcat, xzcat and cpio: every archive in the image, each read once and noted.
 
     With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
@@ -142,7 +148,7 @@ def find_layers(image: Image, wanted: Address | None, progress: Progress) -> Fou
             continue
         with progress.step(f"index {show(path)}", table.length) as advance:
             try:
-                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance))
+                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance, effort))
             except UnsupportedError as error:
                 refused.append(error)
     if wanted is not None and not files:
@@ -160,6 +166,31 @@ def found_again(
     tables = {file.path: image.bytes_of(file) for file in image.files}
     layers = (layer for one in files for layer in layers_of(one, tables[one.path], image.place.inside(one.path)))
     return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
+
+    path: bytes
+    codec: str
+    size: int
+
+
+_GLANCE = 1 << 17
+
+
+def glance(image: Image) -> Iterator[Candidate]:
+    """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
+    for file in sorted(image.files, key=lambda file: file.path):
+        table = image.bytes_of(file)
+        head = _head(table, SNIFF_SIZE)
+        codec = find_codec(head)
+        if codec is None and not head.startswith(cpio.MAGICS):
+            continue
+        looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
+        if looked.is_archive:
+            yield Candidate(file.path, looked.codec.name, table.length)
 
 
 def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Probe]]:

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 
 import click
 
+from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.files import FileSource
-from cosremaster.look.compare import CLOSELY, Difference, compare
+from cosremaster.layers.index import Effort
+from cosremaster.look.compare import Difference, compare
 from cosremaster.look.container import Looked, follow, inside, open_container, split_address
 
 SCHEMA = 1
@@ -20,13 +22,14 @@ _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content":
 @click.argument("other", metavar="B")
 @click.option("--text", is_flag=True, help="Show how text files differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
-def diff_command(one: str, other: str, text: bool, as_json: bool) -> int:
+@MAX_EXPAND
+def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: int) -> int:
     """Compare two addresses by meaning: boot records, files, and layers entry by entry.
 
     Exit code 1 when they differ. + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
     """
     with ExitStack() as stack:
-        sides = [_open(stack, address) for address in (one, other)]
+        sides = [_open(stack, address, max_expand) for address in (one, other)]
         found = compare(sides[0], sides[1], text=text)
         if as_json:
             listed = list(found)
@@ -44,10 +47,11 @@ def diff_command(one: str, other: str, text: bool, as_json: bool) -> int:
         return int(different)
 
 
-def _open(stack: ExitStack, text: str) -> Looked:
+def _open(stack: ExitStack, text: str, max_expand: int) -> Looked:
     path, address = split_address(text)
     source = stack.enter_context(FileSource(path))
-    return inside(follow(open_container(source, CLOSELY), address, effort=CLOSELY), CLOSELY)
+    effort = Effort(digests=True, nesting=0, max_expand=max_expand)
+    return inside(follow(open_container(source, effort), address))
 
 
 def _values(one: Difference) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cosremaster.cli.look import looking
+from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.files import Spool
@@ -29,15 +30,16 @@ from cosremaster.streams import sha256_of
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@MAX_EXPAND
 def export_command(
     address: str, maas: str | None, pxe: Path | None, title: str | None, arch: str, output: Path | None,
-    threads: int | None, force: bool, quiet: bool,
+    threads: int | None, force: bool, quiet: bool, max_expand: int,
 ) -> None:  # fmt: skip
     """Export the root filesystem layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot."""
     if (maas is None) == (pxe is None):
         raise UsageError("export wants --maas NAME or --pxe DIR")
     progress = terminal_progress(quiet=quiet)
-    with looking(address) as (source, top, rest):
+    with looking(address, max_expand) as (source, top, rest):
         at = inside(follow(top, rest))
         if pxe is not None:
             nodes = list(pxe_files(at.container))

@@ -7,15 +7,26 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, show
 from cosremaster.files import FileSource
 from cosremaster.layers.address import Address
-from cosremaster.look.container import Container, Looked, follow, inside, is_container, open_container, split_address
+from cosremaster.look.container import (
+    ALONE,
+    Container,
+    Looked,
+    follow,
+    inside,
+    is_container,
+    open_container,
+    split_address,
+)
 from cosremaster.look.extract import extract, taken
 from cosremaster.look.report import SCHEMA, long_line, node_report, stat_lines
 from cosremaster.look.tar import tar_of
@@ -31,11 +42,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/j
 
 
 @contextmanager
-def looking(text: str) -> Iterator[tuple[FileSource, Container, Address]]:
+def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container, Address]]:
     """The file that an address begins with, what it is, and the rest of the address."""
     path, address = split_address(text)
     with FileSource(path) as source:
-        yield source, open_container(source), address
+        yield source, open_container(source, replace(ALONE, max_expand=max_expand)), address
 
 
 def _print_json(nodes: Iterable[Looked]) -> None:
@@ -45,18 +56,23 @@ def _print_json(nodes: Iterable[Looked]) -> None:
 
 @click.command()
 @_ADDRESS
+@MAX_EXPAND
 @click.option("-l", "--long", "long", is_flag=True, help="Mode, owner, size, time (UTC) and symlink target.")
 @click.option("-R", "--recursive", is_flag=True, help="Everything below, not into archives.")
 @_JSON
-def ls_command(address: str, long: bool, recursive: bool, as_json: bool) -> None:
+def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """List what stands in the directory, image or archive at ADDRESS, as in in.iso::live.cgz::rootfs.cxz::etc."""
-    with looking(address) as (_, top, rest):
+    with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest, last=not long))
         container, base = at.container, at.node.path
         if at.node.kind is not Kind.DIRECTORY:
             listed, cut = [at], 0
         else:
             names = container.below(base) if recursive else container.names(base)
+            if not long and not as_json:
+                start = len(base) + bool(base)
+                click.echo("".join(f"{show(name[start:])}\n" for name in names), nl=False)
+                return
             found = ((name, container.node(name)) for name in names)
             listed, cut = [Looked(container, node) for _, node in found if node is not None], len(base) + bool(base)
         if as_json:
@@ -69,9 +85,10 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool) -> None
 
 @click.command()
 @_ADDRESS
-def cat_command(address: str) -> None:
+@MAX_EXPAND
+def cat_command(address: str, max_expand: int) -> None:
     """Write the bytes of the file at ADDRESS to standard output."""
-    with looking(address) as (_, top, rest):
+    with looking(address, max_expand) as (_, top, rest):
         at = follow(top, rest)
         _write_out(_content(at).chunks())
 
@@ -92,10 +109,11 @@ def _write_out(chunks: Iterable[bytes]) -> None:
 
 @click.command()
 @_ADDRESS
+@MAX_EXPAND
 @_JSON
-def stat_command(address: str, as_json: bool) -> None:
+def stat_command(address: str, as_json: bool, max_expand: int) -> None:
     """Print all that is known about what stands at ADDRESS."""
-    with looking(address) as (_, top, rest):
+    with looking(address, max_expand) as (_, top, rest):
         at = follow(top, rest, last=False)
         if as_json:
             _print_json([at])
@@ -111,9 +129,10 @@ def stat_command(address: str, as_json: bool) -> None:
 
 @click.command()
 @_ADDRESS
-def tree_command(address: str) -> None:
+@MAX_EXPAND
+def tree_command(address: str, max_expand: int) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
-    with looking(address) as (_, top, rest):
+    with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest))
         click.echo(at.address)
         for one, depth in walk(at.container, at.node.path) if at.node.kind is Kind.DIRECTORY else ():
@@ -123,15 +142,16 @@ def tree_command(address: str) -> None:
 
 @click.command()
 @_ADDRESS
+@MAX_EXPAND
 @click.argument("pattern")
 @_JSON
-def find_command(address: str, pattern: str, as_json: bool) -> None:
+def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> None:
     """Print the address of everything whose path matches PATTERN, in all layers.
 
     A pattern is matched against the whole path in each container; * does not cross /, ** does: **/*.conf
     """
     wanted = Pattern(os.fsencode(pattern))
-    with looking(address) as (_, top, rest):
+    with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest))
         found = (one for one, _ in walk(at.container, at.node.path) if wanted.matches(one.node.path))
         if as_json:
@@ -143,18 +163,19 @@ def find_command(address: str, pattern: str, as_json: bool) -> None:
 
 @click.command()
 @_ADDRESS
+@MAX_EXPAND
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool) -> None:
+def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool, max_expand: int) -> None:
     """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
 
     Nothing is written outside DIR, and DIR appears only when it is complete. Without root, owners and device
     nodes go into DIR.mtree. A tar archive keeps everything.
     """
     progress = terminal_progress(quiet=quiet)
-    with looking(address) as (source, top, rest):
+    with looking(address, max_expand) as (source, top, rest):
         nodes = taken(inside(follow(top, rest)))
         size = sum(node.content.size for node in nodes if node.content is not None)
         if form == "tar":

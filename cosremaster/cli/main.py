@@ -18,13 +18,15 @@ from cosremaster import __version__
 from cosremaster.cli.diff import diff_command
 from cosremaster.cli.export import export_command
 from cosremaster.cli.look import LOOK
+from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
-from cosremaster.errors import CosremasterError, LayerError, UsageError
+from cosremaster.errors import CosremasterError, LayerError, UsageError, show
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
-from cosremaster.pipeline import choose_layer
+from cosremaster.pipeline import choose_layer, glance
+from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
 from cosremaster.reports.verify import verify_lines, verify_report
@@ -126,6 +128,7 @@ def _request(
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @_takes_request
 @_CHECK_INDEX
+@MAX_EXPAND
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
@@ -134,8 +137,8 @@ def _request(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, digest: str | None, report: str | None, force: bool, quiet: bool,
-    **options: Any,
+    source: Path, target: Path, check_index: bool, max_expand: int, digest: str | None, report: str | None,
+    force: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
@@ -143,7 +146,7 @@ def remaster_command(
     """
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
-    with OpenedImage(source, check_index=check_index) as image:
+    with OpenedImage(source, check_index=check_index, max_expand=max_expand) as image:
         result = image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
     if not quiet:
         print_result(result, target)
@@ -152,14 +155,15 @@ def remaster_command(
 @click.command()
 @_IMAGE
 @_takes_request
+@MAX_EXPAND
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan_command(source: Path, as_json: bool, **options: Any) -> None:
+def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
     request = _request(**options)
-    with OpenedImage(source) as image:
+    with OpenedImage(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
         click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
@@ -195,18 +199,35 @@ def print_result(result: Result, target: Path) -> None:
 
 @click.command()
 @click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option("--layer", metavar="ADDRESS", help="Look into this layer's file alone.")
-def inspect_command(source: Path, layer: str | None) -> None:
-    """Show an image's boot records, partitions and layers with their codecs and sizes."""
-    with OpenedImage(source) as opened:
-        wanted = None if layer is None else opened.address_in(layer)
+@click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
+@click.option("--deep", is_flag=True, help="Read every layer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@MAX_EXPAND
+def inspect_command(source: Path, layer: str | None, deep: bool, as_json: bool, max_expand: int) -> None:
+    """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
+
+    Without --deep no layer is read, unless its index is remembered.
+    """
+    with OpenedImage(source, max_expand=max_expand) as opened:
+        found = chosen = None
+        why = ""
+        if deep or layer is not None or opened.remembered_at is not None:
+            found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
+            try:
+                chosen = choose_layer(opened.image, found, None if layer is None else opened.address_in(layer))
+            except LayerError as error:
+                why = error.message
+        archives = tuple(glance(opened.image))
+        if as_json:
+            report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen)
+            click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+            return
         for line in image_lines(opened.image):
             click.echo(line)
-        found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
-        try:
-            chosen, why = choose_layer(opened.image, found, wanted), ""
-        except LayerError as error:
-            chosen, why = None, error.message
+        if found is None:
+            for one in archives:
+                click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
+            return
         for line in layer_lines(found.layers, chosen):
             click.echo(line)
         if why:
@@ -216,9 +237,10 @@ def inspect_command(source: Path, layer: str | None) -> None:
 @click.command()
 @_IMAGE
 @_CHECK_INDEX
-def index_command(source: Path, check_index: bool) -> None:
+@MAX_EXPAND
+def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
-    with OpenedImage(source, check_index=check_index) as opened:
+    with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         found = opened.layers(progress=terminal_progress(quiet=False))
         for line in layer_lines(found.layers, None):
             click.echo(line)

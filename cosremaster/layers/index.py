@@ -32,6 +32,12 @@ TAIL = 4 << 20
 NESTING = 2
 """The image's file is one archive, an archive inside it the second; deeper ones are the system's own."""
 
+MAX_EXPAND = 1000
+"""No root filesystem compresses so well as a whole; deflate cannot (1,032), xz and zstd can on zeros alone."""
+
+FREE_EXPANSION = 1 << 30
+"""So many plain bytes a stream may have at any ratio: a large file of zeros may stand first."""
+
 _KINDS = frozenset(Kind)
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
@@ -171,10 +177,14 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``."""
+    """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``.
+
+    A stream that expands by more than ``max_expand``, beyond :data:`FREE_EXPANSION`, is taken for a bomb.
+    """
 
     digests: bool = True
     nesting: int = NESTING
+    max_expand: int = MAX_EXPAND
 
 
 def index_file(
@@ -268,7 +278,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
 
     def plain() -> Iterator[bytes]:
         while True:
-            yield from prefetch(decoding.stream())
+            yield from _bounded(prefetch(decoding.stream()), packed, effort.max_expand)
             if complete:
                 return
             _skip_zeros(packed)
@@ -300,6 +310,18 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
             form=decoding.form, size=reader.position, members=members, trailer=trailer, tail=tail.bytes(),
             inner=inner, span=span,
         )  # fmt: skip
+
+
+def _bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:
+    """``chunks``, decoded from ``packed``. :raises CorruptError: they are too many for what was read there."""
+    start, plain = packed.position, 0
+    for chunk in chunks:
+        plain += len(chunk)
+        if plain > FREE_EXPANSION + ratio * (packed.position - start):
+            raise CorruptError(
+                f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)", packed.here
+            )
+        yield chunk
 
 
 Inner: TypeAlias = tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]

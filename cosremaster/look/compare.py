@@ -9,16 +9,12 @@ from dataclasses import dataclass, replace
 from cosremaster.errors import show
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import format_address
-from cosremaster.layers.index import Effort
 from cosremaster.look.container import Container, Looked, enter, is_container
 from cosremaster.look.report import size_of
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
 from cosremaster.units import lba_bytes
-
-CLOSELY = Effort(digests=True, nesting=0)
-"""Each archive is read once, and what its files hold is known by digest then."""
 
 MAX_TEXT = 1 << 20
 SYSTEM_AREA = 32768
@@ -39,7 +35,8 @@ class Difference:
 def compare(one: Looked, other: Looked, *, text: bool = False) -> Iterator[Difference]:
     """How ``other`` differs from ``one``; both are directories, containers' roots, or files.
 
-    Archives whose packed bytes are equal are not opened. Raises as reading a layer does.
+    Archives whose packed bytes are equal are not opened. Their containers should be opened with an effort that takes
+    digests, or data are read again to compare them. Raises as reading a layer does.
     """
     if one.container.image is not None and other.container.image is not None and not one.node.path:
         yield from _boot(one.container.image, other.container.image)
@@ -85,7 +82,7 @@ def _nodes(one: Looked, before: Node, other: Looked, after: Node, where: str, te
     if before.content is None or after.content is None or _same_bytes(before, after):
         return
     if is_container(before) and is_container(after):
-        inner = enter(one.container, before, effort=CLOSELY), enter(other.container, after, effort=CLOSELY)
+        inner = enter(one.container, before), enter(other.container, after)
         left, right = (Looked(container, _root(container)) for container in inner)
         found = False
         for difference in _trees(left, right, text, f"{where}::" if where else ""):

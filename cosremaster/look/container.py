@@ -31,13 +31,15 @@ class Container:
     """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
 
     ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
-    ``image``: boot records and all, of an ISO 9660 image.
+    ``effort``: how closely archives in it are read; ``image``: boot records and all, of an ISO 9660 image.
     """
 
     def __init__(
-        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], image: Image | None = None
-    ) -> None:
+        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: Effort,
+        image: Image | None = None,
+    ) -> None:  # fmt: skip
         self.image = image
+        self.effort = effort
         self.address = address
         self.place = place
         self.kind = kind
@@ -47,7 +49,9 @@ class Container:
     def node(self, path: bytes) -> Node | None:
         """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
         found = self.nodes.get(path)
-        if found is None and (not path or path in self._children()):
+        if not path and (found is None or found.kind is not Kind.DIRECTORY):
+            return ROOT
+        if found is None and path in self._children():
             return replace(ROOT, path=path)
         return found
 
@@ -143,16 +147,16 @@ def open_container(source: FileSource, effort: Effort = ALONE) -> Container:
     address = (os.fsencode(source.path),)
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         image = read_image(source)
-        return Container(address, source.place, "ISO 9660", image_nodes(image, source), image)
+        return Container(address, source.place, "ISO 9660", image_nodes(image, source), effort, image)
     table = PieceTable([Range(source, 0, source.size)])
-    inside = _archive(table, address, source.place, effort=effort)
+    inside = _archive(table, address, source.place, effort)
     if inside is None:
         raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
     return inside
 
 
 def _archive(
-    table: PieceTable, address: Address, place: Place, number: int | None = None, effort: Effort = ALONE
+    table: PieceTable, address: Address, place: Place, effort: Effort, number: int | None = None
 ) -> Container | None:
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
     looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
@@ -163,11 +167,11 @@ def _archive(
     indexed = index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
     layers = layers_of(indexed, table, place)
     if number is None:
-        return Container(address, place, _kind(layers), LayerTree(layers[-1]))
+        return Container(address, place, _kind(layers), LayerTree(layers[-1]), effort)
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], before=())
-    return Container(address, place, _kind([layer]), LayerTree(layer))
+    return Container(address, place, _kind([layer]), LayerTree(layer), effort)
 
 
 def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
@@ -186,7 +190,7 @@ def is_container(node: Node) -> bool:
     return look(content.head).is_archive
 
 
-def enter(container: Container, node: Node, number: int | None = None, effort: Effort = ALONE) -> Container:
+def enter(container: Container, node: Node, number: int | None = None) -> Container:
     """The container that the file ``node`` is, or its ``number``-th archive.
 
     :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
@@ -195,7 +199,7 @@ def enter(container: Container, node: Node, number: int | None = None, effort: E
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
         raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
-    inside = _archive(node.content.table(), address, place, number, effort)
+    inside = _archive(node.content.table(), address, place, container.effort, number)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
         packed = foreign_codec(head)
@@ -207,10 +211,8 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def follow(top: Container, address: Address, *, last: bool = True, effort: Effort = ALONE) -> Looked:
+def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
     """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
-
-    ``effort``: how closely archives on the way are read.
 
     :raises LayerError: nothing stands there, or something on the way is no container.
     """
@@ -229,16 +231,16 @@ def follow(top: Container, address: Address, *, last: bool = True, effort: Effor
         node = found
         if parts and (number := number_of(parts[0])) is not None:
             parts.pop(0)
-            container = enter(container, node, number, effort)
+            container = enter(container, node, number)
             node = replace(ROOT)
         elif parts:
-            container = enter(container, node, effort=effort)
+            container = enter(container, node)
             node = replace(ROOT)
     return Looked(container, node)
 
 
-def inside(looked: Looked, effort: Effort = ALONE) -> Looked:
+def inside(looked: Looked) -> Looked:
     """``looked``, or the root of the container that it is."""
     if is_container(looked.node):
-        return Looked(enter(looked.container, looked.node, effort=effort), replace(ROOT))
+        return Looked(enter(looked.container, looked.node), replace(ROOT))
     return looked

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosremaster.errors import CorruptError, OutputError, Place
+from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.files import cannot_write, write_all
 from cosremaster.look.container import Container, Looked
 from cosremaster.look.mtree import mtree_lines
@@ -19,6 +19,10 @@ from cosremaster.nodes import Kind, Node, parent_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+MAX_DEPTH = 250
+"""Directories in directories; what is deeper many programs cannot even remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
     for path in container.below(b""):
         node = container.node(path)
         assert node is not None
+        if path.count(b"/") > MAX_DEPTH:
+            raise UnsupportedError(f"lies deeper than {MAX_DEPTH} directories", container.place.inside(path))
         parent, _, name = path.rpartition(b"/")
         folder = container.resolve(parent, last=True) if parent else b""
         if name in (b"", b".", b".."):

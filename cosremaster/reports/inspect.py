@@ -1,0 +1,106 @@
+"""What an image is made of, as values that become JSON (docs/json.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cosremaster.bare import is_bare
+from cosremaster.boot.eltorito import MEDIA, PLATFORMS
+from cosremaster.errors import show
+from cosremaster.iso.model import BootImage, Image
+from cosremaster.layers.address import format_address
+from cosremaster.layers.index import Layer, Rootness
+from cosremaster.pipeline import Candidate
+
+SCHEMA = 1
+"""Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
+
+_LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs", Rootness.SYSTEM: "system"}
+
+
+def inspect_report(
+    image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None
+) -> dict[str, Any]:
+    """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
+    return {
+        "schema": SCHEMA,
+        "image": {
+            "path": str(image.place),
+            "kind": "initramfs" if is_bare(image) else "iso9660",
+            "size": image.size,
+            "volume_id": image.volume_id,
+            "blocks": image.blocks,
+            "rock_ridge": image.rock_ridge,
+            "files": len(image.files),
+            "directories": len(image.trees[0].directories),
+            "trees": [
+                {"kind": tree.kind, "descriptor": tree.descriptor, "base": tree.base, "blocks": tree.blocks}
+                for tree in image.trees
+            ],
+            "udf": image.udf is not None,
+            "session": image.session,
+            "implanted_md5": None if image.implanted is None else image.implanted.sums.md5.decode(),
+        },
+        "boot": {
+            "catalog": None if image.catalog is None else image.catalog.lba,
+            "entries": [_entry(boot) for boot in image.boot_images],
+            "mbr": None if image.mbr is None or not image.mbr.used else _mbr(image),
+            "gpt_copies": len(image.gpt),
+            "apm_block_size": None if image.apm is None else image.apm.block_size,
+            "partitions": [
+                {"table": one.table, "number": one.number, "start": one.start, "end": one.end, "label": one.label}
+                for one in image.partitions
+            ],
+            "firmware": [one.name for one in image.firmware],
+        },
+        "unsupported": list(image.blockers),
+        "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
+        "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
+    }
+
+
+def _entry(boot: BootImage) -> dict[str, Any]:
+    entry = boot.entry
+    return {
+        "platform": PLATFORMS.get(entry.platform, str(entry.platform)),
+        "media": MEDIA.get(entry.media, str(entry.media)),
+        "bootable": entry.bootable,
+        "load_sectors": entry.load_sectors,
+        "lba": entry.lba,
+        "size": boot.length,
+        "path": None if boot.path is None else show(boot.path),
+        "boot_info_table": boot.info is not None,
+        "grub2_boot_info": boot.grub2,
+    }
+
+
+def _mbr(image: Image) -> dict[str, Any]:
+    assert image.mbr is not None
+    return {
+        "pointer": image.pointer,
+        "partitions": [
+            {
+                "number": number,
+                "type": partition.type,
+                "active": partition.status == 0x80,
+                "start": partition.start,
+                "sectors": partition.count,
+            }
+            for number, partition in image.mbr.used
+        ],
+    }
+
+
+def _layer(layer: Layer, chosen: bool) -> dict[str, Any]:
+    return {
+        "address": format_address(layer.address),
+        "codec": layer.form.name,
+        "parameters": layer.form.describe(),
+        "format": layer.trailer.header.magic.decode(),
+        "entries": len(layer.members),
+        "packed": layer.packed.length,
+        "size": layer.size,
+        "looks_like": _LOOKS[layer.rootness],
+        "chosen": chosen,
+    }

@@ -1,0 +1,119 @@
+"""Hostile input in every codec: bombs, archives cut off or mutated. Located errors in bounded time and memory."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cosremaster.cli import main
+from cosremaster.cpio import Header, encode_name
+from cosremaster.demo.image import Item, archive, directory, regular, root_items
+from cosremaster.layers import index
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.small import write_small
+
+PACKERS = {
+    "none": ["cat"],
+    "gzip": ["gzip", "-n"],
+    "xz": ["xz", "-1", "--check=crc32"],
+    "zstd": ["zstd", "-q"],
+    "bzip2": ["bzip2"],
+    "lzma": ["xz", "--format=lzma", "-1"],
+    "lz4": ["lz4", "-q", "-c"],
+    "lz4-legacy": ["lz4", "-q", "-l", "-c"],
+}
+ZEROS = archive([directory(b"a"), regular(b"a/zeros", bytes(40_000_000))])
+
+
+@pytest.mark.parametrize("codec", [name for name in PACKERS if name != "none"])
+def test_a_bomb_is_told(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.require(PACKERS[codec][0])
+    monkeypatch.setattr(index, "FREE_EXPANSION", 1 << 20)
+    bomb = run(PACKERS[codec], stdin=ZEROS)
+    (tmp_path / "bomb").write_bytes(bomb)
+    assert main(["ls", str(tmp_path / "bomb"), "--max-expand", "20"]) == 4
+    assert re.search(
+        r"bomb(?: » a/zeros)? @0x[0-9A-F]+: expands to more than 20 times its size", capsys.readouterr().err
+    )
+    assert main(["ls", str(tmp_path / "bomb"), "--max-expand", "10000000"]) == 0
+    # The same as a layer inside an image, in the main job: nothing is written.
+    write_small(tmp_path, cgz=archive([directory(b"x"), regular(b"rootfs", bomb)]))
+    words = [str(tmp_path / "in.iso"), str(tmp_path / "out.iso"), "--add", f"{tmp_path}/bomb:/x/", "--max-expand", "20"]
+    assert main(words) == 4
+    assert "rootfs" in capsys.readouterr().err
+    assert not (tmp_path / "out.iso").exists()
+
+
+def test_a_real_bomb_in_bounded_memory(tmp_path: Path) -> None:
+    tools.require("zstd")
+    size = (4 << 30) - 4
+    header = Header.make(
+        ino=1, mode=0o100644, uid=0, gid=0, nlink=1, mtime=0, size=size, rdev=(0, 0), namesize=2
+    )  # fmt: skip
+    (tmp_path / "head").write_bytes(encode_name(header, b"z"))
+    bomb = tmp_path / "bomb"
+    with bomb.open("wb") as out:
+        pack = f"(cat '{tmp_path}/head'; head -c {size} /dev/zero) | zstd -q -1 --long=20"
+        subprocess.run(pack, shell=True, stdout=out, check=True)
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(['ls', sys.argv[1]]);"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1], code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bomb)], capture_output=True, text=True, timeout=120, check=True
+    )
+    kib, code = done.stdout.split()[-2:]
+    assert code == "4", done.stderr
+    assert int(kib) < 250_000
+    assert "expands to more than 1,000 times" in done.stderr
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+def test_mutated_archives(tmp_path: Path, codec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever stands in the plain bytes, properly packed: an error with a place, or an answer."""
+    tools.require(PACKERS[codec][0])
+    chance = random.Random(codec)
+    sound = archive(root_items())
+    for turn in range(25):
+        data = bytearray(sound)
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(min(len(data), 4000))
+            data[at : at + 1] = bytes((chance.choice(b"0F\x00/.:\xff"),))
+        if turn % 3 == 0:
+            del data[chance.randrange(len(data)) :]
+        (tmp_path / "bad").write_bytes(run(PACKERS[codec], stdin=bytes(data)))
+        code = main(["tree", str(tmp_path / "bad")])
+        said = capsys.readouterr().err
+        assert code in (0, 3, 4, 5)
+        assert "Traceback" not in said
+        if code:
+            assert str(tmp_path / "bad") in said
+
+
+@pytest.mark.parametrize(
+    ("items", "code"),
+    [
+        ([Item(b"l", 0o120777, b"l"), regular(b"l/f", b"1")], 6),
+        ([Item(b"a", 0o120777, b"b"), Item(b"b", 0o120777, b"a")], 0),
+        ([regular(b"/".join([b"d"] * 200), b"deep")], 0),
+        ([regular(b"/".join([b"d"] * 1000), b"deep")], 5),
+        ([Item(b"x", 0o100644, b"", nlink=2, ino=5), Item(b"y", 0o100644, b"", nlink=2, ino=5)], 0),
+        ([regular(b"", b"no name"), regular(b"..", b"dots"), regular(b"./.", b"dot")], 0),
+        ([Item(b"w", 0o170000, b"")], 4),
+    ],
+)
+def test_strange_archives(tmp_path: Path, items: list[Item], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strange").write_bytes(archive(items))
+    for words in (["tree"], ["find", "**"], ["ls", "-l", "-R"], ["extract", str(tmp_path / "out")]):
+        done = main([words[0], str(tmp_path / "strange"), *words[1:]])
+        assert done in (0, code), words
+        assert "Traceback" not in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"strange", "out"}
