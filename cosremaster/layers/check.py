@@ -57,6 +57,8 @@ class _Seen:
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
+        if self.made.get(path, (0, b""))[0] == Kind.DIRECTORY:
+            return path, ""
         waiting, real, followed = deque(path.split(b"/")), b"", 0
         while waiting:
             part = waiting.popleft()

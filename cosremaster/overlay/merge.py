@@ -61,6 +61,8 @@ class _Overlaid:
         self.put: dict[bytes, _Laid] = {}
         self.gone: set[bytes] = set()
         self.warnings: list[str] = []
+        self.folders: dict[bytes, bytes] = {}
+        """Directories as they were asked for, and as they are called; only while no symlink comes or goes."""
         self._names: list[bytes] | None = None
         self._held: dict[bytes, set[bytes]] = {}  # directory -> paths put in it
 
@@ -72,7 +74,9 @@ class _Overlaid:
 
     def lay(self, laid: _Laid) -> None:
         """Puts a node at its path."""
-        path = laid.node.path
+        path, before = laid.node.path, self.get(laid.node.path)
+        if Kind.SYMLINK in (laid.node.kind, before and before.kind):
+            self.folders.clear()
         self.put[path] = laid
         self._held.setdefault(parent_of(path), set()).add(path)
 
@@ -104,6 +108,7 @@ class _Overlaid:
         self._drop(path)
 
     def _drop(self, path: bytes) -> None:
+        self.folders.clear()
         if self.put.pop(path, None):
             self._held[parent_of(path)].discard(path)
         if path in self.image:
@@ -191,7 +196,8 @@ def _put(tree: _Overlaid, asked: _Laid) -> bytes:
     if node.kind is Kind.DIRECTORY:
         if there is not None and there.kind is Kind.SYMLINK:
             _resolve(tree, path.split(b"/"), laid)
-        elif there is None or (path in tree.put and tree.put[path].parent):
+            return path
+        if there is None or (path in tree.put and tree.put[path].parent):
             tree.lay(laid)
         elif there.kind is not Kind.DIRECTORY:
             _clash(tree, laid, f"this {there.kind.noun}")
@@ -201,6 +207,7 @@ def _put(tree: _Overlaid, asked: _Laid) -> bytes:
             tree.warnings.append(
                 f"{show(path)} is there already: it keeps its mode {there.mode:04o} and owner {there.uid}:{there.gid}"
             )
+        tree.folders[asked.node.path] = path
         return path
     if there is not None and there.kind is Kind.DIRECTORY:
         if next(tree.below(path), None) is not None:
@@ -225,7 +232,12 @@ def _locate(tree: _Overlaid, path: bytes, needs: _Laid | None) -> bytes:
     With ``needs`` missing parents are made, with that node's mtime.
     """
     parent, _, name = path.rpartition(b"/")
-    return join(_resolve(tree, parent.split(b"/"), needs) if parent else b"", name)
+    if not parent or needs is None:
+        return join(_resolve(tree, parent.split(b"/"), None), name)
+    if parent not in tree.folders:
+        resolved = _resolve(tree, parent.split(b"/"), needs)
+        tree.folders[parent] = resolved
+    return join(tree.folders[parent], name)
 
 
 def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: _Laid | None) -> bytes:
