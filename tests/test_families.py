@@ -178,6 +178,26 @@ def test_udf_tells_the_same_as_iso_9660(name: str, size: int, tmp_path: Path) ->
     assert after[PAYLOAD] == hashlib.sha256(data).hexdigest()
 
 
+def test_files_that_only_udf_names_stay(tmp_path: Path) -> None:
+    """As on discs for Windows, whose ISO 9660 tree holds nothing but a note."""
+    tools.require("genisoimage", *judges.TOOLS)
+    folder, iso, out = tmp_path / "disc", tmp_path / "in.iso", tmp_path / "out.iso"
+    folder.mkdir()
+    files = {
+        "a-named": b"named by both" * 4000,
+        "m-hidden": random.Random(1).randbytes(6000) + bytes(60_000) + b"end" + bytes(30_000),
+        "z-named": random.Random(2).randbytes(50_000),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    run(["genisoimage", "-quiet", "-udf", "-R", "-hide", "m-hidden", "-o", iso, folder])
+    exchanged(iso, out, "a-named", b"longer than before" * 9000)
+    files["a-named"] = b"longer than before" * 9000
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    assert judges.udf(out, tmp_path / "after") == digests
+    assert judges.tree(out).keys() == judges.tree(iso).keys() and "m-hidden" not in judges.tree(out)
+
+
 def test_earlier_sessions_keep_what_they_held(tmp_path: Path) -> None:
     tools.require("xorriso")
     iso, out = image("multi-session"), tmp_path / "out.iso"

@@ -60,6 +60,9 @@ def known_spans(
     odd = (file for tree in trees for file in tree.files if not all(record.plain for record in file.records))
     sure += [span for file in odd for span in file_spans(file)]
     files = {span.start: span for tree in trees for file in tree.files for span in file_spans(file)}
+    for one in udf.files if udf else ():
+        alone = [(lba, length) for lba, length in one.extents if lba not in files]
+        sure += [Span(lba, blocks_for(length), "file of UDF alone") for lba, length in alone]
     end = max(span.end for span in (*sure, *files.values()))
     appended = [one.span for one in partitions if one.span.start >= end]
     for image in images:
@@ -71,10 +74,10 @@ def known_spans(
         span = partition.span
         if not (partition.filler or covers_volume(partition, trees) or span.start >= end or span.start in starts):
             sure.append(span)
-    for one in firmware:
-        for target in one.targets:
+    for header in firmware:
+        for target in header.targets:
             first = target.start // BLOCK
-            span = Span(Lba(first), blocks_for(target.start + max(1, target.length)) - first, f"{one.name}")
+            span = Span(Lba(first), blocks_for(target.start + max(1, target.length)) - first, header.name)
             if trees[0].directories[0].lba < first < end:
                 sure.append(span)
     return tuple(sure)
