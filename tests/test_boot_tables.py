@@ -258,8 +258,14 @@ def test_a_wrong_sum_is_seen(tmp_path: Path, name: str) -> None:
 
 
 @given(st.binary(max_size=700))
-def test_noise_has_no_header(raw: bytes) -> None:
-    assert find_firmware(raw, None) == ()
+def test_any_bytes_are_looked_at_without_an_error(raw: bytes) -> None:
+    for found in find_firmware(raw, None):
+        assert all(0 < one.field < SECTOR and one.length >= 0 for one in found.targets)
+
+
+def test_noise_has_no_header() -> None:
+    for seed in range(300):
+        assert find_firmware(random.Random(seed).randbytes(BLOCK), None) == ()
 
 
 # Implanted MD5
