@@ -32,6 +32,7 @@ class XzDecoding:
 
     def __init__(self, reader: ByteReader) -> None:
         self._reader = reader
+        self._base = reader.position  # blocks count from where these streams begin, not the file
         self._check = -1
         self._blocks: list[OldBlock] = []
         self._streams = 0
@@ -67,17 +68,17 @@ class XzDecoding:
             start = reader.position - 1
             where = reader.place.at(start)
             header = BlockHeader.parse(size + reader.exactly(size[0] * 4 + 3), where)
-            block = OldBlock(header, check, start, reader.position, self._plain)
+            block = OldBlock(header, check, start - self._base, reader.position - self._base, self._plain)
             running = RunningCheck(check)
             for chunk in self._block(header, where, block, running):
                 running.update(chunk)
                 self._plain += len(chunk)
                 yield chunk
-            packed = reader.position - block.data
+            packed = reader.position - self._base - block.data
             plain = self._plain - block.plain
             self._end_block(header, where, packed, plain, running.value())
             records.append(BlockRecord(len(header.raw) + packed + SIZES[check], plain))
-            self._blocks.append(block.ended(reader.position, records[-1]))
+            self._blocks.append(block.ended(reader.position - self._base, records[-1]))
         self._end_stream(check, records)
 
     def _block(self, header: BlockHeader, where: Place, block: OldBlock, running: RunningCheck) -> Iterator[bytes]:
@@ -90,7 +91,7 @@ class XzDecoding:
             raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
         while True:
             at = reader.here
-            block.cuts.note(reader.position, self._plain, running)
+            block.cuts.note(reader.position - self._base, self._plain, running)
             control = reader.exactly(1)
             data = control
             if control[0]:
