@@ -17,7 +17,8 @@ from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.layers.edit import exchange_stream
-from cosremaster.layers.index import index_file, layers_of, probe
+from cosremaster.layers.index import index_file, layers_of
+from cosremaster.layers.probe import probe
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import tools
 from tests.small import CGZ, write_overlay, write_small
