@@ -23,7 +23,8 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
-from cosremaster.layers.index import Effort, IndexedFile, Layer, Probe, Rootness, index_file, layers_of, look
+from cosremaster.layers.index import Effort, IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output

@@ -13,7 +13,7 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import CODECS, codec_named
 from cosremaster.demo.image import archive, directory, regular, root_items
-from cosremaster.layers.index import probe
+from cosremaster.layers.probe import probe
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.small import write_overlay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import random
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.layers.edit import exchange_stream
-from cosremaster.layers.index import index_file, layers_of, probe
+from cosremaster.layers.index import index_file, layers_of
+from cosremaster.layers.probe import probe
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import tools
 from tests.small import CGZ, write_overlay, write_small
@@ -125,6 +127,28 @@ def test_an_initramfs_needs_no_iso(tmp_path: Path, shape: str, capsys: pytest.Ca
     assert main(["inspect", str(source)]) == 0
     assert main([str(source), str(tmp_path / "same.img")]) == 0
     assert (tmp_path / "same.img").read_bytes() == SHAPES[shape]
+
+
+@pytest.mark.parametrize("block", ["0", "200KiB"])
+def test_compressed_bytes_are_kept_behind_another_archive(tmp_path: Path, block: str) -> None:
+    tools.require("xz", "cpio")
+    chance = random.Random(3)
+    words = [bytes(chance.choices(b"abcdefgh", k=6)) for _ in range(300)]
+    bulk = [regular(b"w%02d" % number, b" ".join(chance.choices(words, k=20_000))) for number in range(15)]
+    plain = archive([*root_items(), *bulk])
+    packed = tools.run(["xz", "-T1", "-1", "--check=crc32", f"--block-size={block}"], stdin=plain)
+    (tmp_path / "row").write_bytes(_row(UCODE, MODULES, packed))
+    (tmp_path / "motd").write_text("kept\n")
+    for name in ("out", "again"):
+        result = cosremaster.remaster(tmp_path / "row", tmp_path / name, add=[f"{tmp_path}/motd:/etc/motd"])
+        assert result.packed[0].packed.kept > len(packed) / 3
+    with cosremaster.open(tmp_path / "out") as opened:
+        row = opened.layers().layers[-1].row
+    assert row is not None
+    start, end = row.streams[-1]
+    made = tools.run(["xz", "-dc"], stdin=(tmp_path / "out").read_bytes()[start:end])
+    assert tools.run(["cpio", "-i", "--quiet", "--to-stdout", "etc/motd"], stdin=made) == b"kept\n"
+    assert tools.run(["cpio", "-i", "--quiet", "--to-stdout", "w14"], stdin=made) == bulk[14].data
 
 
 def test_a_layer_of_a_bare_initramfs(tmp_path: Path) -> None:

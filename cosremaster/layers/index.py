@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cosremaster import cpio
-from cosremaster.codecs import PLAIN, SNIFF_SIZE, find_codec, foreign_codec
+from cosremaster.codecs import PLAIN, SNIFF_SIZE
 from cosremaster.codecs.base import Codec, Form
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.layers.address import Address, nth
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.layers.probe import Probe, look
 from cosremaster.nodes import Kind
 from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import ByteReader, Tail, counted, hashed, sha256_of
-
-HEAD_SIZE = 4096
-"""Bytes of a file that are looked at to tell what it is."""
 
 MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
@@ -98,40 +96,6 @@ class Layer:
     row: Row | None = None
     stream: int = 0
     before: tuple[Layer, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What the first bytes of a file say: the codec to read it with and whether an archive begins."""
-
-    codec: Codec
-    is_archive: bool
-    foreign: str | None
-    """Something recognized that this version cannot open, for people."""
-
-
-def look(peek: Callable[[int], bytes]) -> Probe:
-    """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
-    head = peek(HEAD_SIZE)
-    codec = find_codec(head)
-    return probe(peek(codec.reach) if codec is not None and codec.reach > HEAD_SIZE else head)
-
-
-def probe(head: bytes) -> Probe:
-    """What the first bytes of a file say."""
-    codec = find_codec(head) or PLAIN
-    plain = codec.first(head, 8)
-    foreign = foreign_codec(head)
-    foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
-    return Probe(codec, plain.startswith(cpio.MAGICS), foreign)
-
-
-def _foreign_archive(plain: bytes) -> str | None:
-    if plain.startswith(b"hsqs"):
-        return "a squashfs file system"
-    if plain.startswith((b"070707", b"\xc7\x71", b"\x71\xc7")):
-        return "a cpio archive in an old format (odc or binary)"
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from cosremaster.iso.read import read_image
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.tree import image_nodes
 from cosremaster.layers.address import Address, format_address, number_of, parse_address
-from cosremaster.layers.index import HEAD_SIZE, Effort, Layer, index_file, layers_of, look
+from cosremaster.layers.index import Effort, Layer, index_file, layers_of
+from cosremaster.layers.probe import HEAD_SIZE, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node, parent_of
 from cosremaster.pieces import PieceTable, Range

@@ -1,0 +1,47 @@
+"""What a file is, by its first bytes: the codec to read it with, and whether an archive begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cosremaster import cpio
+from cosremaster.codecs import PLAIN, find_codec, foreign_codec
+from cosremaster.codecs.base import Codec
+
+HEAD_SIZE = 4096
+"""Bytes of a file that are looked at to tell what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the first bytes of a file say: the codec to read it with and whether an archive begins."""
+
+    codec: Codec
+    is_archive: bool
+    foreign: str | None
+    """Something recognized that this version cannot open, for people."""
+
+
+def look(peek: Callable[[int], bytes]) -> Probe:
+    """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
+    head = peek(HEAD_SIZE)
+    codec = find_codec(head)
+    return probe(peek(codec.reach) if codec is not None and codec.reach > HEAD_SIZE else head)
+
+
+def probe(head: bytes) -> Probe:
+    """What the first bytes of a file say."""
+    codec = find_codec(head) or PLAIN
+    plain = codec.first(head, 8)
+    foreign = foreign_codec(head)
+    foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
+    return Probe(codec, plain.startswith(cpio.MAGICS), foreign)
+
+
+def _foreign_archive(plain: bytes) -> str | None:
+    if plain.startswith(b"hsqs"):
+        return "a squashfs file system"
+    if plain.startswith((b"070707", b"\xc7\x71", b"\x71\xc7")):
+        return "a cpio archive in an old format (odc or binary)"
+    return None
