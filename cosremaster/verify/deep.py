@@ -8,7 +8,7 @@ from cosremaster.errors import CorruptError, CosremasterError
 from cosremaster.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
-from cosremaster.layers.index import HEAD_SIZE, probe
+from cosremaster.layers.probe import HEAD_SIZE, probe
 from cosremaster.pipeline import find_layers
 from cosremaster.progress import Progress
 from cosremaster.verify.finding import Finding, fails, holds, note
