@@ -12,10 +12,8 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
-import pycdlib
 import pytest
 
 from cosremaster import errors
@@ -107,24 +105,6 @@ def _patched(at: int, data: bytes) -> Arrange:
     return arrange
 
 
-def _with_second_names(*, joliet: int | None = None, udf: str | None = None) -> bytes:
-    """An ISO whose one file stands in a Joliet tree or a UDF file system too."""
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, joliet=joliet, udf=udf, rock_ridge="1.09")
-    data = initramfs()
-    iso.add_fp(
-        BytesIO(data),
-        len(data),
-        "/LIVE.CGZ;1",
-        rr_name="live.cgz",
-        joliet_path="/live.cgz" if joliet else None,
-        udf_path="/live.cgz" if udf else None,
-    )
-    out = BytesIO()
-    iso.write_fp(out)
-    return out.getvalue()
-
-
 BAD_FIELD = archive([directory(b"etc"), regular(b"etc/passwd", b"root\n")]).replace(b"00000005", b"0000000G", 1)
 FOUR_GIB = 1 << 32
 
@@ -148,10 +128,10 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         4,
         rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
     ),
-    "zstd": (
-        _image(without_layer({"live.cgz": b"\x28\xb5\x2f\xfd" + bytes(9000)})),
+    "lzop": (
+        _image(without_layer({"live.cgz": b"\x89LZO\x00" + bytes(9000)})),
         6,
-        r"found instead: live\.cgz \(zstd compressed data\), not supported yet",
+        r"found instead: live\.cgz \(lzop compressed data\), not supported yet",
     ),
     "squashfs": (
         _image(without_layer({"live/filesystem.squashfs": b"hsqs" + bytes(9000)})),
@@ -168,18 +148,14 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "no such layer file": (_small("--layer", "nope"), 6, r"in\.iso: has no file nope"),
     "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio archive"),
     "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
-    "several archives": (
-        _small(cgz=gzip.compress(archive(root_items()) * 2)),
+    "junk behind an archive": (
+        _small(cgz=gzip.compress(archive(root_items()) + b"\0\0\0junk")),
         5,
         rf"in\.iso » {CGZ} @0x[0-9A-F]+: data follows the end of the cpio archive",
     ),
-    "Joliet": (_image(_with_second_names(joliet=3)), 5, r"in\.iso: has a Joliet tree, which this version cannot keep"),
-    "GPT": (_patched(512, b"EFI PART"), 5, r"in\.iso: has a GPT, which"),
-    "Apple map": (_patched(2048, b"PM\0\0"), 5, r"in\.iso: has an Apple partition map, which"),
-    "second tree": (_patched(32 * 2048 + 1, b"CD001"), 5, r"in\.iso: has a second directory tree"),
-    "UDF": (_image(_with_second_names(udf="2.60")), 5, r"in\.iso: has a UDF file system"),
+    "damaged GPT": (_patched(512, b"EFI PART"), 5, r"it cannot follow \(GPT header has impossible sizes\)"),
+    "damaged Apple map": (_patched(2048, b"PM\0\0"), 5, r"follow \(Apple partition map claims 0 entries\)"),
     "unknown boot data": (_patched(5000, b"who am I"), 5, r"unknown boot data in the system area at byte 0x1388"),
-    "implanted MD5": (_patched(16 * 2048 + 883, b"ISO MD5SUM = 0"), 5, r"an implanted MD5"),
     "overlay missing": (_words("in.iso", "out.iso", "--add", "none"), 7, r"none: cannot be added: No such file"),
     "overlay conflict": (
         _words("in.iso", "out.iso", "--add", "overlay:/etc/hostname"),
