@@ -51,7 +51,7 @@ def vendor(codec: Sequence[str]) -> debirf.DebirfImage:
     recipe = debirf.Recipe(layer_codec=codec)
 
     def make(folder: Path) -> None:
-        debirf.make(folder, recipe, kernel, plain)
+        debirf.make(folder, recipe, kernel, rootfs=plain)
 
     folder = tools.cached(tools.default_cache(), "bench-vendor", key, make)
     return debirf.DebirfImage(folder / "debirf-live.iso", plain)
