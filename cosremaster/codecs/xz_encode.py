@@ -31,6 +31,7 @@ SEGMENT = 1 << 20
 _SAMPLES = 16
 _TRIED, _COUNTED = 1024, 8192  # bytes of each sample
 _WORTH = 0.99
+_THOROUGH, _EACH = 2, 8  # the first segments of a piece of data, and each eighth, are tried by all means
 _ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
 
 
@@ -103,10 +104,10 @@ def _runs(plain: bytes, marks: Sequence[int], stop: Stop) -> list[tuple[int, int
     """(start, end, worth compressing) of runs of ``plain``; one run where it repeats itself somewhere."""
     runs: list[tuple[int, int, bool]] = []
     seen: set[bytes] = set()
-    for start, end in _segments(len(plain), marks):
+    for start, end, number in _segments(len(plain), marks):
         stop.check()
         segment = plain[start:end]
-        worth = _shrinks(segment)
+        worth = _shrinks(segment, thorough=number < _THOROUGH or number % _EACH == 0)
         if not worth and _repeats(segment, seen):
             return [(0, len(plain), True)]
         if runs and runs[-1][2] == worth:
@@ -116,21 +117,26 @@ def _runs(plain: bytes, marks: Sequence[int], stop: Stop) -> list[tuple[int, int
     return runs
 
 
-def _segments(length: int, marks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(start, end) of pieces of at most :data:`SEGMENT` bytes that begin anew at each mark."""
+def _segments(length: int, marks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(start, end, number) of pieces of at most :data:`SEGMENT` bytes that begin anew, with 0, at each mark."""
     edges = [0, *(mark for mark in marks if 0 < mark < length), length]
     for left, right in pairwise(edges):
-        for start in range(left, right, SEGMENT):
-            yield start, min(start + SEGMENT, right)
+        for number, start in enumerate(range(left, right, SEGMENT)):
+            yield start, min(start + SEGMENT, right), number
 
 
-def _shrinks(segment: bytes) -> bool:
-    """True when samples of ``segment`` get smaller by a hundredth under LZMA, or by their bytes' frequencies alone.
+def _shrinks(segment: bytes, *, thorough: bool) -> bool:
+    """True when samples of ``segment`` get smaller by a hundredth under deflate or, if that is to be tried too, under
+    LZMA or by their bytes' frequencies alone.
 
     LZMA finds those too, but only in more than it could be asked to try.
     """
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
     sample = _sample(segment, _TRIED)
+    if len(zlib.compress(sample, 1)) < _WORTH * len(sample):
+        return True
+    if not thorough:
+        return False
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
     if len(lzma.compress(sample, lzma.FORMAT_RAW, filters=filters)) < _WORTH * len(sample):
         return True
     sample = _sample(segment, _COUNTED)
