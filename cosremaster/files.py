@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
 from cosremaster.pieces import Range
@@ -140,6 +143,7 @@ class Spool:
         self._file: BinaryIO | None = None
         self._folder = folder
         self._limit = limit
+        self._ends, self._sums = [0], [0]  # where appended runs end, and the CRC32 of everything before
         self.size = 0
 
     def __enter__(self) -> Spool:
@@ -162,16 +166,27 @@ class Spool:
 
     def append(self, chunks: Iterable[bytes], *, packed: bool) -> Range:
         """Writes ``chunks`` and returns the range where they lie. One writer at a time."""
-        start, fd = self.size, self._open().fileno()
+        start, fd, total = self.size, self._open().fileno(), self._sums[-1]
         for chunk in chunks:
             write_all(fd, chunk, lambda error: cannot_write(error, "temporary data", self._place))
+            total = crc32.iso_hdlc(chunk, total)
             self.size += len(chunk)
             if self._limit is not None and self.size > self._limit:
                 raise SizeError(
                     f"the packed layer passes {self._limit:,} bytes, more than one file of an ISO or cpio archive"
                     " holds; put large files on the ISO's own file tree instead"
                 )
+        self._ends.append(self.size)
+        self._sums.append(total)
         return Range(self, start, self.size - start, packed)
+
+    def sums_of(self, offset: int, length: int) -> tuple[int, int] | None:
+        """The CRC32 of everything before byte ``offset``, and of everything before the end of ``length`` bytes from
+        there; None where no appended run begins or ends there."""
+        first, last = bisect_left(self._ends, offset), bisect_left(self._ends, offset + length)
+        if last == len(self._ends) or (self._ends[first], self._ends[last]) != (offset, offset + length):
+            return None
+        return self._sums[first], self._sums[last]
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` bytes from ``offset``; they were appended before."""

@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastcrc import crc32
 
 from cosremaster.codecs.base import Job, Packed
-from cosremaster.codecs.checks import crc32_joined
+from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip_read import Members, read_header
 from cosremaster.codecs.stored import StoredBlocks
 from cosremaster.errors import Place
@@ -212,9 +212,17 @@ class _Stream:
         for piece in pieces:
             if piece.length:
                 self._unframed.append(piece)
+                known = self._job.spool.sums_of(piece.offset, piece.length) if self._is_spooled(piece) else None
+                if known is not None:
+                    self._crc = crc32_joined(self._crc, crc32_without(known[1], known[0], piece.length), piece.length)
+                    self._done(piece.length)
+                    continue
                 for chunk in piece.chunks():
                     self._crc = crc32.iso_hdlc(chunk, self._crc)
                     self._done(len(chunk))
+
+    def _is_spooled(self, piece: Piece) -> TypeGuard[Range]:
+        return isinstance(piece, Range) and piece.source is self._job.spool
 
     def _flush(self) -> None:
         """Frames what was taken (RFC 1951, 3.2.4)."""

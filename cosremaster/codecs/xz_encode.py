@@ -93,11 +93,11 @@ def _compressed(plain: memoryview, dict_size: int, preset: int, stop: Stop) -> t
 
 def _stored(plain: memoryview) -> tuple[bytes, ...]:
     """LZMA2 uncompressed chunks (control 1 or 2, size - 1 as 16 bits big-endian) and the end marker."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for start in range(0, len(plain), STORED_MAX):
-        part = bytes(plain[start : start + STORED_MAX])
+        part = plain[start : start + STORED_MAX]
         parts += [(_NEXT if start else _FIRST) + (len(part) - 1).to_bytes(2, "big"), part]
-    return (*parts, b"\0")
+    return (b"".join((*parts, b"\0")),)
 
 
 def _runs(plain: bytes, marks: Sequence[int], stop: Stop) -> list[tuple[int, int, bool]]:
