@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,12 +16,8 @@ from typing import Any
 import click
 
 from cosremaster import __version__
-from cosremaster.cli.diff import diff_command
-from cosremaster.cli.export import export_command
-from cosremaster.cli.look import LOOK
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, LayerError, UsageError, show
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
@@ -29,9 +26,7 @@ from cosremaster.pipeline import choose_layer, glance
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
-from cosremaster.reports.verify import verify_lines, verify_report
 from cosremaster.units import human
-from cosremaster.verify.run import verify
 
 INTERRUPTED = 128
 
@@ -252,54 +247,27 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""
+    from cosremaster.demo import run_demo  # noqa: PLC0415 - loads pycdlib
+
     run_demo(keep, click.echo, print_result)
-
-
-@click.command()
-@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option(
-    "--against",
-    metavar="ORIGINAL",
-    type=click.Path(path_type=Path),
-    help="Compare with the image it was made from; what is wrong there too does not count.",
-)
-@click.option(
-    "--changed", multiple=True, metavar="PATH", help="A file on the image that may differ from ORIGINAL's. Repeatable."
-)
-@click.option("--deep", is_flag=True, help="Decode every layer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
-    """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
-    if changed and against is None:
-        raise UsageError("--changed says what may differ from --against ORIGINAL, which is missing")
-    progress = terminal_progress(quiet=not sys.stderr.isatty())
-    names = [os.fsencode(name).lstrip(b"/") for name in changed]
-    report = verify(source, against=against, changed=names, deep=deep, progress=progress)
-    if as_json:
-        click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
-    else:
-        for line in verify_lines(report):
-            click.echo(line)
-    return 0 if report.ok else 1
 
 
 COMMANDS: dict[str, click.Command] = {
     "inspect": inspect_command,
-    "verify": verify_command,
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
-    "diff": diff_command,
-    "export": export_command,
-    **LOOK,
 }
+
+_LOOK = ("ls", "cat", "stat", "tree", "find", "extract")
+_ELSEWHERE = {"build": "build", "verify": "verify", "diff": "diff", "export": "export", **dict.fromkeys(_LOOK, "look")}
+"""Commands in modules of their own, which are loaded when they are asked for: the main job starts sooner so."""
 
 
 def _subcommand(name: str) -> click.Command | None:
-    if name == "build":
-        from cosremaster.cli.build import build_command  # noqa: PLC0415 - recipes' types take long to load
-
-        return build_command
+    if name in _ELSEWHERE:
+        command: click.Command = getattr(import_module(f"cosremaster.cli.{_ELSEWHERE[name]}"), f"{name}_command")
+        return command
     return COMMANDS.get(name)
 
 

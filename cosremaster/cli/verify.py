@@ -1,0 +1,43 @@
+"""The command that checks an image."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from cosremaster.cli.terminal import terminal_progress
+from cosremaster.errors import UsageError
+from cosremaster.reports.verify import verify_lines, verify_report
+from cosremaster.verify.run import verify
+
+
+@click.command()
+@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="ORIGINAL",
+    type=click.Path(path_type=Path),
+    help="Compare with the image it was made from; what is wrong there too does not count.",
+)
+@click.option(
+    "--changed", multiple=True, metavar="PATH", help="A file on the image that may differ from ORIGINAL's. Repeatable."
+)
+@click.option("--deep", is_flag=True, help="Decode every layer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
+    """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
+    if changed and against is None:
+        raise UsageError("--changed says what may differ from --against ORIGINAL, which is missing")
+    progress = terminal_progress(quiet=not sys.stderr.isatty())
+    names = [os.fsencode(name).lstrip(b"/") for name in changed]
+    report = verify(source, against=against, changed=names, deep=deep, progress=progress)
+    if as_json:
+        click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
+    else:
+        for line in verify_lines(report):
+            click.echo(line)
+    return 0 if report.ok else 1
