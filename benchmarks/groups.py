@@ -37,7 +37,7 @@ sys.exit(code)
 
 def _ours(iso: Path, overlay: Path, cache: Path | None) -> Side:
     """The command; with ``cache`` the index is remembered there."""
-    where = "cache" if cache is None else shlex.quote(str(cache))
+    where = '"$PWD/cache"' if cache is None else shlex.quote(str(cache))  # a relative one would be ignored
     argv = shlex.join([sys.executable, "-m", "cosremaster", str(iso), "out.iso", "--quiet", "--add", str(overlay)])
     return lambda folder: shell(f"XDG_CACHE_HOME={where} {argv}", folder)
 
