@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from cosremaster.cli.options import MAX_EXPAND
+from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import LayerError, show
+from cosremaster.errors import LayerError, UsageError, show
 from cosremaster.job import OpenedImage
 from cosremaster.pipeline import choose_layer, glance
 from cosremaster.reports.inspect import inspect_report
@@ -23,12 +24,36 @@ from cosremaster.units import human
 @click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page to look at instead.")
+@click.option(
+    "--against",
+    metavar="ORIGINAL",
+    type=click.Path(path_type=Path),
+    help="With --html: the image it was made from, for what changed, and for before and after.",
+)
+@click.option(
+    "--changed", multiple=True, metavar="PATH", help="With --against: a boot image that may differ. Repeatable."
+)
+@click.option("--force", is_flag=True, help="With --html: replace FILE if it exists.")
 @MAX_EXPAND
-def inspect_command(source: Path, layer: str | None, deep: bool, as_json: bool, max_expand: int) -> None:
+def inspect_command(
+    source: Path, layer: str | None, deep: bool, as_json: bool, html: Path | None, against: Path | None,
+    changed: tuple[str, ...], force: bool, max_expand: int,
+) -> None:  # fmt: skip
     """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
 
-    Without --deep no layer is read, unless its index is remembered.
+    Without --deep no layer is read, unless its index is remembered. With --html all are, and what they say becomes a
+    page of one file (docs/html.md).
     """
+    if html is not None:
+        if as_json or layer is not None:
+            raise UsageError(f"--html and {'--json' if as_json else '--layer'} exclude each other")
+        if changed and against is None:
+            raise UsageError(AGAINST_MISSING)
+        _write_page(source, html, against, changed, force=force, max_expand=max_expand)
+        return
+    if against is not None or changed or force:
+        raise UsageError("--against, --changed and --force belong to --html FILE, which is missing")
     with OpenedImage(source, max_expand=max_expand) as opened:
         found = chosen = None
         why = ""
@@ -53,3 +78,14 @@ def inspect_command(source: Path, layer: str | None, deep: bool, as_json: bool, 
             click.echo(line)
         if why:
             click.echo(f"--add has no layer to go to: {why}")
+
+
+def _write_page(
+    source: Path, html: Path, against: Path | None, changed: tuple[str, ...], *, force: bool, max_expand: int
+) -> None:
+    from cosremaster.overview import write_overview  # noqa: PLC0415 - other commands start faster without it
+
+    names = [os.fsencode(name).lstrip(b"/") for name in changed]
+    progress = terminal_progress(quiet=not sys.stderr.isatty())
+    write_overview(source, html, against=against, changed=names, force=force, max_expand=max_expand, progress=progress)
+    click.echo(f"{html}: {human(html.stat().st_size)}")

@@ -19,7 +19,7 @@ from cosremaster.cli.diff import diff_command
 from cosremaster.cli.export import export_command
 from cosremaster.cli.inspect import inspect_command
 from cosremaster.cli.look import LOOK
-from cosremaster.cli.options import MAX_EXPAND
+from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.demo import run_demo
 from cosremaster.errors import CosremasterError, UsageError
@@ -233,7 +233,7 @@ def demo_command(keep: Path | None) -> None:
 def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
     if changed and against is None:
-        raise UsageError("--changed says what may differ from --against ORIGINAL, which is missing")
+        raise UsageError(AGAINST_MISSING)
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     names = [os.fsencode(name).lstrip(b"/") for name in changed]
     report = verify(source, against=against, changed=names, deep=deep, progress=progress)
