@@ -67,18 +67,25 @@ def proof(facts: Facts) -> Markup:
     if report is None:
         told = "It is no ISO image: there are no boot records in it that could be checked."
         return section("proof", "Boot proof", element("p", told))
-    failed = sum(one.counts for one in report.findings)
-    verdict = "Sound" if report.ok else f"Not sound: {failed:,} checks fail"
-    compared = " and compared with the original" if facts.old else ""
-    told = f"Every pointer was followed{compared}; nothing was booted. {len(report.at(Level.HOLDS)):,} checks hold."
-    banner = element("p", element("strong", verdict), " ", told, class_="verdict " + ("good" if report.ok else "bad"))
     boot = [one for one in report.findings if _is_boot(one)]
     rest = [one for one in report.findings if not _is_boot(one)]
     parts = [
-        _findings(title, found, report, shown=True)
-        for title, found in (("The way to boot", boot), ("Everything else", rest)) if found
+        _findings(title, found, report, shown=shown or any(one.counts for one in found))
+        for title, found, shown in (("The way to boot", boot, True), ("Everything else", rest, False)) if found
     ]  # fmt: skip
-    return section("proof", "Boot proof", banner, *parts)
+    return section("proof", "Boot proof", verdict(facts), *parts)
+
+
+def verdict(facts: Facts) -> Markup:
+    """Whether the image is sound, in a sentence; nothing of what was not checked."""
+    report = facts.verified
+    if report is None:
+        return Markup()
+    failed, held = sum(one.counts for one in report.findings), len(report.at(Level.HOLDS))
+    word = "Sound" if report.ok else f"Not sound: {failed:,} checks fail"
+    compared = " and compared with the original" if facts.old else ""
+    told = f"Every pointer was followed{compared}; nothing was booted. {held:,} checks hold."
+    return element("p", element("strong", word), " ", told, class_="verdict" if report.ok else "verdict bad")
 
 
 def _is_boot(one: Finding) -> bool:

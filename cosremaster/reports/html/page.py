@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cosremaster import __about__
 from cosremaster.reports.html.facts import Facts
-from cosremaster.reports.html.findings import changes, proof
+from cosremaster.reports.html.findings import changes, proof, verdict
 from cosremaster.reports.html.markup import Markup, element, joined
 from cosremaster.reports.html.sections import blocks, layers, summary, treemap
 from cosremaster.reports.html.style import STYLE
@@ -25,7 +25,12 @@ def page(facts: Facts) -> bytes:
     name = facts.new.name
     head = joined(_HEAD, element("title", name), Markup(f"<style>{STYLE}</style>\n</head>\n<body>\n"))
     made = element("footer", f"cosremaster {__about__.__version__}")
-    parts = (proof(facts), blocks(facts), layers(facts), treemap(facts), changes(facts))
+    parts = (blocks(facts), layers(facts), treemap(facts), changes(facts), proof(facts))
     main = joined(*(joined(part, Markup("\n")) for part in parts))
-    body = joined(element("header", element("h1", name), summary(facts)), Markup("\n"), element("main", main), made)
+    body = joined(
+        element("header", element("h1", name), summary(facts), verdict(facts)),
+        Markup("\n"),
+        element("main", main),
+        made,
+    )
     return joined(head, body, Markup("\n</body>\n</html>\n")).encode("utf-8", "backslashreplace")

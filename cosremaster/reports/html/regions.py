@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cosremaster.bare import is_bare
+from cosremaster.boot.eltorito import PLATFORMS
+from cosremaster.errors import show
 from cosremaster.iso.extents import SYSTEM_AREA, covers_volume, file_spans
 from cosremaster.iso.model import Image, Partition
 from cosremaster.iso.spans import Span
@@ -83,7 +85,8 @@ def _claims(image: Image, layered: Collection[bytes]) -> Iterator[tuple[str, Spa
     names = [*known, *(one.name for one in image.firmware)]
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")
     for number, boot in enumerate(image.boot_images, 1):
-        what = f"boot image {number} ({boot.entry.describe()})"
+        platform = PLATFORMS.get(boot.entry.platform, "")
+        what = f"{platform} boot image {number}{'' if boot.path is None else f': {show(boot.path)}'}".lstrip()
         yield "boot", Span(boot.entry.lba, blocks_for(boot.length), what)
     behind = {one.span for one in appended(image)}
     inside = {one.span.start for one in image.partitions}

@@ -17,6 +17,8 @@ from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, human
 
 _HUES = 8
 _LANES = 8
+_NAMED = 5.0
+"""A part of the bar of fewer percent has no label of its own, only a tip."""
 _LABELLED = (44.0, 13.0)
 """A box of less width or height has no label of its own, only a tip."""
 
@@ -89,8 +91,8 @@ def blocks(facts: Facts) -> Markup:
 def _bar(title: str, image: Image, scale: Scale) -> Markup:
     parts = [
         element(
-            "b", element("span", text(one.label)), class_=one.kind, title=_tip(one),
-            style=f"left:{percent(left)};width:{percent(right - left)}",
+            "b", *((element("span", text(one.label)),) if right - left > _NAMED else ()),
+            class_=one.kind, title=_tip(one), style=f"left:{percent(left)};width:{percent(right - left)}",
         )
         for one, left, right in zip(scale.row, scale.edges, scale.edges[1:], strict=False)
     ]  # fmt: skip

@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 1000.0, 640.0
 _SMALLEST = 320.0
 """The area of a box that can still be read; what is smaller stands together as one."""
 _HEAD = 17.0
+_DOMINANT = 0.6
+"""A folder that takes more of its surroundings gives no hue to what is in it: its parts have their own."""
 _OPENED = (70.0, 58.0)
 """A folder of less width or height is one box."""
 
@@ -57,7 +59,8 @@ class Box:
     """A rectangle in a plane of :data:`WIDTH` by :data:`HEIGHT`.
 
     ``opened``: a folder whose parts are boxes of their own over it. ``count``: files in it; ``others``: it stands for
-    what is too small in the folder ``path``. ``hue``: which of the top's parts it belongs to.
+    what is too small in the folder ``path``. ``hue``: a number that what is in
+    one folder shares.
     """
 
     left: float
@@ -89,11 +92,17 @@ Rectangle = tuple[float, float, float, float]
 
 def boxes(top: Folder) -> Iterator[Box]:
     """The map of ``top``: folders before what is in them, the large before the small."""
-    for hue, (part, place) in enumerate(_placed(b"", top, (0.0, 0.0, WIDTH, HEIGHT))):
-        yield from _boxes(part, place, hue)
+    yield from _inside(b"", top, (0.0, 0.0, WIDTH, HEIGHT), None)
 
 
-def _boxes(part: _Part, place: Rectangle, hue: int) -> Iterator[Box]:
+def _inside(path: bytes, folder: Folder, place: Rectangle, hue: int | None) -> Iterator[Box]:
+    """The boxes of what is in ``folder``; each part gets a hue of its own where ``hue`` is None."""
+    for number, (part, spot) in enumerate(_placed(path, folder, place)):
+        dominant = hue is None and part.size > _DOMINANT * folder.size
+        yield from _boxes(part, spot, number if hue is None else hue, dominant)
+
+
+def _boxes(part: _Part, place: Rectangle, hue: int, dominant: bool) -> Iterator[Box]:
     left, top, width, height = place
     folder = part.folder
     opened = folder is not None and width >= _OPENED[0] and height >= _OPENED[1]
@@ -103,8 +112,7 @@ def _boxes(part: _Part, place: Rectangle, hue: int) -> Iterator[Box]:
     )  # fmt: skip
     if folder is not None and opened:
         inner = (left + 2, top + _HEAD, width - 4, height - _HEAD - 2)
-        for one, spot in _placed(part.path, folder, inner):
-            yield from _boxes(one, spot, hue)
+        yield from _inside(part.path, folder, inner, None if dominant else hue)
 
 
 def _placed(path: bytes, folder: Folder, place: Rectangle) -> list[tuple[_Part, Rectangle]]:
