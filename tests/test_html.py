@@ -336,3 +336,13 @@ def test_a_hundred_thousand_files_are_a_page_of_less_than_two_megabytes(bare_fac
 def test_the_image_of_an_archive_of_one_file_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(archive([regular(b"etc/<b>", b"data")]))
     _assert_alone(_written(tmp_path / "one").read_text())
+
+
+def test_parts_of_one_label_are_told_apart(debirf_image: DebirfImage) -> None:
+    """Nothing is moved between an image and itself, however many directories and gaps it has."""
+    with FileSource(debirf_image.iso) as source:
+        side = Side(name="a.iso", image=read_image(source), layers=(), chosen=None)
+        found = Page(page(Facts(new=side, old=side, differences=(), verified=None, mapped=())).decode())
+    assert found.texts.count("directory") + found.texts.count("padding, or unreferenced") > 2
+    assert "em" not in found.tags
+    assert found.texts.count("same") == sum(one == "td" for one in found.tags) // 4

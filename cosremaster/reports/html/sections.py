@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -84,7 +85,7 @@ def blocks(facts: Facts) -> Markup:
     note = "Each part has a little width of its own beside its share, so that the small ones can be seen."
     return section(
         "blocks", "Along its blocks", *bars, element("ul", *legend, class_="legend"), element("p", note, class_="note"),
-        _places(shown[sides[-1][0]], rows["Before"] if facts.old else None),
+        _places(shown[sides[-1][0]], rows[sides[-1][0]], rows["Before"] if facts.old else None),
     )  # fmt: skip
 
 
@@ -123,14 +124,16 @@ def _lanes(image: Image, scale: Scale) -> Iterator[Markup]:
         yield element("div", element("small", f"and {len(places) - _LANES:,} more partitions"), class_="lane")
 
 
-def _places(after: Sequence[Region], before: Sequence[Region] | None) -> Markup:
-    """The parts of the bar with their blocks, and where each stood in the original."""
-    known: dict[str, Region] = {}
-    for one in before or ():
-        known.setdefault(one.label, one)
+def _places(after: Sequence[Region], whole: Sequence[Region], before: Sequence[Region] | None) -> Markup:
+    """The parts of the bar with their blocks, and where each stood in the original.
+
+    ``whole``, ``before``: all regions of both images. Of several with one label the first was the first, and so on.
+    """
+    names = {one.start: name for name, one in _numbered(whole).items()}
+    known = _numbered(before or ())
     rows: list[tuple[Child, ...]] = []
     for one in after:
-        old = known.get(one.label)
+        old = known.get(names[one.start])
         row: tuple[Child, ...] = (joined(element("i", class_=one.kind), text(one.label)), _range(one))
         if before is not None:
             told = "" if one.count > 1 else "new" if old is None else _range(old) if old != one else "same"
@@ -141,8 +144,18 @@ def _places(after: Sequence[Region], before: Sequence[Region] | None) -> Markup:
     return element("details", element("summary", f"{len(rows):,} parts, block by block"), found)
 
 
+def _numbered(row: Sequence[Region]) -> dict[tuple[str, int], Region]:
+    """``row`` by label, and the how many-th of that label."""
+    counts = Counter[str]()
+    found = {}
+    for one in row:
+        counts[one.label] += 1
+        found[one.label, counts[one.label]] = one
+    return found
+
+
 def _range(one: Region) -> str:
-    return f"{one.start:,}–{one.end - 1:,}"
+    return f"{one.start:,}" if one.blocks == 1 else f"{one.start:,}–{one.end - 1:,}"
 
 
 _LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs or small system", Rootness.SYSTEM: "root filesystem"}
@@ -196,7 +209,7 @@ def treemap(facts: Facts) -> Markup:
     cells = [_cell(box) for box in boxes(top)]
     told = f"{top.count:,} files, {human(top.size)}; a file of several names counts once."
     if top.changed:
-        told += f" Outlined: what is new or changed, {top.changed:,} files."
+        told += f" Outlined: where something is new or changed, {top.changed:,} in all."
     label = f"Areas are sizes. {told} The largest folders are listed below."
     largest = sorted(top.folders.items(), key=lambda item: (-item[1].size, item[0]))[:12]
     rows: list[tuple[Child, ...]] = [

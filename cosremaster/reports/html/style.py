@@ -67,7 +67,8 @@ code{font:.85rem/1.35 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:an
 --volume:#b9c0c8;--file:#8fb7e8;--gap:#e9ecef;--accent:#c2255c;color-scheme:light}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 body{max-width:none;padding:0;font-size:10pt}.map b{--light:82%;--edge:62%;color:#000;font-size:7pt}
-.map .open{--light:90%}.map .others{--light:86%}.track,.map,.layers li,tr{break-inside:avoid}h2,h3{break-after:avoid}
+.map .open{--light:90%}.map .others{--light:86%}.track,.map,.layers li,tr{break-inside:avoid}
+h2,h3,section>p{break-after:avoid}
 .wide{overflow:visible}
 details::details-content{content-visibility:visible;block-size:auto}}
 @page{margin:14mm}
