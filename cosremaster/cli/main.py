@@ -18,14 +18,12 @@ import click
 from cosremaster import __version__
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import CosremasterError, LayerError, UsageError, show
+from cosremaster.errors import CosremasterError, UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
-from cosremaster.pipeline import choose_layer, glance
-from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.plan import plan_lines, plan_report
-from cosremaster.reports.text import change_lines, image_lines, layer_lines, packed_line
+from cosremaster.reports.text import change_lines, layer_lines, packed_line
 from cosremaster.units import human
 
 INTERRUPTED = 128
@@ -193,43 +191,6 @@ def print_result(result: Result, target: Path) -> None:
 
 
 @click.command()
-@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
-@click.option("--deep", is_flag=True, help="Read every layer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
-@MAX_EXPAND
-def inspect_command(source: Path, layer: str | None, deep: bool, as_json: bool, max_expand: int) -> None:
-    """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
-
-    Without --deep no layer is read, unless its index is remembered.
-    """
-    with OpenedImage(source, max_expand=max_expand) as opened:
-        found = chosen = None
-        why = ""
-        if deep or layer is not None or opened.remembered_at is not None:
-            found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
-            try:
-                chosen = choose_layer(opened.image, found, None if layer is None else opened.address_in(layer))
-            except LayerError as error:
-                why = error.message
-        archives = tuple(glance(opened.image))
-        if as_json:
-            report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen)
-            click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-            return
-        for line in image_lines(opened.image):
-            click.echo(line)
-        if found is None:
-            for one in archives:
-                click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
-            return
-        for line in layer_lines(found.layers, chosen):
-            click.echo(line)
-        if why:
-            click.echo(f"--add has no layer to go to: {why}")
-
-
-@click.command()
 @_IMAGE
 @_CHECK_INDEX
 @MAX_EXPAND
@@ -253,14 +214,20 @@ def demo_command(keep: Path | None) -> None:
 
 
 COMMANDS: dict[str, click.Command] = {
-    "inspect": inspect_command,
     "plan": plan_command,
     "index": index_command,
     "demo": demo_command,
 }
 
 _LOOK = ("ls", "cat", "stat", "tree", "find", "extract")
-_ELSEWHERE = {"build": "build", "verify": "verify", "diff": "diff", "export": "export", **dict.fromkeys(_LOOK, "look")}
+_ELSEWHERE = {
+    "build": "build",
+    "inspect": "inspect",
+    "verify": "verify",
+    "diff": "diff",
+    "export": "export",
+    **dict.fromkeys(_LOOK, "look"),
+}
 """Commands in modules of their own, which are loaded when they are asked for: the main job starts sooner so."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cosremaster.cli.options import AGAINST_MISSING
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.reports.verify import verify_lines, verify_report
@@ -31,7 +32,7 @@ from cosremaster.verify.run import verify
 def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
     if changed and against is None:
-        raise UsageError("--changed says what may differ from --against ORIGINAL, which is missing")
+        raise UsageError(AGAINST_MISSING)
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     names = [os.fsencode(name).lstrip(b"/") for name in changed]
     report = verify(source, against=against, changed=names, deep=deep, progress=progress)

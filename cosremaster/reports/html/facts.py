@@ -1,0 +1,82 @@
+"""What a page is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cosremaster.bare import is_bare
+from cosremaster.errors import UsageError
+from cosremaster.iso.model import Image
+from cosremaster.layers.address import Address, parse_address, without_numbers
+from cosremaster.layers.index import Layer
+from cosremaster.look.compare import Difference
+from cosremaster.nodes import Node
+from cosremaster.verify.finding import Level, Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """An image, by the ``name`` of its file, with its layers; ``chosen``: the root filesystem, where there is one."""
+
+    name: str
+    image: Image
+    layers: tuple[Layer, ...]
+    chosen: Layer | None
+
+    @property
+    def layered(self) -> frozenset[bytes]:
+        """Paths of the files that hold layers."""
+        return frozenset(layer.address[0] for layer in self.layers)
+
+    def inner(self, address: Address) -> Address:
+        """``address`` without the name of the file itself where there is no ISO around it."""
+        return address[1:] if is_bare(self.image) else address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """``old``: the image that ``new`` was made from, with how the two differ. ``verified``: None for what is no ISO.
+
+    ``mapped``: the nodes of the root filesystem, or of the ISO's own tree where ``new`` has no layer.
+    """
+
+    new: Side
+    old: Side | None
+    differences: tuple[Difference, ...]
+    verified: Report | None
+    mapped: Iterable[Node]
+
+    @property
+    def changed(self) -> frozenset[bytes]:
+        """Paths that are new or hold something else, in the file system that ``mapped`` is of."""
+        chosen = self.new.chosen
+        above = () if chosen is None else without_numbers(self.new.inner(chosen.address))
+        found = (where(one) for one in self.differences if one.what in ("added", "type", "content"))
+        return frozenset(address[-1] for address in found if address and address[:-1] == above)
+
+
+def where(one: Difference) -> Address:
+    """The address of ``one``, empty for a boot record's or the image's own."""
+    try:
+        return () if one.what == "boot" or not one.where else parse_address(one.where)
+    except UsageError:
+        return ()
+
+
+def pointers_alone(image: Image, differences: Iterable[Difference], verified: Report | None) -> frozenset[Address]:
+    """Of ``differences`` in files that boot records lead to, those that are nothing but pointers written anew.
+
+    The boot catalog and boot images hold block numbers; that the rest is equal, the comparison with the original
+    found (``against.boot``).
+    """
+    if verified is None or any(one.check == "against.boot" and one.counts for one in verified.findings):
+        return frozenset()
+    equal = any(one.check == "against.boot" and one.level is Level.HOLDS for one in verified.findings)
+    paths = {boot.path for boot in image.boot_images} if equal else set()
+    if image.catalog is not None:
+        paths |= {file.path for file in image.files if file.records[0].lba == image.catalog.lba}
+    return frozenset(
+        address for one in differences if one.what == "content" and len(address := where(one)) == 1
+        and address[0] in paths
+    )  # fmt: skip
