@@ -33,6 +33,7 @@ from cosremaster.pipeline import (
     Plan,
     choose_layer,
     find_layers,
+    form_warnings,
     found_again,
     open_image,
     pack_holders,
@@ -293,6 +294,7 @@ class OpenedImage:
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
+                notes = (*notes, *form_warnings(chosen))
             notes = (*notes, *row_warnings(chosen, found, edits))
         result = plan_result(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
         warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))

@@ -24,6 +24,8 @@ from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
 from cosremaster.layers.index import Effort, IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.layers.old_cpio import MAGICS as OLD_MAGICS
+from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
@@ -187,7 +189,7 @@ def glance(image: Image) -> Iterator[Candidate]:
         table = image.bytes_of(file)
         head = _head(table, SNIFF_SIZE)
         codec = find_codec(head)
-        if codec is None and not head.startswith(cpio.MAGICS):
+        if codec is None and not head.startswith(cpio.MAGICS + OLD_MAGICS):
             continue
         looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
         if looked.is_archive:
@@ -280,6 +282,16 @@ def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
         if layer.before and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
             first = format_address(layer.before[0].address)
             yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+
+
+def form_warnings(layer: Layer) -> Iterator[str]:
+    """What an edit of ``layer`` changes beside its entries: it and what holds it are written as newc."""
+    one: Layer | None = layer
+    while one is not None:
+        if isinstance(one.form, OldForm):
+            kind = "odc" if one.form.kind == ODC else "binary"
+            yield f"{format_address(one.address)} was a cpio archive in the {kind} form and is written as newc"
+        one = one.parent
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
