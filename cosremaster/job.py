@@ -31,6 +31,7 @@ from cosremaster.pipeline import (
     PackedLayer,
     Packing,
     Plan,
+    check_writable,
     choose_layer,
     find_layers,
     form_warnings,
@@ -285,6 +286,7 @@ class OpenedImage:
                 tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
             if not edits.empty:
+                check_writable(chosen)
                 packing = Packing(
                     spool=spools.packed, threads=settled.threads, progress=progress, preset=request.xz_preset,
                     always_compress=request.always_compress, memos=self._memos,

@@ -15,6 +15,7 @@ from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Memo, Packed
+from cosremaster.codecs.lzop import REFUSAL, LzopForm
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
@@ -291,6 +292,16 @@ def form_warnings(layer: Layer) -> Iterator[str]:
         if isinstance(one.form, OldForm):
             kind = "odc" if one.form.kind == ODC else "binary"
             yield f"{format_address(one.address)} was a cpio archive in the {kind} form and is written as newc"
+        one = one.parent
+
+
+def check_writable(layer: Layer) -> None:
+    """:raises UnsupportedError: ``layer``, or what holds it, is packed in a way that is read only."""
+    one: Layer | None = layer
+    while one is not None:
+        form = one.form.inner if isinstance(one.form, OldForm) else one.form
+        if isinstance(form, LzopForm):
+            raise UnsupportedError(REFUSAL, one.place)
         one = one.parent
 
 

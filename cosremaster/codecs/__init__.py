@@ -8,6 +8,7 @@ from cosremaster.codecs.base import Codec
 from cosremaster.codecs.bzip2 import Bzip2Codec
 from cosremaster.codecs.gzip import GzipCodec
 from cosremaster.codecs.lzma_alone import LzmaCodec
+from cosremaster.codecs.lzop import LzopCodec
 from cosremaster.codecs.plain import PlainCodec
 from cosremaster.codecs.xz import XzCodec
 from cosremaster.codecs.zstd import ZstdCodec
@@ -23,12 +24,11 @@ def _optional() -> tuple[Codec, ...]:
 
 
 PLAIN = PlainCodec()
-CODECS: tuple[Codec, ...] = (XzCodec(), GzipCodec(), ZstdCodec(), Bzip2Codec(), LzmaCodec(), *_optional())
+CODECS: tuple[Codec, ...] = (XzCodec(), GzipCodec(), ZstdCodec(), Bzip2Codec(), LzmaCodec(), LzopCodec(), *_optional())
 
 _FOREIGN = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
-    (b"\x89LZO\x00", "lzop"),
 )
 
 SNIFF_SIZE = 16
