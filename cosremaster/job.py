@@ -31,8 +31,10 @@ from cosremaster.pipeline import (
     PackedLayer,
     Packing,
     Plan,
+    check_writable,
     choose_layer,
     find_layers,
+    form_warnings,
     found_again,
     open_image,
     pack_holders,
@@ -284,6 +286,7 @@ class OpenedImage:
                 tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
             if not edits.empty:
+                check_writable(chosen)
                 packing = Packing(
                     spool=spools.packed, threads=settled.threads, progress=progress, preset=request.xz_preset,
                     always_compress=request.always_compress, memos=self._memos,
@@ -293,6 +296,7 @@ class OpenedImage:
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
+                notes = (*notes, *form_warnings(chosen))
             notes = (*notes, *row_warnings(chosen, found, edits))
         result = plan_result(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
         warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -92,7 +93,8 @@ def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
         except CancelledError:
             pass
         except BaseException as error:  # whatever it is, it belongs to the caller
-            put(error)
+            with suppress(CancelledError):  # who may have gone meanwhile
+                put(error)
 
     thread = threading.Thread(target=produce, name="cosremaster-prefetch", daemon=True)
     thread.start()

@@ -15,6 +15,7 @@ from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Memo, Packed
+from cosremaster.codecs.lzop import REFUSAL, LzopForm
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
@@ -24,6 +25,8 @@ from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
 from cosremaster.layers.index import Effort, IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.layers.old_cpio import MAGICS as OLD_MAGICS
+from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Edits, Kind
@@ -187,7 +190,7 @@ def glance(image: Image) -> Iterator[Candidate]:
         table = image.bytes_of(file)
         head = _head(table, SNIFF_SIZE)
         codec = find_codec(head)
-        if codec is None and not head.startswith(cpio.MAGICS):
+        if codec is None and not head.startswith(cpio.MAGICS + OLD_MAGICS):
             continue
         looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
         if looked.is_archive:
@@ -280,6 +283,26 @@ def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
         if layer.before and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
             first = format_address(layer.before[0].address)
             yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+
+
+def form_warnings(layer: Layer) -> Iterator[str]:
+    """What an edit of ``layer`` changes beside its entries: it and what holds it are written as newc."""
+    one: Layer | None = layer
+    while one is not None:
+        if isinstance(one.form, OldForm):
+            kind = "odc" if one.form.kind == ODC else "binary"
+            yield f"{format_address(one.address)} was a cpio archive in the {kind} form and is written as newc"
+        one = one.parent
+
+
+def check_writable(layer: Layer) -> None:
+    """:raises UnsupportedError: ``layer``, or what holds it, is packed in a way that is read only."""
+    one: Layer | None = layer
+    while one is not None:
+        form = one.form.inner if isinstance(one.form, OldForm) else one.form
+        if isinstance(form, LzopForm):
+            raise UnsupportedError(REFUSAL, one.place)
+        one = one.parent
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:

@@ -20,10 +20,10 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from cosremaster import __about__
-from cosremaster.codecs import codec_named
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image
 from cosremaster.layers.index import IndexedFile
+from cosremaster.layers.old_cpio import layer_codec
 from cosremaster.layers.remember import Blobs, dump_archive, load_archive
 from cosremaster.streams import sha256_of
 
@@ -96,7 +96,7 @@ def _load_file(values: dict[str, Any], blobs: Blobs) -> IndexedFile:
     codec = values["codec"]
     return IndexedFile(
         path=bytes.fromhex(values["path"]),
-        codec=codec_named(codec),
+        codec=layer_codec(codec),
         digest=bytes.fromhex(values["digest"]),
         found=load_archive(values["found"], codec, blobs),
     )

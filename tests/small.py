@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def write_overlay(folder: Path) -> Path:
     return overlay
 
 
+def stored_lzop(plain: bytes, size: int = 1 << 18) -> bytes:
+    """``plain`` as lzop would write what does not shrink: a header, stored blocks, the end."""
+    head = struct.pack(">HHHBBIIIIB", 0x1040, 0x20A0, 0x0940, 1, 5, 1, 0, 0, 0, 0)
+    out = b"\x89LZO\x00\r\n\x1a\n" + head + struct.pack(">I", zlib.adler32(head))
+    for start in range(0, len(plain), size):
+        block = plain[start : start + size]
+        out += struct.pack(">III", len(block), len(block), zlib.adler32(block)) + block
+    return out + bytes(4)
+
+
 def broken_inside(offset_from_end: int = 400) -> bytes:
     """A ``.cgz`` that is sound itself around an xz layer with one flipped bit in its data."""
     packed = bytearray(lzma.compress(archive(root_items())))
@@ -76,7 +88,6 @@ def sized(path: bytes, size: int, link: object = None) -> Node:
 
 
 __all__ = [
-    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "sized",
-    "without_layer",
-    "write_overlay", "write_small",
+    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "sized", "stored_lzop",
+    "without_layer", "write_overlay", "write_small",
 ]  # fmt: skip

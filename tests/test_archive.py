@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cosremaster
+from cosremaster.archives.reader import Archive
 from cosremaster.demo.image import Item, archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.files import Spool
@@ -24,7 +25,6 @@ from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import is_archive_name, read_archive
-from cosremaster.overlay.reader import Archive
 from cosremaster.pipeline import choose_layer
 from tests.fixtures.tools import EPOCH, require, run
 from tests.small import write_small

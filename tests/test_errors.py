@@ -19,7 +19,7 @@ import pytest
 from cosremaster import errors
 from cosremaster.cli import main
 from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
-from tests.small import CGZ, broken_inside, packed_root, without_layer, write_overlay, write_small
+from tests.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
 
@@ -129,9 +129,9 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
     ),
     "lzop": (
-        _image(without_layer({"live.cgz": b"\x89LZO\x00" + bytes(9000)})),
-        6,
-        r"found instead: live\.cgz \(lzop compressed data\), not supported yet",
+        _small(cgz=stored_lzop(archive(root_items()))),
+        5,
+        rf"in\.iso » {CGZ}: is packed by lzop, which is read and not written",
     ),
     "squashfs": (
         _image(without_layer({"live/filesystem.squashfs": b"hsqs" + bytes(9000)})),

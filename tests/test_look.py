@@ -148,7 +148,7 @@ def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
 
 
 def _root(source: FileSource, address: str) -> Looked:
-    return inside(follow(open_container(source), split_address(address)[1]))
+    return inside(follow(*open_container(source, split_address(address)[1])))
 
 
 def _no_links(listing: bytes) -> list[bytes]:

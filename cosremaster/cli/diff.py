@@ -51,7 +51,7 @@ def _open(stack: ExitStack, text: str, max_expand: int) -> Looked:
     path, address = split_address(text)
     source = stack.enter_context(FileSource(path))
     effort = Effort(digests=True, nesting=0, max_expand=max_expand)
-    return inside(follow(open_container(source, effort), address))
+    return inside(follow(*open_container(source, address, effort)))
 
 
 def _values(one: Difference) -> dict[str, object]:

@@ -46,7 +46,8 @@ def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container,
     """The file that an address begins with, what it is, and the rest of the address."""
     path, address = split_address(text)
     with FileSource(path) as source:
-        yield source, open_container(source, replace(ALONE, max_expand=max_expand)), address
+        top, rest = open_container(source, address, replace(ALONE, max_expand=max_expand))
+        yield source, top, rest
 
 
 def _print_json(nodes: Iterable[Looked]) -> None:

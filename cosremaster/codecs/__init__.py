@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 from cosremaster.codecs.base import Codec
 from cosremaster.codecs.bzip2 import Bzip2Codec
 from cosremaster.codecs.gzip import GzipCodec
-from cosremaster.codecs.lzma_alone import LzmaCodec
+from cosremaster.codecs.lzma_module import AVAILABLE as HAS_LZMA
+from cosremaster.codecs.lzop import LzopCodec
 from cosremaster.codecs.plain import PlainCodec
-from cosremaster.codecs.xz import XzCodec
 from cosremaster.codecs.zstd import ZstdCodec
 
 
-def _optional() -> tuple[Codec, ...]:
-    """The codecs of extras that are installed."""
-    if importlib.util.find_spec("lz4") is None:
-        return ()
-    from cosremaster.codecs.lz4 import LegacyCodec, Lz4Codec  # noqa: PLC0415 - only where it is installed
+def _optional() -> Iterator[Codec]:
+    """The codecs whose libraries are installed here."""
+    if HAS_LZMA:
+        from cosremaster.codecs.lzma_alone import LzmaCodec  # noqa: PLC0415 - only where there is lzma
+        from cosremaster.codecs.xz import XzCodec  # noqa: PLC0415 - only where there is lzma
 
-    return Lz4Codec(), LegacyCodec()
+        yield XzCodec()
+        yield LzmaCodec()
+    if importlib.util.find_spec("lz4") is not None:
+        from cosremaster.codecs.lz4 import LegacyCodec, Lz4Codec  # noqa: PLC0415 - only where it is installed
+
+        yield Lz4Codec()
+        yield LegacyCodec()
 
 
 PLAIN = PlainCodec()
-CODECS: tuple[Codec, ...] = (XzCodec(), GzipCodec(), ZstdCodec(), Bzip2Codec(), LzmaCodec(), *_optional())
+CODECS: tuple[Codec, ...] = (GzipCodec(), ZstdCodec(), Bzip2Codec(), LzopCodec(), *_optional())
 
 _FOREIGN = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
-    (b"\x89LZO\x00", "lzop"),
+    (b"\xfd7zXZ\x00", "xz (which the extra cosremaster[lzma] opens, as this Python has no lzma module)"),
 )
 
 SNIFF_SIZE = 16

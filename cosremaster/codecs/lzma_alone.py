@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import pack_one
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
 from cosremaster.pieces import PieceTable

@@ -6,10 +6,10 @@ known where damage lies and where a stream can be cut.
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Iterator
 from typing import Any
 
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import (
     MAGIC,

@@ -5,13 +5,13 @@ Specification: The .xz File Format 1.2.1. Sections are named at each record. Not
 
 from __future__ import annotations
 
-import lzma
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cosremaster.codecs.checks import NAMES
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 
 MAGIC = b"\xfd7zXZ\0"

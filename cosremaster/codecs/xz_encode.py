@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord
 from cosremaster.parallel import Stop
 from cosremaster.streams import CHUNK

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord, Chunk
 from cosremaster.errors import CorruptError, Place, UnsupportedError

@@ -7,7 +7,6 @@ out every time. Written through pycdlib, whose clock-made dates are then overwri
 from __future__ import annotations
 
 import gzip
-import lzma
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pycdlib
 from cosremaster import cpio
 from cosremaster.boot import pointers
 from cosremaster.boot.mbr import Mbr, MbrPartition, encode_chs
+from cosremaster.codecs.lzma_module import lzma
 from cosremaster.nodes import Kind
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector
 

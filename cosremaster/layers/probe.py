@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from cosremaster import cpio
 from cosremaster.codecs import PLAIN, find_codec, foreign_codec
 from cosremaster.codecs.base import Codec
+from cosremaster.layers.old_cpio import HEAD as OLD_HEAD
+from cosremaster.layers.old_cpio import OldCodec, old_form
 
 HEAD_SIZE = 4096
 """Bytes of a file that are looked at to tell what it is."""
@@ -33,7 +35,10 @@ def look(peek: Callable[[int], bytes]) -> Probe:
 def probe(head: bytes) -> Probe:
     """What the first bytes of a file say."""
     codec = find_codec(head) or PLAIN
-    plain = codec.first(head, 8)
+    plain = codec.first(head, OLD_HEAD)
+    old = old_form(plain)
+    if old is not None:
+        return Probe(OldCodec(codec, old), True, None)
     foreign = foreign_codec(head)
     foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
     return Probe(codec, plain.startswith(cpio.MAGICS), foreign)
@@ -42,6 +47,4 @@ def probe(head: bytes) -> Probe:
 def _foreign_archive(plain: bytes) -> str | None:
     if plain.startswith(b"hsqs"):
         return "a squashfs file system"
-    if plain.startswith((b"070707", b"\xc7\x71", b"\x71\xc7")):
-        return "a cpio archive in an old format (odc or binary)"
     return None

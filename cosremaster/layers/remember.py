@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosremaster import cpio
-from cosremaster.codecs import codec_named
 from cosremaster.layers.index import FoundArchive, Member
+from cosremaster.layers.old_cpio import layer_codec
 
 Values = dict[str, Any]
 
@@ -82,12 +82,12 @@ def load_archive(values: Values, codec: str, blobs: Blobs) -> FoundArchive:
         for entry, target, digest in zip(entries, targets, _parts(digests, 32), strict=True)
     )
     inner = tuple(
-        (entries[number], codec_named(name), load_archive(below, name, blobs))
+        (entries[number], layer_codec(name), load_archive(below, name, blobs))
         for number, name, below in values["inner"]
     )
     raw, offset = values["trailer"]
     return FoundArchive(
-        form=codec_named(codec).load(values["form"]),
+        form=layer_codec(codec).load(values["form"]),
         size=values["size"],
         members=members,
         trailer=cpio.Entry(cpio.Header(blobs.take(raw)), cpio.TRAILER, offset),

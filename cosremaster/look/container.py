@@ -15,7 +15,7 @@ from cosremaster.iso.model import Image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.tree import image_nodes
-from cosremaster.layers.address import Address, format_address, number_of, parse_address
+from cosremaster.layers.address import Address, format_address, nth, number_of, parse_address
 from cosremaster.layers.index import Effort, Layer, index_file, layers_of
 from cosremaster.layers.probe import HEAD_SIZE, look
 from cosremaster.layers.tree import LayerTree
@@ -140,20 +140,22 @@ def split_address(text: str) -> tuple[Path, Address]:
     return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
 
 
-def open_container(source: FileSource, effort: Effort = ALONE) -> Container:
-    """The outermost container: what ``source`` is, by its content; ``effort``: how closely archives are read.
+def open_container(source: FileSource, address: Address = (), effort: Effort = ALONE) -> tuple[Container, Address]:
+    """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
 
-    :raises ImageError: neither an ISO 9660 image nor an archive.
+    Of several archives in a row the one that ``address`` begins with. ``effort``: how closely archives are read.
+    :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
     """
-    address = (os.fsencode(source.path),)
+    own = (os.fsencode(source.path),)
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         image = read_image(source)
-        return Container(address, source.place, "ISO 9660", image_nodes(image, source), effort, image)
+        return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
     table = PieceTable([Range(source, 0, source.size)])
-    inside = _archive(table, address, source.place, effort)
+    number = number_of(address[0]) if address else None
+    inside = _archive(table, own, source.place, effort, number)
     if inside is None:
         raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
-    return inside
+    return inside, address if number is None else address[1:]
 
 
 def _archive(
@@ -172,7 +174,7 @@ def _archive(
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], before=())
-    return Container(address, place, _kind([layer]), LayerTree(layer), effort)
+    return Container((*address, nth(number)), place, _kind([layer]), LayerTree(layer), effort)
 
 
 def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:

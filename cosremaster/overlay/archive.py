@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cosremaster import cpio
+from cosremaster.archives.reader import Archive, Entry, opened
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
 from cosremaster.files import Spool
 from cosremaster.nodes import Kind, Node
-from cosremaster.overlay.reader import Archive, Entry, opened
 from cosremaster.overlay.scan import bounded
 from cosremaster.pieces import PieceTable, Range, Zeros
 from cosremaster.streams import hashed

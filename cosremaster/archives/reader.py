@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from cosremaster.errors import OverlayError, Place, UnsupportedError, show
-from cosremaster.overlay.locale import utf8_names
+from cosremaster.archives.locale import utf8_names
+from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, show
 from cosremaster.streams import CHUNK
 
-_FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
+FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _T = TypeVar("_T")
 
 
@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 class Entry:
     """A header as the archive has it: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds, ``size`` in bytes.
 
-    ``hardlink``: the name of an entry before, of which this is another name. ``warning``: what libarchive could not
-    make sense of.
+    ``hardlink``: the name of an entry before, of which this is another name; names of one file have ``inode`` (device
+    and number) in common, and there are ``nlink`` of them. ``warning``: what libarchive could not make sense of.
     """
 
     name: bytes
@@ -39,23 +39,30 @@ class Entry:
     symlink: bytes
     hardlink: bytes | None
     device: tuple[int, int]
+    inode: tuple[int, int]
+    nlink: int
     warning: str
 
 
 class Archive:
-    """An archive that libarchive reads. Entries and data come once, in order.
+    """An archive that libarchive reads, compressed by one of ``filters`` or not. Entries and data come once, in order.
 
+    What the methods raise as OverlayError is ``error``, where another is given.
     :raises UnsupportedError: there is no libarchive.
     """
 
-    def __init__(self, formats: Sequence[str], place: Place) -> None:
+    def __init__(
+        self, formats: Sequence[str], place: Place, filters: Sequence[str] = FILTERS,
+        error: type[CosremasterError] = OverlayError,
+    ) -> None:  # fmt: skip
         self._ffi, self._failure = _library(place)
         self._place = place
+        self._error = error
         self._within: BaseException | None = None
         self._buffer = ctypes.create_string_buffer(CHUNK)
         self._callback: Any = None
         self._pointer: int = self._ffi.read_new()
-        for name in _FILTERS:
+        for name in filters:
             getattr(self._ffi, f"read_support_filter_{name}")(self._pointer)
         for name in formats:
             getattr(self._ffi, f"read_support_format_{name}")(self._pointer)
@@ -73,16 +80,22 @@ class Archive:
 
     def open_data_of(self, outer: Archive) -> Archive:
         """Reads from the data of the entry that ``outer`` stands at. :raises OverlayError: no known archive."""
-        buffer = ctypes.create_string_buffer(CHUNK)
+        return self.open_chunks(outer.data(self._place))
+
+    def open_chunks(self, chunks: Iterator[bytes]) -> Archive:
+        """Reads what ``chunks`` yields; what that raises is raised by whatever reads. :raises OverlayError: no known
+        archive."""
+        held = b""
 
         def read(_archive: int, _context: int, where: Any) -> int:
+            nonlocal held
             try:
-                count = outer.read(self._place, buffer)
+                held = next((chunk for chunk in chunks if chunk), b"")  # kept until the next is asked for
             except BaseException as error:  # C code would swallow it
                 self._within = error
                 return -1
-            where[0] = ctypes.cast(buffer, ctypes.c_void_p)
-            return count
+            where[0] = ctypes.cast(ctypes.c_char_p(held), ctypes.c_void_p)
+            return len(held)
 
         ffi = self._ffi
         self._callback = ffi.READ_CALLBACK(read)  # kept as long as libarchive may call it
@@ -97,7 +110,7 @@ class Archive:
             if self._within is not None:
                 raise self._within from None
             told = show(getattr(error, "msg", None) or "it is damaged").rstrip(".")
-            raise OverlayError(f"cannot be read as an archive: {told}", place) from error
+            raise self._error(f"cannot be read as an archive: {told}", place) from error
         if self._within is not None:
             raise self._within
         return result
@@ -118,6 +131,8 @@ class Archive:
                     symlink=ffi.entry_symlink(entry) or b"",
                     hardlink=ffi.entry_hardlink(entry),
                     device=(ffi.entry_rdevmajor(entry), ffi.entry_rdevminor(entry)),
+                    inode=(ffi.entry_dev(entry), ffi.entry_ino64(entry)),
+                    nlink=ffi.entry_nlink(entry),
                     warning=""
                     if told != ffi.ARCHIVE_WARN
                     else show(ffi.error_string(self._pointer) or b"").rstrip("."),
@@ -156,6 +171,8 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
             "archives are read by libarchive, which is not installed here (Debian: libarchive13; Python: libarchive-c)",
             place,
         ) from error
+    for name, kind in (("entry_dev", ctypes.c_uint64), ("entry_ino64", ctypes.c_int64), ("entry_nlink", ctypes.c_uint)):
+        ffi.ffi(name, [ffi.c_archive_entry_p], kind)  # libarchive-c does not declare them
     logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error
     return ffi, ArchiveError
 

@@ -1,0 +1,1 @@
+"""Archives of other formats, read through libarchive."""
