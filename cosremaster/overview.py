@@ -82,7 +82,7 @@ def _chosen(image: Image, found: Found) -> Layer | None:
 def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
     effort = Effort(digests=True, nesting=0, max_expand=max_expand)
     sides = [
-        inside(follow(open_container(stack.enter_context(FileSource(Path(path))), effort), ())) for path in (old, new)
+        inside(follow(*open_container(stack.enter_context(FileSource(Path(path))), (), effort))) for path in (old, new)
     ]
     return compare(sides[0], sides[1])
 
