@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,18 +10,17 @@ from cosremaster.bare import is_bare
 from cosremaster.errors import LayerError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image
-from cosremaster.iso.tree import image_nodes
 from cosremaster.job import OpenedImage
 from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
 from cosremaster.look.compare import Difference, compare
 from cosremaster.look.container import follow, inside, open_container
-from cosremaster.nodes import Node
 from cosremaster.output import Output
 from cosremaster.pipeline import Found, choose_layer
 from cosremaster.progress import Progress, Silent
 from cosremaster.reports.html.facts import Facts, Side, where
 from cosremaster.reports.html.page import page
+from cosremaster.reports.html.treemap import Weight
 from cosremaster.verify.run import verify
 
 
@@ -57,10 +56,7 @@ def write_overview(
         if not is_bare(new.image):
             meant = {*changed, *_exchanged(new.image, differences)} if against is not None else ()
             verified = verify(source, against=against, changed=meant, progress=progress)
-        facts = Facts(
-            new=new, old=old, differences=differences, verified=verified,
-            mapped=_mapped(stack, new, source),
-        )  # fmt: skip
+        facts = Facts(new=new, old=old, differences=differences, verified=verified, mapped=_mapped(new))
         output.write_chunks([page(facts)])
         output.publish()
 
@@ -95,9 +91,12 @@ def _exchanged(image: Image, differences: Iterable[Difference]) -> set[bytes]:
     return {address[0] for one in differences if (address := where(one))} - booted
 
 
-def _mapped(stack: ExitStack, side: Side, source: str | Path) -> Iterable[Node]:
-    """The nodes of the root filesystem; of the ISO where there is none."""
-    if side.chosen is not None:
-        return LayerTree(side.chosen).values()
-    file = stack.enter_context(FileSource(Path(source)))
-    return image_nodes(side.image, file).values()
+def _mapped(side: Side) -> Iterator[Weight]:
+    """The files of the root filesystem; of the ISO where there is none."""
+    if side.chosen is None:
+        for file in side.image.files:
+            yield Weight(file.path, file.size, file.records[0].lba if file.size else None)
+        return
+    for node in LayerTree(side.chosen).values():
+        if node.content is not None:
+            yield Weight(node.path, node.content.size, node.link)

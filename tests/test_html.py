@@ -28,14 +28,15 @@ from cosremaster.overview import write_overview
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import LONGEST, element, text
 from cosremaster.reports.html.page import page
+from cosremaster.reports.html.treemap import Weight
 from cosremaster.units import blocks_for
 from cosremaster.verify.run import verify
 from tests.browser import DARK, measured, pdf_text, screenshot
-from tests.fixtures import tools
+from tests.fixtures import families, tools
 from tests.fixtures.debirf import CGZ as REAL_CGZ
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
-from tests.small import sized, write_overlay, write_small
+from tests.small import write_overlay, write_small
 
 HOSTILE = (
     b"<script>document.title='taken'</script>", b"\"><img src=x onerror=alert(1)>", b"&lt;&amp;", b"caf\xe9 \xff\xfe",
@@ -302,7 +303,7 @@ def test_no_name_gets_out_of_its_place(
     bare_facts: Facts, sizes: dict[bytes, int], changed: list[tuple[bytes, str]]
 ) -> None:
     differences = tuple(Difference("content", format_address([path]), (detail,)) for path, detail in changed)
-    nodes = [sized(path, size) for path, size in sizes.items()]
+    nodes = [Weight(path, size) for path, size in sizes.items()]
     told = " ".join(_assert_alone(page(replace(bare_facts, differences=differences, mapped=nodes)).decode()).texts)
     for path, detail in changed[:100]:
         assert text(path) in told
@@ -321,7 +322,7 @@ def test_text_and_attributes_come_back_as_they_went_in(name: bytes | str, tip: s
 
 def test_a_hundred_thousand_files_are_a_page_of_less_than_two_megabytes(bare_facts: Facts) -> None:
     nodes = [
-        sized(b"usr/share/%d/%d/%s-%d" % (n % 40, n % 900, b"a-rather-long-name" * 6, n), 1 + n * 7919 % 65_536)
+        Weight(b"usr/share/%d/%d/%s-%d" % (n % 40, n % 900, b"a-rather-long-name" * 6, n), 1 + n * 7919 % 65_536)
         for n in range(100_000)
     ]
     where = [format_address([b"debirf.cgz", b"rootfs.cxz", node.path]) for node in nodes]
@@ -346,3 +347,18 @@ def test_parts_of_one_label_are_told_apart(debirf_image: DebirfImage) -> None:
     assert found.texts.count("directory") + found.texts.count("padding, or unreferenced") > 2
     assert "em" not in found.tags
     assert found.texts.count("same") == sum(one == "td" for one in found.tags) // 4
+
+
+@pytest.mark.parametrize("family", ["data-zisofs", "fedora", "multi-session", "ubuntu", "udf"])
+def test_other_families_have_a_page(family: str, tmp_path: Path) -> None:
+    """Zisofs is what pycdlib cannot read; Fedora's has three partition tables, Ubuntu's ends with a backup GPT."""
+    tools.require("sgdisk")
+    image = tmp_path / f"{family}.iso"
+    shutil.copy(families.build(family), image)
+    told = " ".join(_assert_alone(_written(image).read_text()).texts)
+    assert "The image's files by size" in told
+    if family == "ubuntu":
+        sectors = re.search(rb"Disk \S+: (\d+) sectors", run(["sgdisk", "--print", str(image)]))
+        assert sectors is not None
+        last = int(sectors[1]) // 4 - 1  # of 512 bytes; blocks have four
+        assert re.search(rf"backup GPT [\d,]+–{last:,} ", told)

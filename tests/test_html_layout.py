@@ -12,9 +12,9 @@ from cosremaster.errors import show
 from cosremaster.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.reports.html.regions import KINDS, MOST, Region, Scale, drawn, regions
-from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, boxes, grow, squarified
+from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, Weight, boxes, grow, squarified
 from cosremaster.units import blocks_for
-from tests.small import CGZ, sized, write_small
+from tests.small import CGZ, write_small
 
 falling = st.lists(st.integers(1, 1 << 40), min_size=1, max_size=60).map(lambda sizes: sorted(sizes, reverse=True))
 sides = st.floats(1, 2000)
@@ -50,7 +50,7 @@ trees = st.dictionaries(parts.map(lambda names: b"/".join([*names, b"file"])), s
 @given(trees)
 def test_boxes_account_for_every_byte_of_the_tree(sizes: dict[bytes, int]) -> None:
     """What stands in the boxes that are not opened is the whole tree, and opened ones hold what is over them."""
-    top = grow(sized(path, size) for path, size in sizes.items())
+    top = grow(Weight(path, size) for path, size in sizes.items())
     assert (top.size, top.count) == (sum(sizes.values()), len(sizes))
     found = list(boxes(top))
     assert sum(box.size for box in found if not box.opened) == top.size
@@ -74,14 +74,14 @@ def _inside(box: Box, found: list[Box]) -> bool:
 
 
 def test_hard_links_count_once_and_changes_stand_out() -> None:
-    nodes = [sized(b"bin/a", 9_000, "one"), sized(b"bin/b", 9_000, "one"), sized(b"etc/c", 5_000)]
+    nodes = [Weight(b"bin/a", 9_000, "one"), Weight(b"bin/b", 9_000, "one"), Weight(b"etc/c", 5_000)]
     top = grow(nodes, {b"etc/c", b"not/here"})
     assert (top.size, top.count, top.changed) == (14_000, 2, 1)
     assert [box.path for box in boxes(top) if box.changed] == [b"etc/c"]
 
 
 def test_many_small_files_are_few_boxes() -> None:
-    top = grow(sized(b"d%d/f%d" % (number % 300, number), 100 + number % 50) for number in range(50_000))
+    top = grow(Weight(b"d%d/f%d" % (number % 300, number), 100 + number % 50) for number in range(50_000))
     found = list(boxes(top))
     assert len(found) < 2_500
     assert sum(box.count for box in found if not box.opened) == 50_000

@@ -11,7 +11,7 @@ from cosremaster.iso.model import Image
 from cosremaster.layers.address import Address, parse_address, without_numbers
 from cosremaster.layers.index import Layer
 from cosremaster.look.compare import Difference
-from cosremaster.nodes import Node
+from cosremaster.reports.html.treemap import Weight
 from cosremaster.verify.finding import Level, Report
 
 
@@ -38,14 +38,14 @@ class Side:
 class Facts:
     """``old``: the image that ``new`` was made from, with how the two differ. ``verified``: None for what is no ISO.
 
-    ``mapped``: the nodes of the root filesystem, or of the ISO's own tree where ``new`` has no layer.
+    ``mapped``: the files of the root filesystem, or of the ISO's own tree where ``new`` has no layer.
     """
 
     new: Side
     old: Side | None
     differences: tuple[Difference, ...]
     verified: Report | None
-    mapped: Iterable[Node]
+    mapped: Iterable[Weight]
 
     @property
     def changed(self) -> frozenset[bytes]:

@@ -46,7 +46,7 @@ def summary(facts: Facts) -> Markup:
         rows.insert(0, ("Volume", arrow(old, new, lambda one: one.volume_id) or "without a name"))
         rows.append(("Blocks", arrow(old, new, lambda one: f"{one.blocks:,}") + " of 2,048 bytes"))
         rows.append(("Files", arrow(old, new, lambda one: f"{len(one.files):,}") + " on the ISO"))
-        rows.append(("Boots by", ", ".join(_ways(new)) or "nothing that is known"))
+        rows.append(("Boots by", ", ".join(dict.fromkeys(_ways(new))) or "nothing that is known"))
     if facts.new.chosen is not None:
         rows.append(("Root filesystem", " › ".join(_names(facts.new.chosen))))
     if facts.old is not None:
@@ -197,7 +197,7 @@ def _row(depth: int, name: str, told: str, packed: int, plain: int, most: int, m
     ]
     head = joined(element("strong", name), *([" ", element("mark", mark)] if mark else []))
     style = f"margin-left:{1.4 * min(depth, 6):.1f}em"
-    return element("li", head, element("p", told), element("div", *bars, class_="meter"), style=style)
+    return element("li", element("div", head, element("p", told), style=style), element("div", *bars, class_="meter"))
 
 
 def treemap(facts: Facts) -> Markup:

@@ -37,8 +37,9 @@ th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(
 td{font-variant-numeric:tabular-nums}td:first-child{overflow-wrap:anywhere;min-width:9rem}
 td em{font-style:normal;color:var(--accent)}
 .layers,.checks,.paths{list-style:none;padding:0;margin:.4rem 0}
-.layers li{margin:.6rem 0;padding-left:.7rem;border-left:3px solid var(--layer)}
-.layers strong{overflow-wrap:anywhere}.layers p{margin:.1rem 0 .3rem;font-size:.88rem}
+.layers li{margin:.7rem 0}.layers div:first-child{padding-left:.6rem;border-left:3px solid var(--layer);
+margin-bottom:.25rem}.layers p{padding-bottom:.1rem}
+.layers strong{overflow-wrap:anywhere}.layers p{margin:.1rem 0 0;font-size:.88rem}
 mark{background:var(--layer);color:var(--on);border-radius:.8em;padding:.05em .6em;font-size:.78rem}
 .meter{position:relative;height:.75rem;background:var(--card);border-radius:.2rem;overflow:hidden}
 .meter i{position:absolute;left:0;top:0;bottom:0;min-width:2px}.meter .plain{background:var(--file)}

@@ -1,4 +1,4 @@
-"""A tree of sizes as rectangles whose areas are those sizes. Pure: nodes in, boxes out.
+"""A tree of sizes as rectangles whose areas are those sizes. Pure: files in, boxes out.
 
 The layout is the squarified treemap (Bruls, Huizing, van Wijk: Squarified Treemaps, 2000).
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from cosremaster.nodes import Node, join
+from cosremaster.nodes import join
 
 WIDTH, HEIGHT = 1000.0, 640.0
 _SMALLEST = 320.0
@@ -18,6 +19,14 @@ _DOMINANT = 0.6
 """A folder that takes more of its surroundings gives no hue to what is in it: its parts have their own."""
 _OPENED = (70.0, 58.0)
 """A folder of less width or height is one box."""
+
+
+class Weight(NamedTuple):
+    """A file's path and bytes; ``link`` is equal for names of one file, None for a file with one name."""
+
+    path: bytes
+    size: int
+    link: object = None
 
 
 @dataclass(slots=True)
@@ -34,16 +43,15 @@ class Folder:
     files: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
 
 
-def grow(nodes: Iterable[Node], changed: Collection[bytes] = ()) -> Folder:
-    """The tree of sizes of the files among ``nodes``; ``changed``: paths that are to stand out."""
+def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> Folder:
+    """The tree of sizes of ``files``; ``changed``: paths that are to stand out."""
     top, linked = Folder(), set[object]()
-    for node in nodes:
-        if node.content is None or (node.link is not None and node.link in linked):
+    for path, size, link in files:
+        if link is not None and link in linked:
             continue
-        if node.link is not None:
-            linked.add(node.link)
-        *parents, name = node.path.split(b"/")
-        size, new = node.content.size, node.path in changed
+        linked.add(link)
+        *parents, name = path.split(b"/")
+        new = path in changed
         folder = top
         for part in (None, *parents):
             folder = folder if part is None else folder.folders.setdefault(part, Folder())
