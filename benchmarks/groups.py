@@ -216,6 +216,16 @@ def _memory(folder: Path) -> Mapping[str, Side]:
     return {"large": _peak(large, overlay), "small": _peak(small, overlay)}
 
 
+def _listing(folder: Path) -> Mapping[str, Side]:
+    initramfs = shlex.quote(str(images.entries(folder, 10_000)))
+    ours = f"{shlex.quote(sys.executable)} -m cosremaster ls -R {initramfs} > names"
+    return {
+        "ours": lambda work: shell(ours, work),
+        "cpio": lambda work: shell(f"gzip -dc {initramfs} | cpio -t --quiet > names", work),
+        "bsdtar": lambda work: shell(f"bsdtar -tf {initramfs} > names", work),
+    }
+
+
 DECODE = "`xz -dc rootfs.cxz >/dev/null`"
 GROUPS: Mapping[str, Group] = {
     "additions": Group(
@@ -293,6 +303,14 @@ GROUPS: Mapping[str, Group] = {
             ),
         ),
         rounds=5,
+    ),
+    "listing": Group(
+        _listing,
+        tuple(
+            Compared("`ls -R` of a gzip'd initramfs of 10,000 entries", "ours", against, theirs, 1.0)
+            for against, theirs in (("`gzip -dc \\| cpio -t`", "cpio"), ("`bsdtar -tf`", "bsdtar"))
+        ),
+        rounds=7,
     ),
     "size": Group(
         _sizes,

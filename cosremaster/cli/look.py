@@ -198,13 +198,3 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
                 done += f"; owners and devices in {made.mtree}"
     if not quiet:
         click.echo(done)
-
-
-LOOK: dict[str, click.Command] = {
-    "ls": ls_command,
-    "cat": cat_command,
-    "stat": stat_command,
-    "tree": tree_command,
-    "find": find_command,
-    "extract": extract_command,
-}

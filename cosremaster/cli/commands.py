@@ -1,27 +1,21 @@
-"""Arguments, results on standard output, errors on standard error, exit codes (docs/exit-codes.md)."""
+"""The commands around a remaster: it, its plan, what there is in an image, and whether it holds."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from cosremaster import __version__
-from cosremaster.cli.diff import diff_command
-from cosremaster.cli.export import export_command
-from cosremaster.cli.look import LOOK
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.demo import run_demo
-from cosremaster.errors import CosremasterError, LayerError, UsageError, show
+from cosremaster.errors import LayerError, UsageError, show
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
@@ -32,8 +26,6 @@ from cosremaster.reports.text import change_lines, image_lines, layer_lines, pac
 from cosremaster.reports.verify import verify_lines, verify_report
 from cosremaster.units import human
 from cosremaster.verify.run import verify
-
-INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
@@ -252,6 +244,8 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""
+    from cosremaster.demo import run_demo  # noqa: PLC0415 - loads pycdlib, which nothing else needs
+
     run_demo(keep, click.echo, print_result)
 
 
@@ -281,72 +275,3 @@ def verify_command(source: Path, against: Path | None, changed: tuple[str, ...],
         for line in verify_lines(report):
             click.echo(line)
     return 0 if report.ok else 1
-
-
-COMMANDS: dict[str, click.Command] = {
-    "inspect": inspect_command,
-    "verify": verify_command,
-    "plan": plan_command,
-    "index": index_command,
-    "demo": demo_command,
-    "diff": diff_command,
-    "export": export_command,
-    **LOOK,
-}
-
-
-def _subcommand(name: str) -> click.Command | None:
-    if name == "build":
-        from cosremaster.cli.build import build_command  # noqa: PLC0415 - recipes' types take long to load
-
-        return build_command
-    return COMMANDS.get(name)
-
-
-class _Stopped(BaseException):
-    """A signal asked us to end; unwinding removes what is unfinished."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _stop(number: int, _: FrameType | None) -> None:
-    raise _Stopped(number)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    command, name = remaster_command, "cosremaster"
-    if words and (subcommand := _subcommand(words[0])):
-        command, name = subcommand, f"cosremaster {words[0]}"
-        words = words[1:]
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        code = command.main(words, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return INTERRUPTED + signal.SIGPIPE
-    except (click.ClickException, click.Abort, CosremasterError, KeyboardInterrupt, _Stopped) as error:
-        return _explain(error)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _explain(error: BaseException) -> int:
-    """Says on standard error why the program ends, and returns its exit code."""
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
-    if isinstance(error, CosremasterError):
-        click.echo(f"cosremaster: {error}", err=True)
-        return error.exit_code
-    if isinstance(error, _Stopped):
-        click.echo("cosremaster: stopped", err=True)
-        return INTERRUPTED + error.number
-    click.echo("cosremaster: interrupted", err=True)
-    return INTERRUPTED + signal.SIGINT
