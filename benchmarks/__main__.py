@@ -18,7 +18,7 @@ from benchmarks.measure import Row, machine, measured
 from benchmarks.pages import page, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-TOOLS = (*images.TOOLS, "genisoimage", "7z")
+TOOLS = (*images.TOOLS, "bsdtar", "genisoimage", "7z")
 
 
 def main() -> None:

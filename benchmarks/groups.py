@@ -227,6 +227,16 @@ def _memory(folder: Path) -> Mapping[str, Side]:
     return {"large": _peak(large, overlay), "small": _peak(small, overlay)}
 
 
+def _listing(folder: Path) -> Mapping[str, Side]:
+    initramfs = shlex.quote(str(images.entries(folder, 10_000)))
+    ours = f"{shlex.quote(sys.executable)} -m cosremaster ls -R {initramfs} > names"
+    return {
+        "ours": lambda work: shell(ours, work),
+        "cpio": lambda work: shell(f"gzip -dc {initramfs} | cpio -t --quiet > names", work),
+        "bsdtar": lambda work: shell(f"bsdtar -tf {initramfs} > names", work),
+    }
+
+
 REPLAY = "`xorriso -map -boot_image any replay`"
 DECODE = "`xz -dc rootfs.cxz >/dev/null`"
 GROUPS: Mapping[str, Group] = {
@@ -305,6 +315,14 @@ GROUPS: Mapping[str, Group] = {
                 1.0,
             ),
             Compared("the same as a command, start-up included", "command", REPLAY, "xorriso", None),
+        ),
+        rounds=7,
+    ),
+    "listing": Group(
+        _listing,
+        tuple(
+            Compared("`ls -R` of a gzip'd initramfs of 10,000 entries", "ours", against, theirs, 1.0)
+            for against, theirs in (("`gzip -dc \\| cpio -t`", "cpio"), ("`bsdtar -tf`", "bsdtar"))
         ),
         rounds=7,
     ),

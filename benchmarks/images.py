@@ -91,3 +91,20 @@ def described() -> str:
     image = vendor(ONE_BLOCK)
     layer, iso = image.rootfs_cpio.stat().st_size, image.iso.stat().st_size
     return f"{layer:,} bytes in a single-block `xz -6`, ISO of {iso:,} bytes"
+
+
+def entries(folder: Path, count: int) -> Path:
+    """A gzip'd initramfs of ``count`` entries: directories of a hundred files each, of words that gzip shrinks to a
+    third; some 70 MB plain."""
+    chance = random.Random(count)
+    words = [chance.randbytes(8).hex() for _ in range(2000)]
+    tree = folder / "tree"
+    for number in range(count // 100):
+        below = tree / "usr/lib" / f"d{number:04}"
+        below.mkdir(parents=True)
+        for file in range(99):
+            (below / f"file-{file:03}.conf").write_text(" ".join(chance.choices(words, k=chance.randrange(20, 800))))
+    pack = "find * -print0 | LC_ALL=C sort -z | cpio -o -0 -H newc --quiet | gzip -n > ../initramfs.gz"
+    subprocess.run(pack, shell=True, cwd=tree, check=True)
+    shutil.rmtree(tree)
+    return folder / "initramfs.gz"

@@ -1,5 +1,8 @@
 """Remasters bootable ISO images: files are added to the root filesystem inside, everything else stays."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cosremaster.__about__ import __version__
 from cosremaster.errors import (
     CorruptError,
@@ -14,10 +17,29 @@ from cosremaster.errors import (
     UnsupportedError,
     UsageError,
 )
-from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa: A004 - as gzip.open
-from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
-from cosremaster.pipeline import Plan
-from cosremaster.progress import Progress
+
+if TYPE_CHECKING:
+    from cosremaster.job import OpenedImage, Request, Result, open, remaster  # noqa: A004 - as gzip.open
+    from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
+    from cosremaster.pipeline import Plan
+    from cosremaster.progress import Progress
+
+_HOMES = {
+    "cosremaster.job": ("OpenedImage", "Request", "Result", "open", "remaster"),
+    "cosremaster.overlay.request": ("Add", "Directory", "Inline", "Item", "Link", "Rule"),
+    "cosremaster.pipeline": ("Plan",),
+    "cosremaster.progress": ("Progress",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is loaded when it is first asked for (PEP 562): commands that only look need none of it."""
+    for module, names in _HOMES.items():
+        if name in names:
+            found = globals()[name] = getattr(importlib.import_module(module), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Add",

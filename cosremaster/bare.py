@@ -66,7 +66,7 @@ def prove_bare(old: Image, plan: ImagePlan, written: Written, result: FileSource
     table = PieceTable([Range(result, 0, result.size)])
     looked = look(lambda count: result.at(0, count))
     try:
-        effort = Effort(digests=False, nesting=0)
+        effort = Effort(digests=False, nesting=0, edits=False)
         indexed = index_file(old.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
     except CosremasterError as error:
         raise ProofError(f"the result cannot be read: {error}", old.place) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -31,7 +31,7 @@ class Place:
 
     def at(self, offset: int) -> Place:
         """This place at byte ``offset``."""
-        return replace(self, offset=offset)
+        return Place(self.parts, offset)
 
     def __str__(self) -> str:
         path = " » ".join(self.parts)

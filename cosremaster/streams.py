@@ -108,8 +108,14 @@ class ByteReader:
 
     def skip(self, count: int) -> None:
         """Leaves out ``count`` bytes. :raises CorruptError: the stream ends before."""
-        for _ in self.pieces(count):
-            pass
+        start, left = self.position, count
+        while left:
+            if not self._fill():
+                raise self._short(start, count)
+            step = min(left, len(self._current) - self._start)
+            self._start += step
+            self.position += step
+            left -= step
 
     def rest(self) -> Iterator[bytes]:
         """All that is left, in parts."""

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cosremaster.demo.image import Item, archive, build_iso, debirf_files, directory, initramfs, regular, root_items
-from cosremaster.nodes import Kind, Node
-from cosremaster.pieces import PieceTable, Zeros
 
 CGZ = "debirf-live-demo.cgz"
 
@@ -66,28 +64,7 @@ def broken_inside(offset_from_end: int = 400) -> bytes:
     return gzip.compress(archive([directory(b"bin"), regular(b"rootfs.cxz", bytes(packed))]), mtime=0)
 
 
-class _Sized:
-    """Zeros of a length."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def digest(self) -> bytes:
-        return b""
-
-    def table(self) -> PieceTable:
-        return PieceTable([Zeros(self.size)])
-
-    def head(self, count: int) -> bytes:
-        return bytes(min(count, self.size))
-
-
-def sized(path: bytes, size: int, link: object = None) -> Node:
-    """A file of ``size`` bytes."""
-    return Node(path=path, kind=Kind.FILE, mode=0o644, content=_Sized(size), link=link)
-
-
 __all__ = [
-    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "sized", "stored_lzop",
+    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "stored_lzop",
     "without_layer", "write_overlay", "write_small",
 ]  # fmt: skip

@@ -1,5 +1,5 @@
 """The command line: arguments, terminal progress, exit codes. The only place that prints or exits."""
 
-from cosremaster.cli.main import main
+from cosremaster.cli.entry import main
 
 __all__ = ["main"]

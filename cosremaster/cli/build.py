@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.cli.main import print_result
+from cosremaster.cli.commands import print_result
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.output import DIGESTS
 from cosremaster.recipe import build, plan, read_recipe, target_of

@@ -50,7 +50,7 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
 def _open(stack: ExitStack, text: str, max_expand: int) -> Looked:
     path, address = split_address(text)
     source = stack.enter_context(FileSource(path))
-    effort = Effort(digests=True, nesting=0, max_expand=max_expand)
+    effort = Effort(digests=True, nesting=0, edits=False, max_expand=max_expand)
     return inside(follow(*open_container(source, address, effort)))
 
 

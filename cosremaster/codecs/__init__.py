@@ -32,6 +32,8 @@ def _optional() -> Iterator[Codec]:
 PLAIN = PlainCodec()
 CODECS: tuple[Codec, ...] = (GzipCodec(), ZstdCodec(), Bzip2Codec(), LzopCodec(), *_optional())
 
+_READING = {"gzip": GzipCodec(note=False)}
+
 _FOREIGN = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
@@ -52,6 +54,11 @@ def foreign_codec(head: bytes) -> str | None:
     if find_codec(head) is not None:
         return None
     return next((name for magic, name in _FOREIGN if head.startswith(magic)), None)
+
+
+def reading(codec: Codec) -> Codec:
+    """``codec`` for who only reads: what decoding would note for packing anew alone costs no time."""
+    return _READING.get(codec.name, codec)
 
 
 def codec_named(name: str) -> Codec:

@@ -14,9 +14,9 @@ from cosremaster.streams import ByteReader
 class GzipDecoding(Members):
     """All members as one plain stream, the stored blocks in them noted."""
 
-    def __init__(self, reader: ByteReader) -> None:
+    def __init__(self, reader: ByteReader, *, note: bool = True) -> None:
         self._finder = StoredFinder()
-        super().__init__(reader, self._finder.feed)
+        super().__init__(reader, self._finder.feed if note else None)
 
     @property
     def form(self) -> GzipForm:
@@ -25,10 +25,13 @@ class GzipDecoding(Members):
 
 
 class GzipCodec:
-    """gzip."""
+    """gzip. ``note``: whether decoding notes the stored blocks, for packing anew."""
 
     name = "gzip"
     reach = 4096
+
+    def __init__(self, *, note: bool = True) -> None:
+        self._note = note
 
     def sniff(self, head: bytes) -> bool:
         """RFC 1952 magic with method 8 (deflate)."""
@@ -43,7 +46,7 @@ class GzipCodec:
 
     def decode(self, reader: ByteReader) -> GzipDecoding:
         """Begins to decode."""
-        return GzipDecoding(reader)
+        return GzipDecoding(reader, note=self._note)
 
     def load(self, values: dict[str, Any]) -> GzipForm:
         """What ``dump`` wrote."""

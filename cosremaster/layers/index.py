@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cosremaster import cpio
-from cosremaster.codecs import PLAIN, SNIFF_SIZE
+from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
 from cosremaster.codecs.base import Codec, Form
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.layers.address import Address, nth
@@ -143,11 +143,13 @@ class IndexedFile:
 class Effort:
     """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``.
 
+    ``edits``: whether a layer may be packed anew; what only that needs is not noted otherwise.
     A stream that expands by more than ``max_expand``, beyond :data:`FREE_EXPANSION`, is taken for a bomb.
     """
 
     digests: bool = True
     nesting: int = NESTING
+    edits: bool = True
     max_expand: int = MAX_EXPAND
 
 
@@ -236,7 +238,7 @@ def _streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -> It
 def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> Iterator[FoundArchive]:
     """The archives of the stream that begins where ``packed`` stands; reads to its end."""
     place = packed.place
-    decoding = codec.decode(packed)
+    decoding = (codec if effort.edits else reading(codec)).decode(packed)
     tail = Tail(TAIL)
     complete = False
 

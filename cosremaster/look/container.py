@@ -24,7 +24,7 @@ from cosremaster.pieces import PieceTable, Range
 from cosremaster.units import BLOCK
 
 MAX_LINKS = 40
-ALONE = Effort(digests=False, nesting=0)
+ALONE = Effort(digests=False, nesting=0, edits=False)
 ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
 
 

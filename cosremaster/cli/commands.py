@@ -1,16 +1,12 @@
-"""Arguments, results on standard output, errors on standard error, exit codes (docs/exit-codes.md)."""
+"""The commands around a remaster: it, its plan, what there is in an image, and whether it holds."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -18,15 +14,13 @@ import click
 from cosremaster import __version__
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import CosremasterError, UsageError
+from cosremaster.errors import UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, layer_lines, packed_line
 from cosremaster.units import human
-
-INTERRUPTED = 128
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
@@ -208,80 +202,6 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""
-    from cosremaster.demo import run_demo  # noqa: PLC0415 - loads pycdlib
+    from cosremaster.demo import run_demo  # noqa: PLC0415 - loads pycdlib, which nothing else needs
 
     run_demo(keep, click.echo, print_result)
-
-
-COMMANDS: dict[str, click.Command] = {
-    "plan": plan_command,
-    "index": index_command,
-    "demo": demo_command,
-}
-
-_LOOK = ("ls", "cat", "stat", "tree", "find", "extract")
-_ELSEWHERE = {
-    "build": "build",
-    "inspect": "inspect",
-    "verify": "verify",
-    "diff": "diff",
-    "export": "export",
-    **dict.fromkeys(_LOOK, "look"),
-}
-"""Commands in modules of their own, which are loaded when they are asked for: the main job starts sooner so."""
-
-
-def _subcommand(name: str) -> click.Command | None:
-    if name in _ELSEWHERE:
-        command: click.Command = getattr(import_module(f"cosremaster.cli.{_ELSEWHERE[name]}"), f"{name}_command")
-        return command
-    return COMMANDS.get(name)
-
-
-class _Stopped(BaseException):
-    """A signal asked us to end; unwinding removes what is unfinished."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _stop(number: int, _: FrameType | None) -> None:
-    raise _Stopped(number)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    command, name = remaster_command, "cosremaster"
-    if words and (subcommand := _subcommand(words[0])):
-        command, name = subcommand, f"cosremaster {words[0]}"
-        words = words[1:]
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        code = command.main(words, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return INTERRUPTED + signal.SIGPIPE
-    except (click.ClickException, click.Abort, CosremasterError, KeyboardInterrupt, _Stopped) as error:
-        return _explain(error)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _explain(error: BaseException) -> int:
-    """Says on standard error why the program ends, and returns its exit code."""
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
-    if isinstance(error, CosremasterError):
-        click.echo(f"cosremaster: {error}", err=True)
-        return error.exit_code
-    if isinstance(error, _Stopped):
-        click.echo("cosremaster: stopped", err=True)
-        return INTERRUPTED + error.number
-    click.echo("cosremaster: interrupted", err=True)
-    return INTERRUPTED + signal.SIGINT

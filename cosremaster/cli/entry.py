@@ -1,0 +1,88 @@
+"""The program: which command is asked for, how it ends, exit codes (docs/exit-codes.md).
+
+A command's module is loaded when it is asked for: listing an initramfs takes no longer than reading it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from cosremaster.errors import CosremasterError
+
+INTERRUPTED = 128
+
+COMMANDS = {
+    "inspect": ("inspect", "inspect_command"),
+    "verify": ("verify", "verify_command"),
+    "plan": ("commands", "plan_command"),
+    "index": ("commands", "index_command"),
+    "demo": ("commands", "demo_command"),
+    "build": ("build", "build_command"),
+    "diff": ("diff", "diff_command"),
+    "export": ("export", "export_command"),
+    "ls": ("look", "ls_command"),
+    "cat": ("look", "cat_command"),
+    "stat": ("look", "stat_command"),
+    "tree": ("look", "tree_command"),
+    "find": ("look", "find_command"),
+    "extract": ("look", "extract_command"),
+}
+"""Each command's module and function; anything else is the image that is to be remastered."""
+
+
+class _Stopped(BaseException):
+    """A signal asked us to end; unwinding removes what is unfinished."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    module, function, name = "commands", "remaster_command", "cosremaster"
+    if words and words[0] in COMMANDS:
+        module, function = COMMANDS[words[0]]
+        name = f"cosremaster {words[0]}"
+        words = words[1:]
+    command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        code = command.main(words, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return INTERRUPTED + signal.SIGPIPE
+    except (click.ClickException, click.Abort, CosremasterError, KeyboardInterrupt, _Stopped) as error:
+        return _explain(error)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(error: BaseException) -> int:
+    """Says on standard error why the program ends, and returns its exit code."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, CosremasterError):
+        click.echo(f"cosremaster: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, _Stopped):
+        click.echo("cosremaster: stopped", err=True)
+        return INTERRUPTED + error.number
+    click.echo("cosremaster: interrupted", err=True)
+    return INTERRUPTED + signal.SIGINT
