@@ -15,12 +15,11 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import DirectoryRecord, Image, IsoFile, Tree
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.prove import read_back
-from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.layers.index import Effort, index_file
 from cosremaster.layers.probe import look
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable, Range
-from cosremaster.units import BLOCK, Lba
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 
 def is_archive_file(source: FileSource) -> bool:

@@ -10,6 +10,9 @@ Lba = NewType("Lba", int)
 Sector = NewType("Sector", int)
 """A disk sector: 512 bytes, the unit of partition tables and of El Torito load sizes."""
 
+FIRST_DESCRIPTOR = Lba(16)
+"""Where the volume descriptors begin, behind the system area (ECMA-119, 6.2.1)."""
+
 BLOCK = 2048
 SECTOR = 512
 SECTORS_PER_BLOCK = BLOCK // SECTOR

@@ -17,10 +17,9 @@ from cosremaster.boot.pointers import (
 from cosremaster.errors import ImageError, Place, UnsupportedError, show
 from cosremaster.iso.extents import file_spans
 from cosremaster.iso.model import BootImage, Image, IsoFile, Tree
-from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import PieceTable
-from cosremaster.units import BLOCK, Lba
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 NOWHERE = Lba(0)
 

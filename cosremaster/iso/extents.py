@@ -11,10 +11,9 @@ from cosremaster.boot.gpt import Gpt
 from cosremaster.errors import show
 from cosremaster.files import FileSource
 from cosremaster.iso.model import BootImage, IsoFile, Partition, Tree
-from cosremaster.iso.records import FIRST_DESCRIPTOR
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf import Udf
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
 
 SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
 

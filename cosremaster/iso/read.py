@@ -18,12 +18,12 @@ from cosremaster.files import FileSource
 from cosremaster.iso.extents import known_spans, tail_of
 from cosremaster.iso.model import BootImage, Image, IsoFile, Partition
 from cosremaster.iso.partitions import hfs_at, list_partitions, with_hfs
-from cosremaster.iso.records import FIRST_DESCRIPTOR, IMAGE_START, PRIMARY, Descriptor, read_descriptors
+from cosremaster.iso.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
 from cosremaster.iso.spans import Span
 from cosremaster.iso.trees import read_trees
 from cosremaster.iso.udf import read_udf
 from cosremaster.pieces import Range
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
 MAX_CATALOG = 64 * 1024

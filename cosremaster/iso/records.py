@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from cosremaster.errors import ImageError, Place
 from cosremaster.files import FileSource
 from cosremaster.iso.model import DIRECTORY, Directory, DirectoryRecord
-from cosremaster.units import BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_bytes
 
 IMAGE_START = Lba(0)
-FIRST_DESCRIPTOR = Lba(16)
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28

@@ -7,21 +7,21 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs import foreign_codec
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
 from cosremaster.files import FileSource
-from cosremaster.iso.model import Image
-from cosremaster.iso.read import read_image
-from cosremaster.iso.records import FIRST_DESCRIPTOR
-from cosremaster.iso.tree import image_nodes
 from cosremaster.layers.address import Address, format_address, nth, number_of, parse_address
 from cosremaster.layers.index import Effort, Layer, index_file, layers_of
 from cosremaster.layers.probe import HEAD_SIZE, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node, parent_of
 from cosremaster.pieces import PieceTable, Range
-from cosremaster.units import BLOCK
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
+
+if TYPE_CHECKING:
+    from cosremaster.iso.model import Image
 
 MAX_LINKS = 40
 ALONE = Effort(digests=False, nesting=0, edits=False)
@@ -148,6 +148,9 @@ def open_container(source: FileSource, address: Address = (), effort: Effort = A
     """
     own = (os.fsencode(source.path),)
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+        from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
+        from cosremaster.iso.tree import image_nodes  # noqa: PLC0415 - the same
+
         image = read_image(source)
         return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
     table = PieceTable([Range(source, 0, source.size)])

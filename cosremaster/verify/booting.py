@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from cosremaster.boot import pointers
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
 from cosremaster.errors import Place, show
-from cosremaster.iso.records import FIRST_DESCRIPTOR
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails, holds, judged, note
 from cosremaster.verify.subject import Subject
 

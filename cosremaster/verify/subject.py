@@ -14,7 +14,6 @@ from cosremaster.errors import ImageError, Place
 from cosremaster.files import FileSource
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord
 from cosremaster.iso.records import (
-    FIRST_DESCRIPTOR,
     IMAGE_START,
     PRIMARY,
     SUPPLEMENTARY,
@@ -25,7 +24,7 @@ from cosremaster.iso.records import (
 from cosremaster.iso.spans import Span
 from cosremaster.iso.susp import read_fields, skip_of
 from cosremaster.iso.trees import is_joliet, joliet_name, plain_name
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
 from cosremaster.verify.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
