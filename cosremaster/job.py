@@ -15,6 +15,7 @@ from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
+from cosremaster.grafts import Grafts, Rename, plan_grafts
 from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
@@ -39,7 +40,6 @@ from cosremaster.pipeline import (
     open_image,
     pack_holders,
     pack_layer,
-    plan_iso_files,
     plan_overlay,
     plan_result,
     row_warnings,
@@ -73,6 +73,8 @@ class Request:
     add: Iterable[str | Path | Item] = ()
     remove: Iterable[str | bytes] = ()
     add_iso: Iterable[str | Path | Add] = ()
+    remove_iso: Iterable[str | bytes] = ()
+    rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
     allow_missing: bool = False
     force_type: bool = False
@@ -90,6 +92,8 @@ class _Settled:
     adds: tuple[Item, ...]
     removes: tuple[Pattern, ...]
     iso_adds: tuple[Item, ...]
+    iso_removes: tuple[Pattern, ...]
+    iso_renames: tuple[Rename, ...]
     wanted: Address | None
     threads: int
     newest: int | None
@@ -113,7 +117,7 @@ class _Spools(ExitStack):
 class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
-    ``iso_exchanged`` and ``iso_unchanged`` are paths of the ISO's own tree.
+    Those that begin with ``iso_`` are of the ISO's own tree; ``iso_renamed`` are pairs of the old and the new path.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -125,6 +129,9 @@ class Result:
     removed: tuple[bytes, ...] = ()
     unchanged: tuple[bytes, ...] = ()
     parents: tuple[bytes, ...] = ()
+    iso_added: tuple[bytes, ...] = ()
+    iso_removed: tuple[bytes, ...] = ()
+    iso_renamed: tuple[tuple[bytes, bytes], ...] = ()
     iso_exchanged: tuple[bytes, ...] = ()
     iso_unchanged: tuple[bytes, ...] = ()
     input_size: int
@@ -272,7 +279,11 @@ class OpenedImage:
         additions, notes = read_additions(settled.adds, reading)
         iso_reading = replace(reading, largest=None, option="--add-iso")
         iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
-        iso = plan_iso_files(self.image, iso_additions)
+        grafts = Grafts(
+            add=iso_additions, remove=settled.iso_removes, rename=settled.iso_renames,
+            allow_missing=request.allow_missing, force_type=request.force_type,
+        )  # fmt: skip
+        iso = plan_grafts(self.image, self._file, grafts)
         chosen: Layer | None = None
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
@@ -295,11 +306,17 @@ class OpenedImage:
                 names = sharing(self.image, chosen.address[0])
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
+                if iso.new_path(chosen.address[0]) is None:
+                    raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be removed")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
             notes = (*notes, *row_warnings(chosen, found, edits))
-        result = plan_result(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
-        warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))
+        whole = replace(iso, exchanged=exchanged)
+        result = plan_result(self.image, self._file, whole, drop_hfsplus=request.drop_hfsplus)
+        warnings = (
+            *notes, *iso_notes, *iso.warnings, *edits.warnings, *result.warnings,
+            *size_warnings(self.image, packed, exchanged),
+        )  # fmt: skip
         for warning in warnings:
             progress.warn(warning)
         return Plan(
@@ -322,6 +339,8 @@ def remaster(
     add: Iterable[str | Path | Item] = (),
     remove: Iterable[str | bytes] = (),
     add_iso: Iterable[str | Path | Add] = (),
+    remove_iso: Iterable[str | bytes] = (),
+    rename_iso: Iterable[str | tuple[str, str]] = (),
     drop_hfsplus: bool = False,
     allow_missing: bool = False,
     force_type: bool = False,
@@ -345,7 +364,8 @@ def remaster(
     """
     request = Request(
         add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
-        drop_hfsplus=drop_hfsplus, layer=layer, threads=threads, xz_preset=xz_preset,
+        remove_iso=remove_iso, rename_iso=rename_iso, drop_hfsplus=drop_hfsplus, layer=layer, threads=threads,
+        xz_preset=xz_preset,
         always_compress=always_compress, source_date_epoch=source_date_epoch,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
@@ -363,6 +383,8 @@ def _settle(request: Request) -> _Settled:
         adds=tuple(_as_item(item) for item in request.add),
         removes=tuple(Pattern(os.fsencode(path)) for path in request.remove),
         iso_adds=tuple(_as_item(item, "--add-iso") for item in request.add_iso),
+        iso_removes=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
+        iso_renames=tuple(Rename.parse(item) for item in request.rename_iso),
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
@@ -377,7 +399,9 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         layer=None if layer is None else format_address(layer.address),
         added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED), removed=edits.removed,
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
-        iso_exchanged=tuple(sorted(plan.iso.exchanged)), iso_unchanged=plan.iso.unchanged,
+        iso_added=tuple(node.path for node in plan.iso.added), iso_removed=plan.iso.removed,
+        iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
+        iso_unchanged=plan.iso.unchanged,
         input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
         packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,6 +118,14 @@ class Edits:
 def parent_of(path: bytes) -> bytes:
     """The path of the directory that holds ``path``; the root's is the root."""
     return path.rpartition(b"/")[0]
+
+
+def ancestors(path: bytes) -> Iterator[bytes]:
+    """The directories that ``path`` lies in, the outermost first, without the root."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
 
 
 def join(folder: bytes, path: bytes) -> bytes:

@@ -18,6 +18,7 @@ from cosremaster.codecs.base import Job, Memo, Packed
 from cosremaster.codecs.lzop import REFUSAL, LzopForm
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
@@ -35,7 +36,6 @@ from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
-from cosremaster.streams import sha256_of
 from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
@@ -83,19 +83,11 @@ class PackedLayer:
     packed: Packed
 
 
-@dataclass(frozen=True, slots=True)
-class IsoEdits:
-    """``exchanged``: paths of the ISO's own files -> their new bytes; ``unchanged``: those that hold them already."""
-
-    exchanged: Mapping[bytes, PieceTable]
-    unchanged: tuple[bytes, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
-    ``iso``: what becomes of the files of the ISO's own tree that were given.
+    ``iso``: what becomes of the ISO's own tree as it was asked.
     """
 
     image: Image
@@ -109,7 +101,7 @@ class Plan:
     @property
     def identical(self) -> bool:
         """Nothing changes."""
-        return not self.packed and not self.iso.exchanged
+        return not self.packed and self.iso.empty
 
 
 def open_image(source: FileSource) -> Image:
@@ -120,15 +112,13 @@ def open_image(source: FileSource) -> Image:
     return bare_image(source) if is_archive_file(source) else read_image(source)
 
 
-def plan_result(
-    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
-) -> ImagePlan:
-    """The new image with the files at the paths of ``exchanged`` holding other bytes. Raises as ``plan_image``."""
-    if not exchanged:
+def plan_result(image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False) -> ImagePlan:
+    """The new image after ``edits`` of its own tree. Raises as ``plan_image``."""
+    if edits.empty:
         return unchanged_plan(image)
     if is_bare(image):
-        return bare_plan(exchanged)
-    return plan_image(image, source, exchanged, drop_hfsplus=drop_hfsplus)
+        return bare_plan(edits.exchanged)
+    return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus)
 
 
 def find_layers(
@@ -337,38 +327,6 @@ def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[P
         layer = layer.parent
         done.append(pack_layer(layer, plain, packing))
     return tuple(done)
-
-
-def plan_iso_files(image: Image, additions: Sequence[Addition]) -> IsoEdits:
-    """What ``additions`` become on the ISO's own tree, where files are exchanged for others of any size.
-
-    :raises OverlayError: one is no file, or there is no such file on the ISO.
-    """
-    files = {file.path: file for file in image.files}
-    folders = {path.rpartition(b"/")[0] for path in files} | {b""}
-    for folder in list(folders):
-        folders |= {folder[:at] for at, letter in enumerate(folder) if letter == ord("/")}
-    exchanged: dict[bytes, PieceTable] = {}
-    unchanged: list[bytes] = []
-    for addition in additions:
-        inside = not addition.single or addition.into or addition.dest in folders
-        for node in addition.nodes:
-            path = b"/".join(part for part in (addition.dest, node.path) if part) if inside else addition.dest
-            if node.kind is Kind.DIRECTORY and path in folders:
-                continue
-            place = image.place.inside(path)
-            if node.content is None or path not in files:
-                what = f"a {node.kind.noun} cannot" if node.content is None else "a new file cannot yet"
-                raise OverlayError(
-                    f"{what} be added to the ISO's own tree; files that are there can be exchanged", place
-                )
-            old = image.bytes_of(files[path])
-            if old.length == node.content.size and sha256_of(old.chunks()) == node.content.digest():
-                unchanged.append(path)
-                exchanged.pop(path, None)
-            else:
-                exchanged[path] = node.content.table()
-    return IsoEdits(exchanged, tuple(dict.fromkeys(unchanged)))
 
 
 def sharing(image: Image, path: bytes) -> tuple[bytes, ...]:

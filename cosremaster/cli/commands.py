@@ -50,7 +50,16 @@ _REQUEST = (
     ),
     click.option(
         "--add-iso", "iso_adds", multiple=True, metavar="SRC:DEST",
-        help="Exchange a file of the ISO's own tree, as --add does in the root filesystem. May be given again.",
+        help="Add a file, or the contents of a directory or an archive, to the ISO's own tree, by the rules of --add;"
+        " a file that is there is exchanged. May be given again.",
+    ),
+    click.option(
+        "--remove-iso", "iso_removes", multiple=True, metavar="PATTERN",
+        help="Remove what fits from the ISO's own tree, before anything is renamed or added. May be given again.",
+    ),
+    click.option(
+        "--rename-iso", "iso_renames", multiple=True, metavar="OLD:NEW",
+        help="Give a file or directory of the ISO's own tree another name; NEW is absolute. May be given again.",
     ),
     click.option(
         "--drop-hfsplus", is_flag=True,
@@ -94,6 +103,7 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
 
 def _request(
     adds: tuple[str, ...], files: tuple[str, ...], removes: tuple[str, ...], iso_adds: tuple[str, ...],
+    iso_removes: tuple[str, ...], iso_renames: tuple[str, ...],
     owner: str | None, mode: str | None, setuid: bool, mtree: str | None, **options: Any,
 ) -> Request:  # fmt: skip
     """The request that the options of :data:`_REQUEST` make.
@@ -107,7 +117,10 @@ def _request(
         if len(folders) != 1:
             raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
         items[folders[0]] = replace(items[folders[0]], mtree=mtree)
-    return Request(add=items, remove=removes, add_iso=[Add.parse(text, "--add-iso") for text in iso_adds], **options)
+    return Request(
+        add=items, remove=removes, add_iso=[Add.parse(text, "--add-iso") for text in iso_adds], remove_iso=iso_removes,
+        rename_iso=iso_renames, **options,
+    )  # fmt: skip
 
 
 @click.command(epilog=_EPILOG)

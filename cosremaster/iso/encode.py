@@ -9,6 +9,7 @@ from math import lcm
 from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError
 from cosremaster.files import FileSource
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange, resolve, with_boot_tables
 from cosremaster.iso.extents import covers_volume, data_end, file_spans, unreferenced
 from cosremaster.iso.implant import with_implanted
@@ -16,6 +17,7 @@ from cosremaster.iso.model import Image
 from cosremaster.iso.patches import image_patches
 from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
 from cosremaster.iso.records import place_of
+from cosremaster.iso.restructure import Expected, Restructure, check_removal, is_gone, restructure
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import Piece, PieceTable, Zeros
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
@@ -30,7 +32,8 @@ class ImagePlan:
 
     ``changed``: path of each exchanged file of the primary tree -> its new length in bytes; ``exchanged`` the
     exchanges themselves, each with the bytes that are written (boot images with their tables made true).
-    ``dropped``: HFS partitions become mere fillers.
+    ``dropped``: HFS partitions become mere fillers. ``trees``: what is in each tree afterwards, by its descriptor's
+    block; None where no name comes, goes or changes. ``warnings``: what the user should know.
     """
 
     table: PieceTable
@@ -38,6 +41,8 @@ class ImagePlan:
     changed: Mapping[bytes, int]
     exchanged: tuple[Exchange, ...] = ()
     dropped: bool = False
+    trees: Mapping[Lba, Mapping[bytes, Expected]] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def unchanged_plan(image: Image) -> ImagePlan:
@@ -45,42 +50,54 @@ def unchanged_plan(image: Image) -> ImagePlan:
     return ImagePlan(PieceTable([image.source]), Layout((), image.tail, image.tail, (image.tail, image.tail)), {})
 
 
-def plan_image(
-    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
-) -> ImagePlan:
-    """The image with the files at the paths of ``exchanged`` holding other bytes.
+def plan_image(image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False) -> ImagePlan:
+    """The image after ``edits`` of its own tree.
 
     ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers.
     :raises ImageError: there is no such file. :raises UnsupportedError: something in the image cannot follow.
-    :raises SizeError: a file becomes too large for its directory records.
+    :raises SizeError: more directories than a path table can number.
     """
     if image.blockers:
-        raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be exchanged", image.place)
-    exchanges = resolve(image, exchanged)
+        raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be changed", image.place)
+    exchanges = resolve(image, edits.exchanged)
     drop = drop_hfsplus and bool(image.hfs)
     if not drop:
         _check_hfs(image, exchanges)
-    layout = _layout(image, source, exchanges, drop)
+    check_removal(image, edits, drop_hfsplus=drop)
+    work = restructure(image, source, edits, exchanges)
+    layout = _layout(image, source, exchanges, drop, work)
     _check_firmware(image, layout)
     placed = _placed(image, exchanges, layout)
+    patches, new = image_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
+    if work is not None:
+        starts = [one.start for one in layout.appended[len(layout.appended) - len(work.appended) :]]
+        patches, new = work.settled(starts, placed, patches)
     tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
-    table = PieceTable([*_body(image, layout, placed).pieces, tail])
-    table = table.patched(image_patches(image, source, layout, placed, drop=drop))
-    _check_kept(image, table, layout, placed)
+    table = PieceTable([*_body(image, layout, placed, new, work).pieces, tail]).patched(patches.items())
+    _check_kept(image, table, layout, placed, work)
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
-    return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop)
+    return ImagePlan(
+        with_implanted(image, table, layout), layout, changed, placed, drop,
+        None if work is None else work.expected(layout, placed), () if work is None else work.warnings,
+    )  # fmt: skip
 
 
-def _layout(image: Image, source: FileSource, exchanges: Sequence[Exchange], drop: bool) -> Layout:
+def _layout(
+    image: Image, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: Restructure | None
+) -> Layout:
     """:raises UnsupportedError: a file that should be exchanged shares its blocks with something that cannot follow."""
     dropped = {one.name for one in image.hfs} if drop else set()
-    known = [span for span in image.fixed if span.label not in dropped]
-    files = [span for tree in image.trees for file in tree.files for span in file_spans(file)]
+    gone, vacated = (work.gone, work.vacated) if work else (frozenset[Lba](), ())
+    given_up = {(span.start, span.blocks, span.label) for span in vacated}
+    known = [one for one in image.fixed if one.label not in dropped and _key(one) not in given_up]
+    files = [
+        span for tree in image.trees for file in tree.files if not is_gone(file, gone) for span in file_spans(file)
+    ]
     fixed, movable = pin_overlaps(known, files)
-    olds = [one.old for one in exchanges if one.old]
+    olds = [*(one.old for one in exchanges if one.old), *vacated]
     first = min((old.start for old in olds), default=Lba(0))
     tail = _tail(image, source)
-    holes = gaps((*fixed, *movable), tail)
+    holes = gaps((*fixed, *movable, *vacated), tail)
     fixed += tuple(unreferenced(source, [hole for hole in holes if hole.end > first]))
     free = {(span.start, span.blocks) for span in (*fixed, *movable)}
     for one in exchanges:
@@ -93,7 +110,14 @@ def _layout(image: Image, source: FileSource, exchanges: Sequence[Exchange], dro
     new = {one.old.start: blocks_for(one.table.length) for one in exchanges if one.old and not one.same_size}
     added = [Span(Lba(0), blocks_for(one.table.length), one.path.decode(errors="replace")) for one in exchanges
              if not one.old]  # fmt: skip
-    return plan_layout(fixed, movable, tail, new, appended=added, ends=tuple(_ends(image)), align=_alignment(image))
+    added += work.appended if work else ()
+    return plan_layout(
+        fixed, movable, tail, new, appended=added, vacated=vacated, ends=tuple(_ends(image)), align=_alignment(image)
+    )
+
+
+def _key(span: Span) -> tuple[Lba, int, str]:
+    return span.start, span.blocks, span.label
 
 
 def _tail(image: Image, source: FileSource) -> Lba:
@@ -180,12 +204,17 @@ def _check_firmware(image: Image, layout: Layout) -> None:
                 )
 
 
-def _body(image: Image, layout: Layout, placed: Sequence[Exchange]) -> PieceTable:
-    """The image up to its tail: everything before the first change as it is, then each span, zeros between."""
-    new = {one.start: one.table for one in placed if one.table.length and not (one.old and one.same_size)}
+def _body(
+    image: Image, layout: Layout, placed: Sequence[Exchange], new: Mapping[Lba, PieceTable], work: Restructure | None
+) -> PieceTable:
+    """The image up to its tail: everything before the first change as it is, then each span, zeros between.
+
+    ``new``: the bytes of what comes beside ``placed``, by first block."""
+    new = {one.start: one.table for one in placed if one.table.length and not (one.old and one.same_size)} | dict(new)
     pieces: list[Piece] = []
     spans = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
     begins = [one.old.start for one in placed if one.old] + [one.start for one in spans if one.start in new]
+    begins += [span.start for span in (work.vacated if work else ())]
     at = lba_bytes(min([Lba(layout.tail), *begins]))
     pieces.append(image.source.cut(0, min(at, image.size)))
     for one in spans:
@@ -210,14 +239,17 @@ def _body(image: Image, layout: Layout, placed: Sequence[Exchange]) -> PieceTabl
     return body
 
 
-def _check_kept(image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange]) -> None:
+def _check_kept(
+    image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: Restructure | None
+) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
     The boot catalog, where it is a file, is patched. :raises ProofError: the plan loses something.
     """
     new = {record.offset for one in placed for _, file in one.files for record in file.records}
     for tree in image.trees:
-        for record in (record for file in tree.files for record in file.records):
+        kept = (file for file in tree.files if work is None or not is_gone(file, work.gone))
+        for record in (record for file in kept for record in file.records):
             if not record.length or record.offset in new or (image.catalog and record.lba == image.catalog.lba):
                 continue
             start, old = lba_bytes(layout.block(record.lba)), lba_bytes(record.lba)

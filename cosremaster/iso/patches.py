@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import chain
 
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
@@ -17,7 +17,7 @@ from cosremaster.iso.model import Image, IsoFile, Partition
 from cosremaster.iso.partitions import PROTECTS_ISO
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import SPACE_SIZE, both_endian
-from cosremaster.iso.sections import section_lengths, with_records
+from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.udf_patch import Move, tail_blocks, udf_patches
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
@@ -33,19 +33,16 @@ Patches = Iterator[tuple[int, bytes]]
 
 def image_patches(
     image: Image, source: FileSource, layout: Layout, exchanged: Sequence[Exchange], *, drop: bool
-) -> Iterable[tuple[int, bytes]]:
-    """Byte offset in the new image and bytes, not overlapping. ``drop``: HFS partitions become fillers.
+) -> dict[int, bytes]:
+    """Byte offset in the new image -> bytes, not overlapping. ``drop``: HFS partitions become fillers.
 
     :raises UnsupportedError: a UDF file entry has no room for what it has to tell.
     """
-    patches: dict[int, bytes] = {}
-    for offset, data in (
-        *_records(image, layout, exchanged), *_descriptors(image, layout), *_catalog(image, layout, exchanged),
-        *_udf(image, source, layout, exchanged), *_tables(image, source, layout, exchanged, drop),
-    ):  # fmt: skip
-        patches[offset] = data
-    _grow(image, source, exchanged, patches)
-    return patches.items()
+    found = (
+        _records(image, layout, exchanged), _descriptors(image, layout), _catalog(image, layout, exchanged),
+        _udf(image, source, layout, exchanged), _tables(image, source, layout, exchanged, drop),
+    )  # fmt: skip
+    return dict(chain.from_iterable(found))
 
 
 def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
@@ -72,33 +69,6 @@ def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Pat
 
 def _lengths(one: Exchange, file: IsoFile) -> tuple[int, ...]:
     return section_lengths(one.table.length, len(file.records))
-
-
-def _grow(image: Image, source: FileSource, exchanged: Iterable[Exchange], patches: dict[int, bytes]) -> None:
-    """Directories that need more records for files above 4 GiB are laid out anew, with their patches.
-
-    :raises UnsupportedError: one has no room.
-    """
-    more: dict[tuple[Lba, int], dict[int, list[tuple[Lba, int]]]] = {}
-    first: dict[tuple[Lba, int], bytes] = {}
-    for one in exchanged:
-        for tree, file in one.files:
-            lengths, last = _lengths(one, file), file.records[-1].offset
-            if len(lengths) <= len(file.records):
-                continue
-            ends = accumulate(map(blocks_for, lengths), initial=one.start)
-            sections = [(Lba(at - tree.base), length) for at, length in zip(ends, lengths, strict=False)]
-            home = next(one for one in tree.directories if 0 <= last - lba_bytes(one.lba) < one.length)
-            key = home.lba, home.length
-            more.setdefault(key, {})[last - lba_bytes(home.lba)] = sections[len(file.records) :]
-            first.setdefault(key, one.path)
-    for (lba, length), sections_of in more.items():
-        start = lba_bytes(lba)
-        data = bytearray(source.at(start, length))
-        for offset in [one for one in patches if start <= one < start + length]:
-            patch = patches.pop(offset)
-            data[offset - start : offset - start + len(patch)] = patch
-        patches[start] = with_records(bytes(data), sections_of, image.place.inside(first[lba, length]))
 
 
 def _descriptors(image: Image, layout: Layout) -> Patches:

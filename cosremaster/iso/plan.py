@@ -121,6 +121,7 @@ def plan_layout(
     sizes: Mapping[Lba, int],
     *,
     appended: Sequence[Span] = (),
+    vacated: Sequence[Span] = (),
     ends: Sequence[Sector] = (),
     align: int = 1,
 ) -> Layout:
@@ -129,7 +130,8 @@ def plan_layout(
     No two of the spans overlap. Behind the last fixed span everything follows what changed before it, so
     that nothing is wasted; between fixed spans files move only into room that is there, and one that no
     longer fits goes to the end of the data. So do the ``appended``, each as long as its span tells. A fixed span may be
-    among ``sizes``: it stays if it has the room. The tail keeps its distance from the data's end; with ``align`` it
+    among ``sizes``: it stays if it has the room. What was ``vacated`` is in none of the others; it stays empty, but for
+    what of it ended the data. The tail keeps its distance from the data's end; with ``align`` it
     moves by multiples of so many blocks, the fewest that leave room for the data, for :data:`PADDING` as far as there
     was any, and for what ``ends`` become.
     """
@@ -150,7 +152,7 @@ def plan_layout(
             stay, out = _fitted(run, limit, sizes)
             placements += stay
             overflow += out
-    old_end = max((span.end for span in (*fixed, *movable)), default=Lba(0))
+    old_end = max((span.end for span in (*fixed, *movable, *vacated)), default=Lba(0))
     end = max((one.end for one in placements), default=Lba(0))
     behind = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
     for index, one in enumerate(behind):

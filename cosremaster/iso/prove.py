@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 from fastcrc import crc64
@@ -15,6 +15,7 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.patches import moved_partition
 from cosremaster.iso.read import read_image
+from cosremaster.iso.restructure import Expected, prove_folders
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import same_bytes
@@ -29,7 +30,7 @@ def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> 
     """
     new = read_image(result)
     _same(new.size, plan.table.length, "the image's length", old)
-    lines = [*_volume(old, new, plan), *_boot(old, new, plan), *_partitions(old, new, plan)]
+    lines = [*_volume(old, new, plan, result), *_boot(old, new, plan), *_partitions(old, new, plan)]
     lines.append(read_back(written, result))
     return tuple(lines)
 
@@ -44,7 +45,7 @@ def _copied(old: Image, start: int, new: Image, other: int, length: int) -> bool
     return same_bytes(old.source.cut(start, start + length).chunks(), new.source.cut(other, other + length).chunks())
 
 
-def _volume(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
+def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iterator[str]:
     """Trees, volume id and sizes."""
     _same(new.volume_id, old.volume_id, "the volume id", old)
     _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
@@ -52,7 +53,12 @@ def _volume(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
         end = plan.layout.end(Sector(before.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
         _same(after.end, end, f"the end of the {before.kind} volume", old)
         _same((after.base, after.descriptor), (before.base, before.descriptor), "a volume descriptor's block", old)
-        _tree(old, before, after, plan)
+        if plan.trees is None:
+            _tree(old, before, after, plan)
+        else:
+            _restructured(old, after, plan.trees[before.descriptor])
+    if plan.trees is not None:
+        prove_folders(result, new)
     moved = len(plan.layout.moved)
     yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
     if len(new.trees) > 1:
@@ -71,6 +77,17 @@ def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
         for record, start in zip(other.records, starts, strict=False):
             if record.length:
                 _same(record.lba, start, f"the block of {path!r}", old)
+
+
+def _restructured(old: Image, after: Tree, expected: Mapping[bytes, Expected]) -> None:
+    """A tree whose names changed holds what was planned, and nothing else."""
+    found = {file.path: file for file in after.files}
+    _same(sorted(found), sorted(expected), f"the list of files in the {after.kind} tree", old)
+    for path, one in expected.items():
+        file = found[path]
+        _same(file.size, one.size, f"the size of {path!r}", old)
+        starts = [record.lba for record in file.records if record.length]
+        _same(starts[: len(one.starts)], list(one.starts), f"the block of {path!r}", old)
 
 
 def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:

@@ -14,6 +14,8 @@ from cosremaster.units import Lba, lba_bytes
 _JOLIET = (b"%/@", b"%/C", b"%/E")
 _ENHANCED = 2
 """The version of a supplementary descriptor that is ISO 9660:1999's enhanced one (8.5)."""
+JOLIET = "Joliet"
+"""What a tree of that kind is called."""
 
 
 def is_joliet(descriptor: Descriptor) -> bool:
@@ -52,7 +54,7 @@ def _kind(descriptor: Descriptor) -> str:
     if descriptor.type == PRIMARY:
         return "ISO 9660"
     if is_joliet(descriptor):
-        return "Joliet"
+        return JOLIET
     return "ISO 9660:1999" if descriptor.raw[6] == _ENHANCED else "supplementary"
 
 
@@ -70,7 +72,7 @@ def _walk(
             extra = PLAIN if skip is None else read_fields(source, raw, record.offset, skip, base)
             if extra.relocated or record.flags & ASSOCIATED:
                 continue  # a relocated directory is met where its CL stands
-            name = extra.name or (joliet_name(record.identifier) if joliet else plain_name(record.identifier))
+            name = entry_name(record, extra, joliet=joliet)
             below = path + b"/" + name if path else name
             if record.flags & DIRECTORY or extra.child is not None:
                 inside = _directory(source, record, extra, base)
@@ -90,11 +92,26 @@ def _walk(
 def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Directory:
     """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
     if extra.child is None:
-        return Directory(record.lba, record.length)
+        return extent_of(record)
     head = source.at(lba_bytes(extra.child), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
     return Directory(extra.child, int.from_bytes(head[10:14], "little"))
+
+
+def entry_name(record: DirectoryRecord, extra: RockRidge | None, *, joliet: bool) -> bytes:
+    """The name people know a record by: Rock Ridge's, Joliet's, or the identifier's."""
+    return (extra.name if extra else b"") or shown_name(record.identifier, joliet=joliet)
+
+
+def shown_name(identifier: bytes, *, joliet: bool) -> bytes:
+    """The name that an identifier alone tells."""
+    return joliet_name(identifier) if joliet else plain_name(identifier)
+
+
+def extent_of(record: DirectoryRecord) -> Directory:
+    """Where the directory that ``record`` names stands."""
+    return Directory(record.lba, record.length)
 
 
 def plain_name(identifier: bytes) -> bytes:

@@ -140,6 +140,21 @@ def merge(
     return _edits(tree, touched)
 
 
+def locate(
+    image: Mapping[bytes, Node], path: bytes, place: Place, needs: Node | None, *, force_type: bool = False
+) -> tuple[bytes, dict[bytes, Node]]:
+    """``path`` with the symlinks in its parents followed, and the parents that it lacks there for ``needs``.
+
+    :raises OverlayError: as for an addition that goes there.
+    """
+    tree = _Overlaid(image, place, force_type=force_type)
+    asked = None
+    if needs is not None:
+        asked = _Laid(_at(needs, path), Addition((needs,), b"", True, True, show(needs.path)), needs.path)
+    found = _locate(tree, path, asked)
+    return found, {name: laid.node for name, laid in tree.put.items()}
+
+
 def _remove(tree: _Overlaid, pattern: Pattern) -> bool:
     """Takes away what fits ``pattern``; False if nothing does."""
     if pattern.literal:

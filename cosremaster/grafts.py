@@ -1,0 +1,191 @@
+"""What was asked of the ISO's own tree, as edits of it: the overlay's rules over the names on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cosremaster.bare import is_bare
+from cosremaster.errors import OverlayError, UsageError, show
+from cosremaster.files import FileSource
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.folders import Folder, read_folders
+from cosremaster.iso.model import Image
+from cosremaster.iso.tree import image_nodes
+from cosremaster.nodes import Action, Kind, Node, join
+from cosremaster.overlay.merge import Addition, locate, merge
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import parse_dest
+from cosremaster.pieces import PieceTable
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """``old`` becomes ``new``, absolute normal paths; ``into``: in the directory ``new``, under its own name."""
+
+    old: bytes
+    new: bytes
+    into: bool = False
+
+    @classmethod
+    def parse(cls, asked: str | tuple[str, str]) -> Rename:
+        """``OLD:NEW``, split at the last ``:/``, or the two by themselves.
+
+        :raises UsageError: one is missing, not absolute where it has to be, or holds ``..``.
+        """
+        if isinstance(asked, str):
+            old, colon, new = asked.rpartition(":/")
+            if not colon or not old:
+                raise UsageError(f"--rename-iso {asked!r}: OLD:NEW is wanted, NEW absolute")
+            asked = old, "/" + new
+        old, new = asked
+        what = f"--rename-iso {old}:{new}"
+        source = parse_dest("/" + old.lstrip("/"), what)
+        if not source:
+            raise UsageError(f"{what}: the root directory cannot be renamed")
+        return cls(source, parse_dest(new, what), new.endswith("/"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grafts:
+    """What is asked: ``remove`` comes first, then ``rename``, then ``add``."""
+
+    add: Sequence[Addition] = ()
+    remove: Sequence[Pattern] = ()
+    rename: Sequence[Rename] = ()
+    allow_missing: bool = False
+    force_type: bool = False
+
+
+def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
+    """The edits of the tree of ``image`` that ``asked`` comes to.
+
+    :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.
+    :raises UsageError: ``image`` is no ISO.
+    """
+    if not (asked.add or asked.remove or asked.rename):
+        return IsoEdits()
+    if is_bare(image):
+        raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
+    alias = (lambda path: path) if image.rock_ridge else _aliases(image, source)
+    nodes = {path: node for path, node in image_nodes(image, source).items() if path}
+    first = merge(
+        nodes, (), [_known_by(one, alias) for one in asked.remove], image.place, allow_missing=asked.allow_missing
+    )
+    tree = _Renamed({path: node for path, node in nodes.items() if path not in first.gone})
+    for rename in asked.rename:
+        _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), image, asked.force_type)
+    additions = [_placed(one, alias) for one in asked.add]
+    edits = merge(tree.nodes, additions, (), image.place, force_type=asked.force_type)
+    removed = [*first.removed, *(tree.origin(path) for path in edits.removed)]
+    exchanged: dict[bytes, PieceTable] = {}
+    added, unchanged = list(tree.made.values()), list(edits.unchanged)
+    for node, action in edits.new:
+        before = tree.nodes.get(node.path)
+        if action is not Action.REPLACED or before is None:
+            added.append(node)
+        elif before.content is not None and node.content is not None:
+            same = before.content.size == node.content.size and before.content.digest() == node.content.digest()
+            if same:
+                unchanged.append(node.path)
+            else:
+                exchanged[tree.origin(node.path)] = node.content.table()
+        else:
+            removed.append(tree.origin(node.path))
+            added.append(node)
+    gone = set(removed)
+    return IsoEdits(
+        exchanged=exchanged, removed=tuple(dict.fromkeys(removed)),
+        renamed={old: new for old, new in tree.renamed.items() if old not in gone},
+        added=tuple(sorted(added, key=lambda node: node.path)), unchanged=tuple(sorted(unchanged)),
+        warnings=edits.warnings,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Renamed:
+    """The tree while things get other names. ``made``: parents that had to come for that."""
+
+    nodes: dict[bytes, Node]
+    renamed: dict[bytes, bytes] = field(default_factory=dict)
+    made: dict[bytes, Node] = field(default_factory=dict)
+
+    def origin(self, path: bytes) -> bytes:
+        """Where what is at ``path`` now was on the image."""
+        for old, new in reversed(self.renamed.items()):
+            if path == new or path.startswith(new + b"/"):
+                path = old + path[len(new) :]
+        return path
+
+
+def _rename(tree: _Renamed, asked: Rename, image: Image, force_type: bool) -> None:
+    """:raises OverlayError: there is nothing at the old path, something at the new one, or no way there."""
+    old, _ = locate(tree.nodes, asked.old, image.place, None)
+    node = tree.nodes.get(old)
+    place = image.place.inside(asked.old)
+    if node is None:
+        raise OverlayError("cannot be renamed: it is not there", place)
+    new, made = locate(tree.nodes, asked.new, image.place, node, force_type=force_type)
+    there = tree.nodes.get(new)
+    if asked.into or (there is not None and there.kind is Kind.DIRECTORY):
+        new, made = locate(tree.nodes, join(asked.new, old.rpartition(b"/")[2]), image.place, node)
+        there = tree.nodes.get(new)
+    if new == old:
+        return
+    if there is not None:
+        raise OverlayError(f"cannot become {show(new)}, which is there already (--remove-iso takes it away)", place)
+    if new.startswith(old + b"/"):
+        raise OverlayError("cannot be moved into itself", place)
+    tree.nodes |= made
+    tree.made |= made
+    moved = [path for path in tree.nodes if path == old or path.startswith(old + b"/")]
+    for path in moved:
+        one = tree.nodes.pop(path)
+        now = new + path[len(old) :]
+        tree.nodes[now] = replace(one, path=now)
+        if path in tree.made:
+            tree.made[now] = replace(tree.made.pop(path), path=now)
+    tree.renamed[old] = new
+
+
+def _known_by(pattern: Pattern, alias: Callable[[bytes], bytes]) -> Pattern:
+    return Pattern(alias(pattern.head)) if pattern.literal else pattern
+
+
+def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
+    """``addition`` at paths as the tree spells them."""
+    dest = alias(addition.dest)
+    skip = len(dest) + 1 if dest else 0
+    single = addition.single and not addition.into
+    nodes = [one if single else replace(one, path=alias(join(dest, one.path))[skip:]) for one in addition.nodes]
+    return replace(addition, dest=dest, nodes=tuple(nodes))
+
+
+def _aliases(image: Image, source: FileSource) -> Callable[[bytes], bytes]:
+    """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: a function that
+    spells a path, as far as it is there, as the primary tree does."""
+    primary, *others = read_folders(source, image.trees)
+    known: dict[bytes, dict[bytes, bytes]] = {}
+    for tree in (*others, primary):
+        waiting: list[tuple[Folder, bytes]] = [(tree.root, b"")]
+        while waiting:
+            folder, path = waiting.pop()
+            names = known.setdefault(path, {})
+            for one in folder.entries:
+                if one.key is None:
+                    continue
+                names |= {one.shown.lower(): one.key, one.shown: one.key}
+                if one.folder is not None:
+                    waiting.append((one.folder, join(path, one.key)))
+    return lambda path: _spelled(path, known)
+
+
+def _spelled(path: bytes, known: Mapping[bytes, Mapping[bytes, bytes]]) -> bytes:
+    found, parts = b"", path.split(b"/") if path else []
+    for index, part in enumerate(parts):
+        names = known.get(found, {})
+        name = names.get(part) or names.get(part.lower())
+        if name is None:
+            return join(found, b"/".join(parts[index:]))
+        found = join(found, name)
+    return found

@@ -1,0 +1,247 @@
+"""The bytes of changed directories and of path tables (ECMA-119, 9.1 and 9.4), wherever things come to stand.
+
+Called twice: to learn how long everything becomes, which no place has an influence on, and for the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from cosremaster.files import FileSource
+from cosremaster.iso.folders import Entry, Folder, FolderTree
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
+from cosremaster.iso.records import both_endian
+from cosremaster.iso.ridge import Continuation, Dialect, short_date
+from cosremaster.iso.sections import section_lengths
+from cosremaster.iso.susp import fields
+from cosremaster.nodes import Node
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+
+MAX_RECORD = 254
+RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
+_ITS_NAME, _DOT, _DOT_DOT = 33, b"\0", b"\1"
+NO_PLACE = Lba(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
+    ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
+    entry's id; ``continuation``: the block of the first area that continues records."""
+
+    folders: Mapping[int, tuple[Lba, int]]
+    data: Callable[[Node], Lba]
+    more: Mapping[int, Sequence[tuple[Lba, int]]]
+    continuation: Lba
+
+
+@dataclass(slots=True)
+class Assembler:
+    """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
+    ``links``: how many names a new file has; ``serials``: inode numbers of what is new, from ``next_serial`` on."""
+
+    tree: FolderTree
+    source: FileSource
+    patched: Callable[[int, int], bytes]
+    places: Places
+    links: Mapping[object, int]
+    next_serial: int
+    serials: dict[object, int] = field(default_factory=dict)
+
+    def folders(self) -> tuple[dict[int, bytes], bytes]:
+        """The bytes of each changed folder by its id, whole blocks; and those of the areas that continue records."""
+        continuation = Continuation(Lba(self.places.continuation - self.tree.base))
+        found = {id(one): self._laid(one, continuation) for one in self.tree.folders() if one.changed}
+        return found, bytes(continuation.data)
+
+    def path_table(self, order: str) -> bytes:
+        """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
+        numbers, table = {id(self.tree.root): 1}, bytearray()
+        level = [(1, _DOT, self.tree.root)]
+        while level:
+            below: list[tuple[int, bytes, Folder]] = []
+            for parent, identifier, folder in level:
+                numbers.setdefault(id(folder), len(numbers) + 1)
+                lba = self._place(folder)[0].to_bytes(4, order)  # type: ignore[arg-type]
+                table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)  # type: ignore[arg-type]
+                table += identifier + bytes(len(identifier) % 2)
+                below += [
+                    (numbers[id(folder)], one.identifier, one.folder)
+                    for one in folder.entries
+                    if one.folder is not None and not one.placeholder
+                ]
+            level = sorted(below, key=lambda item: (item[0], self.tree.style.order(item[1])))
+        return bytes(table)
+
+    def _place(self, folder: Folder) -> tuple[Lba, int]:
+        """Block, as the tree counts, and bytes."""
+        lba, length = self.places.folders[id(folder)]
+        return Lba(lba - self.tree.base), length
+
+    def _laid(self, folder: Folder, continuation: Continuation) -> bytes:
+        """A folder's records, none across a block's end (6.8.1.1)."""
+        laid, room = bytearray(), 0
+        for record in self._records(folder, continuation):
+            if len(record) > room:
+                laid += bytes(room)
+                room = BLOCK
+            laid += record
+            room -= len(record)
+        return bytes(laid) + bytes(room)
+
+    def _records(self, folder: Folder, continuation: Continuation) -> Iterator[bytes]:
+        dot, dot_dot = self._dots(folder)
+        yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
+        if dot_dot and not folder.moved:
+            yield dot_dot
+        else:
+            yield self._made(continuation, _DOT_DOT, *self._parent_of(folder))
+        for entry in folder.entries:
+            if entry.renamed:
+                yield from self._renamed(entry, continuation)
+            elif entry.records:
+                yield from self._kept(entry)
+            else:
+                yield from self._new(entry, continuation)
+
+    def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
+        """The first two records of one that is on the image."""
+        if folder.extent is None:
+            return b"", b""
+        head = self.patched(lba_bytes(folder.extent.lba), min(2 * MAX_RECORD, folder.extent.length))
+        return head[: head[0]], head[head[0] : head[0] + head[head[0]]]
+
+    def _own_fields(self, folder: Folder) -> list[bytes]:
+        """The Rock Ridge fields that tell of a folder: its node's, or those of its ``.``."""
+        dialect = self.tree.dialect
+        if dialect is None:
+            return []
+        if folder.node is not None:
+            nlink = 2 + folder.subfolders if self.tree.counts else 1
+            return dialect.of_node(folder.node, nlink, self._serial(folder.node))
+        dot, _ = self._dots(folder)
+        assert folder.extent is not None
+        told = self._fields(dot, lba_bytes(folder.extent.lba))
+        return [one for one in told if one[:2] in (b"PX", b"TF")]
+
+    def _parent_of(self, folder: Folder) -> tuple[list[bytes], Lba, int, Node | None]:
+        """What a new ``..`` says: fields, place, and the node its date comes from."""
+        assert folder.parent is not None and folder.above is not None
+        own = self._own_fields(folder.parent)
+        if folder.above is not folder.parent:
+            own.append(_link(b"PL", self._place(folder.above)[0]))
+        return own, *self._place(folder.parent), folder.node or folder.parent.node
+
+    def _serial(self, node: Node) -> int:
+        """An inode number (RRIP 4.1.1), the same for all names of a file."""
+        return self.serials.setdefault(node.link or id(node), self.next_serial + len(self.serials))
+
+    def _fields(self, record: bytes, offset: int) -> list[bytes]:
+        """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
+        assert self.tree.dialect is not None
+        found = fields(self.source, record, offset, self.tree.dialect.skip, self.tree.base)
+        inside = range(offset, offset + len(record))
+        return [one if at in inside else self.patched(at, len(one)) for at, one in found]
+
+    def _kept(self, entry: Entry) -> Iterator[bytes]:
+        """The records as they are; those that a larger size takes beside them are copies of the last."""
+        more = self.places.more.get(id(entry), ())
+        for index, record in enumerate(entry.records, 1):
+            raw = self._raw(record.offset)
+            last = index == len(entry.records)
+            yield _flagged(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (last and bool(more)))
+        for index, (lba, length) in enumerate(more, 1):
+            new = bytearray(raw)
+            new[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba - self.tree.base)
+            new[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+            yield _flagged(bytes(new), index < len(more))
+
+    def _raw(self, offset: int) -> bytes:
+        return self.patched(offset, self.source.at(offset, 1)[0])
+
+    def _renamed(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
+        """The records under another name, all that they tell else as it was."""
+        for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
+            told: list[bytes] = []
+            if self.tree.dialect is not None:
+                told = self._fields(raw, offset) if offset else []
+                if entry.placeholder and entry.folder is not None:
+                    told = [one for one in told if one[:2] != b"CL"]
+                    told.insert(0, _link(b"CL", self._place(entry.folder)[0]))
+                told = self.tree.dialect.named(told, entry.key or b"")
+            yield self._packed(continuation, raw[:_ITS_NAME], entry.identifier, told)
+
+    def _offsets(self, entry: Entry) -> Iterator[int]:
+        """Where each of the records stood that :meth:`_kept` yields; those of more sections are copies of the last."""
+        yield from (record.offset for record in entry.records)
+        yield from (entry.records[-1].offset for _ in self.places.more.get(id(entry), ()))
+
+    def _new(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
+        node, dialect = entry.node, self.tree.dialect
+        assert node is not None
+        told: list[bytes] = []
+        if dialect is not None:
+            told = self._own_fields(entry.folder) if entry.folder else self._file_fields(node, dialect)
+            if entry.placeholder and entry.folder is not None:
+                told.insert(0, _link(b"CL", self._place(entry.folder)[0]))
+            elif entry.hidden:
+                told.insert(0, b"RE\x04\x01")
+            told = dialect.named(told, entry.key or b"")
+        if entry.folder is not None and not entry.placeholder:
+            yield self._made(continuation, entry.identifier, told, *self._place(entry.folder), node, DIRECTORY)
+            return
+        size = node.content.size if node.content and not entry.placeholder else 0
+        lengths = section_lengths(size, 1)
+        start = self.places.data(node) - self.tree.base if size else 0
+        starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
+        for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
+            flags = MULTI_EXTENT if index < len(lengths) else 0
+            yield self._made(continuation, entry.identifier, told, Lba(lba), length, node, flags)
+
+    def _file_fields(self, node: Node, dialect: Dialect) -> list[bytes]:
+        return dialect.of_node(node, self.links.get(node.link, 1) if node.link else 1, self._serial(node))
+
+    def _made(
+        self, continuation: Continuation, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
+        node: Node | None, flags: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """A record (9.1) of something new, or of ``.`` and ``..``."""
+        if identifier in (_DOT, _DOT_DOT) and self.tree.dialect is not None:
+            told = self.tree.dialect.marked(told)
+        dated = short_date(node.mtime) if node is not None else self.patched(self._root_date(), 7)
+        head = bytearray(_ITS_NAME)
+        head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
+        head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+        head[18:25] = dated
+        head[RECORD_FLAGS] = DIRECTORY if flags is None else flags
+        head[28:32] = b"\x01\x00\x00\x01"
+        return self._packed(continuation, bytes(head), identifier, told)
+
+    def _root_date(self) -> int:
+        """Where the date stands of the root's ``.``."""
+        assert self.tree.root.extent is not None
+        return lba_bytes(self.tree.root.extent.lba) + 18
+
+    def _packed(self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes]) -> bytes:
+        """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13)."""
+        raw = bytearray(head + identifier + bytes(1 - len(identifier) % 2))
+        raw[32] = len(identifier)
+        if told:
+            raw += bytes(self.tree.dialect.skip if self.tree.dialect else 0)
+            raw += continuation.spread(told, MAX_RECORD - len(raw))
+        raw += bytes(len(raw) % 2)
+        raw[0] = len(raw)
+        return bytes(raw)
+
+
+def _link(sign: bytes, lba: Lba) -> bytes:
+    """CL or PL (RRIP 4.1.5)."""
+    return sign + b"\x0c\x01" + both_endian(lba)
+
+
+def _flagged(record: bytes, another: bool) -> bytes:
+    """``record`` with the flag that tells whether another section of the file follows (9.1.6)."""
+    flags = record[RECORD_FLAGS] & ~MULTI_EXTENT | (MULTI_EXTENT if another else 0)
+    return record[:RECORD_FLAGS] + bytes((flags,)) + record[RECORD_FLAGS + 1 :]

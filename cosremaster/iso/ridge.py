@@ -1,0 +1,142 @@
+"""Rock Ridge fields for new names (RRIP 1.12; SUSP 1.12), and how they are spread over a record and what continues it.
+
+Pure: nodes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cosremaster.iso.records import both_endian
+from cosremaster.nodes import Kind, Node
+from cosremaster.units import BLOCK, Lba
+
+CE_SIZE = 28
+MAX_FIELD = 255
+_CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
+_LONG_TIMES = 0x80
+_RR_BITS = {b"PX": 1, b"PN": 2, b"SL": 4, b"NM": 8, b"CL": 16, b"PL": 32, b"RE": 64, b"TF": 128}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a volume writes Rock Ridge. ``skip``: bytes before the fields (SUSP 5.3); ``px``: bytes of its PX field;
+    ``times``: the flags of its TF field; ``rr``: it has the RR field of RRIP 1.09."""
+
+    skip: int = 0
+    px: int = 44
+    times: int = 0x0E
+    rr: bool = False
+
+    @classmethod
+    def of(cls, fields: Iterable[bytes], skip: int) -> Dialect:
+        """The dialect of a record with these fields."""
+        found = {field[:2]: field for field in fields}
+        px, tf = found.get(b"PX", b""), found.get(b"TF", b"")
+        return cls(skip, len(px) if len(px) in (36, 44) else 44, tf[4] if len(tf) > 4 else 0x0E, b"RR" in found)
+
+    def of_node(self, node: Node, nlink: int, serial: int) -> list[bytes]:
+        """The fields of ``node`` but its name (4.1.1 to 4.1.3, 4.1.6)."""
+        numbers = (node.kind | node.mode, nlink, node.uid, node.gid, serial)
+        fields = [_field(b"PX", b"".join(map(both_endian, numbers))[: self.px - 4])]
+        if node.kind in (Kind.CHAR, Kind.BLOCK):
+            fields.append(_field(b"PN", both_endian(node.rdev[0]) + both_endian(node.rdev[1])))
+        if node.kind is Kind.SYMLINK:
+            fields += _symlink(node.target)
+        count = (self.times & 0x7F).bit_count()
+        stamp = long_date(node.mtime) if self.times & _LONG_TIMES else short_date(node.mtime)
+        return [*fields, _field(b"TF", bytes((self.times,)) + stamp * count)]
+
+    def named(self, fields: Sequence[bytes], name: bytes) -> list[bytes]:
+        """``fields`` with ``name``, and what tells which there are."""
+        return self.marked([*_name(name), *(field for field in fields if field[:2] != b"NM")])
+
+    def marked(self, fields: Sequence[bytes]) -> list[bytes]:
+        """``fields`` with what tells which there are, where the volume has that."""
+        kept = [field for field in fields if field[:2] != b"RR"]
+        bits = sum(_RR_BITS.get(sign, 0) for sign in {field[:2] for field in kept})
+        return [_field(b"RR", bytes((bits,))), *kept] if self.rr else kept
+
+
+def _field(sign: bytes, data: bytes) -> bytes:
+    return sign + bytes((4 + len(data), 1)) + data
+
+
+def _name(name: bytes) -> Iterator[bytes]:
+    """NM (4.1.4): as many as the name needs."""
+    room = MAX_FIELD - 5
+    for start in range(0, len(name), room):
+        more = start + room < len(name)
+        yield _field(b"NM", bytes((_CONTINUE if more else 0,)) + name[start : start + room])
+
+
+def _symlink(target: bytes) -> Iterator[bytes]:
+    """SL (4.1.3): as many as the components need, one that is too long continued in the next record."""
+    area = b""
+    for record in _components(target):
+        if len(area) + len(record) > MAX_FIELD - 5:
+            yield _field(b"SL", bytes((_CONTINUE,)) + area)
+            area = b""
+        area += record
+    yield _field(b"SL", b"\0" + area)
+
+
+def _components(target: bytes) -> Iterator[bytes]:
+    room = MAX_FIELD - 5 - 2
+    if target.startswith(b"/"):
+        yield bytes((_ROOT, 0))
+    for part in target.split(b"/"):
+        if part in (b".", b".."):
+            yield bytes((_CURRENT if part == b"." else _PARENT, 0))
+        for start in range(0, len(part), room) if part not in (b".", b"..") else ():
+            piece = part[start : start + room]
+            yield bytes((_CONTINUE if start + room < len(part) else 0, len(piece))) + piece
+
+
+def short_date(seconds: int) -> bytes:
+    """Seven bytes (ECMA-119, 9.1.5): UTC. Years end with 2155."""
+    at = time.gmtime(seconds)
+    return bytes((min(at.tm_year - 1900, 255), at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec, 0))
+
+
+def long_date(seconds: int) -> bytes:
+    """Seventeen bytes (ECMA-119, 8.4.26.1): UTC."""
+    return time.strftime("%Y%m%d%H%M%S00", time.gmtime(seconds)).encode() + b"\0"
+
+
+class Continuation:
+    """The areas that continue records, block after block; ``first`` counts as the tree does."""
+
+    def __init__(self, first: Lba) -> None:
+        self.first = first
+        self.data = bytearray()
+
+    def spread(self, fields: Sequence[bytes], room: int) -> bytes:
+        """What of ``fields`` goes into ``room`` bytes: all, or as many as fit with the CE that leads to the others
+        (SUSP 5.1). None is cut."""
+        if sum(map(len, fields)) <= room:
+            return b"".join(fields)
+        kept, size = 0, CE_SIZE
+        while size + len(fields[kept]) <= room:
+            size += len(fields[kept])
+            kept += 1
+        return b"".join(fields[:kept]) + self._area(fields[kept:])
+
+    def _area(self, fields: Sequence[bytes]) -> bytes:
+        """Stores ``fields`` and returns the CE that leads there; none crosses a block."""
+        total = sum(map(len, fields))
+        if total > BLOCK:
+            chain, size = 0, CE_SIZE
+            while size + len(fields[chain]) <= BLOCK:
+                size += len(fields[chain])
+                chain += 1
+            area = b"".join(fields[:chain]) + self._area(fields[chain:])
+        else:
+            area = b"".join(fields)
+        if len(self.data) % BLOCK + len(area) > BLOCK:
+            self.data += bytes(-len(self.data) % BLOCK)
+        block, offset = divmod(len(self.data), BLOCK)
+        self.data += area
+        return _field(b"CE", both_endian(self.first + block) + both_endian(offset) + both_endian(len(area)))
