@@ -12,7 +12,7 @@ from typing import TypeAlias
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, Tree
-from cosremaster.iso.names import Style, joliet_style, style_of
+from cosremaster.iso.names import Naming, joliet_style, style_of
 from cosremaster.iso.records import Descriptor, place_of, read_directory
 from cosremaster.iso.ridge import Dialect
 from cosremaster.iso.susp import fields, read_fields, skip_of
@@ -92,29 +92,21 @@ class Folder:
 
 @dataclass(slots=True, eq=False)
 class FolderTree:
-    """The folders of one root. ``trees``: those of the image that have it, with their ``descriptors``.
+    """The folders of one root. ``kind``: in words; ``base``: the block from which its numbers count; ``descriptors``:
+    those of the image that have it, none for UDF.
 
     ``dialect``: how Rock Ridge is written, None without; ``counts``: directories' link counts count their
     subdirectories; ``attic``: the folder that relocated directories are recorded in, None where there is none.
     """
 
-    trees: tuple[Tree, ...]
+    kind: str
+    base: Lba
     descriptors: tuple[Descriptor, ...]
     root: Folder
-    style: Style
-    dialect: Dialect | None
-    counts: bool
-    attic: Folder | None
-
-    @property
-    def base(self) -> Lba:
-        """The block from which its numbers count."""
-        return self.trees[0].base
-
-    @property
-    def kind(self) -> str:
-        """In words."""
-        return self.trees[0].kind
+    style: Naming
+    dialect: Dialect | None = None
+    counts: bool = False
+    attic: Folder | None = None
 
     def folders(self) -> Iterator[Folder]:
         """Every folder, those above before those below."""
@@ -150,9 +142,8 @@ def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[Folder
         descriptor = Descriptor(tree.descriptor, source.at(lba_bytes(tree.descriptor), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
     found = [_read_one(source, group) for group in groups.values()]
-    ours = _data_below(found[0])
     for other in found[1:]:
-        _align(found[0], other, ours)
+        align(found[0], other)
     return found
 
 
@@ -168,7 +159,7 @@ def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> Folde
     files = [one.identifier for folder in folders for one in folder.entries if one.folder is None]
     names = [one.identifier for folder in folders for one in folder.entries if one.folder is not None]
     enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
-    style = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced)
+    style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced)
     attic = next((folder for folder in folders for one in folder.entries if one.hidden and one.folder), None)
     dialect, counts = None, False
     if skip is not None:
@@ -176,7 +167,7 @@ def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> Folde
         dialect = Dialect.of(own if sample is None else sample, skip)
         px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
         counts = int.from_bytes(px[12:16], "little") == 2 + root.subfolders
-    return FolderTree(trees, descriptors, root, style, dialect, counts, attic)
+    return FolderTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic)
 
 
 def _walk(
@@ -228,9 +219,9 @@ def _walk(
     return found, sample
 
 
-def _align(primary: FolderTree, other: FolderTree, ours: _Data) -> None:
+def align(primary: FolderTree, other: FolderTree) -> None:
     """Gives the entries of ``other`` the keys of those of ``primary`` that are the same things."""
-    theirs, waiting = _data_below(other), [(primary.root, other.root)]
+    ours, theirs, waiting = _data_below(primary), _data_below(other), [(primary.root, other.root)]
     while waiting:
         one, two = waiting.pop()
         for known, match in _matches(one, two, ours, theirs):

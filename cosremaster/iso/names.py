@@ -7,8 +7,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from cosremaster.errors import Place, UnsupportedError
+from cosremaster.iso.trees import shown_name
 
 _VERSION = b";1"
 _STRICT = re.compile(rb"[^A-Z0-9_]")
@@ -18,6 +20,22 @@ _NOT_JOLIET = re.compile("[\x00-\x1f*/:;?\\\\]")
 _MARKS = 10**6
 JOLIET_LENGTH, JOLIET_LONG = 64, 103
 """UCS-2 characters of a Joliet identifier: what its specification allows, and what fits a record without a version."""
+
+
+class Naming(Protocol):
+    """How a file system writes names."""
+
+    def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+        """An identifier for ``name``; ``mark`` takes the place of the last characters before the extension."""
+        ...
+
+    def order(self, identifier: bytes) -> tuple[bytes, bytes]:
+        """What the identifiers of one directory are sorted by."""
+        ...
+
+    def shown(self, identifier: bytes) -> bytes:
+        """The name that it alone tells."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +86,10 @@ class Style:
         raw = (_cut(stem, room) + mark + dot + ending).encode("utf-16-be", "surrogatepass")
         return raw if directory else raw + self.version
 
+    def shown(self, identifier: bytes) -> bytes:
+        """The name that it alone tells."""
+        return shown_name(identifier, joliet=self.joliet)
+
     def order(self, identifier: bytes) -> tuple[bytes, bytes]:
         """What identifiers of one directory are sorted by (9.3): name and extension, padded."""
         if self.joliet:
@@ -79,7 +101,7 @@ class Style:
 class Identifiers:
     """The identifiers of one directory, whose entries have those of ``taken`` already."""
 
-    def __init__(self, style: Style, taken: Iterable[bytes], place: Place) -> None:
+    def __init__(self, style: Naming, taken: Iterable[bytes], place: Place) -> None:
         self._style, self._taken, self._place = style, set(taken), place
         self._next: dict[bytes, int] = {}  # by what a name would have alone
 
@@ -94,6 +116,31 @@ class Identifiers:
             found = self._style.made(name, directory, f"{number:03d}")
         self._taken.add(found)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class UdfStyle:
+    """UDF's compressed Unicode (OSTA UDF 1.02, 2.1.1): Latin-1 where that does, else UCS-2, of at most 255 bytes."""
+
+    def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+        """As in :class:`Naming`."""
+        text = name.decode("utf-8", "replace")
+        narrow = all(ord(letter) < 256 for letter in text)
+        stem, dot, ending = ("", "", "") if directory else text.rpartition(".")
+        if not stem or len(ending) > 100:
+            stem, dot, ending = text, "", ""
+        room = (254 if narrow else 127) - len(dot + ending) - len(mark)
+        text = _cut(stem, room) + mark + dot + ending
+        return b"\x08" + text.encode("latin-1") if narrow else b"\x10" + text.encode("utf-16-be", "surrogatepass")
+
+    def order(self, identifier: bytes) -> tuple[bytes, bytes]:
+        """None: new names follow the old ones."""
+        return b"", b""
+
+    def shown(self, identifier: bytes) -> bytes:
+        """As in :class:`Naming`."""
+        text = identifier[1:].decode("utf-16-be" if identifier[:1] == b"\x10" else "latin-1", "replace")
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _cut(text: str, room: int) -> str:

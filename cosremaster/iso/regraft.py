@@ -12,7 +12,6 @@ from cosremaster.errors import Place, UnsupportedError, show
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.folders import DEEPEST, Entry, Folder, FolderTree
 from cosremaster.iso.names import Identifiers
-from cosremaster.iso.trees import shown_name
 from cosremaster.nodes import Kind, Node, ancestors, parent_of
 
 
@@ -136,7 +135,7 @@ def _identify(tree: FolderTree, folder: Folder, place: Place) -> None:
         name = one.key or b""
         directory = one.folder is not None and not one.placeholder
         one.identifier = identifiers.add(name, directory=directory)
-        one.shown = name if tree.dialect else shown_name(one.identifier, joliet=tree.style.joliet)
+        one.shown = name if tree.dialect else tree.style.shown(one.identifier)
     fresh.sort(key=lambda one: tree.style.order(one.identifier))
     folder.entries = list(_merged(tree, stay, fresh))
 

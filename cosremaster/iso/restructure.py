@@ -26,6 +26,7 @@ from cosremaster.iso.regraft import Regrafted, regraft, shown_missing
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.iso.susp import fields
+from cosremaster.iso.udf_tree import UdfWork, restructure_udf
 from cosremaster.nodes import Node, join
 from cosremaster.pieces import Literal, PieceTable
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
@@ -114,6 +115,7 @@ class Restructure:
     appended: tuple[Span, ...] = ()
     warnings: tuple[str, ...] = ()
     data: dict[int, Lba] = field(default_factory=dict)
+    udf: UdfWork | None = None
 
     def expected(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, Expected]]:
         """What has to be found in each tree of the new image, by its descriptor's block and by path."""
@@ -135,7 +137,7 @@ class Restructure:
                         inside[below] = _stays(entry, new.get(entry.records[0].offset), layout)
                     elif entry.node is not None:
                         size = entry.node.content.size if entry.node.content else 0
-                        inside[below] = Expected(size, (self.data[self.data_of[id(entry.node)]],) if size else ())
+                        inside[below] = Expected(size, (self._place_of(entry.node),) if size else ())
         return found
 
     def settled(
@@ -149,6 +151,10 @@ class Restructure:
         tables = {place: self.contents[key] for key, place in data.items()}
         more = _more_sections(self.works, exchanges)
         serial = 1 + max((len(tree.files) + len(tree.directories) for tree in self.image.trees), default=0)
+        if self.udf is not None:
+            first = next(at) if self.udf.wanted else NO_PLACE
+            entries = self.udf.settled(first, self._place_of, patches)
+            tables |= {first: PieceTable([Literal(entries)])} if entries else {}
         for work in self.works:
             own: dict[int, tuple[Lba, int]] = {}
             for folder in work.tree.folders():
@@ -160,7 +166,7 @@ class Restructure:
             continuation = next(at) if work.continuation else work.tree.base
             table_places = {lba: next(at) for lba in work.outgrown}
             patches |= dict(_directory_patches(self.source, work.tree, own))
-            places = Places(own, lambda node: data[self.data_of[id(node)]], more, continuation)
+            places = Places(own, self._place_of, more, continuation)
             assembler = _assembler(work, self.source, _overlaid(self.source, patches), places, serial)
             laid, areas = assembler.folders()
             tables |= {continuation: PieceTable([Literal(areas)])} if areas else {}
@@ -178,6 +184,10 @@ class Restructure:
                     tables[lba] = PieceTable([Literal(laid[id(folder)])])
             patches |= dict(self._table_patches(work, assembler, table_places, tables))
         return patches, tables
+
+    def _place_of(self, node: Node) -> Lba:
+        """Where a new file's data begin."""
+        return self.data[self.data_of[id(node)]]
 
     def _table_patches(
         self, work: _Work, assembler: Assembler, places: Mapping[Lba, Lba], tables: dict[Lba, PieceTable]
@@ -219,14 +229,17 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
         folder, entry = by_offset[file.records[-1].offset]
         entry.more = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
         folder.changed = True
+    udf = restructure_udf(image, source, trees[0], edits)
     works = [_Work(tree, regraft(tree, edits, image.place)) for tree in trees]
-    gone = _gone(image, works)
+    changed = [(one.tree, one.done) for one in works] + ([(udf.tree, udf.done)] if udf else [])
+    gone = _gone(image, changed)
     contents, data_of = _new_data(edits.added)
-    work = Restructure(image, source, works, gone, contents, data_of)
-    work.warnings = tuple(line for one in works for line in shown_missing(one.tree, one.done))
+    work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
+    work.warnings = tuple(line for tree, done in changed for line in shown_missing(tree, done))
     for one in works:
         _measure(one, source, image.place)
-    work.vacated, work.appended = tuple(_vacated(image, works, gone)), tuple(_wanted(work))
+    work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
+    work.appended = tuple(_wanted(work))
     return work
 
 
@@ -245,13 +258,13 @@ def _new_data(nodes: Iterable[Node]) -> tuple[dict[int, PieceTable], dict[int, i
     return contents, data_of
 
 
-def _gone(image: Image, works: Iterable[_Work]) -> frozenset[Lba]:
+def _gone(image: Image, changed: Sequence[tuple[FolderTree, Regrafted]]) -> frozenset[Lba]:
     """First blocks of data that entries left and none names any more, in this session."""
-    left = {one.records[0].lba for work in works for one in work.done.left if one.records and one.records[0].length
+    left = {one.records[0].lba for _, done in changed for one in done.left if one.records and one.records[0].length
             and one.folder is None}  # fmt: skip
     if not left:
         return frozenset()
-    named = {record.lba for work in works for folder in work.tree.folders() for one in folder.entries
+    named = {record.lba for tree, _ in changed for folder in tree.folders() for one in folder.entries
              for record in one.records}  # fmt: skip
     return frozenset(lba for lba in left - named if lba >= image.session)
 
@@ -297,6 +310,7 @@ def _wanted(work: Restructure) -> Iterator[Span]:
     """In the order of :meth:`Restructure.settled`."""
     for table in work.contents.values():
         yield Span(NO_PLACE, blocks_for(table.length), "new file")
+    yield from work.udf.wanted if work.udf else ()
     for one in work.works:
         yield from (Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory") for folder in one.moved)
         if one.continuation:

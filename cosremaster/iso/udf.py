@@ -73,13 +73,37 @@ class UdfFile:
     extents: tuple[tuple[Lba, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class UdfName:
+    """A file identifier in a directory (4/14.4): its bytes, the name, and the partition's block of its file entry."""
+
+    raw: bytes
+    name: str
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class UdfFolder:
+    """A directory: its own file entry, and the names in it but its parent's. ``inline``: they stand in that entry."""
+
+    entry: UdfFile
+    inline: bool
+    names: tuple[UdfName, ...]
+
+    @property
+    def block(self) -> Lba:
+        """The image's block of its file entry."""
+        return Lba(self.entry.entry // BLOCK)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Udf:
     """A UDF file system. ``anchors``: their blocks; ``partition`` its span in the image.
 
     ``partition_descriptors``: byte offsets, one in each volume descriptor sequence; ``integrity``: those of the
     integrity descriptors; ``volume``: the logical volume descriptor; ``spans``: what metadata take, without the
-    anchors that end the image; ``tail``: those, None where the image does not end with anchors.
+    anchors that end the image; ``tail``: those, None where the image does not end with anchors. ``folders``: the
+    root first.
     """
 
     tags: tuple[Tagged, ...]
@@ -90,10 +114,15 @@ class Udf:
     integrity: tuple[int, ...]
     integrity_sizes: tuple[int, ...]
     integrity_counts: tuple[int, int] | None
-    directories: int
+    folders: tuple[UdfFolder, ...]
     files: tuple[UdfFile, ...]
     spans: tuple[Span, ...]
     tail: Span | None
+
+    @property
+    def directories(self) -> int:
+        """How many there are."""
+        return len(self.folders)
 
 
 def read_udf(source: FileSource, blocks: int) -> Udf | None:
@@ -152,7 +181,7 @@ class _Walk:
         if struct.unpack_from("<I", volumes[0], 212)[0] != BLOCK:
             raise UnsupportedError("its UDF blocks are not of 2,048 bytes", self.source.place)
         integrity = self._integrity(volumes[0])
-        files, directories = self._files(volumes[0])
+        files, folders = self._files(volumes[0])
         return Udf(
             tags=tuple(self.tags), anchors=tuple(anchors),
             partition=Span(Lba(self.start), self.length, "UDF partition"),
@@ -160,7 +189,7 @@ class _Walk:
             partition_lengths=tuple(length for _, length in shapes),
             integrity=tuple(offset for offset, _, _ in integrity), integrity_sizes=tuple(one[1] for one in integrity),
             integrity_counts=integrity[-1][2] if integrity else None,
-            directories=directories, files=tuple(files), spans=tuple(self.spans), tail=tail,
+            folders=tuple(folders), files=tuple(files), spans=tuple(self.spans), tail=tail,
         )  # fmt: skip
 
     def _at(self, lba: int) -> Place:
@@ -227,12 +256,12 @@ class _Walk:
             found.append((offset, int.from_bytes(raw[84:88], "little"), counts))
         return found
 
-    def _files(self, volume: bytes) -> tuple[list[UdfFile], int]:
-        """All files, and how many directories there are."""
+    def _files(self, volume: bytes) -> tuple[list[UdfFile], list[UdfFolder]]:
+        """All files and all directories."""
         block = struct.unpack_from("<I", volume, 252)[0]
         file_set = self._descriptor(self._inside(block), block, (FILE_SET,))
         self.spans.append(Span(self._inside(block), 1, "UDF file set"))
-        files = list[UdfFile]()
+        files, folders = list[UdfFile](), list[UdfFolder]()
         waiting: list[tuple[int, tuple[str, ...]]] = [(struct.unpack_from("<I", file_set, 404)[0], ())]
         seen = dict[int, bool]()
         while waiting:
@@ -246,10 +275,12 @@ class _Walk:
             entry, inline = self._entry(raw, lba_bytes(self._inside(block)), path)
             seen[block] = raw[27] == _DIRECTORY_TYPE
             if seen[block]:
-                waiting += self._directory(entry, inline)
+                names = tuple(self._directory(entry, inline))
+                folders.append(UdfFolder(entry, inline is not None, names))
+                waiting += [(one.block, (*path, one.name)) for one in names]
             else:
                 files.append(entry)
-        return files, sum(seen.values())
+        return files, folders
 
     def _inside(self, block: int) -> Lba:
         """The image's block for the partition's. :raises ImageError: it lies outside."""
@@ -282,8 +313,8 @@ class _Walk:
         entry = UdfFile(path, offset, extended, at, kind, size, recorded, tuple(extents))
         return entry, raw[at : at + length] if kind == 3 else None
 
-    def _directory(self, entry: UdfFile, inline: bytes | None) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Block and path of everything in a directory (4/14.4)."""
+    def _directory(self, entry: UdfFile, inline: bytes | None) -> Iterator[UdfName]:
+        """Everything in a directory but its parent (4/14.4)."""
         if entry.size > MAX_DIRECTORY:
             raise ImageError("UDF directory is too large", self.source.place.at(entry.entry))
         places = [(entry.entry + entry.allocation, len(inline))] if inline is not None else []
@@ -304,7 +335,7 @@ class _Walk:
             self._tag(raw, offset, offset // BLOCK - self.start)
             if not raw[18] & (_DELETED | _PARENT):
                 name = _text(raw[38 + use : 38 + use + name_length])
-                yield struct.unpack_from("<I", raw, 24)[0], (*entry.path, name)
+                yield UdfName(raw, name, struct.unpack_from("<I", raw, 24)[0])
             at += whole
 
 

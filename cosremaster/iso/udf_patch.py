@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -59,7 +59,7 @@ def udf_patches(
         runs = [new] if new else _joined(_moved(file, placed))
         size = new[1] if new else file.size
         if new or runs != _joined(file.extents):
-            yield _entry(udf, source, file, runs, size)
+            yield entry_patch(udf, source, file, runs, size)
     if growth:
         for offset in udf.partition_descriptors:
             yield _resized(source, offset, 192, growth)
@@ -100,16 +100,15 @@ def _joined(extents: Iterable[tuple[Lba, int]]) -> list[tuple[Lba, int]]:
     return found
 
 
-def _entry(udf: Udf, source: FileSource, file: UdfFile, runs: list[tuple[Lba, int]], size: int) -> tuple[int, bytes]:
-    """The whole file entry for other extents and another size (4/14.9; 4/14.17)."""
+def entry_patch(
+    udf: Udf, source: FileSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
+) -> tuple[int, bytes]:
+    """The whole file entry for other extents and another size (4/14.9; 4/14.17), and link count where that is given."""
     raw = bytearray(source.at(file.entry, BLOCK))
-    listed = b""
-    for lba, length in runs:
-        for start in range(0, max(length, 1), MAX_ALLOCATION):
-            count = min(MAX_ALLOCATION, length - start)
-            block = lba - udf.partition.start + start // BLOCK
-            if count:
-                listed += struct.pack("<IIH6x", count, block, 0) if file.kind else struct.pack("<II", count, block)
+    if links is not None:
+        raw[48:50] = links.to_bytes(2, "little")
+    raw[34] = raw[34] & ~7 | (1 if file.kind == 1 else 0)  # where data stood in the entry, they no longer do
+    listed = allocation(udf, runs, long=file.kind == 1)
     if file.allocation + len(listed) > BLOCK:
         where = source.place.inside(show("/".join(file.path)))
         raise UnsupportedError("has more extents now than its UDF file entry can hold", where)
@@ -123,17 +122,28 @@ def _entry(udf: Udf, source: FileSource, file: UdfFile, runs: list[tuple[Lba, in
     raw[file.allocation :] = listed.ljust(BLOCK - file.allocation, b"\0")
     length_at = 212 if file.extended else 172
     raw[length_at : length_at + 4] = len(listed).to_bytes(4, "little")
-    return file.entry, _tagged(raw, file.allocation - TAG_SIZE + len(listed))
+    return file.entry, tagged(raw, file.allocation - TAG_SIZE + len(listed))
+
+
+def allocation(udf: Udf, runs: Iterable[tuple[Lba, int]], *, long: bool) -> bytes:
+    """Allocation descriptors for ``runs``, the short ones (4/14.14.1) or the ``long`` (4/14.14.2)."""
+    listed = b""
+    for lba, length in runs:
+        for start in range(0, length, MAX_ALLOCATION):
+            count = min(MAX_ALLOCATION, length - start)
+            block = lba - udf.partition.start + start // BLOCK
+            listed += struct.pack("<IIH6x", count, block, 0) if long else struct.pack("<II", count, block)
+    return listed
 
 
 def _resized(source: FileSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
     """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
     raw = bytearray(source.at(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
-    return offset, _tagged(raw, int.from_bytes(raw[10:12], "little"))
+    return offset, tagged(raw, int.from_bytes(raw[10:12], "little"))
 
 
-def _tagged(raw: bytearray, length: int) -> bytes:
+def tagged(raw: bytearray, length: int) -> bytes:
     """``raw`` with a CRC over ``length`` bytes behind its tag, and the tag's checksum."""
     raw[10:12] = length.to_bytes(2, "little")
     raw[8:10] = crc16.xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
