@@ -10,14 +10,14 @@ from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError
 from cosremaster.files import FileSource
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.exchange import Exchange, resolve, with_boot_tables
+from cosremaster.iso.exchange import Exchange, check_removal, resolve, with_boot_tables
 from cosremaster.iso.extents import covers_volume, data_end, file_spans, unreferenced
 from cosremaster.iso.implant import with_implanted
 from cosremaster.iso.model import Image
 from cosremaster.iso.patches import image_patches
 from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
 from cosremaster.iso.records import place_of
-from cosremaster.iso.restructure import Expected, Restructure, check_removal, is_gone, restructure
+from cosremaster.iso.restructure import Expected, Restructure, is_gone, restructure
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import Piece, PieceTable, Zeros
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes

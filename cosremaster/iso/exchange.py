@@ -15,6 +15,7 @@ from cosremaster.boot.pointers import (
     grub2_image_pointer,
 )
 from cosremaster.errors import ImageError, Place, UnsupportedError, show
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.extents import file_spans
 from cosremaster.iso.model import BootImage, Image, IsoFile, Tree
 from cosremaster.iso.spans import Span
@@ -148,3 +149,26 @@ def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -
             info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, boot_image_sum(table.chunks()))
             table = table.patched([(TABLE_OFFSET, info.pack())])
     return table
+
+
+def check_removal(image: Image, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
+    """:raises UnsupportedError: something that cannot follow points at a file that should go."""
+    gone = [file for file in image.files if file.size and edits.new_path(file.path) is None]
+    for file in gone:
+        place = image.place.inside(file.path)
+        for span in file_spans(file):
+            if image.catalog and span.start <= image.catalog.lba < span.end:
+                raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
+            if any(span.start <= one.entry.lba < span.end for one in image.boot_images):
+                raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
+            if any(span.start <= one.span.start < span.end and not one.filler for one in image.partitions):
+                raise UnsupportedError("a partition begins with it", place)
+            for one in image.firmware:
+                for target in one.targets:
+                    if span.start * BLOCK <= target.start < span.end * BLOCK:
+                        raise UnsupportedError(f"the {one.name}'s {target.what} points at it", place)
+            if not drop_hfsplus and any(one.span.touches(span) for one in image.hfs):
+                raise UnsupportedError(
+                    "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)",
+                    place,
+                )

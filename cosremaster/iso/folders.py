@@ -17,7 +17,7 @@ from cosremaster.iso.records import Descriptor, place_of, read_directory
 from cosremaster.iso.ridge import Dialect
 from cosremaster.iso.susp import fields, read_fields, skip_of
 from cosremaster.iso.trees import JOLIET, entry_name, extent_of
-from cosremaster.nodes import Node
+from cosremaster.nodes import Node, join
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
 DEEPEST = 8
@@ -115,6 +115,20 @@ class FolderTree:
             folder = waiting.pop()
             yield folder
             waiting += [one.folder for one in reversed(folder.entries) if one.folder and not one.hidden]
+
+    def shown_files(self) -> Iterator[tuple[bytes, Entry]]:
+        """Everything but directories, by the path that this tree shows."""
+        waiting = [(b"", self.root)]
+        while waiting:
+            path, folder = waiting.pop()
+            for entry in folder.entries:
+                if entry.hidden:
+                    continue
+                below = join(path, entry.shown)
+                if entry.folder is not None:
+                    waiting.append((below, entry.folder))
+                else:
+                    yield below, entry
 
     def locate(self, path: bytes) -> tuple[Folder, Entry] | None:
         """The entry at ``path`` and the folder it is in; None where there is none."""

@@ -14,8 +14,9 @@ from cosremaster.files import FileSource
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.patches import moved_partition
+from cosremaster.iso.prove_folders import prove_folders
 from cosremaster.iso.read import read_image
-from cosremaster.iso.restructure import Expected, prove_folders
+from cosremaster.iso.restructure import IN_UDF, Expected
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import same_bytes
@@ -59,6 +60,7 @@ def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iter
             _restructured(old, after, plan.trees[before.descriptor])
     if plan.trees is not None:
         prove_folders(result, new)
+        _udf(old, new, plan.trees.get(IN_UDF, {}))
     moved = len(plan.layout.moved)
     yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
     if len(new.trees) > 1:
@@ -88,6 +90,19 @@ def _restructured(old: Image, after: Tree, expected: Mapping[bytes, Expected]) -
         _same(file.size, one.size, f"the size of {path!r}", old)
         starts = [record.lba for record in file.records if record.length]
         _same(starts[: len(one.starts)], list(one.starts), f"the block of {path!r}", old)
+
+
+def _udf(old: Image, new: Image, expected: Mapping[bytes, Expected]) -> None:
+    """UDF holds what was planned under tags that hold, and counts it."""
+    if old.udf is None or new.udf is None:
+        _same(new.udf, old.udf, "the UDF file system", old)
+        return
+    found = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named()}
+    _same(sorted(found), sorted(expected), "the list of files in UDF", old)
+    for path, one in expected.items():
+        _same(found[path].size, one.size, f"the size of {path!r} in UDF", old)
+        _same([lba for lba, _ in found[path].extents[:1]], list(one.starts[:1]), f"the block of {path!r} in UDF", old)
+    _same(all(tag.sound for tag in new.udf.tags), all(tag.sound for tag in old.udf.tags), "UDF's tags hold:", old)
 
 
 def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:

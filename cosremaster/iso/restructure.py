@@ -6,32 +6,32 @@ path table and descriptor that tells of them is made (:meth:`Restructure.settled
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from cosremaster.errors import Place, ProofError, SizeError, UnsupportedError
+from cosremaster.errors import Place, SizeError
 from cosremaster.files import FileSource
-from cosremaster.iso.assemble import NO_PLACE, RECORD_LBA, RECORD_LENGTH, Assembler, Places
+from cosremaster.iso.assemble import NO_PLACE, Assembler, Places
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import file_spans
+from cosremaster.iso.folder_patches import directory_patches, overlaid, table_slots
 from cosremaster.iso.folders import Entry, Folder, FolderTree, read_folders
-from cosremaster.iso.model import Directory, Image, IsoFile
+from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.plan import Layout
-from cosremaster.iso.records import ROOT_RECORD, both_endian
+from cosremaster.iso.records import both_endian
 from cosremaster.iso.regraft import Regrafted, regraft, shown_missing
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
-from cosremaster.iso.susp import fields
 from cosremaster.iso.udf_tree import UdfWork, restructure_udf
-from cosremaster.nodes import Node, join
+from cosremaster.nodes import Node
 from cosremaster.pieces import Literal, PieceTable
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import Lba, blocks_for, lba_bytes
 
 MAX_DIRECTORIES = 0xFFFF
+IN_UDF = Lba(-1)
 _TABLE_SIZE = 132
 _TABLES = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))  # 8.4.14 to 8.4.17
 
@@ -72,15 +72,14 @@ class _Work:
         return bool(self.moved or self.done.folders) or any(one is not None and one.fresh for one in fresh)
 
 
-def table_slots(tree: FolderTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
-    """The path tables of a tree: block from the image's start, byte order, and the byte offsets that tell it."""
-    found: dict[tuple[Lba, str], list[int]] = {}
-    for descriptor in tree.descriptors:
-        for at, order in _TABLES:
-            lba = int.from_bytes(descriptor.raw[at : at + 4], order)  # type: ignore[arg-type]
-            if lba:
-                found.setdefault((Lba(tree.base + lba), order), []).append(lba_bytes(descriptor.lba) + at)
-    return [(lba, order, tuple(told)) for (lba, order), told in found.items()]
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Where one tree's things go: block and bytes of each folder by its id; continued records; path tables by their old
+    block, those that do not stay."""
+
+    folders: Mapping[int, tuple[Lba, int]]
+    continuation: Lba
+    tables: Mapping[Lba, Lba]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +88,6 @@ class Expected:
 
     size: int
     starts: tuple[Lba, ...]
-
-
-def _stays(entry: Entry, exchange: Exchange | None, layout: Layout) -> Expected:
-    if exchange is not None:
-        return Expected(exchange.table.length, (exchange.start,) if exchange.table.length else ())
-    starts = tuple(layout.block(one.lba) for one in entry.records if one.length)
-    return Expected(sum(one.length for one in entry.records), starts)
 
 
 @dataclass(slots=True)
@@ -118,27 +110,32 @@ class Restructure:
     udf: UdfWork | None = None
 
     def expected(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, Expected]]:
-        """What has to be found in each tree of the new image, by its descriptor's block and by path."""
+        """What has to be found in each tree of the new image, by its descriptor's block and by path; what UDF has to
+        have, by :data:`IN_UDF`."""
         new = {file.records[0].offset: one for one in placed for _, file in one.files}
+        by_start = {one.old.start: one for one in placed if one.old}
         found: dict[Lba, dict[bytes, Expected]] = {}
         for work in self.works:
-            inside = found[work.tree.descriptors[0].lba] = {}
-            found |= {one.lba: {} for one in work.tree.descriptors[1:]}
-            waiting = [(b"", work.tree.root)]
-            while waiting:
-                path, folder = waiting.pop()
-                for entry in folder.entries:
-                    if entry.hidden:
-                        continue
-                    below = join(path, entry.shown)
-                    if entry.folder is not None:
-                        waiting.append((below, entry.folder))
-                    elif entry.records:
-                        inside[below] = _stays(entry, new.get(entry.records[0].offset), layout)
-                    elif entry.node is not None:
-                        size = entry.node.content.size if entry.node.content else 0
-                        inside[below] = Expected(size, (self._place_of(entry.node),) if size else ())
+            found |= {one.lba: {} for one in work.tree.descriptors}
+            found[work.tree.descriptors[0].lba] = {
+                path: self._expected(one, new.get(one.records[0].offset) if one.records else None, layout)
+                for path, one in work.tree.shown_files()
+            }
+        if self.udf is not None:
+            found[IN_UDF] = {
+                path: self._expected(one, by_start.get(one.records[0].lba) if one.records else None, layout)
+                for path, one in self.udf.tree.shown_files()
+            }
         return found
+
+    def _expected(self, entry: Entry, exchange: Exchange | None, layout: Layout) -> Expected:
+        if entry.node is not None:
+            size = entry.node.content.size if entry.node.content else 0
+            return Expected(size, (self._place_of(entry.node),) if size else ())
+        if exchange is not None:
+            return Expected(exchange.table.length, (exchange.start,) if exchange.table.length else ())
+        starts = tuple(layout.block(one.lba) for one in entry.records if one.length)
+        return Expected(sum(one.length for one in entry.records), starts)
 
     def settled(
         self, starts: Sequence[Lba], exchanges: Iterable[Exchange], patches: Patches
@@ -147,43 +144,50 @@ class Restructure:
         for by first block. ``patches``: what else changes in directories as they stand.
         """
         at = iter(starts)
-        data = self.data = {key: next(at) for key in self.contents}
-        tables = {place: self.contents[key] for key, place in data.items()}
+        placed = [self._own_places(work, at) for work in self.works]
+        self.data = {key: next(at) for key in self.contents}
+        tables = {place: self.contents[key] for key, place in self.data.items()}
         more = _more_sections(self.works, exchanges)
-        serial = 1 + max((len(tree.files) + len(tree.directories) for tree in self.image.trees), default=0)
+        for work, own in zip(self.works, placed, strict=True):
+            self._settle(work, own, more, patches, tables)
         if self.udf is not None:
             first = next(at) if self.udf.wanted else NO_PLACE
             entries = self.udf.settled(first, self._place_of, patches)
             tables |= {first: PieceTable([Literal(entries)])} if entries else {}
-        for work in self.works:
-            own: dict[int, tuple[Lba, int]] = {}
-            for folder in work.tree.folders():
-                if folder.extent is not None:
-                    own[id(folder)] = folder.extent.lba, folder.extent.length
-            moved = work.moved
-            for folder in moved:
-                own[id(folder)] = next(at), work.lengths[id(folder)]
-            continuation = next(at) if work.continuation else work.tree.base
-            table_places = {lba: next(at) for lba in work.outgrown}
-            patches |= dict(_directory_patches(self.source, work.tree, own))
-            places = Places(own, self._place_of, more, continuation)
-            assembler = _assembler(work, self.source, _overlaid(self.source, patches), places, serial)
-            laid, areas = assembler.folders()
-            tables |= {continuation: PieceTable([Literal(areas)])} if areas else {}
-            for folder in work.tree.folders():
-                if not folder.changed:
-                    continue
-                lba, length = own[id(folder)]
-                if folder.extent is not None:
-                    start = lba_bytes(folder.extent.lba)
-                    for offset in [one for one in patches if start <= one < start + folder.extent.length]:
-                        del patches[offset]
-                if folder.extent is not None and lba == folder.extent.lba:
-                    patches[lba_bytes(lba)] = laid[id(folder)].ljust(length, b"\0")
-                else:
-                    tables[lba] = PieceTable([Literal(laid[id(folder)])])
-            patches |= dict(self._table_patches(work, assembler, table_places, tables))
         return patches, tables
+
+    @staticmethod
+    def _own_places(work: _Work, at: Iterator[Lba]) -> _Own:
+        """The places of one tree's directories, continued records and path tables."""
+        folders = {id(one): (one.extent.lba, one.extent.length) for one in work.tree.folders() if one.extent}
+        folders |= {id(one): (next(at), work.lengths[id(one)]) for one in work.moved}
+        continuation = next(at) if work.continuation else work.tree.base
+        return _Own(folders, continuation, {lba: next(at) for lba in work.outgrown})
+
+    def _settle(
+        self, work: _Work, own: _Own, more: Mapping[int, Sequence[tuple[Lba, int]]], patches: Patches,
+        tables: dict[Lba, PieceTable],
+    ) -> None:  # fmt: skip
+        """One tree's part of :meth:`settled`."""
+        patches |= dict(directory_patches(self.source, work.tree, own.folders))
+        places = Places(own.folders, self._place_of, more, own.continuation)
+        serial = 1 + max((len(tree.files) + len(tree.directories) for tree in self.image.trees), default=0)
+        assembler = _assembler(work, self.source, overlaid(self.source, patches), places, serial)
+        laid, areas = assembler.folders()
+        tables |= {own.continuation: PieceTable([Literal(areas)])} if areas else {}
+        for folder in work.tree.folders():
+            if not folder.changed:
+                continue
+            lba, length = own.folders[id(folder)]
+            if folder.extent is not None:
+                start = lba_bytes(folder.extent.lba)
+                for offset in [one for one in patches if start <= one < start + folder.extent.length]:
+                    del patches[offset]
+            if folder.extent is not None and lba == folder.extent.lba:
+                patches[lba_bytes(lba)] = laid[id(folder)].ljust(length, b"\0")
+            else:
+                tables[lba] = PieceTable([Literal(laid[id(folder)])])
+        patches |= dict(self._table_patches(work, assembler, own.tables, tables))
 
     def _place_of(self, node: Node) -> Lba:
         """Where a new file's data begin."""
@@ -307,15 +311,15 @@ def is_gone(file: IsoFile, gone: frozenset[Lba]) -> bool:
 
 
 def _wanted(work: Restructure) -> Iterator[Span]:
-    """In the order of :meth:`Restructure.settled`."""
-    for table in work.contents.values():
-        yield Span(NO_PLACE, blocks_for(table.length), "new file")
-    yield from work.udf.wanted if work.udf else ()
+    """In the order of :meth:`Restructure.settled`. What UDF has is last: 7-Zip looks for the last anchors behind it."""
     for one in work.works:
         yield from (Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory") for folder in one.moved)
         if one.continuation:
             yield Span(NO_PLACE, blocks_for(one.continuation), "continued records")
         yield from (Span(NO_PLACE, blocks_for(one.tables), "path table") for _ in one.outgrown)
+    for table in work.contents.values():
+        yield Span(NO_PLACE, blocks_for(table.length), "new file")
+    yield from work.udf.wanted if work.udf else ()
 
 
 def _more_sections(works: Iterable[_Work], exchanges: Iterable[Exchange]) -> dict[int, list[tuple[Lba, int]]]:
@@ -332,144 +336,3 @@ def _more_sections(works: Iterable[_Work], exchanges: Iterable[Exchange]) -> dic
                 sections = [(Lba(at), length) for at, length in zip(begins, lengths, strict=True)]
                 found[id(entry)] = sections[len(file.records) :]
     return found
-
-
-def _directory_patches(
-    source: FileSource, tree: FolderTree, places: Mapping[int, tuple[Lba, int]]
-) -> Iterator[tuple[int, bytes]]:
-    """What tells of directories that moved or changed their length, and link counts; at old offsets."""
-    moved = {id(one) for one in tree.folders() if one.extent and places[id(one)][0] != one.extent.lba}
-    for folder in tree.folders():
-        if folder.extent is None or folder.parent is None:
-            continue
-        start = lba_bytes(folder.extent.lba)
-        if id(folder) in moved:
-            records = [start, *(one.offset for one in (folder.entry.records if folder.entry else ()))]
-            if folder is tree.root:
-                records += [lba_bytes(one.lba) + ROOT_RECORD for one in tree.descriptors]
-            for at in records:
-                yield from _place_patch(at, tree, places[id(folder)])
-            yield from _relocation_patches(source, tree, folder, Lba(places[id(folder)][0] - tree.base))
-        if moved & {id(folder), id(folder.parent)}:
-            yield from _place_patch(_dot_dot(source, folder.extent), tree, places[id(folder.parent)])
-        if tree.counts and folder.changed:
-            yield from _link_counts(source, tree, folder)
-
-
-def _place_patch(record: int, tree: FolderTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
-    """The directory record at byte ``record`` names this place."""
-    told = _told(Directory(*place), tree)
-    yield record + RECORD_LBA, told[:8]
-    yield record + RECORD_LENGTH, told[8:]
-
-
-def _dot_dot(source: FileSource, extent: Directory) -> int:
-    """The byte offset of a directory's second record."""
-    start = lba_bytes(extent.lba)
-    return start + source.at(start, 1)[0]
-
-
-def _relocation_patches(source: FileSource, tree: FolderTree, folder: Folder, lba: Lba) -> Iterator[tuple[int, bytes]]:
-    """CL of a relocated directory that moved; PL of those whose name stands in a directory that moved."""
-    if folder.above is not None and folder.above is not folder.parent:
-        holder = next(one for one in folder.above.entries if one.folder is folder)
-        for record in holder.records:
-            yield from _field_patch(source, tree, record.offset, b"CL", 4, both_endian(lba))
-    for entry in folder.entries:
-        if entry.placeholder and entry.folder is not None and entry.folder.extent is not None:
-            yield from _field_patch(source, tree, _dot_dot(source, entry.folder.extent), b"PL", 4, both_endian(lba))
-
-
-def _link_counts(source: FileSource, tree: FolderTree, folder: Folder) -> Iterator[tuple[int, bytes]]:
-    """PX of a directory wherever it stands: in its own records and in the ``..`` of those below."""
-    assert folder.extent is not None
-    records = [lba_bytes(folder.extent.lba)]
-    records += [one.offset for one in (folder.entry.records if folder.entry else ())]
-    if folder is tree.root:
-        records.append(_dot_dot(source, folder.extent))
-    for entry in folder.entries:
-        if entry.folder is not None and entry.folder.extent is not None and not entry.placeholder:
-            records.append(_dot_dot(source, entry.folder.extent))
-    count = both_endian(2 + folder.subfolders)
-    for offset in records:
-        yield from _field_patch(source, tree, offset, b"PX", 12, count)
-
-
-def _field_patch(
-    source: FileSource, tree: FolderTree, offset: int, sign: bytes, inside: int, data: bytes
-) -> Iterator[tuple[int, bytes]]:
-    """``data`` inside the field ``sign`` of the record at ``offset``, unless it says so already."""
-    if tree.dialect is None:
-        return
-    raw = source.at(offset, source.at(offset, 1)[0])
-    for at, told in fields(source, raw, offset, tree.dialect.skip, tree.base):
-        if told[:2] == sign and told[inside : inside + len(data)] != data:
-            yield at + inside, data
-
-
-def _overlaid(source: FileSource, patches: Patches) -> Callable[[int, int], bytes]:
-    """Reads the image as ``patches`` change it."""
-    offsets = sorted(patches)
-    longest = max(map(len, patches.values()), default=0)
-
-    def read(offset: int, length: int) -> bytes:
-        raw = bytearray(source.at(offset, length))
-        for at in offsets[bisect_left(offsets, offset - longest) : bisect_left(offsets, offset + len(raw))]:
-            data = patches[at]
-            first, last = max(at, offset), min(at + len(data), offset + len(raw))
-            if first < last:
-                raw[first - offset : last - offset] = data[first - at : last - at]
-        return bytes(raw)
-
-    return read
-
-
-def check_removal(image: Image, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
-    """:raises UnsupportedError: something that cannot follow points at a file that should go."""
-    gone = [file for file in image.files if file.size and edits.new_path(file.path) is None]
-    for file in gone:
-        place = image.place.inside(file.path)
-        for span in file_spans(file):
-            if image.catalog and span.start <= image.catalog.lba < span.end:
-                raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
-            if any(span.start <= one.entry.lba < span.end for one in image.boot_images):
-                raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
-            if any(span.start <= one.span.start < span.end and not one.filler for one in image.partitions):
-                raise UnsupportedError("a partition begins with it", place)
-            for one in image.firmware:
-                for target in one.targets:
-                    if span.start * BLOCK <= target.start < span.end * BLOCK:
-                        raise UnsupportedError(f"the {one.name}'s {target.what} points at it", place)
-            if not drop_hfsplus and any(one.span.touches(span) for one in image.hfs):
-                raise UnsupportedError(
-                    "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)",
-                    place,
-                )
-
-
-def prove_folders(source: FileSource, image: Image) -> None:
-    """Compares the path tables of every tree with its directories, and ``.`` and ``..`` with where those stand.
-
-    :raises ProofError: they say something else.
-    """
-    for tree in read_folders(source, image.trees):
-        places = {id(one): (one.extent.lba, one.extent.length) for one in tree.folders() if one.extent}
-        assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, NO_PLACE), {}, 0)
-        for lba, order, _ in table_slots(tree):
-            table = assembler.path_table(order)
-            if source.at(lba_bytes(lba), len(table)) != table:
-                raise ProofError(f"a path table of the {tree.kind} tree tells of other directories", source.place)
-        for folder in tree.folders():
-            assert folder.extent is not None and folder.parent is not None and folder.parent.extent is not None
-            start = lba_bytes(folder.extent.lba)
-            own, above = (_told(one, tree) for one in (folder.extent, folder.parent.extent))
-            if source.at(start + RECORD_LBA, 16) != own:
-                raise ProofError("a directory's . leads elsewhere", source.place.at(start))
-            # In a Joliet tree of libisofs every .. leads to its own directory; where nothing moved it still does.
-            if source.at(_dot_dot(source, folder.extent) + RECORD_LBA, 16) not in (above, own):
-                raise ProofError("a directory's .. leads elsewhere", source.place.at(start))
-
-
-def _told(extent: Directory, tree: FolderTree) -> bytes:
-    """How a record tells of an extent."""
-    return both_endian(extent.lba - tree.base) + both_endian(extent.length)

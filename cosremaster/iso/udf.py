@@ -124,6 +124,14 @@ class Udf:
         """How many there are."""
         return len(self.folders)
 
+    def named(self) -> Iterator[tuple[tuple[str, ...], UdfFile]]:
+        """Every name of every file, in :attr:`files` just one of several that it has."""
+        by_block = {one.entry // BLOCK - self.partition.start: one for one in self.files}
+        for folder in self.folders:
+            for one in folder.names:
+                if one.block in by_block:
+                    yield (*folder.entry.path, one.name), by_block[one.block]
+
 
 def read_udf(source: FileSource, blocks: int) -> Udf | None:
     """The UDF file system of an image whose ISO 9660 volume has ``blocks`` blocks; None where there is none.
