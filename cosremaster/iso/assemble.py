@@ -23,6 +23,7 @@ MAX_RECORD = 254
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
 _ITS_NAME, _DOT, _DOT_DOT = 33, b"\0", b"\1"
 NO_PLACE = Lba(0)
+_CONTINUED = b"CE\x1c\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +94,31 @@ class Assembler:
 
     def _records(self, folder: Folder, continuation: Continuation) -> Iterator[bytes]:
         dot, dot_dot = self._dots(folder)
+        if folder.extent is not None and folder.moves:
+            dot = self._carried(dot, lba_bytes(folder.extent.lba), continuation)
         yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
-        if dot_dot and not folder.moved:
+        if dot_dot and not folder.reparented:
             yield dot_dot
         else:
             yield self._made(continuation, _DOT_DOT, *self._parent_of(folder))
         for entry in folder.entries:
             if entry.renamed:
                 yield from self._renamed(entry, continuation)
-            elif entry.records:
-                yield from self._kept(entry)
-            else:
+            elif not entry.records:
                 yield from self._new(entry, continuation)
+            elif folder.moves:
+                for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
+                    yield self._carried(raw, offset, continuation)
+            else:
+                yield from self._kept(entry)
+
+    def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
+        """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
+        stands before its record."""
+        dialect, name = self.tree.dialect, raw[_ITS_NAME : _ITS_NAME + raw[32]]
+        if dialect is None or _CONTINUED not in raw[_ITS_NAME + len(name) :]:
+            return raw
+        return self._packed(continuation, raw[:_ITS_NAME], name, self._fields(raw, offset))
 
     def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
         """The first two records of one that is on the image."""

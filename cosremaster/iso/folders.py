@@ -62,7 +62,7 @@ class Folder:
 
     ``parent``: where its ``..`` leads, itself for the root; ``above``: the folder that its name stands in, another
     one where it is relocated; ``level``: the root's is 1. ``entry``: its own record's. ``changed``: it is laid anew;
-    ``moved``: its ``..`` is made anew.
+    ``reparented``: its ``..`` is made anew; ``moves``: it gets other blocks.
     """
 
     extent: Directory | None
@@ -73,7 +73,8 @@ class Folder:
     node: Node | None = None
     entries: list[Entry] = field(default_factory=list)
     changed: bool = False
-    moved: bool = False
+    reparented: bool = False
+    moves: bool = False
 
     def find(self, key: bytes) -> Entry | None:
         """The entry that people see under ``key``."""
@@ -130,6 +131,16 @@ class FolderTree:
                 else:
                     yield below, entry
 
+    def spread_moves(self) -> None:
+        """Whatever lies below a directory that moves moves too: libarchive, which reads an image front to back, finds
+        no directory that stands before the one that names it."""
+        spread = True
+        while spread:  # a relocated directory may be met before the one that it is recorded in
+            spread = False
+            for folder in self.folders():
+                if not folder.moves and (folder.extent is None or _must_follow(folder, self.root)):
+                    folder.moves = folder.changed = spread = True
+
     def locate(self, path: bytes) -> tuple[Folder, Entry] | None:
         """The entry at ``path`` and the folder it is in; None where there is none."""
         parent, _, name = path.rpartition(b"/")
@@ -144,6 +155,13 @@ class FolderTree:
             entry = folder.find(name) if folder else None
             folder = entry.folder if entry else None
         return folder
+
+
+def _must_follow(folder: Folder, root: Folder) -> bool:
+    if folder is root or folder.parent is None or folder.above is None or folder.extent is None:
+        return False
+    before = folder.reparented and folder.parent.extent and folder.extent.lba < folder.parent.extent.lba
+    return bool(folder.parent.moves or folder.above.moves or before)
 
 
 def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:

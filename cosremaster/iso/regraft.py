@@ -85,7 +85,7 @@ def _rename(tree: FolderTree, old: bytes, new: bytes, done: Regrafted) -> None:
         tree.attic.changed = True
     if entry.folder is not None and home is not folder:
         entry.folder.above = home
-        entry.folder.changed = entry.folder.moved = True
+        entry.folder.changed = entry.folder.reparented = True
         if not entry.placeholder:
             entry.folder.parent = home
             _relevel(entry.folder, home.level + 1)

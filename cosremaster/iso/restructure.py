@@ -50,12 +50,8 @@ class _Work:
 
     @property
     def moved(self) -> list[Folder]:
-        """Folders that need blocks of their own: new ones, and those that outgrow theirs."""
-        return [
-            one
-            for one in self.tree.folders()
-            if one.changed and (one.extent is None or self.lengths[id(one)] > one.extent.length)
-        ]
+        """Folders that need blocks of their own, those above before those below."""
+        return [one for one in self.tree.folders() if one.moves]
 
     @property
     def outgrown(self) -> list[Lba]:
@@ -280,6 +276,10 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
     places = Places(nowhere, lambda _: tree.base, more, tree.base)
     assembler = _assembler(work, source, source.at, places, 0)
+    laid, areas = assembler.folders()
+    for folder in tree.folders():
+        folder.moves = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
+    tree.spread_moves()
     laid, areas = assembler.folders()
     work.lengths = {key: len(data) for key, data in laid.items()}
     work.continuation, work.tables = len(areas), len(assembler.path_table("little"))
