@@ -168,8 +168,10 @@ def _number(field: bytes, at: int) -> int:
 
 
 def _device(high: int, low: int) -> tuple[int, int]:
-    """Major and minor of a PN field (RRIP 4.1.2); some writers put both into the low half, as the kernel knows."""
-    return (low >> 8, low & 0xFF) if not high and low > 0xFF else (high, low)
+    """Major and minor of a PN field (RRIP 4.1.2); libisofs has both in the low half, as glibc's makedev puts them."""
+    if high or low <= 0xFF:
+        return high, low
+    return low >> 8 & 0xFFF, low & 0xFF | low >> 12 & 0xFFF00
 
 
 def _modified(source: FileSource, at: int, field: bytes, before: int | None) -> int | None:
