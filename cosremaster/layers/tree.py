@@ -56,12 +56,14 @@ class LayerTree(Mapping[bytes, Node]):
         self.layer = layer
         self._members: dict[bytes, tuple[Layer, Member]] = {}
         self._carriers: dict[object, Member] = {}
+        first_stays = layer.parent is not None
         for one in (*layer.before, layer):
             for member in one.members:
-                path = normal_name(member.entry.name)
-                if layer.parent is None or path not in self._members:
+                header, name, _ = member.entry
+                path = normal_name(name)
+                if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
-                if member.entry.header.size and (key := _key(one, member)):
+                if header.nlink > 1 and header.size and (key := _key(one, member)):
                     self._carriers[key] = member
 
     def __getitem__(self, path: bytes) -> Node:
