@@ -87,9 +87,13 @@ def _run(side: Callable[[Path], float | None], folder: Path) -> float:
 
 
 def shell(command: str, folder: Path) -> None:
-    """Runs a shell command, as root would run it where device nodes have to be made."""
+    """Runs a shell command, as root would run it where device nodes have to be made.
+
+    Our modules' bytecode may be kept, as it is where a user has installed them.
+    """
     argv = ["sh", "-c", command] if os.geteuid() == 0 else ["fakeroot", "sh", "-c", command]
-    subprocess.run(argv, cwd=folder, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(argv, cwd=folder, check=True, env=environment)
 
 
 def machine() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.streams import ByteReader
@@ -30,7 +31,7 @@ _FIELDS = (
     "device major", "device minor", "rdev major", "rdev minor", "name size", "check",
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
-_HEX = re.compile(rb"[0-9A-Fa-f]{104}")
+_HEADER = re.compile(rb"07070[12][0-9A-Fa-f]{104}")
 _HEX_FIELD = re.compile(rb"[0-9A-Fa-f]{8}")
 
 
@@ -55,12 +56,8 @@ class Header:
     @classmethod
     def parse(cls, raw: bytes, place: Place) -> Header:
         """Checks and wraps 110 bytes. :raises CorruptError: bad magic, or a field is not hexadecimal."""
-        if raw[:6] not in MAGICS:
-            raise CorruptError(f"no cpio header here (magic is {raw[:6]!r})", place)
-        if not _HEX.fullmatch(raw, 6):
-            for index, name in enumerate(_FIELDS):
-                if not _HEX_FIELD.fullmatch(raw, 6 + 8 * index, 14 + 8 * index):
-                    raise CorruptError(f"{name} field is not hexadecimal", place)
+        if not _HEADER.fullmatch(raw):
+            raise CorruptError(_what_is_wrong(raw), place)
         return cls(raw)
 
     @classmethod
@@ -145,9 +142,21 @@ class Header:
         return self._field(_CHECK)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A header, its name as bytes without the NUL, and its byte offset in the archive."""
+def _what_is_wrong(raw: bytes) -> str:
+    """With 110 bytes that are no header."""
+    if raw[:6] not in MAGICS:
+        return f"no cpio header here (magic is {raw[:6]!r})"
+    wrong = (
+        name for at, name in enumerate(_FIELDS) if not _HEX_FIELD.fullmatch(raw, 6 + 8 * at, 14 + 8 * at)
+    )  # fmt: skip
+    return f"{next(wrong)} field is not hexadecimal"
+
+
+class Entry(NamedTuple):
+    """A header, its name as bytes without the NUL, and its byte offset in the archive.
+
+    A tuple, as one is made for every entry of an archive that is only listed.
+    """
 
     header: Header
     name: bytes
@@ -180,26 +189,24 @@ def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entr
     while True:
         start = reader.position
         head = reader.upto(HEADER_SIZE)
-        if len(head) < HEADER_SIZE:
-            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
-        header = Header.parse(head, reader.at(start))
-        name = _read_name(reader, header, start)
-        entry = Entry(header, name, start - base)
-        yield entry
-        if entry.is_trailer:
+        if not _HEADER.fullmatch(head):
+            if len(head) < HEADER_SIZE:
+                raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
+            raise CorruptError(_what_is_wrong(head), reader.at(start))
+        length = int(head[94:102], 16)
+        if not 0 < length <= MAX_NAME:
+            raise CorruptError(f"name of {length:,} bytes", reader.at(start))
+        raw = reader.exactly(length + -(HEADER_SIZE + length) % ALIGNMENT)
+        if raw[length - 1]:
+            raise CorruptError("name does not end with a NUL", reader.at(start))
+        name = raw[: raw.index(0)]
+        yield Entry(Header(head), name, start - base)
+        if name == TRAILER:
             return
-        _skip_to(reader, base + entry.end, name)
-
-
-def _read_name(reader: ByteReader, header: Header, start: int) -> bytes:
-    """The name behind ``header``, with the padding after it consumed."""
-    size = header.namesize
-    if not 0 < size <= MAX_NAME:
-        raise CorruptError(f"name of {size:,} bytes", reader.at(start))
-    raw = reader.exactly(size + padding(HEADER_SIZE + size))[:size]
-    if raw[-1] != 0:
-        raise CorruptError("name does not end with a NUL", reader.at(start))
-    return raw[: raw.index(0)]
+        size = int(head[54:62], 16)
+        end = start + HEADER_SIZE + len(raw) + size + -size % ALIGNMENT
+        if end != reader.position:
+            _skip_to(reader, end, name)
 
 
 def _skip_to(reader: ByteReader, end: int, name: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -184,6 +183,8 @@ class Spool:
     def _open(self) -> BinaryIO:
         if self._file is None:
             try:
+                import tempfile  # noqa: PLC0415 - who only reads needs none of it
+
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             except OSError as error:
                 raise cannot_write(error, "temporary data", self._place) from error

@@ -7,9 +7,11 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,6 +49,8 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
     thread. An exception of ``work`` is raised where its result would have come. When the caller goes away, the
     work under way is stopped at its next ``stop.check()``.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - who only reads ahead needs none of it
+
     stop = Stop()
     with ThreadPoolExecutor(threads, thread_name_prefix="cosremaster") as pool:
         waiting: deque[Future[Result]] = deque()

@@ -65,6 +65,12 @@ class ByteReader:
 
     def upto(self, count: int) -> bytes:
         """The next ``count`` bytes, or what is left when the stream ends before."""
+        end = self._start + count
+        if end <= len(self._current):  # most often so, and the walk over an archive's entries lives on it
+            data = self._current[self._start : end]
+            self._start = end
+            self.position += count
+            return data
         first = self.some(count)
         if len(first) == count or not first:
             return first
@@ -108,6 +114,11 @@ class ByteReader:
 
     def skip(self, count: int) -> None:
         """Leaves out ``count`` bytes. :raises CorruptError: the stream ends before."""
+        end = self._start + count
+        if end <= len(self._current):
+            self._start = end
+            self.position += count
+            return
         start, left = self.position, count
         while left:
             if not self._fill():

@@ -13,6 +13,7 @@ from typing import Literal
 
 _OVMF = Path("/usr/share/OVMF")
 TOOLS: Sequence[str] = ("qemu-system-x86_64", f"{_OVMF}/OVMF_CODE_4M.fd", f"{_OVMF}/OVMF_VARS_4M.fd")
+NETBOOT_TOOLS: Sequence[str] = ("qemu-system-x86_64", "/usr/lib/ipxe/qemu/pxe-virtio.rom")
 
 # Once one of these shows, nothing more will come: why wait for the timeout.
 _DEAD_ENDS = ("No bootable device", "grub rescue>", "grub> ", "UEFI Interactive Shell", "Kernel panic")
@@ -35,25 +36,45 @@ def boot(
     off by itself raises AssertionError with the last lines it said.
     """
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
-        log = Path(scratch) / "serial.log"
-        log.touch()
-        errors_log = Path(scratch) / "errors.log"
-        argv = [
-            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", str(memory_mb)),
-            *("-nodefaults", "-nographic", "-no-reboot", "-net", "none", "-serial", f"file:{log}"),
-            *_firmware(firmware, Path(scratch)),
-            *_drive(image, medium, Path(scratch)),
-        ]
-        with _process(argv, errors_log) as machine:
-            _wait(machine, log, timeout, until)
-            said = _read(log)
-            if machine.returncode != 0 and (until is None or until not in said):
-                errors = errors_log.read_bytes().decode(errors="replace")
-                tail = "\n".join(said.splitlines()[-60:])
-                code = machine.returncode
-                state = "did not power off" if code is None else f"ended with status {code}"
-                raise AssertionError(f"{image.name} ({firmware}, {medium}) {state}: {errors}\n{tail}")
-            return said
+        options = [*("-net", "none"), *_firmware(firmware, Path(scratch)), *_drive(image, medium, Path(scratch))]
+        name = f"{image.name} ({firmware}, {medium})"
+        return _started(options, Path(scratch), name, memory_mb=memory_mb, timeout=timeout, until=until)
+
+
+def netboot(folder: Path, script: str, *, memory_mb: int = 1024, timeout: float = 300) -> str:
+    """Boot a machine without any medium from the network: the iPXE in QEMU's network card fetches ``script`` from
+    ``folder`` over TFTP and runs it. Returns what the machine said; raises as :func:`boot`. There is no outside
+    network.
+    """
+    options = [
+        *("-netdev", f"user,id=net,restrict=on,tftp={str(folder).replace(',', ',,')},bootfile={script}"),
+        *("-device", "virtio-net-pci,netdev=net,bootindex=0"),
+    ]
+    with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
+        return _started(options, Path(scratch), script, memory_mb=memory_mb, timeout=timeout, until=None)
+
+
+def _started(
+    options: Sequence[str], scratch: Path, name: str, *, memory_mb: int, timeout: float, until: str | None
+) -> str:
+    """Start the machine that ``options`` describe and return its serial output."""
+    log = scratch / "serial.log"
+    log.touch()
+    errors_log = scratch / "errors.log"
+    argv = [
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", str(memory_mb)),
+        *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{log}", *options),
+    ]
+    with _process(argv, errors_log) as machine:
+        _wait(machine, log, timeout, until)
+        said = _read(log)
+        if machine.returncode != 0 and (until is None or until not in said):
+            errors = errors_log.read_bytes().decode(errors="replace")
+            tail = "\n".join(said.splitlines()[-60:])
+            code = machine.returncode
+            state = "did not power off" if code is None else f"ended with status {code}"
+            raise AssertionError(f"{name} {state}: {errors}\n{tail}")
+        return said
 
 
 def _firmware(firmware: str, scratch: Path) -> list[str]:

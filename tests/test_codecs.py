@@ -11,7 +11,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs import CODECS, codec_named
+from cosremaster.codecs import codec_named, find_codec, installed_codecs
 from cosremaster.demo.image import archive, directory, regular, root_items
 from cosremaster.layers.probe import probe
 from tests.fixtures import tools
@@ -126,6 +126,9 @@ def test_damage_is_located_and_bounded(tmp_path: Path, case: str, capsys: pytest
 def test_the_registry_is_unambiguous() -> None:
     for case in TOOLS:
         packed = _pack(case, archive(root_items()))
-        assert [codec.name for codec in CODECS if codec.sniff(packed)] == [TOOLS[case][0]]
+        assert [codec.name for codec in installed_codecs() if codec.sniff(packed)] == [TOOLS[case][0]]
+        found = find_codec(packed)
+        assert found is not None
+        assert found.name == TOOLS[case][0]
         assert probe(packed).is_archive
         assert codec_named(TOOLS[case][0]).name == TOOLS[case][0]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster.cli import main
 from cosremaster.demo.image import initramfs, root_items
-from tests.fixtures import tools
+from tests import qemu
+from tests.fixtures import debirf, tools
 from tests.fixtures.tools import run
 from tests.small import CGZ, write_small
 
@@ -24,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_maas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tools.require("tar", "gzip")
+    tools.require("tar", "gzip", "fakeroot", "sha256sum")
     assert main(["export", LAYER, "--maas", "apollo", "--title", "Apollo 5", "--threads", "1"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     words = shlex.split(line)
@@ -41,6 +45,13 @@ def test_maas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "content@": "apollo.tar.gz",
     }
     run(["gzip", "-t", str(file)])
+    (here / "unpacked").mkdir()
+    run(["fakeroot", "tar", "-xpzf", str(file), "-C", "unpacked"], cwd=here)
+    for item in root_items():
+        there = here / "unpacked" / os.fsdecode(item.path)
+        assert os.path.lexists(there)
+        if stat.S_ISREG(item.mode) and item.data:
+            assert there.read_bytes() == item.data
     listed = {line.strip(b"/") for line in run(["tar", "--quoting-style=literal", "-tzf", str(file)]).splitlines()}
     assert listed == {item.path for item in root_items()}
     # Elsewhere, later, on other threads: the same bytes.
@@ -77,3 +88,18 @@ def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert script[1].startswith(f"kernel linux initrd={CGZ}")
     assert script[2:] == [f"initrd {CGZ}", "boot"]
     assert not (tmp_path / "tftp.mtree").exists()
+
+
+@pytest.mark.boot
+def test_the_ipxe_script_boots_what_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools.require(*debirf.TOOLS, *qemu.NETBOOT_TOOLS)
+    script = tmp_path / "overlay" / "root" / "site.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\necho STARTED-OVER-THE-NETWORK\n")
+    script.chmod(0o755)
+    cosremaster.remaster(debirf.build().iso, tmp_path / "site.iso", add=[tmp_path / "overlay"])
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "site.iso", "--pxe", "tftp", "--quiet"]) == 0
+    said = qemu.netboot(tmp_path / "tftp", "boot.ipxe")
+    assert debirf.MARKER in said
+    assert "STARTED-OVER-THE-NETWORK" in said

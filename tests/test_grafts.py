@@ -7,18 +7,18 @@ import os
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster import remaster
 from cosremaster.errors import OverlayError, UnsupportedError, UsageError
 from cosremaster.job import Result
 from cosremaster.verify.run import verify
 from tests import judges, qemu
 from tests.fixtures import families, tools
-from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD, Family, Way
+from tests.fixtures.families import FAMILIES, PAYLOAD, Family, Way
 from tests.fixtures.tools import EPOCH, run
 
 SMALL = [name for name in FAMILIES if name not in ("data-large", "mips", "sun")]
@@ -48,6 +48,13 @@ def change(name: str, target: Path, **asked: object) -> Result:
     return remaster(image(name), target, drop_hfsplus=name == "grub-mkrescue", **asked)  # type: ignore[arg-type]
 
 
+def joliet(iso: Path) -> dict[str, str]:
+    """The files of the Joliet tree, without its directories and the boot catalog."""
+    files = judges.joliet(iso)
+    return {one: value for one, value in files.items() if not any(other.startswith(f"{one}/") for other in files)
+            and one.lstrip("/") not in CATALOGS}  # fmt: skip
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -71,6 +78,11 @@ def overlaid(overlay: Path) -> dict[str, str]:
 
 def only_files(tree: Mapping[str, judges.Facts]) -> dict[str, str]:
     return {name: facts[4] for name, facts in tree.items() if facts[4]}
+
+
+def known(name: str, path: bytes, plain: bytes) -> bytes:
+    """What verify knows a file by: by the primary tree's name."""
+    return plain if name in UNNAMED else path
 
 
 def expect_sound(name: str, out: Path, changed: list[bytes]) -> None:
@@ -97,11 +109,9 @@ def test_a_file_is_added(name: str, tmp_path: Path) -> None:
     assert after[shown][4] == digest(data)
     if name not in UNNAMED:
         assert after[shown][1:3] == (0o640, 0) and after["data"][1:3] == (0o755, 0)
-    if judges.joliet(image(name)):
-        assert judges.joliet(out) == judges.joliet(image(name)) | {"/data/platform image-7.iso": digest(data)} | {
-            f"/{one}": judges.joliet(out)[f"/{one}"] for one in CATALOGS if one in before
-        }
-    expect_sound(name, out, [b"data/platform image-7.iso"])
+    if joliet(image(name)):
+        assert joliet(out) == joliet(image(name)) | {"/data/platform image-7.iso": digest(data)}
+    expect_sound(name, out, [known(name, b"data/platform image-7.iso", b"DATA/PLATFORM.ISO")])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -121,12 +131,13 @@ def test_a_directory_of_a_thousand_files_is_added(name: str, tmp_path: Path, ove
         assert {one: after[one] for one in after.keys() - CATALOGS} == {
             one: before[one] for one in before.keys() - CATALOGS
         } | wanted
-    joliet = judges.joliet(out) if name in ("debian", "data-both") else {}
-    assert {one for one in joliet if one.startswith("/site-data")} in (set(), {f"/{one}" for one in wanted})
+    if name in ("debian", "data-joliet"):
+        assert joliet(out) == joliet(image(name)) | {f"/{one}": value for one, value in wanted.items()}
     if name in WITH_UDF:
         found = judges.udf(out, tmp_path / "udf")
         assert {one: found[one] for one in wanted} == wanted and len(found) == len(after)
-    expect_sound(name, out, [one.encode() for one in wanted])
+    with cosremaster.open(out) as opened:
+        expect_sound(name, out, [file.path for file in opened.image.files if file.path.upper().startswith(b"SITE")])
 
 
 @pytest.mark.parametrize("name", [*SMALL, "mips", "sun"])
@@ -142,7 +153,7 @@ def test_a_file_is_removed(name: str, tmp_path: Path) -> None:
     if name in WITH_UDF:
         old, new = judges.udf(image(name), tmp_path / "old"), judges.udf(out, tmp_path / "new")
         assert new == {one: old[one] for one in old if one != path}
-    if name not in ("data-shared", "data-hard-links"):
+    if name not in ("data-shared", "data-hard-links", "multi-session", "memtest86+"):  # there it stands elsewhere too
         data = run(
             ["isoinfo", *(["-R"] if name not in UNNAMED else []), "-i", image(name), "-x", f"/{isoname(name, path)}"]
         )
@@ -168,7 +179,7 @@ def test_a_file_is_renamed(name: str, tmp_path: Path) -> None:
     assert {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)} <= CATALOGS
     if name in WITH_UDF:
         assert new in judges.udf(out, tmp_path / "new")
-    expect_sound(name, out, [path.encode(), new.encode()])
+    expect_sound(name, out, [path.encode(), known(name, new.encode(), b"POOL/MAIN/RENAMED_.BIN")])
 
 
 @pytest.mark.parametrize("name", ["debian", "ubuntu", "data-deep", "udf", "multi-session", "data-level-4", "fedora"])
@@ -402,7 +413,3 @@ def test_boots_after_names_came_went_and_changed(family: Family, way: Way, tmp_p
     assert len(result.iso_exchanged) == len(adds) - 1
     firmware, medium = way
     assert words in qemu.boot(out, firmware=firmware, medium=medium, until=words)
-
-
-def test_grub_says_is_in_the_tree() -> None:
-    assert GRUB_SAYS in judges.tree(image("debian"))

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-import click
-
 from cosremaster.errors import CosremasterError
 
 INTERRUPTED = 128
@@ -52,37 +50,55 @@ def _stop(number: int, _: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    module, function, name = "commands", "remaster_command", "cosremaster"
-    if words and words[0] in COMMANDS:
-        module, function = COMMANDS[words[0]]
-        name = f"cosremaster {words[0]}"
-        words = words[1:]
-    command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        code = command.main(words, prog_name=name, standalone_mode=False)
+        code = _run(words)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return INTERRUPTED + signal.SIGPIPE
-    except (click.ClickException, click.Abort, CosremasterError, KeyboardInterrupt, _Stopped) as error:
-        return _explain(error)
+    except (Exception, KeyboardInterrupt, _Stopped) as error:
+        explained = _explain(error)
+        if explained is None:
+            raise
+        return explained
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _explain(error: BaseException) -> int:
-    """Says on standard error why the program ends, and returns its exit code."""
+def _run(words: list[str]) -> int:
+    """Does what ``words`` ask for."""
+    if words[:1] == ["ls"]:
+        from cosremaster.cli.listing import list_plainly  # noqa: PLC0415 - loads next to nothing
+
+        if list_plainly(words[1:]):
+            return 0
+    module, function, name = "commands", "remaster_command", "cosremaster"
+    if words and words[0] in COMMANDS:
+        module, function = COMMANDS[words[0]]
+        name = f"cosremaster {words[0]}"
+        words = words[1:]
+    command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+    code = command.main(words, prog_name=name, standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException) -> int | None:
+    """Says on standard error why the program ends, and returns its exit code; None for a fault of ours."""
+    if isinstance(error, CosremasterError):
+        sys.stderr.write(f"cosremaster: {error}\n")
+        return error.exit_code
+    if isinstance(error, _Stopped):
+        sys.stderr.write("cosremaster: stopped\n")
+        return INTERRUPTED + error.number
+    import click  # noqa: PLC0415 - what is left are its errors, so it is loaded already
+
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    if isinstance(error, CosremasterError):
-        click.echo(f"cosremaster: {error}", err=True)
-        return error.exit_code
-    if isinstance(error, _Stopped):
-        click.echo("cosremaster: stopped", err=True)
-        return INTERRUPTED + error.number
-    click.echo("cosremaster: interrupted", err=True)
-    return INTERRUPTED + signal.SIGINT
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        sys.stderr.write("cosremaster: interrupted\n")
+        return INTERRUPTED + signal.SIGINT
+    return None

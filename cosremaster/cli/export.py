@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.cli.look import looking
+from cosremaster.cli.listing import looking
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError

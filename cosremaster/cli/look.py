@@ -1,34 +1,24 @@
-"""Commands that look into any layer and take things out: ls, cat, stat, tree, find, extract."""
+"""Commands that look into any layer and take things out: ls, cat, stat, tree, find, extract.
+
+The listing itself is in ``listing``, which loads next to nothing.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from cosremaster.cli.listing import list_address, looking, print_json
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, show
-from cosremaster.files import FileSource
-from cosremaster.layers.address import Address
-from cosremaster.look.container import (
-    ALONE,
-    Container,
-    Looked,
-    follow,
-    inside,
-    is_container,
-    open_container,
-    split_address,
-)
+from cosremaster.look.container import Looked, follow, inside, is_container
 from cosremaster.look.extract import extract, taken
-from cosremaster.look.report import SCHEMA, long_line, node_report, stat_lines
+from cosremaster.look.report import stat_lines
 from cosremaster.look.tar import tar_of
 from cosremaster.look.walk import walk
 from cosremaster.nodes import Kind
@@ -41,20 +31,6 @@ _ADDRESS = click.argument("address", metavar="ADDRESS")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 
 
-@contextmanager
-def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container, Address]]:
-    """The file that an address begins with, what it is, and the rest of the address."""
-    path, address = split_address(text)
-    with FileSource(path) as source:
-        top, rest = open_container(source, address, replace(ALONE, max_expand=max_expand))
-        yield source, top, rest
-
-
-def _print_json(nodes: Iterable[Looked]) -> None:
-    report = {"schema": SCHEMA, "nodes": [node_report(one) for one in nodes]}
-    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-
-
 @click.command()
 @_ADDRESS
 @MAX_EXPAND
@@ -63,25 +39,7 @@ def _print_json(nodes: Iterable[Looked]) -> None:
 @_JSON
 def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """List what stands in the directory, image or archive at ADDRESS, as in in.iso::live.cgz::rootfs.cxz::etc."""
-    with looking(address, max_expand) as (_, top, rest):
-        at = inside(follow(top, rest, last=not long))
-        container, base = at.container, at.node.path
-        if at.node.kind is not Kind.DIRECTORY:
-            listed, cut = [at], 0
-        else:
-            names = container.below(base) if recursive else container.names(base)
-            if not long and not as_json:
-                start = len(base) + bool(base)
-                click.echo("".join(f"{show(name[start:])}\n" for name in names), nl=False)
-                return
-            found = ((name, container.node(name)) for name in names)
-            listed, cut = [Looked(container, node) for _, node in found if node is not None], len(base) + bool(base)
-        if as_json:
-            _print_json(listed)
-            return
-        names_only = (show(one.node.path[cut:]) for one in listed)
-        lines = (long_line(one.node, name) if long else name for one, name in zip(listed, names_only, strict=True))
-        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+    list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=max_expand)
 
 
 @click.command()
@@ -117,7 +75,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
     with looking(address, max_expand) as (_, top, rest):
         at = follow(top, rest, last=False)
         if as_json:
-            _print_json([at])
+            print_json([at])
             return
         digest = at.node.content.digest().hex() if at.node.content is not None else None
         if not at.node.path:
@@ -156,7 +114,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
         at = inside(follow(top, rest))
         found = (one for one, _ in walk(at.container, at.node.path) if wanted.matches(one.node.path))
         if as_json:
-            _print_json(found)
+            print_json(found)
             return
         for one in found:
             click.echo(one.address)

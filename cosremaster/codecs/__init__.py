@@ -1,38 +1,33 @@
-"""One codec family a file, one protocol, and a registry that knows them by their magic."""
+"""One codec family a file, one protocol, and a registry that knows them by their magic.
+
+A family's module is loaded when the first stream of it is met: listing a gzip'd initramfs needs no xz.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Iterator
+from functools import cache
 
 from cosremaster.codecs.base import Codec
-from cosremaster.codecs.bzip2 import Bzip2Codec
-from cosremaster.codecs.gzip import GzipCodec
-from cosremaster.codecs.lzma_module import AVAILABLE as HAS_LZMA
-from cosremaster.codecs.lzop import LzopCodec
 from cosremaster.codecs.plain import PlainCodec
-from cosremaster.codecs.zstd import ZstdCodec
-
-
-def _optional() -> Iterator[Codec]:
-    """The codecs whose libraries are installed here."""
-    if HAS_LZMA:
-        from cosremaster.codecs.lzma_alone import LzmaCodec  # noqa: PLC0415 - only where there is lzma
-        from cosremaster.codecs.xz import XzCodec  # noqa: PLC0415 - only where there is lzma
-
-        yield XzCodec()
-        yield LzmaCodec()
-    if importlib.util.find_spec("lz4") is not None:
-        from cosremaster.codecs.lz4 import LegacyCodec, Lz4Codec  # noqa: PLC0415 - only where it is installed
-
-        yield Lz4Codec()
-        yield LegacyCodec()
-
 
 PLAIN = PlainCodec()
-CODECS: tuple[Codec, ...] = (GzipCodec(), ZstdCodec(), Bzip2Codec(), LzopCodec(), *_optional())
 
-_READING = {"gzip": GzipCodec(note=False)}
+_SKIPPABLE = bytes(range(0x50, 0x60))
+"""First bytes of frames that zstd and lz4 say are to be skipped."""
+
+_HOMES: dict[str, tuple[bytes, str, str]] = {
+    "gzip": (b"\x1f", "gzip", "GzipCodec"),
+    "zstd": (b"\x28" + _SKIPPABLE, "zstd", "ZstdCodec"),
+    "bzip2": (b"B", "bzip2", "Bzip2Codec"),
+    "lzop": (b"\x89", "lzop", "LzopCodec"),
+    "xz": (b"\xfd", "xz", "XzCodec"),
+    "lzma": (b"\x5d", "lzma_alone", "LzmaCodec"),
+    "lz4": (b"\x04" + _SKIPPABLE, "lz4", "Lz4Codec"),
+    "lz4-legacy": (b"\x02", "lz4", "LegacyCodec"),
+}
+"""By the codec's name: the first bytes its streams can have, module, class."""
 
 _FOREIGN = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
@@ -46,7 +41,30 @@ SNIFF_SIZE = 16
 
 def find_codec(head: bytes) -> Codec | None:
     """The codec whose magic ``head`` begins with, or None."""
-    return next((codec for codec in CODECS if codec.sniff(head)), None)
+    for name, (first, _, _) in _HOMES.items():
+        if head[:1] in first and head and (codec := _loaded(name)) is not None and codec.sniff(head):
+            return codec
+    return None
+
+
+@cache
+def _loaded(name: str) -> Codec | None:
+    """The codec called ``name``; None where the library that it needs is not installed."""
+    _, module, kind = _HOMES[name]
+    if module in ("xz", "lzma_alone"):
+        from cosremaster.codecs.lzma_module import AVAILABLE  # noqa: PLC0415 - only where one of these is asked for
+
+        if not AVAILABLE:
+            return None
+    if module == "lz4" and importlib.util.find_spec("lz4") is None:
+        return None
+    made: Codec = getattr(importlib.import_module(f"cosremaster.codecs.{module}"), kind)()
+    return made
+
+
+def installed_codecs() -> tuple[Codec, ...]:
+    """Every codec whose library is installed here, plain data's not among them."""
+    return tuple(codec for name in _HOMES if (codec := _loaded(name)) is not None)
 
 
 def foreign_codec(head: bytes) -> str | None:
@@ -58,12 +76,16 @@ def foreign_codec(head: bytes) -> str | None:
 
 def reading(codec: Codec) -> Codec:
     """``codec`` for who only reads: what decoding would note for packing anew alone costs no time."""
-    return _READING.get(codec.name, codec)
+    if codec.name == "gzip":
+        from cosremaster.codecs.gzip import GzipCodec  # noqa: PLC0415 - it is loaded already
+
+        return GzipCodec(note=False)
+    return codec
 
 
 def codec_named(name: str) -> Codec:
     """The codec called ``name``. :raises ValueError: there is none."""
-    for codec in (PLAIN, *CODECS):
-        if codec.name == name:
-            return codec
+    found = PLAIN if name == PLAIN.name else _loaded(name) if name in _HOMES else None
+    if found is not None:
+        return found
     raise ValueError(f"no codec is called {name!r}")

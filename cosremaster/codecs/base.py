@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cosremaster.errors import Place
-from cosremaster.files import Spool
 from cosremaster.pieces import PieceTable, Source
 from cosremaster.streams import ByteReader
+
+if TYPE_CHECKING:
+    from cosremaster.files import Spool
 
 
 class Memo:

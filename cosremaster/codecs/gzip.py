@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from cosremaster.codecs.gzip_form import GzipForm
+from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.gzip_read import MAGIC, Members
-from cosremaster.codecs.stored import StoredBlocks, StoredFinder
+from cosremaster.errors import Place
+from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.gzip_form import GzipForm
+
+GZIP = "gzip"
 
 
 class GzipDecoding(Members):
     """All members as one plain stream, the stored blocks in them noted."""
 
-    def __init__(self, reader: ByteReader, *, note: bool = True) -> None:
+    def __init__(self, reader: ByteReader) -> None:
+        from cosremaster.codecs.stored import StoredFinder  # noqa: PLC0415 - who only reads needs none of it
+
         self._finder = StoredFinder()
-        super().__init__(reader, self._finder.feed if note else None)
+        super().__init__(reader, self._finder.feed)
 
     @property
     def form(self) -> GzipForm:
         """The first header, how many members there were, and the stored blocks in them."""
+        from cosremaster.codecs.gzip_form import GzipForm  # noqa: PLC0415 - the same
+
         return GzipForm(self.header, self.count, self._finder.blocks)
+
+
+class Reading(Members):
+    """All members as one plain stream, nothing noted; its own form, which is good for reading again."""
+
+    name = GZIP
+
+    @property
+    def form(self) -> Reading:
+        """This."""
+        return self
+
+    def describe(self) -> str:
+        """See :class:`Form`."""
+        return self._noted().describe()
+
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: always from the beginning."""
+        return 0, Members(ByteReader(packed.chunks(), place)).chunks()
+
+    def dump(self) -> dict[str, Any]:
+        """See :class:`Form`."""
+        return self._noted().dump()
+
+    def pack(self, job: Job) -> Packed:
+        """See :class:`Form`: nothing of the old bytes can stay."""
+        return self._noted().pack(job)
+
+    def _noted(self) -> GzipForm:
+        from cosremaster.codecs.gzip_form import GzipForm  # noqa: PLC0415 - who only reads needs none of it
+
+        return GzipForm(self.header, self.count)
 
 
 class GzipCodec:
     """gzip. ``note``: whether decoding notes the stored blocks, for packing anew."""
 
-    name = "gzip"
+    name = GZIP
     reach = 4096
 
     def __init__(self, *, note: bool = True) -> None:
@@ -44,11 +87,14 @@ class GzipCodec:
         except zlib.error:
             return b""
 
-    def decode(self, reader: ByteReader) -> GzipDecoding:
+    def decode(self, reader: ByteReader) -> GzipDecoding | Reading:
         """Begins to decode."""
-        return GzipDecoding(reader, note=self._note)
+        return GzipDecoding(reader) if self._note else Reading(reader)
 
     def load(self, values: dict[str, Any]) -> GzipForm:
         """What ``dump`` wrote."""
+        from cosremaster.codecs.gzip_form import GzipForm  # noqa: PLC0415 - as above
+        from cosremaster.codecs.stored import StoredBlocks  # noqa: PLC0415 - the same
+
         stored = StoredBlocks.load(values["stored"])
         return GzipForm(bytes.fromhex(values["header"]), int(values["members"]), stored)

@@ -1,4 +1,4 @@
-"""Our own raw walk over volume descriptors and directory records: what pycdlib knows, but with places.
+"""A raw walk over volume descriptors and directory records, each with its place.
 
 ECMA-119; section numbers are its. Everything here reads, nothing changes.
 """

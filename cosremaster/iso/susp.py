@@ -1,4 +1,7 @@
-"""Rock Ridge (RRIP 1.12) in the system use fields of directory records (SUSP 1.12): what of it we need."""
+"""Rock Ridge (RRIP 1.12) in the system use fields of directory records (SUSP 1.12): what of it we need.
+
+:func:`read_fields` tells where things stand, :func:`read_attributes` what they are as files.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
+from cosremaster.iso.dates import long_date, short_date
 from cosremaster.iso.model import Directory
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
@@ -30,6 +34,32 @@ class RockRidge:
 
 PLAIN = RockRidge()
 """A record without any of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """What a record's fields say of it as a file. ``mode``: as st_mode, None where no PX tells it.
+
+    ``links`` and ``serial``: names of the file and what they share, 0 where not told (RRIP 1.10 has no serial).
+    ``mtime``: seconds since 1970, None where no TF tells it. ``target``: a symlink's text, None without SL.
+    ``packed``: the data of the ZF field that calls the data compressed.
+    """
+
+    mode: int | None = None
+    links: int = 0
+    uid: int = 0
+    gid: int = 0
+    serial: int = 0
+    rdev: tuple[int, int] = (0, 0)
+    mtime: int | None = None
+    target: bytes | None = None
+    packed: bytes = b""
+
+
+_PX, _PX_1_10, _PN = 44, 36, 20
+"""Bytes of the fields; PX has had a serial number since RRIP 1.12 (4.1.1)."""
+_MODIFIED, _LONG_FORM = 0x02, 0x80
+_COMPONENT_GOES_ON, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 
 
 def skip_of(root: bytes) -> int | None:
@@ -94,3 +124,91 @@ def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) ->
         where, size = following
         area = source.at(where, size)
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
+
+
+def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Attributes:
+    """What the fields of the record ``raw`` say of it as a file; the arguments are :func:`read_fields`'.
+
+    Of fields that are there twice the last counts, as in the kernel. :raises ImageError: a field is malformed, or
+    continuations do not end.
+    """
+    mode, links, uid, gid, serial, rdev, mtime, packed = None, 0, 0, 0, 0, (0, 0), None, b""
+    links_to: list[bytes] = []
+    for at, field in fields(source, raw, offset, skip, base):
+        match field[:2]:
+            case b"PX":
+                _long_enough(source, at, field, _PX_1_10)
+                mode, links, uid, gid = (_number(field, start) for start in (4, 12, 20, 28))
+                serial = _number(field, 36) if len(field) >= _PX else 0
+            case b"PN":
+                _long_enough(source, at, field, _PN)
+                rdev = _device(_number(field, 4), _number(field, 12))
+            case b"TF":
+                mtime = _modified(source, at, field, mtime)
+            case b"SL":
+                _long_enough(source, at, field, 5)
+                links_to.append(field[5:])
+                _components(source, at, field)  # malformed ones are told where they stand
+            case b"ZF":
+                packed = field[4:]
+    target = _target(b"".join(links_to)) if links_to else None
+    return Attributes(
+        mode=mode, links=links, uid=uid, gid=gid, serial=serial, rdev=rdev, mtime=mtime, target=target, packed=packed
+    )
+
+
+def _long_enough(source: FileSource, at: int, field: bytes, length: int) -> None:
+    if len(field) < length:
+        raise ImageError(f"Rock Ridge field {field[:2].decode()} of {len(field)} bytes", source.place.at(at))
+
+
+def _number(field: bytes, at: int) -> int:
+    """A 32-bit number in both byte orders (ECMA-119, 7.3.3)."""
+    return int.from_bytes(field[at : at + 4], "little")
+
+
+def _device(high: int, low: int) -> tuple[int, int]:
+    """Major and minor of a PN field (RRIP 4.1.2); libisofs has both in the low half, as glibc's makedev puts them."""
+    if high or low <= 0xFF:
+        return high, low
+    return low >> 8 & 0xFFF, low & 0xFF | low >> 12 & 0xFFF00
+
+
+def _modified(source: FileSource, at: int, field: bytes, before: int | None) -> int | None:
+    """The time of modification in a TF field (RRIP 4.1.6), ``before`` where it holds none."""
+    _long_enough(source, at, field, 5)
+    flags = field[4]
+    size = 17 if flags & _LONG_FORM else 7
+    _long_enough(source, at, field, 5 + size * (flags & 0x7F).bit_count())
+    if not flags & _MODIFIED:
+        return before
+    start = 5 + size * (flags & (_MODIFIED - 1)).bit_count()
+    stamp = field[start : start + size]
+    return long_date(stamp) if flags & _LONG_FORM else short_date(stamp)
+
+
+def _components(source: FileSource, at: int, field: bytes) -> None:
+    """:raises ImageError: a component of this SL field ends behind it."""
+    position = 5
+    while position < len(field):
+        if position + 2 > len(field) or position + 2 + field[position + 1] > len(field):
+            raise ImageError("malformed Rock Ridge symlink", source.place.at(at + position))
+        position += 2 + field[position + 1]
+
+
+def _target(components: bytes) -> bytes:
+    """The text of a symlink from its component records (RRIP 4.1.3.1); one may continue in the next."""
+    text, at, joined = b"", 0, True
+    while at < len(components):
+        flags, length = components[at : at + 2]
+        text += b"" if joined else b"/"
+        if flags & _ROOT:
+            text += b"/"
+        elif flags & _PARENT:
+            text += b".."
+        elif flags & _CURRENT:
+            text += b"."
+        text += components[at + 2 : at + 2 + length]
+        joined = bool(flags & (_COMPONENT_GOES_ON | _ROOT))
+        at += 2 + length
+    return text

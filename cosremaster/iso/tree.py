@@ -1,22 +1,25 @@
-"""An image's own file tree as nodes: Rock Ridge's modes, owners, times and symlinks (IEEE P1282), through pycdlib."""
+"""An image's own file tree as nodes: Rock Ridge's modes, owners, times, devices and symlinks (IEEE P1282)."""
 
 from __future__ import annotations
 
-import calendar
-import contextlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import pycdlib
-from pycdlib.dr import DirectoryRecord as CdlibRecord
-
-from cosremaster.errors import CosremasterError, ImageError
 from cosremaster.files import FileSource
+from cosremaster.iso.dates import short_date
 from cosremaster.iso.model import Image, IsoFile
-from cosremaster.nodes import Kind, Node
+from cosremaster.iso.susp import Attributes, read_attributes, skip_of
+from cosremaster.iso.trees import Named, walk_names
+from cosremaster.iso.zisofs import zisofs_of
+from cosremaster.nodes import Content, Kind, Node
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
+from cosremaster.units import Lba, lba_bytes
+
+_KINDS = frozenset(Kind)
+_DATE = slice(18, 25)
+"""Where a directory record has its date (ECMA-119, 9.1.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,64 +44,62 @@ class _Extents:
 
 
 def image_nodes(image: Image, source: FileSource) -> dict[bytes, Node]:
-    """Every directory, file and symlink of ``image``, which ``source`` holds, by path in the tree's order.
+    """Every node of ``image``'s primary tree but its root, which ``source`` holds, by path; parents come first.
 
-    Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root.
+    Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are linked where they
+    share a serial number (RRIP 1.12, 4.1.1). Files under zisofs have their plain bytes.
     :raises ImageError: the tree cannot be read.
     """
     files = {file.path: file for file in image.files}
-    iso = pycdlib.PyCdlib()
-    try:
-        with open(source.path, "rb") as file:
-            iso.open_fp(file)
-            root = iso.get_record(iso_path="/")
-            assert isinstance(root, CdlibRecord)
-            nodes = {node.path: node for node in _below(root, image, files)}
-            iso.close()
-    except CosremasterError:
-        raise
-    except Exception as error:  # pycdlib leaks struct.error, IndexError and others on damaged images
-        raise ImageError(f"its file system cannot be read ({error})", source.place) from error
-    return nodes
+    nodes = {node.path: node for node in _nodes(image, source, files)}
+    names = Counter(node.link for node in nodes.values() if node.link is not None)
+    return {
+        path: replace(node, link=None) if node.link is not None and names[node.link] == 1 else node
+        for path, node in nodes.items()
+    }
 
 
-def _below(root: CdlibRecord, image: Image, files: dict[bytes, IsoFile]) -> Iterator[Node]:
-    waiting: list[tuple[CdlibRecord, bytes]] = [(root, b"")]
-    while waiting:
-        record, path = waiting.pop()
-        if path:
-            yield _node(record, path, image, files.get(path))
-        if not record.is_dir():
-            continue
-        for child in reversed(record.children):
-            if child.is_dot() or child.is_dotdot():
-                continue
-            name = child.rock_ridge.name() if child.rock_ridge is not None else b""
-            name = name or child.file_identifier().partition(b";")[0].rstrip(b".")
-            waiting.append((child, path + b"/" + name if path else name))
+def _nodes(image: Image, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
+    tree = image.trees[0]
+    root = tree.directories[0]
+    skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
+    for one in walk_names(source, root, tree.base, skip, joliet=False):
+        said = Attributes() if skip is None else _attributes(source, one, skip, tree.base)
+        yield _node(one, said, image, files.get(one.path))
 
 
-def _node(record: CdlibRecord, path: bytes, image: Image, file: IsoFile | None) -> Node:
-    kind = Kind.DIRECTORY if record.is_dir() else Kind.FILE
-    mode, uid, gid, target, when = 0o755 if record.is_dir() else 0o644, 0, 0, b"", record.date
-    ridge = record.rock_ridge
-    if ridge is not None:
-        for entries in (ridge.ce_entries, ridge.dr_entries):
-            px = getattr(entries, "px_record", None)
-            if px is not None:
-                mode, uid, gid = px.posix_file_mode & 0o7777, px.posix_user_id, px.posix_group_id
-            when = getattr(getattr(entries, "tf_record", None), "modification_time", None) or when
-        if ridge.is_symlink():
-            kind, target = Kind.SYMLINK, ridge.symlink_path()
-    content = _Extents(image, file) if kind is Kind.FILE and file is not None else None
+def _attributes(source: FileSource, one: Named, skip: int, base: Lba) -> Attributes:
+    """A relocated directory tells its own in its ``.``, as the kernel reads it; the record with CL is a file's."""
+    raw, offset = one.raw, one.record.offset
+    if one.below is not None and one.ridge.child is not None:
+        offset = lba_bytes(one.below.lba)
+        raw = source.at(offset, source.at(offset, 1)[0])
+    return read_attributes(source, raw, offset, skip, base)
+
+
+def _node(one: Named, said: Attributes, image: Image, file: IsoFile | None) -> Node:
+    kind = Kind.DIRECTORY if one.below is not None else _kind(said)
+    default = 0o755 if kind is Kind.DIRECTORY else 0o644
+    linked = kind is not Kind.DIRECTORY and said.links > 1 and said.serial
     return Node(
-        path=path, kind=kind, mode=mode, uid=uid, gid=gid, mtime=_seconds(when), target=target, content=content,
+        path=one.path, kind=kind, mode=default if said.mode is None else said.mode & 0o7777, uid=said.uid, gid=said.gid,
+        mtime=short_date(one.raw[_DATE]) if said.mtime is None else said.mtime,
+        target=said.target or b"" if kind is Kind.SYMLINK else b"",
+        rdev=said.rdev if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
+        content=_content(said, image, file) if kind is Kind.FILE and file is not None else None,
+        link=(said.serial, kind, one.record.lba) if linked else None,
     )  # fmt: skip
 
 
-def _seconds(date: Any) -> int:
-    """Seconds since 1970 of a directory record's date (ECMA-119, 9.1.5); 0 where it is none."""
-    with contextlib.suppress(AttributeError, ValueError, OverflowError):
-        fields = (date.years_since_1900 + 1900, date.month, date.day_of_month, date.hour, date.minute, date.second)
-        return max(0, calendar.timegm((*fields, 0, 0, 0)) - int(date.gmtoffset) * 15 * 60)
-    return 0
+def _content(said: Attributes, image: Image, file: IsoFile) -> Content:
+    """The file's bytes, as Linux gives them where they are compressed."""
+    packed = zisofs_of(said.packed, image.bytes_of(file), image.place.inside(file.path)) if said.packed else None
+    return packed or _Extents(image, file)
+
+
+def _kind(said: Attributes) -> Kind:
+    """What is no directory: as PX tells it, else by whether there is a symlink's text."""
+    told = (said.mode or 0) & 0o170000
+    if told in _KINDS and told != Kind.DIRECTORY:
+        return Kind(told)
+    return Kind.FILE if said.target is None else Kind.SYMLINK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
@@ -41,7 +42,8 @@ def read_trees(
             root = Directory(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else skip_of(source.at(lba_bytes(root.lba), 255))
             rock_ridge = skip is not None
-            files = list(_walk(source, root, base, skip, is_joliet(descriptor), directories))
+            directories.append(root)
+            files = list(_files(walk_names(source, root, base, skip, is_joliet(descriptor)), directories))
         yield Tree(
             kind=_kind(descriptor), descriptor=descriptor.lba, base=base, blocks=descriptor.blocks,
             files=tuple(files), directories=tuple(directories), path_tables=tuple(
@@ -58,35 +60,57 @@ def _kind(descriptor: Descriptor) -> str:
     return "ISO 9660:1999" if descriptor.raw[6] == _ENHANCED else "supplementary"
 
 
-def _walk(
-    source: FileSource, root: Directory, base: Lba, skip: int | None, joliet: bool, directories: list[Directory]
-) -> Iterator[IsoFile]:
-    """Every file below ``root``; ``directories`` gets every directory. Relocated ones count where CL stands."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A record, its bytes, its Rock Ridge, and the path people know it by. ``below``: the directory that it is."""
+
+    path: bytes
+    record: DirectoryRecord
+    raw: bytes
+    ridge: RockRidge
+    below: Directory | None
+
+
+def walk_names(source: FileSource, root: Directory, base: Lba, skip: int | None, joliet: bool) -> Iterator[Named]:
+    """Every record below ``root``, a directory's own before those in it. Relocated ones count where CL stands.
+
+    :raises ImageError: a record is malformed, a directory or file lies outside the image.
+    """
     waiting: list[tuple[Directory, tuple[bytes, ...], bytes]] = [(root, (), b"")]
     seen = {root.lba}
     while waiting:
         directory, raw_path, path = waiting.pop()
-        directories.append(directory)
-        run: list[DirectoryRecord] = []
         for record, raw in read_directory(source, directory, raw_path, base):
-            extra = PLAIN if skip is None else read_fields(source, raw, record.offset, skip, base)
-            if extra.relocated or record.flags & ASSOCIATED:
+            ridge = PLAIN if skip is None else read_fields(source, raw, record.offset, skip, base)
+            if ridge.relocated or record.flags & ASSOCIATED:
                 continue  # a relocated directory is met where its CL stands
-            name = entry_name(record, extra, joliet=joliet)
-            below = path + b"/" + name if path else name
-            if record.flags & DIRECTORY or extra.child is not None:
-                inside = _directory(source, record, extra, base)
-                if inside.lba in seen:
+            name = entry_name(record, ridge, joliet=joliet)
+            name = path + b"/" + name if path else name
+            below: Directory | None = None
+            if record.flags & DIRECTORY or ridge.child is not None:
+                below = _directory(source, record, ridge, base)
+                if below.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
-                seen.add(inside.lba)
-                waiting.append((inside, (*raw_path, record.identifier), below))
-                continue
-            if record.length and lba_bytes(record.lba) + record.length > source.size:
+                seen.add(below.lba)
+                waiting.append((below, (*raw_path, record.identifier), name))
+            elif record.length and lba_bytes(record.lba) + record.length > source.size:
                 raise ImageError("its data lie outside the image", place_of(source.place, record))
-            run.append(record)
-            if not record.flags & MULTI_EXTENT:
-                yield IsoFile(below, tuple(run), extra.regular, extra.zisofs)
-                run = []
+            yield Named(name, record, raw, ridge, below)
+
+
+def _files(named: Iterable[Named], directories: list[Directory]) -> Iterator[IsoFile]:
+    """The files among ``named``; ``directories`` gets the others."""
+    run: list[DirectoryRecord] = []
+    for one in named:
+        if one.below is not None:
+            directories.append(one.below)
+            continue
+        if run and run[0].parent != one.record.parent:
+            run = []  # a file whose last extent is missing
+        run.append(one.record)
+        if not one.record.flags & MULTI_EXTENT:
+            yield IsoFile(one.path, tuple(run), one.ridge.regular, one.ridge.zisofs)
+            run = []
 
 
 def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Directory:

@@ -7,7 +7,7 @@ import enum
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cosremaster import cpio
 from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
@@ -36,7 +36,8 @@ MAX_EXPAND = 1000
 FREE_EXPANSION = 1 << 30
 """So many plain bytes a stream may have at any ratio: a large file of zeros may stand first."""
 
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(map(int, Kind))
+_SYMLINK, _FILE = int(Kind.SYMLINK), int(Kind.FILE)
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
 
@@ -51,8 +52,7 @@ class Rootness(enum.IntEnum):
     """It has /etc and an init program of an installed system."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """An entry with what its data told: a symlink's target, a regular file's SHA-256 (empty: no data)."""
 
     entry: cpio.Entry
@@ -299,19 +299,22 @@ def _entries(
     """Notes every entry of one archive; looks into members while that is wanted."""
     members: list[Member] = []
     inner: list[tuple[cpio.Entry, Codec, FoundArchive]] = []
+    deeper = depth < effort.nesting
     for entry in cpio.read_entries(reader, origin):
-        if entry.is_trailer:
+        header, name, _ = entry
+        if name == cpio.TRAILER:
             break
         target = digest = b""
-        size, kind = entry.header.size, entry.header.mode & 0o170000
+        kind = header.mode & 0o170000
         if kind not in _KINDS:
-            raise CorruptError(f"no file type has mode {entry.header.mode:o}", _at(reader, entry))
-        if kind == Kind.SYMLINK:
+            raise CorruptError(f"no file type has mode {header.mode:o}", _at(reader, entry))
+        if kind == _SYMLINK:
+            size = header.size
             if size > MAX_TARGET:
                 raise CorruptError(f"symlink target of {size:,} bytes", _at(reader, entry))
             target = reader.exactly(size)
-        elif kind == Kind.FILE and size:
-            looked = _look_inside(reader, size) if depth < effort.nesting else None
+        elif kind == _FILE and (deeper or effort.digests) and (size := header.size):
+            looked = _look_inside(reader, size) if deeper else None
             if looked and looked.is_archive:
                 digest, nested = _index_member(reader, entry, looked.codec, effort, depth)
                 if nested is not None:

@@ -11,10 +11,9 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosremaster import cpio
-from cosremaster.archives.reader import Archive, Entry
 from cosremaster.codecs import PLAIN, codec_named
 from cosremaster.codecs.base import Codec, Decoding, Form, Job, Memo, Packed
 from cosremaster.errors import CorruptError, Place, SizeError, UnsupportedError
@@ -23,11 +22,11 @@ from cosremaster.nodes import Kind
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader
 
+if TYPE_CHECKING:
+    from cosremaster.archives.reader import Archive, Entry
+
 ODC, BINARY = "odc", "bin"
 MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
-HEAD = 512
-"""Plain bytes that :func:`old_form` wants to see."""
-
 _KINDS = frozenset(Kind)
 _ODC = re.compile(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
 _BINARY = 26
@@ -162,6 +161,8 @@ def as_newc(chunks: Iterator[bytes], place: Place, kind: str) -> Iterator[bytes]
         for chunk in chunks:
             fed, last = fed + len(chunk), chunk
             yield chunk
+
+    from cosremaster.archives.reader import Archive  # noqa: PLC0415 - only the old forms need it
 
     converter = _Converter(place)
     feed = watched()

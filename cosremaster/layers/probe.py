@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from cosremaster import cpio
 from cosremaster.codecs import PLAIN, find_codec, foreign_codec
 from cosremaster.codecs.base import Codec
-from cosremaster.layers.old_cpio import HEAD as OLD_HEAD
-from cosremaster.layers.old_cpio import OldCodec, old_form
 
 HEAD_SIZE = 4096
 """Bytes of a file that are looked at to tell what it is."""
+
+_PLAIN_HEAD = 512
+"""Plain bytes that tell whether an archive begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,17 @@ def look(peek: Callable[[int], bytes]) -> Probe:
 def probe(head: bytes) -> Probe:
     """What the first bytes of a file say."""
     codec = find_codec(head) or PLAIN
-    plain = codec.first(head, OLD_HEAD)
+    plain = codec.first(head, _PLAIN_HEAD)
+    if plain.startswith(cpio.MAGICS):
+        return Probe(codec, True, None)
+    from cosremaster.layers.old_cpio import OldCodec, old_form  # noqa: PLC0415 - no layer today needs it
+
     old = old_form(plain)
     if old is not None:
         return Probe(OldCodec(codec, old), True, None)
     foreign = foreign_codec(head)
     foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
-    return Probe(codec, plain.startswith(cpio.MAGICS), foreign)
+    return Probe(codec, False, foreign)
 
 
 def _foreign_archive(plain: bytes) -> str | None:

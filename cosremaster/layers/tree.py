@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cosremaster.cpio import normal_name
-from cosremaster.layers.check import Checked, FinalEntry
 from cosremaster.layers.index import Layer, Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import sha256_of
+
+if TYPE_CHECKING:
+    from cosremaster.layers.check import Checked, FinalEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ class LayerTree(Mapping[bytes, Node]):
         self.layer = layer
         self._members: dict[bytes, tuple[Layer, Member]] = {}
         self._carriers: dict[object, Member] = {}
+        first_stays = layer.parent is not None
         for one in (*layer.before, layer):
             for member in one.members:
-                path = normal_name(member.entry.name)
-                if layer.parent is None or path not in self._members:
+                header, name, _ = member.entry
+                path = normal_name(name)
+                if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
-                if member.entry.header.size and (key := _key(one, member)):
+                if header.nlink > 1 and header.size and (key := _key(one, member)):
                     self._carriers[key] = member
 
     def __getitem__(self, path: bytes) -> Node:
@@ -99,6 +104,8 @@ class LayerTree(Mapping[bytes, Node]):
     @cached_property
     def checked(self) -> Checked:
         """The entries as they are, checked."""
+        from cosremaster.layers.check import Checked  # noqa: PLC0415 - only edits need it
+
         return Checked(_final(self.layer), earlier=self.earlier)
 
     @property
@@ -109,6 +116,8 @@ class LayerTree(Mapping[bytes, Node]):
 
 def _final(layer: Layer) -> Iterator[FinalEntry]:
     """The entries of ``layer`` as they are."""
+    from cosremaster.layers.check import FinalEntry  # noqa: PLC0415 - only edits need it
+
     return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
 
 

@@ -62,16 +62,16 @@ class Container:
 
     def _children(self) -> dict[bytes, list[bytes]]:
         if self._names is None:
-            below: dict[bytes, set[bytes]] = {}
+            below: dict[bytes, list[bytes]] = {b"": []}
             for path in self.nodes:
                 while path:
                     parent = parent_of(path)
-                    known = below.setdefault(parent, set())
-                    if path in known:
+                    if parent in below:
+                        below[parent].append(path)
                         break
-                    known.add(path)
-                    path = parent  # noqa: PLW2901
-            self._names = {parent: sorted(names) for parent, names in below.items()}
+                    below[parent] = [path]
+                    path = parent  # noqa: PLW2901 - whose own parent has to know of it
+            self._names = {parent: sorted(set(names)) for parent, names in below.items()}
         return self._names
 
     def below(self, path: bytes) -> Iterator[bytes]:

@@ -23,6 +23,8 @@ _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (R
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)?")
 _CONFIGS = (b"boot/grub/grub.cfg", b"isolinux/isolinux.cfg", b"boot/isolinux/isolinux.cfg", b"syslinux.cfg")
 _KERNEL_LINE = re.compile(rb"^\s*(?:linux(?:efi|16)?\s+\S+|append)\s+(.*)$", re.MULTILINE)
+_UNSAFE = re.compile(rb"[^A-Za-z0-9._+-]")
+"""What an iPXE script and TFTP might read as something else than a part of a name."""
 _HDRS = 0x202
 """Where a bootable Linux kernel says HdrS (Documentation/arch/x86/boot.rst)."""
 
@@ -95,7 +97,7 @@ def pxe_files(container: Container) -> Iterator[Node]:
     """
     kernel = _only(container, [node.path for node in files_in_order(container.nodes.values()) if _is_kernel(node)])
     initramfs = _only(container, sorted(archives_in(container)), "initramfs")
-    names = [node.path.rpartition(b"/")[2] for node in (kernel, initramfs)]
+    names = [_UNSAFE.sub(b"_", node.path.rpartition(b"/")[2]) for node in (kernel, initramfs)]
     arguments = _arguments(container)
     script = b"#!ipxe\nkernel %s initrd=%s%s\ninitrd %s\nboot\n" % (
         names[0], names[1], b" " + arguments if arguments else b"", names[1],
