@@ -13,6 +13,7 @@ import cosremaster
 from benchmarks import images
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.files import FileSource
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.output import Output
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.pipeline import open_image, plan_result, write_image
@@ -172,7 +173,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
         with FileSource(iso) as source, FileSource(layer) as new:
             table = PieceTable([Range(new, 0, new.size)])
             image = open_image(source)
-            plan = plan_result(image, source, {CGZ.encode(): table})
+            plan = plan_result(image, source, IsoEdits(exchanged={CGZ.encode(): table}))
             with Output(work / "out.iso", (iso,), force=False) as output:
                 write_image(image, plan, output, source, Silent())
 

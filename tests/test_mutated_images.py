@@ -9,6 +9,7 @@ import pytest
 
 from cosremaster.errors import CosremasterError
 from cosremaster.files import FileSource
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image, unchanged_plan
 from cosremaster.iso.read import read_image
 from cosremaster.pieces import Literal, PieceTable
@@ -61,7 +62,12 @@ def works(path: Path) -> bool:
         assert unchanged_plan(image).table.length == path.stat().st_size
         for file in image.files[:4]:
             try:
-                assert plan_image(image, source, {file.path: PieceTable([Literal(b"new" * 5000)])}).table.length > 0
+                assert (
+                    plan_image(
+                        image, source, IsoEdits(exchanged={file.path: PieceTable([Literal(b"new" * 5000)])})
+                    ).table.length
+                    > 0
+                )
             except CosremasterError as error:
                 assert str(error)
     return True

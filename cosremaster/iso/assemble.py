@@ -30,12 +30,12 @@ _CONTINUED = b"CE\x1c\x01"
 class Places:
     """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
     ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
-    entry's id; ``continuation``: the block of the first area that continues records."""
+    entry's id; ``continued``: the first block of what continues a folder's records, by its id."""
 
     folders: Mapping[int, tuple[Lba, int]]
     data: Callable[[Node], Lba]
     more: Mapping[int, Sequence[tuple[Lba, int]]]
-    continuation: Lba
+    continued: Mapping[int, Lba]
 
 
 @dataclass(slots=True)
@@ -51,11 +51,18 @@ class Assembler:
     next_serial: int
     serials: dict[object, int] = field(default_factory=dict)
 
-    def folders(self) -> tuple[dict[int, bytes], bytes]:
-        """The bytes of each changed folder by its id, whole blocks; and those of the areas that continue records."""
-        continuation = Continuation(Lba(self.places.continuation - self.tree.base))
-        found = {id(one): self._laid(one, continuation) for one in self.tree.folders() if one.changed}
-        return found, bytes(continuation.data)
+    def folders(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
+        """The bytes of each changed folder by its id, whole blocks; and what continues its records, where there is
+        any."""
+        found, more = dict[int, bytes](), dict[int, bytes]()
+        for folder in self.tree.folders():
+            if folder.changed:
+                first = self.places.continued.get(id(folder), self.tree.base)
+                continuation = Continuation(Lba(first - self.tree.base))
+                found[id(folder)] = self._laid(folder, continuation)
+                if continuation.data:
+                    more[id(folder)] = bytes(continuation.data)
+        return found, more
 
     def path_table(self, order: str) -> bytes:
         """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
@@ -180,12 +187,16 @@ class Assembler:
         for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
             told: list[bytes] = []
             if self.tree.dialect is not None:
-                told = self._fields(raw, offset) if offset else []
-                if entry.placeholder and entry.folder is not None:
-                    told = [one for one in told if one[:2] != b"CL"]
-                    told.insert(0, _link(b"CL", self._place(entry.folder)[0]))
-                told = self.tree.dialect.named(told, entry.key or b"")
-            yield self._packed(continuation, raw[:_ITS_NAME], entry.identifier, told)
+                told = [one for one in self._fields(raw, offset) if one[:2] not in (b"CL", b"RE")]
+                told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
+            head = _leading(raw[:_ITS_NAME]) if entry.placeholder else raw[:_ITS_NAME]
+            yield self._packed(continuation, head, entry.identifier, told)
+
+    def _relocated(self, entry: Entry, told: list[bytes]) -> list[bytes]:
+        """``told`` with what leads to a relocated directory, or says that this is one."""
+        if entry.placeholder and entry.folder is not None:
+            return [_link(b"CL", self._place(entry.folder)[0]), *told]
+        return [b"RE\x04\x01", *told] if entry.hidden and entry.folder is not None else told
 
     def _offsets(self, entry: Entry) -> Iterator[int]:
         """Where each of the records stood that :meth:`_kept` yields; those of more sections are copies of the last."""
@@ -198,17 +209,14 @@ class Assembler:
         told: list[bytes] = []
         if dialect is not None:
             told = self._own_fields(entry.folder) if entry.folder else self._file_fields(node, dialect)
-            if entry.placeholder and entry.folder is not None:
-                told.insert(0, _link(b"CL", self._place(entry.folder)[0]))
-            elif entry.hidden:
-                told.insert(0, b"RE\x04\x01")
-            told = dialect.named(told, entry.key or b"")
+            told = dialect.named(self._relocated(entry, told), entry.key or b"")
         if entry.folder is not None and not entry.placeholder:
             yield self._made(continuation, entry.identifier, told, *self._place(entry.folder), node, DIRECTORY)
             return
         size = node.content.size if node.content and not entry.placeholder else 0
         lengths = section_lengths(size, 1)
-        start = self.places.data(node) - self.tree.base if size else 0
+        # libarchive takes up what has no data where its block is, which so must not stand before what continues it.
+        start = self.places.data(node) - self.tree.base if size else continuation.first
         starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
         for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
             flags = MULTI_EXTENT if index < len(lengths) else 0
@@ -253,6 +261,14 @@ class Assembler:
 def _link(sign: bytes, lba: Lba) -> bytes:
     """CL or PL (RRIP 4.1.5)."""
     return sign + b"\x0c\x01" + both_endian(lba)
+
+
+def _leading(head: bytes) -> bytes:
+    """The head of a record that only leads elsewhere: no directory, and no data."""
+    raw = bytearray(head)
+    raw[RECORD_LBA : RECORD_LENGTH + 8] = bytes(16)
+    raw[RECORD_FLAGS] &= ~DIRECTORY
+    return bytes(raw)
 
 
 def _flagged(record: bytes, another: bool) -> bytes:

@@ -18,7 +18,7 @@ def prove_folders(source: FileSource, image: Image) -> None:
     """
     for tree in read_folders(source, image.trees):
         places = {id(one): (one.extent.lba, one.extent.length) for one in tree.folders() if one.extent}
-        assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, NO_PLACE), {}, 0)
+        assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, {}), {}, 0)
         for lba, order, _ in table_slots(tree):
             table = assembler.path_table(order)
             if source.at(lba_bytes(lba), len(table)) != table:

@@ -62,9 +62,8 @@ def _remove(tree: FolderTree, folder: Folder, entry: Entry, done: Regrafted) -> 
             continue
         done.folders.append(one.folder)
         waiting += [below for below in one.folder.entries if not below.hidden]
-        if one.placeholder and tree.attic is not None and one.folder.entry in tree.attic.entries:
-            tree.attic.entries.remove(one.folder.entry)  # its true record
-            tree.attic.changed = True
+        if one.placeholder:
+            _take_from_attic(tree, one.folder)
 
 
 def _rename(tree: FolderTree, old: bytes, new: bytes, done: Regrafted) -> None:
@@ -80,15 +79,16 @@ def _rename(tree: FolderTree, old: bytes, new: bytes, done: Regrafted) -> None:
     home.entries.append(entry)
     folder.changed = home.changed = True
     entry.key, entry.renamed = new.rpartition(b"/")[2], True
-    if entry.placeholder and entry.folder is not None and entry.folder.entry is not None and tree.attic is not None:
-        entry.folder.entry.key, entry.folder.entry.renamed = entry.key, True
-        tree.attic.changed = True
-    if entry.folder is not None and home is not folder:
-        entry.folder.above = home
-        entry.folder.changed = entry.folder.reparented = True
-        if not entry.placeholder:
-            entry.folder.parent = home
-            _relevel(entry.folder, home.level + 1)
+    if entry.folder is None or (home is folder and not entry.placeholder):
+        return
+    entry.folder.above = home
+    entry.folder.changed = entry.folder.reparented = True
+    if entry.placeholder and entry.folder.entry is not None:  # its true record becomes this one
+        entry.records, entry.placeholder = entry.folder.entry.records, False
+        _take_from_attic(tree, entry.folder)
+    entry.folder.parent, entry.folder.entry = home, entry
+    _relevel(entry.folder, home.level + 1)
+    _relocate(tree, entry)
 
 
 def _relevel(folder: Folder, level: int) -> None:
@@ -116,13 +116,26 @@ def _add(tree: FolderTree, node: Node, done: Regrafted, place: Place) -> None:
     done.came[node.path] = entry
     if node.kind is not Kind.DIRECTORY:
         return
-    below = entry.folder = Folder(None, folder, folder.level + 1, folder, entry, node, changed=True)
-    if below.level > DEEPEST and tree.attic is not None and folder is not tree.attic:
-        # Recorded in the folder for such (RRIP 4.1.5), as the volume does it; what is here only leads there.
-        entry.placeholder = True
-        below.entry = Entry(entry.key, b"", folder=below, hidden=True, node=node)
-        below.parent, below.level = tree.attic, tree.attic.level + 1
-        tree.attic.entries.append(below.entry)
+    entry.folder = Folder(None, folder, folder.level + 1, folder, entry, node, changed=True)
+    _relocate(tree, entry)
+
+
+def _relocate(tree: FolderTree, entry: Entry) -> None:
+    """A directory that would stand too deep is recorded in the folder for such (RRIP 4.1.5), where the volume has one;
+    ``entry`` only leads there."""
+    folder, attic = entry.folder, tree.attic
+    if folder is None or attic is None or folder.level <= DEEPEST or folder.above is attic:
+        return
+    true = Entry(entry.key, b"", entry.records, folder, hidden=True, renamed=entry.renamed, node=entry.node)
+    entry.placeholder, folder.entry, folder.parent = True, true, attic
+    _relevel(folder, attic.level + 1)
+    attic.entries.append(true)
+    attic.changed = True
+
+
+def _take_from_attic(tree: FolderTree, folder: Folder) -> None:
+    if tree.attic is not None and folder.entry in tree.attic.entries:
+        tree.attic.entries.remove(folder.entry)
         tree.attic.changed = True
 
 

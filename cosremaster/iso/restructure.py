@@ -40,12 +40,13 @@ Patches = dict[int, bytes]
 
 @dataclass(slots=True)
 class _Work:
-    """One tree's changes. ``lengths``: of each changed folder, by its id; ``tables``: bytes of a path table."""
+    """One tree's changes. ``lengths``: of each changed folder, by its id; ``continued``: of what continues its records;
+    ``tables``: bytes of a path table."""
 
     tree: FolderTree
     done: Regrafted
     lengths: dict[int, int] = field(default_factory=dict)
-    continuation: int = 0
+    continued: dict[int, int] = field(default_factory=dict)
     tables: int = 0
 
     @property
@@ -70,11 +71,11 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """Where one tree's things go: block and bytes of each folder by its id; continued records; path tables by their old
-    block, those that do not stay."""
+    """Where one tree's things go: block and bytes of each folder by its id; what continues its records; path tables by
+    their old block, those that do not stay."""
 
     folders: Mapping[int, tuple[Lba, int]]
-    continuation: Lba
+    continued: Mapping[int, Lba]
     tables: Mapping[Lba, Lba]
 
 
@@ -156,9 +157,12 @@ class Restructure:
     def _own_places(work: _Work, at: Iterator[Lba]) -> _Own:
         """The places of one tree's directories, continued records and path tables."""
         folders = {id(one): (one.extent.lba, one.extent.length) for one in work.tree.folders() if one.extent}
-        folders |= {id(one): (next(at), work.lengths[id(one)]) for one in work.moved}
-        continuation = next(at) if work.continuation else work.tree.base
-        return _Own(folders, continuation, {lba: next(at) for lba in work.outgrown})
+        continued: dict[int, Lba] = {}
+        for folder in work.moved:
+            folders[id(folder)] = next(at), work.lengths[id(folder)]
+            if id(folder) in work.continued:
+                continued[id(folder)] = next(at)
+        return _Own(folders, continued, {lba: next(at) for lba in work.outgrown})
 
     def _settle(
         self, work: _Work, own: _Own, more: Mapping[int, Sequence[tuple[Lba, int]]], patches: Patches,
@@ -166,11 +170,11 @@ class Restructure:
     ) -> None:  # fmt: skip
         """One tree's part of :meth:`settled`."""
         patches |= dict(directory_patches(self.source, work.tree, own.folders))
-        places = Places(own.folders, self._place_of, more, own.continuation)
+        places = Places(own.folders, self._place_of, more, own.continued)
         serial = 1 + max((len(tree.files) + len(tree.directories) for tree in self.image.trees), default=0)
         assembler = _assembler(work, self.source, overlaid(self.source, patches), places, serial)
         laid, areas = assembler.folders()
-        tables |= {own.continuation: PieceTable([Literal(areas)])} if areas else {}
+        tables |= {own.continued[key]: PieceTable([Literal(data)]) for key, data in areas.items()}
         for folder in work.tree.folders():
             if not folder.changed:
                 continue
@@ -274,15 +278,17 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     tree = work.tree
     nowhere = {id(folder): (tree.base, 0) for folder in tree.folders()}
     more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
-    places = Places(nowhere, lambda _: tree.base, more, tree.base)
+    places = Places(nowhere, lambda _: tree.base, more, {})
     assembler = _assembler(work, source, source.at, places, 0)
     laid, areas = assembler.folders()
     for folder in tree.folders():
-        folder.moves = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
+        longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
+        folder.moves = longer or id(folder) in areas  # libarchive reads what continues records right behind them
     tree.spread_moves()
     laid, areas = assembler.folders()
     work.lengths = {key: len(data) for key, data in laid.items()}
-    work.continuation, work.tables = len(areas), len(assembler.path_table("little"))
+    work.continued = {key: len(data) for key, data in areas.items()}
+    work.tables = len(assembler.path_table("little"))
     if len(nowhere) > MAX_DIRECTORIES:
         raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
 
@@ -313,9 +319,10 @@ def is_gone(file: IsoFile, gone: frozenset[Lba]) -> bool:
 def _wanted(work: Restructure) -> Iterator[Span]:
     """In the order of :meth:`Restructure.settled`. What UDF has is last: 7-Zip looks for the last anchors behind it."""
     for one in work.works:
-        yield from (Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory") for folder in one.moved)
-        if one.continuation:
-            yield Span(NO_PLACE, blocks_for(one.continuation), "continued records")
+        for folder in one.moved:
+            yield Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory")
+            if id(folder) in one.continued:
+                yield Span(NO_PLACE, blocks_for(one.continued[id(folder)]), "continued records")
         yield from (Span(NO_PLACE, blocks_for(one.tables), "path table") for _ in one.outgrown)
     for table in work.contents.values():
         yield Span(NO_PLACE, blocks_for(table.length), "new file")

@@ -14,6 +14,7 @@ from cosremaster.nodes import Kind, Node
 from cosremaster.units import BLOCK, Lba
 
 CE_SIZE = 28
+_NAME_HEAD = 5
 MAX_FIELD = 255
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 _LONG_TIMES = 0x80
@@ -51,7 +52,9 @@ class Dialect:
 
     def named(self, fields: Sequence[bytes], name: bytes) -> list[bytes]:
         """``fields`` with ``name``, and what tells which there are."""
-        return self.marked([*_name(name), *(field for field in fields if field[:2] != b"NM")])
+        others = [field for field in fields if field[:2] != b"NM"]
+        first = [field for field in others if field[:2] != b"SL"]
+        return self.marked([*first, *_name(name), *(field for field in others if field[:2] == b"SL")])
 
     def marked(self, fields: Sequence[bytes]) -> list[bytes]:
         """``fields`` with what tells which there are, where the volume has that."""
@@ -115,14 +118,18 @@ class Continuation:
 
     def spread(self, fields: Sequence[bytes], room: int) -> bytes:
         """What of ``fields`` goes into ``room`` bytes: all, or as many as fit with the CE that leads to the others
-        (SUSP 5.1). None is cut."""
+        (SUSP 5.1). Of a name as much as fits is there."""
         if sum(map(len, fields)) <= room:
             return b"".join(fields)
-        kept, size = 0, CE_SIZE
-        while size + len(fields[kept]) <= room:
-            size += len(fields[kept])
-            kept += 1
-        return b"".join(fields[:kept]) + self._area(fields[kept:])
+        kept, left, free = list[bytes](), list(fields), room - CE_SIZE
+        while len(left[0]) <= free:
+            kept.append(left.pop(0))
+            free -= len(kept[-1])
+        if left[0][:2] == b"NM" and free > _NAME_HEAD:
+            text = left[0][_NAME_HEAD:]
+            kept.append(_field(b"NM", bytes((_CONTINUE,)) + text[: free - _NAME_HEAD]))
+            left[0] = _field(b"NM", left[0][4:_NAME_HEAD] + text[free - _NAME_HEAD :])
+        return b"".join(kept) + self._area(left)
 
     def _area(self, fields: Sequence[bytes]) -> bytes:
         """Stores ``fields`` and returns the CE that leads there; none crosses a block."""
