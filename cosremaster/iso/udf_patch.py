@@ -123,17 +123,17 @@ def _entry(udf: Udf, source: FileSource, file: UdfFile, runs: list[tuple[Lba, in
     raw[file.allocation :] = listed.ljust(BLOCK - file.allocation, b"\0")
     length_at = 212 if file.extended else 172
     raw[length_at : length_at + 4] = len(listed).to_bytes(4, "little")
-    return file.entry, _tagged(raw, file.allocation - TAG_SIZE + len(listed))
+    return file.entry, tagged(raw, file.allocation - TAG_SIZE + len(listed))
 
 
 def _resized(source: FileSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
     """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
     raw = bytearray(source.at(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
-    return offset, _tagged(raw, int.from_bytes(raw[10:12], "little"))
+    return offset, tagged(raw, int.from_bytes(raw[10:12], "little"))
 
 
-def _tagged(raw: bytearray, length: int) -> bytes:
+def tagged(raw: bytearray, length: int) -> bytes:
     """``raw`` with a CRC over ``length`` bytes behind its tag, and the tag's checksum."""
     raw[10:12] = length.to_bytes(2, "little")
     raw[8:10] = crc16.xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
