@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
@@ -30,7 +30,8 @@ class ImagePlan:
 
     ``changed``: path of each exchanged file of the primary tree -> its new length in bytes; ``exchanged`` the
     exchanges themselves, each with the bytes that are written (boot images with their tables made true).
-    ``dropped``: HFS partitions become mere fillers.
+    ``dropped``: HFS partitions become mere fillers. ``overwritten``: byte offset in the old image -> bytes that stand
+    there instead, at the same place of what they belong to.
     """
 
     table: PieceTable
@@ -38,19 +39,26 @@ class ImagePlan:
     changed: Mapping[bytes, int]
     exchanged: tuple[Exchange, ...] = ()
     dropped: bool = False
+    overwritten: Mapping[int, bytes] = field(default_factory=dict)
 
 
-def unchanged_plan(image: Image) -> ImagePlan:
-    """The plan that makes ``image`` again, byte for byte."""
-    return ImagePlan(PieceTable([image.source]), Layout((), image.tail, image.tail, (image.tail, image.tail)), {})
+def unchanged_plan(image: Image, overwritten: Mapping[int, bytes] | None = None) -> ImagePlan:
+    """The plan that makes ``image`` again, byte for byte but for those of ``overwritten``."""
+    layout = Layout((), image.tail, image.tail, (image.tail, image.tail))
+    table = PieceTable([image.source])
+    if overwritten:
+        table = with_implanted(image, table.patched(overwritten.items()), layout)
+    return ImagePlan(table, layout, {}, overwritten=overwritten or {})
 
 
 def plan_image(
-    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
-) -> ImagePlan:
+    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False,
+    overwritten: Mapping[int, bytes] | None = None,
+) -> ImagePlan:  # fmt: skip
     """The image with the files at the paths of ``exchanged`` holding other bytes.
 
-    ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers.
+    ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers. ``overwritten``: byte
+    offset in the old image -> as many new bytes of what is no file: descriptors, appended partitions.
     :raises ImageError: there is no such file. :raises UnsupportedError: something in the image cannot follow.
     :raises SizeError: a file becomes too large for its directory records.
     """
@@ -67,8 +75,15 @@ def plan_image(
     table = PieceTable([*_body(image, layout, placed).pieces, tail])
     table = table.patched(image_patches(image, source, layout, placed, drop=drop))
     _check_kept(image, table, layout, placed)
+    table = table.patched((moved_byte(layout, at), data) for at, data in (overwritten or {}).items())
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
-    return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop)
+    return ImagePlan(with_implanted(image, table, layout), layout, changed, placed, drop, overwritten or {})
+
+
+def moved_byte(layout: Layout, at: int) -> int:
+    """Where byte ``at`` of the old image stands in the new one."""
+    block, rest = divmod(at, BLOCK)
+    return lba_bytes(layout.block(Lba(block))) + rest
 
 
 def _layout(image: Image, source: FileSource, exchanges: Sequence[Exchange], drop: bool) -> Layout:
