@@ -35,6 +35,7 @@ from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
+from cosremaster.settings.change import SettingsPlan
 from cosremaster.streams import sha256_of
 from cosremaster.units import human
 
@@ -95,7 +96,8 @@ class IsoEdits:
 class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
-    ``iso``: what becomes of the files of the ISO's own tree that were given.
+    ``iso``: what becomes of the files of the ISO's own tree that were given; ``settings``: of kernel arguments and of
+    the volume's id and date.
     """
 
     image: Image
@@ -103,13 +105,15 @@ class Plan:
     edits: Edits
     packed: tuple[PackedLayer, ...]
     iso: IsoEdits
+    settings: SettingsPlan
     result: ImagePlan
     warnings: tuple[str, ...]
 
     @property
     def identical(self) -> bool:
         """Nothing changes."""
-        return not self.packed and not self.iso.exchanged
+        settings = self.settings
+        return not (self.packed or self.iso.exchanged or settings.exchanged or settings.overwritten)
 
 
 def open_image(source: FileSource) -> Image:
@@ -121,14 +125,18 @@ def open_image(source: FileSource) -> Image:
 
 
 def plan_result(
-    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False
-) -> ImagePlan:
-    """The new image with the files at the paths of ``exchanged`` holding other bytes. Raises as ``plan_image``."""
+    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], *, drop_hfsplus: bool = False,
+    overwritten: Mapping[int, bytes] | None = None,
+) -> ImagePlan:  # fmt: skip
+    """The new image with the files at the paths of ``exchanged`` holding other bytes. Raises as ``plan_image``.
+
+    ``overwritten``: byte offset in the old image -> as many bytes that stand there instead.
+    """
     if not exchanged:
-        return unchanged_plan(image)
+        return unchanged_plan(image, overwritten)
     if is_bare(image):
         return bare_plan(exchanged)
-    return plan_image(image, source, exchanged, drop_hfsplus=drop_hfsplus)
+    return plan_image(image, source, exchanged, drop_hfsplus=drop_hfsplus, overwritten=overwritten)
 
 
 def find_layers(
