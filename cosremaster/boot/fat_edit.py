@@ -15,6 +15,7 @@ from cosremaster.errors import ImageError, SizeError, UnsupportedError
 _END = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 _FREE_COUNT = 488
 _UNKNOWN = 0xFFFFFFFF
+_STEP = 4096
 
 Patch = tuple[int, bytes]
 
@@ -113,9 +114,9 @@ def _entry(fat: Fat, file: FatFile, first: int, size: int) -> Iterator[Patch]:
 
 def _tables(fat: Fat, table: bytearray) -> Iterator[Patch]:
     """The runs of bytes that changed, in every copy."""
-    if table == fat.table:
-        return
-    changed = [at for at, (old, new) in enumerate(zip(fat.table, table, strict=True)) if old != new]
+    old = fat.table
+    parts = (at for at in range(0, len(old), _STEP) if old[at : at + _STEP] != table[at : at + _STEP])
+    changed = [at for part in parts for at in range(part, min(part + _STEP, len(old))) if old[at] != table[at]]
     for _, group in groupby(enumerate(changed), lambda one: one[1] - one[0]):
         run = [at for _, at in group]
         for copy in range(fat.geometry.copies):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cosremaster.menus.model import KernelLine, Kind, Menu, Word, end_of_arguments, is_linux, split_arguments
+from cosremaster.menus.model import KernelLine, Kind, Menu, Word, end_of_arguments, is_linux, line_end, split_arguments
 
 _LINE = re.compile(rb"[ \t]*([^\s#]\S*)[ \t]*([^\r\n]*)")
 _MESSAGES = frozenset((b"title", b"version", b"machine-id", b"sort-key"))
@@ -35,8 +35,9 @@ def _lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) ->
     if not is_linux(kernel):
         return ()
     if not options:
-        ending = b"\r\n" if data[end:].lstrip(b" \t")[:2] == b"\r\n" else b"\n"
-        return (KernelLine(number=number, kernel=kernel, arguments=(), insert=end, lead=ending + b"options "),)
+        return (
+            KernelLine(number=number, kernel=kernel, arguments=(), insert=end, lead=line_end(data, end) + b"options "),
+        )
     arguments = [split_arguments(data, first, last) for _, _, first, last in options]
     number, behind, _, _ = options[-1]
     flat = tuple(word for words in arguments for word in words)

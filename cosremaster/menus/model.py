@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -102,6 +103,14 @@ def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
         last = first + len(data[first:at].rstrip())  # a quote that never ends takes what is left
         words.append(Word(first, last, data[first:last].replace(b'"', b"")))
     return tuple(words)
+
+
+_DOS_END = re.compile(rb"[ \t]*\r\n")
+
+
+def line_end(data: bytes, at: int) -> bytes:
+    """How the line ends of which nothing but blanks follows byte ``at``."""
+    return b"\r\n" if _DOS_END.match(data, at) else b"\n"
 
 
 def end_of_arguments(arguments: tuple[Word, ...], otherwise: int) -> int:

@@ -14,6 +14,7 @@ from cosremaster.menus.model import (
     Word,
     end_of_arguments,
     is_linux,
+    line_end,
     split_arguments,
 )
 
@@ -152,6 +153,5 @@ def _without_append(data: bytes, line: _Line, kernel: bytes, words: tuple[Word, 
     """A new APPEND stands in a line of its own behind the kernel's, written as that is."""
     begin = data.rfind(b"\n", 0, line.start) + 1
     name = b"append" if data[line.start : line.behind].islower() else b"APPEND"
-    ending = b"\r\n" if data[line.end :].lstrip(b" \t")[:2] == b"\r\n" else b"\n"
-    lead = ending + data[begin : line.start] + name + b" "
+    lead = line_end(data, line.end) + data[begin : line.start] + name + b" "
     return KernelLine(number=line.number, kernel=kernel, arguments=words, insert=line.end, lead=lead)
