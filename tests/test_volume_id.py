@@ -30,9 +30,9 @@ def blkid(iso: Path) -> dict[str, str]:
     return dict(line.replace("\\", "").split("=", 1) for line in lines if "=" in line)
 
 
-def isoinfo(iso: Path, *options: str) -> str:
+def isoinfo(iso: Path) -> str:
     """The volume id as isoinfo prints it."""
-    found = re.search(r"^Volume id: (.*)$", run(["isoinfo", "-d", *options, "-i", iso]).decode(), re.MULTILINE)
+    found = re.search(r"^Volume id: (.*)$", run(["isoinfo", "-d", "-i", iso]).decode(), re.MULTILINE)
     assert found is not None
     return found[1]
 
@@ -58,16 +58,16 @@ def test_every_descriptor_says_the_new_name(name: str, tmp_path: Path) -> None:
         assert b"\x08FAMILY" not in after
     else:
         assert told["UUID"] == UUID
-    if judges.joliet(iso):
-        assert isoinfo(out, "-J") == ID[:16]
+    wide = [after[at + 40 : at + 72] for at in range(16 * 2048, 32 * 2048, 2048) if after[at : at + 6] == b"\2CD001"
+            and after[at + 88 : at + 90] == b"%/"]  # fmt: skip
+    assert len(wide) == bool(judges.joliet(iso))
+    assert all(one == ID[:16].encode("utf-16-be") for one in wide)
     if name == "fedora":
         run(["checkisomd5", out])
     assert judges.tree(out) == judges.tree(iso)
     assert judges.complaints(out) <= judges.complaints(iso)
     if name != "multi-session":  # the first session keeps its name
-        fields = {before.count(one) - after.count(one) for one in (b"FAMILY".ljust(32), "FAMILY".encode("utf-16-be"))}
         assert b"FAMILY".ljust(32) not in after
-        assert fields
     report = verify(out, against=iso, changed_volume=True)
     assert [(one.check, one.message) for one in report.findings if one.counts] == []
     assert not verify(out, against=iso).ok
@@ -94,7 +94,8 @@ def test_a_volume_id_and_a_longer_file_in_one_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "digits"), [
     ("2026-11-26T12:00:00Z", b"2026112612000000"), ("2026-11-26 12:00-0530", b"2026112617300000"),
-    ("2026-01-01T00:30:00+01:00", b"2025123123300000"), ("@1700000000", b"2023111422132000"), ("@0", b"1970010100000000"),
+    ("2026-01-01T00:30:00+01:00", b"2025123123300000"), ("@1700000000", b"2023111422132000"),
+    ("@0", b"1970010100000000"),
     ("2026-11-26T12:00:00.999999Z", b"2026112612000099"),
 ])  # fmt: skip
 def test_dates(text: str, digits: bytes) -> None:
@@ -194,8 +195,8 @@ def test_what_is_built_into_a_program_is_told(tmp_path: Path) -> None:
     iso.write_bytes(raw[:start] + fat.read_bytes() + raw[start + fat.stat().st_size :])
     result = remaster(iso, tmp_path / "out.iso", volume_date="@0", retarget=True)
     assert [one for one in result.warnings if "built in" in one] == [
-        "boot/grub/efi.img » EFI/BOOT/GRUBX64.EFI has the old volume date 2023-11-14-22-13-20-00 built in, which cannot be"
-        " changed there"
+        "boot/grub/efi.img » EFI/BOOT/GRUBX64.EFI has the old volume date 2023-11-14-22-13-20-00 built in, which cannot"
+        " be changed there"
     ]
 
 
