@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,3 +299,40 @@ def test_the_same_bytes_whatever_is_around(with_fat_menu: Path, tmp_path: Path) 
         subprocess.run([os.sys.executable, "-c", code], env=environment, check=True)  # type: ignore[attr-defined]
         outs.append(out.read_bytes())
     assert outs[0] == outs[1]
+
+
+def test_a_damaged_fat_is_told_and_the_rest_changes(
+    with_fat_menu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The directory EFI of the copy on the tree leads to itself."""
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    raw = bytearray(with_fat_menu.read_bytes())
+    tree = fat_copies(with_fat_menu, tmp_path)[0].read_bytes()
+    start, entry = raw.index(tree), tree.index(b"BOOT       \x10")
+    raw[start + entry + 26 : start + entry + 28] = tree[entry - 2 * 32 + 26 : entry - 2 * 32 + 28]
+    iso.write_bytes(raw)
+    warning = "EFI/efiboot.img: boot menus in it, if there are any, stay as they are"
+    assert main(["inspect", str(iso)]) == 0
+    assert warning in capsys.readouterr().out
+    assert main([str(iso), str(out), *OPTIONS]) == 0
+    said = capsys.readouterr()
+    assert warning in said.err
+    assert f"boot menu MBR partition 2 » {FAT_PATH}: 1 of 1" in said.out
+
+
+def test_a_fat_without_room_is_told(with_fat_menu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iso, fat = tmp_path / "in.iso", tmp_path / "fat.img"
+    raw = bytearray(with_fat_menu.read_bytes())
+    fat.write_bytes(fat_copies(with_fat_menu, tmp_path)[0].read_bytes())
+    start = raw.index(fat.read_bytes())
+    (tmp_path / "menu").write_bytes(FAT_MENU.encode().ljust(1 << 15, b"\n"))  # whole clusters
+    run(["mcopy", "-o", "-i", fat, tmp_path / "menu", f"::/{FAT_PATH}"])
+    free = re.search(rb"([\d ]+) bytes free", run(["mdir", "-i", fat, "::/"]))
+    assert free is not None
+    (tmp_path / "fill").write_bytes(bytes(int(free[1].replace(b" ", b""))))
+    run(["mcopy", "-i", fat, tmp_path / "fill", "::/fill"])
+    raw[start : start + fat.stat().st_size] = fat.read_bytes()
+    iso.write_bytes(raw)
+    assert main([str(iso), str(tmp_path / "out.iso"), *OPTIONS]) == 9
+    assert f"EFI/efiboot.img » {FAT_PATH}: does not fit: its file system lacks 1 free" in capsys.readouterr().err
+    assert not (tmp_path / "out.iso").exists()

@@ -36,6 +36,9 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         },
         "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
         "menus": menu_changes_report(plan.settings.menus),
+        "renamed": [
+            {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
+        ],
         "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
         "layers": [
             {
@@ -116,6 +119,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield "the ISO's own files"
         yield from change_lines("~", sorted(plan.iso.exchanged))
         yield from change_lines("=", plan.iso.unchanged)
+    yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
     yield from menu_change_lines(plan.settings.menus)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)

@@ -44,11 +44,13 @@ class MenuChange:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsPlan:
     """What settings do to an image. ``exchanged``: paths on the ISO's tree -> new bytes; ``overwritten``: byte offset
-    in the old image -> as many new bytes; ``menus``: all that were found."""
+    in the old image -> as many new bytes; ``menus``: all that were found; ``renamed``: what the volume was and is now
+    found by."""
 
     exchanged: Mapping[bytes, PieceTable] = field(default_factory=dict)
     overwritten: Mapping[int, bytes] = field(default_factory=dict)
     menus: tuple[MenuChange, ...] = ()
+    renamed: tuple[Target, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -88,7 +90,9 @@ def plan_settings(
     patches = dict(identity_patches(image, source, settings.volume_id, settings.volume_date))
     files, inside = _written(new)
     kept = {offset: data for offset, data in (patches | inside).items() if source.at(offset, len(data)) != data}
-    return SettingsPlan(exchanged=files, overwritten=kept, menus=tuple(done), warnings=tuple(dict.fromkeys(warnings)))
+    return SettingsPlan(
+        exchanged=files, overwritten=kept, menus=tuple(done), renamed=targets, warnings=tuple(dict.fromkeys(warnings))
+    )
 
 
 def _targets(image: Image, source: FileSource, settings: Settings) -> Iterator[Target]:
