@@ -146,6 +146,19 @@ def test_a_menu_in_the_fat_changes_in_both_copies(with_fat_menu: Path, tmp_path:
     assert judges.report_without_numbers(out) == judges.report_without_numbers(with_fat_menu)
 
 
+def test_a_copy_that_moves_changes_where_it_comes_to_stand(with_fat_menu: Path, tmp_path: Path) -> None:
+    """A longer file pushes the appended partition back, in the run that changes the menu in it."""
+    kernel, out = tmp_path / "kernel", tmp_path / "out.iso"
+    kernel.write_bytes(bytes(30_000_000))
+    remaster(with_fat_menu, out, add_iso=[f"{kernel}:/vmlinuz"], **ARGS)  # type: ignore[arg-type]
+    tree, partition = fat_copies(out, tmp_path)
+    assert tree.read_bytes() == partition.read_bytes()
+    assert b"panic=30" in run(["mtype", "-i", partition, f"::/{FAT_PATH}"])
+    changed = [b"vmlinuz", b"boot/grub/grub.cfg", FAT_PATH.encode()]
+    report = verify(out, against=with_fat_menu, changed=changed)
+    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+
+
 @pytest.mark.boot
 def test_uefi_boots_by_the_menu_in_the_fat(with_fat_menu: Path, tmp_path: Path) -> None:
     tools.require(*qemu.TOOLS)
@@ -251,18 +264,28 @@ def test_the_fat_of_every_family(name: str, tmp_path: Path) -> None:
         start, length = boot.entry.lba * 2048, 5760 * 512
     fat.write_bytes(raw[start : start + length])
     (tmp_path / "menu").write_bytes(GRUB_MENU)
-    run(["mcopy", "-i", fat, tmp_path / "menu", "::/EFI/BOOT/grub.cfg"])
+    (tmp_path / "entry").write_bytes(b"title x\nlinux /vmlinuz\noptions panic=-1 quiet\n")
+    run(["mmd", "-i", fat, "::/loader", "::/loader/entries", "::/EFI/Linux"])
+    for source, path in (
+        ("menu", "EFI/BOOT/grub.cfg"),
+        ("entry", "loader/entries/x.conf"),
+        ("menu", "EFI/Linux/u.efi"),
+    ):
+        run(["mcopy", "-i", fat, tmp_path / source, f"::/{path}"])
     raw[start : start + length] = fat.read_bytes()
     iso.write_bytes(raw)
     if name == "fedora":
         run(["implantisomd5", "-f", iso])
-    remaster(iso, out, **ARGS)  # type: ignore[arg-type]
+    result = remaster(iso, out, **ARGS)  # type: ignore[arg-type]
+    assert sum("EFI/Linux/u.efi is a kernel with arguments of its own" in one for one in result.warnings) == 1
     with out.open("rb") as file:
         file.seek(start)
         fat.write_bytes(file.read(length))
     run(["fsck.fat", "-n", fat])
     assert run(["mtype", "-i", fat, "::/EFI/BOOT/grub.cfg"]) == CHANGED[GRUB_MENU]
-    report = verify(out, against=iso, changed=[b"EFI/BOOT/grub.cfg"])
+    entry = run(["mtype", "-i", fat, "::/loader/entries/x.conf"])
+    assert entry == b'title x\nlinux /vmlinuz\noptions panic=30 site=7 dyndbg="file a +p"\n'
+    report = verify(out, against=iso, changed=[b"EFI/BOOT/grub.cfg", b"loader/entries/x.conf"])
     assert [(one.check, one.message) for one in report.findings if one.counts] == []
     assert judges.complaints(out) <= judges.complaints(iso)
 

@@ -57,6 +57,7 @@ def inspect_report(
             "firmware": [one.name for one in image.firmware],
         },
         "menus": menus_report(menus),
+        "menu_warnings": list(menus.warnings),
         "unsupported": list(image.blockers),
         "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],

@@ -21,6 +21,9 @@ from cosremaster.settings.places import FatPlace, Found, MenuPlace, find_places
 from cosremaster.settings.request import Settings
 from cosremaster.units import lba_bytes
 
+_UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
+"""Where unified kernel images stand (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
+
 MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
 
@@ -115,9 +118,11 @@ def _changes(image: Image, settings: Settings, found: Found, warnings: list[str]
     missing += [show(one.choices[0][0].given) for one, pair in settled if pair is None]
     if missing and not settings.allow_missing:
         raise OverlayError(f"no boot menu has the kernel argument {' or '.join(missing)}", image.place)
+    programs = [(show(file.path), file.path) for file in image.files]
+    programs += [(f"{fat.name} » {show(path)}", path) for fat in found.fats for path in fat.files]
     warnings += [
-        f"{fat.name} » {show(path)} is a kernel with arguments of its own inside, which stay as they are"
-        for fat in found.fats for path in fat.files if re.search(rb"(?i)^EFI/Linux/[^/]+\.efi$", path)
+        f"{name} is a kernel with arguments of its own inside, which stay as they are"
+        for name, path in programs if _UNIFIED.fullmatch(path)
     ]  # fmt: skip
     return Changes(remove=settings.remove, replace=tuple(pair for _, pair in settled if pair), add=settings.add)
 
