@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pytest
 import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
-from cosremaster.errors import OverlayError, UsageError
+from cosremaster.errors import CosremasterError, OverlayError, UsageError
 from cosremaster.verify.run import verify
 from tests import judges, qemu
 from tests.fixtures import debirf, families, tools
@@ -166,6 +167,30 @@ def test_uefi_boots_by_the_menu_in_the_fat(with_fat_menu: Path, tmp_path: Path) 
     remaster(with_fat_menu, out, add=[f"{site_script(tmp_path)}:/root/"], **ARGS)  # type: ignore[arg-type]
     said = qemu.boot(out, firmware="uefi", medium="disk")
     assert 'console=ttyS0 panic=30 site=7 "dyndbg=file a +p" :END' in said
+
+
+@pytest.mark.boot
+def test_isolinux_boots_with_an_append_of_its_own(tmp_path: Path) -> None:
+    """A label that had no arguments; INCLUDE'd, in a file that no name gives away."""
+    tools.require(*debirf.TOOLS, *families.TOOLS, *qemu.TOOLS)
+    base, disc = debirf.build().iso, Tree(tmp_path / "disc")
+    for name in ("isolinux.bin", "ldlinux.c32", "libcom32.c32"):
+        folder = "/usr/lib/ISOLINUX" if name.endswith("bin") else "/usr/lib/syslinux/modules/bios"
+        disc.file(f"isolinux/{name}", Path(folder, name).read_bytes())
+    disc.file("isolinux/isolinux.cfg", b"SERIAL 0 115200\r\nPROMPT 0\r\nDEFAULT live\r\nInclude labels\r\n")
+    disc.file("isolinux/labels", b"LABEL live\r\n  KERNEL /vmlinuz\r\n  INITRD /live.cgz\r\n")
+    disc.file("vmlinuz", extracted(base, "vmlinuz", tmp_path / "one"))
+    disc.file("live.cgz", extracted(base, debirf.CGZ, tmp_path / "one"))
+    families._genisoimage(tmp_path / "in.iso", disc, "-R", *families._ISOLINUX_BOOT)
+    arguments = ["console=ttyS0", "panic=-1", "quiet", "site=a b"]
+    script = site_script(tmp_path)
+    remaster(tmp_path / "in.iso", tmp_path / "out.iso", add=[f"{script}:/root/"], kernel_args=arguments)
+    labels = extracted(tmp_path / "out.iso", "isolinux/labels", tmp_path / "one")
+    append = b'  KERNEL /vmlinuz\r\n  APPEND console=ttyS0 panic=-1 quiet site="a b"\r\n'
+    assert labels == b"LABEL live\r\n" + append + b"  INITRD /live.cgz\r\n"
+    said = qemu.boot(tmp_path / "out.iso", firmware="bios", medium="disc")
+    assert debirf.MARKER in said
+    assert 'console=ttyS0 panic=-1 quiet site="a b"' in said
 
 
 def test_the_same_twice_is_left_alone_and_said(plain: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,3 +384,29 @@ def test_a_fat_without_room_is_told(with_fat_menu: Path, tmp_path: Path, capsys:
     assert main([str(iso), str(tmp_path / "out.iso"), *OPTIONS]) == 9
     assert f"EFI/efiboot.img » {FAT_PATH}: does not fit: its file system lacks 1 free" in capsys.readouterr().err
     assert not (tmp_path / "out.iso").exists()
+
+
+def test_damage_is_told_and_never_a_crash(tmp_path: Path) -> None:
+    """Bytes turned in the FAT's boot sector, its tables and directories, in the volume descriptors and menus."""
+    tools.require(*families.TOOLS)
+    iso, out, chance = tmp_path / "in.iso", tmp_path / "out.iso", random.Random(11)
+    sound = families.build("ubuntu").read_bytes()
+    with cosremaster.open(families.build("ubuntu")) as opened:
+        fat = next(one for one in opened.image.boot_images if one.path is None).entry.lba * 2048
+        menu = next(one for one in opened.image.files if one.path == b"boot/says.cfg").records[0]
+    says = menu.lba * 2048
+    places = [*range(fat, fat + 64), *range(fat + 510, fat + 540), *range(says, says + menu.length)]
+    places += [*range(fat + 512 * 9, fat + 512 * 25), *range(16 * 2048 + 800, 16 * 2048 + 880)]
+    done = 0
+    for _ in range(60):
+        raw = bytearray(sound)
+        raw[says : says + menu.length] = b"linux /k quiet\n".ljust(menu.length)
+        for at in chance.sample(places, chance.randint(1, 30)):
+            raw[at] = chance.randrange(256)
+        iso.write_bytes(raw)
+        try:
+            remaster(iso, out, force=True, kernel_args=["a"], volume_id="NEW", volume_date="@0", retarget=True)
+            done += 1
+        except CosremasterError as error:
+            assert error.message
+    assert done > 5

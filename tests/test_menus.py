@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from cosremaster.menus.loader import parse_loader_entry
 from cosremaster.menus.model import Kind, Menu, spliced
 from cosremaster.menus.retarget import Target, find_mentions
 from cosremaster.menus.syslinux import parse_syslinux
+from tests.fixtures import tools
+from tests.fixtures.tools import run
 
 
 def changed(
@@ -67,6 +70,14 @@ def test_grub_gets_and_loses_arguments_and_nothing_else_moves() -> None:
     want = want.replace(b"linuxefi /v;", b"linuxefi /v" + added + b";")
     want = want.replace(b"vmlinuz-6.1 quiet\n", b"vmlinuz-6.1" + added + b"\n")
     assert new == want
+
+
+def test_grub_itself_takes_what_was_written(tmp_path: Path) -> None:
+    tools.require("grub-mkimage")  # grub-script-check comes with it
+    menu = parse_grub(GRUB.replace(b"multiboot2", b"#").replace(b"module2", b"#"))
+    for word in ("a b", "$x", "a;b", "{", "it's", "a#b", "#b", "back\\slash", "a|b&c<d>e", "caf\xe9", "`", "a}b"):
+        (tmp_path / "grub.cfg").write_bytes(changed(menu, add=(word,)))
+        run(["grub-script-check", tmp_path / "grub.cfg"])
 
 
 ISOLINUX = b"""default vesamenu.c32\r
