@@ -398,7 +398,7 @@ def test_damage_is_told_and_never_a_crash(tmp_path: Path) -> None:
     places = [*range(fat, fat + 64), *range(fat + 510, fat + 540), *range(says, says + menu.length)]
     places += [*range(fat + 512 * 9, fat + 512 * 25), *range(16 * 2048 + 800, 16 * 2048 + 880)]
     done = 0
-    for _ in range(60):
+    for _ in range(40):
         raw = bytearray(sound)
         raw[says : says + menu.length] = b"linux /k quiet\n".ljust(menu.length)
         for at in chance.sample(places, chance.randint(1, 30)):

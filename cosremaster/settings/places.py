@@ -127,12 +127,14 @@ def _fats(tables: _Tables, warnings: list[str]) -> Iterator[FatPlace]:
     """FAT file systems: files of the tree, partitions, boot images without a name; each place once."""
     image, seen = tables.image, set[int]()
     booted = {boot.path for boot in image.boot_images}
+    starts = {start for _, start, _ in _nameless(image)}
     for path in sorted(tables.files):
         names = tables.names(path)
-        wanted = path.lower().endswith(_FAT_NAMES) or path in booted
+        start = lba_bytes(tables.files[path].records[0].lba)
+        wanted = path.lower().endswith(_FAT_NAMES) or path in booted or start in starts
         if not wanted or path != names[0] or tables.size(path) < _LEAST or not tables.plain(path):
             continue
-        seen.add(lba_bytes(tables.files[path].records[0].lba))
+        seen.add(start)
         yield from _fat(show(path), names, 0, tables.table(path), image, warnings)
     for name, start, size in _nameless(image):
         if start not in seen:
