@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Add, Item
 from cosremaster.parallel import cores
+from cosremaster.pieces import PieceTable
 from cosremaster.pipeline import (
     Found,
     PackedLayer,
@@ -51,6 +52,8 @@ from cosremaster.pipeline import (
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
+from cosremaster.settings.change import MenuChange, SettingsPlan, plan_settings
+from cosremaster.settings.request import Settings, read_settings
 from cosremaster.streams import counted, digest_of
 
 
@@ -68,6 +71,10 @@ class Request:
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
+    ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
+    every boot menu (docs/kernel-args.md); ``allow_missing`` goes for those to remove or replace too. ``volume_id``
+    and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``); ``retarget``: menus that look for the volume by
+    what changes follow.
     """
 
     add: Iterable[str | Path | Item] = ()
@@ -83,6 +90,12 @@ class Request:
     xz_preset: int | None = None
     always_compress: bool = False
     source_date_epoch: int | None = None
+    kernel_args: Iterable[str] = ()
+    remove_kernel_args: Iterable[str] = ()
+    replace_kernel_args: Iterable[str] = ()
+    volume_id: str | None = None
+    volume_date: str | None = None
+    retarget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class _Settled:
     wanted: Address | None
     threads: int
     newest: int | None
+    settings: Settings
 
     @property
     def layered(self) -> bool:
@@ -118,6 +132,8 @@ class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
     Those that begin with ``iso_`` are of the ISO's own tree; ``iso_renamed`` are pairs of the old and the new path.
+    ``menus``: the boot menus whose kernel arguments were asked to change, or that look for the volume by another name
+    now.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -134,6 +150,7 @@ class Result:
     iso_renamed: tuple[tuple[bytes, bytes], ...] = ()
     iso_exchanged: tuple[bytes, ...] = ()
     iso_unchanged: tuple[bytes, ...] = ()
+    menus: tuple[MenuChange, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -311,17 +328,28 @@ class OpenedImage:
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
             notes = (*notes, *row_warnings(chosen, found, edits))
-        whole = replace(iso, exchanged=exchanged)
-        result = plan_result(self.image, self._file, whole, drop_hfsplus=request.drop_hfsplus)
+        settings = self._settings(settled.settings, iso.exchanged)
+        exchanged |= settings.exchanged
+        result = plan_result(
+            self.image, self._file, replace(iso, exchanged=exchanged), drop_hfsplus=request.drop_hfsplus,
+            overwritten=settings.overwritten,
+        )  # fmt: skip
         warnings = (
-            *notes, *iso_notes, *iso.warnings, *edits.warnings, *result.warnings,
+            *notes, *iso_notes, *iso.warnings, *edits.warnings, *settings.warnings, *result.warnings,
             *size_warnings(self.image, packed, exchanged),
         )  # fmt: skip
         for warning in warnings:
             progress.warn(warning)
         return Plan(
-            image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, result=result, warnings=warnings
-        )
+            image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, settings=settings, result=result,
+            warnings=warnings,
+        )  # fmt: skip
+
+    def _settings(self, settings: Settings, exchanged: Mapping[bytes, PieceTable]) -> SettingsPlan:
+        """:raises UsageError: a bare initramfs has no boot menus and no volume."""
+        if is_bare(self.image) and not settings.empty:
+            raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
+        return plan_settings(self.image, self._file, settings, exchanged)
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
@@ -350,6 +378,12 @@ def remaster(
     xz_preset: int | None = None,
     always_compress: bool = False,
     source_date_epoch: int | None = None,
+    kernel_args: Iterable[str] = (),
+    remove_kernel_args: Iterable[str] = (),
+    replace_kernel_args: Iterable[str] = (),
+    volume_id: str | None = None,
+    volume_date: str | None = None,
+    retarget: bool = False,
     digest: str | None = None,
     report: str | Path | None = None,
     remember: bool = True,
@@ -365,8 +399,9 @@ def remaster(
     request = Request(
         add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
         remove_iso=remove_iso, rename_iso=rename_iso, drop_hfsplus=drop_hfsplus, layer=layer, threads=threads,
-        xz_preset=xz_preset,
-        always_compress=always_compress, source_date_epoch=source_date_epoch,
+        xz_preset=xz_preset, always_compress=always_compress, source_date_epoch=source_date_epoch,
+        kernel_args=kernel_args, remove_kernel_args=remove_kernel_args, replace_kernel_args=replace_kernel_args,
+        volume_id=volume_id, volume_date=volume_date, retarget=retarget,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
         return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
@@ -388,7 +423,12 @@ def _settle(request: Request) -> _Settled:
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
-    )
+        settings=read_settings(
+            add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
+            volume_id=request.volume_id, volume_date=request.volume_date, retarget=request.retarget,
+            allow_missing=request.allow_missing,
+        ),
+    )  # fmt: skip
 
 
 def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
@@ -401,7 +441,7 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
         iso_added=tuple(node.path for node in plan.iso.added), iso_removed=plan.iso.removed,
         iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
-        iso_unchanged=plan.iso.unchanged,
+        iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus,
         input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
         packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,

@@ -36,6 +36,7 @@ from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
+from cosremaster.settings.change import SettingsPlan
 from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
@@ -87,7 +88,8 @@ class PackedLayer:
 class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
-    ``iso``: what becomes of the ISO's own tree as it was asked.
+    ``iso``: what becomes of the ISO's own tree as it was asked; ``settings``: of kernel arguments and of the volume's
+    id and date.
     """
 
     image: Image
@@ -95,13 +97,15 @@ class Plan:
     edits: Edits
     packed: tuple[PackedLayer, ...]
     iso: IsoEdits
+    settings: SettingsPlan
     result: ImagePlan
     warnings: tuple[str, ...]
 
     @property
     def identical(self) -> bool:
         """Nothing changes."""
-        return not self.packed and self.iso.empty
+        settings = self.settings
+        return self.iso.empty and not (self.packed or settings.exchanged or settings.overwritten)
 
 
 def open_image(source: FileSource) -> Image:
@@ -112,13 +116,19 @@ def open_image(source: FileSource) -> Image:
     return bare_image(source) if is_archive_file(source) else read_image(source)
 
 
-def plan_result(image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False) -> ImagePlan:
-    """The new image after ``edits`` of its own tree. Raises as ``plan_image``."""
+def plan_result(
+    image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    overwritten: Mapping[int, bytes] | None = None,
+) -> ImagePlan:  # fmt: skip
+    """The new image after ``edits`` of its own tree. Raises as ``plan_image``.
+
+    ``overwritten``: byte offset in the old image -> as many bytes that stand there instead.
+    """
     if edits.empty:
-        return unchanged_plan(image)
+        return unchanged_plan(image, overwritten)
     if is_bare(image):
         return bare_plan(edits.exchanged)
-    return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus)
+    return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus, overwritten=overwritten)
 
 
 def find_layers(

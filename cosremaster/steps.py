@@ -32,6 +32,8 @@ from cosremaster.pipeline import (
     write_image,
 )
 from cosremaster.progress import Progress, Silent
+from cosremaster.settings.change import SettingsPlan, plan_settings
+from cosremaster.settings.request import Settings, read_settings
 
 __all__ = [
     "MAX_FIELD",
@@ -54,6 +56,8 @@ __all__ = [
     "Progress",
     "Reading",
     "Rule",
+    "Settings",
+    "SettingsPlan",
     "Silent",
     "Spool",
     "apply_edits",
@@ -66,7 +70,9 @@ __all__ = [
     "parse_address",
     "plan_overlay",
     "plan_result",
+    "plan_settings",
     "read_additions",
+    "read_settings",
     "size_warnings",
     "whole_file",
     "write_image",

@@ -555,6 +555,39 @@ def test_the_page_names_every_key() -> None:
     assert [key for table in tables for key in table["properties"] if not re.search(rf"\b{key}\b", text)] == []
 
 
+def test_kernel_arguments_and_the_volumes_name(folder: Path) -> None:
+    text = """\
+volume_id = "SITE_${N}"
+volume_date = "2026-11-26T12:00:00Z"
+retarget = true
+[kernel_args]
+add = ["site=${N}"]
+remove = ["quiet"]
+replace = ["panic=-1=30"]
+[variables]
+N = "7"
+"""
+    request = read_recipe(recipe_in(folder, text)).request
+    assert (request.volume_id, request.volume_date, request.retarget) == ("SITE_7", "2026-11-26T12:00:00Z", True)
+    assert request.kernel_args == ("site=7",)
+    assert (request.remove_kernel_args, request.replace_kernel_args) == (("quiet",), ("panic=-1=30",))
+
+
+def test_faults_in_kernel_arguments_have_their_lines(folder: Path) -> None:
+    text = """\
+retarget = true
+[kernel_args]
+add = ["fine", "--"]
+replace = ["a=b"]
+"""
+    told = faults_of(folder, text)
+    assert [one.split(": ")[0] for one in told] == [
+        "site.toml:3 » retarget", "site.toml:5 » kernel_args.add[1]", "site.toml:6 » kernel_args.replace[0]"
+    ]  # fmt: skip
+    (fault,) = faults_of(folder, 'volume_id = " x"\n')
+    assert "site.toml:3 » volume_id: volume id ' x' must be of printable ASCII" in fault
+
+
 # --- the schema -------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from cosremaster.errors import UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
+from cosremaster.reports.menus import menu_change_lines
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, layer_lines, packed_line
 from cosremaster.units import human
@@ -74,7 +75,31 @@ _REQUEST = (
         help="Remove what fits, directories with what is in them, before anything is added. * and ? do not cross /,"
         " ** does. May be given again.",
     ),
-    click.option("--allow-missing", is_flag=True, help="Go on where --remove finds nothing."),
+    click.option(
+        "--allow-missing", is_flag=True,
+        help="Go on where --remove, --remove-kernel-arg or --replace-kernel-arg finds nothing.",
+    ),
+    click.option(
+        "--kernel-arg", "kernel_args", multiple=True, metavar="ARG",
+        help="Add a kernel argument in every boot menu that lacks it. May be given again.",
+    ),
+    click.option(
+        "--remove-kernel-arg", "remove_kernel_args", multiple=True, metavar="ARG",
+        help="Remove a kernel argument, given whole (quiet, console=tty0), from every boot menu. May be given again.",
+    ),
+    click.option(
+        "--replace-kernel-arg", "replace_kernel_args", multiple=True, metavar="KEY=OLD=NEW",
+        help="Replace the kernel argument KEY=OLD by KEY=NEW in every boot menu. May be given again.",
+    ),
+    click.option("--volume-id", metavar="ID", help="Change the volume id, in every volume descriptor."),
+    click.option(
+        "--volume-date", metavar="DATE",
+        help="Change the volume's modification date (by which GRUB finds it): ISO 8601 with time zone, or @SECONDS.",
+    ),
+    click.option(
+        "--retarget", is_flag=True,
+        help="Let boot menus that look for the volume by its old id or date look for the new one.",
+    ),
     click.option(
         "--owner", metavar="OWNER", help="Who owns what is added: root, source (as found there) or UID:GID. Default:"
         " root, and for archives source.",
@@ -190,6 +215,8 @@ def print_result(result: Result, target: Path) -> None:
         click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
         for line in change_lines("~", result.iso_exchanged):
             click.echo(line)
+    for line in menu_change_lines(result.menus):
+        click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
     click.echo("proved:")

@@ -15,7 +15,9 @@ from cosremaster.errors import LayerError, UsageError, show
 from cosremaster.job import OpenedImage
 from cosremaster.pipeline import choose_layer, glance
 from cosremaster.reports.inspect import inspect_report
+from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.text import image_lines, layer_lines
+from cosremaster.settings.places import find_places
 from cosremaster.units import human
 
 
@@ -64,11 +66,12 @@ def inspect_command(
             except LayerError as error:
                 why = error.message
         archives = tuple(glance(opened.image))
+        menus = find_places(opened.image)
         if as_json:
-            report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen)
+            report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen, menus)
             click.echo(json.dumps(report, indent=2, ensure_ascii=False))
             return
-        for line in image_lines(opened.image):
+        for line in (*image_lines(opened.image), *menu_lines(menus)):
             click.echo(line)
         if found is None:
             for one in archives:

@@ -25,17 +25,21 @@ from cosremaster.verify.run import verify
     help="Compare with the image it was made from; what is wrong there too does not count.",
 )
 @click.option(
-    "--changed", multiple=True, metavar="PATH", help="A file on the image that may differ from ORIGINAL's. Repeatable."
-)
+    "--changed", multiple=True, metavar="PATH",
+    help="A file on the image, or in a FAT file system on it, that may differ from ORIGINAL's. Repeatable.",
+)  # fmt: skip
+@click.option("--changed-volume", is_flag=True, help="The volume id and date may differ from ORIGINAL's.")
 @click.option("--deep", is_flag=True, help="Decode every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_command(source: Path, against: Path | None, changed: tuple[str, ...], deep: bool, as_json: bool) -> int:
+def verify_command(
+    source: Path, against: Path | None, changed: tuple[str, ...], changed_volume: bool, deep: bool, as_json: bool
+) -> int:  # fmt: skip
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
-    if changed and against is None:
-        raise UsageError(AGAINST_MISSING)
+    if (changed or changed_volume) and against is None:
+        raise UsageError(AGAINST_MISSING if changed else AGAINST_MISSING.replace("--changed", "--changed-volume"))
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     names = [os.fsencode(name).lstrip(b"/") for name in changed]
-    report = verify(source, against=against, changed=names, deep=deep, progress=progress)
+    report = verify(source, against=against, changed=names, changed_volume=changed_volume, deep=deep, progress=progress)
     if as_json:
         click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
     else:

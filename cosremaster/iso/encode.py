@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
@@ -32,8 +32,9 @@ class ImagePlan:
 
     ``changed``: path of each exchanged file of the primary tree -> its new length in bytes; ``exchanged`` the
     exchanges themselves, each with the bytes that are written (boot images with their tables made true).
-    ``dropped``: HFS partitions become mere fillers. ``trees``: what is in each tree afterwards, by its descriptor's
-    block; None where no name comes, goes or changes. ``warnings``: what the user should know.
+    ``dropped``: HFS partitions become mere fillers. ``overwritten``: byte offset in the old image -> bytes that stand
+    there instead, at the same place of what they belong to. ``trees``: what is in each tree afterwards, by its
+    descriptor's block; None where no name comes, goes or changes. ``warnings``: what the user should know.
     """
 
     table: PieceTable
@@ -41,19 +42,28 @@ class ImagePlan:
     changed: Mapping[bytes, int]
     exchanged: tuple[Exchange, ...] = ()
     dropped: bool = False
+    overwritten: Mapping[int, bytes] = field(default_factory=dict)
     trees: Mapping[Lba, Mapping[bytes, Expected]] | None = None
     warnings: tuple[str, ...] = ()
 
 
-def unchanged_plan(image: Image) -> ImagePlan:
-    """The plan that makes ``image`` again, byte for byte."""
-    return ImagePlan(PieceTable([image.source]), Layout((), image.tail, image.tail, (image.tail, image.tail)), {})
+def unchanged_plan(image: Image, overwritten: Mapping[int, bytes] | None = None) -> ImagePlan:
+    """The plan that makes ``image`` again, byte for byte but for those of ``overwritten``."""
+    layout = Layout((), image.tail, image.tail, (image.tail, image.tail))
+    table = PieceTable([image.source])
+    if overwritten:
+        table = with_implanted(image, table.patched(overwritten.items()), layout)
+    return ImagePlan(table, layout, {}, overwritten=overwritten or {})
 
 
-def plan_image(image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False) -> ImagePlan:
+def plan_image(
+    image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    overwritten: Mapping[int, bytes] | None = None,
+) -> ImagePlan:  # fmt: skip
     """The image after ``edits`` of its own tree.
 
-    ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers.
+    ``drop_hfsplus``: an HFS+ file system over the files may go; its partitions become fillers. ``overwritten``: byte
+    offset in the old image -> as many new bytes of what is no file: descriptors, appended partitions.
     :raises ImageError: there is no such file. :raises UnsupportedError: something in the image cannot follow.
     :raises SizeError: more directories than a path table can number.
     """
@@ -75,11 +85,18 @@ def plan_image(image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplu
     tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed, new, work).pieces, tail]).patched(patches.items())
     _check_kept(image, table, layout, placed, work)
+    table = table.patched((moved_byte(layout, at), data) for at, data in (overwritten or {}).items())
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(
-        with_implanted(image, table, layout), layout, changed, placed, drop,
+        with_implanted(image, table, layout), layout, changed, placed, drop, overwritten or {},
         None if work is None else work.expected(layout, placed), () if work is None else work.warnings,
     )  # fmt: skip
+
+
+def moved_byte(layout: Layout, at: int) -> int:
+    """Where byte ``at`` of the old image stands in the new one."""
+    block, rest = divmod(at, BLOCK)
+    return lba_bytes(layout.block(Lba(block))) + rest
 
 
 def _layout(

@@ -9,9 +9,10 @@ from fastcrc import crc64
 
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.boot.pointers import BootInfoTable, boot_image_sum
-from cosremaster.errors import ProofError
+from cosremaster.errors import ProofError, show
 from cosremaster.files import FileSource
-from cosremaster.iso.encode import ImagePlan
+from cosremaster.iso.encode import ImagePlan, moved_byte
+from cosremaster.iso.identity import VOLUME_ID
 from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.patches import moved_partition
 from cosremaster.iso.prove_folders import prove_folders
@@ -41,14 +42,22 @@ def _same(found: object, wanted: object, what: str, image: Image) -> None:
         raise ProofError(f"{what} is {found} in the result, not {wanted}", image.place)
 
 
-def _copied(old: Image, start: int, new: Image, other: int, length: int) -> bool:
-    """True when ``length`` bytes of both images are the same, from byte ``start`` of one and ``other`` of the other."""
-    return same_bytes(old.source.cut(start, start + length).chunks(), new.source.cut(other, other + length).chunks())
+def _copied(old: Image, start: int, new: Image, other: int, length: int, plan: ImagePlan) -> bool:
+    """True when ``length`` bytes of both images are the same, from byte ``start`` of one and ``other`` of the other,
+    but for what was to be overwritten, which is as it was to be."""
+    wanted = PieceTable([old.source]).patched(plan.overwritten.items()).cut(start, start + length)
+    return same_bytes(wanted.chunks(), new.source.cut(other, other + length).chunks())
+
+
+def _kept(plan: ImagePlan, start: int, length: int) -> str:
+    """What to call ``length`` bytes from byte ``start`` of the old image, which were found as planned."""
+    inside = sum(len(data) for at, data in plan.overwritten.items() if start <= at < start + length)
+    return f"unchanged but for {inside:,}" if inside else "unchanged"
 
 
 def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iterator[str]:
     """Trees, volume id and sizes."""
-    _same(new.volume_id, old.volume_id, "the volume id", old)
+    _same(new.volume_id, _volume_id(old, plan), "the volume id", old)
     _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
     for before, after in zip(old.trees, new.trees, strict=True):
         end = plan.layout.end(Sector(before.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
@@ -61,10 +70,19 @@ def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iter
     if plan.trees is not None:
         prove_folders(result, new)
         _udf(old, new, plan.trees.get(IN_UDF, {}))
+    for at, data in plan.overwritten.items():
+        start = moved_byte(plan.layout, at)
+        told = b"".join(new.source.cut(start, start + len(data)).chunks())
+        _same(told == data, True, f"what was to be overwritten at byte {at:,} was:", old)
     moved = len(plan.layout.moved)
     yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
     if len(new.trees) > 1:
         yield f"{', '.join(tree.kind for tree in new.trees[1:])}: the same files at the same places"
+
+
+def _volume_id(old: Image, plan: ImagePlan) -> str:
+    told = plan.overwritten.get(lba_bytes(old.trees[0].descriptor) + VOLUME_ID)
+    return old.volume_id if told is None else show(told.rstrip(b" \0"))
 
 
 def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
@@ -122,9 +140,10 @@ def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
         if before.entry.lba in exchanged:
             yield f"{what}: {told} exchanged{_tables(old, new, before, after, exchanged=True)}"
             continue
-        same = _copied(old, lba_bytes(before.entry.lba), new, lba_bytes(lba), before.length)
+        same = _copied(old, lba_bytes(before.entry.lba), new, lba_bytes(lba), before.length, plan)
         _same(same, True, f"{what} leads to the same bytes:", old)
-        yield f"{what}: {told} unchanged{_tables(old, new, before, after, exchanged=False)}"
+        kept = _kept(plan, lba_bytes(before.entry.lba), before.length)
+        yield f"{what}: {told} {kept}{_tables(old, new, before, after, exchanged=False)}"
     pointer = _pointer(old, plan)
     _same(new.pointer, pointer, "the MBR's pointer", old)
     if new.pointer:
@@ -185,9 +204,9 @@ def _partition_line(old: Image, new: Image, one: Partition, other: Partition, pl
         if one.filler or any(gpt.header.array < one.end for gpt in old.gpt[1:]):
             return f"{told}, moved with the image's end"
         length = (one.end - one.start) * SECTOR
-        same = _copied(old, one.start * SECTOR, new, other.start * SECTOR, length)
+        same = _copied(old, one.start * SECTOR, new, other.start * SECTOR, length, plan)
         _same((count * SECTOR, same), (length, True), f"{one.name}: length and equality", old)
-        return f"{told}, {length:,} bytes unchanged"
+        return f"{told}, {length:,} bytes {_kept(plan, one.start * SECTOR, length)}"
     if any(boot.entry.lba == other.span.start for boot in new.boot_images):
         return f"{told}, holds a boot image"
     if one.start == 0 and one.end >= old.blocks * SECTORS_PER_BLOCK:

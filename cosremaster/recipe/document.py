@@ -178,6 +178,14 @@ class XzTable(_Table):
     always_compress: Flag = Field(default=False, description="Compress also what does not shrink.")
 
 
+class KernelArgsTable(_Table):
+    """Kernel arguments in every boot menu of the image."""
+
+    add: list[Text] = Field(default=[], description="Arguments that each menu gets where it lacks them.")
+    remove: list[Text] = Field(default=[], description="Arguments, given whole, that leave.")
+    replace: list[Text] = Field(default=[], description="KEY=OLD=NEW: KEY=OLD becomes KEY=NEW.")
+
+
 class Document(_Table):
     """A recipe of cosremaster: what an image is to become. Paths on this machine are relative to the recipe.
 
@@ -194,12 +202,25 @@ class Document(_Table):
         default=[],
         description="Patterns of paths that leave, directories with what is in them, before anything is added.",
     )
-    allow_missing: Flag = Field(default=False, description="Go on where a pattern of remove finds nothing.")
+    allow_missing: Flag = Field(
+        default=False,
+        description="Go on where a pattern of remove, or a kernel argument to remove or replace, finds nothing.",
+    )
     force_type: Flag = Field(default=False, description="Let what is added replace things of another type.")
     source_date_epoch: Annotated[int, Strict()] | None = Field(
         default=None, ge=0, le=0xFFFFFFFF, description="No added file is newer, in seconds since 1970."
     )
     xz: XzTable = XzTable()
+    kernel_args: KernelArgsTable = KernelArgsTable()
+    volume_id: Text | None = Field(default=None, description="The volume id that the image gets.")
+    volume_date: Text | None = Field(
+        default=None,
+        description="The volume's modification date: ISO 8601 with time zone, or @ and seconds since 1970.",
+    )
+    retarget: Flag = Field(
+        default=False,
+        description="Boot menus that look for the volume by its old id or date look for the new one.",
+    )
     variables: dict[VariableName, Variable] = Field(
         default={}, description="Names and defaults of variables; --set and the environment overrule the defaults."
     )

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.errors import CosremasterError, RecipeError, show
+from cosremaster.iso.identity import check_volume_id, parse_volume_date
 from cosremaster.job import Request
 from cosremaster.layers.address import parse_address
+from cosremaster.menus.arguments import Argument, Replacement
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import Item
 from cosremaster.recipe.document import Document, ItemTable
@@ -189,6 +191,7 @@ class _Reader:
             self._check(("layer",), parse_address, document.layer)
         for number, pattern in enumerate(document.remove):
             self._check(("remove", number), Pattern, os.fsencode(pattern))
+        self._check_settings(document)
         return Recipe(
             path=self._path,
             input=self._host(document.input),
@@ -203,8 +206,26 @@ class _Reader:
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,
                 source_date_epoch=document.source_date_epoch,
+                kernel_args=tuple(document.kernel_args.add),
+                remove_kernel_args=tuple(document.kernel_args.remove),
+                replace_kernel_args=tuple(document.kernel_args.replace),
+                volume_id=document.volume_id,
+                volume_date=document.volume_date,
+                retarget=document.retarget,
             ),
         )
+
+    def _check_settings(self, document: Document) -> None:
+        arguments = document.kernel_args
+        for key, parse in (("add", Argument.parse), ("remove", Argument.parse), ("replace", Replacement.parse)):
+            for number, text in enumerate(getattr(arguments, key)):
+                self._check(("kernel_args", key, number), parse, text)
+        if document.volume_id is not None:
+            self._check(("volume_id",), check_volume_id, document.volume_id)
+        if document.volume_date is not None:
+            self._check(("volume_date",), parse_volume_date, document.volume_date)
+        if document.retarget and document.volume_id is None and document.volume_date is None:
+            self._faults.add(("retarget",), "follows volume_id or volume_date, which are missing")
 
     def _expected(self, document: Document) -> tuple[tuple[str, str], ...]:
         found: list[tuple[str, str]] = []

@@ -12,6 +12,8 @@ from cosremaster.iso.model import BootImage, Image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.pipeline import Candidate
+from cosremaster.reports.menus import menus_report
+from cosremaster.settings.places import Found
 
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
@@ -20,7 +22,7 @@ _LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs", Rootness.SYSTEM: 
 
 
 def inspect_report(
-    image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None
+    image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
     return {
@@ -54,6 +56,8 @@ def inspect_report(
             ],
             "firmware": [one.name for one in image.firmware],
         },
+        "menus": menus_report(menus),
+        "menu_warnings": list(menus.warnings),
         "unsupported": list(image.blockers),
         "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],

@@ -12,6 +12,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.nodes import Action
 from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
+from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, packed_line
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
@@ -34,6 +35,11 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "unchanged": _shown(edits.unchanged),
         },
         "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
+        "menus": menu_changes_report(plan.settings.menus),
+        "renamed": [
+            {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
+        ],
+        "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
         "layers": [
             {
                 "address": format_address(one.address),
@@ -113,6 +119,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield "the ISO's own files"
         yield from change_lines("~", sorted(plan.iso.exchanged))
         yield from change_lines("=", plan.iso.unchanged)
+    yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
+    yield from menu_change_lines(plan.settings.menus)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)
     yield "pieces of the new image:"

@@ -10,22 +10,28 @@ from cosremaster.files import FileSource
 from cosremaster.iso.model import BootImage, Image, IsoFile
 from cosremaster.iso.read import read_image
 from cosremaster.iso.records import PRIMARY, SUPPLEMENTARY, Descriptor
-from cosremaster.pieces import PieceTable
+from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import sha256_of
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
+from cosremaster.verify.fats import same_but_for
 from cosremaster.verify.finding import Finding, fails, holds, judged
 from cosremaster.verify.subject import Subject
 
 STEP = 1 << 20
 _SAME = ((8, 80), (190, 883))
 """What of a volume descriptor has no part in the layout: identifiers, dates (ECMA-119, 8.4)."""
+_SAME_BUT_NAME = ((8, 40), (72, 80), (190, 830), (847, 883))
+"""The same without volume id and modification date."""
 _CODE = ((0, MBR_POINTER_OFFSET), (MBR_POINTER_OFFSET + 8, 446))
 
 
-def check_against(old: Subject, new: Subject, changed: Collection[bytes]) -> Iterator[Finding]:
+def check_against(
+    old: Subject, new: Subject, changed: Collection[bytes], *, changed_volume: bool = False
+) -> Iterator[Finding]:
     """Volume, files, boot images and partitions of ``new`` beside those of ``old``.
 
-    ``changed``: paths of files that were meant to change.
+    ``changed``: paths of files that were meant to change, on the tree or inside FAT file systems; ``changed_volume``:
+    the volume id and the modification date were meant to.
     """
     try:
         before = read_image(old.source)
@@ -37,14 +43,14 @@ def check_against(old: Subject, new: Subject, changed: Collection[bytes]) -> Ite
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
-    yield from _volume(old, new)
+    yield from _volume(old, new, changed_volume)
     yield from _files(before, after, {*changed, *_boot_paths(before, after)})
     yield from _boot(before, after, changed)
     starts = {file.records[0].lba for file in after.files if file.path in changed}
-    yield from _partitions(old, new, starts)
+    yield from _partitions(old, new, starts, changed)
 
 
-def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
+def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
     kinds = [[one.type for one in subject.descriptors] for subject in (old, new)]
     bases = [[base for base, _ in subject.sets] for subject in (old, new)]
     place = new.place.at(16 * BLOCK)
@@ -56,7 +62,8 @@ def _volume(old: Subject, new: Subject) -> Iterator[Finding]:
     for one in old.descriptors:
         other = next((each for each in new.descriptors if _kind(each) == _kind(one)), None)
         if one.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
-            equal = all(one.raw[a:b] == other.raw[a:b] for a, b in _SAME)
+            same_parts = _SAME_BUT_NAME if changed else _SAME
+            equal = all(one.raw[a:b] == other.raw[a:b] for a, b in same_parts)
             what = f"volume descriptor at block {other.lba}: identifiers and dates"
             yield judged(
                 equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
@@ -83,7 +90,9 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
             finding = fails("against.extra", "is not in the original", place)
         elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
             continue  # its entries tell of places; they are checked one by one
-        elif (at := _difference(before, old[path], after, new[path])) is not None:
+        elif (at := _difference(before, old[path], after, new[path])) is not None and not same_but_for(
+            before.bytes_of(old[path]), after.bytes_of(new[path]), changed
+        ):
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
         else:
             continue
@@ -127,12 +136,24 @@ def _boot(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[F
         if one.path in changed and one.path is not None:
             continue
         kind = one.entry.raw[:8] == other.entry.raw[:8] and one.entry.platform == other.entry.platform
-        same = kind and one.length == other.length and _boot_bytes(before, one) == _boot_bytes(after, other)
+        same = kind and one.length == other.length and _same_boot(before, one, after, other, changed)
         place = after.place.at(other.entry.offset)
         yield judged(
             same, "against.boot", f"El Torito entry {number}: leads to what it leads to in the original",
             f"El Torito entry {number}: does not lead to what it leads to in the original", place,
         )  # fmt: skip
+
+
+def _same_boot(before: Image, one: BootImage, after: Image, other: BootImage, changed: Collection[bytes]) -> bool:
+    """Boot images hold the same; those that hold a FAT may differ in its files ``changed``."""
+    if _boot_bytes(before, one) == _boot_bytes(after, other):
+        return True
+    tables = list[PieceTable]()
+    for image, boot in ((before, one), (after, other)):
+        start = lba_bytes(boot.entry.lba)
+        end = min(start + boot.length, image.size) if boot.path is not None else image.size
+        tables.append(PieceTable([image.source.cut(start, end)]))
+    return same_but_for(tables[0], tables[1], changed)
 
 
 def _boot_bytes(image: Image, boot: BootImage) -> bytes:
@@ -146,10 +167,11 @@ def _boot_bytes(image: Image, boot: BootImage) -> bytes:
     return sha256_of(table.patched(patches).chunks())
 
 
-def _partitions(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
+def _partitions(old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]) -> Iterator[Finding]:
     """The same partitions in the same tables; those that hold no tree hold the same bytes.
 
-    ``changed``: first blocks of files that were meant to change; a partition over one changes with it.
+    ``starts``: first blocks of files that were meant to change; a partition over one changes with it. ``changed``:
+    paths of files that may differ inside a FAT.
     """
     rows = [
         [(number, one.type, one.status) for number, one in subject.mbr.used] if subject.mbr else []
@@ -173,14 +195,17 @@ def _partitions(old: Subject, new: Subject, changed: Collection[int]) -> Iterato
     if (entries[0], guids[0]) != (entries[1], guids[1]):
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
     if rows[0] == rows[1] and entries[0] == entries[1]:
-        yield from _contents(old, new, changed)
+        yield from _contents(old, new, starts, changed)
 
 
-def _contents(old: Subject, new: Subject, changed: Collection[int]) -> Iterator[Finding]:
+def _contents(old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]) -> Iterator[Finding]:
     for (name, *one), (_, *other) in zip(_runs(old), _runs(new), strict=True):
-        if _holds_tree(old, *one) or _holds_tree(new, *other) or other[0] / SECTORS_PER_BLOCK in changed:
+        if _holds_tree(old, *one) or _holds_tree(new, *other) or other[0] / SECTORS_PER_BLOCK in starts:
             continue
-        same = one[1] - one[0] == other[1] - other[0] and _digest(old.source, *one) == _digest(new.source, *other)
+        same = one[1] - one[0] == other[1] - other[0] and (
+            _digest(old.source, *one) == _digest(new.source, *other)
+            or same_but_for(_run(old.source, *one), _run(new.source, *other), changed)
+        )
         yield judged(
             same, "against.partition", f"{name}: holds what it holds in the original",
             f"{name}: does not hold what it holds in the original", new.place.at(other[0] * SECTOR),
@@ -204,6 +229,11 @@ def _holds_tree(subject: Subject, start: int, end: int) -> bool:
     inside = {one.lba for one in subject.main.files if one.length and first <= one.lba < last}
     directories = any(first <= one.lba < last for one in subject.main.directories)
     return directories or bool(inside - {first}) or start <= SECTORS_PER_BLOCK
+
+
+def _run(source: FileSource, start: int, end: int) -> PieceTable:
+    first = min(start * SECTOR, source.size)
+    return PieceTable([Range(source, first, min(end * SECTOR, source.size) - first)])
 
 
 def _digest(source: FileSource, start: int, end: int) -> bytes:

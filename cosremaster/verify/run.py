@@ -35,14 +35,16 @@ def verify(
     *,
     against: str | Path | None = None,
     changed: Collection[bytes] = (),
+    changed_volume: bool = False,
     deep: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Everything found about the image ``path``. Changes nothing.
 
     ``against``: the image it was made from, whose own faults do not count; ``changed``: paths of files on it that
-    were meant to change. ``deep``: decode every layer, sum files that lists of
-    sums name. :raises ImageError: a file cannot be opened or read.
+    were meant to change, or inside FAT file systems on it; ``changed_volume``: its volume id and modification date
+    were. ``deep``: decode every layer, sum files that lists of sums name.
+    :raises ImageError: a file cannot be opened or read.
     """
     progress = progress or Silent()
     with FileSource(Path(path)) as source:
@@ -57,7 +59,7 @@ def verify(
         with FileSource(Path(against)) as original, progress.step("compare", None):
             before = look(original)
             report = report.beside(_all(before))
-            compared = tuple(check_against(before, subject, changed))
+            compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))
             return Report(report.place, report.size, (*report.findings, *compared))
 
 
