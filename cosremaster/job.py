@@ -42,6 +42,7 @@ from cosremaster.pipeline import (
     plan_iso_files,
     plan_overlay,
     plan_result,
+    plan_sums,
     row_warnings,
     sharing,
     size_warnings,
@@ -52,6 +53,7 @@ from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
 from cosremaster.streams import counted, digest_of
+from cosremaster.sums.renew import ListChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,9 @@ class Request:
     anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
     that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
     type, a directory with what is in it. ``add_iso``: :class:`Add`, paths or text for files of the ISO's own tree,
-    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``layer``: an address
-    as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``keep_sums``: leave the
+    lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files become wrong. ``layer``:
+    an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
@@ -74,6 +77,7 @@ class Request:
     remove: Iterable[str | bytes] = ()
     add_iso: Iterable[str | Path | Add] = ()
     drop_hfsplus: bool = False
+    keep_sums: bool = False
     allow_missing: bool = False
     force_type: bool = False
     layer: str | None = None
@@ -113,7 +117,8 @@ class _Spools(ExitStack):
 class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
-    ``iso_exchanged`` and ``iso_unchanged`` are paths of the ISO's own tree.
+    ``iso_exchanged`` and ``iso_unchanged`` are paths of the ISO's own tree; ``sums``: what changed in lists of sums
+    on it.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -127,6 +132,7 @@ class Result:
     parents: tuple[bytes, ...] = ()
     iso_exchanged: tuple[bytes, ...] = ()
     iso_unchanged: tuple[bytes, ...] = ()
+    sums: tuple[ListChange, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -298,13 +304,18 @@ class OpenedImage:
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
             notes = (*notes, *row_warnings(chosen, found, edits))
+        sums = plan_sums(
+            self.image, self._file, exchanged, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
+        )
+        exchanged |= sums.lists
         result = plan_result(self.image, self._file, exchanged, drop_hfsplus=request.drop_hfsplus)
-        warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(self.image, packed, exchanged))
+        warnings = (*notes, *iso_notes, *edits.warnings, *size_warnings(packed), *sums.warnings)
         for warning in warnings:
             progress.warn(warning)
         return Plan(
-            image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, result=result, warnings=warnings
-        )
+            image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, result=result, sums=sums.told,
+            warnings=warnings,
+        )  # fmt: skip
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
@@ -323,6 +334,7 @@ def remaster(
     remove: Iterable[str | bytes] = (),
     add_iso: Iterable[str | Path | Add] = (),
     drop_hfsplus: bool = False,
+    keep_sums: bool = False,
     allow_missing: bool = False,
     force_type: bool = False,
     layer: str | None = None,
@@ -345,7 +357,7 @@ def remaster(
     """
     request = Request(
         add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
-        drop_hfsplus=drop_hfsplus, layer=layer, threads=threads, xz_preset=xz_preset,
+        drop_hfsplus=drop_hfsplus, keep_sums=keep_sums, layer=layer, threads=threads, xz_preset=xz_preset,
         always_compress=always_compress, source_date_epoch=source_date_epoch,
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
@@ -378,7 +390,7 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED), removed=edits.removed,
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
         iso_exchanged=tuple(sorted(plan.iso.exchanged)), iso_unchanged=plan.iso.unchanged,
-        input_size=image.size, output_size=plan.result.table.length,
+        sums=plan.sums, input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
         packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,
     )  # fmt: skip

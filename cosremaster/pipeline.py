@@ -8,7 +8,7 @@ the last, but newly packed bytes into a nameless spool.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cosremaster import cpio
@@ -36,6 +36,9 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
 from cosremaster.streams import sha256_of
+from cosremaster.sums.renew import ListChange, Renewed
+from cosremaster.sums.rows import Changes
+from cosremaster.sums.settle import settle_sums
 from cosremaster.units import human
 
 GRUB_LIMIT = int(1.2 * (1 << 30))
@@ -43,8 +46,6 @@ GRUB_LIMIT = int(1.2 * (1 << 30))
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
-
-SUMS = frozenset((b"md5sum.txt", b"MD5SUMS", b"SHA256SUMS", b"sha256sum.txt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class IsoEdits:
 class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
-    ``iso``: what becomes of the files of the ISO's own tree that were given.
+    ``iso``: what becomes of the files of the ISO's own tree that were given; ``sums``: of the lists of sums on it.
     """
 
     image: Image
@@ -104,6 +105,7 @@ class Plan:
     packed: tuple[PackedLayer, ...]
     iso: IsoEdits
     result: ImagePlan
+    sums: tuple[ListChange, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -404,11 +406,28 @@ def write_image(
     return proof
 
 
-def size_warnings(image: Image, packed: Sequence[PackedLayer], exchanged: Mapping[bytes, PieceTable]) -> Iterator[str]:
-    """What may be wrong with an image whose files at the paths of ``exchanged`` hold something else.
+def plan_sums(
+    image: Image, source: FileSource, exchanged: Mapping[bytes, PieceTable], progress: Progress, *,
+    drop_hfsplus: bool = False, keep: bool = False,
+) -> Renewed:  # fmt: skip
+    """What becomes of the lists of sums on the ISO when the files at the paths of ``exchanged`` hold other bytes.
 
-    ``packed``: the layers that were packed again, the one that is a file of the ISO last.
+    Its ``lists`` are to be exchanged too. ``keep``: they stay as they are. Raises as ``plan_result``, and what reading
+    the files raises.
     """
+    if not exchanged:
+        return Renewed()
+    # The implanted MD5 is in no file, and making it reads the whole image.
+    plain = replace(image, implanted=None)
+
+    def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
+        return plan_result(plain, source, {**exchanged, **lists}, drop_hfsplus=drop_hfsplus)
+
+    return settle_sums(plain, Changes(exchanged=exchanged), make_plan, progress, keep=keep)
+
+
+def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
+    """What may be wrong with the sizes of layers that were ``packed`` again, the one that is a file of the ISO last."""
     for layer in packed[-1:]:
         size = layer.packed.table.length
         if size > GRUB_LIMIT:
@@ -416,6 +435,3 @@ def size_warnings(image: Image, packed: Sequence[PackedLayer], exchanged: Mappin
                 f"{show(layer.address[0])} is now {human(size)}: GRUB loads it whole below 2 GiB of memory, and above"
                 f" {human(GRUB_LIMIT)} that may fail; put large files on the ISO's own file tree instead"
             )
-    stale = [show(file.path) for file in image.files if file.path.rpartition(b"/")[2] in SUMS]
-    if exchanged and stale:
-        yield f"{', '.join(stale)}: sums of the exchanged files are stale now"

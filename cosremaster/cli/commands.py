@@ -19,7 +19,7 @@ from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.plan import plan_lines, plan_report
-from cosremaster.reports.text import change_lines, layer_lines, packed_line
+from cosremaster.reports.text import change_lines, layer_lines, packed_line, sums_lines
 from cosremaster.units import human
 
 _EPILOG = """\b
@@ -55,6 +55,10 @@ _REQUEST = (
     click.option(
         "--drop-hfsplus", is_flag=True,
         help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
+    ),
+    click.option(
+        "--keep-sums", is_flag=True,
+        help="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
     ),
     click.option(
         "--add-file", "files", multiple=True, metavar="SRC:DEST",
@@ -177,6 +181,8 @@ def print_result(result: Result, target: Path) -> None:
         click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
         for line in change_lines("~", result.iso_exchanged):
             click.echo(line)
+    for line in sums_lines(result.sums):
+        click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
     click.echo("proved:")

@@ -12,7 +12,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.nodes import Action
 from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
-from cosremaster.reports.text import change_lines, packed_line
+from cosremaster.reports.text import change_lines, packed_line, sums_lines
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1
@@ -34,6 +34,16 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "unchanged": _shown(edits.unchanged),
         },
         "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
+        "sums": [
+            {
+                "path": show(one.path),
+                "rewritten": one.rewritten,
+                "added": one.added,
+                "dropped": one.dropped,
+                "renamed": one.renamed,
+            }
+            for one in plan.sums
+        ],
         "layers": [
             {
                 "address": format_address(one.address),
@@ -113,6 +123,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield "the ISO's own files"
         yield from change_lines("~", sorted(plan.iso.exchanged))
         yield from change_lines("=", plan.iso.unchanged)
+    yield from sums_lines(plan.sums)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)
     yield "pieces of the new image:"

@@ -12,6 +12,7 @@ from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.index import Layer, Rootness
+from cosremaster.sums.renew import ListChange
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
 ACTIVE = 0x80
@@ -126,6 +127,16 @@ def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     yield from (f"  {mark} {show(path)}" for path in listed[:LISTED])
     if len(listed) > LISTED:
         yield f"  {mark} ... and {len(listed) - LISTED:,} more"
+
+
+def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
+    """A line for each list of sums on the ISO that changes."""
+    for one in changes:
+        counts = (
+            (one.rewritten, "rewritten"), (one.added, "added"), (one.dropped, "dropped"), (one.renamed, "renamed")
+        )  # fmt: skip
+        told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+        yield f"sums in {show(one.path)}: {told}"
 
 
 def packed_line(address: Address, codec: str, packed: Packed) -> str:
