@@ -183,7 +183,10 @@ class Listener:
 
 
 def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Path) -> None:
-    source, overlay = write_small(tmp_path, extra={"md5sum.txt": b"0" * 32 + b"  " + CGZ.encode()}), write_overlay(tmp_path)
+    source, overlay = (
+        write_small(tmp_path, extra={"md5sum.txt": b"0" * 32 + b"  " + CGZ.encode()}),
+        write_overlay(tmp_path),
+    )
     (overlay / "site.sh").chmod(0o644)
     listener = Listener()
     result = cosremaster.remaster(source, tmp_path / "out.iso", add=[overlay], progress=listener)
