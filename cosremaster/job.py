@@ -20,6 +20,7 @@ from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
+from cosremaster.memory.estimate import Estimate
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import Output, check_digest_name
 from cosremaster.overlay.patterns import Pattern
@@ -36,6 +37,8 @@ from cosremaster.pipeline import (
     find_layers,
     form_warnings,
     found_again,
+    memory_need,
+    memory_needs,
     open_image,
     pack_holders,
     pack_layer,
@@ -118,7 +121,7 @@ class Result:
     """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
 
     ``iso_exchanged`` and ``iso_unchanged`` are paths of the ISO's own tree; ``sums``: what changed in lists of sums
-    on it.
+    on it. ``memory``: what it takes to boot the file that holds the layer (docs/memory.md), where that is an initramfs.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -138,6 +141,7 @@ class Result:
     layer_file: str | None = None
     layer_file_size: int = 0
     packed: tuple[PackedLayer, ...] = ()
+    memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
     proof: tuple[str, ...]
     identical: bool
@@ -283,6 +287,7 @@ class OpenedImage:
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
         exchanged = dict(iso.exchanged)
+        memory: Estimate | None = None
         if settled.layered:
             found = self.layers(request.layer, progress)
             wanted = None if request.layer is None else self.address_in(request.layer)
@@ -303,6 +308,9 @@ class OpenedImage:
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
+                memory = memory_need(found, chosen, edits, packed[0], exchanged[chosen.address[0]].length)
+            else:
+                memory = memory_needs(self.image, found.layers).get(chosen.address[0])
             notes = (*notes, *row_warnings(chosen, found, edits))
         sums = plan_sums(
             self.image, self._file, exchanged, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
@@ -314,7 +322,7 @@ class OpenedImage:
             progress.warn(warning)
         return Plan(
             image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, result=result, sums=sums.told,
-            warnings=warnings,
+            memory=memory, warnings=warnings,
         )  # fmt: skip
 
 
@@ -392,7 +400,7 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         iso_exchanged=tuple(sorted(plan.iso.exchanged)), iso_unchanged=plan.iso.unchanged,
         sums=plan.sums, input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
-        packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,
+        packed=plan.packed, memory=plan.memory, warnings=plan.warnings, proof=proof, identical=plan.identical,
     )  # fmt: skip
 
 

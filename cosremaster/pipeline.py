@@ -29,6 +29,8 @@ from cosremaster.layers.old_cpio import MAGICS as OLD_MAGICS
 from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
+from cosremaster.memory.estimate import Estimate, Initramfs, estimate
+from cosremaster.memory.layers import Edited, initramfs_of
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
@@ -39,10 +41,6 @@ from cosremaster.streams import sha256_of
 from cosremaster.sums.renew import ListChange, Renewed
 from cosremaster.sums.rows import Changes
 from cosremaster.sums.settle import settle_sums
-from cosremaster.units import human
-
-GRUB_LIMIT = int(1.2 * (1 << 30))
-"""GRUB loads the layer's ISO file below 2 GiB of memory; 1.3 GiB booted everywhere, 1.7 GiB not (docs/formats.md)."""
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
@@ -97,6 +95,7 @@ class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
     ``iso``: what becomes of the files of the ISO's own tree that were given; ``sums``: of the lists of sums on it.
+    ``memory``: what it takes to boot the file that holds the chosen layer.
     """
 
     image: Image
@@ -106,6 +105,7 @@ class Plan:
     iso: IsoEdits
     result: ImagePlan
     sums: tuple[ListChange, ...]
+    memory: Estimate | None
     warnings: tuple[str, ...]
 
     @property
@@ -429,9 +429,28 @@ def plan_sums(
 def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
     """What may be wrong with the sizes of layers that were ``packed`` again, the one that is a file of the ISO last."""
     for layer in packed[-1:]:
-        size = layer.packed.table.length
-        if size > GRUB_LIMIT:
-            yield (
-                f"{show(layer.address[0])} is now {human(size)}: GRUB loads it whole below 2 GiB of memory, and above"
-                f" {human(GRUB_LIMIT)} that may fail; put large files on the ISO's own file tree instead"
-            )
+        for warning in estimate(Initramfs(packed=layer.packed.table.length)).warnings:
+            yield f"{show(layer.address[0])} {warning}"
+
+
+def memory_needs(image: Image, layers: Sequence[Layer]) -> dict[bytes, Estimate]:
+    """The memory it takes to boot each file of the image whose ``layers`` look like an initramfs (docs/memory.md)."""
+    sizes = {file.path: file.size for file in image.files}
+    paths = dict.fromkeys(layer.address[0] for layer in layers)
+    initramfs = ((path, initramfs_of(layers, path, sizes[path])) for path in paths)
+    return {path: estimate(one) for path, one in initramfs if one is not None}
+
+
+def packed_needs(archives: Iterable[Candidate]) -> dict[bytes, Estimate]:
+    """What is known of that before anything is read but a few first bytes."""
+    return {one.path: estimate(Initramfs(packed=one.size)) for one in archives}
+
+
+def memory_need(found: Found, layer: Layer, edits: Edits, packed: PackedLayer, size: int) -> Estimate | None:
+    """The memory it takes to boot the file of ``size`` bytes in which ``layer`` is now ``packed``, after ``edits``.
+
+    None: it does not look like an initramfs.
+    """
+    edited = Edited(layer, edits, packed.packed.table.length)
+    one = initramfs_of(found.layers, layer.address[0], size, edited)
+    return None if one is None else estimate(one)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import job, pipeline
+from cosremaster import job
 from cosremaster.cpio import Entry, read_entries
 from cosremaster.demo.image import archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
+from cosremaster.memory import estimate
 from cosremaster.progress import Advance
 from cosremaster.streams import ByteReader
 from tests.fixtures import tools
@@ -205,11 +206,12 @@ def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Pat
 
 
 def test_warns_at_grubs_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "GRUB_LIMIT", 5000)
+    monkeypatch.setattr(estimate, "EVERYWHERE", 5000)
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     result = cosremaster.remaster(source, tmp_path / "out.iso", add=[overlay])
-    assert f"{CGZ} is now " in result.warnings[0]
+    assert f"{CGZ} is " in result.warnings[0]
     assert "GRUB loads it whole below 2 GiB" in result.warnings[0]
+    assert "--add-iso" in result.warnings[0]
 
 
 def test_refuses_a_layer_that_no_iso_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

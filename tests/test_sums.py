@@ -212,7 +212,7 @@ def test_a_list_that_is_not_complete_gets_no_line(tmp_path: Path) -> None:
     some = {name: data for name, data in everything.items() if name != "vmlinuz"}
     texts = {
         "MD5SUMS": sums(some), "SHA1SUMS": sums(everything, digest="sha1"),
-        "SHA1SUMS.gpg": b"x", "vmlinuz.md5": sums({"vmlinuz": everything["vmlinuz"]}),
+        "SHA1SUMS.gpg": b"x", "sha1sum.README": b"x", "vmlinuz.md5": sums({"vmlinuz": everything["vmlinuz"]}),
     }  # fmt: skip
     image, source = image_of(tmp_path, texts)
     with source:

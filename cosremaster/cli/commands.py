@@ -19,7 +19,7 @@ from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.plan import plan_lines, plan_report
-from cosremaster.reports.text import change_lines, layer_lines, packed_line, sums_lines
+from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, sums_lines
 from cosremaster.units import human
 
 _EPILOG = """\b
@@ -185,6 +185,9 @@ def print_result(result: Result, target: Path) -> None:
         click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
+    if result.memory is not None and result.layer_file is not None:
+        for line in memory_lines(result.layer_file, result.memory):
+            click.echo(line)
     click.echo("proved:")
     for line in result.proof:
         click.echo(f"  {line}")

@@ -11,7 +11,8 @@ from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, Image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.index import Layer, Rootness
-from cosremaster.pipeline import Candidate
+from cosremaster.memory.estimate import Estimate
+from cosremaster.pipeline import Candidate, memory_needs, packed_needs
 
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
@@ -23,6 +24,7 @@ def inspect_report(
     image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
+    needs = packed_needs(archives) if layers is None else memory_needs(image, layers)
     return {
         "schema": SCHEMA,
         "image": {
@@ -56,7 +58,19 @@ def inspect_report(
         },
         "unsupported": list(image.blockers),
         "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
+        "memory": [{"path": show(path), **memory_report(need)} for path, need in needs.items()],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
+    }
+
+
+def memory_report(need: Estimate) -> dict[str, Any]:
+    """The memory it takes to boot an initramfs; null where its archives were not read."""
+    return {
+        "packed": need.packed,
+        "unpacked": need.unpacked,
+        "nested": need.nested,
+        "need": need.need,
+        "warnings": list(need.warnings),
     }
 
 

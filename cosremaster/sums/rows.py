@@ -109,8 +109,9 @@ def _with_added(image: Image, source: SumList, changes: Changes, rows: Sequence[
 
 
 def _complete(image: Image, source: SumList, named: set[bytes]) -> bool:
-    """``named`` are all regular files below the list's directory, but for what such lists leave out: lists of sums and
-    their signatures, the boot catalog, boot images, mkisofs' TRANS.TBL, and a loader's folder as a whole."""
+    """``named`` are all regular files below the list's directory, but for what such lists leave out (live-build's
+    binary_checksums): lists of sums, their signatures and READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL,
+    and a loader's folder as a whole."""
     booted = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
     for file in image.files:
         if not file.regular or file.path in named or not _below(file.path, source.base):
@@ -133,7 +134,7 @@ def _below(path: bytes, base: bytes) -> bool:
 def _left_out(path: bytes, named: Iterable[bytes]) -> bool:
     """A list that names the files ``named`` may leave out ``path``."""
     folder, _, name = path.rpartition(b"/")
-    if is_list(path) or is_signature(path) or name == b"TRANS.TBL":
+    if is_list(path) or is_list(path.removesuffix(b".README")) or is_signature(path) or name == b"TRANS.TBL":
         return True
     loader = next((part for part in folder.split(b"/") if part.lower() in _LOADER_FOLDERS), None)
     if loader is None:
