@@ -492,49 +492,74 @@ def test_plan_tells_of_lists(tree: Path, tmp_path: Path) -> None:
         assert nothing.sums == ()
 
 
-def test_boot_structures_in_lists_are_summed_as_they_are_written(tmp_path: Path) -> None:
-    """Everything is listed, also the boot catalog, which tells where the appended partition is, and that moves; and a
-    boot image that is exchanged, whose boot-info-table we write."""
+@pytest.fixture
+def listed_boot(tmp_path: Path) -> Path:
+    """An image like Ubuntu's whose list names all files, also the boot catalog, which tells where the appended
+    partition is, and the boot image with what xorriso wrote into it."""
     tools.require(*families.TOOLS, "md5sum")
-    before, after, again = (tmp_path / name for name in ("in.iso", "out.iso", "again.iso"))
+    image = tmp_path / "in.iso"
     work = tmp_path / "work"
     work.mkdir()
-    families._ubuntu(work, before)
+    families._ubuntu(work, image)
     disc = tools.Tree(work / "new")
-    tree = extracted(before, disc.root)
+    tree = extracted(image, disc.root)
     disc.file("live/initrd", initramfs())
+    for number in range(400):
+        disc.file(f"pool/many/{number}", b"%d" % number)
 
     def make() -> None:
         families._xorriso(
-            before, disc, "-r", "-J", "-joliet-long", "-partition_offset", "16",
+            image, disc, "-r", "-J", "-joliet-long", "-partition_offset", "16",
             "-append_partition", "2", families._ESP_GUID, work / "efi.img", "-appended_part_as_gpt",
             "-c", "boot.catalog", "-b", "boot/grub/i386-pc/eltorito.img", "-no-emul-boot", "-boot-load-size", "4",
             "-boot-info-table", "--grub2-boot-info", "-eltorito-alt-boot",
             "-e", "--interval:appended_partition_2:all::", "-no-emul-boot",
         )  # fmt: skip
 
-    for name in ("boot.catalog", "md5sum.txt"):
-        (tree / name).unlink(missing_ok=True)
+    (tree / "boot.catalog").unlink()
     (tree / "md5sum.txt").write_bytes(write_sums(tree) + b"0" * 32 + b"  ./boot.catalog\n")
     make()
     # The sums of what xorriso has made of the boot image and the catalog; a list of the same length moves nothing.
-    made = extracted(before, work / "made")
+    made = extracted(image, work / "made")
     (made / "md5sum.txt").unlink()
     (tree / "md5sum.txt").write_bytes(write_sums(made))
     make()
-    assert checked(extracted(before, work / "checked")).count(b": OK") == len(
-        (tree / "md5sum.txt").read_bytes().splitlines()
-    )
-    result = remaster(before, after, add=[overlay(tmp_path)])
+    checked(extracted(image, work / "checked"))
+    return image
+
+
+def test_boot_structures_in_lists_are_summed_as_they_are_written(listed_boot: Path, tmp_path: Path) -> None:
+    after, again = tmp_path / "out.iso", tmp_path / "again.iso"
+    result = remaster(listed_boot, after, add=[overlay(tmp_path)])
     assert [(one.path, one.rewritten) for one in result.sums] == [(b"md5sum.txt", 2)], "the initrd and the catalog"
-    checked(extracted(after, work / "after"))
-    new = bytearray((tree / "boot/grub/i386-pc/eltorito.img").read_bytes()) + bytes(5000)
+    checked(extracted(after, tmp_path / "after"))
+    new = (tmp_path / "work/checked/boot/grub/i386-pc/eltorito.img").read_bytes() + bytes(5000)
     (tmp_path / "new.img").write_bytes(new)
-    result = remaster(before, again, add_iso=[f"{tmp_path}/new.img:/boot/grub/i386-pc/eltorito.img"])
-    taken = extracted(again, work / "again")
+    result = remaster(listed_boot, again, add_iso=[f"{tmp_path}/new.img:/boot/grub/i386-pc/eltorito.img"])
+    taken = extracted(again, tmp_path / "taken")
     checked(taken)
-    assert (taken / "boot/grub/i386-pc/eltorito.img").read_bytes() != bytes(new), "the table was written into it"
+    assert (taken / "boot/grub/i386-pc/eltorito.img").read_bytes() != new, "the table was written into it"
     assert not result.warnings
+
+
+def test_a_list_of_another_length_moves_what_it_sums(listed_boot: Path, tmp_path: Path) -> None:
+    """Shorter by many blocks, it moves the partition behind it, so that the catalog changes, and its sum."""
+    gone = frozenset(b"pool/many/%d" % number for number in range(400))
+    with FileSource(listed_boot) as source:
+        image = read_image(source)
+        rounds = list[tuple[bytes, ...]]()
+
+        def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
+            rounds.append(tuple(lists))
+            return plan_result(image, source, lists)
+
+        renewed = settle_sums(image, Changes(removed=gone), make_plan, Silent())
+        (tmp_path / "out.iso").write_bytes(b"".join(make_plan(renewed.lists).table.chunks()))
+    assert renewed.told == (ListChange(path=b"md5sum.txt", rewritten=1, dropped=400),)
+    assert rounds == [(), *[(b"md5sum.txt",)] * 3], "the last is this test's"
+    said = checked(extracted(tmp_path / "out.iso", tmp_path / "taken"))
+    assert b"./boot.catalog: OK" in said
+    assert b"pool/many" not in said
 
 
 def test_without_rock_ridge_names_are_what_people_see(tree: Path, tmp_path: Path) -> None:
@@ -618,3 +643,13 @@ def test_verify_knows_all_kinds_of_lists(tmp_path: Path) -> None:
         ("fails", "sums.missing", "sha224sum.txt"),
         ("note", "sums.itself", "sha224sum.txt"),
     ]
+
+
+def test_names_through_symlinks_are_noted(tree: Path, tmp_path: Path) -> None:
+    (tree / "stable").symlink_to("pool")
+    (tree / "link").symlink_to("vmlinuz")
+    (tree / "md5sum.txt").write_bytes(run(["md5sum", "./stable/a.deb", "./link", "./vmlinuz"], cwd=tree))
+    image = tmp_path / "in.iso"
+    run([*XORRISO, "-o", image, tree])
+    found = [(one.level.value, one.check) for one in verify(image, deep=True).findings if one.check.startswith("sums")]
+    assert found == [("note", "sums.link"), ("note", "sums.link"), ("holds", "sums.stale")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 
 from cosremaster.errors import CosremasterError, show
@@ -44,6 +45,9 @@ def _list(image: Image, one: SumList, files: Mapping[bytes, IsoFile], digests: D
         if path == one.path:
             yield note("sums.itself", "names itself, whose sum it cannot know", here)
             continue
+        if _through_link(one.base + b"/" + line.name if path is None else path, files):
+            yield note("sums.link", f"{show(line.name)} leads through a symlink, which is not followed", here)
+            continue
         if path is None:
             finding = fails("sums.missing", f"names {show(line.name)}, which is not there", here)
         elif not _holds(image, line, files[path], digests):
@@ -55,6 +59,13 @@ def _list(image: Image, one: SumList, files: Mapping[bytes, IsoFile], digests: D
         yield finding
     if right and not wrong:
         yield holds("sums.stale", f"{show(one.path)}: the sums of {right:,} files hold", place)
+
+
+def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:
+    """``path`` or a folder on the way to it is a symlink."""
+    parts = posixpath.normpath(b"/" + path).lstrip(b"/").split(b"/")
+    ways = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return any(way in files and not files[way].regular for way in ways)
 
 
 def _holds(image: Image, line: Line, file: IsoFile, digests: Digests) -> bool:
