@@ -21,6 +21,8 @@ from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
 from cosremaster.memory.estimate import Estimate
+from cosremaster.memory.layers import Edited
+from cosremaster.memory.needs import memory_need, memory_needs
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import Output, check_digest_name
 from cosremaster.overlay.patterns import Pattern
@@ -37,8 +39,6 @@ from cosremaster.pipeline import (
     find_layers,
     form_warnings,
     found_again,
-    memory_need,
-    memory_needs,
     open_image,
     pack_holders,
     pack_layer,
@@ -308,7 +308,8 @@ class OpenedImage:
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
-                memory = memory_need(found, chosen, edits, packed[0], exchanged[chosen.address[0]].length)
+                edited = Edited(chosen, edits, packed[0].packed.table.length)
+                memory = memory_need(found.layers, edited, exchanged[chosen.address[0]].length)
             else:
                 memory = memory_needs(self.image, found.layers).get(chosen.address[0])
             notes = (*notes, *row_warnings(chosen, found, edits))

@@ -30,7 +30,6 @@ from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
 from cosremaster.memory.estimate import Estimate, Initramfs, estimate
-from cosremaster.memory.layers import Edited, initramfs_of
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
@@ -431,26 +430,3 @@ def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
     for layer in packed[-1:]:
         for warning in estimate(Initramfs(packed=layer.packed.table.length)).warnings:
             yield f"{show(layer.address[0])} {warning}"
-
-
-def memory_needs(image: Image, layers: Sequence[Layer]) -> dict[bytes, Estimate]:
-    """The memory it takes to boot each file of the image whose ``layers`` look like an initramfs (docs/memory.md)."""
-    sizes = {file.path: file.size for file in image.files}
-    paths = dict.fromkeys(layer.address[0] for layer in layers)
-    initramfs = ((path, initramfs_of(layers, path, sizes[path])) for path in paths)
-    return {path: estimate(one) for path, one in initramfs if one is not None}
-
-
-def packed_needs(archives: Iterable[Candidate]) -> dict[bytes, Estimate]:
-    """What is known of that before anything is read but a few first bytes."""
-    return {one.path: estimate(Initramfs(packed=one.size)) for one in archives}
-
-
-def memory_need(found: Found, layer: Layer, edits: Edits, packed: PackedLayer, size: int) -> Estimate | None:
-    """The memory it takes to boot the file of ``size`` bytes in which ``layer`` is now ``packed``, after ``edits``.
-
-    None: it does not look like an initramfs.
-    """
-    edited = Edited(layer, edits, packed.packed.table.length)
-    one = initramfs_of(found.layers, layer.address[0], size, edited)
-    return None if one is None else estimate(one)

@@ -36,7 +36,7 @@ from cosremaster.memory.estimate import (
     footprint,
 )
 from cosremaster.memory.layers import files_of, tmpfs_share
-from cosremaster.pipeline import memory_needs
+from cosremaster.memory.needs import memory_needs
 from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.small import CGZ, packed_root, write_overlay, write_small

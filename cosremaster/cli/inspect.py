@@ -15,7 +15,8 @@ from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, UsageError, show
 from cosremaster.job import OpenedImage
 from cosremaster.memory.estimate import Estimate
-from cosremaster.pipeline import choose_layer, glance, memory_needs, packed_needs
+from cosremaster.memory.needs import memory_needs, packed_needs
+from cosremaster.pipeline import choose_layer, glance
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.text import image_lines, layer_lines, memory_lines
 from cosremaster.units import human
@@ -75,7 +76,7 @@ def inspect_command(
         if found is None:
             for one in archives:
                 click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
-            _echo_memory(packed_needs(archives))
+            _echo_memory(packed_needs((one.path, one.size) for one in archives))
             return
         for line in layer_lines(found.layers, chosen):
             click.echo(line)

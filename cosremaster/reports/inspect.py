@@ -12,7 +12,8 @@ from cosremaster.iso.model import BootImage, Image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.memory.estimate import Estimate
-from cosremaster.pipeline import Candidate, memory_needs, packed_needs
+from cosremaster.memory.needs import memory_needs, packed_needs
+from cosremaster.pipeline import Candidate
 
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
@@ -24,7 +25,7 @@ def inspect_report(
     image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
-    needs = packed_needs(archives) if layers is None else memory_needs(image, layers)
+    needs = packed_needs((one.path, one.size) for one in archives) if layers is None else memory_needs(image, layers)
     return {
         "schema": SCHEMA,
         "image": {

@@ -11,7 +11,7 @@ from cosremaster.errors import show
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import number_of
 from cosremaster.layers.index import Layer, Rootness
-from cosremaster.pipeline import memory_needs
+from cosremaster.memory.needs import memory_needs
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions
