@@ -287,7 +287,7 @@ def test_the_need_boots_and_clearly_less_does_not(debirf_image: debirf.DebirfIma
     words = f"BLOB {hashlib.md5(blob).hexdigest()}"
     assert words in qemu.boot(out, firmware="bios", medium="disc", memory_mb=need, until=words)
     try:
-        said = qemu.boot(out, firmware="bios", medium="disc", memory_mb=need * 9 // 10, until=words)
+        said = qemu.boot(out, firmware="bios", medium="disc", memory_mb=need * 2 // 3, until=words)
     except AssertionError as error:  # it panics
         said = str(error)
     assert words not in said
