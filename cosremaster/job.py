@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +16,21 @@ from cosremaster.codecs.base import Memo
 from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.grafts import Grafts, Rename, plan_grafts
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, format_address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
+from cosremaster.memory.estimate import Estimate
+from cosremaster.memory.layers import Edited
+from cosremaster.memory.needs import memory_need, memory_needs
 from cosremaster.nodes import Action, Edits
 from cosremaster.output import Output, check_digest_name
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Add, Item
 from cosremaster.parallel import cores
-from cosremaster.pieces import PieceTable
 from cosremaster.pipeline import (
     Found,
     PackedLayer,
@@ -43,10 +46,12 @@ from cosremaster.pipeline import (
     pack_layer,
     plan_overlay,
     plan_result,
+    plan_sums,
     row_warnings,
     sharing,
     size_warnings,
     whole_file,
+    with_lists,
     write_image,
 )
 from cosremaster.progress import Progress, Silent
@@ -55,6 +60,7 @@ from cosremaster.reports.changes import report_chunks
 from cosremaster.settings.change import MenuChange, SettingsPlan, plan_settings
 from cosremaster.settings.request import Settings, read_settings
 from cosremaster.streams import counted, digest_of
+from cosremaster.sums.renew import ListChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +72,9 @@ class Request:
     anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
     that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
     type, a directory with what is in it. ``add_iso``: :class:`Add`, paths or text for files of the ISO's own tree,
-    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``layer``: an address
-    as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``keep_sums``: leave the
+    lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files become wrong. ``layer``:
+    an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
@@ -83,6 +90,7 @@ class Request:
     remove_iso: Iterable[str | bytes] = ()
     rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
+    keep_sums: bool = False
     allow_missing: bool = False
     force_type: bool = False
     layer: str | None = None
@@ -133,7 +141,8 @@ class Result:
 
     Those that begin with ``iso_`` are of the ISO's own tree; ``iso_renamed`` are pairs of the old and the new path.
     ``menus``: the boot menus whose kernel arguments were asked to change, or that look for the volume by another name
-    now.
+    now; ``sums``: what changed in lists of sums on the ISO. ``memory``: what it takes to boot the file that holds the
+    layer (docs/memory.md), where that is an initramfs.
     ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
     ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
     the output is the input byte for byte.
@@ -151,11 +160,13 @@ class Result:
     iso_exchanged: tuple[bytes, ...] = ()
     iso_unchanged: tuple[bytes, ...] = ()
     menus: tuple[MenuChange, ...] = ()
+    sums: tuple[ListChange, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
     layer_file_size: int = 0
     packed: tuple[PackedLayer, ...] = ()
+    memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
     proof: tuple[str, ...]
     identical: bool
@@ -305,6 +316,7 @@ class OpenedImage:
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
         exchanged = dict(iso.exchanged)
+        memory: Estimate | None = None
         if settled.layered:
             found = self.layers(request.layer, progress)
             wanted = None if request.layer is None else self.address_in(request.layer)
@@ -327,29 +339,36 @@ class OpenedImage:
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be removed")
                 exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
                 notes = (*notes, *form_warnings(chosen))
+                edited = Edited(chosen, edits, packed[0].packed.table.length)
+                memory = memory_need(found.layers, edited, exchanged[chosen.address[0]].length)
+            else:
+                memory = memory_needs(self.image, found.layers).get(chosen.address[0])
             notes = (*notes, *row_warnings(chosen, found, edits))
-        settings = self._settings(settled.settings, iso.exchanged)
-        exchanged |= settings.exchanged
+        settings = self._settings(settled.settings, replace(iso, exchanged=exchanged))
+        whole = replace(iso, exchanged=exchanged).with_bytes(settings.exchanged)
+        sums = plan_sums(
+            self.image, self._file, whole, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
+        )
         result = plan_result(
-            self.image, self._file, replace(iso, exchanged=exchanged), drop_hfsplus=request.drop_hfsplus,
+            self.image, self._file, with_lists(self.image, whole, sums.lists), drop_hfsplus=request.drop_hfsplus,
             overwritten=settings.overwritten,
         )  # fmt: skip
         warnings = (
             *notes, *iso_notes, *iso.warnings, *edits.warnings, *settings.warnings, *result.warnings,
-            *size_warnings(self.image, packed, exchanged),
+            *size_warnings(packed), *sums.warnings,
         )  # fmt: skip
         for warning in warnings:
             progress.warn(warning)
         return Plan(
             image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, settings=settings, result=result,
-            warnings=warnings,
+            sums=sums.told, memory=memory, warnings=warnings,
         )  # fmt: skip
 
-    def _settings(self, settings: Settings, exchanged: Mapping[bytes, PieceTable]) -> SettingsPlan:
+    def _settings(self, settings: Settings, edits: IsoEdits) -> SettingsPlan:
         """:raises UsageError: a bare initramfs has no boot menus and no volume."""
         if is_bare(self.image) and not settings.empty:
             raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
-        return plan_settings(self.image, self._file, settings, exchanged)
+        return plan_settings(self.image, self._file, settings, edits)
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
@@ -370,6 +389,7 @@ def remaster(
     remove_iso: Iterable[str | bytes] = (),
     rename_iso: Iterable[str | tuple[str, str]] = (),
     drop_hfsplus: bool = False,
+    keep_sums: bool = False,
     allow_missing: bool = False,
     force_type: bool = False,
     layer: str | None = None,
@@ -398,8 +418,8 @@ def remaster(
     """
     request = Request(
         add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
-        remove_iso=remove_iso, rename_iso=rename_iso, drop_hfsplus=drop_hfsplus, layer=layer, threads=threads,
-        xz_preset=xz_preset, always_compress=always_compress, source_date_epoch=source_date_epoch,
+        remove_iso=remove_iso, rename_iso=rename_iso, drop_hfsplus=drop_hfsplus, keep_sums=keep_sums, layer=layer,
+        threads=threads, xz_preset=xz_preset, always_compress=always_compress, source_date_epoch=source_date_epoch,
         kernel_args=kernel_args, remove_kernel_args=remove_kernel_args, replace_kernel_args=replace_kernel_args,
         volume_id=volume_id, volume_date=volume_date, retarget=retarget,
     )  # fmt: skip
@@ -441,10 +461,10 @@ def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
         iso_added=tuple(node.path for node in plan.iso.added), iso_removed=plan.iso.removed,
         iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
-        iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus,
+        iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus, sums=plan.sums,
         input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
-        packed=plan.packed, warnings=plan.warnings, proof=proof, identical=plan.identical,
+        packed=plan.packed, memory=plan.memory, warnings=plan.warnings, proof=proof, identical=plan.identical,
     )  # fmt: skip
 
 

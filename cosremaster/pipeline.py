@@ -8,7 +8,7 @@ the last, but newly packed bytes into a nameless spool.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cosremaster import cpio
@@ -30,6 +30,7 @@ from cosremaster.layers.old_cpio import MAGICS as OLD_MAGICS
 from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
 from cosremaster.layers.tree import LayerTree
+from cosremaster.memory.estimate import Estimate, Initramfs, estimate
 from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
@@ -37,15 +38,11 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
 from cosremaster.settings.change import SettingsPlan
-from cosremaster.units import human
-
-GRUB_LIMIT = int(1.2 * (1 << 30))
-"""GRUB loads the layer's ISO file below 2 GiB of memory; 1.3 GiB booted everywhere, 1.7 GiB not (docs/formats.md)."""
+from cosremaster.sums.renew import ListChange, Renewed
+from cosremaster.sums.settle import settle_sums
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
-
-SUMS = frozenset((b"md5sum.txt", b"MD5SUMS", b"SHA256SUMS", b"sha256sum.txt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,8 @@ class Plan:
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
     ``iso``: what becomes of the ISO's own tree as it was asked; ``settings``: of kernel arguments and of the volume's
-    id and date.
+    id and date; ``sums``: of the lists of sums on it. ``memory``: what it takes to boot the file that holds the chosen
+    layer.
     """
 
     image: Image
@@ -99,6 +97,8 @@ class Plan:
     iso: IsoEdits
     settings: SettingsPlan
     result: ImagePlan
+    sums: tuple[ListChange, ...]
+    memory: Estimate | None
     warnings: tuple[str, ...]
 
     @property
@@ -372,18 +372,34 @@ def write_image(
     return proof
 
 
-def size_warnings(image: Image, packed: Sequence[PackedLayer], exchanged: Mapping[bytes, PieceTable]) -> Iterator[str]:
-    """What may be wrong with an image whose files at the paths of ``exchanged`` hold something else.
+def plan_sums(
+    image: Image, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
+    keep: bool = False,
+) -> Renewed:  # fmt: skip
+    """What becomes of the lists of sums on the ISO when ``edits`` change its tree.
 
-    ``packed``: the layers that were packed again, the one that is a file of the ISO last.
+    :func:`with_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
+    ``plan_result``, and what reading the files raises.
     """
+    if edits.empty:
+        return Renewed()
+    # The implanted MD5 is in no file, and making it reads the whole image.
+    plain = replace(image, implanted=None)
+
+    def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
+        return plan_result(plain, source, with_lists(plain, edits, lists), drop_hfsplus=drop_hfsplus)
+
+    return settle_sums(plain, edits, make_plan, progress, keep=keep)
+
+
+def with_lists(image: Image, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
+    """``edits`` of ``image`` with new bytes for files of its tree, by the paths that these have in the end."""
+    old = {edits.new_path(file.path): file.path for file in image.files} if lists else {}
+    return edits.with_bytes({old.get(path) or path: table for path, table in lists.items()})
+
+
+def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
+    """What may be wrong with the sizes of layers that were ``packed`` again, the one that is a file of the ISO last."""
     for layer in packed[-1:]:
-        size = layer.packed.table.length
-        if size > GRUB_LIMIT:
-            yield (
-                f"{show(layer.address[0])} is now {human(size)}: GRUB loads it whole below 2 GiB of memory, and above"
-                f" {human(GRUB_LIMIT)} that may fail; put large files on the ISO's own file tree instead"
-            )
-    stale = [show(file.path) for file in image.files if file.path.rpartition(b"/")[2] in SUMS]
-    if exchanged and stale:
-        yield f"{', '.join(stale)}: sums of the exchanged files are stale now"
+        for warning in estimate(Initramfs(packed=layer.packed.table.length)).warnings:
+            yield f"{show(layer.address[0])} {warning}"

@@ -190,6 +190,15 @@ def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
+def digests_of(names: Iterable[str], chunks: Iterable[bytes]) -> dict[str, str]:
+    """Several digests of all chunks together in hexadecimal digits, by hashlib's names, from one reading."""
+    found = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    for chunk in chunks:
+        for digest in found.values():
+            digest.update(chunk)
+    return {name: digest.hexdigest() for name, digest in found.items()}
+
+
 def same_bytes(one: Iterable[bytes], other: Iterable[bytes]) -> bool:
     """True when both hold the same bytes, however they are cut."""
     left, right = ByteReader(one, Place()), ByteReader(other, Place())

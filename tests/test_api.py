@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import job, pipeline
+from cosremaster import job
 from cosremaster.cpio import Entry, read_entries
 from cosremaster.demo.image import archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
+from cosremaster.memory import estimate
 from cosremaster.progress import Advance
 from cosremaster.streams import ByteReader
 from tests.fixtures import tools
@@ -183,17 +184,21 @@ class Listener:
 
 
 def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Path) -> None:
-    source, overlay = write_small(tmp_path, extra={"md5sum.txt": b"0 vmlinuz\n"}), write_overlay(tmp_path)
+    source, overlay = (
+        write_small(tmp_path, extra={"md5sum.txt": b"0" * 32 + b"  " + CGZ.encode()}),
+        write_overlay(tmp_path),
+    )
     (overlay / "site.sh").chmod(0o644)
     listener = Listener()
     result = cosremaster.remaster(source, tmp_path / "out.iso", add=[overlay], progress=listener)
-    assert list(listener.steps) == [f"index {CGZ}", "pack rootfs.cxz", f"pack {CGZ}", "write", "prove"]
+    packed = [f"index {CGZ}", "pack rootfs.cxz", f"pack {CGZ}"]
+    assert list(listener.steps) == [*packed, f"sum {CGZ}", "write", "prove"]
     for title, (total, done) in listener.steps.items():
         assert title == "prove" or total == done > 0, title
     assert tuple(listener.warnings) == result.warnings
     assert result.warnings == (
         "site.sh begins with #! but is not executable",
-        "md5sum.txt: sums of the exchanged files are stale now",
+        f"md5sum.txt: its sums of {CGZ} were wrong before, and stay so",
     )
     assert (result.input_size, result.output_size) == (source.stat().st_size, (tmp_path / "out.iso").stat().st_size)
     assert (result.layer_file, result.layer_file_size) == (CGZ, len(files_of(tmp_path / "out.iso")[CGZ]))
@@ -201,11 +206,12 @@ def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Pat
 
 
 def test_warns_at_grubs_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "GRUB_LIMIT", 5000)
+    monkeypatch.setattr(estimate, "EVERYWHERE", 5000)
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     result = cosremaster.remaster(source, tmp_path / "out.iso", add=[overlay])
-    assert f"{CGZ} is now " in result.warnings[0]
+    assert f"{CGZ} is " in result.warnings[0]
     assert "GRUB loads it whole below 2 GiB" in result.warnings[0]
+    assert "--add-iso" in result.warnings[0]
 
 
 def test_refuses_a_layer_that_no_iso_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

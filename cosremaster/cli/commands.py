@@ -20,7 +20,7 @@ from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.menus import menu_change_lines
 from cosremaster.reports.plan import plan_lines, plan_report
-from cosremaster.reports.text import change_lines, layer_lines, packed_line
+from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, sums_lines
 from cosremaster.units import human
 
 _EPILOG = """\b
@@ -65,6 +65,10 @@ _REQUEST = (
     click.option(
         "--drop-hfsplus", is_flag=True,
         help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
+    ),
+    click.option(
+        "--keep-sums", is_flag=True,
+        help="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
     ),
     click.option(
         "--add-file", "files", multiple=True, metavar="SRC:DEST",
@@ -215,10 +219,13 @@ def print_result(result: Result, target: Path) -> None:
         click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
         for line in change_lines("~", result.iso_exchanged):
             click.echo(line)
-    for line in menu_change_lines(result.menus):
+    for line in (*menu_change_lines(result.menus), *sums_lines(result.sums)):
         click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer.address, layer.codec, layer.packed))
+    if result.memory is not None and result.layer_file is not None:
+        for line in memory_lines(result.layer_file, result.memory):
+            click.echo(line)
     click.echo("proved:")
     for line in result.proof:
         click.echo(f"  {line}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -13,10 +14,12 @@ from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, UsageError, show
 from cosremaster.job import OpenedImage
+from cosremaster.memory.estimate import Estimate
+from cosremaster.memory.needs import memory_needs, packed_needs
 from cosremaster.pipeline import choose_layer, glance
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.menus import menu_lines
-from cosremaster.reports.text import image_lines, layer_lines
+from cosremaster.reports.text import image_lines, layer_lines, memory_lines
 from cosremaster.settings.places import find_places
 from cosremaster.units import human
 
@@ -76,11 +79,21 @@ def inspect_command(
         if found is None:
             for one in archives:
                 click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
+            _echo_memory(packed_needs((one.path, one.size) for one in archives))
             return
         for line in layer_lines(found.layers, chosen):
             click.echo(line)
+        _echo_memory(memory_needs(opened.image, found.layers))
         if why:
             click.echo(f"--add has no layer to go to: {why}")
+
+
+def _echo_memory(needs: Mapping[bytes, Estimate]) -> None:
+    for path, need in needs.items():
+        for line in memory_lines(show(path), need):
+            click.echo(line)
+        for warning in need.warnings:
+            click.echo(f"warning: {show(path)} {warning}")
 
 
 def _write_page(

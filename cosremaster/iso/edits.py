@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from cosremaster.nodes import Node
 from cosremaster.pieces import PieceTable
+from cosremaster.streams import sha256_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class TableContent:
+    """The content of a file that comes, as pieces."""
+
+    pieces: PieceTable
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.pieces.length
+
+    def digest(self) -> bytes:
+        """SHA-256; reads them."""
+        return sha256_of(self.pieces.chunks())
+
+    def table(self) -> PieceTable:
+        """The pieces."""
+        return self.pieces
+
+    def head(self, count: int) -> bytes:
+        """The first ``count`` bytes."""
+        return b"".join(self.pieces.cut(0, min(count, self.size)).chunks())
+
+
+@dataclass(frozen=True, kw_only=True)
 class IsoEdits:
     """Changes of the ISO's own tree; paths are those of the primary tree.
 
@@ -35,6 +61,20 @@ class IsoEdits:
     def empty(self) -> bool:
         """Nothing changes."""
         return not (self.exchanged or self.restructures)
+
+    @cached_property
+    def by_path(self) -> dict[bytes, Node]:
+        """What comes, by its path."""
+        return {node.path: node for node in self.added}
+
+    def with_bytes(self, tables: Mapping[bytes, PieceTable]) -> IsoEdits:
+        """These edits, but the files at ``tables``' paths hold other bytes: files that come, or old ones."""
+        new = {path: table for path, table in tables.items() if path in self.by_path}
+        added = (
+            replace(node, content=TableContent(new[node.path])) if node.path in new else node for node in self.added
+        )
+        old = {path: table for path, table in tables.items() if path not in new}
+        return replace(self, exchanged={**self.exchanged, **old}, added=tuple(added))
 
     def new_path(self, old: bytes) -> bytes | None:
         """Where what is at the path ``old`` will be; None where it leaves."""

@@ -207,6 +207,10 @@ class Document(_Table):
         description="Go on where a pattern of remove, or a kernel argument to remove or replace, finds nothing.",
     )
     force_type: Flag = Field(default=False, description="Let what is added replace things of another type.")
+    keep_sums: Flag = Field(
+        default=False,
+        description="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
+    )
     source_date_epoch: Annotated[int, Strict()] | None = Field(
         default=None, ge=0, le=0xFFFFFFFF, description="No added file is newer, in seconds since 1970."
     )

@@ -202,6 +202,7 @@ class _Reader:
                 remove=tuple(document.remove),
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
+                keep_sums=document.keep_sums,
                 layer=document.layer,
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,

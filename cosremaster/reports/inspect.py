@@ -11,6 +11,8 @@ from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, Image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.index import Layer, Rootness
+from cosremaster.memory.estimate import Estimate
+from cosremaster.memory.needs import memory_needs, packed_needs
 from cosremaster.pipeline import Candidate
 from cosremaster.reports.menus import menus_report
 from cosremaster.settings.places import Found
@@ -25,6 +27,7 @@ def inspect_report(
     image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
+    needs = packed_needs((one.path, one.size) for one in archives) if layers is None else memory_needs(image, layers)
     return {
         "schema": SCHEMA,
         "image": {
@@ -60,7 +63,19 @@ def inspect_report(
         "menu_warnings": list(menus.warnings),
         "unsupported": list(image.blockers),
         "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
+        "memory": [{"path": show(path), **memory_report(need)} for path, need in needs.items()],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
+    }
+
+
+def memory_report(need: Estimate) -> dict[str, Any]:
+    """The memory it takes to boot an initramfs; null where its archives were not read."""
+    return {
+        "packed": need.packed,
+        "unpacked": need.unpacked,
+        "nested": need.nested,
+        "need": need.need,
+        "warnings": list(need.warnings),
     }
 
 

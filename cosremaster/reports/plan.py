@@ -12,8 +12,9 @@ from cosremaster.layers.address import format_address
 from cosremaster.nodes import Action
 from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
+from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
-from cosremaster.reports.text import change_lines, packed_line
+from cosremaster.reports.text import change_lines, memory_lines, packed_line, sums_lines
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1
@@ -40,6 +41,16 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
         ],
         "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
+        "sums": [
+            {
+                "path": show(one.path),
+                "rewritten": one.rewritten,
+                "added": one.added,
+                "dropped": one.dropped,
+                "renamed": one.renamed,
+            }
+            for one in plan.sums
+        ],
         "layers": [
             {
                 "address": format_address(one.address),
@@ -60,6 +71,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
                 {"what": one.old.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
             ],
         },
+        "memory": None if plan.memory is None else memory_report(plan.memory),
         "warnings": list(plan.warnings),
     }
 
@@ -121,8 +133,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from change_lines("=", plan.iso.unchanged)
     yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
     yield from menu_change_lines(plan.settings.menus)
+    yield from sums_lines(plan.sums)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)
+    if plan.memory is not None and plan.layer is not None:
+        yield from memory_lines(show(plan.layer.address[0]), plan.memory)
     yield "pieces of the new image:"
     for kind, sums in report["pieces"].items():
         yield f"  {kind:8} {sums['pieces']:>7,} pieces, {sums['bytes']:,} bytes"

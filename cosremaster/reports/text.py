@@ -12,6 +12,8 @@ from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.index import Layer, Rootness
+from cosremaster.memory.estimate import Estimate
+from cosremaster.sums.renew import ListChange
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
 ACTIVE = 0x80
@@ -126,6 +128,28 @@ def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     yield from (f"  {mark} {show(path)}" for path in listed[:LISTED])
     if len(listed) > LISTED:
         yield f"  {mark} ... and {len(listed) - LISTED:,} more"
+
+
+def memory_lines(name: str, need: Estimate) -> Iterator[str]:
+    """The memory that it takes to boot the initramfs ``name``, and of what."""
+    parts = [f"{human(need.packed)} packed"]
+    if need.unpacked is not None:
+        parts.append(f"{human(need.unpacked)} unpacked")
+    if need.nested is not None:
+        parts.append(f"{human(need.nested)} root filesystem")
+    told = "more than its" if need.need is None else f"about {human(need.need)}, {need.why}:"
+    more = "; --deep tells how much" if need.need is None else ""
+    yield f"memory to boot {name}: {told} {', '.join(parts)}{more}"
+
+
+def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
+    """A line for each list of sums on the ISO that changes."""
+    for one in changes:
+        counts = (
+            (one.rewritten, "rewritten"), (one.added, "added"), (one.dropped, "dropped"), (one.renamed, "renamed")
+        )  # fmt: skip
+        told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+        yield f"sums in {show(one.path)}: {told}"
 
 
 def packed_line(address: Address, codec: str, packed: Packed) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cosremaster.boot.fat_edit import exchange_files
 from cosremaster.errors import ImageError, OverlayError, show
 from cosremaster.files import FileSource
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.identity import current_id, current_uuid, identity_patches, volume_uuid
 from cosremaster.iso.model import Image
 from cosremaster.menus.arguments import Changes, LineChange, change_arguments, known_arguments
@@ -62,10 +63,8 @@ class SettingsPlan:
         return tuple(one for one in self.menus if one.changed or one.retargeted)
 
 
-def plan_settings(
-    image: Image, source: FileSource, settings: Settings, exchanged: Mapping[bytes, PieceTable]
-) -> SettingsPlan:
-    """What ``settings`` do to ``image``, whose files at the paths of ``exchanged`` get other bytes in the same run.
+def plan_settings(image: Image, source: FileSource, settings: Settings, edits: IsoEdits) -> SettingsPlan:
+    """What ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
     :raises OverlayError: an argument that should go is nowhere (unless that is allowed), or no menu has a kernel.
     :raises UnsupportedError: a FAT file system, or UDF, cannot be changed safely. :raises SizeError: it has no room.
@@ -73,7 +72,7 @@ def plan_settings(
     """
     if settings.empty:
         return SettingsPlan()
-    found = find_places(image, exchanged)
+    found = find_places(image, edits)
     targets = tuple(_targets(image, source, settings))
     warnings = [*found.warnings] if settings.arguments or targets else []
     changes = _changes(image, settings, found, warnings) if settings.arguments else Changes()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cosremaster.boot.fat import Fat, FatFile, parse_geometry
 from cosremaster.errors import CosremasterError, show
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.extents import covers_volume
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.menus.find import MAX_MENU, find_menus
@@ -62,9 +63,10 @@ def bytes_at(table: PieceTable, offset: int, length: int) -> bytes:
     return b"".join(table.cut(start, min(start + length, table.length)).chunks())
 
 
-def find_places(image: Image, exchanged: Mapping[bytes, PieceTable] | None = None) -> Found:
-    """The menus of ``image``; files at the paths of ``exchanged`` hold what that says."""
-    tables = _Tables(image, exchanged or {})
+def find_places(image: Image, edits: IsoEdits | None = None) -> Found:
+    """The menus of ``image`` after ``edits`` of its tree; old files by their old paths. A FAT file system that comes is
+    not looked into."""
+    tables = _Tables(image, edits or IsoEdits())
     menus, warnings = list(_on_tree(tables)), list[str]()
     fats = tuple(_fats(tables, warnings))
     for fat in fats:
@@ -85,9 +87,12 @@ def _not_looked_into(name: str, error: CosremasterError) -> str:
 class _Tables:
     """The bytes of the files on the tree, and which names share them."""
 
-    def __init__(self, image: Image, exchanged: Mapping[bytes, PieceTable]) -> None:
-        self.image, self._exchanged = image, exchanged
-        self.files: dict[bytes, IsoFile] = {file.path: file for file in image.files if file.regular}
+    def __init__(self, image: Image, edits: IsoEdits) -> None:
+        self.image, self._exchanged = image, edits.exchanged
+        self.files: dict[bytes, IsoFile] = {
+            file.path: file for file in image.files if file.regular and edits.new_path(file.path) is not None
+        }
+        self.new = {node.path: node.content.table() for node in edits.added if node.content is not None}
         self._sharing: dict[object, list[bytes]] = {}
         for path in self.files:
             self._sharing.setdefault(self._key(path), []).append(path)
@@ -100,24 +105,30 @@ class _Tables:
 
     def size(self, path: bytes) -> int:
         """Bytes."""
-        return self._exchanged[path].length if path in self._exchanged else self.files[path].size
+        found = self._other(path)
+        return self.files[path].size if found is None else found.length
 
     def names(self, path: bytes) -> tuple[bytes, ...]:
         """All paths that share the bytes of ``path``."""
-        return tuple(self._sharing[self._key(path)])
+        return (path,) if path in self.new else tuple(self._sharing[self._key(path)])
 
     def table(self, path: bytes) -> PieceTable:
         """The bytes of the file."""
-        found = self._exchanged.get(path)
+        found = self._other(path)
         return self.image.bytes_of(self.files[path]) if found is None else found
 
     def plain(self, path: bytes) -> bool:
         """The file holds what it seems to: zisofs does not pack it."""
-        return path in self._exchanged or not self.files[path].zisofs
+        return self._other(path) is not None or not self.files[path].zisofs
+
+    def _other(self, path: bytes) -> PieceTable | None:
+        """The bytes of a file that comes, or that is exchanged."""
+        return self.new.get(path) or self._exchanged.get(path)
 
 
 def _on_tree(tables: _Tables) -> Iterator[MenuPlace]:
-    small = [path for path in tables.files if 0 < tables.size(path) <= MAX_MENU and tables.plain(path)]
+    paths = dict.fromkeys((*tables.files, *tables.new))
+    small = [path for path in paths if 0 < tables.size(path) <= MAX_MENU and tables.plain(path)]
     found = find_menus(small, lambda path: bytes_at(tables.table(path), 0, MAX_MENU))
     for path, menu in found.items():
         yield MenuPlace(path=path, fat=None, names=tables.names(path), menu=menu)

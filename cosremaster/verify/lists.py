@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
-import re
+import posixpath
 from collections.abc import Iterator, Mapping
 
 from cosremaster.errors import CosremasterError, show
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.read import read_image
-from cosremaster.pipeline import SUMS
 from cosremaster.progress import Progress
-from cosremaster.streams import counted, digest_of
-from cosremaster.verify.finding import Finding, fails, holds
-
-MAX_LIST = 1 << 26
-"""Bytes; a longer list of sums is none."""
-_LINE = re.compile(rb"^(?P<sum>[0-9a-f]{32}|[0-9a-f]{64}) [ *](?:\./|/)?(?P<path>[^\n]+)$", re.M)
-_DIGESTS = {32: "md5", 64: "sha256"}
+from cosremaster.sums.lines import Line
+from cosremaster.sums.lists import Digests, SumList, read_lists
+from cosremaster.verify.finding import Finding, fails, holds, note
 
 
 def check_lists(source: FileSource, progress: Progress) -> Iterator[Finding]:
-    """Every file named in a list of sums has the sum that the list says; paths count from the list's directory."""
+    """Every file named in a list of sums is there and has the sum that the list says. Each file is read once."""
     try:
         image = read_image(source)
     except CosremasterError:
         return  # check_layers tells it
+    lists = read_lists(image)
     files = {file.path: file for file in image.files}
-    for path, file in files.items():
-        if path.rpartition(b"/")[2] in SUMS and file.size <= MAX_LIST:
-            yield from _list(image, path, files, progress)
+    digests = Digests(progress)
+    digests.read(
+        (path, image.bytes_of(files[path]), line.digest)
+        for one in lists
+        for line, path in zip(one.lines, one.files, strict=True)
+        if path is not None and path != one.path
+    )
+    for one in lists:
+        yield from _list(image, one, files, digests)
 
 
-def _list(image: Image, path: bytes, files: Mapping[bytes, IsoFile], progress: Progress) -> Iterator[Finding]:
-    text = b"".join(image.bytes_of(files[path]).chunks())
-    folder = path[: path.rfind(b"/") + 1]
-    place = image.place.inside(path)
-    right = wrong = 0
-    for line in _LINE.finditer(text):
-        named = folder + line["path"]
-        file = files.get(named)
-        if file is None:
-            wrong += 1
-            yield fails("sums.missing", f"names {show(named)}, which is not there", place.at(line.start()))
+def _list(image: Image, one: SumList, files: Mapping[bytes, IsoFile], digests: Digests) -> Iterator[Finding]:
+    place = image.place.inside(one.path)
+    offset = right = wrong = 0
+    for line, path in zip(one.lines, one.files, strict=True):
+        here = place.at(offset)
+        offset += len(line.raw)
+        if not line.digest:
             continue
-        table = image.bytes_of(file)
-        with progress.step(f"sum {show(named)}", table.length) as advance:
-            found = digest_of(_DIGESTS[len(line["sum"])], counted(table.chunks(), advance)).hex().encode()
-        if found == line["sum"]:
-            right += 1
+        if path == one.path:
+            yield note("sums.itself", "names itself, whose sum it cannot know", here)
+            continue
+        if _through_link(one.base + b"/" + line.name if path is None else path, files):
+            yield note("sums.link", f"{show(line.name)} leads through a symlink, which is not followed", here)
+            continue
+        if path is None:
+            finding = fails("sums.missing", f"names {show(line.name)}, which is not there", here)
+        elif not _holds(image, line, files[path], digests):
+            finding = fails("sums.stale", f"says another {line.digest} of {show(path)}", here)
         else:
-            wrong += 1
-            yield fails("sums.stale", f"says another sum of {show(named)}", place.at(line.start()))
+            right += 1
+            continue
+        wrong += 1
+        yield finding
     if right and not wrong:
-        yield holds("sums.stale", f"{show(path)}: the sums of {right:,} files hold", place)
+        yield holds("sums.stale", f"{show(one.path)}: the sums of {right:,} files hold", place)
+
+
+def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:
+    """``path`` or a folder on the way to it is a symlink."""
+    parts = posixpath.normpath(b"/" + path).lstrip(b"/").split(b"/")
+    ways = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return any(way in files and not files[way].regular for way in ways)
+
+
+def _holds(image: Image, line: Line, file: IsoFile, digests: Digests) -> bool:
+    return line.says(digests.of(image.bytes_of(file), line.digest))

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from cosremaster.bare import is_bare
+from cosremaster.errors import show
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import number_of
 from cosremaster.layers.index import Layer, Rootness
+from cosremaster.memory.needs import memory_needs
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, boxes, grow
+from cosremaster.reports.text import memory_lines
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, human
 
 _HUES = 8
@@ -174,7 +177,17 @@ def layers(facts: Facts) -> Markup:
         told = arrow(facts.old, side, lambda one: human(one.image.size))
         rows.insert(0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {told}", image.size, 0, most, ""))
     note = "Dark: packed. Light: unpacked. All bars have one scale."
-    return section("layers", "Layer by layer", element("ul", *rows, class_="layers"), element("p", note, class_="note"))
+    needs = [element("p", line) for line in _memory(side)]
+    return section(
+        "layers", "Layer by layer", element("ul", *rows, class_="layers"), element("p", note, class_="note"), *needs
+    )
+
+
+def _memory(side: Side) -> Iterator[str]:
+    """What it takes to boot each initramfs, and what may keep it from that."""
+    for path, need in memory_needs(side.image, side.layers).items():
+        yield from memory_lines(show(path), need)
+        yield from (f"{show(path)} {warning}" for warning in need.warnings)
 
 
 def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:

@@ -1,0 +1,1 @@
+"""How much memory a machine needs to boot what an initramfs holds (docs/memory.md)."""

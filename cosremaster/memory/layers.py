@@ -1,0 +1,133 @@
+"""What the layers of an image take in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cosremaster.codecs.base import Form
+from cosremaster.codecs.lzma_alone import LzmaForm
+from cosremaster.codecs.xz_form import XzForm
+from cosremaster.cpio import normal_name
+from cosremaster.layers.index import Layer, Member, Rootness
+from cosremaster.layers.old_cpio import OldForm
+from cosremaster.layers.tree import link_key
+from cosremaster.memory.estimate import HALF, Footprint, Initramfs, Nested, footprint
+from cosremaster.nodes import Edits, Kind
+
+NEAR = 32 << 20
+"""Plain bytes of an initramfs to be decoded for its /init at most."""
+
+MAX_SCRIPT = 1 << 20
+"""Bytes; a longer /init is no script."""
+
+SHORT_LINK = 128
+"""Bytes of a symlink's text, its NUL among them, that take no page (mm/shmem.c)."""
+
+_MOUNT = re.compile(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
+_SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
+
+
+def files_of(layer: Layer, edits: Edits | None = None) -> Footprint:
+    """What the entries of ``layer`` take when unpacked, after ``edits``."""
+    gone = frozenset[bytes]() if edits is None else edits.gone
+    sizes = _sizes(layer.members, gone)
+    if edits is None:
+        return footprint(sizes)
+    return footprint(sizes) + footprint(_new(edits))
+
+
+def _sizes(members: Sequence[Member], gone: frozenset[bytes]) -> Iterator[int]:
+    """Bytes of each inode that is left; data of hard links stay as long as a name does."""
+    linked: dict[object, int] = {}
+    left = set[object]()
+    for member in members:
+        header, key = member.entry.header, link_key(member)
+        stays = not gone or normal_name(member.entry.name) not in gone
+        if key is not None:
+            linked[key] = max(linked.get(key, 0), header.size)
+            if stays:
+                left.add(key)
+        elif stays:
+            kind = header.mode & 0o170000
+            yield header.size if kind == Kind.FILE else _link_size(header.size) if kind == Kind.SYMLINK else 0
+    yield from (linked[key] for key in left)
+
+
+def _new(edits: Edits) -> Iterator[int]:
+    seen = set[object]()
+    for node, _ in edits.new:
+        if node.link is not None:
+            if node.link in seen:
+                continue
+            seen.add(node.link)
+        yield node.content.size if node.content is not None else _link_size(len(node.target))
+
+
+def _link_size(length: int) -> int:
+    return length if length >= SHORT_LINK else 0
+
+
+def tmpfs_share(outer: Iterable[Layer]) -> float:
+    """How much of a machine's memory the tmpfs may take that the /init of an initramfs of these archives mounts: what
+    its size= says, all of it where that is no percentage, and half of it without, or where there is no such script near
+    the front."""
+    for layer in outer:
+        for member in layer.members:
+            entry = member.entry
+            if normal_name(entry.name) == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
+                if entry.data_offset > NEAR or entry.header.mode & 0o170000 != Kind.FILE:
+                    return HALF
+                script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
+                return _share_in(script)
+    return HALF
+
+
+def _share_in(script: bytes) -> float:
+    mounts = [line[0] for line in _MOUNT.finditer(script)]
+    shares = [_SIZE.search(line) for line in mounts]
+    if not mounts or not all(shares):
+        return HALF
+    percents = [int(found[1]) for found in shares if found is not None and found[1] is not None]
+    return min([1.0, *(percent / 100 for percent in percents if percent)])
+
+
+def _dictionary(form: Form) -> int:
+    """Bytes that the unpacker remembers; little beside that needs any."""
+    inner = form.inner if isinstance(form, OldForm) else form
+    return inner.dict_size if isinstance(inner, (XzForm, LzmaForm)) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """``layer`` after ``edits``, in ``packed`` bytes where it stands."""
+
+    layer: Layer
+    edits: Edits
+    packed: int
+
+
+def initramfs_of(layers: Sequence[Layer], path: bytes, size: int, edited: Edited | None = None) -> Initramfs | None:
+    """The initramfs that the ISO's file ``path`` of ``size`` bytes is, of ``layers``, all that were found.
+
+    None: none of its archives looks like a system.
+    """
+    mine = [layer for layer in layers if layer.address[0] == path]
+    if all(layer.rootness is Rootness.NOT for layer in mine):
+        return None
+    chosen, edits = (None, None) if edited is None else (edited.layer, edited.edits)
+    outer = [layer for layer in mine if layer.parent is None]
+    files = Footprint(0, 0)
+    for layer in outer:
+        files += files_of(layer, edits if layer is chosen else None)
+    if edited is not None and edited.layer.holder is not None and edited.layer.parent in outer:
+        old, new = footprint([edited.layer.holder.header.size]), footprint([edited.packed])
+        files = Footprint(files.data - old.data + new.data, files.inodes)
+    inner = [layer for layer in mine if layer.parent in outer and layer.rootness is not Rootness.NOT]
+    nested = None
+    if inner:
+        best = max(inner, key=lambda layer: (layer is chosen, layer.rootness, layer.size))
+        tree = files_of(best, edits if best is chosen else None)
+        nested = Nested(tree, tmpfs_share(outer), _dictionary(best.form))
+    return Initramfs(packed=size, files=files, nested=nested)
