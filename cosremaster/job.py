@@ -86,7 +86,7 @@ class Request:
 
     add: Iterable[str | Path | Item] = ()
     remove: Iterable[str | bytes] = ()
-    add_iso: Iterable[str | Path | Add] = ()
+    add_iso: Iterable[str | Path | Item] = ()
     remove_iso: Iterable[str | bytes] = ()
     rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
@@ -385,7 +385,7 @@ def remaster(
     *,
     add: Iterable[str | Path | Item] = (),
     remove: Iterable[str | bytes] = (),
-    add_iso: Iterable[str | Path | Add] = (),
+    add_iso: Iterable[str | Path | Item] = (),
     remove_iso: Iterable[str | bytes] = (),
     rename_iso: Iterable[str | tuple[str, str]] = (),
     drop_hfsplus: bool = False,

@@ -25,6 +25,7 @@ from cosremaster.iso.records import both_endian
 from cosremaster.iso.regraft import Regrafted, regraft, shown_missing
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
+from cosremaster.iso.trees import JOLIET
 from cosremaster.iso.udf_tree import UdfWork, restructure_udf
 from cosremaster.nodes import Node
 from cosremaster.pieces import Literal, PieceTable
@@ -241,6 +242,9 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
     work.warnings = tuple(line for tree, done in changed for line in shown_missing(tree, done))
     for one in works:
+        # libarchive takes Joliet's tree, with no modes and no symlinks, where that stands before the primary one.
+        one.tree.root.moves = one.tree.kind == JOLIET and works[0].tree.root.moves
+        one.tree.root.changed |= one.tree.root.moves
         _measure(one, source, image.place)
     work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
     work.appended = tuple(_wanted(work))
@@ -283,7 +287,8 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     laid, areas = assembler.folders()
     for folder in tree.folders():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
-        folder.moves = longer or id(folder) in areas  # libarchive reads what continues records right behind them
+        # libarchive reads what continues records right behind them.
+        folder.moves = folder.moves or longer or id(folder) in areas
     tree.spread_moves()
     laid, areas = assembler.folders()
     work.lengths = {key: len(data) for key, data in laid.items()}
