@@ -25,6 +25,18 @@ Side = Callable[[Path], float | None]
 STEPS = Path(__file__).with_name("steps.sh")
 XORRISO = "xorriso -indev {iso} -outdev out.iso -map {layer} /{cgz} -boot_image any replay > /dev/null 2>&1"
 
+# A run of the command that prints how many bytes it read behind its own modules, which a first run has loaded.
+READ = """
+import sys
+from cosremaster.cli import main
+def read():
+    return next(int(line.split()[1]) for line in open("/proc/self/io") if line.startswith("rchar:"))
+main(sys.argv[1:])
+before = read()
+main(sys.argv[1:])
+print(read() - before)
+"""
+
 # A run of the command that prints the most memory it ever had.
 PEAK = """
 import re, sys
@@ -238,6 +250,15 @@ def _listing(folder: Path) -> Mapping[str, Side]:
     }
 
 
+def _inspect(folder: Path) -> Mapping[str, Side]:
+    argv = [sys.executable, "-c", READ, "inspect", str(images.vendor(images.ONE_BLOCK).iso)]
+
+    def ours(work: Path) -> float:
+        return int(subprocess.run(argv, cwd=work, check=True, capture_output=True, text=True).stdout.split()[-1]) / 1024
+
+    return {"ours": ours, "limit": lambda work: 1024}
+
+
 REPLAY = "`xorriso -map -boot_image any replay`"
 DECODE = "`xz -dc rootfs.cxz >/dev/null`"
 GROUPS: Mapping[str, Group] = {
@@ -326,6 +347,12 @@ GROUPS: Mapping[str, Group] = {
             for against, theirs in (("`gzip -dc \\| cpio -t`", "cpio"), ("`bsdtar -tf`", "bsdtar"))
         ),
         rounds=7,
+    ),
+    "inspect": Group(
+        _inspect,
+        (Compared("bytes that `inspect` of an ISO reads", "ours", "1 MiB", "limit", 1.0),),
+        rounds=1,
+        unit="KiB",
     ),
     "size": Group(
         _sizes,

@@ -210,6 +210,18 @@ def same_bytes(one: Iterable[bytes], other: Iterable[bytes]) -> bool:
             return True
 
 
+def equal_front(one: Iterable[bytes], other: Iterable[bytes]) -> int:
+    """How many bytes both begin with, however they are cut."""
+    left, right = ByteReader(one, Place()), ByteReader(other, Place())
+    while True:
+        start, data, beside = left.position, left.upto(CHUNK), right.upto(CHUNK)
+        if data != beside:
+            pairs = enumerate(zip(data, beside, strict=False))
+            return start + next((at for at, (a, b) in pairs if a != b), min(len(data), len(beside)))
+        if not data:
+            return start
+
+
 def sha256_of(chunks: Iterable[bytes]) -> bytes:
     """The SHA-256 digest of all chunks together."""
     return digest_of("sha256", chunks)

@@ -413,6 +413,6 @@ def test_what_cannot_be_exchanged_is_named(tmp_path: Path) -> None:
         exchanged(iso, out, "isolinux/boot.cat", b"x")
     with pytest.raises(UnsupportedError, match="is a boot image and cannot be shorter than 64 bytes"):
         exchanged(iso, out, "isolinux/isolinux.bin", b"x")
-    with pytest.raises(OverlayError, match="boot: the file .* cannot go over this directory, which is not empty"):
+    with pytest.raises(OverlayError, match=r"boot: the file .* cannot go over this directory, which is not empty"):
         remaster(iso, out, add_iso=[Inline("/boot", b"x")])
     assert not out.exists()

@@ -216,3 +216,22 @@ def test_a_closed_pipe_ends_quietly(here: Path) -> None:
         shell=True, executable="/bin/bash", capture_output=True, cwd=here, check=True,
     )  # fmt: skip
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["-l"], ["-R"], ["-lR"], ["--json", "--recursive"]])
+def test_a_listing_loads_no_parser_of_arguments_and_no_other_codec(tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
+    program = (
+        "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
+        "print(sorted({'click', 'rich', 'pydantic', 'lzma', 'zstandard', 'libarchive'} & set(sys.modules)))"
+    )
+    plain = subprocess.run(
+        [sys.executable, "-c", program, "ls", *flags, "x.cgz"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert plain.endswith("[]\n")
+    # The command's own parser, which an option of its own brings in, comes to the same.
+    parsed = subprocess.run(
+        [sys.executable, "-m", "cosremaster", "ls", *flags, "x.cgz", "--max-expand", "1000"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert plain.removesuffix("[]\n") == parsed

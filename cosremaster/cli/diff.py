@@ -11,7 +11,7 @@ from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.files import FileSource
 from cosremaster.layers.index import Effort
 from cosremaster.look.compare import Difference, compare
-from cosremaster.look.container import Looked, follow, inside, open_container, split_address
+from cosremaster.look.container import Container, Looked, follow, inside, open_container, split_address
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}
@@ -29,8 +29,8 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
     Exit code 1 when they differ. + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
     """
     with ExitStack() as stack:
-        sides = [_open(stack, address, max_expand) for address in (one, other)]
-        found = compare(sides[0], sides[1], text=text)
+        left = _open(stack, one, max_expand)
+        found = compare(left, _open(stack, other, max_expand, left.container), text=text)
         if as_json:
             listed = list(found)
             values = [_values(difference) for difference in listed]
@@ -47,11 +47,11 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
         return int(different)
 
 
-def _open(stack: ExitStack, text: str, max_expand: int) -> Looked:
+def _open(stack: ExitStack, text: str, max_expand: int, beside: Container | None = None) -> Looked:
     path, address = split_address(text)
     source = stack.enter_context(FileSource(path))
     effort = Effort(digests=True, nesting=0, edits=False, max_expand=max_expand)
-    return inside(follow(*open_container(source, address, effort)))
+    return inside(follow(*open_container(source, address, effort, beside)), beside)
 
 
 def _values(one: Difference) -> dict[str, object]:

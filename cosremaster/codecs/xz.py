@@ -21,6 +21,7 @@ from cosremaster.codecs.xz_container import (
 )
 from cosremaster.codecs.xz_form import XzForm
 from cosremaster.codecs.xz_read import WholeBlock, read_block, whole_blocks
+from cosremaster.codecs.xz_shared import Front
 from cosremaster.errors import CorruptError
 from cosremaster.parallel import cores, ordered_map
 from cosremaster.streams import ByteReader
@@ -33,14 +34,18 @@ IN_FLIGHT = 3 * WHOLE_LIMIT
 
 
 class XzDecoding:
-    """All streams of an .xz file as one plain stream."""
+    """All streams of an .xz file as one plain stream.
 
-    def __init__(self, reader: ByteReader) -> None:
+    ``front``: what is known of the first one already; ``reader`` then stands behind it.
+    """
+
+    def __init__(self, reader: ByteReader, front: Front | None = None) -> None:
         self._reader = reader
-        self._check = -1
-        self._blocks: list[OldBlock] = []
+        self._front = front
+        self._check = front.check if front is not None else -1
+        self._blocks: list[OldBlock] = list(front.blocks) if front is not None else []
         self._streams = 0
-        self._plain = 0
+        self._plain = front.plain if front is not None else 0
 
     @property
     def form(self) -> XzForm:
@@ -59,15 +64,22 @@ class XzDecoding:
 
     def stream(self) -> Iterator[bytes]:
         """The plain bytes of the next stream. :raises CorruptError: damage, or no stream is there."""
+        if self._front is not None:
+            self._front, self._streams = None, 1
+            yield from self._stream(self._check, 0)
+            return
         check = parse_stream_header(self._reader.exactly(STREAM_HEADER_SIZE), self._reader.here)
         if not self._streams:
             self._check = check
         self._streams += 1
-        yield from self._stream(check)
+        yield from self._stream(check, len(self._blocks))
 
-    def _stream(self, check: int) -> Iterator[bytes]:
-        """One stream behind its header: blocks, index, footer. Small blocks are decoded side by side."""
-        reader, first = self._reader, len(self._blocks)
+    def _stream(self, check: int, first: int) -> Iterator[bytes]:
+        """One stream behind its header: blocks, of which it has those from ``first`` on already, index, footer.
+
+        Small blocks are decoded side by side.
+        """
+        reader = self._reader
         while True:
             if cores() > 1:
                 whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)

@@ -34,6 +34,11 @@ class DecodedSource:
         """The place of the stream."""
         return str(self._place)
 
+    @property
+    def tail(self) -> bytes:
+        """The last plain bytes, as they were given."""
+        return self._tail
+
     def __repr__(self) -> str:
         return f"DecodedSource({self.name!r})"
 

@@ -224,7 +224,7 @@ def _streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -> It
         reader.count_anew()
         archives = tuple(_archives(reader, codec, effort, depth))
         end = reader.position
-        _skip_zeros(reader)
+        skip_zeros(reader)
         start = reader.origin
         yield FoundStream(start, start + (reader.position if codec is PLAIN else end), codec, archives)
         if not reader.peek(1):
@@ -244,17 +244,17 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
 
     def plain() -> Iterator[bytes]:
         while True:
-            yield from _bounded(prefetch(decoding.stream()), packed, effort.max_expand)
+            yield from bounded(prefetch(decoding.stream()), packed, effort.max_expand)
             if complete:
                 return
-            _skip_zeros(packed)
+            skip_zeros(packed)
             if not codec.sniff(packed.peek(SNIFF_SIZE)):
                 return
 
     if codec is PLAIN:
         start = packed.position
-        members, inner, trailer = _entries(packed, start, effort, depth)
-        _skip_zeros(packed)
+        members, inner, trailer = read_members(packed, start, effort, depth)
+        skip_zeros(packed)
         size = packed.position - start
         yield FoundArchive(
             form=decoding.form, size=size, members=members, trailer=trailer, tail=b"", inner=inner, span=(0, size)
@@ -265,9 +265,9 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
     while not parts or reader.peek(len(cpio.NEWC)) in cpio.MAGICS:
         start = reader.position
         complete = False
-        read = _entries(reader, 0, effort, depth)
+        read = read_members(reader, 0, effort, depth)
         complete = True
-        _skip_zeros(reader)
+        skip_zeros(reader)
         parts.append((read, (start, reader.position)))
     if reader.peek(1):
         raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
@@ -278,7 +278,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
         )  # fmt: skip
 
 
-def _bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:
+def bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:
     """``chunks``, decoded from ``packed``. :raises CorruptError: they are too many for what was read there."""
     start, plain = packed.position, 0
     for chunk in chunks:
@@ -293,7 +293,7 @@ def _bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterato
 Inner: TypeAlias = tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]
 
 
-def _entries(
+def read_members(
     reader: ByteReader, origin: int, effort: Effort, depth: int
 ) -> tuple[tuple[Member, ...], Inner, cpio.Entry]:
     """Notes every entry of one archive; looks into members while that is wanted."""
@@ -355,7 +355,7 @@ def _index_member(
     return digest.digest() if effort.digests else b"", nested
 
 
-def _skip_zeros(reader: ByteReader) -> None:
+def skip_zeros(reader: ByteReader) -> None:
     """Leaves out zero bytes."""
     for chunk in reader.rest():
         rest = chunk.lstrip(b"\0")

@@ -82,7 +82,8 @@ def _nodes(one: Looked, before: Node, other: Looked, after: Node, where: str, te
     if before.content is None or after.content is None or _same_bytes(before, after):
         return
     if is_container(before) and is_container(after):
-        inner = enter(one.container, before), enter(other.container, after)
+        first = enter(one.container, before)
+        inner = first, enter(other.container, after, beside=first)
         left, right = (Looked(container, _root(container)) for container in inner)
         found = False
         for difference in _trees(left, right, text, f"{where}::" if where else ""):

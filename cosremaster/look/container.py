@@ -140,10 +140,13 @@ def split_address(text: str) -> tuple[Path, Address]:
     return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
 
 
-def open_container(source: FileSource, address: Address = (), effort: Effort = ALONE) -> tuple[Container, Address]:
+def open_container(
+    source: FileSource, address: Address = (), effort: Effort = ALONE, beside: Container | None = None
+) -> tuple[Container, Address]:
     """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
 
-    Of several archives in a row the one that ``address`` begins with. ``effort``: how closely archives are read.
+    Of several archives in a row the one that ``address`` begins with. ``effort``: how closely archives are read;
+    ``beside``: an opened one, of which this may be an offspring: what both begin with is not read closely again.
     :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
     """
     own = (os.fsencode(source.path),)
@@ -155,22 +158,28 @@ def open_container(source: FileSource, address: Address = (), effort: Effort = A
         return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
     table = PieceTable([Range(source, 0, source.size)])
     number = number_of(address[0]) if address else None
-    inside = _archive(table, own, source.place, effort, number)
+    inside = _archive(table, own, source.place, effort, number, beside)
     if inside is None:
         raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
     return inside, address if number is None else address[1:]
 
 
 def _archive(
-    table: PieceTable, address: Address, place: Place, effort: Effort, number: int | None = None
-) -> Container | None:
+    table: PieceTable, address: Address, place: Place, effort: Effort, number: int | None = None,
+    beside: Container | None = None,
+) -> Container | None:  # fmt: skip
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
     looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
     if not looked.is_archive:
         if looked.foreign and number is None:
             raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
         return None
-    indexed = index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
+    indexed = None
+    if number is None and beside is not None and isinstance(beside.nodes, LayerTree):
+        from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - only comparing needs it
+
+        indexed = index_beside(address[-1], table, looked.codec, place, effort, beside.nodes.layer)
+    indexed = indexed or index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
     layers = layers_of(indexed, table, place)
     if number is None:
         return Container(address, place, _kind(layers), LayerTree(layers[-1]), effort)
@@ -196,8 +205,8 @@ def is_container(node: Node) -> bool:
     return look(content.head).is_archive
 
 
-def enter(container: Container, node: Node, number: int | None = None) -> Container:
-    """The container that the file ``node`` is, or its ``number``-th archive.
+def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:
+    """The container that the file ``node`` is, or its ``number``-th archive; ``beside`` as in :func:`open_container`.
 
     :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
     """
@@ -205,7 +214,7 @@ def enter(container: Container, node: Node, number: int | None = None) -> Contai
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
         raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
-    inside = _archive(node.content.table(), address, place, container.effort, number)
+    inside = _archive(node.content.table(), address, place, container.effort, number, beside)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
         packed = foreign_codec(head)
@@ -245,8 +254,8 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
     return Looked(container, node)
 
 
-def inside(looked: Looked) -> Looked:
-    """``looked``, or the root of the container that it is."""
+def inside(looked: Looked, beside: Container | None = None) -> Looked:
+    """``looked``, or the root of the container that it is; ``beside`` as in :func:`open_container`."""
     if is_container(looked.node):
-        return Looked(enter(looked.container, looked.node), replace(ROOT))
+        return Looked(enter(looked.container, looked.node, beside=beside), replace(ROOT))
     return looked
