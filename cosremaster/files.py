@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,7 @@ from typing import BinaryIO
 from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
-from cosremaster.pieces import Range
+from cosremaster.pieces import Range, Waiting
 from cosremaster.streams import CHUNK
 
 COPY_STEP = 1 << 26
@@ -22,6 +22,26 @@ _COPYING = frozenset(("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat"))
 _NO_COPY = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 )
+
+
+_MOST_VIEWS = 1024  # buffers that one preadv takes (IOV_MAX, limits.h)
+
+
+def read_into(fd: int, offset: int, views: Sequence[memoryview]) -> int:
+    """Fills ``views``, one after another, from byte ``offset`` of ``fd`` on; returns how many bytes there were.
+
+    :raises OSError: a read fails.
+    """
+    waiting = Waiting(views)
+    start = offset
+    while waiting.length:
+        batch = waiting.some(_MOST_VIEWS)
+        count = os.preadv(fd, batch, offset)
+        if not count:
+            break
+        offset += count
+        waiting.put_back(batch, count)
+    return offset - start
 
 
 def cannot_write(error: OSError, what: str, place: Place) -> OutputError:
@@ -105,6 +125,16 @@ class FileSource:
             yield data
             offset += len(data)
 
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fills ``views``, one after another, from byte ``offset`` on. :raises ImageError: the file ends before."""
+        wanted = sum(map(len, views))
+        try:
+            count = read_into(self._fd, offset, views)
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror}", self.place.at(offset)) from error
+        if count < wanted:
+            raise ImageError(f"ends {wanted - count:,} bytes too early", self.place.at(offset + count))
+
     def copy_to(
         self, fd: int, offset: int, length: int, failure: Callable[[OSError], CosremasterError]
     ) -> Iterator[int]:
@@ -157,8 +187,8 @@ class Spool:
     """A nameless temporary file in ``folder`` that newly encoded bytes are appended to.
 
     It has no name from the start (or loses it at once), so that nothing can be left behind.
-    :raises OutputError: the folder cannot be written to, or is full. :raises SizeError: more than ``limit``
-    bytes were appended.
+    :raises OutputError: the folder cannot be written to, or is full. :raises SizeError: there are more than ``limit``
+    bytes, those counted with them included.
     """
 
     name = "spool"
@@ -169,7 +199,7 @@ class Spool:
         self._folder = folder
         self._limit = limit
         self._ends, self._sums = [0], [0]  # where appended runs end, and the CRC32 of everything before
-        self.size = 0
+        self.size = self._elsewhere = 0
 
     def __enter__(self) -> Spool:
         return self
@@ -196,14 +226,22 @@ class Spool:
             write_all(fd, chunk, lambda error: cannot_write(error, "temporary data", self._place))
             total = crc32.iso_hdlc(chunk, total)
             self.size += len(chunk)
-            if self._limit is not None and self.size > self._limit:
-                raise SizeError(
-                    f"the packed layer passes {self._limit:,} bytes, more than one file of an ISO or cpio archive"
-                    " holds; put large files on the ISO's own file tree instead"
-                )
+            self.count_with(0)
         self._ends.append(self.size)
         self._sums.append(total)
         return Range(self, start, self.size - start, packed)
+
+    def count_with(self, count: int) -> None:
+        """Takes in that ``count`` more bytes belong to what is spooled, though they stay where they are.
+
+        :raises SizeError: together they are more than may be.
+        """
+        self._elsewhere += count
+        if self._limit is not None and self.size + self._elsewhere > self._limit:
+            raise SizeError(
+                f"the packed layer passes {self._limit:,} bytes, more than one file of an ISO or cpio archive"
+                " holds; put large files on the ISO's own file tree instead"
+            )
 
     def sums_of(self, offset: int, length: int) -> tuple[int, int] | None:
         """The CRC32 of everything before byte ``offset``, and of everything before the end of ``length`` bytes from
@@ -222,6 +260,15 @@ class Spool:
                 raise OutputError("temporary data vanished while it was needed", self._place)
             yield data
             offset += len(data)
+
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fills ``views`` with the bytes from ``offset`` on; they were appended before."""
+        try:
+            count = read_into(self._open().fileno(), offset, views)
+        except OSError as error:
+            raise OutputError(f"temporary data cannot be read: {error.strerror}", self._place) from error
+        if count < sum(map(len, views)):
+            raise OutputError("temporary data vanished while it was needed", self._place)
 
 
 def write_all(fd: int, data: bytes | memoryview, failure: Callable[[OSError], CosremasterError]) -> None:
