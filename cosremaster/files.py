@@ -8,12 +8,14 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
+from cosremaster.parallel import prefetch
 from cosremaster.pieces import Range, Waiting
 from cosremaster.streams import CHUNK
 
@@ -22,6 +24,35 @@ _COPYING = frozenset(("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat"))
 _NO_COPY = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 )
+
+
+Filler: TypeAlias = Callable[[int, Sequence[memoryview]], None]
+"""Fills buffers, one after another, with the bytes from an offset on."""
+
+STEP = 1 << 20
+"""Bytes that are read ahead at once."""
+
+AHEAD = 3
+"""Parts of what is read ahead that wait to be worked on."""
+
+BUFFERS = AHEAD + 2
+"""What reading ahead needs: one is being filled, one worked on."""
+
+_WORTH_A_THREAD = 8 << 20  # bytes
+
+
+def read_ahead(fill: Filler, offset: int, length: int) -> Iterator[memoryview]:
+    """``length`` bytes from ``offset`` on, each part good until the next is asked for; read on a thread of their own
+    where there are many."""
+    buffers = [memoryview(bytearray(min(STEP, length))) for _ in range(BUFFERS if length >= _WORTH_A_THREAD else 1)]
+
+    def parts() -> Iterator[memoryview]:
+        for start, buffer in zip(range(0, length, STEP), cycle(buffers)):
+            view = buffer[: length - start]
+            fill(offset + start, [view])
+            yield view
+
+    return parts() if len(buffers) == 1 else prefetch(parts(), AHEAD)
 
 
 _MOST_VIEWS = 1024  # buffers that one preadv takes (IOV_MAX, limits.h)
@@ -155,17 +186,9 @@ class FileSource:
                 break
             offset += count
             yield count
-        buffer = memoryview(bytearray(min(CHUNK, end - offset)))
-        while offset < end:
-            try:
-                count = os.preadv(self._fd, [buffer[: end - offset]], offset)
-            except OSError as error:
-                raise ImageError(f"cannot be read: {error.strerror}", self.place.at(offset)) from error
-            if not count:
-                raise ImageError(f"ends {end - offset:,} bytes too early", self.place.at(offset))
-            write_all(fd, buffer[:count], failure)
-            offset += count
-            yield count
+        for view in read_ahead(self.read_into, offset, end - offset):
+            write_all(fd, view, failure)
+            yield len(view)
 
 
 @cache

@@ -5,13 +5,16 @@ Nothing is written for that anywhere: the frames are made while they are read, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Protocol
 
 from fastcrc import crc32
 
-from cosremaster.pieces import PieceTable, Range, Waiting
+from cosremaster.files import AHEAD, BUFFERS, STEP, Filler
+from cosremaster.parallel import prefetch
+from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import CHUNK
 
 
@@ -28,8 +31,8 @@ class Framing(Protocol):
         """Bytes of a head."""
         ...
 
-    def head(self, number: int, length: int) -> bytes:
-        """The head of frame ``number``, counted from 0, which holds ``length`` bytes."""
+    def head(self, length: int, *, first: bool) -> bytes:
+        """The head of a frame that holds ``length`` bytes; ``first``: no other is before it."""
         ...
 
 
@@ -83,47 +86,75 @@ class Framed(_Parts):
         """All of it."""
         return Range(self, 0, self.length, True)
 
-    def _head(self, number: int) -> tuple[bytes, int]:
-        """The head of frame ``number``, and how many bytes are behind it."""
-        length = min(self.framing.size, self.table.length - number * self.framing.size)
-        return self.framing.head(number, length), length
+    def _heads(self, number: int) -> Iterator[tuple[bytes, int]]:
+        """The heads from that of frame ``number`` on, each with how many bytes are behind it."""
+        size = self.framing.size
+        left = self.table.length - number * size
+        if left and not number:
+            yield self.framing.head(min(left, size), first=True), min(left, size)
+            left -= min(left, size)
+        full = self.framing.head(size, first=False), size
+        while left >= size:
+            yield full
+            left -= size
+        if left:
+            yield self.framing.head(left, first=False), left
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """See :class:`~cosremaster.pieces.Direct`."""
-        waiting = Waiting(views)
-        number, inside = divmod(offset, self.framing.size + self.framing.head_size)
-        start = number * self.framing.size + max(0, inside - self.framing.head_size)
+        head_size = self.framing.head_size
+        number, inside = divmod(offset, self.framing.size + head_size)
+        start = number * self.framing.size + max(0, inside - head_size)
+        heads = self._heads(number)
+        head, length = next(heads, (b"", 0))
         bodies: list[memoryview] = []
-        while waiting.length:
-            head, length = self._head(number)
-            part = head[inside : inside + waiting.length]
-            waiting.put(part)
-            inside += len(part)
-            bodies += waiting.take(min(waiting.length, len(head) + length - inside))
-            number, inside = number + 1, 0
+        for view in views:
+            at, end = 0, len(view)
+            while at < end:
+                if inside == head_size + length:
+                    head, length = next(heads)
+                    inside = 0
+                if inside < head_size:
+                    part = head[inside : inside + end - at]
+                    view[at : at + len(part)] = part
+                    at += len(part)
+                    inside += len(part)
+                count = min(end - at, head_size + length - inside)
+                if count:
+                    bodies.append(view[at : at + count])
+                    at += count
+                    inside += count
         self.table.fill(start, bodies)
 
-    def found(self, fill: Callable[[int, Sequence[memoryview]], None]) -> int | None:
+    def found(self, fill: Filler) -> int | None:
         """The CRC32 of what ``fill(offset, views)`` gives for this source's bytes, without heads; None where heads are
         not as they must be."""
-        size, head_size = self.framing.size, self.framing.head_size
-        count = max(1, 4 * CHUNK // size)
-        heads, bodies = memoryview(bytearray(count * head_size)), bytearray(count * size)
-        body = memoryview(bodies)
         crc = 0
-        for first in range(0, -(-self.table.length // size), count):
-            length = min(count * size, self.table.length - first * size)
-            views: list[memoryview] = []
-            wanted = []
-            for at in range(0, length, size):
-                wanted.append(self._head(first + at // size)[0])
-                start = (len(wanted) - 1) * head_size
-                views += [heads[start : start + head_size], body[at : min(at + size, length)]]
-            fill(first * (size + head_size), views)
-            if heads[: len(wanted) * head_size] != b"".join(wanted):
+        for heads, wanted, body in prefetch(self._read(fill), AHEAD):
+            if heads != wanted:
                 return None
-            crc = crc32.iso_hdlc(body[:length], crc)
+            crc = crc32.iso_hdlc(body, crc)
         return crc
+
+    def _read(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, memoryview]]:
+        """What ``fill`` gives, in parts: heads, what they must be, and what is behind them. A part is good until
+        :data:`AHEAD` more have been taken."""
+        size, head_size = self.framing.size, self.framing.head_size
+        count = max(1, STEP // size)
+        buffers = [(memoryview(bytearray(count * head_size)), memoryview(bytearray(count * size)))
+                   for _ in range(BUFFERS)]  # fmt: skip
+        frames = self._heads(0)
+        for turn, (heads, body) in enumerate(cycle(buffers)):
+            group = list(islice(frames, count))
+            if not group:
+                return
+            views: list[memoryview] = []
+            for number, (_, length) in enumerate(group):
+                views.append(heads[number * head_size : (number + 1) * head_size])
+                views.append(body[number * size : number * size + length])
+            fill(turn * count * (size + head_size), views)
+            wanted = b"".join(head for head, _ in group)
+            yield heads[: len(wanted)], wanted, body[: sum(length for _, length in group)]
 
 
 class FramedSum:
@@ -131,7 +162,7 @@ class FramedSum:
 
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
-        self._crc = self._number = 0
+        self._crc, self._first = 0, True
         self._rest = b""
 
     def update(self, data: bytes | memoryview) -> None:
@@ -150,9 +181,9 @@ class FramedSum:
         self._rest = bytes(view[whole:])
 
     def _frame(self, body: bytes | memoryview) -> None:
-        self._crc = crc32.iso_hdlc(self._framing.head(self._number, len(body)), self._crc)
+        self._crc = crc32.iso_hdlc(self._framing.head(len(body), first=self._first), self._crc)
         self._crc = crc32.iso_hdlc(body, self._crc)
-        self._number += 1
+        self._first = False
 
     def value(self) -> int:
         """The sum, when all has come."""

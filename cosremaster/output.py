@@ -12,7 +12,7 @@ from pathlib import Path
 from fastcrc import crc64
 
 from cosremaster.errors import OutputError, Place, UsageError
-from cosremaster.files import FileSource, cannot_write, write_all
+from cosremaster.files import FileSource, cannot_write, read_ahead, write_all
 from cosremaster.framed import Framed
 from cosremaster.pieces import Piece, PieceTable, Range, direct_source
 from cosremaster.streams import digest_of
@@ -24,10 +24,6 @@ def check_digest_name(name: str) -> None:
     """:raises UsageError: no digest is called ``name``."""
     if name not in DIGESTS:
         raise UsageError(f"no digest is called {name!r}; there are {', '.join(DIGESTS)}")
-
-
-_STEP = 1 << 20
-"""Bytes written and read back at once."""
 
 
 class NewBytes:
@@ -44,11 +40,8 @@ class NewBytes:
 
     def holds(self, result: FileSource) -> bool:
         """True when the run is in ``result`` as it was written."""
-        buffer = memoryview(bytearray(min(_STEP, self.end - self.start)))
         found = 0
-        for at in range(self.start, self.end, _STEP):
-            view = buffer[: self.end - at]
-            result.read_into(at, [view])
+        for view in read_ahead(result.read_into, self.start, self.end - self.start):
             found = crc64.xz(view, found)
         return found == self.sum
 
@@ -96,13 +89,8 @@ def _chunks(piece: Piece) -> Iterator[bytes | memoryview]:
     """The bytes of ``piece``, each chunk good until the next is asked for."""
     source = direct_source(piece)
     if source is None or not isinstance(piece, Range):
-        yield from piece.chunks()
-        return
-    buffer = memoryview(bytearray(min(_STEP, piece.length)))
-    for start in range(0, piece.length, _STEP):
-        view = buffer[: piece.length - start]
-        source.fill(piece.offset + start, [view])
-        yield view
+        return piece.chunks()
+    return read_ahead(source.fill, piece.offset, piece.length)
 
 
 class Output:

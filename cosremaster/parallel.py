@@ -68,16 +68,16 @@ DEPTH = 8
 """Chunks that may wait between a producer and its consumer."""
 
 
-def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """``chunks`` made on a thread of their own while the caller works on those before.
+def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
+    """``chunks`` made on a thread of their own while the caller works on those before, of which ``depth`` may wait.
 
     An exception of ``chunks`` is raised in their place. When the caller goes away, the thread ends with its
     next chunk.
     """
-    waiting: queue.Queue[bytes | BaseException | None] = queue.Queue(DEPTH)
+    waiting: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(depth)
     stop = Stop()
 
-    def put(item: bytes | BaseException | None) -> None:
+    def put(item: tuple[Item] | BaseException | None) -> None:
         while True:
             stop.check()
             try:
@@ -88,7 +88,7 @@ def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
     def produce() -> None:
         try:
             for chunk in chunks:
-                put(chunk)
+                put((chunk,))
             put(None)
         except CancelledError:
             pass
@@ -102,7 +102,7 @@ def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
         while (item := waiting.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield item[0]
     finally:
         stop.set()
         thread.join()

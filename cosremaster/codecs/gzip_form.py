@@ -38,7 +38,7 @@ class StoredFrames:
     size: int = 65535
     head_size: int = HEAD
 
-    def head(self, number: int, length: int) -> bytes:
+    def head(self, length: int, *, first: bool) -> bytes:
         """See :class:`~cosremaster.framed.Framing`."""
         return b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
 
@@ -258,7 +258,7 @@ class _Stream:
             if direct:
                 self._pieces.append(Framed(part, STORED, crc if part.length == table.length else None).piece())
             else:
-                self._pieces += [Literal(STORED.head(0, part.length)), *part.pieces]
+                self._pieces += [Literal(STORED.head(part.length, first=False)), *part.pieces]
 
     def deflate(self, pieces: Iterable[Piece]) -> None:
         """``pieces`` deflated into the spool."""

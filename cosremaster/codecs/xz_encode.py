@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import zstandard
 from fastcrc import crc32
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
@@ -36,7 +37,8 @@ _MOST_LITERAL = 1 << 16  # bytes of such a block that may be kept in memory
 _SAMPLES = 16
 _TRIED, _COUNTED = 1024, 8192  # bytes of each sample
 _WORTH = 0.99
-_THOROUGH, _EACH = 2, 8  # the first segments of a piece of data, and each eighth, are tried by all means
+_THOROUGH = 64  # of a piece of data segments 0, 1, 2, 4, 8 and so on to this are tried by all means, then each such
+_REPEATS, _LOOKED = 32, 8  # repeats are looked for in the first segments, then in the first so many of as many again
 _ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
 
 
@@ -76,9 +78,9 @@ class StoredChunks:
     size: int = 65536
     head_size: int = 3
 
-    def head(self, number: int, length: int) -> bytes:
+    def head(self, length: int, *, first: bool) -> bytes:
         """See :class:`~cosremaster.framed.Framing`."""
-        return (b"\x02" if number else b"\x01") + (length - 1).to_bytes(2, "big")
+        return (b"\x01" if first else b"\x02") + (length - 1).to_bytes(2, "big")
 
 
 STORED = StoredChunks()
@@ -192,11 +194,13 @@ def _runs(plain: _Plain, marks: Sequence[int], check: int, stop: Stop) -> list[_
     """The runs of ``plain``; none where it repeats itself somewhere."""
     runs: list[_Run] = []
     seen: set[bytes] = set()
+    trial = _Trial()
     for start, end, number in _segments(plain.table.length, marks):
         stop.check()
         segment = plain.segment(start, end)
-        worth = _shrinks(segment, thorough=number < _THOROUGH or number % _EACH == 0)
-        if not worth and _repeats(segment, seen):
+        worth = trial.shrinks(segment, number)
+        looked = number < _REPEATS or number % _REPEATS < _LOOKED
+        if not worth and looked and _repeats(segment, seen):
             return []
         if not runs or runs[-1].worth != worth:
             runs.append(_Run(start, check, worth=worth))
@@ -205,24 +209,43 @@ def _runs(plain: _Plain, marks: Sequence[int], check: int, stop: Stop) -> list[_
 
 
 def _segments(length: int, marks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(start, end, number) of pieces of at most :data:`SEGMENT` bytes that begin anew, with 0, at each mark."""
+    """(start, end, number) of pieces of at most :data:`SEGMENT` bytes that begin anew, with 0, at each mark; a mark
+    before all of them tells how many came before."""
+    before = -max((mark for mark in marks if mark <= 0), default=0)
     edges = [0, *(mark for mark in marks if 0 < mark < length), length]
     for left, right in pairwise(edges):
-        for number, start in enumerate(range(left, right, SEGMENT)):
+        first = 0 if left else -(-before // SEGMENT)
+        for number, start in enumerate(range(left, right, SEGMENT), first):
             yield start, min(start + SEGMENT, right), number
 
 
-def _shrinks(segment: memoryview, *, thorough: bool) -> bool:
-    """True when samples of ``segment`` get smaller by a hundredth under deflate or, if that is to be tried too, under
-    LZMA or by their bytes' frequencies alone.
+class _Trial:
+    """Tries whether segments, one after another, get smaller."""
+
+    def __init__(self) -> None:
+        self._quick = zstandard.ZstdCompressor(level=3, write_content_size=False, write_checksum=False)
+        self._all = False
+
+    def shrinks(self, segment: memoryview, number: int) -> bool:
+        """True when samples of ``segment``, the one of this number of its data, get smaller by a hundredth."""
+        sample = _sample(segment, _TRIED)
+        if len(self._quick.compress(sample)) < _WORTH * len(sample):
+            return True
+        power = number & (number - 1) == 0 and number <= _THOROUGH
+        if self._all or power or number % _THOROUGH == 0:
+            self._all = _shrinks(segment, sample)
+            return self._all
+        return False
+
+
+def _shrinks(segment: memoryview, sample: bytes) -> bool:
+    """True when ``sample`` of ``segment`` gets smaller by a hundredth under deflate or LZMA, or a larger one by its
+    bytes' frequencies alone.
 
     LZMA finds those too, but only in more than it could be asked to try.
     """
-    sample = _sample(segment, _TRIED)
     if len(zlib.compress(sample, 1)) < _WORTH * len(sample):
         return True
-    if not thorough:
-        return False
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
     if len(lzma.compress(sample, lzma.FORMAT_RAW, filters=filters)) < _WORTH * len(sample):
         return True

@@ -130,7 +130,8 @@ class XzForm:
             for start in range(0, part.table.length, size):
                 end = min(start + size, part.table.length)
                 table = _readable_again(part.table.cut(start, end))
-                yield _Task(table, [mark - start for mark in marks if start < mark < end])
+                first = bisect_right(marks, start) - 1
+                yield _Task(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
 
     def _kept(self, kept: Kept, job: Job, pieces: list[Piece]) -> tuple[int, BlockRecord]:
         """Appends a kept block to ``pieces``; returns how many of its bytes are old ones, and its index record."""
@@ -169,7 +170,7 @@ def _decoded(packed: PieceTable, blocks: Sequence[OldBlock], place: Place) -> It
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Plain bytes for one thread, and the offsets in them where other data begin."""
+    """Plain bytes for one thread, and the offsets from their beginning where data begin, the last before it first."""
 
     table: PieceTable
     marks: list[int]
