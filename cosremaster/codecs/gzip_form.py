@@ -7,9 +7,10 @@ stood in stored blocks before, not even that. In front of the first change, a st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from fastcrc import crc32
@@ -83,9 +84,24 @@ class GzipForm:
         stream = _Stream(self, job)
         stream.keep(_front(job))
         rest = job.plain.cut(stream.plain, job.plain.length)
-        for stored, group in groupby(rest.pieces, key=_is_stored):
-            (stream.store if stored else stream.deflate)(group)
+        for stored, group in groupby(_sorted_out(rest.pieces), key=itemgetter(0)):
+            (stream.store if stored else stream.deflate)(piece for _, piece in group)
         return stream.finished()
+
+
+def _sorted_out(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
+    """Each piece, and whether it is to be stored: packed ones, and a few bytes that stand between two of them, so that
+    a later run need not inflate everything before these for them."""
+    stored = [_is_stored(piece) for piece in pieces]
+    last = -1
+    for index, known in enumerate(stored):
+        if known:
+            between = pieces[last + 1 : index]
+            if last >= 0 and all(isinstance(one, Literal) for one in between):
+                small = sum(one.length for one in between) < STORE_FROM
+                stored[last + 1 : index] = [small] * len(between)
+            last = index
+    yield from zip(stored, pieces, strict=True)
 
 
 def _is_stored(piece: Piece) -> bool:
