@@ -7,9 +7,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,20 +48,50 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
     work under way is stopped at its next ``stop.check()``.
     """
     stop = Stop()
-    with ThreadPoolExecutor(threads, thread_name_prefix="cosremaster") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item, stop))
-                del item
-                if len(waiting) >= threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[_Worker[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(_Worker(partial(work, item, stop)))
+            del item
+            if len(waiting) >= threads:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop.set()
+        for worker in waiting:
+            worker.join()
+
+
+class _Worker(Generic[Result]):
+    """``work`` on a thread of its own. (concurrent.futures would load logging at every start.)"""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work: Callable[[], Result] | None = work
+        self._result: list[Result] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="cosremaster-work")
+        self._thread.start()
+
+    def _run(self) -> None:
+        assert self._work is not None
+        try:
+            self._result.append(self._work())
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            self._error = error
         finally:
-            stop.set()
-            for future in waiting:
-                future.cancel()
+            self._work = None
+
+    def join(self) -> None:
+        """Waits for its end."""
+        self._thread.join()
+
+    def result(self) -> Result:
+        """What the work returned, once; raises what it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._result.pop()
 
 
 DEPTH = 8

@@ -18,7 +18,6 @@ from cosremaster.errors import UsageError
 from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
-from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, layer_lines, packed_line
 from cosremaster.units import human
 
@@ -149,6 +148,8 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
+    from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - no other command needs it
+
     request = _request(**options)
     with OpenedImage(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))

@@ -5,6 +5,7 @@ A command's module is loaded when it is asked for: listing an initramfs takes no
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module, function = COMMANDS[words[0]]
         name = f"cosremaster {words[0]}"
         words = words[1:]
-    command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+    command = _loaded(module, function)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         code = command.main(words, prog_name=name, standalone_mode=False)
@@ -71,6 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _loaded(module: str, function: str) -> click.Command:
+    """A command. What is loaded with it stays: the garbage collector need not look at it, now or later."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+        gc.freeze()
+    finally:
+        if collecting:
+            gc.enable()
+    return command
 
 
 def _explain(error: BaseException) -> int:

@@ -1,36 +1,77 @@
-"""One codec family a file, one protocol, and a registry that knows them by their magic."""
+"""One codec family a file, one protocol, and a registry that knows them by their magic.
+
+The rarer ones are loaded when a stream begins as theirs do: each takes some milliseconds of every start.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, cast
 
-from cosremaster.codecs.base import Codec
-from cosremaster.codecs.bzip2 import Bzip2Codec
+from cosremaster.codecs.base import Codec, Decoding, Form
 from cosremaster.codecs.gzip import GzipCodec
 from cosremaster.codecs.lzma_module import AVAILABLE as HAS_LZMA
-from cosremaster.codecs.lzop import LzopCodec
 from cosremaster.codecs.plain import PlainCodec
-from cosremaster.codecs.zstd import ZstdCodec
+from cosremaster.streams import ByteReader
+
+
+class _Later:
+    """The codec ``kind`` of ``module``, loaded when a stream begins with one of the bytes ``firsts``."""
+
+    def __init__(self, name: str, module: str, kind: str, firsts: bytes) -> None:
+        self.name = name
+        self._home, self._firsts = (module, kind), firsts
+
+    @cached_property
+    def _codec(self) -> Codec:
+        module, kind = self._home
+        return cast("Codec", getattr(importlib.import_module(f"cosremaster.codecs.{module}"), kind)())
+
+    @cached_property
+    def reach(self) -> int:
+        """See :class:`Codec`."""
+        return self._codec.reach
+
+    def sniff(self, head: bytes) -> bool:
+        """See :class:`Codec`."""
+        return head[:1] in self._firsts and bool(head) and self._codec.sniff(head)
+
+    def first(self, head: bytes, count: int) -> bytes:
+        """See :class:`Codec`."""
+        return self._codec.first(head, count)
+
+    def decode(self, reader: ByteReader) -> Decoding:
+        """See :class:`Codec`."""
+        return self._codec.decode(reader)
+
+    def load(self, values: dict[str, Any]) -> Form:
+        """See :class:`Codec`."""
+        return self._codec.load(values)
 
 
 def _optional() -> Iterator[Codec]:
     """The codecs whose libraries are installed here."""
     if HAS_LZMA:
-        from cosremaster.codecs.lzma_alone import LzmaCodec  # noqa: PLC0415 - only where there is lzma
         from cosremaster.codecs.xz import XzCodec  # noqa: PLC0415 - only where there is lzma
 
         yield XzCodec()
-        yield LzmaCodec()
+        yield _Later("lzma", "lzma_alone", "LzmaCodec", b"\x5d")
     if importlib.util.find_spec("lz4") is not None:
-        from cosremaster.codecs.lz4 import LegacyCodec, Lz4Codec  # noqa: PLC0415 - only where it is installed
-
-        yield Lz4Codec()
-        yield LegacyCodec()
+        yield _Later("lz4", "lz4", "Lz4Codec", b"\x04")
+        yield _Later("lz4-legacy", "lz4", "LegacyCodec", b"\x02")
 
 
 PLAIN = PlainCodec()
-CODECS: tuple[Codec, ...] = (GzipCodec(), ZstdCodec(), Bzip2Codec(), LzopCodec(), *_optional())
+CODECS: tuple[Codec, ...] = (
+    GzipCodec(),
+    _Later("zstd", "zstd", "ZstdCodec", b"\x28" + bytes(range(0x50, 0x60))),
+    _Later("bzip2", "bzip2", "Bzip2Codec", b"B"),
+    _Later("lzop", "lzop", "LzopCodec", b"\x89"),
+    *_optional(),
+)
 
 _READING = {"gzip": GzipCodec(note=False)}
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import zstandard
 from fastcrc import crc32
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
@@ -223,6 +222,8 @@ class _Trial:
     """Tries whether segments, one after another, get smaller."""
 
     def __init__(self) -> None:
+        import zstandard  # noqa: PLC0415 - a remaster that encodes nothing starts sooner without it
+
         self._quick = zstandard.ZstdCompressor(level=3, write_content_size=False, write_checksum=False)
         self._all = False
 
