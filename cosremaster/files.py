@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -236,6 +235,8 @@ class Spool:
 
     def _open(self) -> BinaryIO:
         if self._file is None:
+            import tempfile  # noqa: PLC0415 - not every remaster has one
+
             try:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             except OSError as error:

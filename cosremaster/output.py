@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,7 +182,7 @@ class Output:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Path, int]]:
         """A new file under a temporary name, and its descriptor."""
-        path = self.folder / f".cosremaster-{secrets.token_hex(8)}.part"
+        path = self.folder / f".cosremaster-{os.urandom(8).hex()}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, 0o666)

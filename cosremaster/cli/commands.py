@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -154,6 +153,8 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
     with OpenedImage(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
+        import json  # noqa: PLC0415 - as above
+
         click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
     else:
         for line in plan_lines(plan):

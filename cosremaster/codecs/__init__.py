@@ -1,6 +1,6 @@
 """One codec family a file, one protocol, and a registry that knows them by their magic.
 
-The rarer ones are loaded when a stream begins as theirs do: each takes some milliseconds of every start.
+They are loaded when a stream begins as theirs do: each takes some milliseconds of a start.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, cast
 
 from cosremaster.codecs.base import Codec, Decoding, Form
-from cosremaster.codecs.gzip import GzipCodec
 from cosremaster.codecs.lzma_module import AVAILABLE as HAS_LZMA
 from cosremaster.codecs.plain import PlainCodec
 from cosremaster.streams import ByteReader
@@ -55,9 +54,7 @@ class _Later:
 def _optional() -> Iterator[Codec]:
     """The codecs whose libraries are installed here."""
     if HAS_LZMA:
-        from cosremaster.codecs.xz import XzCodec  # noqa: PLC0415 - only where there is lzma
-
-        yield XzCodec()
+        yield _Later("xz", "xz", "XzCodec", b"\xfd")
         yield _Later("lzma", "lzma_alone", "LzmaCodec", b"\x5d")
     if importlib.util.find_spec("lz4") is not None:
         yield _Later("lz4", "lz4", "Lz4Codec", b"\x04")
@@ -66,14 +63,14 @@ def _optional() -> Iterator[Codec]:
 
 PLAIN = PlainCodec()
 CODECS: tuple[Codec, ...] = (
-    GzipCodec(),
+    _Later("gzip", "gzip", "GzipCodec", b"\x1f"),
     _Later("zstd", "zstd", "ZstdCodec", b"\x28" + bytes(range(0x50, 0x60))),
     _Later("bzip2", "bzip2", "Bzip2Codec", b"B"),
     _Later("lzop", "lzop", "LzopCodec", b"\x89"),
     *_optional(),
 )
 
-_READING = {"gzip": GzipCodec(note=False)}
+_READING = {"gzip": _Later("gzip", "gzip", "reading_codec", b"\x1f")}
 
 _FOREIGN = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),

@@ -52,3 +52,8 @@ class GzipCodec:
         """What ``dump`` wrote."""
         stored = StoredBlocks.load(values["stored"])
         return GzipForm(bytes.fromhex(values["header"]), int(values["members"]), stored)
+
+
+def reading_codec() -> GzipCodec:
+    """gzip for who only reads."""
+    return GzipCodec(note=False)
