@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,10 +41,16 @@ BUFFERS = AHEAD + 2
 _WORTH_A_THREAD = 8 << 20  # bytes
 
 
+def aligned(size: int) -> memoryview:
+    """``size`` bytes to read into, again and again. They begin with a page: that makes the kernel's copying up to three
+    times as fast as into a bytearray, which begins 16 bytes behind one."""
+    return memoryview(mmap.mmap(-1, max(size, 1)))[:size]
+
+
 def read_ahead(fill: Filler, offset: int, length: int) -> Iterator[memoryview]:
     """``length`` bytes from ``offset`` on, each part good until the next is asked for; read on a thread of their own
     where there are many."""
-    buffers = [memoryview(bytearray(min(STEP, length))) for _ in range(BUFFERS if length >= _WORTH_A_THREAD else 1)]
+    buffers = [aligned(min(STEP, length)) for _ in range(BUFFERS if length >= _WORTH_A_THREAD else 1)]
 
     def parts() -> Iterator[memoryview]:
         for start, buffer in zip(range(0, length, STEP), cycle(buffers)):

@@ -12,10 +12,12 @@ from typing import Protocol
 
 from fastcrc import crc32
 
-from cosremaster.files import AHEAD, BUFFERS, STEP, Filler
+from cosremaster.files import AHEAD, BUFFERS, STEP, Filler, aligned
 from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import CHUNK
+
+PAGE = 4096
 
 
 class Framing(Protocol):
@@ -130,31 +132,31 @@ class Framed(_Parts):
         """The CRC32 of what ``fill(offset, views)`` gives for this source's bytes, without heads; None where heads are
         not as they must be."""
         crc = 0
-        for heads, wanted, body in prefetch(self._read(fill), AHEAD):
+        for heads, wanted, bodies in prefetch(self._read(fill), AHEAD):
             if heads != wanted:
                 return None
-            crc = crc32.iso_hdlc(body, crc)
+            for body in bodies:
+                crc = crc32.iso_hdlc(body, crc)
         return crc
 
-    def _read(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, memoryview]]:
-        """What ``fill`` gives, in parts: heads, what they must be, and what is behind them. A part is good until
+    def _read(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, list[memoryview]]]:
+        """What ``fill`` gives, in parts: heads, what they must be, and what is behind each. A part is good until
         :data:`AHEAD` more have been taken."""
         size, head_size = self.framing.size, self.framing.head_size
-        count = max(1, STEP // size)
-        buffers = [(memoryview(bytearray(count * head_size)), memoryview(bytearray(count * size)))
-                   for _ in range(BUFFERS)]  # fmt: skip
+        count, room = max(1, STEP // size), -(-size // PAGE) * PAGE  # each body begins with a page
+        buffers = [(memoryview(bytearray(count * head_size)), aligned(count * room)) for _ in range(BUFFERS)]
         frames = self._heads(0)
-        for turn, (heads, body) in enumerate(cycle(buffers)):
+        for turn, (heads, space) in enumerate(cycle(buffers)):
             group = list(islice(frames, count))
             if not group:
                 return
+            bodies = [space[at * room : at * room + length] for at, (_, length) in enumerate(group)]
             views: list[memoryview] = []
-            for number, (_, length) in enumerate(group):
-                views.append(heads[number * head_size : (number + 1) * head_size])
-                views.append(body[number * size : number * size + length])
+            for at, body in enumerate(bodies):
+                views += [heads[at * head_size : (at + 1) * head_size], body]
             fill(turn * count * (size + head_size), views)
             wanted = b"".join(head for head, _ in group)
-            yield heads[: len(wanted)], wanted, body[: sum(length for _, length in group)]
+            yield heads[: len(wanted)], wanted, bodies
 
 
 class FramedSum:

@@ -13,6 +13,7 @@ from fastcrc import crc32
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord
+from cosremaster.files import aligned
 from cosremaster.framed import Framed, FramedSum
 from cosremaster.parallel import Stop
 from cosremaster.pieces import Literal, PieceTable
@@ -92,7 +93,7 @@ class _Plain:
         self.table = table
         only = table.pieces[0] if len(table.pieces) == 1 else None
         self._whole = memoryview(only.data) if isinstance(only, Literal) else None
-        self._buffer = memoryview(b"" if self._whole is not None else bytearray(min(SEGMENT, table.length)))
+        self._buffer = memoryview(b"") if self._whole is not None else aligned(min(SEGMENT, table.length))
 
     def segment(self, start: int, end: int) -> memoryview:
         """At most :data:`SEGMENT` bytes, good until the next are asked for."""
