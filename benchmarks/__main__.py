@@ -7,6 +7,7 @@ groups only; ``--write`` puts what was measured into docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main() -> None:
     missing = [tool for tool in TOOLS if not (Path(tool).exists() if tool.startswith("/") else shutil.which(tool))]
     if missing:
         sys.exit(f"bench needs what is not installed: {', '.join(missing)} (make tools, apt-get install debootstrap)")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode beside it
     print(machine(), flush=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="cosremaster-bench-") as folder:

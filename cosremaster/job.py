@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
@@ -298,6 +297,8 @@ class OpenedImage:
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> Plan:
         """What :meth:`remaster` would write. Packs what has to be packed, into a temporary file that goes away."""
+        import tempfile  # noqa: PLC0415 - a remaster goes without
+
         with _Spools(Path(tempfile.gettempdir())) as spools:
             return self._plan(request, _settle(request), spools, progress or Silent())
 

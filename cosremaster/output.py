@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from pathlib import Path
 from fastcrc import crc64
 
 from cosremaster.errors import OutputError, Place, UsageError
-from cosremaster.files import FileSource, cannot_write, write_all
-from cosremaster.pieces import PieceTable, Range
+from cosremaster.files import FileSource, cannot_write, read_ahead, write_all
+from cosremaster.framed import Framed
+from cosremaster.pieces import Piece, PieceTable, Range, direct_source
 from cosremaster.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
@@ -32,10 +32,35 @@ class NewBytes:
         self.start = self.end = start
         self.sum = 0
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         """The run goes on with ``chunk``."""
         self.sum = crc64.xz(chunk, self.sum)
         self.end += len(chunk)
+
+    def holds(self, result: FileSource) -> bool:
+        """True when the run is in ``result`` as it was written."""
+        found = 0
+        for view in read_ahead(result.read_into, self.start, self.end - self.start):
+            found = crc64.xz(view, found)
+        return found == self.sum
+
+
+@dataclass(frozen=True, slots=True)
+class NewFrames:
+    """A run of written frames whose sum was known when they were planned."""
+
+    start: int
+    framed: Framed
+
+    @property
+    def end(self) -> int:
+        """Where the run ends."""
+        return self.start + self.framed.length
+
+    def holds(self, result: FileSource) -> bool:
+        """True when ``result`` holds what was planned."""
+        found = self.framed.found(lambda offset, views: result.read_into(self.start + offset, views))
+        return found == self.framed.crc
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +68,28 @@ class Written:
     """A file written under a temporary name, and which of its bytes are new."""
 
     path: Path
-    new: tuple[NewBytes, ...]
+    new: tuple[NewBytes | NewFrames, ...]
+
+
+def _run(new: list[NewBytes | NewFrames], at: int, piece: Piece) -> NewBytes | NewFrames:
+    """The last of ``new``, one of its own for planned frames, that ``piece`` at ``at`` goes on with."""
+    last = new[-1] if new else None
+    if isinstance(piece, Range) and isinstance(piece.source, Framed):
+        framed = piece.source
+        if framed.crc is not None and piece.length == framed.length:
+            new.append(NewFrames(at, framed))
+            return new[-1]
+    if not isinstance(last, NewBytes) or last.end != at:
+        new.append(NewBytes(at))
+    return new[-1]
+
+
+def _chunks(piece: Piece) -> Iterator[bytes | memoryview]:
+    """The bytes of ``piece``, each chunk good until the next is asked for."""
+    source = direct_source(piece)
+    if source is None or not isinstance(piece, Range):
+        return piece.chunks()
+    return read_ahead(source.fill, piece.offset, piece.length)
 
 
 class Output:
@@ -106,22 +152,26 @@ class Output:
 
         :raises OutputError: it cannot be written.
         """
-        new: list[NewBytes] = []
+        new: list[NewBytes | NewFrames] = []
         at = 0
         with self._opened() as (path, fd):
             for piece in table.pieces:
                 if isinstance(piece, Range) and piece.source is source:
-                    for count in source.copy_to(fd, piece.offset, piece.length, self._failure):
-                        advance(count)
+                    counts = source.copy_to(fd, piece.offset, piece.length, self._failure)
                 else:
-                    if not new or new[-1].end != at:
-                        new.append(NewBytes(at))
-                    for chunk in piece.chunks():
-                        write_all(fd, chunk, self._failure)
-                        new[-1].add(chunk)
-                        advance(len(chunk))
+                    counts = self._write_new(fd, piece, _run(new, at, piece))
+                for count in counts:
+                    advance(count)
                 at += piece.length
         return Written(path, tuple(new))
+
+    def _write_new(self, fd: int, piece: Piece, run: NewBytes | NewFrames) -> Iterator[int]:
+        """Writes ``piece``, which ``run`` goes on with; yields what each step wrote."""
+        for chunk in _chunks(piece):
+            write_all(fd, chunk, self._failure)
+            if isinstance(run, NewBytes):
+                run.add(chunk)
+            yield len(chunk)
 
     def write_chunks(self, chunks: Iterable[bytes]) -> None:
         """Writes ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
@@ -132,7 +182,7 @@ class Output:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Path, int]]:
         """A new file under a temporary name, and its descriptor."""
-        path = self.folder / f".cosremaster-{secrets.token_hex(8)}.part"
+        path = self.folder / f".cosremaster-{os.urandom(8).hex()}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, 0o666)

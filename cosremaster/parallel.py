@@ -8,10 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from functools import partial
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,39 +47,67 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
     thread. An exception of ``work`` is raised where its result would have come. When the caller goes away, the
     work under way is stopped at its next ``stop.check()``.
     """
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - who only reads ahead needs none of it
-
     stop = Stop()
-    with ThreadPoolExecutor(threads, thread_name_prefix="cosremaster") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item, stop))
-                del item
-                if len(waiting) >= threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[_Worker[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(_Worker(partial(work, item, stop)))
+            del item
+            if len(waiting) >= threads:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop.set()
+        for worker in waiting:
+            worker.join()
+
+
+class _Worker(Generic[Result]):
+    """``work`` on a thread of its own. (concurrent.futures would load logging at every start.)"""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work: Callable[[], Result] | None = work
+        self._result: list[Result] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="cosremaster-work")
+        self._thread.start()
+
+    def _run(self) -> None:
+        assert self._work is not None
+        try:
+            self._result.append(self._work())
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            self._error = error
         finally:
-            stop.set()
-            for future in waiting:
-                future.cancel()
+            self._work = None
+
+    def join(self) -> None:
+        """Waits for its end."""
+        self._thread.join()
+
+    def result(self) -> Result:
+        """What the work returned, once; raises what it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._result.pop()
 
 
 DEPTH = 8
 """Chunks that may wait between a producer and its consumer."""
 
 
-def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """``chunks`` made on a thread of their own while the caller works on those before.
+def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
+    """``chunks`` made on a thread of their own while the caller works on those before, of which ``depth`` may wait.
 
     An exception of ``chunks`` is raised in their place. When the caller goes away, the thread ends with its
     next chunk.
     """
-    waiting: queue.Queue[bytes | BaseException | None] = queue.Queue(DEPTH)
+    waiting: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(depth)
     stop = Stop()
 
-    def put(item: bytes | BaseException | None) -> None:
+    def put(item: tuple[Item] | BaseException | None) -> None:
         while True:
             stop.check()
             try:
@@ -92,7 +118,7 @@ def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
     def produce() -> None:
         try:
             for chunk in chunks:
-                put(chunk)
+                put((chunk,))
             put(None)
         except CancelledError:
             pass
@@ -106,7 +132,7 @@ def prefetch(chunks: Iterable[bytes]) -> Iterator[bytes]:
         while (item := waiting.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield item[0]
     finally:
         stop.set()
         thread.join()

@@ -7,11 +7,11 @@ bytes on demand in order.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 from cosremaster.streams import CHUNK
 
@@ -26,6 +26,14 @@ class Source(Protocol):
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Exactly ``length`` bytes from byte ``offset`` on, in order, in chunks of any size."""
+        ...
+
+
+class Direct(Source, Protocol):
+    """A source whose ranges cost no more when they are read a second time, straight into where they are wanted."""
+
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fills ``views``, one after another, with the bytes from byte ``offset`` on."""
         ...
 
 
@@ -144,6 +152,82 @@ class PieceTable:
         """Every byte, front to back."""
         for piece in self.pieces:
             yield from piece.chunks()
+
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fills ``views``, one after another, with the bytes from byte ``offset`` on; they must not pass the end."""
+        waiting = Waiting(views)
+        index = max(bisect_right(self._starts, offset) - 1, 0)
+        while waiting.length:
+            piece, start = self.pieces[index], offset - self._starts[index]
+            count = min(piece.length - start, waiting.length)
+            _fill(piece, start, waiting.take(count))
+            offset += count
+            index += 1
+
+
+class Waiting:
+    """Buffers that are to be filled, one after another; ``length`` bytes in all."""
+
+    def __init__(self, views: Sequence[memoryview]) -> None:
+        self._views = list(reversed(views))
+        self.length = sum(map(len, views))
+
+    def take(self, count: int) -> list[memoryview]:
+        """The first ``count`` bytes of what is left."""
+        taken: list[memoryview] = []
+        self.length -= count
+        while count:
+            view = self._views.pop()
+            if len(view) > count:
+                self._views.append(view[count:])
+                view = view[:count]
+            taken.append(view)
+            count -= len(view)
+        return taken
+
+    def some(self, count: int) -> list[memoryview]:
+        """At most ``count`` buffers of what is left."""
+        taken = self._views[: -count - 1 : -1]
+        del self._views[-count:]
+        self.length -= sum(map(len, taken))
+        return taken
+
+    def put_back(self, views: Sequence[memoryview], filled: int) -> None:
+        """Puts ``views``, which were taken last, in front again, without the first ``filled`` bytes of them."""
+        again = Waiting(views)
+        again.take(filled)
+        self._views += again._views
+        self.length += again.length
+
+    def put(self, data: bytes) -> None:
+        """Fills the first bytes of what is left with ``data``."""
+        at = 0
+        for view in self.take(len(data)):
+            view[:] = data[at : at + len(view)]
+            at += len(view)
+
+
+def direct_source(piece: Piece) -> Direct | None:
+    """The source of ``piece`` if that is a direct one."""
+    if isinstance(piece, Range) and hasattr(piece.source, "fill"):
+        return cast("Direct", piece.source)
+    return None
+
+
+def is_direct(piece: Piece) -> bool:
+    """True when ``piece`` can be read again for nothing."""
+    return not isinstance(piece, Range) or direct_source(piece) is not None
+
+
+def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:
+    """Fills ``views`` with the bytes of ``piece`` from its byte ``start`` on."""
+    source = direct_source(piece)
+    if source is not None and isinstance(piece, Range):
+        source.fill(piece.offset + start, views)
+        return
+    waiting = Waiting(views)
+    for chunk in piece.cut(start, start + waiting.length).chunks():
+        waiting.put(chunk)
 
 
 def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -15,7 +15,6 @@ from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Memo, Packed
-from cosremaster.codecs.lzop import REFUSAL, LzopForm
 from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.edits import IsoEdits
@@ -300,7 +299,9 @@ def check_writable(layer: Layer) -> None:
     one: Layer | None = layer
     while one is not None:
         form = one.form.inner if isinstance(one.form, OldForm) else one.form
-        if isinstance(form, LzopForm):
+        if form.name == "lzop":
+            from cosremaster.codecs.lzop import REFUSAL  # noqa: PLC0415 - loaded by now, and rare
+
             raise UnsupportedError(REFUSAL, one.place)
         one = one.parent
 

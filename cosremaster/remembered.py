@@ -11,13 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from platformdirs import user_cache_path
 
 from cosremaster import __about__
 from cosremaster.files import FileSource
@@ -44,6 +41,8 @@ class Remembered:
 
 def index_path(source: FileSource) -> Path:
     """Where the index of the image in ``source`` is kept."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
+
     status = os.fstat(source.fileno())
     return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.index"
 
@@ -128,6 +127,8 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
         body = json.dumps(values).encode() + b"\n" + blobs.data
         path = index_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
+        import tempfile  # noqa: PLC0415 - only the first run with an image writes
+
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)

@@ -6,7 +6,6 @@ It is loaded when the first archive is opened. Specification: libarchive's archi
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -173,6 +172,8 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
         ) from error
     for name, kind in (("entry_dev", ctypes.c_uint64), ("entry_ino64", ctypes.c_int64), ("entry_nlink", ctypes.c_uint)):
         ffi.ffi(name, [ffi.c_archive_entry_p], kind)  # libarchive-c does not declare them
+    import logging  # noqa: PLC0415 - loaded with libarchive, which few runs need
+
     logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error
     return ffi, ArchiveError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,6 @@ from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.menus import menu_change_lines
-from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, sums_lines
 from cosremaster.units import human
 
@@ -191,10 +189,14 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
+    from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - no other command needs it
+
     request = _request(**options)
     with OpenedImage(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
+        import json  # noqa: PLC0415 - as above
+
         click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
     else:
         for line in plan_lines(plan):

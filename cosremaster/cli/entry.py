@@ -5,14 +5,19 @@ A command's module is loaded when it is asked for: listing an initramfs takes no
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import CosremasterError
+
+if TYPE_CHECKING:
+    import click
 
 INTERRUPTED = 128
 
@@ -80,9 +85,21 @@ def _run(words: list[str]) -> int:
         module, function = COMMANDS[words[0]]
         name = f"cosremaster {words[0]}"
         words = words[1:]
-    command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
-    code = command.main(words, prog_name=name, standalone_mode=False)
+    code = _loaded(module, function).main(words, prog_name=name, standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _loaded(module: str, function: str) -> click.Command:
+    """A command. What is loaded with it stays: the garbage collector need not look at it, now or later."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+        gc.freeze()
+    finally:
+        if collecting:
+            gc.enable()
+    return command
 
 
 def _explain(error: BaseException) -> int | None:

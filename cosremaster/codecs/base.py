@@ -117,10 +117,17 @@ class Decoding(Protocol):
 
 
 class Codec(Protocol):
-    """A compression format. ``reach``: packed bytes within which the first plain ones are had."""
+    """A compression format."""
 
-    name: str
-    reach: int
+    @property
+    def name(self) -> str:
+        """As in ``xz``."""
+        ...
+
+    @property
+    def reach(self) -> int:
+        """Packed bytes within which the first plain ones are had."""
+        ...
 
     def sniff(self, head: bytes) -> bool:
         """True when a stream that begins with ``head`` is of this format."""

@@ -7,28 +7,44 @@ stood in stored blocks before, not even that. In front of the first change, a st
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeGuard
+from operator import itemgetter
+from typing import Any
 
 from fastcrc import crc32
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip_read import Members, read_header
-from cosremaster.codecs.stored import StoredBlocks
+from cosremaster.codecs.stored import HEAD, StoredBlocks
 from cosremaster.errors import Place
+from cosremaster.framed import Framed, Joined
 from cosremaster.parallel import Stop, ordered_map
-from cosremaster.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.streams import CHUNK, ByteReader
 
-STORED_MAX = 65535
 STORE_FROM = 4096
 """A packed piece smaller than this is deflated with its neighbours."""
 
 DEFLATE_BLOCK = 1 << 20
 WINDOW = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """Stored blocks (RFC 1951, 3.2.4) that begin at a byte: type, length, its complement."""
+
+    size: int = 65535
+    head_size: int = HEAD
+
+    def head(self, length: int, *, first: bool) -> bytes:
+        """See :class:`~cosremaster.framed.Framing`."""
+        return b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
+
+
+STORED = StoredFrames()
 _END = b"\x03\x00"  # an empty last block with fixed codes
 _FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
 
@@ -68,9 +84,24 @@ class GzipForm:
         stream = _Stream(self, job)
         stream.keep(_front(job))
         rest = job.plain.cut(stream.plain, job.plain.length)
-        for stored, group in groupby(rest.pieces, key=_is_stored):
-            (stream.store if stored else stream.deflate)(group)
+        for stored, group in groupby(_sorted_out(rest.pieces), key=itemgetter(0)):
+            (stream.store if stored else stream.deflate)(piece for _, piece in group)
         return stream.finished()
+
+
+def _sorted_out(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
+    """Each piece, and whether it is to be stored: packed ones, and a few bytes that stand between two of them, so that
+    a later run need not inflate everything before these for them."""
+    stored = [_is_stored(piece) for piece in pieces]
+    last = -1
+    for index, known in enumerate(stored):
+        if known:
+            between = pieces[last + 1 : index]
+            if last >= 0 and all(isinstance(one, Literal) for one in between):
+                small = sum(one.length for one in between) < STORE_FROM
+                stored[last + 1 : index] = [small] * len(between)
+            last = index
+    yield from zip(stored, pieces, strict=True)
 
 
 def _is_stored(piece: Piece) -> bool:
@@ -168,6 +199,7 @@ class _Stream:
         self._form, self._job = form, job
         self._pieces: list[Piece] = [Literal(form.header)]
         self._unframed: list[Piece] = []
+        self._unframed_crc = 0
         self._crc = self._kept = self._encoded = self._stored = 0
         self.plain = 0
 
@@ -212,27 +244,37 @@ class _Stream:
         for piece in pieces:
             if piece.length:
                 self._unframed.append(piece)
-                known = self._job.spool.sums_of(piece.offset, piece.length) if self._is_spooled(piece) else None
+                known = self._known_sum(piece)
                 if known is not None:
-                    self._crc = crc32_joined(self._crc, crc32_without(known[1], known[0], piece.length), piece.length)
+                    self._unframed_crc = crc32_joined(self._unframed_crc, known, piece.length)
                     self._done(piece.length)
                     continue
                 for chunk in piece.chunks():
-                    self._crc = crc32.iso_hdlc(chunk, self._crc)
+                    self._unframed_crc = crc32.iso_hdlc(chunk, self._unframed_crc)
                     self._done(len(chunk))
 
-    def _is_spooled(self, piece: Piece) -> TypeGuard[Range]:
-        return isinstance(piece, Range) and piece.source is self._job.spool
+    def _known_sum(self, piece: Piece) -> int | None:
+        """The CRC32 of ``piece`` where it was taken before."""
+        if isinstance(piece, Range) and piece.source is self._job.spool:
+            sums = self._job.spool.sums_of(piece.offset, piece.length)
+            return None if sums is None else crc32_without(sums[1], sums[0], piece.length)
+        if isinstance(piece, Range) and isinstance(piece.source, Joined):
+            return piece.source.crc if piece.length == piece.source.table.length else None
+        return None
 
     def _flush(self) -> None:
-        """Frames what was taken (RFC 1951, 3.2.4)."""
-        table = PieceTable(self._unframed)
-        self._unframed = []
-        for start in range(0, table.length, STORED_MAX):
-            end = min(start + STORED_MAX, table.length)
-            length = end - start
-            head = b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
-            self._pieces += [Literal(head), *table.cut(start, end).pieces]
+        """Frames what was taken (RFC 1951, 3.2.4); what can be read again is framed when it is written."""
+        table, crc = PieceTable(self._unframed), self._unframed_crc
+        self._unframed, self._unframed_crc = [], 0
+        if not table.length:
+            return
+        self._crc = crc32_joined(self._crc, crc, table.length)
+        for start, end, direct in _spans(table):
+            part = table.cut(start, end)
+            if direct:
+                self._pieces.append(Framed(part, STORED, crc if part.length == table.length else None).piece())
+            else:
+                self._pieces += [Literal(STORED.head(part.length, first=False)), *part.pieces]
 
     def deflate(self, pieces: Iterable[Piece]) -> None:
         """``pieces`` deflated into the spool."""
@@ -291,6 +333,22 @@ class _Stream:
         size = self.plain & 0xFFFFFFFF
         self._pieces.append(Literal(_END + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
         return Packed(PieceTable(self._pieces), kept=self._kept, encoded=self._encoded, stored=self._stored)
+
+
+def _spans(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
+    """``table`` in parts of whole frames: single ones with a piece that is not direct, and all between them."""
+    at = reached = 0
+    for piece in table.pieces:
+        if not is_direct(piece):
+            first = max(reached, at - at % STORED.size)
+            if first > reached:
+                yield reached, first, True
+            for start in range(first, at + piece.length, STORED.size):
+                reached = min(start + STORED.size, table.length)
+                yield start, reached, False
+        at += piece.length
+    if reached < table.length:
+        yield reached, table.length, True
 
 
 def _up_to_old(pieces: Iterable[Piece], job: Job) -> Iterator[PieceTable]:

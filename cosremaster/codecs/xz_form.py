@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosremaster.codecs.base import Job, Packed
-from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck
+from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import (
     BlockHeader,
@@ -17,12 +17,23 @@ from cosremaster.codecs.xz_container import (
     pack_stream_footer,
     pack_stream_header,
 )
-from cosremaster.codecs.xz_encode import MIN_DICT, PRESET, PRESET_DICTS, SEGMENT, EncodedBlock, Encoding, encode_blocks
+from cosremaster.codecs.xz_encode import (
+    DIRECT_FROM,
+    MIN_DICT,
+    PRESET,
+    PRESET_DICTS,
+    SEGMENT,
+    EncodedBlock,
+    Encoding,
+    encode_blocks,
+)
 from cosremaster.codecs.xz_read import read_block
 from cosremaster.codecs.xz_splice import Kept, plan_splice
 from cosremaster.errors import Place
+from cosremaster.files import Spool
+from cosremaster.framed import Joined
 from cosremaster.parallel import Stop, ordered_map
-from cosremaster.pieces import Literal, Piece, PieceTable
+from cosremaster.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.streams import ByteReader
 from cosremaster.units import human
 
@@ -30,6 +41,9 @@ SMALL_PART = 16
 """A fresh part below this part of the stream is split into :data:`SPLIT` blocks."""
 
 SPLIT = 4
+
+MOST_DECODED = 4 << 20
+"""So many decoded bytes of a block are held apart from those that are read from files again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +89,27 @@ class XzForm:
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[BlockRecord] = []
         kept = encoded = stored = 0
+        fresh = _Fresh(job.spool)
 
         def work(item: Kept | _Task, stop: Stop) -> Kept | tuple[EncodedBlock, ...]:
-            return item if isinstance(item, Kept) else encode_blocks(item.plain, item.marks, how, stop)
+            return item if isinstance(item, Kept) else encode_blocks(item.table, item.marks, how, stop)
 
         for done in ordered_map(work, self._items(job, how), job.threads):
             if isinstance(done, Kept):
+                pieces += fresh.taken()
                 old, record = self._kept(done, job, pieces)
                 records.append(record)
                 kept += old
                 job.advance(record.plain)
                 continue
             for block in done:
-                pieces.append(job.spool.append(block.parts, packed=True))
+                fresh.add(block)
                 records.append(block.record)
                 encoded += 0 if block.stored else block.record.plain
                 stored += block.record.plain if block.stored else 0
                 job.advance(block.record.plain)
         index = pack_index(records)
+        pieces += fresh.taken()
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
         return Packed(PieceTable(pieces), kept, encoded, stored)
 
@@ -109,13 +126,12 @@ class XzForm:
                 yield part
                 continue
             marks = list(_marks(part.table))
-            reader = ByteReader(part.table.chunks(), Place())
             size = _block_size(part.table.length, job.plain.length, how)
-            start = 0
-            while plain := reader.upto(size):
-                end = start + len(plain)
-                yield _Task(plain, [mark - start for mark in marks if start < mark < end])
-                start = end
+            for start in range(0, part.table.length, size):
+                end = min(start + size, part.table.length)
+                table = _readable_again(part.table.cut(start, end))
+                first = bisect_right(marks, start) - 1
+                yield _Task(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
 
     def _kept(self, kept: Kept, job: Job, pieces: list[Piece]) -> tuple[int, BlockRecord]:
         """Appends a kept block to ``pieces``; returns how many of its bytes are old ones, and its index record."""
@@ -154,10 +170,48 @@ def _decoded(packed: PieceTable, blocks: Sequence[OldBlock], place: Place) -> It
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Plain bytes for one thread, and the offsets in them where other data begin."""
+    """Plain bytes for one thread, and the offsets from their beginning where data begin, the last before it first."""
 
-    plain: bytes
+    table: PieceTable
     marks: list[int]
+
+
+def _readable_again(table: PieceTable) -> PieceTable:
+    """``table`` with what has to be decoded read into memory; all of it, where that is much."""
+    decoded = sum(piece.length for piece in table.pieces if not is_direct(piece))
+    if decoded > MOST_DECODED or len(table.pieces) * DIRECT_FROM > table.length:
+        return PieceTable([Literal(b"".join(table.chunks()))])
+    return PieceTable(piece if is_direct(piece) else Literal(b"".join(piece.chunks())) for piece in table.pieces)
+
+
+class _Fresh:
+    """Fresh blocks in a row: in the spool, or where their bytes come from."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._pieces: list[Piece] = []
+        self._crc = 0
+
+    def add(self, block: EncodedBlock) -> None:
+        """One more. :raises SizeError: they are too many for the spool, or would be."""
+        if block.table is None:
+            piece = self._spool.append(block.parts, packed=True)
+            self._pieces.append(piece)
+            before, after = self._spool.sums_of(piece.offset, piece.length) or (0, 0)
+            crc, length = crc32_without(after, before, piece.length), piece.length
+        else:
+            self._spool.count_with(block.table.length)
+            self._pieces += block.table.pieces
+            crc, length = block.crc, block.table.length
+        self._crc = crc32_joined(self._crc, crc, length)
+
+    def taken(self) -> tuple[Piece, ...]:
+        """Those that came since the last call, as one piece."""
+        table, crc = PieceTable(self._pieces), self._crc
+        self._pieces, self._crc = [], 0
+        if len(table.pieces) < 2:
+            return table.pieces
+        return (Range(Joined(table, crc), 0, table.length, True),)
 
 
 def _block_size(length: int, whole: int, how: Encoding) -> int:

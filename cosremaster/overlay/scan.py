@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cosremaster.errors import OverlayError, Place
+from cosremaster.files import read_into
 from cosremaster.nodes import Kind, Node, join
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import CHUNK, sha256_of
 
 MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds in every layer; others are brought into that range."""
+
+CHANGED = "changed while it was being read"
 
 
 def bounded(mtime: int, newest: int | None) -> int:
@@ -57,25 +61,37 @@ class HostFile:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """``length`` bytes from ``offset``. :raises OverlayError: unreadable, or no longer the same file."""
+        with self._reading() as fd:
+            end = offset + length
+            while offset < end:
+                data = os.pread(fd, min(CHUNK, end - offset), offset)
+                if not data:
+                    raise self._wrong(CHANGED)
+                yield data
+                offset += len(data)
+
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fills ``views`` with the bytes from ``offset`` on. Raises as :meth:`chunks`."""
+        with self._reading() as fd:
+            if read_into(fd, offset, views) < sum(map(len, views)):
+                raise self._wrong(CHANGED)
+
+    @contextmanager
+    def _reading(self) -> Iterator[int]:
+        """The file, open; what was read of it counts when it is still the same file afterwards."""
         try:
             fd = open_long(self.path, os.O_RDONLY)
         except OSError as error:
             raise self._wrong(f"cannot be opened: {error.strerror}") from error
         try:
-            end = offset + length
-            while offset < end:
-                data = os.pread(fd, min(CHUNK, end - offset), offset)
-                if not data:
-                    break
-                yield data
-                offset += len(data)
+            yield fd
             now = os.fstat(fd)
         except OSError as error:
             raise self._wrong(f"cannot be read: {error.strerror}") from error
         finally:
             os.close(fd)
-        if offset < end or (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise self._wrong("changed while it was being read")
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise self._wrong(CHANGED)
 
     def _wrong(self, message: str) -> OverlayError:
         return OverlayError(message, Place().inside(self.path))
