@@ -38,6 +38,11 @@ MAX_PART = 255
 MAX_TARGET = 4095
 MAX_FOLLOWED = 40
 
+_TYPE = 0o170000
+_FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECTORY)
+"""As numbers: comparing with a member of an enumeration is dear, and there are three for each entry."""
+_NOTHING = (0, b"")
+
 _NO_PARENT = "no entry before it makes its parent directory"
 
 
@@ -57,7 +62,7 @@ class _Seen:
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
-        if self.made.get(path, (0, b""))[0] == Kind.DIRECTORY:
+        if self.made.get(path, _NOTHING)[0] == _DIRECTORY:
             return path, ""
         waiting, real, followed = deque(path.split(b"/")), b"", 0
         while waiting:
@@ -105,7 +110,11 @@ class Checked:
 
 def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
     """The rules that ``entry`` breaks; what it makes is noted in ``seen``."""
-    path = cpio.normal_name(entry.name)
+    path, header = cpio.normal_name(entry.name), entry.header
+    mode, ino = header.mode, header.ino
+    kind = mode & _TYPE
+    linked = kind == _FILE and header.nlink > 1
+    group: object = (ino, header.dev) if linked else entry.name  # equal for entries that are meant to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         yield "the name ends the archive for every unpacker"
@@ -113,7 +122,7 @@ def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
         yield f"the name is longer than {cpio.MAX_NAME - 1} bytes"
     if len(name) > MAX_PART:
         yield f"a part of its name is longer than {MAX_PART} bytes"
-    if entry.header.mode & 0o170000 == Kind.SYMLINK and not 0 < len(entry.target) <= MAX_TARGET:
+    if kind == _SYMLINK and not 0 < len(entry.target) <= MAX_TARGET:
         yield "no symlink can have its text"
     folder, rule = seen.folder(parent)
     if rule:
@@ -121,31 +130,20 @@ def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
     real = folder + b"/" + name if folder else name
     if not rule and (real in seen.made or real in seen.late):
         yield "an entry of this name stands before it"
-    if entry.new and _group_of(entry) not in seen.inodes.get(entry.header.ino, {_group_of(entry)}):
+    sharing = seen.inodes.get(ino)
+    if entry.new and sharing is not None and group not in sharing:
         yield "another entry has its inode number"
-    _note(entry, path if rule else real, seen)
-
-
-def _note(entry: FinalEntry, real: bytes, seen: _Seen) -> None:
-    header = entry.header
-    kind = header.mode & 0o170000
-    seen.inodes[header.ino] = seen.inodes.get(header.ino, frozenset()) | {_group_of(entry)}
-    linked = kind == Kind.FILE and header.nlink > 1
+    seen.inodes[ino] = frozenset((group,)) if sharing is None else sharing | {group}
     if linked:
-        key = header.ino, header.dev
+        key = ino, header.dev
         seen.groups[key] = (*seen.groups.get(key, ()), entry)
-    late_symlink = kind == Kind.SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
+    if rule:
+        real = path
+    late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
     if late_symlink or (linked and not header.size):
         seen.late.add(real)
     else:
         seen.made.setdefault(real, (kind, entry.target))
-
-
-def _group_of(entry: FinalEntry) -> object:
-    """Equal for entries that are meant to share an inode."""
-    header = entry.header
-    shares = header.mode & 0o170000 == Kind.FILE and header.nlink > 1
-    return (header.ino, header.dev) if shares else entry.name
 
 
 def _check_group(group: Sequence[FinalEntry], seen: _Seen) -> Iterable[str]:
