@@ -41,6 +41,36 @@ BUFFERS = AHEAD + 2
 _WORTH_A_THREAD = 8 << 20  # bytes
 
 
+LEAST_HOLE = 1 << 16
+"""Bytes of the smallest hole that is worth keeping one."""
+
+
+def runs_of(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+    """What ``length`` bytes of a file from ``offset`` on consist of (lseek(2), SEEK_HOLE): begin and bytes of each run,
+    and whether it holds data. Small holes count as data, and so does everything where the system tells of none."""
+    end, begin = offset + length, offset
+    while offset < end:
+        data = _next_data(fd, offset, end)
+        if data - offset >= LEAST_HOLE:
+            if offset > begin:
+                yield begin, offset - begin, True
+            yield offset, data - offset, False
+            begin = data
+        offset = min(end, os.lseek(fd, data, os.SEEK_HOLE)) if data < end else end
+    if end > begin:
+        yield begin, end - begin, True
+
+
+def _next_data(fd: int, offset: int, end: int) -> int:
+    """Where data begin at or behind ``offset``, ``end`` where there are none before that."""
+    if not hasattr(os, "SEEK_DATA"):
+        return offset
+    try:
+        return min(end, os.lseek(fd, offset, os.SEEK_DATA))
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else offset
+
+
 def aligned(size: int) -> memoryview:
     """``size`` bytes to read into, again and again. They begin with a page: that makes the kernel's copying up to three
     times as fast as into a bytearray, which begins 16 bytes behind one."""
@@ -177,9 +207,25 @@ class FileSource:
     ) -> Iterator[int]:
         """Copies ``length`` bytes from ``offset`` to where ``fd`` stands; yields what each step copied.
 
-        Inside the kernel, where blocks may be shared, if the file systems can; by reading and writing if not.
+        Inside the kernel, where blocks may be shared, if the file systems can; by reading and writing if not. Holes
+        stay holes: a new file has to be made as long as it is to be.
         An OSError of writing becomes ``failure(error)``. :raises ImageError: the file ends before.
         """
+        for start, count, data in runs_of(self._fd, offset, length):
+            if data:
+                yield from self._copy_data(fd, start, count, failure)
+            else:
+                skip(fd, count, failure)
+                yield count
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """True when the file says that there are no data in ``length`` bytes from ``offset`` on: they are zeros."""
+        return _next_data(self._fd, offset, offset + length) == offset + length <= self.size
+
+    def _copy_data(
+        self, fd: int, offset: int, length: int, failure: Callable[[OSError], CosremasterError]
+    ) -> Iterator[int]:
+        """:meth:`copy_to` for a run without holes."""
         end = offset + length
         while offset < end and hasattr(os, "copy_file_range") and _may_share(os.fstat(fd).st_dev):
             try:
@@ -302,6 +348,14 @@ class Spool:
             raise OutputError(f"temporary data cannot be read: {error.strerror}", self._place) from error
         if count < sum(map(len, views)):
             raise OutputError("temporary data vanished while it was needed", self._place)
+
+
+def skip(fd: int, count: int, failure: Callable[[OSError], CosremasterError]) -> None:
+    """Leaves a hole of ``count`` bytes where ``fd`` stands; an OSError becomes ``failure(error)``."""
+    try:
+        os.lseek(fd, count, os.SEEK_CUR)
+    except OSError as error:
+        raise failure(error) from error
 
 
 def write_all(fd: int, data: bytes | memoryview, failure: Callable[[OSError], CosremasterError]) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fastcrc import crc64
 
 from cosremaster.errors import OutputError, Place, UsageError
-from cosremaster.files import FileSource, cannot_write, read_ahead, write_all
+from cosremaster.files import LEAST_HOLE, FileSource, cannot_write, read_ahead, skip, write_all
 from cosremaster.framed import Framed
-from cosremaster.pieces import Piece, PieceTable, Range, direct_source
+from cosremaster.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
@@ -64,16 +65,36 @@ class NewFrames:
 
 
 @dataclass(frozen=True, slots=True)
+class NewHole:
+    """Zeros that were left out: a hole in the file."""
+
+    start: int
+    end: int
+
+    def holds(self, result: FileSource) -> bool:
+        """True when there are zeros in ``result``."""
+        if result.is_hole(self.start, self.end - self.start):
+            return True
+        return not any(bytes(chunk).strip(b"\0") for chunk in result.chunks(self.start, self.end - self.start))
+
+
+New: TypeAlias = NewBytes | NewFrames | NewHole
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """A file written under a temporary name, and which of its bytes are new."""
 
     path: Path
-    new: tuple[NewBytes | NewFrames, ...]
+    new: tuple[New, ...]
 
 
-def _run(new: list[NewBytes | NewFrames], at: int, piece: Piece) -> NewBytes | NewFrames:
-    """The last of ``new``, one of its own for planned frames, that ``piece`` at ``at`` goes on with."""
+def _run(new: list[New], at: int, piece: Piece) -> New:
+    """The last of ``new``, one of its own for planned frames and for holes, that ``piece`` at ``at`` goes on with."""
     last = new[-1] if new else None
+    if isinstance(piece, Zeros) and piece.length >= LEAST_HOLE:
+        new.append(NewHole(at, at + piece.length))
+        return new[-1]
     if isinstance(piece, Range) and isinstance(piece.source, Framed):
         framed = piece.source
         if framed.crc is not None and piece.length == framed.length:
@@ -152,7 +173,7 @@ class Output:
 
         :raises OutputError: it cannot be written.
         """
-        new: list[NewBytes | NewFrames] = []
+        new: list[New] = []
         at = 0
         with self._opened() as (path, fd):
             for piece in table.pieces:
@@ -163,10 +184,18 @@ class Output:
                 for count in counts:
                     advance(count)
                 at += piece.length
+            try:
+                os.ftruncate(fd, at)  # a hole may end it
+            except OSError as error:
+                raise self._failure(error) from error
         return Written(path, tuple(new))
 
-    def _write_new(self, fd: int, piece: Piece, run: NewBytes | NewFrames) -> Iterator[int]:
+    def _write_new(self, fd: int, piece: Piece, run: New) -> Iterator[int]:
         """Writes ``piece``, which ``run`` goes on with; yields what each step wrote."""
+        if isinstance(run, NewHole):
+            skip(fd, piece.length, self._failure)
+            yield piece.length
+            return
         for chunk in _chunks(piece):
             write_all(fd, chunk, self._failure)
             if isinstance(run, NewBytes):

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.files import read_into
+from cosremaster.files import LEAST_HOLE, read_into, runs_of
 from cosremaster.nodes import Kind, Node, join
-from cosremaster.pieces import PieceTable, Range
+from cosremaster.pieces import PieceTable, Range, Zeros
 from cosremaster.streams import CHUNK, sha256_of
 
 MAX_TIME = 0xFFFFFFFF
@@ -101,8 +101,14 @@ class HostFile:
         return sha256_of(self.chunks(0, self.size))
 
     def table(self) -> PieceTable:
-        """The whole file."""
-        return PieceTable([Range(self, 0, self.size)])
+        """The whole file. Large holes are zeros that need no reading; the last byte is read, so that a change of the
+        file is noticed."""
+        with self._reading() as fd:
+            if self.size <= LEAST_HOLE or os.fstat(fd).st_blocks * 512 >= self.size:
+                return PieceTable([Range(self, 0, self.size)])
+            runs = runs_of(fd, 0, self.size - 1)
+            pieces = [Range(self, start, count) if data else Zeros(count) for start, count, data in runs]
+        return PieceTable([*pieces, Range(self, self.size - 1, 1)])
 
     def head(self, count: int) -> bytes:
         """The first ``count`` bytes."""
