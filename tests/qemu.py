@@ -23,14 +23,15 @@ def boot(
     image: Path,
     *,
     firmware: Literal["bios", "uefi"],
-    medium: Literal["disc", "disk"],
+    medium: Literal["disc", "disk", "scsi-disc"],
     memory_mb: int = 1024,
     timeout: float = 180,
     until: str | None = None,
 ) -> str:
     """Boot an image, wait until the machine powers off (or has said `until`), and return its serial output.
 
-    The image is the machine's only medium: an optical disc (`disc`), or a disk such as a USB stick (`disk`),
+    The image is the machine's only medium: an optical disc (`disc`; `scsi-disc` behind a controller that Debian's
+    cloud kernel has a driver for), or a disk such as a USB stick (`disk`),
     in which case the firmware sees sectors of 512 bytes and no El Torito. It is not written to. Line ends
     are plain newlines; bytes that are not UTF-8 stand as surrogate escapes. A machine that does not power
     off by itself raises AssertionError with the last lines it said.
@@ -92,18 +93,20 @@ def _drive(image: Path, medium: str, scratch: Path) -> list[str]:
     """The options for the one medium."""
     if medium == "disc":
         return _drive_options(image, "ide-cd", "readonly=on")
+    if medium == "scsi-disc":
+        return ["-device", "virtio-scsi-pci,id=scsi", *_drive_options(image, "scsi-cd", "readonly=on", bus="scsi.0")]
     disk = scratch / "disk.img"
     shutil.copyfile(image, disk)
     _forget_el_torito(disk)
     return _drive_options(disk, "ide-hd", "readonly=off")
 
 
-def _drive_options(image: Path, device: str, mode: str) -> list[str]:
+def _drive_options(image: Path, device: str, mode: str, bus: str = "ide.0") -> list[str]:
     """The options that attach an image; QEMU wants a comma in its name written twice."""
     name = str(image).replace(",", ",,")
     return [
         *("-drive", f"if=none,id=medium,format=raw,{mode},file={name}"),
-        *("-device", f"{device},drive=medium,bus=ide.0,bootindex=0"),
+        *("-device", f"{device},drive=medium,bus={bus},bootindex=0"),
     ]
 
 

@@ -1,0 +1,105 @@
+"""The main case of files on the ISO's own tree: a platform ISO of several gigabytes that the booted system finds."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cosremaster import remaster
+from cosremaster.overlay.request import Add, Inline, Item
+from tests import judges, qemu
+from tests.fixtures import debirf, tools
+from tests.fixtures.debirf import DebirfImage
+from tests.fixtures.tools import run
+
+SIZE = 6 << 30
+PATH = "data/platform-7.2.iso"
+WINDOW = 1 << 20
+WINDOWS = (0, (4 << 30) - 2 * WINDOW, 4 << 30, SIZE - WINDOW)
+"""Where there is something in it: at both ends, and around the border of two extents."""
+MODULES = (
+    *("scsi_common", "scsi_mod", "cdrom", "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev"),
+    *("virtio_pci", "virtio_scsi", "sr_mod", "isofs"),
+)
+"""What the kernel needs to mount the disc, in the order that it takes."""
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sparse file."""
+    path = tmp_path_factory.mktemp("platform") / "platform-7.2.iso"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for at in WINDOWS:
+            file.seek(at)
+            file.write(random.Random(at).randbytes(WINDOW))
+    return path
+
+
+def blocks(path: Path) -> int:
+    """Bytes that a file takes on disk."""
+    return path.stat().st_blocks * 512
+
+
+def test_it_costs_its_own_copy_and_no_more(debirf_image: DebirfImage, platform: Path, tmp_path: Path) -> None:
+    tools.require("bsdtar", "xorriso", "isoinfo", "sfdisk", *judges.TOOLS)
+    out = tmp_path / "out.iso"
+    result = remaster(debirf_image.iso, out, add_iso=[f"{platform}:/data/"])
+    assert result.iso_added == (b"data", PATH.encode())
+    assert 0 <= result.output_size - result.input_size - SIZE < 64 * 1024
+    assert blocks(out) < blocks(debirf_image.iso) + blocks(platform) + (1 << 20), "holes stay holes"
+    run(["bash", "-o", "pipefail", "-c", f"bsdtar -xOf {out} {PATH} | cmp - {platform}"])
+    before, after = judges.boot_report(debirf_image.iso), judges.boot_report(out)
+    assert [line for line in after if "El Torito" in line] == [line for line in before if "El Torito" in line]
+    again = tmp_path / "again.iso"
+    remaster(out, again, rename_iso=[f"{PATH}:/data/current.iso"])
+    assert blocks(again) < blocks(out) + (1 << 20), "and so they do when the result is the input"
+    run(["bash", "-o", "pipefail", "-c", f"bsdtar -xOf {again} data/current.iso | cmp - {platform}"])
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_the_running_system_mounts_the_disc_and_finds_it(
+    firmware: str, debirf_image: DebirfImage, platform: Path, tmp_path: Path
+) -> None:
+    """Summed whole is a file of 24 MiB; of the 6 GiB the parts that are no hole, which an emulated processor can do."""
+    tools.require(*qemu.TOOLS, "apt-get", "dpkg-deb")
+    parts = tools.kernel_with_modules(tools.default_cache(), MODULES)
+    modules = [name for name in MODULES if (parts / f"{name}.ko").exists()]
+    small = tmp_path / "small.iso"
+    small.write_bytes(random.Random(1).randbytes(24 << 20))
+    script = "\n".join([
+        "#!/bin/sh", "set -e", "cd /root/modules", *(f"insmod {name}.ko" for name in modules), "mkdir /media",
+        "mknod /dev/sr0 b 11 0", 
+        "n=0; until mount -t iso9660 -o ro /dev/sr0 /media; do n=$((n+1)); [ $n -lt 20 ]; sleep 1; done",
+        f"stat -c 'SIZE %s' /media/{PATH}", "sha256sum /media/data/small.iso",
+        *(f"dd if=/media/{PATH} bs={WINDOW} skip={at // WINDOW} count=1 2>/dev/null | sha256sum" for at in WINDOWS),
+        "",
+    ])  # fmt: skip
+    adds: list[Item] = [Inline("/root/site.sh", script.encode(), mode=0o755)]
+    adds += [Add(parts / f"{name}.ko", f"/root/modules/{name}.ko") for name in modules]
+    out = tmp_path / "out.iso"
+    remaster(
+        debirf_image.iso, out, add=adds, add_iso=[f"{platform}:/data/", f"{small}:/data/", f"{parts}/vmlinuz:/vmlinuz"]
+    )
+    said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=400)  # type: ignore[arg-type]
+    assert f"SIZE {SIZE}" in said
+    wanted = [hashlib.sha256(small.read_bytes()).hexdigest()]
+    wanted += [hashlib.sha256(random.Random(at).randbytes(WINDOW)).hexdigest() for at in WINDOWS]
+    assert [one for one in wanted if one not in said] == []
+
+
+def test_what_grub_reads_first_is_in_front_of_it(debirf_image: DebirfImage, platform: Path, tmp_path: Path) -> None:
+    """A loader on old firmware reaches the first 2 GiB of a disk alone."""
+    out = tmp_path / "out.iso"
+    remaster(debirf_image.iso, out, add_iso=[f"{platform}:/data/"])
+    lines = subprocess.run(
+        ["xorriso", "-indev", out, "-find", "/", "-type", "f", "-exec", "report_lba"], capture_output=True, check=True
+    ).stdout.decode().splitlines()  # fmt: skip
+    rows = [line.split(",") for line in lines if line.startswith("File data lba") and "platform" not in line]
+    assert rows and all(int(row[1]) * 2048 < 1 << 31 for row in rows)
+    assert debirf.CGZ in "".join(lines)
