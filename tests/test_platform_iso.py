@@ -74,7 +74,7 @@ def test_the_running_system_mounts_the_disc_and_finds_it(
     small.write_bytes(random.Random(1).randbytes(24 << 20))
     script = "\n".join([
         "#!/bin/sh", "set -e", "cd /root/modules", *(f"insmod {name}.ko" for name in modules), "mkdir /media",
-        "mknod /dev/sr0 b 11 0", 
+        "mknod /dev/sr0 b 11 0",
         "n=0; until mount -t iso9660 -o ro /dev/sr0 /media; do n=$((n+1)); [ $n -lt 20 ]; sleep 1; done",
         f"stat -c 'SIZE %s' /media/{PATH}", "sha256sum /media/data/small.iso",
         *(f"dd if=/media/{PATH} bs={WINDOW} skip={at // WINDOW} count=1 2>/dev/null | sha256sum" for at in WINDOWS),
