@@ -14,7 +14,7 @@ from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
-from cosremaster.reports.text import change_lines, memory_lines, packed_line, sums_lines
+from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1
@@ -35,7 +35,13 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "parents": _shown(edits.paths(Action.PARENT)),
             "unchanged": _shown(edits.unchanged),
         },
-        "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
+        "iso": {
+            "added": _shown([node.path for node in plan.iso.added]),
+            "exchanged": _shown(sorted(plan.iso.exchanged)),
+            "removed": _shown(plan.iso.removed),
+            "renamed": [{"before": show(old), "after": show(new)} for old, new in plan.iso.renamed.items()],
+            "unchanged": _shown(plan.iso.unchanged),
+        },
         "menus": menu_changes_report(plan.settings.menus),
         "renamed": [
             {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
@@ -127,9 +133,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield from change_lines(mark, edits.paths(action))
         yield from change_lines("-", edits.removed)
         yield from change_lines("=", edits.unchanged)
-    if plan.iso.exchanged or plan.iso.unchanged:
-        yield "the ISO's own files"
+    if not plan.iso.empty or plan.iso.unchanged:
+        yield "the ISO's own tree"
+        yield from change_lines("+", (node.path for node in plan.iso.added))
         yield from change_lines("~", sorted(plan.iso.exchanged))
+        yield from change_lines("-", plan.iso.removed)
+        yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
     yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
     yield from menu_change_lines(plan.settings.menus)
