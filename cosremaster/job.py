@@ -291,7 +291,7 @@ class OpenedImage:
         ):
             plan = self._plan(request, settled, spools, progress)
             if report_output is not None:
-                report_output.write_chunks(report_chunks(plan))
+                report_output.write_chunks(report_chunks(plan, self._file))
             proof = write_image(self.image, plan.result, output, self._file, progress)
             if report_output is not None:
                 report_output.publish()

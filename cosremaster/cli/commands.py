@@ -61,8 +61,8 @@ _REQUEST = (
     ),
     click.option(
         "--rename-iso", "iso_renames", multiple=True, metavar="OLD:NEW",
-        help="Give a file or directory of the ISO's own tree another name; NEW is absolute, and a directory that it goes"
-        " into if it ends in / or is one. May be given again.",
+        help="Give a file or directory of the ISO's own tree another name. NEW is absolute; it goes into NEW if that"
+        " ends in / or is a directory. May be given again.",
     ),
     click.option(
         "--drop-hfsplus", is_flag=True,
@@ -233,11 +233,11 @@ def print_result(result: Result, target: Path) -> None:
 
 def _iso_lines(result: Result) -> Iterator[str]:
     """What became of the ISO's own tree."""
-    counts = (
-        (len(result.iso_added), "added"), (len(result.iso_exchanged), "exchanged"), (len(result.iso_removed), "removed"),
-        (len(result.iso_renamed), "renamed"), (len(result.iso_unchanged), "unchanged"),
-    )  # fmt: skip
-    told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+    what = {
+        "added": result.iso_added, "exchanged": result.iso_exchanged, "removed": result.iso_removed,
+        "renamed": result.iso_renamed, "unchanged": result.iso_unchanged,
+    }  # fmt: skip
+    told = ", ".join(f"{len(found):,} {word}" for word, found in what.items() if found)
     if told:
         yield f"on the ISO: {told}"
     for mark, paths in (("+", result.iso_added), ("~", result.iso_exchanged), ("-", result.iso_removed)):

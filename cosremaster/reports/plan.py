@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from cosremaster.errors import show
@@ -159,8 +160,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
                 f"  {extent['what']}: blocks {before['lba']:,} to {before['lba'] + before['blocks'] - 1:,}"
                 f" -> {after['lba']:,} to {after['lba'] + after['blocks'] - 1:,}"
             )
-    for extent in report["image"]["appended"]:
-        last = extent["lba"] + max(1, extent["blocks"]) - 1
-        yield f"  {extent['what']}: new blocks {extent['lba']:,} to {last:,}"
+    yield from _appended_lines(plan.result.layout.appended)
     for warning in plan.warnings:
         yield f"warning: {warning}"
+
+
+def _appended_lines(appended: Iterable[Placement]) -> Iterator[str]:
+    """New blocks; a line for things of one kind, one behind the other."""
+    for what, group in groupby(sorted(appended, key=lambda one: one.start), key=lambda one: one.old.label):
+        found = list(group)
+        many = f" ({len(found):,})" if len(found) > 1 else ""
+        last = max(found[-1].start, found[-1].end - 1)
+        yield f"  {what}{many}: new blocks {found[0].start:,} to {last:,}"
