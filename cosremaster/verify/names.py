@@ -15,9 +15,10 @@ from cosremaster.nodes import ancestors
 from cosremaster.units import Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails
 
-_CUT = 16
-"""Characters that every tree keeps of a name."""
-_NOT_JOLIET = re.compile(r"[*:;?\\]")
+_KEPT, _KEPT_PLAIN = 16, 5
+"""Characters that every tree keeps of a name; and where the primary one is without Rock Ridge, a number in place of the
+last three of eight."""
+_OTHER = re.compile("[^a-z0-9_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Meant:
                 for names, primary in ((one, before[0]), (other, after[0])):
                     blocks = {names.files[path] for path in known & names.files.keys()} - {None}
                     self.paths |= {path for path, block in primary.files.items() if block in blocks}
-        self._alike = {_cut(path) for path in self.paths}
+        self._kept = _KEPT if before[0].ridge else _KEPT_PLAIN
+        self._alike = {_cut(path, self._kept) for path in self.paths}
         self._blocks = [{names[0].files.get(path) for path in self.paths} for names in self._trees]
 
     def _covered(self, one: Names, other: Names, asked: Collection[bytes]) -> set[bytes]:
@@ -92,7 +94,9 @@ class Meant:
             mine |= files - odd
             leading = {above for path in mine for above in ancestors(path)}
             folders = set(one.folders) ^ set(other.folders)
-            odd |= {path for path in folders - mine - leading if not number or _cut(path) not in self._alike}
+            odd |= {
+                path for path in folders - mine - leading if not number or _cut(path, self._kept) not in self._alike
+            }
             where = f"'s {one.kind} tree" if number else ""
             for path in sorted(odd):
                 if path in one.files or path in one.folders:
@@ -104,11 +108,10 @@ class Meant:
         """The name of another tree is that of a file that was meant to come or go."""
         block = names.files[path]
         if block is None:
-            return _cut(path) in self._alike
+            return _cut(path, self._kept) in self._alike
         return block in self._blocks[primary is self._trees[1][0]]
 
 
-def _cut(path: bytes) -> str:
-    """``path`` as far as all trees have it."""
-    text = _NOT_JOLIET.sub("_", path.decode("utf-8", "replace"))
-    return "/".join(part[:_CUT].lower() for part in text.split("/"))
+def _cut(path: bytes, most: int) -> str:
+    """``path`` as far as all trees have it: ``most`` characters of each name."""
+    return "/".join(_OTHER.sub("_", part[:most]) for part in path.decode("utf-8", "replace").lower().split("/"))
