@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from cosremaster.files import FileSource
-from cosremaster.iso.folders import Entry, Folder, FolderTree
+from cosremaster.iso.folders import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
 from cosremaster.iso.records import both_endian
 from cosremaster.iso.ridge import Continuation, Dialect, short_date
@@ -19,9 +19,8 @@ from cosremaster.iso.susp import fields
 from cosremaster.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
 
-MAX_RECORD = 254
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
-_ITS_NAME, _DOT, _DOT_DOT = 33, b"\0", b"\1"
+_DOT, _DOT_DOT = b"\0", b"\1"
 NO_PLACE = Lba(0)
 _CONTINUED = b"CE\x1c\x01"
 
@@ -122,10 +121,10 @@ class Assembler:
     def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
         """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
         stands before its record."""
-        dialect, name = self.tree.dialect, raw[_ITS_NAME : _ITS_NAME + raw[32]]
-        if dialect is None or _CONTINUED not in raw[_ITS_NAME + len(name) :]:
+        dialect, name = self.tree.dialect, raw[ITS_NAME : ITS_NAME + raw[32]]
+        if dialect is None or _CONTINUED not in raw[ITS_NAME + len(name) :]:
             return raw
-        return self._packed(continuation, raw[:_ITS_NAME], name, self._fields(raw, offset))
+        return self._packed(continuation, raw[:ITS_NAME], name, self._fields(raw, offset))
 
     def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
         """The first two records of one that is on the image."""
@@ -189,7 +188,7 @@ class Assembler:
             if self.tree.dialect is not None:
                 told = [one for one in self._fields(raw, offset) if one[:2] not in (b"CL", b"RE")]
                 told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
-            head = _leading(raw[:_ITS_NAME]) if entry.placeholder else raw[:_ITS_NAME]
+            head = _leading(raw[:ITS_NAME]) if entry.placeholder else raw[:ITS_NAME]
             yield self._packed(continuation, head, entry.identifier, told)
 
     def _relocated(self, entry: Entry, told: list[bytes]) -> list[bytes]:
@@ -233,7 +232,7 @@ class Assembler:
         if identifier in (_DOT, _DOT_DOT) and self.tree.dialect is not None:
             told = self.tree.dialect.marked(told)
         dated = short_date(node.mtime) if node is not None else self.patched(self._root_date(), 7)
-        head = bytearray(_ITS_NAME)
+        head = bytearray(ITS_NAME)
         head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
         head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
         head[18:25] = dated

@@ -13,12 +13,13 @@ from itertools import accumulate
 
 from cosremaster.errors import Place, SizeError
 from cosremaster.files import FileSource
+from cosremaster.iso.align import aligned_folders
 from cosremaster.iso.assemble import NO_PLACE, Assembler, Places
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import file_spans
 from cosremaster.iso.folder_patches import directory_patches, overlaid, table_slots
-from cosremaster.iso.folders import Entry, Folder, FolderTree, read_folders
+from cosremaster.iso.folders import Entry, Folder, FolderTree
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import both_endian
@@ -226,7 +227,7 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     ]
     if not (edits.restructures or grown):
         return None
-    trees = read_folders(source, image.trees)
+    trees = aligned_folders(source, image.trees)
     by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.folders()
                  for one in folder.entries if one.records}  # fmt: skip
     for file, exchange in grown:
