@@ -219,15 +219,18 @@ def _new(tree: FolderTree, node: Node, home: Folder, place: Place) -> Entry | No
 def _relocate(tree: FolderTree, moved: Iterable[Folder]) -> None:
     """Directories in or below ``moved`` that would stand too deep are recorded in the folder for such (RRIP 4.1.5),
     where the volume has one; their own entries only lead there."""
-    attic, waiting = tree.attic, list(moved)
+    attic, waiting, seen = tree.attic, list(moved)[::-1], set[int]()
     while waiting and attic is not None:
         folder = waiting.pop()
+        if id(folder) in seen:
+            continue
+        seen.add(id(folder))
         waiting += [one.folder for one in folder.entries if one.folder is not None and not one.hidden]
         entry = folder.entry
         if folder.level <= DEEPEST or folder.parent is attic or entry is None or folder.above is None:
             continue
-        true = Entry(entry.key, b"", entry.records, folder, hidden=True, renamed=True, node=entry.node)
-        entry.placeholder, entry.renamed = True, True
+        true = Entry(entry.key, b"", entry.records, folder, hidden=True, renamed=bool(entry.records), node=entry.node)
+        entry.placeholder, entry.renamed = True, bool(entry.records)
         folder.entry, folder.parent = true, attic
         folder.changed = folder.reparented = folder.above.changed = attic.changed = True
         attic.entries.append(true)

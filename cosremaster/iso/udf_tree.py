@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
 from cosremaster.iso.align import align
 from cosremaster.iso.edits import IsoEdits
@@ -219,6 +220,8 @@ class UdfWork:
 
     def _unique(self) -> int:
         """The first unique number that nothing has."""
+        if not self.udf.integrity:
+            raise ImageError("UDF has no integrity descriptor", self.source.place)
         offset = self.udf.integrity[-1]
         return int.from_bytes(self.source.at(offset + _UNIQUE, 8), "little")
 
