@@ -282,3 +282,17 @@ def shown_missing(tree: FolderTree, done: Regrafted) -> Iterator[str]:
     if done.missing:
         more = f" and {len(done.missing) - 1:,} more" if len(done.missing) > 1 else ""
         yield f"{show(done.missing[0])}{more} will not be in the {tree.kind} tree, which does not show that directory"
+
+
+def names_apart(tree: FolderTree) -> Iterator[str]:
+    """A sentence if new names of a primary tree without Rock Ridge are not what was asked for, in any case of letters
+    (which readers choose)."""
+    apart = [
+        (one.key, one.shown)
+        for folder in tree.folders()
+        for one in folder.entries
+        if one.fresh and one.key and one.key.lower() != one.shown.rstrip(b".").lower()
+    ]
+    if apart and tree.dialect is None:
+        more = f", and {len(apart) - 1:,} more have other names too" if len(apart) > 1 else ""
+        yield f"the image has no Rock Ridge: {show(apart[0][0])} is called {show(apart[0][1])} on it{more}"

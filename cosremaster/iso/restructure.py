@@ -24,7 +24,7 @@ from cosremaster.iso.folders import Entry, Folder, FolderTree
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import both_endian
-from cosremaster.iso.regraft import Regrafted, regraft, shown_missing
+from cosremaster.iso.regraft import Regrafted, names_apart, regraft, shown_missing
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf_tree import UdfWork, restructure_udf
@@ -236,6 +236,8 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     contents, data_of = _new_data(edits.added)
     work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
     work.warnings = tuple(line for tree, done in changed for line in shown_missing(tree, done))
+    if all(tree.kind == trees[0].kind for tree, _ in changed):
+        work.warnings += tuple(names_apart(trees[0]))
     for one in works:
         _measure(one, source, image.place)
     work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from cosremaster.iso.edits import TableContent
 from cosremaster.iso.tree import image_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Action, Kind, Node, ancestors
+from cosremaster.nodes import Action, Kind, Node
 from cosremaster.pipeline import Plan
 
 SCHEMA = 1
@@ -59,7 +59,7 @@ def _iso_changes(plan: Plan, source: FileSource) -> Iterator[dict[str, Any]]:
     if edits.empty and not edits.unchanged:
         return
     old = image_nodes(plan.image, source)
-    actions = [(path, _REMOVED) for path in _below(old, edits.removed)]
+    actions = [(path, _REMOVED) for path in old if edits.new_path(path) is None]
     actions += [(path, _RENAMED) for path in edits.renamed if path not in edits.exchanged]
     actions += [(path, _EXCHANGED) for path in edits.exchanged]
     actions += [(path, _ADDED) for path in edits.by_path]
@@ -74,12 +74,6 @@ def _iso_changes(plan: Plan, source: FileSource) -> Iterator[dict[str, Any]]:
         if new is not None and new != path:
             change["to"] = format_address([new])
         yield change | {key: _facts(one) for key, one in (("before", before), ("after", after)) if one is not None}
-
-
-def _below(nodes: Mapping[bytes, Node], tops: Iterable[bytes]) -> list[bytes]:
-    """``tops``, and what is below them."""
-    chosen = set(tops)
-    return [path for path in nodes if path in chosen or any(above in chosen for above in ancestors(path))]
 
 
 _REMOVED, _RENAMED, _EXCHANGED, _ADDED, _UNCHANGED = range(5)
