@@ -68,13 +68,14 @@ class Style:
         if not dot or not base:  # a name that begins with its only dot has no extension
             base, extension = raw, b""
         base, extension = self._allowed(base), self.other.sub(b"_", extension)[: self.extension]
-        room = min(self.base, self.whole - (len(extension) + 1 if extension else 0))
+        dotted = bool(extension or (self.dot and not directory))
+        room = min(self.base, self.whole - len(extension) - dotted)
         base = base[: room - len(mark)] + mark.encode()
         if not base.strip(b"."):  # readers leave out the dots at a name's end
             base = base.replace(b".", b"_") or b"_"
         if directory:
             return base + b"." + extension if extension else base
-        return base + (b"." if extension or self.dot else b"") + extension + self.version
+        return base + (b"." if dotted else b"") + extension + self.version
 
     def _allowed(self, base: bytes) -> bytes:
         if self.dots:
