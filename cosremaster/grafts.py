@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from cosremaster.bare import is_bare
 from cosremaster.errors import OverlayError, UsageError, show
 from cosremaster.files import FileSource
+from cosremaster.iso.align import aligned_folders
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.folders import Folder, read_folders
+from cosremaster.iso.folders import Folder
 from cosremaster.iso.model import Image
 from cosremaster.iso.tree import image_nodes
-from cosremaster.nodes import Action, Kind, Node, join
+from cosremaster.nodes import Action, Kind, Node, ancestors, join
 from cosremaster.overlay.merge import Addition, locate, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
@@ -77,9 +78,12 @@ def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
         _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), image, asked.force_type)
     additions = [_placed(one, alias) for one in asked.add]
     edits = merge(tree.nodes, additions, (), image.place, force_type=asked.force_type)
-    removed = [*first.removed, *(tree.origin(path) for path in edits.removed)]
+    removed = [*first.removed, *(tree.origin(path) for path in edits.removed if path not in tree.made)]
+    for path in edits.removed:
+        tree.made.pop(path, None)
+        removed += [old for old, new in tree.renamed.items() if new.startswith(path + b"/")]
     exchanged: dict[bytes, PieceTable] = {}
-    added, unchanged = list(tree.made.values()), list(edits.unchanged)
+    added, unchanged = list[Node](), list(edits.unchanged)
     for node, action in edits.new:
         before = tree.nodes.get(node.path)
         if action is not Action.REPLACED or before is None:
@@ -91,9 +95,11 @@ def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
             else:
                 exchanged[tree.origin(node.path)] = node.content.table()
         else:
-            removed.append(tree.origin(node.path))
+            if tree.made.pop(node.path, None) is None:
+                removed.append(tree.origin(node.path))
             added.append(node)
     gone = set(removed)
+    added += tree.made.values()
     return IsoEdits(
         exchanged=exchanged, removed=tuple(dict.fromkeys(removed)),
         renamed={old: new for old, new in tree.renamed.items() if old not in gone},
@@ -104,7 +110,8 @@ def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
 
 @dataclass(slots=True)
 class _Renamed:
-    """The tree while things get other names. ``made``: parents that had to come for that."""
+    """The tree while things get other names. ``renamed``: where things were and are now; ``made``: parents that had to
+    come for that."""
 
     nodes: dict[bytes, Node]
     renamed: dict[bytes, bytes] = field(default_factory=dict)
@@ -112,10 +119,25 @@ class _Renamed:
 
     def origin(self, path: bytes) -> bytes:
         """Where what is at ``path`` now was on the image."""
-        for old, new in reversed(self.renamed.items()):
-            if path == new or path.startswith(new + b"/"):
-                path = old + path[len(new) :]
+        old = {new: old for old, new in self.renamed.items()}
+        for above in (path, *reversed(list(ancestors(path)))):
+            if above in old:
+                return old[above] + path[len(above) :]
         return path
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """What is at ``old`` now, and below, gets another place; ``new`` is free."""
+        origin = self.origin(old)
+        for path in [path for path in self.nodes if path == old or path.startswith(old + b"/")]:
+            now = new + path[len(old) :]
+            self.nodes[now] = replace(self.nodes.pop(path), path=now)
+            if path in self.made:
+                self.made[now] = replace(self.made.pop(path), path=now)
+        for before, path in self.renamed.items():
+            if path == old or path.startswith(old + b"/"):
+                self.renamed[before] = new + path[len(old) :]
+        if new not in self.made:
+            self.renamed[origin] = new
 
 
 def _rename(tree: _Renamed, asked: Rename, image: Image, force_type: bool) -> None:
@@ -138,14 +160,7 @@ def _rename(tree: _Renamed, asked: Rename, image: Image, force_type: bool) -> No
         raise OverlayError("cannot be moved into itself", place)
     tree.nodes |= made
     tree.made |= made
-    moved = [path for path in tree.nodes if path == old or path.startswith(old + b"/")]
-    for path in moved:
-        one = tree.nodes.pop(path)
-        now = new + path[len(old) :]
-        tree.nodes[now] = replace(one, path=now)
-        if path in tree.made:
-            tree.made[now] = replace(tree.made.pop(path), path=now)
-    tree.renamed[old] = new
+    tree.rename(old, new)
 
 
 def _known_by(pattern: Pattern, alias: Callable[[bytes], bytes]) -> Pattern:
@@ -164,7 +179,7 @@ def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
 def _aliases(image: Image, source: FileSource) -> Callable[[bytes], bytes]:
     """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: a function that
     spells a path, as far as it is there, as the primary tree does."""
-    primary, *others = read_folders(source, image.trees)
+    primary, *others = aligned_folders(source, image.trees)
     known: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):
         waiting: list[tuple[Folder, bytes]] = [(tree.root, b"")]

@@ -70,10 +70,11 @@ class Request:
     :class:`Inline`, :class:`Link`, :class:`Directory`. ``remove``: patterns of paths in the layer that leave before
     anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
     that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
-    type, a directory with what is in it. ``add_iso``: :class:`Add`, paths or text for files of the ISO's own tree,
-    which are exchanged; ``drop_hfsplus`` allows to give up an HFS+ file system over that tree. ``keep_sums``: leave the
-    lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files become wrong. ``layer``:
-    an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    type, a directory with what is in it. ``add_iso``: what comes to the ISO's own tree, as ``add``; a file that is
+    there is exchanged. ``remove_iso``: patterns of paths that leave that tree first; ``rename_iso``: then other names,
+    ``"/old:/new"`` or a pair (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over it.
+    ``keep_sums``: leave the lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files
+    become wrong. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
@@ -289,7 +290,7 @@ class OpenedImage:
         ):
             plan = self._plan(request, settled, spools, progress)
             if report_output is not None:
-                report_output.write_chunks(report_chunks(plan))
+                report_output.write_chunks(report_chunks(plan, self._file))
             proof = write_image(self.image, plan.result, output, self._file, progress)
             if report_output is not None:
                 report_output.publish()

@@ -5,6 +5,8 @@ docs/steps.md goes through them with an example; :mod:`cosremaster.job` runs the
 
 from cosremaster.cpio import MAX_FIELD
 from cosremaster.files import FileSource, Spool
+from cosremaster.grafts import Grafts, Rename, plan_grafts
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import format_address, parse_address
@@ -30,6 +32,7 @@ from cosremaster.pipeline import (
     plan_sums,
     size_warnings,
     whole_file,
+    with_lists,
     write_image,
 )
 from cosremaster.progress import Progress, Silent
@@ -44,9 +47,11 @@ __all__ = [
     "Edits",
     "FileSource",
     "Found",
+    "Grafts",
     "Image",
     "ImagePlan",
     "Inline",
+    "IsoEdits",
     "Layer",
     "LayerTree",
     "Link",
@@ -56,6 +61,7 @@ __all__ = [
     "Pattern",
     "Progress",
     "Reading",
+    "Rename",
     "Rule",
     "Settings",
     "SettingsPlan",
@@ -69,6 +75,7 @@ __all__ = [
     "pack_holders",
     "pack_layer",
     "parse_address",
+    "plan_grafts",
     "plan_overlay",
     "plan_result",
     "plan_settings",
@@ -77,5 +84,6 @@ __all__ = [
     "read_settings",
     "size_warnings",
     "whole_file",
+    "with_lists",
     "write_image",
 ]

@@ -27,6 +27,7 @@ def boot(
     memory_mb: int = 1024,
     timeout: float = 180,
     until: str | None = None,
+    virtio: bool = False,
 ) -> str:
     """Boot an image, wait until the machine powers off (or has said `until`), and return its serial output.
 
@@ -34,10 +35,14 @@ def boot(
     cloud kernel has a driver for), or a disk such as a USB stick (`disk`),
     in which case the firmware sees sectors of 512 bytes and no El Torito. It is not written to. Line ends
     are plain newlines; bytes that are not UTF-8 stand as surrogate escapes. A machine that does not power
-    off by itself raises AssertionError with the last lines it said.
+    off by itself raises AssertionError with the last lines it said. `virtio`: what was booted can be read as a
+    virtio disk too, by a kernel that has no driver for the medium.
     """
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
         options = [*("-net", "none"), *_firmware(firmware, Path(scratch)), *_drive(image, medium, Path(scratch))]
+        if virtio:
+            again = f"if=none,id=again,format=raw,readonly=on,file={str(image).replace(',', ',,')}"
+            options += ["-drive", again, "-device", "virtio-blk-pci,drive=again"]
         name = f"{image.name} ({firmware}, {medium})"
         return _started(options, Path(scratch), name, memory_mb=memory_mb, timeout=timeout, until=until)
 

@@ -14,7 +14,7 @@ from cosremaster.cli import main
 from cosremaster.recipe import read_recipe
 from cosremaster.recipe.schema import shipped_schema
 from tests import qemu
-from tests.fixtures import debirf, systemd, tools
+from tests.fixtures import debirf, modules, systemd, tools
 from tests.fixtures.debirf import Recipe
 from tests.small import without_layer, write_small
 from tests.user import REPOSITORY, ordinary_user
@@ -36,6 +36,17 @@ ExecStart=/bin/sh -c 'echo HOST $(hostname); ls -ld /root /root/.ssh /root/.ssh/
 WantedBy=multi-user.target
 """
 
+# The fixture's root filesystem has no modules of its kernel, and that kernel is for virtual machines.
+DRIVERS = """\
+[Unit]
+Before=apollo-install.service
+[Service]
+Type=oneshot
+{}
+[Install]
+WantedBy=multi-user.target
+"""
+
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
@@ -48,14 +59,23 @@ def example(tmp_path: Path) -> Path:
 
 @pytest.mark.boot
 def test_the_example_installs_once_on_first_boot(example: Path) -> None:
-    tools.require(*debirf.TOOLS, *systemd.TOOLS, *qemu.TOOLS)
+    tools.require(*debirf.TOOLS, *systemd.TOOLS, *modules.TOOLS, *qemu.TOOLS)
     source = debirf.build(recipe=Recipe(systemd=True)).iso
     recipe = example / "apollo.toml"
-    # The test's own unit, by the recipe's own means.
+    # The test's own units, by the recipe's own means.
+    drivers = example / "drivers"
+    drivers.mkdir()
+    loads = []
+    for name, data in modules.modules(tools.default_cache(), "virtio_pci", "virtio_blk", "isofs"):
+        (drivers / name).write_bytes(data)
+        loads.append(f"ExecStart=/bin/busybox insmod /drivers/{name}")
+    (example / "drivers.service").write_text(DRIVERS.format("\n".join(loads)))
     (example / "reporter.service").write_text(REPORTER)
     recipe.write_text(
         recipe.read_text() + '\n[[add]]\nsource = "reporter.service"\ndest = "/etc/systemd/system/"\n'
         '\n[[add]]\nservice = "reporter.service"\n'
+        '\n[[add]]\nsource = "drivers.service"\ndest = "/etc/systemd/system/"\n'
+        '\n[[add]]\nservice = "drivers.service"\n\n[[add]]\nsource = "drivers"\ndest = "/drivers"\n'
     )
     with ordinary_user() as user:
         assert user.run("build", "--schema").stdout == shipped_schema()
@@ -67,7 +87,7 @@ def test_the_example_installs_once_on_first_boot(example: Path) -> None:
         environ = {"DEBIRF_ISO": str(user.home / "vendor.iso"), "SITE": "headend-6"}
         done = user.run("build", folder / "apollo.toml", "--set", "SITE=headend-7", env=environ, cwd=Path("/"))
         assert done.returncode == 0, done.stderr
-        said = qemu.boot(folder / "apollo-site.iso", firmware="bios", medium="disc")
+        said = qemu.boot(folder / "apollo-site.iso", firmware="bios", medium="disc", virtio=True)
     digest = hashlib.sha256((example / "apollo-platform.iso").read_bytes()).hexdigest()
     assert said.count(f"apollo-install: installing {digest}") == 1
     assert said.count("apollo-install: 10-show-disks") == said.count("apollo-install: done") == 1
@@ -86,7 +106,7 @@ def test_the_example_by_its_defaults_and_what_it_asks_for(
     assert main(["build", str(example / "apollo.toml")]) == 2
     said = capsys.readouterr().err
     assert f"input: there is no file {example}/debirf-live.iso" in said
-    assert f"add[3].source: there is no file {example}/apollo-platform.iso" in said
+    assert f"add_iso[0].source: there is no file {example}/apollo-platform.iso" in said
     assert said.count(" » ") == 2
     write_small(example).rename(example / "debirf-live.iso")
     (example / "apollo-platform.iso").write_bytes(b"platform")

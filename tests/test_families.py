@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -399,12 +401,44 @@ def test_the_command_exchanges_and_tells(tmp_path: Path, capsys: pytest.CaptureF
     iso, out = image("debian"), tmp_path / "out.iso"
     new = source(tmp_path, families.grub_says("other words"))
     assert main(["plan", str(iso), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
-    assert f"the ISO's own files\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
+    assert f"the ISO's own tree\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
     assert main([str(iso), str(out), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
-    assert f"on the ISO: 1 exchanged, 0 unchanged\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
+    assert f"on the ISO: 1 exchanged\n  ~ {GRUB_SAYS}\n" in capsys.readouterr().out
     assert main([str(out), str(tmp_path / "again.iso"), "--add-iso", f"{new}:/{GRUB_SAYS}"]) == 0
-    assert "on the ISO: 0 exchanged, 1 unchanged" in capsys.readouterr().out
+    assert "on the ISO: 1 unchanged" in capsys.readouterr().out
     run(["cmp", out, tmp_path / "again.iso"])
+
+
+def test_the_command_tells_what_came_went_and_got_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    iso, out, many = image("debian"), tmp_path / "out.iso", tmp_path / "many"
+    many.mkdir()
+    for number in range(1000):
+        (many / f"{number:04}").write_bytes(b"x")
+    words = [
+        "--add-iso", f"{many}:/many", "--remove-iso", "README.txt", "--rename-iso", f"{PAYLOAD}:/pool/first.bin",
+    ]  # fmt: skip
+    told = (
+        ": 1,001 added, 1 removed, 1 renamed\n  + many\n  + many/0000\n",
+        f"  + ... and 961 more\n  - README.txt\n  > {PAYLOAD} -> pool/first.bin\n",
+    )
+    assert main(["plan", str(iso), *words]) == 0
+    said = capsys.readouterr().out
+    assert "the ISO's own tree\n  + many\n  + many/0000\n" in said and told[1] in said
+    assert re.search(r"^  new file \(1,000\): new blocks [\d,]+ to [\d,]+$", said, re.M)
+    assert len(said.splitlines()) < 80
+    assert main(["plan", str(iso), *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["iso"]
+    assert (len(found["added"]), found["removed"], found["exchanged"]) == (1001, ["README.txt"], [])
+    assert found["renamed"] == [{"before": PAYLOAD, "after": "pool/first.bin"}]
+    assert main([str(iso), str(out), *words]) == 0
+    said = capsys.readouterr().out
+    assert f"on the ISO{told[0]}" in said and told[1] in said
+    changed = [word for path in ("many", "README.txt", PAYLOAD, "pool/first.bin") for word in ("--changed", path)]
+    assert main(["verify", str(out), "--against", str(iso), *changed]) == 0
+    assert main(["verify", str(out), "--against", str(iso), *changed[2:]]) == 1
+    assert "many/0999: is not in the original" in capsys.readouterr().out
 
 
 def test_what_cannot_be_exchanged_is_named(tmp_path: Path) -> None:

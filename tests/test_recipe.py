@@ -59,6 +59,9 @@ remove = ["/etc/os-*", "nothing/**"]
 allow_missing = true
 force_type = true
 source_date_epoch = 1700000000
+remove_iso = ["/doc/**"]
+rename_iso = [{ old = "/old.cfg", new = "/boot/new.cfg" }, { old = "pool", new = "/data/" }]
+drop_hfsplus = true
 
 [xz]
 preset = 1
@@ -97,6 +100,23 @@ mode = "0700"
 [[add]]
 service = "ssh.service"
 wanted_by = "multi-user.target"
+
+[[add_iso]]
+source = "overlay"
+dest = "/site"
+owner = "1000:1000"
+rules = [{ pattern = "/site/*", mode = "0600" }]
+
+[[add_iso]]
+file = "/site.cfg"
+content = "set site=7\\n"
+
+[[add_iso]]
+symlink = "/latest"
+target = "site"
+
+[[add_iso]]
+directory = "/data/empty"
 """
 
 
@@ -117,6 +137,15 @@ def test_every_key_comes_to_what_it_says(folder: Path) -> None:
             Link("/etc/systemd/system/multi-user.target.wants/ssh.service", "/lib/systemd/system/ssh.service"),
         ),
         remove=("/etc/os-*", "nothing/**"),
+        add_iso=(
+            Add(str(folder / "overlay"), "/site", owner="1000:1000", rules=(Rule("/site/*", mode="0600"),)),
+            Inline("/site.cfg", b"set site=7\n", "0644"),
+            Link("/latest", "site"),
+            Directory("/data/empty", "0755"),
+        ),
+        remove_iso=("/doc/**",),
+        rename_iso=(("/old.cfg", "/boot/new.cfg"), ("pool", "/data/")),
+        drop_hfsplus=True,
         allow_missing=True,
         force_type=True,
         layer="debirf-live-demo.cgz::rootfs.cxz",
@@ -588,6 +617,74 @@ replace = ["a=b"]
     assert "site.toml:3 » volume_id: volume id ' x' must be of printable ASCII" in fault
 
 
+def test_the_tree_of_the_iso(folder: Path) -> None:
+    (folder / "platform.iso").write_bytes(bytes(5000))
+    text = """\
+remove_iso = ["/boot/grub/*.${KIND}"]
+rename_iso = [{ old = "/vmlinuz", new = "/boot/linux-${N}" }]
+[variables]
+KIND = "cfg"
+N = "7"
+[[add_iso]]
+source = "platform.iso"
+dest = "/data/"
+unpack = false
+[[add_iso]]
+file = "/data/${N}.cfg"
+content = "site=${N}\\n"
+"""
+    result = build(recipe_in(folder, text))
+    assert (result.iso_removed, result.iso_renamed) == ((b"boot/grub/grub.cfg",), ((b"vmlinuz", b"boot/linux-7"),))
+    assert result.iso_added == (b"data", b"data/7.cfg", b"data/platform.iso")
+    with cosremaster.open(folder / "out.iso") as image:
+        files = {file.path: image.image.bytes_of(file) for file in image.image.files}
+        assert b"".join(files[b"data/7.cfg"].chunks()) == b"site=7\n"
+
+
+def test_faults_in_what_the_iso_gets_have_their_lines(folder: Path) -> None:
+    text = """\
+remove_iso = ["/a/../b", 7]
+drop_hfsplus = 1
+[[rename_iso]]
+old = "/x"
+[[rename_iso]]
+old = "/x"
+new = "y"
+nwe = "/y"
+[[rename_iso]]
+old = "/"
+new = "/../y"
+[[add_iso]]
+source = "gone"
+mod = "0644"
+[[add_iso]]
+service = "x.service"
+[[add_iso]]
+file = "/x"
+content = "${NOPE}"
+unit = "x"
+[[add_iso]]
+source = "overlay/site.sh"
+"""
+    assert faults_of(folder, text, environ={}) == [
+        "site.toml:3 » remove_iso[0]: pattern /a/../b: a path without .. is wanted, and a \\ must be followed by"
+        " something",
+        "site.toml:3 » remove_iso[1]: must be text in quotes",
+        "site.toml:4 » drop_hfsplus: must be true or false",
+        "site.toml:5 » rename_iso[0]: new is missing",
+        "site.toml:9 » rename_iso[1].new: must be an absolute path without ..",
+        "site.toml:10 » rename_iso[1].nwe: no such key; did you mean new?",
+        "site.toml:12 » rename_iso[2].old: the root directory cannot be renamed",
+        "site.toml:13 » rename_iso[2].new: must be an absolute path without ..",
+        "site.toml:15 » add_iso[0].source: there is no file gone",
+        "site.toml:16 » add_iso[0].mod: no such key; did you mean mode?",
+        "site.toml:17 » add_iso[1]: must be a table with what to add: source, file, symlink, directory",
+        "site.toml:21 » add_iso[2].content: there is no variable NOPE",
+        "site.toml:22 » add_iso[2].unit: no such key",
+        "site.toml:23 » add_iso[3]: dest is missing: where does this file go?",
+    ]
+
+
 # --- the schema -------------------------------------------------------------------------------------------------
 
 
@@ -631,7 +728,8 @@ _SOUND = _table(
     expect=_table(sha256=st.sampled_from(["A" * 64, "${A}"]), md5=st.just("0" * 32)),
     xz=_table(preset=st.integers(0, 9), always_compress=st.booleans()),
     variables=st.dictionaries(st.sampled_from(["A", "_b1"]), _WORDS | _table(default=_WORDS, help=_WORDS), max_size=2),
-    add=st.lists(_ITEM, max_size=3),
+    add=st.lists(_ITEM, max_size=3), add_iso=st.lists(_ITEM, max_size=3), drop_hfsplus=st.booleans(),
+    remove_iso=st.lists(_WORDS, max_size=2), rename_iso=st.lists(_table("old", "new"), max_size=2),
 )  # fmt: skip
 _STRANGE_KEYS = st.sampled_from(["sorce", "file", "source", "mode", "a-b", "1", "", "A", "preset"])
 

@@ -14,6 +14,8 @@ import cosremaster
 from cosremaster import Add, Directory, Inline, Item, Link
 from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OutputError, UsageError
+from tests import judges
+from tests.fixtures import tools
 from tests.fixtures.tools import require
 from tests.model import Tree, by_gnu, described
 from tests.small import Item as Entry
@@ -120,6 +122,40 @@ def test_every_path_with_what_it_was_and_is(tmp_path: Path) -> None:
     }
     assert {change["action"] for path, change in found.items() if path.startswith(b"usr/share/")} == {"removed"}
     assert result.removed[0] == b"data/gone"
+
+
+def test_what_happened_on_the_iso(tmp_path: Path) -> None:
+    require("xorriso", "bsdtar")
+    tree = tools.Tree(tmp_path / "tree")
+    for name in ("docs/a.txt", "docs/b/c.txt", "kernel", "menu.cfg", "same", ODD.decode("latin-1")):
+        tree.file(name, name.encode() * 100)
+    source, one, two = (tmp_path / name for name in ("in.iso", "one.iso", "two.iso"))
+    tools.run(["xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", source, tree.root])
+    (tmp_path / "same").write_bytes(b"same" * 100)
+    (tmp_path / "same").chmod(0o644)
+    result = cosremaster.remaster(
+        source, one, remove_iso=["docs"], rename_iso=["kernel:/boot/linux", "menu.cfg:/boot/menu.cfg"],
+        add_iso=[Inline("/boot/menu.cfg", b"new"), Link("/docs", "/boot"), f"{tmp_path}/same:/"],
+        report=tmp_path / "r.json",
+    )  # fmt: skip
+    told = json.loads((tmp_path / "r.json").read_bytes())
+    assert told["paths"] == [] and told["layer"] is None
+    assert [(one["path"], one["action"], one.get("to")) for one in told["iso"]] == [
+        ("boot", "added", None), ("docs", "removed", None), ("docs", "added", None), ("docs/a.txt", "removed", None),
+        ("docs/b", "removed", None), ("docs/b/c.txt", "removed", None), ("kernel", "renamed", "boot/linux"),
+        ("menu.cfg", "exchanged", "boot/menu.cfg"), ("same", "unchanged", None),
+    ]  # fmt: skip
+    before, after = judges.tree(source), judges.tree(one)
+    for change in told["iso"]:
+        for key, found in (("before", before), ("after", after)):
+            if key in change and change[key]["type"] == "file":
+                path = change.get("to", change["path"]) if key == "after" else change["path"]
+                assert (change[key]["sha256"], int(change[key]["mode"], 8)) == (found[path][4], found[path][1])
+        assert ("before" in change) == (change["action"] != "added")
+        assert ("after" in change) == (change["action"] in ("added", "exchanged"))
+    assert result.iso_removed == (b"docs",)
+    assert cosremaster.remaster(one, two, report=tmp_path / "none.json").identical
+    assert json.loads((tmp_path / "none.json").read_bytes())["iso"] == []
 
 
 def test_a_second_run_changes_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

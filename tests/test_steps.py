@@ -17,8 +17,13 @@ def test_the_steps_by_hand_are_the_whole_remaster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (REPOSITORY / "docs" / "steps.md").read_text()
-    blocks = re.findall(r"^## (\d)\..*?^```python\n(.*?)^```$", text, re.S | re.M)
-    assert [number for number, _ in blocks] == list("1234567")
+    sections = re.findall(r"^## (\d)\.(.*?)(?=^## |\Z)", text, re.S | re.M)
+    blocks = [
+        (number, block)
+        for number, section in sections
+        for block in re.findall(r"^```python\n(.*?)^```$", section, re.S | re.M)
+    ]
+    assert [number for number, _ in blocks] == list("12345667")
     monkeypatch.chdir(tmp_path)
     write_small(tmp_path).rename("debirf-live.iso")
     write_overlay(tmp_path).rename("site")
@@ -37,10 +42,10 @@ def test_the_steps_by_hand_are_the_whole_remaster(
         add=[
             "site",
             "install.sh:/root/",
-            Add("apollo-platform.iso", "/data/", unpack=False),
             Inline("/etc/hostname", b"headend-7\n"),
         ],
         remove=["/etc/motd"],
+        add_iso=[Add("apollo-platform.iso", "/data/", unpack=False)],
         allow_missing=True,
     )
     assert Path("whole.iso").read_bytes() == Path("apollo-site.iso").read_bytes()

@@ -14,6 +14,8 @@ from fastcrc import crc16
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cosremaster
+from cosremaster import Directory, Inline
 from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
 from cosremaster.errors import Place
@@ -536,3 +538,58 @@ def test_nonsense_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "is no ISO 9660 image" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "missing.iso")]) == 3
     assert main(["verify", "--changed", "a", str(empty)]) == 2
+
+
+LONG = "a long name that joliet cuts away because it has more than sixty-four characters in it.txt"
+NAMED = [b"site", b"README.txt", b"pool/main", b"moved/here"]
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A family's image with names that came, went and changed; each is made once."""
+    folder, made = tmp_path_factory.mktemp("names"), dict[str, Path]()
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = folder / f"{name}.iso"
+            cosremaster.remaster(
+                families.build(name), made[name], remove_iso=["README.txt"], rename_iso=["pool/main:/moved/here"],
+                add_iso=[
+                    Inline(f"/site/data/{LONG}", b"x" * 5000), Inline(f"/site/empty-{LONG}", b""),
+                    Directory(f"/site/directory-{LONG}"),
+                ],
+            )  # fmt: skip
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["debian", "ubuntu", "udf", "data-deep", "data-joliet", "data-bare"])
+def test_names_that_were_meant_to_change_pass_and_others_fail(name: str, renamed: Callable[[str], Path]) -> None:
+    out, original = renamed(name), families.build(name)
+
+    def odd(*changed: bytes) -> set[str]:
+        found = verify(out, against=original, changed=changed).findings
+        return {"/".join(one.place.parts[1:]).lower() for one in found if one.counts}
+
+    assert odd(*NAMED) == set()
+    assert odd(*NAMED[:3], b"moved") == set()
+    assert odd(*NAMED[1:]) >= {"site"}
+    assert odd(b"site", *NAMED[2:]) == {"readme.txt"}
+    for fewer, where in ((NAMED[2], "pool/main"), (NAMED[3], "moved/here")):
+        left = odd(*(one for one in NAMED if one != fewer))
+        assert where in left and all(one.startswith(where.split("/")[0]) for one in left)
+    assert odd(*NAMED[:2], b"pool", b"moved") >= {"pool/main"}, "a directory that both have covers itself alone"
+
+
+def test_a_name_that_only_joliet_has_otherwise_is_told(tmp_path: Path, renamed: Callable[[str], Path]) -> None:
+    data = bytearray(renamed("debian").read_bytes())
+    name = "zz-last.bin".encode("utf-16-be")
+    assert data.count(name) == 1
+    at = data.index(name)
+    data[at : at + len(name)] = "zz-lost.bin".encode("utf-16-be")
+    (tmp_path / "odd.iso").write_bytes(data)
+    found = verify(tmp_path / "odd.iso", against=families.build("debian"), changed=NAMED).findings
+    assert [(one.place.parts[1:], one.check) for one in found if one.check.startswith("against.") and one.counts] == [
+        (("zz-last.bin",), "against.missing"), (("zz-lost.bin",), "against.extra")
+    ]  # fmt: skip

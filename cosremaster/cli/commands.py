@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cosremaster.job import OpenedImage, Request, Result
 from cosremaster.output import DIGESTS
 from cosremaster.overlay.request import Add
 from cosremaster.reports.menus import menu_change_lines
-from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, sums_lines
+from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.units import human
 
 _EPILOG = """\b
@@ -54,15 +54,17 @@ _REQUEST = (
     ),
     click.option(
         "--remove-iso", "iso_removes", multiple=True, metavar="PATTERN",
-        help="Remove what fits from the ISO's own tree, before anything is renamed or added. May be given again.",
+        help="Remove what fits from the ISO's own tree, directories with what is in them, before anything is renamed or"
+        " added. May be given again.",
     ),
     click.option(
         "--rename-iso", "iso_renames", multiple=True, metavar="OLD:NEW",
-        help="Give a file or directory of the ISO's own tree another name; NEW is absolute. May be given again.",
+        help="Give a file or directory of the ISO's own tree another name. NEW is absolute; it goes into NEW if that"
+        " ends in / or is a directory. May be given again.",
     ),
     click.option(
         "--drop-hfsplus", is_flag=True,
-        help="Give up an HFS+ file system that names an exchanged file too; only old Macs use it.",
+        help="Give up an HFS+ file system that names what changes on the ISO too; only old Macs use it.",
     ),
     click.option(
         "--keep-sums", is_flag=True,
@@ -79,7 +81,7 @@ _REQUEST = (
     ),
     click.option(
         "--allow-missing", is_flag=True,
-        help="Go on where --remove, --remove-kernel-arg or --replace-kernel-arg finds nothing.",
+        help="Go on where --remove, --remove-iso, --remove-kernel-arg or --replace-kernel-arg finds nothing.",
     ),
     click.option(
         "--kernel-arg", "kernel_args", multiple=True, metavar="ARG",
@@ -217,10 +219,8 @@ def print_result(result: Result, target: Path) -> None:
         for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
             for line in change_lines(mark, paths):
                 click.echo(line)
-    if result.iso_exchanged or result.iso_unchanged:
-        click.echo(f"on the ISO: {len(result.iso_exchanged):,} exchanged, {len(result.iso_unchanged):,} unchanged")
-        for line in change_lines("~", result.iso_exchanged):
-            click.echo(line)
+    for line in _iso_lines(result):
+        click.echo(line)
     for line in (*menu_change_lines(result.menus), *sums_lines(result.sums)):
         click.echo(line)
     for layer in result.packed:
@@ -231,6 +231,20 @@ def print_result(result: Result, target: Path) -> None:
     click.echo("proved:")
     for line in result.proof:
         click.echo(f"  {line}")
+
+
+def _iso_lines(result: Result) -> Iterator[str]:
+    """What became of the ISO's own tree."""
+    what = {
+        "added": result.iso_added, "exchanged": result.iso_exchanged, "removed": result.iso_removed,
+        "renamed": result.iso_renamed, "unchanged": result.iso_unchanged,
+    }  # fmt: skip
+    told = ", ".join(f"{len(found):,} {word}" for word, found in what.items() if found)
+    if told:
+        yield f"on the ISO: {told}"
+    for mark, paths in (("+", result.iso_added), ("~", result.iso_exchanged), ("-", result.iso_removed)):
+        yield from change_lines(mark, paths)
+    yield from rename_lines(result.iso_renamed)
 
 
 @click.command()

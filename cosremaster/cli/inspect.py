@@ -101,7 +101,7 @@ def _write_page(
 ) -> None:
     from cosremaster.overview import write_overview  # noqa: PLC0415 - other commands start faster without it
 
-    names = [os.fsencode(name).lstrip(b"/") for name in changed]
+    names = [os.fsencode(name).strip(b"/") for name in changed]
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     write_overview(source, html, against=against, changed=names, force=force, max_expand=max_expand, progress=progress)
     click.echo(f"{html}: {human(html.stat().st_size)}")

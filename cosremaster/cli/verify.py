@@ -26,7 +26,8 @@ from cosremaster.verify.run import verify
 )
 @click.option(
     "--changed", multiple=True, metavar="PATH",
-    help="A file on the image, or in a FAT file system on it, that may differ from ORIGINAL's. Repeatable.",
+    help="A path on the image, or in a FAT file system on it, that may differ from ORIGINAL's, or be in one of both"
+    " alone. Repeatable.",
 )  # fmt: skip
 @click.option("--changed-volume", is_flag=True, help="The volume id and date may differ from ORIGINAL's.")
 @click.option("--deep", is_flag=True, help="Decode every layer.")
@@ -38,7 +39,7 @@ def verify_command(
     if (changed or changed_volume) and against is None:
         raise UsageError(AGAINST_MISSING if changed else AGAINST_MISSING.replace("--changed", "--changed-volume"))
     progress = terminal_progress(quiet=not sys.stderr.isatty())
-    names = [os.fsencode(name).lstrip(b"/") for name in changed]
+    names = [os.fsencode(name).strip(b"/") for name in changed]
     report = verify(source, against=against, changed=names, changed_volume=changed_volume, deep=deep, progress=progress)
     if as_json:
         click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))

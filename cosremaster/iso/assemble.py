@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from cosremaster.files import FileSource
-from cosremaster.iso.folders import Entry, Folder, FolderTree
+from cosremaster.iso.folders import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
 from cosremaster.iso.records import both_endian
 from cosremaster.iso.ridge import Continuation, Dialect, short_date
@@ -19,9 +19,8 @@ from cosremaster.iso.susp import fields
 from cosremaster.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
 
-MAX_RECORD = 254
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
-_ITS_NAME, _DOT, _DOT_DOT = 33, b"\0", b"\1"
+_DOT, _DOT_DOT = b"\0", b"\1"
 NO_PLACE = Lba(0)
 _CONTINUED = b"CE\x1c\x01"
 
@@ -41,15 +40,16 @@ class Places:
 @dataclass(slots=True)
 class Assembler:
     """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
-    ``links``: how many names a new file has; ``serials``: inode numbers of what is new, from ``next_serial`` on."""
+    ``links``: how many names a new file has; ``serials``: numbers that no file has; ``numbered``: those of what is new.
+    """
 
     tree: FolderTree
     source: FileSource
     patched: Callable[[int, int], bytes]
     places: Places
     links: Mapping[object, int]
-    next_serial: int
-    serials: dict[object, int] = field(default_factory=dict)
+    serials: Iterator[int]
+    numbered: dict[object, int] = field(default_factory=dict)
 
     def folders(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
         """The bytes of each changed folder by its id, whole blocks; and what continues its records, where there is
@@ -122,10 +122,10 @@ class Assembler:
     def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
         """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
         stands before its record."""
-        dialect, name = self.tree.dialect, raw[_ITS_NAME : _ITS_NAME + raw[32]]
-        if dialect is None or _CONTINUED not in raw[_ITS_NAME + len(name) :]:
+        dialect, name = self.tree.dialect, raw[ITS_NAME : ITS_NAME + raw[32]]
+        if dialect is None or _CONTINUED not in raw[ITS_NAME + len(name) :]:
             return raw
-        return self._packed(continuation, raw[:_ITS_NAME], name, self._fields(raw, offset))
+        return self._packed(continuation, raw[:ITS_NAME], name, self._fields(raw, offset), _system_use(raw))
 
     def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
         """The first two records of one that is on the image."""
@@ -157,7 +157,10 @@ class Assembler:
 
     def _serial(self, node: Node) -> int:
         """An inode number (RRIP 4.1.1), the same for all names of a file."""
-        return self.serials.setdefault(node.link or id(node), self.next_serial + len(self.serials))
+        key = node.link or id(node)
+        if key not in self.numbered:
+            self.numbered[key] = next(self.serials)
+        return self.numbered[key]
 
     def _fields(self, record: bytes, offset: int) -> list[bytes]:
         """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
@@ -189,8 +192,8 @@ class Assembler:
             if self.tree.dialect is not None:
                 told = [one for one in self._fields(raw, offset) if one[:2] not in (b"CL", b"RE")]
                 told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
-            head = _leading(raw[:_ITS_NAME]) if entry.placeholder else raw[:_ITS_NAME]
-            yield self._packed(continuation, head, entry.identifier, told)
+            head = _leading(raw[:ITS_NAME]) if entry.placeholder else raw[:ITS_NAME]
+            yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
 
     def _relocated(self, entry: Entry, told: list[bytes]) -> list[bytes]:
         """``told`` with what leads to a relocated directory, or says that this is one."""
@@ -233,7 +236,7 @@ class Assembler:
         if identifier in (_DOT, _DOT_DOT) and self.tree.dialect is not None:
             told = self.tree.dialect.marked(told)
         dated = short_date(node.mtime) if node is not None else self.patched(self._root_date(), 7)
-        head = bytearray(_ITS_NAME)
+        head = bytearray(ITS_NAME)
         head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
         head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
         head[18:25] = dated
@@ -246,13 +249,19 @@ class Assembler:
         assert self.tree.root.extent is not None
         return lba_bytes(self.tree.root.extent.lba) + 18
 
-    def _packed(self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes]) -> bytes:
-        """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13)."""
+    def _packed(
+        self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes], before: bytes = b""
+    ) -> bytes:
+        """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13). ``before``: the
+        area that it had, of which what Rock Ridge skips is kept; all without Rock Ridge, if there is room."""
         raw = bytearray(head + identifier + bytes(1 - len(identifier) % 2))
         raw[32] = len(identifier)
         if told:
-            raw += bytes(self.tree.dialect.skip if self.tree.dialect else 0)
+            skip = self.tree.dialect.skip if self.tree.dialect else 0
+            raw += before[:skip].ljust(skip, b"\0")
             raw += continuation.spread(told, MAX_RECORD - len(raw))
+        elif self.tree.dialect is None and len(raw) + len(before) <= MAX_RECORD:
+            raw += before
         raw += bytes(len(raw) % 2)
         raw[0] = len(raw)
         return bytes(raw)
@@ -261,6 +270,11 @@ class Assembler:
 def _link(sign: bytes, lba: Lba) -> bytes:
     """CL or PL (RRIP 4.1.5)."""
     return sign + b"\x0c\x01" + both_endian(lba)
+
+
+def _system_use(record: bytes) -> bytes:
+    """A record's bytes behind its identifier (9.1.13)."""
+    return record[ITS_NAME + record[32] + 1 - record[32] % 2 :]
 
 
 def _leading(head: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from cosremaster.nodes import Node
+from cosremaster.nodes import Node, ancestors
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
 
@@ -39,10 +39,11 @@ class TableContent:
 class IsoEdits:
     """Changes of the ISO's own tree; paths are those of the primary tree.
 
-    In this order: ``removed``: old paths that leave, directories with what is below them; ``renamed``: old paths and
-    the new ones of what stays, directories with what is below them; ``added``: what comes, at its new path, parents
-    first, replacing nothing. ``exchanged``: old paths of files that hold other bytes now. ``unchanged``: what was asked
-    for and is there already; ``warnings``: what the user should know.
+    ``removed``: old paths that leave, directories with what is below them; ``renamed``: old paths and the new ones of
+    what stays, directories with what is below them. They change places all at once, and where one of these paths is
+    below another, the longer one counts. ``added``: what comes, at its new path, replacing nothing. ``exchanged``: old
+    paths of files that hold other bytes now. ``unchanged``: what was asked for and is there already; ``warnings``: what
+    the user should know.
     """
 
     exchanged: Mapping[bytes, PieceTable] = field(default_factory=dict)
@@ -78,10 +79,13 @@ class IsoEdits:
 
     def new_path(self, old: bytes) -> bytes | None:
         """Where what is at the path ``old`` will be; None where it leaves."""
-        for gone in self.removed:
-            if old == gone or old.startswith(gone + b"/"):
+        for path in (old, *reversed(list(ancestors(old)))):
+            if path in self._gone:
                 return None
-        for before, after in self.renamed.items():
-            if old == before or old.startswith(before + b"/"):
-                old = after + old[len(before) :]
+            if path in self.renamed:
+                return self.renamed[path] + old[len(path) :]
         return old
+
+    @cached_property
+    def _gone(self) -> frozenset[bytes]:
+        return frozenset(self.removed)

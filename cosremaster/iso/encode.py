@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import lcm
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
-from cosremaster.errors import ProofError, UnsupportedError
+from cosremaster.errors import ProofError, UnsupportedError, show
 from cosremaster.files import FileSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange, check_removal, resolve, with_boot_tables
@@ -18,6 +18,7 @@ from cosremaster.iso.patches import image_patches
 from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
 from cosremaster.iso.records import place_of
 from cosremaster.iso.restructure import Expected, Restructure, is_gone, restructure
+from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.pieces import Piece, PieceTable, Zeros
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
@@ -89,8 +90,22 @@ def plan_image(
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(
         with_implanted(image, table, layout), layout, changed, placed, drop, overwritten or {},
-        None if work is None else work.expected(layout, placed), () if work is None else work.warnings,
+        None if work is None else work.expected(layout, placed),
+        (*(work.warnings if work else ()), *_several_extents(edits)),
     )  # fmt: skip
+
+
+def _several_extents(edits: IsoEdits) -> Iterator[str]:
+    """A sentence if something takes more extents than one, as only the standard's third level allows (10.3)."""
+    sizes = [(node.path, node.content.size) for node in edits.added if node.content is not None]
+    sizes += [(path, table.length) for path, table in edits.exchanged.items()]
+    large = [path for path, size in sizes if len(section_lengths(size, 1)) > 1]
+    if large:
+        more = f" (and {len(large) - 1:,} more)" if len(large) > 1 else ""
+        yield (
+            f"{show(large[0])}{more} has more than 4 GiB - 1 and so takes several extents: programs that read no more"
+            " than interchange level 2 of ISO 9660, such as isoinfo, find a part of it"
+        )
 
 
 def moved_byte(layout: Layout, at: int) -> int:

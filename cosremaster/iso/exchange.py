@@ -51,7 +51,7 @@ def resolve(image: Image, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exchan
     """
     by_path = {file.path: file for file in image.files}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
-    for path, table in exchanged.items():
+    for path, table in sorted(exchanged.items(), key=lambda one: one[0]):
         if path not in by_path:
             raise ImageError(f"has no file {show(path)}", image.place)
         file = by_path[path]

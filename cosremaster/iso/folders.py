@@ -5,21 +5,23 @@ What :mod:`cosremaster.iso.trees` reads as values for everybody, read once more 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, Tree
 from cosremaster.iso.names import Naming, joliet_style, style_of
 from cosremaster.iso.records import Descriptor, place_of, read_directory
-from cosremaster.iso.ridge import Dialect
+from cosremaster.iso.ridge import CE_SIZE, Dialect
 from cosremaster.iso.susp import fields, read_fields, skip_of
 from cosremaster.iso.trees import JOLIET, entry_name, extent_of
 from cosremaster.nodes import Node, join
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
+ITS_NAME, MAX_RECORD = 33, 254
+"""Where a record has its identifier, and its most bytes, an even number (9.1)."""
+_LONGEST, _LEAST_ROOM = 255, 32
 DEEPEST = 8
 """Levels of directories, the root's the first (6.8.2.1)."""
 
@@ -46,9 +48,10 @@ class Entry:
     shown: bytes = b""
 
     @property
-    def is_directory(self) -> bool:
-        """It leads to a folder."""
-        return self.folder is not None
+    def led_to(self) -> bool:
+        """It is the record of a relocated directory, whose name stands elsewhere. (RE alone also hides a directory: as
+        xorriso marks the one for relocated ones.)"""
+        return self.hidden and self.folder is not None and self.folder.above is not self.folder.parent
 
     @property
     def fresh(self) -> bool:
@@ -76,10 +79,6 @@ class Folder:
     reparented: bool = False
     moves: bool = False
 
-    def find(self, key: bytes) -> Entry | None:
-        """The entry that people see under ``key``."""
-        return next((one for one in self.entries if one.key == key and not one.hidden), None)
-
     @property
     def blocks(self) -> int:
         """Blocks on the image."""
@@ -97,7 +96,8 @@ class FolderTree:
     those of the image that have it, none for UDF.
 
     ``dialect``: how Rock Ridge is written, None without; ``counts``: directories' link counts count their
-    subdirectories; ``attic``: the folder that relocated directories are recorded in, None where there is none.
+    subdirectories; ``attic``: the folder that relocated directories are recorded in, None where there is none;
+    ``serials``: the serial numbers that Rock Ridge tells.
     """
 
     kind: str
@@ -108,6 +108,7 @@ class FolderTree:
     dialect: Dialect | None = None
     counts: bool = False
     attic: Folder | None = None
+    serials: frozenset[int] = frozenset()
 
     def folders(self) -> Iterator[Folder]:
         """Every folder, those above before those below."""
@@ -115,7 +116,7 @@ class FolderTree:
         while waiting:
             folder = waiting.pop()
             yield folder
-            waiting += [one.folder for one in reversed(folder.entries) if one.folder and not one.hidden]
+            waiting += [one.folder for one in reversed(folder.entries) if one.folder and not one.led_to]
 
     def shown_files(self) -> Iterator[tuple[bytes, Entry]]:
         """Everything but directories, by the path that this tree shows."""
@@ -141,21 +142,6 @@ class FolderTree:
                 if not folder.moves and (folder.extent is None or _must_follow(folder, self.root)):
                     folder.moves = folder.changed = spread = True
 
-    def locate(self, path: bytes) -> tuple[Folder, Entry] | None:
-        """The entry at ``path`` and the folder it is in; None where there is none."""
-        parent, _, name = path.rpartition(b"/")
-        folder = self.folder_at(parent)
-        entry = folder.find(name) if folder else None
-        return (folder, entry) if folder and entry else None
-
-    def folder_at(self, path: bytes) -> Folder | None:
-        """The folder at ``path``; None where there is none."""
-        folder: Folder | None = self.root
-        for name in path.split(b"/") if path else ():
-            entry = folder.find(name) if folder else None
-            folder = entry.folder if entry else None
-        return folder
-
 
 def _must_follow(folder: Folder, root: Folder) -> bool:
     if folder is root or folder.parent is None or folder.above is None or folder.extent is None:
@@ -165,7 +151,7 @@ def _must_follow(folder: Folder, root: Folder) -> bool:
 
 
 def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:
-    """A tree of folders for each root, the primary one first, whose names are everybody's keys.
+    """A tree of folders for each root, the primary one first; each names its own keys.
 
     :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
     """
@@ -173,10 +159,7 @@ def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[Folder
     for tree in image_trees:
         descriptor = Descriptor(tree.descriptor, source.at(lba_bytes(tree.descriptor), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
-    found = [_read_one(source, group) for group in groups.values()]
-    for other in found[1:]:
-        align(found[0], other)
-    return found
+    return [_read_one(source, group) for group in groups.values()]
 
 
 def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> FolderTree:
@@ -187,26 +170,29 @@ def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> Folde
     assert root.extent is not None
     head = source.at(lba_bytes(root.extent.lba), 255)
     skip = None if joliet else skip_of(head)
-    folders, sample = _walk(source, root, base, skip, joliet)
+    folders, sample, serials = _walk(source, root, base, skip, joliet)
     files = [one.identifier for folder in folders for one in folder.entries if one.folder is None]
     names = [one.identifier for folder in folders for one in folder.entries if one.folder is not None]
     enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
-    style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced)
-    attic = next((folder for folder in folders for one in folder.entries if one.hidden and one.folder), None)
+    room = MAX_RECORD - ITS_NAME - (0 if skip is None else skip + CE_SIZE)
+    if room < _LEAST_ROOM:
+        raise UnsupportedError("its directory records leave no room for names", source.place)
+    style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced, room=room)
+    attic = next((folder for folder in folders for one in folder.entries if one.led_to), None)
     dialect, counts = None, False
     if skip is not None:
         own = [one for _, one in fields(source, head[: head[0]], lba_bytes(root.extent.lba), skip, base)]
         dialect = Dialect.of(own if sample is None else sample, skip)
         px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
         counts = int.from_bytes(px[12:16], "little") == 2 + root.subfolders
-    return FolderTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic)
+    return FolderTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
 
 
 def _walk(
     source: FileSource, root: Folder, base: Lba, skip: int | None, joliet: bool
-) -> tuple[list[Folder], list[bytes] | None]:
-    """Every folder below ``root``, physically, and the Rock Ridge fields of one file's record."""
-    found, waiting = list[Folder](), [root]
+) -> tuple[list[Folder], list[bytes] | None, frozenset[int]]:
+    """Every folder below ``root``, physically, the Rock Ridge fields of one file's record, and all serial numbers."""
+    found, waiting, serials = list[Folder](), [root], set[int]()
     sample: list[bytes] | None = None
     stand: dict[Lba, Folder] = {root.extent.lba: root} if root.extent else {}
     placeholders: list[tuple[Folder, Entry, Lba]] = []
@@ -214,10 +200,12 @@ def _walk(
         folder = waiting.pop()
         found.append(folder)
         assert folder.extent is not None
+        _check_dots(source, folder.extent)
         run: list[DirectoryRecord] = []
         for record, raw in read_directory(source, folder.extent, (), base):
             extra = None if skip is None else read_fields(source, raw, record.offset, skip, base)
             key = entry_name(record, extra, joliet=joliet)
+            serials |= {extra.serial} if extra else set()
             if record.flags & DIRECTORY:
                 if not record.plain:
                     raise UnsupportedError(
@@ -243,62 +231,20 @@ def _walk(
                 placeholders.append((folder, entry, extra.child))
             elif skip is not None and sample is None:
                 sample = [one for _, one in fields(source, raw, record.offset, skip, base)]
+        if run:
+            raise ImageError("the last extent of a file is missing", place_of(source.place, run[-1]))
     for folder, entry, lba in placeholders:
-        if lba not in stand:
+        below = stand.get(lba, root)
+        if below.parent is folder or below.entry is None or not below.entry.hidden:
             raise ImageError("relocated directory is not where it should be", source.place.at(entry.records[0].offset))
-        entry.folder, entry.placeholder = stand[lba], True
-        stand[lba].above = folder
-    return found, sample
+        entry.folder, entry.placeholder, below.above = below, True, folder
+    return found, sample, frozenset(serials)
 
 
-def align(primary: FolderTree, other: FolderTree) -> None:
-    """Gives the entries of ``other`` the keys of those of ``primary`` that are the same things."""
-    ours, theirs, waiting = _data_below(primary), _data_below(other), [(primary.root, other.root)]
-    while waiting:
-        one, two = waiting.pop()
-        for known, match in _matches(one, two, ours, theirs):
-            match.key = known.key
-            if known.folder is not None and match.folder is not None:
-                waiting.append((known.folder, match.folder))
-
-
-def _matches(one: Folder, two: Folder, ours: _Data, theirs: _Data) -> Iterator[tuple[Entry, Entry]]:
-    """Entries of folder ``one`` and those of ``two`` that are the same: by their data, else by their names;
-    directories by their names, else by what is in them. All others of ``two`` lose their keys."""
-    known = [entry for entry in one.entries if not entry.hidden]
-    by_name = {entry.key or b"": entry for entry in known}
-    by_folded = {name.lower(): entry for name, entry in by_name.items()}
-    by_data: dict[Lba, list[Entry]] = {}
-    for entry in known:
-        if entry.folder is None and entry.records and entry.records[0].length:
-            by_data.setdefault(entry.records[0].lba, []).append(entry)
-    taken: set[int] = set()
-    for match in two.entries:
-        name, match.key = match.key or b"", None
-        named = [entry for entry in (by_name.get(name), by_folded.get(name.lower())) if entry is not None]
-        if match.folder is not None:
-            below = theirs[id(match.folder)]
-            alike = [entry for entry in named if entry.folder is not None]
-            alike = alike or [entry for entry in known if entry.folder and below & ours[id(entry.folder)]]
-        elif match.records[0].length:
-            same = by_data.get(match.records[0].lba, [])
-            alike = [entry for entry in named if any(entry is other for other in same)] or same
-        else:
-            alike = [entry for entry in named if entry.folder is None and not entry.records[0].length]
-        found = next((entry for entry in alike if id(entry) not in taken), None)
-        if found is not None:
-            taken.add(id(found))
-            yield found, match
-
-
-_Data: TypeAlias = Mapping[int, frozenset[Lba]]
-"""A folder's id -> where the data of the files below it begin."""
-
-
-def _data_below(tree: FolderTree) -> _Data:
-    found: dict[int, frozenset[Lba]] = {}
-    for folder in reversed(list(tree.folders())):
-        own = {entry.records[0].lba for entry in folder.entries if entry.folder is None and entry.records[0].length}
-        below = [found[id(entry.folder)] for entry in folder.entries if entry.folder and not entry.hidden]
-        found[id(folder)] = frozenset(own).union(*below)
-    return found
+def _check_dots(source: FileSource, extent: Directory) -> None:
+    """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
+    head = source.at(lba_bytes(extent.lba), min(2 * _LONGEST, extent.length))
+    dot = head[: head[0]] if head else b""
+    dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
+    if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):
+        raise ImageError("a directory does not begin with . and ..", source.place.at(lba_bytes(extent.lba)))

@@ -18,6 +18,8 @@ _LOWER = re.compile(rb"[^A-Za-z0-9_]")
 _RELAXED = re.compile(rb"[^!-.0-:<-~]")  # printable, but for space, slash and semicolon
 _NOT_JOLIET = re.compile("[\x00-\x1f*/:;?\\\\]")
 _MARKS = 10**6
+_LEAST_BASE = 8
+"""Bytes of a long name that its extension leaves, enough for every mark."""
 JOLIET_LENGTH, JOLIET_LONG = 64, 103
 """UCS-2 characters of a Joliet identifier: what its specification allows, and what fits a record without a version."""
 
@@ -66,11 +68,14 @@ class Style:
         if not dot or not base:  # a name that begins with its only dot has no extension
             base, extension = raw, b""
         base, extension = self._allowed(base), self.other.sub(b"_", extension)[: self.extension]
-        room = min(self.base, self.whole - (len(extension) + 1 if extension else 0))
-        base = base[: room - len(mark)] + mark.encode() or b"_"
+        dotted = bool(extension or (self.dot and not directory))
+        room = min(self.base, self.whole - len(extension) - dotted)
+        base = base[: room - len(mark)] + mark.encode()
+        if not base.strip(b"."):  # readers leave out the dots at a name's end
+            base = base.replace(b".", b"_") or b"_"
         if directory:
             return base + b"." + extension if extension else base
-        return base + (b"." if extension or self.dot else b"") + extension + self.version
+        return base + (b"." if dotted else b"") + extension + self.version
 
     def _allowed(self, base: bytes) -> bytes:
         if self.dots:
@@ -80,9 +85,9 @@ class Style:
     def _joliet(self, name: bytes, directory: bool, mark: str) -> bytes:
         text = _NOT_JOLIET.sub("_", name.decode("utf-8", "replace"))
         stem, dot, ending = text.rpartition(".")
-        if directory or not stem or len(ending) > self.whole // 2:
+        if directory or not stem or _units(ending) > self.whole // 2:
             stem, dot, ending = text, "", ""
-        room = self.whole - len(dot + ending) - len(mark)
+        room = self.whole - _units(dot + ending) - len(mark)
         raw = (_cut(stem, room) + mark + dot + ending).encode("utf-16-be", "surrogatepass")
         return raw if directory else raw + self.version
 
@@ -93,7 +98,7 @@ class Style:
     def order(self, identifier: bytes) -> tuple[bytes, bytes]:
         """What identifiers of one directory are sorted by (9.3): name and extension, padded."""
         if self.joliet:
-            return identifier.partition(b"\0;")[0], b""
+            return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-16-be"), b""
         base, _, extension = identifier.partition(b";")[0].partition(b".")
         return base.ljust(255), extension.ljust(255)
 
@@ -102,20 +107,27 @@ class Identifiers:
     """The identifiers of one directory, whose entries have those of ``taken`` already."""
 
     def __init__(self, style: Naming, taken: Iterable[bytes], place: Place) -> None:
-        self._style, self._taken, self._place = style, set(taken), place
-        self._next: dict[bytes, int] = {}  # by what a name would have alone
+        self._style, self._place = style, place
+        self._taken = {style.shown(one) for one in taken}  # a file and a directory may not look the same either
+        self._next: dict[bytes, int] = {}  # by the first marked identifier of all names that take turns
 
     def add(self, name: bytes, *, directory: bool) -> bytes:
-        """One for ``name`` that nothing else has. :raises UnsupportedError: there is none left."""
-        plain = found = self._style.made(name, directory, "")
-        while found in self._taken or found in (b"\0", b"\1"):
-            number = self._next.get(plain, 0)
-            self._next[plain] = number + 1
-            if number >= _MARKS:
-                raise UnsupportedError("its directory has no identifier left for it", self._place.inside(name))
-            found = self._style.made(name, directory, f"{number:03d}")
-        self._taken.add(found)
+        """One for ``name`` that looks like nothing else. :raises UnsupportedError: there is none left."""
+        found = self._style.made(name, directory, "")
+        if self._style.shown(found) in self._taken:
+            turn = self._style.shown(self._style.made(name, directory, _mark(0)))
+            while self._style.shown(found) in self._taken:
+                number = self._next.get(turn, 0)
+                self._next[turn] = number + 1
+                if number >= _MARKS:
+                    raise UnsupportedError("its directory has no identifier left for it", self._place.inside(name))
+                found = self._style.made(name, directory, _mark(number))
+        self._taken.add(self._style.shown(found))
         return found
+
+
+def _mark(number: int) -> str:
+    return f"{number:03d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +155,22 @@ class UdfStyle:
         return text.encode("utf-8", "surrogatepass")
 
 
+def _units(text: str) -> int:
+    """The UTF-16 units of ``text``."""
+    return len(text) + sum(letter > "\uffff" for letter in text)
+
+
 def _cut(text: str, room: int) -> str:
     """The first of ``text``: as many UTF-16 units as ``room`` is, no character halved."""
-    while len(text.encode("utf-16-be", "surrogatepass")) > 2 * room:
+    text = text[:room]
+    while _units(text) > room:
         text = text[:-1]
     return text
 
 
-def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: bool) -> Style:
-    """The style of a tree with these identifiers. ``enhanced``: it is that of an ISO 9660:1999 volume.
+def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: bool, room: int) -> Style:
+    """The style of a tree with these identifiers. ``enhanced``: it is that of an ISO 9660:1999 volume; ``room``: bytes
+    that a record has for an identifier with its version.
 
     What nothing tells is taken to be as the standard's first level has it (10.1): every reader takes that.
     """
@@ -164,6 +183,7 @@ def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: 
     long = long or any(len(one) > 8 for one in folders)
     most = max(map(len, every), default=0)
     whole = 207 if enhanced else 12 if not long else 31 if most <= 31 else max(most, 37)
+    whole = min(whole, room - len(_VERSION))
     letters = b"".join(every)
     other = _STRICT
     if enhanced or _LOWER.search(letters.replace(b".", b"")):
@@ -174,7 +194,8 @@ def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: 
         version=_VERSION if not names or any(one.endswith(_VERSION) for one in names) else b"",
         dot=not any(b"." not in one for one in plain),
         dots=enhanced or any(one.count(b".") > 1 for one in plain) or any(b"." in one for one in folders),
-        base=8 if whole == 12 else whole, extension=3 if whole == 12 else whole - 2, whole=whole, other=other,
+        base=8 if whole == 12 else whole, extension=3 if whole == 12 else whole - _LEAST_BASE - 1, whole=whole,
+        other=other,
     )  # fmt: skip
 
 

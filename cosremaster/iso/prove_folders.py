@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from cosremaster.errors import ProofError
 from cosremaster.files import FileSource
 from cosremaster.iso.assemble import NO_PLACE, RECORD_LBA, Assembler, Places
@@ -18,7 +20,7 @@ def prove_folders(source: FileSource, image: Image) -> None:
     """
     for tree in read_folders(source, image.trees):
         places = {id(one): (one.extent.lba, one.extent.length) for one in tree.folders() if one.extent}
-        assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, {}), {}, 0)
+        assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, {}), {}, count(1))
         for lba, order, _ in table_slots(tree):
             table = assembler.path_table(order)
             if source.at(lba_bytes(lba), len(table)) != table:

@@ -6,35 +6,36 @@ path table and descriptor that tells of them is made (:meth:`Restructure.settled
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, count
 
-from cosremaster.errors import Place, SizeError
+from cosremaster.errors import ImageError, Place, SizeError
 from cosremaster.files import FileSource
+from cosremaster.iso.align import aligned_folders
 from cosremaster.iso.assemble import NO_PLACE, Assembler, Places
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import file_spans
 from cosremaster.iso.folder_patches import directory_patches, overlaid, table_slots
-from cosremaster.iso.folders import Entry, Folder, FolderTree, read_folders
+from cosremaster.iso.folders import Entry, Folder, FolderTree
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import both_endian
-from cosremaster.iso.regraft import Regrafted, regraft, shown_missing
+from cosremaster.iso.regraft import Regrafted, names_apart, regraft, shown_missing
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.iso.trees import JOLIET
 from cosremaster.iso.udf_tree import UdfWork, restructure_udf
 from cosremaster.nodes import Node
 from cosremaster.pieces import Literal, PieceTable
-from cosremaster.units import Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
 
 MAX_DIRECTORIES = 0xFFFF
 IN_UDF = Lba(-1)
 _TABLE_SIZE = 132
-_TABLES = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))  # 8.4.14 to 8.4.17
 
 Patches = dict[int, bytes]
 
@@ -61,13 +62,7 @@ class _Work:
         return [lba for lba, _, _ in table_slots(self.tree) if blocks_for(self.tables) > self._table_blocks()]
 
     def _table_blocks(self) -> int:
-        return blocks_for(int.from_bytes(self.tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little"))
-
-    @property
-    def directories_change(self) -> bool:
-        """The path table says something else."""
-        fresh = (one.entry for one in self.tree.folders())
-        return bool(self.moved or self.done.folders) or any(one is not None and one.fresh for one in fresh)
+        return blocks_for(_table_size(self.tree))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +167,19 @@ class Restructure:
         """One tree's part of :meth:`settled`."""
         patches |= dict(directory_patches(self.source, work.tree, own.folders))
         places = Places(own.folders, self._place_of, more, own.continued)
-        serial = 1 + max((len(tree.files) + len(tree.directories) for tree in self.image.trees), default=0)
-        assembler = _assembler(work, self.source, overlaid(self.source, patches), places, serial)
+        assembler = _assembler(work, self.source, overlaid(self.source, patches), places)
         laid, areas = assembler.folders()
         tables |= {own.continued[key]: PieceTable([Literal(data)]) for key, data in areas.items()}
+        offsets = sorted(patches)
         for folder in work.tree.folders():
             if not folder.changed:
                 continue
             lba, length = own.folders[id(folder)]
             if folder.extent is not None:
                 start = lba_bytes(folder.extent.lba)
-                for offset in [one for one in patches if start <= one < start + folder.extent.length]:
-                    del patches[offset]
+                first, last = (bisect_left(offsets, at) for at in (start, start + folder.extent.length))
+                for offset in offsets[first:last]:
+                    patches.pop(offset, None)
             if folder.extent is not None and lba == folder.extent.lba:
                 patches[lba_bytes(lba)] = laid[id(folder)].ljust(length, b"\0")
             else:
@@ -198,8 +194,6 @@ class Restructure:
         self, work: _Work, assembler: Assembler, places: Mapping[Lba, Lba], tables: dict[Lba, PieceTable]
     ) -> Iterator[tuple[int, bytes]]:
         """Path tables where they were, or what tells of those that got new blocks."""
-        if not work.directories_change:
-            return
         for lba, order, told in table_slots(work.tree):
             new = assembler.path_table(order)
             if lba in places:
@@ -207,8 +201,7 @@ class Restructure:
                 number = (places[lba] - work.tree.base).to_bytes(4, order)  # type: ignore[arg-type]
                 yield from ((at, number) for at in told)
             else:
-                old = int.from_bytes(work.tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little")
-                yield lba_bytes(lba), new.ljust(old, b"\0")
+                yield lba_bytes(lba), new.ljust(_table_size(work.tree), b"\0")
         for descriptor in work.tree.descriptors:
             yield lba_bytes(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
 
@@ -227,7 +220,7 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     ]
     if not (edits.restructures or grown):
         return None
-    trees = read_folders(source, image.trees)
+    trees = aligned_folders(source, image.trees)
     by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.folders()
                  for one in folder.entries if one.records}  # fmt: skip
     for file, exchange in grown:
@@ -235,12 +228,17 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
         entry.more = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
         folder.changed = True
     udf = restructure_udf(image, source, trees[0], edits)
+    _check_apart(image, trees, udf)
     works = [_Work(tree, regraft(tree, edits, image.place)) for tree in trees]
+    for path in (*works[0].done.unknown, *works[0].done.missing):
+        raise ImageError("is not there, or has no directory to be in", image.place.inside(path))
     changed = [(one.tree, one.done) for one in works] + ([(udf.tree, udf.done)] if udf else [])
     gone = _gone(image, changed)
     contents, data_of = _new_data(edits.added)
     work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
     work.warnings = tuple(line for tree, done in changed for line in shown_missing(tree, done))
+    if all(tree.kind == trees[0].kind for tree, _ in changed):
+        work.warnings += tuple(names_apart(trees[0]))
     for one in works:
         # libarchive takes Joliet's tree, with no modes and no symlinks, where that stands before the primary one.
         one.tree.root.moves = one.tree.kind == JOLIET and works[0].tree.root.moves
@@ -249,6 +247,26 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
     work.appended = tuple(_wanted(work))
     return work
+
+
+def _check_apart(image: Image, trees: Iterable[FolderTree], udf: UdfWork | None) -> None:
+    """:raises ImageError: a directory or path table shares blocks with another, or is not all there."""
+    spans = [(one.extent.lba, one.blocks, one.extent.length) for tree in trees for one in tree.folders() if one.extent]
+    for tree in trees:
+        size = _table_size(tree)
+        spans += [(lba, blocks_for(size), size) for lba in {lba for lba, _, _ in table_slots(tree)}]
+    spans += [(one.start, one.blocks, one.blocks * BLOCK) for one in (udf.udf.spans if udf else ())]
+    end = Lba(0)
+    for lba, blocks, length in sorted(spans):
+        if lba < end or lba_bytes(lba) + length > image.size:
+            what = "shares blocks with another" if lba < end else "is cut off"
+            raise ImageError(f"a directory or path table {what}", image.place.at(lba_bytes(lba)))
+        end = Lba(lba + blocks)
+
+
+def _table_size(tree: FolderTree) -> int:
+    """Bytes of its path table (8.4.13)."""
+    return int.from_bytes(tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little")
 
 
 def _new_data(nodes: Iterable[Node]) -> tuple[dict[int, PieceTable], dict[int, int]]:
@@ -281,9 +299,11 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     """Notes how long everything becomes. :raises SizeError: too many directories."""
     tree = work.tree
     nowhere = {id(folder): (tree.base, 0) for folder in tree.folders()}
+    if len(nowhere) > MAX_DIRECTORIES:
+        raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
     more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
     places = Places(nowhere, lambda _: tree.base, more, {})
-    assembler = _assembler(work, source, source.at, places, 0)
+    assembler = _assembler(work, source, source.at, places)
     laid, areas = assembler.folders()
     for folder in tree.folders():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
@@ -294,16 +314,13 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     work.lengths = {key: len(data) for key, data in laid.items()}
     work.continued = {key: len(data) for key, data in areas.items()}
     work.tables = len(assembler.path_table("little"))
-    if len(nowhere) > MAX_DIRECTORIES:
-        raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
 
 
-def _assembler(
-    work: _Work, source: FileSource, patched: Callable[[int, int], bytes], places: Places, serial: int
-) -> Assembler:
+def _assembler(work: _Work, source: FileSource, patched: Callable[[int, int], bytes], places: Places) -> Assembler:
     nodes = {id(one.node): one.node for one in work.done.came.values() if one.node}
     links = Counter(node.link for node in nodes.values() if node.link is not None)
-    return Assembler(work.tree, source, patched, places, links, serial)
+    serials = (number for number in count(1) if number not in work.tree.serials)
+    return Assembler(work.tree, source, patched, places, links, serials)
 
 
 def _vacated(image: Image, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:
@@ -311,8 +328,8 @@ def _vacated(image: Image, works: Iterable[_Work], gone: frozenset[Lba]) -> Iter
         for folder in (*work.done.folders, *work.moved):
             if folder.extent is not None and folder.extent.lba >= image.session:
                 yield Span(folder.extent.lba, folder.blocks, "directory")
-        size = int.from_bytes(work.tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little")
-        yield from (Span(lba, blocks_for(size), "path table") for lba in work.outgrown if lba >= image.session)
+        size = blocks_for(_table_size(work.tree))
+        yield from (Span(lba, size, "path table") for lba in work.outgrown if lba >= image.session)
     yield from {span for tree in image.trees for file in tree.files if is_gone(file, gone) for span in file_spans(file)}
 
 

@@ -18,6 +18,9 @@ _NAME_HEAD = 5
 MAX_FIELD = 255
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 _LONG_TIMES = 0x80
+_YEAR_1900, _YEAR_2156 = -2208988800, 5869584000
+YEAR_1, YEAR_10000 = -62135596800, 253402300800
+"""Seconds since 1970 of what dates can tell."""
 _RR_BITS = {b"PX": 1, b"PN": 2, b"SL": 4, b"NM": 8, b"CL": 16, b"PL": 32, b"RE": 64, b"TF": 128}
 
 
@@ -99,14 +102,15 @@ def _components(target: bytes) -> Iterator[bytes]:
 
 
 def short_date(seconds: int) -> bytes:
-    """Seven bytes (ECMA-119, 9.1.5): UTC. Years end with 2155."""
-    at = time.gmtime(seconds)
-    return bytes((min(at.tm_year - 1900, 255), at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec, 0))
+    """Seven bytes (ECMA-119, 9.1.5): UTC, the nearest that they can tell."""
+    at = time.gmtime(min(max(seconds, _YEAR_1900), _YEAR_2156 - 1))
+    return bytes((at.tm_year - 1900, at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec, 0))
 
 
 def long_date(seconds: int) -> bytes:
-    """Seventeen bytes (ECMA-119, 8.4.26.1): UTC."""
-    return time.strftime("%Y%m%d%H%M%S00", time.gmtime(seconds)).encode() + b"\0"
+    """Seventeen bytes (ECMA-119, 8.4.26.1): UTC, the nearest that they can tell."""
+    at = time.gmtime(min(max(seconds, YEAR_1), YEAR_10000 - 1))
+    return b"%04d%02d%02d%02d%02d%02d00\0" % at[:6]
 
 
 class Continuation:

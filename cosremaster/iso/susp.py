@@ -23,6 +23,7 @@ class RockRidge:
 
     ``relocated``: the record is that of one (RE), its place in the tree is elsewhere. ``zisofs``: the byte
     offset of the field that calls the data compressed (ZF), 0 without. ``regular``: no symlink, no device.
+    ``serial``: the file's serial number (PX, RRIP 4.1.1), 0 where it tells none.
     """
 
     name: bytes = b""
@@ -30,6 +31,7 @@ class RockRidge:
     relocated: bool = False
     regular: bool = True
     zisofs: int = 0
+    serial: int = 0
 
 
 PLAIN = RockRidge()
@@ -78,7 +80,7 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
 
     :raises ImageError: a field is malformed, or continuations do not end.
     """
-    name, child, relocated, regular, zisofs = b"", None, False, True, 0
+    name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
     for at, field in fields(source, raw, offset, skip, base):
         match field[:2]:
             case b"NM" if len(field) > 5:
@@ -89,11 +91,12 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
                 relocated = True
             case b"PX" if len(field) >= 8:
                 regular = regular and int.from_bytes(field[4:8], "little") & 0o170000 in (0, 0o100000)
+                serial = _number(field, 36) if len(field) >= _PX else 0
             case b"SL":
                 regular = False
             case b"ZF":
                 zisofs = at
-    return RockRidge(name, child, relocated, regular, zisofs)
+    return RockRidge(name, child, relocated, regular, zisofs, serial)
 
 
 def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Iterator[tuple[int, bytes]]:

@@ -267,8 +267,9 @@ class _Walk:
     def _files(self, volume: bytes) -> tuple[list[UdfFile], list[UdfFolder]]:
         """All files and all directories."""
         block = struct.unpack_from("<I", volume, 252)[0]
-        file_set = self._descriptor(self._inside(block), block, (FILE_SET,))
-        self.spans.append(Span(self._inside(block), 1, "UDF file set"))
+        file_set_at = self._inside(block)
+        file_set = self._descriptor(file_set_at, block, (FILE_SET,))
+        self.spans.append(Span(file_set_at, 1, "UDF file set"))
         files, folders = list[UdfFile](), list[UdfFolder]()
         waiting: list[tuple[int, tuple[str, ...]]] = [(struct.unpack_from("<I", file_set, 404)[0], ())]
         seen = dict[int, bool]()
@@ -288,6 +289,8 @@ class _Walk:
                 waiting += [(one.block, (*path, one.name)) for one in names]
             else:
                 files.append(entry)
+        if not folders:
+            raise ImageError("UDF has no root directory", self._at(file_set_at))
         return files, folders
 
     def _inside(self, block: int) -> Lba:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
+from cosremaster.iso.align import align
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.folders import Entry, Folder, FolderTree, align
+from cosremaster.iso.folders import Entry, Folder, FolderTree
 from cosremaster.iso.model import Directory, DirectoryRecord, Image
 from cosremaster.iso.names import UdfStyle
 from cosremaster.iso.regraft import Regrafted, regraft
+from cosremaster.iso.ridge import YEAR_1, YEAR_10000
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf import FILE_ENTRY, FILE_ID, MAX_DIRECTORY, TAG_SIZE, Udf, UdfFile, UdfFolder
 from cosremaster.iso.udf_patch import allocation, entry_patch, tagged
@@ -217,6 +220,8 @@ class UdfWork:
 
     def _unique(self) -> int:
         """The first unique number that nothing has."""
+        if not self.udf.integrity:
+            raise ImageError("UDF has no integrity descriptor", self.source.place)
         offset = self.udf.integrity[-1]
         return int.from_bytes(self.source.at(offset + _UNIQUE, 8), "little")
 
@@ -305,5 +310,5 @@ def _permissions(mode: int) -> int:
 
 def _stamp(seconds: int) -> bytes:
     """A timestamp (1/7.3), in UTC."""
-    at = time.gmtime(seconds)
+    at = time.gmtime(min(max(seconds, YEAR_1), YEAR_10000 - 1))
     return struct.pack("<HHBBBBB3x", 0x1000, at.tm_year, at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec)

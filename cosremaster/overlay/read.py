@@ -195,6 +195,6 @@ def _check_sizes(nodes: Iterable[Node], place: Place, single: bool, largest: int
         if node.content is not None and largest is not None and node.content.size > largest:
             raise SizeError(
                 f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"
-                " ISO's own file tree instead",
+                " ISO's own file tree instead (--add-iso)",
                 place if single else place.inside(node.path),
             )

@@ -6,6 +6,7 @@ What can be told from one value alone is told here; what needs variables, files 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
@@ -48,7 +49,7 @@ class RuleTable(_Table):
     """Owner and mode of the paths that a pattern matches."""
 
     pattern: Text = Field(
-        description="Absolute path in the layer; * and ? do not cross /, ** does. The last rule that matches counts."
+        description="Absolute path; * and ? do not cross /, ** does. The last rule that matches counts."
     )
     owner: _OwnerOrSource | None = None
     mode: _Mode | None = None
@@ -61,7 +62,7 @@ class SourceTable(_Table):
     source: Text = Field(description="Where it lies on this machine; - is a tar on standard input.")
     dest: Text | None = Field(
         default=None,
-        description="Absolute path in the layer. A file goes into it if it ends in / or is a directory there."
+        description="Absolute path. A file goes into it if it ends in / or is a directory there."
         " Without it, contents merge at /.",
     )
     owner: _OwnerOrSource | None = None
@@ -77,7 +78,7 @@ class SourceTable(_Table):
 class FileTable(_Table):
     """A file whose content stands in the recipe."""
 
-    file: Text = Field(description="Absolute path in the layer.")
+    file: Text = Field(description="Absolute path.")
     content: Text = Field(description="What the file holds, as UTF-8.")
     expand: Flag = Field(default=True, description="Put variables into the content; false takes it as it stands.")
     mode: _Mode = "0644"
@@ -87,7 +88,7 @@ class FileTable(_Table):
 class SymlinkTable(_Table):
     """A symlink."""
 
-    symlink: Text = Field(description="Absolute path in the layer.")
+    symlink: Text = Field(description="Absolute path.")
     target: Text = Field(description="What the symlink says.")
     owner: _Owner = "root"
 
@@ -95,7 +96,7 @@ class SymlinkTable(_Table):
 class DirectoryTable(_Table):
     """A directory; one that is there already keeps its mode and owner."""
 
-    directory: Text = Field(description="Absolute path in the layer.")
+    directory: Text = Field(description="Absolute path.")
     mode: _Mode = "0755"
     owner: _Owner = "root"
 
@@ -123,12 +124,23 @@ ITEMS: dict[str, type[_Table]] = {
     "directory": DirectoryTable,
     "service": ServiceTable,
 }
-"""What can be added, by the key that says so."""
+"""What can be added to the layer, by the key that says so."""
+
+ISO_ITEMS = {kind: table for kind, table in ITEMS.items() if table is not ServiceTable}
+"""What can be added to the ISO's own tree, likewise."""
 
 
 def _kind_of_item(value: Any) -> str | None:
+    return _kind_among(ITEMS, value)
+
+
+def _kind_of_iso_item(value: Any) -> str | None:
+    return _kind_among(ISO_ITEMS, value)
+
+
+def _kind_among(kinds: Iterable[str], value: Any) -> str | None:
     keys = value if isinstance(value, dict) else dict.fromkeys(type(value).model_fields) if _is_table(value) else {}
-    return next((kind for kind in ITEMS if kind in keys), None)
+    return next((kind for kind in kinds if kind in keys), None)
 
 
 def _is_table(value: Any) -> bool:
@@ -143,6 +155,23 @@ ItemTable: TypeAlias = Annotated[
     | Annotated[ServiceTable, Tag("service")],
     Discriminator(_kind_of_item),
 ]
+IsoItemTable: TypeAlias = Annotated[
+    Annotated[SourceTable, Tag("source")]
+    | Annotated[FileTable, Tag("file")]
+    | Annotated[SymlinkTable, Tag("symlink")]
+    | Annotated[DirectoryTable, Tag("directory")],
+    Discriminator(_kind_of_iso_item),
+]
+
+
+class RenameTable(_Table):
+    """Another name for a file or directory of the ISO's own tree."""
+
+    old: Text = Field(description="Its absolute path.")
+    new: Text = Field(
+        description="The absolute path that it gets; it goes into that, under its own name, if that ends in / or is a"
+        " directory."
+    )
 
 
 class VariableTable(_Table):
@@ -204,9 +233,21 @@ class Document(_Table):
     )
     allow_missing: Flag = Field(
         default=False,
-        description="Go on where a pattern of remove, or a kernel argument to remove or replace, finds nothing.",
+        description="Go on where a pattern of remove or remove_iso, or a kernel argument to remove or replace, finds"
+        " nothing.",
     )
     force_type: Flag = Field(default=False, description="Let what is added replace things of another type.")
+    remove_iso: list[Text] = Field(
+        default=[],
+        description="Patterns of paths that leave the ISO's own tree, before anything on it is renamed or added.",
+    )
+    rename_iso: list[RenameTable] = Field(
+        default=[], description="Other names on the ISO's own tree, given in order, before anything is added to it."
+    )
+    drop_hfsplus: Flag = Field(
+        default=False,
+        description="Give up an HFS+ file system over the ISO's own tree where that changes; only old Macs use it.",
+    )
     keep_sums: Flag = Field(
         default=False,
         description="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
@@ -230,4 +271,7 @@ class Document(_Table):
     )
     add: list[ItemTable] = Field(
         default=[], description="What is added, in order: of two things at one path the later one stays."
+    )
+    add_iso: list[IsoItemTable] = Field(
+        default=[], description="What is added to the ISO's own tree, in order; a file that is there is exchanged."
     )

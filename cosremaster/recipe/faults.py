@@ -10,16 +10,25 @@ from pydantic_core import ErrorDetails
 
 from cosremaster.errors import Place, RecipeError, show
 from cosremaster.recipe.document import (
+    ISO_ITEMS,
     ITEMS,
     Document,
     ExpectTable,
+    KernelArgsTable,
+    RenameTable,
     RuleTable,
     VariableTable,
     XzTable,
 )
 from cosremaster.recipe.toml_lines import Path, line_of
 
-_TABLES: dict[str, type[BaseModel]] = {"expect": ExpectTable, "xz": XzTable}
+_TABLES: dict[str, type[BaseModel]] = {
+    "expect": ExpectTable,
+    "xz": XzTable,
+    "kernel_args": KernelArgsTable,
+    "rename_iso": RenameTable,
+}
+_ADDED = {"add": ITEMS, "add_iso": ISO_ITEMS}
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "bool_type": "must be true or false",
@@ -28,7 +37,6 @@ _MESSAGES = {
     "dict_type": "must be a table",
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
-    "union_tag_not_found": f"must be a table with what to add: {', '.join(ITEMS)}",
 }
 _LIMITS = ("greater_than_equal", "less_than_equal")
 _RANGES = {"preset": "0 to 9", "source_date_epoch": f"0 to {0xFFFFFFFF}"}
@@ -70,6 +78,10 @@ class Faults:
             place = place.inside(spelled(path))
         self._found.setdefault((line or 0, path, message), f"{place}: {message}")
 
+    def told(self, path: Path) -> bool:
+        """A fault of the value at ``path`` itself is known."""
+        return any(path == where for _, where, _ in self._found)
+
     def add_shape(self, error: ErrorDetails, raw: object) -> None:
         """What pydantic found wrong with the document ``raw``."""
         path, kind, last = key_path(error["loc"]), error["type"], error["loc"][-1]
@@ -85,6 +97,8 @@ class Faults:
             self.add(path, 'must be text in quotes, as in "0644"')
         elif kind in _LIMITS:
             self.add(path, f"must lie in {_RANGES[str(last)]}")
+        elif kind == "union_tag_not_found":
+            self.add(path, f"must be a table with what to add: {', '.join(_ADDED[str(path[0])])}")
         else:
             self.add(path, _MESSAGES.get(kind, error["msg"][:1].lower() + error["msg"][1:]))
 
@@ -103,20 +117,20 @@ def _order(fault: tuple[int, Path, str]) -> tuple[int, list[str]]:
 def key_path(loc: tuple[int | str, ...]) -> Path:
     """The keys of the document on the way to pydantic's ``loc``, which also names the members of unions."""
     path = loc[:-1] if loc[-1:] == ("[key]",) else loc
-    tagged = len(path) > 2 and path[0] in ("add", "variables")
+    tagged = len(path) > 2 and path[0] in (*_ADDED, "variables")
     return (*path[:2], *path[3:]) if tagged else path
 
 
 def _stranger(path: Path, raw: object) -> str:
     """The complaint about a key that nobody knows there."""
     name, around = str(path[-1]), path[:-1]
-    if around[:1] == ("add",) and len(around) == 2:
-        item = _at(raw, around)
-        kind = next((kind for kind in ITEMS if isinstance(item, dict) and kind in item), "source")
-        elsewhere = [other for other, table in ITEMS.items() if name in table.model_fields]
+    if around and around[0] in _ADDED and len(around) == 2:
+        item, kinds = _at(raw, around), _ADDED[str(around[0])]
+        kind = next((kind for kind in kinds if isinstance(item, dict) and kind in item), "source")
+        elsewhere = [other for other, table in kinds.items() if name in table.model_fields]
         if elsewhere:
             return f"does not go together with {kind}; it belongs to {' or '.join(elsewhere)}"
-        known: type[BaseModel] = ITEMS[kind]
+        known: type[BaseModel] = kinds[kind]
     elif not around:
         known = Document
     elif around[0] == "variables":

@@ -8,18 +8,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cosremaster.errors import CosremasterError, RecipeError, show
+from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
 from cosremaster.iso.identity import check_volume_id, parse_volume_date
 from cosremaster.job import Request
 from cosremaster.layers.address import parse_address
 from cosremaster.menus.arguments import Argument, Replacement
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.read import parse_dest
 from cosremaster.overlay.request import Item
-from cosremaster.recipe.document import Document, ItemTable
+from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
 from cosremaster.recipe.faults import Faults, key_path
 from cosremaster.recipe.items import Made, absence, make_item
 from cosremaster.recipe.toml_lines import Path as KeyPath
@@ -74,11 +75,11 @@ def _recipe_of(path: Path, text: str, variables: Mapping[str, str], environ: Map
     """Raises as :func:`read_recipe`. :raises RecursionError: it is nested too deep."""
     raw = _parse(path, text)
     faults = Faults(str(path), find_lines(text))
-    document, items = _shaped(raw, faults)
+    document, items, iso_items = _shaped(raw, faults)
     reader = _Reader(path, document, faults, Variables(document.variables, variables, environ, faults))
     if isinstance(raw.get("input"), str):
         reader.check_input()
-    recipe = reader.recipe(items)
+    recipe = reader.recipe(items, iso_items)
     faults.raise_any()
     return recipe
 
@@ -106,23 +107,31 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise RecipeError(str(path), [f"{show(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
 
 
-def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, list[tuple[int, Any]]]:
-    """The document without its additions, and these with their numbers; what is faulty left out and told."""
+_Items: TypeAlias = list[tuple[int, Any]]
+"""Tables of an array, with their numbers."""
+
+
+def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, _Items, _Items]:
+    """The document without its additions, those of ``add`` and those of ``add_iso``; what is faulty left out and
+    told."""
     try:
         Document.model_validate(raw)
     except ValidationError as error:
         for one in error.errors(include_url=False, include_context=False):
             faults.add_shape(one, raw)
-    adds = raw.get("add", [])
-    items = TypeAdapter[Any](ItemTable)
-    sound = [
-        (number, item)
-        for number, one in enumerate(adds if isinstance(adds, list) else [])
-        if (item := _salvaged(items.validate_python, one, ("add", number))) is not None
-    ]
-    rest = {"input": "", **{key: value for key, value in raw.items() if key != "add"}}
+    rest = {"input": "", **{key: value for key, value in raw.items() if key not in ("add", "add_iso")}}
     document = _salvaged(Document.model_validate, rest, ()) or Document(input="")
-    return document, sound
+    return document, _sound(raw, "add", ItemTable), _sound(raw, "add_iso", IsoItemTable)
+
+
+def _sound(raw: dict[str, Any], key: str, kind: Any) -> _Items:
+    """What is sound of the tables in the array ``key``, each a ``kind``."""
+    items, found = TypeAdapter[Any](kind), raw.get(key, [])
+    return [
+        (number, item)
+        for number, one in enumerate(found if isinstance(found, list) else [])
+        if (item := _salvaged(items.validate_python, one, (key, number))) is not None
+    ]
 
 
 def _salvaged(validate: Callable[[Any], _Table], value: Any, at: KeyPath) -> _Table | None:
@@ -181,16 +190,16 @@ class _Reader:
         if told:
             self._faults.add(("input",), told)
 
-    def recipe(self, items: list[tuple[int, Any]]) -> Recipe:
-        """The recipe with ``items``; faults are told to ``faults``."""
+    def recipe(self, items: _Items, iso_items: _Items) -> Recipe:
+        """The recipe with ``items`` for the layer and ``iso_items`` for the ISO's own tree; faults are told to
+        ``faults``."""
         document = self._document
         output = None if document.output is None else self._host(document.output)
         if output is not None and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {show(str(output.parent))}")
         if document.layer is not None:
             self._check(("layer",), parse_address, document.layer)
-        for number, pattern in enumerate(document.remove):
-            self._check(("remove", number), Pattern, os.fsencode(pattern))
+        self._check_names(document)
         self._check_settings(document)
         return Recipe(
             path=self._path,
@@ -198,8 +207,12 @@ class _Reader:
             output=output,
             expect=self._expected(document),
             request=Request(
-                add=self._items(items),
+                add=self._items(items, "add"),
                 remove=tuple(document.remove),
+                add_iso=self._items(iso_items, "add_iso"),
+                remove_iso=tuple(document.remove_iso),
+                rename_iso=tuple((one.old, one.new) for one in document.rename_iso),
+                drop_hfsplus=document.drop_hfsplus,
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
@@ -215,6 +228,27 @@ class _Reader:
                 retarget=document.retarget,
             ),
         )
+
+    def _check_names(self, document: Document) -> None:
+        """Patterns and paths outside of the additions."""
+        for key, patterns in (("remove", document.remove), ("remove_iso", document.remove_iso)):
+            for number, pattern in enumerate(patterns):
+                self._check((key, number), Pattern, os.fsencode(pattern))
+        for number, rename in enumerate(document.rename_iso):
+            at: KeyPath = ("rename_iso", number)
+            if self._faults.told(at):
+                continue
+            if self._checked((*at, "old"), "/" + rename.old) == b"":
+                self._faults.add((*at, "old"), "the root directory cannot be renamed")
+            self._checked((*at, "new"), rename.new)
+
+    def _checked(self, at: KeyPath, path: str) -> bytes | None:
+        """The normal path of ``path``; None where it is none that a tree could have."""
+        try:
+            return parse_dest(path, "")
+        except UsageError:
+            self._faults.add(at, "must be an absolute path without ..")
+            return None
 
     def _check_settings(self, document: Document) -> None:
         arguments = document.kernel_args
@@ -238,10 +272,10 @@ class _Reader:
                 found.append((name, value.lower()))
         return tuple(found)
 
-    def _items(self, items: list[tuple[int, Any]]) -> tuple[Item, ...]:
+    def _items(self, items: _Items, key: str) -> tuple[Item, ...]:
         made: list[Made] = []
         for number, table in items:
-            at: KeyPath = ("add", number)
+            at: KeyPath = (key, number)
             filled, whole = self._filled(table, at)
             if whole:
                 made.append(Made(filled, at, self._host))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from cosremaster.errors import show
@@ -14,7 +15,7 @@ from cosremaster.pieces import Literal, Piece, Range, Zeros, direct_source
 from cosremaster.pipeline import Plan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
-from cosremaster.reports.text import change_lines, memory_lines, packed_line, sums_lines
+from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1
@@ -35,7 +36,13 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "parents": _shown(edits.paths(Action.PARENT)),
             "unchanged": _shown(edits.unchanged),
         },
-        "iso": {"exchanged": _shown(sorted(plan.iso.exchanged)), "unchanged": _shown(plan.iso.unchanged)},
+        "iso": {
+            "added": _shown([node.path for node in plan.iso.added]),
+            "exchanged": _shown(sorted(plan.iso.exchanged)),
+            "removed": _shown(plan.iso.removed),
+            "renamed": [{"before": show(old), "after": show(new)} for old, new in plan.iso.renamed.items()],
+            "unchanged": _shown(plan.iso.unchanged),
+        },
         "menus": menu_changes_report(plan.settings.menus),
         "renamed": [
             {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
@@ -129,9 +136,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield from change_lines(mark, edits.paths(action))
         yield from change_lines("-", edits.removed)
         yield from change_lines("=", edits.unchanged)
-    if plan.iso.exchanged or plan.iso.unchanged:
-        yield "the ISO's own files"
+    if not plan.iso.empty or plan.iso.unchanged:
+        yield "the ISO's own tree"
+        yield from change_lines("+", (node.path for node in plan.iso.added))
         yield from change_lines("~", sorted(plan.iso.exchanged))
+        yield from change_lines("-", plan.iso.removed)
+        yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
     yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
     yield from menu_change_lines(plan.settings.menus)
@@ -152,8 +162,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
                 f"  {extent['what']}: blocks {before['lba']:,} to {before['lba'] + before['blocks'] - 1:,}"
                 f" -> {after['lba']:,} to {after['lba'] + after['blocks'] - 1:,}"
             )
-    for extent in report["image"]["appended"]:
-        last = extent["lba"] + max(1, extent["blocks"]) - 1
-        yield f"  {extent['what']}: new blocks {extent['lba']:,} to {last:,}"
+    yield from _appended_lines(plan.result.layout.appended)
     for warning in plan.warnings:
         yield f"warning: {warning}"
+
+
+def _appended_lines(appended: Iterable[Placement]) -> Iterator[str]:
+    """New blocks; a line for things of one kind, one behind the other."""
+    for what, group in groupby(sorted(appended, key=lambda one: one.start), key=lambda one: one.old.label):
+        found = list(group)
+        many = f" ({len(found):,})" if len(found) > 1 else ""
+        last = max(found[-1].start, found[-1].end - 1)
+        yield f"  {what}{many}: new blocks {found[0].start:,} to {last:,}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Packed
@@ -124,10 +124,18 @@ LISTED = 40
 
 def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     """A line for each path, the first :data:`LISTED` of them."""
-    listed = list(paths)
-    yield from (f"  {mark} {show(path)}" for path in listed[:LISTED])
-    if len(listed) > LISTED:
-        yield f"  {mark} ... and {len(listed) - LISTED:,} more"
+    return _listed(mark, [show(path) for path in paths])
+
+
+def rename_lines(renamed: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+    """A line for each pair of an old and a new path, the first :data:`LISTED` of them."""
+    return _listed(">", [f"{show(old)} -> {show(new)}" for old, new in renamed])
+
+
+def _listed(mark: str, lines: Sequence[str]) -> Iterator[str]:
+    yield from (f"  {mark} {line}" for line in lines[:LISTED])
+    if len(lines) > LISTED:
+        yield f"  {mark} ... and {len(lines) - LISTED:,} more"
 
 
 def memory_lines(name: str, need: Estimate) -> Iterator[str]:

@@ -15,6 +15,7 @@ from cosremaster.streams import sha256_of
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
 from cosremaster.verify.fats import same_but_for
 from cosremaster.verify.finding import Finding, fails, holds, judged
+from cosremaster.verify.names import Meant, names_of
 from cosremaster.verify.subject import Subject
 
 STEP = 1 << 20
@@ -30,8 +31,8 @@ def check_against(
 ) -> Iterator[Finding]:
     """Volume, files, boot images and partitions of ``new`` beside those of ``old``.
 
-    ``changed``: paths of files that were meant to change, on the tree or inside FAT file systems; ``changed_volume``:
-    the volume id and the modification date were meant to.
+    ``changed``: paths that were meant to change, on the tree or inside FAT file systems; one of a directory that only
+    one of both has covers what is below it. ``changed_volume``: the volume id and the modification date were meant to.
     """
     try:
         before = read_image(old.source)
@@ -40,11 +41,14 @@ def check_against(
         return
     try:
         after = read_image(new.source)
+        meant = Meant(names_of(before, old.source), names_of(after, new.source), changed)
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
+    changed = meant.paths
     yield from _volume(old, new, changed_volume)
     yield from _files(before, after, {*changed, *_boot_paths(before, after)})
+    yield from meant.findings(after.place)
     yield from _boot(before, after, changed)
     starts = {file.records[0].lba for file in after.files if file.path in changed}
     yield from _partitions(old, new, starts, changed)

@@ -41,8 +41,8 @@ def verify(
 ) -> Report:
     """Everything found about the image ``path``. Changes nothing.
 
-    ``against``: the image it was made from, whose own faults do not count; ``changed``: paths of files on it that
-    were meant to change, or inside FAT file systems on it; ``changed_volume``: its volume id and modification date
+    ``against``: the image it was made from, whose own faults do not count; ``changed``: paths on it that were meant
+    to change, or inside FAT file systems on it; ``changed_volume``: its volume id and modification date
     were. ``deep``: decode every layer, sum files that lists of sums name.
     :raises ImageError: a file cannot be opened or read.
     """
