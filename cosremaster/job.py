@@ -1,4 +1,4 @@
-"""The whole remaster: a request, an opened image that serves any number of them, and what came of it."""
+"""The whole remaster: an opened image that serves any number of requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cosremaster import cpio
@@ -14,22 +14,20 @@ from cosremaster.bare import is_bare
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.files import FileSource, Spool
-from cosremaster.grafts import Grafts, Rename, plan_grafts
+from cosremaster.grafts import Grafts, plan_grafts
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.sections import MAX_EXTENT
-from cosremaster.layers.address import Address, format_address, parse_address
+from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.edit import apply_edits
 from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
 from cosremaster.layers.tree import LayerTree
 from cosremaster.memory.estimate import Estimate
 from cosremaster.memory.layers import Edited
 from cosremaster.memory.needs import memory_need, memory_needs
-from cosremaster.nodes import Action, Edits
+from cosremaster.nodes import Edits
 from cosremaster.output import Output, check_digest_name
-from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import Reading, read_additions
-from cosremaster.overlay.request import Add, Item
-from cosremaster.parallel import cores
+from cosremaster.overlay.request import Item
 from cosremaster.pipeline import (
     Found,
     PackedLayer,
@@ -56,74 +54,11 @@ from cosremaster.pipeline import (
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
-from cosremaster.settings.change import MenuChange, SettingsPlan, plan_settings
-from cosremaster.settings.request import Settings, read_settings
+from cosremaster.request import Request, Settled, settle
+from cosremaster.result import Result, result_of
+from cosremaster.settings.change import SettingsPlan, plan_settings
+from cosremaster.settings.request import Settings
 from cosremaster.streams import counted, digest_of
-from cosremaster.sums.renew import ListChange
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be done to an image.
-
-    ``add``: what comes, in order: :class:`Add`, a path, text like ``"site/:/opt"``, or things made from nothing:
-    :class:`Inline`, :class:`Link`, :class:`Directory`. ``remove``: patterns of paths in the layer that leave before
-    anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
-    that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
-    type, a directory with what is in it. ``add_iso``: what comes to the ISO's own tree, as ``add``; a file that is
-    there is exchanged. ``remove_iso``: patterns of paths that leave that tree first; ``rename_iso``: then other names,
-    ``"/old:/new"`` or a pair (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over it.
-    ``keep_sums``: leave the lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files
-    become wrong. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
-    ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
-    ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
-    when None; ``always_compress``: also what does not shrink.
-    ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
-    every boot menu (docs/kernel-args.md); ``allow_missing`` goes for those to remove or replace too. ``volume_id``
-    and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``); ``retarget``: menus that look for the volume by
-    what changes follow.
-    """
-
-    add: Iterable[str | Path | Item] = ()
-    remove: Iterable[str | bytes] = ()
-    add_iso: Iterable[str | Path | Item] = ()
-    remove_iso: Iterable[str | bytes] = ()
-    rename_iso: Iterable[str | tuple[str, str]] = ()
-    drop_hfsplus: bool = False
-    keep_sums: bool = False
-    allow_missing: bool = False
-    force_type: bool = False
-    layer: str | None = None
-    threads: int | None = None
-    xz_preset: int | None = None
-    always_compress: bool = False
-    source_date_epoch: int | None = None
-    kernel_args: Iterable[str] = ()
-    remove_kernel_args: Iterable[str] = ()
-    replace_kernel_args: Iterable[str] = ()
-    volume_id: str | None = None
-    volume_date: str | None = None
-    retarget: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """A request with its defaults filled in and its texts read."""
-
-    adds: tuple[Item, ...]
-    removes: tuple[Pattern, ...]
-    iso_adds: tuple[Item, ...]
-    iso_removes: tuple[Pattern, ...]
-    iso_renames: tuple[Rename, ...]
-    wanted: Address | None
-    threads: int
-    newest: int | None
-    settings: Settings
-
-    @property
-    def layered(self) -> bool:
-        """Something is asked of a layer."""
-        return bool(self.adds or self.removes or self.wanted is not None)
 
 
 class _Spools(ExitStack):
@@ -133,43 +68,6 @@ class _Spools(ExitStack):
         super().__init__()
         self.packed = self.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self.enter_context(Spool(folder))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a remaster did. Paths are bytes, relative to the layer's root; sizes are bytes.
-
-    Those that begin with ``iso_`` are of the ISO's own tree; ``iso_renamed`` are pairs of the old and the new path.
-    ``menus``: the boot menus whose kernel arguments were asked to change, or that look for the volume by another name
-    now; ``sums``: what changed in lists of sums on the ISO. ``memory``: what it takes to boot the file that holds the
-    layer (docs/memory.md), where that is an initramfs.
-    ``packed``: the layers packed again, the inner first, with how many of their compressed bytes were kept.
-    ``proof``: what was found true of the finished image, a line each. ``identical``: nothing had to change,
-    the output is the input byte for byte.
-    """
-
-    layer: str | None
-    added: tuple[bytes, ...] = ()
-    replaced: tuple[bytes, ...] = ()
-    removed: tuple[bytes, ...] = ()
-    unchanged: tuple[bytes, ...] = ()
-    parents: tuple[bytes, ...] = ()
-    iso_added: tuple[bytes, ...] = ()
-    iso_removed: tuple[bytes, ...] = ()
-    iso_renamed: tuple[tuple[bytes, bytes], ...] = ()
-    iso_exchanged: tuple[bytes, ...] = ()
-    iso_unchanged: tuple[bytes, ...] = ()
-    menus: tuple[MenuChange, ...] = ()
-    sums: tuple[ListChange, ...] = ()
-    input_size: int
-    output_size: int
-    layer_file: str | None = None
-    layer_file_size: int = 0
-    packed: tuple[PackedLayer, ...] = ()
-    memory: Estimate | None = None
-    warnings: tuple[str, ...] = ()
-    proof: tuple[str, ...]
-    identical: bool
 
 
 class OpenedImage:
@@ -276,7 +174,7 @@ class OpenedImage:
         :raises CosremasterError: one of its kinds; the target is then not there.
         """
         progress = progress or Silent()
-        settled = _settle(request)
+        settled = settle(request)
         if digest is not None:
             check_digest_name(digest)
         told = None if report is None else Path(report)
@@ -294,16 +192,16 @@ class OpenedImage:
             proof = write_image(self.image, plan.result, output, self._file, progress)
             if report_output is not None:
                 report_output.publish()
-        return _result(plan, proof)
+        return result_of(plan, proof)
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> Plan:
         """What :meth:`remaster` would write. Packs what has to be packed, into a temporary file that goes away."""
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
         with _Spools(Path(tempfile.gettempdir())) as spools:
-            return self._plan(request, _settle(request), spools, progress or Silent())
+            return self._plan(request, settle(request), spools, progress or Silent())
 
-    def _plan(self, request: Request, settled: _Settled, spools: _Spools, progress: Progress) -> Plan:
+    def _plan(self, request: Request, settled: Settled, spools: _Spools, progress: Progress) -> Plan:
         # What is wrong with the additions is told before the long work.
         reading = Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress)
         additions, notes = read_additions(settled.adds, reading)
@@ -427,60 +325,3 @@ def remaster(
     )  # fmt: skip
     with open(source, remember=remember, check_index=check_index) as image:
         return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
-
-
-def _settle(request: Request) -> _Settled:
-    """:raises UsageError: the request makes no sense."""
-    threads = cores() if request.threads is None else request.threads
-    if threads < 1:
-        raise UsageError(f"{threads} threads cannot do anything")
-    if request.xz_preset is not None and request.xz_preset not in range(10):
-        raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
-    return _Settled(
-        adds=tuple(_as_item(item) for item in request.add),
-        removes=tuple(Pattern(os.fsencode(path)) for path in request.remove),
-        iso_adds=tuple(_as_item(item, "--add-iso") for item in request.add_iso),
-        iso_removes=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
-        iso_renames=tuple(Rename.parse(item) for item in request.rename_iso),
-        wanted=None if request.layer is None else parse_address(request.layer),
-        threads=threads,
-        newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
-        settings=read_settings(
-            add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
-            volume_id=request.volume_id, volume_date=request.volume_date, retarget=request.retarget,
-            allow_missing=request.allow_missing,
-        ),
-    )  # fmt: skip
-
-
-def _result(plan: Plan, proof: tuple[str, ...]) -> Result:
-    image, layer, edits = plan.image, plan.layer, plan.edits
-    outer = None if layer is None else layer.address[0]
-    sizes = {file.path: file.size for file in image.files} | dict(plan.result.changed)
-    return Result(
-        layer=None if layer is None else format_address(layer.address),
-        added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED), removed=edits.removed,
-        unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
-        iso_added=tuple(node.path for node in plan.iso.added), iso_removed=plan.iso.removed,
-        iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
-        iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus, sums=plan.sums,
-        input_size=image.size, output_size=plan.result.table.length,
-        layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
-        packed=plan.packed, memory=plan.memory, warnings=plan.warnings, proof=proof, identical=plan.identical,
-    )  # fmt: skip
-
-
-def _as_item(item: str | Path | Item, option: str = "--add") -> Item:
-    if isinstance(item, str):
-        return Add.parse(item, option)
-    return Add(item) if isinstance(item, Path) else item
-
-
-def _newest() -> int | None:
-    """SOURCE_DATE_EPOCH (reproducible-builds.org). :raises UsageError: it is set and no number."""
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
-    return min(int(text), cpio.MAX_FIELD)

@@ -14,7 +14,7 @@ import pytest
 import cosremaster
 from cosremaster import remaster
 from cosremaster.errors import OverlayError, UnsupportedError, UsageError
-from cosremaster.job import Result
+from cosremaster.result import Result
 from cosremaster.verify.run import verify
 from tests import judges, qemu
 from tests.fixtures import families, tools

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.demo.image import Item, archive, build_iso, directory, initramfs, regular, root_items, symlink
-from cosremaster.job import OpenedImage, Request
+from cosremaster.job import OpenedImage
 from cosremaster.memory.estimate import (
     BIOS_ALONE,
     EVERYWHERE,
@@ -37,6 +37,7 @@ from cosremaster.memory.estimate import (
 )
 from cosremaster.memory.layers import files_of, tmpfs_share
 from cosremaster.memory.needs import memory_needs
+from cosremaster.request import Request
 from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.small import CGZ, packed_root, write_overlay, write_small

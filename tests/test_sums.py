@@ -22,10 +22,11 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
 from cosremaster.iso.read import read_image
-from cosremaster.job import OpenedImage, Request
+from cosremaster.job import OpenedImage
 from cosremaster.pieces import Literal, PieceTable
 from cosremaster.pipeline import plan_result, with_lists
 from cosremaster.progress import Silent
+from cosremaster.request import Request
 from cosremaster.sums.lines import pack, parse
 from cosremaster.sums.lists import Digests, is_list, read_lists
 from cosremaster.sums.renew import ListChange, Renewed, renewed_sums

@@ -14,7 +14,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
 from cosremaster.iso.identity import check_volume_id, parse_volume_date
-from cosremaster.job import Request
 from cosremaster.layers.address import parse_address
 from cosremaster.menus.arguments import Argument, Replacement
 from cosremaster.overlay.patterns import Pattern
@@ -26,6 +25,7 @@ from cosremaster.recipe.items import Made, absence, make_item
 from cosremaster.recipe.toml_lines import Path as KeyPath
 from cosremaster.recipe.toml_lines import find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
+from cosremaster.request import Request
 
 if sys.version_info >= (3, 11):
     import tomllib
