@@ -58,6 +58,7 @@ from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
 from cosremaster.settings.change import MenuChange, SettingsPlan, plan_settings
+from cosremaster.settings.names import stale_names
 from cosremaster.settings.request import Settings, read_settings
 from cosremaster.streams import counted, digest_of
 from cosremaster.sums.renew import ListChange
@@ -355,8 +356,8 @@ class OpenedImage:
             overwritten=settings.overwritten,
         )  # fmt: skip
         warnings = (
-            *notes, *iso_notes, *iso.warnings, *edits.warnings, *settings.warnings, *result.warnings,
-            *size_warnings(packed), *sums.warnings,
+            *notes, *iso_notes, *iso.warnings, *stale_names(self.image, whole), *edits.warnings, *settings.warnings,
+            *result.warnings, *size_warnings(packed), *sums.warnings,
         )  # fmt: skip
         for warning in warnings:
             progress.warn(warning)

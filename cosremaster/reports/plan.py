@@ -10,6 +10,7 @@ from typing import Any
 from cosremaster.errors import show
 from cosremaster.iso.plan import Placement
 from cosremaster.layers.address import format_address
+from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Action
 from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
@@ -111,7 +112,9 @@ def _kind(piece: Piece, plan: Plan) -> str:
         case Range(source=source):
             if source is plan.image.source.source:
                 return "input"
-            return "spool" if source.name == "spool" else "decoded"
+            if isinstance(source, DecodedSource):
+                return "decoded"
+            return "spool" if source.name == "spool" else "files"
 
 
 def _extent(one: Placement) -> dict[str, Any]:
