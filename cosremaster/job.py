@@ -57,6 +57,7 @@ from cosremaster.reports.changes import report_chunks
 from cosremaster.request import Request, Settled, settle
 from cosremaster.result import Result, result_of
 from cosremaster.settings.change import SettingsPlan, plan_settings
+from cosremaster.settings.names import stale_names
 from cosremaster.settings.request import Settings
 from cosremaster.streams import counted, digest_of
 
@@ -254,8 +255,8 @@ class OpenedImage:
             overwritten=settings.overwritten,
         )  # fmt: skip
         warnings = (
-            *notes, *iso_notes, *iso.warnings, *edits.warnings, *settings.warnings, *result.warnings,
-            *size_warnings(packed), *sums.warnings,
+            *notes, *iso_notes, *iso.warnings, *stale_names(self.image, whole), *edits.warnings, *settings.warnings,
+            *result.warnings, *size_warnings(packed), *sums.warnings,
         )  # fmt: skip
         for warning in warnings:
             progress.warn(warning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cosremaster import Inline, remaster
 from cosremaster.iso import sections
 from tests import judges
 from tests.fixtures import families, tools
+from tests.small import write_small
 
 
 def image(name: str) -> Path:
@@ -38,3 +40,19 @@ def test_names_that_become_others_are_told(tmp_path: Path) -> None:
     assert {"READ_ME.TXT", "SITE/OK.TXT"} <= judges.tree(out).keys()
     for name in ("data-joliet", "data-both"):  # these tell the names as they were asked for
         assert remaster(image(name), tmp_path / f"{name}.iso", add_iso=asked).warnings == ()
+
+
+def test_menus_that_name_what_left_are_told(tmp_path: Path) -> None:
+    iso, menu = (
+        write_small(tmp_path),
+        Inline("/boot/grub/grub.cfg", b"linux (hd0)/vmlinuz quiet\n# initrd /initrd.img\n"),
+    )
+    moved = "vmlinuz:/boot/linux"
+    (told,) = remaster(iso, tmp_path / "1.iso", add_iso=[menu], rename_iso=[moved]).warnings
+    assert told == "the boot menu boot/grub/grub.cfg names vmlinuz in line 1, which is boot/linux now"
+    (told,) = remaster(iso, tmp_path / "2.iso", remove_iso=["vmlinuz"]).warnings
+    assert re.fullmatch(r"the boot menu boot/grub/grub\.cfg names vmlinuz in line \d+, which is no longer there", told)
+    again = [Inline("/vmlinuz", b"another")]
+    assert remaster(iso, tmp_path / "3.iso", add_iso=again, rename_iso=[moved]).warnings == (), "something is there"
+    new = Inline("/boot/grub/grub.cfg", b"linux /boot/linux\n# linux /vmlinuz\n")
+    assert remaster(iso, tmp_path / "4.iso", add_iso=[new], rename_iso=[moved]).warnings == ()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cosremaster import remaster
-from cosremaster.overlay.request import Add, Inline, Item
+from cosremaster.overlay.request import Inline, Item
 from tests import judges, qemu
-from tests.fixtures import debirf, tools
+from tests.fixtures import debirf, modules, tools
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
 
@@ -21,11 +21,8 @@ PATH = "data/platform-7.2.iso"
 WINDOW = 1 << 20
 WINDOWS = (0, (4 << 30) - 2 * WINDOW, 4 << 30, SIZE - WINDOW)
 """Where there is something in it: at both ends, and around the border of two extents."""
-MODULES = (
-    *("scsi_common", "scsi_mod", "cdrom", "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev"),
-    *("virtio_pci", "virtio_scsi", "sr_mod", "isofs"),
-)
-"""What the kernel needs to mount the disc, in the order that it takes."""
+DRIVERS = ("virtio_pci", "virtio_scsi", "sr_mod", "isofs")
+"""What the kernel needs to mount the disc."""
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +64,12 @@ def test_the_running_system_mounts_the_disc_and_finds_it(
     firmware: str, debirf_image: DebirfImage, platform: Path, tmp_path: Path
 ) -> None:
     """Summed whole is a file of 24 MiB; of the 6 GiB the parts that are no hole, which an emulated processor can do."""
-    tools.require(*qemu.TOOLS, "apt-get", "dpkg-deb")
-    parts = tools.kernel_with_modules(tools.default_cache(), MODULES)
-    modules = [name for name in MODULES if (parts / f"{name}.ko").exists()]
+    tools.require(*qemu.TOOLS, *modules.TOOLS)
+    drivers = modules.modules(tools.default_cache(), *DRIVERS)
     small = tmp_path / "small.iso"
     small.write_bytes(random.Random(1).randbytes(24 << 20))
     script = "\n".join([
-        "#!/bin/sh", "set -e", "cd /root/modules", *(f"insmod {name}.ko" for name in modules), "mkdir /media",
+        "#!/bin/sh", "set -e", "cd /root/modules", *(f"insmod {name}" for name, _ in drivers), "mkdir /media",
         "mknod /dev/sr0 b 11 0",
         "n=0; until mount -t iso9660 -o ro /dev/sr0 /media; do n=$((n+1)); [ $n -lt 20 ]; sleep 1; done",
         f"stat -c 'SIZE %s' /media/{PATH}", "sha256sum /media/data/small.iso",
@@ -81,11 +77,9 @@ def test_the_running_system_mounts_the_disc_and_finds_it(
         "",
     ])  # fmt: skip
     adds: list[Item] = [Inline("/root/site.sh", script.encode(), mode=0o755)]
-    adds += [Add(parts / f"{name}.ko", f"/root/modules/{name}.ko") for name in modules]
+    adds += [Inline(f"/root/modules/{name}", data) for name, data in drivers]
     out = tmp_path / "out.iso"
-    remaster(
-        debirf_image.iso, out, add=adds, add_iso=[f"{platform}:/data/", f"{small}:/data/", f"{parts}/vmlinuz:/vmlinuz"]
-    )
+    remaster(debirf_image.iso, out, add=adds, add_iso=[f"{platform}:/data/", f"{small}:/data/"])
     said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=400)  # type: ignore[arg-type]
     assert f"SIZE {SIZE}" in said
     wanted = [hashlib.sha256(small.read_bytes()).hexdigest()]

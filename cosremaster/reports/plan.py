@@ -10,8 +10,9 @@ from typing import Any
 from cosremaster.errors import show
 from cosremaster.iso.plan import Placement
 from cosremaster.layers.address import format_address
+from cosremaster.layers.decoded import DecodedSource
 from cosremaster.nodes import Action
-from cosremaster.pieces import Literal, Piece, Range, Zeros, direct_source
+from cosremaster.pieces import Literal, Piece, Range, Zeros
 from cosremaster.pipeline import Plan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
@@ -111,9 +112,9 @@ def _kind(piece: Piece, plan: Plan) -> str:
         case Range(source=source):
             if source is plan.image.source.source:
                 return "input"
-            if source.name == "spool":
-                return "spool"
-            return "decoded" if direct_source(piece) is None else "files"
+            if isinstance(source, DecodedSource):
+                return "decoded"
+            return "spool" if source.name == "spool" else "files"
 
 
 def _extent(one: Placement) -> dict[str, Any]:
