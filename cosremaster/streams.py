@@ -94,6 +94,10 @@ class ByteReader:
         self.unread(data)
         return data
 
+    def window(self) -> tuple[bytes, int]:
+        """What is at hand without another chunk: bytes, and where in them the next one stands. Nothing is consumed."""
+        return self._current, self._start
+
     def unread(self, data: bytes) -> None:
         """Puts back ``data``, the bytes that were read last."""
         if not data:

@@ -7,6 +7,7 @@ import enum
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 from cosremaster import cpio
@@ -71,7 +72,7 @@ class Row:
     streams: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots, so that a cached property has where to be kept
 class Layer:
     """A cpio archive somewhere in the image, indexed.
 
@@ -90,12 +91,16 @@ class Layer:
     span: tuple[int, int]
     members: tuple[Member, ...]
     trailer: cpio.Entry
-    rootness: Rootness
     parent: Layer | None = None
     holder: cpio.Entry | None = None
     row: Row | None = None
     stream: int = 0
     before: tuple[Layer, ...] = ()
+
+    @cached_property
+    def rootness(self) -> Rootness:
+        """How much it looks like a root filesystem."""
+        return rootness(self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +218,6 @@ def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedS
     return Layer(
         address=address, place=place, packed=packed, form=found.form, decoded=decoded, size=found.size,
         span=found.span or (0, found.size), members=found.members, trailer=found.trailer,
-        rootness=rootness(found.members),
     )  # fmt: skip
 
 
@@ -305,7 +309,7 @@ def read_members(
         if name == cpio.TRAILER:
             break
         target = digest = b""
-        kind = header.mode & 0o170000
+        kind = int(header.raw[14:22], 16) & 0o170000  # as header.mode, which takes three times as long
         if kind not in _KINDS:
             raise CorruptError(f"no file type has mode {header.mode:o}", _at(reader, entry))
         if kind == _SYMLINK:
