@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
@@ -44,8 +43,7 @@ def padding(length: int) -> int:
     return -length % ALIGNMENT
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The 110 bytes before a name, kept as they were found; fields are read on demand.
 
     Compact on purpose: an index keeps one for every entry of an archive.

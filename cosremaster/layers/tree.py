@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cosremaster.cpio import normal_name
-from cosremaster.layers.index import Layer, Member
+from cosremaster.layers.index import Layer
+from cosremaster.layers.scan import Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import sha256_of
