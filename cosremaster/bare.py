@@ -15,8 +15,9 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import DirectoryRecord, Image, IsoFile, Tree
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.prove import read_back
-from cosremaster.layers.index import Effort, index_file
+from cosremaster.layers.index import index_file
 from cosremaster.layers.probe import look
+from cosremaster.layers.scan import Effort
 from cosremaster.output import Written
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba

@@ -6,9 +6,9 @@ Documentation/driver-api/early-userspace/buffer-format.rst.
 
 from __future__ import annotations
 
-import re
+import binascii
+import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
@@ -31,8 +31,7 @@ _FIELDS = (
     "device major", "device minor", "rdev major", "rdev minor", "name size", "check",
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
-_HEADER = re.compile(rb"07070[12][0-9A-Fa-f]{104}")
-_HEX_FIELD = re.compile(rb"[0-9A-Fa-f]{8}")
+_SIZES = struct.Struct(">24x I 16x I 4x")  # of data and name, in the fields as numbers
 
 
 ALIGNMENT = 4
@@ -44,8 +43,7 @@ def padding(length: int) -> int:
     return -length % ALIGNMENT
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The 110 bytes before a name, kept as they were found; fields are read on demand.
 
     Compact on purpose: an index keeps one for every entry of an archive.
@@ -56,7 +54,7 @@ class Header:
     @classmethod
     def parse(cls, raw: bytes, place: Place) -> Header:
         """Checks and wraps 110 bytes. :raises CorruptError: bad magic, or a field is not hexadecimal."""
-        if not _HEADER.fullmatch(raw):
+        if len(raw) != HEADER_SIZE or raw[:6] not in MAGICS or not _is_hex(raw[6:]):
             raise CorruptError(_what_is_wrong(raw), place)
         return cls(raw)
 
@@ -142,12 +140,20 @@ class Header:
         return self._field(_CHECK)
 
 
+def _is_hex(digits: bytes) -> bool:
+    try:
+        binascii.unhexlify(digits)
+    except binascii.Error:
+        return False
+    return True
+
+
 def _what_is_wrong(raw: bytes) -> str:
     """With 110 bytes that are no header."""
     if raw[:6] not in MAGICS:
         return f"no cpio header here (magic is {raw[:6]!r})"
     wrong = (
-        name for at, name in enumerate(_FIELDS) if not _HEX_FIELD.fullmatch(raw, 6 + 8 * at, 14 + 8 * at)
+        name for at, name in enumerate(_FIELDS) if not _is_hex(raw[6 + 8 * at : 14 + 8 * at])
     )  # fmt: skip
     return f"{next(wrong)} field is not hexadecimal"
 
@@ -186,25 +192,39 @@ def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entr
     Offsets count from ``origin``, where the reader stood at first when None. :raises CorruptError: anything malformed.
     """
     base = reader.position if origin is None else origin
+    unpack, unhexlify = _SIZES.unpack, binascii.unhexlify
     while True:
         start = reader.position
-        head = reader.upto(HEADER_SIZE)
-        if not _HEADER.fullmatch(head):
+        buffer, at = reader.window()
+        if at + HEADER_SIZE > len(buffer):
+            buffer, at = reader.peek(HEADER_SIZE), 0
+        head = buffer[at : at + HEADER_SIZE]
+        try:
+            size, length = unpack(unhexlify(head[6:]))
+        except (struct.error, binascii.Error):
+            length = -1
+        if length < 0 or not head.startswith(MAGICS):
             if len(head) < HEADER_SIZE:
+                reader.skip(len(head))
                 raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
             raise CorruptError(_what_is_wrong(head), reader.at(start))
-        length = int(head[94:102], 16)
         if not 0 < length <= MAX_NAME:
             raise CorruptError(f"name of {length:,} bytes", reader.at(start))
-        raw = reader.exactly(length + -(HEADER_SIZE + length) % ALIGNMENT)
+        before = HEADER_SIZE + length
+        before += -before % ALIGNMENT
+        if at + before > len(buffer):
+            reader.skip(HEADER_SIZE)
+            raw = reader.exactly(before - HEADER_SIZE)
+        else:
+            raw = buffer[at + HEADER_SIZE : at + before]
+            reader.skip(before)
         if raw[length - 1]:
             raise CorruptError("name does not end with a NUL", reader.at(start))
         name = raw[: raw.index(0)]
         yield Entry(Header(head), name, start - base)
         if name == TRAILER:
             return
-        size = int(head[54:62], 16)
-        end = start + HEADER_SIZE + len(raw) + size + -size % ALIGNMENT
+        end = start + before + size + -size % ALIGNMENT
         if end != reader.position:
             _skip_to(reader, end, name)
 

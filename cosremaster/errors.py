@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 def show(name: bytes | str) -> str:
@@ -15,11 +14,11 @@ def show(name: bytes | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something stands: a path through nested containers, and a byte offset in the innermost.
 
-    ``parts`` are display names from the outside in; ``offset`` counts bytes in the last part.
+    ``parts`` are display names from the outside in; ``offset`` counts bytes in the last part. A tuple, as all values
+    that a plain listing needs are: to load dataclasses and what makes them takes as long as listing 3,000 entries.
     """
 
     parts: tuple[str, ...] = ()

@@ -19,7 +19,8 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.sections import MAX_EXTENT
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.edit import apply_edits
-from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
+from cosremaster.layers.index import Layer
+from cosremaster.layers.scan import MAX_EXPAND, Effort
 from cosremaster.layers.tree import LayerTree
 from cosremaster.memory.estimate import Estimate
 from cosremaster.memory.layers import Edited

@@ -11,7 +11,8 @@ from cosremaster.errors import LayerError
 from cosremaster.files import FileSource
 from cosremaster.iso.model import Image
 from cosremaster.job import OpenedImage
-from cosremaster.layers.index import MAX_EXPAND, Effort, Layer
+from cosremaster.layers.index import Layer
+from cosremaster.layers.scan import MAX_EXPAND, Effort
 from cosremaster.layers.tree import LayerTree
 from cosremaster.look.compare import Difference, compare
 from cosremaster.look.container import follow, inside, open_container

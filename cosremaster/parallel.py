@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -104,35 +103,32 @@ def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
     An exception of ``chunks`` is raised in their place. When the caller goes away, the thread ends with its
     next chunk.
     """
-    waiting: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(depth)
-    stop = Stop()
-
-    def put(item: tuple[Item] | BaseException | None) -> None:
-        while True:
-            stop.check()
-            try:
-                return waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+    made: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()  # holds as many as may be put into the other
+    for _ in range(depth):
+        room.put(None)
+    wanted = True
 
     def produce() -> None:
         try:
             for chunk in chunks:
-                put((chunk,))
-            put(None)
-        except CancelledError:
-            pass
+                room.get()
+                if not wanted:
+                    return
+                made.put((chunk,))
+            made.put(None)
         except BaseException as error:  # whatever it is, it belongs to the caller
-            with suppress(CancelledError):  # who may have gone meanwhile
-                put(error)
+            made.put(error)
 
     thread = threading.Thread(target=produce, name="cosremaster-prefetch", daemon=True)
     thread.start()
     try:
-        while (item := waiting.get()) is not None:
+        while (item := made.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
+            room.put(None)
             yield item[0]
     finally:
-        stop.set()
+        wanted = False
+        room.put(None)
         thread.join()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Protocol, TypeAlias, cast
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from cosremaster.streams import CHUNK
 
@@ -37,8 +36,7 @@ class Direct(Source, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(NamedTuple):
     """Bytes made by us."""
 
     data: bytes
@@ -57,8 +55,7 @@ class Literal:
         yield self.data
 
 
-@dataclass(frozen=True, slots=True)
-class Zeros:
+class Zeros(NamedTuple):
     """``length`` zero bytes."""
 
     length: int
@@ -74,8 +71,7 @@ class Zeros:
             yield block[: min(CHUNK, self.length - start)]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """``length`` bytes of ``source`` from byte ``offset``.
 
     ``packed`` says that they are compressed already, so that nobody tries to compress them again.

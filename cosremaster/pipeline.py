@@ -24,10 +24,11 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.edit import exchange_member, exchange_stream
-from cosremaster.layers.index import Effort, IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.layers.index import IndexedFile, Layer, Rootness, index_file, layers_of
 from cosremaster.layers.old_cpio import MAGICS as OLD_MAGICS
 from cosremaster.layers.old_cpio import ODC, OldForm
 from cosremaster.layers.probe import Probe, look
+from cosremaster.layers.scan import Effort
 from cosremaster.layers.tree import LayerTree
 from cosremaster.memory.estimate import Estimate, Initramfs, estimate
 from cosremaster.nodes import Edits, Kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -94,6 +93,10 @@ class ByteReader:
         self.unread(data)
         return data
 
+    def window(self) -> tuple[bytes, int]:
+        """What is at hand without another chunk: bytes, and where in them the next one stands. Nothing is consumed."""
+        return self._current, self._start
+
     def unread(self, data: bytes) -> None:
         """Puts back ``data``, the bytes that were read last."""
         if not data:
@@ -184,6 +187,8 @@ class Tail:
 
 def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
     """The digest of all chunks together, by hashlib's ``name``."""
+    import hashlib  # noqa: PLC0415 - a plain listing needs none of it
+
     digest = hashlib.new(name, usedforsecurity=False)
     for chunk in chunks:
         digest.update(chunk)
@@ -192,6 +197,8 @@ def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
 
 def digests_of(names: Iterable[str], chunks: Iterable[bytes]) -> dict[str, str]:
     """Several digests of all chunks together in hexadecimal digits, by hashlib's names, from one reading."""
+    import hashlib  # noqa: PLC0415 - the same
+
     found = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     for chunk in chunks:
         for digest in found.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.cpio import Header, encode_name
 from cosremaster.demo.image import Item, archive, directory, regular, root_items
-from cosremaster.layers import index
+from cosremaster.layers import scan
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.small import write_small
@@ -27,6 +28,7 @@ PACKERS = {
     "lzma": ["xz", "--format=lzma", "-1"],
     "lz4": ["lz4", "-q", "-c"],
     "lz4-legacy": ["lz4", "-q", "-l", "-c"],
+    "lzop": ["lzop", "-q", "-c"],
 }
 ZEROS = archive([directory(b"a"), regular(b"a/zeros", bytes(40_000_000))])
 
@@ -36,7 +38,7 @@ def test_a_bomb_is_told(
     tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tools.require(PACKERS[codec][0])
-    monkeypatch.setattr(index, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
     bomb = run(PACKERS[codec], stdin=ZEROS)
     (tmp_path / "bomb").write_bytes(bomb)
     assert main(["ls", str(tmp_path / "bomb"), "--max-expand", "20"]) == 4
@@ -50,6 +52,48 @@ def test_a_bomb_is_told(
     assert main(words) == 4
     assert "rootfs" in capsys.readouterr().err
     assert not (tmp_path / "out.iso").exists()
+
+
+@pytest.mark.parametrize("form", ["odc", "bin"])
+def test_a_bomb_in_an_old_form_of_cpio(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools.require("cpio")
+    monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
+    (tmp_path / "zeros").write_bytes(bytes(20_000_000))
+    plain = run(["cpio", "-o", "--quiet", "-H", form], cwd=tmp_path, stdin=b"zeros\n")
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(gzip.compress(plain))
+    assert main(["ls", str(bomb), "--max-expand", "20"]) == 4
+    assert re.search(r"bomb(?: » zeros)? @0x[0-9A-F]+: expands to more than 20 times its size", capsys.readouterr().err)
+
+
+def test_a_size_that_newc_cannot_hold_in_an_old_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("cpio")
+    (tmp_path / "file").write_text("small\n")
+    plain = bytearray(run(["cpio", "-o", "--quiet", "-H", "odc"], cwd=tmp_path, stdin=b"file\n"))
+    plain[65:76] = b"7" * 11  # c_filesize (cpio(5), "Portable ASCII Format")
+    (tmp_path / "lie").write_bytes(plain)
+    assert main(["ls", str(tmp_path / "lie")]) == 9
+    assert "file: a size of 8,589,934,591 does not fit a newc archive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "xz", "lzop"])
+def test_damaged_streams(tmp_path: Path, codec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cut off or with a flipped bit, as test_codecs.py does to the others."""
+    tools.require(PACKERS[codec][0])
+    sound, chance, told = run(PACKERS[codec], stdin=archive(root_items())), random.Random(codec), 0
+    for turn in range(40):
+        at = chance.randrange(len(sound))
+        flipped = bytearray(sound)
+        flipped[at] ^= 1 << chance.randrange(8)
+        (tmp_path / "bad").write_bytes(sound[:at] if turn % 2 else flipped)
+        code = main(["find", str(tmp_path / "bad"), "**"])
+        said = capsys.readouterr().err
+        assert code in (0, 3, 4, 5), said
+        assert not code or "bad" in said
+        told += bool(code)
+    assert told >= 10
 
 
 def test_a_real_bomb_in_bounded_memory(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
-from cosremaster.layers.index import Effort, index_file
+from cosremaster.layers.index import index_file
 from cosremaster.layers.old_cpio import old_form
 from cosremaster.layers.probe import probe
+from cosremaster.layers.scan import Effort
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import tools
 from tests.model import by_busybox, by_gnu, described, read_tree

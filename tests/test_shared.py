@@ -13,7 +13,8 @@ from cosremaster.cli import main
 from cosremaster.codecs import PLAIN, find_codec, xz, xz_read
 from cosremaster.demo.image import Item, archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
-from cosremaster.layers.index import Effort, IndexedFile, Layer, index_file, layers_of
+from cosremaster.layers.index import IndexedFile, Layer, index_file, layers_of
+from cosremaster.layers.scan import Effort
 from cosremaster.layers.shared import index_beside
 from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import tools

@@ -9,7 +9,7 @@ import click
 
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.files import FileSource
-from cosremaster.layers.index import Effort
+from cosremaster.layers.scan import Effort
 from cosremaster.look.compare import Difference, compare
 from cosremaster.look.container import Container, Looked, follow, inside, open_container, split_address
 

@@ -10,7 +10,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -76,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     """Does what ``words`` ask for."""
     if words[:1] == ["ls"]:
-        from cosremaster.cli.listing import list_plainly  # noqa: PLC0415 - loads next to nothing
+        with _uncollected():  # an index is many small values that stay, and no garbage
+            from cosremaster.cli.listing import list_plainly  # noqa: PLC0415 - loads next to nothing
 
-        if list_plainly(words[1:]):
-            return 0
+            if list_plainly(words[1:]):
+                return 0
     module, function, name = "commands", "remaster_command", "cosremaster"
     if words and words[0] in COMMANDS:
         module, function = COMMANDS[words[0]]
@@ -91,15 +93,22 @@ def _run(words: list[str]) -> int:
 
 def _loaded(module: str, function: str) -> click.Command:
     """A command. What is loaded with it stays: the garbage collector need not look at it, now or later."""
+    with _uncollected():
+        command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
+        gc.freeze()
+    return command
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """The garbage collector rests meanwhile."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
-        gc.freeze()
+        yield
     finally:
         if collecting:
             gc.enable()
-    return command
 
 
 def _explain(error: BaseException) -> int | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import show
 from cosremaster.files import FileSource
-from cosremaster.layers.address import Address
-from cosremaster.look.container import ALONE, Container, Looked, follow, inside, open_container, split_address
-from cosremaster.nodes import Kind
+from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.look.names import names_alone, paths_below
+
+if TYPE_CHECKING:
+    from cosremaster.layers.address import Address
+    from cosremaster.look.container import Container, Looked
 
 _FLAGS = {
     "-l": ("long",), "--long": ("long",), "-R": ("recursive",), "--recursive": ("recursive",), "--json": ("as_json",),
@@ -35,16 +39,31 @@ def list_plainly(words: Sequence[str]) -> bool:
             return False
     if len(addresses) != 1:
         return False
-    list_address(addresses[0], max_expand=ALONE.max_expand, **wanted)
+    listed = not (wanted["long"] or wanted["as_json"]) and _list_names(addresses[0], recursive=wanted["recursive"])
+    if not listed:
+        list_address(addresses[0], max_expand=MAX_EXPAND, **wanted)
     return True
+
+
+def _list_names(address: str, *, recursive: bool) -> bool:
+    """Prints the names in the archive at ``address`` if it is a file of its own; False if it is not."""
+    if "::" in address or "%" in address or not address:
+        return False
+    with FileSource(Path(address)) as source:
+        names = names_alone(source, MAX_EXPAND)
+    if names is not None:
+        _write_names(paths_below(names, b"") if recursive else names[b""])
+    return names is not None
 
 
 @contextmanager
 def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container, Address]]:
     """The file that an address begins with, what it is, and the rest of the address."""
+    from cosremaster.look.container import ALONE, open_container, split_address  # noqa: PLC0415 - not for names alone
+
     path, address = split_address(text)
     with FileSource(path) as source:
-        top, rest = open_container(source, address, replace(ALONE, max_expand=max_expand))
+        top, rest = open_container(source, address, ALONE._replace(max_expand=max_expand))
         yield source, top, rest
 
 
@@ -64,8 +83,15 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
+def _write_names(names: Iterable[bytes]) -> None:
+    _write("".join([f"{show(name)}\n" for name in names]))
+
+
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Prints what stands in the directory, image or archive at ``address``."""
+    from cosremaster.look.container import Looked, follow, inside  # noqa: PLC0415 - the same
+    from cosremaster.nodes import Kind  # noqa: PLC0415 - the same
+
     with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest, last=not long))
         container, base = at.container, at.node.path
@@ -75,7 +101,7 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
             names = container.below(base) if recursive else container.names(base)
             cut = len(base) + bool(base)
             if not long and not as_json:
-                _write("".join([f"{show(name[cut:])}\n" for name in names]))
+                _write_names(name[cut:] for name in names)
                 return
             found = ((name, container.node(name)) for name in names)
             listed = [Looked(container, node) for _, node in found if node is not None]

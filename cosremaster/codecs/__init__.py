@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from functools import cache
+from typing import TYPE_CHECKING
 
-from cosremaster.codecs.base import Codec
 from cosremaster.codecs.plain import PlainCodec
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.base import Codec
 
 PLAIN = PlainCodec()
 

@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.gzip_read import MAGIC, Members
 from cosremaster.errors import Place
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader
 
 if TYPE_CHECKING:
+    from cosremaster.codecs.base import Job, Packed
     from cosremaster.codecs.gzip_form import GzipForm
 
 GZIP = "gzip"

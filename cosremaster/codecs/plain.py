@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import Place
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import ByteReader
 
+if TYPE_CHECKING:
+    from cosremaster.codecs.base import Job, Packed
 
-@dataclass(frozen=True, slots=True)
-class PlainForm:
+
+class PlainForm(NamedTuple):
     """Stored as it is."""
 
     name: str = "none"
@@ -32,14 +32,15 @@ class PlainForm:
 
     def pack(self, job: Job) -> Packed:
         """The plain bytes themselves: every unchanged range stays where it comes from."""
+        from cosremaster.codecs.base import Packed  # noqa: PLC0415 - a plain listing needs none of it
+
         length = job.plain.length
         job.advance(length)
         old = sum(p.length for p in job.plain.pieces if isinstance(p, Range) and p.source is job.decoded)
         return Packed(job.plain, kept=old, encoded=0, stored=length - old)
 
 
-@dataclass(frozen=True, slots=True)
-class PlainDecoding:
+class PlainDecoding(NamedTuple):
     """Bytes passed on."""
 
     reader: ByteReader

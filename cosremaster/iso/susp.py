@@ -81,7 +81,7 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
     :raises ImageError: a field is malformed, or continuations do not end.
     """
     name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
-    for at, field in fields(source, raw, offset, skip, base):
+    for at, field in fields(source, raw, offset, skip, base, strict=False):
         match field[:2]:
             case b"NM" if len(field) > 5:
                 name += field[5:]
@@ -99,13 +99,18 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
     return RockRidge(name, child, relocated, regular, zisofs, serial)
 
 
-def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Iterator[tuple[int, bytes]]:
+def fields(
+    source: FileSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
+) -> Iterator[tuple[int, bytes]]:
     """Byte offset and bytes of each field, continuation areas included (SUSP 5.1).
 
+    Unless ``strict``, a malformed field behind an SL ends its area, as it does in the kernel and in libarchive:
+    genisoimage writes an SL of more than 255 bytes with what one byte holds of its length, and its rest is no field.
     :raises ImageError: a field is malformed, or continuations do not end.
     """
     start = 33 + raw[32] + (1 - raw[32] % 2) + skip
     area, where = raw[start:], offset + start
+    behind_link = False
     for _ in range(MAX_CONTINUATIONS):
         following: tuple[int, int] | None = None
         at = 0
@@ -113,6 +118,8 @@ def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) ->
             length = area[at + 2]
             field = area[at : at + length]
             if length < 4 or len(field) < length:
+                if behind_link and not strict:
+                    break
                 raise ImageError("malformed Rock Ridge field", source.place.at(where + at))
             if field[:2] == b"ST":
                 break
@@ -120,6 +127,7 @@ def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) ->
                 block, inside, size = (int.from_bytes(field[i : i + 4], "little") for i in (4, 12, 20))
                 following = (base + block) * BLOCK + inside, min(size, BLOCK)
             else:
+                behind_link = behind_link or field[:2] == b"SL"
                 yield where + at, field
             at += length
         if following is None:
@@ -132,12 +140,12 @@ def fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) ->
 def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Attributes:
     """What the fields of the record ``raw`` say of it as a file; the arguments are :func:`read_fields`'.
 
-    Of fields that are there twice the last counts, as in the kernel. :raises ImageError: a field is malformed, or
-    continuations do not end.
+    Of fields that are there twice the last counts, as in the kernel. Of a symlink that is not whole there is what
+    can be read; ``verify`` tells of it. :raises ImageError: a field is too short, or continuations do not end.
     """
     mode, links, uid, gid, serial, rdev, mtime, packed = None, 0, 0, 0, 0, (0, 0), None, b""
     links_to: list[bytes] = []
-    for at, field in fields(source, raw, offset, skip, base):
+    for at, field in fields(source, raw, offset, skip, base, strict=False):
         match field[:2]:
             case b"PX":
                 _long_enough(source, at, field, _PX_1_10)
@@ -150,8 +158,7 @@ def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base
                 mtime = _modified(source, at, field, mtime)
             case b"SL":
                 _long_enough(source, at, field, 5)
-                links_to.append(field[5:])
-                _components(source, at, field)  # malformed ones are told where they stand
+                links_to.append(whole_components(field))
             case b"ZF":
                 packed = field[4:]
     target = _target(b"".join(links_to)) if links_to else None
@@ -190,13 +197,12 @@ def _modified(source: FileSource, at: int, field: bytes, before: int | None) -> 
     return long_date(stamp) if flags & _LONG_FORM else short_date(stamp)
 
 
-def _components(source: FileSource, at: int, field: bytes) -> None:
-    """:raises ImageError: a component of this SL field ends behind it."""
+def whole_components(field: bytes) -> bytes:
+    """The components of an SL field (RRIP 4.1.3.1), without one that would end behind it."""
     position = 5
-    while position < len(field):
-        if position + 2 > len(field) or position + 2 + field[position + 1] > len(field):
-            raise ImageError("malformed Rock Ridge symlink", source.place.at(at + position))
+    while position + 2 <= len(field) and position + 2 + field[position + 1] <= len(field):
         position += 2 + field[position + 1]
+    return field[5:position]
 
 
 def _target(components: bytes) -> bytes:

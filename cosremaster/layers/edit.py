@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from cosremaster import cpio
 from cosremaster.errors import OverlayError, ProofError, SizeError
 from cosremaster.layers.check import Checked, FinalEntry
-from cosremaster.layers.index import Layer, Member
+from cosremaster.layers.index import Layer
+from cosremaster.layers.scan import Member
 from cosremaster.layers.tree import LayerTree, link_key
 from cosremaster.nodes import Edits, Kind, Node
 from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros

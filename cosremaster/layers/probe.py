@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster import cpio
 from cosremaster.codecs import PLAIN, find_codec, foreign_codec
-from cosremaster.codecs.base import Codec
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.base import Codec
 
 HEAD_SIZE = 4096
 """Bytes of a file that are looked at to tell what it is."""
@@ -16,8 +18,7 @@ _PLAIN_HEAD = 512
 """Plain bytes that tell whether an archive begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """What the first bytes of a file say: the codec to read it with and whether an archive begins."""
 
     codec: Codec

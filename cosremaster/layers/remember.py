@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosremaster import cpio
-from cosremaster.layers.index import FoundArchive, Member
 from cosremaster.layers.old_cpio import layer_codec
+from cosremaster.layers.scan import FoundArchive, Member
 
 Values = dict[str, Any]
 

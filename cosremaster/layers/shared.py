@@ -7,16 +7,8 @@ from itertools import chain
 
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
-from cosremaster.layers.index import (
-    TAIL,
-    Effort,
-    FoundArchive,
-    IndexedFile,
-    Layer,
-    bounded,
-    read_members,
-    skip_zeros,
-)
+from cosremaster.layers.index import IndexedFile, Layer
+from cosremaster.layers.scan import TAIL, Effort, FoundArchive, bounded, read_members, skip_zeros
 from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader, Tail, equal_front

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cosremaster.cpio import normal_name
-from cosremaster.layers.index import Layer, Member
+from cosremaster.layers.index import Layer
+from cosremaster.layers.scan import Member
 from cosremaster.nodes import Kind, Node
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.streams import sha256_of
@@ -58,16 +59,22 @@ class LayerTree(Mapping[bytes, Node]):
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self._members: dict[bytes, tuple[Layer, Member]] = {}
-        self._carriers: dict[object, Member] = {}
         first_stays = layer.parent is not None
         for one in (*layer.before, layer):
             for member in one.members:
-                header, name, _ = member.entry
-                path = normal_name(name)
+                path = normal_name(member.entry.name)
                 if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
-                if header.nlink > 1 and header.size and (key := _key(one, member)):
-                    self._carriers[key] = member
+
+    @cached_property
+    def _carriers(self) -> dict[object, Member]:
+        """By what linked names have in common: the member with the data."""
+        return {
+            key: member
+            for layer in (*self.layer.before, self.layer)
+            for member in layer.members
+            if member.entry.header.nlink > 1 and member.entry.header.size and (key := _key(layer, member))
+        }
 
     def __getitem__(self, path: bytes) -> Node:
         layer, member = self._members[path]

@@ -13,9 +13,11 @@ from cosremaster.codecs import foreign_codec
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
 from cosremaster.files import FileSource
 from cosremaster.layers.address import Address, format_address, nth, number_of, parse_address
-from cosremaster.layers.index import Effort, Layer, index_file, layers_of
+from cosremaster.layers.index import Layer, index_file, layers_of
 from cosremaster.layers.probe import HEAD_SIZE, look
+from cosremaster.layers.scan import Effort
 from cosremaster.layers.tree import LayerTree
+from cosremaster.look.names import Names, names_of, paths_below
 from cosremaster.nodes import Kind, Node, parent_of
 from cosremaster.pieces import PieceTable, Range
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
@@ -45,7 +47,7 @@ class Container:
         self.place = place
         self.kind = kind
         self.nodes = nodes
-        self._names: dict[bytes, list[bytes]] | None = None
+        self._names: Names | None = None
 
     def node(self, path: bytes) -> Node | None:
         """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
@@ -60,27 +62,14 @@ class Container:
         """The paths of what stands in the directory ``path``, sorted."""
         return self._children().get(path, [])
 
-    def _children(self) -> dict[bytes, list[bytes]]:
+    def _children(self) -> Names:
         if self._names is None:
-            below: dict[bytes, list[bytes]] = {b"": []}
-            for path in self.nodes:
-                while path:
-                    parent = parent_of(path)
-                    if parent in below:
-                        below[parent].append(path)
-                        break
-                    below[parent] = [path]
-                    path = parent  # noqa: PLW2901 - whose own parent has to know of it
-            self._names = {parent: sorted(set(names)) for parent, names in below.items()}
+            self._names = names_of(self.nodes)
         return self._names
 
     def below(self, path: bytes) -> Iterator[bytes]:
         """Every path under the directory ``path``, each directory before what is in it."""
-        waiting = deque(self.names(path))
-        while waiting:
-            name = waiting.popleft()
-            yield name
-            waiting.extendleft(reversed(self.names(name)))
+        return paths_below(self._children(), path)
 
     def resolve(self, path: bytes, *, last: bool) -> bytes:
         """``path`` with symlinks followed as in a chroot; that at its end only if ``last``.

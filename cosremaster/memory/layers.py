@@ -10,8 +10,9 @@ from cosremaster.codecs.base import Form
 from cosremaster.codecs.lzma_alone import LzmaForm
 from cosremaster.codecs.xz_form import XzForm
 from cosremaster.cpio import normal_name
-from cosremaster.layers.index import Layer, Member, Rootness
+from cosremaster.layers.index import Layer, Rootness
 from cosremaster.layers.old_cpio import OldForm
+from cosremaster.layers.scan import Member
 from cosremaster.layers.tree import link_key
 from cosremaster.memory.estimate import HALF, Footprint, Initramfs, Nested, footprint
 from cosremaster.nodes import Edits, Kind

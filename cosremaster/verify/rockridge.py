@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cosremaster.errors import ImageError
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord
-from cosremaster.iso.susp import fields
+from cosremaster.iso.susp import fields, whole_components
 from cosremaster.units import Lba, lba_bytes
 from cosremaster.verify.finding import Finding, fails, holds
 from cosremaster.verify.subject import Subject, Tree
@@ -32,10 +32,13 @@ def _record(subject: Subject, tree: Tree, one: DirectoryRecord, skip: int, start
     place = tree.place(subject.place, one)
     raw = subject.source.at(one.offset, 255)
     try:
-        found = {field[:2]: field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)}
+        told = [field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]
     except ImageError as error:
         yield fails("rockridge.malformed", f"{tree.name}: {error.message}", place)
         return
+    if any(field[:2] == b"SL" and len(whole_components(field)) != max(len(field) - 5, 0) for field in told):
+        yield fails("rockridge.symlink", f"{tree.name}: a part of its symlink ends behind its field", place)
+    found = {field[:2]: field for field in told}
     for name, places in _NUMBERS.items():
         field = found.get(name, b"")
         if any(field[at : at + 4] != field[at + 4 : at + 8][::-1] for at in places):
