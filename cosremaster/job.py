@@ -57,8 +57,8 @@ from cosremaster.pipeline import (
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
-from cosremaster.settings.change import MenuChange, SettingsPlan, plan_settings
 from cosremaster.settings.request import Settings, read_settings
+from cosremaster.settings.values import MenuChange, SettingsPlan
 from cosremaster.streams import counted, digest_of
 from cosremaster.sums.renew import ListChange
 
@@ -370,6 +370,10 @@ class OpenedImage:
         """:raises UsageError: a bare initramfs has no boot menus and no volume."""
         if is_bare(self.image) and not settings.empty:
             raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
+        if settings.empty:
+            return SettingsPlan()
+        from cosremaster.settings.change import plan_settings  # noqa: PLC0415 - loads every menu's language
+
         return plan_settings(self.image, self._file, settings, edits)
 
 
