@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +57,8 @@ from cosremaster.remembered import index_path, recall, remember
 from cosremaster.reports.changes import report_chunks
 from cosremaster.request import Request, Settled, settle
 from cosremaster.result import Result, result_of
-from cosremaster.settings.change import SettingsPlan, plan_settings
-from cosremaster.settings.names import stale_names
 from cosremaster.settings.request import Settings
+from cosremaster.settings.values import SettingsPlan
 from cosremaster.streams import counted, digest_of
 
 
@@ -256,7 +255,7 @@ class OpenedImage:
             overwritten=settings.overwritten,
         )  # fmt: skip
         warnings = (
-            *notes, *iso_notes, *iso.warnings, *stale_names(self.image, whole), *edits.warnings, *settings.warnings,
+            *notes, *iso_notes, *iso.warnings, *self._stale_names(whole), *edits.warnings, *settings.warnings,
             *result.warnings, *size_warnings(packed), *sums.warnings,
         )  # fmt: skip
         for warning in warnings:
@@ -266,10 +265,21 @@ class OpenedImage:
             sums=sums.told, memory=memory, warnings=warnings,
         )  # fmt: skip
 
+    def _stale_names(self, edits: IsoEdits) -> Iterator[str]:
+        """Boot menus that name what leaves the ISO's tree."""
+        if edits.removed or edits.renamed:
+            from cosremaster.settings.names import stale_names  # noqa: PLC0415 - loads every menu's language
+
+            yield from stale_names(self.image, edits)
+
     def _settings(self, settings: Settings, edits: IsoEdits) -> SettingsPlan:
         """:raises UsageError: a bare initramfs has no boot menus and no volume."""
         if is_bare(self.image) and not settings.empty:
             raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
+        if settings.empty:
+            return SettingsPlan()
+        from cosremaster.settings.change import plan_settings  # noqa: PLC0415 - loads every menu's language
+
         return plan_settings(self.image, self._file, settings, edits)
 
 

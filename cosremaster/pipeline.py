@@ -37,7 +37,7 @@ from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.pieces import PieceTable
 from cosremaster.progress import Progress
-from cosremaster.settings.change import SettingsPlan
+from cosremaster.settings.values import SettingsPlan
 from cosremaster.sums.renew import ListChange, Renewed
 from cosremaster.sums.settle import settle_sums
 

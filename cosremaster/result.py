@@ -9,7 +9,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.memory.estimate import Estimate
 from cosremaster.nodes import Action
 from cosremaster.pipeline import PackedLayer, Plan
-from cosremaster.settings.change import MenuChange
+from cosremaster.settings.values import MenuChange
 from cosremaster.sums.renew import ListChange
 
 

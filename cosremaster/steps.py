@@ -36,8 +36,9 @@ from cosremaster.pipeline import (
     write_image,
 )
 from cosremaster.progress import Progress, Silent
-from cosremaster.settings.change import SettingsPlan, plan_settings
+from cosremaster.settings.change import plan_settings
 from cosremaster.settings.request import Settings, read_settings
+from cosremaster.settings.values import SettingsPlan
 
 __all__ = [
     "MAX_FIELD",

@@ -24,7 +24,8 @@ from cosremaster.files import Spool
 from cosremaster.layers.tree import LayerTree
 from cosremaster.nodes import Kind, Node
 from cosremaster.overlay import archive as archives
-from cosremaster.overlay.archive import is_archive_name, read_archive
+from cosremaster.overlay.archive import read_archive
+from cosremaster.overlay.request import is_archive_name
 from cosremaster.pipeline import choose_layer
 from tests.fixtures.tools import EPOCH, require, run
 from tests.small import write_small

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,3 +164,24 @@ def test_prefetch_keeps_order_passes_errors_on_and_ends_with_its_caller() -> Non
     assert any(thread.name == "cosremaster-prefetch" for thread in threading.enumerate())
     endless.close()  # type: ignore[attr-defined]
     assert not any(thread.name == "cosremaster-prefetch" for thread in threading.enumerate())
+
+
+def test_a_plain_remaster_loads_nothing_that_only_others_need(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    write_overlay(tmp_path)
+    rare = [
+        "cosremaster.archives.reader", "cosremaster.overlay.archive", "cosremaster.overlay.mtree", "cosremaster.menus",
+        "cosremaster.settings.change", "cosremaster.codecs.lzma_alone", "cosremaster.codecs.zstd", "cosremaster.verify",
+        "cosremaster.recipe", "cosremaster.look", "cosremaster.demo", "cosremaster.reports.html", "pycdlib",
+        "libarchive", "pydantic", "rich",
+    ]  # fmt: skip
+    program = (
+        "import sys; from cosremaster.cli import main; code = main(sys.argv[1:]);"
+        f"print(code, sorted(set({rare!r}) & set(sys.modules)))"
+    )
+    words = ["in.iso", "out.iso", "--add", "overlay", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.stdout == "0 []\n"

@@ -235,3 +235,33 @@ def test_a_listing_loads_no_parser_of_arguments_and_no_other_codec(tmp_path: Pat
         cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert plain.removesuffix("[]\n") == parsed
+
+
+def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
+    (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
+    program = (
+        "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
+        "print(sorted({'dataclasses', 'hashlib', 'cosremaster.nodes', 'cosremaster.layers.index'} & set(sys.modules)))"
+    )
+    for words in (["ls", "x.cgz"], ["ls", "-R", "x.cgz"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, check=True)
+        assert done.stdout.endswith(b"[]\n")
+
+
+STRANGE = [
+    [Item(b".", 0o040755, b""), regular(b"./a/b", b"1"), regular(b"a/b", b"2"), regular(b"z//y/", b"3")],
+    [Item(b"d", 0o120777, b"e"), regular(b"d/f", b"1"), regular(b"../up", b"2"), regular(b"/abs", b"3")],
+    [regular(b"", b"no name"), regular(b"b\xff\n", b"1"), regular(b"a-b", b"1"), regular(b"a/c", b"1")],
+]
+
+
+@pytest.mark.parametrize("items", STRANGE)
+@pytest.mark.parametrize("flags", [[], ["-R"]])
+def test_names_alone_are_those_of_the_tree(
+    tmp_path: Path, items: list[Item], flags: list[str], capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    image = tmp_path / "x"
+    image.write_bytes(archive(items) + gzip.compress(archive([regular(b"a/later", b"4")])))
+    alone = _out(capsysbinary, "ls", *flags, str(image))
+    assert alone == _out(capsysbinary, "ls", *flags, f"{image}", "--max-expand", "1000")
+    assert alone

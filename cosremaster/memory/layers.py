@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from cosremaster.codecs.base import Form
-from cosremaster.codecs.lzma_alone import LzmaForm
-from cosremaster.codecs.xz_form import XzForm
 from cosremaster.cpio import normal_name
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.layers.old_cpio import OldForm
@@ -94,10 +93,20 @@ def _share_in(script: bytes) -> float:
     return min([1.0, *(percent / 100 for percent in percents if percent)])
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A form of xz or lzma, whichever of their modules is loaded."""
+
+    @property
+    def dict_size(self) -> int:
+        """Bytes."""
+        ...
+
+
 def _dictionary(form: Form) -> int:
     """Bytes that the unpacker remembers; little beside that needs any."""
     inner = form.inner if isinstance(form, OldForm) else form
-    return inner.dict_size if isinstance(inner, (XzForm, LzmaForm)) else 0
+    return inner.dict_size if isinstance(inner, Remembering) else 0
 
 
 @dataclass(frozen=True, slots=True)

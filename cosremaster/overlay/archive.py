@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,24 +16,18 @@ from cosremaster.archives.reader import Archive, Entry, opened
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
 from cosremaster.files import Spool
 from cosremaster.nodes import Kind, Node
+from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import bounded
 from cosremaster.pieces import PieceTable, Range, Zeros
 from cosremaster.streams import hashed
 
-STANDARD_INPUT = b"-"
 MAX_CONTENT = 16 << 30
 """Bytes that one archive's files may come to, holes counted: four times what any layer's file can be packed to."""
 
 MAX_ENTRIES = 1_000_000
-_ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
 _FORMATS = ("tar", "zip", "7zip", "cpio")
 _AR = b"!<arch>\n"
 _KINDS = frozenset(Kind)
-
-
-def is_archive_name(source: bytes) -> bool:
-    """True when the name ends as those of archives do, or stands for standard input."""
-    return source == STANDARD_INPUT or _ENDING.search(source) is not None
 
 
 @dataclass(frozen=True, slots=True)

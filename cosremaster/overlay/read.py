@@ -11,10 +11,8 @@ from pathlib import Path
 from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
 from cosremaster.files import Spool
 from cosremaster.nodes import Kind, Node, join
-from cosremaster.overlay.archive import is_archive_name, read_archive
 from cosremaster.overlay.merge import Addition
-from cosremaster.overlay.mtree import apply_mtree, parse_mtree
-from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, made_time
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, is_archive_name, made_time
 from cosremaster.overlay.scan import bounded, scan
 from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
 from cosremaster.overlay.whiteouts import Split, split_whiteouts
@@ -110,6 +108,8 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
     owner = ("source" if archive else "root") if add.owner is None else add.owner
     style = Style(owner, add.mode, add.rules, setuid=add.setuid)
     if archive:
+        from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
+
         with reading.progress.step(f"read {show(source)}", None) as advance:
             found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
         single = False
@@ -159,6 +159,8 @@ def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]
 
     :raises UsageError: ``add`` is no directory.
     """
+    from cosremaster.overlay.mtree import apply_mtree, parse_mtree  # noqa: PLC0415 - few overlays have one
+
     assert add.mtree is not None
     source, mtree = os.path.realpath(os.fsencode(add.source)), os.path.realpath(os.fsencode(add.mtree))
     place = Place().inside(os.fsencode(add.mtree))

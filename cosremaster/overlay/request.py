@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from cosremaster.errors import UsageError
+
+STANDARD_INPUT = b"-"
+_ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
+
+
+def is_archive_name(source: bytes) -> bool:
+    """True when the name ends as those of archives do, or stands for standard input."""
+    return source == STANDARD_INPUT or _ENDING.search(source) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cosremaster.errors import CosremasterError, show
-from cosremaster.overlay.archive import is_archive_name
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
-from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
+from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule, is_archive_name
 from cosremaster.overlay.style import Mode, parse_owner
 from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults

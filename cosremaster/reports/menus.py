@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import show
-from cosremaster.settings.change import MenuChange
-from cosremaster.settings.places import Found, MenuPlace
+
+if TYPE_CHECKING:
+    from cosremaster.settings.places import Found, MenuPlace
+    from cosremaster.settings.values import MenuChange
 
 
 def menu_lines(found: Found) -> Iterator[str]:

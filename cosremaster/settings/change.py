@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from cosremaster.boot.fat_edit import exchange_files
 from cosremaster.errors import ImageError, OverlayError, show
@@ -13,13 +12,14 @@ from cosremaster.files import FileSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.identity import current_id, current_uuid, identity_patches, volume_uuid
 from cosremaster.iso.model import Image
-from cosremaster.menus.arguments import Changes, LineChange, change_arguments, known_arguments
+from cosremaster.menus.arguments import Changes, change_arguments, known_arguments
 from cosremaster.menus.find import parse_menu
 from cosremaster.menus.model import Menu, spliced
 from cosremaster.menus.retarget import Mention, Target, find_mentions
 from cosremaster.pieces import Literal, PieceTable
 from cosremaster.settings.places import FatPlace, Found, MenuPlace, find_places
 from cosremaster.settings.request import Settings
+from cosremaster.settings.values import MenuChange, SettingsPlan
 from cosremaster.units import lba_bytes
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
@@ -27,40 +27,6 @@ _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
 
 MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
-
-
-@dataclass(frozen=True, slots=True)
-class MenuChange:
-    """What became of a menu. ``where``: its path, a FAT image's before it; ``lines``: of its kernel lines, in order;
-    ``retargeted``: line and old text of each place that looks for the volume by its new name now."""
-
-    where: str
-    kind: str
-    lines: tuple[LineChange, ...]
-    retargeted: tuple[tuple[int, str], ...] = ()
-
-    @property
-    def changed(self) -> int:
-        """Kernel lines whose arguments changed."""
-        return sum(line.changed for line in self.lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingsPlan:
-    """What settings do to an image. ``exchanged``: paths on the ISO's tree -> new bytes; ``overwritten``: byte offset
-    in the old image -> as many new bytes; ``menus``: all that were found; ``renamed``: what the volume was and is now
-    found by."""
-
-    exchanged: Mapping[bytes, PieceTable] = field(default_factory=dict)
-    overwritten: Mapping[int, bytes] = field(default_factory=dict)
-    menus: tuple[MenuChange, ...] = ()
-    renamed: tuple[Target, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def changed_menus(self) -> tuple[MenuChange, ...]:
-        """The menus whose bytes change."""
-        return tuple(one for one in self.menus if one.changed or one.retargeted)
 
 
 def plan_settings(image: Image, source: FileSource, settings: Settings, edits: IsoEdits) -> SettingsPlan:

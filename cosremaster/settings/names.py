@@ -18,8 +18,6 @@ _DEVICE = re.compile(rb"\([^)]*\)")
 
 def stale_names(image: Image, edits: IsoEdits) -> Iterator[str]:
     """A sentence for each file that ``edits`` remove or rename and a menu names, at the first place where it does."""
-    if not (edits.removed or edits.renamed):
-        return
     fold = (lambda path: path) if image.rock_ridge else bytes.lower
     now = {file.path: edits.new_path(file.path) for file in image.files}
     there = {fold(path) for path in (*edits.by_path, *(path for path in now.values() if path is not None))}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import UsageError
 from cosremaster.iso.identity import check_volume_id, parse_volume_date
-from cosremaster.menus.arguments import Argument, Replacement
+
+if TYPE_CHECKING:
+    from cosremaster.menus.arguments import Argument, Replacement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +50,20 @@ def read_settings(
     if retarget and volume_id is None and volume_date is None:
         raise UsageError("--retarget follows --volume-id or --volume-date, which are missing")
     return Settings(
-        add=tuple(Argument.parse(one) for one in add),
-        remove=tuple(Argument.parse(one) for one in remove),
-        replace=tuple(Replacement.parse(one) for one in replace),
+        add=tuple(map(_argument, add)), remove=tuple(map(_argument, remove)), replace=tuple(map(_replacement, replace)),
         volume_id=None if volume_id is None else check_volume_id(volume_id),
         volume_date=None if volume_date is None else parse_volume_date(volume_date),
         retarget=retarget, allow_missing=allow_missing,
     )  # fmt: skip
+
+
+def _argument(text: str) -> Argument:
+    from cosremaster.menus.arguments import Argument  # noqa: PLC0415 - most remasters change none
+
+    return Argument.parse(text)
+
+
+def _replacement(text: str) -> Replacement:
+    from cosremaster.menus.arguments import Replacement  # noqa: PLC0415 - the same
+
+    return Replacement.parse(text)
