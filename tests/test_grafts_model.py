@@ -34,7 +34,7 @@ MAKERS: dict[str, tuple[str, ...]] = {
     "genisoimage-R": (*GENISOIMAGE, "-R"),
     "genisoimage-J": (*GENISOIMAGE, "-J"),
     "genisoimage": (*GENISOIMAGE,),
-    "genisoimage-level-4": (*GENISOIMAGE, "-R", "-J", "-iso-level", "4"),
+    "genisoimage-level-4": ("genisoimage", "-quiet", "-R", "-J", "-iso-level", "4"),
     "genisoimage-udf": (*GENISOIMAGE, "-R", "-J", "-udf"),
     "genisoimage-deep": (*GENISOIMAGE, "-R", "-J"),
     "xorriso": (*XORRISO, "-R", "-J"),
@@ -60,6 +60,7 @@ class Maker:
     links: bool = True
     deep: bool = False
     short: bool = False
+    ascii: bool = False
     numbers: count[int] = field(default_factory=count)
 
     def name(self, suffix: bool) -> bytes:
@@ -69,6 +70,7 @@ class Maker:
         stem = chance.choice(
             ["f", "a name", "some-longer-name_", "Ünï", "n" * chance.randrange(20, 50), ".dot", "X.y.z"]
         )
+        stem = stem.replace("Ünï", "Uni") if self.ascii else stem
         return f"{stem}{next(self.numbers)}{chance.choice(['', '.txt', '.img']) if suffix else ''}".encode()
 
     def content(self) -> bytes:
@@ -123,8 +125,8 @@ class Maker:
         added: Tree = {}
         for _ in range(chance.choice([0, 1, 3, 40])):
             homes = [b"", *(one for one in sorted({**tree, **added}) if {**tree, **added}[one] is None)]
-            path = self.below(chance.choice(homes), suffix=True)
             kind = chance.randrange(6)
+            path = self.below(chance.choice(homes), suffix=kind > 0)
             added[path] = None if kind == 0 else (b"some/../target" * chance.randrange(1, 40),) if (
                 kind == 1 and self.links
             ) else self.content()  # fmt: skip
@@ -216,7 +218,7 @@ def places(image: Image) -> dict[bytes, list[int]]:
 def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
     tools.require(*judges.TOOLS, "genisoimage")
     links = name not in (SHORT, JOLIET_ALONE, "genisoimage-udf")
-    maker = Maker(random.Random(f"{name} {seed}"), links, name in DEEP, name == SHORT)
+    maker = Maker(random.Random(f"{name} {seed}"), links, name in DEEP, name == SHORT, name.endswith("level-4"))
     tree = maker.tree(14 if maker.deep else 8, 20)
     path = tmp_path / "0.iso"
     written(path, tree, name)
