@@ -22,7 +22,8 @@ from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
 _DOT, _DOT_DOT = b"\0", b"\1"
 NO_PLACE = Lba(0)
-_CONTINUED = b"CE\x1c\x01"
+CONTINUED = b"CE\x1c\x01"
+"""How the field begins that leads to more fields (SUSP 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Places:
 @dataclass(slots=True)
 class Assembler:
     """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
-    ``links``: how many names a new file has; ``serials``: numbers that no file has; ``numbered``: those of what is new.
+    ``links``: how many names a new file has; ``serials``: numbers that no file has; ``bearer``: the folder whose
+    continued records begin with what continues the root's ``.``; ``numbered``: the numbers of what is new.
     """
 
     tree: FolderTree
@@ -49,6 +51,7 @@ class Assembler:
     places: Places
     links: Mapping[object, int]
     serials: Iterator[int]
+    bearer: Folder | None = None
     numbered: dict[object, int] = field(default_factory=dict)
 
     def folders(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
@@ -59,10 +62,21 @@ class Assembler:
             if folder.changed:
                 first = self.places.continued.get(id(folder), self.tree.base)
                 continuation = Continuation(Lba(first - self.tree.base))
+                if folder is self.bearer:
+                    continuation.data += self.root_continued()
                 found[id(folder)] = self._laid(folder, continuation)
                 if continuation.data:
                     more[id(folder)] = bytes(continuation.data)
         return found, more
+
+    def root_continued(self) -> bytes:
+        """The fields that continue the root's ``.`` (an ER, SUSP 5.5)."""
+        if self.tree.dialect is None or self.tree.root.extent is None:
+            return b""
+        start = lba_bytes(self.tree.root.extent.lba)
+        dot = self.source.at(start, self.source.at(start, 1)[0])  # as it was: it leads elsewhere once that is settled
+        told = fields(self.source, dot, start, self.tree.dialect.skip, self.tree.base)
+        return b"".join(one for at, one in told if not start <= at < start + len(dot))
 
     def path_table(self, order: str) -> bytes:
         """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
@@ -123,7 +137,7 @@ class Assembler:
         """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
         stands before its record."""
         dialect, name = self.tree.dialect, raw[ITS_NAME : ITS_NAME + raw[32]]
-        if dialect is None or _CONTINUED not in raw[ITS_NAME + len(name) :]:
+        if dialect is None or CONTINUED not in raw[ITS_NAME + len(name) :]:
             return raw
         return self._packed(continuation, raw[:ITS_NAME], name, self._fields(raw, offset), _system_use(raw))
 

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
 from cosremaster.files import FileSource
-from cosremaster.iso.assemble import RECORD_LBA, RECORD_LENGTH
-from cosremaster.iso.folders import Folder, FolderTree
+from cosremaster.iso.assemble import CONTINUED, RECORD_LBA, RECORD_LENGTH
+from cosremaster.iso.folders import ITS_NAME, Folder, FolderTree
 from cosremaster.iso.model import Directory
 from cosremaster.iso.records import ROOT_RECORD, both_endian
 from cosremaster.iso.susp import fields
@@ -47,6 +47,16 @@ def directory_patches(
             yield from _place_patch(dot_dot(source, folder.extent), tree, places[id(folder.parent)])
         if tree.counts and folder.changed:
             yield from _link_counts(source, tree, folder)
+
+
+def root_continuation(source: FileSource, tree: FolderTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
+    """What continues the root's ``.`` begins block ``lba`` now."""
+    assert tree.root.extent is not None
+    start = lba_bytes(tree.root.extent.lba)
+    raw = source.at(start, source.at(start, 1)[0])
+    at = raw.find(CONTINUED, ITS_NAME + 1)
+    if at >= 0:
+        yield start + at + 4, both_endian(lba - tree.base) + both_endian(0)
 
 
 def _place_patch(record: int, tree: FolderTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:

@@ -146,8 +146,9 @@ class FolderTree:
 def _must_follow(folder: Folder, root: Folder) -> bool:
     if folder is root or folder.parent is None or folder.above is None or folder.extent is None:
         return False
-    before = folder.reparented and folder.parent.extent and folder.extent.lba < folder.parent.extent.lba
-    return bool(folder.parent.moves or folder.above.moves or before)
+    holders = (folder.parent, folder.above)
+    before = folder.reparented and any(one.extent and folder.extent.lba < one.extent.lba for one in holders)
+    return before or any(one.moves for one in holders)
 
 
 def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:

@@ -15,8 +15,9 @@ from cosremaster.iso.model import ASSOCIATED
 from cosremaster.iso.names import Identifiers
 from cosremaster.nodes import Kind, Node, parent_of
 
-MAX_NAME, MAX_TARGET = 255, 4095
-"""Bytes of a name and of a symlink's text that systems take (POSIX NAME_MAX, Linux PATH_MAX)."""
+MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
+"""Bytes of a name and of a symlink's text that systems take (POSIX NAME_MAX, Linux PATH_MAX), and libisofs
+(LIBISOFS_NODE_PATH_MAX)."""
 
 
 @dataclass(slots=True)
@@ -277,11 +278,14 @@ def _merged(tree: FolderTree, stay: list[Entry], fresh: list[Entry]) -> Iterator
     yield from stay[at:]
 
 
-def shown_missing(tree: FolderTree, done: Regrafted) -> Iterator[str]:
-    """A sentence if the tree does not show something new."""
+def doubts(tree: FolderTree, done: Regrafted) -> Iterator[str]:
+    """What of the new names some readers do not show, a sentence each."""
     if done.missing:
         more = f" and {len(done.missing) - 1:,} more" if len(done.missing) > 1 else ""
         yield f"{show(done.missing[0])}{more} will not be in the {tree.kind} tree, which does not show that directory"
+    long = [path for path, one in done.came.items() if one.node and len(one.node.target) > XORRISO_TARGET]
+    for path in long[:1] if tree.dialect is not None else ():
+        yield f"{show(path)} leads to more than {XORRISO_TARGET:,} bytes: xorriso reads no image with such a symlink"
 
 
 def names_apart(tree: FolderTree) -> Iterator[str]:

@@ -19,12 +19,12 @@ from cosremaster.iso.assemble import NO_PLACE, Assembler, Places
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.exchange import Exchange
 from cosremaster.iso.extents import file_spans
-from cosremaster.iso.folder_patches import directory_patches, overlaid, table_slots
+from cosremaster.iso.folder_patches import directory_patches, overlaid, root_continuation, table_slots
 from cosremaster.iso.folders import Entry, Folder, FolderTree
 from cosremaster.iso.model import Image, IsoFile
 from cosremaster.iso.plan import Layout
 from cosremaster.iso.records import both_endian
-from cosremaster.iso.regraft import Regrafted, names_apart, regraft, shown_missing
+from cosremaster.iso.regraft import Regrafted, doubts, names_apart, regraft
 from cosremaster.iso.sections import section_lengths
 from cosremaster.iso.spans import Span
 from cosremaster.iso.trees import JOLIET
@@ -43,13 +43,14 @@ Patches = dict[int, bytes]
 @dataclass(slots=True)
 class _Work:
     """One tree's changes. ``lengths``: of each changed folder, by its id; ``continued``: of what continues its records;
-    ``tables``: bytes of a path table."""
+    ``tables``: bytes of a path table; ``bearer``: the folder whose continued records begin with the root's."""
 
     tree: FolderTree
     done: Regrafted
     lengths: dict[int, int] = field(default_factory=dict)
     continued: dict[int, int] = field(default_factory=dict)
     tables: int = 0
+    bearer: Folder | None = None
 
     @property
     def moved(self) -> list[Folder]:
@@ -166,6 +167,8 @@ class Restructure:
     ) -> None:  # fmt: skip
         """One tree's part of :meth:`settled`."""
         patches |= dict(directory_patches(self.source, work.tree, own.folders))
+        if work.bearer is not None:
+            patches |= dict(root_continuation(self.source, work.tree, own.continued[id(work.bearer)]))
         places = Places(own.folders, self._place_of, more, own.continued)
         assembler = _assembler(work, self.source, overlaid(self.source, patches), places)
         laid, areas = assembler.folders()
@@ -236,14 +239,11 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     gone = _gone(image, changed)
     contents, data_of = _new_data(edits.added)
     work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
-    work.warnings = tuple(line for tree, done in changed for line in shown_missing(tree, done))
+    work.warnings = tuple(line for tree, done in changed for line in doubts(tree, done))
     if all(tree.kind == trees[0].kind for tree, _ in changed):
         work.warnings += tuple(names_apart(trees[0]))
-    for one in works:
-        # libarchive takes Joliet's tree, with no modes and no symlinks, where that stands before the primary one.
-        one.tree.root.moves = one.tree.kind == JOLIET and works[0].tree.root.moves
-        one.tree.root.changed |= one.tree.root.moves
-        _measure(one, source, image.place)
+    for one in works:  # libarchive takes the Joliet tree where its root stands before the other's
+        _measure(one, source, image.place, follow=one.tree.kind == JOLIET and works[0].tree.root.moves)
     work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
     work.appended = tuple(_wanted(work))
     return work
@@ -295,8 +295,8 @@ def _gone(image: Image, changed: Sequence[tuple[FolderTree, Regrafted]]) -> froz
     return frozenset(lba for lba in left - named if lba >= image.session)
 
 
-def _measure(work: _Work, source: FileSource, place: Place) -> None:
-    """Notes how long everything becomes. :raises SizeError: too many directories."""
+def _measure(work: _Work, source: FileSource, place: Place, *, follow: bool) -> None:
+    """Notes how long everything becomes. ``follow``: the root moves. :raises SizeError: too many directories."""
     tree = work.tree
     nowhere = {id(folder): (tree.base, 0) for folder in tree.folders()}
     if len(nowhere) > MAX_DIRECTORIES:
@@ -307,10 +307,15 @@ def _measure(work: _Work, source: FileSource, place: Place) -> None:
     laid, areas = assembler.folders()
     for folder in tree.folders():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
-        # libarchive reads what continues records right behind them.
-        folder.moves = folder.moves or longer or id(folder) in areas
+        folder.moves = longer or id(folder) in areas  # libarchive reads what continues records right behind them
+    tree.root.moves = tree.root.moves or follow
+    tree.root.changed = tree.root.changed or follow
     tree.spread_moves()
     laid, areas = assembler.folders()
+    if areas and not tree.root.moves and assembler.root_continued():
+        # What libarchive has not come by hides all that comes later: where directories moved, the root's may be that.
+        work.bearer = assembler.bearer = next(one for one in work.moved if id(one) in areas)
+        laid, areas = assembler.folders()
     work.lengths = {key: len(data) for key, data in laid.items()}
     work.continued = {key: len(data) for key, data in areas.items()}
     work.tables = len(assembler.path_table("little"))
@@ -320,7 +325,7 @@ def _assembler(work: _Work, source: FileSource, patched: Callable[[int, int], by
     nodes = {id(one.node): one.node for one in work.done.came.values() if one.node}
     links = Counter(node.link for node in nodes.values() if node.link is not None)
     serials = (number for number in count(1) if number not in work.tree.serials)
-    return Assembler(work.tree, source, patched, places, links, serials)
+    return Assembler(work.tree, source, patched, places, links, serials, work.bearer)
 
 
 def _vacated(image: Image, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:

@@ -14,7 +14,7 @@ from cosremaster.nodes import Kind, Node
 from cosremaster.units import BLOCK, Lba
 
 CE_SIZE = 28
-_NAME_HEAD = 5
+_NAME_HEAD, _SL_HEAD, _COMPONENT_HEAD = 5, 5, 2
 MAX_FIELD = 255
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 _LONG_TIMES = 0x80
@@ -79,26 +79,28 @@ def _name(name: bytes) -> Iterator[bytes]:
 
 
 def _symlink(target: bytes) -> Iterator[bytes]:
-    """SL (4.1.3): as many as the components need, one that is too long continued in the next record."""
-    area = b""
-    for record in _components(target):
-        if len(area) + len(record) > MAX_FIELD - 5:
-            yield _field(b"SL", bytes((_CONTINUE,)) + area)
-            area = b""
-        area += record
+    """SL (4.1.3): as many as the components need. One ends inside a component, which the next continues: between whole
+    ones libarchive would leave out the slash."""
+    area, left = b"", _components(target)[::-1]
+    while left:
+        flags, text = left.pop()
+        room = MAX_FIELD - _SL_HEAD - len(area) - _COMPONENT_HEAD
+        if len(text) * (not flags) <= room - (_COMPONENT_HEAD if left else 0):
+            area += bytes((flags, 0)) if flags else bytes((0, len(text))) + text
+            continue
+        some = min(max(len(text) - 1, 0), room)
+        yield _field(b"SL", bytes((_CONTINUE,)) + area + bytes((_CONTINUE, some)) + text[:some])
+        area = b""
+        left.append((0, text[some:]))
     yield _field(b"SL", b"\0" + area)
 
 
-def _components(target: bytes) -> Iterator[bytes]:
-    room = MAX_FIELD - 5 - 2
-    if target.startswith(b"/"):
-        yield bytes((_ROOT, 0))
-    for part in target.split(b"/"):
-        if part in (b".", b".."):
-            yield bytes((_CURRENT if part == b"." else _PARENT, 0))
-        for start in range(0, len(part), room) if part not in (b".", b"..") else ():
-            piece = part[start : start + room]
-            yield bytes((_CONTINUE if start + room < len(part) else 0, len(piece))) + piece
+def _components(target: bytes) -> list[tuple[int, bytes]]:
+    """The component records (4.1.3.1), flags and text. Slashes that mean nothing are left out."""
+    parts = [part for part in target.split(b"/") if part]
+    known = {b".": _CURRENT, b"..": _PARENT}
+    found = [(known.get(part, 0), part) for part in parts]
+    return [(_ROOT, b""), *found] if target.startswith(b"/") else found
 
 
 def short_date(seconds: int) -> bytes:
