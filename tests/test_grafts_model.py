@@ -61,6 +61,7 @@ class Maker:
     deep: bool = False
     short: bool = False
     ascii: bool = False
+    numbered: bool = False
     numbers: count[int] = field(default_factory=count)
 
     def name(self, suffix: bool) -> bytes:
@@ -71,6 +72,7 @@ class Maker:
             ["f", "a name", "some-longer-name_", "Ünï", "n" * chance.randrange(20, 50), ".dot", "X.y.z"]
         )
         stem = stem.replace("Ünï", "Uni") if self.ascii else stem
+        stem = f"{next(self.numbers)}-{stem}" if self.numbered else stem  # unlike within eight characters
         return f"{stem}{next(self.numbers)}{chance.choice(['', '.txt', '.img']) if suffix else ''}".encode()
 
     def content(self) -> bytes:
@@ -218,7 +220,14 @@ def places(image: Image) -> dict[bytes, list[int]]:
 def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
     tools.require(*judges.TOOLS, "genisoimage")
     links = name not in (SHORT, JOLIET_ALONE, "genisoimage-udf")
-    maker = Maker(random.Random(f"{name} {seed}"), links, name in DEEP, name == SHORT, name.endswith("level-4"))
+    maker = Maker(
+        random.Random(f"{name} {seed}"),
+        links,
+        name in DEEP,
+        name == SHORT,
+        name.endswith("level-4"),
+        name == JOLIET_ALONE,
+    )
     tree = maker.tree(14 if maker.deep else 8, 20)
     path = tmp_path / "0.iso"
     written(path, tree, name)
