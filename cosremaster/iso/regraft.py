@@ -39,11 +39,11 @@ def regraft(tree: FolderTree, edits: IsoEdits, place: Place) -> Regrafted:
     :raises UnsupportedError: the tree cannot hold something, has no identifier left, or has a name already.
     """
     done = Regrafted()
-    leave, move = _detached(tree, edits, done)
+    leave, move = _detached(tree, edits, done, place)
     for entry in leave:
         _drop(entry, done)
     _check_attics(tree, done, place)
-    paths = Paths(tree)
+    paths = Paths(tree, place)
     coming: list[tuple[bytes, Node | list[Entry]]] = [(node.path, node) for node in edits.added]
     coming += [(edits.renamed[old], entries) for old, entries in move.items()]
     moved: list[Folder] = []
@@ -72,11 +72,15 @@ def regraft(tree: FolderTree, edits: IsoEdits, place: Place) -> Regrafted:
 
 
 class Paths:
-    """Finds what stands at a path of a tree that nothing leaves meanwhile."""
+    """Finds what stands at a path of a tree that nothing leaves meanwhile.
 
-    def __init__(self, tree: FolderTree) -> None:
+    :raises UnsupportedError: two things have a name that is on the way there.
+    """
+
+    def __init__(self, tree: FolderTree, place: Place) -> None:
+        self._place = place
         self._folders: dict[bytes, Folder] = {b"": tree.root}
-        self._names: dict[int, dict[bytes, Entry]] = {}
+        self._names: dict[int, dict[bytes, Entry | None]] = {}
 
     def folder(self, path: bytes) -> Folder | None:
         """The folder at ``path``; None where there is none."""
@@ -85,7 +89,7 @@ class Paths:
             above = parent_of(above)
         folder: Folder | None = self._folders[above]
         for name in path[len(above) :].strip(b"/").split(b"/") if path != above else ():
-            entry = self._inside(folder).get(name) if folder else None
+            entry = self._find(folder, name, path) if folder else None
             folder = entry.folder if entry else None
         if folder is not None:
             self._folders[path] = folder
@@ -95,27 +99,34 @@ class Paths:
         """The entry at ``path`` and the folder it is in; None where there is none."""
         parent, _, name = path.rpartition(b"/")
         folder = self.folder(parent)
-        entry = self._inside(folder).get(name) if folder else None
+        entry = self._find(folder, name, path) if folder else None
         return (folder, entry) if folder and entry else None
 
     def came(self, folder: Folder, entry: Entry) -> None:
         """``entry`` is in ``folder`` now."""
         if id(folder) in self._names and not entry.hidden:
-            self._names[id(folder)].setdefault(entry.key or b"", entry)
+            self._names[id(folder)][entry.key or b""] = entry
 
-    def _inside(self, folder: Folder) -> dict[bytes, Entry]:
+    def _find(self, folder: Folder, name: bytes, path: bytes) -> Entry | None:
         if id(folder) not in self._names:
-            names: dict[bytes, Entry] = {}
+            names: dict[bytes, Entry | None] = {}
             for one in folder.entries:
                 if one.key is not None and not one.hidden:
-                    names.setdefault(one.key, one)
+                    names[one.key] = None if one.key in names else one
             self._names[id(folder)] = names
-        return self._names[id(folder)]
+        names = self._names[id(folder)]
+        found = names.get(name)
+        if found is None and name in names:
+            what = f"two things on the image are called {show(name)}, so nothing there can be changed by name"
+            raise UnsupportedError(what, self._place.inside(path))
+        return found
 
 
-def _detached(tree: FolderTree, edits: IsoEdits, done: Regrafted) -> tuple[list[Entry], dict[bytes, list[Entry]]]:
+def _detached(
+    tree: FolderTree, edits: IsoEdits, done: Regrafted, place: Place
+) -> tuple[list[Entry], dict[bytes, list[Entry]]]:
     """Takes what leaves and what moves out of its folders: (what leaves, what moves by its old path)."""
-    paths, leave, move = Paths(tree), list[Entry](), dict[bytes, list[Entry]]()
+    paths, leave, move = Paths(tree, place), list[Entry](), dict[bytes, list[Entry]]()
     parted: dict[int, tuple[Folder, set[int]]] = {}
     for path in (*edits.removed, *edits.renamed):
         found = paths.locate(path)

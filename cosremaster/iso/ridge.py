@@ -46,7 +46,7 @@ class Dialect:
         numbers = (node.kind | node.mode, nlink, node.uid, node.gid, serial)
         fields = [_field(b"PX", b"".join(map(both_endian, numbers))[: self.px - 4])]
         if node.kind in (Kind.CHAR, Kind.BLOCK):
-            fields.append(_field(b"PN", both_endian(node.rdev[0]) + both_endian(node.rdev[1])))
+            fields.append(_field(b"PN", b"".join(map(both_endian, _device(*node.rdev)))))
         if node.kind is Kind.SYMLINK:
             fields += _symlink(node.target)
         count = (self.times & 0x7F).bit_count()
@@ -64,6 +64,12 @@ class Dialect:
         kept = [field for field in fields if field[:2] != b"RR"]
         bits = sum(_RR_BITS.get(sign, 0) for sign in {field[:2] for field in kept})
         return [_field(b"RR", bytes((bits,))), *kept] if self.rr else kept
+
+
+def _device(major: int, minor: int) -> tuple[int, int]:
+    """The halves of a device number (4.1.2). Makers write it as glibc's makedev has it, with which Linux, who takes
+    the low half's bytes for both, agrees on small numbers; large ones it has from the two halves."""
+    return (0, major << 8 | minor) if major < 256 and minor < 256 else (major, minor)
 
 
 def _field(sign: bytes, data: bytes) -> bytes:
@@ -138,18 +144,27 @@ class Continuation:
         return b"".join(kept) + self._area(left)
 
     def _area(self, fields: Sequence[bytes]) -> bytes:
-        """Stores ``fields`` and returns the CE that leads there; none crosses a block."""
-        total = sum(map(len, fields))
-        if total > BLOCK:
-            chain, size = 0, CE_SIZE
-            while size + len(fields[chain]) <= BLOCK:
-                size += len(fields[chain])
-                chain += 1
-            area = b"".join(fields[:chain]) + self._area(fields[chain:])
-        else:
-            area = b"".join(fields)
-        if len(self.data) % BLOCK + len(area) > BLOCK:
-            self.data += bytes(-len(self.data) % BLOCK)
-        block, offset = divmod(len(self.data), BLOCK)
-        self.data += area
-        return _field(b"CE", both_endian(self.first + block) + both_endian(offset) + both_endian(len(area)))
+        """Stores ``fields`` and returns the CE that leads there. No area crosses a block; one that continues another
+        stands behind it, where libarchive still comes by."""
+        parts, left = list[list[bytes]](), list(fields)
+        while left:
+            room, part = BLOCK - (CE_SIZE if sum(map(len, left)) > BLOCK else 0), list[bytes]()
+            while left and len(left[0]) <= room:
+                room -= len(left[0])
+                part.append(left.pop(0))
+            parts.append(part)
+        places, at = list[tuple[int, int]](), len(self.data)
+        for index, part in enumerate(parts, 1):
+            length = sum(map(len, part)) + (CE_SIZE if index < len(parts) else 0)
+            at += -at % BLOCK if at % BLOCK + length > BLOCK else 0
+            places.append((at, length))
+            at += length
+        for index, (part, (at, _)) in enumerate(zip(parts, places, strict=True), 1):
+            self.data += bytes(at - len(self.data)) + b"".join(part)
+            self.data += self._lead(*places[index]) if index < len(parts) else b""
+        return self._lead(*places[0])
+
+    def _lead(self, at: int, length: int) -> bytes:
+        """The CE for an area that begins at byte ``at``."""
+        block, offset = divmod(at, BLOCK)
+        return _field(b"CE", both_endian(self.first + block) + both_endian(offset) + both_endian(length))
