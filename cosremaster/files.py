@@ -15,7 +15,6 @@ from typing import BinaryIO, TypeAlias
 from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
-from cosremaster.parallel import prefetch
 from cosremaster.pieces import Range, Waiting
 from cosremaster.streams import CHUNK
 
@@ -88,7 +87,11 @@ def read_ahead(fill: Filler, offset: int, length: int) -> Iterator[memoryview]:
             fill(offset + start, [view])
             yield view
 
-    return parts() if len(buffers) == 1 else prefetch(parts(), AHEAD)
+    if len(buffers) == 1:
+        return parts()
+    from cosremaster.parallel import prefetch  # noqa: PLC0415 - a plain listing needs none of it
+
+    return prefetch(parts(), AHEAD)
 
 
 _MOST_VIEWS = 1024  # buffers that one preadv takes (IOV_MAX, limits.h)

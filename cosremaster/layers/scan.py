@@ -13,7 +13,6 @@ from cosremaster import cpio
 from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.layers.probe import Probe, look
-from cosremaster.parallel import prefetch
 from cosremaster.streams import ByteReader, Tail, hashed, sha256_of
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
 
     def plain() -> Iterator[bytes]:
         while True:
-            yield from bounded(prefetch(decoding.stream()), packed, effort.max_expand)
+            yield from bounded(_ahead(decoding.stream(), effort), packed, effort.max_expand)
             if complete:
                 return
             skip_zeros(packed)
@@ -152,6 +151,16 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
             form=decoding.form, size=reader.position, members=members, trailer=trailer, tail=tail.bytes(),
             inner=inner, span=span,
         )  # fmt: skip
+
+
+def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
+    """``chunks``, decoded on a thread of their own where there is more to do with them than to step over entries:
+    handing them over would take longer than that."""
+    if not (effort.digests or effort.nesting):
+        return chunks
+    from cosremaster.parallel import prefetch  # noqa: PLC0415 - a plain listing needs none of it
+
+    return prefetch(chunks)
 
 
 def bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:
