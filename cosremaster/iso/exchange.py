@@ -153,7 +153,7 @@ def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -
 
 def check_removal(image: Image, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
     """:raises UnsupportedError: something that cannot follow points at a file that should go."""
-    gone = [file for file in image.files if file.size and edits.new_path(file.path) is None]
+    gone = [file for file in image.files if file.size and edits.removed and edits.new_path(file.path) is None]
     for file in gone:
         place = image.place.inside(file.path)
         for span in file_spans(file):

@@ -5,7 +5,7 @@ ECMA-119; section numbers are its. Everything here reads, nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cosremaster.errors import ImageError, Place
@@ -113,18 +113,15 @@ def read_directory(
     :raises ImageError: one is malformed, or the directory lies outside the image.
     """
     start = lba_bytes(directory.lba)
-    place = source.place
-    for part in path:
-        place = place.inside(part)
     if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
-        raise ImageError("directory lies outside the image; it may be cut off", place.at(start))
+        raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
     data = source.at(start, directory.length)
     for block in range(0, len(data), BLOCK):
         at, end = block, min(block + BLOCK, len(data))
         while at < end and data[at]:
             length = data[at]
             if length < 34 or at + length > end or 33 + data[at + 32] > length:
-                raise ImageError("malformed directory record", place.at(start + at))
+                raise ImageError("malformed directory record", _inside(source.place, path).at(start + at))
             record = _parse_record(data[at : at + length], start + at, path, base)
             if record.identifier not in (b"\0", b"\1"):
                 yield record, data[at : at + length]
@@ -146,6 +143,10 @@ def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -
 
 def place_of(place: Place, record: DirectoryRecord) -> Place:
     """``record``'s place inside the image at ``place``."""
-    for part in (*record.parent, record.identifier):
+    return _inside(place, (*record.parent, record.identifier))
+
+
+def _inside(place: Place, path: Iterable[bytes]) -> Place:
+    for part in path:
         place = place.inside(part)
     return place
