@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import random
 import shlex
 import stat
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.demo.image import initramfs, root_items
+from cosremaster.codecs.gzip_form import DEFLATE_BLOCK
+from cosremaster.demo.image import archive, initramfs, regular, root_items
 from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.tools import run
@@ -57,6 +60,25 @@ def test_maas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Elsewhere, later, on other threads: the same bytes.
     assert main(["export", LAYER, "--maas", "apollo", "--output", "again.tgz", "--threads", "2"]) == 0
     assert (here / "again.tgz").read_bytes() == file.read_bytes()
+
+
+def test_maas_of_more_than_one_deflate_block(here: Path) -> None:
+    """What is packed in blocks is read in ranges: the archive is that of ``extract --as tar``, whole and in order."""
+    tools.require("tar", "gzip", "xz")
+    chance = random.Random(3)
+    files = [regular(b"etc/%d" % number, chance.randbytes(700_001) * 2) for number in range(5)]
+    small = [regular(b"etc/s%d" % number, b"%d" % number) for number in range(3000)]
+    plain = archive([*root_items(), *files, *small])
+    assert len(plain) > 4 * DEFLATE_BLOCK
+    write_small(here, cgz=gzip.compress(archive([regular(b"rootfs.cxz", run(["xz", "-1"], stdin=plain))])))
+    for threads in ("1", "2"):
+        assert main(["export", LAYER, "--maas", "big", "--output", f"{threads}.tgz", "--threads", threads]) == 0
+    assert (here / "1.tgz").read_bytes() == (here / "2.tgz").read_bytes()
+    assert main(["extract", LAYER, "big.tar", "--as", "tar"]) == 0
+    assert run(["gzip", "-dc", "1.tgz"], cwd=here) == (here / "big.tar").read_bytes()
+    for item in (*files, small[-1]):
+        assert run(["tar", "-xzOf", "1.tgz", os.fsdecode(item.path)], cwd=here) == item.data
+    assert len(run(["tar", "-tzf", "1.tgz"], cwd=here).splitlines()) == len(root_items()) + 3005
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from cosremaster.look.order import files_in_order
 from cosremaster.nodes import Kind, Node
-from cosremaster.pieces import PieceTable, Range
+from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
 
 BLOCKING = 10240
 _TYPES = {
@@ -18,11 +19,12 @@ _TYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, so that a cached property has where to be kept
 class TarStream:
     """A tar archive of ``nodes`` as a source of pieces: directories first, then data in the order they are read.
 
-    A socket cannot be in a tar archive and is left out. The same nodes make the same bytes.
+    A socket cannot be in a tar archive and is left out. The same nodes make the same bytes. Headers are kept once they
+    are made, 512 bytes or more for each node; data are read when they are asked for.
     """
 
     nodes: tuple[Node, ...]
@@ -30,20 +32,24 @@ class TarStream:
 
     def table(self) -> PieceTable:
         """The whole archive; its length is known without reading data."""
-        length = sum(len(head) + _padded(node) for node, head in self._heads())
-        return PieceTable([Range(self, 0, length + _end(length))])
+        return PieceTable([Range(self, 0, self._whole.length)])
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """The archive, which is read only as a whole."""
-        assert offset == 0
-        done = 0
+        """``length`` bytes of the archive from ``offset``; data are decoded once if that only grows."""
+        return self._whole.cut(offset, offset + length).chunks()
+
+    @cached_property
+    def _whole(self) -> PieceTable:
+        pieces: list[Piece] = []
+        length = 0
         for node, head in self._heads():
-            yield head
-            done += len(head) + _padded(node)
-            if _padded(node) and node.content is not None:
-                yield from node.content.table().chunks()
-                yield bytes(-node.content.size % tarfile.BLOCKSIZE)
-        yield bytes(length - done)
+            pieces.append(Literal(head))
+            length += len(head)
+            if node.content is not None and node.content.size:
+                padding = -node.content.size % tarfile.BLOCKSIZE
+                pieces += [*node.content.table().pieces, Zeros(padding)]
+                length += node.content.size + padding
+        return PieceTable([*pieces, Zeros(_end(length))])
 
     def _heads(self) -> Iterator[tuple[Node, bytes]]:
         """Each node with its header blocks; a name of a file that stands before it goes as a link, without content."""
@@ -73,11 +79,6 @@ def tar_of(nodes: Iterable[Node]) -> TarStream:
 
 def _without_content(node: Node) -> Node:
     return Node(path=node.path, kind=node.kind, mode=node.mode, link=node.link)
-
-
-def _padded(node: Node) -> int:
-    size = node.content.size if node.content is not None else 0
-    return size + -size % tarfile.BLOCKSIZE
 
 
 def _end(length: int) -> int:
