@@ -68,12 +68,15 @@ def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
         return IsoEdits()
     if is_bare(image):
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
-    alias = (lambda path: path) if image.rock_ridge else _aliases(image, source)
-    nodes = {path: node for path, node in image_nodes(image, source).items() if path}
-    first = merge(
-        nodes, (), [_known_by(one, alias) for one in asked.remove], image.place, allow_missing=asked.allow_missing
-    )
-    tree = _Renamed({path: node for path, node in nodes.items() if path not in first.gone})
+    tree = _Renamed({path: node for path, node in image_nodes(image, source).items() if path})
+    known = {} if image.rock_ridge else _other_names(image, source)
+
+    def alias(path: bytes) -> bytes:
+        return _spelled(path, known, tree) if known else path
+
+    removals = [_known_by(one, alias) for one in asked.remove]
+    first = merge(tree.nodes, (), removals, image.place, allow_missing=asked.allow_missing)
+    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.gone}
     for rename in asked.rename:
         _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), image, asked.force_type)
     additions = [_placed(one, alias) for one in asked.add]
@@ -116,13 +119,13 @@ class _Renamed:
     nodes: dict[bytes, Node]
     renamed: dict[bytes, bytes] = field(default_factory=dict)
     made: dict[bytes, Node] = field(default_factory=dict)
+    _old: dict[bytes, bytes] = field(default_factory=dict)
 
     def origin(self, path: bytes) -> bytes:
         """Where what is at ``path`` now was on the image."""
-        old = {new: old for old, new in self.renamed.items()}
-        for above in (path, *reversed(list(ancestors(path)))):
-            if above in old:
-                return old[above] + path[len(above) :]
+        for above in (path, *reversed(list(ancestors(path)))) if self.renamed else ():
+            if above in self._old:
+                return self._old[above] + path[len(above) :]
         return path
 
     def rename(self, old: bytes, new: bytes) -> None:
@@ -138,6 +141,7 @@ class _Renamed:
                 self.renamed[before] = new + path[len(old) :]
         if new not in self.made:
             self.renamed[origin] = new
+        self._old = {after: before for before, after in self.renamed.items()}
 
 
 def _rename(tree: _Renamed, asked: Rename, image: Image, force_type: bool) -> None:
@@ -176,9 +180,9 @@ def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
     return replace(addition, dest=dest, nodes=tuple(nodes))
 
 
-def _aliases(image: Image, source: FileSource) -> Callable[[bytes], bytes]:
-    """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: a function that
-    spells a path, as far as it is there, as the primary tree does."""
+def _other_names(image: Image, source: FileSource) -> dict[bytes, dict[bytes, bytes]]:
+    """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: for each directory
+    those names, and what the primary tree calls it."""
     primary, *others = aligned_folders(source, image.trees)
     known: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):
@@ -192,15 +196,14 @@ def _aliases(image: Image, source: FileSource) -> Callable[[bytes], bytes]:
                 names |= {one.shown.lower(): one.key, one.shown: one.key}
                 if one.folder is not None:
                     waiting.append((one.folder, join(path, one.key)))
-    return lambda path: _spelled(path, known)
+    return known
 
 
-def _spelled(path: bytes, known: Mapping[bytes, Mapping[bytes, bytes]]) -> bytes:
-    found, parts = b"", path.split(b"/") if path else []
-    for index, part in enumerate(parts):
-        names = known.get(found, {})
+def _spelled(path: bytes, known: Mapping[bytes, Mapping[bytes, bytes]], tree: _Renamed) -> bytes:
+    """``path`` as the primary tree spells it now, as far as it is there."""
+    found = b""
+    for part in path.split(b"/") if path else ():
+        names = known.get(tree.origin(found), {})
         name = names.get(part) or names.get(part.lower())
-        if name is None:
-            return join(found, b"/".join(parts[index:]))
-        found = join(found, name)
+        found = join(found, name if name is not None and join(found, name) in tree.nodes else part)
     return found

@@ -69,7 +69,7 @@ class Maker:
         if self.short:
             return f"F{next(self.numbers)}{chance.choice(['.TXT', '.IMG', '']) if suffix else ''}".encode()
         stem = chance.choice(
-            ["f", "a name", "some-longer-name_", "Ünï", "n" * chance.randrange(20, 50), ".dot", "X.y.z"]
+            ["f", "a name", "some-longer-name_", "Ünï", "n" * chance.randrange(20, 30), ".dot", "X.y.z"]
         )
         stem = stem.replace("Ünï", "Uni") if self.ascii else stem
         stem = f"{next(self.numbers)}-{stem}" if self.numbered else stem  # unlike within eight characters

@@ -20,6 +20,7 @@ from cosremaster.iso.folders import read_folders
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
+from cosremaster.iso.udf_patch import tagged
 from cosremaster.nodes import Kind, Node, ancestors
 from cosremaster.output import Written
 from cosremaster.pieces import Literal, PieceTable
@@ -303,6 +304,90 @@ def test_edits_happen_at_once(bare: Path, tmp_path: Path) -> None:
         written(bare, back, tmp_path / "again.iso")
         and (tmp_path / "again.iso").read_bytes() == (tmp_path / "out.iso").read_bytes()
     )
+
+
+def test_names_of_one_udf_file(tmp_path: Path) -> None:
+    """Two file identifiers that lead to one file entry: it stays until both are gone, and counts them."""
+    tools.require("genisoimage", "7z")
+    tree = tools.Tree(tmp_path / "tree")
+    tree.file("first", b"shared" * 1000)
+    tree.link("second", "first")
+    tree.file("third", b"third")
+    run(["genisoimage", "-quiet", "-R", "-udf", "-cache-inodes", "-o", tmp_path / "in.iso", tree.root])
+    with FileSource(tmp_path / "in.iso") as source:
+        udf = read_image(source).udf
+        assert udf
+        (home,) = udf.folders
+        target = next(one.block for one in home.names if one.name == "first")
+        other = next(one for one in home.names if one.name == "second")
+        raw = bytearray((tmp_path / "in.iso").read_bytes())
+        at = raw.index(other.raw)
+        identifier = bytearray(other.raw)
+        identifier[24:28] = struct.pack("<I", target)
+        raw[at : at + len(identifier)] = tagged(identifier, len(identifier) - 16)
+        entry = (udf.partition.start + target) * BLOCK
+        file_entry = bytearray(raw[entry : entry + BLOCK])
+        file_entry[48:50] = b"\2\0"
+        raw[entry : entry + BLOCK] = tagged(file_entry, int.from_bytes(file_entry[10:12], "little"))
+    (tmp_path / "in.iso").write_bytes(raw)
+    image = written(tmp_path / "in.iso", IsoEdits(removed=(b"second",)), tmp_path / "one.iso")
+    assert image.udf and sorted("/".join(path) for path, _ in image.udf.named()) == ["first", "third"]
+    assert (tmp_path / "one.iso").read_bytes()[entry + 48 : entry + 50] == b"\1\0"
+    assert all(tag.sound for tag in image.udf.tags)
+    run(["7z", "x", "-tudf", f"-o{tmp_path}/udf", tmp_path / "one.iso"])
+    assert (tmp_path / "udf/first").read_bytes() == b"shared" * 1000
+    image = written(tmp_path / "one.iso", IsoEdits(removed=(b"first",)), tmp_path / "none.iso")
+    assert image.udf and [path for path, _ in image.udf.named()] == [("third",)]
+
+
+def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
+    """File identifiers stand across the ends of blocks and extents; names change in place and outgrow them."""
+    tools.require("genisoimage", "7z")
+    tree = tools.Tree(tmp_path / "tree")
+    for number in range(60):
+        tree.file(f"d/file-with-a-name-{number:03}", b"%d" % number)
+    tree.file("room", b"R" * 9 * BLOCK)
+    path, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    run(["genisoimage", "-quiet", "-R", "-udf", "-o", path, tree.root])
+    with FileSource(path) as source:
+        image = read_image(source)
+        room = next(one for one in image.files if one.path == b"room")
+        assert image.udf
+        udf, entry = image.udf, image.udf.folders[1].entry
+        (lba, length), start = entry.extents[0], room.records[0].lba + 4
+    written(path, IsoEdits(removed=(b"room",)), out)  # its blocks are free now
+    raw = bytearray(out.read_bytes())
+    raw += bytes(max(0, (start + 2) * BLOCK - len(raw)))
+    raw[start * BLOCK : (start + 1) * BLOCK] = raw[(lba + 1) * BLOCK : lba * BLOCK + length].ljust(BLOCK, b"\0")
+    places, at = {}, lba * BLOCK
+    while at < lba * BLOCK + length:  # the tags name the block that they stand in
+        size = -(-(38 + int.from_bytes(raw[at + 36 : at + 38], "little") + raw[at + 19]) // 4) * 4
+        places[at - lba * BLOCK] = size
+        at += size
+    joined = raw[lba * BLOCK : lba * BLOCK + length]
+    for inside, size in places.items():
+        block = lba if inside < BLOCK else start
+        one = joined[inside : inside + size]
+        one[12:16] = struct.pack("<I", block - udf.partition.start)
+        joined[inside : inside + size] = tagged(one, size - 16)
+    raw[lba * BLOCK : (lba + 1) * BLOCK] = joined[:BLOCK]
+    raw[start * BLOCK : (start + 1) * BLOCK] = joined[BLOCK:].ljust(BLOCK, b"\0")
+    listed = struct.pack("<IIII", BLOCK, lba - udf.partition.start, length - BLOCK, start - udf.partition.start)
+    fe = bytearray(raw[entry.entry : entry.entry + BLOCK])
+    fe[172:176] = struct.pack("<I", len(listed))
+    fe[entry.allocation : entry.allocation + len(listed)] = listed
+    raw[entry.entry : entry.entry + BLOCK] = tagged(fe, entry.allocation + len(listed) - 16)
+    path.write_bytes(raw)
+    renamed = {b"d/file-with-a-name-%03d" % number: b"d/name-%03d" % number for number in range(0, 60, 3)}
+    for edits, count in (
+        (IsoEdits(renamed=renamed), 60),
+        (IsoEdits(added=tuple(file(b"d/%d" % n) for n in range(90))), 150),
+    ):
+        image = written(path, edits, out)
+        assert image.udf and len(list(image.udf.named())) == count
+        assert all(tag.sound for tag in image.udf.tags)
+        run(["7z", "x", "-y", "-tudf", f"-o{tmp_path}/udf-{count}", out])
+        assert len(list((tmp_path / f"udf-{count}/d").iterdir())) == count
 
 
 def test_no_depth_is_too_deep(tmp_path: Path) -> None:

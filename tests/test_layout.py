@@ -255,6 +255,40 @@ def test_new_files_stand_behind_all_data_and_before_the_tail(
     assert [one.blocks for one in layout.appended] == more
 
 
+@settings(max_examples=400, deadline=None)
+@given(volumes(), st.data(), st.lists(st.integers(0, 9), max_size=4), st.sampled_from([1, 7]))
+def test_what_is_given_up_leaves_room_only_at_the_end(
+    volume: tuple[list[Span], list[Span], int], data: st.DataObject, more: list[int], align: int
+) -> None:
+    """Directories and files that go: nothing takes their blocks but by what moves, and the volume ends sooner."""
+    fixed, movable, tail = volume
+    every = [*fixed, *movable]
+    vacated = data.draw(st.lists(st.sampled_from(every[1:]), unique=True)) if every[1:] else []
+    fixed, movable = ([one for one in spans if one not in vacated] for spans in (fixed, movable))
+    changing = data.draw(st.lists(st.sampled_from(movable), max_size=1)) if movable else []
+    sizes = {one.start: one.blocks + data.draw(st.integers(-2, 9)) for one in changing}
+    sizes = {start: max(1, blocks) for start, blocks in sizes.items()}
+    appended = [span(0, blocks) for blocks in more]
+    layout = plan_layout(fixed, movable, tail, sizes, appended=appended, vacated=vacated, align=align)
+    placed = by_old(layout)
+    assert set(placed) == {*fixed, *movable} and [one.blocks for one in layout.appended] == more
+    both = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
+    assert all(one.end <= other.start for one, other in pairwise(both) if one.blocks and other.blocks)
+    assert all(placed[one].start == one.start for one in fixed)
+    if not sizes:
+        assert not layout.moved, "nothing moves because something went"
+    end = max(one.end for one in both)
+    old_end = max(one.end for one in every)
+    assert layout.data == (old_end, end)
+    if align == 1:
+        assert layout.blocks - end == tail - old_end, "the volume's end keeps its distance from the data's"
+        if not sizes and not any(more) and vacated and max(one.end for one in vacated) == old_end:
+            assert layout.blocks == tail - (old_end - max(one.end for one in (*fixed, *movable)))
+    else:
+        assert (layout.blocks - tail) % align == 0 and layout.blocks >= end
+    assert all(one.start >= max((other.end for other in layout.placements), default=0) for one in layout.appended)
+
+
 @settings(max_examples=300, deadline=None)
 @given(volumes(), st.data())
 def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(

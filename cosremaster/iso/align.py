@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from cosremaster.iso.folders import Entry, Folder, FolderTree, read_folders
 from cosremaster.iso.model import Tree
 from cosremaster.units import Lba
 
+_MOST_COMPARED = 10**6
 _SAMPLES = 4
 """Files by whose data a directory is known that has another name in the other tree."""
 
@@ -105,6 +107,12 @@ class _Alike:
             found = self._first((entry for entry in same if entry is not None), taken)
             if found is not None:
                 yield found, match
+                continue
+            others = by_made.values() if len(left) * len(by_made) < _MOST_COMPARED else ()
+            likely = [entry for entry in others if id(entry) not in taken and _shortened(entry, match)]
+            if len({id(entry) for entry in likely}) == 1:
+                taken.add(id(likely[0]))
+                yield likely[0], match
 
     @staticmethod
     def _first(entries: Iterator[Entry], taken: set[int]) -> Entry | None:
@@ -122,6 +130,19 @@ class _Alike:
             found.setdefault((entry.identifier, directory), entry)
             found.setdefault((self.other.style.made(entry.key or b"", directory, ""), directory), entry)
         return found
+
+
+def _shortened(known: Entry, match: Entry) -> bool:
+    """The name of ``known`` has the letters and digits that one of ``match`` begins with, its extension too."""
+    if (known.folder is None) != (match.folder is None):
+        return False
+    (base, _, ending), (other, _, other_ending) = (one.shown.lower().rpartition(b".") for one in (known, match))
+    pairs = ((base or ending, other or other_ending), (ending if base else b"", other_ending if other else b""))
+    return all(_letters(longer).startswith(_letters(short)) for short, longer in pairs) and bool(_letters(pairs[0][0]))
+
+
+def _letters(name: bytes) -> bytes:
+    return re.sub(rb"[^a-z0-9]", b"", name)
 
 
 class _Known:

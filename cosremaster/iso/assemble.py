@@ -129,7 +129,7 @@ class Assembler:
                 yield from self._new(entry, continuation)
             elif folder.moves:
                 for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
-                    yield self._carried(raw, offset, continuation)
+                    yield self._carried(_apart(raw, continuation), offset, continuation)
             else:
                 yield from self._kept(entry)
 
@@ -201,11 +201,12 @@ class Assembler:
 
     def _renamed(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
         """The records under another name, all that they tell else as it was."""
-        for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
+        for record, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
             told: list[bytes] = []
             if self.tree.dialect is not None:
-                told = [one for one in self._fields(raw, offset) if one[:2] not in (b"CL", b"RE")]
+                told = [one for one in self._fields(record, offset) if one[:2] not in (b"CL", b"RE")]
                 told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
+            raw = _apart(record, continuation)
             head = _leading(raw[:ITS_NAME]) if entry.placeholder else raw[:ITS_NAME]
             yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
 
@@ -297,6 +298,14 @@ def _leading(head: bytes) -> bytes:
     raw[RECORD_LBA : RECORD_LENGTH + 8] = bytes(16)
     raw[RECORD_FLAGS] &= ~DIRECTORY
     return bytes(raw)
+
+
+def _apart(record: bytes, continuation: Continuation) -> bytes:
+    """``record`` of a directory that moves. What has no data names any block; were it one that the directory or one
+    above it gets, libarchive would call that a loop."""
+    if record[RECORD_FLAGS] & DIRECTORY or any(record[RECORD_LENGTH : RECORD_LENGTH + 4]):
+        return record
+    return record[:RECORD_LBA] + both_endian(continuation.first) + record[RECORD_LENGTH:]
 
 
 def _flagged(record: bytes, another: bool) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -114,8 +115,21 @@ class UdfWork:
             raw = self._entry(one, made[id(one)], numbers[id(one)], places, data)
             begin = (made[id(one)] - start) * BLOCK
             run[begin : begin + len(raw)] = raw
+        patches |= dict(self._link_counts(patches))
         self._count(unique + len(made), patches)
         return bytes(run)
+
+    def _link_counts(self, patches: Patches) -> Iterator[tuple[int, bytes]]:
+        """The link counts (4/14.9.6) of files that have fewer names now; a new name has an entry of its own."""
+        files = {Lba(one.entry // BLOCK) for one in self.udf.files}
+        names = Counter(self.udf.partition.start + one.block for folder in self.udf.folders for one in folder.names)
+        left = Counter(self.blocks[id(one)] for folder in self.tree.folders() for one in folder.entries)
+        for block in sorted(files):
+            if left[block] and left[block] != names[block]:
+                raw = bytearray(patches.get(lba_bytes(block)) or self.source.at(lba_bytes(block), BLOCK))
+                told = int.from_bytes(raw[48:50], "little")
+                raw[48:50] = max(1, told + left[block] - names[block]).to_bytes(2, "little")
+                yield lba_bytes(block), tagged(raw, int.from_bytes(raw[10:12], "little"))
 
     def _in_place(
         self, folder: Folder, home: UdfFolder, numbers: dict[int, int], patches: Patches
