@@ -195,7 +195,7 @@ def files_only(tree: Tree) -> dict[bytes, bytes]:
 
 def joliet(image: Image) -> dict[bytes, bytes] | None:
     tree = next((one for one in image.trees if one.kind == "Joliet"), None)
-    return tree and {file.path: b"".join(image.bytes_of(file).chunks()) for file in tree.files}
+    return None if tree is None else {file.path: b"".join(image.bytes_of(file).chunks()) for file in tree.files}
 
 
 def udf(image: Image) -> dict[bytes, bytes] | None:
@@ -287,7 +287,9 @@ def expect_kept(edits: IsoEdits, before: Image, after: Image) -> None:
 def by_others(name: str, path: Path, tree: Tree, folder: Path) -> None:
     """What others unpack is what the model has: libarchive, but for deep trees, where it names what is in a relocated
     directory that stands behind its files' data by the place of that; and xorriso."""
-    unpack = {"xorriso": ["xorriso", "-osirrox", "on", "-indev", path, "-extract", "/", folder / "xorriso"]}
+    unpack: dict[str, list[str | Path]] = {
+        "xorriso": ["xorriso", "-osirrox", "on", "-indev", path, "-extract", "/", folder / "xorriso"]
+    }
     if name not in DEEP:
         unpack["bsdtar"] = ["bsdtar", "-xf", path, "-C", folder / "bsdtar"]
     for tool, argv in unpack.items():
