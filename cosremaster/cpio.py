@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
@@ -31,7 +31,9 @@ _FIELDS = (
     "device major", "device minor", "rdev major", "rdev minor", "name size", "check",
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
-_SIZES = struct.Struct(">24x I 16x I 4x")  # of data and name, in the fields as numbers
+_TYPE_AT = 18  # the digit that is the file type's four bits of the mode
+_unpack = struct.Struct(">24x I 16x I 4x").unpack  # of data and name, in the fields as numbers
+_unhexlify = binascii.unhexlify
 
 
 ALIGNMENT = 4
@@ -93,6 +95,11 @@ class Header(NamedTuple):
     def mode(self) -> int:
         """File type and permission bits, as st_mode."""
         return self._field(_MODE)
+
+    @property
+    def type_digit(self) -> int:
+        """The file type in :attr:`mode`, as the character (ASCII) that stands in the field."""
+        return self.raw[_TYPE_AT]
 
     @property
     def uid(self) -> int:
@@ -192,45 +199,84 @@ def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entr
     Offsets count from ``origin``, where the reader stood at first when None. :raises CorruptError: anything malformed.
     """
     base = reader.position if origin is None else origin
-    unpack, unhexlify = _SIZES.unpack, binascii.unhexlify
     while True:
-        start = reader.position
-        buffer, at = reader.window()
-        if at + HEADER_SIZE > len(buffer):
-            buffer, at = reader.peek(HEADER_SIZE), 0
-        head = buffer[at : at + HEADER_SIZE]
-        try:
-            size, length = unpack(unhexlify(head[6:]))
-        except (struct.error, binascii.Error):
-            length = -1
-        if length < 0 or not head.startswith(MAGICS):
-            if len(head) < HEADER_SIZE:
-                reader.skip(len(head))
-                raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
-            raise CorruptError(_what_is_wrong(head), reader.at(start))
-        if not 0 < length <= MAX_NAME:
-            raise CorruptError(f"name of {length:,} bytes", reader.at(start))
-        before = HEADER_SIZE + length
-        before += -before % ALIGNMENT
-        if at + before > len(buffer):
-            reader.skip(HEADER_SIZE)
-            raw = reader.exactly(before - HEADER_SIZE)
-        else:
-            raw = buffer[at + HEADER_SIZE : at + before]
-            reader.skip(before)
-        if raw[length - 1]:
-            raise CorruptError("name does not end with a NUL", reader.at(start))
-        name = raw[: raw.index(0)]
-        yield Entry(Header(head), name, start - base)
-        if name == TRAILER:
+        entry, end = read_entry(reader, base)
+        yield entry
+        if entry.name == TRAILER:
             return
-        end = start + before + size + -size % ALIGNMENT
         if end != reader.position:
-            _skip_to(reader, end, name)
+            skip_to(reader, end, entry.name)
 
 
-def _skip_to(reader: ByteReader, end: int, name: bytes) -> None:
-    """Leaves out what the caller did not read, up to ``end``."""
+def read_entry(reader: ByteReader, origin: int) -> tuple[Entry, int]:
+    """The entry that begins where ``reader`` stands, and the position where its data end, padding included.
+
+    ``reader`` stands at the data then. :raises CorruptError: as :func:`read_entries`.
+    """
+    start = reader.position
+    buffer, at = reader.window()
+    if at + HEADER_SIZE > len(buffer):
+        buffer, at = reader.peek(HEADER_SIZE), 0
+    head = buffer[at : at + HEADER_SIZE]
+    try:
+        size, length = _unpack(_unhexlify(head[6:]))
+    except (struct.error, binascii.Error):
+        length = -1
+    if length < 0 or not head.startswith(MAGICS):
+        if len(head) < HEADER_SIZE:
+            reader.skip(len(head))
+            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
+        raise CorruptError(_what_is_wrong(head), reader.at(start))
+    if not 0 < length <= MAX_NAME:
+        raise CorruptError(f"name of {length:,} bytes", reader.at(start))
+    before = HEADER_SIZE + length
+    before += -before % ALIGNMENT
+    if at + before > len(buffer):
+        reader.skip(HEADER_SIZE)
+        raw = reader.exactly(before - HEADER_SIZE)
+    else:
+        raw = buffer[at + HEADER_SIZE : at + before]
+        reader.skip(before)
+    if raw[length - 1]:
+        raise CorruptError("name does not end with a NUL", reader.at(start))
+    name = raw[: raw.index(0)]
+    return Entry(Header(head), name, start - origin), start + before + size + -size % ALIGNMENT
+
+
+def step_over(reader: ByteReader, types: bytes) -> list[bytes]:
+    """The names of the next entries of ``types`` (:attr:`Header.type_digit`) that are sound and at hand.
+
+    ``reader`` stands behind the data of the last then. It stops before the trailer, before what a chunk's end cuts,
+    and before anything odd: :func:`read_entry` knows what to do about it. Listing names alone lives on this.
+    """
+    names = []
+    buffer, at = reader.window()
+    begin = end = at
+    last = len(buffer) - HEADER_SIZE
+    while end <= last:
+        head = buffer[end : end + HEADER_SIZE]
+        try:
+            size, length = _unpack(_unhexlify(head[6:]))
+        except binascii.Error:
+            break
+        data = end + HEADER_SIZE + length
+        name = buffer[end + HEADER_SIZE : data]
+        if head[_TYPE_AT] not in types or not head.startswith(MAGICS) or length > MAX_NAME:
+            break
+        if name.find(0) != length - 1 or name.startswith(TRAILER):  # the first also when the chunk's end cuts it
+            break
+        names.append(name[:-1])
+        at = end
+        data += -(data - at) % ALIGNMENT
+        end = data + size + -size % ALIGNMENT
+    if names:
+        reader.skip(at - begin)
+        skip_to(reader, reader.position + end - at, names[-1])
+    return names
+
+
+def skip_to(reader: ByteReader, end: int, name: bytes) -> None:
+    """Leaves out what is left of the data of the entry ``name``, up to position ``end``."""
     try:
         reader.skip(end - reader.position)
     except CorruptError as error:
@@ -255,6 +301,16 @@ def trailer(magic: bytes = NEWC) -> bytes:
 def data_sum(chunks: Iterable[bytes]) -> int:
     """The 070702 check of ``chunks``: all bytes added up, modulo 2**32."""
     return sum(sum(chunk) for chunk in chunks) & MAX_FIELD
+
+
+_NOT_NORMAL = (b"//", b"/.", b"\0.", b"\0/", b"/\0")  # in names that NULs stand around
+
+
+def normal_names(names: Sequence[bytes]) -> Iterable[bytes]:
+    """:func:`normal_name` of each; that of thousands at once where they are normal already, but for the root's."""
+    named = [name for name in names if name != b"."]
+    text = b"\0%b\0" % b"\0".join(named)
+    return map(normal_name, names) if any(odd in text for odd in _NOT_NORMAL) else named
 
 
 def normal_name(name: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 
@@ -12,6 +12,17 @@ def show(name: bytes | str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def show_lines(names: Iterable[bytes]) -> str:
+    """:func:`show` of each, with the end of a line behind it."""
+    lines = list(names)
+    try:
+        text = b"\n".join([*lines, b""]).decode()
+        plain = text.count("\n") == len(lines) and text.replace("\n", "").isprintable()
+    except UnicodeDecodeError:
+        plain = False
+    return text if plain else "".join([f"{show(line)}\n" for line in lines])
 
 
 class Place(NamedTuple):

@@ -9,14 +9,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import cycle
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
 from cosremaster.pieces import Range, Waiting
 from cosremaster.streams import CHUNK
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COPY_STEP = 1 << 26
 _COPYING = frozenset(("ext2", "ext3", "ext4", "tmpfs", "vfat", "exfat"))
@@ -125,9 +127,9 @@ class FileSource:
     :raises ImageError: the path cannot be opened, or is no regular file or block device.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.place = Place((str(path),))
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.place = Place((self.path,))
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
         except OSError as error:
@@ -143,7 +145,7 @@ class FileSource:
     @property
     def name(self) -> str:
         """The path."""
-        return str(self.path)
+        return self.path
 
     def __repr__(self) -> str:
         return f"FileSource({self.name!r})"
@@ -252,7 +254,8 @@ def _may_share(device: int) -> bool:
     kernel to (proc_pid_mountinfo(5))."""
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        with open("/proc/self/mountinfo", errors="replace") as file:
+            lines = file.read().splitlines()
     except OSError:
         return True
     for words in map(str.split, lines):
@@ -291,8 +294,6 @@ class Spool:
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            import tempfile  # noqa: PLC0415 - not every remaster has one
-
             try:
                 import tempfile  # noqa: PLC0415 - who only reads needs none of it
 

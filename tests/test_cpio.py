@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from cosremaster import cpio
 from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.layers.scan import Effort, read_contents
+from cosremaster.look.names import UNREAD
 from cosremaster.streams import ByteReader
 from tests.fixtures import tools
 
@@ -292,3 +294,46 @@ def test_data_that_ends_too_early_names_its_entry() -> None:
 )
 def test_names_are_normal_paths(path: bytes, normal: bytes) -> None:
     assert cpio.normal_name(path) == normal
+
+
+# Names alone, which are read in a way of their own
+
+
+ENTRIES = st.lists(
+    st.tuples(
+        st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name),
+        st.binary(max_size=30),
+        st.sampled_from([0o100644, 0o040755, 0o120777, 0o010600, 0o140600, 0o000600, 0o170000, 0o100644 | 1 << 20]),
+    ),
+    max_size=12,
+)
+
+
+def _scanned(archive: bytes, step: int, effort: Effort) -> tuple[list[bytes], int] | str:
+    """The names and where the archive ended, or the error."""
+    reader = ByteReader((archive[at : at + step] for at in range(0, len(archive), step)), PLACE)
+    try:
+        found = read_contents(reader, 0, effort, 1)
+    except CorruptError as error:
+        return str(error)
+    return [*found.names, *(member.entry.name for member in found.members)], reader.position
+
+
+@given(ENTRIES, st.integers(1, 700), st.data())
+def test_names_alone_are_those_of_the_entries_and_so_are_the_errors(
+    entries: list[tuple[bytes, bytes, int]], step: int, data: st.DataObject
+) -> None:
+    sound = _archive(*(_entry(name, text, mode=mode) for name, text, mode in entries)) + bytes(9)
+    archive = bytearray(sound)
+    for at in data.draw(st.lists(st.integers(0, len(sound) - 1), max_size=2)):
+        archive[at] = data.draw(st.sampled_from([0, 0x30, 0x31, 0x37, 0x46, 0x67, 0xFF]))
+    archive = archive[: data.draw(st.integers(0, len(archive)))] if data.draw(st.booleans()) else archive
+    whole = Effort(digests=False, nesting=0, edits=False, tail=0)
+    assert _scanned(bytes(archive), step, UNREAD) == _scanned(bytes(archive), step, whole)
+
+
+@given(st.lists(st.sampled_from([b".", b"a", b"a/b", b"./a", b"/a", b"a//b", b"a/.", b"a/", b"", b".a", b"a\n/b"])))
+def test_normal_names_are_each_a_normal_name(names: list[bytes]) -> None:
+    assert [name for name in cpio.normal_names(names) if name] == [
+        name for name in map(cpio.normal_name, names) if name
+    ]

@@ -257,3 +257,10 @@ def test_a_signal_stops_it_and_leaves_nothing(tmp_path: Path, number: signal.Sig
     assert process.returncode == 128 + number
     assert err.splitlines()[-1] == f"cosremaster: {words}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.iso", "overlay"]
+
+
+@pytest.mark.parametrize(
+    "names", [[], [b"a", b"b/c"], [b"a\nb", b"c"], [b"\xff", b"c"], [b"\x1b[31m"], ["é ".encode(), b""]]
+)
+def test_lines_are_each_shown(names: list[bytes]) -> None:
+    assert errors.show_lines(names) == "".join(f"{errors.show(name)}\n" for name in names)

@@ -52,7 +52,7 @@ def export_command(
         resource = MaasResource(name=name, title=title or name.rpartition("/")[2], architecture=arch)
         target = output or Path(resource.file_name)
         tar = tar_of(taken(at))
-        with Output(target, (source.path,), force=force) as result, Spool(result.folder) as spool:
+        with Output(target, (Path(source.path),), force=force) as result, Spool(result.folder) as spool:
             with progress.step(f"pack {target}", tar.table().length) as advance:
                 table = gzipped(tar, spool, threads or cores(), advance)
             result.write(table, None, lambda count: None)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosremaster.errors import show
+from cosremaster.errors import show, show_lines
 from cosremaster.files import FileSource
 from cosremaster.layers.scan import MAX_EXPAND
 from cosremaster.look.names import names_alone, paths_below
@@ -49,7 +48,7 @@ def _list_names(address: str, *, recursive: bool) -> bool:
     """Prints the names in the archive at ``address`` if it is a file of its own; False if it is not."""
     if "::" in address or "%" in address or not address:
         return False
-    with FileSource(Path(address)) as source:
+    with FileSource(address) as source:
         names = names_alone(source, MAX_EXPAND)
     if names is not None:
         _write_names(paths_below(names, b"") if recursive else names[b""])
@@ -84,7 +83,7 @@ def _write(text: str) -> None:
 
 
 def _write_names(names: Iterable[bytes]) -> None:
-    _write("".join([f"{show(name)}\n" for name in names]))
+    _write(show_lines(names))
 
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:

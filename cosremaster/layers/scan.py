@@ -33,9 +33,9 @@ MAX_EXPAND = 1000
 FREE_EXPANSION = 1 << 30
 """So many plain bytes a stream may have at any ratio: a large file of zeros may stand first."""
 
-# File types as in st_mode (POSIX <sys/stat.h>); nodes.Kind has their names.
-_TYPE, _FILE, _SYMLINK = 0o170000, 0o100000, 0o120000
-_TYPES = frozenset((0o010000, 0o020000, 0o040000, 0o060000, _FILE, _SYMLINK, 0o140000))
+# File types as in st_mode (POSIX <sys/stat.h>), each as the hexadecimal digit it is; nodes.Kind has their names.
+_FILE, _SYMLINK, _OTHER = b"8", b"aA", b"1246cC"
+_TYPES = _FILE + _SYMLINK + _OTHER
 
 
 class Member(NamedTuple):
@@ -49,11 +49,24 @@ class Member(NamedTuple):
 Inner: TypeAlias = "tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]"
 
 
+class Contents(NamedTuple):
+    """What one archive holds.
+
+    ``inner``: archives in it, each with the entry that holds it and the codec it was read with. ``names``: the
+    members' alone, where nothing else was asked for.
+    """
+
+    members: tuple[Member, ...]
+    inner: Inner
+    trailer: cpio.Entry
+    names: tuple[bytes, ...] = ()
+
+
 class FoundArchive(NamedTuple):
     """One indexed archive, before its place among the others is known.
 
     ``size`` and ``tail`` are of the whole plain stream; ``span`` is what the archive takes of it with the zeros
-    behind it. ``inner``: archives in it, each with the entry that holds it and the codec it was read with.
+    behind it. The rest is its :class:`Contents`.
     """
 
     form: Form
@@ -63,6 +76,7 @@ class FoundArchive(NamedTuple):
     tail: bytes
     inner: Inner
     span: tuple[int, int] | None = None
+    names: tuple[bytes, ...] = ()
 
 
 class FoundStream(NamedTuple):
@@ -78,7 +92,7 @@ class Effort(NamedTuple):
     """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``.
 
     ``edits``: whether a layer may be packed anew; what only that needs is not noted otherwise. ``tail``: plain bytes
-    that are kept from each layer's end.
+    that are kept from each layer's end. ``names``: nothing but the members' names, nor :attr:`FoundArchive.members`.
     A stream that expands by more than ``max_expand``, beyond :data:`FREE_EXPANSION`, is taken for a bomb.
     """
 
@@ -87,6 +101,7 @@ class Effort(NamedTuple):
     edits: bool = True
     tail: int = TAIL
     max_expand: int = MAX_EXPAND
+    names: bool = False
 
 
 THOROUGH = Effort()
@@ -128,29 +143,24 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
 
     if codec is PLAIN:
         start = packed.position
-        members, inner, trailer = read_members(packed, start, effort, depth)
+        contents = read_contents(packed, start, effort, depth)
         skip_zeros(packed)
         size = packed.position - start
-        yield FoundArchive(
-            form=decoding.form, size=size, members=members, trailer=trailer, tail=b"", inner=inner, span=(0, size)
-        )
+        yield FoundArchive(form=decoding.form, size=size, tail=b"", span=(0, size), **contents._asdict())
         return
     reader = ByteReader(tail.watch(plain()) if effort.tail else plain(), place)
-    parts: list[tuple[tuple[tuple[Member, ...], Inner, cpio.Entry], tuple[int, int]]] = []
+    parts: list[tuple[Contents, tuple[int, int]]] = []
     while not parts or reader.peek(len(cpio.NEWC)) in cpio.MAGICS:
         start = reader.position
         complete = False
-        read = read_members(reader, 0, effort, depth)
+        contents = read_contents(reader, 0, effort, depth)
         complete = True
         skip_zeros(reader)
-        parts.append((read, (start, reader.position)))
+        parts.append((contents, (start, reader.position)))
     if reader.peek(1):
         raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
-    for (members, inner, trailer), span in parts:
-        yield FoundArchive(
-            form=decoding.form, size=reader.position, members=members, trailer=trailer, tail=tail.bytes(),
-            inner=inner, span=span,
-        )  # fmt: skip
+    for contents, span in parts:
+        yield FoundArchive(form=decoding.form, size=reader.position, tail=tail.bytes(), span=span, **contents._asdict())
 
 
 def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
@@ -175,10 +185,10 @@ def bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator
         yield chunk
 
 
-def read_members(
-    reader: ByteReader, origin: int, effort: Effort, depth: int
-) -> tuple[tuple[Member, ...], Inner, cpio.Entry]:
+def read_contents(reader: ByteReader, origin: int, effort: Effort, depth: int) -> Contents:
     """Notes every entry of one archive; looks into members while that is wanted."""
+    if effort.names:
+        return _read_names(reader, origin)
     members: list[Member] = []
     inner: list[tuple[cpio.Entry, Codec, FoundArchive]] = []
     deeper = depth < effort.nesting
@@ -187,15 +197,10 @@ def read_members(
         if name == cpio.TRAILER:
             break
         target = digest = b""
-        kind = int(header.raw[14:22], 16) & _TYPE  # as header.mode, which takes three times as long
-        if kind not in _TYPES:
-            raise CorruptError(f"no file type has mode {header.mode:o}", _at(reader, entry))
-        if kind == _SYMLINK:
-            size = header.size
-            if size > MAX_TARGET:
-                raise CorruptError(f"symlink target of {size:,} bytes", _at(reader, entry))
-            target = reader.exactly(size)
-        elif kind == _FILE and (deeper or effort.digests) and (size := header.size):
+        kind = _checked_type(reader, entry)
+        if kind in _SYMLINK:
+            target = reader.exactly(header.size)
+        elif kind in _FILE and (deeper or effort.digests) and (size := header.size):
             looked = _look_inside(reader, size) if deeper else None
             if looked and looked.is_archive:
                 digest, nested = _index_member(reader, entry, looked.codec, effort, depth)
@@ -205,7 +210,32 @@ def read_members(
                 digest = sha256_of(reader.pieces(size))
         members.append(Member(entry, target, digest))
     reader.skip(origin + entry.end - reader.position)
-    return tuple(members), tuple(inner), entry
+    return Contents(tuple(members), tuple(inner), entry)
+
+
+def _read_names(reader: ByteReader, origin: int) -> Contents:
+    """Notes the name of every entry of one archive, and nothing else."""
+    names: list[bytes] = []
+    while True:
+        names += cpio.step_over(reader, _FILE + _OTHER)
+        entry, end = cpio.read_entry(reader, origin)
+        if entry.name != cpio.TRAILER:
+            _checked_type(reader, entry)
+            names.append(entry.name)
+        cpio.skip_to(reader, end, entry.name)
+        if entry.name == cpio.TRAILER:
+            return Contents((), (), entry, tuple(names))
+
+
+def _checked_type(reader: ByteReader, entry: cpio.Entry) -> int:
+    """The digit of the type of ``entry``. :raises CorruptError: there is no such type, or no such symlink."""
+    header = entry.header
+    kind = header.type_digit
+    if kind not in _TYPES:
+        raise CorruptError(f"no file type has mode {header.mode:o}", _at(reader, entry))
+    if kind in _SYMLINK and header.size > MAX_TARGET:
+        raise CorruptError(f"symlink target of {header.size:,} bytes", _at(reader, entry))
+    return kind
 
 
 def _look_inside(reader: ByteReader, size: int) -> Probe:

@@ -8,7 +8,7 @@ from itertools import chain
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
 from cosremaster.layers.index import IndexedFile, Layer
-from cosremaster.layers.scan import TAIL, Effort, FoundArchive, bounded, read_members, skip_zeros
+from cosremaster.layers.scan import TAIL, Effort, FoundArchive, bounded, read_contents, skip_zeros
 from cosremaster.parallel import prefetch
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader, Tail, equal_front
@@ -54,14 +54,14 @@ def _behind_front(
     chunks: Iterator[bytes] = chain(known.decoded.chunks(start, front.plain - start), fresh)
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start
-    members, inner, trailer = read_members(plain, 0, effort, 1)
+    contents = read_contents(plain, 0, effort, 1)
     skip_zeros(plain)
     skip_zeros(reader)
     if plain.peek(1) or reader.peek(1):
         return None  # several archives
     size = plain.position
     found = FoundArchive(
-        form=decoding.form, size=size, members=kept + members, trailer=trailer, tail=tail.bytes(), inner=inner,
-        span=(0, size),
+        form=decoding.form, size=size, members=kept + contents.members, trailer=contents.trailer, tail=tail.bytes(),
+        inner=contents.inner, span=(0, size),
     )  # fmt: skip
     return IndexedFile(path=path, codec=codec, digest=b"", found=found)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from cosremaster.cpio import normal_name
+from cosremaster.cpio import normal_names
 from cosremaster.files import FileSource
 from cosremaster.layers.probe import look
 from cosremaster.layers.scan import Effort, scan_streams
@@ -15,7 +15,7 @@ from cosremaster.streams import ByteReader
 Names: TypeAlias = Mapping[bytes, list[bytes]]
 """By a directory's path: the paths of what stands in it, sorted; the root is always there."""
 
-UNREAD = Effort(digests=False, nesting=0, edits=False, tail=0)
+UNREAD = Effort(digests=False, nesting=0, edits=False, tail=0, names=True)
 """Names alone: nothing is read again."""
 
 
@@ -53,6 +53,5 @@ def names_alone(source: FileSource, max_expand: int) -> Names | None:
         return None
     reader = ByteReader(source.chunks(0, source.size), source.place)
     found = scan_streams(reader, looked.codec, UNREAD._replace(max_expand=max_expand), 1)
-    return names_of(
-        normal_name(member.entry.name) for stream in found for archive in stream.archives for member in archive.members
-    )
+    archives = (archive for stream in found for archive in stream.archives)
+    return names_of(name for archive in archives for name in normal_names(archive.names))
