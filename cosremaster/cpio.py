@@ -32,6 +32,7 @@ _FIELDS = (
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
 _TYPE_AT = 18  # the digit that is the file type's four bits of the mode
+_unpack_all = struct.Struct(">13I").unpack
 _unpack = struct.Struct(">24x I 16x I 4x").unpack  # of data and name, in the fields as numbers
 _unhexlify = binascii.unhexlify
 
@@ -80,6 +81,10 @@ class Header(NamedTuple):
         """This header for an entry that carries ``size`` bytes with cpio sum ``check``."""
         raw = self.raw
         return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
+
+    def values(self) -> tuple[int, ...]:
+        """All fields in their order, at the price of two."""
+        return _unpack_all(_unhexlify(self.raw[6:]))
 
     @property
     def magic(self) -> bytes:

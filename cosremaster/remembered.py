@@ -68,12 +68,13 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
     """
     path = index_path(source)
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
-        if digest != hashlib.sha256(body).hexdigest().encode():
+        whole = path.read_bytes()  # of which nothing is copied at large
+        begin = whole.index(b"\n") + 1
+        if whole[: begin - 1] != hashlib.sha256(memoryview(whole)[begin:]).hexdigest().encode():
             return None
-        text, _, data = body.partition(b"\n")
-        blobs = Blobs(bytearray(data))
-        values = json.loads(text)
+        end = whole.index(b"\n", begin)
+        blobs = Blobs(kept=memoryview(whole)[end + 1 :])
+        values = json.loads(whole[begin:end])
         if values["key"] != _key(source):
             return None
         files = tuple(_load_file(one, blobs) for one in values["files"])

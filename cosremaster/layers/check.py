@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cosremaster import cpio
 from cosremaster.nodes import Kind
 
 
-@dataclass(frozen=True, slots=True)
-class FinalEntry:
-    """An entry as it will stand in the archive. ``target``: a symlink's text. ``new``: made by us."""
+class FinalEntry(NamedTuple):
+    """An entry as it will stand in the archive. ``target``: a symlink's text. ``new``: made by us.
+
+    A tuple, as one is made for every entry of a layer.
+    """
 
     name: bytes
     header: cpio.Header
@@ -110,11 +113,11 @@ class Checked:
 
 def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
     """The rules that ``entry`` breaks; what it makes is noted in ``seen``."""
-    path, header = cpio.normal_name(entry.name), entry.header
-    mode, ino = header.mode, header.ino
+    path = cpio.normal_name(entry.name)
+    ino, mode, _, _, nlink, _, size, major, minor, *_ = entry.header.values()
     kind = mode & _TYPE
-    linked = kind == _FILE and header.nlink > 1
-    group: object = (ino, header.dev) if linked else entry.name  # equal for entries that are meant to share an inode
+    linked = kind == _FILE and nlink > 1
+    group: object = (ino, (major, minor)) if linked else entry.name  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         yield "the name ends the archive for every unpacker"
@@ -135,12 +138,12 @@ def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
         yield "another entry has its inode number"
     seen.inodes[ino] = frozenset((group,)) if sharing is None else sharing | {group}
     if linked:
-        key = ino, header.dev
+        key = ino, (major, minor)
         seen.groups[key] = (*seen.groups.get(key, ()), entry)
     if rule:
         real = path
     late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
-    if late_symlink or (linked and not header.size):
+    if late_symlink or (linked and not size):
         seen.late.add(real)
     else:
         seen.made.setdefault(real, (kind, entry.target))

@@ -24,6 +24,8 @@ class Blobs:
     """Bytes beside JSON values, which hold their places."""
 
     data: bytearray = field(default_factory=bytearray)
+    kept: memoryview = field(default_factory=lambda: memoryview(b""))
+    """What was put once, to take from."""
 
     def put(self, data: bytes) -> list[int]:
         """Keeps ``data``; returns its place."""
@@ -33,9 +35,9 @@ class Blobs:
     def take(self, place: list[int]) -> bytes:
         """What :meth:`put` kept. :raises ValueError, TypeError: nothing is at ``place``."""
         start, end = place
-        if not 0 <= start <= end <= len(self.data):
+        if not 0 <= start <= end <= len(self.kept):
             raise ValueError("no blob there")
-        return bytes(self.data[start:end])
+        return bytes(self.kept[start:end])
 
 
 def dump_archive(found: FoundArchive, blobs: Blobs) -> Values:

@@ -25,6 +25,8 @@ MAX_SCRIPT = 1 << 20
 SHORT_LINK = 128
 """Bytes of a symlink's text, its NUL among them, that take no page (mm/shmem.c)."""
 
+_FILE, _SYMLINK = int(Kind.FILE), int(Kind.SYMLINK)
+
 _MOUNT = re.compile(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
 _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
 
@@ -43,15 +45,16 @@ def _sizes(members: Sequence[Member], gone: frozenset[bytes]) -> Iterator[int]:
     linked: dict[object, int] = {}
     left = set[object]()
     for member in members:
-        header, key = member.entry.header, link_key(member)
+        key = link_key(member)
+        _, mode, _, _, _, _, size, *_ = member.entry.header.values()
         stays = not gone or normal_name(member.entry.name) not in gone
         if key is not None:
-            linked[key] = max(linked.get(key, 0), header.size)
+            linked[key] = max(linked.get(key, 0), size)
             if stays:
                 left.add(key)
         elif stays:
-            kind = header.mode & 0o170000
-            yield header.size if kind == Kind.FILE else _link_size(header.size) if kind == Kind.SYMLINK else 0
+            kind = mode & 0o170000
+            yield size if kind == _FILE else _link_size(size) if kind == _SYMLINK else 0
     yield from (linked[key] for key in left)
 
 
