@@ -52,7 +52,7 @@ def test_the_kernel_reads_it(tmp_path: Path, codec: str) -> None:
     kernel = tools.cloud_kernel(tools.default_cache())
     said = subprocess.run(
         [
-            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", "512", "-nodefaults"),
+            *("qemu-system-x86_64", *qemu.PROCESSOR, "-machine", "q35", "-m", "512", "-nodefaults"),
             *("-nographic", "-no-reboot", "-net", "none", "-serial", "stdio", "-kernel", str(kernel)),
             *("-initrd", str(tmp_path / "out"), "-append", "console=ttyS0 panic=-1 quiet"),
         ],

@@ -37,7 +37,7 @@ def test_the_installer_takes_an_answer(tmp_path: Path, kind: str) -> None:
     screen = ["-vga", "std"] if kind == "gtk" else []
     said = subprocess.run(
         [
-            *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", "1536", "-nodefaults"),
+            *("qemu-system-x86_64", *qemu.PROCESSOR, "-machine", "q35", "-m", "1536", "-nodefaults"),
             *("-display", "none", "-no-reboot", "-net", "none", "-serial", "stdio", "-kernel", str(images / "linux")),
             *screen,
             *("-initrd", str(made), "-append", "console=ttyS0 auto=true priority=critical panic=-1"),
