@@ -6,11 +6,11 @@ Nothing is written for that anywhere: the frames are made while they are read, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Protocol
 
 from fastcrc import crc32
+from msgspec import Struct
 
 from cosremaster.files import AHEAD, BUFFERS, STEP, Filler, aligned
 from cosremaster.parallel import prefetch
@@ -38,10 +38,8 @@ class Framing(Protocol):
         ...
 
 
-class _Parts:
+class _Parts(Struct, frozen=True, eq=False):
     """A source made of a table's bytes: in chunks by filling."""
-
-    __slots__ = ()
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """See :class:`~cosremaster.pieces.Direct`."""
@@ -57,8 +55,7 @@ class _Parts:
             offset += len(data)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Joined(_Parts):
+class Joined(_Parts, frozen=True, eq=False):
     """The bytes of ``table`` as one source; ``crc`` is their CRC32."""
 
     table: PieceTable
@@ -70,8 +67,7 @@ class Joined(_Parts):
         self.table.fill(offset, views)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Framed(_Parts):
+class Framed(_Parts, frozen=True, eq=False):
     """The bytes of ``table`` in frames. ``crc``: the CRC32 of the bytes without heads, where it is known already."""
 
     table: PieceTable

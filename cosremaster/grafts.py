@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.bare import is_bare
 from cosremaster.errors import OverlayError, UsageError, show
@@ -20,8 +22,7 @@ from cosremaster.overlay.read import parse_dest
 from cosremaster.pieces import PieceTable
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     """``old`` becomes ``new``, absolute normal paths; ``into``: in the directory ``new``, under its own name."""
 
     old: bytes
@@ -47,8 +48,7 @@ class Rename:
         return cls(source, parse_dest(new, what), new.endswith("/"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grafts:
+class Grafts(Struct, frozen=True, kw_only=True):
     """What is asked: ``remove`` comes first, then ``rename``, then ``add``."""
 
     add: Sequence[Addition] = ()
@@ -111,8 +111,7 @@ def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
     )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Renamed:
+class _Renamed(Struct):
     """The tree while things get other names. ``renamed``: where things were and are now; ``made``: parents that had to
     come for that."""
 

@@ -6,8 +6,9 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from cosremaster import cpio
 from cosremaster.bare import is_bare

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from cosremaster.pieces import PieceTable
 
@@ -59,8 +60,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """One name in a file system.
 
     ``path`` has no leading slash and no ``.`` or ``..``; the root is empty. ``mode`` is the twelve
@@ -90,8 +90,7 @@ class Action(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class Edits:
+class Edits(Struct, frozen=True):
     """What a layer has to become.
 
     ``gone``: paths whose entries leave (removed or replaced). ``new``: nodes that come, sorted by path,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from fastcrc import crc64
+from msgspec import Struct
 
 from cosremaster.errors import OutputError, Place, UsageError
 from cosremaster.files import LEAST_HOLE, FileSource, cannot_write, read_ahead, skip, write_all
@@ -46,8 +46,7 @@ class NewBytes:
         return found == self.sum
 
 
-@dataclass(frozen=True, slots=True)
-class NewFrames:
+class NewFrames(Struct, frozen=True):
     """A run of written frames whose sum was known when they were planned."""
 
     start: int
@@ -64,8 +63,7 @@ class NewFrames:
         return found == self.framed.crc
 
 
-@dataclass(frozen=True, slots=True)
-class NewHole:
+class NewHole(Struct, frozen=True):
     """Zeros that were left out: a hole in the file."""
 
     start: int
@@ -81,8 +79,7 @@ class NewHole:
 New: TypeAlias = NewBytes | NewFrames | NewHole
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A file written under a temporary name, and which of its bytes are new."""
 
     path: Path

@@ -8,8 +8,10 @@ the last, but newly packed bytes into a nameless spool.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
@@ -45,8 +47,7 @@ EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The layers of an image, outer ones before those inside them, and what else was recognized, in words.
 
     ``files``: what indexing each file learned; ``refused``: why files that are archives could not be indexed.
@@ -58,8 +59,7 @@ class Found:
     refused: tuple[UnsupportedError, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packing:
+class Packing(Struct, frozen=True, kw_only=True):
     """How steps 5 and 6 pack: where new bytes go, on how many threads, and with what effort (as in ``Job``).
     ``memos``: of the opened image.
     """
@@ -72,8 +72,7 @@ class Packing:
     memos: dict[Address, Memo] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayer:
+class PackedLayer(Struct, frozen=True):
     """A layer packed again."""
 
     address: Address
@@ -81,8 +80,7 @@ class PackedLayer:
     packed: Packed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """A remaster before it is written: the chosen layer, its edits, how layers were packed, the new image.
 
     ``iso``: what becomes of the ISO's own tree as it was asked; ``settings``: of kernel arguments and of the volume's
@@ -172,8 +170,7 @@ def found_again(
     return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
 
     path: bytes

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster import __about__
 from cosremaster.files import FileSource
@@ -31,8 +32,7 @@ KEPT = 32
 _EDGE = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(Struct, frozen=True):
     """The indexed files of an image, and what else was recognized in it, in words."""
 
     files: tuple[IndexedFile, ...]

@@ -5,12 +5,12 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cosremaster.boot.apm import ENTRY_SIZE, ApmEntry, read_apm
 from cosremaster.boot.firmware import Firmware, find_firmware

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cosremaster.files import FileSource
 from cosremaster.grafts import Grafts, Rename, plan_grafts

@@ -116,7 +116,7 @@ def test_no_more_work_than_names() -> None:
     for spread in (1, 500):
         tried = 0
 
-        class Counting(Style):
+        class Counting(Style, frozen=True):
             def made(self, name: bytes, directory: bool, mark: str) -> bytes:
                 nonlocal tried
                 tried += 1

@@ -76,7 +76,9 @@ def spans(archive_bytes: bytes) -> dict[bytes, bytes]:
 
 
 def style(items: Iterable[Item], prefix: bytes) -> list[Item]:
-    return [Item(**{**{n: getattr(item, n) for n in item.__slots__}, "path": prefix + item.path}) for item in items]
+    return [
+        Item(**{**{n: getattr(item, n) for n in item.__struct_fields__}, "path": prefix + item.path}) for item in items
+    ]
 
 
 NODES = (

@@ -241,7 +241,8 @@ def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
     (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
     program = (
         "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
-        "print(sorted({'dataclasses', 'hashlib', 'cosremaster.nodes', 'cosremaster.layers.index'} & set(sys.modules)))"
+        "print(sorted({'dataclasses', 'msgspec', 'hashlib', 'cosremaster.nodes', 'cosremaster.layers.index'}"
+        " & set(sys.modules)))"
     )
     for words in (["ls", "x.cgz"], ["ls", "-R", "x.cgz"]):
         done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, check=True)

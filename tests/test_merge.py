@@ -4,10 +4,11 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, SizeError, UsageError
 from cosremaster.nodes import Action, Edits, Kind, Node

@@ -9,9 +9,10 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from cosremaster.archives.locale import utf8_names
 from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, show
@@ -21,8 +22,7 @@ FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """A header as the archive has it: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds, ``size`` in bytes.
 
     ``hardlink``: the name of an entry before, of which this is another name; names of one file have ``inode`` (device

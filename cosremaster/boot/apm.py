@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR
@@ -18,8 +20,7 @@ _ENTRY = struct.Struct(">2sHIII32s32sII")  # the fields up to pmDataCnt; the res
 Read = Callable[[int, int], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class ApmEntry:
+class ApmEntry(Struct, frozen=True):
     """One partition of the map. ``start``, ``count`` and ``data_count`` count the map's blocks.
 
     ``entries``: how many the map has, the same in each. ``tail``: what follows pmDataCnt, 424 bytes.
@@ -74,8 +75,7 @@ class ApmEntry:
         return replace(self, start=start, count=count, data_count=data)
 
 
-@dataclass(frozen=True, slots=True)
-class Apm:
+class Apm(Struct, frozen=True):
     """The map. ``block_size``: bytes, 512 or 2,048; entry ``n`` (from 0) stands at ``offset(n)``.
 
     ``blocks`` is what block 0 tells of the medium's size: a dummy on isohybrid images, whose block 0 is code.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import SECTOR, Lba
@@ -17,8 +18,7 @@ _FLOPPY_BYTES = {1: 1_228_800, 2: 1_474_560, 3: 2_949_120}
 _ENTRY = struct.Struct("<BBHBxHI20s")  # figures 3 and 5: initial and section entry
 
 
-@dataclass(frozen=True, slots=True)
-class BootEntry:
+class BootEntry(Struct, frozen=True):
     """An initial or section entry. ``raw`` keeps all 32 bytes; ``offset`` is where it stands in the image.
 
     ``load_sectors`` counts 512-byte sectors that firmware loads; ``lba`` is where the boot image begins.
@@ -60,8 +60,7 @@ class BootEntry:
         return f"{platform}, {media}, loads {self.load_sectors} sectors" + ("" if self.bootable else ", not bootable")
 
 
-@dataclass(frozen=True, slots=True)
-class BootCatalog:
+class BootCatalog(Struct, frozen=True):
     """The validation entry and all boot entries. ``length``: bytes from ``lba`` on that it takes."""
 
     lba: Lba

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+
+from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 
@@ -27,8 +28,7 @@ _MAX_ENTRIES = 1 << 16
 _MAX_DEPTH = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
+class Geometry(Struct, frozen=True, kw_only=True):
     """The BIOS parameter block ("Boot Sector and BPB"), in bytes from the file system's start.
 
     ``bits``: 12, 16 or 32; ``table`` and ``table_size``: the first FAT, of which ``copies`` follow each other;
@@ -82,8 +82,7 @@ def parse_geometry(raw: bytes) -> Geometry | None:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class FatFile:
+class FatFile(Struct, frozen=True):
     """A file or directory. ``entry``: the byte at which its entry stands; ``first``: its first cluster, 0 without."""
 
     path: bytes
@@ -93,8 +92,7 @@ class FatFile:
     directory: bool = False
 
 
-@dataclass(frozen=True)
-class Fat:
+class Fat(Struct, frozen=True, dict=True):
     """A FAT file system. ``size``: bytes of what holds it, which may be less than it claims."""
 
     geometry: Geometry

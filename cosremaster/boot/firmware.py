@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.boot.mbr import Mbr
 from cosremaster.errors import show
@@ -20,8 +21,7 @@ PREP, CHRP = 0x41, 0x96
 _SUN_CYLINDER_SECTORS = struct.Struct(">HH")  # heads, sectors of a track
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What a header points at. ``field``: where in the image the pointer stands; all counts are bytes.
 
     ``length`` is 0 where the header tells none.
@@ -33,8 +33,7 @@ class Target:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Firmware:
+class Firmware(Struct, frozen=True):
     """A header that was found. ``sound``: its own sum holds; None for those that have none."""
 
     name: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import SECTOR, Sector
@@ -31,8 +33,7 @@ def guid_text(raw: bytes) -> str:
     return "-".join(part.hex().upper() for part in parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GptHeader:
+class GptHeader(Struct, frozen=True, kw_only=True):
     """A header. Places are sectors of 512 bytes; ``other`` is the second header's, ``array`` the entries'.
 
     ``size``: bytes that ``crc`` covers; ``rest``: what follows the fields in its sector.
@@ -101,8 +102,7 @@ class GptHeader:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class GptEntry:
+class GptEntry(Struct, frozen=True):
     """A partition. ``first`` and ``last`` are sectors, both inside it; ``name`` UTF-16LE, zero-filled."""
 
     type: bytes
@@ -140,8 +140,7 @@ class GptEntry:
         return self.name.decode("utf-16-le", "replace").partition("\0")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Gpt:
+class Gpt(Struct, frozen=True):
     """One of the two copies: a header and its entry array."""
 
     header: GptHeader

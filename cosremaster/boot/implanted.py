@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 APPLICATION_USE = 883
 """Where the area stands in the descriptor."""
@@ -24,16 +25,14 @@ _FIELDS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(Struct, frozen=True):
     """``md5``: 32 hexadecimal digits; ``fragments``: the fragment sums in a row, empty where there are none."""
 
     md5: bytes
     fragments: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Implanted:
+class Implanted(Struct, frozen=True):
     """What the area says. ``skip``: blocks of 2,048 bytes left out; ``count``: fragments, 0 where there are none."""
 
     raw: bytes

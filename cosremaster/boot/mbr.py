@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.units import SECTOR, Sector
 
@@ -31,8 +33,7 @@ def encode_chs(sector: int, geometry: Geometry) -> bytes:
     return bytes((head, (sector_index + 1) | (cylinder >> 2 & 0xC0), cylinder & 0xFF))
 
 
-@dataclass(frozen=True, slots=True)
-class MbrPartition:
+class MbrPartition(Struct, frozen=True):
     """One entry. ``first`` and ``last`` are CHS bytes; ``start`` and ``count`` 512-byte sectors."""
 
     status: int
@@ -86,8 +87,7 @@ def _beyond(chs: bytes, sector: int, geometry: Geometry) -> bool:
     return chs in _BEYOND and chs != encode_chs(sector, geometry)
 
 
-@dataclass(frozen=True, slots=True)
-class Mbr:
+class Mbr(Struct, frozen=True):
     """The first 512 bytes of an image that carry a partition table; ``code`` is the part before it."""
 
     code: bytes

@@ -6,7 +6,8 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.units import SECTORS_PER_BLOCK, Lba
 
@@ -18,8 +19,7 @@ GRUB2_IMAGE_OFFSET = 2548
 MBR_POINTER_OFFSET = 0x1B0
 
 
-@dataclass(frozen=True, slots=True)
-class BootInfoTable:
+class BootInfoTable(Struct, frozen=True):
     """Byte 8 of a boot image (mkisofs(8), -boot-info-table): where it and the volume descriptor stand.
 
     ``length`` is the image's length in bytes; ``total`` the sum of its little-endian 32-bit words from byte

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, field
 
 from cosremaster.errors import Place
 from cosremaster.pieces import PieceTable, Source
@@ -34,8 +35,7 @@ class Memo:
             self._known[key] = value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """A stream to be packed again after some of its plain bytes changed.
 
     ``plain`` is what the stream has to hold. Its ranges of ``decoded`` are plain bytes of the old stream,
@@ -57,8 +57,7 @@ class Job:
     memo: Memo = field(default_factory=Memo)
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Struct, frozen=True):
     """A packed stream, and how it came about: ``kept`` packed bytes are the old ones; of the new plain bytes
     ``encoded`` were compressed and ``stored`` were not.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bz2
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
@@ -20,8 +21,7 @@ BLOCKS = 8
 """Blocks of plain bytes in each new stream of a row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bzip2Form:
+class Bzip2Form(Struct, frozen=True):
     """``level``: blocks of so many 100,000 bytes, as the first stream says; ``frames``: all streams."""
 
     level: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import Place
@@ -14,8 +15,7 @@ from cosremaster.pieces import Piece, PieceTable, Range
 from cosremaster.streams import ByteReader
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """A frame: its bytes ``start`` to ``end`` of the packed stream hold ``size`` plain bytes from ``plain`` on."""
 
     start: int

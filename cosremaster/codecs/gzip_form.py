@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from fastcrc import crc32
+from msgspec import Struct, field
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import crc32_joined, crc32_without
@@ -32,8 +32,7 @@ DEFLATE_BLOCK = 1 << 20
 WINDOW = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFrames:
+class StoredFrames(Struct, frozen=True):
     """Stored blocks (RFC 1951, 3.2.4) that begin at a byte: type, length, its complement."""
 
     size: int = 65535
@@ -49,8 +48,7 @@ _END = b"\x03\x00"  # an empty last block with fixed codes
 _FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
 
 
-@dataclass(frozen=True, slots=True)
-class GzipForm:
+class GzipForm(Struct, frozen=True):
     """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
     ``stored``: the stored blocks that were found.
     """
@@ -108,8 +106,7 @@ def _is_stored(piece: Piece) -> bool:
     return isinstance(piece, Range) and piece.packed and piece.length >= STORE_FROM
 
 
-@dataclass(frozen=True, slots=True)
-class _Front:
+class _Front(Struct, frozen=True):
     """Packed bytes ``start`` to ``end`` that inflate to the first ``plain`` bytes, whose CRC32 is ``crc``."""
 
     start: int = 0
@@ -172,8 +169,7 @@ def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
         before = b"" if found >= 0 else joined[-len(_FLUSHED) + 1 :]
 
 
-@dataclass(frozen=True, slots=True)
-class _Deflated:
+class _Deflated(Struct, frozen=True):
     """A packed block: how many plain bytes it holds, their CRC32, and the last of them."""
 
     packed: bytes
@@ -182,8 +178,7 @@ class _Deflated:
     window: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """A plain block and what is before it, or what was made of it when it was known by its ``key``."""
 
     key: object

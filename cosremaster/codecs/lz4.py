@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import lz4.block
 import lz4.frame
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
@@ -27,8 +27,7 @@ _BLOCKS = {4: "64 KiB", 5: "256 KiB", 6: "1 MiB", 7: "4 MiB"}
 _FAILURES = (RuntimeError, EOFError, ValueError)
 
 
-@dataclass(frozen=True, slots=True)
-class Lz4Form:
+class Lz4Form(Struct, frozen=True):
     """``block``: the id of the largest block (4 to 7), ``linked``, ``sums``: of content and of each block; all of the
     first frame."""
 
@@ -129,8 +128,7 @@ class Lz4Codec:
         return Lz4Form(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyForm:
+class LegacyForm(Struct, frozen=True):
     """``frames``: each block behind its four bytes of length."""
 
     frames: tuple[Frame, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import pack_one
@@ -19,8 +20,7 @@ PRESET = 6
 MAX_PROPERTIES = 225  # (pb * 5 + lp) * 9 + lc, section 1.1.1
 
 
-@dataclass(frozen=True, slots=True)
-class LzmaForm:
+class LzmaForm(Struct, frozen=True):
     """``properties``: lc, lp and pb as the header's first byte has them; ``dict_size``: bytes."""
 
     properties: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.lzo1x import LzoError, expand, expand_some
@@ -29,8 +30,7 @@ _METHODS = (1, 2, 3)  # LZO1X-1, LZO1X-1(15), LZO1X-999: one format
 REFUSAL = "is packed by lzop, which is read and not written; pack it again as gzip, xz or zstd first"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """A block of ``start`` (bytes of the packed stream, at its sizes) and the plain bytes from ``plain`` on; ``flags``
     are its member's."""
 
@@ -39,8 +39,7 @@ class Block:
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
-class LzopForm:
+class LzopForm(Struct, frozen=True):
     """All blocks, so that decoding can begin at any."""
 
     blocks: tuple[Block, ...]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from fastcrc import crc32
+from msgspec import Struct, field
 
 from cosremaster.codecs.checks import crc32_without
 
@@ -25,8 +25,7 @@ _WINDOW = 1 << 17  # twice what a block holds
 _SHRUNK = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Plain bytes ``start`` to ``end`` that lie at packed offset ``packed``, with their headers between if ``whole``.
 
     ``crc``: the CRC32 of the plain bytes, where it is known without reading them.
@@ -40,8 +39,7 @@ class Run:
     crc: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBlocks:
+class StoredBlocks(Struct, frozen=True):
     """Blocks in order, as columns: packed and plain offset of the data, its length, and whether it is ``linked``:
     its header follows the block before it and nothing but whole bytes are between. ``crcs``: the CRC32 of the data
     from the last block that is not linked to the end of this one.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.codecs.checks import RunningCheck
 from cosremaster.codecs.xz_container import FILTER_LZMA2, BlockHeader, BlockRecord
 from cosremaster.errors import CosremasterError, Place
 
 
-@dataclass(frozen=True, slots=True)
-class Cuts:
+class Cuts(Struct, frozen=True):
     """The LZMA2 chunk borders of a block: packed offset, plain offset, and the check of the block before it.
 
     A decoder needs nothing behind a border to decode everything before it, so a block can end there.
@@ -36,8 +37,7 @@ class Cuts:
         return bisect_right(self.plain, plain) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class OldBlock:
+class OldBlock(Struct, frozen=True):
     """A block of the stream that was read. ``start``: its header; ``data``: its first chunk; ``end``: behind
     its check; all as packed offsets. ``plain``: where its plain bytes begin. ``record``: its index record.
     """

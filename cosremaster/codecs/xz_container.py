@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.codecs.checks import NAMES
 from cosremaster.codecs.lzma_module import lzma
@@ -88,8 +89,7 @@ def check_stream_footer(raw: bytes, check: int, index_size: int, place: Place) -
         raise CorruptError("xz stream footer does not fit its header and index", place)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRecord:
+class BlockRecord(Struct, frozen=True):
     """One record of an index (section 4.3). ``unpadded``: header, data and check; ``plain``: decoded."""
 
     unpadded: int
@@ -110,8 +110,7 @@ def pack_index(records: Iterable[BlockRecord]) -> bytes:
     return body + _crc(body)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockHeader:
+class BlockHeader(Struct, frozen=True):
     """Section 3.1. Sizes are None where the header leaves them out. ``filters`` are (id, properties)."""
 
     raw: bytes
@@ -201,8 +200,7 @@ def pack_dict_size(size: int) -> bytes:
     return bytes((next(bits for bits in range(41) if unpack_dict_size(bits) >= size),))
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """An LZMA2 chunk header (section 5.3.1 names LZMA2; layout as in xz-embedded's xz_dec_lzma2.c).
 
     ``size``: bytes of the chunk's data behind the header; ``plain``: bytes it decodes to.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from fastcrc import crc32
+from msgspec import Struct
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
@@ -42,8 +42,7 @@ _REPEATS, _LOOKED = 32, 8  # repeats are looked for in the first segments, then 
 _ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(Struct, frozen=True):
     """How to encode: the check's id, the largest dictionary in bytes, the preset, and whether to try always."""
 
     check: int
@@ -57,8 +56,7 @@ class Encoding:
         return max(BLOCK_DICTS * self.dict_size, SEGMENT)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedBlock:
+class EncodedBlock(Struct, frozen=True):
     """A block ready to be written, padding included, and its index record. ``stored``: it is uncompressed.
 
     Its bytes are ``parts``, or ``table`` where they need not be kept, and ``crc`` then their CRC32.
@@ -71,8 +69,7 @@ class EncodedBlock:
     crc: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChunks:
+class StoredChunks(Struct, frozen=True):
     """LZMA2 uncompressed chunks: control 1 (resets the dictionary) or 2, then size - 1 as 16 bits big-endian."""
 
     size: int = 65536

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
@@ -46,8 +47,7 @@ MOST_DECODED = 4 << 20
 """So many decoded bytes of a block are held apart from those that are read from files again."""
 
 
-@dataclass(frozen=True, slots=True)
-class XzForm:
+class XzForm(Struct, frozen=True):
     """``check``: an id of :mod:`checks`, that of the first stream, which packing anew keeps; ``blocks``: all."""
 
     check: int
@@ -168,8 +168,7 @@ def _decoded(packed: PieceTable, blocks: Sequence[OldBlock], place: Place) -> It
         yield from read_block(reader, block.check, block.plain, lambda _: None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Struct, frozen=True):
     """Plain bytes for one thread, and the offsets from their beginning where data begin, the last before it first."""
 
     table: PieceTable

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.lzma_module import lzma
@@ -86,8 +87,7 @@ def _end_block(reader: ByteReader, header: BlockHeader, where: Place, packed: in
         raise CorruptError("xz block check does not fit the data", at)
 
 
-@dataclass(frozen=True, slots=True)
-class WholeBlock:
+class WholeBlock(Struct, frozen=True):
     """The bytes of a block whose header tells its sizes, to be decoded on any thread."""
 
     data: bytes

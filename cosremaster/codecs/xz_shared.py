@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.codecs.checks import SIZES
 from cosremaster.codecs.xz_blocks import Cuts, OldBlock
@@ -20,8 +21,7 @@ from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader, equal_front, same_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Front:
+class Front(Struct, frozen=True):
     """Whole blocks that a stream with check ``check`` begins with, known without decoding it."""
 
     check: int

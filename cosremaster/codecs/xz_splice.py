@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.pieces import Piece, PieceTable, Range, Source
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """An old block: whole, or (``cut``) up to that border of its chunks."""
 
     block: OldBlock
@@ -25,8 +25,7 @@ class Kept:
         return block.record.plain if self.cut is None else block.cuts.plain[self.cut] - block.plain
 
 
-@dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(Struct, frozen=True):
     """Plain bytes that have to be encoded."""
 
     table: PieceTable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import zstandard
+from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
@@ -29,8 +29,7 @@ LEVELS = ((1 << 27, 22), (1 << 26, 21), (1 << 25, 20), (1 << 23, 19), (1 << 22, 
 """Window in bytes -> the level whose default it is, from zstd's own table for large inputs; 3 below."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZstdForm:
+class ZstdForm(Struct, frozen=True):
     """``window``: bytes, of the largest frame; ``checksum``, ``sized``: the first has a checksum, tells its size."""
 
     window: int

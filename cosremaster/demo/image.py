@@ -9,10 +9,10 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 
 import pycdlib
+from msgspec import Struct
 
 from cosremaster import cpio
 from cosremaster.boot import pointers
@@ -29,8 +29,7 @@ _LONG_DATE = b"2023111422132000\0"  # ECMA-119, 8.4.26.1
 _GEOMETRY = (64, 32)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One entry of an archive. ``mode`` with file type; names of one hard-linked file share ``ino``."""
 
     path: bytes

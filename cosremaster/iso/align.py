@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.files import FileSource
 from cosremaster.iso.folders import Entry, Folder, FolderTree, read_folders
@@ -80,8 +81,7 @@ def _samples(tree: FolderTree) -> dict[int, tuple[Lba, ...]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Alike:
+class _Alike(Struct, frozen=True):
     """Two trees. ``samples``: of ``other``."""
 
     primary: FolderTree

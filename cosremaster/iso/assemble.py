@@ -6,8 +6,9 @@ Called twice: to learn how long everything becomes, which no place has an influe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
+
+from msgspec import Struct, field
 
 from cosremaster.files import FileSource
 from cosremaster.iso.folders import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
@@ -26,8 +27,7 @@ CONTINUED = b"CE\x1c\x01"
 """How the field begins that leads to more fields (SUSP 5.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
     ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
     entry's id; ``continued``: the first block of what continues a folder's records, by its id."""
@@ -38,8 +38,7 @@ class Places:
     continued: Mapping[int, Lba]
 
 
-@dataclass(slots=True)
-class Assembler:
+class Assembler(Struct):
     """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
     ``links``: how many names a new file has; ``serials``: numbers that no file has; ``bearer``: the folder whose
     continued records begin with what continues the root's ``.``; ``numbered``: the numbers of what is new.

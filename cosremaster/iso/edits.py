@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.nodes import Node, ancestors
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import sha256_of
 
 
-@dataclass(frozen=True, slots=True)
-class TableContent:
+class TableContent(Struct, frozen=True):
     """The content of a file that comes, as pieces."""
 
     pieces: PieceTable
@@ -35,8 +36,7 @@ class TableContent:
         return b"".join(self.pieces.cut(0, min(count, self.size)).chunks())
 
 
-@dataclass(frozen=True, kw_only=True)
-class IsoEdits:
+class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     """Changes of the ISO's own tree; paths are those of the primary tree.
 
     ``removed``: old paths that leave, directories with what is below them; ``renamed``: old paths and the new ones of

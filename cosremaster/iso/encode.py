@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from math import lcm
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError, show
@@ -27,8 +29,7 @@ _PHYSICAL = 8
 """Sectors of a physical sector of 4 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePlan:
+class ImagePlan(Struct, frozen=True):
     """What the new image will be: its pieces, and where things stand in it.
 
     ``changed``: path of each exchanged file of the primary tree -> its new length in bytes; ``exchanged`` the

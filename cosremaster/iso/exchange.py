@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
@@ -25,8 +26,7 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 NOWHERE = Lba(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """New bytes for a file. ``files``: its names in all trees; ``old``: the blocks they give up, None where other
     names or earlier sessions keep them (or there were none), so that the new bytes need blocks of their own.
     ``start``: where the bytes go, once that is planned."""

@@ -6,7 +6,8 @@ What :mod:`cosremaster.iso.trees` reads as values for everybody, read once more 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.files import FileSource
@@ -26,8 +27,7 @@ DEEPEST = 8
 """Levels of directories, the root's the first (6.8.2.1)."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """A name in a folder. ``key``: its name in the primary tree, None where that has no such; ``shown``: in its own.
 
     ``records``: those on the image, all of one file; none: a new one. ``folder``: what it leads to. ``placeholder``:
@@ -59,8 +59,7 @@ class Entry:
         return self.renamed or not self.records
 
 
-@dataclass(slots=True, eq=False)
-class Folder:
+class Folder(Struct, eq=False):
     """A directory. ``extent``: where it stands on the image, None for a new one; ``node``: what a new one is.
 
     ``parent``: where its ``..`` leads, itself for the root; ``above``: the folder that its name stands in, another
@@ -90,8 +89,7 @@ class Folder:
         return sum(1 for one in self.entries if one.folder is not None)
 
 
-@dataclass(slots=True, eq=False)
-class FolderTree:
+class FolderTree(Struct, eq=False):
     """The folders of one root. ``kind``: in words; ``base``: the block from which its numbers count; ``descriptors``:
     those of the image that have it, none for UDF.
 

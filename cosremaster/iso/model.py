@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.eltorito import BootCatalog, BootEntry
@@ -20,8 +20,7 @@ from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_by
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryRecord:
+class DirectoryRecord(Struct, frozen=True):
     """One record of a directory (9.1). ``offset``: its byte offset in the image; ``length``: bytes of data.
 
     ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own; ``plain``: its data are
@@ -42,16 +41,14 @@ class DirectoryRecord:
         return blocks_for(self.length)
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Struct, frozen=True):
     """A directory's extent."""
 
     lba: Lba
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class IsoFile:
+class IsoFile(Struct, frozen=True):
     """A file of a tree. ``path``: its Rock Ridge name where there is one; ``records``: one for each extent.
 
     ``regular``: it is no symlink and no device; ``zisofs``: the byte offset of the Rock Ridge field that calls its
@@ -69,8 +66,7 @@ class IsoFile:
         return sum(record.length for record in self.records)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class Tree(Struct, frozen=True, kw_only=True):
     """One of the directory trees. ``kind``: in words; ``descriptor``: its volume descriptor's block.
 
     ``base``: the block from which the tree's own numbers count (records here count from the image's start);
@@ -92,8 +88,7 @@ class Tree:
         return Lba(self.base + self.blocks)
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(Struct, frozen=True):
     """A partition, whatever table tells of it. ``filler``: it only covers what no other partition does."""
 
     table: str
@@ -115,8 +110,7 @@ class Partition:
         return Span(Lba(first), -(-self.end // SECTORS_PER_BLOCK) - first, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class BootImage:
+class BootImage(Struct, frozen=True):
     """What an El Torito entry points at.
 
     ``length``: bytes, from the tree where a file begins there, else what the entry itself tells.
@@ -130,8 +124,7 @@ class BootImage:
     grub2: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """An image as it was read.
 
     ``size``: bytes of the whole file; ``trees``: the primary one first. ``gpt``: the copies of the GPT that are

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from cosremaster.errors import Place, UnsupportedError
 from cosremaster.iso.trees import shown_name
@@ -40,8 +41,7 @@ class Naming(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
+class Style(Struct, frozen=True, kw_only=True):
     """How a tree's identifiers look.
 
     ``version``: what ends a file's identifier; ``dot``: one without an extension ends in a dot; ``dots``: there may be
@@ -130,8 +130,7 @@ def _mark(number: int) -> str:
     return f"{number:03d}"
 
 
-@dataclass(frozen=True, slots=True)
-class UdfStyle:
+class UdfStyle(Struct, frozen=True):
     """UDF's compressed Unicode (OSTA UDF 1.02, 2.1.1): Latin-1 where that does, else UCS-2, of at most 255 bytes."""
 
     def made(self, name: bytes, directory: bool, mark: str) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
+
+from msgspec.structs import replace
 
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+
+from msgspec import Struct
 
 from cosremaster.iso.spans import Span
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector
@@ -20,8 +21,7 @@ PADDING = 150
 """Blocks behind the data that readers of discs may read ahead into (mkisofs(8), -pad)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """A span of the old volume at its place in the new one, ``blocks`` long there."""
 
     old: Span
@@ -34,8 +34,7 @@ class Placement:
         return Lba(self.start + self.blocks)
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True, dict=True):
     """Placements in order of their new place, without overlap.
 
     ``tail``: where the tail began; ``blocks``: where it begins now; ``data``: the old and the new end of the data.

@@ -6,7 +6,8 @@ ECMA-119; section numbers are its. Everything here reads, nothing changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.files import FileSource
@@ -21,8 +22,7 @@ ROOT_RECORD = 156
 SPACE_SIZE = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """A volume descriptor (8.1): 2,048 bytes and the block they stand in."""
 
     lba: Lba

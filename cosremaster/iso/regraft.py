@@ -6,7 +6,8 @@ Changes the folders; says what of the image is given up and what comes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from cosremaster.errors import Place, UnsupportedError, show
 from cosremaster.iso.edits import IsoEdits
@@ -20,8 +21,7 @@ MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
 (LIBISOFS_NODE_PATH_MAX)."""
 
 
-@dataclass(slots=True)
-class Regrafted:
+class Regrafted(Struct):
     """What became of a tree. ``left``: entries that are no longer in it, and ``folders`` likewise; ``came``: new
     entries, by path; ``missing``: new paths whose directory the tree does not have; ``unknown``: old paths that it
     does not have."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, count
+
+from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, SizeError
 from cosremaster.files import FileSource
@@ -40,8 +41,7 @@ _TABLE_SIZE = 132
 Patches = dict[int, bytes]
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """One tree's changes. ``lengths``: of each changed folder, by its id; ``continued``: of what continues its records;
     ``tables``: bytes of a path table; ``bearer``: the folder whose continued records begin with the root's."""
 
@@ -66,8 +66,7 @@ class _Work:
         return blocks_for(_table_size(self.tree))
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
+class _Own(Struct, frozen=True):
     """Where one tree's things go: block and bytes of each folder by its id; what continues its records; path tables by
     their old block, those that do not stay."""
 
@@ -76,16 +75,14 @@ class _Own:
     tables: Mapping[Lba, Lba]
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """A file of the new image: bytes, and where its first data stand (those of each section of an old one)."""
 
     size: int
     starts: tuple[Lba, ...]
 
 
-@dataclass(slots=True)
-class Restructure:
+class Restructure(Struct):
     """Changed trees, measured. ``gone``: first blocks of data that nothing names any more; ``vacated``: all blocks
     that are given up; ``appended``: runs of blocks that are needed, in the order that :meth:`settled` is told their
     places in; ``contents``: the data of new files by node id, shared by hard links; ``data``: where they go, once that

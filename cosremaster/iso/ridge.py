@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.iso.records import both_endian
 from cosremaster.nodes import Kind, Node
@@ -24,8 +25,7 @@ YEAR_1, YEAR_10000 = -62135596800, 253402300800
 _RR_BITS = {b"PX": 1, b"PN": 2, b"SL": 4, b"NM": 8, b"CL": 16, b"PL": 32, b"RE": 64, b"TF": 128}
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """How a volume writes Rock Ridge. ``skip``: bytes before the fields (SUSP 5.3); ``px``: bytes of its PX field;
     ``times``: the flags of its TF field; ``rr``: it has the RR field of RRIP 1.09."""
 

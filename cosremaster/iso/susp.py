@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
@@ -17,8 +18,7 @@ from cosremaster.units import BLOCK, Lba, lba_bytes
 MAX_CONTINUATIONS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class RockRidge:
+class RockRidge(Struct, frozen=True):
     """What a record's fields say. ``child``: where a relocated directory stands (CL, RRIP 4.1.5.1).
 
     ``relocated``: the record is that of one (RE), its place in the tree is elsewhere. ``zisofs``: the byte
@@ -38,8 +38,7 @@ PLAIN = RockRidge()
 """A record without any of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
+class Attributes(Struct, frozen=True, kw_only=True):
     """What a record's fields say of it as a file. ``mode``: as st_mode, None where no PX tells it.
 
     ``links`` and ``serial``: names of the file and what they share, 0 where not told (RRIP 1.10 has no serial).

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.files import FileSource
 from cosremaster.iso.dates import short_date
@@ -22,8 +24,7 @@ _DATE = slice(18, 25)
 """Where a directory record has its date (ECMA-119, 9.1.5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Extents:
+class _Extents(Struct, frozen=True):
     """A file's data on the image."""
 
     image: Image

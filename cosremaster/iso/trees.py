@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
@@ -60,8 +61,7 @@ def _kind(descriptor: Descriptor) -> str:
     return "ISO 9660:1999" if descriptor.raw[6] == _ENHANCED else "supplementary"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """A record, its bytes, its Rock Ridge, and the path people know it by. ``below``: the directory that it is."""
 
     path: bytes

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from fastcrc import crc16
+from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.files import FileSource
@@ -33,8 +33,7 @@ _DIRECTORY_TYPE = 4  # 4/14.6.6
 _DELETED, _PARENT = 0x04, 0x08  # 4/14.4.3
 
 
-@dataclass(frozen=True, slots=True)
-class Tagged:
+class Tagged(Struct, frozen=True):
     """A descriptor's tag. ``offset``: bytes in the image; ``told`` and ``stands``: the block it names and its own."""
 
     offset: int
@@ -55,8 +54,7 @@ class Tagged:
         return self.checksum and self.crc and self.told == self.stands
 
 
-@dataclass(frozen=True, slots=True)
-class UdfFile:
+class UdfFile(Struct, frozen=True):
     """A file. ``entry``: byte offset of its file entry; ``allocation``: where in it descriptors begin.
 
     ``kind``: 0 for short, 1 for long allocation descriptors; ``extents``: block and bytes of each.
@@ -73,8 +71,7 @@ class UdfFile:
     extents: tuple[tuple[Lba, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UdfName:
+class UdfName(Struct, frozen=True):
     """A file identifier in a directory (4/14.4): its bytes, the name, and the partition's block of its file entry."""
 
     raw: bytes
@@ -82,8 +79,7 @@ class UdfName:
     block: int
 
 
-@dataclass(frozen=True, slots=True)
-class UdfFolder:
+class UdfFolder(Struct, frozen=True):
     """A directory: its own file entry, and the names in it but its parent's. ``inline``: they stand in that entry."""
 
     entry: UdfFile
@@ -96,8 +92,7 @@ class UdfFolder:
         return Lba(self.entry.entry // BLOCK)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Udf:
+class Udf(Struct, frozen=True, kw_only=True):
     """A UDF file system. ``anchors``: their blocks; ``partition`` its span in the image.
 
     ``partition_descriptors``: byte offsets, one in each volume descriptor sequence; ``integrity``: those of the
@@ -155,8 +150,7 @@ def announced(source: FileSource) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """The state of one reading."""
 
     source: FileSource

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from fastcrc import crc16
+from msgspec import Struct
 
 from cosremaster.errors import UnsupportedError, show
 from cosremaster.files import FileSource
@@ -19,8 +19,7 @@ MAX_ALLOCATION = (1 << 30) - BLOCK
 """Bytes of the longest extent that an allocation descriptor tells in whole blocks (4/14.14.1.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """``blocks`` blocks from ``old`` on stand at ``new`` now."""
 
     old: Lba

@@ -6,7 +6,9 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.errors import ImageError
 from cosremaster.files import FileSource
@@ -33,8 +35,7 @@ _UNIQUE, _COUNTS = 40, 120
 Patches = dict[int, bytes]
 
 
-@dataclass(slots=True)
-class UdfWork:
+class UdfWork(Struct):
     """What becomes of a UDF file system. ``blocks``: file entries by the id of what leads to them, blocks of the image;
     ``homes``: folders' own entries by their id; ``lengths``: of changed folders by their id."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.pieces import PieceTable, Range
@@ -22,8 +23,7 @@ BLOCK_BITS = range(15, 18)
 POINTER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Zisofs:
+class Zisofs(Struct, frozen=True):
     """The plain bytes of one compressed file, ``size`` of them in blocks of ``1 << bits``.
 
     ``packed``: the bytes on the image; ``place``: the file, whose offsets in errors count in those.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from cosremaster import cpio
 from cosremaster.nodes import Kind
@@ -27,8 +28,7 @@ class FinalEntry(NamedTuple):
     new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """A rule that an entry breaks."""
 
     name: bytes
@@ -49,8 +49,7 @@ _NOTHING = (0, b"")
 _NO_PARENT = "no entry before it makes its parent directory"
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     """What the entries so far have made: by real path, the type and a symlink's text."""
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)

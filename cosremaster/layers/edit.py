@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster import cpio
 from cosremaster.errors import OverlayError, ProofError, SizeError
@@ -16,8 +17,7 @@ from cosremaster.nodes import Edits, Kind, Node
 from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A final entry and the pieces of the archive that it takes: header, name, data, padding."""
 
     final: FinalEntry

@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster import cpio
 from cosremaster.codecs.base import Codec, Form
@@ -31,8 +33,7 @@ class Rootness(enum.IntEnum):
     """It has /etc and an init program of an installed system."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A file of several archives, one after another: its bytes, and where each of its streams stands in it.
 
     A stream is an archive as it is, or compressed data that hold one or more.
@@ -42,8 +43,7 @@ class Row:
     streams: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots, so that a cached property has where to be kept
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that a cached property has where to be kept
     """A cpio archive somewhere in the image, indexed.
 
     ``packed``: its stream's compressed bytes; ``decoded``: the plain ones, ``size`` of them, of which ``span`` are
@@ -73,8 +73,7 @@ class Layer:
         return rootness(self.members)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexedFile:
+class IndexedFile(Struct, frozen=True, kw_only=True):
     """A file of the image that is an archive, indexed: its path, codec, and the SHA-256 of its bytes.
 
     ``row``: all its streams when it holds more than one archive; ``found`` is the first archive.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster import cpio
 from cosremaster.codecs import PLAIN, codec_named
@@ -54,8 +56,7 @@ def _sensible(mode: int, namesize: int, rest: bytes) -> bool:
     return name.find(b"\0") == (namesize - 1 if len(name) == namesize else -1)
 
 
-@dataclass(frozen=True, slots=True)
-class OldForm:
+class OldForm(Struct, frozen=True):
     """An archive in an old form, its bytes packed as ``inner`` tells. It is packed as newc."""
 
     inner: Form
@@ -86,8 +87,7 @@ class OldForm:
         return self.inner.pack(replace(job, decoded=old, memo=Memo()))
 
 
-@dataclass(frozen=True, slots=True)
-class OldDecoding:
+class OldDecoding(Struct, frozen=True):
     """The archive as newc. What stands behind it must be zeros."""
 
     inner: Decoding

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from cosremaster import cpio
 from cosremaster.layers.old_cpio import layer_codec
@@ -19,8 +20,7 @@ Values = dict[str, Any]
 _NO_DIGEST = bytes(32)
 
 
-@dataclass(slots=True)
-class Blobs:
+class Blobs(Struct):
     """Bytes beside JSON values, which hold their places."""
 
     data: bytearray = field(default_factory=bytearray)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from cosremaster.cpio import normal_name
 from cosremaster.layers.index import Layer
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.check import Checked, FinalEntry
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(Struct, frozen=True):
     """The data of a regular file in a layer, known by its digest."""
 
     layer: Layer

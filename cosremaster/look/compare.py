@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import show
 from cosremaster.iso.model import Image
@@ -20,8 +22,7 @@ MAX_TEXT = 1 << 20
 SYSTEM_AREA = 32768
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """``what`` (added, removed, type, metadata, content, packing, boot) differs at ``where``, an address without the
     image; ``details``: a line for each thing that differs, ``text``: a unified diff, where one was asked for.
     """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.codecs import foreign_codec
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
@@ -97,8 +99,7 @@ class Container:
         return real
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(Struct, frozen=True):
     """What stands at an address: a node of a container, by its path there."""
 
     container: Container

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.codecs.base import Job
 from cosremaster.codecs.gzip_form import GzipForm
@@ -38,8 +40,7 @@ def gzipped(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int],
     return GzipForm(_HEADER, 1).pack(job).table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaasResource:
+class MaasResource(Struct, frozen=True, kw_only=True):
     """A custom image as MAAS names it: ``custom/jammy``, ``amd64/generic``.
 
     :raises UsageError: MAAS takes no such name.
@@ -69,8 +70,7 @@ class MaasResource:
         return " ".join(shlex.quote(word) for word in words)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bytes:
+class _Bytes(Struct, frozen=True):
     """A file's data made by us."""
 
     data: bytes

@@ -7,8 +7,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.files import cannot_write, write_all
@@ -25,8 +26,7 @@ MAX_DEPTH = 250
 """Directories in directories; what is deeper many programs cannot even remove."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extracted:
+class Extracted(Struct, frozen=True):
     """What came out: how many of each, and the mtree file with what could not be made, where there is one."""
 
     files: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from cosremaster.look.order import files_in_order
 from cosremaster.nodes import Kind, Node
@@ -19,8 +20,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)  # no slots, so that a cached property has where to be kept
-class TarStream:
+class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached property has where to be kept
     """A tar archive of ``nodes`` as a source of pieces: directories first, then data in the order they are read.
 
     A socket cannot be in a tar archive and is left out. The same nodes make the same bytes. Headers are kept once they

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.units import human
 
@@ -34,8 +35,7 @@ NOWHERE = int(2.05 * GIB)
 the third on neither."""
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """What files take in a tmpfs: ``data``, bytes in whole pages, and how many there are."""
 
     data: int
@@ -59,8 +59,7 @@ def footprint(sizes: Iterable[int]) -> Footprint:
     return Footprint(data, inodes)
 
 
-@dataclass(frozen=True, slots=True)
-class Nested:
+class Nested(Struct, frozen=True):
     """A root filesystem inside an initramfs, unpacked into a tmpfs of its own. ``share``: how much of the machine's
     memory that may take, between 0 and 1; ``dictionary``: bytes that its unpacker remembers."""
 
@@ -69,8 +68,7 @@ class Nested:
     dictionary: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Initramfs:
+class Initramfs(Struct, frozen=True, kw_only=True):
     """What is loaded: the file's bytes, and what the kernel unpacks from it, where that is known (the packed
     ``nested`` among it)."""
 
@@ -79,8 +77,7 @@ class Initramfs:
     nested: Nested | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Estimate(Struct, frozen=True, kw_only=True):
     """``need``: bytes of memory that suffice to boot, None where the archives were not read; ``why``: the moment that
     takes most. The others are bytes of its parts."""
 

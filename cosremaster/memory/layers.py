@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from cosremaster.codecs.base import Form
 from cosremaster.cpio import normal_name
@@ -112,8 +113,7 @@ def _dictionary(form: Form) -> int:
     return inner.dict_size if isinstance(inner, Remembering) else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+class Edited(Struct, frozen=True):
     """``layer`` after ``edits``, in ``packed`` bytes where it stands."""
 
     layer: Layer

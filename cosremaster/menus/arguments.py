@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import UsageError, show
 from cosremaster.menus.grub import grub_word
@@ -13,8 +14,7 @@ INIT = b"--"
 """What stands behind this alone goes to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """An argument. ``given``: as it was asked for; ``text``: without the quotes that hold it together."""
 
     given: bytes
@@ -46,8 +46,7 @@ class Argument:
         return key + equals + b'"' + value + b'"' if equals and b" " not in key else b'"' + self.given + b'"'
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(Struct, frozen=True):
     """``KEY=OLD=NEW``. Where that can be cut in several ways (a value may hold ``=``), each is a choice."""
 
     given: str
@@ -74,8 +73,7 @@ class Replacement:
         return fit[0] if fit else None
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What happens to arguments, in this order; all that equal an old one are removed or replaced."""
 
     remove: tuple[Argument, ...] = ()
@@ -83,8 +81,7 @@ class Changes:
     add: tuple[Argument, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LineChange:
+class LineChange(Struct, frozen=True):
     """What happened to a kernel line: arguments without quotes. ``kept``: those to add that were there already."""
 
     number: int

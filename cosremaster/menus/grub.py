@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.menus.model import KernelLine, Kind, Menu, Word, end_of_arguments, is_linux
 
@@ -24,8 +25,7 @@ _VARIABLE = re.compile(rb"\$(?:\{\w+\}|\w+|[@*#?])")
 _HEX_ESCAPE = re.compile(rb"\\x[0-9A-Fa-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Break:
+class _Break(Struct, frozen=True):
     """The end of a command."""
 
 

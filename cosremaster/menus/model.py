@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Kind(Enum):
@@ -16,8 +17,7 @@ class Kind(Enum):
     LOADER_ENTRY = "systemd-boot entry"
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word of a menu at bytes ``start`` to ``end``. ``text``: what it says without the language's quotes."""
 
     start: int
@@ -25,8 +25,7 @@ class Word:
     text: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelLine:
+class KernelLine(Struct, frozen=True, kw_only=True):
     """A place where a Linux kernel gets its arguments.
 
     ``number``: the line of the file, from 1, that names the kernel (or where the arguments stand alone); ``kernel``:
@@ -42,8 +41,7 @@ class KernelLine:
     stub: Word | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Menu:
+class Menu(Struct, frozen=True, kw_only=True):
     """A menu. ``includes``: paths as it names them of other menus that it reads; ``sought``: words by which it finds
     or names a volume (all words but those of titles, messages and comments), each with its line's first word.
     ``defaults``: arguments at its head count for what it includes too.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.menus.grub import grub_part
 from cosremaster.menus.model import Kind, Menu, Splice, Word
@@ -20,8 +21,7 @@ _OTHER_KEYS = re.compile(rb"(?:path|dir|file|name|host|title|args|initrd|theme|f
 """Keys whose values are no volumes, though they may be spelled like one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What a volume is found by. ``unique``: nothing else is spelled like it (a date), wherever it stands."""
 
     what: str
@@ -30,8 +30,7 @@ class Target:
     unique: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(Struct, frozen=True):
     """A word in line ``line`` that says ``target``'s old value; ``text``: it, or the search that it ends, as it
     stands; ``splices`` make it say the new one."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from cosremaster.menus.model import (
     KernelLine,
@@ -29,8 +30,7 @@ _MESSAGES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """A line: its number from 1, where its keyword (in small letters) begins, where what follows begins and ends."""
 
     number: int
@@ -45,8 +45,7 @@ class _Line:
         return self.start + len(self.keyword)
 
 
-@dataclass(slots=True)
-class _Label:
+class _Label(Struct):
     """What is between two LABELs; ``name`` is None for what stands before the first."""
 
     name: bytes | None

@@ -9,7 +9,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster import cpio
 from cosremaster.archives.reader import Archive, Entry, opened
@@ -30,8 +32,7 @@ _AR = b"!<arch>\n"
 _KINDS = frozenset(Kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Spooled:
+class Spooled(Struct, frozen=True):
     """A file's content that lies in a spool."""
 
     range: Range

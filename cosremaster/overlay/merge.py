@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, show
 from cosremaster.nodes import Action, Edits, Kind, Node, join, parent_of
@@ -15,8 +17,7 @@ MAX_LINKS = 40
 """Symlinks followed in one path before it is called a loop; the kernel's own limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(Struct, frozen=True):
     """Nodes to be laid over the image.
 
     ``nodes`` have paths below ``dest`` and are laid in their order. ``single``: one file, which goes into ``dest``
@@ -35,8 +36,7 @@ class Addition:
     deliberate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Laid:
+class _Laid(Struct, frozen=True):
     """A node that came; the addition it came with and its name there; whether only what is below it asked for it."""
 
     node: Node

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.cpio import MAX_FIELD, normal_name
 from cosremaster.errors import OverlayError, Place, UsageError, show
@@ -28,8 +30,7 @@ _LETTERS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """What an mtree file says of one path. ``line`` counts from 1; None: it does not say.
 
     ``optional``: it may be missing. ``size``: bytes.
@@ -48,8 +49,7 @@ class Spec:
     optional: bool = False
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """The state of reading: default keywords and the directory that relative names lie in."""
 
     place: Place

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
 from cosremaster.files import Spool
@@ -20,8 +22,7 @@ from cosremaster.pieces import Literal, PieceTable
 from cosremaster.progress import Progress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """How additions are read. ``newest``: no file's time is later (SOURCE_DATE_EPOCH), in seconds; ``largest``: bytes
     that one file may have, None for any; ``spool``: where the contents of archives go; ``option``: what asked for them.
     """
@@ -33,8 +34,7 @@ class Reading:
     option: str = "--add"
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(Struct, frozen=True):
     """A file's content kept in memory."""
 
     data: bytes

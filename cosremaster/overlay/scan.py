@@ -7,7 +7,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
 from cosremaster.files import LEAST_HOLE, read_into, runs_of
@@ -46,8 +47,7 @@ def open_long(path: bytes, flags: int) -> int:
         os.close(above)
 
 
-@dataclass(frozen=True, slots=True)
-class HostFile:
+class HostFile(Struct, frozen=True):
     """A regular file of this machine as it was when it was found; a source of pieces and a content."""
 
     path: bytes
@@ -115,8 +115,7 @@ class HostFile:
         return b"".join(self.chunks(0, min(count, self.size)))
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """What was found under one source: nodes with paths from it, sorted; ``single`` for a plain file.
 
     The node of a single file has the file's own name as its path.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.cpio import MAX_FIELD
 from cosremaster.errors import UsageError
@@ -19,8 +21,7 @@ _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Numeric user and group."""
 
     uid: int
@@ -93,8 +94,7 @@ def _stepped(mode: int, who: str, sign: str, what: str, *, directory: bool) -> i
     return mode & ~cleared | bits
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     pattern: Pattern
     speaks_of_owner: bool
     owner: Owner | None

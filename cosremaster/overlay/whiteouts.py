@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
 from cosremaster.nodes import Kind, Node, join
@@ -13,8 +14,7 @@ OPAQUE = b".wh..wh..opq"
 RESERVED = b".wh..wh."
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(Struct, frozen=True):
     """The nodes of an overlay without its whiteouts, the paths these hide, and the directories they empty."""
 
     nodes: tuple[Node, ...]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from cosremaster.errors import CosremasterError, show
 from cosremaster.overlay.patterns import Pattern
@@ -22,8 +23,7 @@ from cosremaster.recipe.toml_lines import Path as KeyPath
 STDIN = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """An item of a recipe, its variables filled in. ``host``: a path of this machine, seen from the recipe."""
 
     table: Any

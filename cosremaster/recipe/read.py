@@ -6,10 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
@@ -37,8 +37,7 @@ _WHERE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _Table = TypeVar("_Table", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(Struct, frozen=True, kw_only=True):
     """A recipe that was read: nothing in it is left to be found out but what the image says.
 
     ``expect``: names of digests and the hexadecimal digits that ``input`` must have.

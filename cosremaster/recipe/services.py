@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Where units lie, the one that counts most first (systemd.unit(5), unit file load path)."""
@@ -14,8 +15,7 @@ _NAME = re.compile(
 _LINKS = {"WantedBy": "wants", "RequiredBy": "requires", "UpheldBy": "upholds"}
 
 
-@dataclass(frozen=True, slots=True)
-class Install:
+class Install(Struct, frozen=True):
     """What a unit's [Install] section asks for: names of other units, by kind of link."""
 
     links: tuple[tuple[str, str], ...]  # (the unit that asks, "wants" and the like)

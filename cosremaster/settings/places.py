@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.boot.fat import Fat, FatFile, parse_geometry
 from cosremaster.errors import CosremasterError, show
@@ -19,8 +20,7 @@ _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
 _LEAST = 1 << 14
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FatPlace:
+class FatPlace(Struct, frozen=True, kw_only=True):
     """A FAT file system. ``name``: for people; ``paths``: the file it is on the ISO's tree, by all its names, empty
     where it is none; ``offset``: the byte at which it then begins; ``table``: its bytes."""
 
@@ -32,8 +32,7 @@ class FatPlace:
     files: Mapping[bytes, FatFile]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MenuPlace:
+class MenuPlace(Struct, frozen=True, kw_only=True):
     """A menu. ``path``: in its file system; ``fat``: that, None for the ISO's tree; ``names``: all names of its file on
     the ISO's tree, where it is one."""
 
@@ -48,8 +47,7 @@ class MenuPlace:
         return show(self.path) if self.fat is None else f"{self.fat.name} » {show(self.path)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The menus of an image, those of its tree first; the FAT file systems on it; and what could not be looked into."""
 
     menus: tuple[MenuPlace, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from cosremaster.errors import UsageError
 from cosremaster.iso.identity import check_volume_id, parse_volume_date
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from cosremaster.menus.arguments import Argument, Replacement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """``volume_date``: the 17 bytes of a descriptor's date; ``retarget``: menus that look for the volume by what
     changes follow; ``allow_missing``: an argument to remove or replace need not be there."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from cosremaster.pieces import PieceTable
 
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from cosremaster.menus.retarget import Target
 
 
-@dataclass(frozen=True, slots=True)
-class MenuChange:
+class MenuChange(Struct, frozen=True):
     """What became of a menu. ``where``: its path, a FAT image's before it; ``lines``: of its kernel lines, in order;
     ``retargeted``: line and old text of each place that looks for the volume by its new name now."""
 
@@ -29,8 +29,7 @@ class MenuChange:
         return sum(line.changed for line in self.lines)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingsPlan:
+class SettingsPlan(Struct, frozen=True, kw_only=True):
     """What settings do to an image. ``exchanged``: paths on the ISO's tree -> new bytes; ``overwritten``: byte offset
     in the old image -> as many new bytes; ``menus``: all that were found; ``renamed``: what the volume was and is now
     found by."""

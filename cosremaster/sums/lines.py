@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Hexadecimal digits -> hashlib's name of the digest that has so many."""
@@ -25,8 +27,7 @@ _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _PLAIN_OF = {escape: letter for letter, escape in _ESCAPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One line. ``digest``: hashlib's name of the sum's digest, empty where the line is no sum of a file.
 
     The others are its bytes, part by part: what stands ``before``, the ``sum`` in hexadecimal digits, what is in the

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import show
 from cosremaster.iso.model import Image, IsoFile
@@ -24,8 +25,7 @@ _SIGNATURES = (b".gpg", b".asc", b".sig", b".sign")
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 
 
-@dataclass(frozen=True, slots=True)
-class SumList:
+class SumList(Struct, frozen=True):
     """A list. ``base``: the directory its names count from; ``files``: the path each line names, None where a line is
     no sum, names nothing on the ISO, or something outside it. ``whole``: it may be the list of a whole directory, not
     that of the one file it is named after."""

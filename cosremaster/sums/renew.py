@@ -7,8 +7,9 @@ is known without any, and what files will hold is asked of the plan (docs/archit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+
+from msgspec import Struct, field
 
 from cosremaster.errors import show
 from cosremaster.iso.model import Image, IsoFile
@@ -24,8 +25,7 @@ LISTED = 3
 """Paths named in a warning before the rest is only counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListChange:
+class ListChange(Struct, frozen=True, kw_only=True):
     """What changed in the list at ``path``, in lines. A line that is both renamed and rewritten counts as both."""
 
     path: bytes
@@ -35,8 +35,7 @@ class ListChange:
     renamed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(Struct, frozen=True):
     """``lists``: path, as it is in the end, of each list that changes -> its new bytes; ``told``: what changed in
     each, sorted by path."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import posixpath
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cosremaster.iso.model import Image
 from cosremaster.pieces import PieceTable
@@ -17,8 +19,7 @@ _LOADER_FOLDERS = (b"isolinux", b"syslinux")
 """Ubuntu's lists leave them out: mkisofs writes into what is in there after the sums were taken."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(Struct, frozen=True, kw_only=True):
     """What happens to the files of the primary tree, by their paths.
 
     ``exchanged``: old files with other bytes; ``added``: new ones; ``removed``: files that go; ``renamed``: old paths
@@ -37,8 +38,7 @@ class Changes:
         return None if path in self.removed and path not in self.added else path
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A line to come. ``old``: the file it named; ``path``: the one it names now; None for none that is on the ISO.
     ``was``: the name in the line before; ``fresh``: the line was not there, and the sum in it is another's."""
 
@@ -49,8 +49,7 @@ class Row:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A list with all its lines to come, at its path to come; how many were dropped, and how many got other names."""
 
     source: SumList

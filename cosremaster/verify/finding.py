@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import Place
 
@@ -18,8 +20,7 @@ class Level(enum.Enum):
     FAILS = "fails"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One finding. ``check`` names the kind of check and never changes its meaning; ``message`` is for people.
 
     ``before``: the image it was compared with has the same fault, so that it does not count.
@@ -57,8 +58,7 @@ def judged(good: bool, check: str, message: str, wrong: str, place: Place) -> Fi
     return holds(check, message, place) if good else fails(check, wrong, place)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """All findings about one image of ``size`` bytes."""
 
     place: Place

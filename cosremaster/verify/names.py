@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.errors import Place
 from cosremaster.files import FileSource
@@ -21,8 +22,7 @@ last three of eight."""
 _OTHER = re.compile("[^a-z0-9_]")
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """One tree of an image. ``files``: the first block of each file's data, None without any; ``ridge``: the names are
     Rock Ridge's."""
 

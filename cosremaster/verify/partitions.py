@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.boot.apm import Apm, read_apm
 from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, guid_text, read_gpt
@@ -23,8 +25,7 @@ _BEYOND = b"\xfe\xff\xff"
 _TRACKS = (63, 32)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(Struct, frozen=True):
     """A partition of any table, in sectors."""
 
     name: str
@@ -180,7 +181,7 @@ def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
     swapped = {"own": Sector(0), "other": Sector(0), "array": Sector(0), "crc": 0}
 
     def common(header: GptHeader) -> GptHeader:
-        return replace(header, **swapped)  # type: ignore[arg-type]
+        return replace(header, **swapped)
 
     if backup.header.other != gpt.header.own:
         message = f"GPT backup header: says the primary stands at sector {backup.header.other:,}"

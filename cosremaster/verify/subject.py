@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.boot.eltorito import BootCatalog, catalog_lba, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
@@ -30,8 +31,7 @@ from cosremaster.verify.finding import Finding, fails
 MAX_CATALOG = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
 
     ``names``: the path that people know, for each record's path of identifiers. ``skip``: bytes before the Rock
@@ -77,8 +77,7 @@ class Tree:
             yield Span(Lba(self.base + table.lba), blocks_for(table.length), f"{self.name} path table")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(Struct, frozen=True, kw_only=True):
     """What could be read. ``trees``: the first is the primary volume's, where that could be read.
 
     ``descriptors``: those of the volume; ``sets``: base and descriptors of every set there is.

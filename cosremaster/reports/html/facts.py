@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cosremaster.bare import is_bare
 from cosremaster.errors import UsageError
@@ -15,8 +16,7 @@ from cosremaster.reports.html.treemap import Weight
 from cosremaster.verify.finding import Level, Report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class Side(Struct, frozen=True, kw_only=True):
     """An image, by the ``name`` of its file, with its layers; ``chosen``: the root filesystem, where there is one."""
 
     name: str
@@ -34,8 +34,7 @@ class Side:
         return address[1:] if is_bare(self.image) else address
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """``old``: the image that ``new`` was made from, with how the two differ. ``verified``: None for what is no ISO.
 
     ``mapped``: the files of the root filesystem, or of the ISO's own tree where ``new`` has no layer.

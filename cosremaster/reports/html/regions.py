@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.bare import is_bare
 from cosremaster.boot.eltorito import PLATFORMS
@@ -28,8 +30,7 @@ _RANKS = ("gpt", "boot", "layer", "file", "system", "volume", "partition", "gap"
 _PLAIN = ("volume", "file", "gap")
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(Struct, frozen=True):
     """A run of blocks; ``end`` is the block behind the last. ``count``: how many regions it stands for."""
 
     start: int
@@ -136,8 +137,7 @@ def _joined(row: Sequence[Region], limit: int, kinds: Collection[str]) -> list[R
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """Where blocks stand on a bar, in percent of its width: each region gets ``least`` beside what its length asks.
 
     ``total``: percent that the whole bar takes.

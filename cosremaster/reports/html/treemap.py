@@ -6,8 +6,9 @@ The layout is the squarified treemap (Bruls, Huizing, van Wijk: Squarified Treem
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from cosremaster.nodes import join
 
@@ -29,8 +30,7 @@ class Weight(NamedTuple):
     link: object = None
 
 
-@dataclass(slots=True)
-class Folder:
+class Folder(Struct):
     """Bytes and files below a directory; a hard-linked file counts where it is met first.
 
     ``files``: size and whether it changed, by name. ``changed``: how many changed paths are below.
@@ -62,8 +62,7 @@ def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> Folder:
     return top
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True):
     """A rectangle in a plane of :data:`WIDTH` by :data:`HEIGHT`.
 
     ``opened``: a folder whose parts are boxes of their own over it. ``count``: files in it; ``others``: it stands for
@@ -85,8 +84,7 @@ class Box:
     changed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     path: bytes
     size: int
     count: int
