@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -93,8 +94,33 @@ class _Worker(Generic[Result]):
         return self._result.pop()
 
 
-DEPTH = 8
-"""Chunks that may wait between a producer and its consumer."""
+DEPTH = 4
+"""Things that may wait between a producer and its consumer."""
+
+BATCH = 1 << 20
+"""Bytes that are handed to another thread at least at once: each time it has to be woken."""
+
+
+def ahead(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """``chunks``, as :func:`prefetch` has them, but several are handed over at once."""
+    return chain.from_iterable(prefetch(_batches(chunks)))
+
+
+def _batches(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """``chunks`` in lists of :data:`BATCH` bytes or more; those before an exception come before it."""
+    batch: list[bytes] = []
+    size = 0
+    try:
+        for chunk in chunks:
+            batch.append(chunk)
+            size += len(chunk)
+            if size >= BATCH:
+                yield batch
+                batch, size = [], 0
+    except Exception:
+        yield batch
+        raise
+    yield batch
 
 
 def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:

@@ -18,7 +18,7 @@ import cosremaster
 from cosremaster import files
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, OutputError, UsageError
-from cosremaster.parallel import prefetch
+from cosremaster.parallel import BATCH, ahead, prefetch
 from tests.fixtures import tools
 from tests.small import CGZ, write_overlay, write_small
 from tests.test_api import Listener
@@ -144,6 +144,19 @@ def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "copy_file_range", short)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
+
+
+def test_batches_lose_nothing_before_an_error() -> None:
+    def broken() -> Iterator[bytes]:
+        yield from (b"a", bytes(BATCH), b"b", b"c")
+        raise CorruptError("damage")
+
+    found = []
+    with pytest.raises(CorruptError, match="damage"):
+        for chunk in ahead(broken()):
+            found.append(chunk)
+    assert found == [b"a", bytes(BATCH), b"b", b"c"]
+    assert list(ahead([])) == []
 
 
 def test_prefetch_keeps_order_passes_errors_on_and_ends_with_its_caller() -> None:

@@ -168,9 +168,9 @@ def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
     handing them over would take longer than that."""
     if not (effort.digests or effort.nesting):
         return chunks
-    from cosremaster.parallel import prefetch  # noqa: PLC0415 - a plain listing needs none of it
+    from cosremaster.parallel import ahead  # noqa: PLC0415 - a plain listing needs none of it
 
-    return prefetch(chunks)
+    return ahead(chunks)
 
 
 def bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
 from cosremaster.layers.index import IndexedFile, Layer
 from cosremaster.layers.scan import TAIL, Effort, FoundArchive, bounded, read_contents, skip_zeros
-from cosremaster.parallel import prefetch
+from cosremaster.parallel import ahead
 from cosremaster.pieces import PieceTable
 from cosremaster.streams import ByteReader, Tail, equal_front
 
@@ -50,7 +50,7 @@ def _behind_front(
     reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
     reader.position = front.end
     decoding, tail = XzDecoding(reader, front), Tail(TAIL)
-    fresh = bounded(prefetch(decoding.stream()), reader, effort.max_expand)
+    fresh = bounded(ahead(decoding.stream()), reader, effort.max_expand)
     chunks: Iterator[bytes] = chain(known.decoded.chunks(start, front.plain - start), fresh)
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start
