@@ -40,6 +40,7 @@ BUFFERS = AHEAD + 2
 """What reading ahead needs: one is being filled, one worked on."""
 
 _WORTH_A_THREAD = 8 << 20  # bytes
+_ZEROS = bytes(CHUNK)
 
 
 LEAST_HOLE = 1 << 16
@@ -223,9 +224,16 @@ class FileSource:
                 skip(fd, count, failure)
                 yield count
 
-    def is_hole(self, offset: int, length: int) -> bool:
-        """True when the file says that there are no data in ``length`` bytes from ``offset`` on: they are zeros."""
-        return _next_data(self._fd, offset, offset + length) == offset + length <= self.size
+    def is_zero(self, offset: int, length: int) -> bool:
+        """True when there are ``length`` bytes from ``offset`` on and all are zeros; those of holes are not read.
+
+        A hole begins and ends with a block of the file system, so data may stand at both ends of a run of zeros.
+        """
+        if offset + length > self.size:
+            return False
+        data = (chunk for begin, count, full in runs_of(self._fd, offset, length) if full
+                for chunk in self.chunks(begin, count))  # fmt: skip
+        return all(chunk == _ZEROS[: len(chunk)] for chunk in data)
 
     def _copy_data(
         self, fd: int, offset: int, length: int, failure: Callable[[OSError], CosremasterError]

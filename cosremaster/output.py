@@ -71,9 +71,7 @@ class NewHole(Struct, frozen=True):
 
     def holds(self, result: FileSource) -> bool:
         """True when there are zeros in ``result``."""
-        if result.is_hole(self.start, self.end - self.start):
-            return True
-        return not any(bytes(chunk).strip(b"\0") for chunk in result.chunks(self.start, self.end - self.start))
+        return result.is_zero(self.start, self.end - self.start)
 
 
 New: TypeAlias = NewBytes | NewFrames | NewHole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from cosremaster import remaster
+from cosremaster.files import FileSource
 from cosremaster.overlay.request import Inline, Item
 from tests import judges, qemu
 from tests.fixtures import debirf, modules, tools
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
+from tests.small import write_small
 
 SIZE = 6 << 30
 PATH = "data/platform-7.2.iso"
@@ -69,6 +72,36 @@ def test_it_costs_its_own_copy_and_no_more(debirf_image: DebirfImage, platform: 
     remaster(out, again, rename_iso=[f"{PATH}:/data/current.iso"])
     assert blocks(again) < blocks(out) + (1 << 20), "and so they do when the result is the input"
     run(["bash", "-o", "pipefail", "-c", f"bsdtar -xOf {again} data/current.iso | cmp - {platform}"])
+
+
+@pytest.mark.parametrize("before", [0, 2048])
+def test_holes_are_proved_without_being_read(before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the file comes to lie: blocks of the file system are twice those of the volume."""
+    source, large, other = write_small(tmp_path), tmp_path / "large", tmp_path / "a"
+    with large.open("wb") as file:
+        file.write(b"head")
+        file.truncate(1 << 30)
+    other.write_bytes(bytes(range(256)) * (before // 256))
+    out = tmp_path / "out.iso"
+    read = 0
+
+    def counting(self: FileSource, offset: int, length: int) -> bytes:
+        nonlocal read
+        read += length
+        return at(self, offset, length)
+
+    at = FileSource.at
+    monkeypatch.setattr(FileSource, "at", counting)
+    remaster(source, out, add_iso=[f"{other}:/", f"{large}:/"])
+    assert 0 < read < 1 << 25
+    with out.open("r+b") as made:
+        made.seek(-(1 << 29), os.SEEK_END)
+        made.write(b"x")
+    with FileSource(out) as spoiled:
+        size = spoiled.size
+        assert not spoiled.is_zero(size - (3 << 28), 1 << 29)
+        assert spoiled.is_zero(size - (1 << 29) + 1, 1 << 28)
+        assert not spoiled.is_zero(size - 4, 5), "nothing is there behind the end"
 
 
 @pytest.mark.boot
