@@ -1,7 +1,7 @@
 """``make bench``: our figures beside those of the hand-made steps and plain tools, as ratios in one run.
 
 Timings never decide anything: the exit code is 0 whatever they are. ``python -m benchmarks GROUP...`` measures some
-groups only; ``--write`` puts what was measured into docs/benchmarks.md.
+groups only; ``--write`` puts what was measured into docs/benchmarks.md: a new page, or with groups their rows alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import images
 from benchmarks.groups import GROUPS
 from benchmarks.measure import Row, machine, measured
-from benchmarks.pages import page, shown
+from benchmarks.pages import page, renewed, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TOOLS = (*images.TOOLS, "bsdtar", "genisoimage", "7z")
@@ -40,7 +40,7 @@ def main() -> None:
                 print(shown(row), flush=True)
                 rows.append(row)
     if options.write:
-        PAGE.write_text(page(rows, images.described()))
+        PAGE.write_text(renewed(PAGE.read_text(), rows) if options.groups else page(rows, images.described()))
 
 
 if __name__ == "__main__":

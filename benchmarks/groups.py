@@ -251,10 +251,13 @@ def _listing(folder: Path) -> Mapping[str, Side]:
 
 
 def _inspect(folder: Path) -> Mapping[str, Side]:
-    argv = [sys.executable, "-c", READ, "inspect", str(images.vendor(images.ONE_BLOCK).iso)]
+    iso = images.vendor(images.ONE_BLOCK).iso
+    argv = [sys.executable, "-c", READ, "inspect", str(iso)]
+    env = {**os.environ, "XDG_CACHE_HOME": str(_known(iso, folder))}
 
     def ours(work: Path) -> float:
-        return int(subprocess.run(argv, cwd=work, check=True, capture_output=True, text=True).stdout.split()[-1]) / 1024
+        done = subprocess.run(argv, cwd=work, check=True, env=env, capture_output=True, text=True)
+        return int(done.stdout.split()[-1]) / 1024
 
     return {"ours": ours, "limit": lambda work: 1024}
 

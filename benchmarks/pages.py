@@ -12,7 +12,7 @@ _TEXT = """\
 
 Made by `make bench WRITE=1`; nothing here is typed by hand. Each row compares two commands that ran in turns on one
 machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Timings
-decide no test.
+decide no test. Rows may have been measured one after another on the same day.
 
 {machine}
 
@@ -54,13 +54,34 @@ def shown(row: Row) -> str:
     return f"{one.what} | {one.against} | {_goal(row)} | {ratio} | {figures} | {verdict}"
 
 
+def _raw(row: Row) -> str:
+    figures = (f"{mine:.4g} / {other:.4g}" for mine, other in zip(row.ours, row.theirs, strict=True))
+    return f"{_raw_head(row)}{'; '.join(figures)}"
+
+
+def _raw_head(row: Row) -> str:
+    return f"- {row.compared.what}, against {row.compared.against}: "
+
+
+def renewed(text: str, rows: Sequence[Row]) -> str:
+    """The page ``text`` with ``rows`` in place of what was measured before on the same machine and day.
+
+    :raises ValueError: it is of another machine or day, or has no such row.
+    """
+    lines = text.splitlines()
+    if machine() not in lines:
+        raise ValueError("the page is of another machine or day")
+    for row in rows:
+        for head, line in ((f"| {row.compared.what} | {row.compared.against} | ", f"| {shown(row)} |"),
+                           (_raw_head(row), _raw(row))):  # fmt: skip
+            (at,) = (number for number, old in enumerate(lines) if old.startswith(head))
+            lines[at] = line
+    return "\n".join(lines) + "\n"
+
+
 def page(rows: Sequence[Row], images: str) -> str:
     """docs/benchmarks.md."""
     head = "| what | against | goal | ratio | ours | theirs | |\n| --- | --- | --- | --- | --- | --- | --- |\n"
     table = head + "\n".join(f"| {shown(row)} |" for row in rows)
-    raw = "\n".join(
-        f"- {row.compared.what}, against {row.compared.against}: "
-        + "; ".join(f"{mine:.4g} / {other:.4g}" for mine, other in zip(row.ours, row.theirs, strict=True))
-        for row in rows
-    )
+    raw = "\n".join(map(_raw, rows))
     return _TEXT.format(machine=machine(), images=images, table=table, raw=raw)

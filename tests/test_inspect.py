@@ -34,7 +34,7 @@ def test_json_with_and_without_layers(tmp_path: Path, capsys: pytest.CaptureFixt
     assert isinstance(layers, list)
     assert [layer["chosen"] for layer in layers] == [False, True]
     assert layers[1]["entries"] == len(root_items())
-    assert _report(capsys, str(image))["layers"] == layers  # remembered now
+    assert _report(capsys, str(image)) == shallow, "whatever is remembered now"
     (tmp_path / "bare").write_bytes(initramfs())
     bare = _report(capsys, str(tmp_path / "bare"))
     assert bare["image"]["kind"] == "initramfs"  # type: ignore[index]

@@ -47,7 +47,7 @@ def inspect_command(
 ) -> None:  # fmt: skip
     """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
 
-    Without --deep no layer is read, unless its index is remembered. With --html all are, and what they say becomes a
+    Without --deep no layer is read, nor its remembered index. With --html all are, and what they say becomes a
     page of one file (docs/html.md).
     """
     if html is not None:
@@ -62,7 +62,7 @@ def inspect_command(
     with OpenedImage(source, max_expand=max_expand) as opened:
         found = chosen = None
         why = ""
-        if deep or layer is not None or opened.remembered_at is not None:
+        if deep or layer is not None:
             found = opened.layers(layer, terminal_progress(quiet=not sys.stderr.isatty()))
             try:
                 chosen = choose_layer(opened.image, found, None if layer is None else opened.address_in(layer))
