@@ -63,6 +63,10 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
             worker.join()
 
 
+_NAP = 0.2
+"""Seconds between two looks for a signal."""
+
+
 class _Worker(Generic[Result]):
     """``work`` on a thread of its own. (concurrent.futures would load logging at every start.)"""
 
@@ -83,8 +87,10 @@ class _Worker(Generic[Result]):
             self._work = None
 
     def join(self) -> None:
-        """Waits for its end."""
-        self._thread.join()
+        """Waits for its end. The kernel may hand a signal to any thread, and Python acts on it in the main one: that
+        must not sleep until the work is done."""
+        while self._thread.is_alive():
+            self._thread.join(_NAP)
 
     def result(self) -> Result:
         """What the work returned, once; raises what it raised."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ import cosremaster
 from cosremaster import files
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, OutputError, UsageError
-from cosremaster.parallel import BATCH, ahead, prefetch
+from cosremaster.parallel import BATCH, CancelledError, Stop, ahead, ordered_map, prefetch
 from tests.fixtures import tools
 from tests.small import CGZ, write_overlay, write_small
 from tests.test_api import Listener
@@ -144,6 +146,29 @@ def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "copy_file_range", short)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
+
+
+def test_a_signal_that_another_thread_gets_stops_the_work() -> None:
+    """The kernel may choose any thread of a process; here it is told which."""
+    noticed: list[bool] = []
+
+    def work(_: int, stop: Stop) -> None:
+        time.sleep(0.5)  # till the main thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        for _ in range(100):
+            time.sleep(0.1)
+            try:
+                stop.check()
+            except CancelledError:
+                noticed.append(True)
+                raise
+        noticed.append(False)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(ordered_map(work, [1], 1))
+    while not noticed:
+        time.sleep(0.1)
+    assert noticed == [True]
 
 
 def test_batches_lose_nothing_before_an_error() -> None:
