@@ -83,7 +83,7 @@ class Header(NamedTuple):
         return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
 
     def values(self) -> tuple[int, ...]:
-        """All fields in their order, at the price of two."""
+        """All fields in their order, read at once."""
         return _unpack_all(_unhexlify(self.raw[6:]))
 
     @property

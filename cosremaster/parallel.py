@@ -54,13 +54,20 @@ def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], thr
             waiting.append(_Worker(partial(work, item, stop)))
             del item
             if len(waiting) >= threads:
-                yield waiting.popleft().result()
+                yield _first(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield _first(waiting)
     finally:
         stop.set()
         for worker in waiting:
             worker.join()
+
+
+def _first(waiting: deque[_Worker[Result]]) -> Result:
+    """The result of the first of ``waiting``, which leaves only when there is one: till then somebody has to end it."""
+    result = waiting[0].result()
+    waiting.popleft()
+    return result
 
 
 _NAP = 0.2
@@ -74,8 +81,8 @@ class _Worker(Generic[Result]):
         self._work: Callable[[], Result] | None = work
         self._result: list[Result] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="cosremaster-work")
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="cosremaster-work").start()
 
     def _run(self) -> None:
         assert self._work is not None
@@ -85,12 +92,13 @@ class _Worker(Generic[Result]):
             self._error = error
         finally:
             self._work = None
+            self._ended.set()
 
     def join(self) -> None:
         """Waits for its end. The kernel may hand a signal to any thread, and Python acts on it in the main one: that
-        must not sleep until the work is done."""
-        while self._thread.is_alive():
-            self._thread.join(_NAP)
+        must not sleep until the work is done. (Once interrupted, Thread.join takes a running thread for ended.)"""
+        while not self._ended.wait(_NAP):
+            pass
 
     def result(self) -> Result:
         """What the work returned, once; raises what it raised."""

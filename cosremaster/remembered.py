@@ -73,11 +73,11 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
         if whole[: begin - 1] != hashlib.sha256(memoryview(whole)[begin:]).hexdigest().encode():
             return None
         end = whole.index(b"\n", begin)
-        blobs = Blobs(kept=memoryview(whole)[end + 1 :])
+        kept = memoryview(whole)[end + 1 :]
         values = json.loads(whole[begin:end])
         if values["key"] != _key(source):
             return None
-        files = tuple(_load_file(one, blobs) for one in values["files"])
+        files = tuple(_load_file(one, kept) for one in values["files"])
         others = tuple(str(one) for one in values["others"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
@@ -92,13 +92,13 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
     return Remembered(files, others)
 
 
-def _load_file(values: dict[str, Any], blobs: Blobs) -> IndexedFile:
+def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
     codec = values["codec"]
     return IndexedFile(
         path=bytes.fromhex(values["path"]),
         codec=layer_codec(codec),
         digest=bytes.fromhex(values["digest"]),
-        found=load_archive(values["found"], codec, blobs),
+        found=load_archive(values["found"], codec, kept),
     )
 
 

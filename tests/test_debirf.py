@@ -163,7 +163,7 @@ def test_other_unpackers_see_the_same_tree(
 ) -> None:
     tools.require(*debirf.TOOLS)
     if "busybox" in unpacker and os.geteuid() != 0:
-        pytest.skip("busybox is static, so only root can make device nodes with it; the boots cover it for others")
+        tools.leave_out("busybox is static, so only root can make device nodes with it; the boots cover it for others")
     packed = layer_of(remastered.iso, tmp_path)
     (tmp_path / "new.cxz").write_bytes(packed)
     run(["xz", "-t", tmp_path / "new.cxz"])

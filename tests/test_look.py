@@ -120,7 +120,7 @@ def _facts(folder: Path) -> dict[str, tuple[object, ...]]:
 def test_extracted_as_gnu_cpio_does(here: Path) -> None:
     tools.require("cpio", "tar")
     if os.geteuid() != 0:
-        pytest.skip("making owners and devices takes root")
+        tools.leave_out("making owners and devices takes root")
     (here / "cpio").mkdir()
     run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], cwd=here / "cpio", stdin=archive(root_items()))
     assert main(["extract", LAYER, "ours", "--quiet"]) == 0

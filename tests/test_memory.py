@@ -139,10 +139,7 @@ def test_what_the_kernel_says_of_a_tmpfs(tmp_path: Path) -> None:
         found = files_of(layer)
     folder = Path("/dev/shm") if os.path.ismount("/dev/shm") else None
     if folder is None:
-        sentence = "there is no tmpfs at /dev/shm"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+        tools.leave_out("there is no tmpfs at /dev/shm")
     blocks = 0
     for member in layer.members:
         path = folder / f"cosremaster-test-{os.getpid()}"

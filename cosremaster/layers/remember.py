@@ -6,7 +6,7 @@ Pure: values in, values out. Columns of equal things stand joined, since there m
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -24,20 +24,26 @@ class Blobs(Struct):
     """Bytes beside JSON values, which hold their places."""
 
     data: bytearray = field(default_factory=bytearray)
-    kept: memoryview = field(default_factory=lambda: memoryview(b""))
-    """What was put once, to take from."""
 
     def put(self, data: bytes) -> list[int]:
         """Keeps ``data``; returns its place."""
         self.data += data
         return [len(self.data) - len(data), len(self.data)]
 
-    def take(self, place: list[int]) -> bytes:
-        """What :meth:`put` kept. :raises ValueError, TypeError: nothing is at ``place``."""
+
+def _taker(kept: memoryview) -> Callable[[list[int]], bytes]:
+    """Gives from ``kept``, all that :meth:`Blobs.put` was given, what stands at a place.
+
+    The function raises ValueError or TypeError where nothing does.
+    """
+
+    def take(place: list[int]) -> bytes:
         start, end = place
-        if not 0 <= start <= end <= len(self.kept):
+        if not 0 <= start <= end <= len(kept):
             raise ValueError("no blob there")
-        return bytes(self.kept[start:end])
+        return bytes(kept[start:end])
+
+    return take
 
 
 def dump_archive(found: FoundArchive, blobs: Blobs) -> Values:
@@ -63,15 +69,17 @@ def dump_archive(found: FoundArchive, blobs: Blobs) -> Values:
     }
 
 
-def load_archive(values: Values, codec: str, blobs: Blobs) -> FoundArchive:
-    """What :func:`dump_archive` was given and ``blobs`` holds; ``codec`` is the name of the one it was read with.
+def load_archive(values: Values, codec: str, kept: memoryview) -> FoundArchive:
+    """What :func:`dump_archive` was given. ``kept``: the bytes of its blobs; ``codec``: the name of the one it was read
+    with.
 
     :raises ValueError, KeyError, TypeError: these are not such values.
     """
-    names, targets = _split(blobs.take(values["names"])), _split(blobs.take(values["targets"]))
-    headers, digests = blobs.take(values["headers"]), blobs.take(values["digests"])
+    take = _taker(kept)
+    names, targets = _split(take(values["names"])), _split(take(values["targets"]))
+    headers, digests = take(values["headers"]), take(values["digests"])
     offsets = array("Q")
-    offsets.frombytes(blobs.take(values["offsets"]))
+    offsets.frombytes(take(values["offsets"]))
     count = len(offsets)
     if not len(names) == len(targets) == count == len(headers) // cpio.HEADER_SIZE == len(digests) // 32:
         raise ValueError("columns of different lengths")
@@ -84,16 +92,15 @@ def load_archive(values: Values, codec: str, blobs: Blobs) -> FoundArchive:
         for entry, target, digest in zip(entries, targets, _parts(digests, 32), strict=True)
     )
     inner = tuple(
-        (entries[number], layer_codec(name), load_archive(below, name, blobs))
-        for number, name, below in values["inner"]
+        (entries[number], layer_codec(name), load_archive(below, name, kept)) for number, name, below in values["inner"]
     )
     raw, offset = values["trailer"]
     return FoundArchive(
         form=layer_codec(codec).load(values["form"]),
         size=values["size"],
         members=members,
-        trailer=cpio.Entry(cpio.Header(blobs.take(raw)), cpio.TRAILER, offset),
-        tail=blobs.take(values["tail"]),
+        trailer=cpio.Entry(cpio.Header(take(raw)), cpio.TRAILER, offset),
+        tail=take(values["tail"]),
         inner=inner,
     )
 
