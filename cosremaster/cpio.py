@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
@@ -32,9 +33,10 @@ _FIELDS = (
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
 _TYPE_AT = 18  # the digit that is the file type's four bits of the mode
-_unpack_all = struct.Struct(">13I").unpack
+_unpack_all = struct.Struct(">13I").iter_unpack
 _unpack = struct.Struct(">24x I 16x I 4x").unpack  # of data and name, in the fields as numbers
 _unhexlify = binascii.unhexlify
+_AT_ONCE = 4096  # headers
 
 
 ALIGNMENT = 4
@@ -81,10 +83,6 @@ class Header(NamedTuple):
         """This header for an entry that carries ``size`` bytes with cpio sum ``check``."""
         raw = self.raw
         return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
-
-    def values(self) -> tuple[int, ...]:
-        """All fields in their order, read at once."""
-        return _unpack_all(_unhexlify(self.raw[6:]))
 
     @property
     def magic(self) -> bytes:
@@ -150,6 +148,13 @@ class Header(NamedTuple):
     def check(self) -> int:
         """070702: the sum of all data bytes, modulo 2**32. 070701: zero."""
         return self._field(_CHECK)
+
+
+def values_of(headers: Iterable[Header]) -> Iterator[tuple[int, ...]]:
+    """All fields of each of ``headers``, in their order. What looks at every entry of an archive lives on this."""
+    rest = iter(headers)
+    while group := [header.raw[6:] for header in islice(rest, _AT_ONCE)]:
+        yield from _unpack_all(_unhexlify(b"".join(group)))
 
 
 def _is_hex(digits: bytes) -> bool:
@@ -308,14 +313,17 @@ def data_sum(chunks: Iterable[bytes]) -> int:
     return sum(sum(chunk) for chunk in chunks) & MAX_FIELD
 
 
-_NOT_NORMAL = (b"//", b"/.", b"\0.", b"\0/", b"/\0")  # in names that NULs stand around
+_NOT_NORMAL = (b"//", b"/./", b"/.\0", b"\0./", b"\0.\0", b"\0/", b"/\0")  # in names that NULs stand around
 
 
-def normal_names(names: Sequence[bytes]) -> Iterable[bytes]:
-    """:func:`normal_name` of each; that of thousands at once where they are normal already, but for the root's."""
-    named = [name for name in names if name != b"."]
-    text = b"\0%b\0" % b"\0".join(named)
-    return map(normal_name, names) if any(odd in text for odd in _NOT_NORMAL) else named
+def normal_names(names: Sequence[bytes]) -> Sequence[bytes]:
+    """:func:`normal_name` of each; that of thousands at once where they differ from it by nothing but the root's dot
+    and a dot and a slash before them."""
+    text = b"\0%b\0" % b"\0".join(names)
+    shorter = text.replace(b"\0./", b"\0").replace(b"\0.\0", b"\0\0")
+    if any(odd in shorter for odd in _NOT_NORMAL):
+        return [normal_name(name) for name in names]
+    return names if len(shorter) == len(text) else shorter[1:-1].split(b"\0")
 
 
 def normal_name(name: bytes) -> bytes:

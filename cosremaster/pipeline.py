@@ -261,7 +261,7 @@ def plan_overlay(
     layer = tree.layer
     edits = merge(tree, additions, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
     for earlier in layer.before:
-        names = {cpio.normal_name(member.entry.name) for member in earlier.members}
+        names = set(earlier.paths)
         for path in edits.removed:
             if path in names or any(name.startswith(path + b"/") for name in names):
                 where = format_address(earlier.address)
@@ -272,7 +272,7 @@ def plan_overlay(
 def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
     """What in ``edits`` will not count, because of the other archives in a row with ``layer``."""
     later = [one for one in found.layers if any(layer is before for before in one.before)]
-    names = {cpio.normal_name(member.entry.name): one for one in later for member in one.members}
+    names = {path: one for one in later for path in one.paths}
     for node, _ in edits.new:
         over = names.get(node.path)
         if over is not None and node.kind is not Kind.DIRECTORY:

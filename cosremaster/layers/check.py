@@ -50,21 +50,30 @@ _NO_PARENT = "no entry before it makes its parent directory"
 
 
 class _Seen(Struct):
-    """What the entries so far have made: by real path, the type and a symlink's text."""
+    """What the entries so far have made: by real path, the type and a symlink's text.
+
+    ``inodes``: what entries with the same number have in common; ``shared``: numbers that several such have; ``last``:
+    a directory that no link leads to, since entries of one stand together.
+    """
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
-    inodes: dict[int, frozenset[object]] = field(default_factory=dict)
+    inodes: dict[int, object] = field(default_factory=dict)
+    shared: dict[int, frozenset[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], tuple[FinalEntry, ...]] = field(default_factory=dict)
+    last: bytes | None = None
 
     def copy(self) -> _Seen:
         """The same, to go on with."""
-        return _Seen(dict(self.made), self.earlier, set(self.late), dict(self.inodes), dict(self.groups))
+        return _Seen(
+            dict(self.made), self.earlier, set(self.late), dict(self.inodes), dict(self.shared), dict(self.groups)
+        )
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
         if self.made.get(path, _NOTHING)[0] == _DIRECTORY:
+            self.last = path  # and what it is it stays
             return path, ""
         waiting, real, followed = deque(path.split(b"/")), b"", 0
         while waiting:
@@ -97,10 +106,13 @@ class Checked:
         """
         self._seen: _Seen = _Seen() if before is None else before._seen.copy()
         for entry in earlier:
-            self._seen.earlier[cpio.normal_name(entry.name)] = (entry.header.mode & 0o170000, entry.target)
+            self._seen.earlier[cpio.normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
         self._single: list[Problem] = [] if before is None else list(before._single)
-        for entry in entries:
-            self._single += [Problem(entry.name, rule) for rule in _check_one(entry, self._seen)]
+        listed = list(entries)
+        paths = cpio.normal_names([entry.name for entry in listed])
+        for entry, path, values in zip(listed, paths, cpio.values_of(entry.header for entry in listed), strict=True):
+            for rule in _check_one(entry, path, values, self._seen):
+                self._single.append(Problem(entry.name, rule))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -110,32 +122,34 @@ class Checked:
         return (*self._single, *shared)
 
 
-def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
-    """The rules that ``entry`` breaks; what it makes is noted in ``seen``."""
-    path = cpio.normal_name(entry.name)
-    ino, mode, _, _, nlink, _, size, major, minor, *_ = entry.header.values()
+def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _Seen) -> Sequence[str]:
+    """The rules that ``entry`` breaks; what it makes is noted in ``seen``. ``path``: its normal name; ``values``: the
+    fields of its header."""
+    ino, mode, _, _, nlink, _, size, major, minor, *_ = values
+    broken: list[str] = []
     kind = mode & _TYPE
     linked = kind == _FILE and nlink > 1
     group: object = (ino, (major, minor)) if linked else entry.name  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
-        yield "the name ends the archive for every unpacker"
+        broken.append("the name ends the archive for every unpacker")
     if len(entry.name) + 1 > cpio.MAX_NAME:
-        yield f"the name is longer than {cpio.MAX_NAME - 1} bytes"
+        broken.append(f"the name is longer than {cpio.MAX_NAME - 1} bytes")
     if len(name) > MAX_PART:
-        yield f"a part of its name is longer than {MAX_PART} bytes"
+        broken.append(f"a part of its name is longer than {MAX_PART} bytes")
     if kind == _SYMLINK and not 0 < len(entry.target) <= MAX_TARGET:
-        yield "no symlink can have its text"
-    folder, rule = seen.folder(parent)
+        broken.append("no symlink can have its text")
+    folder, rule = (parent, "") if parent == seen.last else seen.folder(parent)
     if rule:
-        yield rule
+        broken.append(rule)
     real = folder + b"/" + name if folder else name
     if not rule and (real in seen.made or real in seen.late):
-        yield "an entry of this name stands before it"
-    sharing = seen.inodes.get(ino)
-    if entry.new and sharing is not None and group not in sharing:
-        yield "another entry has its inode number"
-    seen.inodes[ino] = frozenset((group,)) if sharing is None else sharing | {group}
+        broken.append("an entry of this name stands before it")
+    owner = seen.inodes.setdefault(ino, group)
+    if owner != group and group not in (sharing := seen.shared.get(ino, frozenset())):
+        if entry.new:
+            broken.append("another entry has its inode number")
+        seen.shared[ino] = sharing | {group}
     if linked:
         key = ino, (major, minor)
         seen.groups[key] = (*seen.groups.get(key, ()), entry)
@@ -146,6 +160,7 @@ def _check_one(entry: FinalEntry, seen: _Seen) -> Iterable[str]:
         seen.late.add(real)
     else:
         seen.made.setdefault(real, (kind, entry.target))
+    return broken
 
 
 def _check_group(group: Sequence[FinalEntry], seen: _Seen) -> Iterable[str]:

@@ -33,7 +33,8 @@ def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
     layer = tree.layer
     new = list(_new(tree, [node for node, _ in edits.new]))
     if edits.gone:
-        kept = list(_kept(layer, [one for one in layer.members if cpio.normal_name(one.entry.name) not in edits.gone]))
+        paths = zip(layer.members, layer.paths, strict=True)
+        kept = list(_kept(layer, [member for member, path in paths if path not in edits.gone]))
         checked = Checked((one.final for one in (*kept, *new)), earlier=tree.earlier)
         pieces = [piece for one in kept for piece in one.pieces]
     else:

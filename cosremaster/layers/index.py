@@ -70,7 +70,12 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that 
     @cached_property
     def rootness(self) -> Rootness:
         """How much it looks like a root filesystem."""
-        return rootness(self.members)
+        return rootness(self.paths)
+
+    @cached_property
+    def paths(self) -> Sequence[bytes]:
+        """The normal name of each of ``members``."""
+        return cpio.normal_names([member.entry.name for member in self.members])
 
 
 class IndexedFile(Struct, frozen=True, kw_only=True):
@@ -149,9 +154,9 @@ def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedS
     )  # fmt: skip
 
 
-def rootness(members: tuple[Member, ...]) -> Rootness:
-    """How much an archive of ``members`` looks like a root filesystem."""
-    names = {cpio.normal_name(member.entry.name) for member in members}
+def rootness(paths: Sequence[bytes]) -> Rootness:
+    """How much an archive with ``paths``, as normal names, looks like a root filesystem."""
+    names = set(paths)
     tops = {name.partition(b"/")[0] for name in names}
     if b"etc" in tops and any(name in names for name in _INITS):
         return Rootness.SYSTEM

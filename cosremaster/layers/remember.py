@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct, field
@@ -18,6 +19,11 @@ from cosremaster.layers.scan import FoundArchive, Member
 Values = dict[str, Any]
 
 _NO_DIGEST = bytes(32)
+
+# Each from a tuple of its fields, without a Python function for each of a hundred thousand.
+_header = partial(tuple.__new__, cpio.Header)
+_entry = partial(tuple.__new__, cpio.Entry)
+_member = partial(tuple.__new__, Member)
 
 
 class Blobs(Struct):
@@ -83,14 +89,10 @@ def load_archive(values: Values, codec: str, kept: memoryview) -> FoundArchive:
     count = len(offsets)
     if not len(names) == len(targets) == count == len(headers) // cpio.HEADER_SIZE == len(digests) // 32:
         raise ValueError("columns of different lengths")
-    entries = [
-        cpio.Entry(cpio.Header(headers[at : at + cpio.HEADER_SIZE]), name, offset)
-        for at, name, offset in zip(range(0, len(headers), cpio.HEADER_SIZE), names, offsets, strict=True)
-    ]
-    members = tuple(
-        Member(entry, target, b"" if digest == _NO_DIGEST else digest)
-        for entry, target, digest in zip(entries, targets, _parts(digests, 32), strict=True)
-    )
+    kept_headers = map(_header, zip(_parts(headers, cpio.HEADER_SIZE)))
+    entries = list(map(_entry, zip(kept_headers, names, offsets, strict=True)))
+    known = [b"" if digest == _NO_DIGEST else digest for digest in _parts(digests, 32)]
+    members = tuple(map(_member, zip(entries, targets, known, strict=True)))
     inner = tuple(
         (entries[number], layer_codec(name), load_archive(below, name, kept)) for number, name, below in values["inner"]
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from cosremaster.cpio import normal_name
+from cosremaster.cpio import values_of
 from cosremaster.layers.index import Layer
 from cosremaster.layers.scan import Member
 from cosremaster.nodes import Kind, Node
@@ -48,6 +47,11 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
     return (header.ino, header.dev) if linked else None
 
 
+def with_values(members: Iterable[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
+    """Each of ``members`` with all fields of its header."""
+    return zip(members, values_of(member.entry.header for member in members), strict=True)
+
+
 class LayerTree(Mapping[bytes, Node]):
     """The nodes of ``layer``, made when asked for; of several archives in a row also those unpacked before it. And
     what else edits have to know of all of it, found out once.
@@ -61,8 +65,7 @@ class LayerTree(Mapping[bytes, Node]):
         self._members: dict[bytes, tuple[Layer, Member]] = {}
         first_stays = layer.parent is not None
         for one in (*layer.before, layer):
-            for member in one.members:
-                path = normal_name(member.entry.name)
+            for path, member in zip(one.paths, one.members, strict=True):
                 if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
 
@@ -72,8 +75,8 @@ class LayerTree(Mapping[bytes, Node]):
         return {
             key: member
             for layer in (*self.layer.before, self.layer)
-            for member in layer.members
-            if member.entry.header.nlink > 1 and member.entry.header.size and (key := _key(layer, member))
+            for member, (_, _, _, _, nlink, _, size, *_) in with_values(layer.members)
+            if nlink > 1 and size and (key := _key(layer, member))
         }
 
     def __getitem__(self, path: bytes) -> Node:
@@ -96,17 +99,15 @@ class LayerTree(Mapping[bytes, Node]):
     @cached_property
     def name_prefix(self) -> bytes:
         """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
-        styles = Counter(
-            next((style for style in (b"./", b"/") if member.entry.name.startswith(style)), b"")
-            for member in self.layer.members
-            if normal_name(member.entry.name)
-        )
-        return styles.most_common(1)[0][0] if styles else b""
+        names = [member.entry.name for path, member in zip(self.layer.paths, self.layer.members, strict=True) if path]
+        dotted, rooted = sum(name[:2] == b"./" for name in names), sum(name[:1] == b"/" for name in names)
+        styles = {b"": len(names) - dotted - rooted, b"./": dotted, b"/": rooted}
+        return max(styles, key=styles.__getitem__)
 
     @cached_property
     def inodes(self) -> frozenset[int]:
         """Every inode number of an entry."""
-        return frozenset(member.entry.header.ino for member in self.layer.members)
+        return frozenset(values[0] for _, values in with_values(self.layer.members))
 
     @cached_property
     def checked(self) -> Checked:

@@ -9,11 +9,9 @@ from typing import Protocol, runtime_checkable
 from msgspec import Struct
 
 from cosremaster.codecs.base import Form
-from cosremaster.cpio import normal_name
 from cosremaster.layers.index import Layer, Rootness
 from cosremaster.layers.old_cpio import OldForm
-from cosremaster.layers.scan import Member
-from cosremaster.layers.tree import link_key
+from cosremaster.layers.tree import link_key, with_values
 from cosremaster.memory.estimate import HALF, Footprint, Initramfs, Nested, footprint
 from cosremaster.nodes import Edits, Kind
 
@@ -35,20 +33,20 @@ _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
 def files_of(layer: Layer, edits: Edits | None = None) -> Footprint:
     """What the entries of ``layer`` take when unpacked, after ``edits``."""
     gone = frozenset[bytes]() if edits is None else edits.gone
-    sizes = _sizes(layer.members, gone)
+    sizes = _sizes(layer, gone)
     if edits is None:
         return footprint(sizes)
     return footprint(sizes) + footprint(_new(edits))
 
 
-def _sizes(members: Sequence[Member], gone: frozenset[bytes]) -> Iterator[int]:
+def _sizes(layer: Layer, gone: frozenset[bytes]) -> Iterator[int]:
     """Bytes of each inode that is left; data of hard links stay as long as a name does."""
     linked: dict[object, int] = {}
     left = set[object]()
-    for member in members:
-        key = link_key(member)
-        _, mode, _, _, _, _, size, *_ = member.entry.header.values()
-        stays = not gone or normal_name(member.entry.name) not in gone
+    for path, (member, values) in zip(layer.paths, with_values(layer.members), strict=True):
+        _, mode, _, _, nlink, _, size, *_ = values
+        key = link_key(member) if nlink > 1 else None
+        stays = path not in gone
         if key is not None:
             linked[key] = max(linked.get(key, 0), size)
             if stays:
@@ -78,9 +76,8 @@ def tmpfs_share(outer: Iterable[Layer]) -> float:
     its size= says, all of it where that is no percentage, and half of it without, or where there is no such script near
     the front."""
     for layer in outer:
-        for member in layer.members:
-            entry = member.entry
-            if normal_name(entry.name) == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
+        for path, (entry, _, _) in zip(layer.paths, layer.members, strict=True):
+            if path == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
                 if entry.data_offset > NEAR or entry.header.mode & 0o170000 != Kind.FILE:
                     return HALF
                 script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
