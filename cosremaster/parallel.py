@@ -6,9 +6,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -40,45 +41,69 @@ class Stop:
             raise CancelledError
 
 
-def ordered_map(work: Callable[[Item, Stop], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def ordered_map(
+    work: Callable[[Item, Stop], Result], items: Iterable[Item], threads: int, most: int | None = None
+) -> Iterator[Result]:
     """``work(item, stop)`` for each item, in order, on ``threads`` threads.
 
-    At most ``threads`` items are under way, so memory is bounded; ``items`` is pulled from the caller's
-    thread. An exception of ``work`` is raised where its result would have come. When the caller goes away, the
-    work under way is stopped at its next ``stop.check()``.
+    At most ``most`` items, twice as many when None, are under way, wait for one before them, or are at hand for the
+    next thread, so memory is bounded; ``items`` is pulled from the caller's thread. An exception of ``work`` is raised
+    where its result would have come. When the caller goes away, the work under way is stopped at its next
+    ``stop.check()``.
     """
     stop = Stop()
+    news: SimpleQueue[None] = SimpleQueue()
+    rest = iter(items)
     waiting: deque[_Worker[Result]] = deque()
+    hand: list[Item] = []
+    more, most = True, most or 2 * threads
     try:
-        for item in items:
-            waiting.append(_Worker(partial(work, item, stop)))
-            del item
-            if len(waiting) >= threads:
-                yield _first(waiting)
-        while waiting:
-            yield _first(waiting)
+        while True:
+            if hand and (len(waiting) < threads or sum(not one.ended for one in waiting) < threads):
+                waiting.append(_Worker(partial(work, hand.pop(), stop), news))
+            elif len(waiting) >= threads and waiting[0].ended:
+                yield waiting.popleft().result()
+            elif more and not hand and len(waiting) < most:
+                more = _pull(rest, hand)
+            elif waiting and waiting[0].ended:
+                yield waiting.popleft().result()
+            elif waiting:
+                _next(news)
+            else:
+                return
     finally:
         stop.set()
         for worker in waiting:
             worker.join()
 
 
-def _first(waiting: deque[_Worker[Result]]) -> Result:
-    """The result of the first of ``waiting``, which leaves only when there is one: till then somebody has to end it."""
-    result = waiting[0].result()
-    waiting.popleft()
-    return result
+def _pull(rest: Iterator[Item], hand: list[Item]) -> bool:
+    """Takes one more of ``rest`` to ``hand``; False when there is none."""
+    for item in rest:
+        hand.append(item)
+        return True
+    return False
 
 
 _NAP = 0.2
-"""Seconds between two looks for a signal."""
+"""Seconds between two looks for a signal. The kernel may hand one to any thread, and Python acts on it in the main one:
+that must not sleep until the work is done."""
+
+
+def _next(queue: SimpleQueue[None]) -> None:
+    """Waits for something in ``queue``."""
+    while True:
+        with suppress(Empty):
+            return queue.get(timeout=_NAP)
 
 
 class _Worker(Generic[Result]):
-    """``work`` on a thread of its own. (concurrent.futures would load logging at every start.)"""
+    """``work`` on a thread of its own, which puts something into ``news`` at its end. (concurrent.futures would load
+    logging at every start.)"""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], Result], news: SimpleQueue[None]) -> None:
         self._work: Callable[[], Result] | None = work
+        self._news = news
         self._result: list[Result] = []
         self._error: BaseException | None = None
         self._ended = threading.Event()
@@ -93,16 +118,20 @@ class _Worker(Generic[Result]):
         finally:
             self._work = None
             self._ended.set()
+            self._news.put(None)
+
+    @property
+    def ended(self) -> bool:
+        """True once there is a result."""
+        return self._ended.is_set()
 
     def join(self) -> None:
-        """Waits for its end. The kernel may hand a signal to any thread, and Python acts on it in the main one: that
-        must not sleep until the work is done. (Once interrupted, Thread.join takes a running thread for ended.)"""
+        """Waits for its end. (Once interrupted, Thread.join takes a running thread for ended.)"""
         while not self._ended.wait(_NAP):
             pass
 
     def result(self) -> Result:
-        """What the work returned, once; raises what it raised."""
-        self.join()
+        """What the ended work returned, once; raises what it raised."""
         if self._error is not None:
             raise self._error
         return self._result.pop()

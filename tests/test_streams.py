@@ -376,8 +376,11 @@ def test_a_file_made_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Threads
 
 
-def test_results_come_in_order_and_few_are_under_way() -> None:
+@pytest.mark.parametrize("most", [None, 3, 4])
+def test_results_come_in_order_and_few_are_under_way(most: int | None) -> None:
     pulled: list[int] = []
+    running: set[int] = set()
+    crowds: list[int] = []
 
     def items() -> Iterator[int]:
         for item in range(30):
@@ -385,12 +388,28 @@ def test_results_come_in_order_and_few_are_under_way() -> None:
             yield item
 
     def slow_first(item: int, _stop: Stop) -> int:
+        running.add(item)
+        crowds.append(len(running))
         time.sleep(0.003 * (3 - item % 3))
+        running.discard(item)
         return item * item
 
-    for number, result in enumerate(ordered_map(slow_first, items(), 3)):
+    for number, result in enumerate(ordered_map(slow_first, items(), 3, most)):
         assert result == number * number
-        assert len(pulled) <= number + 3, "more than three pulled and not yet handed out"
+        assert len(pulled) <= number + (most or 6), "more were pulled and not yet handed out"
+    assert number == 29
+    assert max(crowds) <= 3
+
+
+def test_who_is_done_does_not_wait_for_one_before() -> None:
+    others = threading.Barrier(2, timeout=10)
+
+    def work(item: int, _stop: Stop) -> int:
+        if item in (0, 2):  # the third begins while the first goes on
+            others.wait()
+        return item
+
+    assert list(ordered_map(work, range(4), 2)) == [0, 1, 2, 3]
 
 
 def test_threads_work_at_the_same_time() -> None:
@@ -406,7 +425,7 @@ def test_an_exception_comes_where_its_result_would_have() -> None:
 
 
 def test_an_exception_of_the_items_is_passed_on_and_stops_the_work() -> None:
-    assert _stopped_by(next, fail=True) == ["stopped"]
+    assert _stopped_by(list, fail=True) == ["stopped"]
 
 
 def test_who_goes_away_stops_the_work() -> None:
@@ -432,15 +451,16 @@ def _stopped_by(end: Callable[..., object], *, fail: bool) -> list[str]:
     def items() -> Iterator[int]:
         yield from (0, 1)
         if fail:
+            assert endless.wait(10)
             raise KeyError
         yield 0
 
     results = ordered_map(work, items(), 2)
-    assert next(results) == 0
-    assert endless.wait(10)
     if fail:
         with pytest.raises(KeyError):
             end(results)
     else:
+        assert next(results) == 0
+        assert endless.wait(10)
         end(results)
     return seen

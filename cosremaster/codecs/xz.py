@@ -83,8 +83,8 @@ class XzDecoding:
         while True:
             if cores() > 1:
                 whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)
-                threads = min(cores(), IN_FLIGHT // WHOLE_LIMIT)
-                for block, chunks in ordered_map(WholeBlock.decoded, whole, threads):
+                most = IN_FLIGHT // WHOLE_LIMIT
+                for block, chunks in ordered_map(WholeBlock.decoded, whole, min(cores(), most), most):
                     self._ended(block)
                     yield from chunks
             if reader.peek(1) == b"\0":

@@ -38,7 +38,7 @@ from cosremaster.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.streams import ByteReader
 from cosremaster.units import human
 
-SMALL_PART = 16
+SMALL_PART = 12
 """A fresh part below this part of the stream is split into :data:`SPLIT` blocks."""
 
 SPLIT = 4
@@ -217,11 +217,13 @@ def _block_size(length: int, whole: int, how: Encoding) -> int:
     """Plain bytes of each block of a fresh part of ``length`` bytes in a stream of ``whole``.
 
     A small part becomes several blocks, for several threads; being small, it may lose a few parts in a hundred
-    by that, which are no half per cent of the whole.
+    by that, which are no half per cent of the whole. The blocks of a larger one are of one size, and there is an even
+    number of them, so that threads end together.
     """
-    if length > how.block_size or length * SMALL_PART > whole:
-        return how.block_size
-    return max(-(-length // SPLIT), SEGMENT)
+    if length <= how.block_size:
+        return max(-(-length // SPLIT), SEGMENT) if length * SMALL_PART <= whole else how.block_size
+    count = -(-length // how.block_size)
+    return -(-length // (count + count % 2))
 
 
 def _marks(table: PieceTable) -> Iterator[int]:
