@@ -240,7 +240,7 @@ class FileSource:
     ) -> Iterator[int]:
         """:meth:`copy_to` for a run without holes."""
         end = offset + length
-        while offset < end and hasattr(os, "copy_file_range") and _may_share(os.fstat(fd).st_dev):
+        while offset < end and hasattr(os, "copy_file_range") and may_share(os.fstat(fd).st_dev):
             try:
                 count = os.copy_file_range(self._fd, fd, min(COPY_STEP, end - offset), offset)
             except OSError as error:
@@ -257,7 +257,7 @@ class FileSource:
 
 
 @cache
-def _may_share(device: int) -> bool:
+def may_share(device: int) -> bool:
     """False for a file system that is known to copy every byte: reading and writing is faster there than asking the
     kernel to (proc_pid_mountinfo(5))."""
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
@@ -188,7 +188,7 @@ class OpenedImage:
             nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,
             _Spools(output.folder) as spools,
         ):
-            plan = self._plan(request, settled, spools, progress)
+            plan = self._plan(request, settled, spools, progress, lambda: output.begin(self._file))
             if report_output is not None:
                 report_output.write_chunks(report_chunks(plan, self._file))
             proof = write_image(self.image, plan.result, output, self._file, progress)
@@ -201,9 +201,12 @@ class OpenedImage:
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
         with _Spools(Path(tempfile.gettempdir())) as spools:
-            return self._plan(request, settle(request), spools, progress or Silent())
+            return self._plan(request, settle(request), spools, progress or Silent(), lambda: None)
 
-    def _plan(self, request: Request, settled: Settled, spools: _Spools, progress: Progress) -> Plan:
+    def _plan(
+        self, request: Request, settled: Settled, spools: _Spools, progress: Progress, begin: Callable[[], None]
+    ) -> Plan:
+        """``begin`` is called when it is likely that most of the image stays where it is."""
         # What is wrong with the additions is told before the long work.
         reading = Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress)
         additions, notes = read_additions(settled.adds, reading)
@@ -214,6 +217,8 @@ class OpenedImage:
             allow_missing=request.allow_missing, force_type=request.force_type,
         )  # fmt: skip
         iso = plan_grafts(self.image, self._file, grafts)
+        if not settled.layered:
+            begin()
         chosen: Layer | None = None
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
@@ -227,6 +232,8 @@ class OpenedImage:
             edits = plan_overlay(
                 tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
+            if not edits.gone:
+                begin()
             if not edits.empty:
                 check_writable(chosen)
                 packing = Packing(

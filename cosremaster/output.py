@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +13,7 @@ from msgspec import Struct
 from cosremaster.errors import OutputError, Place, UsageError
 from cosremaster.files import LEAST_HOLE, FileSource, cannot_write, read_ahead, skip, write_all
 from cosremaster.framed import Framed
+from cosremaster.headstart import HeadStart
 from cosremaster.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.streams import digest_of
 
@@ -123,6 +123,8 @@ class Output:
         self._target = Path(os.path.realpath(target))
         self._force = force
         self._temporary: Path | None = None
+        self._fd = -1
+        self._headstart: HeadStart | None = None
         self._digest = digest
         self._sidecar: Output | None = None
         if digest is not None:
@@ -157,11 +159,19 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
             self._temporary = None
         if self._sidecar is not None:
             self._sidecar.__exit__()
+
+    def begin(self, source: FileSource) -> None:
+        """Begins to copy ``source`` under a temporary name, since :meth:`write` will most likely be given much of it.
+
+        :raises OutputError: there can be no file.
+        """
+        self._headstart = HeadStart(source, self._open())
 
     def write(self, table: PieceTable, source: FileSource | None, advance: Callable[[int], None]) -> Written:
         """Writes ``table`` under a temporary name. Ranges of ``source`` are copied inside the kernel where it can.
@@ -170,20 +180,37 @@ class Output:
         """
         new: list[New] = []
         at = 0
-        with self._opened() as (path, fd):
+        fd = self._open()
+        try:
+            copied = 0 if self._headstart is None else self._headstart.kept(table)
+            self._cut(fd, copied)
             for piece in table.pieces:
                 if isinstance(piece, Range) and piece.source is source:
-                    counts = source.copy_to(fd, piece.offset, piece.length, self._failure)
+                    counts = self._copy(fd, source, piece, min(max(copied - at, 0), piece.length))
                 else:
                     counts = self._write_new(fd, piece, _run(new, at, piece))
                 for count in counts:
                     advance(count)
                 at += piece.length
-            try:
-                os.ftruncate(fd, at)  # a hole may end it
-            except OSError as error:
-                raise self._failure(error) from error
-        return Written(path, tuple(new))
+            self._cut(fd, at)  # a hole may end it
+        finally:
+            self._close()
+        assert self._temporary is not None
+        return Written(self._temporary, tuple(new))
+
+    def _copy(self, fd: int, source: FileSource, piece: Range, done: int) -> Iterator[int]:
+        """Copies ``piece`` of ``source``, of which ``done`` bytes are there; yields what each step adds."""
+        if done:
+            skip(fd, done, self._failure)
+            yield done
+        yield from source.copy_to(fd, piece.offset + done, piece.length - done, self._failure)
+
+    def _cut(self, fd: int, length: int) -> None:
+        """Makes the file ``length`` bytes long."""
+        try:
+            os.ftruncate(fd, length)
+        except OSError as error:
+            raise self._failure(error) from error
 
     def _write_new(self, fd: int, piece: Piece, run: New) -> Iterator[int]:
         """Writes ``piece``, which ``run`` goes on with; yields what each step wrote."""
@@ -199,24 +226,33 @@ class Output:
 
     def write_chunks(self, chunks: Iterable[bytes]) -> None:
         """Writes ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
-        with self._opened() as (_, fd):
+        fd = self._open()
+        try:
             for chunk in chunks:
                 write_all(fd, chunk, self._failure)
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Path, int]]:
-        """A new file under a temporary name, and its descriptor."""
-        path = self.folder / f".cosremaster-{os.urandom(8).hex()}.part"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, 0o666)
-        except OSError as error:
-            raise self._failure(error) from error
-        self._temporary = path
-        try:
-            yield path, fd
         finally:
-            os.close(fd)
+            self._close()
+
+    def _open(self) -> int:
+        """The descriptor of the file under a temporary name, a new one the first time."""
+        if self._fd < 0:
+            path = self.folder / f".cosremaster-{os.urandom(8).hex()}.part"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            try:
+                self._fd = os.open(path, flags, 0o666)
+            except OSError as error:
+                raise self._failure(error) from error
+            self._temporary = path
+        return self._fd
+
+    def _close(self) -> None:
+        """Ends writing."""
+        if self._headstart is not None:
+            self._headstart.stop()
+            self._headstart = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _failure(self, error: OSError) -> OutputError:
         return cannot_write(error, "the output", self.place)

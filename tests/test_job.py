@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import files
+from cosremaster import files, headstart
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, OutputError, UsageError
 from cosremaster.parallel import BATCH, CancelledError, Stop, ahead, ordered_map, prefetch
@@ -115,7 +115,8 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
             raise OSError(code, os.strerror(code))
         return 0  # what some file systems answer
 
-    monkeypatch.setattr(files, "_may_share", lambda device: True)
+    for room in (files, headstart):
+        monkeypatch.setattr(room, "may_share", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert calls
@@ -123,13 +124,14 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_file_systems_that_copy_every_byte_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not files._may_share(os.stat("/dev/shm").st_dev), "tmpfs"
-    assert files._may_share(os.makedev(4095, 4095)), "unknown"
+    assert not files.may_share(os.stat("/dev/shm").st_dev), "tmpfs"
+    assert files.may_share(os.makedev(4095, 4095)), "unknown"
 
     def refuse(*arguments: object) -> int:
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(files, "_may_share", lambda device: False)
+    for room in (files, headstart):
+        monkeypatch.setattr(room, "may_share", lambda device: False)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[write_overlay(tmp_path)])
 
@@ -142,7 +144,8 @@ def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def short(from_fd: int, to_fd: int, count: int, offset: int) -> int:
         return real(from_fd, to_fd, min(count, 1000), offset)
 
-    monkeypatch.setattr(files, "_may_share", lambda device: True)
+    for room in (files, headstart):
+        monkeypatch.setattr(room, "may_share", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", short)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()

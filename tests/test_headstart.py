@@ -1,0 +1,165 @@
+"""Copying the front of an image before it is known what of it stays."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cosremaster
+from cosremaster import headstart
+from cosremaster.errors import OutputError
+from cosremaster.files import LEAST_HOLE, FileSource
+from cosremaster.output import Output
+from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
+from tests.small import write_overlay, write_small
+
+STEP = 1 << 12
+HOLE = (2 * LEAST_HOLE, 4 * LEAST_HOLE)
+DATA = os.urandom(HOLE[0]) + bytes(HOLE[1] - HOLE[0]) + os.urandom(3 * LEAST_HOLE + 123)
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headstart, "STEP", STEP)
+    monkeypatch.setattr(headstart, "may_share", lambda device: False)
+
+
+def _sparse(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.write(DATA[: HOLE[0]])
+        file.seek(HOLE[1])
+        file.write(DATA[HOLE[1] :])
+    return path
+
+
+def _written(target: Path, source: FileSource, table: PieceTable, reached: int | None = None) -> tuple[int, bytes]:
+    """How many bytes ``write`` told of, and what it made behind a head start: of all of ``source``, though it is told
+    that only ``reached`` bytes were copied."""
+    counts: list[int] = []
+    with Output(target, (), force=True) as output:
+        output.begin(source)
+        assert output._headstart is not None
+        output._headstart._thread.join()
+        if reached is not None:
+            output._headstart._copied = min(reached, output._headstart._copied)
+        output.write(table, source, counts.append)
+        output.publish()
+    return sum(counts), target.read_bytes()
+
+
+KINDS = st.lists(
+    st.tuples(st.sampled_from(["same", "patch", "zeros", "hole", "moved"]), st.integers(1, 3 * LEAST_HOLE)), max_size=8
+)
+
+
+@given(KINDS, st.one_of(st.none(), st.integers(0, len(DATA))))
+def test_what_was_copied_before_does_not_show(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, int]], reached: int | None
+) -> None:
+    folder = tmp_path_factory.mktemp("headstart")
+    with FileSource(_sparse(folder / "in")) as source:
+        pieces: list[Piece] = []
+        at = 0
+        for kind, length in kinds:
+            room = max(0, min(length, len(DATA) - at))
+            made: dict[str, Piece] = {
+                "same": Range(source, at, room),
+                "patch": Literal(bytes([7]) * (length % 100)),
+                "zeros": Zeros(length % LEAST_HOLE),
+                "hole": Zeros(LEAST_HOLE + length),
+                "moved": Range(source, min(at, 1), min(length, len(DATA) - 1)),
+            }
+            pieces.append(made[kind])
+            at += made[kind].length
+        table = PieceTable(pieces)
+        wanted = b"".join(chunk for piece in table.pieces for chunk in piece.chunks())
+        assert _written(folder / "out", source, table, reached) == (len(wanted), wanted)
+    assert sorted(os.listdir(folder)) == ["in", "out"]
+
+
+def test_holes_stay_and_what_was_copied_too_far_takes_no_room(tmp_path: Path) -> None:
+    with FileSource(_sparse(tmp_path / "in")) as source:
+        if os.stat(tmp_path / "in").st_blocks * 512 >= len(DATA):
+            pytest.fail("the file system under the tests keeps no holes")
+        _, found = _written(tmp_path / "same", source, PieceTable([Range(source, 0, source.size)]))
+        assert found == DATA
+        _, found = _written(tmp_path / "hole", source, PieceTable([Literal(b"x"), Zeros(len(DATA) - 1)]))
+        assert found == b"x" + bytes(len(DATA) - 1)
+    used = {name: os.stat(tmp_path / name).st_blocks for name in ("in", "same", "hole")}
+    assert used["same"] == used["in"]
+    assert used["hole"] < LEAST_HOLE // 512
+
+
+def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[tuple[int, int]] = []
+    real = FileSource.copy_to
+
+    def noted(self: FileSource, fd: int, offset: int, length: int, failure: object) -> object:
+        copied.append((offset, length))
+        return real(self, fd, offset, length, failure)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileSource, "copy_to", noted)
+    with FileSource(_sparse(tmp_path / "in")) as source:
+        table = PieceTable([Range(source, 0, source.size)]).patched([(5, b"new"), (source.size - 9, b"too")])
+        assert _written(tmp_path / "out", source, table)[1] == DATA[:5] + b"new" + DATA[8:-9] + b"too" + DATA[-6:]
+    assert sum(length for _, length in copied) == 0
+
+
+def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, full = os.pwrite, [True]
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if full[0] and offset >= 4 * STEP:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[: STEP // 3], offset)  # and short writes are continued
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with FileSource(_sparse(tmp_path / "in")) as source:
+        table = PieceTable([Range(source, 0, source.size), Zeros(LEAST_HOLE)])
+        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+        full[0] = False
+        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+
+
+def test_nothing_is_left_of_a_head_start(tmp_path: Path) -> None:
+    with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
+        output.begin(source)
+        assert len(os.listdir(tmp_path)) == 2
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_no_file_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with (
+        FileSource(_sparse(tmp_path / "in")) as source,
+        Output(tmp_path / "folder" / "out", (), force=False) as output,
+        pytest.raises(OutputError, match="No such file"),
+    ):
+        (tmp_path / "folder").rmdir()
+        output.begin(source)
+
+
+@pytest.mark.parametrize("what", ["add", "remove", "iso", "nothing"])
+def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    source, overlay = write_small(tmp_path), write_overlay(tmp_path)
+    wishes = {
+        "add": {"add": [overlay]}, "remove": {"remove": ["etc"]}, "iso": {"add_iso": [overlay]}, "nothing": {},
+    }[what]  # fmt: skip
+    begun: list[bool] = []
+    real = Output.begin
+
+    def begin(self: Output, source: FileSource) -> None:
+        begun.append(True)
+        real(self, source)
+        assert self._headstart is not None
+        self._headstart._thread.join()
+
+    monkeypatch.setattr(Output, "begin", begin)
+    cosremaster.remaster(source, tmp_path / "with.iso", **wishes)  # type: ignore[arg-type]
+    assert begun == ([] if what == "remove" else [True])
+    monkeypatch.setattr(Output, "begin", lambda *_: None)
+    cosremaster.remaster(source, tmp_path / "without.iso", **wishes)  # type: ignore[arg-type]
+    assert (tmp_path / "with.iso").read_bytes() == (tmp_path / "without.iso").read_bytes()
