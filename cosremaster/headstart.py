@@ -9,45 +9,46 @@ from __future__ import annotations
 import os
 import threading
 
-from cosremaster.errors import CosremasterError
-from cosremaster.files import LEAST_HOLE, STEP, FileSource, aligned, may_share, runs_of
-from cosremaster.pieces import Literal, PieceTable, Range, Zeros
+from cosremaster.files import LEAST_HOLE, FileSource, may_share, runs_of
+from cosremaster.pieces import Piece, PieceTable, Range
+
+STEP = 1 << 25
+"""Bytes that are copied at once."""
 
 
 class HeadStart:
     """Copies ``source`` from its beginning on to the same offsets of ``fd``, an empty file, on a thread of its own.
 
-    Holes stay holes. Where the file systems may share blocks nothing is copied: that is no work then. An error ends
-    it; who writes the file in earnest will meet it again.
+    Holes stay holes. It is done inside the kernel, in large steps: after each this thread has to wait for those that
+    plan. Where that is not possible nothing is copied, and where blocks may be shared neither: that is no work later.
+    An error ends it; who writes the file in earnest will meet it again.
     """
 
     def __init__(self, source: FileSource, fd: int) -> None:
         self._source, self._fd = source, fd
         self._wanted, self._copied = True, 0
         self._thread = threading.Thread(target=self._run, name="cosremaster-headstart", daemon=True)
-        if not may_share(os.fstat(fd).st_dev):
+        if hasattr(os, "copy_file_range") and not may_share(os.fstat(fd).st_dev):
             self._thread.start()
 
     def _run(self) -> None:
         try:
             self._copy()
-        except (OSError, CosremasterError):
+        except OSError:
             self._copied = 0
 
     def _copy(self) -> None:
-        source = self._source
-        buffer = aligned(min(STEP, source.size))
-        for begin, length, data in runs_of(source.fileno(), 0, source.size):
-            end = begin + length
-            for at in range(begin, end, STEP) if data else ():
+        source, fd = self._source.fileno(), self._fd
+        for begin, length, data in runs_of(source, 0, self._source.size):
+            at, end = (begin, begin + length) if data else (begin + length, begin + length)
+            while at < end:
                 if not self._wanted:
                     return
-                view = buffer[: min(STEP, end - at)]
-                source.read_into(at, [view])
-                done = 0
-                while done < len(view):
-                    done += os.pwrite(self._fd, view[done:], at + done)
-                self._copied = at + done
+                count = os.copy_file_range(source, fd, min(STEP, end - at), at, at)
+                if not count:
+                    return
+                at += count
+                self._copied = at
             self._copied = end
 
     def stop(self) -> None:
@@ -64,13 +65,16 @@ class HeadStart:
         return min(self._copied, _front(table, self._source))
 
 
+def is_in_place(piece: Piece, source: FileSource, at: int) -> bool:
+    """True when ``piece``, which is to stand at ``at``, stands there in ``source``."""
+    return isinstance(piece, Range) and piece.source is source and piece.offset == at
+
+
 def _front(table: PieceTable, source: FileSource) -> int:
     """How many bytes from the beginning on are those of ``source`` in their old places, or will be written over."""
     at = 0
     for piece in table.pieces:
-        same = isinstance(piece, Range) and piece.source is source and piece.offset == at
-        written = isinstance(piece, Literal) or (isinstance(piece, Zeros) and piece.length < LEAST_HOLE)
-        if not (same or written):
+        if piece.length >= LEAST_HOLE and not is_in_place(piece, source, at):
             break
         at += piece.length
     return at

@@ -55,7 +55,6 @@ from cosremaster.pipeline import (
 )
 from cosremaster.progress import Progress, Silent
 from cosremaster.remembered import index_path, recall, remember
-from cosremaster.reports.changes import report_chunks
 from cosremaster.request import Request, Settled, settle
 from cosremaster.result import Result, result_of
 from cosremaster.settings.request import Settings
@@ -109,6 +108,11 @@ class OpenedImage:
         """The file that remembers this image's index; None where there is none."""
         path = index_path(self._file)
         return path if path.exists() else None
+
+    @property
+    def _is_known(self) -> bool:
+        """True when it will take no time to know the layers, most likely."""
+        return bool(self._found) or (self._remember and self.remembered_at is not None)
 
     def address_in(self, layer: str) -> Address:
         """The layer that ``layer`` means in this image. A bare initramfs is the first container itself.
@@ -190,6 +194,8 @@ class OpenedImage:
         ):
             plan = self._plan(request, settled, spools, progress, lambda: output.begin(self._file))
             if report_output is not None:
+                from cosremaster.reports.changes import report_chunks  # noqa: PLC0415 - few ask for one
+
                 report_output.write_chunks(report_chunks(plan, self._file))
             proof = write_image(self.image, plan.result, output, self._file, progress)
             if report_output is not None:
@@ -206,7 +212,7 @@ class OpenedImage:
     def _plan(
         self, request: Request, settled: Settled, spools: _Spools, progress: Progress, begin: Callable[[], None]
     ) -> Plan:
-        """``begin`` is called when it is likely that most of the image stays where it is."""
+        """``begin`` is called when nothing takes long any more but what has to be packed anew."""
         # What is wrong with the additions is told before the long work.
         reading = Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress)
         additions, notes = read_additions(settled.adds, reading)
@@ -217,7 +223,8 @@ class OpenedImage:
             allow_missing=request.allow_missing, force_type=request.force_type,
         )  # fmt: skip
         iso = plan_grafts(self.image, self._file, grafts)
-        if not settled.layered:
+        soon = not settled.layered or self._is_known
+        if soon:
             begin()
         chosen: Layer | None = None
         edits = Edits(frozenset(), (), (), (), ())
@@ -226,14 +233,14 @@ class OpenedImage:
         memory: Estimate | None = None
         if settled.layered:
             found = self.layers(request.layer, progress)
+            if not soon:
+                begin()
             wanted = None if request.layer is None else self.address_in(request.layer)
             chosen = choose_layer(self.image, found, wanted)
             tree = self._tree(chosen)
             edits = plan_overlay(
                 tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
-            if not edits.gone:
-                begin()
             if not edits.empty:
                 check_writable(chosen)
                 packing = Packing(

@@ -13,7 +13,7 @@ from msgspec import Struct
 from cosremaster.errors import OutputError, Place, UsageError
 from cosremaster.files import LEAST_HOLE, FileSource, cannot_write, read_ahead, skip, write_all
 from cosremaster.framed import Framed
-from cosremaster.headstart import HeadStart
+from cosremaster.headstart import HeadStart, is_in_place
 from cosremaster.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.streams import digest_of
 
@@ -186,7 +186,8 @@ class Output:
             self._cut(fd, copied)
             for piece in table.pieces:
                 if isinstance(piece, Range) and piece.source is source:
-                    counts = self._copy(fd, source, piece, min(max(copied - at, 0), piece.length))
+                    there = copied - at if is_in_place(piece, source, at) else 0
+                    counts = self._copy(fd, source, piece, min(max(there, 0), piece.length))
                 else:
                     counts = self._write_new(fd, piece, _run(new, at, piece))
                 for count in counts:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec.json
 from msgspec import Struct
 
 from cosremaster import __about__
@@ -74,12 +74,12 @@ def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | Non
             return None
         end = whole.index(b"\n", begin)
         kept = memoryview(whole)[end + 1 :]
-        values = json.loads(whole[begin:end])
+        values = msgspec.json.decode(memoryview(whole)[begin:end])
         if values["key"] != _key(source):
             return None
         files = tuple(_load_file(one, kept) for one in values["files"])
         others = tuple(str(one) for one in values["others"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, msgspec.DecodeError):
         return None
     there = {file.path: file for file in image.files}
     for one in files:
@@ -125,7 +125,7 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
                 for one in files
             ],
         }
-        body = json.dumps(values).encode() + b"\n" + blobs.data
+        body = msgspec.json.encode(values) + b"\n" + blobs.data
         path = index_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         import tempfile  # noqa: PLC0415 - only the first run with an image writes

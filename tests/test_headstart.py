@@ -109,14 +109,14 @@ def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, full = os.pwrite, [True]
+    real, full = os.copy_file_range, [True]
 
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
-        if full[0] and offset >= 4 * STEP:
+    def copy(from_fd: int, to_fd: int, count: int, start: int, to: int) -> int:
+        if full[0] and start >= 4 * STEP:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(fd, data[: STEP // 3], offset)  # and short writes are continued
+        return real(from_fd, to_fd, min(count, STEP // 3), start, to)  # and what is short is continued
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "copy_file_range", copy)
     with FileSource(_sparse(tmp_path / "in")) as source:
         table = PieceTable([Range(source, 0, source.size), Zeros(LEAST_HOLE)])
         assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
@@ -159,7 +159,7 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Output, "begin", begin)
     cosremaster.remaster(source, tmp_path / "with.iso", **wishes)  # type: ignore[arg-type]
-    assert begun == ([] if what == "remove" else [True])
+    assert begun == [True]
     monkeypatch.setattr(Output, "begin", lambda *_: None)
     cosremaster.remaster(source, tmp_path / "without.iso", **wishes)  # type: ignore[arg-type]
     assert (tmp_path / "with.iso").read_bytes() == (tmp_path / "without.iso").read_bytes()

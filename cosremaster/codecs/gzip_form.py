@@ -88,17 +88,18 @@ class GzipForm(Struct, frozen=True):
 
 
 def _sorted_out(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
-    """Each piece, and whether it is to be stored: packed ones, and a few bytes that stand between two of them, so that
-    a later run need not inflate everything before these for them."""
+    """Each piece, and whether it is to be stored: packed ones, and a few bytes that stand before one, so that a later
+    run need not inflate everything before these for them, and what it puts there instead takes as much room."""
     stored = [_is_stored(piece) for piece in pieces]
-    last = -1
-    for index, known in enumerate(stored):
-        if known:
-            between = pieces[last + 1 : index]
-            if last >= 0 and all(isinstance(one, Literal) for one in between):
-                small = sum(one.length for one in between) < STORE_FROM
-                stored[last + 1 : index] = [small] * len(between)
-            last = index
+    room = 0
+    for index in reversed(range(len(pieces))):
+        if stored[index]:
+            room = STORE_FROM
+        elif isinstance(pieces[index], Literal) and pieces[index].length < room:
+            stored[index] = True
+            room -= pieces[index].length
+        else:
+            room = 0
     yield from zip(stored, pieces, strict=True)
 
 
@@ -235,9 +236,11 @@ class _Stream:
         self._frame([Range(piece.source, at, end - at, True)])
 
     def _frame(self, pieces: Iterable[Piece]) -> None:
-        """Takes ``pieces`` into the block under way."""
+        """Takes ``pieces`` into the block under way. A few bytes before a packed piece get one of their own."""
         for piece in pieces:
             if piece.length:
+                if piece.length >= STORE_FROM and all(isinstance(one, Literal) for one in self._unframed):
+                    self._flush()
                 self._unframed.append(piece)
                 known = self._known_sum(piece)
                 if known is not None:

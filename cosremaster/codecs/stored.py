@@ -19,10 +19,14 @@ from cosremaster.codecs.checks import crc32_without
 HEAD = 5
 """Bytes of a stored block before its data, where it begins at a byte: type, length, its complement."""
 
+FULL = 65535
+"""Most bytes of a block's data."""
+
 NEEDLE = 32
 _STEP, _MAX_STEP = 1 << 14, 1 << 18  # between needles: twice as many after each that is not found
 _WINDOW = 1 << 17  # twice what a block holds
 _SHRUNK = 1.25
+_SHORT = 4096  # bytes; a cpio header and what an xz stream begins with are shorter
 
 
 class Run(Struct, frozen=True):
@@ -172,14 +176,40 @@ class StoredFinder:
                 back = _common_end(self._packed, found, self._plain, at)
                 for start in range(found - back, min(found - back + 3, found) + 1):
                     if start >= HEAD and _length(self._packed[start - 4 : start]) is not None:
-                        header = start - HEAD + self._packed_start
-                        self._next = header, at - (found - start) + self._plain_start, False
+                        first, plain = self._first(start - HEAD, at - (found - start))
+                        self._next = first + self._packed_start, plain + self._plain_start, False
                         self._searched, self._step = at + self._plain_start + _STEP, _STEP
                         return True
             at += self._step
             self._step = min(2 * self._step, _MAX_STEP)
         self._searched = at + self._plain_start
         return False
+
+    def _first(self, header: int, plain: int) -> tuple[int, int]:
+        """Where the blocks begin that lead without a gap to the one with this ``header`` and ``plain`` data: full ones,
+        and a short one before them. Offsets in the buffers."""
+        while (length := self._length_before(header, plain)) is not None:
+            header, plain = header - HEAD - length, plain - length
+        return header, plain
+
+    def _length_before(self, header: int, plain: int) -> int | None:
+        """The length of the block that ends where ``header`` is and holds the bytes before ``plain``."""
+        limit = min(header - HEAD, plain, self._plain_start + plain - self.blocks.end)
+        if self._is_block(header - HEAD - FULL, FULL, plain, limit):
+            return FULL
+        head = max(header - HEAD - min(_SHORT, limit), 0)
+        while (head := self._packed.find(0, head, header - HEAD)) >= 0:
+            if self._is_block(head, header - HEAD - head, plain, limit):
+                return header - HEAD - head
+            head += 1
+        return None
+
+    def _is_block(self, head: int, length: int, end: int, limit: int) -> bool:
+        """True when a block of ``length`` bytes, no more than ``limit``, begins at ``head`` in the buffer and holds the
+        plain bytes before ``end`` in theirs."""
+        if length > limit or self._packed[head] or _length(self._packed[head + 1 : head + HEAD]) != length:
+            return False
+        return self._packed[head + HEAD : head + HEAD + length] == self._plain[end - length : end]
 
     def _trim(self) -> None:
         """Lets go what no block ahead can begin in."""
