@@ -125,14 +125,16 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
                 for one in files
             ],
         }
-        body = msgspec.json.encode(values) + b"\n" + blobs.data
+        head = msgspec.json.encode(values) + b"\n"
+        digest = hashlib.sha256(head)
+        digest.update(blobs.data)
         path = index_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         import tempfile  # noqa: PLC0415 - only the first run with an image writes
 
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+                file.writelines((digest.hexdigest().encode() + b"\n", head, blobs.data))
                 file.close()
                 os.replace(file.name, path)
             except BaseException:

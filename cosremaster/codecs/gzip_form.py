@@ -30,6 +30,7 @@ STORE_FROM = 4096
 
 DEFLATE_BLOCK = 1 << 20
 WINDOW = 1 << 15
+_UNPROVED = 16  # parts of a stream, each of a chunk at most
 
 
 class StoredFrames(Struct, frozen=True):
@@ -142,8 +143,16 @@ def _border(job: Job, limit: int) -> _Front:
     best = _Front(reader.position)
     inflate = zlib.decompressobj(-15)
     crc = plain = 0
+    waiting: list[bytes] = []
     for packed, flushed in _split(reader):
-        left = packed
+        waiting.append(packed)
+        if not flushed:  # there is nothing to be proved
+            if reader.position - best.start > _most_packed(limit):
+                break
+            if len(waiting) < _UNPROVED:
+                continue
+        left = b"".join(waiting)
+        waiting = []
         while left and not inflate.eof:
             data = inflate.decompress(left, CHUNK)
             left = inflate.unconsumed_tail
@@ -154,6 +163,11 @@ def _border(job: Job, limit: int) -> _Front:
         if flushed and not ends.decompress(_END, 1) and ends.eof:
             best = _Front(best.start, reader.position, plain, crc)
     return best
+
+
+def _most_packed(plain: int) -> int:
+    """More bytes than ``plain`` ones are deflated to, unless somebody wastes them (RFC 1951, 3.2.4)."""
+    return plain + plain // 1024 + 4096
 
 
 def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
