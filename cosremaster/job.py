@@ -30,6 +30,7 @@ from cosremaster.nodes import Edits
 from cosremaster.output import Output, check_digest_name
 from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Item
+from cosremaster.parallel import Worker
 from cosremaster.pipeline import (
     Found,
     PackedLayer,
@@ -38,6 +39,7 @@ from cosremaster.pipeline import (
     check_writable,
     choose_layer,
     find_layers,
+    foresee,
     form_warnings,
     found_again,
     open_image,
@@ -67,8 +69,19 @@ class _Spools(ExitStack):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.folder = folder
         self.packed = self.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self.enter_context(Spool(folder))
+
+
+def _packed(tree: LayerTree, edits: Edits, packing: Packing, folder: Path) -> tuple[PackedLayer, ...]:
+    """The layer of ``tree`` after ``edits``, packed, and what holds it. Temporary data go to ``folder``."""
+    foreseen = foresee(tree.layer, packing, folder)
+    try:
+        inner = pack_layer(tree.layer, apply_edits(tree, edits), packing)
+    finally:
+        foreseen.join()
+    return pack_holders(tree.layer, inner, packing)
 
 
 class OpenedImage:
@@ -95,17 +108,25 @@ class OpenedImage:
         self._found: dict[bytes | None, Found] = {}
         self._trees: dict[Address, LayerTree] = {}
         self._memos: dict[Address, Memo] = {}
+        self._remembering: Worker[bool] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> OpenedImage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._await()
         self._file.close()
+
+    def _await(self) -> None:
+        """Waits until what indexing learned is kept."""
+        if self._remembering is not None:
+            self._remembering.join()
 
     @property
     def remembered_at(self) -> Path | None:
         """The file that remembers this image's index; None where there is none."""
+        self._await()
         path = index_path(self._file)
         return path if path.exists() else None
 
@@ -159,7 +180,7 @@ class OpenedImage:
                 return found_again(self.image, files, known.others)
         found = find_layers(self.image, wanted, progress, self._effort)
         if self._remember and wanted is None and not found.refused:
-            remember(self._file, found.files, found.others)
+            self._remembering = Worker(lambda: remember(self._file, found.files, found.others))
         return found
 
     def remaster(
@@ -247,7 +268,7 @@ class OpenedImage:
                     spool=spools.packed, threads=settled.threads, progress=progress, preset=request.xz_preset,
                     always_compress=request.always_compress, memos=self._memos,
                 )  # fmt: skip
-                packed = pack_holders(chosen, pack_layer(chosen, apply_edits(tree, edits), packing), packing)
+                packed = _packed(tree, edits, packing, spools.folder)
                 names = sharing(self.image, chosen.address[0])
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,13 +54,13 @@ def ordered_map(
     stop = Stop()
     news: SimpleQueue[None] = SimpleQueue()
     rest = iter(items)
-    waiting: deque[_Worker[Result]] = deque()
+    waiting: deque[Worker[Result]] = deque()
     hand: list[Item] = []
     more, most = True, most or 2 * threads
     try:
         while True:
             if hand and (len(waiting) < threads or sum(not one.ended for one in waiting) < threads):
-                waiting.append(_Worker(partial(work, hand.pop(), stop), news))
+                waiting.append(Worker(partial(work, hand.pop(), stop), news))
             elif len(waiting) >= threads and waiting[0].ended:
                 yield waiting.popleft().result()
             elif more and not hand and len(waiting) < most:
@@ -97,11 +97,11 @@ def _next(queue: SimpleQueue[None]) -> None:
             return queue.get(timeout=_NAP)
 
 
-class _Worker(Generic[Result]):
+class Worker(Generic[Result]):
     """``work`` on a thread of its own, which puts something into ``news`` at its end. (concurrent.futures would load
     logging at every start.)"""
 
-    def __init__(self, work: Callable[[], Result], news: SimpleQueue[None]) -> None:
+    def __init__(self, work: Callable[[], Result], news: SimpleQueue[None] | None = None) -> None:
         self._work: Callable[[], Result] | None = work
         self._news = news
         self._result: list[Result] = []
@@ -118,7 +118,8 @@ class _Worker(Generic[Result]):
         finally:
             self._work = None
             self._ended.set()
-            self._news.put(None)
+            if self._news is not None:
+                self._news.put(None)
 
     @property
     def ended(self) -> bool:
@@ -131,7 +132,8 @@ class _Worker(Generic[Result]):
             pass
 
     def result(self) -> Result:
-        """What the ended work returned, once; raises what it raised."""
+        """What the work returned, once; raises what it raised. Waits for its end."""
+        self.join()
         if self._error is not None:
             raise self._error
         return self._result.pop()
@@ -144,22 +146,22 @@ BATCH = 1 << 20
 """Bytes that are handed to another thread at least at once: each time it has to be woken."""
 
 
-def ahead(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """``chunks``, as :func:`prefetch` has them, but several are handed over at once."""
-    return chain.from_iterable(prefetch(_batches(chunks)))
+def ahead(chunks: Iterable[Item], size: Callable[[Any], int] = len) -> Iterator[Item]:
+    """``chunks``, as :func:`prefetch` has them, but several are handed over at once. ``size``: bytes of one."""
+    return chain.from_iterable(prefetch(_batches(chunks, size)))
 
 
-def _batches(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+def _batches(chunks: Iterable[Item], size: Callable[[Any], int]) -> Iterator[list[Item]]:
     """``chunks`` in lists of :data:`BATCH` bytes or more; those before an exception come before it."""
-    batch: list[bytes] = []
-    size = 0
+    batch: list[Item] = []
+    held = 0
     try:
         for chunk in chunks:
             batch.append(chunk)
-            size += len(chunk)
-            if size >= BATCH:
+            held += size(chunk)
+            if held >= BATCH:
                 yield batch
-                batch, size = [], 0
+                batch, held = [], 0
     except Exception:
         yield batch
         raise

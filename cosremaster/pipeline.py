@@ -8,7 +8,9 @@ the last, but newly packed bytes into a nameless spool.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -17,7 +19,7 @@ from cosremaster import cpio
 from cosremaster.bare import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
 from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.codecs.base import Job, Memo, Packed
-from cosremaster.errors import LayerError, OverlayError, UnsupportedError, show
+from cosremaster.errors import CosremasterError, LayerError, OverlayError, UnsupportedError, show
 from cosremaster.files import FileSource, Spool
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
@@ -37,8 +39,9 @@ from cosremaster.nodes import Edits, Kind
 from cosremaster.output import Output
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.pieces import PieceTable
-from cosremaster.progress import Progress
+from cosremaster.parallel import Worker
+from cosremaster.pieces import PieceTable, Range
+from cosremaster.progress import Progress, Silent
 from cosremaster.settings.values import SettingsPlan
 from cosremaster.sums.renew import ListChange, Renewed
 from cosremaster.sums.settle import settle_sums
@@ -323,6 +326,21 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
         )
         packed = layer.form.pack(job)
     return PackedLayer(layer.address, layer.form.name, packed)
+
+
+def foresee(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
+    """Begins with what step 6 will need however ``layer`` is packed: what stands before it in a gzip stream is packed
+    again, which ``memos`` of ``packing`` keep. Temporary data go to ``folder``. Errors come again with step 6."""
+
+    def work() -> None:
+        holder, inside = layer.parent, layer.holder
+        if holder is None or inside is None or holder.form.name != "gzip":
+            return
+        front = PieceTable([Range(holder.decoded, 0, inside.offset)])
+        with suppress(CosremasterError), Spool(folder) as spool:
+            pack_layer(holder, front, replace(packing, spool=spool, threads=1, progress=Silent()))
+
+    return Worker(work)
 
 
 def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:

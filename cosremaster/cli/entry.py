@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 128
 
+MUCH_NEW = 50_000
+"""Values that were made and not given up when the garbage collector looks for cycles among them: an index is several
+small ones for each entry, and no garbage."""
+
 COMMANDS = {
     "inspect": ("inspect", "inspect_command"),
     "verify": ("verify", "verify_command"),
@@ -96,6 +100,7 @@ def _loaded(module: str, function: str) -> click.Command:
     with _uncollected():
         command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
         gc.freeze()
+        gc.set_threshold(MUCH_NEW)
     return command
 
 

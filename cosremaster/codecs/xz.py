@@ -90,7 +90,7 @@ class XzDecoding:
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break
-            yield from read_block(reader, check, self._plain, self._ended)
+            yield from read_block(reader, check, self._plain, self._ended, aside=cores() > 1)
         self._end_stream(check, [block.record for block in self._blocks[first:]])
 
     def _ended(self, block: OldBlock) -> None:

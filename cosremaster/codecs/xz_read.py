@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -11,7 +12,7 @@ from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord, Chunk
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.parallel import Stop
+from cosremaster.parallel import Stop, ahead
 from cosremaster.streams import ByteReader
 
 
@@ -22,22 +23,33 @@ def read_header(reader: ByteReader) -> BlockHeader:
     return BlockHeader.parse(size + reader.exactly(size[0] * 4 + 3), where)
 
 
-def read_block(reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None]) -> Iterator[bytes]:
+def read_block(
+    reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None], *, aside: bool = False
+) -> Iterator[bytes]:
     """The plain bytes of the block at ``reader``, whose first has offset ``plain``; at its end ``ended`` gets it.
 
+    ``aside``: decode on a thread that does nothing else, for that takes longest; one before it reads.
     :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
     """
     where, start = reader.here, reader.position
     header = read_header(reader)
+    try:
+        decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=header.decoder_filters(where))
+    except lzma.LZMAError as error:
+        raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
     block = OldBlock(header, check, start, reader.position, plain)
+    packed = _chunks(reader)
+    decoded = _decoded(decoder, ahead(packed, _packed_size) if aside else packed)
     running = RunningCheck(check)
     at = plain
-    for chunk in _chunks(reader, block, where, running):
-        running.update(chunk)
-        at += len(chunk)
-        if header.plain is not None and at - plain > header.plain:
-            raise _lies(where)
-        yield chunk
+    for offset, chunk in ahead(decoded, _plain_size) if aside else decoded:
+        block.cuts.note(offset, at, running)
+        if chunk:
+            running.update(chunk)
+            at += len(chunk)
+            if header.plain is not None and at - plain > header.plain:
+                raise _lies(where)
+            yield chunk
     size, length = reader.position - block.data, at - plain
     _end_block(reader, header, where, size, length, running.value())
     ended(block.ended(reader.position, BlockRecord(len(header.raw) + size + SIZES[check], length)))
@@ -47,33 +59,41 @@ def _lies(where: Place) -> CorruptError:
     return CorruptError("xz block header tells other sizes than the block has", where)
 
 
-def _chunks(reader: ByteReader, block: OldBlock, where: Place, running: RunningCheck) -> Iterator[bytes]:
-    """The plain bytes, LZMA2 chunk by chunk; each chunk's place is noted in ``block``."""
-    filters = block.header.decoder_filters(where)
-    try:
-        decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
-    except lzma.LZMAError as error:
-        raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
-    plain_at = block.plain
+_Chunk: TypeAlias = "tuple[Place, int, bytes]"  # place, packed offset, header and data
+_END = b"\0"
+
+
+def _chunks(reader: ByteReader) -> Iterator[_Chunk]:
+    """The LZMA2 chunks at ``reader``, the end marker last."""
     while True:
-        at = reader.here
-        block.cuts.note(reader.position, plain_at, running)
-        control = reader.exactly(1)
-        data = control
-        if control[0]:
+        at, offset = reader.here, reader.position
+        data = control = reader.exactly(1)
+        if control != _END:
             head = control + reader.exactly(Chunk.header_size(control[0], at) - 1)
             data = head + reader.exactly(Chunk.parse(head).size)
+        yield at, offset, data
+        if control == _END:
+            return
+
+
+def _packed_size(chunk: _Chunk) -> int:
+    return len(chunk[2])
+
+
+def _decoded(decoder: lzma.LZMADecompressor, chunks: Iterable[_Chunk]) -> Iterator[tuple[int, bytes]]:
+    """The packed offset of each chunk, and its plain bytes."""
+    for at, offset, data in chunks:
         try:
             plain = decoder.decompress(data)
         except lzma.LZMAError as error:
             raise CorruptError(f"corrupt xz data in the LZMA2 chunk here ({error})", at) from error
-        if plain:
-            plain_at += len(plain)
-            yield plain
-        if not control[0]:
-            if not decoder.eof:
-                raise CorruptError("xz block ends inside its data", at)
-            return
+        if data == _END and not decoder.eof:
+            raise CorruptError("xz block ends inside its data", at)
+        yield offset, plain
+
+
+def _plain_size(chunk: tuple[int, bytes]) -> int:
+    return len(chunk[1])
 
 
 def _end_block(reader: ByteReader, header: BlockHeader, where: Place, packed: int, plain: int, value: bytes) -> None:

@@ -258,9 +258,7 @@ def _index_member(
 
     digest = sha256()
     chunks = reader.pieces(entry.header.size)
-    if effort.digests:  # on a thread of its own, for decoding takes longest
-        chunks = _ahead(hashed(chunks, digest), effort)
-    packed = ByteReader(chunks, reader.place.inside(entry.name))
+    packed = ByteReader(hashed(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
     nested: FoundArchive | None = None
     with contextlib.suppress(UnsupportedError):
         row = tuple(scan_streams(packed, codec, effort, depth + 1))
