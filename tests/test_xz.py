@@ -440,8 +440,11 @@ def test_decoding_begins_at_any_block(many: bytes) -> None:
             assert b"".join(chunks) == plain[start:]
 
 
-def test_damage_in_blocks_side_by_side_is_told_as_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = _xz(TEXT * 2, "-T3", "-1", "--block-size=60000")
+@pytest.mark.parametrize("options", [("-T3", "-1", "--block-size=60000"), ("-T1", "-0")])
+def test_damage_met_on_several_threads_is_told_as_in_a_row(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    packed = _xz(TEXT * 2 + NOISE, *options)
     chance = random.Random(5)
     for _ in range(150):
         at = chance.randrange(12, len(packed))

@@ -7,7 +7,7 @@ with an entry that breaks a rule is told in docs/formats.md. Pure: entries in, p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -115,6 +115,11 @@ class Checked:
                 self._single.append(Problem(entry.name, rule))
 
     @property
+    def inodes(self) -> Collection[int]:
+        """Every inode number of an entry."""
+        return self._seen.inodes.keys()
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """The rules that are broken."""
         seen = self._seen
@@ -125,11 +130,13 @@ class Checked:
 def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _Seen) -> Sequence[str]:
     """The rules that ``entry`` breaks; what it makes is noted in ``seen``. ``path``: its normal name; ``values``: the
     fields of its header."""
-    ino, mode, _, _, nlink, _, size, major, minor, *_ = values
+    ino, mode, nlink, size = values[0], values[1], values[4], values[6]
     broken: list[str] = []
     kind = mode & _TYPE
     linked = kind == _FILE and nlink > 1
-    group: object = (ino, (major, minor)) if linked else entry.name  # equal for entries that are to share an inode
+    group: object = (
+        (ino, (values[7], values[8])) if linked else entry.name
+    )  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         broken.append("the name ends the archive for every unpacker")
@@ -151,7 +158,7 @@ def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _S
             broken.append("another entry has its inode number")
         seen.shared[ino] = sharing | {group}
     if linked:
-        key = ino, (major, minor)
+        key = ino, (values[7], values[8])
         seen.groups[key] = (*seen.groups.get(key, ()), entry)
     if rule:
         real = path

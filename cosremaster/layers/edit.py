@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -147,7 +147,7 @@ def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
     prefix, magic = tree.name_prefix, layer.trailer.header.magic
     sizes = Counter(node.link for node in nodes if node.link is not None)
     left = dict(sizes)
-    inodes = _free_inodes(tree.inodes)
+    inodes = _free_inodes(tree.checked.inodes)
     shared: dict[object, int] = {}
     for node in nodes:
         grouped = node.link is not None and sizes[node.link] > 1
@@ -176,7 +176,7 @@ def _data(node: Node) -> PieceTable:
     return PieceTable([Literal(node.target)])
 
 
-def _free_inodes(used: frozenset[int]) -> Iterator[int]:
+def _free_inodes(used: Collection[int]) -> Iterator[int]:
     """Inode numbers no entry has: those above the highest, then the gaps."""
     yield from range(max(used, default=0) + 1, cpio.MAX_FIELD + 1)
     yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)

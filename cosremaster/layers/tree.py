@@ -105,11 +105,6 @@ class LayerTree(Mapping[bytes, Node]):
         return max(styles, key=styles.__getitem__)
 
     @cached_property
-    def inodes(self) -> frozenset[int]:
-        """Every inode number of an entry."""
-        return frozenset(values[0] for _, values in with_values(self.layer.members))
-
-    @cached_property
     def checked(self) -> Checked:
         """The entries as they are, checked."""
         from cosremaster.layers.check import Checked  # noqa: PLC0415 - only edits need it
