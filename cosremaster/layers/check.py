@@ -134,9 +134,8 @@ def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _S
     broken: list[str] = []
     kind = mode & _TYPE
     linked = kind == _FILE and nlink > 1
-    group: object = (
-        (ino, (values[7], values[8])) if linked else entry.name
-    )  # equal for entries that are to share an inode
+    key = ino, (values[7], values[8])
+    group: object = key if linked else entry.name  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         broken.append("the name ends the archive for every unpacker")
@@ -158,7 +157,6 @@ def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _S
             broken.append("another entry has its inode number")
         seen.shared[ino] = sharing | {group}
     if linked:
-        key = ino, (values[7], values[8])
         seen.groups[key] = (*seen.groups.get(key, ()), entry)
     if rule:
         real = path
