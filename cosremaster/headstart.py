@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 from cosremaster.files import LEAST_HOLE, FileSource, may_share, runs_of
 from cosremaster.pieces import Piece, PieceTable, Range
@@ -15,20 +16,24 @@ from cosremaster.pieces import Piece, PieceTable, Range
 STEP = 1 << 25
 """Bytes that are copied at once."""
 
+ROOM = 3
+"""So many times the image there must be free: for this copy, for what is packed, and for what is added."""
+
 
 class HeadStart:
     """Copies ``source`` from its beginning on to the same offsets of ``fd``, an empty file, on a thread of its own.
 
     Holes stay holes. It is done inside the kernel, in large steps: after each this thread has to wait for those that
     plan. Where that is not possible nothing is copied, and where blocks may be shared neither: that is no work later.
-    An error ends it; who writes the file in earnest will meet it again.
+    Nor is anything where it might take the room from what is being packed meanwhile. An error ends it; who writes the
+    file in earnest will meet it again.
     """
 
     def __init__(self, source: FileSource, fd: int) -> None:
         self._source, self._fd = source, fd
         self._wanted, self._copied = True, 0
         self._thread = threading.Thread(target=self._run, name="cosremaster-headstart", daemon=True)
-        if hasattr(os, "copy_file_range") and not may_share(os.fstat(fd).st_dev):
+        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev):
             self._thread.start()
 
     def _run(self) -> None:
@@ -36,6 +41,8 @@ class HeadStart:
             self._copy()
         except OSError:
             self._copied = 0
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)
 
     def _copy(self) -> None:
         source, fd = self._source.fileno(), self._fd
@@ -63,6 +70,12 @@ class HeadStart:
         """
         self.stop()
         return min(self._copied, _front(table, self._source))
+
+
+def _has_room(fd: int, size: int) -> bool:
+    """True when the file system of ``fd`` has room for several files of ``size`` bytes."""
+    room = os.fstatvfs(fd)
+    return room.f_bavail * room.f_frsize >= ROOM * size
 
 
 def is_in_place(piece: Piece, source: FileSource, at: int) -> bool:

@@ -330,13 +330,13 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
 
 def foresee(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
     """Begins with what step 6 will need however ``layer`` is packed: what stands before it in a gzip stream is packed
-    again, which ``memos`` of ``packing`` keep. Temporary data go to ``folder``. Errors come again with step 6."""
+    again, as much as ``memos`` of ``packing`` keep. Temporary data go to ``folder``. Errors come again with step 6."""
 
     def work() -> None:
         holder, inside = layer.parent, layer.holder
-        if holder is None or inside is None or holder.form.name != "gzip":
+        if holder is None or inside is None or holder.form.name != "gzip" or holder.address in packing.memos:
             return
-        front = PieceTable([Range(holder.decoded, 0, inside.offset)])
+        front = PieceTable([Range(holder.decoded, 0, min(inside.offset, Memo.LIMIT))])
         with suppress(CosremasterError), Spool(folder) as spool:
             pack_layer(holder, front, replace(packing, spool=spool, threads=1, progress=Silent()))
 

@@ -120,8 +120,32 @@ def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pyte
     with FileSource(_sparse(tmp_path / "in")) as source:
         table = PieceTable([Range(source, 0, source.size), Zeros(LEAST_HOLE)])
         assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+        with Output(tmp_path / "full", (), force=False) as output:
+            output.begin(source)
+            assert output._headstart is not None
+            output._headstart._thread.join()
+            (part,) = tmp_path.glob(".*")
+            assert part.stat().st_size == 0, "the room is given back"
         full[0] = False
         assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+
+
+def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fstatvfs
+
+    def scarce(fd: int) -> os.statvfs_result:
+        found = list(real(fd))
+        found[4] = headstart.ROOM * len(DATA) // found[1] - 1  # f_bavail in units of f_frsize
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "fstatvfs", scarce)
+    with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
+        output.begin(source)
+        assert output._headstart is not None
+        assert output._headstart._thread.ident is None
+        output.write(PieceTable([Range(source, 0, source.size)]), source, lambda _: None)
+        output.publish()
+    assert (tmp_path / "out").read_bytes() == DATA
 
 
 def test_nothing_is_left_of_a_head_start(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -17,11 +19,16 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import files, headstart
+from cosremaster import files, headstart, job, pipeline
 from cosremaster.cli import main
+from cosremaster.codecs.base import Memo
+from cosremaster.demo.image import archive, outer_items, regular, root_items
 from cosremaster.errors import CorruptError, OutputError, UsageError
+from cosremaster.layers.index import Layer
 from cosremaster.output import Output
-from cosremaster.parallel import BATCH, CancelledError, Stop, ahead, ordered_map, prefetch
+from cosremaster.parallel import BATCH, CancelledError, Stop, Worker, ahead, ordered_map, prefetch
+from cosremaster.pieces import PieceTable
+from cosremaster.pipeline import PackedLayer, Packing
 from tests.fixtures import tools
 from tests.small import CGZ, write_overlay, write_small
 from tests.test_api import Listener
@@ -225,3 +232,32 @@ def test_a_plain_remaster_loads_nothing_that_only_others_need(tmp_path: Path) ->
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.stdout == "0 []\n"
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20, 12 << 20])
+def test_what_is_foreseen_of_a_holder_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Fronts of less than a block, of several, and of more than is kept."""
+    words = b" ".join(b"%x" % (number * number % 65521) for number in range(size // 5))
+    outer = archive([regular(b"front", words), *outer_items(b"rootfs.cxz", lzma.compress(archive(root_items())))])
+    source, overlay = write_small(tmp_path, gzip.compress(outer, 6, mtime=0)), write_overlay(tmp_path)
+    packed: list[int] = []
+    real = pipeline.pack_layer
+
+    def noted(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
+        packed.append(plain.length)
+        return real(layer, plain, packing)
+
+    monkeypatch.setattr(pipeline, "pack_layer", noted)
+    with cosremaster.open(source, remember=False) as image:
+        request = cosremaster.Request(add=[overlay])
+        for name in ("one.iso", "again.iso"):
+            image.remaster(tmp_path / name, request)
+        found = image.layers().layers
+    foreseen = min(found[1].holder.offset if found[1].holder else 0, Memo.LIMIT)
+    assert packed.count(foreseen) == 1, "once for all remasters"
+    monkeypatch.setattr(job, "foresee", lambda *_: Worker(lambda: None))
+    with cosremaster.open(source, remember=False) as image:
+        image.remaster(tmp_path / "two.iso", request)
+    assert len({(tmp_path / name).read_bytes() for name in ("one.iso", "again.iso", "two.iso")}) == 1
