@@ -7,10 +7,10 @@ have copied too much: it is cut off again.
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import suppress
 
 from cosremaster.files import LEAST_HOLE, FileSource, may_share, runs_of
+from cosremaster.parallel import Worker
 from cosremaster.pieces import Piece, PieceTable, Range
 
 STEP = 1 << 25
@@ -32,9 +32,8 @@ class HeadStart:
     def __init__(self, source: FileSource, fd: int) -> None:
         self._source, self._fd = source, fd
         self._wanted, self._copied = True, 0
-        self._thread = threading.Thread(target=self._run, name="cosremaster-headstart", daemon=True)
-        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev):
-            self._thread.start()
+        worth = hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev)
+        self._worker = Worker(self._run) if worth else None
 
     def _run(self) -> None:
         try:
@@ -61,8 +60,8 @@ class HeadStart:
     def stop(self) -> None:
         """Ends copying."""
         self._wanted = False
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._worker is not None:
+            self._worker.join()
 
     def kept(self, table: PieceTable) -> int:
         """Ends copying; returns the length in bytes of the front of the file that ``table`` has from the same places,

@@ -35,14 +35,21 @@ def _sparse(path: Path) -> Path:
     return path
 
 
+def _wait(output: Output) -> None:
+    """Until all is copied."""
+    assert output._headstart is not None
+    assert output._headstart._worker is not None
+    output._headstart._worker.join()
+
+
 def _written(target: Path, source: FileSource, table: PieceTable, reached: int | None = None) -> tuple[int, bytes]:
     """How many bytes ``write`` told of, and what it made behind a head start: of all of ``source``, though it is told
     that only ``reached`` bytes were copied."""
     counts: list[int] = []
     with Output(target, (), force=True) as output:
         output.begin(source)
+        _wait(output)
         assert output._headstart is not None
-        output._headstart._thread.join()
         if reached is not None:
             output._headstart._copied = min(reached, output._headstart._copied)
         output.write(table, source, counts.append)
@@ -122,8 +129,7 @@ def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pyte
         assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
         with Output(tmp_path / "full", (), force=False) as output:
             output.begin(source)
-            assert output._headstart is not None
-            output._headstart._thread.join()
+            _wait(output)
             (part,) = tmp_path.glob(".*")
             assert part.stat().st_size == 0, "the room is given back"
         full[0] = False
@@ -142,7 +148,7 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
     with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
         output.begin(source)
         assert output._headstart is not None
-        assert output._headstart._thread.ident is None
+        assert output._headstart._worker is None
         output.write(PieceTable([Range(source, 0, source.size)]), source, lambda _: None)
         output.publish()
     assert (tmp_path / "out").read_bytes() == DATA
@@ -178,8 +184,7 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def begin(self: Output, source: FileSource) -> None:
         begun.append(True)
         real(self, source)
-        assert self._headstart is not None
-        self._headstart._thread.join()
+        _wait(self)
 
     monkeypatch.setattr(Output, "begin", begin)
     cosremaster.remaster(source, tmp_path / "with.iso", **wishes)  # type: ignore[arg-type]

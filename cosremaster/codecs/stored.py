@@ -27,6 +27,7 @@ _STEP, _MAX_STEP = 1 << 14, 1 << 18  # between needles: twice as many after each
 _WINDOW = 1 << 17  # twice what a block holds
 _SHRUNK = 1.25
 _SHORT = 4096  # bytes; a cpio header and what an xz stream begins with are shorter
+_TRIES = 256  # zeros among them, with which a block might begin: of random bytes 16 are
 
 
 class Run(Struct, frozen=True):
@@ -197,11 +198,13 @@ class StoredFinder:
         limit = min(header - HEAD, plain, self._plain_start + plain - self.blocks.end)
         if self._is_block(header - HEAD - FULL, FULL, plain, limit):
             return FULL
-        head = max(header - HEAD - min(_SHORT, limit), 0)
-        while (head := self._packed.find(0, head, header - HEAD)) >= 0:
+        first, head = max(header - HEAD - min(_SHORT, limit), 0), header - HEAD
+        for _ in range(_TRIES):
+            head = self._packed.rfind(0, first, head)
+            if head < 0:
+                break
             if self._is_block(head, header - HEAD - head, plain, limit):
                 return header - HEAD - head
-            head += 1
         return None
 
     def _is_block(self, head: int, length: int, end: int, limit: int) -> bool:
