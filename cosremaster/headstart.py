@@ -30,10 +30,13 @@ class HeadStart:
     """
 
     def __init__(self, source: FileSource, fd: int) -> None:
-        self._source, self._fd = source, fd
+        self._source = source
         self._wanted, self._copied = True, 0
-        worth = hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev)
-        self._worker = Worker(self._run) if worth else None
+        self._worker: Worker[None] | None = None
+        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev):
+            # A descriptor of its own: whoever closes the other one may be interrupted before this thread has ended.
+            self._fd = os.dup(fd)
+            self._worker = Worker(self._run)
 
     def _run(self) -> None:
         try:
@@ -42,6 +45,8 @@ class HeadStart:
             self._copied = 0
             with suppress(OSError):
                 os.ftruncate(self._fd, 0)
+        finally:
+            os.close(self._fd)
 
     def _copy(self) -> None:
         source, fd = self._source.fileno(), self._fd

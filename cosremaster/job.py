@@ -128,7 +128,7 @@ class OpenedImage:
         """The file that remembers this image's index; None where there is none."""
         self._await()
         path = index_path(self._file)
-        return path if path.exists() else None
+        return path if os.path.exists(path) else None  # of what cannot be looked at too
 
     @property
     def _is_known(self) -> bool:

@@ -159,12 +159,14 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
-            self._temporary = None
-        if self._sidecar is not None:
-            self._sidecar.__exit__()
+        try:
+            self._close()
+        finally:
+            if self._temporary is not None:
+                self._temporary.unlink(missing_ok=True)
+                self._temporary = None
+            if self._sidecar is not None:
+                self._sidecar.__exit__()
 
     def begin(self, source: FileSource) -> None:
         """Begins to copy ``source`` under a temporary name, since :meth:`write` will most likely be given much of it.
@@ -227,6 +229,7 @@ class Output:
 
     def write_chunks(self, chunks: Iterable[bytes]) -> None:
         """Writes ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
+        assert self._headstart is None
         fd = self._open()
         try:
             for chunk in chunks:
@@ -248,12 +251,17 @@ class Output:
 
     def _close(self) -> None:
         """Ends writing."""
-        if self._headstart is not None:
-            self._headstart.stop()
-            self._headstart = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        started, self._headstart = self._headstart, None
+        fd, self._fd = self._fd, -1
+        try:
+            if started is not None:
+                started.stop()
+        finally:
+            if fd >= 0:
+                try:
+                    os.close(fd)
+                except OSError as error:  # some file systems tell only now that there is no room
+                    raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> OutputError:
         return cannot_write(error, "the output", self.place)

@@ -196,7 +196,10 @@ def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
     try:
         while (item := made.get()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # its traceback holds this frame
             room.put(None)
             yield item[0]
     finally:

@@ -156,24 +156,39 @@ def test_a_front_is_kept_as_it_was_deflated() -> None:
     assert packed.kept == 0, "nothing begins where it began"
 
 
+def test_what_looks_like_an_empty_block_is_not_found_for_ever() -> None:
+    """Data that begin with the end of their own header, found by the bytes behind that."""
+    needle = bytes(range(65, 97)) + b"Q" * 100
+    maker = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_FIXED)
+    deflated = maker.compress(needle) + maker.flush(zlib.Z_SYNC_FLUSH)
+    for zeros in range(5):
+        data = b"x" + bytes(zeros) + b"\xff\xff" + needle
+        size = len(data).to_bytes(2, "little") + (len(data) ^ 0xFFFF).to_bytes(2, "little")
+        plain = needle + data
+        ends = zlib.crc32(plain).to_bytes(4, "little") + len(plain).to_bytes(4, "little")
+        old = old_stream(b"\x1f\x8b\x08" + bytes(6) + b"\x03" + deflated + b"\0" + size + data + b"\x03\0" + ends)
+        assert old.plain == plain
+        lies(old)
+
+
 @pytest.mark.parametrize("step", [1 << 16, 1 << 18, 1 << 30])
 @pytest.mark.parametrize("kept", [0, 20])
-def test_what_stands_before_packed_data_takes_as_much_room_again(step: int, kept: int) -> None:
+@pytest.mark.parametrize("zeros", range(5))
+def test_what_stands_before_packed_data_takes_as_much_room_again(step: int, kept: int, zeros: int) -> None:
     """So that a layer that we wrote once stays at its offset when its cpio header changes. ``kept``: old bytes of the
-    same block, as an xz block's header."""
+    same block, as an xz block's header; ``zeros``: it ends with, as with those behind a name."""
     first = old_stream(gzip(PLAIN))
     front = Range(first.decoded, 0, 150_000)
-    start, length = _span(FIRST_NOISE)
-    data = Range(first.decoded, start, length, packed=True)
-    ours, _ = again(first, [front, Literal(b"0707" * 30), Literal(b"x" * kept), data, Literal(TEXT)])
+    data = Range(first.decoded, *_span(FIRST_NOISE), packed=True)
+    old_header, new_header = (name * 30 + bytes(zeros) for name in (b"0707", b"1707"))
+    ours, _ = again(first, [front, Literal(old_header), Literal(b"x" * kept), data, Literal(TEXT)])
     second = old_stream(ours, step)
     lies(second)
-    at = 150_000 + 120
-    assert found(second, 150_000, at + kept + length) == 120 + kept + length, "the header's block too"
-    old = Range(second.decoded, at, kept + length, packed=True)
-    new, packed = again(
-        second, [Range(second.decoded, 0, 150_000), Literal(b"1707" * 30), old, Literal(b"other" * 2000)]
-    )
+    at, length = 150_000 + len(old_header), kept + data.length
+    assert found(second, 150_000, at + length) == len(old_header) + length, "the header's block too"
+    old = Range(second.decoded, at, length, packed=True)
+    rest: list[Piece] = [Literal(new_header), old, Literal(b"other" * 2000)]
+    new, packed = again(second, [Range(second.decoded, 0, 150_000), *rest])
     end = second.form.stored.packed[-1] + second.form.stored.lengths[-1]
     assert new[:end].replace(b"1707", b"0707") == ours[:end]
     assert packed.kept > end - 200

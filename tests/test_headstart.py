@@ -192,3 +192,36 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Output, "begin", lambda *_: None)
     cosremaster.remaster(source, tmp_path / "without.iso", **wishes)  # type: ignore[arg-type]
     assert (tmp_path / "with.iso").read_bytes() == (tmp_path / "without.iso").read_bytes()
+
+
+def test_nothing_is_left_when_closing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with pytest.raises(OutputError, match="quota"), Output(tmp_path / "out", (), force=False) as output:
+        monkeypatch.setattr(os, "close", close)
+        try:
+            output.write(PieceTable([Literal(b"x")]), None, lambda _: None)
+        finally:
+            monkeypatch.undo()
+    assert not os.listdir(tmp_path)
+
+
+def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = headstart.HeadStart.stop
+
+    def stop(self: headstart.HeadStart) -> None:
+        real(self)
+        raise KeyboardInterrupt
+
+    with (
+        FileSource(_sparse(tmp_path / "in")) as source,
+        pytest.raises(KeyboardInterrupt),
+        Output(tmp_path / "out", (), force=False, digest="md5") as output,
+    ):
+        output.begin(source)
+        monkeypatch.setattr(headstart.HeadStart, "stop", stop)
+    assert os.listdir(tmp_path) == ["in"]

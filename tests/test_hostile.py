@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import random
 import re
 import subprocess
@@ -12,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
+from cosremaster.codecs import xz
 from cosremaster.cpio import Header, encode_name
 from cosremaster.demo.image import Item, archive, directory, regular, root_items
+from cosremaster.errors import CorruptError, Place
 from cosremaster.layers import scan
+from cosremaster.parallel import ahead
+from cosremaster.streams import CHUNK, ByteReader
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.small import write_small
@@ -118,6 +123,19 @@ def test_a_real_bomb_in_bounded_memory(tmp_path: Path) -> None:
     assert code == "4", done.stderr
     assert int(kib) < 250_000
     assert "expands to more than 1,000 times" in done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bomb_is_told_whatever_was_read_ahead(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Zeros first, then bytes that do not shrink, which a reading thread gets long before they are decoded."""
+    packed = lzma.compress(bytes(40 << 20) + random.Random(1).randbytes(5 << 20), preset=0)
+    monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(xz, "cores", lambda: count)
+    reader = ByteReader((packed[at : at + CHUNK] for at in range(0, len(packed), CHUNK)), Place(("bomb.xz",)))
+    decoding = xz.XzDecoding(reader)
+    chunks = scan.bounded(ahead(decoding.stream()), reader, decoding, 1000)
+    with pytest.raises(CorruptError, match=r"^bomb.xz @0x\w+: expands to more than 1,000 times"):
+        assert sum(map(len, chunks)) < 20 << 20
 
 
 @pytest.mark.parametrize("codec", PACKERS)

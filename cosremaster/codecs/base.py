@@ -115,6 +115,15 @@ class Decoding(Protocol):
         ...
 
 
+class ReadsAhead(Decoding, Protocol):
+    """A decoding that may read further than it has decoded."""
+
+    @property
+    def position(self) -> int:
+        """Where in the packed stream stands what the last plain bytes came from."""
+        ...
+
+
 class Codec(Protocol):
     """A compression format."""
 

@@ -165,7 +165,7 @@ class StoredFinder:
         if length:
             self.blocks.add(header + HEAD, plain_at, bytes(data), linked)
         self._next = (header + HEAD + length, plain_at + length, bool(length) or linked)
-        self._searched = plain_at + length
+        self._searched = max(self._searched, plain_at + length)  # never back, or the same would be found for ever
         return True
 
     def _search(self) -> bool:
@@ -175,7 +175,8 @@ class StoredFinder:
             found = self._packed.find(self._plain[at : at + NEEDLE])
             if found >= 0:
                 back = _common_end(self._packed, found, self._plain, at)
-                for start in range(found - back, min(found - back + 3, found) + 1):
+                # The plain bytes before may be those of the header's end: the last that fits is where data begin.
+                for start in reversed(range(found - back, min(found - back + 3, found) + 1)):
                     if start >= HEAD and _length(self._packed[start - 4 : start]) is not None:
                         first, plain = self._first(start - HEAD, at - (found - start))
                         self._next = first + self._packed_start, plain + self._plain_start, False

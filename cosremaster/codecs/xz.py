@@ -20,7 +20,7 @@ from cosremaster.codecs.xz_container import (
     parse_stream_header,
 )
 from cosremaster.codecs.xz_form import XzForm
-from cosremaster.codecs.xz_read import WholeBlock, read_block, whole_blocks
+from cosremaster.codecs.xz_read import in_turn, read_block, whole_blocks
 from cosremaster.codecs.xz_shared import Front
 from cosremaster.errors import CorruptError
 from cosremaster.parallel import cores, ordered_map
@@ -46,6 +46,12 @@ class XzDecoding:
         self._blocks: list[OldBlock] = list(front.blocks) if front is not None else []
         self._streams = 0
         self._plain = front.plain if front is not None else 0
+        self._reached = reader.position
+
+    @property
+    def position(self) -> int:
+        """See :class:`~cosremaster.codecs.base.ReadsAhead`."""
+        return self._reached
 
     @property
     def form(self) -> XzForm:
@@ -84,18 +90,23 @@ class XzDecoding:
             if cores() > 1:
                 whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)
                 most = IN_FLIGHT // WHOLE_LIMIT
-                for block, chunks in ordered_map(WholeBlock.decoded, whole, min(cores(), most), most):
+                blocks = ordered_map(lambda one, stop: one.decoded(stop), in_turn(whole), min(cores(), most), most)
+                for block, chunks in blocks:
                     self._ended(block)
                     yield from chunks
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break
-            yield from read_block(reader, check, self._plain, self._ended, aside=cores() > 1)
+            yield from read_block(reader, check, self._plain, self._ended, self._reach if cores() > 1 else None)
         self._end_stream(check, [block.record for block in self._blocks[first:]])
 
     def _ended(self, block: OldBlock) -> None:
         self._blocks.append(block)
         self._plain = block.plain_end
+        self._reach(block.end)
+
+    def _reach(self, position: int) -> None:
+        self._reached = position
 
     def _end_stream(self, check: int, records: list[BlockRecord]) -> None:
         """The index, whose first byte was read, and the footer."""

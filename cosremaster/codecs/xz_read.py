@@ -11,7 +11,7 @@ from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz_blocks import OldBlock
 from cosremaster.codecs.xz_container import BlockHeader, BlockRecord, Chunk
-from cosremaster.errors import CorruptError, Place, UnsupportedError
+from cosremaster.errors import CorruptError, CosremasterError, Place, UnsupportedError
 from cosremaster.parallel import Stop, ahead
 from cosremaster.streams import ByteReader
 
@@ -24,11 +24,13 @@ def read_header(reader: ByteReader) -> BlockHeader:
 
 
 def read_block(
-    reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None], *, aside: bool = False
-) -> Iterator[bytes]:
+    reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None],
+    reached: Callable[[int], None] | None = None,
+) -> Iterator[bytes]:  # fmt: skip
     """The plain bytes of the block at ``reader``, whose first has offset ``plain``; at its end ``ended`` gets it.
 
-    ``aside``: decode on a thread that does nothing else, for that takes longest; one before it reads.
+    With ``reached`` it is decoded on a thread that does nothing else, for that takes longest, and one before it reads;
+    ``reached`` is told the packed offset of each chunk before its plain bytes are yielded.
     :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
     """
     where, start = reader.here, reader.position
@@ -38,12 +40,15 @@ def read_block(
     except lzma.LZMAError as error:
         raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
     block = OldBlock(header, check, start, reader.position, plain)
+    aside = reached is not None
     packed = _chunks(reader)
     decoded = _decoded(decoder, ahead(packed, _packed_size) if aside else packed)
     running = RunningCheck(check)
     at = plain
     for offset, chunk in ahead(decoded, _plain_size) if aside else decoded:
         block.cuts.note(offset, at, running)
+        if reached is not None:
+            reached(offset)
         if chunk:
             running.update(chunk)
             at += len(chunk)
@@ -127,6 +132,24 @@ class WholeBlock(Struct, frozen=True):
             stop.check()
             chunks.append(chunk)
         return blocks[0], chunks
+
+
+class FailedBlock(Struct, frozen=True):
+    """What came instead of a block; told in its turn, behind the damage of those before."""
+
+    error: CosremasterError
+
+    def decoded(self, stop: Stop) -> tuple[OldBlock, list[bytes]]:
+        """Raises the error."""
+        raise self.error
+
+
+def in_turn(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBlock]:
+    """``blocks``, and what reading the next one raises as one more."""
+    try:
+        yield from blocks
+    except CosremasterError as error:
+        yield FailedBlock(error)
 
 
 def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> Iterator[WholeBlock]:

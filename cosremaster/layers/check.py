@@ -60,15 +60,15 @@ class _Seen(Struct):
     earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     inodes: dict[int, object] = field(default_factory=dict)
-    shared: dict[int, frozenset[object]] = field(default_factory=dict)
-    groups: dict[tuple[int, tuple[int, int]], tuple[FinalEntry, ...]] = field(default_factory=dict)
+    shared: dict[int, set[object]] = field(default_factory=dict)
+    groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
     last: bytes | None = None
 
     def copy(self) -> _Seen:
         """The same, to go on with."""
-        return _Seen(
-            dict(self.made), self.earlier, set(self.late), dict(self.inodes), dict(self.shared), dict(self.groups)
-        )
+        shared = {ino: set(owners) for ino, owners in self.shared.items()}
+        groups = {key: list(entries) for key, entries in self.groups.items()}
+        return _Seen(dict(self.made), self.earlier, set(self.late), dict(self.inodes), shared, groups)
 
     def folder(self, path: bytes) -> tuple[bytes, str]:
         """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
@@ -152,12 +152,12 @@ def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _S
     if not rule and (real in seen.made or real in seen.late):
         broken.append("an entry of this name stands before it")
     owner = seen.inodes.setdefault(ino, group)
-    if owner != group and group not in (sharing := seen.shared.get(ino, frozenset())):
+    if owner != group and group not in (sharing := seen.shared.setdefault(ino, set())):
         if entry.new:
             broken.append("another entry has its inode number")
-        seen.shared[ino] = sharing | {group}
+        sharing.add(group)
     if linked:
-        seen.groups[key] = (*seen.groups.get(key, ()), entry)
+        seen.groups.setdefault(key, []).append(entry)
     if rule:
         real = path
     late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)

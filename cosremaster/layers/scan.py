@@ -16,7 +16,7 @@ from cosremaster.layers.probe import Probe, look
 from cosremaster.streams import ByteReader, Tail, hashed, sha256_of
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import Codec, Form
+    from cosremaster.codecs.base import Codec, Decoding, Form
 
 MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
@@ -134,7 +134,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
 
     def plain() -> Iterator[bytes]:
         while True:
-            yield from bounded(_ahead(decoding.stream(), effort), packed, effort.max_expand)
+            yield from bounded(_ahead(decoding.stream(), effort), packed, decoding, effort.max_expand)
             if complete:
                 return
             skip_zeros(packed)
@@ -173,14 +173,19 @@ def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
     return ahead(chunks)
 
 
-def bounded(chunks: Iterator[bytes], packed: ByteReader, ratio: int) -> Iterator[bytes]:
-    """``chunks``, decoded from ``packed``. :raises CorruptError: they are too many for what was read there."""
-    start, plain = packed.position, 0
+def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, ratio: int) -> Iterator[bytes]:
+    """``chunks``, which ``decoding`` made from ``packed``. :raises CorruptError: they are too many for what was read.
+
+    One that reads ahead (:class:`~cosremaster.codecs.base.ReadsAhead`) tells how far that was.
+    """
+    counted = decoding if hasattr(decoding, "position") else packed
+    start, plain = counted.position, 0
     for chunk in chunks:
         plain += len(chunk)
-        if plain > FREE_EXPANSION + ratio * (packed.position - start):
+        if plain > FREE_EXPANSION + ratio * (counted.position - start):
             raise CorruptError(
-                f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)", packed.here
+                f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)",
+                packed.at(counted.position),
             )
         yield chunk
 

@@ -50,7 +50,7 @@ def _behind_front(
     reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
     reader.position = front.end
     decoding, tail = XzDecoding(reader, front), Tail(TAIL)
-    fresh = bounded(ahead(decoding.stream()), reader, effort.max_expand)
+    fresh = bounded(ahead(decoding.stream()), reader, decoding, effort.max_expand)
     chunks: Iterator[bytes] = chain(known.decoded.chunks(start, front.plain - start), fresh)
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start

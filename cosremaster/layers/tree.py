@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -100,9 +101,8 @@ class LayerTree(Mapping[bytes, Node]):
     def name_prefix(self) -> bytes:
         """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
         names = [member.entry.name for path, member in zip(self.layer.paths, self.layer.members, strict=True) if path]
-        dotted, rooted = sum(name[:2] == b"./" for name in names), sum(name[:1] == b"/" for name in names)
-        styles = {b"": len(names) - dotted - rooted, b"./": dotted, b"/": rooted}
-        return max(styles, key=styles.__getitem__)
+        styles = Counter(b"./" if name[:2] == b"./" else b"/" if name[:1] == b"/" else b"" for name in names)
+        return max(styles, key=styles.__getitem__, default=b"")
 
     @cached_property
     def checked(self) -> Checked:
