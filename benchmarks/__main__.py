@@ -36,11 +36,14 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="cosremaster-bench-") as folder:
         for name in options.groups or GROUPS:
-            for row in measured(GROUPS[name], Path(folder)):
+            found = list(measured(GROUPS[name], Path(folder)))
+            for row in found:
                 print(shown(row), flush=True)
-                rows.append(row)
-    if options.write:
-        PAGE.write_text(renewed(PAGE.read_text(), rows) if options.groups else page(rows, images.described()))
+            rows += found
+            if options.write and options.groups:
+                PAGE.write_text(renewed(PAGE.read_text(), found))
+    if options.write and not options.groups:
+        PAGE.write_text(page(rows, images.described()))
 
 
 if __name__ == "__main__":

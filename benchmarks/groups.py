@@ -222,7 +222,7 @@ def _size(side: Side) -> Side:
 
 
 def _sizes(folder: Path) -> Mapping[str, Side]:
-    sides = _additions(folder)
+    sides = _additions_steps(folder)
     return {"ours": _size(sides["first"]), "steps": _size(sides["steps"])}
 
 

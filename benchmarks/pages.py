@@ -12,7 +12,7 @@ _TEXT = """\
 
 Made by `make bench WRITE=1`; nothing here is typed by hand. Each row compares two commands that ran in turns on one
 machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Timings
-decide no test. Rows may have been measured one after another on the same day.
+decide no test. Rows may have been measured one after another; those of another day than this page's say so.
 
 {machine}
 
@@ -64,17 +64,20 @@ def _raw_head(row: Row) -> str:
 
 
 def renewed(text: str, rows: Sequence[Row]) -> str:
-    """The page ``text`` with ``rows`` in place of what was measured before on the same machine and day.
+    """The page ``text`` with ``rows`` in place of what was measured before on the same machine.
 
-    :raises ValueError: it is of another machine or day, or has no such row.
+    :raises ValueError: it is of another machine, or has no such row.
     """
     lines = text.splitlines()
-    if machine() not in lines:
-        raise ValueError("the page is of another machine or day")
+    day, _, here = machine().partition(", ")
+    (before,) = (old.partition(", ")[0] for old in lines if old.partition(", ")[2] == here)
+    dated = "" if day == before else f"({day}) "
     for row in rows:
-        for head, line in ((f"| {row.compared.what} | {row.compared.against} | ", f"| {shown(row)} |"),
-                           (_raw_head(row), _raw(row))):  # fmt: skip
-            (at,) = (number for number, old in enumerate(lines) if old.startswith(head))
+        head = _raw_head(row)
+        raw = head + dated + _raw(row).removeprefix(head)
+        for begin, line in ((f"| {row.compared.what} | {row.compared.against} | ", f"| {shown(row)} |"),
+                           (head, raw)):  # fmt: skip
+            (at,) = (number for number, old in enumerate(lines) if old.startswith(begin))
             lines[at] = line
     return "\n".join(lines) + "\n"
 
