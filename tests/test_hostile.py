@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import xz
 from cosremaster.cpio import Header, encode_name
@@ -123,6 +124,24 @@ def test_a_real_bomb_in_bounded_memory(tmp_path: Path) -> None:
     assert code == "4", done.stderr
     assert int(kib) < 250_000
     assert "expands to more than 1,000 times" in done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("packer", [*PACKERS.values(), ["xz", "-T2", "--block-size=1MiB"]], ids=" ".join)
+@pytest.mark.parametrize("form", ["newc", "odc"])
+def test_a_large_layer_is_no_bomb(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, packer: list[str], count: int
+) -> None:
+    """However many plain bytes there are: at any time they are beside what they were decoded from."""
+    tools.require(packer[0], "cpio")
+    (tmp_path / "noise").write_bytes(random.Random(2).randbytes(3 << 20))
+    plain = run(["cpio", "-o", "-H", form, "--quiet"], cwd=tmp_path, stdin=b"noise\n")
+    (tmp_path / "in").write_bytes(run(packer, stdin=plain))
+    monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(xz, "cores", lambda: count)
+    with cosremaster.open(tmp_path / "in", remember=False) as image:
+        (layer,) = image.layers().layers
+        assert layer.members[0].entry.header.size == 3 << 20
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -66,8 +66,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = xz_read.read_block
 
-    def counting(*words: object) -> Iterator[bytes]:
-        for chunk in real(*words):  # type: ignore[arg-type]
+    def counting(*words: object, aside: bool) -> Iterator[bytes]:
+        for chunk in real(*words, aside=aside):  # type: ignore[arg-type]
             counts.append(len(chunk))
             yield chunk
 

@@ -100,6 +100,12 @@ class Form(Protocol):
 class Decoding(Protocol):
     """Streams of one format in a row, being decoded."""
 
+    @property
+    def position(self) -> int:
+        """Where in the packed stream, in bytes of its reader, stands what the last plain bytes came from. The reader
+        may be further."""
+        ...
+
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes of all streams. :raises CorruptError: damage, with its place in the packed stream,
         or something else follows."""
@@ -112,15 +118,6 @@ class Decoding(Protocol):
     @property
     def form(self) -> Form:
         """What was learned; complete once :meth:`chunks` has ended."""
-        ...
-
-
-class ReadsAhead(Decoding, Protocol):
-    """A decoding that may read further than it has decoded."""
-
-    @property
-    def position(self) -> int:
-        """Where in the packed stream stands what the last plain bytes came from."""
         ...
 
 

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip_read import Members, read_header
-from cosremaster.codecs.stored import HEAD, StoredBlocks
+from cosremaster.codecs.stored import FULL, HEAD, StoredBlocks
 from cosremaster.errors import Place
 from cosremaster.framed import Framed, Joined
 from cosremaster.parallel import Stop, ordered_map
@@ -36,7 +36,7 @@ _UNPROVED = 16  # parts of a stream, each of a chunk at most
 class StoredFrames(Struct, frozen=True):
     """Stored blocks (RFC 1951, 3.2.4) that begin at a byte: type, length, its complement."""
 
-    size: int = 65535
+    size: int = FULL
     head_size: int = HEAD
 
     def head(self, length: int, *, first: bool) -> bytes:

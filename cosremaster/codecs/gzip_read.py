@@ -33,6 +33,11 @@ class Members:
         self.header = b""
         self.count = 0
 
+    @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self._reader.position
+
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no member."""
         reader = self._reader

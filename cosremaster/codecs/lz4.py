@@ -166,6 +166,11 @@ class LegacyDecoding:
         self._frames: list[Frame] = []
 
     @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self._reader.position
+
+    @property
     def form(self) -> LegacyForm:
         """All blocks."""
         return LegacyForm(tuple(self._frames))

@@ -78,6 +78,11 @@ class LzopDecoding:
         self._inside = inside
 
     @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self._reader.position
+
+    @property
     def form(self) -> LzopForm:
         """The blocks."""
         return LzopForm(tuple(self._blocks))

@@ -46,6 +46,11 @@ class PlainDecoding(NamedTuple):
     reader: ByteReader
     form: PlainForm = PlainForm()
 
+    @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self.reader.position
+
     def chunks(self) -> Iterator[bytes]:
         """All of the reader's bytes."""
         return self.reader.rest()

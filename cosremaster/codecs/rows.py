@@ -71,6 +71,11 @@ class FrameDecoding:
         self._base = reader.position
         self._plain = 0
 
+    @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self.reader.position
+
     def stream(self) -> Iterator[bytes]:
         """The plain bytes of the next frame. :raises CorruptError: damage."""
         start, plain = self.reader.position, self._plain

@@ -50,7 +50,7 @@ class XzDecoding:
 
     @property
     def position(self) -> int:
-        """See :class:`~cosremaster.codecs.base.ReadsAhead`."""
+        """What was decoded up to here; the reader may be further."""
         return self._reached
 
     @property
@@ -97,7 +97,7 @@ class XzDecoding:
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break
-            yield from read_block(reader, check, self._plain, self._ended, self._reach if cores() > 1 else None)
+            yield from read_block(reader, check, self._plain, self._ended, self._reach, aside=cores() > 1)
         self._end_stream(check, [block.record for block in self._blocks[first:]])
 
     def _ended(self, block: OldBlock) -> None:

@@ -25,12 +25,12 @@ def read_header(reader: ByteReader) -> BlockHeader:
 
 def read_block(
     reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None],
-    reached: Callable[[int], None] | None = None,
+    reached: Callable[[int], None] = lambda _: None, *, aside: bool = False,
 ) -> Iterator[bytes]:  # fmt: skip
     """The plain bytes of the block at ``reader``, whose first has offset ``plain``; at its end ``ended`` gets it.
 
-    With ``reached`` it is decoded on a thread that does nothing else, for that takes longest, and one before it reads;
-    ``reached`` is told the packed offset of each chunk before its plain bytes are yielded.
+    ``reached`` is told the packed offset of each chunk before its plain bytes are yielded. ``aside``: decode on a
+    thread that does nothing else, for that takes longest; one before it reads.
     :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
     """
     where, start = reader.here, reader.position
@@ -40,15 +40,13 @@ def read_block(
     except lzma.LZMAError as error:
         raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
     block = OldBlock(header, check, start, reader.position, plain)
-    aside = reached is not None
     packed = _chunks(reader)
     decoded = _decoded(decoder, ahead(packed, _packed_size) if aside else packed)
     running = RunningCheck(check)
     at = plain
     for offset, chunk in ahead(decoded, _plain_size) if aside else decoded:
         block.cuts.note(offset, at, running)
-        if reached is not None:
-            reached(offset)
+        reached(offset)
         if chunk:
             running.update(chunk)
             at += len(chunk)

@@ -94,6 +94,11 @@ class OldDecoding(Struct, frozen=True):
     kind: str
     place: Place
 
+    @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self.inner.position
+
     def chunks(self) -> Iterator[bytes]:
         """The newc archive. :raises CorruptError: damage. :raises UnsupportedError: data follows."""
         return as_newc(self.inner.chunks(), self.place, self.kind)

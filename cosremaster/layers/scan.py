@@ -174,18 +174,14 @@ def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
 
 
 def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, ratio: int) -> Iterator[bytes]:
-    """``chunks``, which ``decoding`` made from ``packed``. :raises CorruptError: they are too many for what was read.
-
-    One that reads ahead (:class:`~cosremaster.codecs.base.ReadsAhead`) tells how far that was.
-    """
-    counted = decoding if hasattr(decoding, "position") else packed
-    start, plain = counted.position, 0
+    """``chunks``, which ``decoding`` makes of ``packed``. :raises CorruptError: they are too many for what was read."""
+    start, plain = decoding.position, 0
     for chunk in chunks:
         plain += len(chunk)
-        if plain > FREE_EXPANSION + ratio * (counted.position - start):
+        if plain > FREE_EXPANSION + ratio * (decoding.position - start):
             raise CorruptError(
                 f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)",
-                packed.at(counted.position),
+                packed.at(decoding.position),
             )
         yield chunk
 
