@@ -156,6 +156,19 @@ def test_a_front_is_kept_as_it_was_deflated() -> None:
     assert packed.kept == 0, "nothing begins where it began"
 
 
+@pytest.mark.parametrize("zeros", range(5))
+def test_a_block_behind_zeros_is_found_whole(zeros: int) -> None:
+    """They may be taken for those that its own header ends with."""
+    first = old_stream(gzip(PLAIN))
+    start, length = _span(FIRST_NOISE)
+    header = b"0707" * 30 + bytes(zeros)
+    data = Range(first.decoded, start, length, packed=True)
+    ours, _ = again(first, [Literal(TEXT[:8000]), Literal(header), data])
+    second = old_stream(ours)
+    lies(second)
+    assert found(second, 8000, len(second.plain)) == len(header) + length
+
+
 def test_what_looks_like_an_empty_block_is_not_found_for_ever() -> None:
     """Data that begin with the end of their own header, found by the bytes behind that."""
     needle = bytes(range(65, 97)) + b"Q" * 100
@@ -186,12 +199,23 @@ def test_what_stands_before_packed_data_takes_as_much_room_again(step: int, kept
     lies(second)
     at, length = 150_000 + len(old_header), kept + data.length
     assert found(second, 150_000, at + length) == len(old_header) + length, "the header's block too"
+    assert second.form.stored.lengths[0] == len(old_header) + kept, "which holds nothing of what is packed"
     old = Range(second.decoded, at, length, packed=True)
     rest: list[Piece] = [Literal(new_header), old, Literal(b"other" * 2000)]
     new, packed = again(second, [Range(second.decoded, 0, 150_000), *rest])
     end = second.form.stored.packed[-1] + second.form.stored.lengths[-1]
     assert new[:end].replace(b"1707", b"0707") == ours[:end]
     assert packed.kept > end - 200
+
+
+def test_a_long_way_to_a_border_is_gone() -> None:
+    first = old_stream(gzip(PLAIN))
+    start, length = _span(FIRST_NOISE)
+    ours, _ = again(first, [Range(first.decoded, start, length), Literal(b"one" * 2000)])
+    second = old_stream(ours)
+    _, packed = again(second, [Range(second.decoded, 0, length), Literal(b"two" * 2000)])
+    assert packed.encoded == 6000
+    assert packed.kept > 0.9 * length
 
 
 def test_what_only_looks_like_a_border_is_none() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz import XzCodec
-from cosremaster.remembered import KEPT
+from cosremaster.remembered import KEPT, remember
 from tests.small import CGZ, write_overlay, write_small
 from tests.test_api import Listener
 
@@ -100,6 +101,24 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a blob that is not there": _signed(lambda values: _found(values).update(tail=[0, 1 << 40])),
     "no list": _signed(lambda values: values.update(files=7)),
 }
+
+
+def test_a_cache_that_cannot_be_looked_at_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{folder}/{'a' * 300}")  # as one that belongs to somebody else
+    with cosremaster.open(folder / "in.iso") as image:
+        image.remaster(folder / "out.iso", cosremaster.Request(add=[folder / "overlay"]))
+        assert image.remembered_at is None
+
+
+def test_an_index_is_kept_before_the_image_closes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*words: Any) -> bool:
+        time.sleep(0.3)
+        return remember(*words)
+
+    monkeypatch.setattr("cosremaster.job.remember", slow)
+    with cosremaster.open(folder / "in.iso") as image:
+        image.layers()
+    assert len(kept()) == 1
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

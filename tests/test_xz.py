@@ -440,6 +440,20 @@ def test_decoding_begins_at_any_block(many: bytes) -> None:
             assert b"".join(chunks) == plain[start:]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_damage_is_told_before_what_reading_further_meets(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    packed = bytearray(_xz(NOISE * 2, "-T3", "-1", "--block-size=60000"))
+    packed[30_000] ^= 1
+
+    def broken() -> Iterator[bytes]:
+        yield bytes(packed[:100_000])
+        raise CorruptError("no more")
+
+    monkeypatch.setattr(xz_module, "cores", lambda: count)
+    with pytest.raises(CorruptError, match="xz block check does not fit the data"):
+        list(XzDecoding(ByteReader(broken(), PLACE)).chunks())
+
+
 @pytest.mark.parametrize("options", [("-T3", "-1", "--block-size=60000"), ("-T1", "-0")])
 def test_damage_met_on_several_threads_is_told_as_in_a_row(
     monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import find_codec
+from cosremaster.codecs import find_codec, xz_form
 from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.checks import CRC64
+from cosremaster.codecs.xz_encode import SEGMENT, Encoding
 from cosremaster.codecs.xz_form import XzForm
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.files import Spool
@@ -227,6 +229,23 @@ def test_never_a_hundredth_above_xz(content: str) -> None:
     assert len(new) <= 1.01 * len(xz(data, "-6"))
     if content == "noise":
         assert (packed.encoded, packed.stored) == (0, len(data))
+
+
+@pytest.mark.parametrize("length", [1, 3 << 20, 24 << 20, (24 << 20) + 1, 50 << 20, 100 << 20, (480 << 20) - 7])
+@pytest.mark.parametrize("whole", [1, 11, 12, 100])
+def test_blocks_of_a_part_are_of_one_size_and_even_in_number(length: int, whole: int) -> None:
+    how = Encoding(CRC64, 8 << 20)
+    size = xz_form._block_size(length, length * whole, how)
+    count = -(-length // size)
+    assert size <= how.block_size
+    if length > how.block_size:
+        assert count % 2 == 0
+        assert count - length // how.block_size <= 2
+        assert count * size - length < count, "the last is as long as the others, but for a few bytes"
+    elif whole >= xz_form.SMALL_PART:
+        assert (count, size) == (xz_form.SPLIT, -(-length // xz_form.SPLIT)) or size == SEGMENT
+    else:
+        assert count == 1
 
 
 def test_always_compress_and_preset_overrule() -> None:
