@@ -12,12 +12,12 @@ from pathlib import Path
 import cosremaster
 from benchmarks import images
 from benchmarks.measure import Compared, Group, shell
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
+from cosremaster.io.output import Output
+from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.output import Output
-from cosremaster.pieces import PieceTable, Range
-from cosremaster.pipeline import open_image, plan_result, write_image
 from cosremaster.progress import Silent
+from cosremaster.remastering.pipeline import open_image, plan_result, write_image
 from tests.fixtures.debirf import CGZ
 
 Side = Callable[[Path], float | None]

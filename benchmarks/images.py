@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cosremaster
-from cosremaster import cpio
 from cosremaster.errors import Place
-from cosremaster.files import FileSource
-from cosremaster.nodes import Kind
-from cosremaster.streams import ByteReader
+from cosremaster.io.files import FileSource
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.tree.nodes import Kind
 from tests.fixtures import debirf, tools
 
 MIRROR = "http://deb.debian.org/debian"

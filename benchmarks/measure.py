@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosremaster.codecs.inflate import HAS_ISAL
-from cosremaster.parallel import cores
+from cosremaster.codecs.gzip.inflate import HAS_ISAL
+from cosremaster.io.parallel import cores
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,20 @@ from cosremaster.errors import (
 )
 
 if TYPE_CHECKING:
-    from cosremaster.job import OpenedImage, open, remaster  # noqa: A004 - as gzip.open
     from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
-    from cosremaster.pipeline import Plan
     from cosremaster.progress import Progress
-    from cosremaster.request import Request
-    from cosremaster.result import Result
+    from cosremaster.remastering.image import OpenedImage, open, remaster  # noqa: A004 - as gzip.open
+    from cosremaster.remastering.pipeline import Plan
+    from cosremaster.remastering.request import Request
+    from cosremaster.remastering.result import Result
 
 _HOMES = {
-    "cosremaster.job": ("OpenedImage", "open", "remaster"),
+    "cosremaster.remastering.image": ("OpenedImage", "open", "remaster"),
     "cosremaster.overlay.request": ("Add", "Directory", "Inline", "Item", "Link", "Rule"),
-    "cosremaster.pipeline": ("Plan",),
+    "cosremaster.remastering.pipeline": ("Plan",),
     "cosremaster.progress": ("Progress",),
-    "cosremaster.request": ("Request",),
-    "cosremaster.result": ("Result",),
+    "cosremaster.remastering.request": ("Request",),
+    "cosremaster.remastering.result": ("Result",),
 }
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from cosremaster.archives.locale import utf8_names
 from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, show
-from cosremaster.streams import CHUNK
+from cosremaster.io.streams import CHUNK
 
 FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _T = TypeVar("_T")

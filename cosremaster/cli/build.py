@@ -8,7 +8,7 @@ import click
 
 from cosremaster.cli.commands import print_result
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.output import DIGESTS
+from cosremaster.io.output import DIGESTS
 from cosremaster.recipe import build, plan, read_recipe, target_of
 from cosremaster.recipe.schema import shipped_schema
 from cosremaster.recipe.variables import parse_setting

@@ -14,13 +14,13 @@ from cosremaster import __version__
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.job import OpenedImage
-from cosremaster.output import DIGESTS
+from cosremaster.io.output import DIGESTS
 from cosremaster.overlay.request import Add
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.request import Request
+from cosremaster.remastering.result import Result
 from cosremaster.reports.menus import menu_change_lines
 from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, rename_lines, sums_lines
-from cosremaster.request import Request
-from cosremaster.result import Result
 from cosremaster.units import human
 
 _EPILOG = """\b

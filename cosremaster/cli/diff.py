@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import click
 
+from cosremaster.browse.compare import Difference, compare
+from cosremaster.browse.container import Container, Looked, follow, inside, open_container, split_address
 from cosremaster.cli.options import MAX_EXPAND
-from cosremaster.files import FileSource
-from cosremaster.layers.scan import Effort
-from cosremaster.look.compare import Difference, compare
-from cosremaster.look.container import Container, Looked, follow, inside, open_container, split_address
+from cosremaster.io.files import FileSource
+from cosremaster.layers.cpio.scan import Effort
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}

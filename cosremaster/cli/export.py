@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
+from cosremaster.browse.container import follow, inside
+from cosremaster.browse.export import MaasResource, gzipped, pxe_files
+from cosremaster.browse.extract import extract, taken
+from cosremaster.browse.tar import tar_of
 from cosremaster.cli.listing import looking
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.files import Spool
-from cosremaster.look.container import follow, inside
-from cosremaster.look.export import MaasResource, gzipped, pxe_files
-from cosremaster.look.extract import extract, taken
-from cosremaster.look.tar import tar_of
-from cosremaster.output import Output
-from cosremaster.parallel import cores
-from cosremaster.streams import sha256_of
+from cosremaster.io.files import Spool
+from cosremaster.io.output import Output
+from cosremaster.io.parallel import cores
+from cosremaster.io.streams import sha256_of
 
 
 @click.command()

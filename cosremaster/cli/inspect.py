@@ -10,17 +10,17 @@ from pathlib import Path
 
 import click
 
+from cosremaster.boot_config.places import find_places
+from cosremaster.boot_memory.estimate import Estimate
+from cosremaster.boot_memory.needs import memory_needs, packed_needs
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, UsageError, show
-from cosremaster.job import OpenedImage
-from cosremaster.memory.estimate import Estimate
-from cosremaster.memory.needs import memory_needs, packed_needs
-from cosremaster.pipeline import choose_layer, glance
+from cosremaster.layers.find import choose_layer, glance
+from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.text import image_lines, layer_lines, memory_lines
-from cosremaster.settings.places import find_places
 from cosremaster.units import human
 
 
@@ -99,7 +99,7 @@ def _echo_memory(needs: Mapping[bytes, Estimate]) -> None:
 def _write_page(
     source: Path, html: Path, against: Path | None, changed: tuple[str, ...], *, force: bool, max_expand: int
 ) -> None:
-    from cosremaster.overview import write_overview  # noqa: PLC0415 - other commands start faster without it
+    from cosremaster.reports.build import write_overview  # noqa: PLC0415 - other commands start faster without it
 
     names = [os.fsencode(name).strip(b"/") for name in changed]
     progress = terminal_progress(quiet=not sys.stderr.isatty())

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cosremaster.browse.names import names_alone, paths_below
 from cosremaster.errors import show, show_lines
-from cosremaster.files import FileSource
-from cosremaster.layers.scan import MAX_EXPAND
-from cosremaster.look.names import names_alone, paths_below
+from cosremaster.io.files import FileSource
+from cosremaster.layers.cpio.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
+    from cosremaster.browse.container import Container, Looked
     from cosremaster.layers.address import Address
-    from cosremaster.look.container import Container, Looked
 
 _FLAGS = {
     "-l": ("long",), "--long": ("long",), "-R": ("recursive",), "--recursive": ("recursive",), "--json": ("as_json",),
@@ -58,7 +58,7 @@ def _list_names(address: str, *, recursive: bool) -> bool:
 @contextmanager
 def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container, Address]]:
     """The file that an address begins with, what it is, and the rest of the address."""
-    from cosremaster.look.container import ALONE, open_container, split_address  # noqa: PLC0415 - not for names alone
+    from cosremaster.browse.container import ALONE, open_container, split_address  # noqa: PLC0415 - not for names alone
 
     path, address = split_address(text)
     with FileSource(path) as source:
@@ -70,7 +70,7 @@ def print_json(nodes: Iterable[Looked]) -> None:
     """The nodes as docs/json.md tells."""
     import json  # noqa: PLC0415 - a plain listing needs none of it
 
-    from cosremaster.look.report import SCHEMA, node_report  # noqa: PLC0415 - the same
+    from cosremaster.browse.report import SCHEMA, node_report  # noqa: PLC0415 - the same
 
     report = {"schema": SCHEMA, "nodes": [node_report(one) for one in nodes]}
     _write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
@@ -88,8 +88,8 @@ def _write_names(names: Iterable[bytes]) -> None:
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Prints what stands in the directory, image or archive at ``address``."""
-    from cosremaster.look.container import Looked, follow, inside  # noqa: PLC0415 - the same
-    from cosremaster.nodes import Kind  # noqa: PLC0415 - the same
+    from cosremaster.browse.container import Looked, follow, inside  # noqa: PLC0415 - the same
+    from cosremaster.tree.nodes import Kind  # noqa: PLC0415 - the same
 
     with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest, last=not long))
@@ -109,7 +109,7 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
             return
         shown = [(one.node, show(one.node.path[cut:])) for one in listed]
         if long:
-            from cosremaster.look.report import long_line  # noqa: PLC0415 - a plain listing needs none of it
+            from cosremaster.browse.report import long_line  # noqa: PLC0415 - a plain listing needs none of it
 
             _write("".join(f"{long_line(node, name)}\n" for node, name in shown))
         else:

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import click
 
+from cosremaster.browse.container import Looked, follow, inside, is_container
+from cosremaster.browse.extract import extract, taken
+from cosremaster.browse.report import stat_lines
+from cosremaster.browse.tar import tar_of
+from cosremaster.browse.walk import walk
 from cosremaster.cli.listing import list_address, looking, print_json
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, show
-from cosremaster.look.container import Looked, follow, inside, is_container
-from cosremaster.look.extract import extract, taken
-from cosremaster.look.report import stat_lines
-from cosremaster.look.tar import tar_of
-from cosremaster.look.walk import walk
-from cosremaster.nodes import Kind
-from cosremaster.output import Output
+from cosremaster.io.output import Output
+from cosremaster.io.pieces import PieceTable
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.pieces import PieceTable
+from cosremaster.tree.nodes import Kind
 from cosremaster.units import human
 
 _ADDRESS = click.argument("address", metavar="ADDRESS")

@@ -13,7 +13,7 @@ from cosremaster.cli.options import AGAINST_MISSING
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.reports.verify import verify_lines, verify_report
-from cosremaster.verify.run import verify
+from cosremaster.verification.run import verify
 
 
 @click.command()

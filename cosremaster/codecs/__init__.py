@@ -21,11 +21,11 @@ _SKIPPABLE = bytes(range(0x50, 0x60))
 """First bytes of frames that zstd and lz4 say are to be skipped."""
 
 _HOMES: dict[str, tuple[bytes, str, str]] = {
-    "gzip": (b"\x1f", "gzip", "GzipCodec"),
+    "gzip": (b"\x1f", "gzip.codec", "GzipCodec"),
     "zstd": (b"\x28" + _SKIPPABLE, "zstd", "ZstdCodec"),
     "bzip2": (b"B", "bzip2", "Bzip2Codec"),
-    "lzop": (b"\x89", "lzop", "LzopCodec"),
-    "xz": (b"\xfd", "xz", "XzCodec"),
+    "lzop": (b"\x89", "lzop.codec", "LzopCodec"),
+    "xz": (b"\xfd", "xz.codec", "XzCodec"),
     "lzma": (b"\x5d", "lzma_alone", "LzmaCodec"),
     "lz4": (b"\x04" + _SKIPPABLE, "lz4", "Lz4Codec"),
     "lz4-legacy": (b"\x02", "lz4", "LegacyCodec"),
@@ -54,7 +54,7 @@ def find_codec(head: bytes) -> Codec | None:
 def _loaded(name: str) -> Codec | None:
     """The codec called ``name``; None where the library that it needs is not installed."""
     _, module, kind = _HOMES[name]
-    if module in ("xz", "lzma_alone"):
+    if module in ("xz.codec", "lzma_alone"):
         from cosremaster.codecs.lzma_module import AVAILABLE  # noqa: PLC0415 - only where one of these is asked for
 
         if not AVAILABLE:
@@ -80,7 +80,7 @@ def foreign_codec(head: bytes) -> str | None:
 def reading(codec: Codec) -> Codec:
     """``codec`` for who only reads: what decoding would note for packing anew alone costs no time."""
     if codec.name == "gzip":
-        from cosremaster.codecs.gzip import GzipCodec  # noqa: PLC0415 - it is loaded already
+        from cosremaster.codecs.gzip.codec import GzipCodec  # noqa: PLC0415 - it is loaded already
 
         return GzipCodec(note=False)
     return codec

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct, field
 
 from cosremaster.errors import Place
-from cosremaster.pieces import PieceTable, Source
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable, Source
+from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.files import Spool
+    from cosremaster.io.files import Spool
 
 
 class Memo:

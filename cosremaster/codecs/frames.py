@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.errors import Place
-from cosremaster.parallel import Stop, ordered_map
-from cosremaster.pieces import Piece, PieceTable, Range
-from cosremaster.streams import ByteReader
+from cosremaster.io.parallel import Stop, ordered_map
+from cosremaster.io.pieces import Piece, PieceTable, Range
+from cosremaster.io.streams import ByteReader
 
 
 class Frame(Struct, frozen=True):

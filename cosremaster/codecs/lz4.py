@@ -13,8 +13,8 @@ from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
-from cosremaster.pieces import Literal, PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.streams import ByteReader
 
 MAGIC = b"\x04\x22\x4d\x18"
 LEGACY = b"\x02\x21\x4c\x18"

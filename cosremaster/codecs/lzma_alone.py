@@ -12,8 +12,8 @@ from cosremaster.codecs.frames import pack_one
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader
 
 HEADER_SIZE = 13
 PRESET = 6

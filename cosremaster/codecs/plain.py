@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import Place
-from cosremaster.pieces import PieceTable, Range
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Job, Packed

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from cosremaster.codecs.frames import Frame
 from cosremaster.errors import CorruptError, Place
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader
 
 
 class Decompressor(Protocol):

@@ -12,8 +12,8 @@ from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader
 from cosremaster.units import human
 
 MAGIC = b"\x28\xb5\x2f\xfd"

@@ -14,11 +14,11 @@ from io import BytesIO
 import pycdlib
 from msgspec import Struct
 
-from cosremaster import cpio
 from cosremaster.boot import pointers
 from cosremaster.boot.mbr import Mbr, MbrPartition, encode_chs
 from cosremaster.codecs.lzma_module import lzma
-from cosremaster.nodes import Kind
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.tree.nodes import Kind
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector
 
 TIME = 1_700_000_000

@@ -8,9 +8,9 @@ from functools import cached_property
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.nodes import Node, ancestors
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import sha256_of
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import sha256_of
+from cosremaster.tree.nodes import Node, ancestors
 
 
 class TableContent(Struct, frozen=True):

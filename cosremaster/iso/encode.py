@@ -10,19 +10,19 @@ from msgspec.structs import replace
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError, show
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Piece, PieceTable, Zeros
+from cosremaster.iso.ecma119.records import place_of
+from cosremaster.iso.ecma119.sections import section_lengths
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.exchange import Exchange, check_removal, resolve, with_boot_tables
-from cosremaster.iso.extents import covers_volume, data_end, file_spans, unreferenced
-from cosremaster.iso.implant import with_implanted
+from cosremaster.iso.layout.extents import covers_volume, data_end, file_spans, unreferenced
+from cosremaster.iso.layout.implant import with_implanted
+from cosremaster.iso.layout.place import Layout, gaps, pin_overlaps, plan_layout
+from cosremaster.iso.layout.pointers import image_patches
+from cosremaster.iso.layout.replace import Exchange, check_removal, resolve, with_boot_tables
+from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import Image
-from cosremaster.iso.patches import image_patches
-from cosremaster.iso.plan import Layout, gaps, pin_overlaps, plan_layout
-from cosremaster.iso.records import place_of
-from cosremaster.iso.restructure import Expected, Restructure, is_gone, restructure
-from cosremaster.iso.sections import section_lengths
-from cosremaster.iso.spans import Span
-from cosremaster.pieces import Piece, PieceTable, Zeros
+from cosremaster.iso.tree_edit.restructure import Expected, Restructure, is_gone, restructure
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
 _PHYSICAL = 8

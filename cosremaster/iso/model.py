@@ -12,9 +12,9 @@ from cosremaster.boot.implanted import Implanted
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import BootInfoTable, pointer_kind
 from cosremaster.errors import Place
-from cosremaster.iso.spans import Span
-from cosremaster.iso.udf import Udf
-from cosremaster.pieces import PieceTable, Range
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.udf.read import Udf
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.mbr import Mbr
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 

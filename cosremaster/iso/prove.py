@@ -8,17 +8,17 @@ from itertools import zip_longest
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.boot.pointers import BootInfoTable, boot_image_sum
 from cosremaster.errors import ProofError, show
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
+from cosremaster.io.output import Written
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import same_bytes
+from cosremaster.iso.ecma119.volume_id import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, moved_byte
-from cosremaster.iso.identity import VOLUME_ID
+from cosremaster.iso.layout.pointers import moved_partition
 from cosremaster.iso.model import BootImage, Image, Partition, Tree
-from cosremaster.iso.patches import moved_partition
-from cosremaster.iso.prove_folders import prove_folders
 from cosremaster.iso.read import read_image
-from cosremaster.iso.restructure import IN_UDF, Expected
-from cosremaster.output import Written
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import same_bytes
+from cosremaster.iso.tree_edit.restructure import IN_UDF, Expected
+from cosremaster.iso.tree_edit.verify import prove_folders
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_bytes
 
 

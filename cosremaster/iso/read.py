@@ -14,15 +14,15 @@ from cosremaster.boot.gpt import Gpt, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, show
-from cosremaster.files import FileSource
-from cosremaster.iso.extents import known_spans, tail_of
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Range
+from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
+from cosremaster.iso.layout.extents import known_spans, tail_of
+from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, Image, IsoFile, Partition
 from cosremaster.iso.partitions import hfs_at, list_partitions, with_hfs
-from cosremaster.iso.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
-from cosremaster.iso.spans import Span
-from cosremaster.iso.trees import read_trees
-from cosremaster.iso.udf import read_udf
-from cosremaster.pieces import Range
+from cosremaster.iso.read_trees import read_trees
+from cosremaster.iso.udf.read import read_udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from cosremaster.codecs.base import Form
 from cosremaster.errors import Place
-from cosremaster.pieces import PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader
 
 CURSORS = 2
 """Decoders kept open: one for what stays in order, one for data that moves behind its neighbours."""

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster import cpio
 from cosremaster.archives.reader import Archive, Entry, opened
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
-from cosremaster.files import Spool
-from cosremaster.nodes import Kind, Node
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import PieceTable, Range, Zeros
+from cosremaster.io.streams import hashed
+from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import bounded
-from cosremaster.pieces import PieceTable, Range, Zeros
-from cosremaster.streams import hashed
+from cosremaster.tree.nodes import Kind, Node
 
 MAX_CONTENT = 16 << 30
 """Bytes that one archive's files may come to, holes counted: four times what any layer's file can be packed to."""

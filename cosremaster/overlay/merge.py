@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, show
-from cosremaster.nodes import Action, Edits, Kind, Node, join, parent_of
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.nodes import Action, Edits, Kind, Node, join, parent_of
 
 MAX_LINKS = 40
 """Symlinks followed in one path before it is called a loop; the kernel's own limit."""

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.cpio import MAX_FIELD, normal_name
 from cosremaster.errors import OverlayError, Place, UsageError, show
-from cosremaster.nodes import Kind, Node, join, parent_of
+from cosremaster.layers.cpio.newc import MAX_FIELD, normal_name
+from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import made_time
 from cosremaster.overlay.scan import bounded
-from cosremaster.overlay.style import Mode
+from cosremaster.tree.nodes import Kind, Node, join, parent_of
 
 _TYPES = {
     b"file": Kind.FILE, b"dir": Kind.DIRECTORY, b"link": Kind.SYMLINK, b"char": Kind.CHAR, b"block": Kind.BLOCK,

@@ -11,15 +11,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
-from cosremaster.files import Spool
-from cosremaster.nodes import Kind, Node, join
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.ownership import Mode, Owner, Style, parse_owner
 from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, is_archive_name, made_time
 from cosremaster.overlay.scan import bounded, scan
-from cosremaster.overlay.style import Mode, Owner, Style, parse_owner
 from cosremaster.overlay.whiteouts import Split, split_whiteouts
-from cosremaster.pieces import Literal, PieceTable
 from cosremaster.progress import Progress
+from cosremaster.tree.nodes import Kind, Node, join
 
 
 class Reading(Struct, frozen=True, kw_only=True):

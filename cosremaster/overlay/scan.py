@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.files import LEAST_HOLE, read_into, runs_of
-from cosremaster.nodes import Kind, Node, join
-from cosremaster.pieces import PieceTable, Range, Zeros
-from cosremaster.streams import CHUNK, sha256_of
+from cosremaster.io.files import LEAST_HOLE, read_into, runs_of
+from cosremaster.io.pieces import PieceTable, Range, Zeros
+from cosremaster.io.streams import CHUNK, sha256_of
+from cosremaster.tree.nodes import Kind, Node, join
 
 MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds in every layer; others are brought into that range."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.nodes import Kind, Node, join
+from cosremaster.tree.nodes import Kind, Node, join
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"

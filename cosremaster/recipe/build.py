@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosremaster.errors import UsageError
-from cosremaster.job import OpenedImage, open  # noqa: A004 - as gzip.open
-from cosremaster.pipeline import Plan
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
-from cosremaster.result import Result
+from cosremaster.remastering.image import OpenedImage, open  # noqa: A004 - as gzip.open
+from cosremaster.remastering.pipeline import Plan
+from cosremaster.remastering.result import Result
 
 
 def target_of(recipe: Recipe, output: str | Path | None) -> Path:

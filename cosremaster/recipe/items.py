@@ -11,10 +11,10 @@ from typing import Any
 from msgspec import Struct
 
 from cosremaster.errors import CosremasterError, show
+from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
 from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule, is_archive_name
-from cosremaster.overlay.style import Mode, parse_owner
 from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults
 from cosremaster.recipe.services import UNIT_FOLDERS, is_unit_name, parse_install, template_of

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cosremaster.boot_config.menus.arguments import Argument, Replacement
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
-from cosremaster.iso.identity import check_volume_id, parse_volume_date
+from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
-from cosremaster.menus.arguments import Argument, Replacement
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
 from cosremaster.overlay.request import Item
@@ -25,7 +25,7 @@ from cosremaster.recipe.items import Made, absence, make_item
 from cosremaster.recipe.toml_lines import Path as KeyPath
 from cosremaster.recipe.toml_lines import find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
-from cosremaster.request import Request
+from cosremaster.remastering.request import Request
 
 if sys.version_info >= (3, 11):
     import tomllib

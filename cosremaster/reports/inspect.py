@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cosremaster.bare import is_bare
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS
+from cosremaster.boot_config.places import Found
+from cosremaster.boot_memory.estimate import Estimate
+from cosremaster.boot_memory.needs import memory_needs, packed_needs
 from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, Image
 from cosremaster.layers.address import format_address
-from cosremaster.layers.index import Layer, Rootness
-from cosremaster.memory.estimate import Estimate
-from cosremaster.memory.needs import memory_needs, packed_needs
-from cosremaster.pipeline import Candidate
+from cosremaster.layers.find import Candidate
+from cosremaster.layers.model import Layer, Rootness
+from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.menus import menus_report
-from cosremaster.settings.places import Found
 
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""

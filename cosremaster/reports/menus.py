@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cosremaster.errors import show
 
 if TYPE_CHECKING:
-    from cosremaster.settings.places import Found, MenuPlace
-    from cosremaster.settings.values import MenuChange
+    from cosremaster.boot_config.places import Found, MenuPlace
+    from cosremaster.boot_config.values import MenuChange
 
 
 def menu_lines(found: Found) -> Iterator[str]:

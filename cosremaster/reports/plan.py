@@ -8,15 +8,15 @@ from itertools import groupby
 from typing import Any
 
 from cosremaster.errors import show
-from cosremaster.iso.plan import Placement
+from cosremaster.io.pieces import Literal, Piece, Range, Zeros
+from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.nodes import Action
-from cosremaster.pieces import Literal, Piece, Range, Zeros
-from cosremaster.pipeline import Plan
+from cosremaster.remastering.pipeline import Plan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
+from cosremaster.tree.nodes import Action
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
 
 SCHEMA = 1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cosremaster.bare import is_bare
+from cosremaster.boot_memory.estimate import Estimate
+from cosremaster.checksums.renew import ListChange
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
-from cosremaster.iso.extents import covers_volume
+from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import BootImage, Image, Partition, Tree
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.index import Layer, Rootness
-from cosremaster.memory.estimate import Estimate
-from cosremaster.sums.renew import ListChange
+from cosremaster.layers.model import Layer, Rootness
+from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
 ACTIVE = 0x80

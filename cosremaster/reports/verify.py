@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cosremaster.verify.finding import Finding, Level, Report
+from cosremaster.verification.finding import Finding, Level, Report
 
 VERSION = 1
 """Of the JSON; it grows when a field changes its meaning or goes away (docs/verify.md)."""

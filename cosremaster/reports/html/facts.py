@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from cosremaster.bare import is_bare
+from cosremaster.browse.compare import Difference
 from cosremaster.errors import UsageError
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import Address, parse_address, without_numbers
-from cosremaster.layers.index import Layer
-from cosremaster.look.compare import Difference
+from cosremaster.layers.model import Layer
+from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.treemap import Weight
-from cosremaster.verify.finding import Level, Report
+from cosremaster.verification.finding import Level, Report
 
 
 class Side(Struct, frozen=True, kw_only=True):

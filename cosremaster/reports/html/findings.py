@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cosremaster.browse.compare import Difference
 from cosremaster.layers.address import Address
-from cosremaster.look.compare import Difference
 from cosremaster.reports.html.facts import Facts, pointers_alone, where
 from cosremaster.reports.html.markup import LONGEST, Child, Markup, element, joined, text
 from cosremaster.reports.html.sections import section
-from cosremaster.verify.finding import Finding, Level, Report
+from cosremaster.verification.finding import Finding, Level, Report
 
 LISTED = 150
 """Lines of a kind before the rest is only counted."""

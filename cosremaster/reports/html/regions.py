@@ -9,12 +9,12 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.bare import is_bare
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import show
-from cosremaster.iso.extents import SYSTEM_AREA, covers_volume, file_spans
+from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, file_spans
+from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import Image, Partition
-from cosremaster.iso.spans import Span
+from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
 
 MOST = 40

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from cosremaster.bare import is_bare
+from cosremaster.boot_memory.needs import memory_needs
 from cosremaster.errors import show
 from cosremaster.iso.model import Image
 from cosremaster.layers.address import number_of
-from cosremaster.layers.index import Layer, Rootness
-from cosremaster.memory.needs import memory_needs
+from cosremaster.layers.model import Layer, Rootness
+from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions

@@ -1,0 +1,69 @@
+"""What was asked for, read and checked: kernel arguments, volume id, volume date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from cosremaster.errors import UsageError
+from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
+
+if TYPE_CHECKING:
+    from cosremaster.boot_config.menus.arguments import Argument, Replacement
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """``volume_date``: the 17 bytes of a descriptor's date; ``retarget``: menus that look for the volume by what
+    changes follow; ``allow_missing``: an argument to remove or replace need not be there."""
+
+    add: tuple[Argument, ...] = ()
+    remove: tuple[Argument, ...] = ()
+    replace: tuple[Replacement, ...] = ()
+    volume_id: bytes | None = None
+    volume_date: bytes | None = None
+    retarget: bool = False
+    allow_missing: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is asked for."""
+        return not (self.arguments or self.identity)
+
+    @property
+    def arguments(self) -> bool:
+        """Kernel arguments change."""
+        return bool(self.add or self.remove or self.replace)
+
+    @property
+    def identity(self) -> bool:
+        """The volume gets another id or date."""
+        return self.volume_id is not None or self.volume_date is not None
+
+
+def read_settings(
+    *, add: Iterable[str] = (), remove: Iterable[str] = (), replace: Iterable[str] = (), volume_id: str | None = None,
+    volume_date: str | None = None, retarget: bool = False, allow_missing: bool = False,
+) -> Settings:  # fmt: skip
+    """:raises UsageError: a text is not what it should be, or there is nothing to retarget for."""
+    if retarget and volume_id is None and volume_date is None:
+        raise UsageError("--retarget follows --volume-id or --volume-date, which are missing")
+    return Settings(
+        add=tuple(map(_argument, add)), remove=tuple(map(_argument, remove)), replace=tuple(map(_replacement, replace)),
+        volume_id=None if volume_id is None else check_volume_id(volume_id),
+        volume_date=None if volume_date is None else parse_volume_date(volume_date),
+        retarget=retarget, allow_missing=allow_missing,
+    )  # fmt: skip
+
+
+def _argument(text: str) -> Argument:
+    from cosremaster.boot_config.menus.arguments import Argument  # noqa: PLC0415 - most remasters change none
+
+    return Argument.parse(text)
+
+
+def _replacement(text: str) -> Replacement:
+    from cosremaster.boot_config.menus.arguments import Replacement  # noqa: PLC0415 - the same
+
+    return Replacement.parse(text)

@@ -1,0 +1,251 @@
+"""Containers and the way along an address: the image, an archive in it, an archive in that."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.browse.names import Names, names_of, paths_below
+from cosremaster.codecs import foreign_codec
+from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.layers.address import Address, format_address, nth, number_of, parse_address
+from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.identify import HEAD_SIZE, look
+from cosremaster.layers.model import Layer, index_file, layers_of
+from cosremaster.tree.nodes import Kind, Node, parent_of
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
+
+if TYPE_CHECKING:
+    from cosremaster.iso.model import Image
+
+MAX_LINKS = 40
+ALONE = Effort(digests=False, nesting=0, edits=False)
+ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
+
+
+class Container:
+    """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
+
+    ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
+    ``effort``: how closely archives in it are read; ``image``: boot records and all, of an ISO 9660 image.
+    """
+
+    def __init__(
+        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: Effort,
+        image: Image | None = None,
+    ) -> None:  # fmt: skip
+        self.image = image
+        self.effort = effort
+        self.address = address
+        self.place = place
+        self.kind = kind
+        self.nodes = nodes
+        self._names: Names | None = None
+
+    def node(self, path: bytes) -> Node | None:
+        """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
+        found = self.nodes.get(path)
+        if not path and (found is None or found.kind is not Kind.DIRECTORY):
+            return ROOT
+        if found is None and path in self._children():
+            return replace(ROOT, path=path)
+        return found
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The paths of what stands in the directory ``path``, sorted."""
+        return self._children().get(path, [])
+
+    def _children(self) -> Names:
+        if self._names is None:
+            self._names = names_of(self.nodes)
+        return self._names
+
+    def below(self, path: bytes) -> Iterator[bytes]:
+        """Every path under the directory ``path``, each directory before what is in it."""
+        return paths_below(self._children(), path)
+
+    def resolve(self, path: bytes, *, last: bool) -> bytes:
+        """``path`` with symlinks followed as in a chroot; that at its end only if ``last``.
+
+        :raises LayerError: they lead in a loop.
+        """
+        waiting, real, links = deque(path.split(b"/")), b"", 0
+        while waiting:
+            part = waiting.popleft()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                real = parent_of(real)
+                continue
+            below = real + b"/" + part if real else part
+            node = self.nodes.get(below)
+            if node is not None and node.kind is Kind.SYMLINK and (waiting or last):
+                links += 1
+                if links > MAX_LINKS:
+                    raise LayerError("symlinks lead in a loop", self.place.inside(path))
+                real = b"" if node.target.startswith(b"/") else real
+                waiting.extendleft(reversed(node.target.split(b"/")))
+                continue
+            real = below
+        return real
+
+
+class Looked(Struct, frozen=True):
+    """What stands at an address: a node of a container, by its path there."""
+
+    container: Container
+    node: Node
+
+    @property
+    def place(self) -> Place:
+        """For messages."""
+        return self.container.place.inside(self.node.path) if self.node.path else self.container.place
+
+    @property
+    def address(self) -> str:
+        """As text that leads here again."""
+        tail = (self.node.path,) if self.node.path else ()
+        return format_address((*self.container.address, *tail))
+
+
+def split_address(text: str) -> tuple[Path, Address]:
+    """The image's file and the address inside it, from ``text`` as in ``in.iso::live.cgz::etc/hostname``.
+
+    :raises UsageError: it is malformed.
+    """
+    first, separator, rest = text.partition("::")
+    if not first:
+        raise UsageError(f"address {text!r} names no image")
+    head = os.fsencode(first)
+    escaped = parse_address(head.replace(b"/", b"%2F"))[0]
+    return Path(os.fsdecode(escaped)), parse_address(rest) if separator and rest else ()
+
+
+def open_container(
+    source: FileSource, address: Address = (), effort: Effort = ALONE, beside: Container | None = None
+) -> tuple[Container, Address]:
+    """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
+
+    Of several archives in a row the one that ``address`` begins with. ``effort``: how closely archives are read;
+    ``beside``: an opened one, of which this may be an offspring: what both begin with is not read closely again.
+    :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
+    """
+    own = (os.fsencode(source.path),)
+    if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+        from cosremaster.iso.nodes import image_nodes  # noqa: PLC0415 - the same
+        from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
+
+        image = read_image(source)
+        return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
+    table = PieceTable([Range(source, 0, source.size)])
+    number = number_of(address[0]) if address else None
+    inside = _archive(table, own, source.place, effort, number, beside)
+    if inside is None:
+        raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
+    return inside, address if number is None else address[1:]
+
+
+def _archive(
+    table: PieceTable, address: Address, place: Place, effort: Effort, number: int | None = None,
+    beside: Container | None = None,
+) -> Container | None:  # fmt: skip
+    """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
+    looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
+    if not looked.is_archive:
+        if looked.foreign and number is None:
+            raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
+        return None
+    indexed = None
+    if number is None and beside is not None and isinstance(beside.nodes, LayerTree):
+        from cosremaster.layers.cpio.shared import index_beside  # noqa: PLC0415 - only comparing needs it
+
+        indexed = index_beside(address[-1], table, looked.codec, place, effort, beside.nodes.layer)
+    indexed = indexed or index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
+    layers = layers_of(indexed, table, place)
+    if number is None:
+        return Container(address, place, _kind(layers), LayerTree(layers[-1]), effort)
+    if number > len(layers):
+        raise LayerError(f"has {len(layers)} archives, no #{number}", place)
+    layer = replace(layers[number - 1], before=())
+    return Container((*address, nth(number)), place, _kind([layer]), LayerTree(layer), effort)
+
+
+def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
+    """For people: what the archives are."""
+    return ", ".join(
+        " ".join(word for word in ("cpio", layer.form.name if layer.form.name != "none" else "") if word)
+        for layer in layers
+    )
+
+
+def is_container(node: Node) -> bool:
+    """True when ``node`` is a file that holds an archive; looks at its first bytes."""
+    content = node.content
+    if node.kind is not Kind.FILE or content is None or not content.size:
+        return False
+    return look(content.head).is_archive
+
+
+def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:
+    """The container that the file ``node`` is, or its ``number``-th archive; ``beside`` as in :func:`open_container`.
+
+    :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
+    """
+    place = container.place.inside(node.path)
+    address = (*container.address, node.path)
+    if node.content is None or not node.content.size:
+        raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
+    inside = _archive(node.content.table(), address, place, container.effort, number, beside)
+    if inside is None:
+        head = node.content.head(min(node.content.size, HEAD_SIZE))
+        packed = foreign_codec(head)
+        raise LayerError(f"is no archive{f' but {packed}' if packed else ''}", place)
+    return inside
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
+    """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
+
+    :raises LayerError: nothing stands there, or something on the way is no container.
+    """
+    container, node = top, top.node(b"")
+    parts = list(address)
+    assert node is not None
+    while parts:
+        part = parts.pop(0)
+        number = number_of(part)
+        if number is not None:
+            raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
+        path = container.resolve(part, last=last or bool(parts))
+        found = container.node(path)
+        if found is None:
+            raise LayerError(f"has no {show(part)}", container.place)
+        node = found
+        if parts and (number := number_of(parts[0])) is not None:
+            parts.pop(0)
+            container = enter(container, node, number)
+            node = replace(ROOT)
+        elif parts:
+            container = enter(container, node)
+            node = replace(ROOT)
+    return Looked(container, node)
+
+
+def inside(looked: Looked, beside: Container | None = None) -> Looked:
+    """``looked``, or the root of the container that it is; ``beside`` as in :func:`open_container`."""
+    if is_container(looked.node):
+        return Looked(enter(looked.container, looked.node, beside=beside), replace(ROOT))
+    return looked

@@ -1,0 +1,34 @@
+"""What an extraction by an ordinary user cannot make, as mtree(5) of libarchive: owners, modes, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cosremaster.tree.nodes import Kind, Node
+
+_TYPES = {
+    Kind.FIFO: b"fifo", Kind.CHAR: b"char", Kind.BLOCK: b"block", Kind.DIRECTORY: b"dir", Kind.SYMLINK: b"link",
+    Kind.FILE: b"file", Kind.SOCKET: b"socket",
+}  # fmt: skip
+
+
+def mtree_lines(nodes: Iterable[Node]) -> Iterator[bytes]:
+    """One line for each node; ``bsdtar -cf x.tar @DIR.mtree`` inside the folder makes an archive with everything."""
+    yield b"#mtree\n"
+    for node in nodes:
+        words = [b"./" + _escaped(node.path) if node.path else b".", b"type=" + _TYPES[node.kind]]
+        words.append(b"mode=%04o uid=%d gid=%d time=%d.0" % (node.mode, node.uid, node.gid, node.mtime))
+        if node.kind is Kind.SYMLINK:
+            words.append(b"link=" + _escaped(node.target))
+        if node.kind in (Kind.CHAR, Kind.BLOCK):
+            words.append(b"device=linux,%d,%d" % node.rdev)
+        if node.content is not None:
+            words.append(b"size=%d" % node.content.size)
+        yield b" ".join(words) + b"\n"
+
+
+def _escaped(name: bytes) -> bytes:
+    """``name`` with everything but plain characters in octal, as vis(3) with VIS_OCTAL writes it."""
+    return b"".join(
+        bytes((char,)) if 0x21 <= char < 0x7F and char not in b"\\#*?[=" else b"\\%03o" % char for char in name
+    )

@@ -1,0 +1,57 @@
+"""The names in a container, in order; of an archive in a file of its own also without any nodes around them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+from cosremaster.io.files import FileSource
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio.newc import normal_names
+from cosremaster.layers.cpio.scan import Effort, scan_streams
+from cosremaster.layers.identify import look
+
+Names: TypeAlias = Mapping[bytes, list[bytes]]
+"""By a directory's path: the paths of what stands in it, sorted; the root is always there."""
+
+UNREAD = Effort(digests=False, nesting=0, edits=False, tail=0, names=True)
+"""Names alone: nothing is read again."""
+
+
+def names_of(paths: Iterable[bytes]) -> Names:
+    """``paths`` and the directories they imply."""
+    below: dict[bytes, set[bytes]] = {b"": set()}
+    for path in paths:
+        while path:
+            parent = path.rpartition(b"/")[0]
+            if parent in below:
+                below[parent].add(path)
+                break
+            below[parent] = {path}
+            path = parent  # noqa: PLW2901 - whose own parent has to know of it
+    return {parent: sorted(names) for parent, names in below.items()}
+
+
+def paths_below(names: Names, path: bytes) -> Iterator[bytes]:
+    """Every path under the directory ``path``, each directory before what is in it."""
+    waiting = deque(names.get(path, ()))
+    while waiting:
+        name = waiting.popleft()
+        yield name
+        if name in names:
+            waiting.extendleft(reversed(names[name]))
+
+
+def names_alone(source: FileSource, max_expand: int) -> Names | None:
+    """The names in the archives that ``source`` is, as their tree has them (layers/tree.py); None: it is no archive.
+
+    Raises as indexing it does.
+    """
+    looked = look(lambda count: source.at(0, count))
+    if not looked.is_archive:
+        return None
+    reader = ByteReader(source.chunks(0, source.size), source.place)
+    found = scan_streams(reader, looked.codec, UNREAD._replace(max_expand=max_expand), 1)
+    archives = (archive for stream in found for archive in stream.archives)
+    return names_of(name for archive in archives for name in normal_names(archive.names))

@@ -1,0 +1,19 @@
+"""The order in which data are read once, front to back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cosremaster.io.pieces import Range
+from cosremaster.tree.nodes import Kind, Node
+
+
+def files_in_order(nodes: Iterable[Node]) -> list[Node]:
+    """The regular files among ``nodes``, as their data stand in the container; of linked names all, side by side."""
+    return sorted((node for node in nodes if node.kind is Kind.FILE), key=_data_place)
+
+
+def _data_place(node: Node) -> tuple[str, int, bytes]:
+    pieces = node.content.table().pieces if node.content is not None else ()
+    first = pieces[0] if pieces else None
+    return (first.source.name, first.offset, node.path) if isinstance(first, Range) else ("", 0, node.path)

@@ -1,0 +1,73 @@
+"""What stands at an address, as JSON values and as lines."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cosremaster.browse.container import Looked
+from cosremaster.errors import show
+from cosremaster.tree.nodes import Kind, Node
+
+SCHEMA = 1
+"""Raised whenever a field of :func:`node_report` changes its meaning or goes away (docs/json.md)."""
+
+_TYPES = {
+    Kind.FIFO: "fifo", Kind.CHAR: "char", Kind.DIRECTORY: "directory", Kind.BLOCK: "block", Kind.FILE: "file",
+    Kind.SYMLINK: "symlink", Kind.SOCKET: "socket",
+}  # fmt: skip
+
+
+def node_report(looked: Looked) -> dict[str, Any]:
+    """A node as plain values; the fields are told in docs/json.md."""
+    node = looked.node
+    return {
+        "address": looked.address,
+        "path": show(node.path),
+        "type": _TYPES[node.kind],
+        "mode": f"{node.mode:04o}",
+        "uid": node.uid,
+        "gid": node.gid,
+        "mtime": node.mtime,
+        "size": size_of(node),
+        "target": show(node.target) if node.kind is Kind.SYMLINK else None,
+        "device": list(node.rdev) if node.kind in (Kind.CHAR, Kind.BLOCK) else None,
+    }
+
+
+def size_of(node: Node) -> int:
+    """Bytes of a file's data or a symlink's text; 0 for others."""
+    if node.kind is Kind.SYMLINK:
+        return len(node.target)
+    return node.content.size if node.content is not None else 0
+
+
+def when(mtime: int) -> str:
+    """A time in UTC, for people."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(mtime))
+
+
+def long_line(node: Node, name: str) -> str:
+    """``node`` as ``ls -l`` shows it, with numeric owners and UTC."""
+    size = f"{node.rdev[0]}, {node.rdev[1]}" if node.kind in (Kind.CHAR, Kind.BLOCK) else str(size_of(node))
+    arrow = f" -> {show(node.target)}" if node.kind is Kind.SYMLINK else ""
+    mode = stat.filemode(node.kind | node.mode)
+    return f"{mode} {node.uid:>5} {node.gid:>5} {size:>10} {when(node.mtime)} {name}{arrow}"
+
+
+def stat_lines(looked: Looked, digest: str | None, contains: str | None) -> Iterator[str]:
+    """Everything known about a node; ``digest``: SHA-256 of its data; ``contains``: what container it is."""
+    node = looked.node
+    yield f"{looked.address}: {node.kind.noun}"
+    yield f"  mode {node.mode:04o} ({stat.filemode(node.kind | node.mode)}), owner {node.uid}:{node.gid}"
+    yield f"  mtime {node.mtime} ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(node.mtime))} UTC)"
+    if node.kind is Kind.SYMLINK:
+        yield f"  target {show(node.target)}"
+    if node.kind in (Kind.CHAR, Kind.BLOCK):
+        yield f"  device {node.rdev[0]}:{node.rdev[1]}"
+    if digest is not None:
+        yield f"  {size_of(node):,} bytes, SHA-256 {digest}"
+    if contains is not None:
+        yield f"  contains {contains}"

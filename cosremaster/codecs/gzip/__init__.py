@@ -1,0 +1,1 @@
+"""gzip: reading streams, and packing them again around the deflate blocks that stay."""

@@ -1,0 +1,1 @@
+"""lzop: reading streams."""

@@ -1,0 +1,1 @@
+"""Bytes: forward streams, the piece table, sources and outputs, ordered work on threads."""

@@ -1,0 +1,1 @@
+"""The records of ECMA-119 (ISO 9660) volumes."""

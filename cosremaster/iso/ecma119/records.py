@@ -1,0 +1,152 @@
+"""A raw walk over volume descriptors and directory records, each with its place.
+
+ECMA-119; section numbers are its. Everything here reads, nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from cosremaster.errors import ImageError, Place
+from cosremaster.io.files import FileSource
+from cosremaster.iso.model import DIRECTORY, Directory, DirectoryRecord
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_bytes
+
+IMAGE_START = Lba(0)
+PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
+MAX_DESCRIPTORS = 64
+MAX_DIRECTORY = 1 << 28
+ROOT_RECORD = 156
+SPACE_SIZE = 80
+
+
+class Descriptor(Struct, frozen=True):
+    """A volume descriptor (8.1): 2,048 bytes and the block they stand in."""
+
+    lba: Lba
+    raw: bytes
+
+    @property
+    def type(self) -> int:
+        """0 boot record, 1 primary, 2 supplementary, 255 terminator."""
+        return self.raw[0]
+
+    @property
+    def blocks(self) -> int:
+        """Volume space size (8.4.8) in blocks."""
+        return int.from_bytes(self.raw[SPACE_SIZE : SPACE_SIZE + 4], "little")
+
+    @property
+    def root(self) -> Directory:
+        """The root directory's extent (8.4.18), counted as the descriptor counts."""
+        record = self.raw[ROOT_RECORD : ROOT_RECORD + 34]
+        return Directory(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
+
+    @property
+    def path_tables(self) -> tuple[Directory, ...]:
+        """The extents of up to four path tables (8.4.13 to 8.4.17)."""
+        size = int.from_bytes(self.raw[132:136], "little")
+        places = [int.from_bytes(self.raw[at : at + 4], "little") for at in (140, 144)]
+        places += [int.from_bytes(self.raw[at : at + 4], "big") for at in (148, 152)]
+        return tuple(Directory(Lba(lba), size) for lba in places if lba)
+
+
+def both_endian(value: int) -> bytes:
+    """A 32-bit number little-endian, then big-endian (7.3.3)."""
+    return value.to_bytes(4, "little") + value.to_bytes(4, "big")
+
+
+def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[Descriptor, ...]:
+    """The volume descriptors from block ``first`` on, the terminator last.
+
+    :raises ImageError: there are none (this is no ISO 9660 image), or they do not end.
+    """
+    found: list[Descriptor] = []
+    for index in range(MAX_DESCRIPTORS):
+        lba = Lba(first + index)
+        raw = source.at(lba_bytes(lba), BLOCK)
+        if raw[1:6] != b"CD001":
+            if found:
+                raise ImageError("volume descriptors end without a terminator", source.place.at(lba_bytes(lba)))
+            raise ImageError("is no ISO 9660 image (no volume descriptor at block 16)", source.place)
+        if len(raw) < BLOCK:
+            raise ImageError("is cut off inside its volume descriptors", source.place.at(lba_bytes(lba)))
+        found.append(Descriptor(lba, raw))
+        if raw[0] == TERMINATOR:
+            return tuple(found)
+    raise ImageError(f"has more than {MAX_DESCRIPTORS} volume descriptors", source.place)
+
+
+def walk(
+    source: FileSource, root: Directory, base: Lba = IMAGE_START
+) -> tuple[tuple[Directory, ...], tuple[DirectoryRecord, ...]]:
+    """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
+
+    ``base``: the block from which ``root`` and the tree's records count; what is returned counts from the image's
+    start. :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
+    """
+    root = Directory(Lba(base + root.lba), root.length)
+    directories, records = [root], list[DirectoryRecord]()
+    waiting: list[tuple[Directory, tuple[bytes, ...]]] = [(root, ())]
+    seen = {root.lba}
+    while waiting:
+        directory, path = waiting.pop()
+        for record, _ in read_directory(source, directory, path, base):
+            records.append(record)
+            if record.flags & DIRECTORY:
+                below = Directory(record.lba, record.length)
+                if below.lba in seen:
+                    raise ImageError("directory tree leads into itself", source.place.at(record.offset))
+                seen.add(below.lba)
+                directories.append(below)
+                waiting.append((below, (*path, record.identifier)))
+    return tuple(directories), tuple(records)
+
+
+def read_directory(
+    source: FileSource, directory: Directory, path: tuple[bytes, ...], base: Lba
+) -> Iterator[tuple[DirectoryRecord, bytes]]:
+    """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
+
+    :raises ImageError: one is malformed, or the directory lies outside the image.
+    """
+    start = lba_bytes(directory.lba)
+    if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
+        raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
+    data = source.at(start, directory.length)
+    for block in range(0, len(data), BLOCK):
+        at, end = block, min(block + BLOCK, len(data))
+        while at < end and data[at]:
+            length = data[at]
+            if length < 34 or at + length > end or 33 + data[at + 32] > length:
+                raise ImageError("malformed directory record", _inside(source.place, path).at(start + at))
+            record = _parse_record(data[at : at + length], start + at, path, base)
+            if record.identifier not in (b"\0", b"\1"):
+                yield record, data[at : at + length]
+            at += length
+
+
+def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -> DirectoryRecord:
+    """One record (9.1)."""
+    return DirectoryRecord(
+        offset=offset,
+        lba=Lba(base + int.from_bytes(raw[2:6], "little") + raw[1]),  # data follow the extended attribute record
+        length=int.from_bytes(raw[10:14], "little"),
+        flags=raw[25],
+        parent=path,
+        identifier=raw[33 : 33 + raw[32]],
+        plain=not (raw[1] or raw[26] or raw[27]),
+    )
+
+
+def place_of(place: Place, record: DirectoryRecord) -> Place:
+    """``record``'s place inside the image at ``place``."""
+    return _inside(place, (*record.parent, record.identifier))
+
+
+def _inside(place: Place, path: Iterable[bytes]) -> Place:
+    for part in path:
+        place = place.inside(part)
+    return place

@@ -1,0 +1,1 @@
+"""Where extents stand in a new image, and the pointers that follow them."""

@@ -1,0 +1,120 @@
+"""Which blocks of an image are known, which of them must stay, and where its tail begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+from cosremaster.boot.eltorito import BootCatalog
+from cosremaster.boot.firmware import Firmware
+from cosremaster.boot.gpt import Gpt
+from cosremaster.errors import show
+from cosremaster.io.files import FileSource
+from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.model import BootImage, IsoFile, Partition, Tree
+from cosremaster.iso.udf.read import Udf
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+
+SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
+
+
+def file_spans(file: IsoFile) -> tuple[Span, ...]:
+    """The blocks of a file: one span if its extents follow each other, else one for each."""
+    label, found = show(file.path), list[Span]()
+    for record in file.records:
+        if not record.length:
+            continue
+        if found and found[-1].end == record.lba:
+            found[-1] = Span(found[-1].start, found[-1].blocks + record.blocks, label)
+        else:
+            found.append(Span(record.lba, record.blocks, label))
+    return tuple(found)
+
+
+def tree_spans(trees: Iterable[Tree]) -> Iterator[Span]:
+    """What directories and path tables take."""
+    for tree in trees:
+        yield from (Span(one.lba, blocks_for(one.length), "path table") for one in tree.path_tables)
+        yield from (Span(one.lba, blocks_for(one.length), "directory") for one in tree.directories)
+
+
+def covers_volume(partition: Partition, trees: Sequence[Tree]) -> bool:
+    """The partition begins before the tree does: it covers the volume, or its first part."""
+    return partition.start <= trees[0].directories[0].lba * SECTORS_PER_BLOCK
+
+
+def known_spans(
+    descriptors: Iterable[Span],
+    trees: Sequence[Tree],
+    catalog: BootCatalog | None,
+    images: Sequence[BootImage],
+    partitions: Sequence[Partition],
+    firmware: Iterable[Firmware],
+    udf: Udf | None,
+) -> tuple[Span, ...]:
+    """Everything that must stay where it is, but not what lies in partitions behind the trees' data."""
+    sure = [SYSTEM_AREA, *descriptors, *tree_spans(trees), *(udf.spans if udf else ())]
+    if catalog:
+        sure.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
+    odd = (file for tree in trees for file in tree.files if not all(record.plain for record in file.records))
+    sure += [span for file in odd for span in file_spans(file)]
+    files = {span.start: span for tree in trees for file in tree.files for span in file_spans(file)}
+    for one in udf.files if udf else ():
+        alone = [(lba, length) for lba, length in one.extents if lba not in files]
+        sure += [Span(lba, blocks_for(length), "file of UDF alone") for lba, length in alone]
+    end = max(span.end for span in (*sure, *files.values()))
+    appended = [one.span for one in partitions if one.span.start >= end]
+    for image in images:
+        span = Span(image.entry.lba, blocks_for(image.length), "boot image")
+        if not any(span.touches(one) for one in appended):
+            sure.append(span)
+    starts = {*files, *(image.entry.lba for image in images)}
+    for partition in partitions:
+        span = partition.span
+        if not (partition.filler or covers_volume(partition, trees) or span.start >= end or span.start in starts):
+            sure.append(span)
+    for header in firmware:
+        for target in header.targets:
+            first = target.start // BLOCK
+            span = Span(Lba(first), blocks_for(target.start + max(1, target.length)) - first, header.name)
+            if trees[0].directories[0].lba < first < end:
+                sure.append(span)
+    return tuple(sure)
+
+
+def tail_of(
+    size: int,
+    trees: Sequence[Tree],
+    fixed: Sequence[Span],
+    partitions: Iterable[Partition],
+    gpt: Sequence[Gpt],
+    udf: Udf | None,
+) -> Lba:
+    """Where what ends the image begins: the first appended partition, backup GPT or last anchor behind all data."""
+    end = data_end(trees, fixed)
+    starts = [size // BLOCK, *(one.span.start for one in partitions)]
+    starts += [one.header.array // SECTORS_PER_BLOCK for one in gpt[1:]]
+    starts += [one.header.own // SECTORS_PER_BLOCK for one in gpt[1:]]
+    if udf and udf.tail:
+        starts.append(udf.tail.start)
+    return Lba(max(end, min((start for start in starts if start >= end), default=end)))
+
+
+def data_end(trees: Iterable[Tree], fixed: Iterable[Span]) -> Lba:
+    """The block behind everything that is known and no part of the tail."""
+    files = (span for tree in trees for file in tree.files for span in file_spans(file))
+    return max(span.end for span in chain(files, fixed))
+
+
+def unreferenced(source: FileSource, holes: Iterable[Span]) -> Iterator[Span]:
+    """The parts of ``holes`` that hold anything but zeros: nobody knows who points there."""
+    for hole in holes:
+        first, last, at = -1, -1, int(hole.start)
+        for chunk in source.chunks(lba_bytes(hole.start), hole.blocks * BLOCK):
+            if chunk.strip(b"\0"):
+                front = len(chunk) - len(chunk.lstrip(b"\0"))
+                first = at + front // BLOCK if first < 0 else first
+                last = at + blocks_for(len(chunk.rstrip(b"\0")))
+            at += len(chunk) // BLOCK
+        if first >= 0:
+            yield Span(Lba(first), last - first, hole.label)

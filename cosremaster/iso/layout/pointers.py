@@ -1,0 +1,223 @@
+"""Every pointer, size and sum that a new layout changes: where it stands in the new image, and its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from msgspec.structs import replace
+
+from cosremaster.boot.apm import Apm, ApmEntry
+from cosremaster.boot.gpt import Gpt, GptEntry
+from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.pointers import moved_pointer, pointer_kind
+from cosremaster.io.files import FileSource
+from cosremaster.iso.ecma119.records import SPACE_SIZE, both_endian
+from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume
+from cosremaster.iso.layout.place import Layout
+from cosremaster.iso.layout.replace import Exchange
+from cosremaster.iso.model import Image, IsoFile, Partition
+from cosremaster.iso.partitions import PROTECTS_ISO
+from cosremaster.iso.udf.patch import Move, tail_blocks, udf_patches
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
+
+_RECORD_LBA, _RECORD_LENGTH = 2, 10
+_HFS_HEADERS = 1024
+"""Bytes from a file system's start to its header, and from its alternate header to its end (technical note 1150)."""
+
+_GAP_TYPE = bytes.fromhex("a2a0d0ebe5b9334487c068b6b72699c7")
+"""Basic data, the type xorriso gives to what fills a gap (UEFI 2.10, table 5.8)."""
+
+Patches = Iterator[tuple[int, bytes]]
+
+
+def image_patches(
+    image: Image, source: FileSource, layout: Layout, exchanged: Sequence[Exchange], *, drop: bool
+) -> dict[int, bytes]:
+    """Byte offset in the new image -> bytes, not overlapping. ``drop``: HFS partitions become fillers.
+
+    :raises UnsupportedError: a UDF file entry has no room for what it has to tell.
+    """
+    found = (
+        _records(image, layout, exchanged), _descriptors(image, layout), _catalog(image, layout, exchanged),
+        _udf(image, source, layout, exchanged), _tables(image, source, layout, exchanged, drop),
+    )  # fmt: skip
+    return dict(chain.from_iterable(found))
+
+
+def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+    """Directory records of all trees (ECMA-119, 9.1)."""
+    new = {record.offset for one in exchanged for _, file in one.files for record in file.records}
+    for tree in image.trees:
+        for file in tree.files:
+            for record in file.records:
+                moved = layout.block(record.lba) if record.length else record.lba
+                if moved != record.lba and record.offset not in new:
+                    yield record.offset + _RECORD_LBA, both_endian(moved - tree.base)
+    for one in exchanged:
+        for tree, file in one.files:
+            at = one.start
+            for record, length in zip(file.records, _lengths(one, file), strict=False):
+                if length != record.length:
+                    yield record.offset + _RECORD_LENGTH, both_endian(length)
+                if at != record.lba and one.table.length:
+                    yield record.offset + _RECORD_LBA, both_endian(at - tree.base)
+                at = Lba(at + blocks_for(length))
+            if file.zisofs:
+                yield file.zisofs, b"PD"  # padding (SUSP 5.2): the new data are not compressed
+
+
+def _lengths(one: Exchange, file: IsoFile) -> tuple[int, ...]:
+    return section_lengths(one.table.length, len(file.records))
+
+
+def _descriptors(image: Image, layout: Layout) -> Patches:
+    """Volume space sizes (8.4.8)."""
+    for tree in image.trees:
+        blocks = layout.end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
+        if blocks != tree.blocks:
+            yield lba_bytes(tree.descriptor) + SPACE_SIZE, both_endian(blocks)
+
+
+def _catalog(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+    """El Torito entries: the image's block, and the load size where it was the image's (figures 3 and 5)."""
+    new = {one.old.start: one for one in exchanged if one.old}
+    for boot in image.boot_images:
+        entry, moved = boot.entry, layout.block(boot.entry.lba)
+        if moved != entry.lba:
+            yield entry.offset + 8, moved.to_bytes(4, "little")
+        one = new.get(entry.lba)
+        if one and entry.load_sectors == blocks_for(boot.length) * SECTORS_PER_BLOCK:
+            sectors = min(blocks_for(one.table.length) * SECTORS_PER_BLOCK, 0xFFFF)
+            if sectors != entry.load_sectors:
+                yield entry.offset + 6, sectors.to_bytes(2, "little")
+
+
+def _udf(image: Image, source: FileSource, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+    if image.udf is None:
+        return
+    moves = [Move(one.old.start, one.old.blocks, one.start) for one in layout.placements if one.start != one.old.start]
+    new = {one.old.start: (one.start, one.table.length) for one in exchanged if one.old}
+    growth = layout.blocks - layout.tail
+    yield from udf_patches(image.udf, source, moves, new, growth)
+    if image.udf.tail and growth:
+        end = Lba(image.udf.tail.end + growth)
+        yield lba_bytes(Lba(image.udf.tail.start + growth)), tail_blocks(image.udf, source, end)
+
+
+def _tables(image: Image, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
+    """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
+    old = source.at(0, SYSTEM_AREA.blocks * BLOCK)
+    area = bytearray(old)
+    moves = {
+        (one.table, one.number): moved_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions
+    }
+    fillers = {(one.table, one.number) for one in image.hfs} if drop else set()
+    if image.mbr:
+        area[:SECTOR] = _mbr(image, image.mbr, layout, moves, fillers).pack()
+    if image.apm:
+        for index, entry in enumerate(_apm(image.apm, moves, fillers)):
+            area[image.apm.offset(index) : image.apm.offset(index) + len(entry)] = entry
+        if image.apm.blocks * image.apm.block_size == image.size:
+            blocks = image.apm.blocks + (layout.blocks - layout.tail) * BLOCK // image.apm.block_size
+            area[4:8] = blocks.to_bytes(4, "big")
+    for index, gpt in enumerate(image.gpt):
+        new = _gpt(gpt, layout, moves, fillers, backup=index > 0)
+        for sector, data in ((new.header.own, new.header.pack()), (new.header.array, new.pack_array())):
+            at = sector * SECTOR
+            if at + len(data) <= len(area):
+                area[at : at + len(data)] = data
+            else:
+                yield at, data
+    for at in range(0, len(area), SECTOR):
+        if area[at : at + SECTOR] != old[at : at + SECTOR]:
+            yield at, bytes(area[at : at + SECTOR])
+    for hfs in image.hfs if drop else ():
+        yield from ((at, bytes(SECTOR)) for at in {hfs.start * SECTOR + _HFS_HEADERS, hfs.end * SECTOR - _HFS_HEADERS})
+
+
+Moves = Mapping[tuple[str, int], tuple[Sector, Sector]]
+
+
+def moved_partition(
+    image: Image, layout: Layout, exchanged: Iterable[Exchange], one: Partition, *, drop: bool
+) -> tuple[Sector, Sector]:
+    """Start and end of a partition in the new image.
+
+    One that begins where a file does follows it, and its length if it was the file's; one behind the data moves with
+    the tail; the end of a filler or of one that covers the volume follows what it belongs to; others stay.
+    """
+    block, rest = divmod(one.start, SECTORS_PER_BLOCK)
+    for change in exchanged:
+        if change.old and rest == 0 and change.old.start == block:
+            old = sum(record.length for record in change.files[0][1].records)
+            start = Sector(change.start * SECTORS_PER_BLOCK)
+            for unit in (BLOCK, SECTOR):
+                if (one.end - one.start) * SECTOR == -(-old // unit) * unit:
+                    return start, Sector(start + -(-change.table.length // unit) * unit // SECTOR)
+            return start, Sector(start + one.end - one.start)
+    if one.start >= layout.tail * SECTORS_PER_BLOCK:
+        return layout.start(one.start), layout.end(one.end)
+    if one.filler or (drop and one in image.hfs):
+        return one.start, min([layout.end(one.end), *_arrived(image, exchanged, one)])
+    if covers_volume(one, image.trees):
+        return one.start, layout.end(one.end)
+    start = layout.start(one.start)
+    return start, Sector(start + one.end - one.start)
+
+
+def _arrived(image: Image, exchanged: Iterable[Exchange], filler: Partition) -> Iterator[Sector]:
+    """Where behind a filler's start partitions of its table begin that came there with the file they cover."""
+    for change in exchanged:
+        if change.old is None or change.start <= change.old.start:
+            continue
+        old, new = change.old.start * SECTORS_PER_BLOCK, Sector(change.start * SECTORS_PER_BLOCK)
+        if new > filler.start and any(one.table == filler.table and one.start == old for one in image.partitions):
+            yield new
+
+
+def _mbr(image: Image, mbr: Mbr, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Mbr:
+    geometry = mbr.geometry()
+    partitions = list(mbr.partitions)
+    for number, one in mbr.used:
+        start, end = moves["MBR", number]
+        partitions[number - 1] = one.placed(start, end - start, geometry)
+        if ("MBR", number) in fillers:
+            partitions[number - 1] = replace(partitions[number - 1], type=PROTECTS_ISO)
+    code = mbr.code
+    for boot in image.boot_images:
+        moved = layout.block(boot.entry.lba)
+        if moved != boot.entry.lba and pointer_kind(code, boot.entry.lba):
+            code = moved_pointer(code, boot.entry.lba, moved)
+            break
+    return replace(mbr, code=code, partitions=tuple(partitions))
+
+
+def _apm(apm: Apm, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Iterator[bytes]:
+    scale = apm.block_size // SECTOR
+    for number, entry in enumerate(apm.entries, 1):
+        start, end = moves["APM", number]
+        moved: ApmEntry = entry.placed(start // scale, (end - start) // scale)
+        if ("APM", number) in fillers:
+            moved = replace(moved, name=b"Gap".ljust(32, b"\0"), type=b"ISO9660_data".ljust(32, b"\0"))
+        yield moved.pack()
+
+
+def _gpt(gpt: Gpt, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]], *, backup: bool) -> Gpt:
+    """One copy for the new layout; the backup's own place is in the tail."""
+    entries: list[GptEntry] = list(gpt.entries)
+    for number, one in gpt.used:
+        start, end = moves.get(("GPT", number), (one.first, one.end))
+        entries[number - 1] = replace(one, first=start, last=Sector(end - 1))
+        if ("GPT", number) in fillers:
+            name = "Gap".encode("utf-16-le").ljust(72, b"\0")
+            entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
+    header = gpt.header
+    return gpt.placed(
+        own=layout.start(header.own) if backup else header.own,
+        other=header.other if backup else layout.start(header.other),
+        array=layout.start(header.array) if backup else header.array,
+        last_usable=Sector(layout.end(Sector(header.last_usable + 1)) - 1),
+        entries=entries,
+    )

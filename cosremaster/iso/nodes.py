@@ -1,0 +1,106 @@
+"""An image's own file tree as nodes: Rock Ridge's modes, owners, times, devices and symlinks (IEEE P1282)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import sha256_of
+from cosremaster.iso.ecma119.dates import short_date
+from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.read_trees import Named, walk_names
+from cosremaster.iso.rockridge.read import Attributes, read_attributes, skip_of
+from cosremaster.iso.rockridge.zisofs import zisofs_of
+from cosremaster.tree.nodes import Content, Kind, Node
+from cosremaster.units import Lba, lba_bytes
+
+_KINDS = frozenset(Kind)
+_DATE = slice(18, 25)
+"""Where a directory record has its date (ECMA-119, 9.1.5)."""
+
+
+class _Extents(Struct, frozen=True):
+    """A file's data on the image."""
+
+    image: Image
+    file: IsoFile
+
+    @property
+    def size(self) -> int:
+        return self.file.size
+
+    def digest(self) -> bytes:
+        return sha256_of(self.table().chunks())
+
+    def table(self) -> PieceTable:
+        return self.image.bytes_of(self.file)
+
+    def head(self, count: int) -> bytes:
+        return b"".join(self.table().cut(0, min(count, self.size)).chunks())
+
+
+def image_nodes(image: Image, source: FileSource) -> dict[bytes, Node]:
+    """Every node of ``image``'s primary tree but its root, which ``source`` holds, by path; parents come first.
+
+    Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are linked where they
+    share a serial number (RRIP 1.12, 4.1.1). Files under zisofs have their plain bytes.
+    :raises ImageError: the tree cannot be read.
+    """
+    files = {file.path: file for file in image.files}
+    nodes = {node.path: node for node in _nodes(image, source, files)}
+    names = Counter(node.link for node in nodes.values() if node.link is not None)
+    return {
+        path: replace(node, link=None) if node.link is not None and names[node.link] == 1 else node
+        for path, node in nodes.items()
+    }
+
+
+def _nodes(image: Image, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
+    tree = image.trees[0]
+    root = tree.directories[0]
+    skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
+    for one in walk_names(source, root, tree.base, skip, joliet=False):
+        said = Attributes() if skip is None else _attributes(source, one, skip, tree.base)
+        yield _node(one, said, image, files.get(one.path))
+
+
+def _attributes(source: FileSource, one: Named, skip: int, base: Lba) -> Attributes:
+    """A relocated directory tells its own in its ``.``, as the kernel reads it; the record with CL is a file's."""
+    raw, offset = one.raw, one.record.offset
+    if one.below is not None and one.ridge.child is not None:
+        offset = lba_bytes(one.below.lba)
+        raw = source.at(offset, source.at(offset, 1)[0])
+    return read_attributes(source, raw, offset, skip, base)
+
+
+def _node(one: Named, said: Attributes, image: Image, file: IsoFile | None) -> Node:
+    kind = Kind.DIRECTORY if one.below is not None else _kind(said)
+    default = 0o755 if kind is Kind.DIRECTORY else 0o644
+    linked = kind is not Kind.DIRECTORY and said.links > 1 and said.serial
+    return Node(
+        path=one.path, kind=kind, mode=default if said.mode is None else said.mode & 0o7777, uid=said.uid, gid=said.gid,
+        mtime=short_date(one.raw[_DATE]) if said.mtime is None else said.mtime,
+        target=said.target or b"" if kind is Kind.SYMLINK else b"",
+        rdev=said.rdev if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
+        content=_content(said, image, file) if kind is Kind.FILE and file is not None else None,
+        link=(said.serial, kind, one.record.lba) if linked else None,
+    )  # fmt: skip
+
+
+def _content(said: Attributes, image: Image, file: IsoFile) -> Content:
+    """The file's bytes, as Linux gives them where they are compressed."""
+    packed = zisofs_of(said.packed, image.bytes_of(file), image.place.inside(file.path)) if said.packed else None
+    return packed or _Extents(image, file)
+
+
+def _kind(said: Attributes) -> Kind:
+    """What is no directory: as PX tells it, else by whether there is a symlink's text."""
+    told = (said.mode or 0) & 0o170000
+    if told in _KINDS and told != Kind.DIRECTORY:
+        return Kind(told)
+    return Kind.FILE if said.target is None else Kind.SYMLINK

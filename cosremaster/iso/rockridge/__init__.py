@@ -1,0 +1,1 @@
+"""SUSP and Rock Ridge system use entries, read and written; zisofs files."""

@@ -1,0 +1,249 @@
+"""A directory tree as it can be changed: folders, and the entries in them in the order of their records.
+
+What :mod:`cosremaster.iso.read_trees` reads as values for everybody, read once more with what only changing it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct, field
+
+from cosremaster.errors import ImageError, UnsupportedError
+from cosremaster.io.files import FileSource
+from cosremaster.iso.ecma119.identifiers import Naming, joliet_style, style_of
+from cosremaster.iso.ecma119.records import Descriptor, place_of, read_directory
+from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, Tree
+from cosremaster.iso.read_trees import JOLIET, entry_name, extent_of
+from cosremaster.iso.rockridge.read import fields, read_fields, skip_of
+from cosremaster.iso.rockridge.write import CE_SIZE, Dialect
+from cosremaster.tree.nodes import Node, join
+from cosremaster.units import BLOCK, Lba, lba_bytes
+
+ITS_NAME, MAX_RECORD = 33, 254
+"""Where a record has its identifier, and its most bytes, an even number (9.1)."""
+_LONGEST, _LEAST_ROOM = 255, 32
+DEEPEST = 8
+"""Levels of directories, the root's the first (6.8.2.1)."""
+
+
+class Entry(Struct, eq=False):
+    """A name in a folder. ``key``: its name in the primary tree, None where that has no such; ``shown``: in its own.
+
+    ``records``: those on the image, all of one file; none: a new one. ``folder``: what it leads to. ``placeholder``:
+    its folder is recorded elsewhere (CL, RRIP 4.1.5.1), by an entry that is ``hidden``, as an associated file's is.
+    ``renamed``: its records are made anew, for its key. ``node``: what a new one is. ``more``: how many records a
+    file's new size takes beside those it has.
+    """
+
+    key: bytes | None
+    identifier: bytes
+    records: tuple[DirectoryRecord, ...] = ()
+    folder: Folder | None = None
+    placeholder: bool = False
+    hidden: bool = False
+    renamed: bool = False
+    node: Node | None = None
+    more: int = 0
+    shown: bytes = b""
+
+    @property
+    def led_to(self) -> bool:
+        """It is the record of a relocated directory, whose name stands elsewhere. (RE alone also hides a directory: as
+        xorriso marks the one for relocated ones.)"""
+        return self.hidden and self.folder is not None and self.folder.above is not self.folder.parent
+
+    @property
+    def fresh(self) -> bool:
+        """It has no record that can stay as it is."""
+        return self.renamed or not self.records
+
+
+class Folder(Struct, eq=False):
+    """A directory. ``extent``: where it stands on the image, None for a new one; ``node``: what a new one is.
+
+    ``parent``: where its ``..`` leads, itself for the root; ``above``: the folder that its name stands in, another
+    one where it is relocated; ``level``: the root's is 1. ``entry``: its own record's. ``changed``: it is laid anew;
+    ``reparented``: its ``..`` is made anew; ``moves``: it gets other blocks.
+    """
+
+    extent: Directory | None
+    parent: Folder | None
+    level: int
+    above: Folder | None = None
+    entry: Entry | None = None
+    node: Node | None = None
+    entries: list[Entry] = field(default_factory=list)
+    changed: bool = False
+    reparented: bool = False
+    moves: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Blocks on the image."""
+        return -(-self.extent.length // BLOCK) if self.extent else 0
+
+    @property
+    def subfolders(self) -> int:
+        """The directories in it, as their parents count them in link counts."""
+        return sum(1 for one in self.entries if one.folder is not None)
+
+
+class FolderTree(Struct, eq=False):
+    """The folders of one root. ``kind``: in words; ``base``: the block from which its numbers count; ``descriptors``:
+    those of the image that have it, none for UDF.
+
+    ``dialect``: how Rock Ridge is written, None without; ``counts``: directories' link counts count their
+    subdirectories; ``attic``: the folder that relocated directories are recorded in, None where there is none;
+    ``serials``: the serial numbers that Rock Ridge tells.
+    """
+
+    kind: str
+    base: Lba
+    descriptors: tuple[Descriptor, ...]
+    root: Folder
+    style: Naming
+    dialect: Dialect | None = None
+    counts: bool = False
+    attic: Folder | None = None
+    serials: frozenset[int] = frozenset()
+
+    def folders(self) -> Iterator[Folder]:
+        """Every folder, those above before those below."""
+        waiting = [self.root]
+        while waiting:
+            folder = waiting.pop()
+            yield folder
+            waiting += [one.folder for one in reversed(folder.entries) if one.folder and not one.led_to]
+
+    def shown_files(self) -> Iterator[tuple[bytes, Entry]]:
+        """Everything but directories, by the path that this tree shows."""
+        waiting = [(b"", self.root)]
+        while waiting:
+            path, folder = waiting.pop()
+            for entry in folder.entries:
+                if entry.hidden:
+                    continue
+                below = join(path, entry.shown)
+                if entry.folder is not None:
+                    waiting.append((below, entry.folder))
+                else:
+                    yield below, entry
+
+    def spread_moves(self) -> None:
+        """Whatever lies below a directory that moves moves too: libarchive, which reads an image front to back, finds
+        no directory that stands before the one that names it."""
+        spread = True
+        while spread:  # a relocated directory may be met before the one that it is recorded in
+            spread = False
+            for folder in self.folders():
+                if not folder.moves and (folder.extent is None or _must_follow(folder, self.root)):
+                    folder.moves = folder.changed = spread = True
+
+
+def _must_follow(folder: Folder, root: Folder) -> bool:
+    if folder is root or folder.parent is None or folder.above is None or folder.extent is None:
+        return False
+    holders = (folder.parent, folder.above)
+    before = folder.reparented and any(one.extent and folder.extent.lba < one.extent.lba for one in holders)
+    return before or any(one.moves for one in holders)
+
+
+def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:
+    """A tree of folders for each root, the primary one first; each names its own keys.
+
+    :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
+    """
+    groups: dict[tuple[Lba, int], list[tuple[Tree, Descriptor]]] = {}
+    for tree in image_trees:
+        descriptor = Descriptor(tree.descriptor, source.at(lba_bytes(tree.descriptor), BLOCK))
+        groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
+    return [_read_one(source, group) for group in groups.values()]
+
+
+def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> FolderTree:
+    trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
+    base, joliet = trees[0].base, trees[0].kind == JOLIET
+    root = Folder(Directory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
+    root.parent = root
+    assert root.extent is not None
+    head = source.at(lba_bytes(root.extent.lba), 255)
+    skip = None if joliet else skip_of(head)
+    folders, sample, serials = _walk(source, root, base, skip, joliet)
+    files = [one.identifier for folder in folders for one in folder.entries if one.folder is None]
+    names = [one.identifier for folder in folders for one in folder.entries if one.folder is not None]
+    enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
+    room = MAX_RECORD - ITS_NAME - (0 if skip is None else skip + CE_SIZE)
+    if room < _LEAST_ROOM:
+        raise UnsupportedError("its directory records leave no room for names", source.place)
+    style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced, room=room)
+    attic = next((folder for folder in folders for one in folder.entries if one.led_to), None)
+    dialect, counts = None, False
+    if skip is not None:
+        own = [one for _, one in fields(source, head[: head[0]], lba_bytes(root.extent.lba), skip, base)]
+        dialect = Dialect.of(own if sample is None else sample, skip)
+        px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
+        counts = int.from_bytes(px[12:16], "little") == 2 + root.subfolders
+    return FolderTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
+
+
+def _walk(
+    source: FileSource, root: Folder, base: Lba, skip: int | None, joliet: bool
+) -> tuple[list[Folder], list[bytes] | None, frozenset[int]]:
+    """Every folder below ``root``, physically, the Rock Ridge fields of one file's record, and all serial numbers."""
+    found, waiting, serials = list[Folder](), [root], set[int]()
+    sample: list[bytes] | None = None
+    stand: dict[Lba, Folder] = {root.extent.lba: root} if root.extent else {}
+    placeholders: list[tuple[Folder, Entry, Lba]] = []
+    while waiting:
+        folder = waiting.pop()
+        found.append(folder)
+        assert folder.extent is not None
+        _check_dots(source, folder.extent)
+        run: list[DirectoryRecord] = []
+        for record, raw in read_directory(source, folder.extent, (), base):
+            extra = None if skip is None else read_fields(source, raw, record.offset, skip, base)
+            key = entry_name(record, extra, joliet=joliet)
+            serials |= {extra.serial} if extra else set()
+            if record.flags & DIRECTORY:
+                if not record.plain:
+                    raise UnsupportedError(
+                        "has an extended attribute record, so nothing can be added to or taken from its tree",
+                        place_of(source.place, record),
+                    )
+                below = Folder(extent_of(record), folder, folder.level + 1, folder)
+                below.entry = Entry(key, record.identifier, (record,), below, shown=key)
+                below.entry.hidden = extra is not None and extra.relocated
+                if record.lba in stand:
+                    raise ImageError("directory tree leads into itself", source.place.at(record.offset))
+                stand[record.lba] = below
+                folder.entries.append(below.entry)
+                waiting.append(below)
+                continue
+            run.append(record)
+            if record.flags & MULTI_EXTENT:
+                continue
+            entry = Entry(key, record.identifier, tuple(run), hidden=bool(record.flags & ASSOCIATED), shown=key)
+            run = []
+            folder.entries.append(entry)
+            if extra is not None and extra.child is not None:
+                placeholders.append((folder, entry, extra.child))
+            elif skip is not None and sample is None:
+                sample = [one for _, one in fields(source, raw, record.offset, skip, base)]
+        if run:
+            raise ImageError("the last extent of a file is missing", place_of(source.place, run[-1]))
+    for folder, entry, lba in placeholders:
+        below = stand.get(lba, root)
+        if below.parent is folder or below.entry is None or not below.entry.hidden:
+            raise ImageError("relocated directory is not where it should be", source.place.at(entry.records[0].offset))
+        entry.folder, entry.placeholder, below.above = below, True, folder
+    return found, sample, frozenset(serials)
+
+
+def _check_dots(source: FileSource, extent: Directory) -> None:
+    """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
+    head = source.at(lba_bytes(extent.lba), min(2 * _LONGEST, extent.length))
+    dot = head[: head[0]] if head else b""
+    dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
+    if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):
+        raise ImageError("a directory does not begin with . and ..", source.place.at(lba_bytes(extent.lba)))

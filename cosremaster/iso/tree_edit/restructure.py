@@ -1,0 +1,369 @@
+"""Names that come, go or change on the image: what that needs of its layout, and what it writes.
+
+First everything is changed in memory and measured (:func:`restructure`); the layout finds places; then every record,
+path table and descriptor that tells of them is made (:meth:`Restructure.settled`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, count
+
+from msgspec import Struct, field
+
+from cosremaster.errors import ImageError, Place, SizeError
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.iso.ecma119.records import both_endian
+from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.layout.extents import file_spans
+from cosremaster.iso.layout.place import Layout
+from cosremaster.iso.layout.replace import Exchange
+from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.read_trees import JOLIET
+from cosremaster.iso.tree_edit.apply import Regrafted, doubts, names_apart, regraft
+from cosremaster.iso.tree_edit.directories import Entry, Folder, FolderTree
+from cosremaster.iso.tree_edit.match_trees import aligned_folders
+from cosremaster.iso.tree_edit.patches import directory_patches, overlaid, root_continuation, table_slots
+from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
+from cosremaster.iso.udf.rewrite import UdfWork, restructure_udf
+from cosremaster.tree.nodes import Node
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+
+MAX_DIRECTORIES = 0xFFFF
+IN_UDF = Lba(-1)
+_TABLE_SIZE = 132
+
+Patches = dict[int, bytes]
+
+
+class _Work(Struct):
+    """One tree's changes. ``lengths``: of each changed folder, by its id; ``continued``: of what continues its records;
+    ``tables``: bytes of a path table; ``bearer``: the folder whose continued records begin with the root's."""
+
+    tree: FolderTree
+    done: Regrafted
+    lengths: dict[int, int] = field(default_factory=dict)
+    continued: dict[int, int] = field(default_factory=dict)
+    tables: int = 0
+    bearer: Folder | None = None
+
+    @property
+    def moved(self) -> list[Folder]:
+        """Folders that need blocks of their own, those above before those below."""
+        return [one for one in self.tree.folders() if one.moves]
+
+    @property
+    def outgrown(self) -> list[Lba]:
+        """Path tables that need more blocks than they have."""
+        return [lba for lba, _, _ in table_slots(self.tree) if blocks_for(self.tables) > self._table_blocks()]
+
+    def _table_blocks(self) -> int:
+        return blocks_for(_table_size(self.tree))
+
+
+class _Own(Struct, frozen=True):
+    """Where one tree's things go: block and bytes of each folder by its id; what continues its records; path tables by
+    their old block, those that do not stay."""
+
+    folders: Mapping[int, tuple[Lba, int]]
+    continued: Mapping[int, Lba]
+    tables: Mapping[Lba, Lba]
+
+
+class Expected(Struct, frozen=True):
+    """A file of the new image: bytes, and where its first data stand (those of each section of an old one)."""
+
+    size: int
+    starts: tuple[Lba, ...]
+
+
+class Restructure(Struct):
+    """Changed trees, measured. ``gone``: first blocks of data that nothing names any more; ``vacated``: all blocks
+    that are given up; ``appended``: runs of blocks that are needed, in the order that :meth:`settled` is told their
+    places in; ``contents``: the data of new files by node id, shared by hard links; ``data``: where they go, once that
+    is settled; ``data_of``: whose each node has."""
+
+    image: Image
+    source: FileSource
+    works: list[_Work]
+    gone: frozenset[Lba]
+    contents: dict[int, PieceTable]
+    data_of: dict[int, int]
+    vacated: tuple[Span, ...] = ()
+    appended: tuple[Span, ...] = ()
+    warnings: tuple[str, ...] = ()
+    data: dict[int, Lba] = field(default_factory=dict)
+    udf: UdfWork | None = None
+
+    def expected(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, Expected]]:
+        """What has to be found in each tree of the new image, by its descriptor's block and by path; what UDF has to
+        have, by :data:`IN_UDF`."""
+        new = {file.records[0].offset: one for one in placed for _, file in one.files}
+        by_start = {one.old.start: one for one in placed if one.old}
+        found: dict[Lba, dict[bytes, Expected]] = {}
+        for work in self.works:
+            found |= {one.lba: {} for one in work.tree.descriptors}
+            found[work.tree.descriptors[0].lba] = {
+                path: self._expected(one, new.get(one.records[0].offset) if one.records else None, layout)
+                for path, one in work.tree.shown_files()
+            }
+        if self.udf is not None:
+            found[IN_UDF] = {
+                path: self._expected(one, by_start.get(one.records[0].lba) if one.records else None, layout)
+                for path, one in self.udf.tree.shown_files()
+            }
+        return found
+
+    def _expected(self, entry: Entry, exchange: Exchange | None, layout: Layout) -> Expected:
+        if entry.node is not None:
+            size = entry.node.content.size if entry.node.content else 0
+            return Expected(size, (self._place_of(entry.node),) if size else ())
+        if exchange is not None:
+            return Expected(exchange.table.length, (exchange.start,) if exchange.table.length else ())
+        starts = tuple(layout.block(one.lba) for one in entry.records if one.length)
+        return Expected(sum(one.length for one in entry.records), starts)
+
+    def settled(
+        self, starts: Sequence[Lba], exchanges: Iterable[Exchange], patches: Patches
+    ) -> tuple[Patches, dict[Lba, PieceTable]]:
+        """What is written where: patches of bytes that stay at their place, and the bytes of what ``appended`` asked
+        for by first block. ``patches``: what else changes in directories as they stand.
+        """
+        at = iter(starts)
+        placed = [self._own_places(work, at) for work in self.works]
+        self.data = {key: next(at) for key in self.contents}
+        tables = {place: self.contents[key] for key, place in self.data.items()}
+        more = _more_sections(self.works, exchanges)
+        for work, own in zip(self.works, placed, strict=True):
+            self._settle(work, own, more, patches, tables)
+        if self.udf is not None:
+            first = next(at) if self.udf.wanted else NO_PLACE
+            entries = self.udf.settled(first, self._place_of, patches)
+            tables |= {first: PieceTable([Literal(entries)])} if entries else {}
+        return patches, tables
+
+    @staticmethod
+    def _own_places(work: _Work, at: Iterator[Lba]) -> _Own:
+        """The places of one tree's directories, continued records and path tables."""
+        folders = {id(one): (one.extent.lba, one.extent.length) for one in work.tree.folders() if one.extent}
+        continued: dict[int, Lba] = {}
+        for folder in work.moved:
+            folders[id(folder)] = next(at), work.lengths[id(folder)]
+            if id(folder) in work.continued:
+                continued[id(folder)] = next(at)
+        return _Own(folders, continued, {lba: next(at) for lba in work.outgrown})
+
+    def _settle(
+        self, work: _Work, own: _Own, more: Mapping[int, Sequence[tuple[Lba, int]]], patches: Patches,
+        tables: dict[Lba, PieceTable],
+    ) -> None:  # fmt: skip
+        """One tree's part of :meth:`settled`."""
+        patches |= dict(directory_patches(self.source, work.tree, own.folders))
+        if work.bearer is not None:
+            patches |= dict(root_continuation(self.source, work.tree, own.continued[id(work.bearer)]))
+        places = Places(own.folders, self._place_of, more, own.continued)
+        assembler = _assembler(work, self.source, overlaid(self.source, patches), places)
+        laid, areas = assembler.folders()
+        tables |= {own.continued[key]: PieceTable([Literal(data)]) for key, data in areas.items()}
+        offsets = sorted(patches)
+        for folder in work.tree.folders():
+            if not folder.changed:
+                continue
+            lba, length = own.folders[id(folder)]
+            if folder.extent is not None:
+                start = lba_bytes(folder.extent.lba)
+                first, last = (bisect_left(offsets, at) for at in (start, start + folder.extent.length))
+                for offset in offsets[first:last]:
+                    patches.pop(offset, None)
+            if folder.extent is not None and lba == folder.extent.lba:
+                patches[lba_bytes(lba)] = laid[id(folder)].ljust(length, b"\0")
+            else:
+                tables[lba] = PieceTable([Literal(laid[id(folder)])])
+        patches |= dict(self._table_patches(work, assembler, own.tables, tables))
+
+    def _place_of(self, node: Node) -> Lba:
+        """Where a new file's data begin."""
+        return self.data[self.data_of[id(node)]]
+
+    def _table_patches(
+        self, work: _Work, assembler: Assembler, places: Mapping[Lba, Lba], tables: dict[Lba, PieceTable]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Path tables where they were, or what tells of those that got new blocks."""
+        for lba, order, told in table_slots(work.tree):
+            new = assembler.path_table(order)
+            if lba in places:
+                tables[places[lba]] = PieceTable([Literal(new)])
+                number = (places[lba] - work.tree.base).to_bytes(4, order)  # type: ignore[arg-type]
+                yield from ((at, number) for at in told)
+            else:
+                yield lba_bytes(lba), new.ljust(_table_size(work.tree), b"\0")
+        for descriptor in work.tree.descriptors:
+            yield lba_bytes(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
+
+
+def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Sequence[Exchange]) -> Restructure | None:
+    """The trees of ``image`` after ``edits``; None where no name comes, goes or changes, and no file needs records.
+
+    :raises UnsupportedError: something points at what should go, or a tree cannot hold what should come.
+    :raises SizeError: more directories than a path table can number.
+    """
+    grown = [
+        (file, one)
+        for one in exchanges
+        for _, file in one.files
+        if len(section_lengths(one.table.length, len(file.records))) > len(file.records)
+    ]
+    if not (edits.restructures or grown):
+        return None
+    trees = aligned_folders(source, image.trees)
+    by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.folders()
+                 for one in folder.entries if one.records}  # fmt: skip
+    for file, exchange in grown:
+        folder, entry = by_offset[file.records[-1].offset]
+        entry.more = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
+        folder.changed = True
+    udf = restructure_udf(image, source, trees[0], edits)
+    _check_apart(image, trees, udf)
+    works = [_Work(tree, regraft(tree, edits, image.place)) for tree in trees]
+    for path in (*works[0].done.unknown, *works[0].done.missing):
+        raise ImageError("is not there, or has no directory to be in", image.place.inside(path))
+    changed = [(one.tree, one.done) for one in works] + ([(udf.tree, udf.done)] if udf else [])
+    gone = _gone(image, changed)
+    contents, data_of = _new_data(edits.added)
+    work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
+    work.warnings = tuple(line for tree, done in changed for line in doubts(tree, done))
+    if all(tree.kind == trees[0].kind for tree, _ in changed):
+        work.warnings += tuple(names_apart(trees[0]))
+    for one in works:  # libarchive takes the Joliet tree where its root stands before the other's
+        _measure(one, source, image.place, follow=one.tree.kind == JOLIET and works[0].tree.root.moves)
+    work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
+    work.appended = tuple(_wanted(work))
+    return work
+
+
+def _check_apart(image: Image, trees: Iterable[FolderTree], udf: UdfWork | None) -> None:
+    """:raises ImageError: a directory or path table shares blocks with another, or is not all there."""
+    spans = [(one.extent.lba, one.blocks, one.extent.length) for tree in trees for one in tree.folders() if one.extent]
+    for tree in trees:
+        size = _table_size(tree)
+        spans += [(lba, blocks_for(size), size) for lba in {lba for lba, _, _ in table_slots(tree)}]
+    spans += [(one.start, one.blocks, one.blocks * BLOCK) for one in (udf.udf.spans if udf else ())]
+    end = Lba(0)
+    for lba, blocks, length in sorted(spans):
+        if lba < end or lba_bytes(lba) + length > image.size:
+            what = "shares blocks with another" if lba < end else "is cut off"
+            raise ImageError(f"a directory or path table {what}", image.place.at(lba_bytes(lba)))
+        end = Lba(lba + blocks)
+
+
+def _table_size(tree: FolderTree) -> int:
+    """Bytes of its path table (8.4.13)."""
+    return int.from_bytes(tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little")
+
+
+def _new_data(nodes: Iterable[Node]) -> tuple[dict[int, PieceTable], dict[int, int]]:
+    """The data of new files, each once; and which of them each node has."""
+    contents: dict[int, PieceTable] = {}
+    data_of: dict[int, int] = {}
+    linked: dict[object, int] = {}
+    for node in nodes:
+        if node.content is None or not node.content.size:
+            continue
+        key = linked.setdefault(node.link, id(node)) if node.link is not None else id(node)
+        data_of[id(node)] = key
+        if key not in contents:
+            contents[key] = node.content.table()
+    return contents, data_of
+
+
+def _gone(image: Image, changed: Sequence[tuple[FolderTree, Regrafted]]) -> frozenset[Lba]:
+    """First blocks of data that entries left and none names any more, in this session."""
+    left = {one.records[0].lba for _, done in changed for one in done.left if one.records and one.records[0].length
+            and one.folder is None}  # fmt: skip
+    if not left:
+        return frozenset()
+    named = {record.lba for tree, _ in changed for folder in tree.folders() for one in folder.entries
+             for record in one.records}  # fmt: skip
+    return frozenset(lba for lba in left - named if lba >= image.session)
+
+
+def _measure(work: _Work, source: FileSource, place: Place, *, follow: bool) -> None:
+    """Notes how long everything becomes. ``follow``: the root moves. :raises SizeError: too many directories."""
+    tree = work.tree
+    nowhere = {id(folder): (tree.base, 0) for folder in tree.folders()}
+    if len(nowhere) > MAX_DIRECTORIES:
+        raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
+    more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
+    places = Places(nowhere, lambda _: tree.base, more, {})
+    assembler = _assembler(work, source, source.at, places)
+    laid, areas = assembler.folders()
+    for folder in tree.folders():
+        longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
+        folder.moves = longer or id(folder) in areas  # libarchive reads what continues records right behind them
+    tree.root.moves = tree.root.moves or follow
+    tree.root.changed = tree.root.changed or follow
+    tree.spread_moves()
+    laid, areas = assembler.folders()
+    if areas and not tree.root.moves and assembler.root_continued():
+        # What libarchive has not come by hides all that comes later: where directories moved, the root's may be that.
+        work.bearer = assembler.bearer = next(one for one in work.moved if id(one) in areas)
+        laid, areas = assembler.folders()
+    work.lengths = {key: len(data) for key, data in laid.items()}
+    work.continued = {key: len(data) for key, data in areas.items()}
+    work.tables = len(assembler.path_table("little"))
+
+
+def _assembler(work: _Work, source: FileSource, patched: Callable[[int, int], bytes], places: Places) -> Assembler:
+    nodes = {id(one.node): one.node for one in work.done.came.values() if one.node}
+    links = Counter(node.link for node in nodes.values() if node.link is not None)
+    serials = (number for number in count(1) if number not in work.tree.serials)
+    return Assembler(work.tree, source, patched, places, links, serials, work.bearer)
+
+
+def _vacated(image: Image, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:
+    for work in works:
+        for folder in (*work.done.folders, *work.moved):
+            if folder.extent is not None and folder.extent.lba >= image.session:
+                yield Span(folder.extent.lba, folder.blocks, "directory")
+        size = blocks_for(_table_size(work.tree))
+        yield from (Span(lba, size, "path table") for lba in work.outgrown if lba >= image.session)
+    yield from {span for tree in image.trees for file in tree.files if is_gone(file, gone) for span in file_spans(file)}
+
+
+def is_gone(file: IsoFile, gone: frozenset[Lba]) -> bool:
+    """The data of ``file`` leave the image."""
+    return bool(file.size) and file.records[0].lba in gone
+
+
+def _wanted(work: Restructure) -> Iterator[Span]:
+    """In the order of :meth:`Restructure.settled`. What UDF has is last: 7-Zip looks for the last anchors behind it."""
+    for one in work.works:
+        for folder in one.moved:
+            yield Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory")
+            if id(folder) in one.continued:
+                yield Span(NO_PLACE, blocks_for(one.continued[id(folder)]), "continued records")
+        yield from (Span(NO_PLACE, blocks_for(one.tables), "path table") for _ in one.outgrown)
+    for table in work.contents.values():
+        yield Span(NO_PLACE, blocks_for(table.length), "new file")
+    yield from work.udf.wanted if work.udf else ()
+
+
+def _more_sections(works: Iterable[_Work], exchanges: Iterable[Exchange]) -> dict[int, list[tuple[Lba, int]]]:
+    """The sections of exchanged files for which there are no records, by entry."""
+    by_offset = {one.records[-1].offset: one for work in works for folder in work.tree.folders()
+                 for one in folder.entries if one.more}  # fmt: skip
+    found: dict[int, list[tuple[Lba, int]]] = {}
+    for exchange in exchanges if by_offset else ():
+        for _, file in exchange.files:
+            entry = by_offset.get(file.records[-1].offset)
+            if entry is not None:
+                lengths = section_lengths(exchange.table.length, len(file.records))
+                begins = accumulate(map(blocks_for, lengths[:-1]), initial=exchange.start)
+                sections = [(Lba(at), length) for at, length in zip(begins, lengths, strict=True)]
+                found[id(entry)] = sections[len(file.records) :]
+    return found

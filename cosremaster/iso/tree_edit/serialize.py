@@ -1,0 +1,313 @@
+"""The bytes of changed directories and of path tables (ECMA-119, 9.1 and 9.4), wherever things come to stand.
+
+Called twice: to learn how long everything becomes, which no place has an influence on, and for the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from msgspec import Struct, field
+
+from cosremaster.io.files import FileSource
+from cosremaster.iso.ecma119.records import both_endian
+from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
+from cosremaster.iso.rockridge.read import fields
+from cosremaster.iso.rockridge.write import Continuation, Dialect, short_date
+from cosremaster.iso.tree_edit.directories import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
+from cosremaster.tree.nodes import Node
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+
+RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
+_DOT, _DOT_DOT = b"\0", b"\1"
+NO_PLACE = Lba(0)
+CONTINUED = b"CE\x1c\x01"
+"""How the field begins that leads to more fields (SUSP 5.1)."""
+
+
+class Places(Struct, frozen=True):
+    """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
+    ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
+    entry's id; ``continued``: the first block of what continues a folder's records, by its id."""
+
+    folders: Mapping[int, tuple[Lba, int]]
+    data: Callable[[Node], Lba]
+    more: Mapping[int, Sequence[tuple[Lba, int]]]
+    continued: Mapping[int, Lba]
+
+
+class Assembler(Struct):
+    """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
+    ``links``: how many names a new file has; ``serials``: numbers that no file has; ``bearer``: the folder whose
+    continued records begin with what continues the root's ``.``; ``numbered``: the numbers of what is new.
+    """
+
+    tree: FolderTree
+    source: FileSource
+    patched: Callable[[int, int], bytes]
+    places: Places
+    links: Mapping[object, int]
+    serials: Iterator[int]
+    bearer: Folder | None = None
+    numbered: dict[object, int] = field(default_factory=dict)
+
+    def folders(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
+        """The bytes of each changed folder by its id, whole blocks; and what continues its records, where there is
+        any."""
+        found, more = dict[int, bytes](), dict[int, bytes]()
+        for folder in self.tree.folders():
+            if folder.changed:
+                first = self.places.continued.get(id(folder), self.tree.base)
+                continuation = Continuation(Lba(first - self.tree.base))
+                if folder is self.bearer:
+                    continuation.data += self.root_continued()
+                found[id(folder)] = self._laid(folder, continuation)
+                if continuation.data:
+                    more[id(folder)] = bytes(continuation.data)
+        return found, more
+
+    def root_continued(self) -> bytes:
+        """The fields that continue the root's ``.`` (an ER, SUSP 5.5)."""
+        if self.tree.dialect is None or self.tree.root.extent is None:
+            return b""
+        start = lba_bytes(self.tree.root.extent.lba)
+        dot = self.source.at(start, self.source.at(start, 1)[0])  # as it was: it leads elsewhere once that is settled
+        told = fields(self.source, dot, start, self.tree.dialect.skip, self.tree.base)
+        return b"".join(one for at, one in told if not start <= at < start + len(dot))
+
+    def path_table(self, order: str) -> bytes:
+        """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
+        numbers, table = {id(self.tree.root): 1}, bytearray()
+        level = [(1, _DOT, self.tree.root)]
+        while level:
+            below: list[tuple[int, bytes, Folder]] = []
+            for parent, identifier, folder in level:
+                numbers.setdefault(id(folder), len(numbers) + 1)
+                lba = self._place(folder)[0].to_bytes(4, order)  # type: ignore[arg-type]
+                table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)  # type: ignore[arg-type]
+                table += identifier + bytes(len(identifier) % 2)
+                below += [
+                    (numbers[id(folder)], one.identifier, one.folder)
+                    for one in folder.entries
+                    if one.folder is not None and not one.placeholder
+                ]
+            level = sorted(below, key=lambda item: (item[0], self.tree.style.order(item[1])))
+        return bytes(table)
+
+    def _place(self, folder: Folder) -> tuple[Lba, int]:
+        """Block, as the tree counts, and bytes."""
+        lba, length = self.places.folders[id(folder)]
+        return Lba(lba - self.tree.base), length
+
+    def _laid(self, folder: Folder, continuation: Continuation) -> bytes:
+        """A folder's records, none across a block's end (6.8.1.1)."""
+        laid, room = bytearray(), 0
+        for record in self._records(folder, continuation):
+            if len(record) > room:
+                laid += bytes(room)
+                room = BLOCK
+            laid += record
+            room -= len(record)
+        return bytes(laid) + bytes(room)
+
+    def _records(self, folder: Folder, continuation: Continuation) -> Iterator[bytes]:
+        dot, dot_dot = self._dots(folder)
+        if folder.extent is not None and folder.moves:
+            dot = self._carried(dot, lba_bytes(folder.extent.lba), continuation)
+        yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
+        if dot_dot and not folder.reparented:
+            yield dot_dot
+        else:
+            yield self._made(continuation, _DOT_DOT, *self._parent_of(folder))
+        for entry in folder.entries:
+            if entry.renamed:
+                yield from self._renamed(entry, continuation)
+            elif not entry.records:
+                yield from self._new(entry, continuation)
+            elif folder.moves:
+                for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
+                    yield self._carried(_apart(raw, continuation), offset, continuation)
+            else:
+                yield from self._kept(entry)
+
+    def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
+        """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
+        stands before its record."""
+        dialect, name = self.tree.dialect, raw[ITS_NAME : ITS_NAME + raw[32]]
+        if dialect is None or CONTINUED not in raw[ITS_NAME + len(name) :]:
+            return raw
+        return self._packed(continuation, raw[:ITS_NAME], name, self._fields(raw, offset), _system_use(raw))
+
+    def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
+        """The first two records of one that is on the image."""
+        if folder.extent is None:
+            return b"", b""
+        head = self.patched(lba_bytes(folder.extent.lba), min(2 * MAX_RECORD, folder.extent.length))
+        return head[: head[0]], head[head[0] : head[0] + head[head[0]]]
+
+    def _own_fields(self, folder: Folder) -> list[bytes]:
+        """The Rock Ridge fields that tell of a folder: its node's, or those of its ``.``."""
+        dialect = self.tree.dialect
+        if dialect is None:
+            return []
+        if folder.node is not None:
+            nlink = 2 + folder.subfolders if self.tree.counts else 1
+            return dialect.of_node(folder.node, nlink, self._serial(folder.node))
+        dot, _ = self._dots(folder)
+        assert folder.extent is not None
+        told = self._fields(dot, lba_bytes(folder.extent.lba))
+        return [one for one in told if one[:2] in (b"PX", b"TF")]
+
+    def _parent_of(self, folder: Folder) -> tuple[list[bytes], Lba, int, Node | None]:
+        """What a new ``..`` says: fields, place, and the node its date comes from."""
+        assert folder.parent is not None and folder.above is not None
+        own = self._own_fields(folder.parent)
+        if folder.above is not folder.parent:
+            own.append(_link(b"PL", self._place(folder.above)[0]))
+        return own, *self._place(folder.parent), folder.node or folder.parent.node
+
+    def _serial(self, node: Node) -> int:
+        """An inode number (RRIP 4.1.1), the same for all names of a file."""
+        key = node.link or id(node)
+        if key not in self.numbered:
+            self.numbered[key] = next(self.serials)
+        return self.numbered[key]
+
+    def _fields(self, record: bytes, offset: int) -> list[bytes]:
+        """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
+        assert self.tree.dialect is not None
+        found = fields(self.source, record, offset, self.tree.dialect.skip, self.tree.base)
+        inside = range(offset, offset + len(record))
+        return [one if at in inside else self.patched(at, len(one)) for at, one in found]
+
+    def _kept(self, entry: Entry) -> Iterator[bytes]:
+        """The records as they are; those that a larger size takes beside them are copies of the last."""
+        more = self.places.more.get(id(entry), ())
+        for index, record in enumerate(entry.records, 1):
+            raw = self._raw(record.offset)
+            last = index == len(entry.records)
+            yield _flagged(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (last and bool(more)))
+        for index, (lba, length) in enumerate(more, 1):
+            new = bytearray(raw)
+            new[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba - self.tree.base)
+            new[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+            yield _flagged(bytes(new), index < len(more))
+
+    def _raw(self, offset: int) -> bytes:
+        return self.patched(offset, self.source.at(offset, 1)[0])
+
+    def _renamed(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
+        """The records under another name, all that they tell else as it was."""
+        for record, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
+            told: list[bytes] = []
+            if self.tree.dialect is not None:
+                told = [one for one in self._fields(record, offset) if one[:2] not in (b"CL", b"RE")]
+                told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
+            raw = _apart(record, continuation)
+            head = _leading(raw[:ITS_NAME]) if entry.placeholder else raw[:ITS_NAME]
+            yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
+
+    def _relocated(self, entry: Entry, told: list[bytes]) -> list[bytes]:
+        """``told`` with what leads to a relocated directory, or says that this is one."""
+        if entry.placeholder and entry.folder is not None:
+            return [_link(b"CL", self._place(entry.folder)[0]), *told]
+        return [b"RE\x04\x01", *told] if entry.hidden and entry.folder is not None else told
+
+    def _offsets(self, entry: Entry) -> Iterator[int]:
+        """Where each of the records stood that :meth:`_kept` yields; those of more sections are copies of the last."""
+        yield from (record.offset for record in entry.records)
+        yield from (entry.records[-1].offset for _ in self.places.more.get(id(entry), ()))
+
+    def _new(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
+        node, dialect = entry.node, self.tree.dialect
+        assert node is not None
+        told: list[bytes] = []
+        if dialect is not None:
+            told = self._own_fields(entry.folder) if entry.folder else self._file_fields(node, dialect)
+            told = dialect.named(self._relocated(entry, told), entry.key or b"")
+        if entry.folder is not None and not entry.placeholder:
+            yield self._made(continuation, entry.identifier, told, *self._place(entry.folder), node, DIRECTORY)
+            return
+        size = node.content.size if node.content and not entry.placeholder else 0
+        lengths = section_lengths(size, 1)
+        # libarchive takes up what has no data where its block is, which so must not stand before what continues it.
+        start = self.places.data(node) - self.tree.base if size else continuation.first
+        starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
+        for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
+            flags = MULTI_EXTENT if index < len(lengths) else 0
+            yield self._made(continuation, entry.identifier, told, Lba(lba), length, node, flags)
+
+    def _file_fields(self, node: Node, dialect: Dialect) -> list[bytes]:
+        return dialect.of_node(node, self.links.get(node.link, 1) if node.link else 1, self._serial(node))
+
+    def _made(
+        self, continuation: Continuation, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
+        node: Node | None, flags: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """A record (9.1) of something new, or of ``.`` and ``..``."""
+        if identifier in (_DOT, _DOT_DOT) and self.tree.dialect is not None:
+            told = self.tree.dialect.marked(told)
+        dated = short_date(node.mtime) if node is not None else self.patched(self._root_date(), 7)
+        head = bytearray(ITS_NAME)
+        head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
+        head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+        head[18:25] = dated
+        head[RECORD_FLAGS] = DIRECTORY if flags is None else flags
+        head[28:32] = b"\x01\x00\x00\x01"
+        return self._packed(continuation, bytes(head), identifier, told)
+
+    def _root_date(self) -> int:
+        """Where the date stands of the root's ``.``."""
+        assert self.tree.root.extent is not None
+        return lba_bytes(self.tree.root.extent.lba) + 18
+
+    def _packed(
+        self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes], before: bytes = b""
+    ) -> bytes:
+        """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13). ``before``: the
+        area that it had, of which what Rock Ridge skips is kept; all without Rock Ridge, if there is room."""
+        raw = bytearray(head + identifier + bytes(1 - len(identifier) % 2))
+        raw[32] = len(identifier)
+        if told:
+            skip = self.tree.dialect.skip if self.tree.dialect else 0
+            raw += before[:skip].ljust(skip, b"\0")
+            raw += continuation.spread(told, MAX_RECORD - len(raw))
+        elif self.tree.dialect is None and len(raw) + len(before) <= MAX_RECORD:
+            raw += before
+        raw += bytes(len(raw) % 2)
+        raw[0] = len(raw)
+        return bytes(raw)
+
+
+def _link(sign: bytes, lba: Lba) -> bytes:
+    """CL or PL (RRIP 4.1.5)."""
+    return sign + b"\x0c\x01" + both_endian(lba)
+
+
+def _system_use(record: bytes) -> bytes:
+    """A record's bytes behind its identifier (9.1.13)."""
+    return record[ITS_NAME + record[32] + 1 - record[32] % 2 :]
+
+
+def _leading(head: bytes) -> bytes:
+    """The head of a record that only leads elsewhere: no directory, and no data."""
+    raw = bytearray(head)
+    raw[RECORD_LBA : RECORD_LENGTH + 8] = bytes(16)
+    raw[RECORD_FLAGS] &= ~DIRECTORY
+    return bytes(raw)
+
+
+def _apart(record: bytes, continuation: Continuation) -> bytes:
+    """``record`` of a directory that moves. What has no data names any block; were it one that the directory or one
+    above it gets, libarchive would call that a loop."""
+    if record[RECORD_FLAGS] & DIRECTORY or any(record[RECORD_LENGTH : RECORD_LENGTH + 4]):
+        return record
+    return record[:RECORD_LBA] + both_endian(continuation.first) + record[RECORD_LENGTH:]
+
+
+def _flagged(record: bytes, another: bool) -> bytes:
+    """``record`` with the flag that tells whether another section of the file follows (9.1.6)."""
+    flags = record[RECORD_FLAGS] & ~MULTI_EXTENT | (MULTI_EXTENT if another else 0)
+    return record[:RECORD_FLAGS] + bytes((flags,)) + record[RECORD_FLAGS + 1 :]

@@ -1,0 +1,153 @@
+"""Remembered indexes: files in the user's cache directory, one for each image, never trusted unseen.
+
+A file holds its SHA-256, a line of JSON, and the bytes that this speaks of. An index is used only if the
+image's file is the same inode with the same size and times and the same first and last bytes, and if its own
+digest holds. Anything else is ignored, and the image indexed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec.json
+from msgspec import Struct
+
+from cosremaster import __about__
+from cosremaster.io.files import FileSource
+from cosremaster.io.streams import sha256_of
+from cosremaster.iso.model import Image
+from cosremaster.layers.cpio.dump import Blobs, dump_archive, load_archive
+from cosremaster.layers.cpio.old import layer_codec
+from cosremaster.layers.model import IndexedFile
+
+FORMAT = 2
+KEPT = 32
+"""So many indexes are kept; the ones longest unused go."""
+
+_EDGE = 1 << 16
+
+
+class Remembered(Struct, frozen=True):
+    """The indexed files of an image, and what else was recognized in it, in words."""
+
+    files: tuple[IndexedFile, ...]
+    others: tuple[str, ...]
+
+
+def index_path(source: FileSource) -> Path:
+    """Where the index of the image in ``source`` is kept."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
+
+    status = os.fstat(source.fileno())
+    return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.index"
+
+
+def _key(source: FileSource) -> dict[str, Any]:
+    """What must be the same for an index to be this image's; cheap to look at."""
+    status = os.fstat(source.fileno())
+    edges = source.at(0, _EDGE) + source.at(max(source.size - _EDGE, 0), _EDGE)
+    return {
+        "format": FORMAT,
+        "version": __about__.__version__,
+        "size": status.st_size,
+        "mtime": status.st_mtime_ns,
+        "ctime": status.st_ctime_ns,
+        "edges": hashlib.sha256(edges).hexdigest(),
+    }
+
+
+def recall(source: FileSource, image: Image, *, check: bool) -> Remembered | None:
+    """The index of this image, or None if there is none that fits.
+
+    ``check``: also read every indexed file of the image and compare its SHA-256.
+    """
+    path = index_path(source)
+    try:
+        whole = path.read_bytes()  # of which nothing is copied at large
+        begin = whole.index(b"\n") + 1
+        if whole[: begin - 1] != hashlib.sha256(memoryview(whole)[begin:]).hexdigest().encode():
+            return None
+        end = whole.index(b"\n", begin)
+        kept = memoryview(whole)[end + 1 :]
+        values = msgspec.json.decode(memoryview(whole)[begin:end])
+        if values["key"] != _key(source):
+            return None
+        files = tuple(_load_file(one, kept) for one in values["files"])
+        others = tuple(str(one) for one in values["others"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, msgspec.DecodeError):
+        return None
+    there = {file.path: file for file in image.files}
+    for one in files:
+        if one.path not in there:
+            return None
+        if check and sha256_of(image.bytes_of(there[one.path]).chunks()) != one.digest:
+            return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return Remembered(files, others)
+
+
+def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
+    codec = values["codec"]
+    return IndexedFile(
+        path=bytes.fromhex(values["path"]),
+        codec=layer_codec(codec),
+        digest=bytes.fromhex(values["digest"]),
+        found=load_archive(values["found"], codec, kept),
+    )
+
+
+def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
+    """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing.
+
+    Files of several archives are not remembered; reading one again costs what reading it first did.
+    """
+    files = tuple(files)
+    if any(one.row for one in files):
+        return False
+    try:
+        blobs = Blobs()
+        values = {
+            "key": _key(source),
+            "others": list(others),
+            "files": [
+                {
+                    "path": one.path.hex(),
+                    "codec": one.codec.name,
+                    "digest": one.digest.hex(),
+                    "found": dump_archive(one.found, blobs),
+                }
+                for one in files
+            ],
+        }
+        head = msgspec.json.encode(values) + b"\n"
+        digest = hashlib.sha256(head)
+        digest.update(blobs.data)
+        path = index_path(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        import tempfile  # noqa: PLC0415 - only the first run with an image writes
+
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.writelines((digest.hexdigest().encode() + b"\n", head, blobs.data))
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        _prune(path.parent)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _prune(folder: Path) -> None:
+    """Removes the indexes longest unused beyond :data:`KEPT`."""
+    found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-KEPT]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""Cpio archives in the older forms, octal (odc, 070707) and binary, as the newc archives they are equal to.
+
+A layer in one of them decodes to newc: everything else sees that, and an edited layer is written so. No unpacker of an
+initramfs reads the old forms. They are read through libarchive. Specification: cpio(5) of libarchive, "Old Binary
+Format" and "Portable ASCII Format".
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.codecs import PLAIN, codec_named
+from cosremaster.codecs.base import Codec, Decoding, Form, Job, Memo, Packed
+from cosremaster.errors import CorruptError, Place, SizeError, UnsupportedError
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.decoded import DecodedSource
+from cosremaster.tree.nodes import Kind
+
+if TYPE_CHECKING:
+    from cosremaster.archives.reader import Archive, Entry
+
+ODC, BINARY = "odc", "bin"
+MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
+_KINDS = frozenset(Kind)
+_ODC = re.compile(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
+_BINARY = 26
+"""Bytes of a binary header: thirteen 16-bit words, mode the fourth, name size the eleventh."""
+
+
+def old_form(plain: bytes) -> str | None:
+    """Which old form the archive that begins with ``plain`` has, or None.
+
+    Two bytes of magic are few: the first entry's type and name have to make sense too.
+    """
+    if (octal := _ODC.match(plain)) is not None:
+        return ODC if _sensible(int(octal[1], 8), int(octal[2], 8), plain[octal.end() :]) else None
+    if plain.startswith(MAGICS[1:]) and len(plain) >= _BINARY:
+        order = "<" if plain.startswith(MAGICS[1]) else ">"
+        fields = struct.unpack_from(order + "13H", plain)
+        return BINARY if _sensible(fields[3], fields[10], plain[_BINARY:]) else None
+    return None
+
+
+def _sensible(mode: int, namesize: int, rest: bytes) -> bool:
+    name = rest[:namesize]
+    if not 1 < namesize <= cpio.MAX_NAME or not (mode & 0o170000 in _KINDS or name == cpio.TRAILER + b"\0"):
+        return False
+    return name.find(b"\0") == (namesize - 1 if len(name) == namesize else -1)
+
+
+class OldForm(Struct, frozen=True):
+    """An archive in an old form, its bytes packed as ``inner`` tells. It is packed as newc."""
+
+    inner: Form
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The compression, if any, and the archive's form."""
+        return _joined(self.inner.name, self.kind)
+
+    def describe(self) -> str:
+        """The compression's parameters."""
+        return self.inner.describe()
+
+    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`Form`: always from the beginning."""
+        start, chunks = self.inner.plain_from(packed, 0, place)
+        assert start == 0
+        return 0, as_newc(chunks, place, self.kind)
+
+    def dump(self) -> dict[str, Any]:
+        """The compression's values."""
+        return self.inner.dump()
+
+    def pack(self, job: Job) -> Packed:
+        """A newc archive under the same compression; nothing of the old bytes can stay."""
+        old = DecodedSource(job.packed, self.inner, Place(), b"", 0)
+        return self.inner.pack(replace(job, decoded=old, memo=Memo()))
+
+
+class OldDecoding(Struct, frozen=True):
+    """The archive as newc. What stands behind it must be zeros."""
+
+    inner: Decoding
+    kind: str
+    place: Place
+
+    @property
+    def position(self) -> int:
+        """What was decoded up to here."""
+        return self.inner.position
+
+    def chunks(self) -> Iterator[bytes]:
+        """The newc archive. :raises CorruptError: damage. :raises UnsupportedError: data follows."""
+        return as_newc(self.inner.chunks(), self.place, self.kind)
+
+    def stream(self) -> Iterator[bytes]:
+        """The same: no second one can follow."""
+        return self.chunks()
+
+    @property
+    def form(self) -> OldForm:
+        """How it is packed."""
+        return OldForm(self.inner.form, self.kind)
+
+
+class OldCodec:
+    """An old form of cpio under ``inner``, which may be none."""
+
+    def __init__(self, inner: Codec, kind: str) -> None:
+        self.name = _joined(inner.name, kind)
+        self.reach = inner.reach
+        self._inner = inner
+        self._kind = kind
+
+    def sniff(self, head: bytes) -> bool:
+        """True when a stream that begins with ``head`` may be such an archive."""
+        return head.startswith(MAGICS) if self._inner is PLAIN else self._inner.sniff(head)
+
+    def first(self, head: bytes, count: int) -> bytes:
+        """The magic of what it decodes to."""
+        return cpio.NEWC[:count]
+
+    def decode(self, reader: ByteReader) -> OldDecoding:
+        """Begins to decode."""
+        return OldDecoding(self._inner.decode(reader), self._kind, reader.place)
+
+    def load(self, values: dict[str, Any]) -> OldForm:
+        """What ``dump`` wrote."""
+        return OldForm(self._inner.load(values), self._kind)
+
+
+def _joined(codec: str, kind: str) -> str:
+    return kind if codec == PLAIN.name else f"{codec}+{kind}"
+
+
+def layer_codec(name: str) -> Codec:
+    """The codec called ``name``, old forms of cpio included. :raises ValueError: there is none."""
+    codec, _, kind = name.rpartition("+")
+    if kind in (ODC, BINARY):
+        return OldCodec(codec_named(codec or PLAIN.name), kind)
+    return codec_named(name)
+
+
+def as_newc(chunks: Iterator[bytes], place: Place, kind: str) -> Iterator[bytes]:
+    """The archive of form ``kind`` that ``chunks`` hold, as newc: the same entries in the same order.
+
+    Inode numbers are counted anew, since newc's readers match hard links by the number alone; of hard links the first
+    that has data carries them. :raises CorruptError: damage. :raises UnsupportedError: more than zeros follows the
+    archive. :raises SizeError: a file that newc cannot hold.
+    """
+    fed = 0
+    last = b""
+
+    def watched() -> Iterator[bytes]:
+        nonlocal fed, last
+        for chunk in chunks:
+            fed, last = fed + len(chunk), chunk
+            yield chunk
+
+    from cosremaster.archives.reader import Archive  # noqa: PLC0415 - only the old forms need it
+
+    converter = _Converter(place)
+    feed = watched()
+    with Archive(("cpio",), place, filters=(), error=CorruptError) as archive:
+        archive.open_chunks(feed)
+        for entry in archive.entries():
+            yield from converter.convert(entry, archive)
+        end = archive.cpio_end
+    if end is None:
+        raise CorruptError("is no cpio archive", place)
+    for chunk in (last[len(last) - (fed - end) :], *feed):
+        if chunk.strip(b"\0"):
+            raise UnsupportedError("data follows the end of the cpio archive, which is in an old form", place)
+    yield cpio.trailer() + bytes(-(converter.length + len(cpio.trailer())) % cpio.BLOCKING)
+
+
+class _Converter:
+    """Entries to newc; ``length``: bytes made so far."""
+
+    def __init__(self, place: Place) -> None:
+        self.length = 0
+        self._place = place
+        self._inodes: dict[tuple[int, int], int] = {}
+        self._carried: set[int] = set()
+        self._count = 0
+
+    def convert(self, entry: Entry, archive: Archive) -> Iterator[bytes]:
+        """The entry whose header ``archive`` gave last."""
+        place = self._place.inside(entry.name)
+        self._check(entry, place)
+        kind = entry.mode & 0o170000
+        linked = kind == Kind.FILE and entry.nlink > 1
+        number = self._number(entry.inode if linked else None)
+        size = len(entry.symlink) if kind == Kind.SYMLINK else entry.size if kind == Kind.FILE else 0
+        if linked and number in self._carried:
+            size = 0
+        elif linked and size:
+            self._carried.add(number)
+        header = cpio.Header.make(
+            ino=number, mode=entry.mode, uid=entry.uid, gid=entry.gid, nlink=entry.nlink, mtime=entry.mtime, size=size,
+            rdev=entry.device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0), namesize=len(entry.name) + 1,
+        )  # fmt: skip
+        head = cpio.encode_name(header, entry.name)
+        yield head
+        have = 0
+        if size:
+            for chunk in (entry.symlink,) if kind == Kind.SYMLINK else archive.data(place):
+                have += len(chunk)
+                yield chunk
+        if have != size:
+            raise CorruptError(f"has {have:,} bytes where its header says {size:,}", place)
+        yield bytes(cpio.padding(size))
+        self.length += len(head) + size + cpio.padding(size)
+
+    def _number(self, inode: tuple[int, int] | None) -> int:
+        """An inode number of the new archive; the same for equal ``inode``."""
+        if inode is not None and inode in self._inodes:
+            return self._inodes[inode]
+        self._count += 1
+        if inode is not None:
+            self._inodes[inode] = self._count
+        return self._count
+
+    def _check(self, entry: Entry, place: Place) -> None:
+        if entry.warning:
+            raise CorruptError(f"cannot be read as an archive: {entry.warning}", place)
+        if not 0 < len(entry.name) < cpio.MAX_NAME:
+            raise CorruptError(f"name of {len(entry.name) + 1:,} bytes", place)
+        for what, value in (("size", entry.size), ("mtime", entry.mtime)):
+            if not 0 <= value <= cpio.MAX_FIELD:
+                raise SizeError(f"a {what} of {value:,} does not fit a newc archive, which it is read as", place)

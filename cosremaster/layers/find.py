@@ -1,0 +1,151 @@
+"""Find the layers of an image, and choose the root file system among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+from msgspec import Struct
+
+from cosremaster.codecs import SNIFF_SIZE, find_codec
+from cosremaster.errors import LayerError, UnsupportedError, show
+from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.model import Image
+from cosremaster.layers.address import Address, format_address, without_numbers
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.old import MAGICS as OLD_MAGICS
+from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.identify import Probe, look
+from cosremaster.layers.model import IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.progress import Progress
+
+
+class Found(Struct, frozen=True):
+    """The layers of an image, outer ones before those inside them, and what else was recognized, in words.
+
+    ``files``: what indexing each file learned; ``refused``: why files that are archives could not be indexed.
+    """
+
+    layers: tuple[Layer, ...]
+    others: tuple[str, ...]
+    files: tuple[IndexedFile, ...] = ()
+    refused: tuple[UnsupportedError, ...] = ()
+
+
+def find_layers(
+    image: Image,
+    wanted: Address | None,
+    progress: Progress,
+    effort: Effort = Effort(),  # noqa: B008 - a value
+) -> Found:
+    """Step 2, instead of zcat, xzcat and cpio: every archive in the image, each read once and noted.
+
+    With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
+    it is no archive. :raises CorruptError: a layer is damaged. :raises UnsupportedError: of a kind not handled.
+    """
+    files: list[IndexedFile] = []
+    others: list[str] = []
+    refused: list[UnsupportedError] = []
+    for path, table, looked in _candidates(image, wanted):
+        if not looked.is_archive:
+            if looked.foreign:
+                others.append(f"{show(path)} ({looked.foreign})")
+            continue
+        with progress.step(f"index {show(path)}", table.length) as advance:
+            try:
+                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance, effort))
+            except UnsupportedError as error:
+                refused.append(error)
+    if wanted is not None and not files:
+        if refused:
+            raise refused[0]
+        what = f" but {others[0]}, which is not supported yet" if others else ""
+        raise LayerError(f"{show(wanted[0])} is no cpio archive{what}", image.place)
+    return found_again(image, files, others, refused)
+
+
+def found_again(
+    image: Image, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
+) -> Found:
+    """The layers of files of ``image`` that were indexed, now or before."""
+    tables = {file.path: image.bytes_of(file) for file in image.files}
+    layers = (layer for one in files for layer in layers_of(one, tables[one.path], image.place.inside(one.path)))
+    return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
+
+
+class Candidate(Struct, frozen=True):
+    """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
+
+    path: bytes
+    codec: str
+    size: int
+
+
+_GLANCE = 1 << 17
+
+
+def glance(image: Image) -> Iterator[Candidate]:
+    """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
+    for file in sorted(image.files, key=lambda file: file.path):
+        table = image.bytes_of(file)
+        head = _head(table, SNIFF_SIZE)
+        codec = find_codec(head)
+        if codec is None and not head.startswith(cpio.MAGICS + OLD_MAGICS):
+            continue
+        looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
+        if looked.is_archive:
+            yield Candidate(file.path, looked.codec.name, table.length)
+
+
+def _candidates(image: Image, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Probe]]:
+    """Each file of the ISO with what its first bytes say; of names that share an extent the first."""
+    seen: set[int] = set()
+    files = sorted(image.files, key=lambda file: file.path)
+    if wanted is not None:
+        files = [file for file in files if file.path == wanted[0]]
+        if not files:
+            raise LayerError(f"has no file {show(wanted[0])}", image.place)
+    for file in files:
+        if not file.size or file.records[0].lba in seen:
+            continue
+        seen.add(file.records[0].lba)
+        table = image.bytes_of(file)
+        yield file.path, table, look(partial(_head, table))
+
+
+def _head(table: PieceTable, count: int) -> bytes:
+    return b"".join(table.cut(0, min(table.length, count)).chunks())
+
+
+def choose_layer(image: Image, found: Found, wanted: Address | None) -> Layer:
+    """Step 3: the root filesystem among the layers, or the one ``wanted``.
+
+    Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner, of
+    several in a row the last.
+    :raises LayerError: none fits (told with what was found instead), or several do (listed).
+    """
+    listed = ", ".join(format_address(layer.address) for layer in found.layers)
+    if wanted is not None:
+        for layer in reversed(found.layers):
+            if wanted in (layer.address, without_numbers(layer.address)):
+                return layer
+        raise LayerError(f"has no layer {format_address(wanted)}; found: {listed}", image.place)
+    best = max((layer.rootness for layer in found.layers), default=Rootness.NOT)
+    fit = [layer for layer in found.layers if layer.rootness is best and best is not Rootness.NOT]
+    parents = [layer.parent for layer in fit]
+    fit = [layer for layer in fit if not any(layer is parent for parent in parents)]
+    # Of several archives in a row the last counts: what it holds is unpacked over the others.
+    fit = [layer for layer in fit if not any(layer is one for other in fit for one in other.before)]
+    if len(fit) == 1:
+        return fit[0]
+    if fit:
+        choices = ", ".join(format_address(layer.address) for layer in fit)
+        raise LayerError(f"several layers look like a root filesystem: {choices}; choose one with --layer", image.place)
+    if found.refused:
+        raise found.refused[0]
+    if listed:
+        raise LayerError(
+            f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
+        )
+    instead = f"; found instead: {', '.join(found.others[:5])}, not supported yet" if found.others else ""
+    raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)

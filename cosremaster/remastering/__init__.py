@@ -1,0 +1,1 @@
+"""The remaster: request, plan, packing, writing and result."""

@@ -1,0 +1,108 @@
+"""What happened to each path of a layer and of the ISO's own tree, as JSON (docs/report.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from cosremaster.io.files import FileSource
+from cosremaster.iso.edits import TableContent
+from cosremaster.iso.nodes import image_nodes
+from cosremaster.layers.address import format_address
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.remastering.pipeline import Plan
+from cosremaster.tree.nodes import Action, Kind, Node
+
+SCHEMA = 1
+"""Raised whenever a field of the report changes its meaning or goes away."""
+
+
+def report_chunks(plan: Plan, source: FileSource) -> Iterator[bytes]:
+    """The report on ``plan`` for the image in ``source``, in UTF-8, a line for each path. Files that come are read for
+    their digests, and of the ISO's own those that leave or are exchanged too."""
+    head = {
+        "schema": SCHEMA,
+        "layer": None if plan.layer is None else format_address(plan.layer.address),
+        "identical": plan.identical,
+        "size": {"before": plan.image.size, "after": plan.result.table.length},
+        "warnings": list(plan.warnings),
+    }
+    yield json.dumps(head, indent=1).removesuffix("\n}").encode()
+    for name, changes in (("paths", _changes(plan)), ("iso", _iso_changes(plan, source))):
+        yield f',\n "{name}": ['.encode()
+        between = b"\n  "
+        for change in changes:
+            yield between + json.dumps(change).encode()
+            between = b",\n  "
+        yield b"\n ]"
+    yield b"\n}\n"
+
+
+def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
+    """One value for each path, sorted by the paths' bytes."""
+    if plan.layer is None:
+        return
+    tree = LayerTree(plan.layer)
+    new = {node.path: (node, action) for node, action in plan.edits.new}
+    for path in sorted({*new, *plan.edits.gone, *plan.edits.unchanged}):
+        node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.gone else Action.UNCHANGED))
+        before = tree.get(path)
+        change = {"path": format_address([path]), "action": _WORDS[action]}
+        yield change | {key: _facts(one) for key, one in (("before", before), ("after", node)) if one is not None}
+
+
+def _iso_changes(plan: Plan, source: FileSource) -> Iterator[dict[str, Any]]:
+    """One value for each path of the ISO's own tree, sorted by the paths' bytes: the old one of what was there."""
+    edits = plan.iso
+    if edits.empty and not edits.unchanged:
+        return
+    old = image_nodes(plan.image, source)
+    actions = [(path, _REMOVED) for path in old if edits.new_path(path) is None]
+    actions += [(path, _RENAMED) for path in edits.renamed if path not in edits.exchanged]
+    actions += [(path, _EXCHANGED) for path in edits.exchanged]
+    actions += [(path, _ADDED) for path in edits.by_path]
+    actions += [(path, _UNCHANGED) for path in edits.unchanged]
+    for path, action in sorted(actions):
+        before = None if action == _ADDED else old.get(path)
+        after = edits.by_path[path] if action == _ADDED else None
+        if action == _EXCHANGED and before is not None:
+            after = replace(before, content=TableContent(edits.exchanged[path]))
+        change = {"path": format_address([path]), "action": _ISO_WORDS[action]}
+        new = edits.new_path(path) if action in (_RENAMED, _EXCHANGED) else None
+        if new is not None and new != path:
+            change["to"] = format_address([new])
+        yield change | {key: _facts(one) for key, one in (("before", before), ("after", after)) if one is not None}
+
+
+_REMOVED, _RENAMED, _EXCHANGED, _ADDED, _UNCHANGED = range(5)
+_ISO_WORDS = ("removed", "renamed", "exchanged", "added", "unchanged")
+"""In the order in which they happen."""
+
+_WORDS = {
+    Action.ADDED: "added",
+    Action.REPLACED: "replaced",
+    Action.REMOVED: "removed",
+    Action.UNCHANGED: "unchanged",
+    Action.PARENT: "parent",
+}
+
+
+def _facts(node: Node) -> dict[str, Any]:
+    """What a node is: the fields that docs/report.md lists."""
+    facts: dict[str, Any] = {
+        "type": node.kind.noun, "mode": f"{node.mode:04o}", "uid": node.uid, "gid": node.gid, "mtime": node.mtime,
+    }  # fmt: skip
+    if node.content is not None:
+        facts |= {"size": node.content.size, "sha256": node.content.digest().hex() or EMPTY}
+    if node.kind is Kind.SYMLINK:
+        facts["target"] = format_address([node.target])
+    if node.kind in (Kind.CHAR, Kind.BLOCK):
+        facts["device"] = list(node.rdev)
+    return facts
+
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The SHA-256 of nothing, which an index does not keep."""

@@ -1,0 +1,103 @@
+"""An image, beside the one it was made from where that is there, as a page that people look at (docs/html.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from cosremaster.browse.compare import Difference, compare
+from cosremaster.browse.container import follow, inside, open_container
+from cosremaster.errors import LayerError
+from cosremaster.io.files import FileSource
+from cosremaster.io.output import Output
+from cosremaster.iso.model import Image
+from cosremaster.layers.cpio.scan import MAX_EXPAND, Effort
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.find import Found, choose_layer
+from cosremaster.layers.model import Layer
+from cosremaster.progress import Progress, Silent
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.initramfs_file import is_bare
+from cosremaster.reports.html.facts import Facts, Side, where
+from cosremaster.reports.html.page import page
+from cosremaster.reports.html.treemap import Weight
+from cosremaster.verification.run import verify
+
+
+def write_overview(
+    source: str | Path,
+    target: str | Path,
+    *,
+    against: str | Path | None = None,
+    changed: Collection[bytes] = (),
+    force: bool = False,
+    max_expand: int = MAX_EXPAND,
+    progress: Progress | None = None,
+) -> None:
+    """Writes the page about the image ``source`` to ``target``; neither image is changed.
+
+    ``against``: the image it was made from. Files on the ISO that differ from its files are listed as changed, and
+    only those that boot records lead to must hold the same, but for ``changed``, paths of such as were meant to
+    change. ``force`` replaces an existing target. ``max_expand`` as in :class:`OpenedImage`.
+
+    :raises CosremasterError: one of its kinds; the target is then not there.
+    """
+    progress = progress or Silent()
+    paths = tuple(Path(one) for one in (source, against) if one is not None)
+    with ExitStack() as stack:
+        output = stack.enter_context(Output(Path(target), paths, force=force))
+        new, old = _side(stack, source, max_expand, progress), None
+        differences: tuple[Difference, ...] = ()
+        if against is not None:
+            old = _side(stack, against, max_expand, progress)
+            with progress.step("compare layers", None):
+                differences = tuple(_compared(stack, against, source, max_expand))
+        verified = None
+        if not is_bare(new.image):
+            meant = {*changed, *_exchanged(new.image, differences)} if against is not None else ()
+            verified = verify(source, against=against, changed=meant, progress=progress)
+        facts = Facts(new=new, old=old, differences=differences, verified=verified, mapped=_mapped(new))
+        output.write_chunks([page(facts)])
+        output.publish()
+
+
+def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progress) -> Side:
+    opened = stack.enter_context(OpenedImage(path, max_expand=max_expand))
+    found = opened.layers(progress=progress)
+    return Side(name=Path(path).name, image=opened.image, layers=found.layers, chosen=_chosen(opened.image, found))
+
+
+def _chosen(image: Image, found: Found) -> Layer | None:
+    """The layer that additions would go to; of several, the one of the most entries."""
+    try:
+        return choose_layer(image, found, None)
+    except LayerError:
+        return max(found.layers, key=lambda layer: (layer.rootness, len(layer.members)), default=None)
+
+
+def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
+    effort = Effort(digests=True, nesting=0, max_expand=max_expand)
+    sides = [
+        inside(follow(*open_container(stack.enter_context(FileSource(Path(path))), (), effort))) for path in (old, new)
+    ]
+    return compare(sides[0], sides[1])
+
+
+def _exchanged(image: Image, differences: Iterable[Difference]) -> set[bytes]:
+    """Files on the ISO in which something differs; those that boot records lead to are compared on their own."""
+    booted = {boot.path for boot in image.boot_images}
+    if image.catalog is not None:
+        booted |= {file.path for file in image.files if file.records[0].lba == image.catalog.lba}
+    return {address[0] for one in differences if (address := where(one))} - booted
+
+
+def _mapped(side: Side) -> Iterator[Weight]:
+    """The files of the root filesystem; of the ISO where there is none."""
+    if side.chosen is None:
+        for file in side.image.files:
+            yield Weight(file.path, file.size, file.records[0].lba if file.size else None)
+        return
+    for node in LayerTree(side.chosen).values():
+        if node.content is not None:
+            yield Weight(node.path, node.content.size, node.link)

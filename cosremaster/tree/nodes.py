@@ -1,0 +1,132 @@
+"""A file-system node and a change to one: the words that overlays and layers share."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Protocol
+
+from msgspec import Struct
+
+from cosremaster.io.pieces import PieceTable
+
+
+class Kind(enum.IntEnum):
+    """What a node is; the values are the file-type bits of ``st_mode`` (POSIX ``<sys/stat.h>``)."""
+
+    FIFO = 0o010000
+    CHAR = 0o020000
+    DIRECTORY = 0o040000
+    BLOCK = 0o060000
+    FILE = 0o100000
+    SYMLINK = 0o120000
+    SOCKET = 0o140000
+
+    @property
+    def noun(self) -> str:
+        """For people."""
+        return _NOUNS[self]
+
+
+_NOUNS = {
+    Kind.FIFO: "FIFO",
+    Kind.CHAR: "character device",
+    Kind.DIRECTORY: "directory",
+    Kind.BLOCK: "block device",
+    Kind.FILE: "file",
+    Kind.SYMLINK: "symlink",
+    Kind.SOCKET: "socket",
+}
+
+
+class Content(Protocol):
+    """The bytes of a regular file, wherever they are kept."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes; may read them."""
+        ...
+
+    def table(self) -> PieceTable:
+        """The bytes as pieces."""
+        ...
+
+    def head(self, count: int) -> bytes:
+        """The first ``count`` bytes, or all when there are fewer."""
+        ...
+
+
+class Node(Struct, frozen=True, kw_only=True):
+    """One name in a file system.
+
+    ``path`` has no leading slash and no ``.`` or ``..``; the root is empty. ``mode`` is the twelve
+    permission bits; ``mtime`` seconds since 1970; ``target`` a symlink's text; ``link`` is equal for
+    names of one hard-linked file and None for a file with one name.
+    """
+
+    path: bytes
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    target: bytes = b""
+    rdev: tuple[int, int] = (0, 0)
+    content: Content | None = None
+    link: object = None
+
+
+class Action(enum.Enum):
+    """What happens to a path."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    PARENT = "made as a parent"
+    REMOVED = "removed"
+    UNCHANGED = "unchanged"
+
+
+class Edits(Struct, frozen=True):
+    """What a layer has to become.
+
+    ``gone``: paths whose entries leave (removed or replaced). ``new``: nodes that come, sorted by path,
+    parents before children, each with why. ``removed``: what leaves, without what is below it. ``unchanged``:
+    overlay paths that were there already.
+    """
+
+    gone: frozenset[bytes]
+    new: tuple[tuple[Node, Action], ...]
+    removed: tuple[bytes, ...]
+    unchanged: tuple[bytes, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """True when the layer stays as it is."""
+        return not self.gone and not self.new
+
+    def paths(self, action: Action) -> tuple[bytes, ...]:
+        """The paths of the new nodes that came by ``action``."""
+        return tuple(node.path for node, why in self.new if why is action)
+
+
+def parent_of(path: bytes) -> bytes:
+    """The path of the directory that holds ``path``; the root's is the root."""
+    return path.rpartition(b"/")[0]
+
+
+def ancestors(path: bytes) -> Iterator[bytes]:
+    """The directories that ``path`` lies in, the outermost first, without the root."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
+
+
+def join(folder: bytes, path: bytes) -> bytes:
+    """The path of ``path`` in ``folder``; either may be empty."""
+    return folder + b"/" + path if folder and path else folder or path

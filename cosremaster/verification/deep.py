@@ -1,0 +1,44 @@
+"""Decoding every layer: the codecs' own checks, and every archive's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cosremaster.errors import CorruptError, CosremasterError
+from cosremaster.io.files import FileSource
+from cosremaster.iso.read import read_image
+from cosremaster.layers.address import format_address
+from cosremaster.layers.find import find_layers
+from cosremaster.layers.identify import HEAD_SIZE, probe
+from cosremaster.progress import Progress
+from cosremaster.verification.finding import Finding, fails, holds, note
+
+
+def check_layers(source: FileSource, progress: Progress) -> Iterator[Finding]:
+    """Every file of the tree that holds an archive, read from end to end."""
+    try:
+        image = read_image(source)
+    except CosremasterError as error:
+        yield fails("layer.unreadable", f"layers cannot be looked for: {error.message}", error.place or source.place)
+        return
+    seen = set[int]()
+    for file in sorted(image.files, key=lambda file: file.path):
+        if not file.size or file.records[0].lba in seen:
+            continue
+        seen.add(file.records[0].lba)
+        table = image.bytes_of(file)
+        if not probe(b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks())).is_archive:
+            continue
+        place = source.place.inside(file.path)
+        try:
+            found = find_layers(image, (file.path,), progress)
+        except CorruptError as error:
+            yield fails("layer.corrupt", error.message, error.place or place)
+        except CosremasterError as error:
+            yield note("layer.unsupported", error.message, error.place or place)
+        else:
+            for layer in found.layers:
+                message = (
+                    f"{format_address(layer.address)}: {len(layer.members):,} entries, {layer.size:,} bytes decode"
+                )
+                yield holds("layer.decodes", message, layer.place)

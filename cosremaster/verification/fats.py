@@ -1,0 +1,59 @@
+"""Two FAT file systems beside each other: do they say the same but for files that were meant to change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from cosremaster.boot.fat import ENTRY, Fat, FatFile, Read
+from cosremaster.errors import CosremasterError, Place
+from cosremaster.io.pieces import PieceTable
+
+
+def same_but_for(old: PieceTable, new: PieceTable, changed: Collection[bytes]) -> bool:
+    """True when both hold a FAT file system with the same boot sectors, the same names with the same attributes and
+    times, and the same bytes in all files but those at the paths ``changed`` (in any case of letters)."""
+    try:
+        one, other = (Fat.open(_reader(table), table.length, Place()) for table in (old, new))
+        if one is None or other is None or one.geometry != other.geometry:
+            return False
+        return _same_front(one, other) and _same_files(one, other, {path.lower() for path in changed})
+    except CosremasterError:
+        return False
+
+
+def _reader(table: PieceTable) -> Read:
+    def read(offset: int, length: int) -> bytes:
+        start = min(offset, table.length)
+        return b"".join(table.cut(start, min(start + length, table.length)).chunks())
+
+    return read
+
+
+def _same_front(one: Fat, other: Fat) -> bool:
+    """What stands before the FAT, but for FSInfo's count of free clusters."""
+    fronts = [bytearray(fat.read(0, fat.geometry.table)) for fat in (one, other)]
+    for front in fronts:
+        if one.geometry.info:
+            front[one.geometry.info + 488 : one.geometry.info + 492] = bytes(4)
+    return fronts[0] == fronts[1]
+
+
+def _same_files(one: Fat, other: Fat, changed: Collection[bytes]) -> bool:
+    files: list[Mapping[bytes, FatFile]] = [{file.path: file for file in fat.walk()} for fat in (one, other)]
+    if files[0].keys() != files[1].keys():
+        return False
+    for path, before in files[0].items():
+        after = files[1][path]
+        if _told(one, before) != _told(other, after):
+            return False
+        if before.directory or path.lower() in changed:
+            continue
+        if before.size != after.size or one.data_of(before) != other.data_of(after):
+            return False
+    return True
+
+
+def _told(fat: Fat, file: FatFile) -> bytes:
+    """Name, attributes and times of a directory entry."""
+    raw = fat.read(file.entry, ENTRY)
+    return raw[:20] + raw[22:26]

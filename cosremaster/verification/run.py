@@ -1,0 +1,69 @@
+"""All checks over one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from cosremaster.io.files import FileSource
+from cosremaster.progress import Progress, Silent
+from cosremaster.verification.against import check_against
+from cosremaster.verification.booting import check_boot
+from cosremaster.verification.deep import check_layers
+from cosremaster.verification.finding import Finding, Report
+from cosremaster.verification.lists import check_lists
+from cosremaster.verification.others import check_firmware, check_implanted, check_udf
+from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
+from cosremaster.verification.rockridge import check_rock_ridge
+from cosremaster.verification.subject import Subject, look
+from cosremaster.verification.volume import (
+    check_agreement,
+    check_descriptors,
+    check_overlaps,
+    check_path_tables,
+    check_records,
+)
+
+CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
+    check_descriptors, check_path_tables, check_records, check_overlaps, check_agreement, check_rock_ridge,
+    check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_udf, check_implanted,
+)  # fmt: skip
+
+
+def verify(
+    path: str | Path,
+    *,
+    against: str | Path | None = None,
+    changed: Collection[bytes] = (),
+    changed_volume: bool = False,
+    deep: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Everything found about the image ``path``. Changes nothing.
+
+    ``against``: the image it was made from, whose own faults do not count; ``changed``: paths on it that were meant
+    to change, or inside FAT file systems on it; ``changed_volume``: its volume id and modification date
+    were. ``deep``: decode every layer, sum files that lists of sums name.
+    :raises ImageError: a file cannot be opened or read.
+    """
+    progress = progress or Silent()
+    with FileSource(Path(path)) as source:
+        subject = look(source)
+        findings = list(_all(subject))
+        if deep:
+            findings += check_layers(source, progress)
+            findings += check_lists(source, progress)
+        report = Report(source.place, source.size, tuple(findings))
+        if against is None:
+            return report
+        with FileSource(Path(against)) as original, progress.step("compare", None):
+            before = look(original)
+            report = report.beside(_all(before))
+            compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))
+            return Report(report.place, report.size, (*report.findings, *compared))
+
+
+def _all(subject: Subject) -> Iterator[Finding]:
+    yield from subject.problems
+    for check in CHECKS:
+        yield from check(subject)

@@ -1,0 +1,200 @@
+"""An image as the checks see it: what could be read of it, and what could not, as findings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct
+
+from cosremaster.boot.eltorito import BootCatalog, catalog_lba, parse_catalog
+from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
+from cosremaster.boot.gpt import Gpt, read_gpt
+from cosremaster.boot.mbr import Mbr
+from cosremaster.errors import ImageError, Place
+from cosremaster.io.files import FileSource
+from cosremaster.iso.ecma119.records import (
+    IMAGE_START,
+    PRIMARY,
+    SUPPLEMENTARY,
+    Descriptor,
+    read_descriptors,
+    walk,
+)
+from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord
+from cosremaster.iso.read_trees import is_joliet, joliet_name, plain_name
+from cosremaster.iso.rockridge.read import read_fields, skip_of
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.verification.finding import Finding, fails
+
+MAX_CATALOG = 64 * 1024
+
+
+class Tree(Struct, frozen=True):
+    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
+
+    ``names``: the path that people know, for each record's path of identifiers. ``skip``: bytes before the Rock
+    Ridge fields of each record, None where it has none.
+    """
+
+    name: str
+    base: Lba
+    descriptor: Descriptor
+    directories: tuple[Directory, ...]
+    records: tuple[DirectoryRecord, ...]
+    names: Mapping[tuple[bytes, ...], bytes]
+    skip: int | None
+
+    @property
+    def files(self) -> Iterator[DirectoryRecord]:
+        """The records of files."""
+        return (record for record in self.records if not record.flags & DIRECTORY)
+
+    def path(self, one: DirectoryRecord) -> bytes:
+        """A record's path as people know it."""
+        return self.names[(*one.parent, one.identifier)]
+
+    def place(self, image: Place, one: DirectoryRecord) -> Place:
+        """Where a record stands in the image."""
+        return within(image, self.path(one)).at(one.offset)
+
+    def whole_files(self) -> Iterator[tuple[Lba, bytes, int]]:
+        """First block, path and bytes of each file, its extents together."""
+        start, length = None, 0
+        for one in self.files:
+            start, length = one.lba if start is None else start, length + one.length
+            if not one.flags & MULTI_EXTENT:
+                yield start, self.path(one), length
+                start, length = None, 0
+
+    @property
+    def metadata(self) -> Iterator[Span]:
+        """Its directories and path tables."""
+        for one in self.directories:
+            yield Span(one.lba, blocks_for(one.length), f"{self.name} directory")
+        for table in self.descriptor.path_tables:
+            yield Span(Lba(self.base + table.lba), blocks_for(table.length), f"{self.name} path table")
+
+
+class Subject(Struct, frozen=True, kw_only=True):
+    """What could be read. ``trees``: the first is the primary volume's, where that could be read.
+
+    ``descriptors``: those of the volume; ``sets``: base and descriptors of every set there is.
+    """
+
+    source: FileSource
+    sets: tuple[tuple[Lba, tuple[Descriptor, ...]], ...]
+    trees: tuple[Tree, ...]
+    mbr: Mbr | None
+    gpt: Gpt | None
+    catalog: BootCatalog | None
+    problems: tuple[Finding, ...]
+
+    @property
+    def place(self) -> Place:
+        """The image."""
+        return self.source.place
+
+    @property
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """The volume's own."""
+        return self.sets[0][1] if self.sets else ()
+
+    @property
+    def primary(self) -> Descriptor | None:
+        """The primary volume descriptor."""
+        return next((one for one in self.descriptors if one.type == PRIMARY), None)
+
+    @property
+    def blocks(self) -> int:
+        """The volume's size, or the image's where no descriptor tells it."""
+        return self.primary.blocks if self.primary else self.source.size // BLOCK
+
+    @property
+    def main(self) -> Tree | None:
+        """The primary volume's tree."""
+        return next((tree for tree in self.trees if tree.base == IMAGE_START), None)
+
+
+def look(source: FileSource) -> Subject:
+    """Reads the structures of the image; what cannot be read becomes a problem."""
+    problems: list[Finding] = []
+    mbr = Mbr.parse(source.at(0, SECTOR))
+    gpt = None
+    try:
+        gpt = read_gpt(source.at, GPT_PRIMARY, source.place)
+    except ImageError as error:
+        problems.append(_unreadable("gpt.unreadable", error, source))
+    sets, trees = [], list[Tree]()
+    for base in (IMAGE_START, *_partition_starts(source, mbr, gpt)):
+        try:
+            descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
+        except ImageError as error:
+            problems.append(_unreadable("volume.unreadable", error, source))
+            continue
+        sets.append((base, descriptors))
+        for descriptor in descriptors:
+            if descriptor.type in (PRIMARY, SUPPLEMENTARY):
+                try:
+                    trees.append(_tree(source, descriptor, base))
+                except ImageError as error:
+                    problems.append(_unreadable("tree.unreadable", error, source))
+    catalog = None
+    for lba in (catalog_lba(one.raw) for one in (sets[0][1] if sets else ())):
+        if lba is not None and catalog is None:
+            try:
+                catalog = parse_catalog(source.at(lba_bytes(lba), MAX_CATALOG), lba, lba_bytes(lba), source.place)
+            except ImageError as error:
+                problems.append(_unreadable("eltorito.catalog", error, source))
+    return Subject(
+        source=source, sets=tuple(sets), trees=tuple(trees), mbr=mbr, gpt=gpt, catalog=catalog,
+        problems=tuple(problems),
+    )  # fmt: skip
+
+
+def _unreadable(check: str, error: ImageError, source: FileSource) -> Finding:
+    return fails(check, error.message, error.place or source.place)
+
+
+def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
+    """Blocks at which a partition begins that has volume descriptors of its own (xorriso's -partition_offset)."""
+    starts = {one.start for _, one in (mbr.used if mbr else ())} | {one.first for _, one in (gpt.used if gpt else ())}
+    blocks = sorted(start // SECTORS_PER_BLOCK for start in starts if start and start % SECTORS_PER_BLOCK == 0)
+    return [Lba(block) for block in blocks if source.at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
+
+
+def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> Tree:
+    """:raises ImageError: it cannot be walked."""
+    directories, records = walk(source, descriptor.root, base)
+    name = "ISO 9660"
+    if descriptor.type == SUPPLEMENTARY:
+        name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
+    if base != IMAGE_START:
+        name = f"{name} at block {base}"
+    skip = skip_of(source.at(lba_bytes(directories[0].lba), 255))
+    names = _names(source, records, skip, base, is_joliet(descriptor))
+    return Tree(name, base, descriptor, directories, records, names, skip)
+
+
+def _names(
+    source: FileSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
+) -> dict[tuple[bytes, ...], bytes]:
+    """The path of every record: by Rock Ridge where it is there and sound. Parents come before what is in them."""
+    names: dict[tuple[bytes, ...], bytes] = {(): b""}
+    for one in records:
+        name = joliet_name(one.identifier) if joliet else plain_name(one.identifier)
+        if skip is not None:
+            raw = source.at(one.offset, 255)
+            with contextlib.suppress(ImageError):  # check_rock_ridge tells it
+                name = read_fields(source, raw[: raw[0]], one.offset, skip, base).name or name
+        above = names[one.parent]
+        names[(*one.parent, one.identifier)] = above + b"/" + name if above else name
+    return names
+
+
+def within(image: Place, path: bytes) -> Place:
+    """The place of ``path`` in the image."""
+    for part in path.split(b"/") if path else ():
+        image = image.inside(part)
+    return image
