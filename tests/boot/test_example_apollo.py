@@ -13,11 +13,11 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.recipe import read_recipe
 from cosremaster.recipe.schema import shipped_schema
-from tests import qemu
 from tests.fixtures import debirf, modules, systemd, tools
 from tests.fixtures.debirf import Recipe
-from tests.small import without_layer, write_small
-from tests.user import REPOSITORY, ordinary_user
+from tests.support import qemu
+from tests.support.small import without_layer, write_small
+from tests.support.user import REPOSITORY, ordinary_user
 
 EXAMPLE = REPOSITORY / "examples" / "apollo"
 

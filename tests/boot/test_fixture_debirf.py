@@ -10,8 +10,8 @@ from typing import Literal
 
 import pytest
 
-from tests import qemu
 from tests.fixtures import debirf, tools
+from tests.support import qemu
 
 FAST_LAYER = ("xz", "-T1", "-0", "--check=crc64")
 BLOCK = 2048

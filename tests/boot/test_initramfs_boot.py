@@ -9,9 +9,9 @@ import pytest
 
 import cosremaster
 from cosremaster.demo.image import archive, directory, regular
-from tests import qemu
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support import qemu
 
 LINE = "COSREMASTER-INITRAMFS-UP"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from tests import qemu
 from tests.fixtures import installer, tools
 from tests.fixtures.tools import run
+from tests.support import qemu
 
 LINE = "PRESEED-ANSWERED"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.debirf import ListedFile, Recipe, listed_tree
 from tests.fixtures.tools import EPOCH, run
-from tests.user import ordinary_user
+from tests.support import qemu
+from tests.support.user import ordinary_user
 
 TREE = """
 mkdir -p opt/site/dev bin; echo tool > bin/site-tool; chmod 755 bin/site-tool

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.debirf import Recipe
+from tests.support import qemu
 
 LINE = "SPLICED-OVERLAY-LINE"
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosremaster.cli import main
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
-from cosremaster.verify.run import verify
-from tests import qemu
+from cosremaster.verification.run import verify
 from tests.fixtures import families
 from tests.fixtures.families import Family, Way
+from tests.support import qemu
 
 NEW_WORDS = "COSREMASTER-OTHER-WORDS"
 LARGE = 1 << 30

@@ -12,10 +12,10 @@ from pathlib import Path
 import pycdlib
 
 from cosremaster.cli import main
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
-from cosremaster.verify.finding import Level, Report
-from cosremaster.verify.run import verify
+from cosremaster.verification.finding import Level, Report
+from cosremaster.verification.run import verify
 from tests.boot_table.measure import heard
 from tests.fixtures import families
 from tests.fixtures.families import PAYLOAD, WORDS

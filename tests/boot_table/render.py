@@ -27,7 +27,7 @@ small ones made by the tools named in `tests/fixtures/families.py`, and three th
   no file: there it is heard to start. "-": not made to boot that way, or says nothing there.
 
 `make test` measures inspect, copy, edit and verify again for every family but the one above 4 GiB, and boots the edited
-images (`tests/test_families.py`). The originals' boots and the peers are measured by `make boot-table` alone.
+images (`tests/tools/test_families.py`). The originals' boots and the peers are measured by `make boot-table` alone.
 """
 
 _PEERS = """\

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from cosremaster import cpio
-from cosremaster.files import Spool
+from cosremaster.io.files import Spool
+from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.read import Reading
 from cosremaster.progress import Silent
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NOBODY = 65534
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

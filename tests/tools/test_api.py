@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import job
-from cosremaster.cpio import Entry, read_entries
+from cosremaster.boot_memory import estimate
 from cosremaster.demo.image import archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
-from cosremaster.memory import estimate
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio.newc import Entry, read_entries
 from cosremaster.progress import Advance
-from cosremaster.streams import ByteReader
+from cosremaster.remastering import image as job
 from tests.fixtures import tools
-from tests.small import CGZ, Item, packed_root, write_overlay, write_small
+from tests.support.small import CGZ, Item, packed_root, write_overlay, write_small
 
 
 def files_of(iso: Path) -> dict[str, bytes]:

@@ -20,15 +20,15 @@ import cosremaster
 from cosremaster.archives.reader import Archive
 from cosremaster.demo.image import Item, archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
-from cosremaster.files import Spool
-from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Kind, Node
+from cosremaster.io.files import Spool
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.find import choose_layer
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
-from cosremaster.pipeline import choose_layer
+from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import EPOCH, require, run
-from tests.small import write_small
+from tests.support.small import write_small
 
 LATIN = b"caf\xe9"
 UTF8 = "naïve".encode()
@@ -140,7 +140,7 @@ def test_names_do_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: s
     script = """if True:
         import sys
         from pathlib import Path
-        from tests.test_archive import warned
+        from tests.tools.test_archive import warned
         for name in sys.argv[1:]:
             print(sorted(warned(Path(name))[0]))
     """
@@ -525,7 +525,7 @@ def test_memory_stays_flat_while_an_archive_passes_through(tmp_path: Path) -> No
                 tar.addfile(info, zeros)
         script = f"""if True:
             from pathlib import Path
-            from tests.test_archive import read
+            from tests.tools.test_archive import read
             assert read(Path({str(path)!r}))[b"zeros"].content.size == {size}
             print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
         """

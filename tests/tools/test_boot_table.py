@@ -31,7 +31,7 @@ def test_ours_keeps_everything() -> None:
 
 
 def test_every_image_boots_as_it_did() -> None:
-    """`tests/test_families.py` boots the edited images; this is what `make boot-table` saw of all."""
+    """`tests/tools/test_families.py` boots the edited images; this is what `make boot-table` saw of all."""
     for name, row in RESULTS["families"].items():
         expected = {" ".join(way): [True, True] for way in measure.ways(families.FAMILIES[name])}
         assert row["boots"] == expected, name

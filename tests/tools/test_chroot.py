@@ -12,9 +12,9 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import OverlayError
-from cosremaster.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Kind, Node
 from tests.fixtures import tools
-from tests.test_merge import came, d, f, folder, merged, s
+from tests.unit.test_merge import came, d, f, folder, merged, s
 
 OPENAT2 = 437
 RESOLVE_IN_ROOT = 0x10

@@ -13,10 +13,10 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import codec_named, find_codec, installed_codecs
 from cosremaster.demo.image import archive, directory, regular, root_items
-from cosremaster.layers.probe import probe
+from cosremaster.layers.identify import probe
 from tests.fixtures import tools
 from tests.fixtures.tools import run
-from tests.small import write_overlay
+from tests.support.small import write_overlay
 
 TOOLS: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "zstd": ("zstd", ["zstd", "-q", "-3"], ["zstd", "-dcq"]),

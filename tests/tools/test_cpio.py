@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosremaster import cpio
+from cosremaster.browse.names import UNREAD
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.layers.scan import Effort, read_contents
-from cosremaster.look.names import UNREAD
-from cosremaster.streams import ByteReader
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.scan import Effort, read_contents
 from tests.fixtures import tools
 
 EPOCH = 1_700_000_000

@@ -14,11 +14,11 @@ from typing import Literal
 import pytest
 
 from cosremaster import remaster
-from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.debirf import DebirfImage, ListedFile, Recipe, listed_tree
 from tests.fixtures.tools import EPOCH, run
-from tests.user import User, ordinary_user
+from tests.support import qemu
+from tests.support.user import User, ordinary_user
 
 SITE_LINE = "SITE-SCRIPT-OF-THE-OVERLAY-RAN"
 SITE_SCRIPT = f"#!/bin/sh\necho {SITE_LINE}\n/usr/bin/site-tool\n"

@@ -14,7 +14,7 @@ import cosremaster
 from cosremaster.demo.image import Item, archive, root_items
 from cosremaster.errors import OverlayError
 from tests.fixtures.tools import EPOCH, require, run
-from tests.small import packed_root, root_without_devices, write_small
+from tests.support.small import packed_root, root_without_devices, write_small
 
 LONG = b"/".join([b"p" * 255] * 15 + [b"q" * 250, b"n" * 4])
 """4,095 bytes: with the NUL behind it all that a path may have."""

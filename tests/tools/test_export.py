@@ -13,12 +13,12 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs.gzip_form import DEFLATE_BLOCK
+from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK
 from cosremaster.demo.image import archive, initramfs, regular, root_items
-from tests import qemu
 from tests.fixtures import debirf, tools
 from tests.fixtures.tools import run
-from tests.small import CGZ, write_small
+from tests.support import qemu
+from tests.support.small import CGZ, write_small
 
 LAYER = f"in.iso::{CGZ}::rootfs.cxz"
 

@@ -14,13 +14,13 @@ import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import OverlayError, UnsupportedError
-from cosremaster.iso import sections
+from cosremaster.iso.ecma119 import sections
 from cosremaster.overlay.request import Inline
-from cosremaster.verify.run import verify
-from tests import judges, qemu
+from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD, Family, Way
 from tests.fixtures.tools import run
+from tests.support import judges, qemu
 
 SMALL = [name for name in FAMILIES if name != "data-large"]
 ENDS_ARE_TOLD = ("mips", "sun")

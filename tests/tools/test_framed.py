@@ -16,18 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cosremaster
-from cosremaster import pipeline
 from cosremaster.cli import main
-from cosremaster.codecs import gzip_form, xz_encode
 from cosremaster.codecs.base import Job
+from cosremaster.codecs.gzip import repack as gzip_form
+from cosremaster.codecs.xz import encode as xz_encode
 from cosremaster.errors import CosremasterError, OverlayError, ProofError, SizeError
-from cosremaster.files import FileSource, Spool
-from cosremaster.framed import Framed, FramedSum, Framing, Joined
+from cosremaster.io.files import FileSource, Spool
+from cosremaster.io.framed import Framed, FramedSum, Framing, Joined
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.overlay.scan import HostFile
-from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.remastering import pipeline
 from tests.fixtures import tools
-from tests.small import CGZ, write_small
-from tests.test_xz_splice import Old, judge, old_stream, splice, xz
+from tests.support.small import CGZ, write_small
+from tests.tools.test_xz_splice import Old, judge, old_stream, splice, xz
 
 CHANCE = random.Random(11)
 NOISE = CHANCE.randbytes(700_000)
@@ -274,7 +275,7 @@ def test_a_file_that_changes_between_plan_and_write_is_told(
         change(added / "data/large")
         return real(*arguments)
 
-    monkeypatch.setattr("cosremaster.job.write_image", late)
+    monkeypatch.setattr("cosremaster.remastering.image.write_image", late)
     before = sorted(path.name for path in tmp_path.iterdir())
     error, message = CHANGES[change]
     with pytest.raises(error, match=message):

@@ -14,12 +14,12 @@ import pytest
 import cosremaster
 from cosremaster import remaster
 from cosremaster.errors import OverlayError, UnsupportedError, UsageError
-from cosremaster.result import Result
-from cosremaster.verify.run import verify
-from tests import judges, qemu
+from cosremaster.remastering.result import Result
+from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES, PAYLOAD, Family, Way
 from tests.fixtures.tools import EPOCH, run
+from tests.support import judges, qemu
 
 SMALL = [name for name in FAMILIES if name not in ("data-large", "mips", "sun")]
 """Those that can grow, but the one above 4 GiB."""
@@ -341,7 +341,7 @@ def test_hard_links_share_their_data(tmp_path: Path) -> None:
 
 def test_each_of_several_extents_has_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a file above 4 GiB has, with smaller numbers."""
-    from cosremaster.iso import sections  # noqa: PLC0415
+    from cosremaster.iso.ecma119 import sections  # noqa: PLC0415
 
     monkeypatch.setattr(sections, "MAX_EXTENT", 1 << 20)
     monkeypatch.setattr(sections, "MAX_SECTION", 1 << 20)

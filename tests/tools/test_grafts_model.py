@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cosremaster.files import FileSource
-from cosremaster.grafts import Grafts, Rename, plan_grafts
+from cosremaster.io.files import FileSource
+from cosremaster.io.output import Written
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import Image
+from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.iso.tree import image_nodes
-from cosremaster.nodes import Kind, Node, ancestors
-from cosremaster.output import Written
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.pieces import Literal, PieceTable
-from cosremaster.verify.run import verify
-from tests import judges
+from cosremaster.remastering.iso_tree import Grafts, Rename, plan_grafts
+from cosremaster.tree.nodes import Kind, Node, ancestors
+from cosremaster.verification.run import verify
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
+from tests.support import judges
 
 GENISOIMAGE, XORRISO = ("genisoimage", "-quiet", "-input-charset", "utf-8"), ("xorriso", "-as", "mkisofs")
 MAKERS: dict[str, tuple[str, ...]] = {

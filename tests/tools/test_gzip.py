@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import find_codec, inflate
+from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import Job
-from cosremaster.codecs.gzip import GzipDecoding
-from cosremaster.codecs.gzip_form import DEFLATE_BLOCK, STORE_FROM, GzipForm
+from cosremaster.codecs.gzip import inflate
+from cosremaster.codecs.gzip.codec import GzipDecoding
+from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK, STORE_FROM, GzipForm
 from cosremaster.errors import CorruptError, Place
-from cosremaster.files import Spool
-from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.streams import CHUNK, ByteReader
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.streams import CHUNK, ByteReader
 from tests.fixtures import tools
 
 PLACE = Place(("a.gz",))

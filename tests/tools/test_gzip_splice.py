@@ -12,17 +12,17 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import inflate
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import crc32_joined, crc32_without
-from cosremaster.codecs.gzip import GzipDecoding
-from cosremaster.codecs.gzip_form import STORE_FROM, GzipForm
-from cosremaster.codecs.stored import StoredBlocks, StoredFinder
+from cosremaster.codecs.gzip import inflate
+from cosremaster.codecs.gzip.codec import GzipDecoding
+from cosremaster.codecs.gzip.repack import STORE_FROM, GzipForm
+from cosremaster.codecs.gzip.stored import StoredBlocks, StoredFinder
 from cosremaster.errors import Place
-from cosremaster.files import Spool
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.pieces import Literal, Piece, PieceTable, Range
-from cosremaster.streams import ByteReader
 from tests.fixtures import tools
 
 PLACE = Place(("a.gz",))

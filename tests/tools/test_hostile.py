@@ -14,16 +14,16 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs import xz
-from cosremaster.cpio import Header, encode_name
+from cosremaster.codecs.xz import codec as xz
 from cosremaster.demo.image import Item, archive, directory, regular, root_items
 from cosremaster.errors import CorruptError, Place
-from cosremaster.layers import scan
-from cosremaster.parallel import ahead
-from cosremaster.streams import CHUNK, ByteReader
+from cosremaster.io.parallel import ahead
+from cosremaster.io.streams import CHUNK, ByteReader
+from cosremaster.layers.cpio import scan
+from cosremaster.layers.cpio.newc import Header, encode_name
 from tests.fixtures import tools
 from tests.fixtures.tools import run
-from tests.small import write_small
+from tests.support.small import write_small
 
 PACKERS = {
     "none": ["cat"],

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from cosremaster.errors import CosremasterError, ImageError, UnsupportedError
-from cosremaster.files import FileSource
-from cosremaster.iso.assemble import NO_PLACE, Assembler, Places
+from cosremaster.io.files import FileSource
+from cosremaster.io.output import Written
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
-from cosremaster.iso.folder_patches import table_slots
-from cosremaster.iso.folders import read_folders
 from cosremaster.iso.model import Image
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.iso.udf_patch import tagged
-from cosremaster.nodes import Kind, Node, ancestors
-from cosremaster.output import Written
-from cosremaster.pieces import Literal, PieceTable
+from cosremaster.iso.tree_edit.directories import read_folders
+from cosremaster.iso.tree_edit.patches import table_slots
+from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
+from cosremaster.iso.udf.patch import tagged
+from cosremaster.tree.nodes import Kind, Node, ancestors
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run

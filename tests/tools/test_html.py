@@ -17,26 +17,26 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import cosremaster
+from cosremaster.browse.compare import Difference
 from cosremaster.cli import main
 from cosremaster.demo.image import archive, initramfs, regular
 from cosremaster.errors import show
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
-from cosremaster.look.compare import Difference
-from cosremaster.overview import write_overview
+from cosremaster.reports.build import write_overview
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import LONGEST, element, text
 from cosremaster.reports.html.page import page
 from cosremaster.reports.html.treemap import Weight
 from cosremaster.units import blocks_for
-from cosremaster.verify.run import verify
-from tests.browser import DARK, measured, pdf_text, screenshot
+from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.debirf import CGZ as REAL_CGZ
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
-from tests.small import write_overlay, write_small
+from tests.support.browser import DARK, measured, pdf_text, screenshot
+from tests.support.small import write_overlay, write_small
 
 HOSTILE = (
     b"<script>document.title='taken'</script>", b"\"><img src=x onerror=alert(1)>", b"&lt;&amp;", b"caf\xe9 \xff\xfe",

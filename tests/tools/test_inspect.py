@@ -14,7 +14,7 @@ from tests.fixtures import tools
 from tests.fixtures.debirf import CGZ as REAL_CGZ
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
-from tests.small import CGZ, write_small
+from tests.support.small import CGZ, write_small
 
 
 def _report(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:

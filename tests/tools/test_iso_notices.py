@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cosremaster import Inline, remaster
-from cosremaster.iso import sections
-from tests import judges
+from cosremaster.iso.ecma119 import sections
 from tests.fixtures import families, tools
-from tests.small import write_small
+from tests.support import judges
+from tests.support.small import write_small
 
 
 def image(name: str) -> Path:

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, ImageError
-from cosremaster.files import FileSource
-from cosremaster.iso.dates import long_date, short_date
+from cosremaster.io.files import FileSource
+from cosremaster.iso.ecma119.dates import long_date, short_date
+from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.read import read_image
-from cosremaster.iso.susp import Attributes, read_attributes
-from cosremaster.iso.tree import image_nodes
-from cosremaster.nodes import Kind, Node
+from cosremaster.iso.rockridge.read import Attributes, read_attributes
+from cosremaster.tree.nodes import Kind, Node
 from cosremaster.units import Lba
-from tests import judges
 from tests.fixtures import families, tools
 from tests.fixtures.tools import run
-from tests.test_susp import both, field, record
+from tests.support import judges
+from tests.unit.test_susp import both, field, record
 
 _TYPES = {
     "file": Kind.FILE, "dir": Kind.DIRECTORY, "link": Kind.SYMLINK, "char": Kind.CHAR, "block": Kind.BLOCK,

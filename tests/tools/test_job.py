@@ -19,19 +19,22 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import files, headstart, job, pipeline
 from cosremaster.cli import main
 from cosremaster.codecs.base import Memo
 from cosremaster.demo.image import archive, outer_items, regular, root_items
 from cosremaster.errors import CorruptError, OutputError, UsageError
-from cosremaster.layers.index import Layer
-from cosremaster.output import Output
-from cosremaster.parallel import BATCH, CancelledError, Stop, Worker, ahead, ordered_map, prefetch
-from cosremaster.pieces import PieceTable
-from cosremaster.pipeline import PackedLayer, Packing
+from cosremaster.io import files
+from cosremaster.io import precopy as headstart
+from cosremaster.io.output import Output
+from cosremaster.io.parallel import BATCH, CancelledError, Stop, Worker, ahead, ordered_map, prefetch
+from cosremaster.io.pieces import PieceTable
+from cosremaster.layers.model import Layer
+from cosremaster.remastering import image as job
+from cosremaster.remastering import pipeline
+from cosremaster.remastering.pipeline import PackedLayer, Packing
 from tests.fixtures import tools
-from tests.small import CGZ, write_overlay, write_small
-from tests.test_api import Listener
+from tests.support.small import CGZ, write_overlay, write_small
+from tests.tools.test_api import Listener
 
 
 def test_an_opened_image_serves_many_threads_and_is_indexed_once(tmp_path: Path) -> None:
@@ -217,9 +220,10 @@ def test_a_plain_remaster_loads_nothing_that_only_others_need(tmp_path: Path) ->
     write_small(tmp_path)
     write_overlay(tmp_path)
     rare = [
-        "cosremaster.archives.reader", "cosremaster.overlay.archive", "cosremaster.overlay.mtree", "cosremaster.menus",
-        "cosremaster.settings.change", "cosremaster.codecs.lzma_alone", "cosremaster.codecs.zstd", "cosremaster.verify",
-        "cosremaster.recipe", "cosremaster.look", "cosremaster.demo", "cosremaster.reports.html", "pycdlib",
+        "cosremaster.archives.reader", "cosremaster.overlay.archive", "cosremaster.overlay.mtree",
+        "cosremaster.boot_config.menus", "cosremaster.boot_config.change", "cosremaster.codecs.lzma_alone",
+        "cosremaster.codecs.zstd", "cosremaster.verification", "cosremaster.recipe",
+        "cosremaster.browse", "cosremaster.demo", "cosremaster.reports.html", "pycdlib",
         "libarchive", "pydantic", "rich",
     ]  # fmt: skip
     program = (

@@ -17,11 +17,11 @@ import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OverlayError, UsageError
-from cosremaster.verify.run import verify
-from tests import judges, qemu
+from cosremaster.verification.run import verify
 from tests.fixtures import debirf, families, tools
 from tests.fixtures.tools import EPOCH, Tree, run
-from tests.small import packed_root, write_small
+from tests.support import judges, qemu
+from tests.support.small import packed_root, write_small
 
 ARGS = {
     "kernel_args": ["site=7", "dyndbg=file a +p"], "remove_kernel_args": ["quiet"],

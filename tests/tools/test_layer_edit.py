@@ -15,21 +15,21 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cosremaster import cpio
 from cosremaster.codecs import find_codec
 from cosremaster.demo.image import TIME, Item, archive, directory, outer_items, regular, root_items, symlink
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
-from cosremaster.layers.check import Checked, FinalEntry
-from cosremaster.layers.edit import apply_edits, exchange_member
-from cosremaster.layers.index import Layer, index_file, layers_of
-from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Kind, Node
+from cosremaster.io.pieces import Literal, PieceTable, Range
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.edit import apply_edits, exchange_member
+from cosremaster.layers.cpio.rules import Checked, FinalEntry
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.model import Layer, index_file, layers_of
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.pieces import Literal, PieceTable, Range
+from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import require, run
-from tests.model import by_busybox, by_gnu, described
-from tests.test_merge import Text
+from tests.support.model import by_busybox, by_gnu, described
+from tests.unit.test_merge import Text
 
 BOTH = ("busybox", "cpio")
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from cosremaster.browse.container import Looked, follow, inside, open_container, split_address
+from cosremaster.browse.extract import extract, taken
+from cosremaster.browse.tar import tar_of
 from cosremaster.cli import main
 from cosremaster.demo.image import Item, archive, directory, initramfs, regular, root_items
-from cosremaster.files import FileSource
-from cosremaster.look.container import Looked, follow, inside, open_container, split_address
-from cosremaster.look.extract import extract, taken
-from cosremaster.look.tar import tar_of
+from cosremaster.io.files import FileSource
 from tests.fixtures import tools
 from tests.fixtures.tools import run
-from tests.small import CGZ, write_small
-from tests.user import open_folder, without_root
+from tests.support.small import CGZ, write_small
+from tests.support.user import open_folder, without_root
 
 LAYER = f"in.iso::{CGZ}::rootfs.cxz"
 
@@ -241,7 +241,7 @@ def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
     (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
     program = (
         "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
-        "print(sorted({'dataclasses', 'msgspec', 'hashlib', 'cosremaster.nodes', 'cosremaster.layers.index'}"
+        "print(sorted({'dataclasses', 'msgspec', 'hashlib', 'cosremaster.tree.nodes', 'cosremaster.layers.model'}"
         " & set(sys.modules)))"
     )
     for words in (["ls", "x.cgz"], ["ls", "-R", "x.cgz"]):

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs.lzo1x import LzoError, expand, expand_some
-from cosremaster.codecs.lzop import LzopCodec
+from cosremaster.codecs.lzop.codec import LzopCodec
+from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
 from cosremaster.demo.image import archive, root_items
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.layers.probe import probe
-from cosremaster.pieces import Literal, PieceTable
-from cosremaster.streams import ByteReader
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.identify import probe
 from tests.fixtures import tools
-from tests.small import CGZ, stored_lzop, write_overlay, write_small
+from tests.support.small import CGZ, stored_lzop, write_overlay, write_small
 
 LEVELS = ("-1", "-3", "-7", "-9")
 

@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cosremaster import remaster
-from cosremaster.cli import main
-from cosremaster.demo.image import Item, archive, build_iso, directory, initramfs, regular, root_items, symlink
-from cosremaster.job import OpenedImage
-from cosremaster.memory.estimate import (
+from cosremaster.boot_memory.estimate import (
     BIOS_ALONE,
     EVERYWHERE,
     GIB,
@@ -35,12 +32,15 @@ from cosremaster.memory.estimate import (
     estimate,
     footprint,
 )
-from cosremaster.memory.layers import files_of, tmpfs_share
-from cosremaster.memory.needs import memory_needs
-from cosremaster.request import Request
-from tests import qemu
+from cosremaster.boot_memory.layers import files_of, tmpfs_share
+from cosremaster.boot_memory.needs import memory_needs
+from cosremaster.cli import main
+from cosremaster.demo.image import Item, archive, build_iso, directory, initramfs, regular, root_items, symlink
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.request import Request
 from tests.fixtures import debirf, tools
-from tests.small import CGZ, packed_root, write_overlay, write_small
+from tests.support import qemu
+from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 
 def test_files_take_whole_pages() -> None:
@@ -245,7 +245,7 @@ def test_inspect_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert main(["inspect", str(image), "--deep", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["memory"]
     assert told["need"] > told["packed"] + told["unpacked"] > told["packed"]
-    monkeypatch.setattr("cosremaster.memory.estimate.EVERYWHERE", 5000)
+    monkeypatch.setattr("cosremaster.boot_memory.estimate.EVERYWHERE", 5000)
     for deep in ([], ["--deep"]):
         assert main(["inspect", str(image), *deep]) == 0
         assert "put large files on the ISO's own file tree (--add-iso)" in capsys.readouterr().out

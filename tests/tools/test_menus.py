@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosremaster.boot_config.menus.arguments import Argument, Changes, Replacement, change_arguments, known_arguments
+from cosremaster.boot_config.menus.find import MAX_MENU, find_menus, kind_of, parse_menu
+from cosremaster.boot_config.menus.grub import grub_word, parse_grub
+from cosremaster.boot_config.menus.loader import parse_loader_entry
+from cosremaster.boot_config.menus.model import Kind, Menu, spliced
+from cosremaster.boot_config.menus.retarget import Target, find_mentions
+from cosremaster.boot_config.menus.syslinux import parse_syslinux
 from cosremaster.errors import UsageError
-from cosremaster.menus.arguments import Argument, Changes, Replacement, change_arguments, known_arguments
-from cosremaster.menus.find import MAX_MENU, find_menus, kind_of, parse_menu
-from cosremaster.menus.grub import grub_word, parse_grub
-from cosremaster.menus.loader import parse_loader_entry
-from cosremaster.menus.model import Kind, Menu, spliced
-from cosremaster.menus.retarget import Target, find_mentions
-from cosremaster.menus.syslinux import parse_syslinux
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 

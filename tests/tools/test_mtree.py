@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CosremasterError, OverlayError, Place, UsageError
-from cosremaster.nodes import Kind, Node
 from cosremaster.overlay.mtree import Spec, parse_mtree
 from cosremaster.overlay.read import read_addition
 from cosremaster.overlay.request import Add, Rule
-from tests.additions import reading
+from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import require, run
-from tests.small import write_small
-from tests.test_archive import with_layer_of
+from tests.support.additions import reading
+from tests.support.small import write_small
+from tests.tools.test_archive import with_layer_of
 
 PLACE = Place(("site.mtree",))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cosremaster.errors import CosremasterError
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image, unchanged_plan
 from cosremaster.iso.read import read_image
-from cosremaster.pieces import Literal, PieceTable
 from tests.fixtures import families, tools
 
 RICH = ("debian", "ubuntu", "udf", "data-deep", "data-zisofs", "multi-session", "sun", "mips", "prep", "fedora")

@@ -13,7 +13,7 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.demo.image import archive, root_items
 from tests.fixtures import families, tools
-from tests.small import CGZ, write_small
+from tests.support.small import CGZ, write_small
 
 CODES = frozenset((0, 1, 3, 4, 5, 6, 8, 9))
 ROUNDS = 60

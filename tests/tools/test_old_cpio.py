@@ -17,14 +17,14 @@ from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
-from cosremaster.layers.index import index_file
-from cosremaster.layers.old_cpio import old_form
-from cosremaster.layers.probe import probe
-from cosremaster.layers.scan import Effort
-from cosremaster.pieces import Literal, PieceTable
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.cpio.old import old_form
+from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.identify import probe
+from cosremaster.layers.model import index_file
 from tests.fixtures import tools
-from tests.model import by_busybox, by_gnu, described, read_tree
-from tests.small import CGZ, write_overlay, write_small
+from tests.support.model import by_busybox, by_gnu, described, read_tree
+from tests.support.small import CGZ, write_overlay, write_small
 
 FORMS = ("odc", "bin")
 

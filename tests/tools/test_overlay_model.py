@@ -10,22 +10,22 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster import cpio
 from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import TIME, Item, archive, outer_items
 from cosremaster.errors import OverlayError, Place
-from cosremaster.layers.edit import apply_edits
-from cosremaster.layers.index import Layer, index_file, layers_of
-from cosremaster.layers.tree import LayerTree
-from cosremaster.nodes import Kind
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.edit import apply_edits
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.model import Layer, index_file, layers_of
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_additions
 from cosremaster.overlay.request import Add
-from cosremaster.pieces import Literal, PieceTable
-from tests.additions import reading
+from cosremaster.tree.nodes import Kind
 from tests.fixtures.tools import require
-from tests.model import (
+from tests.support.additions import reading
+from tests.support.model import (
     Folder,
     Inode,
     OneFile,

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from cosremaster import remaster
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.overlay.request import Inline, Item
-from tests import judges, qemu
 from tests.fixtures import debirf, modules, tools
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
-from tests.small import write_small
+from tests.support import judges, qemu
+from tests.support.small import write_small
 
 SIZE = 6 << 30
 PATH = "data/platform-7.2.iso"

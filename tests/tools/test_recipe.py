@@ -26,8 +26,8 @@ from cosremaster.recipe.document import Document
 from cosremaster.recipe.schema import make_schema, shipped_schema
 from cosremaster.recipe.services import parse_install
 from tests.fixtures import tools
-from tests.small import write_overlay, write_small
-from tests.user import REPOSITORY, open_folder, without_root
+from tests.support.small import write_overlay, write_small
+from tests.support.user import REPOSITORY, open_folder, without_root
 
 
 @pytest.fixture

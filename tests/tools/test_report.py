@@ -14,13 +14,13 @@ import cosremaster
 from cosremaster import Add, Directory, Inline, Item, Link
 from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OutputError, UsageError
-from tests import judges
 from tests.fixtures import tools
 from tests.fixtures.tools import require
-from tests.model import Tree, by_gnu, described
-from tests.small import Item as Entry
-from tests.small import packed_root, root_without_devices, without_layer
-from tests.test_environment import plain_root
+from tests.support import judges
+from tests.support.model import Tree, by_gnu, described
+from tests.support.small import Item as Entry
+from tests.support.small import packed_root, root_without_devices, without_layer
+from tests.tools.test_environment import plain_root
 
 ODD = b"caf\xe9\n%:x"
 

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import UnsupportedError
-from cosremaster.files import FileSource
-from cosremaster.iso.dates import long_date as read_long
-from cosremaster.iso.dates import short_date as read_short
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.iso.ecma119.dates import long_date as read_long
+from cosremaster.iso.ecma119.dates import short_date as read_short
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import plan_image
+from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.read import read_image
-from cosremaster.iso.ridge import Continuation, Dialect, long_date, short_date
-from cosremaster.iso.susp import read_attributes, read_fields
-from cosremaster.iso.tree import image_nodes
-from cosremaster.nodes import Kind, Node
-from cosremaster.pieces import Literal, PieceTable
+from cosremaster.iso.rockridge.read import read_attributes, read_fields
+from cosremaster.iso.rockridge.write import Continuation, Dialect, long_date, short_date
+from cosremaster.tree.nodes import Kind, Node
 from cosremaster.units import BLOCK, Lba
-from tests import judges
 from tests.fixtures import families, tools
 from tests.fixtures.tools import run
+from tests.support import judges
 
 FIRST = Lba(5)
 PART = st.one_of(

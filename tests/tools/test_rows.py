@@ -16,12 +16,12 @@ from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
-from cosremaster.layers.edit import exchange_stream
-from cosremaster.layers.index import index_file, layers_of
-from cosremaster.layers.probe import probe
-from cosremaster.pieces import Literal, PieceTable
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.cpio.edit import exchange_stream
+from cosremaster.layers.identify import probe
+from cosremaster.layers.model import index_file, layers_of
 from tests.fixtures import tools
-from tests.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, write_overlay, write_small
 
 UCODE = archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
 MODULES = archive([directory(b"lib"), directory(b"lib/modules"), regular(b"lib/modules/one.ko", b"k" * 700)])

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import OverlayError, Place, UsageError
-from cosremaster.nodes import Action, Kind, Node
 from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.ownership import Mode, Owner, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_addition
 from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link, Rule
-from cosremaster.overlay.style import Mode, Owner, parse_owner
 from cosremaster.overlay.whiteouts import split_whiteouts
-from tests.additions import reading
+from cosremaster.tree.nodes import Action, Kind, Node
 from tests.fixtures.tools import require, run
-from tests.test_merge import ADDED, IMAGE, PARENT, REPLACED, came, d, f, folder, merged, one, s
+from tests.support.additions import reading
+from tests.unit.test_merge import ADDED, IMAGE, PARENT, REPLACED, came, d, f, folder, merged, one, s
 
 
 @pytest.mark.parametrize(

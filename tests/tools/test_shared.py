@@ -10,13 +10,15 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs import PLAIN, find_codec, xz, xz_read
+from cosremaster.codecs import PLAIN, find_codec
+from cosremaster.codecs.xz import codec as xz
+from cosremaster.codecs.xz import read_block as xz_read
 from cosremaster.demo.image import Item, archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
-from cosremaster.layers.index import IndexedFile, Layer, index_file, layers_of
-from cosremaster.layers.scan import Effort
-from cosremaster.layers.shared import index_beside
-from cosremaster.pieces import Literal, PieceTable
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.cpio.shared import index_beside
+from cosremaster.layers.model import IndexedFile, Layer, index_file, layers_of
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 

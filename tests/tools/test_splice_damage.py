@@ -8,7 +8,7 @@ import pytest
 import cosremaster
 from cosremaster.errors import CosremasterError
 from tests.fixtures.tools import require, run
-from tests.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, write_overlay, write_small
 
 
 def plain_root(iso: Path) -> bytes:

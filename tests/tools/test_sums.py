@@ -14,28 +14,28 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cosremaster import remaster
+from cosremaster.checksums.lines import pack, parse
+from cosremaster.checksums.lists import Digests, is_list, read_lists
+from cosremaster.checksums.renew import ListChange, Renewed, renewed_sums
+from cosremaster.checksums.rows import Changes
+from cosremaster.checksums.update import settle_sums
 from cosremaster.cli import main
 from cosremaster.demo.image import build_iso, debirf_files, initramfs
 from cosremaster.errors import UnsupportedError
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import Image
 from cosremaster.iso.read import read_image
-from cosremaster.job import OpenedImage
-from cosremaster.pieces import Literal, PieceTable
-from cosremaster.pipeline import plan_result, with_lists
 from cosremaster.progress import Silent
-from cosremaster.request import Request
-from cosremaster.sums.lines import pack, parse
-from cosremaster.sums.lists import Digests, is_list, read_lists
-from cosremaster.sums.renew import ListChange, Renewed, renewed_sums
-from cosremaster.sums.rows import Changes
-from cosremaster.sums.settle import settle_sums
-from cosremaster.verify.run import verify
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.pipeline import plan_result, with_lists
+from cosremaster.remastering.request import Request
+from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.tools import EPOCH, run
-from tests.small import write_small
+from tests.support.small import write_small
 
 TOOLS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
 
@@ -336,7 +336,7 @@ def test_each_file_is_read_once(tmp_path: Path) -> None:
             self.reads += 1
             return [b"new"[offset : offset + length]]
 
-    from cosremaster.pieces import Range  # noqa: PLC0415
+    from cosremaster.io.pieces import Range  # noqa: PLC0415
 
     once = Once()
     new = PieceTable([Range(once, 0, 3)])  # type: ignore[arg-type]

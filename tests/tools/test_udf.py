@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import ImageError, UnsupportedError
-from cosremaster.files import FileSource
-from cosremaster.iso.udf import Udf, announced, read_udf
-from cosremaster.iso.udf_patch import MAX_ALLOCATION, Move, tail_blocks, udf_patches
+from cosremaster.io.files import FileSource
+from cosremaster.iso.udf.patch import MAX_ALLOCATION, Move, tail_blocks, udf_patches
+from cosremaster.iso.udf.read import Udf, announced, read_udf
 from cosremaster.units import BLOCK, Lba, blocks_for
 from tests.fixtures import tools
 

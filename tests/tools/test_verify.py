@@ -19,15 +19,15 @@ from cosremaster import Directory, Inline
 from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
 from cosremaster.errors import Place
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.model import DirectoryRecord
-from cosremaster.iso.udf import tag_checksum
+from cosremaster.iso.udf.read import tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_bytes
-from cosremaster.verify.finding import Level, Report
-from cosremaster.verify.run import verify
-from cosremaster.verify.subject import Subject, look
+from cosremaster.verification.finding import Level, Report
+from cosremaster.verification.run import verify
+from cosremaster.verification.subject import Subject, look
 from tests.fixtures import families, tools
-from tests.small import CGZ, broken_inside, write_small
+from tests.support.small import CGZ, broken_inside, write_small
 
 NOISE = random.Random(8).randbytes(BLOCK)
 
@@ -477,7 +477,7 @@ def test_memory_stays_flat_where_all_of_an_image_is_summed(tmp_path: Path) -> No
     iso = tmp_path / "large.iso"
     tools.run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-o", iso, tree])
     tools.run(["implantisomd5", iso])
-    code = "import sys; from cosremaster.verify.run import verify; print(verify(sys.argv[1]).ok)"
+    code = "import sys; from cosremaster.verification.run import verify; print(verify(sys.argv[1]).ok)"
     code += "; print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     ok, peak = tools.run([sys.executable, "-c", code, iso]).decode().split()
     assert ok == "True"
@@ -513,14 +513,14 @@ def test_json_is_what_the_docs_say(tmp_path: Path, capsys: pytest.CaptureFixture
     for finding in report["findings"]:
         assert set(finding) == {"level", "check", "message", "place", "offset", "before"}
         assert finding["level"] in ("holds", "note", "fails")
-    documented = (Path(__file__).parents[1] / "docs/verify.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs/verify.md").read_text()
     for name in ("version", "image", "size", "ok", "counts", "findings", "level", "check", "place", "offset", "before"):
         assert f"`{name}`" in documented
 
 
 def test_every_check_is_documented() -> None:
-    documented = (Path(__file__).parents[1] / "docs/verify.md").read_text()
-    package = Path(__file__).parents[1] / "cosremaster/verify"
+    documented = (Path(__file__).parents[2] / "docs/verify.md").read_text()
+    package = Path(__file__).parents[2] / "cosremaster/verification"
     told = {one[2] for one in (*FAULTS, *BESIDE)}
     assert len(FAULTS) >= 30
     for check in told:

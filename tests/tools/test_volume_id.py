@@ -12,12 +12,12 @@ import pytest
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import UsageError
-from cosremaster.iso.identity import check_volume_id, parse_volume_date
-from cosremaster.verify.run import verify
-from tests import judges, qemu
+from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
+from cosremaster.verification.run import verify
 from tests.fixtures import debirf, families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run
+from tests.support import judges, qemu
 
 ID = "Site 7 of the ring"
 DATE, UUID = "2026-11-26T12:00:00.25+01:00", "2026-11-26-11-00-00-25"

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
-from cosremaster.codecs import xz as xz_module
 from cosremaster.codecs.base import Job
-from cosremaster.codecs.xz import XzDecoding
-from cosremaster.codecs.xz_blocks import OldBlock
-from cosremaster.codecs.xz_container import (
+from cosremaster.codecs.xz import codec as xz_module
+from cosremaster.codecs.xz.blocks import OldBlock
+from cosremaster.codecs.xz.codec import XzDecoding
+from cosremaster.codecs.xz.container import (
     MAX_VLI,
     BlockHeader,
     BlockRecord,
@@ -32,11 +32,11 @@ from cosremaster.codecs.xz_container import (
     parse_stream_header,
     unpack_dict_size,
 )
-from cosremaster.codecs.xz_form import XzForm
+from cosremaster.codecs.xz.repack import XzForm
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.files import Spool
-from cosremaster.pieces import Literal, PieceTable, Range
-from cosremaster.streams import ByteReader
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import Literal, PieceTable, Range
+from cosremaster.io.streams import ByteReader
 from tests.fixtures import tools
 
 PLACE = Place(("a.xz",))

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import find_codec, xz_form
+from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import Job, Packed
 from cosremaster.codecs.checks import CRC64
-from cosremaster.codecs.xz_encode import SEGMENT, Encoding
-from cosremaster.codecs.xz_form import XzForm
+from cosremaster.codecs.xz import repack as xz_form
+from cosremaster.codecs.xz.encode import SEGMENT, Encoding
+from cosremaster.codecs.xz.repack import XzForm
 from cosremaster.errors import CosremasterError, Place
-from cosremaster.files import Spool
+from cosremaster.io.files import Spool
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.pieces import Literal, Piece, PieceTable, Range
-from cosremaster.streams import ByteReader
 from tests.fixtures import tools
 
 PLACE = Place(("a.xz",))

@@ -12,7 +12,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.demo.image import Item, archive, directory, regular, root_items
-from tests.small import CGZ, packed_root, write_overlay, write_small
+from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 
 def _diff(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[tuple[str, str], list[str]]]:

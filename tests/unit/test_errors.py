@@ -19,7 +19,7 @@ import pytest
 from cosremaster import errors
 from cosremaster.cli import main
 from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
-from tests.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
+from tests.support.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
 
@@ -217,7 +217,7 @@ def test_a_file_of_4_gib_is_refused_before_any_work(
 def test_exit_codes_are_documented_and_distinct() -> None:
     classes = errors.CosremasterError.__subclasses__()
     assert len({one.exit_code for one in classes}) == len(classes)
-    table = (Path(__file__).parent.parent / "docs/exit-codes.md").read_text()
+    table = (Path(__file__).parents[2] / "docs/exit-codes.md").read_text()
     for one in classes:
         assert f"| {one.exit_code} | `{one.__name__}` |" in table
 

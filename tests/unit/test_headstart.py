@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cosremaster
-from cosremaster import headstart
 from cosremaster.errors import OutputError
-from cosremaster.files import LEAST_HOLE, FileSource
-from cosremaster.output import Output
-from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
-from tests.small import write_overlay, write_small
+from cosremaster.io import precopy as headstart
+from cosremaster.io.files import LEAST_HOLE, FileSource
+from cosremaster.io.output import Output
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from tests.support.small import write_overlay, write_small
 
 STEP = 1 << 12
 HOLE = (2 * LEAST_HOLE, 4 * LEAST_HOLE)

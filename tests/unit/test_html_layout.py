@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import show
-from cosremaster.files import FileSource
+from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.reports.html.regions import KINDS, MOST, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, Weight, boxes, grow, squarified
 from cosremaster.units import blocks_for
-from tests.small import CGZ, write_small
+from tests.support.small import CGZ, write_small
 
 falling = st.lists(st.integers(1, 1 << 40), min_size=1, max_size=60).map(lambda sizes: sorted(sizes, reverse=True))
 sides = st.floats(1, 2000)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import Place
-from cosremaster.iso.names import Identifiers, Naming, Style, UdfStyle, joliet_style, style_of
+from cosremaster.iso.ecma119.identifiers import Identifiers, Naming, Style, UdfStyle, joliet_style, style_of
 
 ROOM = 254 - 33 - 28
 """Bytes for an identifier in a record that needs a field leading to more fields."""

@@ -8,9 +8,9 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.boot.mbr import Geometry, MbrPartition, encode_chs
-from cosremaster.iso.plan import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
-from cosremaster.iso.sections import MAX_EXTENT, MAX_SECTION, section_lengths
-from cosremaster.iso.spans import Span
+from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, section_lengths
+from cosremaster.iso.layout.place import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.iso.layout.spans import Span
 from cosremaster.units import Lba, Sector
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.codecs.lzma_module import Bounded
-from tests.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, write_overlay, write_small
 
 HIDE = "import sys\nsys.modules['_lzma'] = None\n"
 BACKPORT = """

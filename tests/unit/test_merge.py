@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, SizeError, UsageError
-from cosremaster.nodes import Action, Edits, Kind, Node
+from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_addition, read_additions
 from cosremaster.overlay.request import Add
 from cosremaster.overlay.scan import Scan, scan
-from cosremaster.pieces import Literal, PieceTable
-from tests.additions import reading
-from tests.user import open_folder, without_root
+from cosremaster.tree.nodes import Action, Edits, Kind, Node
+from tests.support.additions import reading
+from tests.support.user import open_folder, without_root
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs.xz import XzCodec
-from cosremaster.remembered import KEPT, remember
-from tests.small import CGZ, write_overlay, write_small
-from tests.test_api import Listener
+from cosremaster.codecs.xz.codec import XzCodec
+from cosremaster.layers.cache import KEPT, remember
+from tests.support.small import CGZ, write_overlay, write_small
+from tests.tools.test_api import Listener
 
 
 def run(folder: Path, name: str, *, remember: bool = True, check_index: bool = False) -> tuple[bytes, bool]:
@@ -115,7 +115,7 @@ def test_an_index_is_kept_before_the_image_closes(folder: Path, monkeypatch: pyt
         time.sleep(0.3)
         return remember(*words)
 
-    monkeypatch.setattr("cosremaster.job.remember", slow)
+    monkeypatch.setattr("cosremaster.remastering.image.remember", slow)
     with cosremaster.open(folder / "in.iso") as image:
         image.layers()
     assert len(kept()) == 1

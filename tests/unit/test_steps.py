@@ -9,8 +9,8 @@ import pytest
 
 import cosremaster
 from cosremaster import Add, Inline
-from tests.small import without_layer, write_overlay, write_small
-from tests.user import REPOSITORY
+from tests.support.small import without_layer, write_overlay, write_small
+from tests.support.user import REPOSITORY
 
 
 def test_the_steps_by_hand_are_the_whole_remaster(

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CorruptError, ImageError, OutputError, Place, SizeError
-from cosremaster.files import FileSource, Spool, cannot_write, write_all
-from cosremaster.output import Output
-from cosremaster.parallel import CancelledError, Stop, ordered_map
-from cosremaster.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.streams import CHUNK, ByteReader, counted
+from cosremaster.io.files import FileSource, Spool, cannot_write, write_all
+from cosremaster.io.output import Output
+from cosremaster.io.parallel import CancelledError, Stop, ordered_map
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.streams import CHUNK, ByteReader, counted
 
 PLACE = Place(("t",))
 
@@ -240,7 +240,8 @@ def test_a_missing_file_or_a_directory_is_no_image(tmp_path: Path) -> None:
 def test_a_fifo_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     code = (
-        "import sys; from pathlib import Path; from cosremaster.files import FileSource; FileSource(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from cosremaster.io.files import FileSource;"
+        "FileSource(Path(sys.argv[1]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "fifo"], capture_output=True, text=True, timeout=5, check=False

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cosremaster.errors import ImageError
-from cosremaster.files import FileSource
-from cosremaster.iso.susp import PLAIN, RockRidge, read_fields
+from cosremaster.io.files import FileSource
+from cosremaster.iso.rockridge.read import PLAIN, RockRidge, read_fields
 from cosremaster.units import Lba
 
 BASE = Lba(16)

@@ -1,0 +1,1 @@
+"""Tests that other programs judge: each needs the tools that it names."""

@@ -1,0 +1,1 @@
+"""Tests of the package alone: no other program, no root, no network."""
