@@ -19,7 +19,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.ecma119.volume_id import current_id, current_uuid, identity_patches, volume_uuid
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.units import lba_bytes
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
@@ -29,7 +29,7 @@ MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
 
 
-def plan_settings(image: Image, source: FileSource, settings: Settings, edits: IsoEdits) -> SettingsPlan:
+def plan_settings(image: IsoImage, source: FileSource, settings: Settings, edits: IsoEdits) -> SettingsPlan:
     """What ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
     :raises OverlayError: an argument that should go is nowhere (unless that is allowed), or no menu has a kernel.
@@ -63,7 +63,7 @@ def plan_settings(image: Image, source: FileSource, settings: Settings, edits: I
     )
 
 
-def _targets(image: Image, source: FileSource, settings: Settings) -> Iterator[Target]:
+def _targets(image: IsoImage, source: FileSource, settings: Settings) -> Iterator[Target]:
     """What the volume was found by and is to be found by."""
     if settings.volume_id is not None and (old := current_id(image, source)) not in (b"", settings.volume_id):
         yield Target("volume id", old, settings.volume_id, unique=False)
@@ -73,7 +73,7 @@ def _targets(image: Image, source: FileSource, settings: Settings) -> Iterator[T
         yield Target("volume date", old_uuid, new, unique=True)
 
 
-def _changes(image: Image, settings: Settings, found: Found, warnings: list[str]) -> Changes:
+def _changes(image: IsoImage, settings: Settings, found: Found, warnings: list[str]) -> Changes:
     """The changes to arguments that are there."""
     if not any(place.menu.lines for place in found.menus):
         raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
@@ -129,7 +129,7 @@ def _written(new: Iterable[tuple[MenuPlace, bytes]]) -> tuple[dict[bytes, PieceT
     return files, overwritten
 
 
-def _programs(image: Image, found: Found, targets: Sequence[Target]) -> Iterator[str]:
+def _programs(image: IsoImage, found: Found, targets: Sequence[Target]) -> Iterator[str]:
     """Boot images and EFI programs that hold an old name, which nobody can change in them."""
     if not targets:
         return

@@ -13,7 +13,7 @@ from cosremaster.errors import CosremasterError, show
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.extents import covers_volume
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.units import SECTOR, lba_bytes
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
@@ -61,7 +61,7 @@ def bytes_at(table: PieceTable, offset: int, length: int) -> bytes:
     return b"".join(table.cut(start, min(start + length, table.length)).chunks())
 
 
-def find_places(image: Image, edits: IsoEdits | None = None) -> Found:
+def find_places(image: IsoImage, edits: IsoEdits | None = None) -> Found:
     """The menus of ``image`` after ``edits`` of its tree; old files by their old paths. A FAT file system that comes is
     not looked into."""
     tables = _Tables(image, edits or IsoEdits())
@@ -85,7 +85,7 @@ def _not_looked_into(name: str, error: CosremasterError) -> str:
 class _Tables:
     """The bytes of the files on the tree, and which names share them."""
 
-    def __init__(self, image: Image, edits: IsoEdits) -> None:
+    def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
         self.image, self._exchanged = image, edits.exchanged
         self.files: dict[bytes, IsoFile] = {
             file.path: file for file in image.files if file.regular and edits.new_path(file.path) is not None
@@ -152,7 +152,7 @@ def _fats(tables: _Tables, warnings: list[str]) -> Iterator[FatPlace]:
             yield from _fat(name, (), start, PieceTable([image.source.cut(min(start, end), end)]), image, warnings)
 
 
-def _nameless(image: Image) -> Iterator[tuple[str, int, int]]:
+def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
     """Name, first byte and bytes of what may hold a FAT; 0 bytes where only the FAT itself can tell."""
     for one in image.partitions:
         if not (one.filler or covers_volume(one, image.trees)):
@@ -163,7 +163,7 @@ def _nameless(image: Image) -> Iterator[tuple[str, int, int]]:
 
 
 def _fat(
-    name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: Image, warnings: list[str]
+    name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: IsoImage, warnings: list[str]
 ) -> Iterator[FatPlace]:
     geometry = parse_geometry(bytes_at(table, 0, SECTOR))
     if geometry is None:

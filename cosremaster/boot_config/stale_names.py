@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cosremaster.boot_config.places import MenuPlace, find_places
 from cosremaster.errors import show
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.tree.nodes import join, parent_of
 
 _WORD = re.compile(rb"[^\s\"'=,;]+")
@@ -16,7 +16,7 @@ _DEVICE = re.compile(rb"\([^)]*\)")
 """GRUB's name of a device, before a path."""
 
 
-def stale_names(image: Image, edits: IsoEdits) -> Iterator[str]:
+def stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
     """A sentence for each file that ``edits`` remove or rename and a menu names, at the first place where it does."""
     fold = (lambda path: path) if image.rock_ridge else bytes.lower
     now = {file.path: edits.new_path(file.path) for file in image.files}

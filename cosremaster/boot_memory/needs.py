@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cosremaster.boot_memory.estimate import Estimate, Initramfs, estimate
 from cosremaster.boot_memory.layers import Edited, initramfs_of
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.model import Layer
 
 
@@ -15,7 +15,7 @@ def packed_needs(archives: Iterable[tuple[bytes, int]]) -> dict[bytes, Estimate]
     return {path: estimate(Initramfs(packed=size)) for path, size in archives}
 
 
-def memory_needs(image: Image, layers: Sequence[Layer]) -> dict[bytes, Estimate]:
+def memory_needs(image: IsoImage, layers: Sequence[Layer]) -> dict[bytes, Estimate]:
     """The memory it takes to boot each file of the image whose ``layers`` look like an initramfs (docs/memory.md)."""
     sizes = {file.path: file.size for file in image.files}
     paths = dict.fromkeys(layer.address[0] for layer in layers)

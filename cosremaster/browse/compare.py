@@ -13,7 +13,7 @@ from cosremaster.browse.report import size_of
 from cosremaster.errors import show
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.units import lba_bytes
@@ -140,7 +140,7 @@ def _text(before: Node, after: Node, where: str) -> Iterator[str]:
     yield from (show(line) for line in lines)
 
 
-def _boot(one: Image, other: Image) -> Iterator[Difference]:
+def _boot(one: IsoImage, other: IsoImage) -> Iterator[Difference]:
     """Volume and boot records, each as a line; what merely moved with its bytes intact is no difference."""
     left, right = _boot_facts(one), _boot_facts(other)
     for name in sorted({**left, **right}):
@@ -149,7 +149,7 @@ def _boot(one: Image, other: Image) -> Iterator[Difference]:
             yield Difference("boot", name, (f"{before} -> {after}",))
 
 
-def _boot_facts(image: Image) -> dict[str, str]:
+def _boot_facts(image: IsoImage) -> dict[str, str]:
     facts = {"volume id": image.volume_id, "rock ridge": str(image.rock_ridge), "MBR pointer": image.pointer or "none"}
     for number, boot in enumerate(image.boot_images, 1):
         start = lba_bytes(boot.entry.lba)
@@ -169,5 +169,5 @@ def _boot_facts(image: Image) -> dict[str, str]:
     return facts
 
 
-def _digest(image: Image, start: int, end: int) -> str:
+def _digest(image: IsoImage, start: int, end: int) -> str:
     return sha256_of(PieceTable([image.source.cut(start, end)]).chunks()).hex()[:16]

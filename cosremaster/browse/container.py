@@ -25,7 +25,7 @@ from cosremaster.tree.nodes import Kind, Node, parent_of
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:
-    from cosremaster.iso.model import Image
+    from cosremaster.iso.model import IsoImage
 
 MAX_LINKS = 40
 ALONE = Effort(digests=False, nesting=0, edits=False)
@@ -41,7 +41,7 @@ class Container:
 
     def __init__(
         self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: Effort,
-        image: Image | None = None,
+        image: IsoImage | None = None,
     ) -> None:  # fmt: skip
         self.image = image
         self.effort = effort

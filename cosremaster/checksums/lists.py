@@ -12,7 +12,7 @@ from cosremaster.checksums.lines import Line, parse
 from cosremaster.errors import show
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import counted, digests_of
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.progress import Progress
 
 MAX_LIST = 1 << 24
@@ -48,7 +48,7 @@ class Names:
     Without Rock Ridge a list has the names that people see, which are the volume's in small letters or Joliet's.
     """
 
-    def __init__(self, image: Image, more: Iterable[bytes] = ()) -> None:
+    def __init__(self, image: IsoImage, more: Iterable[bytes] = ()) -> None:
         self._known = {file.path for file in image.files} | set(more)
         self._other: dict[bytes, bytes] = {}
         if image.rock_ridge:
@@ -84,7 +84,7 @@ def is_signature(path: bytes) -> bool:
     return any(path.endswith(ending) and is_list(path[: -len(ending)]) for ending in _SIGNATURES)
 
 
-def read_lists(image: Image, more: Iterable[bytes] = ()) -> tuple[SumList, ...]:
+def read_lists(image: IsoImage, more: Iterable[bytes] = ()) -> tuple[SumList, ...]:
     """The lists on the tree, sorted by path. ``more``: paths that lists may name beside those of ``image``.
 
     :raises ImageError: one cannot be read.
@@ -97,7 +97,7 @@ def read_lists(image: Image, more: Iterable[bytes] = ()) -> tuple[SumList, ...]:
     return tuple(one for one in found if any(line.digest for line in one.lines))
 
 
-def _read(image: Image, file: IsoFile, names: Names) -> SumList:
+def _read(image: IsoImage, file: IsoFile, names: Names) -> SumList:
     lines = parse(b"".join(image.bytes_of(file).chunks()))
     folder, _, name = file.path.rpartition(b"/")
     companion = _COMPANION.fullmatch(name)

@@ -16,7 +16,7 @@ from cosremaster.checksums.lists import Digests, SumList, signatures_of
 from cosremaster.checksums.rows import Changes, Draft, Row, draft
 from cosremaster.errors import show
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 
 Written = Callable[[bytes], PieceTable]
 """The bytes that the file at a path, as it is called in the end, will hold in the new image."""
@@ -44,7 +44,7 @@ class Renewed(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def stale_lists(image: Image, lists: Iterable[SumList], changes: Changes) -> tuple[bytes, ...]:
+def stale_lists(image: IsoImage, lists: Iterable[SumList], changes: Changes) -> tuple[bytes, ...]:
     """The lists that ``changes`` makes say wrong things when they stay as they are; nothing is read for it."""
     gone = {*changes.exchanged, *changes.removed, *changes.renamed}
     there = {file.path for file in image.files}
@@ -57,7 +57,7 @@ def stale_lists(image: Image, lists: Iterable[SumList], changes: Changes) -> tup
 
 
 def renewed_sums(
-    image: Image, lists: Iterable[SumList], changes: Changes, written: Written, digests: Digests
+    image: IsoImage, lists: Iterable[SumList], changes: Changes, written: Written, digests: Digests
 ) -> Renewed:
     """What the ``lists`` of ``image`` (from ``read_lists``, with the added paths) have to become.
 
@@ -73,7 +73,7 @@ class _Renewal:
     """The parts of :func:`renewed_sums`. ``done``: the new bytes of lists, by their path in the end."""
 
     def __init__(
-        self, image: Image, lists: Iterable[SumList], changes: Changes, written: Written, digests: Digests
+        self, image: IsoImage, lists: Iterable[SumList], changes: Changes, written: Written, digests: Digests
     ) -> None:
         self._image = image
         self._changes = changes

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cosremaster.checksums.lines import Line
 from cosremaster.checksums.lists import SumList, is_list, is_signature
 from cosremaster.io.pieces import PieceTable
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 
 _LOADER_FOLDERS = (b"isolinux", b"syslinux")
 """Ubuntu's lists leave them out: mkisofs writes into what is in there after the sums were taken."""
@@ -59,7 +59,7 @@ class Draft(Struct, frozen=True):
     renamed: int
 
 
-def draft(image: Image, source: SumList, changes: Changes) -> Draft | None:
+def draft(image: IsoImage, source: SumList, changes: Changes) -> Draft | None:
     """What ``source`` becomes, sums aside; None for a list that leaves, or that the user brought anew."""
     path = changes.now(source.path)
     if path is None or source.path in changes.exchanged or source.path in changes.removed:
@@ -95,7 +95,7 @@ def _styled(like: Line, path: bytes, base: bytes) -> bytes:
     return b"./" + relative if like.name.startswith(b"./") else relative
 
 
-def _with_added(image: Image, source: SumList, changes: Changes, rows: Sequence[Row], base: bytes) -> Sequence[Row]:
+def _with_added(image: IsoImage, source: SumList, changes: Changes, rows: Sequence[Row], base: bytes) -> Sequence[Row]:
     """``rows`` with lines for added files, for each digest of which the list was complete."""
     digests = dict.fromkeys(row.line.digest for row in rows if row.path is not None)
     for digest in digests if changes.added and source.whole else ():
@@ -107,7 +107,7 @@ def _with_added(image: Image, source: SumList, changes: Changes, rows: Sequence[
     return rows
 
 
-def _complete(image: Image, source: SumList, named: set[bytes]) -> bool:
+def _complete(image: IsoImage, source: SumList, named: set[bytes]) -> bool:
     """``named`` are all regular files below the list's directory, but for what such lists leave out (live-build's
     binary_checksums): lists of sums, their signatures and READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL,
     and a loader's folder as a whole."""

@@ -11,7 +11,7 @@ from cosremaster.errors import SizeError, UnsupportedError, show
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.progress import Progress
 from cosremaster.units import lba_bytes
 
@@ -24,7 +24,7 @@ MakePlan = Callable[[Mapping[bytes, PieceTable]], ImagePlan]
 
 
 def settle_sums(
-    image: Image, edits: IsoEdits, make_plan: MakePlan, progress: Progress, *, keep: bool = False
+    image: IsoImage, edits: IsoEdits, make_plan: MakePlan, progress: Progress, *, keep: bool = False
 ) -> Renewed:
     """The lists of ``image`` as ``edits`` make them, true for the bytes that ``make_plan`` puts on the new image.
 
@@ -57,7 +57,7 @@ def _pieces(renewed: Renewed) -> dict[bytes, object]:
     return {path: table.pieces for path, table in renewed.lists.items()}
 
 
-def changes_of(image: Image, edits: IsoEdits) -> Changes:
+def changes_of(image: IsoImage, edits: IsoEdits) -> Changes:
     """What ``edits`` do to the files of the primary tree of ``image``."""
     now = {file.path: edits.new_path(file.path) for file in image.files} if edits.restructures else {}
     return Changes(
@@ -68,7 +68,7 @@ def changes_of(image: Image, edits: IsoEdits) -> Changes:
     )
 
 
-def written(image: Image, edits: IsoEdits, plan: ImagePlan) -> Written:
+def written(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> Written:
     """What the files of the primary tree, by the paths they have in the end, hold in the image that ``plan`` makes:
     boot tables and catalog included."""
     new = {

@@ -21,7 +21,7 @@ from cosremaster.iso.layout.place import Layout, gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import image_patches
 from cosremaster.iso.layout.replace import Exchange, check_removal, resolve, with_boot_tables
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.tree_edit.restructure import Expected, Restructure, is_gone, restructure
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
 
@@ -49,7 +49,7 @@ class ImagePlan(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def unchanged_plan(image: Image, overwritten: Mapping[int, bytes] | None = None) -> ImagePlan:
+def unchanged_plan(image: IsoImage, overwritten: Mapping[int, bytes] | None = None) -> ImagePlan:
     """The plan that makes ``image`` again, byte for byte but for those of ``overwritten``."""
     layout = Layout((), image.tail, image.tail, (image.tail, image.tail))
     table = PieceTable([image.source])
@@ -59,7 +59,7 @@ def unchanged_plan(image: Image, overwritten: Mapping[int, bytes] | None = None)
 
 
 def plan_image(
-    image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    image: IsoImage, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
     overwritten: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The image after ``edits`` of its own tree.
@@ -116,7 +116,7 @@ def moved_byte(layout: Layout, at: int) -> int:
 
 
 def _layout(
-    image: Image, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: Restructure | None
+    image: IsoImage, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: Restructure | None
 ) -> Layout:
     """:raises UnsupportedError: a file that should be exchanged shares its blocks with something that cannot follow."""
     dropped = {one.name for one in image.hfs} if drop else set()
@@ -153,7 +153,7 @@ def _key(span: Span) -> tuple[Lba, int, str]:
     return span.start, span.blocks, span.label
 
 
-def _tail(image: Image, source: FileSource) -> Lba:
+def _tail(image: IsoImage, source: FileSource) -> Lba:
     """Where the tail begins: bytes that nothing refers to, behind the volume, are part of it."""
     end = max(data_end(image.trees, image.fixed), min(tree.end for tree in image.trees))
     if end >= image.tail:
@@ -162,18 +162,18 @@ def _tail(image: Image, source: FileSource) -> Lba:
     return found.start if found else image.tail
 
 
-def _ends(image: Image) -> Iterator[Sector]:
+def _ends(image: IsoImage) -> Iterator[Sector]:
     """The ends of volumes and partitions that cover the volume."""
     yield from (Sector(tree.end * SECTORS_PER_BLOCK) for tree in image.trees)
     yield from (one.end for one in image.partitions if covers_volume(one, image.trees))
 
 
-def _alignment(image: Image) -> int:
+def _alignment(image: IsoImage) -> int:
     """Blocks by multiples of which the image's size may change, so that partitions stay aligned as they are."""
     return lcm(_cylinder(image), _four_kib(image)) // SECTORS_PER_BLOCK
 
 
-def _cylinder(image: Image) -> int:
+def _cylinder(image: IsoImage) -> int:
     """Sectors: whole cylinders and blocks where the MBR's partitions over the volume and behind it, and the image, end
     with a cylinder (isohybrid(1)); else a block."""
     geometry = image.mbr.geometry() if image.mbr else None
@@ -188,14 +188,14 @@ def _cylinder(image: Image) -> int:
     return lcm(cylinder, SECTORS_PER_BLOCK)
 
 
-def _four_kib(image: Image) -> int:
+def _four_kib(image: IsoImage) -> int:
     """Sectors: 4 KiB where all partitions of the GPT begin and end with that, as xorriso makes them; else a block."""
     edges = [edge for one in image.partitions if one.table == "GPT" for edge in (one.start, one.end)]
     aligned = edges and not any(edge % _PHYSICAL for edge in edges)
     return _PHYSICAL if aligned else SECTORS_PER_BLOCK
 
 
-def _placed(image: Image, exchanges: Iterable[Exchange], layout: Layout) -> tuple[Exchange, ...]:
+def _placed(image: IsoImage, exchanges: Iterable[Exchange], layout: Layout) -> tuple[Exchange, ...]:
     """The exchanges with their places, and boot images' tables made true for them."""
     done, added = [], iter(layout.appended)
     for one in exchanges:
@@ -205,7 +205,7 @@ def _placed(image: Image, exchanges: Iterable[Exchange], layout: Layout) -> tupl
     return tuple(done)
 
 
-def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
+def _check_hfs(image: IsoImage, exchanges: Iterable[Exchange]) -> None:
     """:raises UnsupportedError: an HFS file system tells of a file's place or size, and that changes."""
     for one in exchanges:
         for hfs in image.hfs:
@@ -218,7 +218,7 @@ def _check_hfs(image: Image, exchanges: Iterable[Exchange]) -> None:
                 )
 
 
-def _check_firmware(image: Image, layout: Layout) -> None:
+def _check_firmware(image: IsoImage, layout: Layout) -> None:
     """What a header points at stays (it is fixed), but a slice over the volume may tell of an end that moves.
 
     :raises UnsupportedError: one does, and is not one of the partitions that follow.
@@ -238,7 +238,7 @@ def _check_firmware(image: Image, layout: Layout) -> None:
 
 
 def _body(
-    image: Image, layout: Layout, placed: Sequence[Exchange], new: Mapping[Lba, PieceTable], work: Restructure | None
+    image: IsoImage, layout: Layout, placed: Sequence[Exchange], new: Mapping[Lba, PieceTable], work: Restructure | None
 ) -> PieceTable:
     """The image up to its tail: everything before the first change as it is, then each span, zeros between.
 
@@ -273,7 +273,7 @@ def _body(
 
 
 def _check_kept(
-    image: Image, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: Restructure | None
+    image: IsoImage, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: Restructure | None
 ) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 

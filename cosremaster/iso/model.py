@@ -41,7 +41,7 @@ class DirectoryRecord(Struct, frozen=True):
         return blocks_for(self.length)
 
 
-class Directory(Struct, frozen=True):
+class IsoDirectory(Struct, frozen=True):
     """A directory's extent."""
 
     lba: Lba
@@ -66,7 +66,7 @@ class IsoFile(Struct, frozen=True):
         return sum(record.length for record in self.records)
 
 
-class Tree(Struct, frozen=True, kw_only=True):
+class IsoTree(Struct, frozen=True, kw_only=True):
     """One of the directory trees. ``kind``: in words; ``descriptor``: its volume descriptor's block.
 
     ``base``: the block from which the tree's own numbers count (records here count from the image's start);
@@ -78,8 +78,8 @@ class Tree(Struct, frozen=True, kw_only=True):
     base: Lba
     blocks: int
     files: tuple[IsoFile, ...]
-    directories: tuple[Directory, ...]
-    path_tables: tuple[Directory, ...]
+    directories: tuple[IsoDirectory, ...]
+    path_tables: tuple[IsoDirectory, ...]
     rock_ridge: bool
 
     @property
@@ -124,7 +124,7 @@ class BootImage(Struct, frozen=True):
     grub2: bool
 
 
-class Image(Struct, frozen=True, kw_only=True):
+class IsoImage(Struct, frozen=True, kw_only=True):
     """An image as it was read.
 
     ``size``: bytes of the whole file; ``trees``: the primary one first. ``gpt``: the copies of the GPT that are
@@ -139,7 +139,7 @@ class Image(Struct, frozen=True, kw_only=True):
     source: Range
     size: int
     volume_id: str
-    trees: tuple[Tree, ...]
+    trees: tuple[IsoTree, ...]
     fixed: tuple[Span, ...]
     tail: Lba
     catalog: BootCatalog | None

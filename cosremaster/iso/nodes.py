@@ -12,7 +12,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.dates import short_date
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import Named, walk_names
 from cosremaster.iso.rockridge.read import Attributes, read_attributes, skip_of
 from cosremaster.iso.rockridge.zisofs import zisofs_of
@@ -27,7 +27,7 @@ _DATE = slice(18, 25)
 class _Extents(Struct, frozen=True):
     """A file's data on the image."""
 
-    image: Image
+    image: IsoImage
     file: IsoFile
 
     @property
@@ -44,7 +44,7 @@ class _Extents(Struct, frozen=True):
         return b"".join(self.table().cut(0, min(count, self.size)).chunks())
 
 
-def image_nodes(image: Image, source: FileSource) -> dict[bytes, Node]:
+def image_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
     """Every node of ``image``'s primary tree but its root, which ``source`` holds, by path; parents come first.
 
     Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are linked where they
@@ -60,7 +60,7 @@ def image_nodes(image: Image, source: FileSource) -> dict[bytes, Node]:
     }
 
 
-def _nodes(image: Image, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
+def _nodes(image: IsoImage, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
     tree = image.trees[0]
     root = tree.directories[0]
     skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
@@ -78,7 +78,7 @@ def _attributes(source: FileSource, one: Named, skip: int, base: Lba) -> Attribu
     return read_attributes(source, raw, offset, skip, base)
 
 
-def _node(one: Named, said: Attributes, image: Image, file: IsoFile | None) -> Node:
+def _node(one: Named, said: Attributes, image: IsoImage, file: IsoFile | None) -> Node:
     kind = Kind.DIRECTORY if one.below is not None else _kind(said)
     default = 0o755 if kind is Kind.DIRECTORY else 0o644
     linked = kind is not Kind.DIRECTORY and said.links > 1 and said.serial
@@ -92,7 +92,7 @@ def _node(one: Named, said: Attributes, image: Image, file: IsoFile | None) -> N
     )  # fmt: skip
 
 
-def _content(said: Attributes, image: Image, file: IsoFile) -> Content:
+def _content(said: Attributes, image: IsoImage, file: IsoFile) -> Content:
     """The file's bytes, as Linux gives them where they are compressed."""
     packed = zisofs_of(said.packed, image.bytes_of(file), image.place.inside(file.path)) if said.packed else None
     return packed or _Extents(image, file)

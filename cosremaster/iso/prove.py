@@ -15,14 +15,14 @@ from cosremaster.io.streams import same_bytes
 from cosremaster.iso.ecma119.volume_id import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, moved_byte
 from cosremaster.iso.layout.pointers import moved_partition
-from cosremaster.iso.model import BootImage, Image, Partition, Tree
+from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.restructure import IN_UDF, Expected
 from cosremaster.iso.tree_edit.verify import prove_folders
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_bytes
 
 
-def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
+def prove(old: IsoImage, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
     """What was found true of ``result``, a line each.
 
     Reads the image's structures, boot images, appended partitions and all bytes that did not come from the
@@ -35,12 +35,12 @@ def prove(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> 
     return tuple(lines)
 
 
-def _same(found: object, wanted: object, what: str, image: Image) -> None:
+def _same(found: object, wanted: object, what: str, image: IsoImage) -> None:
     if found != wanted:
         raise ProofError(f"{what} is {found} in the result, not {wanted}", image.place)
 
 
-def _copied(old: Image, start: int, new: Image, other: int, length: int, plan: ImagePlan) -> bool:
+def _copied(old: IsoImage, start: int, new: IsoImage, other: int, length: int, plan: ImagePlan) -> bool:
     """True when ``length`` bytes of both images are the same, from byte ``start`` of one and ``other`` of the other,
     but for what was to be overwritten, which is as it was to be."""
     wanted = PieceTable([old.source]).patched(plan.overwritten.items()).cut(start, start + length)
@@ -53,7 +53,7 @@ def _kept(plan: ImagePlan, start: int, length: int) -> str:
     return f"unchanged but for {inside:,}" if inside else "unchanged"
 
 
-def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iterator[str]:
+def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: FileSource) -> Iterator[str]:
     """Trees, volume id and sizes."""
     _same(new.volume_id, _volume_id(old, plan), "the volume id", old)
     _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
@@ -78,12 +78,12 @@ def _volume(old: Image, new: Image, plan: ImagePlan, result: FileSource) -> Iter
         yield f"{', '.join(tree.kind for tree in new.trees[1:])}: the same files at the same places"
 
 
-def _volume_id(old: Image, plan: ImagePlan) -> str:
+def _volume_id(old: IsoImage, plan: ImagePlan) -> str:
     told = plan.overwritten.get(lba_bytes(old.trees[0].descriptor) + VOLUME_ID)
     return old.volume_id if told is None else show(told.rstrip(b" \0"))
 
 
-def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
+def _tree(old: IsoImage, before: IsoTree, after: IsoTree, plan: ImagePlan) -> None:
     """Every file of a tree is where the plan has it."""
     exchanged = {(tree.descriptor, file.path): one for one in plan.exchanged for tree, file in one.files}
     for one, other in zip_longest(before.files, after.files):
@@ -97,7 +97,7 @@ def _tree(old: Image, before: Tree, after: Tree, plan: ImagePlan) -> None:
                 _same(record.lba, start, f"the block of {path!r}", old)
 
 
-def _restructured(old: Image, after: Tree, expected: Mapping[bytes, Expected]) -> None:
+def _restructured(old: IsoImage, after: IsoTree, expected: Mapping[bytes, Expected]) -> None:
     """A tree whose names changed holds what was planned, and nothing else."""
     found = {file.path: file for file in after.files}
     _same(sorted(found), sorted(expected), f"the list of files in the {after.kind} tree", old)
@@ -108,7 +108,7 @@ def _restructured(old: Image, after: Tree, expected: Mapping[bytes, Expected]) -
         _same(starts[: len(one.starts)], list(one.starts), f"the block of {path!r}", old)
 
 
-def _udf(old: Image, new: Image, expected: Mapping[bytes, Expected]) -> None:
+def _udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, Expected]) -> None:
     """UDF holds what was planned under tags that hold, and counts it."""
     if old.udf is None or new.udf is None:
         _same(new.udf, old.udf, "the UDF file system", old)
@@ -121,7 +121,7 @@ def _udf(old: Image, new: Image, expected: Mapping[bytes, Expected]) -> None:
     _same(all(tag.sound for tag in new.udf.tags), all(tag.sound for tag in old.udf.tags), "UDF's tags hold:", old)
 
 
-def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
+def _boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
     """El Torito entries and the pointers inside boot images and MBR."""
     if old.catalog is None:
         return
@@ -148,7 +148,7 @@ def _boot(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
         yield f"MBR: {new.pointer} {'unchanged' if pointer == old.pointer else 'followed'}"
 
 
-def _pointer(old: Image, plan: ImagePlan) -> str | None:
+def _pointer(old: IsoImage, plan: ImagePlan) -> str | None:
     """What the MBR has to point at."""
     if old.pointer is None:
         return None
@@ -156,7 +156,7 @@ def _pointer(old: Image, plan: ImagePlan) -> str | None:
     return f"{kind} {plan.layout.block(Lba(int(block)))}"
 
 
-def _tables(old: Image, new: Image, before: BootImage, after: BootImage, *, exchanged: bool) -> str:
+def _tables(old: IsoImage, new: IsoImage, before: BootImage, after: BootImage, *, exchanged: bool) -> str:
     """Proves a boot-info-table's length and sum where the original's were right, and names what is there."""
     words = []
     if before.info and after.info:
@@ -169,7 +169,7 @@ def _tables(old: Image, new: Image, before: BootImage, after: BootImage, *, exch
     return f"; {' and '.join(words)} {told}" if words else ""
 
 
-def info_holds(image: Image, boot: BootImage, info: BootInfoTable) -> bool:
+def info_holds(image: IsoImage, boot: BootImage, info: BootInfoTable) -> bool:
     """True when a boot-info-table's length and sum are those of the boot image it is in."""
     start = lba_bytes(boot.entry.lba)
     if start + info.length > image.size:
@@ -178,7 +178,7 @@ def info_holds(image: Image, boot: BootImage, info: BootInfoTable) -> bool:
     return boot_image_sum(data.chunks()) == info.total
 
 
-def _partitions(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
+def _partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
     """Partitions are where the plan has them, and hold the same bytes if they lie behind the data."""
     _same([one.name for one in new.partitions], [one.name for one in old.partitions], "the list of partitions", old)
     for one, other in zip(old.partitions, new.partitions, strict=True):
@@ -195,7 +195,7 @@ def _partitions(old: Image, new: Image, plan: ImagePlan) -> Iterator[str]:
         yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {true}, GUIDs as before"
 
 
-def _partition_line(old: Image, new: Image, one: Partition, other: Partition, plan: ImagePlan) -> str:
+def _partition_line(old: IsoImage, new: IsoImage, one: Partition, other: Partition, plan: ImagePlan) -> str:
     count = other.end - other.start
     told = f"{other.label} at sector {other.start:,}, {count:,} sectors"
     if one.start >= plan.layout.tail * SECTORS_PER_BLOCK:

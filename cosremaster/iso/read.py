@@ -19,7 +19,7 @@ from cosremaster.io.pieces import Range
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
 from cosremaster.iso.layout.extents import known_spans, tail_of
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import BootImage, Image, IsoFile, Partition
+from cosremaster.iso.model import BootImage, IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import hfs_at, list_partitions, with_hfs
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.udf.read import read_udf
@@ -33,7 +33,7 @@ _SESSION_STEP = 16
 Found = TypeVar("Found")
 
 
-def read_image(source: FileSource) -> Image:
+def read_image(source: FileSource) -> IsoImage:
     """The image in ``source``. Reads descriptors, directories and boot records, no file's data.
 
     Damage to what is beside ISO 9660 and El Torito does not stop it, but any exchange of files.
@@ -66,7 +66,7 @@ def read_image(source: FileSource) -> Image:
     udf = _sound(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
     fixed = known_spans(descriptor_spans, trees, catalog, boot_images, partitions, firmware, udf)
-    return Image(
+    return IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
         volume_id=show(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed=fixed,
         tail=tail_of(source.size, trees, fixed, partitions, gpt, udf),

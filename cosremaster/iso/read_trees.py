@@ -9,7 +9,7 @@ from msgspec import Struct
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor, place_of, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, IsoFile, Tree
+from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory, IsoFile, IsoTree
 from cosremaster.iso.rockridge.read import PLAIN, RockRidge, read_fields, skip_of
 from cosremaster.units import Lba, lba_bytes
 
@@ -27,7 +27,7 @@ def is_joliet(descriptor: Descriptor) -> bool:
 
 def read_trees(
     source: FileSource, descriptors: Iterable[Descriptor], base: Lba, known: Iterable[Lba] = ()
-) -> Iterator[Tree]:
+) -> Iterator[IsoTree]:
     """The trees of the descriptors of one set, whose blocks count from ``base``.
 
     A descriptor that shares another's root (as ISO 9660:1999's does), or one of ``known``, has a tree without files.
@@ -37,18 +37,18 @@ def read_trees(
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
-        files, directories, rock_ridge = list[IsoFile](), list[Directory](), False
+        files, directories, rock_ridge = list[IsoFile](), list[IsoDirectory](), False
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
-            root = Directory(Lba(base + descriptor.root.lba), descriptor.root.length)
+            root = IsoDirectory(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else skip_of(source.at(lba_bytes(root.lba), 255))
             rock_ridge = skip is not None
             directories.append(root)
             files = list(_files(walk_names(source, root, base, skip, is_joliet(descriptor)), directories))
-        yield Tree(
+        yield IsoTree(
             kind=_kind(descriptor), descriptor=descriptor.lba, base=base, blocks=descriptor.blocks,
             files=tuple(files), directories=tuple(directories), path_tables=tuple(
-                Directory(Lba(base + one.lba), one.length) for one in descriptor.path_tables
+                IsoDirectory(Lba(base + one.lba), one.length) for one in descriptor.path_tables
             ), rock_ridge=rock_ridge,
         )  # fmt: skip
 
@@ -68,15 +68,15 @@ class Named(Struct, frozen=True):
     record: DirectoryRecord
     raw: bytes
     ridge: RockRidge
-    below: Directory | None
+    below: IsoDirectory | None
 
 
-def walk_names(source: FileSource, root: Directory, base: Lba, skip: int | None, joliet: bool) -> Iterator[Named]:
+def walk_names(source: FileSource, root: IsoDirectory, base: Lba, skip: int | None, joliet: bool) -> Iterator[Named]:
     """Every record below ``root``, a directory's own before those in it. Relocated ones count where CL stands.
 
     :raises ImageError: a record is malformed, a directory or file lies outside the image.
     """
-    waiting: list[tuple[Directory, tuple[bytes, ...], bytes]] = [(root, (), b"")]
+    waiting: list[tuple[IsoDirectory, tuple[bytes, ...], bytes]] = [(root, (), b"")]
     seen = {root.lba}
     while waiting:
         directory, raw_path, path = waiting.pop()
@@ -86,7 +86,7 @@ def walk_names(source: FileSource, root: Directory, base: Lba, skip: int | None,
                 continue  # a relocated directory is met where its CL stands
             name = entry_name(record, ridge, joliet=joliet)
             name = path + b"/" + name if path else name
-            below: Directory | None = None
+            below: IsoDirectory | None = None
             if record.flags & DIRECTORY or ridge.child is not None:
                 below = _directory(source, record, ridge, base)
                 if below.lba in seen:
@@ -98,7 +98,7 @@ def walk_names(source: FileSource, root: Directory, base: Lba, skip: int | None,
             yield Named(name, record, raw, ridge, below)
 
 
-def _files(named: Iterable[Named], directories: list[Directory]) -> Iterator[IsoFile]:
+def _files(named: Iterable[Named], directories: list[IsoDirectory]) -> Iterator[IsoFile]:
     """The files among ``named``; ``directories`` gets the others."""
     run: list[DirectoryRecord] = []
     for one in named:
@@ -113,14 +113,14 @@ def _files(named: Iterable[Named], directories: list[Directory]) -> Iterator[Iso
             run = []
 
 
-def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Directory:
+def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> IsoDirectory:
     """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
     if extra.child is None:
         return extent_of(record)
     head = source.at(lba_bytes(extra.child), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
-    return Directory(extra.child, int.from_bytes(head[10:14], "little"))
+    return IsoDirectory(extra.child, int.from_bytes(head[10:14], "little"))
 
 
 def entry_name(record: DirectoryRecord, extra: RockRidge | None, *, joliet: bool) -> bytes:
@@ -133,9 +133,9 @@ def shown_name(identifier: bytes, *, joliet: bool) -> bytes:
     return joliet_name(identifier) if joliet else plain_name(identifier)
 
 
-def extent_of(record: DirectoryRecord) -> Directory:
+def extent_of(record: DirectoryRecord) -> IsoDirectory:
     """Where the directory that ``record`` names stands."""
-    return Directory(record.lba, record.length)
+    return IsoDirectory(record.lba, record.length)
 
 
 def plain_name(identifier: bytes) -> bytes:

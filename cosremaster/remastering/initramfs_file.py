@@ -15,7 +15,7 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
-from cosremaster.iso.model import DirectoryRecord, Image, IsoFile, Tree
+from cosremaster.iso.model import DirectoryRecord, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.prove import read_back
 from cosremaster.layers.cpio.scan import Effort
 from cosremaster.layers.identify import look
@@ -30,22 +30,22 @@ def is_archive_file(source: FileSource) -> bool:
     return look(lambda count: source.at(0, count)).is_archive
 
 
-def bare_image(source: FileSource) -> Image:
+def bare_image(source: FileSource) -> IsoImage:
     """The image that is nothing but the file ``source``."""
     name = os.fsencode(PurePath(source.path).name)
     record = DirectoryRecord(offset=0, lba=Lba(0), length=source.size, flags=0, parent=(), identifier=name)
-    tree = Tree(
+    tree = IsoTree(
         kind="no", descriptor=Lba(0), base=Lba(0), blocks=0, files=(IsoFile(name, (record,)),), directories=(),
         path_tables=(), rock_ridge=False,
     )  # fmt: skip
-    return Image(
+    return IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size, volume_id="", trees=(tree,),
         fixed=(), tail=Lba(0), catalog=None, boot_images=(), mbr=None, gpt=(), apm=None, partitions=(), hfs=(),
         firmware=(), implanted=None, udf=None, session=Lba(0), blockers=(),
     )  # fmt: skip
 
 
-def is_bare(image: Image) -> bool:
+def is_bare(image: IsoImage) -> bool:
     """True for what :func:`bare_image` made: no ISO 9660 volume is without blocks."""
     return not image.blocks
 
@@ -56,7 +56,7 @@ def bare_plan(exchanged: Mapping[bytes, PieceTable]) -> ImagePlan:
     return ImagePlan(table, Layout((), 0, 0, (0, 0)), {path: table.length})
 
 
-def prove_bare(old: Image, plan: ImagePlan, written: Written, result: FileSource) -> Iterator[str]:
+def prove_bare(old: IsoImage, plan: ImagePlan, written: Written, result: FileSource) -> Iterator[str]:
     """What was found true of ``result``: each archive was read to its end, every new byte again.
 
     :raises ProofError: it cannot be read, or is not as planned.

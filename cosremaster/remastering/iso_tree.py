@@ -11,7 +11,7 @@ from cosremaster.errors import OverlayError, UsageError, show
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.tree_edit.directories import Folder
 from cosremaster.iso.tree_edit.match_trees import aligned_folders
@@ -58,7 +58,7 @@ class Grafts(Struct, frozen=True, kw_only=True):
     force_type: bool = False
 
 
-def plan_grafts(image: Image, source: FileSource, asked: Grafts) -> IsoEdits:
+def plan_grafts(image: IsoImage, source: FileSource, asked: Grafts) -> IsoEdits:
     """The edits of the tree of ``image`` that ``asked`` comes to.
 
     :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.
@@ -143,7 +143,7 @@ class _Renamed(Struct):
         self._old = {after: before for before, after in self.renamed.items()}
 
 
-def _rename(tree: _Renamed, asked: Rename, image: Image, force_type: bool) -> None:
+def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) -> None:
     """:raises OverlayError: there is nothing at the old path, something at the new one, or no way there."""
     old, _ = locate(tree.nodes, asked.old, image.place, None)
     node = tree.nodes.get(old)
@@ -179,7 +179,7 @@ def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
     return replace(addition, dest=dest, nodes=tuple(nodes))
 
 
-def _other_names(image: Image, source: FileSource) -> dict[bytes, dict[bytes, bytes]]:
+def _other_names(image: IsoImage, source: FileSource) -> dict[bytes, dict[bytes, bytes]]:
     """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: for each directory
     those names, and what the primary tree calls it."""
     primary, *others = aligned_folders(source, image.trees)

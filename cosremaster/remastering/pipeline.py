@@ -26,7 +26,7 @@ from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address
@@ -74,7 +74,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     layer.
     """
 
-    image: Image
+    image: IsoImage
     layer: Layer | None
     edits: Edits
     packed: tuple[PackedLayer, ...]
@@ -92,7 +92,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.iso.empty and not (self.packed or settings.exchanged or settings.overwritten)
 
 
-def open_image(source: FileSource) -> Image:
+def open_image(source: FileSource) -> IsoImage:
     """Step 1, instead of a loop mount: the ISO's tree and boot records, or a bare initramfs.
 
     Raises as ``read_image``.
@@ -101,7 +101,7 @@ def open_image(source: FileSource) -> Image:
 
 
 def plan_result(
-    image: Image, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    image: IsoImage, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
     overwritten: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The new image after ``edits`` of its own tree. Raises as ``plan_image``.
@@ -220,7 +220,7 @@ def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[P
     return tuple(done)
 
 
-def sharing(image: Image, path: bytes) -> tuple[bytes, ...]:
+def sharing(image: IsoImage, path: bytes) -> tuple[bytes, ...]:
     """The paths on the ISO whose data are those of ``path``: hard links, files that share an extent."""
     (wanted,) = (file for file in image.files if file.path == path)
     first, size = wanted.records[0].lba, wanted.size
@@ -236,7 +236,7 @@ def whole_file(layer: Layer, packed: PackedLayer) -> PieceTable:
 
 
 def write_image(
-    image: Image, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
+    image: IsoImage, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
 ) -> tuple[str, ...]:
     """Step 7, instead of mkisofs: writes the image, proves it, and gives it its name; returns the proof.
 
@@ -254,7 +254,7 @@ def write_image(
 
 
 def plan_sums(
-    image: Image, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
+    image: IsoImage, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
     keep: bool = False,
 ) -> Renewed:  # fmt: skip
     """What becomes of the lists of sums on the ISO when ``edits`` change its tree.
@@ -273,7 +273,7 @@ def plan_sums(
     return settle_sums(plain, edits, make_plan, progress, keep=keep)
 
 
-def with_lists(image: Image, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
+def with_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
     """``edits`` of ``image`` with new bytes for files of its tree, by the paths that these have in the end."""
     old = {edits.new_path(file.path): file.path for file in image.files} if lists else {}
     return edits.with_bytes({old.get(path) or path: table for path, table in lists.items()})

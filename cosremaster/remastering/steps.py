@@ -10,7 +10,7 @@ from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address, parse_address
 from cosremaster.layers.cpio.edit import apply_edits
 from cosremaster.layers.cpio.newc import MAX_FIELD
@@ -47,10 +47,10 @@ __all__ = [
     "FileSource",
     "Found",
     "Grafts",
-    "Image",
     "ImagePlan",
     "Inline",
     "IsoEdits",
+    "IsoImage",
     "Layer",
     "LayerTree",
     "Link",

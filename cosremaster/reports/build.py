@@ -11,7 +11,7 @@ from cosremaster.browse.container import follow, inside, open_container
 from cosremaster.errors import LayerError
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.cpio.scan import MAX_EXPAND, Effort
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import Found, choose_layer
@@ -68,7 +68,7 @@ def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progres
     return Side(name=Path(path).name, image=opened.image, layers=found.layers, chosen=_chosen(opened.image, found))
 
 
-def _chosen(image: Image, found: Found) -> Layer | None:
+def _chosen(image: IsoImage, found: Found) -> Layer | None:
     """The layer that additions would go to; of several, the one of the most entries."""
     try:
         return choose_layer(image, found, None)
@@ -84,7 +84,7 @@ def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: in
     return compare(sides[0], sides[1])
 
 
-def _exchanged(image: Image, differences: Iterable[Difference]) -> set[bytes]:
+def _exchanged(image: IsoImage, differences: Iterable[Difference]) -> set[bytes]:
     """Files on the ISO in which something differs; those that boot records lead to are compared on their own."""
     booted = {boot.path for boot in image.boot_images}
     if image.catalog is not None:

@@ -10,7 +10,7 @@ from cosremaster.boot_config.places import Found
 from cosremaster.boot_memory.estimate import Estimate
 from cosremaster.boot_memory.needs import memory_needs, packed_needs
 from cosremaster.errors import show
-from cosremaster.iso.model import BootImage, Image
+from cosremaster.iso.model import BootImage, IsoImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import Candidate
 from cosremaster.layers.model import Layer, Rootness
@@ -24,7 +24,7 @@ _LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs", Rootness.SYSTEM: 
 
 
 def inspect_report(
-    image: Image, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
+    image: IsoImage, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
     needs = packed_needs((one.path, one.size) for one in archives) if layers is None else memory_needs(image, layers)
@@ -94,7 +94,7 @@ def _entry(boot: BootImage) -> dict[str, Any]:
     }
 
 
-def _mbr(image: Image) -> dict[str, Any]:
+def _mbr(image: IsoImage) -> dict[str, Any]:
     assert image.mbr is not None
     return {
         "pointer": image.pointer,

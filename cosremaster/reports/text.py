@@ -9,7 +9,7 @@ from cosremaster.checksums.renew import ListChange
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
 from cosremaster.iso.layout.extents import covers_volume
-from cosremaster.iso.model import BootImage, Image, Partition, Tree
+from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer, Rootness
@@ -26,7 +26,7 @@ _LOOKS = {
 }
 
 
-def image_lines(image: Image) -> Iterator[str]:
+def image_lines(image: IsoImage) -> Iterator[str]:
     """Volume, boot records and partitions."""
     if is_bare(image):
         yield f"{image.place}: an initramfs or layer without an ISO around it, {human(image.size)}"
@@ -37,7 +37,7 @@ def image_lines(image: Image) -> Iterator[str]:
         yield f"no file can be exchanged: it has {blocker}"
 
 
-def _volume_lines(image: Image) -> Iterator[str]:
+def _volume_lines(image: IsoImage) -> Iterator[str]:
     """The directory trees, and what else describes the volume."""
     tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {human(image.size)}"
@@ -53,7 +53,7 @@ def _volume_lines(image: Image) -> Iterator[str]:
         yield f"sessions: several, the last from block {image.session:,}"
 
 
-def _boot_lines(image: Image) -> Iterator[str]:
+def _boot_lines(image: IsoImage) -> Iterator[str]:
     """Boot catalog, partition tables, other firmware's records."""
     if image.catalog is None:
         yield "boot catalog: none"
@@ -72,7 +72,7 @@ def _boot_lines(image: Image) -> Iterator[str]:
         yield f"{firmware.name}: {', '.join(target.what for target in firmware.targets)}"
 
 
-def _boot_line(image: Image, boot: BootImage) -> str:
+def _boot_line(image: IsoImage, boot: BootImage) -> str:
     name = show(boot.path) if boot.path is not None else "no file"
     tables = []
     if boot.info:
@@ -83,13 +83,13 @@ def _boot_line(image: Image, boot: BootImage) -> str:
     return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {human(boot.length)}{notes}"
 
 
-def _tree_line(tree: Tree) -> str:
+def _tree_line(tree: IsoTree) -> str:
     files = f"{len(tree.files):,} files" if tree.files else "the same files"
     base = f", counted from block {tree.base}" if tree.base else ""
     return f"{tree.kind} at block {tree.descriptor}: {tree.blocks:,} blocks{base}, {files}"
 
 
-def _partition_line(image: Image, partition: Partition) -> str:
+def _partition_line(image: IsoImage, partition: Partition) -> str:
     where = "inside the volume"
     if partition.start >= image.tail * SECTORS_PER_BLOCK:
         where = "behind the volume's data"

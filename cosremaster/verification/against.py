@@ -10,7 +10,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
-from cosremaster.iso.model import BootImage, Image, IsoFile
+from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
 from cosremaster.verification.fats import same_but_for
@@ -80,7 +80,7 @@ def _kind(descriptor: Descriptor) -> tuple[int, bytes]:
     return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
 
-def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[Finding]:
+def _files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
     """Every file is there, no other is, and but for ``changed`` each holds what it held."""
     old, new = ({file.path: file for file in image.files} for image in (before, after))
     odd = 0
@@ -107,18 +107,18 @@ def _files(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[
         yield holds("against.file", f"{kept:,} files hold what they hold in the original", after.place)
 
 
-def _boot_paths(before: Image, after: Image) -> Iterator[bytes]:
+def _boot_paths(before: IsoImage, after: IsoImage) -> Iterator[bytes]:
     """Paths of boot images: they are compared by what does not depend on their place."""
     for one, other in zip(before.boot_images, after.boot_images, strict=False):
         if one.path is not None and one.path == other.path:
             yield one.path
 
 
-def _is_catalog(image: Image, file: IsoFile) -> bool:
+def _is_catalog(image: IsoImage, file: IsoFile) -> bool:
     return image.catalog is not None and bool(file.size) and file.records[0].lba == image.catalog.lba
 
 
-def _difference(before: Image, old: IsoFile, after: Image, new: IsoFile) -> int | None:
+def _difference(before: IsoImage, old: IsoFile, after: IsoImage, new: IsoFile) -> int | None:
     """The first megabyte in which two files differ, as its offset; None where they are equal."""
     if old.size != new.size:
         return min(old.size, new.size)
@@ -130,7 +130,7 @@ def _difference(before: Image, old: IsoFile, after: Image, new: IsoFile) -> int 
     return None
 
 
-def _boot(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[Finding]:
+def _boot(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
     """El Torito entries lead to the same bytes, apart from the pointers in them."""
     if len(before.boot_images) != len(after.boot_images):
         count = f"{len(after.boot_images)} El Torito entries, the original has {len(before.boot_images)}"
@@ -148,7 +148,7 @@ def _boot(before: Image, after: Image, changed: Collection[bytes]) -> Iterator[F
         )  # fmt: skip
 
 
-def _same_boot(before: Image, one: BootImage, after: Image, other: BootImage, changed: Collection[bytes]) -> bool:
+def _same_boot(before: IsoImage, one: BootImage, after: IsoImage, other: BootImage, changed: Collection[bytes]) -> bool:
     """Boot images hold the same; those that hold a FAT may differ in its files ``changed``."""
     if _boot_bytes(before, one) == _boot_bytes(after, other):
         return True
@@ -160,7 +160,7 @@ def _same_boot(before: Image, one: BootImage, after: Image, other: BootImage, ch
     return same_but_for(tables[0], tables[1], changed)
 
 
-def _boot_bytes(image: Image, boot: BootImage) -> bytes:
+def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
     """The digest of a boot image without what depends on its place."""
     start = lba_bytes(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])

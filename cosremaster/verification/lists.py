@@ -9,7 +9,7 @@ from cosremaster.checksums.lines import Line
 from cosremaster.checksums.lists import Digests, SumList, read_lists
 from cosremaster.errors import CosremasterError, show
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, holds, note
@@ -34,7 +34,7 @@ def check_lists(source: FileSource, progress: Progress) -> Iterator[Finding]:
         yield from _list(image, one, files, digests)
 
 
-def _list(image: Image, one: SumList, files: Mapping[bytes, IsoFile], digests: Digests) -> Iterator[Finding]:
+def _list(image: IsoImage, one: SumList, files: Mapping[bytes, IsoFile], digests: Digests) -> Iterator[Finding]:
     place = image.place.inside(one.path)
     offset = right = wrong = 0
     for line, path in zip(one.lines, one.files, strict=True):
@@ -68,5 +68,5 @@ def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:
     return any(way in files and not files[way].regular for way in ways)
 
 
-def _holds(image: Image, line: Line, file: IsoFile, digests: Digests) -> bool:
+def _holds(image: IsoImage, line: Line, file: IsoFile, digests: Digests) -> bool:
     return line.says(digests.of(image.bytes_of(file), line.digest))

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import Image, Tree
+from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_names
 from cosremaster.iso.rockridge.read import skip_of
 from cosremaster.tree.nodes import ancestors
@@ -32,7 +32,7 @@ class Names(Struct, frozen=True):
     ridge: bool
 
 
-def names_of(image: Image, source: FileSource) -> Sequence[Names]:
+def names_of(image: IsoImage, source: FileSource) -> Sequence[Names]:
     """The trees of ``image``, the primary first, without those that share another's root; UDF's last.
 
     :raises ImageError: one cannot be read.
@@ -44,7 +44,7 @@ def names_of(image: Image, source: FileSource) -> Sequence[Names]:
     return found
 
 
-def _walked(tree: Tree, source: FileSource) -> Names:
+def _walked(tree: IsoTree, source: FileSource) -> Names:
     root = tree.directories[0]
     skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
     folders = {one.path for one in walk_names(source, root, tree.base, skip, tree.kind == JOLIET) if one.below}

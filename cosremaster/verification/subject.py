@@ -22,7 +22,7 @@ from cosremaster.iso.ecma119.records import (
     walk,
 )
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
 from cosremaster.iso.read_trees import is_joliet, joliet_name, plain_name
 from cosremaster.iso.rockridge.read import read_fields, skip_of
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
@@ -41,7 +41,7 @@ class Tree(Struct, frozen=True):
     name: str
     base: Lba
     descriptor: Descriptor
-    directories: tuple[Directory, ...]
+    directories: tuple[IsoDirectory, ...]
     records: tuple[DirectoryRecord, ...]
     names: Mapping[tuple[bytes, ...], bytes]
     skip: int | None

@@ -10,7 +10,7 @@ from cosremaster.errors import show
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
 from cosremaster.units import BLOCK, Lba, lba_bytes
 from cosremaster.verification.finding import Finding, Level, fails, holds, judged, note
 from cosremaster.verification.subject import Subject, Tree, within
@@ -136,16 +136,18 @@ def _records(subject: Subject, tree: Tree) -> Iterator[Finding]:
 
 def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
     """The first two records of a directory: itself and its parent (6.8.2.2)."""
-    places: dict[tuple[bytes, ...], Directory] = {(): tree.directories[0]}
+    places: dict[tuple[bytes, ...], IsoDirectory] = {(): tree.directories[0]}
     for one in tree.records:
         if one.flags & DIRECTORY:
-            places[(*one.parent, one.identifier)] = Directory(one.lba, one.length)
+            places[(*one.parent, one.identifier)] = IsoDirectory(one.lba, one.length)
     selves = 0
     for path, directory in places.items():
         raw = subject.source.at(lba_bytes(directory.lba), 512)
         for wanted, name in ((directory, "."), (places[path[:-1]], "..")):
             size = raw[0] if raw else 0
-            found = Directory(Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little"))
+            found = IsoDirectory(
+                Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little")
+            )
             if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
                 selves += path != ()
             elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):

@@ -16,7 +16,7 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
@@ -162,7 +162,7 @@ def written(path: Path, tree: Tree, maker: str) -> None:
 
 
 def grafted(
-    image: Image, source: FileSource, removed: list[bytes], renamed: list[tuple[bytes, bytes]], added: Tree
+    image: IsoImage, source: FileSource, removed: list[bytes], renamed: list[tuple[bytes, bytes]], added: Tree
 ) -> IsoEdits:
     nodes = tuple(node(path, what) for path, what in added.items())
     return plan_grafts(image, source, Grafts(
@@ -177,7 +177,7 @@ def output(plan: ImagePlan, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def told(image: Image, source: FileSource) -> Tree:
+def told(image: IsoImage, source: FileSource) -> Tree:
     """The primary tree by Rock Ridge. Relocated directories' own parent is a maker's."""
     found: Tree = {}
     for path, one in image_nodes(image, source).items():
@@ -194,12 +194,12 @@ def files_only(tree: Tree) -> dict[bytes, bytes]:
     return {path: what for path, what in tree.items() if isinstance(what, bytes)}
 
 
-def joliet(image: Image) -> dict[bytes, bytes] | None:
+def joliet(image: IsoImage) -> dict[bytes, bytes] | None:
     tree = next((one for one in image.trees if one.kind == "Joliet"), None)
     return None if tree is None else {file.path: b"".join(image.bytes_of(file).chunks()) for file in tree.files}
 
 
-def udf(image: Image) -> dict[bytes, bytes] | None:
+def udf(image: IsoImage) -> dict[bytes, bytes] | None:
     if image.udf is None:
         return None
     return {
@@ -212,7 +212,7 @@ def udf(image: Image) -> dict[bytes, bytes] | None:
     }
 
 
-def places(image: Image) -> dict[bytes, list[int]]:
+def places(image: IsoImage) -> dict[bytes, list[int]]:
     return {file.path: [one.lba for one in file.records] for file in image.files if file.size}
 
 
@@ -262,7 +262,7 @@ def shuffled(edits: IsoEdits, chance: random.Random) -> IsoEdits:
     return replace(edits, renamed=dict(renamed), exchanged=dict(exchanged))
 
 
-def expect(name: str, tree: Tree, image: Image, source: FileSource) -> None:
+def expect(name: str, tree: Tree, image: IsoImage, source: FileSource) -> None:
     if name == JOLIET_ALONE:
         assert sorted(files_only(told(image, source)).values()) == sorted(files_only(tree).values())
     else:
@@ -276,7 +276,7 @@ def expect(name: str, tree: Tree, image: Image, source: FileSource) -> None:
             assert {file.path for file in other.files} == {file.path for file in image.files}
 
 
-def expect_kept(edits: IsoEdits, before: Image, after: Image) -> None:
+def expect_kept(edits: IsoEdits, before: IsoImage, after: IsoImage) -> None:
     """Data that nobody asked to change stand where they stood."""
     found = places(after)
     for path, blocks in places(before).items():

@@ -16,7 +16,7 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.directories import read_folders
@@ -46,7 +46,7 @@ def planned(path: Path, edits: IsoEdits) -> ImagePlan:
         return plan_image(read_image(source), source, edits)
 
 
-def written(path: Path, edits: IsoEdits, target: Path) -> Image:
+def written(path: Path, edits: IsoEdits, target: Path) -> IsoImage:
     """Plans, writes and proves."""
     with FileSource(path) as source:
         image = read_image(source)
@@ -73,7 +73,7 @@ def test_path_tables_made_of_directories_are_the_makers(name: str) -> None:
                 assert source.at(lba * BLOCK, size) == table
 
 
-def edits_of(image: Image, chance: random.Random) -> Iterator[IsoEdits]:
+def edits_of(image: IsoImage, chance: random.Random) -> Iterator[IsoEdits]:
     """A few of each kind."""
     paths = [one.path for one in image.files]
     folders = sorted({above for path in paths for above in ancestors(path)})

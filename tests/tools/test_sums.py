@@ -26,7 +26,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import Silent
 from cosremaster.remastering.image import OpenedImage
@@ -134,7 +134,7 @@ def test_names_of_lists() -> None:
 # Renewal, as values
 
 
-def image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[Image, FileSource]:
+def image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[IsoImage, FileSource]:
     path = tmp_path / "image.iso"
     path.write_bytes(build_iso({**debirf_files(), **files}))
     source = FileSource(path)
@@ -148,11 +148,11 @@ def sums(files: Mapping[str, bytes], form: str = "{sum}  ./{name}\n", digest: st
     ).encode()
 
 
-def contents(image: Image) -> dict[str, bytes]:
+def contents(image: IsoImage) -> dict[str, bytes]:
     return {os.fsdecode(file.path): b"".join(image.bytes_of(file).chunks()) for file in image.files}
 
 
-def renew(image: Image, changes: Changes) -> tuple[dict[str, bytes], Renewed]:
+def renew(image: IsoImage, changes: Changes) -> tuple[dict[str, bytes], Renewed]:
     """The renewed lists, where the files hold just what ``changes`` say."""
     old = {os.fsencode(path): table(data) for path, data in contents(image).items()}
     new = {changes.renamed.get(path, path): one for path, one in old.items() if path not in changes.removed}

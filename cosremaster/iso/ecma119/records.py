@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import DIRECTORY, Directory, DirectoryRecord
+from cosremaster.iso.model import DIRECTORY, DirectoryRecord, IsoDirectory
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_bytes
 
 IMAGE_START = Lba(0)
@@ -39,18 +39,18 @@ class Descriptor(Struct, frozen=True):
         return int.from_bytes(self.raw[SPACE_SIZE : SPACE_SIZE + 4], "little")
 
     @property
-    def root(self) -> Directory:
+    def root(self) -> IsoDirectory:
         """The root directory's extent (8.4.18), counted as the descriptor counts."""
         record = self.raw[ROOT_RECORD : ROOT_RECORD + 34]
-        return Directory(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
+        return IsoDirectory(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
 
     @property
-    def path_tables(self) -> tuple[Directory, ...]:
+    def path_tables(self) -> tuple[IsoDirectory, ...]:
         """The extents of up to four path tables (8.4.13 to 8.4.17)."""
         size = int.from_bytes(self.raw[132:136], "little")
         places = [int.from_bytes(self.raw[at : at + 4], "little") for at in (140, 144)]
         places += [int.from_bytes(self.raw[at : at + 4], "big") for at in (148, 152)]
-        return tuple(Directory(Lba(lba), size) for lba in places if lba)
+        return tuple(IsoDirectory(Lba(lba), size) for lba in places if lba)
 
 
 def both_endian(value: int) -> bytes:
@@ -80,23 +80,23 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
 
 
 def walk(
-    source: FileSource, root: Directory, base: Lba = IMAGE_START
-) -> tuple[tuple[Directory, ...], tuple[DirectoryRecord, ...]]:
+    source: FileSource, root: IsoDirectory, base: Lba = IMAGE_START
+) -> tuple[tuple[IsoDirectory, ...], tuple[DirectoryRecord, ...]]:
     """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
 
     ``base``: the block from which ``root`` and the tree's records count; what is returned counts from the image's
     start. :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
     """
-    root = Directory(Lba(base + root.lba), root.length)
+    root = IsoDirectory(Lba(base + root.lba), root.length)
     directories, records = [root], list[DirectoryRecord]()
-    waiting: list[tuple[Directory, tuple[bytes, ...]]] = [(root, ())]
+    waiting: list[tuple[IsoDirectory, tuple[bytes, ...]]] = [(root, ())]
     seen = {root.lba}
     while waiting:
         directory, path = waiting.pop()
         for record, _ in read_directory(source, directory, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
-                below = Directory(record.lba, record.length)
+                below = IsoDirectory(record.lba, record.length)
                 if below.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(below.lba)
@@ -106,7 +106,7 @@ def walk(
 
 
 def read_directory(
-    source: FileSource, directory: Directory, path: tuple[bytes, ...], base: Lba
+    source: FileSource, directory: IsoDirectory, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
     """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 from cosremaster.errors import UnsupportedError, UsageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import tagged
 from cosremaster.units import BLOCK, lba_bytes
 
@@ -71,20 +71,20 @@ def volume_uuid(date: bytes) -> bytes:
     return b"-".join(parts)
 
 
-def current_uuid(image: Image, source: FileSource) -> bytes | None:
+def current_uuid(image: IsoImage, source: FileSource) -> bytes | None:
     """The volume's UUID: by its modification date, by that of its creation where there is none; None without both."""
     start = lba_bytes(image.trees[0].descriptor)
     dates = (source.at(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
     return next((volume_uuid(date) for date in dates if date not in _UNSET and date.isdigit()), None)
 
 
-def current_id(image: Image, source: FileSource) -> bytes:
+def current_id(image: IsoImage, source: FileSource) -> bytes:
     """The primary volume descriptor's volume id, as it stands, without what pads it."""
     return source.at(lba_bytes(image.trees[0].descriptor) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
 
 
 def identity_patches(
-    image: Image, source: FileSource, volume_id: bytes | None, date: bytes | None
+    image: IsoImage, source: FileSource, volume_id: bytes | None, date: bytes | None
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offsets in the image and what has to stand there for another volume id, another modification date.
 
@@ -114,7 +114,7 @@ def _joliet(text: bytes, old: bytes) -> bytes:
     return wide + pad * ((ID_SIZE - len(wide)) // 2)
 
 
-def _udf(image: Image, source: FileSource, volume_id: bytes) -> Iterator[tuple[int, bytes]]:
+def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tuple[int, bytes]]:
     old = current_id(image, source)
     for tag in image.udf.tags if image.udf else ():
         if tag.id not in _DSTRINGS:

@@ -11,7 +11,7 @@ from cosremaster.boot.gpt import Gpt
 from cosremaster.errors import show
 from cosremaster.io.files import FileSource
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import BootImage, IsoFile, Partition, Tree
+from cosremaster.iso.model import BootImage, IsoFile, IsoTree, Partition
 from cosremaster.iso.udf.read import Udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
 
@@ -31,21 +31,21 @@ def file_spans(file: IsoFile) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def tree_spans(trees: Iterable[Tree]) -> Iterator[Span]:
+def tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
     """What directories and path tables take."""
     for tree in trees:
         yield from (Span(one.lba, blocks_for(one.length), "path table") for one in tree.path_tables)
         yield from (Span(one.lba, blocks_for(one.length), "directory") for one in tree.directories)
 
 
-def covers_volume(partition: Partition, trees: Sequence[Tree]) -> bool:
+def covers_volume(partition: Partition, trees: Sequence[IsoTree]) -> bool:
     """The partition begins before the tree does: it covers the volume, or its first part."""
     return partition.start <= trees[0].directories[0].lba * SECTORS_PER_BLOCK
 
 
 def known_spans(
     descriptors: Iterable[Span],
-    trees: Sequence[Tree],
+    trees: Sequence[IsoTree],
     catalog: BootCatalog | None,
     images: Sequence[BootImage],
     partitions: Sequence[Partition],
@@ -84,7 +84,7 @@ def known_spans(
 
 def tail_of(
     size: int,
-    trees: Sequence[Tree],
+    trees: Sequence[IsoTree],
     fixed: Sequence[Span],
     partitions: Iterable[Partition],
     gpt: Sequence[Gpt],
@@ -100,7 +100,7 @@ def tail_of(
     return Lba(max(end, min((start for start in starts if start >= end), default=end)))
 
 
-def data_end(trees: Iterable[Tree], fixed: Iterable[Span]) -> Lba:
+def data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """The block behind everything that is known and no part of the tail."""
     files = (span for tree in trees for file in tree.files for span in file_spans(file))
     return max(span.end for span in chain(files, fixed))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from cosremaster.boot.implanted import APPLICATION_USE, implanted_sums
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.layout.place import Layout
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Sector, lba_bytes
 
 
-def with_implanted(image: Image, table: PieceTable, layout: Layout) -> PieceTable:
+def with_implanted(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
     """``table``, the new image, with the MD5 that isomd5sum implanted in the old one made true; reads all of it.
 
     An image without one is given back as it is.

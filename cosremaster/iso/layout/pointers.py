@@ -17,7 +17,7 @@ from cosremaster.iso.ecma119.sections import section_lengths
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import Exchange
-from cosremaster.iso.model import Image, IsoFile, Partition
+from cosremaster.iso.model import IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import PROTECTS_ISO
 from cosremaster.iso.udf.patch import Move, tail_blocks, udf_patches
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
@@ -33,7 +33,7 @@ Patches = Iterator[tuple[int, bytes]]
 
 
 def image_patches(
-    image: Image, source: FileSource, layout: Layout, exchanged: Sequence[Exchange], *, drop: bool
+    image: IsoImage, source: FileSource, layout: Layout, exchanged: Sequence[Exchange], *, drop: bool
 ) -> dict[int, bytes]:
     """Byte offset in the new image -> bytes, not overlapping. ``drop``: HFS partitions become fillers.
 
@@ -46,7 +46,7 @@ def image_patches(
     return dict(chain.from_iterable(found))
 
 
-def _records(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _records(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
     """Directory records of all trees (ECMA-119, 9.1)."""
     new = {record.offset for one in exchanged for _, file in one.files for record in file.records}
     for tree in image.trees:
@@ -72,7 +72,7 @@ def _lengths(one: Exchange, file: IsoFile) -> tuple[int, ...]:
     return section_lengths(one.table.length, len(file.records))
 
 
-def _descriptors(image: Image, layout: Layout) -> Patches:
+def _descriptors(image: IsoImage, layout: Layout) -> Patches:
     """Volume space sizes (8.4.8)."""
     for tree in image.trees:
         blocks = layout.end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
@@ -80,7 +80,7 @@ def _descriptors(image: Image, layout: Layout) -> Patches:
             yield lba_bytes(tree.descriptor) + SPACE_SIZE, both_endian(blocks)
 
 
-def _catalog(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
     """El Torito entries: the image's block, and the load size where it was the image's (figures 3 and 5)."""
     new = {one.old.start: one for one in exchanged if one.old}
     for boot in image.boot_images:
@@ -94,7 +94,7 @@ def _catalog(image: Image, layout: Layout, exchanged: Iterable[Exchange]) -> Pat
                 yield entry.offset + 6, sectors.to_bytes(2, "little")
 
 
-def _udf(image: Image, source: FileSource, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
     if image.udf is None:
         return
     moves = [Move(one.old.start, one.old.blocks, one.start) for one in layout.placements if one.start != one.old.start]
@@ -106,7 +106,7 @@ def _udf(image: Image, source: FileSource, layout: Layout, exchanged: Iterable[E
         yield lba_bytes(Lba(image.udf.tail.start + growth)), tail_blocks(image.udf, source, end)
 
 
-def _tables(image: Image, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
+def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
     """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
     old = source.at(0, SYSTEM_AREA.blocks * BLOCK)
     area = bytearray(old)
@@ -141,7 +141,7 @@ Moves = Mapping[tuple[str, int], tuple[Sector, Sector]]
 
 
 def moved_partition(
-    image: Image, layout: Layout, exchanged: Iterable[Exchange], one: Partition, *, drop: bool
+    image: IsoImage, layout: Layout, exchanged: Iterable[Exchange], one: Partition, *, drop: bool
 ) -> tuple[Sector, Sector]:
     """Start and end of a partition in the new image.
 
@@ -167,7 +167,7 @@ def moved_partition(
     return start, Sector(start + one.end - one.start)
 
 
-def _arrived(image: Image, exchanged: Iterable[Exchange], filler: Partition) -> Iterator[Sector]:
+def _arrived(image: IsoImage, exchanged: Iterable[Exchange], filler: Partition) -> Iterator[Sector]:
     """Where behind a filler's start partitions of its table begin that came there with the file they cover."""
     for change in exchanged:
         if change.old is None or change.start <= change.old.start:
@@ -177,7 +177,7 @@ def _arrived(image: Image, exchanged: Iterable[Exchange], filler: Partition) -> 
             yield new
 
 
-def _mbr(image: Image, mbr: Mbr, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Mbr:
+def _mbr(image: IsoImage, mbr: Mbr, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Mbr:
     geometry = mbr.geometry()
     partitions = list(mbr.partitions)
     for number, one in mbr.used:

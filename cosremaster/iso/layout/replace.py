@@ -20,7 +20,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.extents import file_spans
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import BootImage, Image, IsoFile, Tree
+from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 NOWHERE = Lba(0)
@@ -33,7 +33,7 @@ class Exchange(Struct, frozen=True):
 
     path: bytes
     table: PieceTable
-    files: tuple[tuple[Tree, IsoFile], ...]
+    files: tuple[tuple[IsoTree, IsoFile], ...]
     old: Span | None
     start: Lba = NOWHERE
 
@@ -43,7 +43,7 @@ class Exchange(Struct, frozen=True):
         return self.table.length == self.files[0][1].size
 
 
-def resolve(image: Image, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exchange, ...]:
+def resolve(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exchange, ...]:
     """What has to happen so that the files at the paths of ``exchanged`` hold other bytes.
 
     Names that share an extent and get the same table go on sharing. :raises ImageError: there is no such file.
@@ -68,7 +68,7 @@ def _split_empty(groups: Iterable[list[IsoFile]]) -> Iterator[list[IsoFile]]:
         yield from ([one] for one in files) if not files[0].size else [files]
 
 
-def _by_start(tree: Tree) -> dict[Lba, list[IsoFile]]:
+def _by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
     found: dict[Lba, list[IsoFile]] = defaultdict(list)
     for file in tree.files:
         if file.size:
@@ -77,7 +77,7 @@ def _by_start(tree: Tree) -> dict[Lba, list[IsoFile]]:
 
 
 def _exchange(
-    image: Image, starts: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
+    image: IsoImage, starts: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
 ) -> Exchange:
     first, place = files[0], image.place.inside(files[0].path)
     if not all(record.plain for file in files for record in file.records):
@@ -102,7 +102,9 @@ def _exchange(
     return exchange
 
 
-def _same_names(tree: Tree, sharing: Sequence[IsoFile], paths: set[bytes], place: Place, shared: bool) -> list[IsoFile]:
+def _same_names(
+    tree: IsoTree, sharing: Sequence[IsoFile], paths: set[bytes], place: Place, shared: bool
+) -> list[IsoFile]:
     """The files of another tree that are the ones at ``paths``, though others share their extent or they are empty."""
     found = [file for file in (sharing if shared else tree.files) if file.path in paths]
     if len(found) != len(paths) and (sharing if shared else tree.files):
@@ -110,7 +112,7 @@ def _same_names(tree: Tree, sharing: Sequence[IsoFile], paths: set[bytes], place
     return found
 
 
-def _check_pointers(image: Image, exchange: Exchange, place: Place) -> None:
+def _check_pointers(image: IsoImage, exchange: Exchange, place: Place) -> None:
     """:raises UnsupportedError: something that cannot follow points at the file."""
     span = exchange.old
     if span is None:
@@ -151,7 +153,7 @@ def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -
     return table
 
 
-def check_removal(image: Image, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
+def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
     """:raises UnsupportedError: something that cannot follow points at a file that should go."""
     gone = [file for file in image.files if file.size and edits.removed and edits.new_path(file.path) is None]
     for file in gone:

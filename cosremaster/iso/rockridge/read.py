@@ -12,7 +12,7 @@ from msgspec import Struct
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.dates import long_date, short_date
-from cosremaster.iso.model import Directory
+from cosremaster.iso.model import IsoDirectory
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
 MAX_CONTINUATIONS = 32
@@ -69,7 +69,7 @@ def skip_of(root: bytes) -> int | None:
     return root[at + 6] if at >= 0 and at + 7 <= len(root) else None
 
 
-def has_susp(source: FileSource, root: Directory) -> bool:
+def has_susp(source: FileSource, root: IsoDirectory) -> bool:
     """True when the directory's first record announces the carrier of Rock Ridge."""
     return skip_of(source.at(lba_bytes(root.lba), 255)) is not None
 

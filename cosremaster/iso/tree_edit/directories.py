@@ -13,7 +13,7 @@ from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.identifiers import Naming, joliet_style, style_of
 from cosremaster.iso.ecma119.records import Descriptor, place_of, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory, DirectoryRecord, Tree
+from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory, IsoTree
 from cosremaster.iso.read_trees import JOLIET, entry_name, extent_of
 from cosremaster.iso.rockridge.read import fields, read_fields, skip_of
 from cosremaster.iso.rockridge.write import CE_SIZE, Dialect
@@ -67,7 +67,7 @@ class Folder(Struct, eq=False):
     ``reparented``: its ``..`` is made anew; ``moves``: it gets other blocks.
     """
 
-    extent: Directory | None
+    extent: IsoDirectory | None
     parent: Folder | None
     level: int
     above: Folder | None = None
@@ -149,22 +149,22 @@ def _must_follow(folder: Folder, root: Folder) -> bool:
     return before or any(one.moves for one in holders)
 
 
-def read_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:
+def read_folders(source: FileSource, image_trees: Iterable[IsoTree]) -> list[FolderTree]:
     """A tree of folders for each root, the primary one first; each names its own keys.
 
     :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
     """
-    groups: dict[tuple[Lba, int], list[tuple[Tree, Descriptor]]] = {}
+    groups: dict[tuple[Lba, int], list[tuple[IsoTree, Descriptor]]] = {}
     for tree in image_trees:
         descriptor = Descriptor(tree.descriptor, source.at(lba_bytes(tree.descriptor), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
     return [_read_one(source, group) for group in groups.values()]
 
 
-def _read_one(source: FileSource, group: list[tuple[Tree, Descriptor]]) -> FolderTree:
+def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> FolderTree:
     trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
     base, joliet = trees[0].base, trees[0].kind == JOLIET
-    root = Folder(Directory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
+    root = Folder(IsoDirectory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
     root.parent = root
     assert root.extent is not None
     head = source.at(lba_bytes(root.extent.lba), 255)
@@ -240,7 +240,7 @@ def _walk(
     return found, sample, frozenset(serials)
 
 
-def _check_dots(source: FileSource, extent: Directory) -> None:
+def _check_dots(source: FileSource, extent: IsoDirectory) -> None:
     """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
     head = source.at(lba_bytes(extent.lba), min(2 * _LONGEST, extent.length))
     dot = head[: head[0]] if head else b""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import Tree
+from cosremaster.iso.model import IsoTree
 from cosremaster.iso.tree_edit.directories import Entry, Folder, FolderTree, read_folders
 from cosremaster.units import Lba
 
@@ -18,7 +18,7 @@ _SAMPLES = 4
 """Files by whose data a directory is known that has another name in the other tree."""
 
 
-def aligned_folders(source: FileSource, image_trees: Iterable[Tree]) -> list[FolderTree]:
+def aligned_folders(source: FileSource, image_trees: Iterable[IsoTree]) -> list[FolderTree]:
     """What :func:`read_folders` reads, the entries of all trees with the keys of the first one's."""
     primary, *others = read_folders(source, image_trees)
     for other in others:

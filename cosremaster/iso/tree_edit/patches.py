@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, both_endian
-from cosremaster.iso.model import Directory
+from cosremaster.iso.model import IsoDirectory
 from cosremaster.iso.rockridge.read import fields
 from cosremaster.iso.tree_edit.directories import ITS_NAME, Folder, FolderTree
 from cosremaster.iso.tree_edit.serialize import CONTINUED, RECORD_LBA, RECORD_LENGTH
@@ -61,12 +61,12 @@ def root_continuation(source: FileSource, tree: FolderTree, lba: Lba) -> Iterato
 
 def _place_patch(record: int, tree: FolderTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
     """The directory record at byte ``record`` names this place."""
-    told = told_place(Directory(*place), tree)
+    told = told_place(IsoDirectory(*place), tree)
     yield record + RECORD_LBA, told[:8]
     yield record + RECORD_LENGTH, told[8:]
 
 
-def dot_dot(source: FileSource, extent: Directory) -> int:
+def dot_dot(source: FileSource, extent: IsoDirectory) -> int:
     """The byte offset of a directory's second record."""
     start = lba_bytes(extent.lba)
     return start + source.at(start, 1)[0]
@@ -127,6 +127,6 @@ def overlaid(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int,
     return read
 
 
-def told_place(extent: Directory, tree: FolderTree) -> bytes:
+def told_place(extent: IsoDirectory, tree: FolderTree) -> bytes:
     """How a record tells of an extent."""
     return both_endian(extent.lba - tree.base) + both_endian(extent.length)

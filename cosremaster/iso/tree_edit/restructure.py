@@ -23,7 +23,7 @@ from cosremaster.iso.layout.extents import file_spans
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import Exchange
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import Image, IsoFile
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.tree_edit.apply import Regrafted, doubts, names_apart, regraft
 from cosremaster.iso.tree_edit.directories import Entry, Folder, FolderTree
@@ -88,7 +88,7 @@ class Restructure(Struct):
     places in; ``contents``: the data of new files by node id, shared by hard links; ``data``: where they go, once that
     is settled; ``data_of``: whose each node has."""
 
-    image: Image
+    image: IsoImage
     source: FileSource
     works: list[_Work]
     gone: frozenset[Lba]
@@ -206,7 +206,9 @@ class Restructure(Struct):
             yield lba_bytes(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
 
 
-def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Sequence[Exchange]) -> Restructure | None:
+def restructure(
+    image: IsoImage, source: FileSource, edits: IsoEdits, exchanges: Sequence[Exchange]
+) -> Restructure | None:
     """The trees of ``image`` after ``edits``; None where no name comes, goes or changes, and no file needs records.
 
     :raises UnsupportedError: something points at what should go, or a tree cannot hold what should come.
@@ -246,7 +248,7 @@ def restructure(image: Image, source: FileSource, edits: IsoEdits, exchanges: Se
     return work
 
 
-def _check_apart(image: Image, trees: Iterable[FolderTree], udf: UdfWork | None) -> None:
+def _check_apart(image: IsoImage, trees: Iterable[FolderTree], udf: UdfWork | None) -> None:
     """:raises ImageError: a directory or path table shares blocks with another, or is not all there."""
     spans = [(one.extent.lba, one.blocks, one.extent.length) for tree in trees for one in tree.folders() if one.extent]
     for tree in trees:
@@ -281,7 +283,7 @@ def _new_data(nodes: Iterable[Node]) -> tuple[dict[int, PieceTable], dict[int, i
     return contents, data_of
 
 
-def _gone(image: Image, changed: Sequence[tuple[FolderTree, Regrafted]]) -> frozenset[Lba]:
+def _gone(image: IsoImage, changed: Sequence[tuple[FolderTree, Regrafted]]) -> frozenset[Lba]:
     """First blocks of data that entries left and none names any more, in this session."""
     left = {one.records[0].lba for _, done in changed for one in done.left if one.records and one.records[0].length
             and one.folder is None}  # fmt: skip
@@ -325,7 +327,7 @@ def _assembler(work: _Work, source: FileSource, patched: Callable[[int, int], by
     return Assembler(work.tree, source, patched, places, links, serials, work.bearer)
 
 
-def _vacated(image: Image, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:
+def _vacated(image: IsoImage, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:
     for work in works:
         for folder in (*work.done.folders, *work.moved):
             if folder.extent is not None and folder.extent.lba >= image.session:

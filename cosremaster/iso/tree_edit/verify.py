@@ -6,14 +6,14 @@ from itertools import count
 
 from cosremaster.errors import ProofError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.iso.tree_edit.directories import read_folders
 from cosremaster.iso.tree_edit.patches import dot_dot, table_slots, told_place
 from cosremaster.iso.tree_edit.serialize import NO_PLACE, RECORD_LBA, Assembler, Places
 from cosremaster.units import lba_bytes
 
 
-def prove_folders(source: FileSource, image: Image) -> None:
+def prove_folders(source: FileSource, image: IsoImage) -> None:
     """Compares the path tables of every tree with its directories, and ``.`` and ``..`` with where those stand.
 
     :raises ProofError: they say something else.

@@ -15,7 +15,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.identifiers import UdfStyle
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import Directory, DirectoryRecord, Image
+from cosremaster.iso.model import DirectoryRecord, IsoDirectory, IsoImage
 from cosremaster.iso.rockridge.write import YEAR_1, YEAR_10000
 from cosremaster.iso.tree_edit.apply import Regrafted, regraft
 from cosremaster.iso.tree_edit.directories import Entry, Folder, FolderTree
@@ -252,7 +252,7 @@ class UdfWork(Struct):
             patches[offset] = tagged(raw, int.from_bytes(raw[10:12], "little"))
 
 
-def restructure_udf(image: Image, source: FileSource, primary: FolderTree, edits: IsoEdits) -> UdfWork | None:
+def restructure_udf(image: IsoImage, source: FileSource, primary: FolderTree, edits: IsoEdits) -> UdfWork | None:
     """The UDF file system of ``image`` after ``edits``, measured; None without. ``primary``: the primary tree before.
 
     :raises UnsupportedError: a directory has no identifier left.
@@ -283,7 +283,7 @@ def _read(udf: Udf) -> tuple[FolderTree, dict[int, Lba], dict[int, UdfFolder]]:
             identifier = one.raw[_HEAD + use : _HEAD + use + one.raw[19]]
             if block in by_block:
                 below = _folder(by_block[block], folder)
-                extent = below.extent or Directory(_NOWHERE, 0)
+                extent = below.extent or IsoDirectory(_NOWHERE, 0)
                 entry = Entry(name, identifier, (_record(extent.lba, extent.length, identifier),), below, shown=name)
                 below.entry = entry
                 homes[id(below)] = by_block[block]
@@ -299,7 +299,7 @@ def _read(udf: Udf) -> tuple[FolderTree, dict[int, Lba], dict[int, UdfFolder]]:
 
 def _folder(home: UdfFolder, parent: Folder | None) -> Folder:
     lba = home.entry.extents[0][0] if home.entry.extents else home.block
-    folder = Folder(Directory(lba, home.entry.size), parent, parent.level + 1 if parent else 1, parent)
+    folder = Folder(IsoDirectory(lba, home.entry.size), parent, parent.level + 1 if parent else 1, parent)
     if parent is None:
         folder.parent = folder
     return folder

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cosremaster.browse.compare import Difference
 from cosremaster.errors import UsageError
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
 from cosremaster.remastering.initramfs_file import is_bare
@@ -20,7 +20,7 @@ class Side(Struct, frozen=True, kw_only=True):
     """An image, by the ``name`` of its file, with its layers; ``chosen``: the root filesystem, where there is one."""
 
     name: str
-    image: Image
+    image: IsoImage
     layers: tuple[Layer, ...]
     chosen: Layer | None
 
@@ -63,7 +63,7 @@ def where(one: Difference) -> Address:
         return ()
 
 
-def pointers_alone(image: Image, differences: Iterable[Difference], verified: Report | None) -> frozenset[Address]:
+def pointers_alone(image: IsoImage, differences: Iterable[Difference], verified: Report | None) -> frozenset[Address]:
     """Of ``differences`` in files that boot records lead to, those that are nothing but pointers written anew.
 
     The boot catalog and boot images hold block numbers; that the rest is equal, the comparison with the original

@@ -13,7 +13,7 @@ from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import show
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, file_spans
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import Image, Partition
+from cosremaster.iso.model import IsoImage, Partition
 from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
 
@@ -45,7 +45,7 @@ class Region(Struct, frozen=True):
         return self.end - self.start
 
 
-def regions(image: Image, layered: Collection[bytes] = ()) -> tuple[Region, ...]:
+def regions(image: IsoImage, layered: Collection[bytes] = ()) -> tuple[Region, ...]:
     """The whole of ``image``, from block 0 to its last. ``layered``: paths of the files that hold layers.
 
     A block that several things claim belongs to the backup GPT, else to a boot image, else to a file, and to a
@@ -76,7 +76,7 @@ def regions(image: Image, layered: Collection[bytes] = ()) -> tuple[Region, ...]
     return tuple(found)
 
 
-def _claims(image: Image, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
+def _claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
     for file in image.files:
         kind = "layer" if file.path in layered else "file"
         yield from ((kind, span) for span in file_spans(file))
@@ -103,7 +103,7 @@ def _claims(image: Image, layered: Collection[bytes]) -> Iterator[tuple[str, Spa
         yield "gpt", Span(Lba(first), copy.header.own // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
 
 
-def appended(image: Image) -> Iterator[Partition]:
+def appended(image: IsoImage) -> Iterator[Partition]:
     """The partitions that stand behind the volume's data."""
     for one in image.partitions:
         if one.start >= image.tail * SECTORS_PER_BLOCK and not covers_volume(one, image.trees):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cosremaster.boot_memory.needs import memory_needs
 from cosremaster.errors import show
-from cosremaster.iso.model import Image
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import number_of
 from cosremaster.layers.model import Layer, Rootness
 from cosremaster.remastering.initramfs_file import is_bare
@@ -58,7 +58,7 @@ def summary(facts: Facts) -> Markup:
     return element("dl", *items, class_="facts")
 
 
-def _ways(image: Image) -> Iterator[str]:
+def _ways(image: IsoImage) -> Iterator[str]:
     for boot in image.boot_images:
         yield boot.entry.describe().partition(",")[0] + " (El Torito)"
     if image.pointer:
@@ -92,7 +92,7 @@ def blocks(facts: Facts) -> Markup:
     )  # fmt: skip
 
 
-def _bar(title: str, image: Image, scale: Scale) -> Markup:
+def _bar(title: str, image: IsoImage, scale: Scale) -> Markup:
     parts = [
         element(
             "b", *((element("span", text(one.label)),) if right - left > _NAMED else ()),
@@ -109,7 +109,7 @@ def _tip(one: Region) -> str:
     return f"{text(one.label)} — blocks {one.start:,} to {one.end - 1:,}, {human(one.blocks * BLOCK)}"
 
 
-def _lanes(image: Image, scale: Scale) -> Iterator[Markup]:
+def _lanes(image: IsoImage, scale: Scale) -> Iterator[Markup]:
     """The partitions below the bar, those of one place together."""
     places: dict[tuple[int, int], list[str]] = {}
     for one in image.partitions:
