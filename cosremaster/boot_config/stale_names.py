@@ -9,7 +9,7 @@ from cosremaster.boot_config.places import MenuPlace, find_places
 from cosremaster.errors import show
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
-from cosremaster.tree.nodes import join, parent_of
+from cosremaster.tree.paths import join, parent_of
 
 _WORD = re.compile(rb"[^\s\"'=,;]+")
 _DEVICE = re.compile(rb"\([^)]*\)")

@@ -21,7 +21,8 @@ from cosremaster.layers.cpio.scan import Effort
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.identify import HEAD_SIZE, look
 from cosremaster.layers.model import Layer, index_file, layers_of
-from cosremaster.tree.nodes import Kind, Node, parent_of
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import parent_of
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.io.files import cannot_write, write_all
-from cosremaster.tree.nodes import Kind, Node, parent_of
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import parent_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

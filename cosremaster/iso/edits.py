@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
-from cosremaster.tree.nodes import Node, ancestors
+from cosremaster.tree.nodes import Node
+from cosremaster.tree.paths import ancestors
 
 
 class TableContent(Struct, frozen=True):

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, show
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Action, Edits, Kind, Node, join, parent_of
+from cosremaster.tree.nodes import Action, Edits, Kind, Node
+from cosremaster.tree.paths import join, parent_of
 
 MAX_LINKS = 40
 """Symlinks followed in one path before it is called a loop; the kernel's own limit."""

@@ -17,7 +17,8 @@ from cosremaster.layers.cpio.newc import MAX_FIELD, normal_name
 from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import made_time
 from cosremaster.overlay.scan import bounded
-from cosremaster.tree.nodes import Kind, Node, join, parent_of
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import join, parent_of
 
 _TYPES = {
     b"file": Kind.FILE, b"dir": Kind.DIRECTORY, b"link": Kind.SYMLINK, b"char": Kind.CHAR, b"block": Kind.BLOCK,

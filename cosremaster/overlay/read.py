@@ -19,7 +19,8 @@ from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, is_a
 from cosremaster.overlay.scan import bounded, scan
 from cosremaster.overlay.whiteouts import Split, split_whiteouts
 from cosremaster.progress import Progress
-from cosremaster.tree.nodes import Kind, Node, join
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import join
 
 
 class Reading(Struct, frozen=True, kw_only=True):

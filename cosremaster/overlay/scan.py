@@ -14,7 +14,8 @@ from cosremaster.errors import OverlayError, Place
 from cosremaster.io.files import LEAST_HOLE, read_into, runs_of
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
-from cosremaster.tree.nodes import Kind, Node, join
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import join
 
 MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds in every layer; others are brought into that range."""

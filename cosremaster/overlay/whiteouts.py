@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.tree.nodes import Kind, Node, join
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import join
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"

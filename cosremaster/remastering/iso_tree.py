@@ -19,7 +19,8 @@ from cosremaster.overlay.merge import Addition, locate, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
 from cosremaster.remastering.initramfs_file import is_bare
-from cosremaster.tree.nodes import Action, Kind, Node, ancestors, join
+from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.paths import ancestors, join
 
 
 class Rename(Struct, frozen=True):

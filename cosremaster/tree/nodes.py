@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from typing import Protocol
 
 from msgspec import Struct
@@ -112,21 +111,3 @@ class Edits(Struct, frozen=True):
     def paths(self, action: Action) -> tuple[bytes, ...]:
         """The paths of the new nodes that came by ``action``."""
         return tuple(node.path for node, why in self.new if why is action)
-
-
-def parent_of(path: bytes) -> bytes:
-    """The path of the directory that holds ``path``; the root's is the root."""
-    return path.rpartition(b"/")[0]
-
-
-def ancestors(path: bytes) -> Iterator[bytes]:
-    """The directories that ``path`` lies in, the outermost first, without the root."""
-    at = path.find(b"/")
-    while at >= 0:
-        yield path[:at]
-        at = path.find(b"/", at + 1)
-
-
-def join(folder: bytes, path: bytes) -> bytes:
-    """The path of ``path`` in ``folder``; either may be empty."""
-    return folder + b"/" + path if folder and path else folder or path

@@ -12,7 +12,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_names
 from cosremaster.iso.rockridge.read import skip_of
-from cosremaster.tree.nodes import ancestors
+from cosremaster.tree.paths import ancestors
 from cosremaster.units import Lba, lba_bytes
 from cosremaster.verification.finding import Finding, fails
 

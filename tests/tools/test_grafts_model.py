@@ -23,7 +23,8 @@ from cosremaster.iso.read import read_image
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.remastering.iso_tree import Grafts, Rename, plan_grafts
-from cosremaster.tree.nodes import Kind, Node, ancestors
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import ancestors
 from cosremaster.verification.run import verify
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run

@@ -23,7 +23,8 @@ from cosremaster.iso.tree_edit.directories import read_folders
 from cosremaster.iso.tree_edit.patches import table_slots
 from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
 from cosremaster.iso.udf.patch import tagged
-from cosremaster.tree.nodes import Kind, Node, ancestors
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import ancestors
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run

@@ -14,7 +14,8 @@ from cosremaster.iso.ecma119.identifiers import Identifiers
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import ASSOCIATED
 from cosremaster.iso.tree_edit.directories import DEEPEST, Entry, Folder, FolderTree
-from cosremaster.tree.nodes import Kind, Node, parent_of
+from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import parent_of
 
 MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
 """Bytes of a name and of a symlink's text that systems take (POSIX NAME_MAX, Linux PATH_MAX), and libisofs

@@ -17,7 +17,8 @@ from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory
 from cosremaster.iso.read_trees import JOLIET, entry_name, extent_of
 from cosremaster.iso.rockridge.read import fields, read_fields, skip_of
 from cosremaster.iso.rockridge.write import CE_SIZE, Dialect
-from cosremaster.tree.nodes import Node, join
+from cosremaster.tree.nodes import Node
+from cosremaster.tree.paths import join
 from cosremaster.units import BLOCK, Lba, lba_bytes
 
 ITS_NAME, MAX_RECORD = 33, 254

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from cosremaster.tree.nodes import join
+from cosremaster.tree.paths import join
 
 WIDTH, HEIGHT = 1000.0, 640.0
 _SMALLEST = 320.0
