@@ -35,25 +35,25 @@ from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Item
 from cosremaster.progress import Progress, Silent
 from cosremaster.remastering.initramfs_file import is_bare
-from cosremaster.remastering.iso_tree import Grafts, plan_grafts
+from cosremaster.remastering.iso_tree import IsoTreeRequest, plan_iso_tree
 from cosremaster.remastering.pipeline import (
     PackedLayer,
     Packing,
     Plan,
     check_writable,
-    foresee,
-    form_warnings,
+    format_warnings,
     open_image,
-    pack_holders,
     pack_layer,
+    paths_sharing_data,
+    plan_checksums,
     plan_overlay,
     plan_result,
-    plan_sums,
-    row_warnings,
-    sharing,
+    prepack_container_front,
+    rebuilt_file,
+    repack_containers,
+    shadowing_warnings,
     size_warnings,
-    whole_file,
-    with_lists,
+    with_checksum_lists,
     write_image,
 )
 from cosremaster.remastering.request import Request, Settled, settle
@@ -73,12 +73,12 @@ class _Spools(ExitStack):
 
 def _packed(tree: LayerTree, edits: Edits, packing: Packing, folder: Path) -> tuple[PackedLayer, ...]:
     """The layer of ``tree`` after ``edits``, packed, and what holds it. Temporary data go to ``folder``."""
-    foreseen = foresee(tree.layer, packing, folder)
+    foreseen = prepack_container_front(tree.layer, packing, folder)
     try:
         inner = pack_layer(tree.layer, apply_edits(tree, edits), packing)
     finally:
         foreseen.join()
-    return pack_holders(tree.layer, inner, packing)
+    return repack_containers(tree.layer, inner, packing)
 
 
 class OpenedImage:
@@ -236,11 +236,11 @@ class OpenedImage:
         additions, notes = read_additions(settled.adds, reading)
         iso_reading = replace(reading, largest=None, option="--add-iso")
         iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
-        grafts = Grafts(
+        grafts = IsoTreeRequest(
             add=iso_additions, remove=settled.iso_removes, rename=settled.iso_renames,
             allow_missing=request.allow_missing, force_type=request.force_type,
         )  # fmt: skip
-        iso = plan_grafts(self.image, self._file, grafts)
+        iso = plan_iso_tree(self.image, self._file, grafts)
         soon = not settled.layered or self._is_known
         if soon:
             begin()
@@ -266,26 +266,26 @@ class OpenedImage:
                     always_compress=request.always_compress, memos=self._memos,
                 )  # fmt: skip
                 packed = _packed(tree, edits, packing, spools.folder)
-                names = sharing(self.image, chosen.address[0])
+                names = paths_sharing_data(self.image, chosen.address[0])
                 if exchanged.keys() & set(names):
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
                 if iso.new_path(chosen.address[0]) is None:
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be removed")
-                exchanged |= dict.fromkeys(names, whole_file(chosen, packed[-1]))
-                notes = (*notes, *form_warnings(chosen))
+                exchanged |= dict.fromkeys(names, rebuilt_file(chosen, packed[-1]))
+                notes = (*notes, *format_warnings(chosen))
                 edited = Edited(chosen, edits, packed[0].packed.table.length)
                 memory = memory_need(found.layers, edited, exchanged[chosen.address[0]].length)
             else:
                 memory = memory_needs(self.image, found.layers).get(chosen.address[0])
-            notes = (*notes, *row_warnings(chosen, found, edits))
+            notes = (*notes, *shadowing_warnings(chosen, found, edits))
         settings = self._settings(settled.settings, replace(iso, exchanged=exchanged))
         whole = replace(iso, exchanged=exchanged).with_bytes(settings.exchanged)
-        sums = plan_sums(
+        sums = plan_checksums(
             self.image, self._file, whole, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
         )
         result = plan_result(
-            self.image, self._file, with_lists(self.image, whole, sums.lists), drop_hfsplus=request.drop_hfsplus,
-            overwritten=settings.overwritten,
+            self.image, self._file, with_checksum_lists(self.image, whole, sums.lists),
+            drop_hfsplus=request.drop_hfsplus, overwritten=settings.overwritten,
         )  # fmt: skip
         warnings = (
             *notes, *iso_notes, *iso.warnings, *self._stale_names(whole), *edits.warnings, *settings.warnings,

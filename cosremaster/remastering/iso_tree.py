@@ -49,7 +49,7 @@ class Rename(Struct, frozen=True):
         return cls(source, parse_dest(new, what), new.endswith("/"))
 
 
-class Grafts(Struct, frozen=True, kw_only=True):
+class IsoTreeRequest(Struct, frozen=True, kw_only=True):
     """What is asked: ``remove`` comes first, then ``rename``, then ``add``."""
 
     add: Sequence[Addition] = ()
@@ -59,7 +59,7 @@ class Grafts(Struct, frozen=True, kw_only=True):
     force_type: bool = False
 
 
-def plan_grafts(image: IsoImage, source: FileSource, asked: Grafts) -> IsoEdits:
+def plan_iso_tree(image: IsoImage, source: FileSource, asked: IsoTreeRequest) -> IsoEdits:
     """The edits of the tree of ``image`` that ``asked`` comes to.
 
     :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.

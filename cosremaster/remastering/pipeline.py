@@ -136,7 +136,7 @@ def plan_overlay(
     return edits
 
 
-def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
+def shadowing_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
     """What in ``edits`` will not count, because of the other archives in a row with ``layer``."""
     later = [one for one in found.layers if any(layer is before for before in one.before)]
     names = {path: one for one in later for path in one.paths}
@@ -149,7 +149,7 @@ def row_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
             yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
-def form_warnings(layer: Layer) -> Iterator[str]:
+def format_warnings(layer: Layer) -> Iterator[str]:
     """What an edit of ``layer`` changes beside its entries: it and what holds it are written as newc."""
     one: Layer | None = layer
     while one is not None:
@@ -192,7 +192,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
     return PackedLayer(layer.address, layer.form.name, packed)
 
 
-def foresee(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
+def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
     """Begins with what step 6 will need however ``layer`` is packed: what stands before it in a gzip stream is packed
     again, as much as ``memos`` of ``packing`` keep. Temporary data go to ``folder``. Errors come again with step 6."""
 
@@ -207,7 +207,7 @@ def foresee(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
     return Worker(work)
 
 
-def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
+def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
     """Step 6, instead of cpio and gzip: what holds ``layer``, with the new ``packed`` layer in its place inside.
 
     ``packed`` first, the ISO's file (or its stream, where it is a row of several) last.
@@ -220,7 +220,7 @@ def pack_holders(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[P
     return tuple(done)
 
 
-def sharing(image: IsoImage, path: bytes) -> tuple[bytes, ...]:
+def paths_sharing_data(image: IsoImage, path: bytes) -> tuple[bytes, ...]:
     """The paths on the ISO whose data are those of ``path``: hard links, files that share an extent."""
     (wanted,) = (file for file in image.files if file.path == path)
     first, size = wanted.records[0].lba, wanted.size
@@ -228,7 +228,7 @@ def sharing(image: IsoImage, path: bytes) -> tuple[bytes, ...]:
     return tuple(found) or (path,)
 
 
-def whole_file(layer: Layer, packed: PackedLayer) -> PieceTable:
+def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
     """The bytes of the file that holds ``layer`` at any depth, when its outermost stream became ``packed``."""
     while layer.parent is not None:
         layer = layer.parent
@@ -253,13 +253,13 @@ def write_image(
     return proof
 
 
-def plan_sums(
+def plan_checksums(
     image: IsoImage, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
     keep: bool = False,
 ) -> Renewed:  # fmt: skip
     """What becomes of the lists of sums on the ISO when ``edits`` change its tree.
 
-    :func:`with_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
+    :func:`with_checksum_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
     ``plan_result``, and what reading the files raises.
     """
     if edits.empty:
@@ -268,12 +268,12 @@ def plan_sums(
     plain = replace(image, implanted=None)
 
     def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
-        return plan_result(plain, source, with_lists(plain, edits, lists), drop_hfsplus=drop_hfsplus)
+        return plan_result(plain, source, with_checksum_lists(plain, edits, lists), drop_hfsplus=drop_hfsplus)
 
     return settle_sums(plain, edits, make_plan, progress, keep=keep)
 
 
-def with_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
+def with_checksum_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
     """``edits`` of ``image`` with new bytes for files of its tree, by the paths that these have in the end."""
     old = {edits.new_path(file.path): file.path for file in image.files} if lists else {}
     return edits.with_bytes({old.get(path) or path: table for path, table in lists.items()})

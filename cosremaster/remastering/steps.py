@@ -21,19 +21,19 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import Reading, read_additions
 from cosremaster.overlay.request import Add, Directory, Inline, Link, Rule
 from cosremaster.progress import Progress, Silent
-from cosremaster.remastering.iso_tree import Grafts, Rename, plan_grafts
+from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.remastering.pipeline import (
     PackedLayer,
     Packing,
     open_image,
-    pack_holders,
     pack_layer,
+    plan_checksums,
     plan_overlay,
     plan_result,
-    plan_sums,
+    rebuilt_file,
+    repack_containers,
     size_warnings,
-    whole_file,
-    with_lists,
+    with_checksum_lists,
     write_image,
 )
 from cosremaster.tree.nodes import Action, Edits
@@ -46,11 +46,11 @@ __all__ = [
     "Edits",
     "FileSource",
     "Found",
-    "Grafts",
     "ImagePlan",
     "Inline",
     "IsoEdits",
     "IsoImage",
+    "IsoTreeRequest",
     "Layer",
     "LayerTree",
     "Link",
@@ -71,18 +71,18 @@ __all__ = [
     "find_layers",
     "format_address",
     "open_image",
-    "pack_holders",
     "pack_layer",
     "parse_address",
-    "plan_grafts",
+    "plan_checksums",
+    "plan_iso_tree",
     "plan_overlay",
     "plan_result",
     "plan_settings",
-    "plan_sums",
     "read_additions",
     "read_settings",
+    "rebuilt_file",
+    "repack_containers",
     "size_warnings",
-    "whole_file",
-    "with_lists",
+    "with_checksum_lists",
     "write_image",
 ]

@@ -22,7 +22,7 @@ from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.remastering.iso_tree import Grafts, Rename, plan_grafts
+from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.tree.paths import ancestors
 from cosremaster.verification.run import verify
@@ -166,7 +166,7 @@ def grafted(
     image: IsoImage, source: FileSource, removed: list[bytes], renamed: list[tuple[bytes, bytes]], added: Tree
 ) -> IsoEdits:
     nodes = tuple(node(path, what) for path, what in added.items())
-    return plan_grafts(image, source, Grafts(
+    return plan_iso_tree(image, source, IsoTreeRequest(
         remove=[Pattern(path) for path in removed],
         rename=[Rename(old, new) for old, new in renamed],
         add=[Addition(nodes, b"", single=False, into=False, source="model")],

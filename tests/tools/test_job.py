@@ -261,7 +261,7 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
         found = image.layers().layers
     foreseen = min(found[1].holder.offset if found[1].holder else 0, Memo.LIMIT)
     assert packed.count(foreseen) == 1, "once for all remasters"
-    monkeypatch.setattr(job, "foresee", lambda *_: Worker(lambda: None))
+    monkeypatch.setattr(job, "prepack_container_front", lambda *_: Worker(lambda: None))
     with cosremaster.open(source, remember=False) as image:
         image.remaster(tmp_path / "two.iso", request)
     assert len({(tmp_path / name).read_bytes() for name in ("one.iso", "again.iso", "two.iso")}) == 1

@@ -30,7 +30,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import Silent
 from cosremaster.remastering.image import OpenedImage
-from cosremaster.remastering.pipeline import plan_result, with_lists
+from cosremaster.remastering.pipeline import plan_result, with_checksum_lists
 from cosremaster.remastering.request import Request
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
@@ -553,7 +553,7 @@ def test_a_list_of_another_length_moves_what_it_sums(listed_boot: Path, tmp_path
 
         def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
             rounds.append(tuple(lists))
-            return plan_result(image, source, with_lists(image, edits, lists))
+            return plan_result(image, source, with_checksum_lists(image, edits, lists))
 
         renewed = settle_sums(image, edits, make_plan, Silent())
         (tmp_path / "out.iso").write_bytes(b"".join(make_plan(renewed.lists).table.chunks()))
