@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from cosremaster.demo.image import archive, directory, initramfs, outer_items, r
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio.newc import Entry, read_entries
-from cosremaster.progress import Advance
 from cosremaster.remastering import image as job
 from tests.fixtures import tools
+from tests.support.listener import Listener
 from tests.support.small import CGZ, Item, packed_root, write_overlay, write_small
 
 
@@ -157,30 +156,6 @@ def test_source_date_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(cosremaster.UsageError, match="SOURCE_DATE_EPOCH"):
         cosremaster.remaster(source, tmp_path / "no.iso", add=[overlay])
-
-
-class Listener:
-    """A progress that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, tuple[int | None, int]] = {}
-        self.warnings: list[str] = []
-
-    @contextmanager
-    def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Adds up the bytes of a step."""
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-
-        yield advance
-        self.steps[title] = (total, done)
-
-    def warn(self, message: str) -> None:
-        """Notes a warning."""
-        self.warnings.append(message)
 
 
 def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Path) -> None:

@@ -21,29 +21,17 @@ from cosremaster.archives.reader import Archive
 from cosremaster.demo.image import Item, archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.io.files import Spool
-from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.find import choose_layer
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
 from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import EPOCH, require, run
+from tests.support.archives import read, warned
+from tests.support.layers import with_layer_of
 from tests.support.small import write_small
 
 LATIN = b"caf\xe9"
 UTF8 = "naïve".encode()
-
-
-def read(path: Path, newest: int | None = None) -> dict[bytes, Node]:
-    nodes, warnings = warned(path, newest)
-    assert not warnings
-    return nodes
-
-
-def warned(path: Path, newest: int | None = None) -> tuple[dict[bytes, Node], list[str]]:
-    spool = Spool(path.parent)
-    nodes, warnings = read_archive(os.fsencode(path), newest, 0xFFFFFFFF, spool, lambda _: None)
-    return {node.path: node for node in nodes}, list(warnings)
 
 
 def data(node: Node) -> bytes:
@@ -140,7 +128,7 @@ def test_names_do_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: s
     script = """if True:
         import sys
         from pathlib import Path
-        from tests.tools.test_archive import warned
+        from tests.support.archives import warned
         for name in sys.argv[1:]:
             print(sorted(warned(Path(name))[0]))
     """
@@ -461,12 +449,6 @@ def test_the_c_library_is_loaded_for_archives_alone(tmp_path: Path) -> None:
     run([sys.executable, "-c", script, source, tmp_path / "out.iso", tmp_path / "note"])
 
 
-def with_layer_of(iso: Path) -> dict[bytes, Node]:
-    """The nodes of the image's root filesystem, which is so small that its bytes are at hand."""
-    with cosremaster.open(iso, remember=False) as image:
-        return dict(LayerTree(choose_layer(image.image, image.layers(), None)))
-
-
 def test_an_archive_in_the_image(tree: Path, tmp_path: Path) -> None:
     source = write_small(tmp_path)
     path = pack(tree, tmp_path / "site.tar.xz", "tar --format=gnu -cJf $OUT --exclude=./etc .")
@@ -525,7 +507,7 @@ def test_memory_stays_flat_while_an_archive_passes_through(tmp_path: Path) -> No
                 tar.addfile(info, zeros)
         script = f"""if True:
             from pathlib import Path
-            from tests.tools.test_archive import read
+            from tests.support.archives import read
             assert read(Path({str(path)!r}))[b"zeros"].content.size == {size}
             print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
         """

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cosremaster.errors import OverlayError
 from cosremaster.tree.nodes import Action, Kind, Node
 from tests.fixtures import tools
-from tests.unit.test_merge import came, d, f, folder, merged, s
+from tests.support.overlays import directory, file, folder_of, merged, reasons, symlink
 
 OPENAT2 = 437
 RESOLVE_IN_ROOT = 0x10
@@ -63,9 +63,10 @@ def _leads_to_when_made(top: bytes, path: bytes) -> bytes | int:
     """What the kernel says of ``path`` once its missing parts are directories."""
     parts = path.split(b"/")
     for count in range(1, len(parts) + 1):
-        front = b"/".join(parts[:count])
-        if leads_to(top, front) == errno.ENOENT:
-            os.mkdir(top + b"/" + front)
+        if leads_to(top, b"/".join(parts[:count])) == errno.ENOENT:
+            parent = leads_to(top, b"/".join(parts[: count - 1]) or b".")  # which ".." never leads out of ``top``
+            assert isinstance(parent, bytes)
+            os.mkdir(b"/".join((top, parent, parts[count - 1])))
     return leads_to(top, path)
 
 
@@ -73,6 +74,7 @@ def _leads_to_when_made(top: bytes, path: bytes) -> bytes | int:
 @given(things=THINGS, path=st.lists(st.sampled_from([*NAMES, b".."]), min_size=1, max_size=5).map(b"/".join))
 @example(things=CHAIN, path=b"l06")
 @example(things=CHAIN, path=b"l05")
+@example(things={b"c": b"lc"}, path=b"../a/../c")
 @example(things={b"a": b"la"}, path=b"b/../a")
 def test_a_path_leads_where_the_kernel_says(things: dict[bytes, bytes], path: bytes) -> None:
     nodes: dict[bytes, Node] = {}
@@ -84,23 +86,25 @@ def test_a_path_leads_where_the_kernel_says(things: dict[bytes, bytes], path: by
                 continue
             full = top + b"/" + name
             if what == b"d":
-                nodes[name] = d(name)
+                nodes[name] = directory(name)
                 os.mkdir(full)
             elif what == b"f":
-                nodes[name] = f(name)
+                nodes[name] = file(name)
                 Path(os.fsdecode(full)).touch()
             else:
-                nodes[name] = s(name, what[1:])
+                nodes[name] = symlink(name, what[1:])
                 os.symlink(what[1:], full)
         want = leads_to(top, path)
-        new = folder(f(path + b"/new"))
+        new = folder_of(file(path + b"/new"))
         if isinstance(want, bytes):
             event("leads somewhere")
-            assert came(merged(new, image=nodes.values())) == {want + b"/new" if want else b"new": Action.ADDED.value}
+            assert reasons(merged(new, image=nodes.values())) == {
+                want + b"/new" if want else b"new": Action.ADDED.value
+            }
         elif want == errno.ENOENT:
             event("leads to nothing")
             try:
-                assert Action.PARENT.value in came(merged(new, image=nodes.values())).values()
+                assert Action.PARENT.value in reasons(merged(new, image=nodes.values())).values()
             except OverlayError as error:
                 if "symlinks lead in a loop" in str(error):  # behind a part that is missing, and would be made
                     assert _leads_to_when_made(top, path) == errno.ELOOP

@@ -14,6 +14,7 @@ import cosremaster
 from cosremaster.demo.image import Item, archive, root_items
 from cosremaster.errors import OverlayError
 from tests.fixtures.tools import EPOCH, require, run
+from tests.support.layers import plain_root
 from tests.support.small import packed_root, root_without_devices, write_small
 
 LONG = b"/".join([b"p" * 255] * 15 + [b"q" * 250, b"n" * 4])
@@ -50,13 +51,6 @@ def read_deep(folder: Path, path: bytes) -> bytes:
     os.close(fd)
     os.close(at)
     return data
-
-
-def plain_root(iso: Path) -> bytes:
-    """The root filesystem's archive, by our reader."""
-    with cosremaster.open(iso, remember=False) as image:
-        layer = image.layers().layers[-1]
-        return b"".join(layer.decoded.chunks(0, layer.size))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from cosremaster.overlay.scan import HostFile
 from cosremaster.remastering import pipeline
 from tests.fixtures import tools
 from tests.support.small import CGZ, write_small
-from tests.tools.test_xz_splice import Old, judge, old_stream, splice, xz
+from tests.support.xz_streams import Old, judge, old_stream, splice, xz
 
 CHANCE = random.Random(11)
 NOISE = CHANCE.randbytes(700_000)

@@ -26,7 +26,7 @@ from cosremaster.units import Lba
 from tests.fixtures import families, tools
 from tests.fixtures.tools import run
 from tests.support import judges
-from tests.unit.test_susp import both, field, record
+from tests.support.susp import both, field, record
 
 _TYPES = {
     "file": Kind.FILE, "dir": Kind.DIRECTORY, "link": Kind.SYMLINK, "char": Kind.CHAR, "block": Kind.BLOCK,

@@ -33,8 +33,8 @@ from cosremaster.remastering import image as job
 from cosremaster.remastering import pipeline
 from cosremaster.remastering.pipeline import PackedLayer, Packing
 from tests.fixtures import tools
+from tests.support.listener import Listener
 from tests.support.small import CGZ, write_overlay, write_small
-from tests.tools.test_api import Listener
 
 
 def test_an_opened_image_serves_many_threads_and_is_indexed_once(tmp_path: Path) -> None:

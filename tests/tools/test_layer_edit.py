@@ -29,7 +29,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import require, run
 from tests.support.model import by_busybox, by_gnu, described
-from tests.unit.test_merge import Text
+from tests.support.overlays import Text
 
 BOTH = ("busybox", "cpio")
 

@@ -15,8 +15,8 @@ from cosremaster.overlay.request import Add, Rule
 from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import require, run
 from tests.support.additions import reading
+from tests.support.layers import with_layer_of
 from tests.support.small import write_small
-from tests.tools.test_archive import with_layer_of
 
 PLACE = Place(("site.mtree",))
 

@@ -17,10 +17,10 @@ from cosremaster.errors import CosremasterError, OutputError, UsageError
 from tests.fixtures import tools
 from tests.fixtures.tools import require
 from tests.support import judges
+from tests.support.layers import plain_root
 from tests.support.model import Tree, by_gnu, described
 from tests.support.small import Item as Entry
 from tests.support.small import packed_root, root_without_devices, without_layer
-from tests.tools.test_environment import plain_root
 
 ODD = b"caf\xe9\n%:x"
 

@@ -20,7 +20,19 @@ from cosremaster.overlay.whiteouts import split_whiteouts
 from cosremaster.tree.nodes import Action, Kind, Node
 from tests.fixtures.tools import require, run
 from tests.support.additions import reading
-from tests.unit.test_merge import ADDED, IMAGE, PARENT, REPLACED, came, d, f, folder, merged, one, s
+from tests.support.overlays import (
+    ADDED,
+    IMAGE,
+    PARENT,
+    REPLACED,
+    directory,
+    file,
+    folder_of,
+    merged,
+    reasons,
+    single_node,
+    symlink,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +89,8 @@ def test_a_pattern_that_fits_nothing() -> None:
         merged(remove=[b"etc/x*"])
     with pytest.raises(OverlayError, match=r"nothing fits this pattern"):
         merged(remove=[b"gone/**"])
-    edits = merged(folder(f(b"etc/x1")), remove=[b"etc/x*", b"nothing"], allow_missing=True)
-    assert came(edits) == {b"etc/x1": ADDED} and not edits.removed
+    edits = merged(folder_of(file(b"etc/x1")), remove=[b"etc/x*", b"nothing"], allow_missing=True)
+    assert reasons(edits) == {b"etc/x1": ADDED} and not edits.removed
 
 
 def test_everything_may_leave() -> None:
@@ -88,15 +100,15 @@ def test_everything_may_leave() -> None:
 
 
 def test_a_removed_directory_that_comes_back_as_it_was_stays() -> None:
-    image = (d(b"etc"), f(b"etc/motd", b"hello\n"), f(b"etc/other"))
+    image = (directory(b"etc"), file(b"etc/motd", b"hello\n"), file(b"etc/other"))
     same = Node(path=b"etc", kind=Kind.DIRECTORY, mode=0o755, uid=7)
-    edits = merged(folder(same, f(b"etc/motd", b"hello\n")), image=image, remove=[b"etc"])
+    edits = merged(folder_of(same, file(b"etc/motd", b"hello\n")), image=image, remove=[b"etc"])
     assert edits.gone == {b"etc/other"} and not edits.new
     assert edits.removed == (b"etc/other",) and edits.unchanged == (b"etc/motd",)
 
 
 def whited(*names: bytes, dest: bytes = b"", more: Sequence[Node] = ()) -> Addition:
-    split = split_whiteouts([*(f(name, b"") for name in names), *more], Place(("overlay",)))
+    split = split_whiteouts([*(file(name, b"") for name in names), *more], Place(("overlay",)))
     assert not split.warnings
     return Addition(split.nodes, dest, False, False, "overlay", split.hidden, split.opaque)
 
@@ -123,22 +135,26 @@ def test_whiteouts_hide_what_lies_below(whiteout: bytes, dest: bytes, gone: set[
 
 
 def test_whiteouts_do_not_hide_what_their_own_overlay_brings() -> None:
-    edits = merged(whited(b"etc/.wh.motd", more=[f(b"etc/motd", b"mine")]))
-    assert came(edits) == {b"etc/motd": REPLACED} and not edits.removed
-    edits = merged(whited(b"var/.wh..wh..opq", more=[d(b"var"), f(b"var/new")]))
-    assert came(edits) == {b"var/new": ADDED} and edits.removed == (b"var/log", b"var/up")
+    edits = merged(whited(b"etc/.wh.motd", more=[file(b"etc/motd", b"mine")]))
+    assert reasons(edits) == {b"etc/motd": REPLACED} and not edits.removed
+    edits = merged(whited(b"var/.wh..wh..opq", more=[directory(b"var"), file(b"var/new")]))
+    assert reasons(edits) == {b"var/new": ADDED} and edits.removed == (b"var/log", b"var/up")
 
 
 def test_whiteouts_hide_what_earlier_overlays_brought() -> None:
-    edits = merged(folder(f(b"opt/a"), f(b"opt/b"), f(b"etc/x")), whited(b"opt/.wh..wh..opq", b"etc/.wh.x"))
-    assert came(edits) == {b"opt": PARENT}
-    edits = merged(folder(d(b"opt"), f(b"opt/a")), whited(b".wh.opt"), folder(f(b"opt", b"now a file")))
-    assert came(edits) == {b"opt": ADDED}
+    edits = merged(folder_of(file(b"opt/a"), file(b"opt/b"), file(b"etc/x")), whited(b"opt/.wh..wh..opq", b"etc/.wh.x"))
+    assert reasons(edits) == {b"opt": PARENT}
+    edits = merged(
+        folder_of(directory(b"opt"), file(b"opt/a")), whited(b".wh.opt"), folder_of(file(b"opt", b"now a file"))
+    )
+    assert reasons(edits) == {b"opt": ADDED}
 
 
 def test_an_opaque_directory_that_brings_the_same_changes_nothing() -> None:
-    image = (d(b"conf"), d(b"conf/sub"), f(b"conf/sub/x", b"same"), f(b"conf/y", b"same"))
-    again = whited(b"conf/.wh..wh..opq", more=[d(b"conf/sub"), f(b"conf/sub/x", b"same"), f(b"conf/y", b"same")])
+    image = (directory(b"conf"), directory(b"conf/sub"), file(b"conf/sub/x", b"same"), file(b"conf/y", b"same"))
+    again = whited(
+        b"conf/.wh..wh..opq", more=[directory(b"conf/sub"), file(b"conf/sub/x", b"same"), file(b"conf/y", b"same")]
+    )
     edits = merged(again, image=image)
     assert edits.empty and edits.unchanged == (b"conf/sub/x", b"conf/y")
 
@@ -148,11 +164,11 @@ def test_a_whiteout_of_no_name_is_refused(name: bytes) -> None:
     with pytest.raises(OverlayError, match=r"^overlay » \S*\.wh\S*: cannot be added: a whiteout that hides no name$"):
         whited(name)
     with pytest.raises(OverlayError, match=r"a whiteout is an empty file, and this is a directory$"):
-        split_whiteouts([d(b".wh.x")], Place(("overlay",)))
+        split_whiteouts([directory(b".wh.x")], Place(("overlay",)))
 
 
 def test_names_reserved_for_other_whiteouts_are_left_out_and_told() -> None:
-    split = split_whiteouts([f(b".wh..wh.plnk"), f(b"x")], Place(("overlay",)))
+    split = split_whiteouts([file(b".wh..wh.plnk"), file(b"x")], Place(("overlay",)))
     assert [node.path for node in split.nodes] == [b"x"]
     assert split.warnings == (
         "overlay » .wh..wh.plnk: this name is reserved for whiteouts that are not known; it is left out",
@@ -172,23 +188,23 @@ def test_whiteouts_of_a_folder_on_disk(tmp_path: Path) -> None:
 
 
 def test_force_type() -> None:
-    edits = merged(folder(d(b"etc/motd"), f(b"etc/motd/x")), force_type=True)
-    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
-    edits = merged(folder(f(b"var")), force_type=True)
-    assert came(edits) == {b"var": REPLACED} and edits.gone == {b"var", b"var/log", b"var/up"}
-    edits = merged(one(f(b"note"), b"etc/motd", into=True), force_type=True)
-    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/note": ADDED}
+    edits = merged(folder_of(directory(b"etc/motd"), file(b"etc/motd/x")), force_type=True)
+    assert reasons(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
+    edits = merged(folder_of(file(b"var")), force_type=True)
+    assert reasons(edits) == {b"var": REPLACED} and edits.gone == {b"var", b"var/log", b"var/up"}
+    edits = merged(single_node(file(b"note"), b"etc/motd", into=True), force_type=True)
+    assert reasons(edits) == {b"etc/motd": REPLACED, b"etc/motd/note": ADDED}
     assert {node.path: node.kind for node, _ in edits.new}[b"etc/motd"] is Kind.DIRECTORY
-    edits = merged(folder(s(b"usr/bin", b"x")), force_type=True)
-    assert came(edits) == {b"usr/bin": REPLACED} and b"usr/bin/sh" in edits.gone
+    edits = merged(folder_of(symlink(b"usr/bin", b"x")), force_type=True)
+    assert reasons(edits) == {b"usr/bin": REPLACED} and b"usr/bin/sh" in edits.gone
     for bad in (b"loop1/x", b"dangling/x"):
         with pytest.raises(OverlayError):
-            merged(folder(f(bad)), force_type=True)
+            merged(folder_of(file(bad)), force_type=True)
 
 
 def test_a_directory_of_its_own_counts_more_than_one_made_for_what_is_below_it() -> None:
     """An archive may name a directory after what is in it."""
-    edits = merged(folder(f(b"opt/x"), d(b"opt", 0o700)))
+    edits = merged(folder_of(file(b"opt/x"), directory(b"opt", 0o700)))
     assert [(node.path, node.mode, why) for node, why in edits.new] == [
         (b"opt", 0o700, Action.ADDED),
         (b"opt/x", 0o644, Action.ADDED),
@@ -345,8 +361,8 @@ def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
 
 def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
     read, _ = read_addition(Add(site, owner="5:6", rules=(Rule("/usr", directory_mode=0o700),)), reading())
-    image = (d(b"bin"), d(b"spool"))
-    assert set(came(merged(read, image=image))) == {b"bin/su", b"keys", b"link"}
+    image = (directory(b"bin"), directory(b"spool"))
+    assert set(reasons(merged(read, image=image))) == {b"bin/su", b"keys", b"link"}
 
 
 @pytest.mark.parametrize(
@@ -354,9 +370,9 @@ def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
     [(0o755, (0, 0), True), (0o4755, (0, 0), False), (0o755, (0, 1), False), (0o711, (0, 0), False)],
 )
 def test_owner_and_mode_make_a_difference(mode: int, owner: tuple[int, int], same: bool) -> None:
-    old = f(b"su", b"same", 0o755)
+    old = file(b"su", b"same", 0o755)
     new = Node(path=b"su", kind=Kind.FILE, mode=mode, uid=owner[0], gid=owner[1], content=old.content)
-    assert merged(folder(new), image=[old]).empty is same
+    assert merged(folder_of(new), image=[old]).empty is same
 
 
 def test_things_made_from_nothing() -> None:
@@ -377,7 +393,7 @@ def test_things_made_from_nothing() -> None:
     assert found[0].content is not None and b"".join(found[0].content.table().chunks()) == b"hello\n"
     assert read_addition(Inline("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
     edits = merged(*(read_addition(item, reading())[0] for item in items))
-    assert came(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
+    assert reasons(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
 
 
 def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> None:

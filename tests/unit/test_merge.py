@@ -3,91 +3,31 @@
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, SizeError, UsageError
-from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.overlay.merge import Addition, merge
-from cosremaster.overlay.patterns import Pattern
+from cosremaster.errors import OverlayError, SizeError, UsageError
+from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.read import read_addition, read_additions
 from cosremaster.overlay.request import Add
 from cosremaster.overlay.scan import Scan, scan
-from cosremaster.tree.nodes import Action, Edits, Kind, Node
+from cosremaster.tree.nodes import Action, Kind, Node
 from tests.support.additions import reading
-from tests.support.user import open_folder, without_root
-
-
-@dataclass(frozen=True)
-class Text:
-    """A file's bytes, kept in memory."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.data).digest()
-
-    def table(self) -> PieceTable:
-        return PieceTable([Literal(self.data)])
-
-    def head(self, count: int) -> bytes:
-        return self.data[:count]
-
-
-def d(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
-    return Node(path=path, kind=Kind.DIRECTORY, mode=mode, mtime=mtime, uid=7)
-
-
-def f(path: bytes, data: bytes = b"data", mode: int = 0o644, mtime: int = 50) -> Node:
-    return Node(path=path, kind=Kind.FILE, mode=mode, mtime=mtime, content=Text(data))
-
-
-def s(path: bytes, target: bytes) -> Node:
-    return Node(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
-
-
-IMAGE = (
-    *(d(b"usr"), d(b"usr/bin", 0o711), d(b"etc"), d(b"empty"), d(b"var"), d(b"var/log")),
-    *(s(b"bin", b"usr/bin"), s(b"sbin", b"/usr/sbin/"), s(b"usr/sbin", b"bin"), s(b"var/up", b"../../../etc/.")),
-    *(s(b"dangling", b"/gone"), s(b"loop1", b"loop2"), s(b"loop2", b"/loop1"), s(b"tofile", b"etc/motd")),
-    *(f(b"etc/motd", b"hello\n"), f(b"usr/bin/sh", b"\x7fELF", 0o4755), f(b"script", b"#!/bin/sh\n", 0o644)),
+from tests.support.overlays import (
+    ADDED,
+    PARENT,
+    REPLACED,
+    directory,
+    file,
+    folder_of,
+    merged,
+    reasons,
+    single_node,
+    symlink,
 )
-
-
-def folder(*nodes: Node, dest: bytes = b"") -> Addition:
-    return Addition(nodes, dest, False, False, "overlay")
-
-
-def one(node: Node, dest: bytes, *, into: bool = False) -> Addition:
-    return Addition((node,), dest, True, into, node.path.decode())
-
-
-def merged(
-    *additions: Addition, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = (), allow_missing: bool = False,
-    force_type: bool = False,
-) -> Edits:  # fmt: skip
-    tree = {node.path: node for node in image}
-    patterns = [Pattern(text) for text in remove]
-    place = Place(("in.iso", "rootfs.cxz"))
-    return merge(tree, additions, patterns, place, allow_missing=allow_missing, force_type=force_type)
-
-
-def came(edits: Edits) -> dict[bytes, str]:
-    """New paths with why, which must come sorted."""
-    paths = [node.path for node, _ in edits.new]
-    assert paths == sorted(paths)
-    return {node.path: action.value for node, action in edits.new}
-
-
-ADDED, REPLACED, PARENT = Action.ADDED.value, Action.REPLACED.value, Action.PARENT.value
+from tests.support.user import open_folder, without_root
 
 
 @pytest.mark.parametrize(
@@ -102,14 +42,14 @@ ADDED, REPLACED, PARENT = Action.ADDED.value, Action.REPLACED.value, Action.PARE
     ],
 )
 def test_symlinks_in_parents_are_followed_as_in_a_chroot(asked: bytes, written: bytes) -> None:
-    edits = merged(folder(f(asked)))
-    assert came(edits) == {written: ADDED}
+    edits = merged(folder_of(file(asked)))
+    assert reasons(edits) == {written: ADDED}
     assert not edits.gone and not edits.unchanged
 
 
 def test_dot_dot_after_a_symlink_counts_from_where_it_leads() -> None:
-    image = (d(b"a"), d(b"a/b"), d(b"c"), s(b"c/l", b"/a/b"), s(b"m", b"c/l/../"))
-    assert came(merged(folder(f(b"m/x")), image=image)) == {b"a/x": ADDED}
+    image = (directory(b"a"), directory(b"a/b"), directory(b"c"), symlink(b"c/l", b"/a/b"), symlink(b"m", b"c/l/../"))
+    assert reasons(merged(folder_of(file(b"m/x")), image=image)) == {b"a/x": ADDED}
 
 
 @pytest.mark.parametrize(
@@ -128,45 +68,47 @@ def test_dot_dot_after_a_symlink_counts_from_where_it_leads() -> None:
     ],
 )
 def test_a_parent_that_leads_nowhere_is_refused_by_name(asked: bytes, message: str) -> None:
-    for node in (f(asked), d(asked), s(asked, b"x")):
+    for node in (file(asked), directory(asked), symlink(asked, b"x")):
         with pytest.raises(OverlayError, match=message):
-            merged(folder(node))
+            merged(folder_of(node))
 
 
 def test_a_directory_over_a_symlink_merges_through_it_or_is_refused() -> None:
-    edits = merged(folder(d(b"bin"), f(b"bin/tool")))
-    assert came(edits) == {b"usr/bin/tool": ADDED}
+    edits = merged(folder_of(directory(b"bin"), file(b"bin/tool")))
+    assert reasons(edits) == {b"usr/bin/tool": ADDED}
     for bad in (b"dangling", b"loop2", b"tofile"):
         with pytest.raises(OverlayError, match=rf"^in\.iso » rootfs\.cxz » \S*({bad.decode()}|motd): "):
-            merged(folder(d(bad)))
+            merged(folder_of(directory(bad)))
 
 
 def test_a_missing_parent_is_made_once_with_the_mtime_of_who_first_needs_it() -> None:
-    edits = merged(folder(f(b"opt/a/one", mtime=70), f(b"opt/b", mtime=60)))
-    assert came(edits) == {b"opt": PARENT, b"opt/a": PARENT, b"opt/a/one": ADDED, b"opt/b": ADDED}
+    edits = merged(folder_of(file(b"opt/a/one", mtime=70), file(b"opt/b", mtime=60)))
+    assert reasons(edits) == {b"opt": PARENT, b"opt/a": PARENT, b"opt/a/one": ADDED, b"opt/b": ADDED}
     made = {node.path: node for node, why in edits.new if why is Action.PARENT}
     for node in made.values():
         assert (node.kind, node.mode, node.uid, node.gid, node.mtime) == (Kind.DIRECTORY, 0o755, 0, 0, 70)
 
 
 def test_a_missing_parent_below_a_symlink_is_made_where_that_leads() -> None:
-    assert came(merged(folder(f(b"bin/new/tool")))) == {b"usr/bin/new": PARENT, b"usr/bin/new/tool": ADDED}
+    assert reasons(merged(folder_of(file(b"bin/new/tool")))) == {b"usr/bin/new": PARENT, b"usr/bin/new/tool": ADDED}
 
 
 def test_an_existing_directory_keeps_its_header() -> None:
-    edits = merged(folder(d(b"usr", 0o700, 99), d(b"usr/bin", 0o700, 99)))
+    edits = merged(folder_of(directory(b"usr", 0o700, 99), directory(b"usr/bin", 0o700, 99)))
     assert edits.empty and not edits.unchanged
 
 
 def test_a_new_directory_keeps_the_mode_of_its_source() -> None:
-    edits = merged(folder(d(b"spool", 0o1777)))
+    edits = merged(folder_of(directory(b"spool", 0o1777)))
     assert [(node.path, node.mode) for node, _ in edits.new] == [(b"spool", 0o1777)]
 
 
-@pytest.mark.parametrize("new", [f(b"dangling"), s(b"dangling", b"/other"), f(b"bin"), s(b"tofile", b"x")])
+@pytest.mark.parametrize(
+    "new", [file(b"dangling"), symlink(b"dangling", b"/other"), file(b"bin"), symlink(b"tofile", b"x")]
+)
 def test_a_symlink_is_replaced_by_a_non_directory_of_just_its_name(new: Node) -> None:
-    edits = merged(folder(new))
-    assert came(edits) == {new.path: REPLACED}
+    edits = merged(folder_of(new))
+    assert reasons(edits) == {new.path: REPLACED}
     assert edits.gone == {new.path}
 
 
@@ -174,72 +116,72 @@ def test_types_that_do_not_agree_are_refused() -> None:
     with pytest.raises(
         OverlayError, match=r"» etc/motd: the directory overlay » etc/motd cannot go over this file \(--force-type"
     ):
-        merged(folder(d(b"etc/motd")))
+        merged(folder_of(directory(b"etc/motd")))
     with pytest.raises(
         OverlayError, match=r"» var: the file overlay » var cannot go over this directory, which is not empty \("
     ):
-        merged(folder(f(b"var")))
+        merged(folder_of(file(b"var")))
     with pytest.raises(
         OverlayError, match=r"» usr/bin: the symlink overlay » sbin/../bin cannot go over this directory"
     ):
-        merged(folder(s(b"sbin/../bin", b"x")))
+        merged(folder_of(symlink(b"sbin/../bin", b"x")))
     with pytest.raises(
         OverlayError, match=r"» new: the file overlay » new cannot go over this directory, which is not empty \("
     ):
-        merged(folder(f(b"new/x")), folder(f(b"new")))
+        merged(folder_of(file(b"new/x")), folder_of(file(b"new")))
 
 
-@pytest.mark.parametrize("new", [f(b"empty"), s(b"empty", b"etc")])
+@pytest.mark.parametrize("new", [file(b"empty"), symlink(b"empty", b"etc")])
 def test_an_empty_directory_is_replaced(new: Node) -> None:
-    edits = merged(folder(new))
-    assert came(edits) == {b"empty": REPLACED}
+    edits = merged(folder_of(new))
+    assert reasons(edits) == {b"empty": REPLACED}
     assert edits.gone == {b"empty"}
 
 
 def test_a_directory_emptied_by_removal_may_be_replaced() -> None:
-    edits = merged(folder(f(b"var")), remove=[b"var/log", b"var/up"])
-    assert came(edits) == {b"var": REPLACED}
+    edits = merged(folder_of(file(b"var")), remove=[b"var/log", b"var/up"])
+    assert reasons(edits) == {b"var": REPLACED}
     assert edits.gone == {b"var", b"var/log", b"var/up"}
 
 
 @pytest.mark.parametrize(
     ("new", "same"),
     [
-        (f(b"etc/motd", b"hello\n", mtime=999), True),
-        (f(b"etc/motd", b"hello!", mtime=50), False),
-        (f(b"etc/motd", b"hallo\n"), False),
-        (f(b"etc/motd", b"hello\n", 0o600), False),
-        (s(b"etc/motd", b"hello\n"), False),
-        (s(b"bin", b"usr/bin"), True),
-        (s(b"bin", b"usr/sbin"), False),
-        (f(b"bin/sh", b"\x7fELF", 0o755), True),  # the image's set-user-ID bit is no permission bit, and stays
+        (file(b"etc/motd", b"hello\n", mtime=999), True),
+        (file(b"etc/motd", b"hello!", mtime=50), False),
+        (file(b"etc/motd", b"hallo\n"), False),
+        (file(b"etc/motd", b"hello\n", 0o600), False),
+        (symlink(b"etc/motd", b"hello\n"), False),
+        (symlink(b"bin", b"usr/bin"), True),
+        (symlink(b"bin", b"usr/sbin"), False),
+        (file(b"bin/sh", b"\x7fELF", 0o755), True),  # the image's set-user-ID bit is no permission bit, and stays
     ],
 )
 def test_what_is_identical_is_left_alone(new: Node, same: bool) -> None:
-    edits = merged(folder(new))
+    edits = merged(folder_of(new))
     path = b"usr/bin/sh" if new.path == b"bin/sh" else new.path
     assert edits.unchanged == ((path,) if same else ())
-    assert came(edits) == ({} if same else {path: REPLACED})
+    assert reasons(edits) == ({} if same else {path: REPLACED})
     assert edits.empty is same and edits.gone == (frozenset() if same else {path})
 
 
 def test_devices_are_identical_by_number() -> None:
     node = Node(path=b"dev", kind=Kind.CHAR, mode=0o600, rdev=(5, 1))
-    assert merged(folder(node), image=[node]).unchanged == (b"dev",)
-    assert came(merged(folder(replace(node, rdev=(5, 2))), image=[node])) == {b"dev": REPLACED}
+    assert merged(folder_of(node), image=[node]).unchanged == (b"dev",)
+    assert reasons(merged(folder_of(replace(node, rdev=(5, 2))), image=[node])) == {b"dev": REPLACED}
 
 
 def test_a_later_addition_wins() -> None:
-    edits = merged(folder(f(b"etc/x", b"1"), f(b"etc/motd", b"1")), folder(f(b"x", b"2"), dest=b"etc"))
-    assert came(edits) == {b"etc/x": ADDED, b"etc/motd": REPLACED}
+    edits = merged(folder_of(file(b"etc/x", b"1"), file(b"etc/motd", b"1")), folder_of(file(b"x", b"2"), dest=b"etc"))
+    assert reasons(edits) == {b"etc/x": ADDED, b"etc/motd": REPLACED}
     assert {node.path: node.content.head(9) for node, _ in edits.new if node.content}[b"etc/x"] == b"2"
-    back = merged(folder(f(b"etc/motd", b"1")), folder(f(b"etc/motd", b"hello\n")))
+    back = merged(folder_of(file(b"etc/motd", b"1")), folder_of(file(b"etc/motd", b"hello\n")))
     assert back.empty and back.unchanged == (b"etc/motd",)
 
 
 def test_a_later_addition_goes_through_a_symlink_of_an_earlier_one() -> None:
-    edits = merged(folder(s(b"link", b"etc")), folder(f(b"link/x")))
-    assert came(edits) == {b"etc/x": ADDED, b"link": ADDED}
+    edits = merged(folder_of(symlink(b"link", b"etc")), folder_of(file(b"link/x")))
+    assert reasons(edits) == {b"etc/x": ADDED, b"link": ADDED}
 
 
 @pytest.mark.parametrize(
@@ -257,28 +199,28 @@ def test_a_later_addition_goes_through_a_symlink_of_an_earlier_one() -> None:
     ],
 )
 def test_a_file_goes_into_a_directory_or_is_called_dest(dest: bytes, into: bool, written: bytes) -> None:
-    edits = merged(one(f(b"note"), dest, into=into))
-    assert {path for path, why in came(edits).items() if why != PARENT} == {written}
+    edits = merged(single_node(file(b"note"), dest, into=into))
+    assert {path for path, why in reasons(edits).items() if why != PARENT} == {written}
 
 
 def test_a_missing_dest_with_a_slash_is_made() -> None:
-    edits = merged(one(f(b"note", mtime=33), b"opt/sub", into=True))
-    assert came(edits) == {b"opt": PARENT, b"opt/sub": PARENT, b"opt/sub/note": ADDED}
+    edits = merged(single_node(file(b"note", mtime=33), b"opt/sub", into=True))
+    assert reasons(edits) == {b"opt": PARENT, b"opt/sub": PARENT, b"opt/sub/note": ADDED}
     assert {node.mtime for node, _ in edits.new} == {33}
     with pytest.raises(OverlayError, match="this is a file, no directory"):
-        merged(one(f(b"note"), b"etc/motd", into=True))
+        merged(single_node(file(b"note"), b"etc/motd", into=True))
 
 
 def test_dest_may_be_a_directory_that_an_earlier_addition_brought() -> None:
-    edits = merged(folder(d(b"opt")), one(f(b"note"), b"opt"))
-    assert came(edits) == {b"opt": ADDED, b"opt/note": ADDED}
+    edits = merged(folder_of(directory(b"opt")), single_node(file(b"note"), b"opt"))
+    assert reasons(edits) == {b"opt": ADDED, b"opt/note": ADDED}
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o755, False), (0o611, False)])
 def test_a_script_that_cannot_run_is_warned_about(mode: int, warned: bool) -> None:
-    edits = merged(folder(f(b"etc/run", b"#!/bin/sh\n", mode), f(b"etc/data", b"# !")))
+    edits = merged(folder_of(file(b"etc/run", b"#!/bin/sh\n", mode), file(b"etc/data", b"# !")))
     assert edits.warnings == (("etc/run begins with #! but is not executable",) if warned else ())
-    assert not merged(folder(f(b"script", b"#!/bin/sh\n"))).warnings, "it was so before"
+    assert not merged(folder_of(file(b"script", b"#!/bin/sh\n"))).warnings, "it was so before"
 
 
 def test_removal() -> None:
@@ -298,22 +240,22 @@ def test_removing_what_is_not_there_is_refused(missing: bytes) -> None:
 
 
 def test_what_was_removed_may_come_back() -> None:
-    edits = merged(folder(f(b"etc/motd", b"other")), remove=[b"etc/motd"])
-    assert came(edits) == {b"etc/motd": REPLACED} and edits.removed == ()
-    edits = merged(folder(d(b"etc/motd"), f(b"etc/motd/x")), remove=[b"etc/motd"])
-    assert came(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
+    edits = merged(folder_of(file(b"etc/motd", b"other")), remove=[b"etc/motd"])
+    assert reasons(edits) == {b"etc/motd": REPLACED} and edits.removed == ()
+    edits = merged(folder_of(directory(b"etc/motd"), file(b"etc/motd/x")), remove=[b"etc/motd"])
+    assert reasons(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
 
 
 def test_a_removed_directory_that_comes_back_brings_its_files_anew() -> None:
     """The file is identical, but its entry would stand before that of its new directory."""
-    edits = merged(folder(f(b"etc/motd", b"hello\n")), remove=[b"etc"])
-    assert came(edits) == {b"etc": REPLACED, b"etc/motd": REPLACED}
+    edits = merged(folder_of(file(b"etc/motd", b"hello\n")), remove=[b"etc"])
+    assert reasons(edits) == {b"etc": REPLACED, b"etc/motd": REPLACED}
     assert edits.gone == {b"etc", b"etc/motd"}
 
 
 def test_names_are_bytes() -> None:
-    edits = merged(folder(f(b"caf\xe9/\xff\n", b"#!")))
-    assert came(edits) == {b"caf\xe9": PARENT, b"caf\xe9/\xff\n": ADDED}
+    edits = merged(folder_of(file(b"caf\xe9/\xff\n", b"#!")))
+    assert reasons(edits) == {b"caf\xe9": PARENT, b"caf\xe9/\xff\n": ADDED}
     assert edits.warnings == (r"caf\xe9/\xff\n begins with #! but is not executable",)
 
 
@@ -352,7 +294,7 @@ def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
     for dest in ("/opt/x", "/opt/x///"):
         read = addition(tmp_path, dest)
         assert (read.dest, read.single, read.into) == (b"opt/x", False, False)
-    assert came(merged(read)) == {b"opt": PARENT, b"opt/x": PARENT, b"opt/x/note": ADDED}
+    assert reasons(merged(read)) == {b"opt": PARENT, b"opt/x": PARENT, b"opt/x/note": ADDED}
     assert addition(tmp_path).dest == b""
     with pytest.raises(UsageError, match=r"note: say where the file goes, as in \S*note:/etc/"):
         addition(note)

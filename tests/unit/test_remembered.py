@@ -16,8 +16,8 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz.codec import XzCodec
 from cosremaster.layers.cache import KEPT, remember
+from tests.support.listener import Listener
 from tests.support.small import CGZ, write_overlay, write_small
-from tests.tools.test_api import Listener
 
 
 def run(folder: Path, name: str, *, remember: bool = True, check_index: bool = False) -> tuple[bytes, bool]:

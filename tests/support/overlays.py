@@ -1,0 +1,96 @@
+"""Nodes and additions in a few words, laid over a small image."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cosremaster.errors import Place
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.nodes import Action, Edits, Kind, Node
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file's bytes, kept in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+    def table(self) -> PieceTable:
+        return PieceTable([Literal(self.data)])
+
+    def head(self, count: int) -> bytes:
+        return self.data[:count]
+
+
+def directory(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
+    return Node(path=path, kind=Kind.DIRECTORY, mode=mode, mtime=mtime, uid=7)
+
+
+def file(path: bytes, data: bytes = b"data", mode: int = 0o644, mtime: int = 50) -> Node:
+    return Node(path=path, kind=Kind.FILE, mode=mode, mtime=mtime, content=Text(data))
+
+
+def symlink(path: bytes, target: bytes) -> Node:
+    return Node(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+
+
+IMAGE = (
+    *(
+        directory(b"usr"),
+        directory(b"usr/bin", 0o711),
+        directory(b"etc"),
+        directory(b"empty"),
+        directory(b"var"),
+        directory(b"var/log"),
+    ),
+    *(
+        symlink(b"bin", b"usr/bin"),
+        symlink(b"sbin", b"/usr/sbin/"),
+        symlink(b"usr/sbin", b"bin"),
+        symlink(b"var/up", b"../../../etc/."),
+    ),
+    *(
+        symlink(b"dangling", b"/gone"),
+        symlink(b"loop1", b"loop2"),
+        symlink(b"loop2", b"/loop1"),
+        symlink(b"tofile", b"etc/motd"),
+    ),
+    *(file(b"etc/motd", b"hello\n"), file(b"usr/bin/sh", b"\x7fELF", 0o4755), file(b"script", b"#!/bin/sh\n", 0o644)),
+)
+
+
+def folder_of(*nodes: Node, dest: bytes = b"") -> Addition:
+    return Addition(nodes, dest, False, False, "overlay")
+
+
+def single_node(node: Node, dest: bytes, *, into: bool = False) -> Addition:
+    return Addition((node,), dest, True, into, node.path.decode())
+
+
+def merged(
+    *additions: Addition, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = (), allow_missing: bool = False,
+    force_type: bool = False,
+) -> Edits:  # fmt: skip
+    tree = {node.path: node for node in image}
+    patterns = [Pattern(text) for text in remove]
+    place = Place(("in.iso", "rootfs.cxz"))
+    return merge(tree, additions, patterns, place, allow_missing=allow_missing, force_type=force_type)
+
+
+def reasons(edits: Edits) -> dict[bytes, str]:
+    """New paths with why, which must come sorted."""
+    paths = [node.path for node, _ in edits.new]
+    assert paths == sorted(paths)
+    return {node.path: action.value for node, action in edits.new}
+
+
+ADDED, REPLACED, PARENT = Action.ADDED.value, Action.REPLACED.value, Action.PARENT.value
