@@ -19,7 +19,7 @@ from cosremaster.errors import (
 )
 
 if TYPE_CHECKING:
-    from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule
+    from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
     from cosremaster.progress import Progress
     from cosremaster.remastering.image import OpenedImage, open, remaster  # noqa: A004 - as gzip.open
     from cosremaster.remastering.pipeline import Plan
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "cosremaster.remastering.image": ("OpenedImage", "open", "remaster"),
-    "cosremaster.overlay.request": ("Add", "Directory", "Inline", "Item", "Link", "Rule"),
+    "cosremaster.overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
     "cosremaster.remastering.pipeline": ("Plan",),
     "cosremaster.progress": ("Progress",),
     "cosremaster.remastering.request": ("Request",),
@@ -46,26 +46,26 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Add",
+    "AddPath",
     "CorruptError",
     "CosremasterError",
     "Directory",
     "ImageError",
-    "Inline",
-    "Item",
+    "InlineFile",
     "LayerError",
-    "Link",
     "OpenedImage",
     "OutputError",
     "OverlayError",
+    "OverlayItem",
+    "OwnershipRule",
     "Plan",
     "Progress",
     "ProofError",
     "RecipeError",
     "Request",
     "Result",
-    "Rule",
     "SizeError",
+    "Symlink",
     "UnsupportedError",
     "UsageError",
     "__version__",

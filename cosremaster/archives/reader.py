@@ -22,7 +22,7 @@ FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _T = TypeVar("_T")
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class ArchiveEntry(Struct, frozen=True, kw_only=True):
     """A header as the archive has it: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds, ``size`` in bytes.
 
     ``hardlink``: the name of an entry before, of which this is another name; names of one file have ``inode`` (device
@@ -114,13 +114,13 @@ class Archive:
             raise self._within
         return result
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ArchiveEntry]:
         """Every header that is left; :meth:`data` of one can be had before the next. :raises OverlayError: damage."""
         ffi = self._ffi
         entry = ffi.entry_new()
         try:
             while (told := self._call(self._place, ffi.read_next_header2, self._pointer, entry)) != ffi.ARCHIVE_EOF:
-                yield Entry(
+                yield ArchiveEntry(
                     name=ffi.entry_pathname(entry) or b"",
                     mode=ffi.entry_mode(entry),
                     uid=ffi.entry_uid(entry),

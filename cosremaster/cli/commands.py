@@ -15,7 +15,7 @@ from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.output import DIGESTS
-from cosremaster.overlay.request import Add
+from cosremaster.overlay.request import AddPath
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
 from cosremaster.remastering.result import Result
@@ -141,7 +141,7 @@ def _request(
 
     :raises UsageError: an mtree file without just one directory that it could be for.
     """
-    asked = [Add.parse(text) for text in adds] + [replace(Add.parse(text), unpack=False) for text in files]
+    asked = [AddPath.parse(text) for text in adds] + [replace(AddPath.parse(text), unpack=False) for text in files]
     items = [replace(item, owner=owner, mode=mode, setuid=setuid) for item in asked]
     if mtree is not None:
         folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
@@ -149,8 +149,8 @@ def _request(
             raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
         items[folders[0]] = replace(items[folders[0]], mtree=mtree)
     return Request(
-        add=items, remove=removes, add_iso=[Add.parse(text, "--add-iso") for text in iso_adds], remove_iso=iso_removes,
-        rename_iso=iso_renames, **options,
+        add=items, remove=removes, add_iso=[AddPath.parse(text, "--add-iso") for text in iso_adds],
+        remove_iso=iso_removes, rename_iso=iso_renames, **options,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ _LONG_DATE = b"2023111422132000\0"  # ECMA-119, 8.4.26.1
 _GEOMETRY = (64, 32)
 
 
-class Item(Struct, frozen=True):
+class DemoEntry(Struct, frozen=True):
     """One entry of an archive. ``mode`` with file type; names of one hard-linked file share ``ino``."""
 
     path: bytes
@@ -44,7 +44,7 @@ class Item(Struct, frozen=True):
     dev: int = 0
 
 
-def archive(items: Iterable[Item], magic: bytes = cpio.NEWC) -> bytes:
+def build_archive(items: Iterable[DemoEntry], magic: bytes = cpio.NEWC) -> bytes:
     """A cpio archive of ``items`` in their order, padded as GNU cpio does."""
     out = bytearray()
     for number, item in enumerate(items, 1):
@@ -60,27 +60,27 @@ def archive(items: Iterable[Item], magic: bytes = cpio.NEWC) -> bytes:
     return bytes(out + bytes(-len(out) % cpio.BLOCKING))
 
 
-def directory(path: bytes, mode: int = 0o755) -> Item:
+def directory(path: bytes, mode: int = 0o755) -> DemoEntry:
     """A directory owned by root."""
-    return Item(path, Kind.DIRECTORY | mode, nlink=2)
+    return DemoEntry(path, Kind.DIRECTORY | mode, nlink=2)
 
 
-def regular(path: bytes, data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> Item:
+def regular(path: bytes, data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> DemoEntry:
     """A regular file."""
-    return Item(path, Kind.FILE | mode, data, uid, gid)
+    return DemoEntry(path, Kind.FILE | mode, data, uid, gid)
 
 
-def symlink(path: bytes, target: bytes) -> Item:
+def symlink(path: bytes, target: bytes) -> DemoEntry:
     """A symlink."""
-    return Item(path, Kind.SYMLINK | 0o777, target)
+    return DemoEntry(path, Kind.SYMLINK | 0o777, target)
 
 
-def root_items() -> tuple[Item, ...]:
+def root_items() -> tuple[DemoEntry, ...]:
     """A usr-merged root filesystem with all that is easily lost: devices, setuid, owners, hard links, names."""
     return (
         symlink(b"bin", b"usr/bin"),
         directory(b"dev"),
-        Item(b"dev/console", Kind.CHAR | 0o600, rdev=(5, 1)),
+        DemoEntry(b"dev/console", Kind.CHAR | 0o600, rdev=(5, 1)),
         directory(b"etc"),
         regular(b"etc/hostname", b"debirf\n"),
         symlink(b"etc/mtab", b"/proc/mounts"),
@@ -89,10 +89,10 @@ def root_items() -> tuple[Item, ...]:
         symlink(b"sbin", b"usr/sbin"),
         directory(b"usr"),
         directory(b"usr/bin"),
-        Item(b"usr/bin/gunzip", Kind.FILE | 0o755, nlink=3, ino=77),
-        Item(b"usr/bin/gzip", Kind.FILE | 0o755, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/gunzip", Kind.FILE | 0o755, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/gzip", Kind.FILE | 0o755, nlink=3, ino=77),
         regular(b"usr/bin/passwd", b"\x7fELF passwd" * 50, 0o4755),
-        Item(b"usr/bin/zcat", Kind.FILE | 0o755, b"\x7fELF gzip " * 400, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/zcat", Kind.FILE | 0o755, b"\x7fELF gzip " * 400, nlink=3, ino=77),
         directory(b"usr/sbin"),
         regular(b"usr/sbin/init", b"#!/bin/sh\nexec /bin/sh\n", 0o755),
         directory(b"usr/share"),
@@ -103,7 +103,7 @@ def root_items() -> tuple[Item, ...]:
     )
 
 
-def outer_items(name: bytes, packed: bytes) -> tuple[Item, ...]:
+def outer_items(name: bytes, packed: bytes) -> tuple[DemoEntry, ...]:
     """What a debirf ``.cgz`` holds around the nested layer ``packed``."""
     return (
         directory(b"bin"),
@@ -113,11 +113,11 @@ def outer_items(name: bytes, packed: bytes) -> tuple[Item, ...]:
     )
 
 
-def initramfs(name: bytes = b"rootfs.cxz", items: Iterable[Item] | None = None) -> bytes:
+def initramfs(name: bytes = b"rootfs.cxz", items: Iterable[DemoEntry] | None = None) -> bytes:
     """A ``.cgz`` with a root filesystem under ``name`` (xz for ``.cxz``, gzip for ``.cgz``)."""
-    plain = archive(root_items() if items is None else items)
+    plain = build_archive(root_items() if items is None else items)
     packed = gzip.compress(plain, 6, mtime=0) if name.endswith(b"gz") else lzma.compress(plain, check=lzma.CHECK_CRC64)
-    return gzip.compress(archive(outer_items(name, packed)), 6, mtime=0)
+    return gzip.compress(build_archive(outer_items(name, packed)), 6, mtime=0)
 
 
 def debirf_files(cgz: bytes | None = None) -> dict[str, bytes]:

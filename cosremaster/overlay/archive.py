@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.archives.reader import Archive, Entry, opened
+from cosremaster.archives.reader import Archive, ArchiveEntry, opened
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import hashed
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.request import STANDARD_INPUT
-from cosremaster.overlay.scan import bounded
+from cosremaster.overlay.scan import clamp_mtime
 from cosremaster.tree.nodes import Kind, Node
 
 MAX_CONTENT = 16 << 30
@@ -113,7 +113,7 @@ class _Collected:
                 self.warnings.append(f"{self.at}: {entry.warning}")
             self._take_one(archive, entry)
 
-    def _take_one(self, archive: Archive, entry: Entry) -> None:
+    def _take_one(self, archive: Archive, entry: ArchiveEntry) -> None:
         """The entry whose header was just read."""
         path, hard = self._path(entry.name, "it"), entry.hardlink
         node = self._plain(entry, path) if hard is None else self._linked(path, hard)
@@ -149,7 +149,7 @@ class _Collected:
             found = self.nodes[target] = replace(found, link=(str(self.place), target))
         return replace(found, path=path)
 
-    def _plain(self, entry: Entry, path: bytes) -> Node:
+    def _plain(self, entry: ArchiveEntry, path: bytes) -> Node:
         """A node of its own, without content."""
         kind = Kind(entry.mode & 0o170000) if entry.mode & 0o170000 in _KINDS else None
         if kind is None or kind is Kind.SOCKET:
@@ -161,7 +161,7 @@ class _Collected:
         link = kind is Kind.SYMLINK
         return Node(
             path=path, kind=kind, mode=0o777 if link else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
-            mtime=bounded(entry.mtime, self._newest), target=entry.symlink if link else b"",
+            mtime=clamp_mtime(entry.mtime, self._newest), target=entry.symlink if link else b"",
             rdev=entry.device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
         )  # fmt: skip
 

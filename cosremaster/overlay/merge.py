@@ -29,12 +29,12 @@ class Addition(Struct, frozen=True):
 
     nodes: tuple[Node, ...]
     dest: bytes
-    single: bool
-    into: bool
+    is_single_file: bool
+    into_directory: bool
     source: str
-    hidden: tuple[bytes, ...] = ()
-    opaque: tuple[bytes, ...] = ()
-    deliberate: bool = False
+    hidden_paths: tuple[bytes, ...] = ()
+    opaque_directories: tuple[bytes, ...] = ()
+    has_explicit_ownership: bool = False
 
 
 class _Laid(Struct, frozen=True):
@@ -49,7 +49,7 @@ class _Laid(Struct, frozen=True):
     def origin(self) -> Place:
         """Where it comes from."""
         place = Place().inside(self.addition.source)
-        return place if self.addition.single else place.inside(self.name)
+        return place if self.addition.is_single_file else place.inside(self.name)
 
 
 class _Overlaid:
@@ -129,7 +129,7 @@ def merge(
     tree = _Overlaid(image, place, force_type=force_type)
     for pattern in remove:
         if not _remove(tree, pattern) and not allow_missing:
-            what = "it is not there" if pattern.literal else "nothing fits this pattern"
+            what = "it is not there" if pattern.is_literal else "nothing fits this pattern"
             raise OverlayError(f"cannot be removed: {what} (--allow-missing goes on)", place.inside(pattern.text))
     touched: set[bytes] = set()
     for addition in additions:
@@ -141,7 +141,7 @@ def merge(
     return _edits(tree, touched)
 
 
-def locate(
+def resolve_location(
     image: Mapping[bytes, Node], path: bytes, place: Place, needs: Node | None, *, force_type: bool = False
 ) -> tuple[bytes, dict[bytes, Node]]:
     """``path`` with the symlinks in its parents followed, and the parents that it lacks there for ``needs``.
@@ -158,12 +158,12 @@ def locate(
 
 def _remove(tree: _Overlaid, pattern: Pattern) -> bool:
     """Takes away what fits ``pattern``; False if nothing does."""
-    if pattern.literal:
-        found = [_locate(tree, pattern.head, None)]
+    if pattern.is_literal:
+        found = [_locate(tree, pattern.literal_prefix, None)]
     else:
-        folder = _resolve(tree, pattern.head.split(b"/"), None)
+        folder = _resolve(tree, pattern.literal_prefix.split(b"/"), None)
         skip = len(folder) + 1 if folder else 0
-        found = sorted(name for name in tree.below(folder) if pattern.tail.fullmatch(name, skip))
+        found = sorted(name for name in tree.below(folder) if pattern.wildcard_regex.fullmatch(name, skip))
     found = [path for path in found if path and tree.get(path) is not None]
     for path in found:
         tree.remove(path)
@@ -175,8 +175,8 @@ def _hide(tree: _Overlaid, addition: Addition) -> None:
 
     All of them speak of the tree as it was before the addition.
     """
-    emptied = [_resolve(tree, join(addition.dest, path).split(b"/"), None) for path in addition.opaque]
-    hidden = [_locate(tree, join(addition.dest, path), None) for path in addition.hidden]
+    emptied = [_resolve(tree, join(addition.dest, path).split(b"/"), None) for path in addition.opaque_directories]
+    hidden = [_locate(tree, join(addition.dest, path), None) for path in addition.hidden_paths]
     for path in emptied:
         tree.empty(path)
     for path in hidden:
@@ -187,7 +187,7 @@ def _hide(tree: _Overlaid, addition: Addition) -> None:
 def _target(tree: _Overlaid, addition: Addition, node: Node) -> bytes:
     """Where ``node`` goes, before symlinks on the way are followed."""
     dest = addition.dest
-    if addition.single and not addition.into and dest and not _is_directory(tree, dest):
+    if addition.is_single_file and not addition.into_directory and dest and not _is_directory(tree, dest):
         return dest
     return join(dest, node.path)
 
@@ -219,7 +219,7 @@ def _put(tree: _Overlaid, asked: _Laid) -> bytes:
             _clash(tree, laid, f"this {there.kind.noun}")
             tree.remove(path)
             tree.lay(laid)
-        elif asked.addition.deliberate and not identical(there, node):
+        elif asked.addition.has_explicit_ownership and not identical(there, node):
             tree.warnings.append(
                 f"{show(path)} is there already: it keeps its mode {there.mode:04o} and owner {there.uid}:{there.gid}"
             )

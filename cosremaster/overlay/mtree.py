@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, Place, UsageError, show
 from cosremaster.layers.cpio.newc import MAX_FIELD, normal_name
 from cosremaster.overlay.ownership import Mode
-from cosremaster.overlay.request import made_time
-from cosremaster.overlay.scan import bounded
+from cosremaster.overlay.request import default_mtime
+from cosremaster.overlay.scan import clamp_mtime
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.tree.paths import join, parent_of
 
@@ -215,10 +215,10 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None
         found[spec.path] = replace(
             node,
             mode=node.mode if spec.mode is None or node.kind is Kind.SYMLINK
-            else spec.mode.applied(node.mode, directory=node.kind is Kind.DIRECTORY),
+            else spec.mode.apply(node.mode, directory=node.kind is Kind.DIRECTORY),
             uid=node.uid if spec.uid is None else spec.uid,
             gid=node.gid if spec.gid is None else spec.gid,
-            mtime=node.mtime if spec.mtime is None else bounded(spec.mtime, newest),
+            mtime=node.mtime if spec.mtime is None else clamp_mtime(spec.mtime, newest),
         )  # fmt: skip
     return tuple(found[path] for path in sorted(found))
 
@@ -237,7 +237,7 @@ def _made(spec: Spec, newest: int | None, place: Place) -> Node:
     modes = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
     return Node(
         path=spec.path, kind=spec.kind, mode=modes.get(spec.kind, 0o600), target=spec.target or b"",
-        rdev=spec.device or (0, 0), mtime=bounded(made_time(newest), None),
+        rdev=spec.device or (0, 0), mtime=clamp_mtime(default_mtime(newest), None),
     )  # fmt: skip
 
 

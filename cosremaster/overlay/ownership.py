@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cosremaster.errors import UsageError
 from cosremaster.layers.cpio.newc import MAX_FIELD
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.request import Rule
+from cosremaster.overlay.request import OwnershipRule
 from cosremaster.tree.nodes import Kind, Node
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
@@ -64,7 +64,7 @@ class Mode:
         if self._absolute is not None and not 0 <= self._absolute <= 0o7777:
             raise UsageError(f"mode {given if isinstance(given, str) else oct(given)}: it must lie in 0 to 07777")
 
-    def applied(self, mode: int, *, directory: bool) -> int:
+    def apply(self, mode: int, *, directory: bool) -> int:
         """What this makes of the twelve permission bits ``mode``."""
         if self._absolute is not None:
             return self._absolute
@@ -102,13 +102,13 @@ class _Rule(Struct, frozen=True):
     directory_mode: Mode | None
 
 
-class Style:
+class OwnershipPolicy:
     """What an addition makes of the owners and modes of its nodes.
 
     :raises UsageError: an owner, mode or pattern makes no sense.
     """
 
-    def __init__(self, owner: str, mode: str | int | None, rules: Sequence[Rule], *, setuid: bool) -> None:
+    def __init__(self, owner: str, mode: str | int | None, rules: Sequence[OwnershipRule], *, setuid: bool) -> None:
         self._owner = parse_owner(owner)
         self._mode = None if mode is None else Mode(mode)
         self._setuid = setuid
@@ -124,22 +124,22 @@ class Style:
             for rule in rules
         ]
 
-    def drops(self, node: Node) -> bool:
+    def drops_special_bits(self, node: Node) -> bool:
         """True when set-user-ID or set-group-ID bits of the source are not taken over."""
         return not self._setuid and bool(node.mode & 0o6000)
 
-    def applied(self, node: Node) -> Node:
+    def apply_defaults(self, node: Node) -> Node:
         """``node`` of the source under what was asked for the whole addition."""
         owner, mode = self._owner or Owner(node.uid, node.gid), node.mode
         if not self._setuid:
             mode &= 0o1777 if node.kind is Kind.DIRECTORY else 0o777
         if self._mode and node.kind is Kind.FILE:
-            mode = self._mode.applied(mode, directory=False)
+            mode = self._mode.apply(mode, directory=False)
         if (mode, owner.uid, owner.gid) == (node.mode, node.uid, node.gid):
             return node
         return replace(node, mode=mode, uid=owner.uid, gid=owner.gid)
 
-    def ruled(self, node: Node, paths: Sequence[bytes], found: Owner) -> Node:
+    def apply_rules(self, node: Node, paths: Sequence[bytes], found: Owner) -> Node:
         """``node`` under the rules. ``paths``: what the layer may call it; ``found``: its owner in the source."""
         for number, rule in enumerate(self._rules):
             if not any(rule.pattern.matches(path) for path in paths):
@@ -151,9 +151,9 @@ class Style:
             directory = node.kind is Kind.DIRECTORY
             change = rule.directory_mode if directory else rule.mode
             if change and node.kind is not Kind.SYMLINK:
-                node = replace(node, mode=change.applied(node.mode, directory=directory))
+                node = replace(node, mode=change.apply(node.mode, directory=directory))
         return node
 
-    def idle(self) -> list[bytes]:
+    def unused_patterns(self) -> list[bytes]:
         """The patterns of rules that matched nothing so far."""
         return [rule.pattern.text for number, rule in enumerate(self._rules) if number not in self._used]

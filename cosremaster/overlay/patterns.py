@@ -30,9 +30,9 @@ class Pattern:
         tokens = [_TOKEN.findall(part) for part in parts]
         literals = [_literal(part) for part in tokens]
         plain = next((i for i, one in enumerate(literals) if one is None), len(parts))
-        self.head = b"/".join(one for one in literals[:plain] if one is not None)
-        self.literal = plain == len(parts)
-        self.tail = _compiled(b"/".join(parts[plain:]))
+        self.literal_prefix = b"/".join(one for one in literals[:plain] if one is not None)
+        self.is_literal = plain == len(parts)
+        self.wildcard_regex = _compiled(b"/".join(parts[plain:]))
         """Matches a whole path from ``head`` on."""
         self._whole = _compiled(path)
 

@@ -14,25 +14,36 @@ from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition
-from cosremaster.overlay.ownership import Mode, Owner, Style, parse_owner
-from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, is_archive_name, made_time
-from cosremaster.overlay.scan import bounded, scan
-from cosremaster.overlay.whiteouts import Split, split_whiteouts
+from cosremaster.overlay.ownership import Mode, Owner, OwnershipPolicy, parse_owner
+from cosremaster.overlay.request import (
+    AddPath,
+    Directory,
+    InlineFile,
+    OverlayItem,
+    Symlink,
+    default_mtime,
+    is_archive_name,
+)
+from cosremaster.overlay.scan import clamp_mtime, scan_source
+from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.progress import Progress
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.tree.paths import join
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class ReadContext(Struct, frozen=True, kw_only=True):
     """How additions are read. ``newest``: no file's time is later (SOURCE_DATE_EPOCH), in seconds; ``largest``: bytes
     that one file may have, None for any; ``spool``: where the contents of archives go; ``option``: what asked for them.
     """
 
-    newest: int | None
-    largest: int | None
+    max_mtime: int | None
+    max_file_size: int | None
     spool: Spool
     progress: Progress
     option: str = "--add"
+
+
+_NOUNS = {InlineFile: "inline", Symlink: "link", Directory: "directory"}
 
 
 class Bytes(Struct, frozen=True):
@@ -58,13 +69,13 @@ class Bytes(Struct, frozen=True):
         return self.data[:count]
 
 
-def read_additions(items: Sequence[Item], reading: Reading) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
+def read_additions(items: Sequence[OverlayItem], reading: ReadContext) -> tuple[tuple[Addition, ...], tuple[str, ...]]:
     """All of ``items`` in order, and all warnings. Raises as :func:`read_addition`."""
     found = [read_addition(item, reading) for item in items]
     return tuple(addition for addition, _ in found), tuple(line for _, lines in found for line in lines)
 
 
-def read_addition(item: Item, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
+def read_addition(item: OverlayItem, reading: ReadContext) -> tuple[Addition, tuple[str, ...]]:
     """``item`` as nodes, and warnings.
 
     :raises UsageError: a file without a destination, a destination that is not absolute or holds ``..``, an owner
@@ -72,64 +83,64 @@ def read_addition(item: Item, reading: Reading) -> tuple[Addition, tuple[str, ..
     :raises OverlayError: missing, unreadable, damaged, or of a kind that cannot be added.
     :raises SizeError: a file or an archive that is too large.
     """
-    if isinstance(item, Add):
+    if isinstance(item, AddPath):
         return _read_add(item, reading)
     return _made(item, reading), ()
 
 
-def _made(item: Inline | Link | Directory, reading: Reading) -> Addition:
+def _made(item: InlineFile | Symlink | Directory, reading: ReadContext) -> Addition:
     """Something that comes from no file."""
-    dest = parse_dest(item.dest, f"the {type(item).__name__.lower()} {show(item.dest)}")
+    dest = parse_dest(item.dest, f"the {_NOUNS[type(item)]} {show(item.dest)}")
     if not dest:
         raise UsageError(f"{show(item.dest)}: the root directory cannot be made")
     owner = parse_owner(item.owner)
     if owner is None:
         raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
-    mtime = made_time(reading.newest) if item.mtime is None else item.mtime
-    node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=bounded(mtime, None))
-    if isinstance(item, Link):
+    mtime = default_mtime(reading.max_mtime) if item.mtime is None else item.mtime
+    node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=clamp_mtime(mtime, None))
+    if isinstance(item, Symlink):
         node = replace(node, target=os.fsencode(item.target))
         if b"\0" in node.target:
             raise UsageError(f"{show(item.dest)}: no symlink can lead to {show(item.target)}")
     elif isinstance(item, Directory):
-        node = replace(node, kind=Kind.DIRECTORY, mode=Mode(item.mode).applied(0o755, directory=True))
+        node = replace(node, kind=Kind.DIRECTORY, mode=Mode(item.mode).apply(0o755, directory=True))
     else:
-        mode = Mode(item.mode).applied(0o644, directory=False)
+        mode = Mode(item.mode).apply(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
-    _check_sizes([node], Place().inside(item.dest), True, reading.largest)
-    return Addition((node,), b"", True, True, item.dest, deliberate=True)
+    _check_sizes([node], Place().inside(item.dest), True, reading.max_file_size)
+    return Addition((node,), b"", True, True, item.dest, has_explicit_ownership=True)
 
 
-def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
+def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, ...]]:
     source = os.fsencode(add.source)
     text = os.fsencode(add.dest or "/")
     dest = parse_dest(text, f"{reading.option} {show(source)}:{show(text)}")
     place = Place().inside(source)
     archive = _is_archive(add, source)
     owner = ("source" if archive else "root") if add.owner is None else add.owner
-    style = Style(owner, add.mode, add.rules, setuid=add.setuid)
+    style = OwnershipPolicy(owner, add.mode, add.rules, setuid=add.setuid)
     if archive:
         from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
         with reading.progress.step(f"read {show(source)}", None) as advance:
-            found, told = read_archive(source, reading.newest, reading.largest, reading.spool, advance)
+            found, told = read_archive(source, reading.max_mtime, reading.max_file_size, reading.spool, advance)
         single = False
     else:
-        scanned = scan(source, reading.newest)
+        scanned = scan_source(source, reading.max_mtime)
         found, single, told = scanned.nodes, scanned.single, ()
     if add.dest is None and single:
         raise UsageError(
             f"{reading.option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only"
             " a directory or an archive goes without)"
         )
-    _check_sizes(found, place, single, reading.largest)
+    _check_sizes(found, place, single, reading.max_file_size)
     into = single and text.endswith(b"/")
-    nodes = [style.applied(node) for node in found]
+    nodes = [style.apply_defaults(node) for node in found]
     if add.mtree is not None:
         nodes = _with_mtree(nodes, add, reading)
-    split = Split(tuple(nodes), (), (), ()) if single else split_whiteouts(nodes, place)
+    split = WhiteoutSplit(tuple(nodes), (), (), ()) if single else split_whiteouts(nodes, place)
     kept = _ruled(split.nodes, style, found, dest, unsure=single and not into) if add.rules else split.nodes
-    dropped = (node for node in found if style.drops(node))
+    dropped = (node for node in found if style.drops_special_bits(node))
     warnings = (
         *told,
         *split.warnings,
@@ -137,16 +148,23 @@ def _read_add(add: Add, reading: Reading) -> tuple[Addition, tuple[str, ...]]:
             f"{place if single else place.inside(node.path)}: its set-user-ID or set-group-ID bit is not taken over"
             for node in dropped
         ),
-        *(f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}" for pattern in style.idle()),
+        *(
+            f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}"
+            for pattern in style.unused_patterns()
+        ),
     )
-    return Addition(tuple(kept), dest, single, into, os.fsdecode(source), split.hidden, split.opaque), warnings
+    return Addition(
+        tuple(kept), dest, single, into, os.fsdecode(source), split.hidden_paths, split.opaque_directories
+    ), warnings
 
 
-def _ruled(nodes: Sequence[Node], style: Style, found: Sequence[Node], dest: bytes, *, unsure: bool) -> list[Node]:
+def _ruled(
+    nodes: Sequence[Node], style: OwnershipPolicy, found: Sequence[Node], dest: bytes, *, unsure: bool
+) -> list[Node]:
     """``nodes`` under the rules for single paths. ``unsure``: only the image tells whether ``dest`` is the name."""
     owners = {node.path: Owner(node.uid, node.gid) for node in found}
     return [
-        style.ruled(
+        style.apply_rules(
             node,
             [dest, join(dest, node.path)] if unsure else [join(dest, node.path)],
             owners.get(node.path, Owner(node.uid, node.gid)),
@@ -155,7 +173,7 @@ def _ruled(nodes: Sequence[Node], style: Style, found: Sequence[Node], dest: byt
     ]
 
 
-def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]:
+def _with_mtree(nodes: Sequence[Node], add: AddPath, reading: ReadContext) -> list[Node]:
     """The nodes of a directory as its mtree file says they are; that file itself is none of them.
 
     :raises UsageError: ``add`` is no directory.
@@ -173,10 +191,10 @@ def _with_mtree(nodes: Sequence[Node], add: Add, reading: Reading) -> list[Node]
         raise OverlayError(f"cannot be read: {error.strerror}", place) from error
     itself = os.path.relpath(mtree, source)
     others = [node for node in nodes if node.path != itself]
-    return list(apply_mtree(others, parse_mtree(text, place), reading.newest, place))
+    return list(apply_mtree(others, parse_mtree(text, place), reading.max_mtime, place))
 
 
-def _is_archive(add: Add, source: bytes) -> bool:
+def _is_archive(add: AddPath, source: bytes) -> bool:
     """True when the contents of ``source`` are to be added as those of an archive."""
     if add.unpack is not None or os.path.isdir(source):
         return bool(add.unpack) and not os.path.isdir(source)

@@ -19,11 +19,11 @@ def is_archive_name(source: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """Owner and mode for the paths that ``pattern`` matches, among those that one :class:`Add` brings.
+class OwnershipRule:
+    """Owner and mode for the paths that ``pattern`` matches, among those that one :class:`AddPath` brings.
 
     ``pattern``: absolute in the layer, DEST included, as written (no symlink followed); ``*`` and ``?`` do not
-    cross ``/``, ``**`` does. ``owner`` and modes as in :class:`Add`; ``mode`` is for everything but directories
+    cross ``/``, ``**`` does. ``owner`` and modes as in :class:`AddPath`; ``mode`` is for everything but directories
     and symlinks, ``directory_mode`` for directories. None leaves it to the rules before and the addition.
     """
 
@@ -34,7 +34,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Add:
+class AddPath:
     """A file, a directory's contents or an archive's contents to be added.
 
     ``source``: where it lies on this machine; ``-`` is a tar on standard input. ``dest``: absolute in the
@@ -49,13 +49,13 @@ class Add:
     dest: str | None = None
     owner: str | None = None
     mode: str | int | None = None
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[OwnershipRule, ...] = ()
     mtree: str | Path | None = None
     setuid: bool = False
     unpack: bool | None = None
 
     @classmethod
-    def parse(cls, text: str, option: str = "--add") -> Add:
+    def parse(cls, text: str, option: str = "--add") -> AddPath:
         """``SRC[:DEST]``, split at the last ``:/``. :raises UsageError: nothing before it."""
         source, colon, dest = text.rpartition(":/")
         if not colon:
@@ -66,8 +66,8 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
-class Inline:
-    """A file called ``dest`` that holds ``content``. ``mtime``: seconds; None: :data:`MADE_TIME`, or
+class InlineFile:
+    """A file called ``dest`` that holds ``content``. ``mtime``: seconds; None: :data:`DEFAULT_MTIME`, or
     SOURCE_DATE_EPOCH where that is set."""
 
     dest: str
@@ -78,7 +78,7 @@ class Inline:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Symlink:
     """A symlink called ``dest`` with the text ``target``."""
 
     dest: str
@@ -97,13 +97,13 @@ class Directory:
     mtime: int | None = None
 
 
-Item: TypeAlias = Add | Inline | Link | Directory
+OverlayItem: TypeAlias = AddPath | InlineFile | Symlink | Directory
 """Whatever can be added."""
 
-MADE_TIME = 315_532_800
+DEFAULT_MTIME = 315_532_800
 """1980-01-01, the time of things that come from no file: never the clock, and no format's time begins later."""
 
 
-def made_time(newest: int | None) -> int:
+def default_mtime(newest: int | None) -> int:
     """The time of things that come from no file. ``newest``: SOURCE_DATE_EPOCH where that is set."""
-    return MADE_TIME if newest is None else newest
+    return DEFAULT_MTIME if newest is None else newest

@@ -23,12 +23,12 @@ MAX_TIME = 0xFFFFFFFF
 CHANGED = "changed while it was being read"
 
 
-def bounded(mtime: int, newest: int | None) -> int:
+def clamp_mtime(mtime: int, newest: int | None) -> int:
     """``mtime`` in seconds, brought between 0 and ``newest``, and into what a layer can say."""
     return max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
 
 
-def open_long(path: bytes, flags: int) -> int:
+def open_long_path(path: bytes, flags: int) -> int:
     """``os.open`` for a path of any length: one longer than the system takes at once is walked."""
     try:
         return os.open(path, flags | os.O_CLOEXEC)
@@ -81,7 +81,7 @@ class HostFile(Struct, frozen=True):
     def _reading(self) -> Iterator[int]:
         """The file, open; what was read of it counts when it is still the same file afterwards."""
         try:
-            fd = open_long(self.path, os.O_RDONLY)
+            fd = open_long_path(self.path, os.O_RDONLY)
         except OSError as error:
             raise self._wrong(f"cannot be opened: {error.strerror}") from error
         try:
@@ -116,7 +116,7 @@ class HostFile(Struct, frozen=True):
         return b"".join(self.chunks(0, min(count, self.size)))
 
 
-class Scan(Struct, frozen=True):
+class SourceScan(Struct, frozen=True):
     """What was found under one source: nodes with paths from it, sorted; ``single`` for a plain file.
 
     The node of a single file has the file's own name as its path.
@@ -126,7 +126,7 @@ class Scan(Struct, frozen=True):
     single: bool
 
 
-def scan(source: bytes, newest: int | None) -> Scan:
+def scan_source(source: bytes, newest: int | None) -> SourceScan:
     """The directory or file ``source`` as nodes with the owners, modes and times it has here.
 
     ``newest``: no mtime is later than this (SOURCE_DATE_EPOCH), in seconds. Symlinks below a directory
@@ -141,11 +141,11 @@ def scan(source: bytes, newest: int | None) -> Scan:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
     if stat.S_ISDIR(status.st_mode):
         nodes = sorted(_walk(source, b"", newest), key=lambda node: node.path)
-        return Scan(tuple(nodes), False)
+        return SourceScan(tuple(nodes), False)
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    return Scan((_node(source, name, source, None, True, newest),), True)
+    return SourceScan((_node(source, name, source, None, True, newest),), True)
 
 
 def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
@@ -156,7 +156,7 @@ def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
         fd = -1
         try:
             try:
-                fd = open_long(folder, os.O_RDONLY | os.O_DIRECTORY)
+                fd = open_long_path(folder, os.O_RDONLY | os.O_DIRECTORY)
                 names = sorted(os.fsencode(name) for name in os.listdir(fd))
             except OSError as error:
                 raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(folder)) from error
@@ -187,7 +187,7 @@ def _node(full: bytes, path: bytes, name: bytes, folder: int | None, followed: b
     linked = kind is Kind.FILE and status.st_nlink > 1
     return Node(
         path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
-        uid=status.st_uid, gid=status.st_gid, mtime=bounded(status.st_mtime_ns // 1_000_000_000, newest),
+        uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(status.st_mtime_ns // 1_000_000_000, newest),
         target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
         content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is Kind.FILE else None,
         link=(status.st_dev, status.st_ino) if linked else None,

@@ -15,16 +15,16 @@ OPAQUE = b".wh..wh..opq"
 RESERVED = b".wh..wh."
 
 
-class Split(Struct, frozen=True):
+class WhiteoutSplit(Struct, frozen=True):
     """The nodes of an overlay without its whiteouts, the paths these hide, and the directories they empty."""
 
     nodes: tuple[Node, ...]
-    hidden: tuple[bytes, ...]
-    opaque: tuple[bytes, ...]
+    hidden_paths: tuple[bytes, ...]
+    opaque_directories: tuple[bytes, ...]
     warnings: tuple[str, ...]
 
 
-def split_whiteouts(nodes: Sequence[Node], place: Place) -> Split:
+def split_whiteouts(nodes: Sequence[Node], place: Place) -> WhiteoutSplit:
     """``nodes`` of the overlay ``place``. :raises OverlayError: a whiteout that hides no name, or is a directory."""
     kept: list[Node] = []
     hidden: list[bytes] = []
@@ -46,4 +46,4 @@ def split_whiteouts(nodes: Sequence[Node], place: Place) -> Split:
             raise OverlayError("cannot be added: a whiteout that hides no name", here)
         else:
             hidden.append(join(folder, name[len(PREFIX) :]))
-    return Split(tuple(kept), tuple(hidden), tuple(opaque), tuple(warnings))
+    return WhiteoutSplit(tuple(kept), tuple(hidden), tuple(opaque), tuple(warnings))

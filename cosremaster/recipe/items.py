@@ -14,7 +14,15 @@ from cosremaster.errors import CosremasterError, show
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
-from cosremaster.overlay.request import Add, Directory, Inline, Item, Link, Rule, is_archive_name
+from cosremaster.overlay.request import (
+    AddPath,
+    Directory,
+    InlineFile,
+    OverlayItem,
+    OwnershipRule,
+    Symlink,
+    is_archive_name,
+)
 from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults
 from cosremaster.recipe.services import UNIT_FOLDERS, is_unit_name, parse_install, template_of
@@ -31,7 +39,7 @@ class Made(Struct, frozen=True):
     host: Callable[[str], Path]
 
 
-def make_item(one: Made, others: Sequence[Made], faults: Faults) -> Iterator[Item]:
+def make_item(one: Made, others: Sequence[Made], faults: Faults) -> Iterator[OverlayItem]:
     """What ``one`` of ``others`` adds. Faults are told; what comes out is then of no use."""
     table = one.table
     check = _Checks(one.at, faults)
@@ -39,12 +47,12 @@ def make_item(one: Made, others: Sequence[Made], faults: Faults) -> Iterator[Ite
         yield _source(table, one, check)
     elif isinstance(table, FileTable):
         check.made(table.file, "file", table.owner, table.mode)
-        yield Inline(table.file, table.content.encode("utf-8", "surrogateescape"), table.mode, table.owner)
+        yield InlineFile(table.file, table.content.encode("utf-8", "surrogateescape"), table.mode, table.owner)
     elif isinstance(table, SymlinkTable):
         check.made(table.symlink, "symlink", table.owner, None)
         if not table.target or "\0" in table.target:
             check.faults.add((*one.at, "target"), "must not be empty, nor hold a NUL")
-        yield Link(table.symlink, table.target, table.owner)
+        yield Symlink(table.symlink, table.target, table.owner)
     elif isinstance(table, DirectoryTable):
         check.made(table.directory, "directory", table.owner, table.mode)
         yield Directory(table.directory, table.mode, table.owner)
@@ -101,7 +109,7 @@ def absence(path: Path) -> str:
     return ""
 
 
-def _source(table: SourceTable, one: Made, check: _Checks) -> Add:
+def _source(table: SourceTable, one: Made, check: _Checks) -> AddPath:
     source = STDIN if table.source == STDIN else str(one.host(table.source))
     archive = table.unpack if table.unpack is not None else is_archive_name(os.fsencode(source))
     if source != STDIN and check.file("source", Path(source)):
@@ -120,19 +128,19 @@ def _source(table: SourceTable, one: Made, check: _Checks) -> Add:
         check.value((*at, "owner"), parse_owner, rule.owner)
         check.value((*at, "mode"), Mode, rule.mode)
         check.value((*at, "directory_mode"), Mode, rule.directory_mode)
-    return Add(
+    return AddPath(
         source,
         table.dest,
         owner=table.owner,
         mode=table.mode,
-        rules=tuple(Rule(rule.pattern, rule.owner, rule.mode, rule.directory_mode) for rule in table.rules),
+        rules=tuple(OwnershipRule(rule.pattern, rule.owner, rule.mode, rule.directory_mode) for rule in table.rules),
         mtree=mtree,
         setuid=table.setuid,
         unpack=table.unpack,
     )
 
 
-def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Iterator[Link]:
+def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Iterator[Symlink]:
     """The links that enable a unit: those that are asked for, or those its [Install] section asks for."""
     name = table.service
     if not is_unit_name(name) or "@." in name:
@@ -167,9 +175,9 @@ def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Ite
             check.faults.add(check.at, f"{show(other_name)} is no name of a unit; say with wanted_by what is meant")
             return
     for asking, kind in links:
-        yield Link(f"{UNIT_FOLDERS[0]}/{asking}.{kind}/{name}", path)
+        yield Symlink(f"{UNIT_FOLDERS[0]}/{asking}.{kind}/{name}", path)
     for alias in aliases:
-        yield Link(f"{UNIT_FOLDERS[0]}/{alias}", path)
+        yield Symlink(f"{UNIT_FOLDERS[0]}/{alias}", path)
 
 
 def _unit_in(one: Made, file: str) -> tuple[str, str] | None:

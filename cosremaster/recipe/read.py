@@ -18,7 +18,7 @@ from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
-from cosremaster.overlay.request import Item
+from cosremaster.overlay.request import OverlayItem
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
 from cosremaster.recipe.faults import Faults, key_path
 from cosremaster.recipe.items import Made, absence, make_item
@@ -271,7 +271,7 @@ class _Reader:
                 found.append((name, value.lower()))
         return tuple(found)
 
-    def _items(self, items: _Items, key: str) -> tuple[Item, ...]:
+    def _items(self, items: _Items, key: str) -> tuple[OverlayItem, ...]:
         made: list[Made] = []
         for number, table in items:
             at: KeyPath = (key, number)

@@ -31,8 +31,8 @@ from cosremaster.layers.cpio.scan import MAX_EXPAND, Effort
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import Found, choose_layer, find_layers, found_again
 from cosremaster.layers.model import Layer
-from cosremaster.overlay.read import Reading, read_additions
-from cosremaster.overlay.request import Item
+from cosremaster.overlay.read import ReadContext, read_additions
+from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import Progress, Silent
 from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.remastering.iso_tree import IsoTreeRequest, plan_iso_tree
@@ -232,9 +232,11 @@ class OpenedImage:
     ) -> Plan:
         """``begin`` is called when nothing takes long any more but what has to be packed anew."""
         # What is wrong with the additions is told before the long work.
-        reading = Reading(newest=settled.newest, largest=cpio.MAX_FIELD, spool=spools.contents, progress=progress)
+        reading = ReadContext(
+            max_mtime=settled.newest, max_file_size=cpio.MAX_FIELD, spool=spools.contents, progress=progress
+        )
         additions, notes = read_additions(settled.adds, reading)
-        iso_reading = replace(reading, largest=None, option="--add-iso")
+        iso_reading = replace(reading, max_file_size=None, option="--add-iso")
         iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
         grafts = IsoTreeRequest(
             add=iso_additions, remove=settled.iso_removes, rename=settled.iso_renames,
@@ -328,9 +330,9 @@ def remaster(
     source: str | Path,
     target: str | Path,
     *,
-    add: Iterable[str | Path | Item] = (),
+    add: Iterable[str | Path | OverlayItem] = (),
     remove: Iterable[str | bytes] = (),
-    add_iso: Iterable[str | Path | Item] = (),
+    add_iso: Iterable[str | Path | OverlayItem] = (),
     remove_iso: Iterable[str | bytes] = (),
     rename_iso: Iterable[str | tuple[str, str]] = (),
     drop_hfsplus: bool = False,

@@ -15,7 +15,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.tree_edit.directories import Folder
 from cosremaster.iso.tree_edit.match_trees import aligned_folders
-from cosremaster.overlay.merge import Addition, locate, merge
+from cosremaster.overlay.merge import Addition, merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
 from cosremaster.remastering.initramfs_file import is_bare
@@ -146,15 +146,15 @@ class _Renamed(Struct):
 
 def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) -> None:
     """:raises OverlayError: there is nothing at the old path, something at the new one, or no way there."""
-    old, _ = locate(tree.nodes, asked.old, image.place, None)
+    old, _ = resolve_location(tree.nodes, asked.old, image.place, None)
     node = tree.nodes.get(old)
     place = image.place.inside(asked.old)
     if node is None:
         raise OverlayError("cannot be renamed: it is not there", place)
-    new, made = locate(tree.nodes, asked.new, image.place, node, force_type=force_type)
+    new, made = resolve_location(tree.nodes, asked.new, image.place, node, force_type=force_type)
     there = tree.nodes.get(new)
     if asked.into or (there is not None and there.kind is Kind.DIRECTORY):
-        new, made = locate(tree.nodes, join(asked.new, old.rpartition(b"/")[2]), image.place, node)
+        new, made = resolve_location(tree.nodes, join(asked.new, old.rpartition(b"/")[2]), image.place, node)
         there = tree.nodes.get(new)
     if new == old:
         return
@@ -168,14 +168,14 @@ def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) ->
 
 
 def _known_by(pattern: Pattern, alias: Callable[[bytes], bytes]) -> Pattern:
-    return Pattern(alias(pattern.head)) if pattern.literal else pattern
+    return Pattern(alias(pattern.literal_prefix)) if pattern.is_literal else pattern
 
 
 def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
     """``addition`` at paths as the tree spells them."""
     dest = alias(addition.dest)
     skip = len(dest) + 1 if dest else 0
-    single = addition.single and not addition.into
+    single = addition.is_single_file and not addition.into_directory
     nodes = [one if single else replace(one, path=alias(join(dest, one.path))[skip:]) for one in addition.nodes]
     return replace(addition, dest=dest, nodes=tuple(nodes))
 

@@ -13,7 +13,7 @@ from cosremaster.io.parallel import cores
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.request import Add, Item
+from cosremaster.overlay.request import AddPath, OverlayItem
 from cosremaster.remastering.iso_tree import Rename
 
 
@@ -21,15 +21,16 @@ from cosremaster.remastering.iso_tree import Rename
 class Request:
     """What is to be done to an image.
 
-    ``add``: what comes, in order: :class:`Add`, a path, text like ``"site/:/opt"``, or things made from nothing:
-    :class:`Inline`, :class:`Link`, :class:`Directory`. ``remove``: patterns of paths in the layer that leave before
-    anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is); one
-    that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may replace a thing of another
-    type, a directory with what is in it. ``add_iso``: what comes to the ISO's own tree, as ``add``; a file that is
-    there is exchanged. ``remove_iso``: patterns of paths that leave that tree first; ``rename_iso``: then other names,
-    ``"/old:/new"`` or a pair (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over it.
-    ``keep_sums``: leave the lists of sums on it, such as md5sum.txt, as they are, though their lines of changed files
-    become wrong. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found by content when None.
+    ``add``: what comes, in order: :class:`AddPath`, a path, text like ``"site/:/opt"``, or things made from
+    nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`. ``remove``: patterns of paths in the layer
+    that leave before anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what
+    follows as it is); one that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may
+    replace a thing of another type, a directory with what is in it. ``add_iso``: what comes to the ISO's own tree,
+    as ``add``; a file that is there is exchanged. ``remove_iso``: patterns of paths that leave that tree first;
+    ``rename_iso``: then other names, ``"/old:/new"`` or a pair (docs/iso-tree.md). ``drop_hfsplus`` allows to give
+    up an HFS+ file system over it. ``keep_sums``: leave the lists of sums on it, such as md5sum.txt, as they are,
+    though their lines of changed files become wrong. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found
+    by content when None.
     ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
     ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
     when None; ``always_compress``: also what does not shrink.
@@ -39,9 +40,9 @@ class Request:
     what changes follow.
     """
 
-    add: Iterable[str | Path | Item] = ()
+    add: Iterable[str | Path | OverlayItem] = ()
     remove: Iterable[str | bytes] = ()
-    add_iso: Iterable[str | Path | Item] = ()
+    add_iso: Iterable[str | Path | OverlayItem] = ()
     remove_iso: Iterable[str | bytes] = ()
     rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
@@ -65,9 +66,9 @@ class Request:
 class Settled:
     """A request with its defaults filled in and its texts read."""
 
-    adds: tuple[Item, ...]
+    adds: tuple[OverlayItem, ...]
     removes: tuple[Pattern, ...]
-    iso_adds: tuple[Item, ...]
+    iso_adds: tuple[OverlayItem, ...]
     iso_removes: tuple[Pattern, ...]
     iso_renames: tuple[Rename, ...]
     wanted: Address | None
@@ -105,10 +106,10 @@ def settle(request: Request) -> Settled:
     )  # fmt: skip
 
 
-def _as_item(item: str | Path | Item, option: str = "--add") -> Item:
+def _as_item(item: str | Path | OverlayItem, option: str = "--add") -> OverlayItem:
     if isinstance(item, str):
-        return Add.parse(item, option)
-    return Add(item) if isinstance(item, Path) else item
+        return AddPath.parse(item, option)
+    return AddPath(item) if isinstance(item, Path) else item
 
 
 def _newest() -> int | None:

@@ -18,8 +18,8 @@ from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import Found, choose_layer, find_layers
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import Reading, read_additions
-from cosremaster.overlay.request import Add, Directory, Inline, Link, Rule
+from cosremaster.overlay.read import ReadContext, read_additions
+from cosremaster.overlay.request import AddPath, Directory, InlineFile, OwnershipRule, Symlink
 from cosremaster.progress import Progress, Silent
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.remastering.pipeline import (
@@ -41,31 +41,31 @@ from cosremaster.tree.nodes import Action, Edits
 __all__ = [
     "MAX_FIELD",
     "Action",
-    "Add",
+    "AddPath",
     "Directory",
     "Edits",
     "FileSource",
     "Found",
     "ImagePlan",
-    "Inline",
+    "InlineFile",
     "IsoEdits",
     "IsoImage",
     "IsoTreeRequest",
     "Layer",
     "LayerTree",
-    "Link",
     "Output",
+    "OwnershipRule",
     "PackedLayer",
     "Packing",
     "Pattern",
     "Progress",
-    "Reading",
+    "ReadContext",
     "Rename",
-    "Rule",
     "Settings",
     "SettingsPlan",
     "Silent",
     "Spool",
+    "Symlink",
     "apply_edits",
     "choose_layer",
     "find_layers",

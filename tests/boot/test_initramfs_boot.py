@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster.demo.image import archive, directory, regular
+from cosremaster.demo.image import build_archive, directory, regular
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support import qemu
@@ -37,14 +37,16 @@ PACKERS = {
 def test_the_kernel_reads_it(tmp_path: Path, codec: str) -> None:
     tools.require(*qemu.TOOLS, "busybox", PACKERS[codec][0])
     busybox = Path("/bin/busybox").read_bytes()
-    main = archive(
+    main = build_archive(
         [
             *(directory(name) for name in (b"bin", b"dev", b"etc")),
             regular(b"bin/busybox", busybox, 0o755),
             regular(b"init", _INIT.encode(), 0o755),
         ]
     )
-    early = archive([directory(b"etc"), regular(b"etc/first", b"from the first archive\n"), regular(b"odd", b"x" * 13)])
+    early = build_archive(
+        [directory(b"etc"), regular(b"etc/first", b"from the first archive\n"), regular(b"odd", b"x" * 13)]
+    )
     (tmp_path / "initrd").write_bytes(early + run(PACKERS[codec], stdin=main))
     (tmp_path / "site").write_text("from the overlay\n")
     result = cosremaster.remaster(tmp_path / "initrd", tmp_path / "out", add=[f"{tmp_path}/site:/etc/site"])

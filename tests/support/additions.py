@@ -5,11 +5,11 @@ from pathlib import Path
 
 from cosremaster.io.files import Spool
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.overlay.read import Reading
+from cosremaster.overlay.read import ReadContext
 from cosremaster.progress import Silent
 
 
-def reading(newest: int | None = None, largest: int = cpio.MAX_FIELD) -> Reading:
+def reading(newest: int | None = None, largest: int = cpio.MAX_FIELD) -> ReadContext:
     """A reading whose spool goes away with it."""
     spool = Spool(Path(tempfile.gettempdir()))
-    return Reading(newest=newest, largest=largest, spool=spool, progress=Silent())
+    return ReadContext(max_mtime=newest, max_file_size=largest, spool=spool, progress=Silent())

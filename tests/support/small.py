@@ -9,7 +9,16 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from cosremaster.demo.image import Item, archive, build_iso, debirf_files, directory, initramfs, regular, root_items
+from cosremaster.demo.image import (
+    DemoEntry,
+    build_archive,
+    build_iso,
+    debirf_files,
+    directory,
+    initramfs,
+    regular,
+    root_items,
+)
 
 CGZ = "debirf-live-demo.cgz"
 
@@ -26,12 +35,12 @@ def without_layer(files: dict[str, bytes]) -> bytes:
     return build_iso({"vmlinuz": b"MZ" + bytes(5000), **files})
 
 
-def packed_root(items: Iterable[Item] | None = None) -> bytes:
+def packed_root(items: Iterable[DemoEntry] | None = None) -> bytes:
     """A root filesystem as a single archive under gzip."""
-    return gzip.compress(archive(root_items() if items is None else items), 6, mtime=0)
+    return gzip.compress(build_archive(root_items() if items is None else items), 6, mtime=0)
 
 
-def root_without_devices() -> list[Item]:
+def root_without_devices() -> list[DemoEntry]:
     """A root filesystem that unpackers make without being root."""
     return [item for item in root_items() if item.mode & 0o170000 not in (0o020000, 0o060000)]
 
@@ -59,12 +68,12 @@ def stored_lzop(plain: bytes, size: int = 1 << 18) -> bytes:
 
 def broken_inside(offset_from_end: int = 400) -> bytes:
     """A ``.cgz`` that is sound itself around an xz layer with one flipped bit in its data."""
-    packed = bytearray(lzma.compress(archive(root_items())))
+    packed = bytearray(lzma.compress(build_archive(root_items())))
     packed[len(packed) - offset_from_end] ^= 0x10
-    return gzip.compress(archive([directory(b"bin"), regular(b"rootfs.cxz", bytes(packed))]), mtime=0)
+    return gzip.compress(build_archive([directory(b"bin"), regular(b"rootfs.cxz", bytes(packed))]), mtime=0)
 
 
 __all__ = [
-    "CGZ", "Item", "broken_inside", "initramfs", "packed_root", "root_without_devices", "stored_lzop",
+    "CGZ", "DemoEntry", "broken_inside", "initramfs", "packed_root", "root_without_devices", "stored_lzop",
     "without_layer", "write_overlay", "write_small",
 ]  # fmt: skip

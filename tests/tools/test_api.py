@@ -14,14 +14,14 @@ import pytest
 
 import cosremaster
 from cosremaster.boot_memory import estimate
-from cosremaster.demo.image import archive, directory, initramfs, outer_items, regular, root_items
+from cosremaster.demo.image import build_archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio.newc import Entry, read_entries
 from cosremaster.remastering import image as job
 from tests.fixtures import tools
 from tests.support.listener import Listener
-from tests.support.small import CGZ, Item, packed_root, write_overlay, write_small
+from tests.support.small import CGZ, DemoEntry, packed_root, write_overlay, write_small
 
 
 def files_of(iso: Path) -> dict[str, bytes]:
@@ -47,7 +47,9 @@ def _entries(plain: bytes) -> Iterator[Entry]:
     return read_entries(ByteReader([plain], Place()))
 
 
-DOTTED = tuple(Item(b"./" + item.path, item.mode, item.data, nlink=item.nlink, ino=item.ino) for item in root_items())
+DOTTED = tuple(
+    DemoEntry(b"./" + item.path, item.mode, item.data, nlink=item.nlink, ino=item.ino) for item in root_items()
+)
 
 SHAPES = {
     "rootfs.cxz": (initramfs(), f"{CGZ}::rootfs.cxz"),
@@ -56,13 +58,16 @@ SHAPES = {
     "any name": (initramfs(b"payload"), f"{CGZ}::payload"),
     "names with ./": (initramfs(items=DOTTED), f"{CGZ}::rootfs.cxz"),
     "not nested": (packed_root(), CGZ),
-    "not nested, xz": (lzma.compress(archive(root_items()), check=lzma.CHECK_CRC32), CGZ),
-    "not compressed": (archive(root_items()), CGZ),
+    "not nested, xz": (lzma.compress(build_archive(root_items()), check=lzma.CHECK_CRC32), CGZ),
+    "not compressed": (build_archive(root_items()), CGZ),
     "nested in an uncompressed archive": (
-        archive(outer_items(b"rootfs.cxz", lzma.compress(archive(root_items())))),
+        build_archive(outer_items(b"rootfs.cxz", lzma.compress(build_archive(root_items())))),
         f"{CGZ}::rootfs.cxz",
     ),
-    "nested uncompressed": (gzip.compress(archive(outer_items(b"rootfs", archive(root_items())))), f"{CGZ}::rootfs"),
+    "nested uncompressed": (
+        gzip.compress(build_archive(outer_items(b"rootfs", build_archive(root_items())))),
+        f"{CGZ}::rootfs",
+    ),
     "an initrd inside the system": (
         packed_root([*root_items(), directory(b"boot"), regular(b"boot/initrd.img", packed_root([directory(b"bin")]))]),
         CGZ,
@@ -101,8 +106,8 @@ def test_layers_are_found_by_content(tmp_path: Path, shape: str) -> None:
 
 @pytest.mark.parametrize("check", [lzma.CHECK_NONE, lzma.CHECK_CRC32, lzma.CHECK_CRC64, lzma.CHECK_SHA256])
 def test_xz_keeps_its_check(tmp_path: Path, check: int) -> None:
-    packed = lzma.compress(archive(root_items()), check=check)
-    source = write_small(tmp_path, gzip.compress(archive(outer_items(b"rootfs.cxz", packed))))
+    packed = lzma.compress(build_archive(root_items()), check=check)
+    source = write_small(tmp_path, gzip.compress(build_archive(outer_items(b"rootfs.cxz", packed))))
     cosremaster.remaster(source, tmp_path / "out.iso", add=[write_overlay(tmp_path)])
     new = member(_plain(files_of(tmp_path / "out.iso")[CGZ]), "rootfs.cxz")
     assert new[:8] == packed[:8]

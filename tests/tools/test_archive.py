@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.archives.reader import Archive
-from cosremaster.demo.image import Item, archive
+from cosremaster.demo.image import DemoEntry, build_archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.io.files import Spool
 from cosremaster.overlay import archive as archives
@@ -217,7 +217,7 @@ def test_hostile_entries_are_refused_by_name(case: str, tmp_path: Path) -> None:
 
 def test_a_socket_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "socket.cpio"
-    path.write_bytes(archive([Item(b"run/talk", 0o140777, b"")]))
+    path.write_bytes(build_archive([DemoEntry(b"run/talk", 0o140777, b"")]))
     with pytest.raises(OverlayError, match=r"» run/talk: cannot be added: it is a socket$"):
         read(path)
 
@@ -300,9 +300,9 @@ def test_an_archive_keeps_its_order_and_the_last_of_one_name(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["two.cpio", "two.cpio.gz"])
 def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -> None:
-    one = archive([Item(b"x", 0o100644, b"x" * 300_000)])
+    one = build_archive([DemoEntry(b"x", 0o100644, b"x" * 300_000)])
     pack = gzip.compress if name.endswith("gz") else bytes
-    (tmp_path / name).write_bytes(pack(one + bytes(512) + archive([Item(b"y", 0o100644, b"y")])))
+    (tmp_path / name).write_bytes(pack(one + bytes(512) + build_archive([DemoEntry(b"y", 0o100644, b"y")])))
     with pytest.raises(UnsupportedError, match=rf"{name}: data follows the end of the cpio archive \(several"):
         read(tmp_path / name)
     (tmp_path / name).write_bytes(pack(one + bytes(700_000)))
@@ -400,7 +400,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
         (member("h", tarfile.LNKTYPE, "d/x"), b""), (member("n" * 200), b"long"),
     )  # fmt: skip
     plain = path.read_bytes()
-    cpio = archive([Item(b"d", 0o40755, b""), Item(b"d/x", 0o100644, b"x" * 3000), Item(b"l", 0o120777, b"x")])
+    cpio = build_archive(
+        [DemoEntry(b"d", 0o40755, b""), DemoEntry(b"d/x", 0o100644, b"x" * 3000), DemoEntry(b"l", 0o120777, b"x")]
+    )
     return [plain, gzip.compress(plain, mtime=0), cpio]
 
 
@@ -459,7 +461,7 @@ def test_an_archive_in_the_image(tree: Path, tmp_path: Path) -> None:
     assert data(found[b"opt/site/large"]) == (tree / "large").read_bytes()
     again = cosremaster.remaster(tmp_path / "out.iso", tmp_path / "again.iso", add=[f"{path}:/opt/site"])
     assert again.identical and (tmp_path / "again.iso").read_bytes() == (tmp_path / "out.iso").read_bytes()
-    owned = cosremaster.Add(path, "/opt/site", owner="root")
+    owned = cosremaster.AddPath(path, "/opt/site", owner="root")
     result = cosremaster.remaster(tmp_path / "out.iso", tmp_path / "root.iso", add=[owned])
     assert result.replaced == (b"opt/site/link",), "a directory that is there keeps its owner"
 
@@ -467,7 +469,7 @@ def test_an_archive_in_the_image(tree: Path, tmp_path: Path) -> None:
 def test_an_archive_may_be_added_as_the_file_it_is(tmp_path: Path) -> None:
     source = write_small(tmp_path)
     path = tar_of(tmp_path / "a.tar", (member("x"), b"x"))
-    cosremaster.remaster(source, tmp_path / "out.iso", add=[cosremaster.Add(path, "/etc/", unpack=False)])
+    cosremaster.remaster(source, tmp_path / "out.iso", add=[cosremaster.AddPath(path, "/etc/", unpack=False)])
     found = with_layer_of(tmp_path / "out.iso")
     assert data(found[b"etc/a.tar"]) == path.read_bytes()
     words = ["--add", f"{path}:/opt", "--add-file", f"{path}:/opt/"]
@@ -476,7 +478,7 @@ def test_an_archive_may_be_added_as_the_file_it_is(tmp_path: Path) -> None:
     assert data(both[b"opt/a.tar"]) == path.read_bytes() and data(both[b"opt/x"]) == b"x"
     odd = tmp_path / "a.image"
     odd.write_bytes(path.read_bytes())
-    cosremaster.remaster(source, tmp_path / "two.iso", add=[cosremaster.Add(odd, "/etc/", unpack=True)])
+    cosremaster.remaster(source, tmp_path / "two.iso", add=[cosremaster.AddPath(odd, "/etc/", unpack=True)])
     assert data(with_layer_of(tmp_path / "two.iso")[b"etc/x"]) == b"x"
 
 
@@ -491,7 +493,7 @@ def test_a_tar_on_standard_input(tmp_path: Path, compress: Callable[[bytes], byt
     add("out.iso", compress(path.read_bytes()))
     assert data(with_layer_of(tmp_path / "out.iso")[b"data/x"]) == b"from a pipe"
     with pytest.raises(AssertionError, match=r"standard input: cannot be read as an archive: Unrecognized"):
-        add("no.iso", archive([Item(b"x", 0o100644, b"x")]))
+        add("no.iso", build_archive([DemoEntry(b"x", 0o100644, b"x")]))
     assert not (tmp_path / "no.iso").exists()
 
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
-from cosremaster.demo.image import archive, directory, regular, root_items
+from cosremaster.demo.image import build_archive, directory, regular, root_items
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
 
 
 def _ucode(vendor: bytes) -> bytes:
     folders = [directory(name) for name in (b"kernel", b"kernel/x86", b"kernel/x86/microcode")]
-    return archive([*folders, regular(b"kernel/x86/microcode/" + vendor + b".bin", vendor * 5000)])
+    return build_archive([*folders, regular(b"kernel/x86/microcode/" + vendor + b".bin", vendor * 5000)])
 
 
 @pytest.fixture
 def casper(tmp_path: Path) -> Path:
     """The ISO; what Ubuntu has had since 23.10: microcode of both vendors, modules, all plain, then zstd."""
     tools.require("xorriso", "zstd", "unmkinitramfs", "cpio")
-    modules = archive([directory(b"usr"), directory(b"usr/lib"), regular(b"usr/lib/nic.ko", os.urandom(3001))])
-    main_archive = run(["zstd", "-q", "-9"], stdin=archive(root_items()))
+    modules = build_archive([directory(b"usr"), directory(b"usr/lib"), regular(b"usr/lib/nic.ko", os.urandom(3001))])
+    main_archive = run(["zstd", "-q", "-9"], stdin=build_archive(root_items()))
     disc = tmp_path / "disc"
     (disc / "casper").mkdir(parents=True)
     row = _ucode(b"AuthenticAMD") + _ucode(b"GenuineIntel") + modules + main_archive

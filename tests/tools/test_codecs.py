@@ -12,7 +12,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import codec_named, find_codec, installed_codecs
-from cosremaster.demo.image import archive, directory, regular, root_items
+from cosremaster.demo.image import build_archive, directory, regular, root_items
 from cosremaster.layers.identify import probe
 from tests.fixtures import tools
 from tests.fixtures.tools import run
@@ -37,7 +37,7 @@ def _bulk() -> list[tuple[bytes, bytes]]:
     return [(b"doc/%03d" % number, b" ".join(chance.choices(words, k=30_000))) for number in range(6)]
 
 
-PLAIN = archive([*root_items(), directory(b"doc"), *(regular(name, data) for name, data in _bulk())])
+PLAIN = build_archive([*root_items(), directory(b"doc"), *(regular(name, data) for name, data in _bulk())])
 
 
 def _pack(case: str, plain: bytes = PLAIN) -> bytes:
@@ -84,7 +84,7 @@ def test_clean_frames_are_kept(tmp_path: Path, case: str) -> None:
 
 def test_legacy_blocks_are_kept(tmp_path: Path) -> None:
     chance = random.Random(1)
-    plain = archive([directory(b"etc"), directory(b"bin"), regular(b"big", chance.randbytes(9 << 20))])
+    plain = build_archive([directory(b"etc"), directory(b"bin"), regular(b"big", chance.randbytes(9 << 20))])
     packed = _pack("lz4 -l", plain)
     (tmp_path / "in").write_bytes(packed)
     write_overlay(tmp_path)
@@ -106,7 +106,7 @@ def test_remembered_forms_pack_the_same(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", TOOLS)
 def test_damage_is_located_and_bounded(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Cut off or with a flipped bit: exit code 4 or 3 with a place, or the same content (what no check covers)."""
-    small = archive(root_items())
+    small = build_archive(root_items())
     sound = _pack(case, small)
     chance = random.Random(case)
     for turn in range(60):
@@ -125,7 +125,7 @@ def test_damage_is_located_and_bounded(tmp_path: Path, case: str, capsys: pytest
 
 def test_the_registry_is_unambiguous() -> None:
     for case in TOOLS:
-        packed = _pack(case, archive(root_items()))
+        packed = _pack(case, build_archive(root_items()))
         assert [codec.name for codec in installed_codecs() if codec.sniff(packed)] == [TOOLS[case][0]]
         found = find_codec(packed)
         assert found is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster.demo.image import Item, archive, root_items
+from cosremaster.demo.image import DemoEntry, build_archive, root_items
 from cosremaster.errors import OverlayError
 from tests.fixtures.tools import EPOCH, require, run
 from tests.support.layers import plain_root
@@ -79,7 +79,7 @@ def test_the_longest_names_there_are(overlay: Path, tmp_path: Path, path: bytes)
         assert read_deep(tmp_path / name, path) == b"at the end\n"
     run(["tar", "--format=gnu", "-cf", tmp_path / "a.tar", "-C", overlay, "."])
     again = cosremaster.remaster(
-        target, tmp_path / "again.iso", add=[cosremaster.Add(tmp_path / "a.tar", owner="root")]
+        target, tmp_path / "again.iso", add=[cosremaster.AddPath(tmp_path / "a.tar", owner="root")]
     )
     assert again.identical
 
@@ -169,10 +169,10 @@ def test_whiteouts_and_removes_of_many_files_take_no_time_for_each_other(tmp_pat
     """20,000 whiteouts over 20,000 files: quadratic work would take minutes."""
     items = [
         *root_items(),
-        Item(b"many", 0o40755, b""),
-        *(Item(b"many/%05d" % i, 0o100644, b"x") for i in range(20_000)),
+        DemoEntry(b"many", 0o40755, b""),
+        *(DemoEntry(b"many/%05d" % i, 0o100644, b"x") for i in range(20_000)),
     ]
-    source = write_small(tmp_path, archive(items))
+    source = write_small(tmp_path, build_archive(items))
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
         for number in range(0, 20_000, 2):

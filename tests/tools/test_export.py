@@ -14,7 +14,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK
-from cosremaster.demo.image import archive, initramfs, regular, root_items
+from cosremaster.demo.image import build_archive, initramfs, regular, root_items
 from tests.fixtures import debirf, tools
 from tests.fixtures.tools import run
 from tests.support import qemu
@@ -68,9 +68,9 @@ def test_maas_of_more_than_one_deflate_block(here: Path) -> None:
     chance = random.Random(3)
     files = [regular(b"etc/%d" % number, chance.randbytes(700_001) * 2) for number in range(5)]
     small = [regular(b"etc/s%d" % number, b"%d" % number) for number in range(3000)]
-    plain = archive([*root_items(), *files, *small])
+    plain = build_archive([*root_items(), *files, *small])
     assert len(plain) > 4 * DEFLATE_BLOCK
-    write_small(here, cgz=gzip.compress(archive([regular(b"rootfs.cxz", run(["xz", "-1"], stdin=plain))])))
+    write_small(here, cgz=gzip.compress(build_archive([regular(b"rootfs.cxz", run(["xz", "-1"], stdin=plain))])))
     for threads in ("1", "2"):
         assert main(["export", LAYER, "--maas", "big", "--output", f"{threads}.tgz", "--threads", threads]) == 0
     assert (here / "1.tgz").read_bytes() == (here / "2.tgz").read_bytes()

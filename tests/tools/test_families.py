@@ -15,7 +15,7 @@ from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import OverlayError, UnsupportedError
 from cosremaster.iso.ecma119 import sections
-from cosremaster.overlay.request import Inline
+from cosremaster.overlay.request import InlineFile
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD, Family, Way
@@ -448,5 +448,5 @@ def test_what_cannot_be_exchanged_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="is a boot image and cannot be shorter than 64 bytes"):
         exchanged(iso, out, "isolinux/isolinux.bin", b"x")
     with pytest.raises(OverlayError, match=r"boot: the file .* cannot go over this directory, which is not empty"):
-        remaster(iso, out, add_iso=[Inline("/boot", b"x")])
+        remaster(iso, out, add_iso=[InlineFile("/boot", b"x")])
     assert not out.exists()

@@ -169,7 +169,7 @@ def grafted(
     return plan_iso_tree(image, source, IsoTreeRequest(
         remove=[Pattern(path) for path in removed],
         rename=[Rename(old, new) for old, new in renamed],
-        add=[Addition(nodes, b"", single=False, into=False, source="model")],
+        add=[Addition(nodes, b"", is_single_file=False, into_directory=False, source="model")],
     ))  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz import codec as xz
-from cosremaster.demo.image import Item, archive, directory, regular, root_items
+from cosremaster.demo.image import DemoEntry, build_archive, directory, regular, root_items
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import ahead
 from cosremaster.io.streams import CHUNK, ByteReader
@@ -36,7 +36,7 @@ PACKERS = {
     "lz4-legacy": ["lz4", "-q", "-l", "-c"],
     "lzop": ["lzop", "-q", "-c"],
 }
-ZEROS = archive([directory(b"a"), regular(b"a/zeros", bytes(40_000_000))])
+ZEROS = build_archive([directory(b"a"), regular(b"a/zeros", bytes(40_000_000))])
 
 
 @pytest.mark.parametrize("codec", [name for name in PACKERS if name != "none"])
@@ -53,7 +53,7 @@ def test_a_bomb_is_told(
     )
     assert main(["ls", str(tmp_path / "bomb"), "--max-expand", "10000000"]) == 0
     # The same as a layer inside an image, in the main job: nothing is written.
-    write_small(tmp_path, cgz=archive([directory(b"x"), regular(b"rootfs", bomb)]))
+    write_small(tmp_path, cgz=build_archive([directory(b"x"), regular(b"rootfs", bomb)]))
     words = [str(tmp_path / "in.iso"), str(tmp_path / "out.iso"), "--add", f"{tmp_path}/bomb:/x/", "--max-expand", "20"]
     assert main(words) == 4
     assert "rootfs" in capsys.readouterr().err
@@ -88,7 +88,7 @@ def test_a_size_that_newc_cannot_hold_in_an_old_form(tmp_path: Path, capsys: pyt
 def test_damaged_streams(tmp_path: Path, codec: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Cut off or with a flipped bit, as test_codecs.py does to the others."""
     tools.require(PACKERS[codec][0])
-    sound, chance, told = run(PACKERS[codec], stdin=archive(root_items())), random.Random(codec), 0
+    sound, chance, told = run(PACKERS[codec], stdin=build_archive(root_items())), random.Random(codec), 0
     for turn in range(40):
         at = chance.randrange(len(sound))
         flipped = bytearray(sound)
@@ -162,7 +162,7 @@ def test_mutated_archives(tmp_path: Path, codec: str, capsys: pytest.CaptureFixt
     """Whatever stands in the plain bytes, properly packed: an error with a place, or an answer."""
     tools.require(PACKERS[codec][0])
     chance = random.Random(codec)
-    sound = archive(root_items())
+    sound = build_archive(root_items())
     for turn in range(25):
         data = bytearray(sound)
         for _ in range(chance.randrange(1, 4)):
@@ -182,17 +182,19 @@ def test_mutated_archives(tmp_path: Path, codec: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("items", "code"),
     [
-        ([Item(b"l", 0o120777, b"l"), regular(b"l/f", b"1")], 6),
-        ([Item(b"a", 0o120777, b"b"), Item(b"b", 0o120777, b"a")], 0),
+        ([DemoEntry(b"l", 0o120777, b"l"), regular(b"l/f", b"1")], 6),
+        ([DemoEntry(b"a", 0o120777, b"b"), DemoEntry(b"b", 0o120777, b"a")], 0),
         ([regular(b"/".join([b"d"] * 200), b"deep")], 0),
         ([regular(b"/".join([b"d"] * 1000), b"deep")], 5),
-        ([Item(b"x", 0o100644, b"", nlink=2, ino=5), Item(b"y", 0o100644, b"", nlink=2, ino=5)], 0),
+        ([DemoEntry(b"x", 0o100644, b"", nlink=2, ino=5), DemoEntry(b"y", 0o100644, b"", nlink=2, ino=5)], 0),
         ([regular(b"", b"no name"), regular(b"..", b"dots"), regular(b"./.", b"dot")], 0),
-        ([Item(b"w", 0o170000, b"")], 4),
+        ([DemoEntry(b"w", 0o170000, b"")], 4),
     ],
 )
-def test_strange_archives(tmp_path: Path, items: list[Item], code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "strange").write_bytes(archive(items))
+def test_strange_archives(
+    tmp_path: Path, items: list[DemoEntry], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strange").write_bytes(build_archive(items))
     for words in (["tree"], ["find", "**"], ["ls", "-l", "-R"], ["extract", str(tmp_path / "out")]):
         done = main([words[0], str(tmp_path / "strange"), *words[1:]])
         assert done in (0, code), words

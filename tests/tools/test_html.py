@@ -19,7 +19,7 @@ from msgspec.structs import replace
 import cosremaster
 from cosremaster.browse.compare import Difference
 from cosremaster.cli import main
-from cosremaster.demo.image import archive, initramfs, regular
+from cosremaster.demo.image import build_archive, initramfs, regular
 from cosremaster.errors import show
 from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
@@ -335,7 +335,7 @@ def test_a_hundred_thousand_files_are_a_page_of_less_than_two_megabytes(bare_fac
 
 
 def test_the_image_of_an_archive_of_one_file_is_drawn(tmp_path: Path) -> None:
-    (tmp_path / "one").write_bytes(archive([regular(b"etc/<b>", b"data")]))
+    (tmp_path / "one").write_bytes(build_archive([regular(b"etc/<b>", b"data")]))
     _assert_alone(_written(tmp_path / "one").read_text())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cosremaster import Inline, remaster
+from cosremaster import InlineFile, remaster
 from cosremaster.iso.ecma119 import sections
 from tests.fixtures import families, tools
 from tests.support import judges
@@ -24,14 +24,18 @@ def test_a_file_of_several_extents_is_told(path: str, tmp_path: Path, monkeypatc
     """A new one, and one that is exchanged; with smaller numbers."""
     monkeypatch.setattr(sections, "MAX_EXTENT", 1 << 20)
     monkeypatch.setattr(sections, "MAX_SECTION", 1 << 20)
-    told = remaster(image("data-both"), tmp_path / "out.iso", add_iso=[Inline(path, bytes((1 << 20) + 1))]).warnings
+    told = remaster(image("data-both"), tmp_path / "out.iso", add_iso=[InlineFile(path, bytes((1 << 20) + 1))]).warnings
     assert [line.split(" than")[0] for line in told] == [f"{path[1:]} has more"]
-    smaller = remaster(image("data-both"), tmp_path / "small.iso", add_iso=[Inline(path, bytes(1 << 20))])
+    smaller = remaster(image("data-both"), tmp_path / "small.iso", add_iso=[InlineFile(path, bytes(1 << 20))])
     assert smaller.warnings == ()
 
 
 def test_names_that_become_others_are_told(tmp_path: Path) -> None:
-    asked = [Inline("/site/platform-image.iso", b"1"), Inline("/site/ok.txt", b"2"), Inline("/site/a.b.c", b"3")]
+    asked = [
+        InlineFile("/site/platform-image.iso", b"1"),
+        InlineFile("/site/ok.txt", b"2"),
+        InlineFile("/site/a.b.c", b"3"),
+    ]
     out = tmp_path / "out.iso"
     (told,) = remaster(image("data-bare"), out, add_iso=asked, rename_iso=["readme.txt:/Read Me.txt"]).warnings
     assert told == (
@@ -45,14 +49,14 @@ def test_names_that_become_others_are_told(tmp_path: Path) -> None:
 def test_menus_that_name_what_left_are_told(tmp_path: Path) -> None:
     iso, menu = (
         write_small(tmp_path),
-        Inline("/boot/grub/grub.cfg", b"linux (hd0)/vmlinuz quiet\n# initrd /initrd.img\n"),
+        InlineFile("/boot/grub/grub.cfg", b"linux (hd0)/vmlinuz quiet\n# initrd /initrd.img\n"),
     )
     moved = "vmlinuz:/boot/linux"
     (told,) = remaster(iso, tmp_path / "1.iso", add_iso=[menu], rename_iso=[moved]).warnings
     assert told == "the boot menu boot/grub/grub.cfg names vmlinuz in line 1, which is boot/linux now"
     (told,) = remaster(iso, tmp_path / "2.iso", remove_iso=["vmlinuz"]).warnings
     assert re.fullmatch(r"the boot menu boot/grub/grub\.cfg names vmlinuz in line \d+, which is no longer there", told)
-    again = [Inline("/vmlinuz", b"another")]
+    again = [InlineFile("/vmlinuz", b"another")]
     assert remaster(iso, tmp_path / "3.iso", add_iso=again, rename_iso=[moved]).warnings == (), "something is there"
-    new = Inline("/boot/grub/grub.cfg", b"linux /boot/linux\n# linux /vmlinuz\n")
+    new = InlineFile("/boot/grub/grub.cfg", b"linux /boot/linux\n# linux /vmlinuz\n")
     assert remaster(iso, tmp_path / "4.iso", add_iso=[new], rename_iso=[moved]).warnings == ()

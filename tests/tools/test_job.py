@@ -21,7 +21,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.base import Memo
-from cosremaster.demo.image import archive, outer_items, regular, root_items
+from cosremaster.demo.image import build_archive, outer_items, regular, root_items
 from cosremaster.errors import CorruptError, OutputError, UsageError
 from cosremaster.io import files
 from cosremaster.io import precopy as headstart
@@ -244,7 +244,9 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
 ) -> None:
     """Fronts of less than a block, of several, and of more than is kept."""
     words = b" ".join(b"%x" % (number * number % 65521) for number in range(size // 5))
-    outer = archive([regular(b"front", words), *outer_items(b"rootfs.cxz", lzma.compress(archive(root_items())))])
+    outer = build_archive(
+        [regular(b"front", words), *outer_items(b"rootfs.cxz", lzma.compress(build_archive(root_items())))]
+    )
     source, overlay = write_small(tmp_path, gzip.compress(outer, 6, mtime=0)), write_overlay(tmp_path)
     packed: list[int] = []
     real = pipeline.pack_layer

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
-from cosremaster.demo.image import TIME, Item, archive, directory, outer_items, regular, root_items, symlink
+from cosremaster.demo.image import TIME, DemoEntry, build_archive, directory, outer_items, regular, root_items, symlink
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.layers.cpio import newc as cpio
@@ -36,7 +36,7 @@ BOTH = ("busybox", "cpio")
 
 def index(archive_bytes: bytes) -> Layer:
     """The archive as the nested layer of a debirf image, packed by gzip so that going back costs."""
-    outer = archive(outer_items(b"rootfs.cgz", gzip.compress(archive_bytes, 1)))
+    outer = build_archive(outer_items(b"rootfs.cgz", gzip.compress(archive_bytes, 1)))
     table = PieceTable([Literal(gzip.compress(outer, 1))])
     codec = find_codec(b"\x1f\x8b\x08")
     assert codec is not None
@@ -75,9 +75,10 @@ def spans(archive_bytes: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def style(items: Iterable[Item], prefix: bytes) -> list[Item]:
+def style(items: Iterable[DemoEntry], prefix: bytes) -> list[DemoEntry]:
     return [
-        Item(**{**{n: getattr(item, n) for n in item.__struct_fields__}, "path": prefix + item.path}) for item in items
+        DemoEntry(**{**{n: getattr(item, n) for n in item.__struct_fields__}, "path": prefix + item.path})
+        for item in items
     ]
 
 
@@ -94,7 +95,7 @@ NODES = (
 @pytest.mark.parametrize("magic", [cpio.NEWC, cpio.CRC])
 @pytest.mark.parametrize("prefix", [b"", b"./", b"/"])
 def test_what_stays_keeps_its_bytes_and_order_and_what_is_new_follows(prefix: bytes, magic: bytes) -> None:
-    before = archive([*([directory(b".")] if prefix == b"./" else []), *style(root_items(), prefix)], magic)
+    before = build_archive([*([directory(b".")] if prefix == b"./" else []), *style(root_items(), prefix)], magic)
     after = edited(before, NODES, [b"var/owned"])
     old, now = spans(before), spans(after)
     trailer = old.pop(b"TRAILER!!!")
@@ -109,7 +110,7 @@ def test_what_stays_keeps_its_bytes_and_order_and_what_is_new_follows(prefix: by
 
 @pytest.mark.parametrize("tail", [0, 4, 1000])
 def test_zeros_behind_the_trailer_are_kept(tail: int) -> None:
-    bare = archive(root_items()).rstrip(b"\0") + bytes(4)
+    bare = build_archive(root_items()).rstrip(b"\0") + bytes(4)
     before = bare + bytes(tail)
     assert len(before) % 512
     after = edited(before, NODES)
@@ -125,7 +126,7 @@ def listing(archive_bytes: bytes) -> dict[str, str]:
 def test_gnu_cpio_lists_what_is_new_as_the_rules_say_and_the_rest_as_before() -> None:
     """Devices, owners, set-user-ID and times, for which unpacking would need root."""
     require("cpio")
-    before = archive(root_items())
+    before = build_archive(root_items())
     old, now = listing(before), listing(edited(before, NODES))
     assert {name: line for name, line in now.items() if name in old and name != "etc/hostname"} == {
         name: line for name, line in old.items() if name != "etc/hostname"
@@ -150,8 +151,8 @@ def test_gnu_cpio_lists_what_is_new_as_the_rules_say_and_the_rest_as_before() ->
 def test_both_unpackers_make_the_old_tree_plus_the_new(prefix: bytes, tmp_path: Path) -> None:
     require(*BOTH)
     items = [item for item in root_items() if item.mode >> 12 != Kind.CHAR >> 12]
-    items.append(Item(b"var/pipe", Kind.FIFO | 0o600))
-    before = archive(style(items, prefix))
+    items.append(DemoEntry(b"var/pipe", Kind.FIFO | 0o600))
+    before = build_archive(style(items, prefix))
     after = edited(before, NODES, [b"var/owned", b"root"])
     old = described(by_busybox(before, tmp_path / "old"))
     one, two = described(by_busybox(after, tmp_path / "one")), described(by_gnu(after, tmp_path / "two"))
@@ -172,11 +173,11 @@ def test_both_unpackers_make_the_old_tree_plus_the_new(prefix: bytes, tmp_path: 
 DATA = b"shared bytes " * 30
 
 
-def group(prefix: bytes, ino: int, carriers: Iterable[int], data: bytes = DATA) -> list[Item]:
+def group(prefix: bytes, ino: int, carriers: Iterable[int], data: bytes = DATA) -> list[DemoEntry]:
     """Three names of one hard-linked file; `carriers` say which of them hold the data."""
     names, mode = (b"a", b"b", b"c"), Kind.FILE | 0o644
     return [
-        Item(prefix + name, mode, data if number in carriers else b"", nlink=3, ino=ino)
+        DemoEntry(prefix + name, mode, data if number in carriers else b"", nlink=3, ino=ino)
         for number, name in enumerate(names)
     ]
 
@@ -197,7 +198,7 @@ def test_changing_one_name_of_a_group_changes_only_that(
     carrier: int, replaced: bool, victim: int, magic: bytes, tmp_path: Path
 ) -> None:
     require(*BOTH)
-    before = archive([regular(b"0", b"first"), *group(b"", 5, [carrier]), regular(b"z", b"last")], magic)
+    before = build_archive([regular(b"0", b"first"), *group(b"", 5, [carrier]), regular(b"z", b"last")], magic)
     name = "abc"[victim]
     others = set("abc") - {name}
     after = edited(before, [new(name.encode())], ()) if replaced else edited(before, (), [name.encode()])
@@ -239,7 +240,9 @@ def verified(archive_bytes: bytes) -> None:
 def test_any_part_of_a_group_may_leave(carriers: tuple[int, ...], gone: tuple[str, ...], tmp_path: Path) -> None:
     """Data on all members: GNU cpio links them, busybox makes separate files; none at all: an empty file."""
     require(*BOTH)
-    after = edited(archive([*group(b"", 5, carriers), regular(b"z", b"last")]), (), [name.encode() for name in gone])
+    after = edited(
+        build_archive([*group(b"", 5, carriers), regular(b"z", b"last")]), (), [name.encode() for name in gone]
+    )
     by_busybox(after, tmp_path / "one")
     by_gnu(after, tmp_path / "two")
     left = set("abc") - set(gone)
@@ -258,7 +261,7 @@ def test_two_groups_at_once_with_interleaved_names(gone: tuple[bytes, bytes], tm
     big = [random.Random(n).randbytes(300_000) for n in (1, 2)]
     x, y = group(b"x", 5, [0], big[0]), group(b"y", 6, [1], big[1])
     order = [x[0], y[0], y[1], x[1], regular(b"m", b"between" * 50_000), y[2], x[2]]
-    after = edited(archive(order), [new(gone[0])], [gone[1]])
+    after = edited(build_archive(order), [new(gone[0])], [gone[1]])
     by_busybox(after, tmp_path / "one")
     by_gnu(after, tmp_path / "two")
     for folder in (tmp_path / "one", tmp_path / "two"):
@@ -274,10 +277,14 @@ def test_inode_numbers_of_new_entries_are_unused_whatever_the_device(tmp_path: P
     """Busybox would link a new empty-looking name to whatever has its number."""
     require(*BOTH)
     top = 0xFFFFFFFF
-    base = [Item(b"a", 0o100644, b"a", ino=1), Item(b"b", 0o100644, b"b", nlink=2, ino=top, dev=3), directory(b"d")]
-    base += [Item(b"c", 0o100644, b"", nlink=2, ino=top, dev=3), Item(b"e", 0o100644, b"e", ino=3, dev=9)]
+    base = [
+        DemoEntry(b"a", 0o100644, b"a", ino=1),
+        DemoEntry(b"b", 0o100644, b"b", nlink=2, ino=top, dev=3),
+        directory(b"d"),
+    ]
+    base += [DemoEntry(b"c", 0o100644, b"", nlink=2, ino=top, dev=3), DemoEntry(b"e", 0o100644, b"e", ino=3, dev=9)]
     pair = [new(name, b"pair", link="pair") for name in (b"n1", b"n2", b"n3")]
-    after = edited(archive(base), [*pair, new(b"n4"), Node(path=b"n5", kind=Kind.DIRECTORY, mode=0o755)], [b"a"])
+    after = edited(build_archive(base), [*pair, new(b"n4"), Node(path=b"n5", kind=Kind.DIRECTORY, mode=0o755)], [b"a"])
     inodes = {name: int(data[6:14], 16) for name, data in spans(after).items() if name != b"TRAILER!!!"}
     ours = {inodes.pop(name) for name in (b"n1", b"n2", b"n3", b"n4", b"n5")}
     assert len(ours) == 3 and not ours & {1, *inodes.values()} and 0 not in ours
@@ -289,7 +296,7 @@ def test_inode_numbers_of_new_entries_are_unused_whatever_the_device(tmp_path: P
 @pytest.mark.parametrize("magic", [cpio.NEWC, cpio.CRC])
 def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: bytes, tmp_path: Path) -> None:
     require(*BOTH)
-    before = archive([directory(b"d"), regular(b"d/held", DATA, 0o600), regular(b"z", DATA)], magic)
+    before = build_archive([directory(b"d"), regular(b"d/held", DATA, 0o600), regular(b"z", DATA)], magic)
     layer = index(before)
     holder = next(member.entry for member in layer.members if member.entry.name == b"d/held")
     table = exchange_member(layer, holder, PieceTable([Literal(data)]))
@@ -309,13 +316,13 @@ def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: 
 @pytest.mark.parametrize("carrier", range(3))
 @pytest.mark.parametrize("name", [b"a", b"b", b"c"])
 def test_a_name_of_a_group_is_compared_by_the_data_that_another_carries(carrier: int, name: bytes) -> None:
-    before = archive([*group(b"", 5, [carrier]), regular(b"z", b"last")])
+    before = build_archive([*group(b"", 5, [carrier]), regular(b"z", b"last")])
     assert edited(before, [new(name, DATA)]) == before
     assert edited(before, [new(name, b"")]) != before
 
 
 def test_decoded_bytes_can_be_had_again_and_out_of_order() -> None:
-    plain = archive([regular(b"a", random.Random(1).randbytes(5000))])
+    plain = build_archive([regular(b"a", random.Random(1).randbytes(5000))])
     decoded = index(plain).decoded
     for offset, length in ((10, 5), (14, 3), (16, 1), (0, 200), (4000, 9), (3999, 1), (200, 10), (0, len(plain))):
         assert b"".join(decoded.chunks(offset, length)) == plain[offset : offset + length]
@@ -324,25 +331,25 @@ def test_decoded_bytes_can_be_had_again_and_out_of_order() -> None:
 def test_a_file_called_trailer_is_refused() -> None:
     """At the root it would end the archive; below a folder it is a file like any other."""
     with pytest.raises((OverlayError, ProofError), match="TRAILER!!!"):
-        edited(archive(root_items()), [new(b"TRAILER!!!")])
-    assert b"etc/TRAILER!!!" in spans(edited(archive(root_items()), [new(b"etc/TRAILER!!!")]))
+        edited(build_archive(root_items()), [new(b"TRAILER!!!")])
+    assert b"etc/TRAILER!!!" in spans(edited(build_archive(root_items()), [new(b"etc/TRAILER!!!")]))
 
 
-def finals(items: Iterable[Item], new: bool = False) -> list[FinalEntry]:
+def finals(items: Iterable[DemoEntry], new: bool = False) -> list[FinalEntry]:
     """The same entries that `archive` writes."""
-    heads = [(item, cpio.Header(archive([item])[:110])) for item in items]
+    heads = [(item, cpio.Header(build_archive([item])[:110])) for item in items]
     return [FinalEntry(item.path, head, item.data if item.mode >> 12 == 0o12 else b"", new) for item, head in heads]
 
 
-def rules(items: Iterable[Item], new: bool = False) -> set[str]:
+def rules(items: Iterable[DemoEntry], new: bool = False) -> set[str]:
     return {problem.rule for problem in Checked(finals(items, new)).problems}
 
 
-def faults(items: Sequence[Item]) -> list[str]:
+def faults(items: Sequence[DemoEntry]) -> list[str]:
     """What busybox does not make of these entries."""
     with TemporaryDirectory() as folder:
         unpack = ["busybox", "cpio", "-i"]
-        done = subprocess.run(unpack, cwd=folder, input=archive(items), capture_output=True, check=False)
+        done = subprocess.run(unpack, cwd=folder, input=build_archive(items), capture_output=True, check=False)
         here = os.open(folder, os.O_RDONLY)
         try:
             found = [fault for item in items for fault in _fault(item, items, here)]
@@ -351,7 +358,7 @@ def faults(items: Sequence[Item]) -> list[str]:
     return [done.stderr.decode(), *found] if done.returncode else found
 
 
-def _fault(item: Item, items: Sequence[Item], here: int) -> Iterable[str]:
+def _fault(item: DemoEntry, items: Sequence[DemoEntry], here: int) -> Iterable[str]:
     try:
         status = os.lstat(item.path, dir_fd=here)
     except OSError as error:
@@ -369,8 +376,8 @@ def _fault(item: Item, items: Sequence[Item], here: int) -> Iterable[str]:
                 yield f"{item.path!r} holds something else"
 
 
-def linked(path: bytes, data: bytes = b"", ino: int = 5, dev: int = 0) -> Item:
-    return Item(path, Kind.FILE | 0o644, data, nlink=2, ino=ino, dev=dev)
+def linked(path: bytes, data: bytes = b"", ino: int = 5, dev: int = 0) -> DemoEntry:
+    return DemoEntry(path, Kind.FILE | 0o644, data, nlink=2, ino=ino, dev=dev)
 
 
 LAST = regular(b"zz", b"last")
@@ -420,7 +427,7 @@ DEEP = [directory(b"/".join([b"p" * 200] * count)) for count in range(1, 21)]
         ),
     ],
 )
-def test_each_rule_is_reported_and_is_busyboxs_own(rule: str, sound: list[Item], broken: list[Item]) -> None:
+def test_each_rule_is_reported_and_is_busyboxs_own(rule: str, sound: list[DemoEntry], broken: list[DemoEntry]) -> None:
     require("busybox")
     assert not rules([*sound, LAST]) and not faults([*sound, LAST])
     assert any(rule in said for said in rules([*broken, LAST])) and len(rules([*broken, LAST])) == 1
@@ -461,20 +468,20 @@ def test_what_busybox_stops_at_is_reported(name: str) -> None:
     ],
     ids=["name too long", "parent removed", "other name of an entry"],
 )
-def test_what_could_not_be_unpacked_is_refused(items: list[Item], nodes: list[Node], remove: list[bytes]) -> None:
+def test_what_could_not_be_unpacked_is_refused(items: list[DemoEntry], nodes: list[Node], remove: list[bytes]) -> None:
     with pytest.raises((OverlayError, ProofError)):
-        edited(archive([*items, LAST]), nodes, remove)
+        edited(build_archive([*items, LAST]), nodes, remove)
 
 
 def test_a_new_entry_must_not_have_an_inode_number_of_another() -> None:
     """Whatever device that one is on, for busybox goes by the number alone."""
     old = [linked(b"a", b"old", 5, 3), linked(b"b", b"", 5, 3)]
     for ours in (linked(b"c", b"", 5), regular(b"c", b"")):
-        entries = [*finals(old), *finals([Item(ours.path, ours.mode, nlink=ours.nlink, ino=5)], new=True)]
+        entries = [*finals(old), *finals([DemoEntry(ours.path, ours.mode, nlink=ours.nlink, ino=5)], new=True)]
         assert {one.rule for one in Checked(entries).problems} >= {"another entry has its inode number"}
     pair = finals([linked(b"c", b"", 6), linked(b"d", b"new", 6)], new=True)
     assert not Checked([*finals(old), *pair]).problems
-    assert not Checked(finals([regular(b"a", b"1"), Item(b"b", Kind.FILE | 0o644, ino=1001)])).problems, (
+    assert not Checked(finals([regular(b"a", b"1"), DemoEntry(b"b", Kind.FILE | 0o644, ino=1001)])).problems, (
         "ours alone count"
     )
 
@@ -493,7 +500,7 @@ CONTENT = st.one_of(
 
 
 @st.composite
-def lists(draw: st.DrawFn) -> list[Item]:
+def lists(draw: st.DrawFn) -> list[DemoEntry]:
     """Entries in the order of their paths, of which some may then change places; mostly below directories."""
     names = draw(st.sets(st.sampled_from([b"a/x", b"a/y", b"a/x/y", b"b/x", b"b/x/y", b"c"]), min_size=2, max_size=5))
     parents = {name[:end] for name in names for end in (1, 3) if len(name) > end}
@@ -504,7 +511,7 @@ def lists(draw: st.DrawFn) -> list[Item]:
 
 
 @st.composite
-def lists_with_links(draw: st.DrawFn) -> list[Item]:
+def lists_with_links(draw: st.DrawFn) -> list[DemoEntry]:
     """Directories, symlinks that may lead to them, and entries below these."""
     fixed = [directory(b"a"), directory(b"a/x"), directory(b"b"), directory(b"x..y")]
     links = [symlink(path, draw(st.sampled_from([b"a", b"b", b"./a/x", *TARGETS]))) for path in (b"l", b"m", b"a/n")]
@@ -514,7 +521,7 @@ def lists_with_links(draw: st.DrawFn) -> list[Item]:
     return _shuffled(draw, [*fixed, *draw(st.permutations(links)), *(draw(CONTENT)(path) for path in below)])
 
 
-def _shuffled(draw: st.DrawFn, items: list[Item]) -> list[Item]:
+def _shuffled(draw: st.DrawFn, items: list[DemoEntry]) -> list[DemoEntry]:
     if draw(st.integers(0, 2)) == 0:
         items.insert(draw(st.integers(0, len(items) - 1)), items.pop(draw(st.integers(0, len(items) - 1))))
     return items
@@ -522,7 +529,7 @@ def _shuffled(draw: st.DrawFn, items: list[Item]) -> list[Item]:
 
 @settings(max_examples=250, deadline=None)
 @given(lists())
-def test_busybox_makes_everything_of_a_list_that_is_called_sound(items: list[Item]) -> None:
+def test_busybox_makes_everything_of_a_list_that_is_called_sound(items: list[DemoEntry]) -> None:
     require("busybox")
     links = [item.path + b"/" for item in items if item.mode >> 12 == 0o12]
     assume(not any(item.path.startswith(link) for item in items for link in links))
@@ -532,7 +539,7 @@ def test_busybox_makes_everything_of_a_list_that_is_called_sound(items: list[Ite
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(lists_with_links())
-def test_busybox_makes_everything_below_symlinks_of_a_list_that_is_called_sound(items: list[Item]) -> None:
+def test_busybox_makes_everything_below_symlinks_of_a_list_that_is_called_sound(items: list[DemoEntry]) -> None:
     require("busybox")
     assume(not rules(items))
     assert not faults([*items, LAST])

@@ -16,7 +16,7 @@ from cosremaster.browse.container import Looked, follow, inside, open_container,
 from cosremaster.browse.extract import extract, taken
 from cosremaster.browse.tar import tar_of
 from cosremaster.cli import main
-from cosremaster.demo.image import Item, archive, directory, initramfs, regular, root_items
+from cosremaster.demo.image import DemoEntry, build_archive, directory, initramfs, regular, root_items
 from cosremaster.io.files import FileSource
 from tests.fixtures import tools
 from tests.fixtures.tools import run
@@ -40,7 +40,7 @@ def _out(capsysbinary: pytest.CaptureFixture[bytes], *words: str, code: int = 0)
 
 def test_a_layer_is_listed_as_gnu_cpio_lists_it(here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     tools.require("cpio")
-    listed = run(["cpio", "-t", "--quiet"], stdin=archive(root_items())).splitlines()
+    listed = run(["cpio", "-t", "--quiet"], stdin=build_archive(root_items())).splitlines()
     ours = _out(capsysbinary, "ls", "-R", "--json", LAYER)
     paths = [node["path"] for node in json.loads(ours)["nodes"]]
     assert sorted(paths) == sorted(name.decode(errors="backslashreplace") for name in listed if name != b".")
@@ -122,7 +122,7 @@ def test_extracted_as_gnu_cpio_does(here: Path) -> None:
     if os.geteuid() != 0:
         tools.leave_out("making owners and devices takes root")
     (here / "cpio").mkdir()
-    run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], cwd=here / "cpio", stdin=archive(root_items()))
+    run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], cwd=here / "cpio", stdin=build_archive(root_items()))
     assert main(["extract", LAYER, "ours", "--quiet"]) == 0
     assert _facts(here / "ours") == _facts(here / "cpio")
     assert main(["extract", LAYER, "ours.tar", "--as", "tar"]) == 0
@@ -168,7 +168,7 @@ def test_a_tar_archive_is_the_same_every_time(here: Path, capsysbinary: pytest.C
 
 HOSTILE = [
     directory(b"etc"),
-    Item(b"out", 0o120777, b"/tmp"),
+    DemoEntry(b"out", 0o120777, b"/tmp"),
     regular(b"out/escaped", b"through an absolute symlink"),
     regular(b"../../escaped", b"through dots"),
     regular(b"/escaped", b"through a slash"),
@@ -178,7 +178,7 @@ HOSTILE = [
 def test_nothing_leaves_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
-    (deep / "evil.cpio").write_bytes(archive(HOSTILE))
+    (deep / "evil.cpio").write_bytes(build_archive(HOSTILE))
     assert main(["extract", str(deep / "evil.cpio"), str(deep / "out"), "--quiet"]) == 0
     there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert all(name.startswith("a/b/") for name in there - {"a", "a/b"})
@@ -187,7 +187,7 @@ def test_nothing_leaves_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.cpio").write_bytes(archive([regular(b"a", b"1"), regular(b"a/b", b"2")]))
+    (tmp_path / "x.cpio").write_bytes(build_archive([regular(b"a", b"1"), regular(b"a/b", b"2")]))
     assert main(["extract", str(tmp_path / "x.cpio"), str(tmp_path / "out")]) == 4
     assert "a/b: stands below a file" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cpio"]
@@ -195,7 +195,7 @@ def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("cut", [0.2, 0.5, 0.9])
 def test_a_cut_archive_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: float) -> None:
-    data = gzip.compress(archive(root_items()))
+    data = gzip.compress(build_archive(root_items()))
     (tmp_path / "x.cgz").write_bytes(data[: int(len(data) * cut)])
     assert main(["extract", str(tmp_path / "x.cgz"), str(tmp_path / "out")]) == 4
     assert "@0x" in capsys.readouterr().err
@@ -203,9 +203,9 @@ def test_a_cut_archive_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_row_is_one_tree_or_one_archive(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    early = archive([regular(b"early", b"1")])
+    early = build_archive([regular(b"early", b"1")])
     row = tmp_path / "initrd"
-    row.write_bytes(early + gzip.compress(archive([regular(b"late", b"2")])))
+    row.write_bytes(early + gzip.compress(build_archive([regular(b"late", b"2")])))
     assert _out(capsysbinary, "ls", str(row)) == b"early\nlate\n"
     assert json.loads(_out(capsysbinary, "ls", "--json", str(row)))["nodes"][0]["path"] == "early"
 
@@ -220,7 +220,7 @@ def test_a_closed_pipe_ends_quietly(here: Path) -> None:
 
 @pytest.mark.parametrize("flags", [[], ["-l"], ["-R"], ["-lR"], ["--json", "--recursive"]])
 def test_a_listing_loads_no_parser_of_arguments_and_no_other_codec(tmp_path: Path, flags: list[str]) -> None:
-    (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
+    (tmp_path / "x.cgz").write_bytes(gzip.compress(build_archive(root_items())))
     program = (
         "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
         "print(sorted({'click', 'rich', 'pydantic', 'lzma', 'zstandard', 'libarchive'} & set(sys.modules)))"
@@ -238,7 +238,7 @@ def test_a_listing_loads_no_parser_of_arguments_and_no_other_codec(tmp_path: Pat
 
 
 def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
-    (tmp_path / "x.cgz").write_bytes(gzip.compress(archive(root_items())))
+    (tmp_path / "x.cgz").write_bytes(gzip.compress(build_archive(root_items())))
     program = (
         "import sys; from cosremaster.cli import main; main(sys.argv[1:]);"
         "print(sorted({'dataclasses', 'msgspec', 'hashlib', 'cosremaster.tree.nodes', 'cosremaster.layers.model'}"
@@ -250,8 +250,8 @@ def test_names_alone_load_no_nodes(tmp_path: Path) -> None:
 
 
 STRANGE = [
-    [Item(b".", 0o040755, b""), regular(b"./a/b", b"1"), regular(b"a/b", b"2"), regular(b"z//y/", b"3")],
-    [Item(b"d", 0o120777, b"e"), regular(b"d/f", b"1"), regular(b"../up", b"2"), regular(b"/abs", b"3")],
+    [DemoEntry(b".", 0o040755, b""), regular(b"./a/b", b"1"), regular(b"a/b", b"2"), regular(b"z//y/", b"3")],
+    [DemoEntry(b"d", 0o120777, b"e"), regular(b"d/f", b"1"), regular(b"../up", b"2"), regular(b"/abs", b"3")],
     [regular(b"", b"no name"), regular(b"b\xff\n", b"1"), regular(b"a-b", b"1"), regular(b"a/c", b"1")],
 ]
 
@@ -259,10 +259,10 @@ STRANGE = [
 @pytest.mark.parametrize("items", STRANGE)
 @pytest.mark.parametrize("flags", [[], ["-R"]])
 def test_names_alone_are_those_of_the_tree(
-    tmp_path: Path, items: list[Item], flags: list[str], capsysbinary: pytest.CaptureFixture[bytes]
+    tmp_path: Path, items: list[DemoEntry], flags: list[str], capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     image = tmp_path / "x"
-    image.write_bytes(archive(items) + gzip.compress(archive([regular(b"a/later", b"4")])))
+    image.write_bytes(build_archive(items) + gzip.compress(build_archive([regular(b"a/later", b"4")])))
     alone = _out(capsysbinary, "ls", *flags, str(image))
     assert alone == _out(capsysbinary, "ls", *flags, f"{image}", "--max-expand", "1000")
     assert alone

@@ -13,7 +13,7 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.lzop.codec import LzopCodec
 from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
-from cosremaster.demo.image import archive, root_items
+from cosremaster.demo.image import build_archive, root_items
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
@@ -76,8 +76,8 @@ def test_decoding_begins_at_any_block() -> None:
 
 
 def test_looked_into_but_not_edited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = write_small(tmp_path, cgz=_lzop(archive(root_items()), "-9"))
-    assert probe(_lzop(archive(root_items()))[:4096]).is_archive
+    image = write_small(tmp_path, cgz=_lzop(build_archive(root_items()), "-9"))
+    assert probe(_lzop(build_archive(root_items()))[:4096]).is_archive
     assert main(["cat", f"{image}::{CGZ}::etc/hostname"]) == 0
     assert capsys.readouterr().out
     assert main(["inspect", "--deep", str(image)]) == 0
@@ -89,7 +89,7 @@ def test_looked_into_but_not_edited(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_the_stored_sample_is_one_to_lzop_too() -> None:
     tools.require("lzop")
-    plain = archive(root_items())
+    plain = build_archive(root_items())
     assert tools.run(["lzop", "-dc"], stdin=stored_lzop(plain)) == plain
     assert _decoded(stored_lzop(plain)) == plain
 

@@ -35,7 +35,16 @@ from cosremaster.boot_memory.estimate import (
 from cosremaster.boot_memory.layers import files_of, tmpfs_share
 from cosremaster.boot_memory.needs import memory_needs
 from cosremaster.cli import main
-from cosremaster.demo.image import Item, archive, build_iso, directory, initramfs, regular, root_items, symlink
+from cosremaster.demo.image import (
+    DemoEntry,
+    build_archive,
+    build_iso,
+    directory,
+    initramfs,
+    regular,
+    root_items,
+    symlink,
+)
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
 from tests.fixtures import debirf, tools
@@ -107,8 +116,8 @@ def test_warns_at_the_measured_limits(size: int, words: str | None) -> None:
 # What layers take
 
 
-def linked(path: bytes, ino: int, data: bytes = b"") -> Item:
-    return Item(path, 0o100644, data, ino=ino, nlink=2)
+def linked(path: bytes, ino: int, data: bytes = b"") -> DemoEntry:
+    return DemoEntry(path, 0o100644, data, ino=ino, nlink=2)
 
 
 def test_hard_links_count_once_and_long_symlinks_take_a_page(tmp_path: Path) -> None:
@@ -133,7 +142,7 @@ def test_what_the_kernel_says_of_a_tmpfs(tmp_path: Path) -> None:
     """The same tree in a tmpfs of this machine takes the same pages."""
     tools.require("cpio")
     items = [directory(b"d"), *(regular(b"d/%d" % size, os.urandom(size)) for size in (0, 1, 4096, 5000, 70_000))]
-    image = write_small(tmp_path, gzip.compress(archive([*root_items(), *items]), mtime=0))
+    image = write_small(tmp_path, gzip.compress(build_archive([*root_items(), *items]), mtime=0))
     with OpenedImage(image) as opened:
         (layer,) = opened.layers().layers
         found = files_of(layer)
@@ -167,8 +176,8 @@ def test_what_the_kernel_says_of_a_tmpfs(tmp_path: Path) -> None:
     ],
 )
 def test_how_much_the_tmpfs_may_take(tmp_path: Path, script: bytes, share: float) -> None:
-    outer = archive([directory(b"bin"), directory(b"etc"), regular(b"init", script, 0o755),
-                     regular(b"rootfs.cxz", lzma.compress(archive(root_items())))])  # fmt: skip
+    outer = build_archive([directory(b"bin"), directory(b"etc"), regular(b"init", script, 0o755),
+                     regular(b"rootfs.cxz", lzma.compress(build_archive(root_items())))])  # fmt: skip
     with OpenedImage(write_small(tmp_path, gzip.compress(outer, mtime=0))) as opened:
         layers = opened.layers().layers
         assert tmpfs_share([layers[0]]) == share
@@ -221,7 +230,7 @@ def test_removed_things_no_longer_count(tmp_path: Path) -> None:
 def test_what_is_no_initramfs_is_not_counted(tmp_path: Path) -> None:
     """Casper's squashfs stays on the disc, and so does an archive of data."""
     files = {"casper/initrd": packed_root(), "casper/filesystem.squashfs": b"hsqs" + bytes(9000),
-             "data.cpio.gz": gzip.compress(archive([regular(b"notes", bytes(5000))]), mtime=0)}  # fmt: skip
+             "data.cpio.gz": gzip.compress(build_archive([regular(b"notes", bytes(5000))]), mtime=0)}  # fmt: skip
     (tmp_path / "in.iso").write_bytes(build_iso(files))
     with OpenedImage(tmp_path / "in.iso") as opened:
         needs = memory_needs(opened.image, opened.layers().layers)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cosremaster.errors import CosremasterError, OverlayError, Place, UsageError
 from cosremaster.overlay.mtree import Spec, parse_mtree
 from cosremaster.overlay.read import read_addition
-from cosremaster.overlay.request import Add, Rule
+from cosremaster.overlay.request import AddPath, OwnershipRule
 from cosremaster.tree.nodes import Kind, Node
 from tests.fixtures.tools import require, run
 from tests.support.additions import reading
@@ -45,7 +45,7 @@ def test_relative_names_lie_in_the_directory_that_is_open() -> None:
     found = parsed(RELATIVE)
     assert list(found) == [b"", b"motd", b".ssh", b".ssh/keys", b"caf\xe9 x"]
     keys, motd = found[b".ssh/keys"], found[b"motd"]
-    assert keys.mode is not None and keys.mode.applied(0, directory=False) == 0o600
+    assert keys.mode is not None and keys.mode.apply(0, directory=False) == 0o600
     assert (keys.kind, keys.uid, keys.gid) == (Kind.FILE, 1000, 0)
     assert (motd.size, motd.mtime, motd.line) == (6, 1700000000, 6)
     assert found[b"caf\xe9 x"].uid is None and found[b"caf\xe9 x"].gid == 0
@@ -140,7 +140,7 @@ def site(tmp_path: Path) -> Path:
 def nodes(site: Path, text: str, **fields: object) -> dict[bytes, Node]:
     path = site / "site.mtree"
     path.write_text(text)
-    add = Add(site, mtree=path, **fields)  # type: ignore[arg-type]
+    add = AddPath(site, mtree=path, **fields)  # type: ignore[arg-type]
     return {node.path: node for node in read_addition(add, reading(100))[0].nodes}
 
 
@@ -178,13 +178,13 @@ def test_it_gives_owners_modes_times_and_nodes(site: Path) -> None:
 def test_it_may_name_whiteouts(site: Path) -> None:
     (site / "etc/.wh.hostname").write_text("")
     (site / "all.mtree").write_text("./etc/.wh.hostname type=file size=0\n")
-    read, _ = read_addition(Add(site, mtree=site / "all.mtree"), reading())
-    assert read.hidden == (b"etc/hostname",) and all(b".wh." not in node.path for node in read.nodes)
+    read, _ = read_addition(AddPath(site, mtree=site / "all.mtree"), reading())
+    assert read.hidden_paths == (b"etc/hostname",) and all(b".wh." not in node.path for node in read.nodes)
 
 
 def test_it_is_stronger_than_the_owner_and_weaker_than_rules(site: Path) -> None:
     text = "./etc/shadow uid=1 gid=2\n./bin/su mode=0700\n"
-    rules = (Rule("/opt/bin/*", mode=0o711), Rule("/opt/etc/none", mode=0))
+    rules = (OwnershipRule("/opt/bin/*", mode=0o711), OwnershipRule("/opt/etc/none", mode=0))
     found = nodes(site, text, owner="7:8", mode=0o600, dest="/opt", rules=rules)
     assert (found[b"etc/shadow"].uid, found[b"etc/shadow"].mode) == (1, 0o600)
     assert (found[b"bin/su"].uid, found[b"bin/su"].mode) == (7, 0o711)
@@ -212,9 +212,9 @@ def test_what_it_says_must_be_true(site: Path, text: str, message: str) -> None:
 def test_it_tells_of_a_directory(site: Path, tmp_path: Path) -> None:
     (tmp_path / "x.mtree").write_text("")
     with pytest.raises(UsageError, match=r"an mtree file tells of a directory, and \S*shadow is none$"):
-        read_addition(Add(site / "etc/shadow", "/etc/", mtree=tmp_path / "x.mtree"), reading())
+        read_addition(AddPath(site / "etc/shadow", "/etc/", mtree=tmp_path / "x.mtree"), reading())
     with pytest.raises(OverlayError, match=r"none\.mtree: cannot be read: No such file"):
-        read_addition(Add(site, mtree=tmp_path / "none.mtree"), reading())
+        read_addition(AddPath(site, mtree=tmp_path / "none.mtree"), reading())
 
 
 @pytest.mark.parametrize("packer", ["bsdtar", "mtree"])
@@ -235,7 +235,7 @@ def test_what_real_programs_write(tmp_path: Path, packer: str) -> None:
         (tmp_path / "tree.mtree").write_text(text)
     found = {
         node.path: (node.kind, node.mode, node.uid, node.gid, node.rdev, node.target)
-        for node in read_addition(Add(top, mtree=tmp_path / "tree.mtree"), reading())[0].nodes
+        for node in read_addition(AddPath(top, mtree=tmp_path / "tree.mtree"), reading())[0].nodes
     }
     assert found == {
         b"etc": (Kind.DIRECTORY, 0o755, 3, 4, (0, 0), b""),

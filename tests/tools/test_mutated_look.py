@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cosremaster.cli import main
-from cosremaster.demo.image import archive, root_items
+from cosremaster.demo.image import build_archive, root_items
 from tests.fixtures import families, tools
 from tests.support.small import CGZ, write_small
 
@@ -97,7 +97,7 @@ def run(
 
 def test_a_bare_initramfs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(1)
-    plain = archive(root_items())
+    plain = build_archive(root_items())
     sound, image = tmp_path / "sound.img", tmp_path / "mutated.img"
     sound.write_bytes(plain)
     good = bad = 0

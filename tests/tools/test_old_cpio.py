@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
-from cosremaster.demo.image import archive, directory, regular
+from cosremaster.demo.image import build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio.old import old_form
@@ -122,7 +122,7 @@ def test_looked_into_and_inside_an_iso(tmp_path: Path, form: str, capsys: pytest
 
 def test_a_nested_layer_and_its_remembered_index(tmp_path: Path, form: str) -> None:
     nested = gzip.compress(old_archive(make_tree(tmp_path), form), mtime=0)
-    outer = gzip.compress(archive([directory(b"bin"), regular(b"rootfs.cgz", nested)]), mtime=0)
+    outer = gzip.compress(build_archive([directory(b"bin"), regular(b"rootfs.cgz", nested)]), mtime=0)
     image = write_small(tmp_path, cgz=outer)
     overlay = write_overlay(tmp_path)
     for number in range(2):  # the second time by the index of the first

@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import PLAIN
-from cosremaster.demo.image import TIME, Item, archive, outer_items
+from cosremaster.demo.image import TIME, DemoEntry, build_archive, outer_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio import newc as cpio
@@ -21,7 +21,7 @@ from cosremaster.layers.model import Layer, index_file, layers_of
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_additions
-from cosremaster.overlay.request import Add
+from cosremaster.overlay.request import AddPath
 from cosremaster.tree.nodes import Kind
 from tests.fixtures.tools import require
 from tests.support.additions import reading
@@ -109,33 +109,33 @@ def packed(tree: Tree, carrier: int, prefix: bytes, magic: bytes) -> bytes:
         nlink = len(mates) if inode.kind == "-" else 1
         ino = 100 + list(names).index(id(inode))
         mode = KINDS[inode.kind] | inode.mode
-        items.append(Item(prefix + path, mode, b"" if bare else inode.data, *inode.owner, nlink, ino))
-    return archive(items, magic)
+        items.append(DemoEntry(prefix + path, mode, b"" if bare else inode.data, *inode.owner, nlink, ino))
+    return build_archive(items, magic)
 
 
 def nested(plain: bytes) -> Layer:
     """The archive as the root filesystem inside a debirf archive."""
-    table = PieceTable([Literal(archive(outer_items(b"rootfs.c", plain)))])
+    table = PieceTable([Literal(build_archive(outer_items(b"rootfs.c", plain)))])
     place = Place(("live",))
     return layers_of(index_file(b"live", table, PLAIN, place, lambda _: None), table, place)[1]
 
 
-def on_disk(folder: Path, addition: Folder | OneFile) -> Add:
+def on_disk(folder: Path, addition: Folder | OneFile) -> AddPath:
     """The addition as files of this machine."""
     if isinstance(addition, Folder):
         owner = None if addition.owner is None else "{}:{}".format(*addition.owner)
         if addition.packed:
             path = folder.with_suffix(".tar")
             write_tar(path, addition)
-            return Add(path, addition.dest, owner)
+            return AddPath(path, addition.dest, owner)
         folder.mkdir()
         write_tree(folder, addition.tree)
-        return Add(folder, addition.dest, owner)
+        return AddPath(folder, addition.dest, owner)
     folder.mkdir()
     path = folder / os.fsdecode(addition.name)
     path.write_bytes(addition.file.data)
     path.chmod(addition.file.mode)
-    return Add(path, addition.dest)
+    return AddPath(path, addition.dest)
 
 
 TYPES = {"d": tarfile.DIRTYPE, "-": tarfile.REGTYPE, "l": tarfile.SYMTYPE, "p": tarfile.FIFOTYPE}

@@ -13,7 +13,7 @@ import pytest
 
 from cosremaster import remaster
 from cosremaster.io.files import FileSource
-from cosremaster.overlay.request import Inline, Item
+from cosremaster.overlay.request import InlineFile, OverlayItem
 from tests.fixtures import debirf, modules, tools
 from tests.fixtures.debirf import DebirfImage
 from tests.fixtures.tools import run
@@ -33,12 +33,12 @@ MD5SUM = "/root/md5/ld --library-path /root/md5 /root/md5/md5sum"
 """The one of GNU in the emulated system: that of busybox takes three times as long."""
 
 
-def _md5sum() -> list[Item]:
+def _md5sum() -> list[OverlayItem]:
     """The program and its libraries."""
     program = Path(shutil.which("md5sum") or "")
     paths = [Path(word) for word in run(["ldd", program]).decode().split() if word.startswith("/")]
     names = {path: "ld" if path.name.startswith("ld-") else path.name for path in (program, *paths)}
-    return [Inline(f"/root/md5/{name}", path.read_bytes(), mode=0o755) for path, name in names.items()]
+    return [InlineFile(f"/root/md5/{name}", path.read_bytes(), mode=0o755) for path, name in names.items()]
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_the_running_system_mounts_the_disc_and_finds_it(
         *([f"dd if=/media/{PATH} bs={WINDOW} 2>/dev/null | {MD5SUM}"] if whole else []),
         "",
     ])  # fmt: skip
-    adds: list[Item] = [Inline("/root/site.sh", script.encode(), mode=0o755), *_md5sum()]
-    adds += [Inline(f"/root/modules/{name}", data) for name, data in drivers]
+    adds: list[OverlayItem] = [InlineFile("/root/site.sh", script.encode(), mode=0o755), *_md5sum()]
+    adds += [InlineFile(f"/root/modules/{name}", data) for name, data in drivers]
     out = tmp_path / "out.iso"
     remaster(debirf_image.iso, out, add=adds, add_iso=[f"{platform}:/data/", f"{small}:/data/"])
     said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=850, processors=2)  # type: ignore[arg-type]

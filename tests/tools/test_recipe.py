@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import cosremaster
-from cosremaster import Add, Directory, ImageError, Inline, Link, RecipeError, Rule, UsageError
+from cosremaster import AddPath, Directory, ImageError, InlineFile, OwnershipRule, RecipeError, Symlink, UsageError
 from cosremaster.cli import main
 from cosremaster.recipe import build, read_recipe
 from cosremaster.recipe.document import Document
@@ -123,24 +123,26 @@ directory = "/data/empty"
 def test_every_key_comes_to_what_it_says(folder: Path) -> None:
     recipe = read_recipe(recipe_in(folder, EVERY_KEY), environ={})
     assert (recipe.input, recipe.output) == (folder / "in.iso", folder / "out.iso")
-    rule = Rule("/opt/**", "source", "0640", "0750")
+    rule = OwnershipRule("/opt/**", "source", "0640", "0750")
     assert recipe.request == cosremaster.Request(
         add=(
-            Add(
+            AddPath(
                 str(folder / "overlay"), "/opt/site", owner="1000:1000", mode="u+x", rules=(rule,), setuid=True
             ),
-            Add(str(folder / "overlay/site.sh"), "/root/", unpack=False),
-            Add("-"),
-            Inline("/etc/motd", b"hello\n", "0600", "1:2"),
-            Link("/etc/localtime", "/usr/share/zoneinfo/UTC"),
+            AddPath(str(folder / "overlay/site.sh"), "/root/", unpack=False),
+            AddPath("-"),
+            InlineFile("/etc/motd", b"hello\n", "0600", "1:2"),
+            Symlink("/etc/localtime", "/usr/share/zoneinfo/UTC"),
             Directory("/data", "0700"),
-            Link("/etc/systemd/system/multi-user.target.wants/ssh.service", "/lib/systemd/system/ssh.service"),
+            Symlink("/etc/systemd/system/multi-user.target.wants/ssh.service", "/lib/systemd/system/ssh.service"),
         ),
         remove=("/etc/os-*", "nothing/**"),
         add_iso=(
-            Add(str(folder / "overlay"), "/site", owner="1000:1000", rules=(Rule("/site/*", mode="0600"),)),
-            Inline("/site.cfg", b"set site=7\n", "0644"),
-            Link("/latest", "site"),
+            AddPath(
+                str(folder / "overlay"), "/site", owner="1000:1000", rules=(OwnershipRule("/site/*", mode="0600"),)
+            ),
+            InlineFile("/site.cfg", b"set site=7\n", "0644"),
+            Symlink("/latest", "site"),
             Directory("/data/empty", "0755"),
         ),
         remove_iso=("/doc/**",),
@@ -349,7 +351,7 @@ expand = false
 )
 def test_variables(folder: Path, given_: Mapping[str, str], environ: Mapping[str, str], content: str) -> None:
     request = read_recipe(recipe_in(folder, VARIABLES), given_, environ).request
-    assert [item.content for item in request.add if isinstance(item, Inline)] == [content.encode(), b"${NAME} $$"]
+    assert [item.content for item in request.add if isinstance(item, InlineFile)] == [content.encode(), b"${NAME} $$"]
 
 
 def test_variables_without_a_value_or_a_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -431,7 +433,7 @@ Alias=other.service
 
 def _links(folder: Path, text: str) -> list[tuple[str, str]]:
     items = read_recipe(recipe_in(folder, text), environ={}).request.add
-    return [(item.dest, item.target) for item in items if isinstance(item, Link)]
+    return [(item.dest, item.target) for item in items if isinstance(item, Symlink)]
 
 
 def test_a_service_is_enabled_as_its_unit_says(folder: Path) -> None:
@@ -572,7 +574,7 @@ def test_the_recipe_of_the_readme(site: Path) -> None:
 def test_the_recipe_of_its_page(site: Path) -> None:
     (site / "site.toml").write_text(_documented("docs/recipe.md"))
     recipe = read_recipe(site / "site.toml", {"KEYS": "keys"}, {})
-    assert [type(item) for item in recipe.request.add] == [Add, Add, Inline, Add, Link]
+    assert [type(item) for item in recipe.request.add] == [AddPath, AddPath, InlineFile, AddPath, Symlink]
     with pytest.raises(ImageError, match="was expected"):
         build(recipe)
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 import cosremaster
-from cosremaster import Add, Directory, Inline, Item, Link
+from cosremaster import AddPath, Directory, InlineFile, OverlayItem, Symlink
 from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OutputError, UsageError
 from tests.fixtures import tools
@@ -19,7 +19,7 @@ from tests.fixtures.tools import require
 from tests.support import judges
 from tests.support.layers import plain_root
 from tests.support.model import Tree, by_gnu, described
-from tests.support.small import Item as Entry
+from tests.support.small import DemoEntry as Entry
 from tests.support.small import packed_root, root_without_devices, without_layer
 
 ODD = b"caf\xe9\n%:x"
@@ -57,7 +57,7 @@ def overlay(folder: Path) -> Path:
     return top
 
 
-ITEMS = (Inline("/etc/made/motd", b"hi\n", mode=0o600), Link("/data/other", "/x y"), Directory("/var/deep/er"))
+ITEMS = (InlineFile("/etc/made/motd", b"hi\n", mode=0o600), Symlink("/data/other", "/x y"), Directory("/var/deep/er"))
 
 
 def reported(path: Path) -> dict[bytes, dict[str, Any]]:
@@ -135,7 +135,7 @@ def test_what_happened_on_the_iso(tmp_path: Path) -> None:
     (tmp_path / "same").chmod(0o644)
     result = cosremaster.remaster(
         source, one, remove_iso=["docs"], rename_iso=["kernel:/boot/linux", "menu.cfg:/boot/menu.cfg"],
-        add_iso=[Inline("/boot/menu.cfg", b"new"), Link("/docs", "/boot"), f"{tmp_path}/same:/"],
+        add_iso=[InlineFile("/boot/menu.cfg", b"new"), Symlink("/docs", "/boot"), f"{tmp_path}/same:/"],
         report=tmp_path / "r.json",
     )  # fmt: skip
     told = json.loads((tmp_path / "r.json").read_bytes())
@@ -160,7 +160,7 @@ def test_what_happened_on_the_iso(tmp_path: Path) -> None:
 
 def test_a_second_run_changes_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, one, two, report = image(tmp_path), tmp_path / "one.iso", tmp_path / "two.iso", tmp_path / "two.json"
-    adds: list[Path | Item] = [overlay(tmp_path), *ITEMS, Add(tmp_path / "site", "/again", owner="5:6")]
+    adds: list[Path | OverlayItem] = [overlay(tmp_path), *ITEMS, AddPath(tmp_path / "site", "/again", owner="5:6")]
     cosremaster.remaster(source, one, add=adds)
     for path in (tmp_path / "site").rglob("*"):  # times of what is added make no difference
         os.utime(path, (77, 77), follow_symlinks=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import PLAIN
-from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
+from cosremaster.demo.image import build_archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio.edit import exchange_stream
@@ -23,8 +23,8 @@ from cosremaster.layers.model import index_file, layers_of
 from tests.fixtures import tools
 from tests.support.small import CGZ, write_overlay, write_small
 
-UCODE = archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
-MODULES = archive([directory(b"lib"), directory(b"lib/modules"), regular(b"lib/modules/one.ko", b"k" * 700)])
+UCODE = build_archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
+MODULES = build_archive([directory(b"lib"), directory(b"lib/modules"), regular(b"lib/modules/one.ko", b"k" * 700)])
 
 
 def _xz(data: bytes) -> bytes:
@@ -43,7 +43,7 @@ def _row(*parts: bytes, gap: int = 0) -> bytes:
     return out
 
 
-MAIN = archive(root_items())
+MAIN = build_archive(root_items())
 SHAPES = {
     "microcode, gzip": _row(UCODE, _gz(MAIN)),
     "three kinds": _row(UCODE, MODULES, _xz(MAIN), gap=8),
@@ -135,7 +135,7 @@ def test_compressed_bytes_are_kept_behind_another_archive(tmp_path: Path, block:
     chance = random.Random(3)
     words = [bytes(chance.choices(b"abcdefgh", k=6)) for _ in range(300)]
     bulk = [regular(b"w%02d" % number, b" ".join(chance.choices(words, k=20_000))) for number in range(15)]
-    plain = archive([*root_items(), *bulk])
+    plain = build_archive([*root_items(), *bulk])
     packed = tools.run(["xz", "-T1", "-1", "--check=crc32", f"--block-size={block}"], stdin=plain)
     (tmp_path / "row").write_bytes(_row(UCODE, MODULES, packed))
     (tmp_path / "motd").write_text("kept\n")

@@ -15,7 +15,15 @@ from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.ownership import Mode, Owner, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_addition
-from cosremaster.overlay.request import MADE_TIME, Add, Directory, Inline, Item, Link, Rule
+from cosremaster.overlay.request import (
+    DEFAULT_MTIME,
+    AddPath,
+    Directory,
+    InlineFile,
+    OverlayItem,
+    OwnershipRule,
+    Symlink,
+)
 from cosremaster.overlay.whiteouts import split_whiteouts
 from cosremaster.tree.nodes import Action, Kind, Node
 from tests.fixtures.tools import require, run
@@ -110,7 +118,7 @@ def test_a_removed_directory_that_comes_back_as_it_was_stays() -> None:
 def whited(*names: bytes, dest: bytes = b"", more: Sequence[Node] = ()) -> Addition:
     split = split_whiteouts([*(file(name, b"") for name in names), *more], Place(("overlay",)))
     assert not split.warnings
-    return Addition(split.nodes, dest, False, False, "overlay", split.hidden, split.opaque)
+    return Addition(split.nodes, dest, False, False, "overlay", split.hidden_paths, split.opaque_directories)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +187,11 @@ def test_whiteouts_of_a_folder_on_disk(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for name in ("etc/.wh.motd", "etc/.wh..wh..opq", "etc/keep"):
         (tmp_path / name).write_text("")
-    read, _ = read_addition(Add(tmp_path), reading())
-    assert (read.hidden, read.opaque) == ((b"etc/motd",), (b"etc",))
+    read, _ = read_addition(AddPath(tmp_path), reading())
+    assert (read.hidden_paths, read.opaque_directories) == ((b"etc/motd",), (b"etc",))
     assert [node.path for node in read.nodes] == [b"etc", b"etc/keep"]
     (tmp_path / ".wh.single").write_text("")
-    single, _ = read_addition(Add(tmp_path / ".wh.single", "/etc/"), reading())
+    single, _ = read_addition(AddPath(tmp_path / ".wh.single", "/etc/"), reading())
     assert single.nodes[0].path == b".wh.single", "a file that is named by the user is that file"
 
 
@@ -250,7 +258,7 @@ def test_owners_that_make_no_sense_are_refused(text: str) -> None:
     ],
 )
 def test_modes(text: str | int, before: int, after: int) -> None:
-    assert Mode(text).applied(before, directory=False) == after
+    assert Mode(text).apply(before, directory=False) == after
 
 
 CLAUSES = st.builds(
@@ -276,12 +284,12 @@ def test_modes_are_what_chmod_makes_of_them(clauses: list[str], before: int) -> 
         path.chmod(before)
         text = ",".join(clauses)
         run(["sh", "-c", 'umask 0; exec chmod -- "$1" "$2"', "sh", text, path])
-        assert Mode(text).applied(before, directory=False) == path.stat().st_mode & 0o7777
+        assert Mode(text).apply(before, directory=False) == path.stat().st_mode & 0o7777
 
 
 def test_modes_of_directories() -> None:
-    assert Mode("a=rX").applied(0o700, directory=True) == 0o555
-    assert Mode("go-w,+X").applied(0o666, directory=True) == 0o755
+    assert Mode("a=rX").apply(0o700, directory=True) == 0o555
+    assert Mode("go-w,+X").apply(0o666, directory=True) == 0o755
 
 
 @pytest.mark.parametrize("text", ["", "9", "12345", "77777", "u", "u+q", "x+u", ",", "u+x,", -1, 0o10000])
@@ -302,13 +310,13 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def styled(item: Item) -> tuple[dict[bytes, tuple[int, int, int]], tuple[str, ...]]:
+def styled(item: OverlayItem) -> tuple[dict[bytes, tuple[int, int, int]], tuple[str, ...]]:
     read, warnings = read_addition(item, reading())
     return {node.path: (node.mode, node.uid, node.gid) for node in read.nodes}, warnings
 
 
 def test_root_owns_what_is_added_and_set_id_bits_are_dropped(site: Path) -> None:
-    found, warnings = styled(Add(site))
+    found, warnings = styled(AddPath(site))
     assert found == {
         b"bin": (0o755, 0, 0),
         b"bin/su": (0o755, 0, 0),
@@ -322,30 +330,32 @@ def test_root_owns_what_is_added_and_set_id_bits_are_dropped(site: Path) -> None
 
 def test_owner_mode_and_setuid_when_asked(site: Path) -> None:
     me = (os.geteuid(), os.getegid())
-    found, warnings = styled(Add(site, owner="source", setuid=True))
+    found, warnings = styled(AddPath(site, owner="source", setuid=True))
     assert found[b"bin/su"] == (0o4755, *me) and found[b"spool"] == (0o3777, *me) and not warnings
-    found, _ = styled(Add(site, owner="5:6", mode="go-rwx"))
+    found, _ = styled(AddPath(site, owner="5:6", mode="go-rwx"))
     assert found[b"bin/su"] == (0o700, 5, 6) and found[b"link"] == (0o777, 5, 6)
     assert found[b"bin"] == (0o755, 5, 6), "the mode is for regular files"
     if os.geteuid() == 0:
         os.chown(site / "keys", 1234, 5678)
-        assert styled(Add(site / "keys", "/etc/", owner="source"))[0] == {b"keys": (0o644, 1234, 5678)}
+        assert styled(AddPath(site / "keys", "/etc/", owner="source"))[0] == {b"keys": (0o644, 1234, 5678)}
 
 
-@pytest.mark.parametrize("item", [Add("x", owner=""), Add("x", mode=""), Add("x", rules=(Rule("/x", owner=""),))])
-def test_nothing_is_no_owner_and_no_mode(site: Path, item: Add) -> None:
+@pytest.mark.parametrize(
+    "item", [AddPath("x", owner=""), AddPath("x", mode=""), AddPath("x", rules=(OwnershipRule("/x", owner=""),))]
+)
+def test_nothing_is_no_owner_and_no_mode(site: Path, item: AddPath) -> None:
     with pytest.raises(UsageError, match=r"^(owner|mode) ''"):
         styled(replace(item, source=site))
 
 
 def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
     rules = (
-        Rule("/opt/**", owner="1:1", mode=0o600, directory_mode=0o700),
-        Rule("/opt/bin/*", mode="u=rwxs,go=rx"),
-        Rule("/opt/keys", owner="source"),
-        Rule("/keys", owner="9:9"),
+        OwnershipRule("/opt/**", owner="1:1", mode=0o600, directory_mode=0o700),
+        OwnershipRule("/opt/bin/*", mode="u=rwxs,go=rx"),
+        OwnershipRule("/opt/keys", owner="source"),
+        OwnershipRule("/keys", owner="9:9"),
     )
-    found, warnings = styled(Add(site, "/opt", rules=rules))
+    found, warnings = styled(AddPath(site, "/opt", rules=rules))
     assert found == {
         b"bin": (0o700, 1, 1),
         b"bin/su": (0o4755, 1, 1),
@@ -355,12 +365,12 @@ def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
     }
     assert warnings[-1] == f"--add {site}: no path fits the rule /keys"
     for dest in ("/etc", "/etc/", "/etc/keys"):
-        found, warnings = styled(Add(site / "keys", dest, rules=(Rule("/etc/keys", mode=0o400),)))
+        found, warnings = styled(AddPath(site / "keys", dest, rules=(OwnershipRule("/etc/keys", mode=0o400),)))
         assert found == {b"keys": (0o400, 0, 0)} and not warnings
 
 
 def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
-    read, _ = read_addition(Add(site, owner="5:6", rules=(Rule("/usr", directory_mode=0o700),)), reading())
+    read, _ = read_addition(AddPath(site, owner="5:6", rules=(OwnershipRule("/usr", directory_mode=0o700),)), reading())
     image = (directory(b"bin"), directory(b"spool"))
     assert set(reasons(merged(read, image=image))) == {b"bin/su", b"keys", b"link"}
 
@@ -377,21 +387,21 @@ def test_owner_and_mode_make_a_difference(mode: int, owner: tuple[int, int], sam
 
 def test_things_made_from_nothing() -> None:
     items = (
-        Inline("/etc/motd", b"hello\n"),
-        Inline("/root/.ssh/keys", b"key", mode="0600", owner="0:5", mtime=77),
-        Link("/etc/systemd/system/x.wants/y", "../y"),
+        InlineFile("/etc/motd", b"hello\n"),
+        InlineFile("/root/.ssh/keys", b"key", mode="0600", owner="0:5", mtime=77),
+        Symlink("/etc/systemd/system/x.wants/y", "../y"),
         Directory("/var/spool/x/", mode=0o1777, owner="9:9"),
     )
     found = [read_addition(item, reading())[0].nodes[0] for item in items]
     facts = [(node.path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target) for node in found]
     assert facts == [
-        (b"etc/motd", Kind.FILE, 0o644, 0, 0, MADE_TIME, b""),
+        (b"etc/motd", Kind.FILE, 0o644, 0, 0, DEFAULT_MTIME, b""),
         (b"root/.ssh/keys", Kind.FILE, 0o600, 0, 5, 77, b""),
-        (b"etc/systemd/system/x.wants/y", Kind.SYMLINK, 0o777, 0, 0, MADE_TIME, b"../y"),
-        (b"var/spool/x", Kind.DIRECTORY, 0o1777, 9, 9, MADE_TIME, b""),
+        (b"etc/systemd/system/x.wants/y", Kind.SYMLINK, 0o777, 0, 0, DEFAULT_MTIME, b"../y"),
+        (b"var/spool/x", Kind.DIRECTORY, 0o1777, 9, 9, DEFAULT_MTIME, b""),
     ]
     assert found[0].content is not None and b"".join(found[0].content.table().chunks()) == b"hello\n"
-    assert read_addition(Inline("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
+    assert read_addition(InlineFile("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
     edits = merged(*(read_addition(item, reading())[0] for item in items))
     assert reasons(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
 
@@ -408,7 +418,7 @@ def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> N
 
 
 def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
-    read, _ = read_addition(Inline("/var", b"x"), reading())
+    read, _ = read_addition(InlineFile("/var", b"x"), reading())
     with pytest.raises(OverlayError, match=r"» var: the file /var cannot go over this directory, which is not empty"):
         merged(read)
 
@@ -416,14 +426,14 @@ def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (Inline("etc/x", b""), r"^the inline etc/x: DEST must be an absolute path without \.\.$"),
-        (Link("/../x", "y"), r"DEST must be an absolute path"),
-        (Link("/x", "a\0b"), r"^/x: no symlink can lead to a\\x00b$"),
+        (InlineFile("etc/x", b""), r"^the inline etc/x: DEST must be an absolute path without \.\.$"),
+        (Symlink("/../x", "y"), r"DEST must be an absolute path"),
+        (Symlink("/x", "a\0b"), r"^/x: no symlink can lead to a\\x00b$"),
         (Directory("/"), r"^/: the root directory cannot be made$"),
-        (Inline("/x", b"", owner="source"), r"^/x: it has no source that could tell its owner$"),
-        (Inline("/x", b"", mode="rw"), r"^mode 'rw'"),
+        (InlineFile("/x", b"", owner="source"), r"^/x: it has no source that could tell its owner$"),
+        (InlineFile("/x", b"", mode="rw"), r"^mode 'rw'"),
     ],
 )
-def test_things_that_cannot_be_made_are_refused(item: Item, message: str) -> None:
+def test_things_that_cannot_be_made_are_refused(item: OverlayItem, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_addition(item, reading())

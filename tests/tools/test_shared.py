@@ -13,7 +13,7 @@ from cosremaster.cli import main
 from cosremaster.codecs import PLAIN, find_codec
 from cosremaster.codecs.xz import codec as xz
 from cosremaster.codecs.xz import read_block as xz_read
-from cosremaster.demo.image import Item, archive, directory, regular
+from cosremaster.demo.image import DemoEntry, build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio.scan import Effort
@@ -28,7 +28,7 @@ FILES = [
     regular(b"usr/%03d" % number, b" ".join(b"%d" % WORDS.randrange(1 << 20) for _ in range(WORDS.randrange(6000))))
     for number in range(60)
 ]
-ITEMS = [directory(b"etc"), directory(b"usr"), *FILES, Item(b"link", 0o120777, b"usr/000")]
+ITEMS = [directory(b"etc"), directory(b"usr"), *FILES, DemoEntry(b"link", 0o120777, b"usr/000")]
 
 PACKERS = {
     "one block": ["xz", "-T1", "-0", "--check=crc64"],
@@ -80,7 +80,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def remastered(tmp_path: Path, old: bytes, **overlay: bytes) -> bytes:
     (tmp_path / "old").write_bytes(old)
-    new = [cosremaster.Inline(f"/{path.replace('__', '/')}", data) for path, data in overlay.items()]
+    new = [cosremaster.InlineFile(f"/{path.replace('__', '/')}", data) for path, data in overlay.items()]
     cosremaster.remaster(tmp_path / "old", tmp_path / "new", add=new, force=True)
     return (tmp_path / "new").read_bytes()
 
@@ -89,7 +89,7 @@ def remastered(tmp_path: Path, old: bytes, **overlay: bytes) -> bytes:
 @pytest.mark.parametrize("change", ["added", "early", "middle", "nothing"])
 def test_what_is_found_is_what_reading_all_finds(tmp_path: Path, packer: str, change: str, decoded: list[int]) -> None:
     tools.require(PACKERS[packer][0])
-    plain = archive(ITEMS)
+    plain = build_archive(ITEMS)
     old = run(PACKERS[packer], stdin=plain)
     overlay = {"added": {"etc__new": b"1"}, "early": {"usr__001": b"2"}, "middle": {"usr__030": b"3"}, "nothing": {}}
     new = remastered(tmp_path, old, **overlay[change])
@@ -110,7 +110,7 @@ def test_what_is_found_is_what_reading_all_finds(tmp_path: Path, packer: str, ch
 def test_damage_is_told_as_reading_all_tells_it(tmp_path: Path, packer: str) -> None:
     tools.require("xz")
     chance = random.Random(packer)
-    old = run(PACKERS[packer], stdin=archive(ITEMS))
+    old = run(PACKERS[packer], stdin=build_archive(ITEMS))
     new = remastered(tmp_path, old, etc__new=b"1" * 5000)
     for turn in range(16):
         at = chance.randrange(len(new) * 9 // 10, len(new)) if turn % 4 else chance.randrange(len(new))
@@ -128,7 +128,7 @@ def test_damage_is_told_as_reading_all_tells_it(tmp_path: Path, packer: str) -> 
 
 def test_diff_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools.require("xz")
-    old = run(PACKERS["one block"], stdin=archive(ITEMS))
+    old = run(PACKERS["one block"], stdin=build_archive(ITEMS))
     remastered(tmp_path, old, etc__new=b"1", usr__045=b"2")
     assert main(["diff", f"{tmp_path}/old", f"{tmp_path}/new"]) == 1
     lines = capsys.readouterr().out.splitlines()

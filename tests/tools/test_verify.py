@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import cosremaster
-from cosremaster import Directory, Inline
+from cosremaster import Directory, InlineFile
 from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
 from cosremaster.errors import Place
@@ -555,7 +555,7 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             cosremaster.remaster(
                 families.build(name), made[name], remove_iso=["README.txt"], rename_iso=["pool/main:/moved/here"],
                 add_iso=[
-                    Inline(f"/site/data/{LONG}", b"x" * 5000), Inline(f"/site/empty-{LONG}", b""),
+                    InlineFile(f"/site/data/{LONG}", b"x" * 5000), InlineFile(f"/site/empty-{LONG}", b""),
                     Directory(f"/site/directory-{LONG}"),
                 ],
             )  # fmt: skip

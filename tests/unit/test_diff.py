@@ -11,7 +11,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.demo.image import Item, archive, directory, regular, root_items
+from cosremaster.demo.image import DemoEntry, build_archive, directory, regular, root_items
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 
@@ -44,17 +44,29 @@ def test_a_remaster_told_entry_by_entry(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_metadata_types_and_packing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = [directory(b"a"), regular(b"a/f", b"1"), Item(b"l", 0o120777, b"x"), Item(b"n", 0o020600, rdev=(1, 3))]
-    two = [directory(b"a"), Item(b"a/f", 0o100600, b"1", uid=7), Item(b"l", 0o120777, b"y"), regular(b"n", b"")]
-    (tmp_path / "one").write_bytes(archive(one))
-    (tmp_path / "two").write_bytes(gzip.compress(archive(two)))
+    one = [
+        directory(b"a"),
+        regular(b"a/f", b"1"),
+        DemoEntry(b"l", 0o120777, b"x"),
+        DemoEntry(b"n", 0o020600, rdev=(1, 3)),
+    ]
+    two = [
+        directory(b"a"),
+        DemoEntry(b"a/f", 0o100600, b"1", uid=7),
+        DemoEntry(b"l", 0o120777, b"y"),
+        regular(b"n", b""),
+    ]
+    (tmp_path / "one").write_bytes(build_archive(one))
+    (tmp_path / "two").write_bytes(gzip.compress(build_archive(two)))
     _, found = _diff(capsys, f"{tmp_path}/one", f"{tmp_path}/two")
     assert found[("metadata", "a/f")] == ["mode 0644 -> 0600", "owner 0:0 -> 7:0"]
     assert found[("metadata", "l")] == ["target x -> y"]
     assert found[("type", "n")] == ["character device -> file"]
     assert len(found) == 3
     # The same archive packed otherwise: nothing differs inside, and that is told.
-    outer = [archive([regular(b"root", data)]) for data in (packed_root(), lzma.compress(archive(root_items())))]
+    outer = [
+        build_archive([regular(b"root", data)]) for data in (packed_root(), lzma.compress(build_archive(root_items())))
+    ]
     for name, data in zip(("three", "four"), outer, strict=True):
         (tmp_path / name).write_bytes(data)
     code, found = _diff(capsys, f"{tmp_path}/three", f"{tmp_path}/four")

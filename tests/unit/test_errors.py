@@ -18,7 +18,7 @@ import pytest
 
 from cosremaster import errors
 from cosremaster.cli import main
-from cosremaster.demo.image import archive, directory, initramfs, regular, root_items
+from cosremaster.demo.image import build_archive, directory, initramfs, regular, root_items
 from tests.support.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
@@ -105,7 +105,7 @@ def _patched(at: int, data: bytes) -> Arrange:
     return arrange
 
 
-BAD_FIELD = archive([directory(b"etc"), regular(b"etc/passwd", b"root\n")]).replace(b"00000005", b"0000000G", 1)
+BAD_FIELD = build_archive([directory(b"etc"), regular(b"etc/passwd", b"root\n")]).replace(b"00000005", b"0000000G", 1)
 FOUR_GIB = 1 << 32
 
 CASES: dict[str, tuple[Arrange, int, str]] = {
@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
         rf"in\.iso » {CGZ} @0x74: file size field is not hexadecimal",
     ),
     "lzop": (
-        _small(cgz=stored_lzop(archive(root_items()))),
+        _small(cgz=stored_lzop(build_archive(root_items()))),
         5,
         rf"in\.iso » {CGZ}: is packed by lzop, which is read and not written",
     ),
@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio archive"),
     "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
     "junk behind an archive": (
-        _small(cgz=gzip.compress(archive(root_items()) + b"\0\0\0junk")),
+        _small(cgz=gzip.compress(build_archive(root_items()) + b"\0\0\0junk")),
         5,
         rf"in\.iso » {CGZ} @0x[0-9A-F]+: data follows the end of the cpio archive",
     ),

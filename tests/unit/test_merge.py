@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, SizeError, UsageError
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.read import read_addition, read_additions
-from cosremaster.overlay.request import Add
-from cosremaster.overlay.scan import Scan, scan
+from cosremaster.overlay.request import AddPath
+from cosremaster.overlay.scan import SourceScan, scan_source
 from cosremaster.tree.nodes import Action, Kind, Node
 from tests.support.additions import reading
 from tests.support.overlays import (
@@ -272,17 +272,17 @@ def test_names_are_bytes() -> None:
     ],
 )
 def test_add_is_split_at_the_last_colon_slash(text: str, source: str, dest: str | None) -> None:
-    assert Add.parse(text) == Add(source, dest)
+    assert AddPath.parse(text) == AddPath(source, dest)
 
 
 @pytest.mark.parametrize("text", ["", ":/", ":/etc"])
 def test_add_of_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="what should be added"):
-        Add.parse(text)
+        AddPath.parse(text)
 
 
 def addition(source: Path, dest: str | None = None) -> Addition:
-    return read_addition(Add(source, dest), reading())[0]
+    return read_addition(AddPath(source, dest), reading())[0]
 
 
 def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
@@ -290,10 +290,10 @@ def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
     note.write_text("x")
     for dest, path, into in (("/root/", b"root", True), ("//etc/./motd", b"etc/motd", False), ("/", b"", True)):
         read = addition(note, dest)
-        assert (read.dest, read.single, read.into, read.nodes[0].path) == (path, True, into, b"note")
+        assert (read.dest, read.is_single_file, read.into_directory, read.nodes[0].path) == (path, True, into, b"note")
     for dest in ("/opt/x", "/opt/x///"):
         read = addition(tmp_path, dest)
-        assert (read.dest, read.single, read.into) == (b"opt/x", False, False)
+        assert (read.dest, read.is_single_file, read.into_directory) == (b"opt/x", False, False)
     assert reasons(merged(read)) == {b"opt": PARENT, b"opt/x": PARENT, b"opt/x/note": ADDED}
     assert addition(tmp_path).dest == b""
     with pytest.raises(UsageError, match=r"note: say where the file goes, as in \S*note:/etc/"):
@@ -302,7 +302,7 @@ def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"DEST must be an absolute path without \.\."):
             addition(note, bad)
     with pytest.raises(SizeError, match=r"^\S*/note: 1 bytes do not fit a cpio archive"):
-        read_addition(Add(note, "/etc/"), reading(largest=0))
+        read_addition(AddPath(note, "/etc/"), reading(largest=0))
 
 
 def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> None:
@@ -310,15 +310,15 @@ def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> No
     (tmp_path / "a").write_text("x")
     for name in ("a", "b"):
         (tmp_path / name).chmod(0o6755)
-    found, warnings = read_additions([Add(tmp_path / name, "/") for name in ("b", "a")], reading())
+    found, warnings = read_additions([AddPath(tmp_path / name, "/") for name in ("b", "a")], reading())
     assert [one.nodes[0].path for one in found] == [b"b", b"a"]
     said = "its set-user-ID or set-group-ID bit is not taken over"
     assert warnings == (f"{tmp_path}/b: {said}", f"{tmp_path}/a: {said}")
     assert [one.nodes[0].mode for one in found] == [0o755, 0o755]
 
 
-def scanned(source: Path, newest: int | None = None) -> Scan:
-    return scan(os.fsencode(source), newest)
+def scanned(source: Path, newest: int | None = None) -> SourceScan:
+    return scan_source(os.fsencode(source), newest)
 
 
 def test_a_folder_is_scanned_sorted(tmp_path: Path) -> None:
@@ -396,18 +396,18 @@ def test_what_cannot_be_added_is_refused_by_name(tmp_path: Path, monkeypatch: py
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("site/talk")
         with pytest.raises(OverlayError, match=r"^site/talk: cannot be added: it is a socket$"):
-            scan(b"site", None)
+            scan_source(b"site", None)
     with pytest.raises(OverlayError, match=r"^site/none: cannot be added: No such file or directory$"):
-        scan(b"site/none", None)
+        scan_source(b"site/none", None)
     with pytest.raises(OverlayError, match=r"^/dev/null: cannot be added: it is neither a file nor a directory$"):
-        scan(b"/dev/null", None)
+        scan_source(b"/dev/null", None)
 
 
 def test_an_odd_name_is_shown_on_one_line(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9\n"
     os.mkfifo(name)
     with pytest.raises(OverlayError) as caught:
-        scan(name, None)
+        scan_source(name, None)
     assert str(caught.value).isprintable() and r"/caf\xe9\n: cannot be added" in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import Add, Inline
+from cosremaster import AddPath, InlineFile
 from tests.support.small import without_layer, write_overlay, write_small
 from tests.support.user import REPOSITORY
 
@@ -42,10 +42,10 @@ def test_the_steps_by_hand_are_the_whole_remaster(
         add=[
             "site",
             "install.sh:/root/",
-            Inline("/etc/hostname", b"headend-7\n"),
+            InlineFile("/etc/hostname", b"headend-7\n"),
         ],
         remove=["/etc/motd"],
-        add_iso=[Add("apollo-platform.iso", "/data/", unpack=False)],
+        add_iso=[AddPath("apollo-platform.iso", "/data/", unpack=False)],
         allow_missing=True,
     )
     assert Path("whole.iso").read_bytes() == Path("apollo-site.iso").read_bytes()

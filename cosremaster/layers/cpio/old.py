@@ -25,7 +25,7 @@ from cosremaster.layers.decoded import DecodedSource
 from cosremaster.tree.nodes import Kind
 
 if TYPE_CHECKING:
-    from cosremaster.archives.reader import Archive, Entry
+    from cosremaster.archives.reader import Archive, ArchiveEntry
 
 ODC, BINARY = "odc", "bin"
 MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
@@ -194,7 +194,7 @@ class _Converter:
         self._carried: set[int] = set()
         self._count = 0
 
-    def convert(self, entry: Entry, archive: Archive) -> Iterator[bytes]:
+    def convert(self, entry: ArchiveEntry, archive: Archive) -> Iterator[bytes]:
         """The entry whose header ``archive`` gave last."""
         place = self._place.inside(entry.name)
         self._check(entry, place)
@@ -231,7 +231,7 @@ class _Converter:
             self._inodes[inode] = self._count
         return self._count
 
-    def _check(self, entry: Entry, place: Place) -> None:
+    def _check(self, entry: ArchiveEntry, place: Place) -> None:
         if entry.warning:
             raise CorruptError(f"cannot be read as an archive: {entry.warning}", place)
         if not 0 < len(entry.name) < cpio.MAX_NAME:
