@@ -12,7 +12,7 @@ _NAMES = (b"C.UTF-8", b"C.utf8", b"en_US.UTF-8", b"UTF-8")
 
 
 @contextmanager
-def utf8_names() -> Iterator[None]:
+def use_utf8_names() -> Iterator[None]:
     """Sets the thread's character type to UTF-8 (POSIX uselocale) where the system can; restores it at the end."""
     library = ctypes.CDLL(None)
     try:

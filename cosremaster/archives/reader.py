@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from cosremaster.archives.locale import utf8_names
+from cosremaster.archives.locale import use_utf8_names
 from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, show
 from cosremaster.io.streams import CHUNK
 
@@ -179,12 +179,12 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
 
 
 @contextmanager
-def opened(source: bytes | None, place: Place) -> Iterator[int]:
+def open_archive_file(source: bytes | None, place: Place) -> Iterator[int]:
     """A descriptor of the archive ``source`` (None: standard input), with names read as UTF-8 meanwhile.
 
     :raises OverlayError: it cannot be opened.
     """
-    with utf8_names():
+    with use_utf8_names():
         if source is None:
             yield 0
             return

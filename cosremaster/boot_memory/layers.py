@@ -12,7 +12,7 @@ from cosremaster.boot_memory.estimate import HALF, Footprint, Initramfs, Nested,
 from cosremaster.codecs.base import Form
 from cosremaster.layers.cpio.old import OldForm
 from cosremaster.layers.cpio.tree import link_key, with_values
-from cosremaster.layers.model import Layer, Rootness
+from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.tree.nodes import Edits, Kind
 
 NEAR = 32 << 20
@@ -124,7 +124,7 @@ def initramfs_of(layers: Sequence[Layer], path: bytes, size: int, edited: Edited
     None: none of its archives looks like a system.
     """
     mine = [layer for layer in layers if layer.address[0] == path]
-    if all(layer.rootness is Rootness.NOT for layer in mine):
+    if all(layer.likelihood is RootfsLikelihood.NOT for layer in mine):
         return None
     chosen, edits = (None, None) if edited is None else (edited.layer, edited.edits)
     outer = [layer for layer in mine if layer.parent is None]
@@ -134,10 +134,10 @@ def initramfs_of(layers: Sequence[Layer], path: bytes, size: int, edited: Edited
     if edited is not None and edited.layer.holder is not None and edited.layer.parent in outer:
         old, new = footprint([edited.layer.holder.header.size]), footprint([edited.packed])
         files = Footprint(files.data - old.data + new.data, files.inodes)
-    inner = [layer for layer in mine if layer.parent in outer and layer.rootness is not Rootness.NOT]
+    inner = [layer for layer in mine if layer.parent in outer and layer.likelihood is not RootfsLikelihood.NOT]
     nested = None
     if inner:
-        best = max(inner, key=lambda layer: (layer is chosen, layer.rootness, layer.size))
+        best = max(inner, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
         tree = files_of(best, edits if best is chosen else None)
-        nested = Nested(tree, tmpfs_share(outer), _dictionary(best.form))
+        nested = Nested(tree, tmpfs_share(outer), _dictionary(best.parameters))
     return Initramfs(packed=size, files=files, nested=nested)

@@ -16,11 +16,11 @@ from cosremaster.codecs import foreign_codec
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
-from cosremaster.layers.address import Address, format_address, nth, number_of, parse_address
-from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
+from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.identify import HEAD_SIZE, look
-from cosremaster.layers.model import Layer, index_file, layers_of
+from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.tree.paths import parent_of
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
 
 MAX_LINKS = 40
-ALONE = Effort(digests=False, nesting=0, edits=False)
+ALONE = ScanOptions(digests=False, nesting=0, edits=False)
 ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
 
 
@@ -41,7 +41,7 @@ class Container:
     """
 
     def __init__(
-        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: Effort,
+        self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: ScanOptions,
         image: IsoImage | None = None,
     ) -> None:  # fmt: skip
         self.image = image
@@ -132,7 +132,7 @@ def split_address(text: str) -> tuple[Path, Address]:
 
 
 def open_container(
-    source: FileSource, address: Address = (), effort: Effort = ALONE, beside: Container | None = None
+    source: FileSource, address: Address = (), effort: ScanOptions = ALONE, beside: Container | None = None
 ) -> tuple[Container, Address]:
     """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
 
@@ -148,7 +148,7 @@ def open_container(
         image = read_image(source)
         return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
     table = PieceTable([Range(source, 0, source.size)])
-    number = number_of(address[0]) if address else None
+    number = archive_number(address[0]) if address else None
     inside = _archive(table, own, source.place, effort, number, beside)
     if inside is None:
         raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
@@ -156,7 +156,7 @@ def open_container(
 
 
 def _archive(
-    table: PieceTable, address: Address, place: Place, effort: Effort, number: int | None = None,
+    table: PieceTable, address: Address, place: Place, effort: ScanOptions, number: int | None = None,
     beside: Container | None = None,
 ) -> Container | None:  # fmt: skip
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
@@ -171,19 +171,19 @@ def _archive(
 
         indexed = index_beside(address[-1], table, looked.codec, place, effort, beside.nodes.layer)
     indexed = indexed or index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
-    layers = layers_of(indexed, table, place)
+    layers = build_layers(indexed, table, place)
     if number is None:
         return Container(address, place, _kind(layers), LayerTree(layers[-1]), effort)
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
-    layer = replace(layers[number - 1], before=())
-    return Container((*address, nth(number)), place, _kind([layer]), LayerTree(layer), effort)
+    layer = replace(layers[number - 1], preceding=())
+    return Container((*address, number_part(number)), place, _kind([layer]), LayerTree(layer), effort)
 
 
 def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
     """For people: what the archives are."""
     return ", ".join(
-        " ".join(word for word in ("cpio", layer.form.name if layer.form.name != "none" else "") if word)
+        " ".join(word for word in ("cpio", layer.parameters.name if layer.parameters.name != "none" else "") if word)
         for layer in layers
     )
 
@@ -227,7 +227,7 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
     assert node is not None
     while parts:
         part = parts.pop(0)
-        number = number_of(part)
+        number = archive_number(part)
         if number is not None:
             raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
         path = container.resolve(part, last=last or bool(parts))
@@ -235,7 +235,7 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
         if found is None:
             raise LayerError(f"has no {show(part)}", container.place)
         node = found
-        if parts and (number := number_of(parts[0])) is not None:
+        if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
             container = enter(container, node, number)
             node = replace(ROOT)

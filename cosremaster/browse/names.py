@@ -9,13 +9,13 @@ from typing import TypeAlias
 from cosremaster.io.files import FileSource
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio.newc import normal_names
-from cosremaster.layers.cpio.scan import Effort, scan_streams
+from cosremaster.layers.cpio.scan import ScanOptions, scan_streams
 from cosremaster.layers.identify import look
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
 """By a directory's path: the paths of what stands in it, sorted; the root is always there."""
 
-UNREAD = Effort(digests=False, nesting=0, edits=False, tail=0, names=True)
+UNREAD = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
 """Names alone: nothing is read again."""
 
 

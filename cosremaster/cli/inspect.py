@@ -16,7 +16,7 @@ from cosremaster.boot_memory.needs import memory_needs, packed_needs
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, UsageError, show
-from cosremaster.layers.find import choose_layer, glance
+from cosremaster.layers.find import choose_layer, find_archive_files
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.menus import menu_lines
@@ -68,7 +68,7 @@ def inspect_command(
                 chosen = choose_layer(opened.image, found, None if layer is None else opened.address_in(layer))
             except LayerError as error:
                 why = error.message
-        archives = tuple(glance(opened.image))
+        archives = tuple(find_archive_files(opened.image))
         menus = find_places(opened.image)
         if as_json:
             report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen, menus)

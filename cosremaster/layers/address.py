@@ -23,19 +23,19 @@ _NUMBER = re.compile(rb"#[1-9][0-9]{0,5}")
 _STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def nth(number: int) -> bytes:
+def number_part(number: int) -> bytes:
     """The part that means the ``number``-th archive of a row, from 1; it is written ``#1``."""
     return _NTH + b"%d" % number
 
 
-def number_of(part: bytes) -> int | None:
+def archive_number(part: bytes) -> int | None:
     """What :func:`nth` made ``part`` from, None if it did not."""
     return int(part[len(_NTH) :]) if part.startswith(_NTH) else None
 
 
 def without_numbers(address: Address) -> Address:
     """``address`` without the parts that :func:`nth` made."""
-    return tuple(part for part in address if number_of(part) is None)
+    return tuple(part for part in address if archive_number(part) is None)
 
 
 def parse_address(text: str | bytes) -> Address:
@@ -49,7 +49,7 @@ def parse_address(text: str | bytes) -> Address:
     parts = [normal_name(part) for part in raw.split(b"::")]
     if not all(parts):
         raise UsageError(f"address {os.fsdecode(raw)!r} has an empty part")
-    return tuple(nth(int(part[1:])) if _NUMBER.fullmatch(part) else _unescaped(part) for part in parts)
+    return tuple(number_part(int(part[1:])) if _NUMBER.fullmatch(part) else _unescaped(part) for part in parts)
 
 
 def _unescaped(part: bytes) -> bytes:
@@ -62,7 +62,7 @@ def format_address(address: Sequence[bytes]) -> str:
 
 
 def _escape(part: bytes) -> str:
-    number = number_of(part)
+    number = archive_number(part)
     if number is not None:
         return f"#{number}"
     if part.startswith(b"#"):

@@ -26,13 +26,13 @@ from cosremaster.layers.cpio.old import layer_codec
 from cosremaster.layers.model import IndexedFile
 
 FORMAT = 2
-KEPT = 32
+MAX_INDEXES = 32
 """So many indexes are kept; the ones longest unused go."""
 
 _EDGE = 1 << 16
 
 
-class Remembered(Struct, frozen=True):
+class StoredIndex(Struct, frozen=True):
     """The indexed files of an image, and what else was recognized in it, in words."""
 
     files: tuple[IndexedFile, ...]
@@ -61,7 +61,7 @@ def _key(source: FileSource) -> dict[str, Any]:
     }
 
 
-def recall(source: FileSource, image: IsoImage, *, check: bool) -> Remembered | None:
+def load_index(source: FileSource, image: IsoImage, *, check: bool) -> StoredIndex | None:
     """The index of this image, or None if there is none that fits.
 
     ``check``: also read every indexed file of the image and compare its SHA-256.
@@ -89,7 +89,7 @@ def recall(source: FileSource, image: IsoImage, *, check: bool) -> Remembered | 
             return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    return Remembered(files, others)
+    return StoredIndex(files, others)
 
 
 def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
@@ -98,17 +98,17 @@ def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
         path=bytes.fromhex(values["path"]),
         codec=layer_codec(codec),
         digest=bytes.fromhex(values["digest"]),
-        found=load_archive(values["found"], codec, kept),
+        archive=load_archive(values["found"], codec, kept),
     )
 
 
-def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
+def store_index(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
     """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing.
 
     Files of several archives are not remembered; reading one again costs what reading it first did.
     """
     files = tuple(files)
-    if any(one.row for one in files):
+    if any(one.streams for one in files):
         return False
     try:
         blobs = Blobs()
@@ -120,7 +120,7 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
                     "path": one.path.hex(),
                     "codec": one.codec.name,
                     "digest": one.digest.hex(),
-                    "found": dump_archive(one.found, blobs),
+                    "found": dump_archive(one.archive, blobs),
                 }
                 for one in files
             ],
@@ -149,5 +149,5 @@ def remember(source: FileSource, files: Iterable[IndexedFile], others: Iterable[
 def _prune(folder: Path) -> None:
     """Removes the indexes longest unused beyond :data:`KEPT`."""
     found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
-    for path in found[:-KEPT]:
+    for path in found[:-MAX_INDEXES]:
         path.unlink(missing_ok=True)

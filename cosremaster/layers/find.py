@@ -14,30 +14,30 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.old import MAGICS as OLD_MAGICS
-from cosremaster.layers.cpio.scan import Effort
-from cosremaster.layers.identify import Probe, look
-from cosremaster.layers.model import IndexedFile, Layer, Rootness, index_file, layers_of
+from cosremaster.layers.cpio.scan import ScanOptions
+from cosremaster.layers.identify import Identification, look
+from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.progress import Progress
 
 
-class Found(Struct, frozen=True):
+class ImageLayers(Struct, frozen=True):
     """The layers of an image, outer ones before those inside them, and what else was recognized, in words.
 
     ``files``: what indexing each file learned; ``refused``: why files that are archives could not be indexed.
     """
 
     layers: tuple[Layer, ...]
-    others: tuple[str, ...]
-    files: tuple[IndexedFile, ...] = ()
-    refused: tuple[UnsupportedError, ...] = ()
+    foreign_files: tuple[str, ...]
+    indexed_files: tuple[IndexedFile, ...] = ()
+    refusals: tuple[UnsupportedError, ...] = ()
 
 
 def find_layers(
     image: IsoImage,
     wanted: Address | None,
     progress: Progress,
-    effort: Effort = Effort(),  # noqa: B008 - a value
-) -> Found:
+    effort: ScanOptions = ScanOptions(),  # noqa: B008 - a value
+) -> ImageLayers:
     """Step 2, instead of zcat, xzcat and cpio: every archive in the image, each read once and noted.
 
     With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
@@ -61,19 +61,19 @@ def find_layers(
             raise refused[0]
         what = f" but {others[0]}, which is not supported yet" if others else ""
         raise LayerError(f"{show(wanted[0])} is no cpio archive{what}", image.place)
-    return found_again(image, files, others, refused)
+    return layers_from_index(image, files, others, refused)
 
 
-def found_again(
+def layers_from_index(
     image: IsoImage, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
-) -> Found:
+) -> ImageLayers:
     """The layers of files of ``image`` that were indexed, now or before."""
     tables = {file.path: image.bytes_of(file) for file in image.files}
-    layers = (layer for one in files for layer in layers_of(one, tables[one.path], image.place.inside(one.path)))
-    return Found(tuple(layers), tuple(others), tuple(files), tuple(refused))
+    layers = (layer for one in files for layer in build_layers(one, tables[one.path], image.place.inside(one.path)))
+    return ImageLayers(tuple(layers), tuple(others), tuple(files), tuple(refused))
 
 
-class Candidate(Struct, frozen=True):
+class ArchiveFile(Struct, frozen=True):
     """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
 
     path: bytes
@@ -84,7 +84,7 @@ class Candidate(Struct, frozen=True):
 _GLANCE = 1 << 17
 
 
-def glance(image: IsoImage) -> Iterator[Candidate]:
+def find_archive_files(image: IsoImage) -> Iterator[ArchiveFile]:
     """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
     for file in sorted(image.files, key=lambda file: file.path):
         table = image.bytes_of(file)
@@ -94,10 +94,10 @@ def glance(image: IsoImage) -> Iterator[Candidate]:
             continue
         looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
         if looked.is_archive:
-            yield Candidate(file.path, looked.codec.name, table.length)
+            yield ArchiveFile(file.path, looked.codec.name, table.length)
 
 
-def _candidates(image: IsoImage, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Probe]]:
+def _candidates(image: IsoImage, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Identification]]:
     """Each file of the ISO with what its first bytes say; of names that share an extent the first."""
     seen: set[int] = set()
     files = sorted(image.files, key=lambda file: file.path)
@@ -117,7 +117,7 @@ def _head(table: PieceTable, count: int) -> bytes:
     return b"".join(table.cut(0, min(table.length, count)).chunks())
 
 
-def choose_layer(image: IsoImage, found: Found, wanted: Address | None) -> Layer:
+def choose_layer(image: IsoImage, found: ImageLayers, wanted: Address | None) -> Layer:
     """Step 3: the root filesystem among the layers, or the one ``wanted``.
 
     Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner, of
@@ -130,22 +130,22 @@ def choose_layer(image: IsoImage, found: Found, wanted: Address | None) -> Layer
             if wanted in (layer.address, without_numbers(layer.address)):
                 return layer
         raise LayerError(f"has no layer {format_address(wanted)}; found: {listed}", image.place)
-    best = max((layer.rootness for layer in found.layers), default=Rootness.NOT)
-    fit = [layer for layer in found.layers if layer.rootness is best and best is not Rootness.NOT]
+    best = max((layer.likelihood for layer in found.layers), default=RootfsLikelihood.NOT)
+    fit = [layer for layer in found.layers if layer.likelihood is best and best is not RootfsLikelihood.NOT]
     parents = [layer.parent for layer in fit]
     fit = [layer for layer in fit if not any(layer is parent for parent in parents)]
     # Of several archives in a row the last counts: what it holds is unpacked over the others.
-    fit = [layer for layer in fit if not any(layer is one for other in fit for one in other.before)]
+    fit = [layer for layer in fit if not any(layer is one for other in fit for one in other.preceding)]
     if len(fit) == 1:
         return fit[0]
     if fit:
         choices = ", ".join(format_address(layer.address) for layer in fit)
         raise LayerError(f"several layers look like a root filesystem: {choices}; choose one with --layer", image.place)
-    if found.refused:
-        raise found.refused[0]
+    if found.refusals:
+        raise found.refusals[0]
     if listed:
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
         )
-    instead = f"; found instead: {', '.join(found.others[:5])}, not supported yet" if found.others else ""
+    instead = f"; found instead: {', '.join(found.foreign_files[:5])}, not supported yet" if found.foreign_files else ""
     raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)

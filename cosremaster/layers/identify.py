@@ -18,7 +18,7 @@ _PLAIN_HEAD = 512
 """Plain bytes that tell whether an archive begins."""
 
 
-class Probe(NamedTuple):
+class Identification(NamedTuple):
     """What the first bytes of a file say: the codec to read it with and whether an archive begins."""
 
     codec: Codec
@@ -27,27 +27,27 @@ class Probe(NamedTuple):
     """Something recognized that this version cannot open, for people."""
 
 
-def look(peek: Callable[[int], bytes]) -> Probe:
+def look(peek: Callable[[int], bytes]) -> Identification:
     """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
     head = peek(HEAD_SIZE)
     codec = find_codec(head)
     return probe(peek(codec.reach) if codec is not None and codec.reach > HEAD_SIZE else head)
 
 
-def probe(head: bytes) -> Probe:
+def probe(head: bytes) -> Identification:
     """What the first bytes of a file say."""
     codec = find_codec(head) or PLAIN
     plain = codec.first(head, _PLAIN_HEAD)
     if plain.startswith(cpio.MAGICS):
-        return Probe(codec, True, None)
+        return Identification(codec, True, None)
     from cosremaster.layers.cpio.old import OldCodec, old_form  # noqa: PLC0415 - no layer today needs it
 
     old = old_form(plain)
     if old is not None:
-        return Probe(OldCodec(codec, old), True, None)
+        return Identification(OldCodec(codec, old), True, None)
     foreign = foreign_codec(head)
     foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
-    return Probe(codec, False, foreign)
+    return Identification(codec, False, foreign)
 
 
 def _foreign_archive(plain: bytes) -> str | None:

@@ -14,16 +14,16 @@ from cosremaster.codecs.base import Codec, Form
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import ByteReader, counted, hashed
-from cosremaster.layers.address import Address, nth
+from cosremaster.layers.address import Address, number_part
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.scan import THOROUGH, Effort, FoundArchive, FoundStream, Member, scan_streams
+from cosremaster.layers.cpio.scan import THOROUGH, Member, ScannedArchive, ScannedStream, ScanOptions, scan_streams
 from cosremaster.layers.decoded import DecodedSource
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
 
 
-class Rootness(enum.IntEnum):
+class RootfsLikelihood(enum.IntEnum):
     """How much an archive looks like a root filesystem."""
 
     NOT = 0
@@ -33,7 +33,7 @@ class Rootness(enum.IntEnum):
     """It has /etc and an init program of an installed system."""
 
 
-class Row(Struct, frozen=True):
+class ConcatenatedFile(Struct, frozen=True):
     """A file of several archives, one after another: its bytes, and where each of its streams stands in it.
 
     A stream is an archive as it is, or compressed data that hold one or more.
@@ -55,22 +55,22 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that 
     address: Address
     place: Place
     packed: PieceTable
-    form: Form
+    parameters: Form
     decoded: DecodedSource
     size: int
     span: tuple[int, int]
     members: tuple[Member, ...]
-    trailer: cpio.Entry
+    trailer: cpio.NewcEntry
     parent: Layer | None = None
-    holder: cpio.Entry | None = None
-    row: Row | None = None
+    holder: cpio.NewcEntry | None = None
+    concatenation: ConcatenatedFile | None = None
     stream: int = 0
-    before: tuple[Layer, ...] = ()
+    preceding: tuple[Layer, ...] = ()
 
     @cached_property
-    def rootness(self) -> Rootness:
+    def likelihood(self) -> RootfsLikelihood:
         """How much it looks like a root filesystem."""
-        return rootness(self.paths)
+        return judge_rootfs(self.paths)
 
     @cached_property
     def paths(self) -> Sequence[bytes]:
@@ -87,13 +87,13 @@ class IndexedFile(Struct, frozen=True, kw_only=True):
     path: bytes
     codec: Codec
     digest: bytes
-    found: FoundArchive
-    row: tuple[FoundStream, ...] = ()
+    archive: ScannedArchive
+    streams: tuple[ScannedStream, ...] = ()
 
 
 def index_file(
     path: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None],
-    effort: Effort = THOROUGH,
+    effort: ScanOptions = THOROUGH,
 ) -> IndexedFile:  # fmt: skip
     """Indexes all archives in a file that is one itself, or several in a row, as the kernel reads them.
 
@@ -107,36 +107,36 @@ def index_file(
     row = tuple(scan_streams(reader, codec, effort, 1))
     single = len(row) == 1 and len(row[0].archives) == 1
     return IndexedFile(
-        path=path, codec=codec, digest=digest.digest(), found=row[0].archives[0], row=() if single else row
+        path=path, codec=codec, digest=digest.digest(), archive=row[0].archives[0], streams=() if single else row
     )
 
 
-def layers_of(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
+def build_layers(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
     """The archives of an indexed file whose bytes are ``packed``, outer before inner, in the order of the file."""
-    if not indexed.row:
-        return tuple(_layers((indexed.path,), packed, place, (indexed.found,)))
-    row = Row(packed, tuple((stream.start, stream.end) for stream in indexed.row))
+    if not indexed.streams:
+        return tuple(_layers((indexed.path,), packed, place, (indexed.archive,)))
+    row = ConcatenatedFile(packed, tuple((stream.start, stream.end) for stream in indexed.streams))
     layers: list[Layer] = []
     before: list[Layer] = []
-    for number, stream in enumerate(indexed.row):
+    for number, stream in enumerate(indexed.streams):
         inside = packed.cut(stream.start, stream.end)
         for layer in _layers((indexed.path,), inside, place, stream.archives, len(before)):
             if layer.parent is None:
-                layer = replace(layer, row=row, stream=number, before=tuple(before))  # noqa: PLW2901
+                layer = replace(layer, concatenation=row, stream=number, preceding=tuple(before))  # noqa: PLW2901
                 before.append(layer)
             layers.append(layer)
     return tuple(layers)
 
 
 def _layers(
-    address: Address, packed: PieceTable, place: Place, archives: Sequence[FoundArchive],
+    address: Address, packed: PieceTable, place: Place, archives: Sequence[ScannedArchive],
     numbered: int | None = None,
 ) -> Iterator[Layer]:  # fmt: skip
     """The archives of one stream; ``numbered``: how many of their row stand before them."""
     last = archives[-1]
     decoded = DecodedSource(packed, last.form, place, last.tail, last.size)
     for number, found in enumerate(archives):
-        own = address if numbered is None else (*address, nth(numbered + number + 1))
+        own = address if numbered is None else (*address, number_part(numbered + number + 1))
         outer = _layer(own, place, packed, decoded, found)
         yield outer
         for entry, _, inner in found.inner:
@@ -147,17 +147,17 @@ def _layers(
             yield replace(_layer(name, below, inside, source, inner), parent=outer, holder=entry)
 
 
-def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, found: FoundArchive) -> Layer:
+def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, found: ScannedArchive) -> Layer:
     return Layer(
-        address=address, place=place, packed=packed, form=found.form, decoded=decoded, size=found.size,
+        address=address, place=place, packed=packed, parameters=found.form, decoded=decoded, size=found.size,
         span=found.span or (0, found.size), members=found.members, trailer=found.trailer,
     )  # fmt: skip
 
 
-def rootness(paths: Sequence[bytes]) -> Rootness:
+def judge_rootfs(paths: Sequence[bytes]) -> RootfsLikelihood:
     """How much an archive with ``paths``, as normal names, looks like a root filesystem."""
     names = set(paths)
     tops = {name.partition(b"/")[0] for name in names}
     if b"etc" in tops and any(name in names for name in _INITS):
-        return Rootness.SYSTEM
-    return Rootness.SOME if len(tops & _TOPS) >= 2 else Rootness.NOT
+        return RootfsLikelihood.SYSTEM
+    return RootfsLikelihood.SOME if len(tops & _TOPS) >= 2 else RootfsLikelihood.NOT

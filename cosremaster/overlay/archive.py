@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.archives.reader import Archive, ArchiveEntry, opened
+from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import PieceTable, Range, Zeros
@@ -70,7 +70,7 @@ def read_archive(
     piped = source == STANDARD_INPUT
     place = Place().inside("standard input" if piped else source)
     collected = _Collected(place, newest, largest, spool, advance)
-    with opened(None if piped else source, place) as fd:
+    with open_archive_file(None if piped else source, place) as fd:
         before = os.fstat(fd)
         seekable = stat.S_ISREG(before.st_mode)
         if seekable and os.pread(fd, len(_AR), 0) == _AR:

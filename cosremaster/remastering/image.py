@@ -24,12 +24,12 @@ from cosremaster.io.streams import counted, digest_of
 from cosremaster.iso.ecma119.sections import MAX_EXTENT
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.layers.address import Address, parse_address
-from cosremaster.layers.cache import index_path, recall, remember
+from cosremaster.layers.cache import index_path, load_index, store_index
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.edit import apply_edits
-from cosremaster.layers.cpio.scan import MAX_EXPAND, Effort
+from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.find import Found, choose_layer, find_layers, found_again
+from cosremaster.layers.find import ImageLayers, choose_layer, find_layers, layers_from_index
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.read import ReadContext, read_additions
 from cosremaster.overlay.request import OverlayItem
@@ -95,14 +95,14 @@ class OpenedImage:
         self.path = Path(source)
         self._remember = remember
         self._check_index = check_index
-        self._effort = Effort(max_expand=max_expand)
+        self._effort = ScanOptions(max_expand=max_expand)
         self._file = FileSource(self.path)
         try:
             self.image = open_image(self._file)
         except BaseException:
             self._file.close()
             raise
-        self._found: dict[bytes | None, Found] = {}
+        self._found: dict[bytes | None, ImageLayers] = {}
         self._trees: dict[Address, LayerTree] = {}
         self._memos: dict[Address, Memo] = {}
         self._remembering: Worker[bool] | None = None
@@ -152,7 +152,7 @@ class OpenedImage:
         if found != digits.lower():
             raise ImageError(f"its {name} is {found}, and {digits.lower()} was expected", self._file.place)
 
-    def layers(self, layer: str | None = None, progress: Progress | None = None) -> Found:
+    def layers(self, layer: str | None = None, progress: Progress | None = None) -> ImageLayers:
         """The layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
         wanted = None if layer is None else self.address_in(layer)
         key = None if wanted is None else wanted[0]
@@ -168,16 +168,16 @@ class OpenedImage:
                 self._trees[layer.address] = LayerTree(layer)
             return self._trees[layer.address]
 
-    def _find(self, wanted: Address | None, progress: Progress) -> Found:
+    def _find(self, wanted: Address | None, progress: Progress) -> ImageLayers:
         """The layers, from a remembered index where one fits."""
-        known = recall(self._file, self.image, check=self._check_index) if self._remember else None
+        known = load_index(self._file, self.image, check=self._check_index) if self._remember else None
         if known is not None:
             files = [one for one in known.files if wanted is None or one.path == wanted[0]]
             if files or wanted is None:
-                return found_again(self.image, files, known.others)
+                return layers_from_index(self.image, files, known.others)
         found = find_layers(self.image, wanted, progress, self._effort)
-        if self._remember and wanted is None and not found.refused:
-            self._remembering = Worker(lambda: remember(self._file, found.files, found.others))
+        if self._remember and wanted is None and not found.refusals:
+            self._remembering = Worker(lambda: store_index(self._file, found.indexed_files, found.foreign_files))
         return found
 
     def remaster(

@@ -17,7 +17,7 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import DirectoryRecord, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.prove import read_back
-from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.identify import look
 from cosremaster.layers.model import index_file
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
@@ -66,12 +66,12 @@ def prove_bare(old: IsoImage, plan: ImagePlan, written: Written, result: FileSou
     table = PieceTable([Range(result, 0, result.size)])
     looked = look(lambda count: result.at(0, count))
     try:
-        effort = Effort(digests=False, nesting=0, edits=False)
+        effort = ScanOptions(digests=False, nesting=0, edits=False)
         indexed = index_file(old.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
     except CosremasterError as error:
         raise ProofError(f"the result cannot be read: {error}", old.place) from error
-    archives = [archive for stream in indexed.row for archive in stream.archives] or [indexed.found]
-    if any(stream.start % 4 for stream in indexed.row):
+    archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
+    if any(stream.start % 4 for stream in indexed.streams):
         raise ProofError("an archive in the result begins at no multiple of 4", old.place)
     entries = sum(len(archive.members) for archive in archives)
     yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"

@@ -30,10 +30,10 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.cpio.edit import exchange_member, exchange_stream
+from cosremaster.layers.cpio.edit import replace_entry_data, replace_stream
 from cosremaster.layers.cpio.old import ODC, OldForm
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.find import Found
+from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
@@ -127,7 +127,7 @@ def plan_overlay(
     """
     layer = tree.layer
     edits = merge(tree, additions, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
-    for earlier in layer.before:
+    for earlier in layer.preceding:
         names = set(earlier.paths)
         for path in edits.removed:
             if path in names or any(name.startswith(path + b"/") for name in names):
@@ -136,16 +136,16 @@ def plan_overlay(
     return edits
 
 
-def shadowing_warnings(layer: Layer, found: Found, edits: Edits) -> Iterator[str]:
+def shadowing_warnings(layer: Layer, found: ImageLayers, edits: Edits) -> Iterator[str]:
     """What in ``edits`` will not count, because of the other archives in a row with ``layer``."""
-    later = [one for one in found.layers if any(layer is before for before in one.before)]
+    later = [one for one in found.layers if any(layer is before for before in one.preceding)]
     names = {path: one for one in later for path in one.paths}
     for node, _ in edits.new:
         over = names.get(node.path)
         if over is not None and node.kind is not Kind.DIRECTORY:
             yield f"{show(node.path)} stands in {format_address(over.address)} too, which is unpacked later and counts"
-        if layer.before and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
-            first = format_address(layer.before[0].address)
+        if layer.preceding and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
+            first = format_address(layer.preceding[0].address)
             yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
@@ -153,8 +153,8 @@ def format_warnings(layer: Layer) -> Iterator[str]:
     """What an edit of ``layer`` changes beside its entries: it and what holds it are written as newc."""
     one: Layer | None = layer
     while one is not None:
-        if isinstance(one.form, OldForm):
-            kind = "odc" if one.form.kind == ODC else "binary"
+        if isinstance(one.parameters, OldForm):
+            kind = "odc" if one.parameters.kind == ODC else "binary"
             yield f"{format_address(one.address)} was a cpio archive in the {kind} form and is written as newc"
         one = one.parent
 
@@ -163,7 +163,7 @@ def check_writable(layer: Layer) -> None:
     """:raises UnsupportedError: ``layer``, or what holds it, is packed in a way that is read only."""
     one: Layer | None = layer
     while one is not None:
-        form = one.form.inner if isinstance(one.form, OldForm) else one.form
+        form = one.parameters.inner if isinstance(one.parameters, OldForm) else one.parameters
         if form.name == "lzop":
             from cosremaster.codecs.lzop.codec import REFUSAL  # noqa: PLC0415 - loaded by now, and rare
 
@@ -188,8 +188,8 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
             always_compress=packing.always_compress,
             memo=packing.memos.setdefault(layer.address, Memo()),
         )
-        packed = layer.form.pack(job)
-    return PackedLayer(layer.address, layer.form.name, packed)
+        packed = layer.parameters.pack(job)
+    return PackedLayer(layer.address, layer.parameters.name, packed)
 
 
 def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
@@ -198,7 +198,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
 
     def work() -> None:
         holder, inside = layer.parent, layer.holder
-        if holder is None or inside is None or holder.form.name != "gzip" or holder.address in packing.memos:
+        if holder is None or inside is None or holder.parameters.name != "gzip" or holder.address in packing.memos:
             return
         front = PieceTable([Range(holder.decoded, 0, min(inside.offset, Memo.LIMIT))])
         with suppress(CosremasterError), Spool(folder) as spool:
@@ -214,7 +214,7 @@ def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tu
     """
     done = [packed]
     while layer.parent is not None and layer.holder is not None:
-        plain = exchange_member(layer.parent, layer.holder, done[-1].packed.table)
+        plain = replace_entry_data(layer.parent, layer.holder, done[-1].packed.table)
         layer = layer.parent
         done.append(pack_layer(layer, plain, packing))
     return tuple(done)
@@ -232,7 +232,7 @@ def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
     """The bytes of the file that holds ``layer`` at any depth, when its outermost stream became ``packed``."""
     while layer.parent is not None:
         layer = layer.parent
-    return exchange_stream(layer, packed.packed.table)
+    return replace_stream(layer, packed.packed.table)
 
 
 def write_image(

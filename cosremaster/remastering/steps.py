@@ -15,7 +15,7 @@ from cosremaster.layers.address import format_address, parse_address
 from cosremaster.layers.cpio.edit import apply_edits
 from cosremaster.layers.cpio.newc import MAX_FIELD
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.find import Found, choose_layer, find_layers
+from cosremaster.layers.find import ImageLayers, choose_layer, find_layers
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import ReadContext, read_additions
@@ -45,7 +45,7 @@ __all__ = [
     "Directory",
     "Edits",
     "FileSource",
-    "Found",
+    "ImageLayers",
     "ImagePlan",
     "InlineFile",
     "IsoEdits",

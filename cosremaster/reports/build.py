@@ -12,9 +12,9 @@ from cosremaster.errors import LayerError
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
 from cosremaster.iso.model import IsoImage
-from cosremaster.layers.cpio.scan import MAX_EXPAND, Effort
+from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.find import Found, choose_layer
+from cosremaster.layers.find import ImageLayers, choose_layer
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, Silent
 from cosremaster.remastering.image import OpenedImage
@@ -68,16 +68,16 @@ def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progres
     return Side(name=Path(path).name, image=opened.image, layers=found.layers, chosen=_chosen(opened.image, found))
 
 
-def _chosen(image: IsoImage, found: Found) -> Layer | None:
+def _chosen(image: IsoImage, found: ImageLayers) -> Layer | None:
     """The layer that additions would go to; of several, the one of the most entries."""
     try:
         return choose_layer(image, found, None)
     except LayerError:
-        return max(found.layers, key=lambda layer: (layer.rootness, len(layer.members)), default=None)
+        return max(found.layers, key=lambda layer: (layer.likelihood, len(layer.members)), default=None)
 
 
 def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
-    effort = Effort(digests=True, nesting=0, max_expand=max_expand)
+    effort = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [
         inside(follow(*open_container(stack.enter_context(FileSource(Path(path))), (), effort))) for path in (old, new)
     ]

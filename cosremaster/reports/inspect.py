@@ -12,19 +12,19 @@ from cosremaster.boot_memory.needs import memory_needs, packed_needs
 from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, IsoImage
 from cosremaster.layers.address import format_address
-from cosremaster.layers.find import Candidate
-from cosremaster.layers.model import Layer, Rootness
+from cosremaster.layers.find import ArchiveFile
+from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.menus import menus_report
 
 SCHEMA = 1
 """Raised whenever a field of :func:`inspect_report` changes its meaning or goes away."""
 
-_LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs", Rootness.SYSTEM: "system"}
+_LOOKS = {RootfsLikelihood.NOT: "archive", RootfsLikelihood.SOME: "initramfs", RootfsLikelihood.SYSTEM: "system"}
 
 
 def inspect_report(
-    image: IsoImage, archives: Sequence[Candidate], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
+    image: IsoImage, archives: Sequence[ArchiveFile], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
     needs = packed_needs((one.path, one.size) for one in archives) if layers is None else memory_needs(image, layers)
@@ -114,12 +114,12 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
 def _layer(layer: Layer, chosen: bool) -> dict[str, Any]:
     return {
         "address": format_address(layer.address),
-        "codec": layer.form.name,
-        "parameters": layer.form.describe(),
+        "codec": layer.parameters.name,
+        "parameters": layer.parameters.describe(),
         "format": layer.trailer.header.magic.decode(),
         "entries": len(layer.members),
         "packed": layer.packed.length,
         "size": layer.size,
-        "looks_like": _LOOKS[layer.rootness],
+        "looks_like": _LOOKS[layer.likelihood],
         "chosen": chosen,
     }

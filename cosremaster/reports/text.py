@@ -12,7 +12,7 @@ from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.model import Layer, Rootness
+from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
@@ -20,9 +20,9 @@ ACTIVE = 0x80
 """An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
 
 _LOOKS = {
-    Rootness.NOT: "archive",
-    Rootness.SOME: "looks like an initramfs or a small root filesystem",
-    Rootness.SYSTEM: "looks like a root filesystem",
+    RootfsLikelihood.NOT: "archive",
+    RootfsLikelihood.SOME: "looks like an initramfs or a small root filesystem",
+    RootfsLikelihood.SYSTEM: "looks like a root filesystem",
 }
 
 
@@ -108,10 +108,10 @@ def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
     """Each layer with codec, sizes and entries; ``chosen`` is the one ``--add`` would go to."""
     for layer in layers:
         indent = "  " * (len(layer.address) - 1)
-        form = layer.form
+        form = layer.parameters
         details = f" ({form.describe()})" if form.describe() else ""
         mark = "; --add goes here" if layer is chosen else ""
-        yield f"{indent}layer {format_address(layer.address)}: {_LOOKS[layer.rootness]}{mark}"
+        yield f"{indent}layer {format_address(layer.address)}: {_LOOKS[layer.likelihood]}{mark}"
         yield (
             f"{indent}  cpio {layer.trailer.header.magic.decode()}, {len(layer.members):,} entries,"
             f" {form.name}{details}, {human(layer.packed.length)} packed, {human(layer.size)} plain"

@@ -17,7 +17,7 @@ from cosremaster.boot_memory import estimate
 from cosremaster.demo.image import build_archive, directory, initramfs, outer_items, regular, root_items
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
 from cosremaster.io.streams import ByteReader
-from cosremaster.layers.cpio.newc import Entry, read_entries
+from cosremaster.layers.cpio.newc import NewcEntry, read_entries
 from cosremaster.remastering import image as job
 from tests.fixtures import tools
 from tests.support.listener import Listener
@@ -43,7 +43,7 @@ def names_of(plain: bytes) -> list[bytes]:
     return [entry.name for entry in _entries(plain) if not entry.is_trailer]
 
 
-def _entries(plain: bytes) -> Iterator[Entry]:
+def _entries(plain: bytes) -> Iterator[NewcEntry]:
     return read_entries(ByteReader([plain], Place()))
 
 

@@ -61,7 +61,7 @@ def test_the_tool_reads_what_we_wrote(tmp_path: Path, case: str) -> None:
     assert run(["cpio", "-i", "--quiet", "--to-stdout", "etc/motd"], stdin=plain) == b"welcome\n"
     assert run(["cpio", "-i", "--quiet", "--to-stdout", "doc/004"], stdin=plain) == _bulk()[4][1]
     with cosremaster.open(tmp_path / "in") as one, cosremaster.open(tmp_path / "out1") as other:
-        told = [opened.layers().layers[0].form.describe() for opened in (one, other)]
+        told = [opened.layers().layers[0].parameters.describe() for opened in (one, other)]
     if name == "zstd":  # the window of a frame that tells its size is that size
         told = [text.partition(", ")[2] for text in told]
     assert told[0] == told[1]

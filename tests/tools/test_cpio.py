@@ -15,7 +15,7 @@ from cosremaster.browse.names import UNREAD
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.scan import Effort, read_contents
+from cosremaster.layers.cpio.scan import ScanOptions, read_contents
 from tests.fixtures import tools
 
 EPOCH = 1_700_000_000
@@ -54,12 +54,12 @@ def _walk(root: bytes) -> Iterable[bytes]:
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
-def _read(archive: bytes, step: int = 7) -> list[cpio.Entry]:
+def _read(archive: bytes, step: int = 7) -> list[cpio.NewcEntry]:
     chunks = (archive[start : start + step] for start in range(0, len(archive), step))
     return list(cpio.read_entries(ByteReader(chunks, PLACE)))
 
 
-def _data(archive: bytes, entry: cpio.Entry) -> bytes:
+def _data(archive: bytes, entry: cpio.NewcEntry) -> bytes:
     return archive[entry.data_offset : entry.data_offset + entry.header.size]
 
 
@@ -310,7 +310,7 @@ ENTRIES = st.lists(
 )
 
 
-def _scanned(archive: bytes, step: int, effort: Effort) -> tuple[list[bytes], int] | str:
+def _scanned(archive: bytes, step: int, effort: ScanOptions) -> tuple[list[bytes], int] | str:
     """The names and where the archive ended, or the error."""
     reader = ByteReader((archive[at : at + step] for at in range(0, len(archive), step)), PLACE)
     try:
@@ -329,7 +329,7 @@ def test_names_alone_are_those_of_the_entries_and_so_are_the_errors(
     for at in data.draw(st.lists(st.integers(0, len(sound) - 1), max_size=2)):
         archive[at] = data.draw(st.sampled_from([0, 0x30, 0x31, 0x37, 0x46, 0x67, 0xFF]))
     archive = archive[: data.draw(st.integers(0, len(archive)))] if data.draw(st.booleans()) else archive
-    whole = Effort(digests=False, nesting=0, edits=False, tail=0)
+    whole = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
     assert _scanned(bytes(archive), step, UNREAD) == _scanned(bytes(archive), step, whole)
 
 

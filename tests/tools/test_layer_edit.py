@@ -20,10 +20,10 @@ from cosremaster.demo.image import TIME, DemoEntry, build_archive, directory, ou
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.edit import apply_edits, exchange_member
+from cosremaster.layers.cpio.edit import apply_edits, replace_entry_data
 from cosremaster.layers.cpio.rules import Checked, FinalEntry
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.model import Layer, index_file, layers_of
+from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Kind, Node
@@ -42,7 +42,7 @@ def index(archive_bytes: bytes) -> Layer:
     assert codec is not None
     place = Place(("live.cgz",))
     indexed = index_file(b"live.cgz", table, codec, place, lambda _: None)
-    _, nested = layers_of(indexed, table, place)
+    _, nested = build_layers(indexed, table, place)
     return nested
 
 
@@ -299,7 +299,7 @@ def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: 
     before = build_archive([directory(b"d"), regular(b"d/held", DATA, 0o600), regular(b"z", DATA)], magic)
     layer = index(before)
     holder = next(member.entry for member in layer.members if member.entry.name == b"d/held")
-    table = exchange_member(layer, holder, PieceTable([Literal(data)]))
+    table = replace_entry_data(layer, holder, PieceTable([Literal(data)]))
     after = b"".join(table.chunks())
     assert len(after) == table.length and len(after) % 512 == 0
     old, now = spans(before), spans(after)
@@ -310,7 +310,7 @@ def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: 
     if magic == cpio.CRC:
         verified(after)
     with pytest.raises(SizeError, match=r"rootfs\.cgz » d/held: 4,294,967,296 bytes do not fit"):
-        exchange_member(layer, holder, PieceTable([Range(layer.decoded, 0, 1 << 32)]))
+        replace_entry_data(layer, holder, PieceTable([Range(layer.decoded, 0, 1 << 32)]))
 
 
 @pytest.mark.parametrize("carrier", range(3))

@@ -19,7 +19,7 @@ from cosremaster.demo.image import build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio.old import old_form
-from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.identify import probe
 from cosremaster.layers.model import index_file
 from tests.fixtures import tools
@@ -100,7 +100,7 @@ def test_the_big_endian_binary_form(tmp_path: Path) -> None:
     (tmp_path / "swapped").write_bytes(swapped)
     listed = tools.run(["bsdtar", "-tf", str(tmp_path / "swapped")]).splitlines()
     found = index_file(b"x", PieceTable([Literal(bytes(swapped))]), probe(bytes(swapped)).codec, Place(), len_only)
-    assert [member.entry.name for member in found.found.members] == listed
+    assert [member.entry.name for member in found.archive.members] == listed
 
 
 def len_only(_count: int) -> None:
@@ -173,7 +173,7 @@ def test_mutated_ones_yield_located_errors_or_an_index(data: st.DataObject) -> N
         return
     assert looked.codec is not PLAIN or bytes(plain[:6]) in (b"070701", b"070702")
     try:
-        index_file(b"x", PieceTable([Literal(bytes(plain))]), looked.codec, Place(("x",)), len_only, Effort())
+        index_file(b"x", PieceTable([Literal(bytes(plain))]), looked.codec, Place(("x",)), len_only, ScanOptions())
     except CosremasterError as error:
         assert str(error).startswith("x")
 

@@ -17,7 +17,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.edit import apply_edits
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.model import Layer, index_file, layers_of
+from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_additions
@@ -117,7 +117,7 @@ def nested(plain: bytes) -> Layer:
     """The archive as the root filesystem inside a debirf archive."""
     table = PieceTable([Literal(build_archive(outer_items(b"rootfs.c", plain)))])
     place = Place(("live",))
-    return layers_of(index_file(b"live", table, PLAIN, place, lambda _: None), table, place)[1]
+    return build_layers(index_file(b"live", table, PLAIN, place, lambda _: None), table, place)[1]
 
 
 def on_disk(folder: Path, addition: Folder | OneFile) -> AddPath:

@@ -17,9 +17,9 @@ from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import build_archive, directory, initramfs, regular, root_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.layers.cpio.edit import exchange_stream
+from cosremaster.layers.cpio.edit import replace_stream
 from cosremaster.layers.identify import probe
-from cosremaster.layers.model import index_file, layers_of
+from cosremaster.layers.model import build_layers, index_file
 from tests.fixtures import tools
 from tests.support.small import CGZ, write_overlay, write_small
 
@@ -64,10 +64,10 @@ def test_only_the_last_archive_changes(tmp_path: Path, shape: str) -> None:
         (file,) = [one for one in opened.image.files if one.path == CGZ.encode()]
         made = b"".join(opened.image.bytes_of(file).chunks())
         layers = opened.layers().layers
-    if layers[-1].row is not None:
-        start, _ = layers[-1].row.streams[layers[-1].stream]
+    if layers[-1].concatenation is not None:
+        start, _ = layers[-1].concatenation.streams[layers[-1].stream]
         assert made[:start] == initrd[:start]
-        assert all(begin % 4 == 0 for begin, _ in layers[-1].row.streams)
+        assert all(begin % 4 == 0 for begin, _ in layers[-1].concatenation.streams)
     before = {"three kinds": 2, "two in one stream": 2, "split members": 0}.get(shape, 1)
     assert [len(layer.members) for layer in layers[:-1]] == [3] * before
     if shape in ("microcode, gzip", "three kinds"):  # Debian's tool knows plain archives and then one stream
@@ -143,7 +143,7 @@ def test_compressed_bytes_are_kept_behind_another_archive(tmp_path: Path, block:
         result = cosremaster.remaster(tmp_path / "row", tmp_path / name, add=[f"{tmp_path}/motd:/etc/motd"])
         assert result.packed[0].packed.kept > len(packed) / 3
     with cosremaster.open(tmp_path / "out") as opened:
-        row = opened.layers().layers[-1].row
+        row = opened.layers().layers[-1].concatenation
     assert row is not None
     start, end = row.streams[-1]
     made = tools.run(["xz", "-dc"], stdin=(tmp_path / "out").read_bytes()[start:end])
@@ -176,11 +176,11 @@ def test_any_row_keeps_its_other_streams(parts: list[bytes], which: int, gap: in
     table = PieceTable([Literal(data)])
     codec = probe(data).codec if not data.startswith(b"0707") else PLAIN
     indexed = index_file(b"initrd", table, codec, Place(("x",)), lambda _: None)
-    layers = layers_of(indexed, table, Place(("x",)))
+    layers = build_layers(indexed, table, Place(("x",)))
     assert len(layers) == len(parts)
     chosen = layers[which % len(layers)]
-    assert chosen.row is not None
-    made = b"".join(exchange_stream(chosen, PieceTable([Literal(b"n" * size)])).chunks())
+    assert chosen.concatenation is not None
+    made = b"".join(replace_stream(chosen, PieceTable([Literal(b"n" * size)])).chunks())
     at = 0
     for number, part in enumerate(parts):
         wanted = b"n" * size if number == chosen.stream else part

@@ -16,13 +16,13 @@ from cosremaster.codecs.xz import read_block as xz_read
 from cosremaster.demo.image import DemoEntry, build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.layers.cpio.scan import Effort
+from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.cpio.shared import index_beside
-from cosremaster.layers.model import IndexedFile, Layer, index_file, layers_of
+from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
-EFFORT = Effort(digests=True, nesting=0, edits=False)
+EFFORT = ScanOptions(digests=True, nesting=0, edits=False)
 WORDS = random.Random(5)
 FILES = [
     regular(b"usr/%03d" % number, b" ".join(b"%d" % WORDS.randrange(1 << 20) for _ in range(WORDS.randrange(6000))))
@@ -48,7 +48,7 @@ def indexed(data: bytes) -> IndexedFile:
 
 
 def layer(data: bytes) -> Layer:
-    return layers_of(indexed(data), PieceTable([Literal(data)]), Place())[-1]
+    return build_layers(indexed(data), PieceTable([Literal(data)]), Place())[-1]
 
 
 def beside(old: bytes, new: bytes) -> IndexedFile | None:
@@ -58,8 +58,8 @@ def beside(old: bytes, new: bytes) -> IndexedFile | None:
 
 
 def facts(found: IndexedFile) -> tuple[object, ...]:
-    one = found.found
-    return (one.size, one.members, one.trailer, one.span, one.form.describe(), found.row)
+    one = found.archive
+    return (one.size, one.members, one.trailer, one.span, one.form.describe(), found.streams)
 
 
 @pytest.fixture

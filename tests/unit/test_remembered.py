@@ -15,7 +15,7 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz.codec import XzCodec
-from cosremaster.layers.cache import KEPT, remember
+from cosremaster.layers.cache import MAX_INDEXES, store_index
 from tests.support.listener import Listener
 from tests.support.small import CGZ, write_overlay, write_small
 
@@ -113,7 +113,7 @@ def test_a_cache_that_cannot_be_looked_at_is_none(folder: Path, monkeypatch: pyt
 def test_an_index_is_kept_before_the_image_closes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*words: Any) -> bool:
         time.sleep(0.3)
-        return remember(*words)
+        return store_index(*words)
 
     monkeypatch.setattr("cosremaster.remastering.image.remember", slow)
     with cosremaster.open(folder / "in.iso") as image:
@@ -171,14 +171,14 @@ def test_the_index_of_another_image_is_not_used(folder: Path) -> None:
 def test_only_so_many_are_kept(folder: Path) -> None:
     run(folder, "first.iso")
     (path,) = kept()
-    for number in range(KEPT + 5):
+    for number in range(MAX_INDEXES + 5):
         other = path.with_name(f"{number}.index")
         other.write_bytes(b"")
         os.utime(other, (number, number))
     path.write_bytes(b"")
     run(folder, "second.iso")
     left = kept()
-    assert len(left) == KEPT
+    assert len(left) == MAX_INDEXES
     assert path in left
     assert path.with_name("0.index") not in left
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.old import layer_codec
-from cosremaster.layers.cpio.scan import FoundArchive, Member
+from cosremaster.layers.cpio.scan import Member, ScannedArchive
 
 Values = dict[str, Any]
 
@@ -22,7 +22,7 @@ _NO_DIGEST = bytes(32)
 
 # Each from a tuple of its fields, without a Python function for each of a hundred thousand.
 _header = partial(tuple.__new__, cpio.Header)
-_entry = partial(tuple.__new__, cpio.Entry)
+_entry = partial(tuple.__new__, cpio.NewcEntry)
 _member = partial(tuple.__new__, Member)
 
 
@@ -52,7 +52,7 @@ def _taker(kept: memoryview) -> Callable[[list[int]], bytes]:
     return take
 
 
-def dump_archive(found: FoundArchive, blobs: Blobs) -> Values:
+def dump_archive(found: ScannedArchive, blobs: Blobs) -> Values:
     """``found`` as values for :func:`load_archive`, bytes in ``blobs``.
 
     :raises ValueError: something in it cannot be written so.
@@ -75,7 +75,7 @@ def dump_archive(found: FoundArchive, blobs: Blobs) -> Values:
     }
 
 
-def load_archive(values: Values, codec: str, kept: memoryview) -> FoundArchive:
+def load_archive(values: Values, codec: str, kept: memoryview) -> ScannedArchive:
     """What :func:`dump_archive` was given. ``kept``: the bytes of its blobs; ``codec``: the name of the one it was read
     with.
 
@@ -97,11 +97,11 @@ def load_archive(values: Values, codec: str, kept: memoryview) -> FoundArchive:
         (entries[number], layer_codec(name), load_archive(below, name, kept)) for number, name, below in values["inner"]
     )
     raw, offset = values["trailer"]
-    return FoundArchive(
+    return ScannedArchive(
         form=layer_codec(codec).load(values["form"]),
         size=values["size"],
         members=members,
-        trailer=cpio.Entry(cpio.Header(take(raw)), cpio.TRAILER, offset),
+        trailer=cpio.NewcEntry(cpio.Header(take(raw)), cpio.TRAILER, offset),
         tail=take(values["tail"]),
         inner=inner,
     )

@@ -44,7 +44,7 @@ def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
     return _finished(layer, [*pieces, *(piece for one in new for piece in one.pieces)])
 
 
-def exchange_member(layer: Layer, holder: cpio.Entry, data: PieceTable) -> PieceTable:
+def replace_entry_data(layer: Layer, holder: cpio.NewcEntry, data: PieceTable) -> PieceTable:
     """The plain bytes of ``layer`` with the data of its entry ``holder`` exchanged for ``data``.
 
     :raises SizeError: the data does not fit a cpio entry.
@@ -71,13 +71,13 @@ def _finished(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     return PieceTable([before, *pieces, trailer, Zeros(tail), after])
 
 
-def exchange_stream(layer: Layer, packed: PieceTable) -> PieceTable:
+def replace_stream(layer: Layer, packed: PieceTable) -> PieceTable:
     """The whole file that ``layer`` is in, with ``packed`` in place of its stream.
 
     The other streams of a row stay byte for byte; each begins at a multiple of 4, as the kernel demands
     (Documentation/driver-api/early-userspace/buffer-format.rst).
     """
-    row = layer.row
+    row = layer.concatenation
     if row is None:
         return packed
     pieces: list[Piece] = []

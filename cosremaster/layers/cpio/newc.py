@@ -175,7 +175,7 @@ def _what_is_wrong(raw: bytes) -> str:
     return f"{next(wrong)} field is not hexadecimal"
 
 
-class Entry(NamedTuple):
+class NewcEntry(NamedTuple):
     """A header, its name as bytes without the NUL, and its byte offset in the archive.
 
     A tuple, as one is made for every entry of an archive that is only listed.
@@ -202,7 +202,7 @@ class Entry(NamedTuple):
         return self.name == TRAILER
 
 
-def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entry]:
+def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[NewcEntry]:
     """The entries of one archive, the trailer last.
 
     At each yield ``reader`` stands at the entry's data, which the caller may consume in part or whole.
@@ -218,7 +218,7 @@ def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Entr
             skip_to(reader, end, entry.name)
 
 
-def read_entry(reader: ByteReader, origin: int) -> tuple[Entry, int]:
+def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
     """The entry that begins where ``reader`` stands, and the position where its data end, padding included.
 
     ``reader`` stands at the data then. :raises CorruptError: as :func:`read_entries`.
@@ -250,7 +250,7 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[Entry, int]:
     if raw[length - 1]:
         raise CorruptError("name does not end with a NUL", reader.at(start))
     name = raw[: raw.index(0)]
-    return Entry(Header(head), name, start - origin), start + before + size + -size % ALIGNMENT
+    return NewcEntry(Header(head), name, start - origin), start + before + size + -size % ALIGNMENT
 
 
 def step_over(reader: ByteReader, types: bytes) -> list[bytes]:

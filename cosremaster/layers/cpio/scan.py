@@ -13,7 +13,7 @@ from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader, Tail, hashed, sha256_of
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.identify import Probe, look
+from cosremaster.layers.identify import Identification, look
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec, Decoding, Form
@@ -41,12 +41,12 @@ _TYPES = _FILE + _SYMLINK + _OTHER
 class Member(NamedTuple):
     """An entry with what its data told: a symlink's target, a regular file's SHA-256 (empty: no data)."""
 
-    entry: cpio.Entry
+    entry: cpio.NewcEntry
     target: bytes
     digest: bytes
 
 
-Inner: TypeAlias = "tuple[tuple[cpio.Entry, Codec, FoundArchive], ...]"
+Inner: TypeAlias = "tuple[tuple[cpio.NewcEntry, Codec, ScannedArchive], ...]"
 
 
 class Contents(NamedTuple):
@@ -58,11 +58,11 @@ class Contents(NamedTuple):
 
     members: tuple[Member, ...]
     inner: Inner
-    trailer: cpio.Entry
+    trailer: cpio.NewcEntry
     names: tuple[bytes, ...] = ()
 
 
-class FoundArchive(NamedTuple):
+class ScannedArchive(NamedTuple):
     """One indexed archive, before its place among the others is known.
 
     ``size`` and ``tail`` are of the whole plain stream; ``span`` is what the archive takes of it with the zeros
@@ -72,27 +72,27 @@ class FoundArchive(NamedTuple):
     form: Form
     size: int
     members: tuple[Member, ...]
-    trailer: cpio.Entry
+    trailer: cpio.NewcEntry
     tail: bytes
     inner: Inner
     span: tuple[int, int] | None = None
     names: tuple[bytes, ...] = ()
 
 
-class FoundStream(NamedTuple):
+class ScannedStream(NamedTuple):
     """A stream behind the first of a file: where it stands in the file, in bytes, and its archives."""
 
     start: int
     end: int
     codec: Codec
-    archives: tuple[FoundArchive, ...]
+    archives: tuple[ScannedArchive, ...]
 
 
-class Effort(NamedTuple):
+class ScanOptions(NamedTuple):
     """How closely to look: ``digests`` of all data, and archives in archives down to ``nesting``.
 
     ``edits``: whether a layer may be packed anew; what only that needs is not noted otherwise. ``tail``: plain bytes
-    that are kept from each layer's end. ``names``: nothing but the members' names, nor :attr:`FoundArchive.members`.
+    that are kept from each layer's end. ``names``: nothing but the members' names, nor :attr:`ScannedArchive.members`.
     A stream that expands by more than ``max_expand``, beyond :data:`FREE_EXPANSION`, is taken for a bomb.
     """
 
@@ -104,10 +104,10 @@ class Effort(NamedTuple):
     names: bool = False
 
 
-THOROUGH = Effort()
+THOROUGH = ScanOptions()
 
 
-def scan_streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -> Iterator[FoundStream]:
+def scan_streams(reader: ByteReader, codec: Codec, effort: ScanOptions, depth: int) -> Iterator[ScannedStream]:
     """Each stream of a file that begins with one of ``codec``; zeros between them belong to none, but behind an
     archive that is not compressed."""
     while True:
@@ -116,7 +116,7 @@ def scan_streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -
         end = reader.position
         skip_zeros(reader)
         start = reader.origin
-        yield FoundStream(start, start + (reader.position if codec is PLAIN else end), codec, archives)
+        yield ScannedStream(start, start + (reader.position if codec is PLAIN else end), codec, archives)
         if not reader.peek(1):
             return
         looked = look(reader.peek)
@@ -125,7 +125,7 @@ def scan_streams(reader: ByteReader, codec: Codec, effort: Effort, depth: int) -
         codec = looked.codec
 
 
-def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> Iterator[FoundArchive]:
+def _archives(packed: ByteReader, codec: Codec, effort: ScanOptions, depth: int) -> Iterator[ScannedArchive]:
     """The archives of the stream that begins where ``packed`` stands; reads to its end."""
     place = packed.place
     decoding = (codec if effort.edits else reading(codec)).decode(packed)
@@ -146,7 +146,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
         contents = read_contents(packed, start, effort, depth)
         skip_zeros(packed)
         size = packed.position - start
-        yield FoundArchive(form=decoding.form, size=size, tail=b"", span=(0, size), **contents._asdict())
+        yield ScannedArchive(form=decoding.form, size=size, tail=b"", span=(0, size), **contents._asdict())
         return
     reader = ByteReader(tail.watch(plain()) if effort.tail else plain(), place)
     parts: list[tuple[Contents, tuple[int, int]]] = []
@@ -160,10 +160,12 @@ def _archives(packed: ByteReader, codec: Codec, effort: Effort, depth: int) -> I
     if reader.peek(1):
         raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
     for contents, span in parts:
-        yield FoundArchive(form=decoding.form, size=reader.position, tail=tail.bytes(), span=span, **contents._asdict())
+        yield ScannedArchive(
+            form=decoding.form, size=reader.position, tail=tail.bytes(), span=span, **contents._asdict()
+        )
 
 
-def _ahead(chunks: Iterator[bytes], effort: Effort) -> Iterator[bytes]:
+def _ahead(chunks: Iterator[bytes], effort: ScanOptions) -> Iterator[bytes]:
     """``chunks``, decoded on a thread of their own where there is more to do with them than to step over entries:
     handing them over would take longer than that."""
     if not (effort.digests or effort.nesting):
@@ -186,12 +188,12 @@ def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, rat
         yield chunk
 
 
-def read_contents(reader: ByteReader, origin: int, effort: Effort, depth: int) -> Contents:
+def read_contents(reader: ByteReader, origin: int, effort: ScanOptions, depth: int) -> Contents:
     """Notes every entry of one archive; looks into members while that is wanted."""
     if effort.names:
         return _read_names(reader, origin)
     members: list[Member] = []
-    inner: list[tuple[cpio.Entry, Codec, FoundArchive]] = []
+    inner: list[tuple[cpio.NewcEntry, Codec, ScannedArchive]] = []
     deeper = depth < effort.nesting
     for entry in cpio.read_entries(reader, origin):
         header, name, _ = entry
@@ -228,7 +230,7 @@ def _read_names(reader: ByteReader, origin: int) -> Contents:
             return Contents((), (), entry, tuple(names))
 
 
-def _checked_type(reader: ByteReader, entry: cpio.Entry) -> int:
+def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
     """The digit of the type of ``entry``. :raises CorruptError: there is no such type, or no such symlink."""
     header = entry.header
     kind = header.type_digit
@@ -239,18 +241,18 @@ def _checked_type(reader: ByteReader, entry: cpio.Entry) -> int:
     return kind
 
 
-def _look_inside(reader: ByteReader, size: int) -> Probe:
+def _look_inside(reader: ByteReader, size: int) -> Identification:
     """What the ``size`` bytes before ``reader`` are."""
     return look(lambda count: reader.peek(min(size, count)))
 
 
-def _at(reader: ByteReader, entry: cpio.Entry) -> Place:
+def _at(reader: ByteReader, entry: cpio.NewcEntry) -> Place:
     return reader.place.inside(entry.name).at(entry.offset)
 
 
 def _index_member(
-    reader: ByteReader, entry: cpio.Entry, codec: Codec, effort: Effort, depth: int
-) -> tuple[bytes, FoundArchive | None]:
+    reader: ByteReader, entry: cpio.NewcEntry, codec: Codec, effort: ScanOptions, depth: int
+) -> tuple[bytes, ScannedArchive | None]:
     """Indexes the archive that is ``entry``'s data; its digest is taken on the way.
 
     A row of several is the system's own (``boot/initrd.img``), no layer to edit: None.
@@ -260,7 +262,7 @@ def _index_member(
     digest = sha256()
     chunks = reader.pieces(entry.header.size)
     packed = ByteReader(hashed(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
-    nested: FoundArchive | None = None
+    nested: ScannedArchive | None = None
     with contextlib.suppress(UnsupportedError):
         row = tuple(scan_streams(packed, codec, effort, depth + 1))
         if len(row) == 1 and len(row[0].archives) == 1:

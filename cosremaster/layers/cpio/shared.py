@@ -10,12 +10,12 @@ from cosremaster.errors import Place
 from cosremaster.io.parallel import ahead
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader, Tail, equal_front
-from cosremaster.layers.cpio.scan import TAIL, Effort, FoundArchive, bounded, read_contents, skip_zeros
+from cosremaster.layers.cpio.scan import TAIL, ScannedArchive, ScanOptions, bounded, read_contents, skip_zeros
 from cosremaster.layers.model import IndexedFile, Layer
 
 
 def index_beside(
-    path: bytes, packed: PieceTable, codec: Codec, place: Place, effort: Effort, known: Layer
+    path: bytes, packed: PieceTable, codec: Codec, place: Place, effort: ScanOptions, known: Layer
 ) -> IndexedFile | None:
     """Indexes the archive ``packed`` as ``index_file`` does, but for the digest of ``packed``, by what is known of
     ``known``, an archive that was indexed with the same effort.
@@ -23,26 +23,31 @@ def index_beside(
     Equal packed bytes are equal plain bytes: members in front of the first difference are taken over. None where that
     is not worth trying, or one of the two is no single archive. Raises as ``index_file``.
     """
-    if known.row is not None or known.form.name != codec.name or known.span != (0, known.size) or effort.nesting:
+    if (
+        known.concatenation is not None
+        or known.parameters.name != codec.name
+        or known.span != (0, known.size)
+        or effort.nesting
+    ):
         return None
     if packed.length == known.packed.length and equal_front(packed.chunks(), known.packed.chunks()) == packed.length:
-        found = FoundArchive(
-            form=known.form, size=known.size, members=known.members, trailer=known.trailer, tail=known.decoded.tail,
-            inner=(), span=known.span,
+        found = ScannedArchive(
+            form=known.parameters, size=known.size, members=known.members, trailer=known.trailer,
+            tail=known.decoded.tail, inner=(), span=known.span,
         )  # fmt: skip
-        return IndexedFile(path=path, codec=codec, digest=b"", found=found)
+        return IndexedFile(path=path, codec=codec, digest=b"", archive=found)
     return _behind_front(path, packed, codec, place, effort, known) if codec.name == "xz" else None
 
 
 def _behind_front(
-    path: bytes, packed: PieceTable, codec: Codec, place: Place, effort: Effort, known: Layer
+    path: bytes, packed: PieceTable, codec: Codec, place: Place, effort: ScanOptions, known: Layer
 ) -> IndexedFile | None:
     from cosremaster.codecs.xz.codec import XzDecoding  # noqa: PLC0415 - not where there is no lzma
     from cosremaster.codecs.xz.repack import XzForm  # noqa: PLC0415 - the same
     from cosremaster.codecs.xz.shared import shared_front  # noqa: PLC0415 - the same
 
-    assert isinstance(known.form, XzForm)
-    front = shared_front(known.form, known.packed, packed)
+    assert isinstance(known.parameters, XzForm)
+    front = shared_front(known.parameters, known.packed, packed)
     if front is None:
         return None
     kept = tuple(member for member in known.members if member.entry.end <= front.plain)
@@ -60,8 +65,8 @@ def _behind_front(
     if plain.peek(1) or reader.peek(1):
         return None  # several archives
     size = plain.position
-    found = FoundArchive(
+    found = ScannedArchive(
         form=decoding.form, size=size, members=kept + contents.members, trailer=contents.trailer, tail=tail.bytes(),
         inner=contents.inner, span=(0, size),
     )  # fmt: skip
-    return IndexedFile(path=path, codec=codec, digest=b"", found=found)
+    return IndexedFile(path=path, codec=codec, digest=b"", archive=found)

@@ -65,7 +65,7 @@ class LayerTree(Mapping[bytes, Node]):
         self.layer = layer
         self._members: dict[bytes, tuple[Layer, Member]] = {}
         first_stays = layer.parent is not None
-        for one in (*layer.before, layer):
+        for one in (*layer.preceding, layer):
             for path, member in zip(one.paths, one.members, strict=True):
                 if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
@@ -75,7 +75,7 @@ class LayerTree(Mapping[bytes, Node]):
         """By what linked names have in common: the member with the data."""
         return {
             key: member
-            for layer in (*self.layer.before, self.layer)
+            for layer in (*self.layer.preceding, self.layer)
             for member, (_, _, _, _, nlink, _, size, *_) in with_values(layer.members)
             if nlink > 1 and size and (key := _key(layer, member))
         }
@@ -114,7 +114,7 @@ class LayerTree(Mapping[bytes, Node]):
     @property
     def earlier(self) -> Iterator[FinalEntry]:
         """The entries of the archives before this one in a row."""
-        return (entry for layer in self.layer.before for entry in _final(layer))
+        return (entry for layer in self.layer.preceding for entry in _final(layer))
 
 
 def _final(layer: Layer) -> Iterator[FinalEntry]:
@@ -127,4 +127,4 @@ def _final(layer: Layer) -> Iterator[FinalEntry]:
 def _key(layer: Layer, member: Member) -> object:
     """Equal for names of one file: hard links do not reach into another archive. None: not linked."""
     key = link_key(member)
-    return (len(layer.before), *key) if key else None
+    return (len(layer.preceding), *key) if key else None

@@ -9,8 +9,8 @@ from typing import TypeVar
 from cosremaster.boot_memory.needs import memory_needs
 from cosremaster.errors import show
 from cosremaster.iso.model import IsoImage
-from cosremaster.layers.address import number_of
-from cosremaster.layers.model import Layer, Rootness
+from cosremaster.layers.address import archive_number
+from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
@@ -70,7 +70,7 @@ def _ways(image: IsoImage) -> Iterator[str]:
 
 def _names(layer: Layer) -> list[str]:
     """An address as its parts, with the number of an archive in a row."""
-    return [text(part) if number_of(part) is None else f"#{number_of(part)}" for part in layer.address]
+    return [text(part) if archive_number(part) is None else f"#{archive_number(part)}" for part in layer.address]
 
 
 def blocks(facts: Facts) -> Markup:
@@ -161,7 +161,11 @@ def _range(one: Region) -> str:
     return f"{one.start:,}" if one.blocks == 1 else f"{one.start:,}–{one.end - 1:,}"
 
 
-_LOOKS = {Rootness.NOT: "archive", Rootness.SOME: "initramfs or small system", Rootness.SYSTEM: "root filesystem"}
+_LOOKS = {
+    RootfsLikelihood.NOT: "archive",
+    RootfsLikelihood.SOME: "initramfs or small system",
+    RootfsLikelihood.SYSTEM: "root filesystem",
+}
 
 
 def layers(facts: Facts) -> Markup:
@@ -191,12 +195,12 @@ def _memory(side: Side) -> Iterator[str]:
 
 
 def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
-    form = layer.form
+    form = layer.parameters
     details = f" ({form.describe()})" if form.describe() else ""
     entries = arrow(old, layer, lambda one: f"{len(one.members):,}")
     packed = arrow(old, layer, lambda one: human(one.packed.length))
     plain = arrow(old, layer, lambda one: human(one.size))
-    kind = f"{_LOOKS[layer.rootness]}: cpio {layer.trailer.header.magic.decode()}"
+    kind = f"{_LOOKS[layer.likelihood]}: cpio {layer.trailer.header.magic.decode()}"
     told = f"{kind}, {entries} entries, {form.name}{details}, {packed} packed, {plain} plain"
     depth = len(layer.address) - is_bare(side.image)
     mark = "additions go here" if layer is side.chosen else ""
