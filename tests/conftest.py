@@ -1,18 +1,37 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and the mark of each room: unit, tools, boot."""
+
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import debirf, tools
+from tests.support.apollo import example  # noqa: F401 - a fixture
+from tests.support.debirf_site import base, remastered, user  # noqa: F401 - fixtures
+from tests.support.family_edits import overlay  # noqa: F401 - a fixture
+from tests.support.kernel_args import plain, with_fat_menu  # noqa: F401 - fixtures
+from tests.support.platform_iso import platform  # noqa: F401 - a fixture
+from tests.support.volume_ids import by_name  # noqa: F401 - a fixture
+
+ROOMS = ("unit", "tools", "boot")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the mark of the folder that it stands in."""
+    tests = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(tests).parts[0]
+        if room in ROOMS:
+            item.add_marker(room)
 
 
 @pytest.fixture(scope="session")
 def debirf_image() -> debirf.DebirfImage:
-    """The vendor-shaped image, built once and kept in the fixture cache."""
+    """Return the vendor-shaped image, built once and kept in the fixture cache."""
     tools.require(*debirf.TOOLS)
     return debirf.build()
 
 
 @pytest.fixture(autouse=True)
 def own_index_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test remembers indexes in a folder of its own."""
+    """Let every test remember indexes in a folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

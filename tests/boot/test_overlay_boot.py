@@ -6,8 +6,6 @@ import hashlib
 import os
 from pathlib import Path
 
-import pytest
-
 from tests.fixtures import debirf, tools
 from tests.fixtures.debirf import ListedFile, Recipe, listed_tree
 from tests.fixtures.tools import EPOCH, run
@@ -35,7 +33,6 @@ def facts(one: ListedFile) -> tuple[int, int, int, tuple[int, int], str | None, 
     return one.mode, one.uid, one.gid, one.rdev, one.md5, one.target
 
 
-@pytest.mark.boot
 def test_what_an_ordinary_user_could_not_make_on_disk_is_there_when_booted(tmp_path: Path) -> None:
     tools.require(*debirf.TOOLS, *qemu.TOOLS, "fakeroot", "tar", "cpio")
     base = debirf.build(recipe=Recipe(list_tree=True))

@@ -22,7 +22,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.boot
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_spliced_image_boots(tmp_path: Path, shape: str) -> None:
     tools.require(*debirf.TOOLS, *qemu.TOOLS)

@@ -1,4 +1,4 @@
-"""Boots an image in an emulated PC, without hardware help, and hands back what it said on the serial line."""
+"""Boot an image in an emulated PC, without hardware help, and return its serial output."""
 
 import contextlib
 import os
@@ -19,6 +19,11 @@ PROCESSOR: Sequence[str] = ("-accel", "tcg", "-cpu", "max,erms=off,fsrm=off")
 """All that can be emulated, but not the fast strings: a kernel that sees them copies byte by byte, which an emulated
 processor does at a third of the speed."""
 
+END = "COSREMASTER-END-OF-REPORT"
+FINISH = f"echo {END}; sleep 60; poweroff -f"
+"""The last commands of every system that the tests boot. A machine that powers off at once may lose its last lines on
+their way through the journal or the serial port, so it says ``END``, waits, and is stopped by who hears that."""
+
 # Once one of these shows, nothing more will come: why wait for the timeout.
 _DEAD_ENDS = ("No bootable device", "grub rescue>", "grub> ", "UEFI Interactive Shell", "Kernel panic")
 
@@ -30,18 +35,20 @@ def boot(
     medium: Literal["disc", "disk", "scsi-disc"],
     memory_mb: int = 1024,
     timeout: float = 180,
-    until: str | None = None,
+    until: str = END,
     virtio: bool = False,
     processors: int = 1,
 ) -> str:
-    """Boot an image, wait until the machine powers off (or has said `until`), and return its serial output.
+    """Boot an image, wait until the machine has said `until`, stop it, and return its serial output.
 
     The image is the machine's only medium: an optical disc (`disc`; `scsi-disc` behind a controller that Debian's
-    cloud kernel has a driver for), or a disk such as a USB stick (`disk`),
-    in which case the firmware sees sectors of 512 bytes and no El Torito. It is not written to. Line ends
-    are plain newlines; bytes that are not UTF-8 stand as surrogate escapes. A machine that does not power
-    off by itself raises AssertionError with the last lines it said. `virtio`: what was booted can be read as a
-    virtio disk too, by a kernel that has no driver for the medium.
+    cloud kernel has a driver for), or a disk such as a USB stick (`disk`), in which case the firmware sees sectors of
+    512 bytes and no El Torito. It is not written to. Line ends are plain newlines; bytes that are not UTF-8 stand as
+    surrogate escapes. `virtio`: the booted system can read the image as a virtio disk too, by a kernel that has no
+    driver for the medium.
+
+    :raises AssertionError: the machine ended, got stuck or ran for too long without saying `until`; its last lines
+        are in the message.
     """
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
         options = [*("-net", "none"), *_firmware(firmware, Path(scratch)), *_drive(image, medium, Path(scratch))]
@@ -50,26 +57,38 @@ def boot(
             options += ["-drive", again, "-device", "virtio-blk-pci,drive=again"]
         name = f"{image.name} ({firmware}, {medium})"
         options += ["-smp", str(processors)]
-        return _started(options, Path(scratch), name, memory_mb=memory_mb, timeout=timeout, until=until)
+        return _run_machine(options, Path(scratch), name, memory_mb=memory_mb, timeout=timeout, until=until)
 
 
 def netboot(folder: Path, script: str, *, memory_mb: int = 1024, timeout: float = 300) -> str:
-    """Boot a machine without any medium from the network: the iPXE in QEMU's network card fetches ``script`` from
-    ``folder`` over TFTP and runs it. Returns what the machine said; raises as :func:`boot`. There is no outside
-    network.
+    """Boot a machine without any medium: the iPXE in QEMU's network card fetches ``script`` from ``folder`` over TFTP.
+
+    Returns the serial output and raises as :func:`boot`. There is no outside network.
     """
     options = [
         *("-netdev", f"user,id=net,restrict=on,tftp={str(folder).replace(',', ',,')},bootfile={script}"),
         *("-device", "virtio-net-pci,netdev=net,bootindex=0"),
     ]
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
-        return _started(options, Path(scratch), script, memory_mb=memory_mb, timeout=timeout, until=None)
+        return _run_machine(options, Path(scratch), script, memory_mb=memory_mb, timeout=timeout, until=END)
 
 
-def _started(
-    options: Sequence[str], scratch: Path, name: str, *, memory_mb: int, timeout: float, until: str | None
+def boot_kernel(
+    kernel: Path, initramfs: Path, arguments: str, *options: str, memory_mb: int = 512, timeout: float = 300
 ) -> str:
-    """Start the machine that ``options`` describe and return its serial output."""
+    """Boot ``kernel`` with ``initramfs`` and kernel ``arguments``, with no firmware's or loader's help.
+
+    ``options`` are further ones of QEMU. Returns the serial output and raises as :func:`boot`.
+    """
+    direct = ("-net", "none", "-kernel", str(kernel), "-initrd", str(initramfs), "-append", arguments, *options)
+    with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
+        return _run_machine(direct, Path(scratch), initramfs.name, memory_mb=memory_mb, timeout=timeout, until=END)
+
+
+def _run_machine(
+    options: Sequence[str], scratch: Path, name: str, *, memory_mb: int, timeout: float, until: str
+) -> str:
+    """Start the machine that ``options`` describe and return its serial output up to ``until``."""
     log = scratch / "serial.log"
     log.touch()
     errors_log = scratch / "errors.log"
@@ -79,14 +98,13 @@ def _started(
     ]
     with _process(argv, errors_log) as machine:
         _wait(machine, log, timeout, until)
-        said = _read(log)
-        if machine.returncode != 0 and (until is None or until not in said):
+        output = _read(log)
+        if until not in output:
             errors = errors_log.read_bytes().decode(errors="replace")
-            tail = "\n".join(said.splitlines()[-60:])
-            code = machine.returncode
-            state = "did not power off" if code is None else f"ended with status {code}"
-            raise AssertionError(f"{name} {state}: {errors}\n{tail}")
-        return said
+            tail = "\n".join(output.splitlines()[-60:])
+            state = "did not" if machine.returncode is None else f"ended with status {machine.returncode} and did not"
+            raise AssertionError(f"{name} {state} say {until!r}: {errors}\n{tail}")
+        return output
 
 
 def _firmware(firmware: str, scratch: Path) -> list[str]:
@@ -157,11 +175,11 @@ def _process(argv: Sequence[str], errors_log: Path) -> Iterator["subprocess.Pope
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float, until: str | None) -> None:
-    """Return when the machine has powered off, or said `until`, or cannot get any further, or has run for too long."""
+def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float, until: str) -> None:
+    """Return when the machine has said `until`, or has ended, or cannot get any further, or has run for too long."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and machine.poll() is None:
-        if until is not None and until in _read(log):
+        if until in _read(log):
             return
         if any(words in _read(log) for words in _DEAD_ENDS):
             time.sleep(1)  # for the rest of its message

@@ -4,143 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
-from cosremaster import remaster
 from tests.fixtures import debirf, tools
-from tests.fixtures.debirf import DebirfImage, ListedFile, Recipe, listed_tree
-from tests.fixtures.tools import EPOCH, run
-from tests.support import qemu
-from tests.support.user import User, ordinary_user
-
-SITE_LINE = "SITE-SCRIPT-OF-THE-OVERLAY-RAN"
-SITE_SCRIPT = f"#!/bin/sh\necho {SITE_LINE}\n/usr/bin/site-tool\n"
-SITE_TOOL = "#!/bin/sh\necho SITE-TOOL-FOUND-IN-USR-BIN\n"
-PAYLOAD = random.Random(1).randbytes(300_000)
-
-
-@dataclass(frozen=True)
-class Remastered:
-    """The image with an overlay in it, and the overlay's folder."""
-
-    iso: Path
-    overlay: Path
-    printed: str
-
-
-@pytest.fixture(scope="module")
-def user() -> Iterator[User]:
-    """Somebody without root."""
-    with ordinary_user() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def base(user: User) -> DebirfImage:
-    """The real-tools image that lists its tree when it boots, where the user can read it."""
-    tools.require(*debirf.TOOLS)
-    built = debirf.build(recipe=Recipe(list_tree=True))
-    copy = user.home / "in.iso"
-    copy.write_bytes(built.iso.read_bytes())
-    copy.chmod(0o444)
-    return DebirfImage(copy, built.rootfs_cpio)
-
-
-def write_overlay(folder: Path) -> None:
-    """Files of every sort that an overlay has, all with the fixture's time."""
-    files: dict[str, tuple[str | bytes, int]] = {
-        "root/site.sh": (SITE_SCRIPT, 0o755),
-        "bin/site-tool": (SITE_TOOL, 0o755),
-        "etc/hostname": ("headend-7\n", 0o640),
-        "etc/os-release": ('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n', 0o644),
-        "data/platform/payload.bin": (PAYLOAD, 0o600),
-        "usr/share/zoneinfo/Zulu": ("not linked any more\n", 0o644),
-    }
-    for name, (data, mode) in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data if isinstance(data, bytes) else data.encode())
-        path.chmod(mode)
-    (folder / "etc/site-link").symlink_to("/data/platform")
-    for path in (folder, *folder.rglob("*")):
-        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
-
-
-@pytest.fixture(scope="module")
-def remastered(user: User, base: DebirfImage) -> Remastered:
-    """The main job, as the user, with an empty PATH."""
-    overlay, target = user.home / "overlay", user.home / "out.iso"
-    write_overlay(overlay)
-    user.own(overlay)
-    before = hashlib.sha256(base.iso.read_bytes()).digest()
-    done = user.run(base.iso, target, "--add", f"{overlay}/")
-    assert done.returncode == 0, done.stderr
-    assert hashlib.sha256(base.iso.read_bytes()).digest() == before
-    assert sorted(path.name for path in user.home.iterdir()) == ["in.iso", "out.iso", "overlay"]
-    return Remastered(target, overlay, done.stdout)
-
-
-ADDED = {
-    b"data": (0o040755, None),
-    b"data/platform": (0o040755, None),
-    b"data/platform/payload.bin": (0o100600, PAYLOAD),
-    b"etc/hostname": (0o100640, b"headend-7\n"),
-    b"etc/site-link": (0o120777, b"/data/platform"),
-    b"root/site.sh": (0o100755, SITE_SCRIPT.encode()),
-    b"usr/bin/site-tool": (0o100755, SITE_TOOL.encode()),
-    b"usr/share/zoneinfo/Zulu": (0o100644, b"not linked any more\n"),
-}
-"""What the overlay puts where: mode, and bytes or link target."""
-
-
-def expected_tree(before: dict[bytes, ListedFile]) -> dict[bytes, ListedFile]:
-    """``before`` with the overlay's files in it, written down by hand."""
-    after = dict(before)
-    for name, (mode, data) in ADDED.items():
-        regular = mode & 0o170000 == 0o100000
-        after[name] = ListedFile(
-            mode=mode,
-            uid=0,
-            gid=0,
-            nlink=0 if data is None else 1,
-            size=len(data or b""),
-            rdev=(0, 0),
-            md5=hashlib.md5(data or b"").hexdigest() if regular else None,
-            target=data if not regular else None,
-        )
-    for name in (b"usr/share/zoneinfo/UTC", b"usr/share/zoneinfo/Etc/UTC"):
-        after[name] = replace(after[name], nlink=2)
-    return after
-
-
-@pytest.fixture(scope="module")
-def tree_before(base: DebirfImage) -> dict[bytes, ListedFile]:
-    """What the kernel and busybox make of the original, as the booted system lists it."""
-    tools.require(*qemu.TOOLS)
-    return listed_tree(qemu.boot(base.iso, firmware="bios", medium="disc"))
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize("medium", ["disc", "disk"])
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_boots_with_the_overlay_in_its_tree(
-    remastered: Remastered,
-    tree_before: dict[bytes, ListedFile],
-    firmware: Literal["bios", "uefi"],
-    medium: Literal["disc", "disk"],
-) -> None:
-    said = qemu.boot(remastered.iso, firmware=firmware, medium=medium)
-    assert debirf.MARKER in said
-    assert SITE_LINE in said
-    assert "SITE-TOOL-FOUND-IN-USR-BIN" in said
-    assert listed_tree(said) == expected_tree(tree_before)
+from tests.fixtures.debirf import DebirfImage
+from tests.fixtures.tools import run
+from tests.support.debirf_site import ADDED, Remastered
+from tests.support.user import User
 
 
 def layer_of(iso: Path, folder: Path) -> bytes:
@@ -291,25 +164,3 @@ def test_same_bytes_whatever_is_around(user: User, base: DebirfImage, remastered
     assert written.stat().st_mode & 0o777 == 0o600
     assert remastered.iso.stat().st_mode & 0o777 == 0o644
     written.unlink()
-
-
-VARIANTS = {
-    "rootfs.cgz": (Recipe(layer="rootfs.cgz"), f"{debirf.CGZ}::rootfs.cgz"),
-    "roots.cxz, names with ./": (Recipe(layer="roots.cxz", dot_slash=True), f"{debirf.CGZ}::roots.cxz"),
-    "not nested": (Recipe(layer=None), debirf.CGZ),
-}
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_other_shapes_boot(tmp_path: Path, variant: str) -> None:
-    tools.require(*debirf.TOOLS, *qemu.TOOLS)
-    recipe, address = VARIANTS[variant]
-    overlay = tmp_path / "overlay"
-    write_overlay(overlay)
-    result = remaster(debirf.build(recipe=recipe).iso, tmp_path / "out.iso", add=[overlay])
-    assert result.layer == address
-    said = qemu.boot(tmp_path / "out.iso", firmware="bios", medium="disc")
-    assert debirf.MARKER in said
-    assert SITE_LINE in said
-    assert "SITE-TOOL-FOUND-IN-USR-BIN" in said

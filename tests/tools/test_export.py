@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK
 from cosremaster.demo.image import build_archive, initramfs, regular, root_items
-from tests.fixtures import debirf, tools
+from tests.fixtures import tools
 from tests.fixtures.tools import run
-from tests.support import qemu
 from tests.support.small import CGZ, write_small
 
 LAYER = f"in.iso::{CGZ}::rootfs.cxz"
@@ -110,18 +108,3 @@ def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert script[1].startswith(f"kernel linux initrd={CGZ}")
     assert script[2:] == [f"initrd {CGZ}", "boot"]
     assert not (tmp_path / "tftp.mtree").exists()
-
-
-@pytest.mark.boot
-def test_the_ipxe_script_boots_what_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools.require(*debirf.TOOLS, *qemu.NETBOOT_TOOLS)
-    script = tmp_path / "overlay" / "root" / "site.sh"
-    script.parent.mkdir(parents=True)
-    script.write_text("#!/bin/sh\necho STARTED-OVER-THE-NETWORK\n")
-    script.chmod(0o755)
-    cosremaster.remaster(debirf.build().iso, tmp_path / "site.iso", add=[tmp_path / "overlay"])
-    monkeypatch.chdir(tmp_path)
-    assert main(["export", "site.iso", "--pxe", "tftp", "--quiet"]) == 0
-    said = qemu.netboot(tmp_path / "tftp", "boot.ipxe")
-    assert debirf.MARKER in said
-    assert "STARTED-OVER-THE-NETWORK" in said

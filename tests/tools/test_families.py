@@ -18,29 +18,18 @@ from cosremaster.iso.ecma119 import sections
 from cosremaster.overlay.request import InlineFile
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
-from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD, Family, Way
+from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD
 from tests.fixtures.tools import run
-from tests.support import judges, qemu
+from tests.support import judges
+from tests.support.family_images import HFS, exchanged, image, source
 
 SMALL = [name for name in FAMILIES if name != "data-large"]
 ENDS_ARE_TOLD = ("mips", "sun")
 """Families whose firmware header tells where the image ends, and so cannot grow."""
 CYLINDERS = ("debian", "fedora", "isohybrid", "ipxe")
 """Families whose images are of whole cylinders."""
-HFS = ("grub-mkrescue",)
 NEEDS_HFS_DROPPED = "--drop-hfsplus"
 PAYLOAD_SIZE = 123_456
-
-
-def image(name: str) -> Path:
-    tools.require(*families.TOOLS)
-    return families.build(name)
-
-
-def source(folder: Path, data: bytes) -> Path:
-    path = folder / "new-content"
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -78,11 +67,6 @@ def test_inspect_tells_what_is_there(name: str, words: list[str], capsys: pytest
     assert main(["inspect", str(image(name))]) == 0
     said = capsys.readouterr().out
     assert [word for word in words if word not in said] == []
-
-
-def exchanged(iso: Path, target: Path, path: str, data: bytes, **options: bool) -> None:
-    result = remaster(iso, target, add_iso=[f"{source(target.parent, data)}:/{path}"], **options)  # type: ignore[arg-type]
-    assert result.iso_exchanged == (path.encode(),)
 
 
 @pytest.mark.parametrize("grown", [-1, 5_000, 1_500_000])
@@ -344,57 +328,6 @@ def test_a_partition_follows_the_boot_image_it_covers(name: str, path: str, tmp_
     listed = run(["mdir", "-b", "-i", f"{out}@@{start * 512}", "::/EFI/BOOT"]).decode()
     assert "::/EFI/BOOT/BOOTX64.EFI" in listed.upper()
     assert judges.complaints(out) <= judges.complaints(iso)
-
-
-BOOTS = [(family, way) for family in FAMILIES.values() for way in family.boots if family.says]
-NEW_WORDS = "WORDS-OF-THE-EXCHANGED-FILE"
-
-
-def edited(family: Family, folder: Path) -> Path:
-    """The family's image with other words to say, in a file that grew, and a grown file before others."""
-    iso, out = image(family.name), folder / "out.iso"
-    adds = []
-    for number, (path, says) in enumerate((family.says or {}).items()):
-        new = folder / f"says-{number}"
-        new.write_bytes(says(NEW_WORDS) + b"\n" * 6000)
-        adds.append(f"{new}:/{path}")
-    if PAYLOAD in family.exchange:
-        adds.append(f"{source(folder, random.Random(9).randbytes(2_000_000))}:/{PAYLOAD}")
-    result = remaster(iso, out, add_iso=adds, drop_hfsplus=family.name in HFS)
-    assert len(result.iso_exchanged) == len(adds)
-    return out
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize(("family", "way"), BOOTS, ids=[f"{family.name}-{'-'.join(way)}" for family, way in BOOTS])
-def test_boots_after_as_before(family: Family, way: Way, tmp_path: Path) -> None:
-    tools.require(*qemu.TOOLS)
-    firmware, medium = way
-    said = qemu.boot(edited(family, tmp_path), firmware=firmware, medium=medium, until=NEW_WORDS)
-    assert NEW_WORDS in said
-
-
-@pytest.mark.boot
-def test_an_emulated_floppy_still_boots_when_a_file_behind_it_grew(tmp_path: Path) -> None:
-    tools.require(*qemu.TOOLS)
-    family, out = FAMILIES["memtest86+"], tmp_path / "out.iso"
-    exchanged(image(family.name), out, family.exchange[0], bytes(700_000))
-    assert family.hears in qemu.boot(out, firmware="bios", medium="disc", until=family.hears)
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize(("name", "path", "way"), [
-    ("isohybrid", "isolinux/isolinux.bin", ("bios", "disc")), ("isohybrid", "isolinux/isolinux.bin", ("bios", "disk")),
-    ("ubuntu", "boot/grub/i386-pc/eltorito.img", ("bios", "disk")),
-    ("debian", "boot/grub/efi.img", ("uefi", "disc")), ("debian", "boot/grub/efi.img", ("uefi", "disk")),
-])  # fmt: skip
-def test_boots_from_a_boot_image_that_grew_and_moved(name: str, path: str, way: Way, tmp_path: Path) -> None:
-    tools.require(*qemu.TOOLS)
-    iso, out = image(name), tmp_path / "out.iso"
-    old = run(["isoinfo", "-R", "-i", iso, "-x", f"/{path}"])
-    exchanged(iso, out, path, old + bytes(400_000))
-    firmware, medium = way
-    assert families.WORDS in qemu.boot(out, firmware=firmware, medium=medium, until=families.WORDS)
 
 
 def test_the_command_exchanges_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

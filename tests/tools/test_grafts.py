@@ -14,12 +14,12 @@ import pytest
 import cosremaster
 from cosremaster import remaster
 from cosremaster.errors import OverlayError, UnsupportedError, UsageError
-from cosremaster.remastering.result import Result
 from cosremaster.verification.run import verify
-from tests.fixtures import families, tools
-from tests.fixtures.families import FAMILIES, PAYLOAD, Family, Way
+from tests.fixtures import tools
+from tests.fixtures.families import FAMILIES, PAYLOAD
 from tests.fixtures.tools import EPOCH, run
-from tests.support import judges, qemu
+from tests.support import judges
+from tests.support.family_edits import change, image
 
 SMALL = [name for name in FAMILIES if name not in ("data-large", "mips", "sun")]
 """Those that can grow, but the one above 4 GiB."""
@@ -28,22 +28,11 @@ UNNAMED = ("data-bare", "data-joliet")
 WITH_UDF = ("udf", "udf-boot")
 CATALOGS = {"boot.catalog"}
 """What changes by itself: a boot catalog tells where an appended partition stands."""
-MANY = 1000
-
-
-def image(name: str) -> Path:
-    tools.require(*families.TOOLS, *judges.TOOLS)
-    return families.build(name)
 
 
 def victim(name: str) -> str:
     """A file of the image that nothing needs."""
     return "ldlinux.c32" if name == "ipxe" else FAMILIES[name].exchange[0]
-
-
-def change(name: str, target: Path, **asked: object) -> Result:
-    asked.setdefault("source_date_epoch", EPOCH)
-    return remaster(image(name), target, drop_hfsplus=name == "grub-mkrescue", **asked)  # type: ignore[arg-type]
 
 
 def joliet(iso: Path) -> dict[str, str]:
@@ -55,18 +44,6 @@ def joliet(iso: Path) -> dict[str, str]:
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    """A directory with a thousand files in it, some deeper, one empty."""
-    tree = tools.Tree(tmp_path / "overlay")
-    for number in range(MANY - 3):
-        tree.file(f"site-data/a-file-with-a-name-of-some-length-{number:04}.txt", b"file %d\n" % number)
-    tree.file("site-data/below/deeper/still deeper/last.bin", random.Random(3).randbytes(70_000))
-    tree.file("site-data/below/.hidden.conf", b"hidden\n", 0o600)
-    tree.file("site-data/nothing", b"", 0o755)
-    return tree.root
 
 
 def overlaid(overlay: Path) -> dict[str, str]:
@@ -423,24 +400,3 @@ def test_what_cannot_be_is_named(
     with pytest.raises(error, match=words):
         change(name, tmp_path / "out.iso", **asked)
     assert not (tmp_path / "out.iso").exists()
-
-
-BOOTS = [(family, way) for family in FAMILIES.values() for way in family.boots if family.says]
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize(("family", "way"), BOOTS, ids=[f"{family.name}-{'-'.join(way)}" for family, way in BOOTS])
-def test_boots_after_names_came_went_and_changed(family: Family, way: Way, tmp_path: Path, overlay: Path) -> None:
-    """What the loader says comes from a file that is put back under its name by two renames, so from a new record."""
-    tools.require(*qemu.TOOLS)
-    out, words = tmp_path / "out.iso", "NEW-NAMES-AND-IT-BOOTS"
-    renames, adds = [], [f"{overlay}:/"]
-    for number, (path, says) in enumerate((family.says or {}).items()):
-        (tmp_path / f"says-{number}").write_bytes(says(words))
-        renames += [f"{path}:/moved-{number}.cfg", f"/moved-{number}.cfg:/{path}"]
-        adds.append(f"{tmp_path}/says-{number}:/{path}")
-    removes = ["README.txt"] if PAYLOAD in family.exchange else []
-    result = change(family.name, out, add_iso=adds, remove_iso=removes, rename_iso=renames)
-    assert len(result.iso_exchanged) == len(adds) - 1
-    firmware, medium = way
-    assert words in qemu.boot(out, firmware=firmware, medium=medium, until=words)

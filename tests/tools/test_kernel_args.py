@@ -7,9 +7,7 @@ import os
 import random
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -19,87 +17,10 @@ from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OverlayError, UsageError
 from cosremaster.verification.run import verify
 from tests.fixtures import debirf, families, tools
-from tests.fixtures.tools import EPOCH, Tree, run
-from tests.support import judges, qemu
+from tests.fixtures.tools import run
+from tests.support import judges
+from tests.support.kernel_args import ARGS, FAT_MENU, FAT_PATH, OPTIONS, Made, extracted
 from tests.support.small import packed_root, write_small
-
-ARGS = {
-    "kernel_args": ["site=7", "dyndbg=file a +p"], "remove_kernel_args": ["quiet"],
-    "replace_kernel_args": ["panic=-1=30"],
-}  # fmt: skip
-OPTIONS = ("--kernel-arg", "site=7", "--kernel-arg", "dyndbg=file a +p", "--remove-kernel-arg", "quiet",
-           "--replace-kernel-arg", "panic=-1=30")  # fmt: skip
-FAT_MENU = f"""\
-search --no-floppy --set=root --file /{debirf.CGZ}
-menuentry "from the FAT" {{
-    linux /vmlinuz console=ttyS0 panic=-1 quiet
-    initrd /{debirf.CGZ}
-}}
-set timeout=0
-"""
-FAT_EARLY = "search --no-floppy --set=esp --file /EFI/BOOT/only-here\nconfigfile ($esp)/EFI/BOOT/grub.cfg\n"
-FAT_PATH = "EFI/BOOT/grub.cfg"
-
-
-@dataclass(frozen=True)
-class Made:
-    """An image before and after."""
-
-    old: Path
-    new: Path
-
-
-def extracted(iso: Path, path: str, target: Path) -> bytes:
-    """A file of the tree as xorriso takes it out."""
-    target.unlink(missing_ok=True)
-    run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", f"/{path}", target])
-    return target.read_bytes()
-
-
-def site_script(folder: Path) -> Path:
-    """A script that the booted system runs: it says the kernel's command line."""
-    script = folder / "site.sh"
-    script.write_text("#!/bin/sh\necho CMDLINE: $(cat /proc/cmdline) :END\n")
-    script.chmod(0o755)
-    os.utime(script, (EPOCH, EPOCH))
-    return script
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The debirf image with other kernel arguments, and a script that tells them."""
-    tools.require(*debirf.TOOLS)
-    folder = tmp_path_factory.mktemp("plain")
-    iso = debirf.build().iso
-    remaster(iso, folder / "out.iso", add=[f"{site_script(folder)}:/root/"], **ARGS)  # type: ignore[arg-type]
-    return Made(iso, folder / "out.iso")
-
-
-@pytest.fixture(scope="module")
-def with_fat_menu(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The debirf image whose EFI program reads a grub.cfg in its FAT, which is on the image twice."""
-    tools.require(*debirf.TOOLS)
-    folder = tmp_path_factory.mktemp("fat-menu")
-    base = debirf.build().iso
-    disc, work = Tree(folder / "disc"), folder / "work"
-    work.mkdir()
-    for name in (debirf.CGZ, "vmlinuz", "boot/grub/grub.cfg"):
-        disc.file(name, extracted(base, name, work / "one"))
-    disc.directory("EFI")
-    bios, fat, memdisk = work / "bios.img", work / "efiboot.img", Tree(work / "memdisk")
-    bios.write_bytes(extracted(base, "boot/grub/bios.img", work / "one"))
-    memdisk.file("boot/grub/grub.cfg", FAT_EARLY.encode())
-    run(["tar", "--format=ustar", "-C", memdisk.root, "-cf", work / "memdisk.tar", "boot"])
-    run(["grub-mkimage", "-m", work / "memdisk.tar", "-p", "(memdisk)/boot/grub", "-O", "x86_64-efi",
-         "-o", work / "bootx64.efi", *debirf._GRUB_MODULES])  # fmt: skip
-    (work / "grub.cfg").write_text(FAT_MENU)
-    run(["mformat", "-i", fat, "-C", "-T", "20480", "-N", "20231114", "::"])
-    run(["mmd", "-i", fat, "::/EFI", "::/EFI/BOOT"])
-    for name, to in (("bootx64.efi", "BOOTX64.EFI"), ("grub.cfg", "grub.cfg"), ("grub.cfg", "only-here")):
-        run(["mcopy", "-i", fat, work / name, f"::/EFI/BOOT/{to}"])
-    iso = folder / "fat-menu.iso"
-    debirf._master(disc, bios, fat, iso)
-    return iso
 
 
 def fat_copies(iso: Path, folder: Path) -> list[Path]:
@@ -119,15 +40,6 @@ def test_the_menu_says_what_was_asked_for(plain: Made, tmp_path: Path) -> None:
     assert after == before.replace(b"panic=-1 quiet", b'panic=30 site=7 "dyndbg=file a +p"')
     report = verify(plain.new, against=plain.old, changed=[b"boot/grub/grub.cfg", debirf.CGZ.encode()])
     assert [one.message for one in report.findings if one.counts] == []
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_the_kernel_hears_of_it(plain: Made, firmware: Literal["bios", "uefi"]) -> None:
-    tools.require(*qemu.TOOLS)
-    said = qemu.boot(plain.new, firmware=firmware, medium="disc")
-    assert debirf.MARKER in said
-    assert 'console=ttyS0 panic=30 site=7 "dyndbg=file a +p" :END' in said
 
 
 def test_a_menu_in_the_fat_changes_in_both_copies(with_fat_menu: Path, tmp_path: Path) -> None:
@@ -158,39 +70,6 @@ def test_a_copy_that_moves_changes_where_it_comes_to_stand(with_fat_menu: Path, 
     changed = [b"vmlinuz", b"boot/grub/grub.cfg", FAT_PATH.encode()]
     report = verify(out, against=with_fat_menu, changed=changed)
     assert [(one.check, one.message) for one in report.findings if one.counts] == []
-
-
-@pytest.mark.boot
-def test_uefi_boots_by_the_menu_in_the_fat(with_fat_menu: Path, tmp_path: Path) -> None:
-    tools.require(*qemu.TOOLS)
-    out = tmp_path / "out.iso"
-    remaster(with_fat_menu, out, add=[f"{site_script(tmp_path)}:/root/"], **ARGS)  # type: ignore[arg-type]
-    said = qemu.boot(out, firmware="uefi", medium="disk")
-    assert 'console=ttyS0 panic=30 site=7 "dyndbg=file a +p" :END' in said
-
-
-@pytest.mark.boot
-def test_isolinux_boots_with_an_append_of_its_own(tmp_path: Path) -> None:
-    """A label that had no arguments; INCLUDE'd, in a file that no name gives away."""
-    tools.require(*debirf.TOOLS, *families.TOOLS, *qemu.TOOLS)
-    base, disc = debirf.build().iso, Tree(tmp_path / "disc")
-    for name in ("isolinux.bin", "ldlinux.c32", "libcom32.c32"):
-        folder = "/usr/lib/ISOLINUX" if name.endswith("bin") else "/usr/lib/syslinux/modules/bios"
-        disc.file(f"isolinux/{name}", Path(folder, name).read_bytes())
-    disc.file("isolinux/isolinux.cfg", b"SERIAL 0 115200\r\nPROMPT 0\r\nDEFAULT live\r\nInclude labels\r\n")
-    disc.file("isolinux/labels", b"LABEL live\r\n  KERNEL /vmlinuz\r\n  INITRD /live.cgz\r\n")
-    disc.file("vmlinuz", extracted(base, "vmlinuz", tmp_path / "one"))
-    disc.file("live.cgz", extracted(base, debirf.CGZ, tmp_path / "one"))
-    families._genisoimage(tmp_path / "in.iso", disc, "-R", *families._ISOLINUX_BOOT)
-    arguments = ["console=ttyS0", "panic=-1", "quiet", "site=a b"]
-    script = site_script(tmp_path)
-    remaster(tmp_path / "in.iso", tmp_path / "out.iso", add=[f"{script}:/root/"], kernel_args=arguments)
-    labels = extracted(tmp_path / "out.iso", "isolinux/labels", tmp_path / "one")
-    append = b'  KERNEL /vmlinuz\r\n  APPEND console=ttyS0 panic=-1 quiet site="a b"\r\n'
-    assert labels == b"LABEL live\r\n" + append + b"  INITRD /live.cgz\r\n"
-    said = qemu.boot(tmp_path / "out.iso", firmware="bios", medium="disc")
-    assert debirf.MARKER in said
-    assert 'console=ttyS0 panic=-1 quiet site="a b"' in said
 
 
 def test_the_same_twice_is_left_alone_and_said(plain: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

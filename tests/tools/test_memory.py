@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import lzma
 import os
@@ -47,8 +46,7 @@ from cosremaster.demo.image import (
 )
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
-from tests.fixtures import debirf, tools
-from tests.support import qemu
+from tests.fixtures import tools
 from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 
@@ -271,33 +269,3 @@ def test_the_summary_and_the_plan_tell_it(tmp_path: Path, capsys: pytest.Capture
     assert line in capsys.readouterr().out.splitlines()
     assert main(["plan", str(source), "--add", str(overlay), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["memory"]["need"] > 0
-
-
-SITE = """#!/bin/sh
-echo BLOB $(md5sum < /data/blob)
-"""
-
-
-@pytest.mark.boot
-def test_the_need_boots_and_clearly_less_does_not(debirf_image: debirf.DebirfImage, tmp_path: Path) -> None:
-    """What does not fit ends the unpacking of the initramfs; the system that starts then lacks what came last."""
-    tools.require(*qemu.TOOLS)
-    overlay = tmp_path / "overlay"
-    (overlay / "data").mkdir(parents=True)
-    (overlay / "root").mkdir()
-    blob = os.urandom(32 * MIB)
-    (overlay / "data/blob").write_bytes(blob)
-    (overlay / "root/site.sh").write_text(SITE)
-    (overlay / "root/site.sh").chmod(0o755)
-    out = tmp_path / "out.iso"
-    result = remaster(debirf_image.iso, out, add=[overlay])
-    assert result.memory is not None
-    assert result.memory.need is not None
-    need = result.memory.need // MIB
-    words = f"BLOB {hashlib.md5(blob).hexdigest()}"
-    assert words in qemu.boot(out, firmware="bios", medium="disc", memory_mb=need, until=words)
-    try:
-        said = qemu.boot(out, firmware="bios", medium="disc", memory_mb=need * 2 // 3, until=words)
-    except AssertionError as error:  # it panics
-        said = str(error)
-    assert words not in said

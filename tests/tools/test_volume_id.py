@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -14,20 +13,13 @@ from cosremaster.cli import main
 from cosremaster.errors import UsageError
 from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.verification.run import verify
-from tests.fixtures import debirf, families, tools
+from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
 from tests.fixtures.tools import run
-from tests.support import judges, qemu
+from tests.support import judges
+from tests.support.volume_ids import DATE, ID, UUID, blkid, menu_by_name
 
-ID = "Site 7 of the ring"
-DATE, UUID = "2026-11-26T12:00:00.25+01:00", "2026-11-26-11-00-00-25"
 SMALL = [name for name in FAMILIES if name not in ("data-large", "grub-rescue-pc", "ipxe", "memtest86+")]
-
-
-def blkid(iso: Path) -> dict[str, str]:
-    """What libblkid says of the volume."""
-    lines = run(["blkid", "-p", "-o", "export", iso]).decode().splitlines()
-    return dict(line.replace("\\", "").split("=", 1) for line in lines if "=" in line)
 
 
 def isoinfo(iso: Path) -> str:
@@ -117,32 +109,6 @@ def test_what_is_no_volume_id(text: str) -> None:
         check_volume_id(text)
 
 
-def menu_by_name(uuid: str) -> bytes:
-    """A grub.cfg that finds kernel and initramfs by the volume's id and by its date."""
-    return f"""\
-serial --unit=0 --speed=115200
-terminal_output serial
-set timeout=0
-# search --label DEBIAN_LIVE
-search --no-floppy --set=one --label DEBIAN_LIVE
-search --no-floppy --set=two --fs-uuid {uuid}
-menuentry "DEBIAN_LIVE" {{
-    linux ($one)/vmlinuz console=ttyS0 panic=-1 quiet root=live:CDLABEL=DEBIAN_LIVE
-    initrd ($two)/{debirf.CGZ}
-}}
-""".encode()
-
-
-@pytest.fixture(scope="module")
-def by_name(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The debirf image with such a menu."""
-    tools.require(*debirf.TOOLS)
-    folder, base = tmp_path_factory.mktemp("by-name"), debirf.build().iso
-    (folder / "grub.cfg").write_bytes(menu_by_name(blkid(base)["UUID"]))
-    remaster(base, folder / "in.iso", add_iso=[f"{folder}/grub.cfg:/boot/grub/grub.cfg"])
-    return folder / "in.iso"
-
-
 def test_who_looks_for_the_old_name_is_told(by_name: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.iso"
     assert main([str(by_name), str(out), "--volume-id", ID, "--volume-date", DATE]) == 0
@@ -156,28 +122,6 @@ def test_who_looks_for_the_old_name_is_told(by_name: Path, tmp_path: Path, capsy
     assert said.count("looks for") == 3
     run(["xorriso", "-osirrox", "on", "-indev", out, "-extract", "/boot/grub/grub.cfg", tmp_path / "menu"])
     assert (tmp_path / "menu").read_bytes() == menu_by_name("2023-11-14-22-13-20-00")
-
-
-@pytest.mark.boot
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_retargeted_menus_boot(by_name: Path, tmp_path: Path, firmware: Literal["bios", "uefi"]) -> None:
-    tools.require(*qemu.TOOLS)
-    script, out = tmp_path / "site.sh", tmp_path / "out.iso"
-    script.write_text("#!/bin/sh\necho CMDLINE: $(cat /proc/cmdline) :END\n")
-    script.chmod(0o755)
-    result = remaster(
-        by_name, out, add=[f"{script}:/root/"], volume_id=ID, volume_date=DATE, retarget=True, kernel_args=["site=7"]
-    )
-    assert [line for line, _ in result.menus[0].retargeted] == [5, 6, 8]
-    assert not [one for one in result.warnings if "looks for" in one]
-    said = qemu.boot(out, firmware=firmware, medium="disc")
-    assert debirf.MARKER in said
-    assert re.search(r"root=live:CDLABEL=Site.*site=7 :END", said)
-    run(["xorriso", "-osirrox", "on", "-indev", out, "-extract", "/boot/grub/grub.cfg", tmp_path / "menu"])
-    menu = (tmp_path / "menu").read_bytes()
-    assert rb"--label Site\ 7\ of\ the\ ring" in menu
-    assert b"# search --label DEBIAN_LIVE\n" in menu
-    assert b'menuentry "DEBIAN_LIVE"' in menu
 
 
 def test_what_is_built_into_a_program_is_told(tmp_path: Path) -> None:

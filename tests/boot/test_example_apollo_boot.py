@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
 
-import pytest
-
-from cosremaster.cli import main
-from cosremaster.recipe import read_recipe
 from cosremaster.recipe.schema import shipped_schema
 from tests.fixtures import debirf, modules, systemd, tools
 from tests.fixtures.debirf import Recipe
 from tests.support import qemu
-from tests.support.small import without_layer, write_small
-from tests.support.user import REPOSITORY, ordinary_user
-
-EXAMPLE = REPOSITORY / "examples" / "apollo"
+from tests.support.qemu import FINISH
+from tests.support.user import ordinary_user
 
 # Starts the installation a second time, as booting a medium that keeps its root would, and ends the machine.
-REPORTER = """\
+REPORTER = f"""\
 [Unit]
 After=apollo-install.service
 [Service]
@@ -31,7 +24,7 @@ StandardOutput=journal+console
 ExecStart=/bin/sh -c 'echo STATE $(systemctl is-active apollo-install.service)'
 ExecStart=/bin/systemctl restart apollo-install.service
 ExecStart=/bin/systemctl show -p ConditionResult apollo-install.service
-ExecStart=/bin/sh -c 'echo HOST $(hostname); ls -ld /root /root/.ssh /root/.ssh/authorized_keys; poweroff -f'
+ExecStart=/bin/sh -c 'echo HOST $(hostname); ls -ld /root /root/.ssh /root/.ssh/authorized_keys; {FINISH}'
 [Install]
 WantedBy=multi-user.target
 """
@@ -48,16 +41,6 @@ WantedBy=multi-user.target
 """
 
 
-@pytest.fixture
-def example(tmp_path: Path) -> Path:
-    """A copy of the example with a small platform ISO beside it."""
-    folder = tmp_path / "apollo"
-    shutil.copytree(EXAMPLE, folder)
-    (folder / "apollo-platform.iso").write_bytes(without_layer({"platform.bin": os.urandom(300_000)}))
-    return folder
-
-
-@pytest.mark.boot
 def test_the_example_installs_once_on_first_boot(example: Path) -> None:
     tools.require(*debirf.TOOLS, *systemd.TOOLS, *modules.TOOLS, *qemu.TOOLS)
     source = debirf.build(recipe=Recipe(systemd=True)).iso
@@ -95,22 +78,3 @@ def test_the_example_installs_once_on_first_boot(example: Path) -> None:
         assert line in said
     for mode, path in (("drwx------", "/root"), ("drwx------", "/root/.ssh"), ("-rw-------", "authorized_keys")):
         assert re.search(rf"{mode} +\d+ root +root .*{path}", said), said[-2000:]
-
-
-def test_the_example_by_its_defaults_and_what_it_asks_for(
-    example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WORKDIR", "DEBIRF_ISO", "APOLLO_ISO", "INSTALL_SCRIPT", "USERDATA", "SITE"):
-        monkeypatch.delenv(name, raising=False)
-    (example / "apollo-platform.iso").unlink()
-    assert main(["build", str(example / "apollo.toml")]) == 2
-    said = capsys.readouterr().err
-    assert f"input: there is no file {example}/debirf-live.iso" in said
-    assert f"add_iso[0].source: there is no file {example}/apollo-platform.iso" in said
-    assert said.count(" » ") == 2
-    write_small(example).rename(example / "debirf-live.iso")
-    (example / "apollo-platform.iso").write_bytes(b"platform")
-    recipe = read_recipe(example / "apollo.toml")
-    assert recipe.output == example / "apollo-site.iso"
-    assert main(["build", str(example / "apollo.toml"), "--quiet"]) == 0
-    assert (example / "apollo-site.iso").exists()
