@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from cosremaster.boot.fat_edit import exchange_files
-from cosremaster.boot_config.menus.arguments import Changes, change_arguments, known_arguments
+from cosremaster.boot_config.menus.arguments import ArgumentChanges, change_arguments, collect_arguments
 from cosremaster.boot_config.menus.find import parse_menu
-from cosremaster.boot_config.menus.model import Menu, spliced
-from cosremaster.boot_config.menus.retarget import Mention, Target, find_mentions
-from cosremaster.boot_config.places import FatPlace, Found, MenuPlace, find_places
-from cosremaster.boot_config.request import Settings
-from cosremaster.boot_config.values import MenuChange, SettingsPlan
+from cosremaster.boot_config.menus.model import Menu, apply_splices
+from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
+from cosremaster.boot_config.places import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
+from cosremaster.boot_config.request import BootSettings
+from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
 from cosremaster.errors import ImageError, OverlayError, show
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
@@ -29,20 +29,22 @@ MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
 
 
-def plan_settings(image: IsoImage, source: FileSource, settings: Settings, edits: IsoEdits) -> SettingsPlan:
+def plan_boot_settings(
+    image: IsoImage, source: FileSource, settings: BootSettings, edits: IsoEdits
+) -> BootSettingsPlan:
     """What ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
     :raises OverlayError: an argument that should go is nowhere (unless that is allowed), or no menu has a kernel.
     :raises UnsupportedError: a FAT file system, or UDF, cannot be changed safely. :raises SizeError: it has no room.
     :raises UsageError: a replacement can be understood in several ways.
     """
-    if settings.empty:
-        return SettingsPlan()
-    found = find_places(image, edits)
+    if settings.is_empty:
+        return BootSettingsPlan()
+    found = find_boot_menus(image, edits)
     targets = tuple(_targets(image, source, settings))
-    warnings = [*found.warnings] if settings.arguments or targets else []
-    changes = _changes(image, settings, found, warnings) if settings.arguments else Changes()
-    done, new = list[MenuChange](), list[tuple[MenuPlace, bytes]]()
+    warnings = [*found.warnings] if settings.changes_arguments or targets else []
+    changes = _changes(image, settings, found, warnings) if settings.changes_arguments else ArgumentChanges()
+    done, new = list[MenuChange](), list[tuple[LocatedMenu, bytes]]()
     for place in found.menus:
         mentions = find_mentions(place.menu, targets)
         if not settings.retarget:
@@ -51,34 +53,40 @@ def plan_settings(image: IsoImage, source: FileSource, settings: Settings, edits
         menu = _retargeted(place.menu, mentions)
         data, lines = change_arguments(menu, changes)
         told = tuple((one.line, show(one.text)) for one in mentions)
-        done.append(MenuChange(place.where, place.menu.kind.value, lines if settings.arguments else (), told))
+        done.append(
+            MenuChange(place.label, place.menu.language.value, lines if settings.changes_arguments else (), told)
+        )
         if data != place.menu.data:
             new.append((place, data))
     warnings += _programs(image, found, targets)
     patches = dict(identity_patches(image, source, settings.volume_id, settings.volume_date))
     files, inside = _written(new)
     kept = {offset: data for offset, data in (patches | inside).items() if source.at(offset, len(data)) != data}
-    return SettingsPlan(
-        exchanged=files, overwritten=kept, menus=tuple(done), renamed=targets, warnings=tuple(dict.fromkeys(warnings))
+    return BootSettingsPlan(
+        replaced=files,
+        overwritten=kept,
+        menus=tuple(done),
+        volume_renames=targets,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def _targets(image: IsoImage, source: FileSource, settings: Settings) -> Iterator[Target]:
+def _targets(image: IsoImage, source: FileSource, settings: BootSettings) -> Iterator[VolumeRename]:
     """What the volume was found by and is to be found by."""
     if settings.volume_id is not None and (old := current_id(image, source)) not in (b"", settings.volume_id):
-        yield Target("volume id", old, settings.volume_id, unique=False)
+        yield VolumeRename("volume id", old, settings.volume_id, is_unique=False)
     old_uuid = current_uuid(image, source)
     if settings.volume_date is not None and old_uuid not in (None, new := volume_uuid(settings.volume_date)):
         assert old_uuid is not None
-        yield Target("volume date", old_uuid, new, unique=True)
+        yield VolumeRename("volume date", old_uuid, new, is_unique=True)
 
 
-def _changes(image: IsoImage, settings: Settings, found: Found, warnings: list[str]) -> Changes:
+def _changes(image: IsoImage, settings: BootSettings, found: BootMenus, warnings: list[str]) -> ArgumentChanges:
     """The changes to arguments that are there."""
     if not any(place.menu.lines for place in found.menus):
         raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
-    known = known_arguments(place.menu for place in found.menus)
-    settled = [(one, one.settled(known)) for one in settings.replace]
+    known = collect_arguments(place.menu for place in found.menus)
+    settled = [(one, one.resolve(known)) for one in settings.replace]
     missing = [show(one.given) for one in settings.remove if one.text not in known]
     missing += [show(one.choices[0][0].given) for one, pair in settled if pair is None]
     if missing and not settings.allow_missing:
@@ -89,13 +97,13 @@ def _changes(image: IsoImage, settings: Settings, found: Found, warnings: list[s
         f"{name} is a kernel with arguments of its own inside, which stay as they are"
         for name, path in programs if _UNIFIED.fullmatch(path)
     ]  # fmt: skip
-    return Changes(remove=settings.remove, replace=tuple(pair for _, pair in settled if pair), add=settings.add)
+    return ArgumentChanges(remove=settings.remove, replace=tuple(pair for _, pair in settled if pair), add=settings.add)
 
 
-def _looks_for(place: MenuPlace, mention: Mention) -> str:
-    target = mention.target
+def _looks_for(place: LocatedMenu, mention: Mention) -> str:
+    target = mention.rename
     return (
-        f"{place.where} line {mention.line}: {show(mention.text)}: looks for the old {target.what}"
+        f"{place.label} line {mention.line}: {show(mention.text)}: looks for the old {target.attribute}"
         f" {show(target.old)} (--retarget changes it)"
     )
 
@@ -104,16 +112,16 @@ def _retargeted(menu: Menu, mentions: Sequence[Mention]) -> Menu:
     """The menu that says new names; parsed anew, since what follows them moved."""
     if not mentions:
         return menu
-    data = spliced(menu.data, (splice for one in mentions for splice in one.splices))
-    again = parse_menu(b"", data, told=menu.kind, inherited=menu.defaults)
+    data = apply_splices(menu.data, (splice for one in mentions for splice in one.splices))
+    again = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
     assert again is not None
     return again
 
 
-def _written(new: Iterable[tuple[MenuPlace, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
+def _written(new: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
     """Files of the tree with their new bytes, and bytes inside FAT file systems that are no files."""
     files, overwritten = dict[bytes, PieceTable](), dict[int, bytes]()
-    inside: dict[int, tuple[FatPlace, dict[bytes, bytes]]] = {}
+    inside: dict[int, tuple[LocatedFat, dict[bytes, bytes]]] = {}
     for place, data in new:
         if place.fat is None:
             if place.path not in files:
@@ -129,7 +137,7 @@ def _written(new: Iterable[tuple[MenuPlace, bytes]]) -> tuple[dict[bytes, PieceT
     return files, overwritten
 
 
-def _programs(image: IsoImage, found: Found, targets: Sequence[Target]) -> Iterator[str]:
+def _programs(image: IsoImage, found: BootMenus, targets: Sequence[VolumeRename]) -> Iterator[str]:
     """Boot images and EFI programs that hold an old name, which nobody can change in them."""
     if not targets:
         return
@@ -148,12 +156,12 @@ def _programs(image: IsoImage, found: Found, targets: Sequence[Target]) -> Itera
                     yield from _holds(f"{fat.name} » {show(path)}", fat.fat.data_of(file), targets)
 
 
-def _is_fat(found: Found, start: int) -> bool:
+def _is_fat(found: BootMenus, start: int) -> bool:
     return any(not fat.paths and fat.offset == start for fat in found.fats)
 
 
-def _holds(name: str, data: bytes, targets: Iterable[Target]) -> Iterator[str]:
+def _holds(name: str, data: bytes, targets: Iterable[VolumeRename]) -> Iterator[str]:
     for target in targets:
         alone = rb"(?<![A-Za-z0-9_.-])" + re.escape(target.old) + rb"(?![A-Za-z0-9_-])"
         if re.search(alone, data):
-            yield f"{name} has the old {target.what} {show(target.old)} built in, which cannot be changed there"
+            yield f"{name} has the old {target.attribute} {show(target.old)} built in, which cannot be changed there"

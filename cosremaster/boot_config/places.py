@@ -20,7 +20,7 @@ _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
 _LEAST = 1 << 14
 
 
-class FatPlace(Struct, frozen=True, kw_only=True):
+class LocatedFat(Struct, frozen=True, kw_only=True):
     """A FAT file system. ``name``: for people; ``paths``: the file it is on the ISO's tree, by all its names, empty
     where it is none; ``offset``: the byte at which it then begins; ``table``: its bytes."""
 
@@ -32,26 +32,26 @@ class FatPlace(Struct, frozen=True, kw_only=True):
     files: Mapping[bytes, FatFile]
 
 
-class MenuPlace(Struct, frozen=True, kw_only=True):
+class LocatedMenu(Struct, frozen=True, kw_only=True):
     """A menu. ``path``: in its file system; ``fat``: that, None for the ISO's tree; ``names``: all names of its file on
     the ISO's tree, where it is one."""
 
     path: bytes
-    fat: FatPlace | None
+    fat: LocatedFat | None
     names: tuple[bytes, ...]
     menu: Menu
 
     @property
-    def where(self) -> str:
+    def label(self) -> str:
         """For people: the path, with the FAT image before it."""
         return show(self.path) if self.fat is None else f"{self.fat.name} » {show(self.path)}"
 
 
-class Found(Struct, frozen=True):
+class BootMenus(Struct, frozen=True):
     """The menus of an image, those of its tree first; the FAT file systems on it; and what could not be looked into."""
 
-    menus: tuple[MenuPlace, ...]
-    fats: tuple[FatPlace, ...]
+    menus: tuple[LocatedMenu, ...]
+    fats: tuple[LocatedFat, ...]
     warnings: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ def bytes_at(table: PieceTable, offset: int, length: int) -> bytes:
     return b"".join(table.cut(start, min(start + length, table.length)).chunks())
 
 
-def find_places(image: IsoImage, edits: IsoEdits | None = None) -> Found:
+def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None) -> BootMenus:
     """The menus of ``image`` after ``edits`` of its tree; old files by their old paths. A FAT file system that comes is
     not looked into."""
     tables = _Tables(image, edits or IsoEdits())
@@ -74,8 +74,8 @@ def find_places(image: IsoImage, edits: IsoEdits | None = None) -> Found:
         except CosremasterError as error:
             warnings.append(_not_looked_into(fat.name, error))
             continue
-        menus += [MenuPlace(path=path, fat=fat, names=(), menu=menu) for path, menu in found.items()]
-    return Found(tuple(menus), fats, tuple(warnings))
+        menus += [LocatedMenu(path=path, fat=fat, names=(), menu=menu) for path, menu in found.items()]
+    return BootMenus(tuple(menus), fats, tuple(warnings))
 
 
 def _not_looked_into(name: str, error: CosremasterError) -> str:
@@ -124,15 +124,15 @@ class _Tables:
         return self.new.get(path) or self._exchanged.get(path)
 
 
-def _on_tree(tables: _Tables) -> Iterator[MenuPlace]:
+def _on_tree(tables: _Tables) -> Iterator[LocatedMenu]:
     paths = dict.fromkeys((*tables.files, *tables.new))
     small = [path for path in paths if 0 < tables.size(path) <= MAX_MENU and tables.plain(path)]
     found = find_menus(small, lambda path: bytes_at(tables.table(path), 0, MAX_MENU))
     for path, menu in found.items():
-        yield MenuPlace(path=path, fat=None, names=tables.names(path), menu=menu)
+        yield LocatedMenu(path=path, fat=None, names=tables.names(path), menu=menu)
 
 
-def _fats(tables: _Tables, warnings: list[str]) -> Iterator[FatPlace]:
+def _fats(tables: _Tables, warnings: list[str]) -> Iterator[LocatedFat]:
     """FAT file systems: files of the tree, partitions, boot images without a name; each place once."""
     image, seen = tables.image, set[int]()
     booted = {boot.path for boot in image.boot_images}
@@ -164,7 +164,7 @@ def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
 
 def _fat(
     name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: IsoImage, warnings: list[str]
-) -> Iterator[FatPlace]:
+) -> Iterator[LocatedFat]:
     geometry = parse_geometry(bytes_at(table, 0, SECTOR))
     if geometry is None:
         return
@@ -175,4 +175,4 @@ def _fat(
     except CosremasterError as error:
         warnings.append(_not_looked_into(name, error))
         return
-    yield FatPlace(name=name, paths=paths, offset=offset, table=table, fat=fat, files=files)
+    yield LocatedFat(name=name, paths=paths, offset=offset, table=table, fat=fat, files=files)

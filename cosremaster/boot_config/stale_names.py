@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cosremaster.boot_config.places import MenuPlace, find_places
+from cosremaster.boot_config.places import LocatedMenu, find_boot_menus
 from cosremaster.errors import show
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
@@ -16,22 +16,22 @@ _DEVICE = re.compile(rb"\([^)]*\)")
 """GRUB's name of a device, before a path."""
 
 
-def stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
+def find_stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
     """A sentence for each file that ``edits`` remove or rename and a menu names, at the first place where it does."""
     fold = (lambda path: path) if image.rock_ridge else bytes.lower
     now = {file.path: edits.new_path(file.path) for file in image.files}
     there = {fold(path) for path in (*edits.by_path, *(path for path in now.values() if path is not None))}
     left = {fold(old): new for old, new in now.items() if new != old and fold(old) not in there}
-    for place in find_places(image, edits).menus if left else ():
+    for place in find_boot_menus(image, edits).menus if left else ():
         for number, name in _named(place):
             for path in (fold(name), fold(join(parent_of(place.path), name))):
                 if path in left:
                     new = left.pop(path)
                     told = "is no longer there" if new is None else f"is {show(new)} now"
-                    yield f"the boot menu {place.where} names {show(path)} in line {number}, which {told}"
+                    yield f"the boot menu {place.label} names {show(path)} in line {number}, which {told}"
 
 
-def _named(place: MenuPlace) -> Iterator[tuple[int, bytes]]:
+def _named(place: LocatedMenu) -> Iterator[tuple[int, bytes]]:
     """What could be paths in a menu, without their leading slash, each with its line's number."""
     for number, line in enumerate(place.menu.data.splitlines(), 1):
         if not line.lstrip().startswith(b"#"):

@@ -11,36 +11,36 @@ from cosremaster.io.pieces import PieceTable
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import LineChange
-    from cosremaster.boot_config.menus.retarget import Target
+    from cosremaster.boot_config.menus.retarget import VolumeRename
 
 
 class MenuChange(Struct, frozen=True):
     """What became of a menu. ``where``: its path, a FAT image's before it; ``lines``: of its kernel lines, in order;
     ``retargeted``: line and old text of each place that looks for the volume by its new name now."""
 
-    where: str
-    kind: str
+    label: str
+    language: str
     lines: tuple[LineChange, ...]
     retargeted: tuple[tuple[int, str], ...] = ()
 
     @property
-    def changed(self) -> int:
+    def changed_count(self) -> int:
         """Kernel lines whose arguments changed."""
-        return sum(line.changed for line in self.lines)
+        return sum(line.has_changed for line in self.lines)
 
 
-class SettingsPlan(Struct, frozen=True, kw_only=True):
+class BootSettingsPlan(Struct, frozen=True, kw_only=True):
     """What settings do to an image. ``exchanged``: paths on the ISO's tree -> new bytes; ``overwritten``: byte offset
     in the old image -> as many new bytes; ``menus``: all that were found; ``renamed``: what the volume was and is now
     found by."""
 
-    exchanged: Mapping[bytes, PieceTable] = field(default_factory=dict)
+    replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
     overwritten: Mapping[int, bytes] = field(default_factory=dict)
     menus: tuple[MenuChange, ...] = ()
-    renamed: tuple[Target, ...] = ()
+    volume_renames: tuple[VolumeRename, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def changed_menus(self) -> tuple[MenuChange, ...]:
         """The menus whose bytes change."""
-        return tuple(one for one in self.menus if one.changed or one.retargeted)
+        return tuple(one for one in self.menus if one.changed_count or one.retargeted)

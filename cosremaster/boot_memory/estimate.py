@@ -12,25 +12,25 @@ PAGE = 4096
 INODE = 1536
 """Bytes of the kernel's memory that a file takes beside its pages, rounded up: inode, directory entry, page tree."""
 
-HALF = 0.5
+DEFAULT_TMPFS_SHARE = 0.5
 """Of the machine's memory a tmpfs takes at most that has no size= (tmpfs(5)). That into which the kernel unpacks an
 initramfs has none."""
 
 MIB, GIB = 1 << 20, 1 << 30
-KERNEL = 72 * MIB
+KERNEL_MEMORY = 72 * MIB
 """What a kernel of Debian and its first processes take beside what is unpacked; 62 MiB were measured."""
-RESERVED = 48 * MIB
+RESERVED_MEMORY = 48 * MIB
 """What the kernel takes away before it counts what it has half of; 45 MiB were measured."""
-FIRMWARE = 44 * MIB
+FIRMWARE_MEMORY = 44 * MIB
 """What UEFI firmware holds when the kernel counts first, and gives back soon after; 41 MiB were measured."""
-UNPACKER = 1 * MIB
+UNPACKER_MEMORY = 1 * MIB
 """What busybox takes to unpack, beside the dictionary."""
-OF_EACH = 60
+PAGE_LIST_DIVISOR = 60
 """One byte of so many keeps the kernel for its list of pages: 64 bytes for each of 4 KiB, and some more."""
 
-EVERYWHERE = int(1.3 * GIB)
-BIOS_ALONE = int(1.7 * GIB)
-NOWHERE = int(2.05 * GIB)
+LARGEST_LOADED = int(1.3 * GIB)
+LARGEST_LOADED_BY_BIOS = int(1.7 * GIB)
+SMALLEST_REFUSED = int(2.05 * GIB)
 """Sizes of an initramfs that GRUB 2.06 has loaded and not loaded: the first on BIOS and UEFI, the second on BIOS only,
 the third on neither."""
 
@@ -50,7 +50,7 @@ class Footprint(Struct, frozen=True):
         return Footprint(self.data + other.data, self.inodes + other.inodes)
 
 
-def footprint(sizes: Iterable[int]) -> Footprint:
+def measure_footprint(sizes: Iterable[int]) -> Footprint:
     """The footprint of things that hold so many bytes each; 0 for directories, devices and short symlinks."""
     data = inodes = 0
     for size in sizes:
@@ -59,25 +59,25 @@ def footprint(sizes: Iterable[int]) -> Footprint:
     return Footprint(data, inodes)
 
 
-class Nested(Struct, frozen=True):
+class NestedRootfs(Struct, frozen=True):
     """A root filesystem inside an initramfs, unpacked into a tmpfs of its own. ``share``: how much of the machine's
     memory that may take, between 0 and 1; ``dictionary``: bytes that its unpacker remembers."""
 
     files: Footprint
-    share: float
-    dictionary: int = 0
+    tmpfs_share: float
+    dictionary_size: int = 0
 
 
-class Initramfs(Struct, frozen=True, kw_only=True):
+class InitramfsSizes(Struct, frozen=True, kw_only=True):
     """What is loaded: the file's bytes, and what the kernel unpacks from it, where that is known (the packed
     ``nested`` among it)."""
 
     packed: int
     files: Footprint | None = None
-    nested: Nested | None = None
+    nested: NestedRootfs | None = None
 
 
-class Estimate(Struct, frozen=True, kw_only=True):
+class MemoryEstimate(Struct, frozen=True, kw_only=True):
     """``need``: bytes of memory that suffice to boot, None where the archives were not read; ``why``: the moment that
     takes most. The others are bytes of its parts."""
 
@@ -89,13 +89,13 @@ class Estimate(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-def estimate(one: Initramfs) -> Estimate:
+def estimate_memory(one: InitramfsSizes) -> MemoryEstimate:
     """What ``one`` needs."""
     need, why = None, ""
     if one.files is not None:
         taken, why = max(_moments(one, one.files))
-        need = -(-taken * OF_EACH // ((OF_EACH - 1) * MIB)) * MIB
-    return Estimate(
+        need = -(-taken * PAGE_LIST_DIVISOR // ((PAGE_LIST_DIVISOR - 1) * MIB)) * MIB
+    return MemoryEstimate(
         packed=one.packed,
         unpacked=None if one.files is None else one.files.size,
         nested=None if one.nested is None else one.nested.files.size,
@@ -105,30 +105,33 @@ def estimate(one: Initramfs) -> Estimate:
     )
 
 
-def _moments(one: Initramfs, files: Footprint) -> Iterator[tuple[int, str]]:
+def _moments(one: InitramfsSizes, files: Footprint) -> Iterator[tuple[int, str]]:
     """Bytes of memory that each moment of a boot asks for, and when that is."""
-    yield one.packed + files.size + KERNEL, "for the initramfs and what it unpacks to"
+    yield one.packed + files.size + KERNEL_MEMORY, "for the initramfs and what it unpacks to"
     # The loaded file does not count as the kernel's memory until it is unpacked and given back.
-    room = one.packed + int(files.data / HALF) + RESERVED + FIRMWARE
+    room = one.packed + int(files.data / DEFAULT_TMPFS_SHARE) + RESERVED_MEMORY + FIRMWARE_MEMORY
     yield room, "of which half, the loaded file apart, has to hold the unpacked initramfs"
     if one.nested is not None:
         tree = one.nested.files
-        both = files.size + tree.size + one.nested.dictionary + UNPACKER + KERNEL
+        both = files.size + tree.size + one.nested.dictionary_size + UNPACKER_MEMORY + KERNEL_MEMORY
         yield both, "for the root filesystem beside its packed form"
-        share = one.nested.share
-        yield int(tree.data / share) + RESERVED, f"of which {share:.0%}, its tmpfs, has to hold the root filesystem"
+        share = one.nested.tmpfs_share
+        yield (
+            int(tree.data / share) + RESERVED_MEMORY,
+            f"of which {share:.0%}, its tmpfs, has to hold the root filesystem",
+        )
 
 
 def _warnings(packed: int) -> Iterator[str]:
     """What GRUB has not been seen to load."""
-    if packed <= EVERYWHERE:
+    if packed <= LARGEST_LOADED:
         return
     fate = (
-        "no such file booted" if packed >= NOWHERE
-        else "on UEFI no such file booted" if packed >= BIOS_ALONE
+        "no such file booted" if packed >= SMALLEST_REFUSED
+        else "on UEFI no such file booted" if packed >= LARGEST_LOADED_BY_BIOS
         else "on UEFI that may fail"
     )  # fmt: skip
     yield (
-        f"is {human(packed)}: GRUB loads it whole below 2 GiB of memory; up to {human(EVERYWHERE)} booted, and {fate};"
-        " put large files on the ISO's own file tree (--add-iso)"
+        f"is {human(packed)}: GRUB loads it whole below 2 GiB of memory; up to {human(LARGEST_LOADED)} booted,"
+        f" and {fate}; put large files on the ISO's own file tree (--add-iso)"
     )

@@ -8,14 +8,20 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from cosremaster.boot_memory.estimate import HALF, Footprint, Initramfs, Nested, footprint
+from cosremaster.boot_memory.estimate import (
+    DEFAULT_TMPFS_SHARE,
+    Footprint,
+    InitramfsSizes,
+    NestedRootfs,
+    measure_footprint,
+)
 from cosremaster.codecs.base import Form
 from cosremaster.layers.cpio.old import OldForm
 from cosremaster.layers.cpio.tree import link_key, with_values
 from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.tree.nodes import Edits, Kind
 
-NEAR = 32 << 20
+MAX_INIT_OFFSET = 32 << 20
 """Plain bytes of an initramfs to be decoded for its /init at most."""
 
 MAX_SCRIPT = 1 << 20
@@ -30,13 +36,13 @@ _MOUNT = re.compile(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
 _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
 
 
-def files_of(layer: Layer, edits: Edits | None = None) -> Footprint:
+def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
     """What the entries of ``layer`` take when unpacked, after ``edits``."""
     gone = frozenset[bytes]() if edits is None else edits.gone
     sizes = _sizes(layer, gone)
     if edits is None:
-        return footprint(sizes)
-    return footprint(sizes) + footprint(_new(edits))
+        return measure_footprint(sizes)
+    return measure_footprint(sizes) + measure_footprint(_new(edits))
 
 
 def _sizes(layer: Layer, gone: frozenset[bytes]) -> Iterator[int]:
@@ -71,31 +77,31 @@ def _link_size(length: int) -> int:
     return length if length >= SHORT_LINK else 0
 
 
-def tmpfs_share(outer: Iterable[Layer]) -> float:
+def find_tmpfs_share(outer: Iterable[Layer]) -> float:
     """How much of a machine's memory the tmpfs may take that the /init of an initramfs of these archives mounts: what
     its size= says, all of it where that is no percentage, and half of it without, or where there is no such script near
     the front."""
     for layer in outer:
         for path, (entry, _, _) in zip(layer.paths, layer.members, strict=True):
             if path == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
-                if entry.data_offset > NEAR or entry.header.mode & 0o170000 != Kind.FILE:
-                    return HALF
+                if entry.data_offset > MAX_INIT_OFFSET or entry.header.mode & 0o170000 != Kind.FILE:
+                    return DEFAULT_TMPFS_SHARE
                 script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
                 return _share_in(script)
-    return HALF
+    return DEFAULT_TMPFS_SHARE
 
 
 def _share_in(script: bytes) -> float:
     mounts = [line[0] for line in _MOUNT.finditer(script)]
     shares = [_SIZE.search(line) for line in mounts]
     if not mounts or not all(shares):
-        return HALF
+        return DEFAULT_TMPFS_SHARE
     percents = [int(found[1]) for found in shares if found is not None and found[1] is not None]
     return min([1.0, *(percent / 100 for percent in percents if percent)])
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class HasDictionary(Protocol):
     """A form of xz or lzma, whichever of their modules is loaded."""
 
     @property
@@ -107,10 +113,10 @@ class Remembering(Protocol):
 def _dictionary(form: Form) -> int:
     """Bytes that the unpacker remembers; little beside that needs any."""
     inner = form.inner if isinstance(form, OldForm) else form
-    return inner.dict_size if isinstance(inner, Remembering) else 0
+    return inner.dict_size if isinstance(inner, HasDictionary) else 0
 
 
-class Edited(Struct, frozen=True):
+class EditedLayer(Struct, frozen=True):
     """``layer`` after ``edits``, in ``packed`` bytes where it stands."""
 
     layer: Layer
@@ -118,7 +124,9 @@ class Edited(Struct, frozen=True):
     packed: int
 
 
-def initramfs_of(layers: Sequence[Layer], path: bytes, size: int, edited: Edited | None = None) -> Initramfs | None:
+def measure_initramfs(
+    layers: Sequence[Layer], path: bytes, size: int, edited: EditedLayer | None = None
+) -> InitramfsSizes | None:
     """The initramfs that the ISO's file ``path`` of ``size`` bytes is, of ``layers``, all that were found.
 
     None: none of its archives looks like a system.
@@ -130,14 +138,14 @@ def initramfs_of(layers: Sequence[Layer], path: bytes, size: int, edited: Edited
     outer = [layer for layer in mine if layer.parent is None]
     files = Footprint(0, 0)
     for layer in outer:
-        files += files_of(layer, edits if layer is chosen else None)
+        files += measure_layer(layer, edits if layer is chosen else None)
     if edited is not None and edited.layer.holder is not None and edited.layer.parent in outer:
-        old, new = footprint([edited.layer.holder.header.size]), footprint([edited.packed])
+        old, new = measure_footprint([edited.layer.holder.header.size]), measure_footprint([edited.packed])
         files = Footprint(files.data - old.data + new.data, files.inodes)
     inner = [layer for layer in mine if layer.parent in outer and layer.likelihood is not RootfsLikelihood.NOT]
     nested = None
     if inner:
         best = max(inner, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
-        tree = files_of(best, edits if best is chosen else None)
-        nested = Nested(tree, tmpfs_share(outer), _dictionary(best.parameters))
-    return Initramfs(packed=size, files=files, nested=nested)
+        tree = measure_layer(best, edits if best is chosen else None)
+        nested = NestedRootfs(tree, find_tmpfs_share(outer), _dictionary(best.parameters))
+    return InitramfsSizes(packed=size, files=files, nested=nested)

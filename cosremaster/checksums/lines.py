@@ -27,7 +27,7 @@ _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _PLAIN_OF = {escape: letter for letter, escape in _ESCAPES.items()}
 
 
-class Line(Struct, frozen=True):
+class ChecksumLine(Struct, frozen=True):
     """One line. ``digest``: hashlib's name of the sum's digest, empty where the line is no sum of a file.
 
     The others are its bytes, part by part: what stands ``before``, the ``sum`` in hexadecimal digits, what is in the
@@ -36,70 +36,72 @@ class Line(Struct, frozen=True):
     """
 
     before: bytes
-    sum: bytes = b""
+    checksum: bytes = b""
     middle: bytes = b""
-    written: bytes = b""
+    encoded_name: bytes = b""
     end: bytes = b""
     digest: str = ""
-    tagged: bool = False
+    is_tagged: bool = False
 
     @property
     def raw(self) -> bytes:
         """The line's bytes."""
-        first, last = (self.written, self.sum) if self.tagged else (self.sum, self.written)
+        first, last = (self.encoded_name, self.checksum) if self.is_tagged else (self.checksum, self.encoded_name)
         return self.before + first + self.middle + last + self.end
 
     @property
     def name(self) -> bytes:
         """The file's name, escapes undone."""
         if not self._escaped:
-            return self.written
-        return re.sub(rb"\\[\\nr]", lambda found: _PLAIN_OF[found[0]], self.written)
+            return self.encoded_name
+        return re.sub(rb"\\[\\nr]", lambda found: _PLAIN_OF[found[0]], self.encoded_name)
 
     @property
     def _escaped(self) -> bool:
         return self.before.lstrip(b" \t").startswith(b"\\")
 
-    def says(self, hexadecimal: str) -> bool:
+    def has_checksum(self, hexadecimal: str) -> bool:
         """The line's sum is this one."""
-        return self.sum.lower() == hexadecimal.encode()
+        return self.checksum.lower() == hexadecimal.encode()
 
-    def summed(self, hexadecimal: str) -> Line:
+    def with_checksum(self, hexadecimal: str) -> ChecksumLine:
         """The line with another sum, in capitals where the old one is."""
         new = hexadecimal.encode()
-        return replace(self, sum=new.upper() if self.sum != self.sum.lower() else new)
+        return replace(self, checksum=new.upper() if self.checksum != self.checksum.lower() else new)
 
-    def named(self, name: bytes) -> Line:
+    def with_name(self, name: bytes) -> ChecksumLine:
         """The line with another name, escaped where that has a backslash or ends lines."""
         written = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], name)
         bare = self.before.replace(b"\\", b"", 1)
         start = len(bare) - len(bare.lstrip(b" \t"))
         before = bare if written == name else bare[:start] + b"\\" + bare[start:]
         middle = self.middle
-        if not self.tagged and len(middle) == 1 and written[:1] in (b" ", b"*"):
+        if not self.is_tagged and len(middle) == 1 and written[:1] in (b" ", b"*"):
             middle += b" "  # a single space would swallow the name's first letter
-        return replace(self, before=before, middle=middle, written=written)
+        return replace(self, before=before, middle=middle, encoded_name=written)
 
 
-def parse(data: bytes) -> tuple[Line, ...]:
+def parse_lines(data: bytes) -> tuple[ChecksumLine, ...]:
     """The lines of a list; ``pack`` makes the same bytes of them, whatever they are."""
     return tuple(map(_line, re.findall(rb"[^\n]*\n|[^\n]+", data)))
 
 
-def _line(raw: bytes) -> Line:
+def _line(raw: bytes) -> ChecksumLine:
     body = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
     end = raw[len(body) :]
     found = _TAGGED.fullmatch(body)
     if found is not None:
         digest = DIGESTS[len(found["sum"])]
         if digest == found["tag"].decode().lower():
-            return Line(found["before"], found["sum"], found["middle"], found["name"], end, digest, tagged=True)
+            return ChecksumLine(
+                found["before"], found["sum"], found["middle"], found["name"], end, digest, is_tagged=True
+            )
     found = _PLAIN.fullmatch(body)
     if found is None:
-        return Line(body, end=end)
-    return Line(found["before"], found["sum"], found["middle"], found["name"], end, DIGESTS[len(found["sum"])])
+        return ChecksumLine(body, end=end)
+    return ChecksumLine(found["before"], found["sum"], found["middle"], found["name"], end, DIGESTS[len(found["sum"])])
 
 
-def pack(lines: Iterable[Line]) -> bytes:
+def pack_lines(lines: Iterable[ChecksumLine]) -> bytes:
     """The bytes of a list."""
     return b"".join(line.raw for line in lines)

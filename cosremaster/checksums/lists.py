@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from cosremaster.checksums.lines import Line, parse
+from cosremaster.checksums.lines import ChecksumLine, parse_lines
 from cosremaster.errors import show
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import counted, digests_of
@@ -25,24 +25,24 @@ _SIGNATURES = (b".gpg", b".asc", b".sig", b".sign")
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 
 
-class SumList(Struct, frozen=True):
+class ChecksumList(Struct, frozen=True):
     """A list. ``base``: the directory its names count from; ``files``: the path each line names, None where a line is
     no sum, names nothing on the ISO, or something outside it. ``whole``: it may be the list of a whole directory, not
     that of the one file it is named after."""
 
     path: bytes
-    lines: tuple[Line, ...]
+    lines: tuple[ChecksumLine, ...]
     base: bytes
     files: tuple[bytes | None, ...]
-    whole: bool
+    covers_directory: bool
 
     @property
-    def signed(self) -> bool:
+    def is_signed(self) -> bool:
         """A signature stands around the lines."""
         return any(line.before == _SIGNED for line in self.lines[:4])
 
 
-class Names:
+class NameLookup:
     """Looks up files of an image by the names that lists give them.
 
     Without Rock Ridge a list has the names that people see, which are the volume's in small letters or Joliet's.
@@ -60,7 +60,7 @@ class Names:
                 if file.size and file.records[0].lba in primary:
                     self._other.setdefault(file.path, primary[file.records[0].lba])
 
-    def find(self, name: bytes, base: bytes) -> bytes | None:
+    def find_path(self, name: bytes, base: bytes) -> bytes | None:
         """The path of what ``name`` means seen from the directory ``base``; a leading slash is the ISO's root."""
         path = posixpath.normpath(b"/" + (name if name.startswith(b"/") else base + b"/" + name)).lstrip(b"/")
         if path in self._known:
@@ -74,7 +74,7 @@ def is_list(path: bytes) -> bool:
     return bool(_NAME.fullmatch(name) or _COMPANION.fullmatch(name))
 
 
-def signatures_of(path: bytes) -> Iterator[bytes]:
+def signature_paths(path: bytes) -> Iterator[bytes]:
     """The paths at which a signature of the file ``path`` would stand."""
     yield from (path + ending for ending in _SIGNATURES)
 
@@ -84,7 +84,7 @@ def is_signature(path: bytes) -> bool:
     return any(path.endswith(ending) and is_list(path[: -len(ending)]) for ending in _SIGNATURES)
 
 
-def read_lists(image: IsoImage, more: Iterable[bytes] = ()) -> tuple[SumList, ...]:
+def read_checksum_lists(image: IsoImage, added_paths: Iterable[bytes] = ()) -> tuple[ChecksumList, ...]:
     """The lists on the tree, sorted by path. ``more``: paths that lists may name beside those of ``image``.
 
     :raises ImageError: one cannot be read.
@@ -92,25 +92,25 @@ def read_lists(image: IsoImage, more: Iterable[bytes] = ()) -> tuple[SumList, ..
     candidates = [file for file in image.files if file.regular and file.size <= MAX_LIST and is_list(file.path)]
     if not candidates:
         return ()
-    names = Names(image, more)
+    names = NameLookup(image, added_paths)
     found = (_read(image, file, names) for file in sorted(candidates, key=lambda file: file.path))
     return tuple(one for one in found if any(line.digest for line in one.lines))
 
 
-def _read(image: IsoImage, file: IsoFile, names: Names) -> SumList:
-    lines = parse(b"".join(image.bytes_of(file).chunks()))
+def _read(image: IsoImage, file: IsoFile, names: NameLookup) -> ChecksumList:
+    lines = parse_lines(b"".join(image.bytes_of(file).chunks()))
     folder, _, name = file.path.rpartition(b"/")
     companion = _COMPANION.fullmatch(name)
-    whole = companion is None or names.find(companion["of"], folder) is None
+    whole = companion is None or names.find_path(companion["of"], folder) is None
     # A list in a folder of its own, such as .disk, may count its names from the root.
     for base in (folder, b""):
-        files = tuple(names.find(line.name, base) if line.digest else None for line in lines)
+        files = tuple(names.find_path(line.name, base) if line.digest else None for line in lines)
         if any(files):
-            return SumList(file.path, lines, base, files, whole)
-    return SumList(file.path, lines, folder, (None,) * len(lines), whole)
+            return ChecksumList(file.path, lines, base, files, whole)
+    return ChecksumList(file.path, lines, folder, (None,) * len(lines), whole)
 
 
-class Digests:
+class DigestCache:
     """Digests of piece tables, kept; each table is read once for all digests wanted of it.
 
     A table is known by its pieces, so that two tables of the same pieces are read once.
@@ -134,7 +134,7 @@ class Digests:
                 found = digests_of(sorted(digests), counted(table.chunks(), advance))
             self._known.setdefault(pieces, {}).update(found)
 
-    def of(self, table: PieceTable, digest: str) -> str:
+    def get(self, table: PieceTable, digest: str) -> str:
         """The digest of ``table`` in hexadecimal digits, read now where it is not known."""
         known = self._known.get(table.pieces, {})
         if digest not in known:

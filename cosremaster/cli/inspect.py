@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from cosremaster.boot_config.places import find_places
-from cosremaster.boot_memory.estimate import Estimate
-from cosremaster.boot_memory.needs import memory_needs, packed_needs
+from cosremaster.boot_config.places import find_boot_menus
+from cosremaster.boot_memory.estimate import MemoryEstimate
+from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import LayerError, UsageError, show
@@ -69,7 +69,7 @@ def inspect_command(
             except LayerError as error:
                 why = error.message
         archives = tuple(find_archive_files(opened.image))
-        menus = find_places(opened.image)
+        menus = find_boot_menus(opened.image)
         if as_json:
             report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen, menus)
             click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -79,16 +79,16 @@ def inspect_command(
         if found is None:
             for one in archives:
                 click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
-            _echo_memory(packed_needs((one.path, one.size) for one in archives))
+            _echo_memory(estimate_packed_memory((one.path, one.size) for one in archives))
             return
         for line in layer_lines(found.layers, chosen):
             click.echo(line)
-        _echo_memory(memory_needs(opened.image, found.layers))
+        _echo_memory(estimate_image_memory(opened.image, found.layers))
         if why:
             click.echo(f"--add has no layer to go to: {why}")
 
 
-def _echo_memory(needs: Mapping[bytes, Estimate]) -> None:
+def _echo_memory(needs: Mapping[bytes, MemoryEstimate]) -> None:
     for path, need in needs.items():
         for line in memory_lines(show(path), need):
             click.echo(line)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cosremaster.boot_config.menus.arguments import Argument, Replacement
+from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
 from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
@@ -251,7 +251,11 @@ class _Reader:
 
     def _check_settings(self, document: Document) -> None:
         arguments = document.kernel_args
-        for key, parse in (("add", Argument.parse), ("remove", Argument.parse), ("replace", Replacement.parse)):
+        for key, parse in (
+            ("add", KernelArgument.parse),
+            ("remove", KernelArgument.parse),
+            ("replace", ArgumentReplacement.parse),
+        ):
             for number, text in enumerate(getattr(arguments, key)):
                 self._check(("kernel_args", key, number), parse, text)
         if document.volume_id is not None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cosremaster.boot_config.request import Settings
-from cosremaster.boot_config.values import SettingsPlan
-from cosremaster.boot_memory.estimate import Estimate
-from cosremaster.boot_memory.layers import Edited
-from cosremaster.boot_memory.needs import memory_need, memory_needs
+from cosremaster.boot_config.request import BootSettings
+from cosremaster.boot_config.values import BootSettingsPlan
+from cosremaster.boot_memory.estimate import MemoryEstimate
+from cosremaster.boot_memory.layers import EditedLayer
+from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
 from cosremaster.codecs.base import Memo
 from cosremaster.errors import ImageError, UsageError, show
 from cosremaster.io.files import FileSource, Spool
@@ -250,7 +250,7 @@ class OpenedImage:
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
         exchanged = dict(iso.exchanged)
-        memory: Estimate | None = None
+        memory: MemoryEstimate | None = None
         if settled.layered:
             found = self.layers(request.layer, progress)
             if not soon:
@@ -275,13 +275,13 @@ class OpenedImage:
                     raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be removed")
                 exchanged |= dict.fromkeys(names, rebuilt_file(chosen, packed[-1]))
                 notes = (*notes, *format_warnings(chosen))
-                edited = Edited(chosen, edits, packed[0].packed.table.length)
-                memory = memory_need(found.layers, edited, exchanged[chosen.address[0]].length)
+                edited = EditedLayer(chosen, edits, packed[0].packed.table.length)
+                memory = estimate_edited_memory(found.layers, edited, exchanged[chosen.address[0]].length)
             else:
-                memory = memory_needs(self.image, found.layers).get(chosen.address[0])
+                memory = estimate_image_memory(self.image, found.layers).get(chosen.address[0])
             notes = (*notes, *shadowing_warnings(chosen, found, edits))
         settings = self._settings(settled.settings, replace(iso, exchanged=exchanged))
-        whole = replace(iso, exchanged=exchanged).with_bytes(settings.exchanged)
+        whole = replace(iso, exchanged=exchanged).with_bytes(settings.replaced)
         sums = plan_checksums(
             self.image, self._file, whole, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
         )
@@ -297,25 +297,25 @@ class OpenedImage:
             progress.warn(warning)
         return Plan(
             image=self.image, layer=chosen, edits=edits, packed=packed, iso=iso, settings=settings, result=result,
-            sums=sums.told, memory=memory, warnings=warnings,
+            sums=sums.changes, memory=memory, warnings=warnings,
         )  # fmt: skip
 
     def _stale_names(self, edits: IsoEdits) -> Iterator[str]:
         """Boot menus that name what leaves the ISO's tree."""
         if edits.removed or edits.renamed:
-            from cosremaster.boot_config.stale_names import stale_names  # noqa: PLC0415 - loads every menu's language
+            from cosremaster.boot_config.stale_names import find_stale_names  # noqa: PLC0415 - loads every menu's language
 
-            yield from stale_names(self.image, edits)
+            yield from find_stale_names(self.image, edits)
 
-    def _settings(self, settings: Settings, edits: IsoEdits) -> SettingsPlan:
+    def _settings(self, settings: BootSettings, edits: IsoEdits) -> BootSettingsPlan:
         """:raises UsageError: a bare initramfs has no boot menus and no volume."""
-        if is_bare(self.image) and not settings.empty:
+        if is_bare(self.image) and not settings.is_empty:
             raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
-        if settings.empty:
-            return SettingsPlan()
-        from cosremaster.boot_config.change import plan_settings  # noqa: PLC0415 - loads every menu's language
+        if settings.is_empty:
+            return BootSettingsPlan()
+        from cosremaster.boot_config.change import plan_boot_settings  # noqa: PLC0415 - loads every menu's language
 
-        return plan_settings(self.image, self._file, settings, edits)
+        return plan_boot_settings(self.image, self._file, settings, edits)
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001

@@ -14,10 +14,10 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.boot_config.values import SettingsPlan
-from cosremaster.boot_memory.estimate import Estimate, Initramfs, estimate
-from cosremaster.checksums.renew import ListChange, Renewed
-from cosremaster.checksums.update import settle_sums
+from cosremaster.boot_config.values import BootSettingsPlan
+from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
+from cosremaster.checksums.renew import ListChange, RenewedLists
+from cosremaster.checksums.update import update_checksums
 from cosremaster.codecs.base import Job, Memo, Packed
 from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError, show
 from cosremaster.io.files import FileSource, Spool
@@ -79,17 +79,17 @@ class Plan(Struct, frozen=True, kw_only=True):
     edits: Edits
     packed: tuple[PackedLayer, ...]
     iso: IsoEdits
-    settings: SettingsPlan
+    settings: BootSettingsPlan
     result: ImagePlan
     sums: tuple[ListChange, ...]
-    memory: Estimate | None
+    memory: MemoryEstimate | None
     warnings: tuple[str, ...]
 
     @property
     def identical(self) -> bool:
         """Nothing changes."""
         settings = self.settings
-        return self.iso.empty and not (self.packed or settings.exchanged or settings.overwritten)
+        return self.iso.empty and not (self.packed or settings.replaced or settings.overwritten)
 
 
 def open_image(source: FileSource) -> IsoImage:
@@ -256,21 +256,21 @@ def write_image(
 def plan_checksums(
     image: IsoImage, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
     keep: bool = False,
-) -> Renewed:  # fmt: skip
+) -> RenewedLists:  # fmt: skip
     """What becomes of the lists of sums on the ISO when ``edits`` change its tree.
 
     :func:`with_checksum_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
     ``plan_result``, and what reading the files raises.
     """
     if edits.empty:
-        return Renewed()
+        return RenewedLists()
     # The implanted MD5 is in no file, and making it reads the whole image.
     plain = replace(image, implanted=None)
 
     def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
         return plan_result(plain, source, with_checksum_lists(plain, edits, lists), drop_hfsplus=drop_hfsplus)
 
-    return settle_sums(plain, edits, make_plan, progress, keep=keep)
+    return update_checksums(plain, edits, make_plan, progress, keep=keep)
 
 
 def with_checksum_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
@@ -282,5 +282,5 @@ def with_checksum_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, 
 def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
     """What may be wrong with the sizes of layers that were ``packed`` again, the one that is a file of the ISO last."""
     for layer in packed[-1:]:
-        for warning in estimate(Initramfs(packed=layer.packed.table.length)).warnings:
+        for warning in estimate_memory(InitramfsSizes(packed=layer.packed.table.length)).warnings:
             yield f"{show(layer.address[0])} {warning}"

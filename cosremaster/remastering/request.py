@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosremaster.boot_config.request import Settings, read_settings
+from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.errors import UsageError
 from cosremaster.io.parallel import cores
 from cosremaster.layers.address import Address, parse_address
@@ -74,7 +74,7 @@ class Settled:
     wanted: Address | None
     threads: int
     newest: int | None
-    settings: Settings
+    settings: BootSettings
 
     @property
     def layered(self) -> bool:
@@ -98,7 +98,7 @@ def settle(request: Request) -> Settled:
         wanted=None if request.layer is None else parse_address(request.layer),
         threads=threads,
         newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
-        settings=read_settings(
+        settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
             volume_id=request.volume_id, volume_date=request.volume_date, retarget=request.retarget,
             allow_missing=request.allow_missing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosremaster.boot_config.values import MenuChange
-from cosremaster.boot_memory.estimate import Estimate
+from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import show
 from cosremaster.layers.address import format_address
@@ -44,7 +44,7 @@ class Result:
     layer_file: str | None = None
     layer_file_size: int = 0
     packed: tuple[PackedLayer, ...] = ()
-    memory: Estimate | None = None
+    memory: MemoryEstimate | None = None
     warnings: tuple[str, ...] = ()
     proof: tuple[str, ...]
     identical: bool

@@ -3,9 +3,9 @@
 docs/steps.md goes through them with an example; :mod:`cosremaster.remastering.image` runs them for everybody else.
 """
 
-from cosremaster.boot_config.change import plan_settings
-from cosremaster.boot_config.request import Settings, read_settings
-from cosremaster.boot_config.values import SettingsPlan
+from cosremaster.boot_config.change import plan_boot_settings
+from cosremaster.boot_config.request import BootSettings, read_boot_settings
+from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output
 from cosremaster.iso.edits import IsoEdits
@@ -42,6 +42,8 @@ __all__ = [
     "MAX_FIELD",
     "Action",
     "AddPath",
+    "BootSettings",
+    "BootSettingsPlan",
     "Directory",
     "Edits",
     "FileSource",
@@ -61,8 +63,6 @@ __all__ = [
     "Progress",
     "ReadContext",
     "Rename",
-    "Settings",
-    "SettingsPlan",
     "Silent",
     "Spool",
     "Symlink",
@@ -73,13 +73,13 @@ __all__ = [
     "open_image",
     "pack_layer",
     "parse_address",
+    "plan_boot_settings",
     "plan_checksums",
     "plan_iso_tree",
     "plan_overlay",
     "plan_result",
-    "plan_settings",
     "read_additions",
-    "read_settings",
+    "read_boot_settings",
     "rebuilt_file",
     "repack_containers",
     "size_warnings",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS
-from cosremaster.boot_config.places import Found
-from cosremaster.boot_memory.estimate import Estimate
-from cosremaster.boot_memory.needs import memory_needs, packed_needs
+from cosremaster.boot_config.places import BootMenus
+from cosremaster.boot_memory.estimate import MemoryEstimate
+from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
 from cosremaster.errors import show
 from cosremaster.iso.model import BootImage, IsoImage
 from cosremaster.layers.address import format_address
@@ -24,10 +24,18 @@ _LOOKS = {RootfsLikelihood.NOT: "archive", RootfsLikelihood.SOME: "initramfs", R
 
 
 def inspect_report(
-    image: IsoImage, archives: Sequence[ArchiveFile], layers: Sequence[Layer] | None, chosen: Layer | None, menus: Found
+    image: IsoImage,
+    archives: Sequence[ArchiveFile],
+    layers: Sequence[Layer] | None,
+    chosen: Layer | None,
+    menus: BootMenus,
 ) -> dict[str, Any]:
     """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
-    needs = packed_needs((one.path, one.size) for one in archives) if layers is None else memory_needs(image, layers)
+    needs = (
+        estimate_packed_memory((one.path, one.size) for one in archives)
+        if layers is None
+        else estimate_image_memory(image, layers)
+    )
     return {
         "schema": SCHEMA,
         "image": {
@@ -68,7 +76,7 @@ def inspect_report(
     }
 
 
-def memory_report(need: Estimate) -> dict[str, Any]:
+def memory_report(need: MemoryEstimate) -> dict[str, Any]:
     """The memory it takes to boot an initramfs; null where its archives were not read."""
     return {
         "packed": need.packed,

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 from cosremaster.errors import show
 
 if TYPE_CHECKING:
-    from cosremaster.boot_config.places import Found, MenuPlace
+    from cosremaster.boot_config.places import BootMenus, LocatedMenu
     from cosremaster.boot_config.values import MenuChange
 
 
-def menu_lines(found: Found) -> Iterator[str]:
+def menu_lines(found: BootMenus) -> Iterator[str]:
     """The menus of an image, with each kernel line and its arguments."""
     for place in found.menus:
-        yield f"boot menu {place.where}: {place.menu.kind.value}{'' if place.menu.lines else ', names no kernel'}"
+        yield f"boot menu {place.label}: {place.menu.language.value}{'' if place.menu.lines else ', names no kernel'}"
         for line in place.menu.lines:
             arguments = " ".join(show(text) for text in _arguments(place, line.arguments))
             yield f"  line {line.number}: {show(line.kernel)}: {arguments or 'no arguments'}"
     yield from found.warnings
 
 
-def _arguments(place: MenuPlace, words: Iterable[Any]) -> Iterator[bytes]:
+def _arguments(place: LocatedMenu, words: Iterable[Any]) -> Iterator[bytes]:
     """Arguments as the menu has them, its own quotes included."""
     yield from (place.menu.data[word.start : word.end] for word in words)
 
 
-def menus_report(found: Found) -> list[dict[str, Any]]:
+def menus_report(found: BootMenus) -> list[dict[str, Any]]:
     """The same as plain values (docs/json.md)."""
     return [
         {
             "path": show(place.path),
             "fat": None if place.fat is None else place.fat.name,
-            "kind": place.menu.kind.name.lower().replace("_", "-"),
+            "kind": place.menu.language.name.lower().replace("_", "-"),
             "kernels": [
                 {
                     "line": line.number,
@@ -51,12 +51,12 @@ def menus_report(found: Found) -> list[dict[str, Any]]:
 def menu_change_lines(menus: Sequence[MenuChange]) -> Iterator[str]:
     """What became of each menu, in a line, and of the places in it that look for the volume."""
     for one in menus:
-        kept = sum(bool(line.kept) for line in one.lines)
-        parts = [f"{one.changed} of {len(one.lines)} kernel lines changed"] if one.lines else []
+        kept = sum(bool(line.already_present) for line in one.lines)
+        parts = [f"{one.changed_count} of {len(one.lines)} kernel lines changed"] if one.lines else []
         parts += [f"{text}" for text in _told(one)]
         parts += [f"{kept} had what was to be added"] if kept else []
         if parts:
-            yield f"boot menu {one.where}: {', '.join(parts)}"
+            yield f"boot menu {one.label}: {', '.join(parts)}"
         yield from (f"  line {number}: {text}: looks for the new name" for number, text in one.retargeted)
 
 
@@ -74,15 +74,15 @@ def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
     """What became of each menu as plain values: of all its lines, those whose arguments were asked to change."""
     return [
         {
-            "where": one.where,
-            "kind": one.kind,
+            "where": one.label,
+            "kind": one.language,
             "lines": [
                 {
                     "line": line.number,
                     "added": [show(text) for text in line.added],
                     "removed": [show(text) for text in line.removed],
                     "replaced": [[show(old), show(new)] for old, new in line.replaced],
-                    "kept": [show(text) for text in line.kept],
+                    "kept": [show(text) for text in line.already_present],
                 }
                 for line in one.lines
             ],

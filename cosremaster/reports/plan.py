@@ -46,7 +46,8 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         },
         "menus": menu_changes_report(plan.settings.menus),
         "renamed": [
-            {"what": one.what, "before": show(one.old), "after": show(one.new)} for one in plan.settings.renamed
+            {"what": one.attribute, "before": show(one.old), "after": show(one.new)}
+            for one in plan.settings.volume_renames
         ],
         "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
         "sums": [
@@ -144,7 +145,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from change_lines("-", plan.iso.removed)
         yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
-    yield from (f"{name.what}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.renamed)
+    yield from (f"{name.attribute}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.volume_renames)
     yield from menu_change_lines(plan.settings.menus)
     yield from sums_lines(plan.sums)
     for one in plan.packed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cosremaster.boot_memory.estimate import Estimate
+from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
@@ -138,7 +138,7 @@ def _listed(mark: str, lines: Sequence[str]) -> Iterator[str]:
         yield f"  {mark} ... and {len(lines) - LISTED:,} more"
 
 
-def memory_lines(name: str, need: Estimate) -> Iterator[str]:
+def memory_lines(name: str, need: MemoryEstimate) -> Iterator[str]:
     """The memory that it takes to boot the initramfs ``name``, and of what."""
     parts = [f"{human(need.packed)} packed"]
     if need.unpacked is not None:

@@ -16,8 +16,8 @@ _MARKS = {Level.HOLDS: "ok  ", Level.NOTE: "note", Level.FAILS: "FAIL"}
 def verify_lines(report: Report) -> Iterator[str]:
     """A line for each finding, and the count."""
     for finding in report.findings:
-        before = " (the original has it too)" if finding.before else ""
-        mark = "was " if finding.before else _MARKS[finding.level]
+        before = " (the original has it too)" if finding.is_preexisting else ""
+        mark = "was " if finding.is_preexisting else _MARKS[finding.level]
         yield f"{mark} {finding.check}: {_where(report, finding)}{finding.message}{before}"
     counts = _counts(report)
     told = f"{counts['holds']:,} hold, {counts['notes']:,} notes, {counts['fails']:,} fail"
@@ -35,10 +35,10 @@ def _where(report: Report, finding: Finding) -> str:
 
 def _counts(report: Report) -> dict[str, int]:
     return {
-        "holds": len(report.at(Level.HOLDS)),
-        "notes": len(report.at(Level.NOTE)),
-        "fails": sum(finding.counts for finding in report.findings),
-        "before": sum(finding.before for finding in report.findings),
+        "holds": len(report.at_level(Level.HOLDS)),
+        "notes": len(report.at_level(Level.NOTE)),
+        "fails": sum(finding.is_counted for finding in report.findings),
+        "before": sum(finding.is_preexisting for finding in report.findings),
     }
 
 
@@ -57,7 +57,7 @@ def verify_report(report: Report) -> dict[str, Any]:
                 "message": finding.message,
                 "place": list(finding.place.parts),
                 "offset": finding.place.offset,
-                "before": finding.before,
+                "before": finding.is_preexisting,
             }
             for finding in report.findings
         ],

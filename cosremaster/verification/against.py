@@ -13,9 +13,9 @@ from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
-from cosremaster.verification.fats import same_but_for
-from cosremaster.verification.finding import Finding, fails, holds, judged
-from cosremaster.verification.names import Meant, names_of
+from cosremaster.verification.fats import is_same_fat
+from cosremaster.verification.finding import Finding, fails, holds, judge
+from cosremaster.verification.names import IntendedChanges, read_tree_names
 from cosremaster.verification.subject import Subject
 
 STEP = 1 << 20
@@ -41,7 +41,7 @@ def check_against(
         return
     try:
         after = read_image(new.source)
-        meant = Meant(names_of(before, old.source), names_of(after, new.source), changed)
+        meant = IntendedChanges(read_tree_names(before, old.source), read_tree_names(after, new.source), changed)
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
@@ -59,7 +59,7 @@ def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
     bases = [[base for base, _ in subject.sets] for subject in (old, new)]
     place = new.place.at(16 * BLOCK)
     same = kinds[0] == kinds[1] and bases[0] == bases[1]
-    yield judged(
+    yield judge(
         same, "against.descriptors", "the same volume descriptors as the original",
         "other volume descriptors than the original", place,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
             same_parts = _SAME_BUT_NAME if changed else _SAME
             equal = all(one.raw[a:b] == other.raw[a:b] for a, b in same_parts)
             what = f"volume descriptor at block {other.lba}: identifiers and dates"
-            yield judged(
+            yield judge(
                 equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
                 new.place.at(lba_bytes(other.lba)),
             )  # fmt: skip
@@ -94,7 +94,7 @@ def _files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Ite
             finding = fails("against.extra", "is not in the original", place)
         elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
             continue  # its entries tell of places; they are checked one by one
-        elif (at := _difference(before, old[path], after, new[path])) is not None and not same_but_for(
+        elif (at := _difference(before, old[path], after, new[path])) is not None and not is_same_fat(
             before.bytes_of(old[path]), after.bytes_of(new[path]), changed
         ):
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
@@ -142,7 +142,7 @@ def _boot(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iter
         kind = one.entry.raw[:8] == other.entry.raw[:8] and one.entry.platform == other.entry.platform
         same = kind and one.length == other.length and _same_boot(before, one, after, other, changed)
         place = after.place.at(other.entry.offset)
-        yield judged(
+        yield judge(
             same, "against.boot", f"El Torito entry {number}: leads to what it leads to in the original",
             f"El Torito entry {number}: does not lead to what it leads to in the original", place,
         )  # fmt: skip
@@ -157,7 +157,7 @@ def _same_boot(before: IsoImage, one: BootImage, after: IsoImage, other: BootIma
         start = lba_bytes(boot.entry.lba)
         end = min(start + boot.length, image.size) if boot.path is not None else image.size
         tables.append(PieceTable([image.source.cut(start, end)]))
-    return same_but_for(tables[0], tables[1], changed)
+    return is_same_fat(tables[0], tables[1], changed)
 
 
 def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
@@ -185,7 +185,7 @@ def _partitions(old: Subject, new: Subject, starts: Collection[int], changed: Co
         yield fails("against.mbr", "the MBR has other partitions than the original's", new.place.at(446))
     elif old.mbr and new.mbr:
         code = all(old.mbr.code[a:b] == new.mbr.code[a:b] for a, b in _CODE)
-        yield judged(
+        yield judge(
             code, "against.code", "the MBR's code is the original's", "the MBR's code is not the original's",
             new.place.at(0),
         )  # fmt: skip
@@ -208,9 +208,9 @@ def _contents(old: Subject, new: Subject, starts: Collection[int], changed: Coll
             continue
         same = one[1] - one[0] == other[1] - other[0] and (
             _digest(old.source, *one) == _digest(new.source, *other)
-            or same_but_for(_run(old.source, *one), _run(new.source, *other), changed)
+            or is_same_fat(_run(old.source, *one), _run(new.source, *other), changed)
         )
-        yield judged(
+        yield judge(
             same, "against.partition", f"{name}: holds what it holds in the original",
             f"{name}: does not hold what it holds in the original", new.place.at(other[0] * SECTOR),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from cosremaster.boot import pointers
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
 from cosremaster.errors import Place, show
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
-from cosremaster.verification.finding import Finding, fails, holds, judged, note
+from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
 
 UEFI = 0xEF
@@ -23,17 +23,17 @@ _RESERVED = slice(24, 64)
 
 def check_boot(subject: Subject) -> Iterator[Finding]:
     """Every El Torito entry and every pointer of the boot code."""
-    starts = boot_files(subject)
+    starts = find_file_starts(subject)
     for number, entry in enumerate(subject.catalog.entries if subject.catalog else (), 1):
         yield from _entry(subject, f"El Torito entry {number}", entry, starts)
     yield from _mbr_code(subject)
 
 
-def boot_files(subject: Subject) -> dict[Lba, tuple[bytes, int]]:
+def find_file_starts(subject: Subject) -> dict[Lba, tuple[bytes, int]]:
     """Path and length in bytes of the files of all trees that begin at a block."""
     found: dict[Lba, tuple[bytes, int]] = {}
     for tree in subject.trees:
-        for lba, path, length in tree.whole_files():
+        for lba, path, length in tree.list_whole_files():
             if length:
                 found.setdefault(lba, (path, length))
     return found
@@ -44,7 +44,7 @@ def _holder(subject: Subject, lba: Lba) -> str | None:
     for tree in subject.trees:
         for one in tree.files:
             if one.lba < lba < one.lba + one.blocks:
-                return show(tree.path(one))
+                return show(tree.path_of(one))
     first = subject.main.directories[0].lba * SECTORS_PER_BLOCK if subject.main else 0
     inside = (name for name, start, end in _partitions(subject) if first < start < lba * SECTORS_PER_BLOCK < end)
     return next(inside, None)
@@ -118,7 +118,7 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
         yield fails("bootinfo.length", f"{what}: boot-info-table says {table.length:,} bytes, behind the end", place)
         return
     total = pointers.boot_image_sum(subject.source.chunks(start, table.length))
-    yield judged(
+    yield judge(
         total == table.total, "bootinfo.sum", f"{what}: boot-info-table holds ({table.length:,} bytes)",
         f"{what}: boot-info-table has the sum 0x{table.total:08X}, its image 0x{total:08X}", place,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:
     if int.from_bytes(raw, "little") == _GRUB_UNSET:
         yield note("grub2.unset", f"{what}: no grub2-boot-info was written into its image", place)
         return
-    yield judged(
+    yield judge(
         raw == pointers.grub2_image_pointer(lba), "grub2.image", f"{what}: grub2-boot-info holds",
         f"{what}: grub2-boot-info says sector {int.from_bytes(raw, 'little'):,}, not {lba * SECTORS_PER_BLOCK + 5:,}",
         place,
@@ -167,7 +167,7 @@ def _code_pointer(what: str, value: int, wanted: list[bytes], place: Place) -> I
     if value in (0, 1):
         yield note("mbr.pointer-unset", f"{what}: points at no boot image", place)
         return
-    yield judged(
+    yield judge(
         any(value == int.from_bytes(one, "little") for one in wanted), "mbr.pointer",
         f"{what}: loads sector {value:,}, an El Torito boot image",
         f"{what}: loads sector {value:,}, where no El Torito boot image is", place,

@@ -9,7 +9,7 @@ from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
 
 
-def same_but_for(old: PieceTable, new: PieceTable, changed: Collection[bytes]) -> bool:
+def is_same_fat(old: PieceTable, new: PieceTable, changed: Collection[bytes]) -> bool:
     """True when both hold a FAT file system with the same boot sectors, the same names with the same attributes and
     times, and the same bytes in all files but those at the paths ``changed`` (in any case of letters)."""
     try:

@@ -30,12 +30,12 @@ class Finding(Struct, frozen=True):
     check: str
     message: str
     place: Place
-    before: bool = False
+    is_preexisting: bool = False
 
     @property
-    def counts(self) -> bool:
+    def is_counted(self) -> bool:
         """True when it makes the image fail."""
-        return self.level is Level.FAILS and not self.before
+        return self.level is Level.FAILS and not self.is_preexisting
 
 
 def holds(check: str, message: str, place: Place) -> Finding:
@@ -53,7 +53,7 @@ def fails(check: str, message: str, place: Place) -> Finding:
     return Finding(Level.FAILS, check, message, place)
 
 
-def judged(good: bool, check: str, message: str, wrong: str, place: Place) -> Finding:
+def judge(good: bool, check: str, message: str, wrong: str, place: Place) -> Finding:
     """``message`` where ``good``, else ``wrong`` as a failure."""
     return holds(check, message, place) if good else fails(check, wrong, place)
 
@@ -68,13 +68,13 @@ class Report(Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Nothing in it makes the image fail."""
-        return not any(finding.counts for finding in self.findings)
+        return not any(finding.is_counted for finding in self.findings)
 
-    def at(self, level: Level) -> tuple[Finding, ...]:
+    def at_level(self, level: Level) -> tuple[Finding, ...]:
         """The findings of one level."""
         return tuple(finding for finding in self.findings if finding.level is level)
 
-    def beside(self, before: Iterable[Finding]) -> Report:
+    def mark_preexisting(self, before: Iterable[Finding]) -> Report:
         """This report, with every failure marked that ``before`` has as well, as often as it has it."""
         known: dict[str, int] = {}
         for finding in before:
@@ -84,7 +84,7 @@ class Report(Struct, frozen=True):
         for finding in self.findings:
             if finding.level is Level.FAILS and known.get(finding.check, 0):
                 known[finding.check] -= 1
-                marked.append(replace(finding, before=True))
+                marked.append(replace(finding, is_preexisting=True))
             else:
                 marked.append(finding)
         return Report(self.place, self.size, tuple(marked))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 
-from cosremaster.checksums.lines import Line
-from cosremaster.checksums.lists import Digests, SumList, read_lists
+from cosremaster.checksums.lines import ChecksumLine
+from cosremaster.checksums.lists import ChecksumList, DigestCache, read_checksum_lists
 from cosremaster.errors import CosremasterError, show
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -21,9 +21,9 @@ def check_lists(source: FileSource, progress: Progress) -> Iterator[Finding]:
         image = read_image(source)
     except CosremasterError:
         return  # check_layers tells it
-    lists = read_lists(image)
+    lists = read_checksum_lists(image)
     files = {file.path: file for file in image.files}
-    digests = Digests(progress)
+    digests = DigestCache(progress)
     digests.read(
         (path, image.bytes_of(files[path]), line.digest)
         for one in lists
@@ -34,7 +34,9 @@ def check_lists(source: FileSource, progress: Progress) -> Iterator[Finding]:
         yield from _list(image, one, files, digests)
 
 
-def _list(image: IsoImage, one: SumList, files: Mapping[bytes, IsoFile], digests: Digests) -> Iterator[Finding]:
+def _list(
+    image: IsoImage, one: ChecksumList, files: Mapping[bytes, IsoFile], digests: DigestCache
+) -> Iterator[Finding]:
     place = image.place.inside(one.path)
     offset = right = wrong = 0
     for line, path in zip(one.lines, one.files, strict=True):
@@ -68,5 +70,5 @@ def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:
     return any(way in files and not files[way].regular for way in ways)
 
 
-def _holds(image: IsoImage, line: Line, file: IsoFile, digests: Digests) -> bool:
-    return line.says(digests.of(image.bytes_of(file), line.digest))
+def _holds(image: IsoImage, line: ChecksumLine, file: IsoFile, digests: DigestCache) -> bool:
+    return line.has_checksum(digests.get(image.bytes_of(file), line.digest))

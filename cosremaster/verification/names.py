@@ -22,7 +22,7 @@ last three of eight."""
 _OTHER = re.compile("[^a-z0-9_]")
 
 
-class Names(Struct, frozen=True):
+class TreeNames(Struct, frozen=True):
     """One tree of an image. ``files``: the first block of each file's data, None without any; ``ridge``: the names are
     Rock Ridge's."""
 
@@ -32,7 +32,7 @@ class Names(Struct, frozen=True):
     ridge: bool
 
 
-def names_of(image: IsoImage, source: FileSource) -> Sequence[Names]:
+def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
     """The trees of ``image``, the primary first, without those that share another's root; UDF's last.
 
     :raises ImageError: one cannot be read.
@@ -40,27 +40,27 @@ def names_of(image: IsoImage, source: FileSource) -> Sequence[Names]:
     found = [_walked(tree, source) for tree in image.trees if tree.directories]
     if image.udf is not None:
         files = {_path(one.path): one.extents[0][0] if one.extents else None for one in image.udf.files}
-        found.append(Names("UDF", files, {_path(one.entry.path) for one in image.udf.folders} - {b""}, ridge=False))
+        found.append(TreeNames("UDF", files, {_path(one.entry.path) for one in image.udf.folders} - {b""}, ridge=False))
     return found
 
 
-def _walked(tree: IsoTree, source: FileSource) -> Names:
+def _walked(tree: IsoTree, source: FileSource) -> TreeNames:
     root = tree.directories[0]
     skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
     folders = {one.path for one in walk_names(source, root, tree.base, skip, tree.kind == JOLIET) if one.below}
     files = {one.path: one.records[0].lba if one.size else None for one in tree.files}
-    return Names(tree.kind, files, folders, tree.rock_ridge)
+    return TreeNames(tree.kind, files, folders, tree.rock_ridge)
 
 
 def _path(parts: Sequence[str]) -> bytes:
     return b"/".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
-class Meant:
+class IntendedChanges:
     """Which names ``asked`` covers: those of files and directories, and what is below a directory that only one of the
     images has. Without Rock Ridge things are known by Joliet's names too, and in any case of letters."""
 
-    def __init__(self, before: Sequence[Names], after: Sequence[Names], asked: Collection[bytes]) -> None:
+    def __init__(self, before: Sequence[TreeNames], after: Sequence[TreeNames], asked: Collection[bytes]) -> None:
         self._trees = (before, after)
         self.paths = set(asked) | self._covered(before[0], after[0], asked)
         if not before[0].ridge:
@@ -73,7 +73,7 @@ class Meant:
         self._alike = {_cut(path, self._kept) for path in self.paths}
         self._blocks = [{names[0].files.get(path) for path in self.paths} for names in self._trees]
 
-    def _covered(self, one: Names, other: Names, asked: Collection[bytes]) -> set[bytes]:
+    def _covered(self, one: TreeNames, other: TreeNames, asked: Collection[bytes]) -> set[bytes]:
         known = set(asked) if one.ridge else {path.lower() for path in asked}
         every = {*one.files, *other.files, *one.folders, *other.folders}
         spelled = {path: path if one.ridge else path.lower() for path in every}
@@ -104,7 +104,7 @@ class Meant:
                 else:
                     yield fails("against.extra", f"is not in the original{where}", place.inside(path))
 
-    def _is_of(self, path: bytes, names: Names, primary: Names) -> bool:
+    def _is_of(self, path: bytes, names: TreeNames, primary: TreeNames) -> bool:
         """The name of another tree is that of a file that was meant to come or go."""
         block = names.files[path]
         if block is None:

@@ -10,17 +10,17 @@ from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted, im
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.iso.udf.read import Udf, read_udf
 from cosremaster.units import BLOCK, SECTOR, Lba, lba_bytes
-from cosremaster.verification.booting import boot_files
-from cosremaster.verification.finding import Finding, fails, holds, judged, note
+from cosremaster.verification.booting import find_file_starts
+from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
 
 
 def check_firmware(subject: Subject) -> Iterator[Finding]:
     """Headers of MIPS, SPARC, Alpha, HP-PA and PowerPC firmware lead to files, partitions or the volume."""
-    files = boot_files(subject)
+    files = find_file_starts(subject)
     for found in find_firmware(subject.source.at(0, BLOCK), subject.mbr):
         if found.sound is not None:
-            yield judged(
+            yield judge(
                 found.sound, "firmware.sum", f"{found.name}: its sum holds", f"{found.name}: its sum is wrong",
                 subject.place.at(0),
             )  # fmt: skip
@@ -80,7 +80,7 @@ def _sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
     place = subject.place.at(udf.partition_descriptors[0])
     if len(set(udf.partition_lengths)) != 1 or len(udf.partition_lengths) != 2:
         yield fails("udf.sequences", "UDF: its two volume descriptor sequences differ", place)
-    yield judged(
+    yield judge(
         udf.partition.end <= subject.blocks, "udf.partition",
         f"UDF partition: blocks {udf.partition.start:,} to {udf.partition.end - 1:,}",
         f"UDF partition: ends {udf.partition.end - subject.blocks:,} blocks behind the volume", place,
@@ -96,7 +96,7 @@ def _sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
 
 def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
     """Every UDF file's data are those of a file of the ISO 9660 tree."""
-    files = boot_files(subject)
+    files = find_file_starts(subject)
     odd = 0
     for file in udf.files:
         place = subject.place.inside("/".join(file.path)).at(file.entry)
@@ -109,7 +109,7 @@ def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
             message = f"UDF: block {file.extents[0][0]:,}, {total:,} bytes, is no file of the ISO 9660 tree"
             yield fails("udf.file", message, place)
     known = {file.extents[0][0] for file in udf.files if file.extents}
-    main = {lba for lba, _, length in subject.main.whole_files() if length} if subject.main else set()
+    main = {lba for lba, _, length in subject.main.list_whole_files() if length} if subject.main else set()
     if hidden := len(main - known):
         yield note("udf.hidden", f"UDF: {hidden:,} files of the ISO 9660 tree are not in it", subject.place)
     if not odd:
@@ -131,7 +131,7 @@ def check_implanted(subject: Subject) -> Iterator[Finding]:
     total = (primary.blocks - implanted.skip) * BLOCK
     chunks = subject.source.chunks(0, total)
     sums = implanted_sums(chunks, lba_bytes(primary.lba) + APPLICATION_USE, total, implanted.count)
-    yield judged(
+    yield judge(
         sums.md5 == implanted.sums.md5, "md5.implanted", f"implanted MD5: {sums.md5.decode()} holds",
         f"implanted MD5: says {implanted.sums.md5.decode()}, the image has {sums.md5.decode()}", place,
     )  # fmt: skip

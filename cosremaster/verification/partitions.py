@@ -14,7 +14,7 @@ from cosremaster.boot.mbr import GPT_PROTECTIVE, MbrPartition, encode_chs
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
 from cosremaster.verification.booting import looks_like_fat
-from cosremaster.verification.finding import Finding, fails, holds, judged, note
+from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
 
 ESP = 0xEF
@@ -49,7 +49,7 @@ def check_mbr(subject: Subject) -> Iterator[Finding]:
             continue
         if one.count > 1:  # --mbr-force-bootable adds an active one of one sector
             runs.append(run)
-        yield judged(
+        yield judge(
             run.end <= end, "mbr.bounds",
             f"{run.name}: type 0x{one.type:02X}, sectors {run.start:,} to {run.end - 1:,}",
             f"{run.name}: ends {run.end - end:,} sectors behind the image", run.place,
@@ -106,7 +106,7 @@ def _fat(subject: Subject, run: _Run) -> Iterator[Finding]:
     count = int.from_bytes(head[19:21], "little") or int.from_bytes(head[32:36], "little")
     size = count * int.from_bytes(head[11:13], "little")
     room = (run.end - run.start) * SECTOR
-    yield judged(
+    yield judge(
         size <= room, "partition.fat", f"{run.name}: leads to a FAT file system of {size:,} bytes",
         f"{run.name}: has {room:,} bytes, the FAT file system in it {size:,}", run.place,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def _chs(subject: Subject) -> Iterator[Finding]:
     found = next(
         ((heads, track) for track in _TRACKS for heads in range(255, 0, -1) if _explains(used, heads, track)), None
     )
-    yield judged(
+    yield judge(
         found is not None, "mbr.chs", "MBR: CHS addresses hold",
         "MBR: no geometry explains the CHS addresses", place,
     )  # fmt: skip
@@ -163,11 +163,11 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
 def _copy(subject: Subject, gpt: Gpt, name: str, at: Sector) -> Iterator[Finding]:
     header = gpt.header
     place = subject.place.at(at * SECTOR)
-    yield judged(
+    yield judge(
         header.crc == header.true_crc, f"gpt.{name}-header-sum", f"GPT {name} header at sector {at:,}: sum holds",
         f"GPT {name} header: its sum is wrong", place,
     )  # fmt: skip
-    yield judged(
+    yield judge(
         header.array_crc == gpt.true_array_crc, f"gpt.{name}-array-sum",
         f"GPT {name} entries at sector {header.array:,}: sum holds", f"GPT {name} entries: their sum is wrong", place,
     )  # fmt: skip
@@ -187,7 +187,7 @@ def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
         message = f"GPT backup header: says the primary stands at sector {backup.header.other:,}"
         yield fails("gpt.alternate", message, place)
     same = common(gpt.header) == common(backup.header) and gpt.entries == backup.entries
-    yield judged(same, "gpt.copies", "GPT: both copies say the same", "GPT: its copies differ", place)
+    yield judge(same, "gpt.copies", "GPT: both copies say the same", "GPT: its copies differ", place)
 
 
 def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
@@ -197,7 +197,7 @@ def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
         place = subject.place.at(table + (number - 1) * gpt.header.entry_size)
         run = _Run(f"GPT partition {number}", one.first, one.end, place)
         runs.append(run)
-        yield judged(
+        yield judge(
             one.first <= one.last and run.end <= end, "gpt.bounds",
             f"{run.name}: {one.label!r}, type {guid_text(one.type)}, sectors {one.first:,} to {one.last:,}",
             f"{run.name}: sectors {one.first:,} to {one.last:,} do not lie in the image", place,
@@ -251,7 +251,7 @@ def _apm(subject: Subject, table: Apm) -> Iterator[Finding]:
         halved = entry.end * size > end and entry.start * size + entry.count * SECTOR <= end
         if halved:
             yield note("apm.sectors", f"{name}: its length counts sectors of 512 bytes, not the map's blocks", place)
-        yield judged(
+        yield judge(
             halved or entry.end * size <= end, "apm.bounds", f"{name}: blocks {entry.start:,} to {entry.end - 1:,}",
             f"{name}: ends {entry.end * size - end:,} bytes behind the image", place,
         )  # fmt: skip
@@ -268,12 +268,12 @@ def _hfs(subject: Subject, name: str, start: int, end: int, place: Place) -> Ite
     mark = head[1024:1026]
     if mark not in HFS:
         images = {one.lba for one in subject.catalog.entries} if subject.catalog else set()
-        yield judged(
+        yield judge(
             looks_like_fat(head) or start // BLOCK in images, "apm.hfs",
             f"{name}: leads to a boot image", f"{name}: no file system begins at block {start // BLOCK:,}", place,
         )  # fmt: skip
         return
-    yield judged(
+    yield judge(
         mark == b"BD" or subject.source.at(end - 1024, 2) == mark, "apm.hfs-copy",
         f"{name}: leads to an HFS+ volume header and its copy", f"{name}: has no copy of its volume header", place,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from cosremaster.iso.model import DIRECTORY, DirectoryRecord
 from cosremaster.iso.rockridge.read import fields, whole_components
 from cosremaster.units import Lba, lba_bytes
 from cosremaster.verification.finding import Finding, fails, holds
-from cosremaster.verification.subject import Subject, Tree
+from cosremaster.verification.subject import Subject, SubjectTree
 
 _NUMBERS = {b"PX": (4, 12, 20, 28), b"CL": (4,), b"PL": (4,)}  # both-endian: RRIP 4.1.1, 4.1.5
 
@@ -28,8 +28,10 @@ def check_rock_ridge(subject: Subject) -> Iterator[Finding]:
             yield holds("rockridge.sound", message, subject.place.at(lba_bytes(tree.directories[0].lba)))
 
 
-def _record(subject: Subject, tree: Tree, one: DirectoryRecord, skip: int, starts: set[Lba]) -> Iterator[Finding]:
-    place = tree.place(subject.place, one)
+def _record(
+    subject: Subject, tree: SubjectTree, one: DirectoryRecord, skip: int, starts: set[Lba]
+) -> Iterator[Finding]:
+    place = tree.place_of(subject.place, one)
     raw = subject.source.at(one.offset, 255)
     try:
         told = [field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]

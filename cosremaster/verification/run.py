@@ -15,7 +15,7 @@ from cosremaster.verification.lists import check_lists
 from cosremaster.verification.others import check_firmware, check_implanted, check_udf
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
-from cosremaster.verification.subject import Subject, look
+from cosremaster.verification.subject import Subject, read_subject
 from cosremaster.verification.volume import (
     check_agreement,
     check_descriptors,
@@ -48,7 +48,7 @@ def verify(
     """
     progress = progress or Silent()
     with FileSource(Path(path)) as source:
-        subject = look(source)
+        subject = read_subject(source)
         findings = list(_all(subject))
         if deep:
             findings += check_layers(source, progress)
@@ -57,8 +57,8 @@ def verify(
         if against is None:
             return report
         with FileSource(Path(against)) as original, progress.step("compare", None):
-            before = look(original)
-            report = report.beside(_all(before))
+            before = read_subject(original)
+            report = report.mark_preexisting(_all(before))
             compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))
             return Report(report.place, report.size, (*report.findings, *compared))
 

@@ -31,7 +31,7 @@ from cosremaster.verification.finding import Finding, fails
 MAX_CATALOG = 64 * 1024
 
 
-class Tree(Struct, frozen=True):
+class SubjectTree(Struct, frozen=True):
     """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
 
     ``names``: the path that people know, for each record's path of identifiers. ``skip``: bytes before the Rock
@@ -51,21 +51,21 @@ class Tree(Struct, frozen=True):
         """The records of files."""
         return (record for record in self.records if not record.flags & DIRECTORY)
 
-    def path(self, one: DirectoryRecord) -> bytes:
+    def path_of(self, one: DirectoryRecord) -> bytes:
         """A record's path as people know it."""
         return self.names[(*one.parent, one.identifier)]
 
-    def place(self, image: Place, one: DirectoryRecord) -> Place:
+    def place_of(self, image: Place, one: DirectoryRecord) -> Place:
         """Where a record stands in the image."""
-        return within(image, self.path(one)).at(one.offset)
+        return place_of_path(image, self.path_of(one)).at(one.offset)
 
-    def whole_files(self) -> Iterator[tuple[Lba, bytes, int]]:
+    def list_whole_files(self) -> Iterator[tuple[Lba, bytes, int]]:
         """First block, path and bytes of each file, its extents together."""
         start, length = None, 0
         for one in self.files:
             start, length = one.lba if start is None else start, length + one.length
             if not one.flags & MULTI_EXTENT:
-                yield start, self.path(one), length
+                yield start, self.path_of(one), length
                 start, length = None, 0
 
     @property
@@ -85,7 +85,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     source: FileSource
     sets: tuple[tuple[Lba, tuple[Descriptor, ...]], ...]
-    trees: tuple[Tree, ...]
+    trees: tuple[SubjectTree, ...]
     mbr: Mbr | None
     gpt: Gpt | None
     catalog: BootCatalog | None
@@ -112,12 +112,12 @@ class Subject(Struct, frozen=True, kw_only=True):
         return self.primary.blocks if self.primary else self.source.size // BLOCK
 
     @property
-    def main(self) -> Tree | None:
+    def main(self) -> SubjectTree | None:
         """The primary volume's tree."""
         return next((tree for tree in self.trees if tree.base == IMAGE_START), None)
 
 
-def look(source: FileSource) -> Subject:
+def read_subject(source: FileSource) -> Subject:
     """Reads the structures of the image; what cannot be read becomes a problem."""
     problems: list[Finding] = []
     mbr = Mbr.parse(source.at(0, SECTOR))
@@ -126,7 +126,7 @@ def look(source: FileSource) -> Subject:
         gpt = read_gpt(source.at, GPT_PRIMARY, source.place)
     except ImageError as error:
         problems.append(_unreadable("gpt.unreadable", error, source))
-    sets, trees = [], list[Tree]()
+    sets, trees = [], list[SubjectTree]()
     for base in (IMAGE_START, *_partition_starts(source, mbr, gpt)):
         try:
             descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
@@ -164,7 +164,7 @@ def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> l
     return [Lba(block) for block in blocks if source.at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 
 
-def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> Tree:
+def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> SubjectTree:
     """:raises ImageError: it cannot be walked."""
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
@@ -174,7 +174,7 @@ def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> Tree:
         name = f"{name} at block {base}"
     skip = skip_of(source.at(lba_bytes(directories[0].lba), 255))
     names = _names(source, records, skip, base, is_joliet(descriptor))
-    return Tree(name, base, descriptor, directories, records, names, skip)
+    return SubjectTree(name, base, descriptor, directories, records, names, skip)
 
 
 def _names(
@@ -193,7 +193,7 @@ def _names(
     return names
 
 
-def within(image: Place, path: bytes) -> Place:
+def place_of_path(image: Place, path: bytes) -> Place:
     """The place of ``path`` in the image."""
     for part in path.split(b"/") if path else ():
         image = image.inside(part)

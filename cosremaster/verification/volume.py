@@ -12,8 +12,8 @@ from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
 from cosremaster.units import BLOCK, Lba, lba_bytes
-from cosremaster.verification.finding import Finding, Level, fails, holds, judged, note
-from cosremaster.verification.subject import Subject, Tree, within
+from cosremaster.verification.finding import Finding, Level, fails, holds, judge, note
+from cosremaster.verification.subject import Subject, SubjectTree, place_of_path
 
 _BOTH = ((80, 4), (120, 2), (124, 2), (128, 2), (132, 4), (158, 4), (166, 4))  # 8.4.8 to 8.4.13, the root's record
 
@@ -33,12 +33,12 @@ def _descriptor(subject: Subject, one: Descriptor, base: Lba) -> Iterator[Findin
     kind = "primary" if one.type == PRIMARY else "supplementary"
     what = f"{kind} volume descriptor at block {one.lba}"
     wrong = [at for at, size in _BOTH if not _twice(one.raw, at, size)]
-    yield judged(
+    yield judge(
         not wrong, "volume.both-endian", f"{what}: both byte orders agree",
         f"{what}: little- and big-endian differ at byte {', '.join(map(str, wrong))}", place,
     )  # fmt: skip
     end = (base + one.blocks) * BLOCK
-    yield judged(
+    yield judge(
         one.blocks > 0 and end <= subject.source.size, "volume.size",
         f"{what}: {one.blocks:,} blocks, inside the image",
         f"{what}: says {one.blocks:,} blocks, which end {end - subject.source.size:,} bytes behind the image", place,
@@ -63,7 +63,9 @@ def check_path_tables(subject: Subject) -> Iterator[Finding]:
                 yield _path_table(subject, tree, Lba(tree.base + lba), big, wanted)
 
 
-def _path_table(subject: Subject, tree: Tree, lba: Lba, big: bool, wanted: set[tuple[Lba, bytes, Lba]]) -> Finding:
+def _path_table(
+    subject: Subject, tree: SubjectTree, lba: Lba, big: bool, wanted: set[tuple[Lba, bytes, Lba]]
+) -> Finding:
     what = f"{tree.name} path table ({'big' if big else 'little'}-endian) at block {lba}"
     length = int.from_bytes(tree.descriptor.raw[132:136], "little")
     place = subject.place.at(lba_bytes(lba))
@@ -75,7 +77,7 @@ def _path_table(subject: Subject, tree: Tree, lba: Lba, big: bool, wanted: set[t
     except (struct.error, IndexError):
         return fails(check, f"{what}: cannot be read", place)
     odd = sorted(found ^ wanted)
-    return judged(
+    return judge(
         not odd, check, f"{what}: {len(found):,} directories, as in the tree",
         f"{what}: says something else than the tree of {show(odd[0][1]) if odd else ''}", place,
     )  # fmt: skip
@@ -93,7 +95,7 @@ def _entries(raw: bytes, order: str, base: Lba) -> set[tuple[Lba, bytes, Lba]]:
     return {(lba, name, rows[parent - 1][0]) for lba, name, parent in rows}
 
 
-def _directories(tree: Tree) -> set[tuple[Lba, bytes, Lba]]:
+def _directories(tree: SubjectTree) -> set[tuple[Lba, bytes, Lba]]:
     """What a path table of the tree has to say."""
     root = tree.directories[0].lba
     places: dict[tuple[bytes, ...], Lba] = {(): root}
@@ -114,11 +116,11 @@ def check_records(subject: Subject) -> Iterator[Finding]:
             yield holds("record.sound", message, subject.place.at(lba_bytes(tree.directories[0].lba)))
 
 
-def _records(subject: Subject, tree: Tree) -> Iterator[Finding]:
+def _records(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
     end = tree.base + tree.descriptor.blocks
     run: DirectoryRecord | None = None
     for one in tree.records:
-        place = tree.place(subject.place, one)
+        place = tree.place_of(subject.place, one)
         raw = subject.source.at(one.offset, 34)
         if not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
             yield fails("record.both-endian", f"{tree.name}: block or length differ between the byte orders", place)
@@ -130,11 +132,11 @@ def _records(subject: Subject, tree: Tree) -> Iterator[Finding]:
             yield fails("record.extents", f"{tree.name}: says more extents follow, and none does", place)
         run = one if one.flags & MULTI_EXTENT else None
     if run is not None:
-        place = tree.place(subject.place, run)
+        place = tree.place_of(subject.place, run)
         yield fails("record.extents", f"{tree.name}: says more extents follow, and none does", place)
 
 
-def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
+def _dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
     """The first two records of a directory: itself and its parent (6.8.2.2)."""
     places: dict[tuple[bytes, ...], IsoDirectory] = {(): tree.directories[0]}
     for one in tree.records:
@@ -151,7 +153,7 @@ def _dots(subject: Subject, tree: Tree) -> Iterator[Finding]:
             if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
                 selves += path != ()
             elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
-                place = within(subject.place, tree.names[path]).at(lba_bytes(directory.lba))
+                place = place_of_path(subject.place, tree.names[path]).at(lba_bytes(directory.lba))
                 yield fails("record.dot", f"{tree.name}: its {name} leads to block {found.lba}", place)
             raw = raw[size:]
     if selves:  # libisofs makes them so
@@ -164,7 +166,7 @@ def check_overlaps(subject: Subject) -> Iterator[Finding]:
     spans = [Span(one.lba, 1, "volume descriptor") for _, group in subject.sets for one in group]
     for tree in subject.trees:
         spans += tree.metadata
-        spans += (Span(one.lba, one.blocks, show(tree.path(one))) for one in tree.files if one.length)
+        spans += (Span(one.lba, one.blocks, show(tree.path_of(one))) for one in tree.files if one.length)
     if subject.catalog:
         spans.append(Span(subject.catalog.lba, 1, "boot catalog"))
     spans.sort(key=lambda span: (span.start, span.blocks))
@@ -191,12 +193,12 @@ def check_agreement(subject: Subject) -> Iterator[Finding]:
             yield from _same_data(subject, tree, main)
 
 
-def _same_tree(source: FileSource, tree: Tree, twin: Tree) -> Finding:
+def _same_tree(source: FileSource, tree: SubjectTree, twin: SubjectTree) -> Finding:
     """The tree of a partition names what the volume's names: paths, flags, places and lengths of files."""
     rows = ({_row(source, one) for one in each.records} for each in (tree, twin))
     odd = sorted(set.symmetric_difference(*rows))
     place = source.place.at(lba_bytes(tree.directories[0].lba))
-    return judged(
+    return judge(
         not odd, "tree.second", f"{tree.name}: says of {len(tree.records):,} records what {twin.name} says",
         f"{tree.name}: disagrees with {twin.name} on {show(b'/'.join(odd[0][0])) if odd else ''}", place,
     )  # fmt: skip
@@ -210,13 +212,13 @@ def _row(source: FileSource, one: DirectoryRecord) -> tuple[tuple[bytes, ...], i
     return (*one.parent, one.identifier), one.flags, one.lba if one.length else 0, one.length, when
 
 
-def _same_data(subject: Subject, tree: Tree, main: Tree) -> Iterator[Finding]:
+def _same_data(subject: Subject, tree: SubjectTree, main: SubjectTree) -> Iterator[Finding]:
     known = {(one.lba, one.length) for one in main.files if one.length}
     here = {(one.lba, one.length) for one in tree.files if one.length}
     odd = [one for one in tree.files if one.length and (one.lba, one.length) not in known]
     for one in odd:
         message = f"{tree.name}: block {one.lba}, {one.length:,} bytes, is no file of the {main.name} tree"
-        yield fails("tree.joliet", message, tree.place(subject.place, one))
+        yield fails("tree.joliet", message, tree.place_of(subject.place, one))
     if not odd:
         place = subject.place.at(lba_bytes(tree.directories[0].lba))
         yield holds("tree.joliet", f"{tree.name}: every file's data are those of the {main.name} tree", place)

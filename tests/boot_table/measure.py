@@ -64,7 +64,7 @@ def marks(name: str, folder: Path) -> tuple[Row, Path | None]:
     sound = verify(image).ok
     if edited:
         report = verify(edited, against=image, changed=changed)
-        row.verify = sound and {one.check for one in report.findings if one.counts} <= ALLOWED.get(name, set())
+        row.verify = sound and {one.check for one in report.findings if one.is_counted} <= ALLOWED.get(name, set())
     else:
         row.verify = sound
     return row, edited

@@ -149,7 +149,7 @@ def measure(name: str, folder: Path) -> dict[str, dict[str, str]]:
 
 def _count(report: Report, checks: Iterable[str]) -> list[int]:
     """How often each of the checks holds; nothing where none does."""
-    held = [one.check for one in report.at(Level.HOLDS)]
+    held = [one.check for one in report.at_level(Level.HOLDS)]
     counts = [held.count(check) for check in checks]
     return counts if any(counts) else []
 
@@ -161,5 +161,5 @@ def survives(structure: Structure, before: Report, after: Report) -> bool:
     return (
         bool(found)
         and all(found)
-        and not any(one.counts and one.check.startswith(structure.fails) for one in after.findings)
+        and not any(one.is_counted and one.check.startswith(structure.fails) for one in after.findings)
     )

@@ -97,7 +97,7 @@ def test_one_file_changes_and_nothing_else(name: str, grown: int, tmp_path: Path
     if name not in HFS:
         assert judges.report_without_numbers(out) == judges.report_without_numbers(iso)
         report = verify(out, against=iso, changed=[path.encode()])
-        assert [one for one in report.findings if one.counts] == []
+        assert [one for one in report.findings if one.is_counted] == []
 
 
 @pytest.mark.parametrize("name", ENDS_ARE_TOLD)
@@ -275,7 +275,7 @@ def test_more_sections_get_more_records(name: str, tmp_path: Path, monkeypatch: 
     target = tmp_path / "payload"
     run(["xorriso", "-indev", out, "-osirrox", "on", "-extract", f"/{PAYLOAD}", target])
     assert target.read_bytes() == data
-    assert [one for one in verify(out, against=iso, changed=[PAYLOAD.encode()]).findings if one.counts] == []
+    assert [one for one in verify(out, against=iso, changed=[PAYLOAD.encode()]).findings if one.is_counted] == []
     again = tmp_path / "again.iso"
     exchanged(out, again, PAYLOAD, b"small again" * 400)
     assert judges.tree(again)[PAYLOAD][4] == hashlib.sha256(b"small again" * 400).hexdigest()

@@ -39,7 +39,7 @@ def test_the_menu_says_what_was_asked_for(plain: Made, tmp_path: Path) -> None:
     before, after = (extracted(iso, "boot/grub/grub.cfg", tmp_path / "one") for iso in (plain.old, plain.new))
     assert after == before.replace(b"panic=-1 quiet", b'panic=30 site=7 "dyndbg=file a +p"')
     report = verify(plain.new, against=plain.old, changed=[b"boot/grub/grub.cfg", debirf.CGZ.encode()])
-    assert [one.message for one in report.findings if one.counts] == []
+    assert [one.message for one in report.findings if one.is_counted] == []
 
 
 def test_a_menu_in_the_fat_changes_in_both_copies(with_fat_menu: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_menu_in_the_fat_changes_in_both_copies(with_fat_menu: Path, tmp_path:
     assert copies[0].read_bytes() == copies[1].read_bytes()
     assert verify(out, against=with_fat_menu, changed=[b"boot/grub/grub.cfg", FAT_PATH.encode()]).ok
     report = verify(out, against=with_fat_menu, changed=[b"boot/grub/grub.cfg"])
-    assert [one.check for one in report.findings if one.counts] == ["against.boot", "against.partition"]
+    assert [one.check for one in report.findings if one.is_counted] == ["against.boot", "against.partition"]
     assert judges.complaints(out) <= judges.complaints(with_fat_menu)
     assert judges.report_without_numbers(out) == judges.report_without_numbers(with_fat_menu)
 
@@ -69,7 +69,7 @@ def test_a_copy_that_moves_changes_where_it_comes_to_stand(with_fat_menu: Path, 
     assert b"panic=30" in run(["mtype", "-i", partition, f"::/{FAT_PATH}"])
     changed = [b"vmlinuz", b"boot/grub/grub.cfg", FAT_PATH.encode()]
     report = verify(out, against=with_fat_menu, changed=changed)
-    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+    assert [(one.check, one.message) for one in report.findings if one.is_counted] == []
 
 
 def test_the_same_twice_is_left_alone_and_said(plain: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,14 +146,14 @@ def test_menus_of_every_family(name: str, tmp_path: Path) -> None:
     drop = name == "grub-mkrescue"
     remaster(iso, old, add_iso=adds, drop_hfsplus=drop)
     result = remaster(old, out, **ARGS)  # type: ignore[arg-type]
-    assert {one.where for one in result.menus if one.changed} == MENUS[name].keys()
+    assert {one.label for one in result.menus if one.changed_count} == MENUS[name].keys()
     # In one run with the exchange: the same menus, because they are changed as they come.
     remaster(iso, once, add_iso=adds, drop_hfsplus=drop, **ARGS)  # type: ignore[arg-type]
     for path, data in MENUS[name].items():
         assert extracted(out, path, tmp_path / "one") == CHANGED[data]
         assert extracted(once, path, tmp_path / "one") == CHANGED[data]
     report = verify(out, against=old, changed=[path.encode() for path in MENUS[name]])
-    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+    assert [(one.check, one.message) for one in report.findings if one.is_counted] == []
     assert judges.complaints(out) <= judges.complaints(old)
 
 
@@ -190,7 +190,7 @@ def test_the_fat_of_every_family(name: str, tmp_path: Path) -> None:
     entry = run(["mtype", "-i", fat, "::/loader/entries/x.conf"])
     assert entry == b'title x\nlinux /vmlinuz\noptions panic=30 site=7 dyndbg="file a +p"\n'
     report = verify(out, against=iso, changed=[b"EFI/BOOT/grub.cfg", b"loader/entries/x.conf"])
-    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+    assert [(one.check, one.message) for one in report.findings if one.is_counted] == []
     assert judges.complaints(out) <= judges.complaints(iso)
 
 

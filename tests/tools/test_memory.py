@@ -15,24 +15,24 @@ from msgspec.structs import replace
 
 from cosremaster import remaster
 from cosremaster.boot_memory.estimate import (
-    BIOS_ALONE,
-    EVERYWHERE,
+    DEFAULT_TMPFS_SHARE,
     GIB,
-    HALF,
     INODE,
-    KERNEL,
+    KERNEL_MEMORY,
+    LARGEST_LOADED,
+    LARGEST_LOADED_BY_BIOS,
     MIB,
-    NOWHERE,
     PAGE,
-    UNPACKER,
+    SMALLEST_REFUSED,
+    UNPACKER_MEMORY,
     Footprint,
-    Initramfs,
-    Nested,
-    estimate,
-    footprint,
+    InitramfsSizes,
+    NestedRootfs,
+    estimate_memory,
+    measure_footprint,
 )
-from cosremaster.boot_memory.layers import files_of, tmpfs_share
-from cosremaster.boot_memory.needs import memory_needs
+from cosremaster.boot_memory.layers import find_tmpfs_share, measure_layer
+from cosremaster.boot_memory.needs import estimate_image_memory
 from cosremaster.cli import main
 from cosremaster.demo.image import (
     DemoEntry,
@@ -51,44 +51,44 @@ from tests.support.small import CGZ, packed_root, write_overlay, write_small
 
 
 def test_files_take_whole_pages() -> None:
-    assert footprint([]) == Footprint(0, 0)
-    assert footprint([0, 1, PAGE, PAGE + 1]) == Footprint(4 * PAGE, 4)
-    assert footprint([1, 1]).size == 2 * PAGE + 2 * INODE
-    assert footprint([1]) + footprint([PAGE]) == footprint([1, PAGE])
+    assert measure_footprint([]) == Footprint(0, 0)
+    assert measure_footprint([0, 1, PAGE, PAGE + 1]) == Footprint(4 * PAGE, 4)
+    assert measure_footprint([1, 1]).size == 2 * PAGE + 2 * INODE
+    assert measure_footprint([1]) + measure_footprint([PAGE]) == measure_footprint([1, PAGE])
 
 
 SIZES = st.integers(0, 1 << 34)
 PRINTS = st.builds(Footprint, SIZES, st.integers(0, 1 << 20))
 SYSTEMS = st.builds(
-    lambda packed, files, nested, share: Initramfs(
-        packed=packed, files=files, nested=None if nested is None else Nested(nested, share)
+    lambda packed, files, nested, share: InitramfsSizes(
+        packed=packed, files=files, nested=None if nested is None else NestedRootfs(nested, share)
     ),
     SIZES, PRINTS, st.none() | PRINTS, st.sampled_from([0.25, 0.5, 1.0]),
 )  # fmt: skip
 
 
 @given(SYSTEMS, st.integers(0, 1 << 30))
-def test_the_need_holds_each_moment_and_grows_with_each_part(one: Initramfs, more: int) -> None:
-    need = estimate(one).need
+def test_the_need_holds_each_moment_and_grows_with_each_part(one: InitramfsSizes, more: int) -> None:
+    need = estimate_memory(one).need
     assert need is not None
     assert one.files is not None
     assert need % MIB == 0
-    assert need > one.packed + one.files.size + KERNEL
-    assert (need - one.packed) * HALF > one.files.data
+    assert need > one.packed + one.files.size + KERNEL_MEMORY
+    assert (need - one.packed) * DEFAULT_TMPFS_SHARE > one.files.data
     if one.nested is not None:
-        assert need > one.files.size + one.nested.files.size + KERNEL + UNPACKER
-        assert need * one.nested.share > one.nested.files.data
+        assert need > one.files.size + one.nested.files.size + KERNEL_MEMORY + UNPACKER_MEMORY
+        assert need * one.nested.tmpfs_share > one.nested.files.data
     for larger in (
-        Initramfs(packed=one.packed + more, files=one.files, nested=one.nested),
-        Initramfs(packed=one.packed, files=one.files + Footprint(more, 1), nested=one.nested),
+        InitramfsSizes(packed=one.packed + more, files=one.files, nested=one.nested),
+        InitramfsSizes(packed=one.packed, files=one.files + Footprint(more, 1), nested=one.nested),
     ):
-        grown = estimate(larger).need
+        grown = estimate_memory(larger).need
         assert grown is not None
         assert grown >= need
 
 
 def test_without_the_archives_only_the_file_is_known() -> None:
-    found = estimate(Initramfs(packed=5 * GIB))
+    found = estimate_memory(InitramfsSizes(packed=5 * GIB))
     assert (found.packed, found.need, found.unpacked, found.nested) == (5 * GIB, None, None, None)
     assert found.warnings
 
@@ -96,14 +96,14 @@ def test_without_the_archives_only_the_file_is_known() -> None:
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        (EVERYWHERE, None),
-        (EVERYWHERE + 1, "on UEFI that may fail"),
-        (BIOS_ALONE, "on UEFI no such file booted"),
-        (NOWHERE, "no such file booted"),
+        (LARGEST_LOADED, None),
+        (LARGEST_LOADED + 1, "on UEFI that may fail"),
+        (LARGEST_LOADED_BY_BIOS, "on UEFI no such file booted"),
+        (SMALLEST_REFUSED, "no such file booted"),
     ],
 )
 def test_warns_at_the_measured_limits(size: int, words: str | None) -> None:
-    warnings = estimate(Initramfs(packed=size)).warnings
+    warnings = estimate_memory(InitramfsSizes(packed=size)).warnings
     if words is None:
         assert not warnings
         return
@@ -131,7 +131,7 @@ def test_hard_links_count_once_and_long_symlinks_take_a_page(tmp_path: Path) -> 
     for image in images:
         with OpenedImage(image) as opened:
             (layer,) = opened.layers().layers
-            found.append(files_of(layer))
+            found.append(measure_layer(layer))
     assert found[1].data - found[0].data == PAGE + 2 * PAGE + PAGE
     assert found[1].inodes - found[0].inodes == 5
 
@@ -143,7 +143,7 @@ def test_what_the_kernel_says_of_a_tmpfs(tmp_path: Path) -> None:
     image = write_small(tmp_path, gzip.compress(build_archive([*root_items(), *items]), mtime=0))
     with OpenedImage(image) as opened:
         (layer,) = opened.layers().layers
-        found = files_of(layer)
+        found = measure_layer(layer)
     folder = Path("/dev/shm") if os.path.ismount("/dev/shm") else None
     if folder is None:
         tools.leave_out("there is no tmpfs at /dev/shm")
@@ -178,7 +178,7 @@ def test_how_much_the_tmpfs_may_take(tmp_path: Path, script: bytes, share: float
                      regular(b"rootfs.cxz", lzma.compress(build_archive(root_items())))])  # fmt: skip
     with OpenedImage(write_small(tmp_path, gzip.compress(outer, mtime=0))) as opened:
         layers = opened.layers().layers
-        assert tmpfs_share([layers[0]]) == share
+        assert find_tmpfs_share([layers[0]]) == share
 
 
 def test_a_nested_root_filesystem_counts_packed_and_unpacked(tmp_path: Path) -> None:
@@ -189,14 +189,14 @@ def test_a_nested_root_filesystem_counts_packed_and_unpacked(tmp_path: Path) -> 
     need = result.memory
     assert need is not None
     with OpenedImage(tmp_path / "out.iso") as opened:
-        (again,) = memory_needs(opened.image, opened.layers().layers).values()
+        (again,) = estimate_image_memory(opened.image, opened.layers().layers).values()
     # What the plan tells is what the new image tells, but for a dictionary that became smaller.
     assert need.need is not None
     assert replace(need, need=again.need) == again
     assert again.need is not None
     assert again.need <= need.need <= again.need + 9 * MIB
     with OpenedImage(source) as opened:
-        (before,) = memory_needs(opened.image, opened.layers().layers).values()
+        (before,) = estimate_image_memory(opened.image, opened.layers().layers).values()
         nothing = opened.plan(Request(add=[], layer=f"{CGZ}::rootfs.cxz"))
         assert nothing.memory == before
     assert before.nested is not None
@@ -218,7 +218,7 @@ def test_removed_things_no_longer_count(tmp_path: Path) -> None:
         result = remaster(source, out, remove=pattern, layer=CGZ, force=True)
         assert result.memory is not None
         with OpenedImage(out) as opened:
-            assert memory_needs(opened.image, opened.layers().layers)[CGZ.encode()] == result.memory
+            assert estimate_image_memory(opened.image, opened.layers().layers)[CGZ.encode()] == result.memory
         sizes.append(result.memory.unpacked)
     whole, one, other, none = (size or 0 for size in sizes)
     assert (whole - one, one - other) == (MIB + INODE, 0)
@@ -231,7 +231,7 @@ def test_what_is_no_initramfs_is_not_counted(tmp_path: Path) -> None:
              "data.cpio.gz": gzip.compress(build_archive([regular(b"notes", bytes(5000))]), mtime=0)}  # fmt: skip
     (tmp_path / "in.iso").write_bytes(build_iso(files))
     with OpenedImage(tmp_path / "in.iso") as opened:
-        needs = memory_needs(opened.image, opened.layers().layers)
+        needs = estimate_image_memory(opened.image, opened.layers().layers)
     assert list(needs) == [b"casper/initrd"]
     assert needs[b"casper/initrd"].nested is None
 
@@ -252,7 +252,7 @@ def test_inspect_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert main(["inspect", str(image), "--deep", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["memory"]
     assert told["need"] > told["packed"] + told["unpacked"] > told["packed"]
-    monkeypatch.setattr("cosremaster.boot_memory.estimate.EVERYWHERE", 5000)
+    monkeypatch.setattr("cosremaster.boot_memory.estimate.LARGEST_LOADED", 5000)
     for deep in ([], ["--deep"]):
         assert main(["inspect", str(image), *deep]) == 0
         assert "put large files on the ISO's own file tree (--add-iso)" in capsys.readouterr().out

@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosremaster.boot_config.menus.arguments import Argument, Changes, Replacement, change_arguments, known_arguments
-from cosremaster.boot_config.menus.find import MAX_MENU, find_menus, kind_of, parse_menu
-from cosremaster.boot_config.menus.grub import grub_word, parse_grub
+from cosremaster.boot_config.menus.arguments import (
+    ArgumentChanges,
+    ArgumentReplacement,
+    KernelArgument,
+    change_arguments,
+    collect_arguments,
+)
+from cosremaster.boot_config.menus.find import MAX_MENU, detect_language, find_menus, parse_menu
+from cosremaster.boot_config.menus.grub import parse_grub, quote_grub_word
 from cosremaster.boot_config.menus.loader import parse_loader_entry
-from cosremaster.boot_config.menus.model import Kind, Menu, spliced
-from cosremaster.boot_config.menus.retarget import Target, find_mentions
+from cosremaster.boot_config.menus.model import Menu, MenuLanguage, apply_splices
+from cosremaster.boot_config.menus.retarget import VolumeRename, find_mentions
 from cosremaster.boot_config.menus.syslinux import parse_syslinux
 from cosremaster.errors import UsageError
 from tests.fixtures import tools
@@ -24,10 +30,10 @@ from tests.fixtures.tools import run
 def changed(
     menu: Menu, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), replace: tuple[str, ...] = ()
 ) -> bytes:
-    known = known_arguments([menu])
-    pairs = tuple(pair for one in replace if (pair := Replacement.parse(one).settled(known)))
-    added, removed = (tuple(Argument.parse(one) for one in texts) for texts in (add, remove))
-    return change_arguments(menu, Changes(remove=removed, replace=pairs, add=added))[0]
+    known = collect_arguments([menu])
+    pairs = tuple(pair for one in replace if (pair := ArgumentReplacement.parse(one).resolve(known)))
+    added, removed = (tuple(KernelArgument.parse(one) for one in texts) for texts in (add, remove))
+    return change_arguments(menu, ArgumentChanges(remove=removed, replace=pairs, add=added))[0]
 
 
 def arguments(menu: Menu) -> list[list[bytes]]:
@@ -140,10 +146,12 @@ def test_loader_entries() -> None:
 
 def test_adding_what_is_there_changes_nothing() -> None:
     menu = parse_grub(b'linux /k "a=b c" quiet -- init=x\n')
-    new, lines = change_arguments(menu, Changes(add=(Argument.parse('a="b c"'), Argument.parse("quiet"))))
+    new, lines = change_arguments(
+        menu, ArgumentChanges(add=(KernelArgument.parse('a="b c"'), KernelArgument.parse("quiet")))
+    )
     assert new == menu.data
-    assert lines[0].kept == (b"a=b c", b"quiet")
-    assert not lines[0].changed
+    assert lines[0].already_present == (b"a=b c", b"quiet")
+    assert not lines[0].has_changed
     assert changed(menu, add=("init=x",)) == b'linux /k "a=b c" quiet init=x -- init=x\n'
 
 
@@ -160,23 +168,24 @@ def test_every_match_is_replaced_and_removal_comes_before_adding() -> None:
 @pytest.mark.parametrize("text", ["", " ", " a", "a\n", "a\0b", "a\x7f", "--", "---", 'a="b', 'a="b" c="d"', "a\tb"])
 def test_what_is_no_argument(text: str) -> None:
     with pytest.raises(UsageError):
-        Argument.parse(text)
+        KernelArgument.parse(text)
 
 
 @pytest.mark.parametrize("text", ["a", "a=b", "=b=c"])
 def test_what_is_no_replacement(text: str) -> None:
     with pytest.raises(UsageError):
-        Replacement.parse(text)
+        ArgumentReplacement.parse(text)
 
 
 @pytest.mark.parametrize(("path", "data", "kind"), [
-    (b"boot/grub/grub.cfg", b"", Kind.GRUB), (b"EFI/debian/GRUB.CFG", b"x", Kind.GRUB),
-    (b"isolinux/isolinux.cfg", b"", Kind.SYSLINUX), (b"isolinux/txt.cfg", b"LABEL a\n", Kind.SYSLINUX),
-    (b"boot/grub/loopback.cfg", b"menuentry 'x' {\n}\n", Kind.GRUB), (b"boot/x.cfg", b"nothing", None),
-    (b"boot/x.cfg", b"label a\nlinux /vmlinuz\n", Kind.SYSLINUX), (b"loader/entries/a.conf", b"", Kind.LOADER_ENTRY),
+    (b"boot/grub/grub.cfg", b"", MenuLanguage.GRUB), (b"EFI/debian/GRUB.CFG", b"x", MenuLanguage.GRUB),
+    (b"isolinux/isolinux.cfg", b"", MenuLanguage.SYSLINUX), (b"isolinux/txt.cfg", b"LABEL a\n", MenuLanguage.SYSLINUX),
+    (b"boot/grub/loopback.cfg", b"menuentry 'x' {\n}\n", MenuLanguage.GRUB), (b"boot/x.cfg", b"nothing", None),
+    (b"boot/x.cfg", b"label a\nlinux /vmlinuz\n", MenuLanguage.SYSLINUX),
+    (b"loader/entries/a.conf", b"", MenuLanguage.LOADER_ENTRY),
 ])  # fmt: skip
-def test_what_a_file_is(path: bytes, data: bytes, kind: Kind | None) -> None:
-    assert kind_of(path, data) is kind
+def test_what_a_file_is(path: bytes, data: bytes, kind: MenuLanguage | None) -> None:
+    assert detect_language(path, data) is kind
 
 
 def test_menus_are_found_with_what_they_include() -> None:
@@ -206,14 +215,14 @@ menuentry "OLD NAME" {
 
 def test_what_looks_for_the_volume() -> None:
     targets = (
-        Target("volume id", b"OLD NAME", b"NEW $1", unique=False),
-        Target("volume date", b"2023-11-14-22-13-20-00", b"2026-01-02-03-04-05-00", unique=True),
+        VolumeRename("volume id", b"OLD NAME", b"NEW $1", is_unique=False),
+        VolumeRename("volume date", b"2023-11-14-22-13-20-00", b"2026-01-02-03-04-05-00", is_unique=True),
     )
     menu = parse_grub(RETARGETED)
     mentions = find_mentions(menu, targets)
     assert [one.line for one in mentions] == [2, 3, 5, 7, 7]
     assert mentions[0].text == b"search --set=root --label 'OLD NAME'"
-    new = spliced(menu.data, (splice for one in mentions for splice in one.splices)).splitlines()
+    new = apply_splices(menu.data, (splice for one in mentions for splice in one.splices)).splitlines()
     old = RETARGETED.splitlines()
     assert new[1:3] == [b"search --set=root --label 'NEW $1'", rb"search -l NEW\ \$1"]
     assert new[4] == b"search --fs-uuid 2026-01-02-03-04-05-00"
@@ -222,13 +231,13 @@ def test_what_looks_for_the_volume() -> None:
 
 
 def test_a_name_with_a_space_is_escaped_for_the_kernel_and_quoted_for_grub() -> None:
-    target = [Target("volume id", b"ARCH", b"MY ARCH", unique=False)]
+    target = [VolumeRename("volume id", b"ARCH", b"MY ARCH", is_unique=False)]
     menu = parse_syslinux(b"label ARCH\n kernel /arch/k\n append archisobasedir=ARCH archisolabel=ARCH\n")
     (one,) = find_mentions(menu, target)
-    assert spliced(menu.data, one.splices).endswith(b" append archisobasedir=ARCH archisolabel=MY\\x20ARCH\n")
+    assert apply_splices(menu.data, one.splices).endswith(b" append archisobasedir=ARCH archisolabel=MY\\x20ARCH\n")
     menu = parse_grub(b"search --label ARCH\nsearch --label ARCHIVE\nsearch --label X-ARCH\n")
     (one,) = find_mentions(menu, target)
-    assert spliced(menu.data, one.splices).startswith(b"search --label MY\\ ARCH\nsearch --label ARCHIVE")
+    assert apply_splices(menu.data, one.splices).startswith(b"search --label MY\\ ARCH\nsearch --label ARCHIVE")
 
 
 # --- whatever there is in a file -----------------------------------------------------------------------------------
@@ -247,7 +256,7 @@ WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x17F, exclude_c
 def test_without_changes_a_menu_stays_as_it_is(data: bytes, parse: object) -> None:
     assert callable(parse)
     menu = parse(data)
-    assert change_arguments(menu, Changes())[0] == data
+    assert change_arguments(menu, ArgumentChanges())[0] == data
     for line in menu.lines:
         assert 1 <= line.number <= data.count(b"\n") + 1
         assert all(0 <= word.start < word.end <= len(data) for word in line.arguments)
@@ -256,7 +265,7 @@ def test_without_changes_a_menu_stays_as_it_is(data: bytes, parse: object) -> No
 @given(TEXTS, st.sampled_from(PARSERS), WORDS.filter(lambda text: text.strip() == text and text not in ("--", "---")))
 def test_edits_touch_kernel_lines_alone_and_do_what_was_asked(data: bytes, parse: object, word: str) -> None:
     assert callable(parse)
-    menu, wanted = parse(data), Argument.parse(word)
+    menu, wanted = parse(data), KernelArgument.parse(word)
     new = changed(menu, add=(word,), remove=("quiet",))
     again = parse(new)
     assert len(again.lines) == len(menu.lines)
@@ -280,13 +289,13 @@ def test_any_bytes_are_read(data: bytes) -> None:
     for path in (b"grub.cfg", b"isolinux.cfg", b"loader/entries/x.conf", b"boot/x.cfg"):
         menu = parse_menu(path, data)
         if menu is not None:
-            target = [Target("volume id", b"a", b"b c", unique=False)]
-            spliced(data, (splice for one in find_mentions(menu, target) for splice in one.splices))
+            target = [VolumeRename("volume id", b"a", b"b c", is_unique=False)]
+            apply_splices(data, (splice for one in find_mentions(menu, target) for splice in one.splices))
 
 
 @given(st.binary(min_size=1, max_size=30).filter(lambda text: not set(text) & set(b"\0\n\r\t")))
 def test_words_for_grub_say_what_they_should(text: bytes) -> None:
-    menu = parse_grub(b"linux /k " + grub_word(text) + b" end\n")
+    menu = parse_grub(b"linux /k " + quote_grub_word(text) + b" end\n")
     (line,) = menu.lines
     said = [word.text for word in line.arguments]
     # GRUB would expand $x; our reading shows the name, so a dollar must have come through its escape

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cosremaster import remaster
-from cosremaster.checksums.lines import pack, parse
-from cosremaster.checksums.lists import Digests, is_list, read_lists
-from cosremaster.checksums.renew import ListChange, Renewed, renewed_sums
-from cosremaster.checksums.rows import Changes
-from cosremaster.checksums.update import settle_sums
+from cosremaster.checksums.lines import pack_lines, parse_lines
+from cosremaster.checksums.lists import DigestCache, is_list, read_checksum_lists
+from cosremaster.checksums.renew import ListChange, RenewedLists, renew_lists
+from cosremaster.checksums.rows import FileChanges
+from cosremaster.checksums.update import update_checksums
 from cosremaster.cli import main
 from cosremaster.demo.image import build_iso, debirf_files, initramfs
 from cosremaster.errors import UnsupportedError
@@ -66,13 +66,13 @@ SOME_LINES = st.one_of(
 @example(b"# made by hand\r\n" + b"0" * 32 + b"  a\r\n")
 @example(b"\n\n")
 def test_a_list_is_packed_as_it_was(data: bytes) -> None:
-    lines = parse(data)
-    assert pack(lines) == data
+    lines = parse_lines(data)
+    assert pack_lines(lines) == data
     for line in lines:
-        assert line.summed("a" * len(line.sum)).end == line.end
-        if line.digest and not line.tagged:  # a name may hold what ends a tagged one
-            again = parse(line.named(b"./a\\b\nc\r").raw)
-            assert [(one.name, one.sum) for one in again] == [(b"./a\\b\nc\r", line.sum)]
+        assert line.with_checksum("a" * len(line.checksum)).end == line.end
+        if line.digest and not line.is_tagged:  # a name may hold what ends a tagged one
+            again = parse_lines(line.with_name(b"./a\\b\nc\r").raw)
+            assert [(one.name, one.checksum) for one in again] == [(b"./a\\b\nc\r", line.checksum)]
 
 
 ODD = (b"plain", b" blank", b"*star", b"back\\slash", b"new\nline", b"return\r", b"a) = b", b"caf\xe9", b"\\", b"a  b")
@@ -84,25 +84,25 @@ def test_coreutils_lines_are_read_and_written(tmp_path: Path, tool: str, options
     for name in ODD:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     listed = run([tool, *options, *(os.fsdecode(name) for name in ODD)], cwd=tmp_path)
-    lines = parse(listed)
+    lines = parse_lines(listed)
     digest = tool.removesuffix("sum")
     assert [(line.name, line.digest) for line in lines] == [(name, digest) for name in ODD]
-    assert all(line.says(hashlib.new(digest, line.name).hexdigest()) for line in lines)
+    assert all(line.has_checksum(hashlib.new(digest, line.name).hexdigest()) for line in lines)
     # What we write in the place of what was written, coreutils would have written too.
-    changed = [lines[0].named(name).summed(hashlib.new(digest, name).hexdigest()) for name in ODD]
-    assert pack(changed) == listed
-    checked = run([tool, "-c", "--strict", "-"], cwd=tmp_path, stdin=pack(changed).replace(b"\n", b"\r\n"))
+    changed = [lines[0].with_name(name).with_checksum(hashlib.new(digest, name).hexdigest()) for name in ODD]
+    assert pack_lines(changed) == listed
+    checked = run([tool, "-c", "--strict", "-"], cwd=tmp_path, stdin=pack_lines(changed).replace(b"\n", b"\r\n"))
     assert checked.count(b": OK") == len(ODD)
 
 
 def test_bsd_lines_with_one_blank_and_capitals(tmp_path: Path) -> None:
     for name in (b"new", b" new", b"*new"):
         (tmp_path / os.fsdecode(name)).write_bytes(name)
-    (line,) = parse(hashlib.md5(b"old").hexdigest().upper().encode() + b" old\n")
+    (line,) = parse_lines(hashlib.md5(b"old").hexdigest().upper().encode() + b" old\n")
     assert (line.name, line.digest) == (b"old", "md5")
     for name in (b"new", b" new", b"*new"):
-        new = line.named(name).summed(hashlib.md5(name).hexdigest())
-        assert new.sum.isupper()
+        new = line.with_name(name).with_checksum(hashlib.md5(name).hexdigest())
+        assert new.checksum.isupper()
         assert b": OK" in run(["md5sum", "-c", "--strict", "-"], cwd=tmp_path, stdin=new.raw)
 
 
@@ -118,7 +118,7 @@ def test_bsd_lines_with_one_blank_and_capitals(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_sum_of_a_file(text: bytes) -> None:
-    (line,) = parse(text + b"\n")
+    (line,) = parse_lines(text + b"\n")
     named = line.name if line.digest else None
     assert named in (None, b" "), "coreutils takes two blanks for a name of one"
 
@@ -152,18 +152,20 @@ def contents(image: IsoImage) -> dict[str, bytes]:
     return {os.fsdecode(file.path): b"".join(image.bytes_of(file).chunks()) for file in image.files}
 
 
-def renew(image: IsoImage, changes: Changes) -> tuple[dict[str, bytes], Renewed]:
+def renew(image: IsoImage, changes: FileChanges) -> tuple[dict[str, bytes], RenewedLists]:
     """The renewed lists, where the files hold just what ``changes`` say."""
     old = {os.fsencode(path): table(data) for path, data in contents(image).items()}
     new = {changes.renamed.get(path, path): one for path, one in old.items() if path not in changes.removed}
     for path in old:
-        if path in changes.exchanged:
-            new[changes.renamed.get(path, path)] = changes.exchanged[path]
+        if path in changes.replaced:
+            new[changes.renamed.get(path, path)] = changes.replaced[path]
         elif path not in changes.removed:
             (file,) = (file for file in image.files if file.path == path)
             new[changes.renamed.get(path, path)] = image.bytes_of(file)
     new.update(changes.added)
-    renewed = renewed_sums(image, read_lists(image, changes.added), changes, new.__getitem__, Digests(Silent()))
+    renewed = renew_lists(
+        image, read_checksum_lists(image, changes.added), changes, new.__getitem__, DigestCache(Silent())
+    )
     return {os.fsdecode(path): b"".join(one.chunks()) for path, one in renewed.lists.items()}, renewed
 
 
@@ -175,8 +177,8 @@ def test_rewritten_dropped_renamed_and_added(tmp_path: Path) -> None:
     text = b"# all of it\r\n" + sums(everything, form)
     image, source = image_of(tmp_path, {**files, "md5sum.txt": text})
     with source:
-        changes = Changes(
-            exchanged={b"a.txt": table(b"A")}, removed=frozenset((b"b.txt",)), renamed={b"c.txt": b"sub/c\\c.txt"},
+        changes = FileChanges(
+            replaced={b"a.txt": table(b"A")}, removed=frozenset((b"b.txt",)), renamed={b"c.txt": b"sub/c\\c.txt"},
             added={b"d.txt": table(b"d"), b"0.txt": table(b"0"), b"zzz.txt": table(b"z"), b"SHA1SUMS": table(b"")},
         )  # fmt: skip
         lists, renewed = renew(image, changes)
@@ -186,7 +188,7 @@ def test_rewritten_dropped_renamed_and_added(tmp_path: Path) -> None:
     moved = next(number for number, line in enumerate(lines) if line.endswith(b"./c.txt\r\n"))
     lines[moved] = b"\\" + lines[moved].replace(b"./c.txt", b"./sub/c\\\\c.txt")
     assert lists == {"md5sum.txt": b"".join(lines)}
-    assert renewed.told == (ListChange(path=b"md5sum.txt", rewritten=1, added=3, dropped=1, renamed=1),)
+    assert renewed.changes == (ListChange(path=b"md5sum.txt", rewritten=1, added=3, dropped=1, renamed=1),)
     assert not renewed.warnings
 
 
@@ -198,7 +200,7 @@ def test_where_added_lines_go(tmp_path: Path, order: str, end: bytes, at_the_end
     text = sums(everything).removesuffix(b"\n") + end
     image, source = image_of(tmp_path, {"MD5SUMS": text})
     with source:
-        lists, _ = renew(image, Changes(added={b"boot/new": table(b"new")}))
+        lists, _ = renew(image, FileChanges(added={b"boot/new": table(b"new")}))
     new = sums({"boot/new": b"new"})
     if at_the_end:
         assert lists["MD5SUMS"] == sums(everything) + new.removesuffix(b"\n") + end
@@ -218,7 +220,7 @@ def test_a_list_that_is_not_complete_gets_no_line(tmp_path: Path) -> None:
     }  # fmt: skip
     image, source = image_of(tmp_path, texts)
     with source:
-        lists, renewed = renew(image, Changes(added={b"new": table(b"new"), b"new.sha1": table(b"")}))
+        lists, renewed = renew(image, FileChanges(added={b"new": table(b"new"), b"new.sha1": table(b"")}))
     assert lists == {"SHA1SUMS": sums(dict(sorted({**everything, "new": b"new"}.items())), digest="sha1")}
     assert renewed.warnings == ("SHA1SUMS.gpg signs SHA1SUMS, which changes: the signature will not hold",)
 
@@ -228,7 +230,7 @@ def test_completeness_counts_below_the_lists_directory(tmp_path: Path) -> None:
     named = {"a": b"a", "b/c": b"c"}
     image, source = image_of(tmp_path, {**files, "pool/SHA256SUMS": sums(named, "{sum} *{name}\n", "sha256")})
     with source:
-        lists, _ = renew(image, Changes(added={b"pool/n": table(b"n"), b"other": table(b"o")}))
+        lists, _ = renew(image, FileChanges(added={b"pool/n": table(b"n"), b"other": table(b"o")}))
     assert lists == {"pool/SHA256SUMS": sums({**named, "n": b"n"}, "{sum} *{name}\n", "sha256")}
 
 
@@ -236,7 +238,7 @@ def test_a_list_in_a_folder_may_count_from_the_root(tmp_path: Path) -> None:
     everything = debirf_files()
     image, source = image_of(tmp_path, {".disk/md5sum.txt": sums(everything)})
     with source:
-        lists, _ = renew(image, Changes(exchanged={b"vmlinuz": table(b"new")}, added={b"n": table(b"n")}))
+        lists, _ = renew(image, FileChanges(replaced={b"vmlinuz": table(b"new")}, added={b"n": table(b"n")}))
     assert lists == {".disk/md5sum.txt": sums(dict(sorted({**everything, "vmlinuz": b"new", "n": b"n"}.items())))}
 
 
@@ -244,24 +246,24 @@ def test_a_loaders_folder_may_be_left_out_as_ubuntu_does(tmp_path: Path) -> None
     everything = debirf_files()
     image, source = image_of(tmp_path, {"isolinux/isolinux.cfg": b"x", "md5sum.txt": sums(everything)})
     with source:
-        lists, _ = renew(image, Changes(added={b"isolinux/more.cfg": table(b"n"), b"n": table(b"n")}))
+        lists, _ = renew(image, FileChanges(added={b"isolinux/more.cfg": table(b"n"), b"n": table(b"n")}))
     assert lists == {"md5sum.txt": sums(dict(sorted({**everything, "n": b"n"}.items())))}
 
 
 def test_a_renamed_list_counts_from_its_new_place(tmp_path: Path) -> None:
     image, source = image_of(tmp_path, {"pool/a": b"a", "pool/b": b"b", "pool/MD5SUMS": sums({"a": b"a", "b": b"b"})})
-    changes = Changes(renamed={b"pool/MD5SUMS": b"MD5SUMS", b"pool/b": b"b"})
+    changes = FileChanges(renamed={b"pool/MD5SUMS": b"MD5SUMS", b"pool/b": b"b"})
     with source:
         lists, renewed = renew(image, changes)
     assert lists == {"MD5SUMS": sums({"pool/a": b"a", "b": b"b"})}
-    assert renewed.told[0].renamed == 1, "b is ./b as before"
+    assert renewed.changes[0].renamed == 1, "b is ./b as before"
 
 
 def test_what_was_wrong_stays_with_a_warning(tmp_path: Path) -> None:
     text = sums({"a": b"a", "b": b"not b", "gone": b"gone"}) + b"0" * 32 + b"  md5sum.txt\n"
     image, source = image_of(tmp_path, {"a": b"a", "b": b"b", "md5sum.txt": text})
     with source:
-        lists, renewed = renew(image, Changes(exchanged={b"a": table(b"A"), b"b": table(b"B")}))
+        lists, renewed = renew(image, FileChanges(replaced={b"a": table(b"A"), b"b": table(b"B")}))
     assert lists == {"md5sum.txt": sums({"a": b"A", "b": b"not b", "gone": b"gone"}) + b"0" * 32 + b"  md5sum.txt\n"}
     assert renewed.warnings == ("md5sum.txt: its sums of b were wrong before, and stay so",)
 
@@ -274,13 +276,13 @@ def test_lists_of_lists_are_settled_in_order(tmp_path: Path) -> None:
         tmp_path, {"a": b"a", "zz/md5sum.txt": inner.replace(b"./a", b"../a"), "SHA256SUMS": middle, "AA.sha512": outer}
     )
     with source:
-        assert [one.path for one in read_lists(image)] == [b"AA.sha512", b"SHA256SUMS", b"zz/md5sum.txt"]
+        assert [one.path for one in read_checksum_lists(image)] == [b"AA.sha512", b"SHA256SUMS", b"zz/md5sum.txt"]
     inner = inner.replace(b"./a", b"../a")
     middle = sums({"a": b"a", "zz/md5sum.txt": inner}, digest="sha256")
     outer = sums({"SHA256SUMS": middle}, "SHA512 ({name}) = {sum}\n", digest="sha512")
     image, source = image_of(tmp_path, {"a": b"a", "zz/md5sum.txt": inner, "SHA256SUMS": middle, "AA.sha512": outer})
     with source:
-        lists, _ = renew(image, Changes(exchanged={b"a": table(b"A")}))
+        lists, _ = renew(image, FileChanges(replaced={b"a": table(b"A")}))
     inner = sums({"a": b"A"}).replace(b"./a", b"../a")
     middle = sums({"a": b"A", "zz/md5sum.txt": inner}, digest="sha256")
     outer = sums({"SHA256SUMS": middle}, "SHA512 ({name}) = {sum}\n", digest="sha512")
@@ -293,7 +295,7 @@ def test_two_lists_that_name_each_other(tmp_path: Path) -> None:
     second = sums({"MD5SUMS": first}, digest="sha1")
     image, source = image_of(tmp_path, {"a": b"a", "MD5SUMS": first, "SHA1SUMS": second})
     with source:
-        lists, renewed = renew(image, Changes(exchanged={b"a": table(b"A")}))
+        lists, renewed = renew(image, FileChanges(replaced={b"a": table(b"A")}))
     first = sums({"a": b"A", "SHA1SUMS": b"as it was once"})
     assert lists == {"MD5SUMS": first, "SHA1SUMS": sums({"MD5SUMS": first}, digest="sha1")}
     assert not [one for one in renewed.warnings if "MD5SUMS: its" not in one]
@@ -305,8 +307,8 @@ def test_lists_of_the_user_and_removed_ones_are_left_alone(tmp_path: Path) -> No
     with source:
         lists, _ = renew(
             image,
-            Changes(
-                exchanged={b"a": table(b"A"), b"MD5SUMS": table(b"the user's")}, removed=frozenset((b"md5sum.txt",))
+            FileChanges(
+                replaced={b"a": table(b"A"), b"MD5SUMS": table(b"the user's")}, removed=frozenset((b"md5sum.txt",))
             ),
         )
     assert not lists
@@ -318,7 +320,7 @@ def test_a_list_with_its_signature_around_it(tmp_path: Path) -> None:
     )
     image, source = image_of(tmp_path, {"a": b"a", "CHECKSUM": text})
     with source:
-        _, renewed = renew(image, Changes(exchanged={b"a": table(b"A")}))
+        _, renewed = renew(image, FileChanges(replaced={b"a": table(b"A")}))
     assert renewed.warnings == ("CHECKSUM is signed, and changes: the signature in it will not hold",)
 
 
@@ -341,7 +343,7 @@ def test_each_file_is_read_once(tmp_path: Path) -> None:
     once = Once()
     new = PieceTable([Range(once, 0, 3)])  # type: ignore[arg-type]
     with source:
-        lists, _ = renew(image, Changes(exchanged={b"a": new, b"b": new}))
+        lists, _ = renew(image, FileChanges(replaced={b"a": new, b"b": new}))
     assert once.reads == 1
     assert lists["MD5SUMS"] == sums({"a": b"new", "b": b"new"})
 
@@ -353,11 +355,11 @@ def test_any_list_is_survived(tmp_path_factory: pytest.TempPathFactory, data: by
     files = debirf_files()
     image, source = image_of(tmp_path_factory.mktemp("any"), {"md5sum.txt": data + sums(files)})
     with source:
-        lists, renewed = renew(image, Changes(exchanged={path.encode(): table(b"new") for path in paths}))
+        lists, renewed = renew(image, FileChanges(replaced={path.encode(): table(b"new") for path in paths}))
     expected = data + sums({**files, **dict.fromkeys(paths, b"new")})
     if data[-1:] in (b"", b"\n"):
         assert lists.get("md5sum.txt", data + sums(files)) == expected
-    assert len(renewed.told) == len(lists)
+    assert len(renewed.changes) == len(lists)
 
 
 # Lists against the plan of an image
@@ -373,7 +375,7 @@ def test_sums_that_cannot_be_rewritten_are_told(tmp_path: Path) -> None:
         return plan_result(image, source, edits)
 
     with source:
-        renewed = settle_sums(image, edits, refuse, Silent())
+        renewed = update_checksums(image, edits, refuse, Silent())
     assert not renewed.lists
     assert len(renewed.warnings) == 1
     assert re.fullmatch(
@@ -393,7 +395,7 @@ def test_sums_that_do_not_settle_are_told(tmp_path: Path) -> None:
         return plan_result(image, source, IsoEdits(exchanged={b"a": table(b"%d" % rounds), **lists}))
 
     with source:
-        renewed = settle_sums(image, IsoEdits(exchanged={b"a": table(b"A")}), restless, Silent())
+        renewed = update_checksums(image, IsoEdits(exchanged={b"a": table(b"A")}), restless, Silent())
     assert renewed.warnings == (
         "MD5SUMS: cannot be rewritten (their sums do not settle), so sums of changed files are stale now",
     )
@@ -480,7 +482,7 @@ def test_keep_sums(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (taken / "md5sum.txt").read_bytes() == (tree / "md5sum.txt").read_bytes()
     done = subprocess.run(["md5sum", "-c", "md5sum.txt"], cwd=taken, capture_output=True, check=False)
     assert b"./live/initrd: FAILED" in done.stdout
-    assert {one.check for one in verify(after, deep=True).findings if one.counts} == {"sums.stale"}
+    assert {one.check for one in verify(after, deep=True).findings if one.is_counted} == {"sums.stale"}
 
 
 def test_plan_tells_of_lists(tree: Path, tmp_path: Path) -> None:
@@ -555,9 +557,9 @@ def test_a_list_of_another_length_moves_what_it_sums(listed_boot: Path, tmp_path
             rounds.append(tuple(lists))
             return plan_result(image, source, with_checksum_lists(image, edits, lists))
 
-        renewed = settle_sums(image, edits, make_plan, Silent())
+        renewed = update_checksums(image, edits, make_plan, Silent())
         (tmp_path / "out.iso").write_bytes(b"".join(make_plan(renewed.lists).table.chunks()))
-    assert renewed.told == (ListChange(path=b"md5sum.txt", rewritten=1, dropped=400),)
+    assert renewed.changes == (ListChange(path=b"md5sum.txt", rewritten=1, dropped=400),)
     assert rounds == [(), *[(b"md5sum.txt",)] * 3], "the last is this test's"
     said = checked(extracted(tmp_path / "out.iso", tmp_path / "taken"))
     assert b"./boot.catalog: OK" in said
@@ -609,7 +611,7 @@ def test_families(name: str, tmp_path: Path) -> None:
     assert not [
         one
         for one in verify(after, against=middle, changed=[families.PAYLOAD.encode(), b"md5sum.txt"], deep=True).findings
-        if one.counts and one.check.startswith("sums")
+        if one.is_counted and one.check.startswith("sums")
     ]
 
 

@@ -25,7 +25,7 @@ from cosremaster.iso.udf.read import tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_bytes
 from cosremaster.verification.finding import Level, Report
 from cosremaster.verification.run import verify
-from cosremaster.verification.subject import Subject, look
+from cosremaster.verification.subject import Subject, read_subject
 from tests.fixtures import families, tools
 from tests.support.small import CGZ, broken_inside, write_small
 
@@ -45,7 +45,7 @@ def image(name: str) -> bytes:
 
 def failing(report: Report) -> set[str]:
     """The checks that fail."""
-    return {finding.check for finding in report.findings if finding.counts}
+    return {finding.check for finding in report.findings if finding.is_counted}
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -53,7 +53,7 @@ def test_sound_images_of_every_family_pass(name: str) -> None:
     path = families.build(name)
     report = verify(path)
     assert [finding for finding in report.findings if finding.level is Level.FAILS] == []
-    assert report.ok and report.at(Level.HOLDS)
+    assert report.ok and report.at_level(Level.HOLDS)
     assert report.size == path.stat().st_size
 
 
@@ -75,7 +75,7 @@ class Broken:
         path = folder / "sound.iso"
         path.write_bytes(self.raw)
         with FileSource(path) as source:
-            self.subject: Subject = look(source)
+            self.subject: Subject = read_subject(source)
 
     def report(self, *, deep: bool = False) -> Report:
         """What verify finds now."""
@@ -417,7 +417,7 @@ def test_what_was_meant_to_change_may_differ(tmp_path: Path) -> None:
     original, made = _copy("data-both", tmp_path, lambda b: b.flip(lba_bytes(b.record(b"PAYLOAD").lba) + 9))
     path = families.PAYLOAD
     assert failing(verify(made, against=original)) == {"against.file"}
-    (finding,) = (one for one in verify(made, against=original).findings if one.counts)
+    (finding,) = (one for one in verify(made, against=original).findings if one.is_counted)
     assert finding.place.parts[1:] == (path,)
     assert verify(made, against=original, changed=[path.encode()]).ok
 
@@ -427,7 +427,7 @@ def test_the_originals_own_faults_do_not_count_twice(tmp_path: Path) -> None:
     assert failing(verify(made)) == {"gpt.backup-header-sum"}
     report = verify(made, against=made)
     assert report.ok
-    assert [one.check for one in report.findings if one.before] == ["gpt.backup-header-sum"]
+    assert [one.check for one in report.findings if one.is_preexisting] == ["gpt.backup-header-sum"]
     assert not verify(made, against=original).ok
 
 
@@ -453,7 +453,7 @@ def test_deep_compares_lists_of_sums(tmp_path: Path, tool: str, name: str) -> No
     tools.run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-o", iso, tree])
     report = verify(iso, deep=True)
     assert report.ok
-    assert "sums.stale" in {one.check for one in report.at(Level.HOLDS)}
+    assert "sums.stale" in {one.check for one in report.at_level(Level.HOLDS)}
     raw = iso.read_bytes()
     iso.write_bytes(raw.replace(b"  ./pool/b.deb", b"  ./pool/B.deb").replace(NOISE + b"README", NOISE + b"readme"))
     assert verify(iso).ok, "only summing shows it"
@@ -465,7 +465,7 @@ def test_what_is_odd_is_noted_and_does_not_fail(tmp_path: Path) -> None:
     _udf(64, 88 + 32 + 4, 77)(broken)
     report = broken.report()
     assert report.ok
-    assert [one.check for one in report.at(Level.NOTE)] == ["udf.counts"]
+    assert [one.check for one in report.at_level(Level.NOTE)] == ["udf.counts"]
 
 
 def test_memory_stays_flat_where_all_of_an_image_is_summed(tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def test_names_that_were_meant_to_change_pass_and_others_fail(name: str, renamed
 
     def odd(*changed: bytes) -> set[str]:
         found = verify(out, against=original, changed=changed).findings
-        return {"/".join(one.place.parts[1:]).lower() for one in found if one.counts}
+        return {"/".join(one.place.parts[1:]).lower() for one in found if one.is_counted}
 
     assert odd(*NAMED) == set()
     assert odd(*NAMED[:3], b"moved") == set()
@@ -590,6 +590,7 @@ def test_a_name_that_only_joliet_has_otherwise_is_told(tmp_path: Path, renamed: 
     data[at : at + len(name)] = "zz-lost.bin".encode("utf-16-be")
     (tmp_path / "odd.iso").write_bytes(data)
     found = verify(tmp_path / "odd.iso", against=families.build("debian"), changed=NAMED).findings
-    assert [(one.place.parts[1:], one.check) for one in found if one.check.startswith("against.") and one.counts] == [
+    counted = [one for one in found if one.check.startswith("against.") and one.is_counted]
+    assert [(one.place.parts[1:], one.check) for one in counted] == [
         (("zz-last.bin",), "against.missing"), (("zz-lost.bin",), "against.extra")
     ]  # fmt: skip

@@ -61,7 +61,7 @@ def test_every_descriptor_says_the_new_name(name: str, tmp_path: Path) -> None:
     if name != "multi-session":  # the first session keeps its name
         assert b"FAMILY".ljust(32) not in after
     report = verify(out, against=iso, changed_volume=True)
-    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+    assert [(one.check, one.message) for one in report.findings if one.is_counted] == []
     assert not verify(out, against=iso).ok
 
 
@@ -81,7 +81,7 @@ def test_a_volume_id_and_a_longer_file_in_one_run(tmp_path: Path) -> None:
     remaster(iso, out, add_iso=[f"{new}:/{families.PAYLOAD}"], volume_id=ID, volume_date=DATE)
     assert (blkid(out)["LABEL"], blkid(out)["UUID"]) == (ID, UUID)
     report = verify(out, against=iso, changed=[families.PAYLOAD.encode()], changed_volume=True)
-    assert [(one.check, one.message) for one in report.findings if one.counts] == []
+    assert [(one.check, one.message) for one in report.findings if one.is_counted] == []
 
 
 @pytest.mark.parametrize(("text", "digits"), [

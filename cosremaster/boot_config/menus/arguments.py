@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 
 from msgspec import Struct
 
-from cosremaster.boot_config.menus.grub import grub_word
+from cosremaster.boot_config.menus.grub import quote_grub_word
 from cosremaster.boot_config.menus.model import (
     SEPARATORS,
     KernelLine,
-    Kind,
     Menu,
+    MenuLanguage,
     Splice,
     Word,
-    spliced,
+    apply_splices,
     split_arguments,
 )
 from cosremaster.errors import UsageError, show
@@ -23,14 +23,14 @@ INIT = b"--"
 """What stands behind this alone goes to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
 
 
-class Argument(Struct, frozen=True):
+class KernelArgument(Struct, frozen=True):
     """An argument. ``given``: as it was asked for; ``text``: without the quotes that hold it together."""
 
     given: bytes
     text: bytes
 
     @classmethod
-    def parse(cls, text: str) -> Argument:
+    def parse(cls, text: str) -> KernelArgument:
         """One argument of a kernel's command line. :raises UsageError: it is none, or several."""
         given = text.encode("utf-8", "surrogateescape")
         if not given.strip() or given != given.strip():
@@ -45,33 +45,33 @@ class Argument(Struct, frozen=True):
             raise UsageError(f"kernel argument {text!r} is more than one argument")
         return cls(given, given.replace(b'"', b""))
 
-    def written(self, kind: Kind) -> bytes:
+    def render(self, kind: MenuLanguage) -> bytes:
         """As it stands in a menu. GRUB makes the kernel's quotes itself (grub_create_loader_cmdline)."""
-        if kind is Kind.GRUB:
-            return grub_word(self.text)
+        if kind is MenuLanguage.GRUB:
+            return quote_grub_word(self.text)
         if b'"' in self.given or b" " not in self.given:
             return self.given
         key, equals, value = self.given.partition(b"=")
         return key + equals + b'"' + value + b'"' if equals and b" " not in key else b'"' + self.given + b'"'
 
 
-class Replacement(Struct, frozen=True):
+class ArgumentReplacement(Struct, frozen=True):
     """``KEY=OLD=NEW``. Where that can be cut in several ways (a value may hold ``=``), each is a choice."""
 
     given: str
-    choices: tuple[tuple[Argument, Argument], ...]
+    choices: tuple[tuple[KernelArgument, KernelArgument], ...]
 
     @classmethod
-    def parse(cls, text: str) -> Replacement:
+    def parse(cls, text: str) -> ArgumentReplacement:
         """:raises UsageError: it is not ``KEY=OLD=NEW``."""
         key, _, rest = text.partition("=")
         cuts = [at for at, letter in enumerate(rest) if letter == "="]
         if not key or not cuts:
             raise UsageError(f"{text!r} is not KEY=OLD=NEW")
         pairs = ((f"{key}={rest[:at]}", f"{key}={rest[at + 1 :]}") for at in cuts)
-        return cls(text, tuple((Argument.parse(old), Argument.parse(new)) for old, new in pairs))
+        return cls(text, tuple((KernelArgument.parse(old), KernelArgument.parse(new)) for old, new in pairs))
 
-    def settled(self, known: Collection[bytes]) -> tuple[Argument, Argument] | None:
+    def resolve(self, known: Collection[bytes]) -> tuple[KernelArgument, KernelArgument] | None:
         """The old and the new argument, when ``known`` are those that are there; None when the old one is not.
 
         :raises UsageError: it can be cut in several ways that all fit.
@@ -82,12 +82,12 @@ class Replacement(Struct, frozen=True):
         return fit[0] if fit else None
 
 
-class Changes(Struct, frozen=True):
+class ArgumentChanges(Struct, frozen=True):
     """What happens to arguments, in this order; all that equal an old one are removed or replaced."""
 
-    remove: tuple[Argument, ...] = ()
-    replace: tuple[tuple[Argument, Argument], ...] = ()
-    add: tuple[Argument, ...] = ()
+    remove: tuple[KernelArgument, ...] = ()
+    replace: tuple[tuple[KernelArgument, KernelArgument], ...] = ()
+    add: tuple[KernelArgument, ...] = ()
 
 
 class LineChange(Struct, frozen=True):
@@ -97,30 +97,30 @@ class LineChange(Struct, frozen=True):
     removed: tuple[bytes, ...]
     replaced: tuple[tuple[bytes, bytes], ...]
     added: tuple[bytes, ...]
-    kept: tuple[bytes, ...]
+    already_present: tuple[bytes, ...]
 
     @property
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Something did."""
         return bool(self.removed or self.replaced or self.added)
 
 
-def known_arguments(menus: Iterable[Menu]) -> frozenset[bytes]:
+def collect_arguments(menus: Iterable[Menu]) -> frozenset[bytes]:
     """The text of every argument in ``menus``."""
     return frozenset(word.text for menu in menus for line in menu.lines for word in line.arguments)
 
 
-def change_arguments(menu: Menu, changes: Changes) -> tuple[bytes, tuple[LineChange, ...]]:
+def change_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[bytes, tuple[LineChange, ...]]:
     """The menu's new bytes, and what happened to each of its kernel lines; nothing else in it changes."""
     splices, done = dict[Splice, None](), list[LineChange]()
     for line in menu.lines:
         change, found = _change_line(menu, line, changes)
         done.append(change)
         splices |= dict.fromkeys(found)
-    return spliced(menu.data, splices), tuple(done)
+    return apply_splices(menu.data, splices), tuple(done)
 
 
-def _change_line(menu: Menu, line: KernelLine, changes: Changes) -> tuple[LineChange, list[Splice]]:
+def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tuple[LineChange, list[Splice]]:
     gone = {one.text for one in changes.remove}
     new = {old.text: one for old, one in changes.replace}
     splices, removed, replaced, there = list[Splice](), list[bytes](), list[tuple[bytes, bytes]](), set[bytes]()
@@ -134,7 +134,7 @@ def _change_line(menu: Menu, line: KernelLine, changes: Changes) -> tuple[LineCh
         text = word.text
         if text in new:
             replaced.append((text, new[text].text))
-            splices.append((word.start, word.end, new[text].written(menu.kind)))
+            splices.append((word.start, word.end, new[text].render(menu.language)))
             text = new[text].text
         if not behind:
             there.add(text)
@@ -154,8 +154,8 @@ def _before(data: bytes, word: Word) -> int:
     return start
 
 
-def _insertion(menu: Menu, line: KernelLine, added: Sequence[Argument], others: list[Splice]) -> list[Splice]:
+def _insertion(menu: Menu, line: KernelLine, added: Sequence[KernelArgument], others: list[Splice]) -> list[Splice]:
     if not added or line.insert is None:
         return []
-    text = line.lead + b" ".join(one.written(menu.kind) for one in added)
+    text = line.lead + b" ".join(one.render(menu.language) for one in added)
     return [*([(line.stub.start, line.stub.end, b"")] if line.stub else []), (line.insert, line.insert, text)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from cosremaster.boot_config.menus.grub import parse_grub
 from cosremaster.boot_config.menus.loader import parse_loader_entry
-from cosremaster.boot_config.menus.model import Kind, Menu
+from cosremaster.boot_config.menus.model import Menu, MenuLanguage
 from cosremaster.boot_config.menus.syslinux import parse_syslinux
 
 MAX_MENU = 1 << 20
@@ -40,37 +40,39 @@ def may_be_menu(path: bytes) -> bool:
     return bool(_CONFIGURATION.search(path) and (not folder or _FOLDER.search(folder)))
 
 
-def parse_menu(path: bytes, data: bytes, *, told: Kind | None = None, inherited: bool = False) -> Menu | None:
+def parse_menu(
+    path: bytes, data: bytes, *, language: MenuLanguage | None = None, inherited: bool = False
+) -> Menu | None:
     """The menu that the file ``path`` holds; None where it holds none. ``told``: what the menu that includes it is;
     ``inherited`` as in ``parse_syslinux``."""
-    kind = told or kind_of(path, data)
+    kind = language or detect_language(path, data)
     if kind is None or b"\0" in data or len(data) > MAX_MENU:
         return None
-    if kind is Kind.SYSLINUX:
+    if kind is MenuLanguage.SYSLINUX:
         return parse_syslinux(data, inherited=inherited)
-    return parse_grub(data) if kind is Kind.GRUB else parse_loader_entry(data)
+    return parse_grub(data) if kind is MenuLanguage.GRUB else parse_loader_entry(data)
 
 
-def kind_of(path: bytes, data: bytes) -> Kind | None:
+def detect_language(path: bytes, data: bytes) -> MenuLanguage | None:
     """The language of the menu in a file, by its name, else by what it says."""
     if _ENTRY.search(path):
-        return Kind.LOADER_ENTRY
+        return MenuLanguage.LOADER_ENTRY
     if _GRUB_NAME.search(path):
-        return Kind.GRUB
+        return MenuLanguage.GRUB
     if _SYSLINUX_NAME.search(path):
-        return Kind.SYSLINUX
+        return MenuLanguage.SYSLINUX
     if _SAYS_GRUB.search(data) and not _LABEL.search(data):
-        return Kind.GRUB
-    return Kind.SYSLINUX if _SAYS_SYSLINUX.search(data) else None
+        return MenuLanguage.GRUB
+    return MenuLanguage.SYSLINUX if _SAYS_SYSLINUX.search(data) else None
 
 
-def included(menu: Menu, path: bytes, top: bytes) -> Iterable[bytes]:
+def resolve_includes(menu: Menu, path: bytes, top: bytes) -> Iterable[bytes]:
     """The paths, from the root, that the menus may have which ``menu`` at ``path`` includes.
 
     ``top``: the path of the menu that the loader began with: SYSLINUX counts from its folder. What a variable would
     have to tell is left out.
     """
-    home = (top if menu.kind is Kind.SYSLINUX else path).rpartition(b"/")[0]
+    home = (top if menu.language is MenuLanguage.SYSLINUX else path).rpartition(b"/")[0]
     for told in menu.includes:
         name = _PREFIX.sub(lambda _: b"/" + home, _DEVICE.sub(b"", told))
         if b"$" in name or not name:
@@ -101,13 +103,13 @@ def find_menus(names: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[b
     while waiting:
         path, top = waiting.pop(0)
         menu = found[path]
-        for name in included(menu, path, top):
+        for name in resolve_includes(menu, path, top):
             other = known.get(name.lower())
             old = found.get(other) if other else None
             if other is None or (old is not None and (old.defaults or not menu.defaults)):
                 continue
-            new = parse_menu(other, old.data if old else read(other), told=menu.kind, inherited=menu.defaults)
-            if new is not None and (old is None or new.kind is old.kind):
+            new = parse_menu(other, old.data if old else read(other), language=menu.language, inherited=menu.defaults)
+            if new is not None and (old is None or new.language is old.language):
                 found[other] = new
                 waiting.append((other, top))
     return dict(sorted(found.items()))

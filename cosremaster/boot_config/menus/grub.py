@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cosremaster.boot_config.menus.model import KernelLine, Kind, Menu, Word, end_of_arguments, is_linux
+from cosremaster.boot_config.menus.model import KernelLine, Menu, MenuLanguage, Word, find_insertion_point, is_linux
 
 _META = frozenset(b"{}|&;<>")
 _BLANK = frozenset(b" \t\r")
@@ -48,10 +48,16 @@ def parse_grub(data: bytes) -> Menu:
                     number=number,
                     kernel=words[1].text,
                     arguments=arguments,
-                    insert=end_of_arguments(arguments, words[1].end),
+                    insert=find_insertion_point(arguments, words[1].end),
                 )
             )
-    return Menu(kind=Kind.GRUB, data=data, lines=tuple(lines), includes=tuple(includes), sought=tuple(sought))
+    return Menu(
+        language=MenuLanguage.GRUB,
+        data=data,
+        lines=tuple(lines),
+        includes=tuple(includes),
+        searched_words=tuple(sought),
+    )
 
 
 def _is_kernel_line(data: bytes, words: list[Word]) -> bool:
@@ -172,14 +178,14 @@ def _double_quoted(data: bytes, at: int, text: bytearray) -> int:
 _PLAIN = re.compile(rb"[A-Za-z0-9_.,:/=+@%^~*?!\[\]()\x80-\xff-]")
 
 
-def grub_word(text: bytes) -> bytes:
+def quote_grub_word(text: bytes) -> bytes:
     """``text`` as a word of GRUB's language, quoted where it must be. ``\\xNN`` stays: Fedora's GRUB hands it on."""
     if b" " in text or b"\t" in text or not text:
         return b'"' + re.sub(rb"([\\$\"])", rb"\\\1", text) + b'"'
     return _escaped(text)
 
 
-def grub_part(before: bytes, text: bytes) -> bytes:
+def quote_grub_part(before: bytes, text: bytes) -> bytes:
     """``text`` as it stands inside a word of which ``before`` stands before it: in quotes where that opened them."""
     quote = 0
     for found in re.finditer(rb"\\.|['\"]", before, re.DOTALL):

@@ -6,12 +6,12 @@ import re
 
 from cosremaster.boot_config.menus.model import (
     KernelLine,
-    Kind,
     Menu,
+    MenuLanguage,
     Word,
-    end_of_arguments,
+    detect_line_end,
+    find_insertion_point,
     is_linux,
-    line_end,
     split_arguments,
 )
 
@@ -31,7 +31,7 @@ def parse_loader_entry(data: bytes) -> Menu:
             if found[1] not in _MESSAGES:
                 sought += [(found[1], word) for word in split_arguments(data, start, end)]
         at += len(raw) + 1
-    return Menu(kind=Kind.LOADER_ENTRY, data=data, lines=_lines(data, values), sought=tuple(sought))
+    return Menu(language=MenuLanguage.LOADER_ENTRY, data=data, lines=_lines(data, values), searched_words=tuple(sought))
 
 
 def _lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) -> tuple[KernelLine, ...]:
@@ -45,10 +45,12 @@ def _lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) ->
         return ()
     if not options:
         return (
-            KernelLine(number=number, kernel=kernel, arguments=(), insert=end, lead=line_end(data, end) + b"options "),
+            KernelLine(
+                number=number, kernel=kernel, arguments=(), insert=end, lead=detect_line_end(data, end) + b"options "
+            ),
         )
     arguments = [split_arguments(data, first, last) for _, _, first, last in options]
     number, behind, _, _ = options[-1]
     flat = tuple(word for words in arguments for word in words)
-    insert = end_of_arguments(arguments[-1], behind)
+    insert = find_insertion_point(arguments[-1], behind)
     return (KernelLine(number=number, kernel=kernel, arguments=flat, insert=insert),)

@@ -9,7 +9,7 @@ from enum import Enum
 from msgspec import Struct
 
 
-class Kind(Enum):
+class MenuLanguage(Enum):
     """The language a menu is written in."""
 
     GRUB = "GRUB"
@@ -47,14 +47,14 @@ class Menu(Struct, frozen=True, kw_only=True):
     ``defaults``: arguments at its head count for what it includes too.
     """
 
-    kind: Kind
+    language: MenuLanguage
     data: bytes
     lines: tuple[KernelLine, ...]
     includes: tuple[bytes, ...] = ()
-    sought: tuple[tuple[bytes, Word], ...] = ()
+    searched_words: tuple[tuple[bytes, Word], ...] = ()
     defaults: bool = False
 
-    def line_of(self, at: int) -> int:
+    def line_number_at(self, at: int) -> int:
         """The line, from 1, in which byte ``at`` stands."""
         return self.data.count(b"\n", 0, at) + 1
 
@@ -63,7 +63,7 @@ Splice = tuple[int, int, bytes]
 """Bytes ``start`` to ``end`` of a menu, and what stands there instead."""
 
 
-def spliced(data: bytes, splices: Iterable[Splice]) -> bytes:
+def apply_splices(data: bytes, splices: Iterable[Splice]) -> bytes:
     """``data`` with ``splices``, which do not overlap; those at one place in their order."""
     parts, reached = list[bytes](), 0
     for start, end, new in sorted(splices, key=lambda one: (one[0], one[1])):
@@ -106,12 +106,12 @@ def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
 _DOS_END = re.compile(rb"[ \t]*\r\n")
 
 
-def line_end(data: bytes, at: int) -> bytes:
+def detect_line_end(data: bytes, at: int) -> bytes:
     """How the line ends of which nothing but blanks follows byte ``at``."""
     return b"\r\n" if _DOS_END.match(data, at) else b"\n"
 
 
-def end_of_arguments(arguments: tuple[Word, ...], otherwise: int) -> int:
+def find_insertion_point(arguments: tuple[Word, ...], otherwise: int) -> int:
     """Where a new argument goes: behind the last one before a separator, ``otherwise`` where there is none."""
     last = otherwise
     for word in arguments:

@@ -10,12 +10,12 @@ from msgspec import Struct, field
 
 from cosremaster.boot_config.menus.model import (
     KernelLine,
-    Kind,
     Menu,
+    MenuLanguage,
     Word,
-    end_of_arguments,
+    detect_line_end,
+    find_insertion_point,
     is_linux,
-    line_end,
     split_arguments,
 )
 
@@ -81,8 +81,8 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
     head = labels[0]
     lines = sorted(_kernel_lines(data, labels, bool(includes), inherited), key=lambda one: one.number)
     return Menu(
-        kind=Kind.SYSLINUX, data=data, lines=tuple(lines), includes=tuple(includes), sought=tuple(sought),
-        defaults=head.append is not None or inherited,
+        language=MenuLanguage.SYSLINUX, data=data, lines=tuple(lines), includes=tuple(includes),
+        searched_words=tuple(sought), defaults=head.append is not None or inherited,
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _kernel_lines(data: bytes, labels: list[_Label], includes: bool, inherited: 
         implicit = bool(words[1:]) and not words[0].text.lower().endswith(_OTHER_KINDS)
         if implicit and (is_linux(words[0].text) or words[0].text in names):
             alone = not named and head.append is None and not inherited
-            insert = end_of_arguments(words[1:], words[0].end) if alone else None
+            insert = find_insertion_point(words[1:], words[0].end) if alone else None
             yield KernelLine(number=line.number, kernel=words[0].text, arguments=words[1:], insert=insert)
 
 
@@ -144,7 +144,7 @@ def _with_append(data: bytes, number: int, kernel: bytes, words: tuple[Word, ...
         return KernelLine(
             number=number, kernel=kernel, arguments=words, insert=arguments[0].end, lead=b"", stub=arguments[0]
         )
-    insert = end_of_arguments(arguments, append.behind)
+    insert = find_insertion_point(arguments, append.behind)
     return KernelLine(number=number, kernel=kernel, arguments=(*words, *arguments), insert=insert)
 
 
@@ -152,5 +152,5 @@ def _without_append(data: bytes, line: _Line, kernel: bytes, words: tuple[Word, 
     """A new APPEND stands in a line of its own behind the kernel's, written as that is."""
     begin = data.rfind(b"\n", 0, line.start) + 1
     name = b"append" if data[line.start : line.behind].islower() else b"APPEND"
-    lead = line_end(data, line.end) + data[begin : line.start] + name + b" "
+    lead = detect_line_end(data, line.end) + data[begin : line.start] + name + b" "
     return KernelLine(number=line.number, kernel=kernel, arguments=words, insert=line.end, lead=lead)

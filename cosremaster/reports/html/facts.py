@@ -69,7 +69,7 @@ def pointers_alone(image: IsoImage, differences: Iterable[Difference], verified:
     The boot catalog and boot images hold block numbers; that the rest is equal, the comparison with the original
     found (``against.boot``).
     """
-    if verified is None or any(one.check == "against.boot" and one.counts for one in verified.findings):
+    if verified is None or any(one.check == "against.boot" and one.is_counted for one in verified.findings):
         return frozenset()
     equal = any(one.check == "against.boot" and one.level is Level.HOLDS for one in verified.findings)
     paths = {boot.path for boot in image.boot_images} if equal else set()

@@ -70,7 +70,7 @@ def proof(facts: Facts) -> Markup:
     boot = [one for one in report.findings if _is_boot(one)]
     rest = [one for one in report.findings if not _is_boot(one)]
     parts = [
-        _findings(title, found, report, shown=shown or any(one.counts for one in found))
+        _findings(title, found, report, shown=shown or any(one.is_counted for one in found))
         for title, found, shown in (("The way to boot", boot, True), ("Everything else", rest, False)) if found
     ]  # fmt: skip
     return section("proof", "Boot proof", verdict(facts), *parts)
@@ -81,7 +81,7 @@ def verdict(facts: Facts) -> Markup:
     report = facts.verified
     if report is None:
         return Markup()
-    failed, held = sum(one.counts for one in report.findings), len(report.at(Level.HOLDS))
+    failed, held = sum(one.is_counted for one in report.findings), len(report.at_level(Level.HOLDS))
     word = "Sound" if report.ok else f"Not sound: {failed:,} checks fail"
     compared = " and compared with the original" if facts.old else ""
     told = f"Every pointer was followed{compared}; nothing was booted. {held:,} checks hold."
@@ -97,7 +97,7 @@ _MARKS = {Level.HOLDS: ("ok", "✓"), Level.NOTE: ("note", "•"), Level.FAILS: 
 
 def _findings(title: str, found: Sequence[Finding], report: Report, *, shown: bool) -> Markup:
     """What does not hold comes first."""
-    ordered = sorted(found, key=lambda one: (not one.counts, one.level is not Level.FAILS))
+    ordered = sorted(found, key=lambda one: (not one.is_counted, one.level is not Level.FAILS))
     lines = [element("li", *_finding(one, report), class_=_MARKS[one.level][0]) for one in ordered[:LISTED]]
     if len(found) > LISTED:
         lines.append(element("li", f"… and {len(found) - LISTED:,} more"))
@@ -116,4 +116,4 @@ def _finding(one: Finding, report: Report) -> Iterator[Child]:
         yield ": "
     yield element("span", text(one.message, 4 * LONGEST))
     yield " "
-    yield element("small", f"{one.check}{' (the original has it too)' if one.before else ''}")
+    yield element("small", f"{one.check}{' (the original has it too)' if one.is_preexisting else ''}")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from cosremaster.boot_memory.needs import memory_needs
+from cosremaster.boot_memory.needs import estimate_image_memory
 from cosremaster.errors import show
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import archive_number
@@ -189,7 +189,7 @@ def layers(facts: Facts) -> Markup:
 
 def _memory(side: Side) -> Iterator[str]:
     """What it takes to boot each initramfs, and what may keep it from that."""
-    for path, need in memory_needs(side.image, side.layers).items():
+    for path, need in estimate_image_memory(side.image, side.layers).items():
         yield from memory_lines(show(path), need)
         yield from (f"{show(path)} {warning}" for warning in need.warnings)
 
