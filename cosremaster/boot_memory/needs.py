@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
 from cosremaster.boot_memory.layers import EditedLayer, measure_initramfs
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.model import Layer
 
 
@@ -15,7 +15,7 @@ def estimate_packed_memory(archives: Iterable[tuple[bytes, int]]) -> dict[bytes,
     return {path: estimate_memory(InitramfsSizes(packed=size)) for path, size in archives}
 
 
-def estimate_image_memory(image: IsoImage, layers: Sequence[Layer]) -> dict[bytes, MemoryEstimate]:
+def estimate_image_memory(image: SourceImage, layers: Sequence[Layer]) -> dict[bytes, MemoryEstimate]:
     """The memory it takes to boot each file of the image whose ``layers`` look like an initramfs (docs/memory.md)."""
     sizes = {file.path: file.size for file in image.files}
     paths = dict.fromkeys(layer.address[0] for layer in layers)

@@ -69,12 +69,13 @@ def inspect_command(
             except LayerError as error:
                 why = error.message
         archives = tuple(find_archive_files(opened.image))
-        menus = find_boot_menus(opened.image)
+        volume = opened.image.volume
+        menus = None if volume is None else find_boot_menus(volume)
         if as_json:
             report = inspect_report(opened.image, archives, None if found is None else found.layers, chosen, menus)
             click.echo(json.dumps(report, indent=2, ensure_ascii=False))
             return
-        for line in (*image_lines(opened.image), *menu_lines(menus)):
+        for line in (*image_lines(opened.image), *(() if menus is None else menu_lines(menus))):
             click.echo(line)
         if found is None:
             for one in archives:

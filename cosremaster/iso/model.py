@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
 from msgspec import Struct
 
 from cosremaster.boot.apm import Apm
@@ -65,6 +68,16 @@ class IsoFile(Struct, frozen=True):
         """Bytes."""
         return sum(record.length for record in self.records)
 
+    @property
+    def start(self) -> Lba:
+        """The block at which the data begin; names that share their data share it."""
+        return self.records[0].lba
+
+    @property
+    def extents(self) -> Iterable[tuple[int, int]]:
+        """The byte offset in the image and the length of each extent."""
+        return ((lba_bytes(record.lba), record.length) for record in self.records)
+
 
 class IsoTree(Struct, frozen=True, kw_only=True):
     """One of the directory trees. ``kind``: in words; ``descriptor``: its volume descriptor's block.
@@ -124,6 +137,57 @@ class BootImage(Struct, frozen=True):
     grub2: bool
 
 
+class SourceFile(Protocol):
+    """A file of an image, whatever kind of image that is."""
+
+    @property
+    def path(self) -> bytes:
+        """The path on the image."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def start(self) -> Lba:
+        """The block at which the data begin; names that share their data share it."""
+
+    @property
+    def extents(self) -> Iterable[tuple[int, int]]:
+        """The byte offset in the image and the length of each extent."""
+
+
+class SourceImage(Protocol):
+    """An image whose files are read: an ISO 9660 volume, or an initramfs in a file of its own."""
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of image: ``iso9660`` or ``initramfs``."""
+
+    @property
+    def place(self) -> Place:
+        """The image, for messages."""
+
+    @property
+    def source(self) -> Range:
+        """All bytes of the image."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def files(self) -> Sequence[SourceFile]:
+        """The files on the image."""
+
+    @property
+    def volume(self) -> IsoImage | None:
+        """The ISO 9660 volume that the image is; None for an image without one."""
+
+    def bytes_of(self, file: SourceFile) -> PieceTable:
+        """Return the data of ``file``."""
+
+
 class IsoImage(Struct, frozen=True, kw_only=True):
     """An image as it was read.
 
@@ -156,6 +220,16 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     blockers: tuple[str, ...]
 
     @property
+    def kind(self) -> str:
+        """The name of this kind of image."""
+        return "iso9660"
+
+    @property
+    def volume(self) -> IsoImage:
+        """The image is a volume itself."""
+        return self
+
+    @property
     def files(self) -> tuple[IsoFile, ...]:
         """The files of the primary tree."""
         return self.trees[0].files
@@ -179,6 +253,6 @@ class IsoImage(Struct, frozen=True, kw_only=True):
                 return f"{kind} -> block {one.entry.lba}"
         return None
 
-    def bytes_of(self, file: IsoFile) -> PieceTable:
-        """A file's data."""
-        return PieceTable(self.source.cut(lba_bytes(r.lba), lba_bytes(r.lba) + r.length) for r in file.records)
+    def bytes_of(self, file: SourceFile) -> PieceTable:
+        """Return the data of ``file``."""
+        return PieceTable(self.source.cut(start, start + length) for start, length in file.extents)

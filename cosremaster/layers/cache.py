@@ -20,7 +20,7 @@ from msgspec import Struct
 from cosremaster import __about__
 from cosremaster.io.files import FileSource
 from cosremaster.io.streams import sha256_of
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.cpio.dump import Blobs, dump_archive, load_archive
 from cosremaster.layers.cpio.old import layer_codec
 from cosremaster.layers.model import IndexedFile
@@ -61,7 +61,7 @@ def _key(source: FileSource) -> dict[str, Any]:
     }
 
 
-def load_index(source: FileSource, image: IsoImage, *, check: bool) -> StoredIndex | None:
+def load_index(source: FileSource, image: SourceImage, *, check: bool) -> StoredIndex | None:
     """The index of this image, or None if there is none that fits.
 
     ``check``: also read every indexed file of the image and compare its SHA-256.

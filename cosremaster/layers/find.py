@@ -10,7 +10,7 @@ from msgspec import Struct
 from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.errors import LayerError, UnsupportedError, show
 from cosremaster.io.pieces import PieceTable
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.old import MAGICS as OLD_MAGICS
@@ -33,7 +33,7 @@ class ImageLayers(Struct, frozen=True):
 
 
 def find_layers(
-    image: IsoImage,
+    image: SourceImage,
     wanted: Address | None,
     progress: Progress,
     effort: ScanOptions = ScanOptions(),  # noqa: B008 - a value
@@ -65,7 +65,7 @@ def find_layers(
 
 
 def layers_from_index(
-    image: IsoImage, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
+    image: SourceImage, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
 ) -> ImageLayers:
     """The layers of files of ``image`` that were indexed, now or before."""
     tables = {file.path: image.bytes_of(file) for file in image.files}
@@ -84,7 +84,7 @@ class ArchiveFile(Struct, frozen=True):
 _GLANCE = 1 << 17
 
 
-def find_archive_files(image: IsoImage) -> Iterator[ArchiveFile]:
+def find_archive_files(image: SourceImage) -> Iterator[ArchiveFile]:
     """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
     for file in sorted(image.files, key=lambda file: file.path):
         table = image.bytes_of(file)
@@ -97,7 +97,7 @@ def find_archive_files(image: IsoImage) -> Iterator[ArchiveFile]:
             yield ArchiveFile(file.path, looked.codec.name, table.length)
 
 
-def _candidates(image: IsoImage, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Identification]]:
+def _candidates(image: SourceImage, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Identification]]:
     """Each file of the ISO with what its first bytes say; of names that share an extent the first."""
     seen: set[int] = set()
     files = sorted(image.files, key=lambda file: file.path)
@@ -106,9 +106,9 @@ def _candidates(image: IsoImage, wanted: Address | None) -> Iterable[tuple[bytes
         if not files:
             raise LayerError(f"has no file {show(wanted[0])}", image.place)
     for file in files:
-        if not file.size or file.records[0].lba in seen:
+        if not file.size or file.start in seen:
             continue
-        seen.add(file.records[0].lba)
+        seen.add(file.start)
         table = image.bytes_of(file)
         yield file.path, table, look(partial(_head, table))
 
@@ -117,7 +117,7 @@ def _head(table: PieceTable, count: int) -> bytes:
     return b"".join(table.cut(0, min(table.length, count)).chunks())
 
 
-def choose_layer(image: IsoImage, found: ImageLayers, wanted: Address | None) -> Layer:
+def choose_layer(image: SourceImage, found: ImageLayers, wanted: Address | None) -> Layer:
     """Step 3: the root filesystem among the layers, or the one ``wanted``.
 
     Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner, of

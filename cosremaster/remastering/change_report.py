@@ -59,7 +59,7 @@ def _iso_changes(plan: Plan, source: FileSource) -> Iterator[dict[str, Any]]:
     edits = plan.iso
     if edits.empty and not edits.unchanged:
         return
-    old = image_nodes(plan.image, source)
+    old = {} if plan.image.volume is None else image_nodes(plan.image.volume, source)
     actions = [(path, _REMOVED) for path in old if edits.new_path(path) is None]
     actions += [(path, _RENAMED) for path in edits.renamed if path not in edits.exchanged]
     actions += [(path, _EXCHANGED) for path in edits.exchanged]

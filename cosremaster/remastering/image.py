@@ -34,7 +34,6 @@ from cosremaster.layers.model import Layer
 from cosremaster.overlay.read import ReadContext, read_additions
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import Progress, Silent
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.remastering.iso_tree import IsoTreeRequest, plan_iso_tree
 from cosremaster.remastering.pipeline import (
     PackedLayer,
@@ -138,7 +137,7 @@ class OpenedImage:
         :raises UsageError: it is no address.
         """
         address = parse_address(layer)
-        name = self.image.files[0].path if is_bare(self.image) else None
+        name = self.image.files[0].path if self.image.volume is None else None
         return address if name is None or address[0] == name else (name, *address)
 
     def expect(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
@@ -302,20 +301,21 @@ class OpenedImage:
 
     def _stale_names(self, edits: IsoEdits) -> Iterator[str]:
         """Boot menus that name what leaves the ISO's tree."""
-        if edits.removed or edits.renamed:
+        if self.image.volume is not None and (edits.removed or edits.renamed):
             from cosremaster.boot_config.stale_names import find_stale_names  # noqa: PLC0415 - loads every menu's language
 
-            yield from find_stale_names(self.image, edits)
+            yield from find_stale_names(self.image.volume, edits)
 
     def _settings(self, settings: BootSettings, edits: IsoEdits) -> BootSettingsPlan:
         """:raises UsageError: a bare initramfs has no boot menus and no volume."""
-        if is_bare(self.image) and not settings.is_empty:
-            raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
         if settings.is_empty:
             return BootSettingsPlan()
+        volume = self.image.volume
+        if volume is None:
+            raise UsageError(f"{self.path} is no ISO: it has no boot menus, no volume id and no date")
         from cosremaster.boot_config.change import plan_boot_settings  # noqa: PLC0415 - loads every menu's language
 
-        return plan_boot_settings(self.image, self._file, settings, edits)
+        return plan_boot_settings(volume, self._file, settings, edits)
 
 
 def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001

@@ -1,7 +1,4 @@
-"""An initramfs or a layer in a file of its own, without an ISO around it: netboot users have none.
-
-It is an image of one file, under the file's own name, and no volume.
-"""
+"""An initramfs, or another layer, in a file of its own without an ISO around it, as network boots use it."""
 
 from __future__ import annotations
 
@@ -9,13 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
+from msgspec import Struct
+
 from cosremaster.errors import CosremasterError, Place, ProofError
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
-from cosremaster.iso.model import DirectoryRecord, IsoFile, IsoImage, IsoTree
+from cosremaster.iso.model import SourceFile
 from cosremaster.iso.prove import read_back
 from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.identify import look
@@ -23,56 +22,89 @@ from cosremaster.layers.model import index_file
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 
+class WholeFile(Struct, frozen=True):
+    """The one file of an image that is no volume. ``path``: the file's own name; ``size``: bytes."""
+
+    path: bytes
+    size: int
+
+    @property
+    def start(self) -> Lba:
+        """The block at which the data begin."""
+        return Lba(0)
+
+    @property
+    def extents(self) -> tuple[tuple[int, int], ...]:
+        """The byte offset and the length of the data."""
+        return ((0, self.size),)
+
+
+class InitramfsFile(Struct, frozen=True):
+    """An image that is one archive file; implements ``SourceImage``. ``source``: all of its bytes."""
+
+    place: Place
+    source: Range
+    files: tuple[WholeFile]
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of image."""
+        return "initramfs"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.source.length
+
+    @property
+    def volume(self) -> None:
+        """There is no ISO 9660 volume around the file."""
+        return
+
+    def bytes_of(self, file: SourceFile) -> PieceTable:
+        """Return the bytes of ``file``, which is the image itself."""
+        return PieceTable(self.source.cut(start, start + length) for start, length in file.extents)
+
+    def plan(self, replaced: Mapping[bytes, PieceTable]) -> ImagePlan:
+        """Return the plan whose image is the only file of ``replaced``; without one, the file as it is."""
+        table, changed = PieceTable([self.source]), {}
+        for path, new in replaced.items():
+            table, changed = new, {path: new.length}
+        return ImagePlan(table, Layout((), 0, 0, (0, 0)), changed)
+
+    def prove(self, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
+        """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.
+
+        :raises ProofError: it cannot be read, or is not as planned.
+        """
+        return tuple(self._proof(plan, written, result))
+
+    def _proof(self, plan: ImagePlan, written: Written, result: FileSource) -> Iterator[str]:
+        if result.size != plan.table.length:
+            raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
+        table = PieceTable([Range(result, 0, result.size)])
+        looked = look(lambda count: result.at(0, count))
+        try:
+            effort = ScanOptions(digests=False, nesting=0, edits=False)
+            indexed = index_file(self.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
+        except CosremasterError as error:
+            raise ProofError(f"the result cannot be read: {error}", self.place) from error
+        archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
+        if any(stream.start % 4 for stream in indexed.streams):
+            raise ProofError("an archive in the result begins at no multiple of 4", self.place)
+        entries = sum(len(archive.members) for archive in archives)
+        yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
+        yield read_back(written, result)
+
+
 def is_archive_file(source: FileSource) -> bool:
-    """True when ``source`` is no ISO 9660 image, but an archive, by its first bytes."""
+    """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
     if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
     return look(lambda count: source.at(0, count)).is_archive
 
 
-def bare_image(source: FileSource) -> IsoImage:
-    """The image that is nothing but the file ``source``."""
+def read_initramfs_file(source: FileSource) -> InitramfsFile:
+    """Return the image that is nothing but the file ``source``."""
     name = os.fsencode(PurePath(source.path).name)
-    record = DirectoryRecord(offset=0, lba=Lba(0), length=source.size, flags=0, parent=(), identifier=name)
-    tree = IsoTree(
-        kind="no", descriptor=Lba(0), base=Lba(0), blocks=0, files=(IsoFile(name, (record,)),), directories=(),
-        path_tables=(), rock_ridge=False,
-    )  # fmt: skip
-    return IsoImage(
-        place=source.place, source=Range(source, 0, source.size), size=source.size, volume_id="", trees=(tree,),
-        fixed=(), tail=Lba(0), catalog=None, boot_images=(), mbr=None, gpt=(), apm=None, partitions=(), hfs=(),
-        firmware=(), implanted=None, udf=None, session=Lba(0), blockers=(),
-    )  # fmt: skip
-
-
-def is_bare(image: IsoImage) -> bool:
-    """True for what :func:`bare_image` made: no ISO 9660 volume is without blocks."""
-    return not image.blocks
-
-
-def bare_plan(exchanged: Mapping[bytes, PieceTable]) -> ImagePlan:
-    """The plan whose image is the one file of ``exchanged``."""
-    ((path, table),) = exchanged.items()
-    return ImagePlan(table, Layout((), 0, 0, (0, 0)), {path: table.length})
-
-
-def prove_bare(old: IsoImage, plan: ImagePlan, written: Written, result: FileSource) -> Iterator[str]:
-    """What was found true of ``result``: each archive was read to its end, every new byte again.
-
-    :raises ProofError: it cannot be read, or is not as planned.
-    """
-    if result.size != plan.table.length:
-        raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", old.place)
-    table = PieceTable([Range(result, 0, result.size)])
-    looked = look(lambda count: result.at(0, count))
-    try:
-        effort = ScanOptions(digests=False, nesting=0, edits=False)
-        indexed = index_file(old.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
-    except CosremasterError as error:
-        raise ProofError(f"the result cannot be read: {error}", old.place) from error
-    archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
-    if any(stream.start % 4 for stream in indexed.streams):
-        raise ProofError("an archive in the result begins at no multiple of 4", old.place)
-    entries = sum(len(archive.members) for archive in archives)
-    yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
-    yield read_back(written, result)
+    return InitramfsFile(source.place, Range(source, 0, source.size), (WholeFile(name, source.size),))

@@ -11,14 +11,13 @@ from cosremaster.errors import OverlayError, UsageError, show
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.tree_edit.directories import Folder
 from cosremaster.iso.tree_edit.match_trees import aligned_folders
 from cosremaster.overlay.merge import Addition, merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.tree.nodes import Action, Kind, Node
 from cosremaster.tree.paths import ancestors, join
 
@@ -59,7 +58,7 @@ class IsoTreeRequest(Struct, frozen=True, kw_only=True):
     force_type: bool = False
 
 
-def plan_iso_tree(image: IsoImage, source: FileSource, asked: IsoTreeRequest) -> IsoEdits:
+def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest) -> IsoEdits:
     """The edits of the tree of ``image`` that ``asked`` comes to.
 
     :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.
@@ -67,10 +66,11 @@ def plan_iso_tree(image: IsoImage, source: FileSource, asked: IsoTreeRequest) ->
     """
     if not (asked.add or asked.remove or asked.rename):
         return IsoEdits()
-    if is_bare(image):
+    volume = image.volume
+    if volume is None:
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
-    tree = _Renamed({path: node for path, node in image_nodes(image, source).items() if path})
-    known = {} if image.rock_ridge else _other_names(image, source)
+    tree = _Renamed({path: node for path, node in image_nodes(volume, source).items() if path})
+    known = {} if volume.rock_ridge else _other_names(volume, source)
 
     def alias(path: bytes) -> bytes:
         return _spelled(path, known, tree) if known else path
@@ -79,7 +79,7 @@ def plan_iso_tree(image: IsoImage, source: FileSource, asked: IsoTreeRequest) ->
     first = merge(tree.nodes, (), removals, image.place, allow_missing=asked.allow_missing)
     tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.gone}
     for rename in asked.rename:
-        _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), image, asked.force_type)
+        _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), volume, asked.force_type)
     additions = [_placed(one, alias) for one in asked.add]
     edits = merge(tree.nodes, additions, (), image.place, force_type=asked.force_type)
     removed = [*first.removed, *(tree.origin(path) for path in edits.removed if path not in tree.made)]

@@ -26,7 +26,7 @@ from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address
@@ -38,7 +38,7 @@ from cosremaster.layers.model import Layer
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress, Silent
-from cosremaster.remastering.initramfs_file import bare_image, bare_plan, is_archive_file, is_bare, prove_bare
+from cosremaster.remastering.initramfs_file import InitramfsFile, is_archive_file, read_initramfs_file
 from cosremaster.tree.nodes import Edits, Kind
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
@@ -74,7 +74,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     layer.
     """
 
-    image: IsoImage
+    image: IsoImage | InitramfsFile
     layer: Layer | None
     edits: Edits
     packed: tuple[PackedLayer, ...]
@@ -92,26 +92,26 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.iso.empty and not (self.packed or settings.replaced or settings.overwritten)
 
 
-def open_image(source: FileSource) -> IsoImage:
+def open_image(source: FileSource) -> IsoImage | InitramfsFile:
     """Step 1, instead of a loop mount: the ISO's tree and boot records, or a bare initramfs.
 
     Raises as ``read_image``.
     """
-    return bare_image(source) if is_archive_file(source) else read_image(source)
+    return read_initramfs_file(source) if is_archive_file(source) else read_image(source)
 
 
 def plan_result(
-    image: IsoImage, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    image: IsoImage | InitramfsFile, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
     overwritten: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The new image after ``edits`` of its own tree. Raises as ``plan_image``.
 
     ``overwritten``: byte offset in the old image -> as many bytes that stand there instead.
     """
+    if image.volume is None:
+        return image.plan(edits.exchanged)
     if edits.empty:
         return unchanged_plan(image, overwritten)
-    if is_bare(image):
-        return bare_plan(edits.exchanged)
     return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus, overwritten=overwritten)
 
 
@@ -220,11 +220,11 @@ def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tu
     return tuple(done)
 
 
-def paths_sharing_data(image: IsoImage, path: bytes) -> tuple[bytes, ...]:
+def paths_sharing_data(image: SourceImage, path: bytes) -> tuple[bytes, ...]:
     """The paths on the ISO whose data are those of ``path``: hard links, files that share an extent."""
     (wanted,) = (file for file in image.files if file.path == path)
-    first, size = wanted.records[0].lba, wanted.size
-    found = (file.path for file in image.files if size and (file.records[0].lba, file.size) == (first, size))
+    first, size = wanted.start, wanted.size
+    found = (file.path for file in image.files if size and (file.start, file.size) == (first, size))
     return tuple(found) or (path,)
 
 
@@ -236,7 +236,7 @@ def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
 
 
 def write_image(
-    image: IsoImage, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
+    image: IsoImage | InitramfsFile, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
 ) -> tuple[str, ...]:
     """Step 7, instead of mkisofs: writes the image, proves it, and gives it its name; returns the proof.
 
@@ -245,24 +245,22 @@ def write_image(
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), FileSource(written.path) as result:
-        proof = (
-            tuple(prove_bare(image, plan, written, result)) if is_bare(image) else prove(image, plan, written, result)
-        )
+        proof = image.prove(plan, written, result) if image.volume is None else prove(image, plan, written, result)
     source.check_unchanged()
     output.publish()
     return proof
 
 
 def plan_checksums(
-    image: IsoImage, source: FileSource, edits: IsoEdits, progress: Progress, *, drop_hfsplus: bool = False,
-    keep: bool = False,
+    image: IsoImage | InitramfsFile, source: FileSource, edits: IsoEdits, progress: Progress, *,
+    drop_hfsplus: bool = False, keep: bool = False,
 ) -> RenewedLists:  # fmt: skip
     """What becomes of the lists of sums on the ISO when ``edits`` change its tree.
 
     :func:`with_checksum_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
     ``plan_result``, and what reading the files raises.
     """
-    if edits.empty:
+    if edits.empty or image.volume is None:
         return RenewedLists()
     # The implanted MD5 is in no file, and making it reads the whole image.
     plain = replace(image, implanted=None)
@@ -273,7 +271,7 @@ def plan_checksums(
     return update_checksums(plain, edits, make_plan, progress, keep=keep)
 
 
-def with_checksum_lists(image: IsoImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
+def with_checksum_lists(image: SourceImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
     """``edits`` of ``image`` with new bytes for files of its tree, by the paths that these have in the end."""
     old = {edits.new_path(file.path): file.path for file in image.files} if lists else {}
     return edits.with_bytes({old.get(path) or path: table for path, table in lists.items()})

@@ -11,14 +11,13 @@ from cosremaster.browse.container import follow, inside, open_container
 from cosremaster.errors import LayerError
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, Silent
 from cosremaster.remastering.image import OpenedImage
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.facts import Facts, Side, where
 from cosremaster.reports.html.page import page
 from cosremaster.reports.html.treemap import Weight
@@ -54,7 +53,7 @@ def write_overview(
             with progress.step("compare layers", None):
                 differences = tuple(_compared(stack, against, source, max_expand))
         verified = None
-        if not is_bare(new.image):
+        if new.image.volume is not None:
             meant = {*changed, *_exchanged(new.image, differences)} if against is not None else ()
             verified = verify(source, against=against, changed=meant, progress=progress)
         facts = Facts(new=new, old=old, differences=differences, verified=verified, mapped=_mapped(new))
@@ -68,7 +67,7 @@ def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progres
     return Side(name=Path(path).name, image=opened.image, layers=found.layers, chosen=_chosen(opened.image, found))
 
 
-def _chosen(image: IsoImage, found: ImageLayers) -> Layer | None:
+def _chosen(image: SourceImage, found: ImageLayers) -> Layer | None:
     """The layer that additions would go to; of several, the one of the most entries."""
     try:
         return choose_layer(image, found, None)
@@ -84,11 +83,12 @@ def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: in
     return compare(sides[0], sides[1])
 
 
-def _exchanged(image: IsoImage, differences: Iterable[Difference]) -> set[bytes]:
+def _exchanged(image: SourceImage, differences: Iterable[Difference]) -> set[bytes]:
     """Files on the ISO in which something differs; those that boot records lead to are compared on their own."""
-    booted = {boot.path for boot in image.boot_images}
-    if image.catalog is not None:
-        booted |= {file.path for file in image.files if file.records[0].lba == image.catalog.lba}
+    volume = image.volume
+    booted = {boot.path for boot in volume.boot_images} if volume else set()
+    if volume and volume.catalog is not None:
+        booted |= {file.path for file in volume.files if file.start == volume.catalog.lba}
     return {address[0] for one in differences if (address := where(one))} - booted
 
 
@@ -96,7 +96,7 @@ def _mapped(side: Side) -> Iterator[Weight]:
     """The files of the root filesystem; of the ISO where there is none."""
     if side.chosen is None:
         for file in side.image.files:
-            yield Weight(file.path, file.size, file.records[0].lba if file.size else None)
+            yield Weight(file.path, file.size, file.start if file.size else None)
         return
     for node in LayerTree(side.chosen).values():
         if node.content is not None:

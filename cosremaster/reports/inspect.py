@@ -10,11 +10,10 @@ from cosremaster.boot_config.places import BootMenus
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
 from cosremaster.errors import show
-from cosremaster.iso.model import BootImage, IsoImage
+from cosremaster.iso.model import BootImage, IsoImage, SourceImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import ArchiveFile
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.menus import menus_report
 
 SCHEMA = 1
@@ -24,55 +23,79 @@ _LOOKS = {RootfsLikelihood.NOT: "archive", RootfsLikelihood.SOME: "initramfs", R
 
 
 def inspect_report(
-    image: IsoImage,
-    archives: Sequence[ArchiveFile],
-    layers: Sequence[Layer] | None,
-    chosen: Layer | None,
-    menus: BootMenus,
-) -> dict[str, Any]:
-    """``image`` as plain values. ``archives``: what files begin like; ``layers``: None when they were not read."""
+    image: SourceImage, archives: Sequence[ArchiveFile], layers: Sequence[Layer] | None, chosen: Layer | None,
+    menus: BootMenus | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return ``image`` as plain values.
+
+    ``archives``: the files that begin like archives; ``layers``: None when they were not read; ``menus``: None for an
+    image without a volume.
+    """
     needs = (
         estimate_packed_memory((one.path, one.size) for one in archives)
         if layers is None
         else estimate_image_memory(image, layers)
     )
+    volume = image.volume
     return {
         "schema": SCHEMA,
         "image": {
             "path": str(image.place),
-            "kind": "initramfs" if is_bare(image) else "iso9660",
+            "kind": image.kind,
             "size": image.size,
-            "volume_id": image.volume_id,
-            "blocks": image.blocks,
-            "rock_ridge": image.rock_ridge,
+            **(_NO_VOLUME if volume is None else _volume(volume)),
             "files": len(image.files),
-            "directories": len(image.trees[0].directories),
-            "trees": [
-                {"kind": tree.kind, "descriptor": tree.descriptor, "base": tree.base, "blocks": tree.blocks}
-                for tree in image.trees
-            ],
-            "udf": image.udf is not None,
-            "session": image.session,
-            "implanted_md5": None if image.implanted is None else image.implanted.sums.md5.decode(),
         },
-        "boot": {
-            "catalog": None if image.catalog is None else image.catalog.lba,
-            "entries": [_entry(boot) for boot in image.boot_images],
-            "mbr": None if image.mbr is None or not image.mbr.used else _mbr(image),
-            "gpt_copies": len(image.gpt),
-            "apm_block_size": None if image.apm is None else image.apm.block_size,
-            "partitions": [
-                {"table": one.table, "number": one.number, "start": one.start, "end": one.end, "label": one.label}
-                for one in image.partitions
-            ],
-            "firmware": [one.name for one in image.firmware],
-        },
-        "menus": menus_report(menus),
-        "menu_warnings": list(menus.warnings),
-        "unsupported": list(image.blockers),
+        "boot": _NO_BOOT if volume is None else _boot(volume),
+        "menus": [] if menus is None else menus_report(menus),
+        "menu_warnings": [] if menus is None else list(menus.warnings),
+        "unsupported": [] if volume is None else list(volume.blockers),
         "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
         "memory": [{"path": show(path), **memory_report(need)} for path, need in needs.items()],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
+    }
+
+
+_NO_VOLUME: dict[str, Any] = {
+    "volume_id": "", "blocks": 0, "rock_ridge": False, "directories": 0,
+    "trees": [{"kind": "no", "descriptor": 0, "base": 0, "blocks": 0}], "udf": False, "session": 0,
+    "implanted_md5": None,
+}  # fmt: skip
+_NO_BOOT: dict[str, Any] = {
+    "catalog": None, "entries": [], "mbr": None, "gpt_copies": 0, "apm_block_size": None, "partitions": [],
+    "firmware": [],
+}  # fmt: skip
+"""The fields of an image without a volume."""
+
+
+def _volume(image: IsoImage) -> dict[str, Any]:
+    return {
+        "volume_id": image.volume_id,
+        "blocks": image.blocks,
+        "rock_ridge": image.rock_ridge,
+        "directories": len(image.trees[0].directories),
+        "trees": [
+            {"kind": tree.kind, "descriptor": tree.descriptor, "base": tree.base, "blocks": tree.blocks}
+            for tree in image.trees
+        ],
+        "udf": image.udf is not None,
+        "session": image.session,
+        "implanted_md5": None if image.implanted is None else image.implanted.sums.md5.decode(),
+    }
+
+
+def _boot(image: IsoImage) -> dict[str, Any]:
+    return {
+        "catalog": None if image.catalog is None else image.catalog.lba,
+        "entries": [_entry(boot) for boot in image.boot_images],
+        "mbr": None if image.mbr is None or not image.mbr.used else _mbr(image),
+        "gpt_copies": len(image.gpt),
+        "apm_block_size": None if image.apm is None else image.apm.block_size,
+        "partitions": [
+            {"table": one.table, "number": one.number, "start": one.start, "end": one.end, "label": one.label}
+            for one in image.partitions
+        ],
+        "firmware": [one.name for one in image.firmware],
     }
 
 

@@ -74,7 +74,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
             "size": {"before": plan.image.size, "after": plan.result.table.length},
-            "blocks": {"before": plan.image.blocks, "after": _blocks_after(plan)},
+            "blocks": _blocks(plan),
             "extents": [_extent(one) for one in plan.result.layout.placements],
             "appended": [
                 {"what": one.old.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
@@ -85,9 +85,11 @@ def plan_report(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _blocks_after(plan: Plan) -> int:
-    """The new volume space size."""
-    return plan.result.layout.end(Sector(plan.image.blocks * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+def _blocks(plan: Plan) -> dict[str, int]:
+    """Return the volume space size before and after; 0 for an image without a volume."""
+    before = 0 if plan.image.volume is None else plan.image.volume.blocks
+    after = plan.result.layout.end(Sector(before * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK if before else 0
+    return {"before": before, "after": after}
 
 
 def _shown(paths: Sequence[bytes]) -> list[str]:

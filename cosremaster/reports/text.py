@@ -9,11 +9,10 @@ from cosremaster.checksums.renew import ListChange
 from cosremaster.codecs.base import Packed
 from cosremaster.errors import show
 from cosremaster.iso.layout.extents import covers_volume
-from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
+from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
 
 ACTIVE = 0x80
@@ -26,14 +25,15 @@ _LOOKS = {
 }
 
 
-def image_lines(image: IsoImage) -> Iterator[str]:
+def image_lines(image: SourceImage) -> Iterator[str]:
     """Volume, boot records and partitions."""
-    if is_bare(image):
+    volume = image.volume
+    if volume is None:
         yield f"{image.place}: an initramfs or layer without an ISO around it, {human(image.size)}"
         return
-    yield from _volume_lines(image)
-    yield from _boot_lines(image)
-    for blocker in image.blockers:
+    yield from _volume_lines(volume)
+    yield from _boot_lines(volume)
+    for blocker in volume.blockers:
         yield f"no file can be exchanged: it has {blocker}"
 
 

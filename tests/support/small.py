@@ -19,6 +19,9 @@ from cosremaster.demo.image import (
     regular,
     root_items,
 )
+from cosremaster.io.files import FileSource
+from cosremaster.iso.model import IsoImage
+from cosremaster.iso.read import read_image
 
 CGZ = "debirf-live-demo.cgz"
 
@@ -33,6 +36,12 @@ def write_small(folder: Path, cgz: bytes | None = None, extra: dict[str, bytes] 
 def without_layer(files: dict[str, bytes]) -> bytes:
     """An ISO with ``files`` and boot records, but no initramfs."""
     return build_iso({"vmlinuz": b"MZ" + bytes(5000), **files})
+
+
+def read_volume(path: Path) -> IsoImage:
+    """The ISO 9660 volume in the file ``path``, as it is read; its data cannot be read any more."""
+    with FileSource(path) as source:
+        return read_image(source)
 
 
 def packed_root(items: Iterable[DemoEntry] | None = None) -> bytes:

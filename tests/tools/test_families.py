@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import OverlayError, UnsupportedError
@@ -22,6 +21,7 @@ from tests.fixtures.families import FAMILIES, GRUB_SAYS, PAYLOAD
 from tests.fixtures.tools import run
 from tests.support import judges
 from tests.support.family_images import HFS, exchanged, image, source
+from tests.support.small import read_volume
 
 SMALL = [name for name in FAMILIES if name != "data-large"]
 ENDS_ARE_TOLD = ("mips", "sun")
@@ -38,8 +38,7 @@ def test_is_read_and_copied_to_the_byte(name: str, tmp_path: Path) -> None:
     result = remaster(iso, tmp_path / "out.iso")
     assert result.identical
     run(["cmp", iso, tmp_path / "out.iso"])
-    with cosremaster.open(iso) as opened:
-        assert not opened.image.blockers
+    assert not read_volume(iso).blockers
 
 
 @pytest.mark.parametrize("at", [512 + 16, 512 + 88, 1024 + 40, 446 + 12, 34816 + 200])
@@ -319,12 +318,11 @@ def test_a_partition_follows_the_boot_image_it_covers(name: str, path: str, tmp_
     exchanged(iso, out, path, fat + bytes(1_000_000), drop_hfsplus=name in HFS)
     tables = [line for line in judges.boot_report(out) if f" /{path}" in line]
     assert tables == [line for line in judges.boot_report(iso) if f" /{path}" in line], "each still leads to the file"
-    with cosremaster.open(out) as opened:
-        (start,) = {
-            one.start
-            for one in opened.image.partitions
-            if one.end - one.start == -(-(len(fat) + 1_000_000) // 2048) * 4
-        }
+    (start,) = {
+        one.start
+        for one in read_volume(out).partitions
+        if one.end - one.start == -(-(len(fat) + 1_000_000) // 2048) * 4
+    }
     listed = run(["mdir", "-b", "-i", f"{out}@@{start * 512}", "::/EFI/BOOT"]).decode()
     assert "::/EFI/BOOT/BOOTX64.EFI" in listed.upper()
     assert judges.complaints(out) <= judges.complaints(iso)

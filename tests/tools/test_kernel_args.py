@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import cosremaster
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import CosremasterError, OverlayError, UsageError
@@ -20,7 +19,7 @@ from tests.fixtures import debirf, families, tools
 from tests.fixtures.tools import run
 from tests.support import judges
 from tests.support.kernel_args import ARGS, FAT_MENU, FAT_PATH, OPTIONS, Made, extracted
-from tests.support.small import packed_root, write_small
+from tests.support.small import packed_root, read_volume, write_small
 
 
 def fat_copies(iso: Path, folder: Path) -> list[Path]:
@@ -163,9 +162,8 @@ def test_the_fat_of_every_family(name: str, tmp_path: Path) -> None:
     tools.require(*families.TOOLS, *judges.TOOLS, "mcopy", "mkfs.fat")
     iso, out, fat = tmp_path / "in.iso", tmp_path / "out.iso", tmp_path / "efi.img"
     raw = bytearray(families.build(name).read_bytes())
-    with cosremaster.open(families.build(name)) as opened:
-        boot = next(one for one in opened.image.boot_images if one.entry.platform == 0xEF)
-        start, length = boot.entry.lba * 2048, 5760 * 512
+    boot = next(one for one in read_volume(families.build(name)).boot_images if one.entry.platform == 0xEF)
+    start, length = boot.entry.lba * 2048, 5760 * 512
     fat.write_bytes(raw[start : start + length])
     (tmp_path / "menu").write_bytes(GRUB_MENU)
     (tmp_path / "entry").write_bytes(b"title x\nlinux /vmlinuz\noptions panic=-1 quiet\n")
@@ -270,9 +268,9 @@ def test_damage_is_told_and_never_a_crash(tmp_path: Path) -> None:
     tools.require(*families.TOOLS)
     iso, out, chance = tmp_path / "in.iso", tmp_path / "out.iso", random.Random(11)
     sound = families.build("ubuntu").read_bytes()
-    with cosremaster.open(families.build("ubuntu")) as opened:
-        fat = next(one for one in opened.image.boot_images if one.path is None).entry.lba * 2048
-        menu = next(one for one in opened.image.files if one.path == b"boot/says.cfg").records[0]
+    volume = read_volume(families.build("ubuntu"))
+    fat = next(one for one in volume.boot_images if one.path is None).entry.lba * 2048
+    menu = next(one for one in volume.files if one.path == b"boot/says.cfg").records[0]
     says = menu.lba * 2048
     places = [*range(fat, fat + 64), *range(fat + 510, fat + 540), *range(says, says + menu.length)]
     places += [*range(fat + 512 * 9, fat + 512 * 25), *range(16 * 2048 + 800, 16 * 2048 + 880)]

@@ -8,7 +8,7 @@ import pytest
 import cosremaster
 from cosremaster.errors import CosremasterError
 from tests.fixtures.tools import require, run
-from tests.support.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, read_volume, write_overlay, write_small
 
 
 def plain_root(iso: Path) -> bytes:
@@ -35,8 +35,7 @@ def test_a_damaged_layer_is_told_or_harmless(tmp_path: Path, remember: bool) -> 
     cosremaster.remaster(write_small(tmp_path), base, add=[extra])  # spliced, with stored blocks at both levels
     wanted = remastered(base, tmp_path / "good.iso", overlay, remember=remember)
     sound = base.read_bytes()
-    with cosremaster.open(base) as image:
-        (record,) = next(file.records for file in image.image.files if file.path == CGZ.encode())
+    (record,) = next(file.records for file in read_volume(base).files if file.path == CGZ.encode())
     start, length = record.lba * 2048, record.length
     chance = random.Random(4)
     told = harmless = 0

@@ -8,10 +8,9 @@ from msgspec import Struct
 
 from cosremaster.browse.compare import Difference
 from cosremaster.errors import UsageError
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.treemap import Weight
 from cosremaster.verification.finding import Level, Report
 
@@ -20,7 +19,7 @@ class Side(Struct, frozen=True, kw_only=True):
     """An image, by the ``name`` of its file, with its layers; ``chosen``: the root filesystem, where there is one."""
 
     name: str
-    image: IsoImage
+    image: SourceImage
     layers: tuple[Layer, ...]
     chosen: Layer | None
 
@@ -31,7 +30,7 @@ class Side(Struct, frozen=True, kw_only=True):
 
     def inner(self, address: Address) -> Address:
         """``address`` without the name of the file itself where there is no ISO around it."""
-        return address[1:] if is_bare(self.image) else address
+        return address[1:] if self.image.volume is None else address
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -63,18 +62,25 @@ def where(one: Difference) -> Address:
         return ()
 
 
-def pointers_alone(image: IsoImage, differences: Iterable[Difference], verified: Report | None) -> frozenset[Address]:
+def pointers_alone(
+    image: SourceImage, differences: Iterable[Difference], verified: Report | None
+) -> frozenset[Address]:
     """Of ``differences`` in files that boot records lead to, those that are nothing but pointers written anew.
 
     The boot catalog and boot images hold block numbers; that the rest is equal, the comparison with the original
     found (``against.boot``).
     """
-    if verified is None or any(one.check == "against.boot" and one.is_counted for one in verified.findings):
+    volume = image.volume
+    if (
+        volume is None
+        or verified is None
+        or any(one.check == "against.boot" and one.is_counted for one in verified.findings)
+    ):
         return frozenset()
     equal = any(one.check == "against.boot" and one.level is Level.HOLDS for one in verified.findings)
-    paths = {boot.path for boot in image.boot_images} if equal else set()
-    if image.catalog is not None:
-        paths |= {file.path for file in image.files if file.records[0].lba == image.catalog.lba}
+    paths = {boot.path for boot in volume.boot_images} if equal else set()
+    if volume.catalog is not None:
+        paths |= {file.path for file in volume.files if file.start == volume.catalog.lba}
     return frozenset(
         address for one in differences if one.what == "content" and len(address := where(one)) == 1
         and address[0] in paths

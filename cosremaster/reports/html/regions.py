@@ -13,8 +13,7 @@ from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import show
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, file_spans
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import IsoImage, Partition
-from cosremaster.remastering.initramfs_file import is_bare
+from cosremaster.iso.model import IsoImage, Partition, SourceImage
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
 
 MOST = 40
@@ -45,7 +44,7 @@ class Region(Struct, frozen=True):
         return self.end - self.start
 
 
-def regions(image: IsoImage, layered: Collection[bytes] = ()) -> tuple[Region, ...]:
+def regions(image: SourceImage, layered: Collection[bytes] = ()) -> tuple[Region, ...]:
     """The whole of ``image``, from block 0 to its last. ``layered``: paths of the files that hold layers.
 
     A block that several things claim belongs to the backup GPT, else to a boot image, else to a file, and to a
@@ -76,12 +75,22 @@ def regions(image: IsoImage, layered: Collection[bytes] = ()) -> tuple[Region, .
     return tuple(found)
 
 
-def _claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
-    for file in image.files:
-        kind = "layer" if file.path in layered else "file"
-        yield from ((kind, span) for span in file_spans(file))
-    if is_bare(image):
+def _claims(image: SourceImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
+    volume = image.volume
+    if volume is not None:
+        yield from _volume_claims(volume, layered)
         return
+    for file in image.files:
+        yield _kind_of(file.path, layered), Span(file.start, blocks_for(file.size), show(file.path))
+
+
+def _kind_of(path: bytes, layered: Collection[bytes]) -> str:
+    return "layer" if path in layered else "file"
+
+
+def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
+    for file in image.files:
+        yield from ((_kind_of(file.path, layered), span) for span in file_spans(file))
     known = [name for name, here in (("MBR", image.mbr), ("GPT", image.gpt), ("Apple map", image.apm)) if here]
     names = [*known, *(one.name for one in image.firmware)]
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")

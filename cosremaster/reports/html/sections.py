@@ -8,10 +8,9 @@ from typing import TypeVar
 
 from cosremaster.boot_memory.needs import estimate_image_memory
 from cosremaster.errors import show
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.layers.address import archive_number
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.remastering.initramfs_file import is_bare
 from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions
@@ -45,11 +44,13 @@ def summary(facts: Facts) -> Markup:
     """The few facts that say which image this is."""
     new, old = facts.new.image, facts.old.image if facts.old else None
     rows: list[tuple[str, str]] = [("Size", arrow(old, new, lambda one: human(one.size)))]
-    if not is_bare(new):
-        rows.insert(0, ("Volume", arrow(old, new, lambda one: one.volume_id) or "without a name"))
-        rows.append(("Blocks", arrow(old, new, lambda one: f"{one.blocks:,}") + " of 2,048 bytes"))
+    volume = new.volume
+    if volume is not None:
+        before = None if old is None else old.volume
+        rows.insert(0, ("Volume", arrow(before, volume, lambda one: one.volume_id) or "without a name"))
+        rows.append(("Blocks", arrow(before, volume, lambda one: f"{one.blocks:,}") + " of 2,048 bytes"))
         rows.append(("Files", arrow(old, new, lambda one: f"{len(one.files):,}") + " on the ISO"))
-        rows.append(("Boots by", ", ".join(dict.fromkeys(_ways(new))) or "nothing that is known"))
+        rows.append(("Boots by", ", ".join(dict.fromkeys(_ways(volume))) or "nothing that is known"))
     if facts.new.chosen is not None:
         rows.append(("Root filesystem", " › ".join(_names(facts.new.chosen))))
     if facts.old is not None:
@@ -92,7 +93,7 @@ def blocks(facts: Facts) -> Markup:
     )  # fmt: skip
 
 
-def _bar(title: str, image: IsoImage, scale: Scale) -> Markup:
+def _bar(title: str, image: SourceImage, scale: Scale) -> Markup:
     parts = [
         element(
             "b", *((element("span", text(one.label)),) if right - left > _NAMED else ()),
@@ -109,10 +110,10 @@ def _tip(one: Region) -> str:
     return f"{text(one.label)} — blocks {one.start:,} to {one.end - 1:,}, {human(one.blocks * BLOCK)}"
 
 
-def _lanes(image: IsoImage, scale: Scale) -> Iterator[Markup]:
+def _lanes(image: SourceImage, scale: Scale) -> Iterator[Markup]:
     """The partitions below the bar, those of one place together."""
     places: dict[tuple[int, int], list[str]] = {}
-    for one in image.partitions:
+    for one in image.volume.partitions if image.volume else ():
         places.setdefault((one.start, one.end), []).append(f"{one.name} ({one.label})")
     for (start, end), names in list(places.items())[:_LANES]:
         left, right = scale.at(start / SECTORS_PER_BLOCK), scale.at(end / SECTORS_PER_BLOCK)
@@ -176,7 +177,7 @@ def layers(facts: Facts) -> Markup:
         return section("layers", "Layer by layer", element("p", "There is no archive in it that could be read."))
     most = max(side.image.size, *(layer.size for layer in side.layers)) or 1
     rows = [_layer(side, layer, old.get(side.inner(layer.address)), most) for layer in side.layers]
-    if not is_bare(side.image):
+    if side.image.volume is not None:
         image = side.image
         told = arrow(facts.old, side, lambda one: human(one.image.size))
         rows.insert(0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {told}", image.size, 0, most, ""))
@@ -202,7 +203,7 @@ def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
     plain = arrow(old, layer, lambda one: human(one.size))
     kind = f"{_LOOKS[layer.likelihood]}: cpio {layer.trailer.header.magic.decode()}"
     told = f"{kind}, {entries} entries, {form.name}{details}, {packed} packed, {plain} plain"
-    depth = len(layer.address) - is_bare(side.image)
+    depth = len(side.inner(layer.address))
     mark = "additions go here" if layer is side.chosen else ""
     return _row(depth, " ".join(_names(layer)[depth - 1 :]), told, layer.packed.length, layer.size, most, mark)
 
