@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +21,12 @@ from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.identify import HEAD_SIZE, look
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.tree.nodes import Kind, Node
-from cosremaster.tree.paths import parent_of
+from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
 
-MAX_LINKS = 40
 ALONE = ScanOptions(digests=False, nesting=0, edits=False)
 ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
 
@@ -79,25 +77,15 @@ class Container:
 
         :raises LayerError: they lead in a loop.
         """
-        waiting, real, links = deque(path.split(b"/")), b"", 0
-        while waiting:
-            part = waiting.popleft()
-            if part in (b"", b"."):
-                continue
-            if part == b"..":
-                real = parent_of(real)
-                continue
-            below = real + b"/" + part if real else part
-            node = self.nodes.get(below)
-            if node is not None and node.kind is Kind.SYMLINK and (waiting or last):
-                links += 1
-                if links > MAX_LINKS:
-                    raise LayerError("symlinks lead in a loop", self.place.inside(path))
-                real = b"" if node.target.startswith(b"/") else real
-                waiting.extendleft(reversed(node.target.split(b"/")))
-                continue
-            real = below
-        return real
+
+        def link_target(path: bytes) -> bytes | None:
+            node = self.nodes.get(path)
+            return node.target if node is not None and node.kind is Kind.SYMLINK else None
+
+        try:
+            return resolve_in_root(path, link_target, follow_last=last)
+        except SymlinkLoopError as error:
+            raise LayerError("symlinks lead in a loop", self.place.inside(path)) from error
 
 
 class Looked(Struct, frozen=True):

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from cosremaster.io.files import FileSource
 from cosremaster.io.streams import ByteReader
-from cosremaster.layers.cpio.newc import normal_names
 from cosremaster.layers.cpio.scan import ScanOptions, scan_streams
 from cosremaster.layers.identify import look
+from cosremaster.tree.paths import normal_names
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
 """By a directory's path: the paths of what stands in it, sorted; the root is always there."""

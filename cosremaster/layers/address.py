@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from cosremaster.errors import UsageError
-from cosremaster.layers.cpio.newc import normal_name
+from cosremaster.tree.paths import normal_name
 
 Address: TypeAlias = tuple[bytes, ...]
 """One normal path for each container, from the outside in; the image itself is not part of it.

@@ -18,6 +18,7 @@ from cosremaster.layers.address import Address, number_part
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.scan import THOROUGH, Member, ScannedArchive, ScannedStream, ScanOptions, scan_streams
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.tree.paths import normal_name, normal_names
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
@@ -75,7 +76,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that 
     @cached_property
     def paths(self) -> Sequence[bytes]:
         """The normal name of each of ``members``."""
-        return cpio.normal_names([member.entry.name for member in self.members])
+        return normal_names([member.entry.name for member in self.members])
 
 
 class IndexedFile(Struct, frozen=True, kw_only=True):
@@ -143,7 +144,7 @@ def _layers(
             inside = PieceTable([Range(decoded, entry.data_offset, entry.header.size)])
             below = place.inside(entry.name)
             source = DecodedSource(inside, inner.form, below, inner.tail, inner.size)
-            name = (*own, cpio.normal_name(entry.name))
+            name = (*own, normal_name(entry.name))
             yield replace(_layer(name, below, inside, source, inner), parent=outer, holder=entry)
 
 

@@ -18,10 +18,11 @@ from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError,
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import hashed
-from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.tree.limits import MAX_NUMBER, Limits
 from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.paths import normal_name
 
 MAX_CONTENT = 16 << 30
 """Bytes that one archive's files may come to, holes counted: four times what any layer's file can be packed to."""
@@ -57,19 +58,19 @@ class Spooled(Struct, frozen=True):
 
 
 def read_archive(
-    source: bytes, newest: int | None, largest: int | None, spool: Spool, advance: Callable[[int], None]
+    source: bytes, newest: int | None, limits: Limits | None, spool: Spool, advance: Callable[[int], None]
 ) -> tuple[tuple[Node, ...], tuple[str, ...]]:
     """What the archive ``source`` holds, in its order (of entries with one name the last), and warnings.
 
     ``newest``: as for ``scan``. Nodes keep owners, modes and times. Contents go into ``spool``; ``advance`` hears of
     each of their bytes. :raises OverlayError: unreadable, damaged, or an entry that no image may get: an absolute
-    name, one with ``..``, a hard link to nothing in the archive, a socket. :raises SizeError: a file of more than
-    ``largest`` bytes, or an archive of more than :data:`MAX_CONTENT` or :data:`MAX_ENTRIES`.
+    name, one with ``..``, a hard link to nothing in the archive, a socket. :raises SizeError: a file that the
+    ``limits`` forbid, or an archive of more than :data:`MAX_CONTENT` or :data:`MAX_ENTRIES`.
     :raises UnsupportedError: there is no libarchive, or several cpio archives stand in a row.
     """
     piped = source == STANDARD_INPUT
     place = Place().inside("standard input" if piped else source)
-    collected = _Collected(place, newest, largest, spool, advance)
+    collected = _Collected(place, newest, limits, spool, advance)
     with open_archive_file(None if piped else source, place) as fd:
         before = os.fstat(fd)
         seekable = stat.S_ISREG(before.st_mode)
@@ -91,13 +92,13 @@ class _Collected:
     """The nodes of an archive so far."""
 
     def __init__(
-        self, place: Place, newest: int | None, largest: int | None, spool: Spool, advance: Callable[[int], None]
+        self, place: Place, newest: int | None, limits: Limits | None, spool: Spool, advance: Callable[[int], None]
     ) -> None:
         self.place = self.at = place
         self.nodes: dict[bytes, Node] = {}
         self.warnings: list[str] = []
         self._newest = newest
-        self._largest = largest
+        self._limits = limits
         self._spool = spool
         self._advance = advance
         self._entries = self._bytes = 0
@@ -130,7 +131,7 @@ class _Collected:
 
     def _path(self, name: bytes, what: str) -> bytes:
         """``name`` as a normal path. :raises OverlayError: no image may get it."""
-        path = cpio.normal_name(name)
+        path = normal_name(name)
         if name.startswith(b"/"):
             raise OverlayError(f"cannot be added: {what} has an absolute name", self.at)
         if b".." in path.split(b"/"):
@@ -156,7 +157,7 @@ class _Collected:
             raise OverlayError(f"cannot be added: it is {'a socket' if kind else 'of no known type'}", self.at)
         if not path and kind is not Kind.DIRECTORY:
             raise OverlayError("cannot be added: the root is a directory", self.at)
-        if not (0 <= entry.uid <= cpio.MAX_FIELD and 0 <= entry.gid <= cpio.MAX_FIELD):
+        if not (0 <= entry.uid <= MAX_NUMBER and 0 <= entry.gid <= MAX_NUMBER):
             raise OverlayError(f"cannot be added: a cpio archive has no owner {entry.uid}:{entry.gid}", self.at)
         link = kind is Kind.SYMLINK
         return Node(
@@ -167,12 +168,8 @@ class _Collected:
 
     def _check_size(self, size: int) -> None:
         """:raises SizeError: a file of ``size`` bytes, or all of them together, are too many."""
-        if self._largest is not None and size > self._largest:
-            raise SizeError(
-                f"{size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the ISO's own file"
-                " tree instead",
-                self.at,
-            )
+        if self._limits is not None:
+            self._limits.check_file_size(size, self.at)
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -12,10 +11,7 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, Place, show
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Action, Edits, Kind, Node
-from cosremaster.tree.paths import join, parent_of
-
-MAX_LINKS = 40
-"""Symlinks followed in one path before it is called a loop; the kernel's own limit."""
+from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
 
 
 class Addition(Struct, frozen=True):
@@ -257,34 +253,25 @@ def _locate(tree: _Overlaid, path: bytes, needs: _Laid | None) -> bytes:
 
 
 def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: _Laid | None) -> bytes:
-    """The path that ``parts`` lead to with every symlink followed as in a chroot.
+    """Return the path that ``parts`` lead to with every symlink followed as in a chroot.
 
     With ``needs`` (the node that wants the path as its directory) a missing part is made a directory, unless
     a symlink leads there, and anything but a directory is an error. Without, missing parts pass unchanged.
     """
-    waiting = deque((part, b"") for part in parts)
-    path, links = b"", 0
-    while waiting:
-        part, link = waiting.popleft()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            path = parent_of(path)
-            continue
-        below = path + b"/" + part if path else part
-        node = tree.get(below)
-        if node is not None and node.kind is Kind.SYMLINK:
-            links += 1
-            if links > MAX_LINKS:
-                raise OverlayError("symlinks lead in a loop", tree.place.inside(b"/".join(parts)))
-            if node.target.startswith(b"/"):
-                path = b""
-            waiting.extendleft((step, below) for step in reversed(node.target.split(b"/")))
-            continue
-        if needs is not None:
-            _enter(tree, below, node, link, needs)
-        path = below
-    return path
+
+    def link_target(path: bytes) -> bytes | None:
+        node = tree.get(path)
+        return node.target if node is not None and node.kind is Kind.SYMLINK else None
+
+    def enter(path: bytes, link: bytes) -> None:
+        assert needs is not None
+        _enter(tree, path, tree.get(path), link, needs)
+
+    path = b"/".join(parts)
+    try:
+        return resolve_in_root(path, link_target, enter=None if needs is None else enter)
+    except SymlinkLoopError as error:
+        raise OverlayError("symlinks lead in a loop", tree.place.inside(path)) from error
 
 
 def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: _Laid) -> None:

@@ -13,12 +13,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, UsageError, show
-from cosremaster.layers.cpio.newc import MAX_FIELD, normal_name
 from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import default_mtime
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Kind, Node
-from cosremaster.tree.paths import join, parent_of
+from cosremaster.tree.paths import join, normal_name, parent_of
 
 _TYPES = {
     b"file": Kind.FILE, b"dir": Kind.DIRECTORY, b"link": Kind.SYMLINK, b"char": Kind.CHAR, b"block": Kind.BLOCK,
@@ -167,7 +167,7 @@ def _owner(reader: _Reader, line: int, said: Mapping[bytes, bytes], key: bytes, 
     """The number of an owner; of names only root's is known."""
     if key in said:
         number = _number(reader, line, key, said[key])
-        if number > MAX_FIELD:
+        if number > MAX_NUMBER:
             raise reader.wrong(line, f"{show(key)}={number} is too large")
         return number
     if name not in said:
@@ -192,7 +192,7 @@ def _device(reader: _Reader, line: int, text: bytes) -> tuple[int, int]:
     if len(parts) == 3:
         parts = parts[1:]
     numbers = [int(part, 0) for part in parts if re.fullmatch(rb"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", part)]
-    if len(numbers) != len(parts) or len(parts) > 2 or max(numbers) > MAX_FIELD:
+    if len(numbers) != len(parts) or len(parts) > 2 or max(numbers) > MAX_NUMBER:
         raise reader.wrong(line, f"device={show(text)}: two numbers as in 5,1 or native,5,1 are wanted")
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (os.major(numbers[0]), os.minor(numbers[0]))
 

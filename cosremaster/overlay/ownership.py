@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import UsageError
-from cosremaster.layers.cpio.newc import MAX_FIELD
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OwnershipRule
+from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Kind, Node
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
@@ -39,7 +39,7 @@ def parse_owner(text: str) -> Owner | None:
         return ROOT
     uid, colon, gid = text.partition(":")
     numbers = [int(part) for part in (uid, gid) if part.isascii() and part.isdigit() and len(part) <= 10]
-    if not colon or len(numbers) != 2 or max(numbers) > MAX_FIELD:
+    if not colon or len(numbers) != 2 or max(numbers) > MAX_NUMBER:
         raise UsageError(f"owner {text!r}: root, source or two numbers as in 1000:1000 are wanted")
     return Owner(*numbers)
 

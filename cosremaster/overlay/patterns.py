@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cosremaster.errors import UsageError, show
-from cosremaster.layers.cpio.newc import normal_name
+from cosremaster.tree.paths import normal_name
 
 _TOKEN = re.compile(rb"\*\*/|\*\*|\*|\?|\\[^/]|.", re.DOTALL)
 _MEANING = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, SizeError, UsageError, show
+from cosremaster.errors import OverlayError, Place, UsageError, show
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition
@@ -27,17 +27,21 @@ from cosremaster.overlay.request import (
 from cosremaster.overlay.scan import clamp_mtime, scan_source
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.progress import Progress
+from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Kind, Node
 from cosremaster.tree.paths import join
 
 
 class ReadContext(Struct, frozen=True, kw_only=True):
-    """How additions are read. ``newest``: no file's time is later (SOURCE_DATE_EPOCH), in seconds; ``largest``: bytes
-    that one file may have, None for any; ``spool``: where the contents of archives go; ``option``: what asked for them.
+    """How additions are read.
+
+    ``max_mtime``: seconds since 1970; no file's time is later (SOURCE_DATE_EPOCH). ``limits``: of the layer that the
+    files go into, None for the ISO's own tree. ``spool``: where the contents of archives go. ``option``: the command
+    line's, for messages.
     """
 
     max_mtime: int | None
-    max_file_size: int | None
+    limits: Limits | None
     spool: Spool
     progress: Progress
     option: str = "--add"
@@ -107,7 +111,7 @@ def _made(item: InlineFile | Symlink | Directory, reading: ReadContext) -> Addit
     else:
         mode = Mode(item.mode).apply(0o644, directory=False)
         node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
-    _check_sizes([node], Place().inside(item.dest), True, reading.max_file_size)
+    _check_sizes([node], Place().inside(item.dest), True, reading.limits)
     return Addition((node,), b"", True, True, item.dest, has_explicit_ownership=True)
 
 
@@ -123,7 +127,7 @@ def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, 
         from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
         with reading.progress.step(f"read {show(source)}", None) as advance:
-            found, told = read_archive(source, reading.max_mtime, reading.max_file_size, reading.spool, advance)
+            found, told = read_archive(source, reading.max_mtime, reading.limits, reading.spool, advance)
         single = False
     else:
         scanned = scan_source(source, reading.max_mtime)
@@ -133,7 +137,7 @@ def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, 
             f"{reading.option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only"
             " a directory or an archive goes without)"
         )
-    _check_sizes(found, place, single, reading.max_file_size)
+    _check_sizes(found, place, single, reading.limits)
     into = single and text.endswith(b"/")
     nodes = [style.apply_defaults(node) for node in found]
     if add.mtree is not None:
@@ -210,12 +214,8 @@ def parse_dest(dest: str | bytes, what: str) -> bytes:
     return b"/".join(parts)
 
 
-def _check_sizes(nodes: Iterable[Node], place: Place, single: bool, largest: int | None) -> None:
-    """:raises SizeError: a file of more than ``largest`` bytes."""
+def _check_sizes(nodes: Iterable[Node], place: Place, single: bool, limits: Limits | None) -> None:
+    """:raises SizeError: a file is larger than ``limits`` allow."""
     for node in nodes:
-        if node.content is not None and largest is not None and node.content.size > largest:
-            raise SizeError(
-                f"{node.content.size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the"
-                " ISO's own file tree instead (--add-iso)",
-                place if single else place.inside(node.path),
-            )
+        if node.content is not None and limits is not None:
+            limits.check_file_size(node.content.size, place if single else place.inside(node.path))

@@ -25,8 +25,7 @@ from cosremaster.iso.ecma119.sections import MAX_EXTENT
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.cache import index_path, load_index, store_index
-from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.edit import apply_edits
+from cosremaster.layers.cpio.edit import LIMITS, apply_edits
 from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer, find_layers, layers_from_index
@@ -231,11 +230,9 @@ class OpenedImage:
     ) -> Plan:
         """``begin`` is called when nothing takes long any more but what has to be packed anew."""
         # What is wrong with the additions is told before the long work.
-        reading = ReadContext(
-            max_mtime=settled.newest, max_file_size=cpio.MAX_FIELD, spool=spools.contents, progress=progress
-        )
+        reading = ReadContext(max_mtime=settled.newest, limits=LIMITS, spool=spools.contents, progress=progress)
         additions, notes = read_additions(settled.adds, reading)
-        iso_reading = replace(reading, max_file_size=None, option="--add-iso")
+        iso_reading = replace(reading, limits=None, option="--add-iso")
         iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
         grafts = IsoTreeRequest(
             add=iso_additions, remove=settled.iso_removes, rename=settled.iso_renames,

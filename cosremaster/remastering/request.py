@@ -11,10 +11,10 @@ from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.errors import UsageError
 from cosremaster.io.parallel import cores
 from cosremaster.layers.address import Address, parse_address
-from cosremaster.layers.cpio import newc as cpio
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
 from cosremaster.remastering.iso_tree import Rename
+from cosremaster.tree.limits import MAX_NUMBER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,4 +119,4 @@ def _newest() -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
-    return min(int(text), cpio.MAX_FIELD)
+    return min(int(text), MAX_NUMBER)

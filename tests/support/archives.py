@@ -16,5 +16,5 @@ def read(path: Path, newest: int | None = None) -> dict[bytes, Node]:
 
 def warned(path: Path, newest: int | None = None) -> tuple[dict[bytes, Node], list[str]]:
     spool = Spool(path.parent)
-    nodes, warnings = read_archive(os.fsencode(path), newest, 0xFFFFFFFF, spool, lambda _: None)
+    nodes, warnings = read_archive(os.fsencode(path), newest, None, spool, lambda _: None)
     return {node.path: node for node in nodes}, list(warnings)

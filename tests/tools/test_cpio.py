@@ -16,6 +16,7 @@ from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.scan import ScanOptions, read_contents
+from cosremaster.tree.paths import normal_name, normal_names
 from tests.fixtures import tools
 
 EPOCH = 1_700_000_000
@@ -294,7 +295,7 @@ def test_data_that_ends_too_early_names_its_entry() -> None:
     ("path", "normal"), [(b"/a//b/./c/", b"a/b/c"), (b".", b""), (b"/", b""), (b"./a", b"a"), (b"..a/.b", b"..a/.b")]
 )
 def test_names_are_normal_paths(path: bytes, normal: bytes) -> None:
-    assert cpio.normal_name(path) == normal
+    assert normal_name(path) == normal
 
 
 # Names alone, which are read in a way of their own
@@ -339,4 +340,4 @@ ODD_NAMES = [b".", b"a", b"a/b", b"./a", b"././a", b"./", b"/a", b"a//b", b"a/."
 @pytest.mark.parametrize("count", range(4))
 def test_normal_names_are_each_a_normal_name(count: int) -> None:
     for names in itertools.product(ODD_NAMES, repeat=count):
-        assert list(cpio.normal_names(names)) == [cpio.normal_name(name) for name in names]
+        assert list(normal_names(names)) == [normal_name(name) for name in names]

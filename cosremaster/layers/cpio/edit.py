@@ -7,14 +7,17 @@ from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
-from cosremaster.errors import OverlayError, ProofError, SizeError
+from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.rules import Checked, FinalEntry
 from cosremaster.layers.cpio.scan import Member
 from cosremaster.layers.cpio.tree import LayerTree, link_key
 from cosremaster.layers.model import Layer
+from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Kind, Node
+
+LIMITS = Limits("a cpio archive", cpio.MAX_FIELD)
 
 
 class Placed(Struct, frozen=True):
@@ -49,7 +52,7 @@ def replace_entry_data(layer: Layer, holder: cpio.NewcEntry, data: PieceTable) -
 
     :raises SizeError: the data does not fit a cpio entry.
     """
-    _fits(layer, holder.name, data.length)
+    LIMITS.check_file_size(data.length, layer.place.inside(holder.name))
     check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
     header = holder.header.with_data(data.length, check)
     before = Range(layer.decoded, layer.span[0], holder.offset - layer.span[0])
@@ -89,15 +92,6 @@ def replace_stream(layer: Layer, packed: PieceTable) -> PieceTable:
         pieces += [Zeros(gap), *table.pieces]
         length, reached = length + gap + table.length, end
     return PieceTable([*pieces, Zeros(row.file.length - reached)])
-
-
-def _fits(layer: Layer, name: bytes, size: int) -> None:
-    if size > cpio.MAX_FIELD:
-        raise SizeError(
-            f"{size:,} bytes do not fit a cpio archive (4 GiB - 1 at most); put the file on the ISO's own file"
-            " tree instead",
-            layer.place.inside(name),
-        )
 
 
 def _kept(layer: Layer, kept: Sequence[Member]) -> Iterator[Placed]:
@@ -160,7 +154,7 @@ def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
         # A group of our own carries its data once, on its last name.
         data = PieceTable([]) if grouped and left[node.link] else _data(node)
         name = prefix + node.path
-        _fits(layer, name, data.length)
+        LIMITS.check_file_size(data.length, layer.place.inside(name))
         header = cpio.Header.make(
             ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink, mtime=node.mtime,
             size=data.length, rdev=node.rdev, namesize=len(name) + 1, magic=magic,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -311,23 +311,3 @@ def trailer(magic: bytes = NEWC) -> bytes:
 def data_sum(chunks: Iterable[bytes]) -> int:
     """The 070702 check of ``chunks``: all bytes added up, modulo 2**32."""
     return sum(sum(chunk) for chunk in chunks) & MAX_FIELD
-
-
-_NOT_NORMAL = (b"//", b"/./", b"/.\0", b"\0./", b"\0.\0", b"\0/", b"/\0")  # in names that NULs stand around
-
-
-def normal_names(names: Sequence[bytes]) -> Sequence[bytes]:
-    """:func:`normal_name` of each; that of thousands at once where they differ from it by nothing but the root's dot
-    and a dot and a slash before them."""
-    text = b"\0%b\0" % b"\0".join(names)
-    shorter = text.replace(b"\0./", b"\0").replace(b"\0.\0", b"\0\0")
-    if any(odd in shorter for odd in _NOT_NORMAL):
-        return [normal_name(name) for name in names]
-    return names if len(shorter) == len(text) else shorter[1:-1].split(b"\0")
-
-
-def normal_name(name: bytes) -> bytes:
-    """``name`` as a path: without slashes at either end, empty parts and ``.``; the root is empty."""
-    if name[:1] not in (b"/", b".") and b"//" not in name and b"/." not in name and name[-1:] != b"/":
-        return name
-    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))

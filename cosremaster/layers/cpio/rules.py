@@ -6,7 +6,6 @@ with an entry that breaks a rule is told in docs/formats.md. Pure: entries in, p
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from msgspec import Struct, field
 
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.tree.nodes import Kind
+from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, resolve_in_root
 
 
 class FinalEntry(NamedTuple):
@@ -39,7 +39,6 @@ MAX_PART = 255
 """Bytes of a name between slashes that Linux file systems take."""
 
 MAX_TARGET = 4095
-MAX_FOLLOWED = 40
 
 _TYPE = 0o170000
 _FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECTORY)
@@ -47,6 +46,10 @@ _FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECT
 _NOTHING = (0, b"")
 
 _NO_PARENT = "no entry before it makes its parent directory"
+
+
+class _RuleError(Exception):
+    """A directory on a path breaks a rule, which is the text."""
 
 
 class _Seen(Struct):
@@ -75,23 +78,25 @@ class _Seen(Struct):
         if self.made.get(path, _NOTHING)[0] == _DIRECTORY:
             self.last = path  # and what it is it stays
             return path, ""
-        waiting, real, followed = deque(path.split(b"/")), b"", 0
-        while waiting:
-            part = waiting.popleft()
-            if part in (b"", b"."):
-                continue
-            below = real + b"/" + part if real else part
-            if below in self.late:
-                return b"", "its path leads through a link that is made only at the end"
-            kind, target = self.made.get(below) or self.earlier.get(below, (0, b""))
-            if kind == Kind.SYMLINK and followed < MAX_FOLLOWED:
-                followed += 1
-                waiting.extendleft(reversed(target.split(b"/")))
-            elif kind == Kind.DIRECTORY:
-                real = below
-            else:
-                return b"", _NO_PARENT
-        return real, ""
+        if b".." in path.split(b"/"):
+            return b"", _NO_PARENT
+        try:
+            return resolve_in_root(path, self._link_target, enter=self._enter), ""
+        except (_RuleError, SymlinkLoopError) as broken:
+            return b"", str(broken) or _NO_PARENT
+
+    def _link_target(self, path: bytes) -> bytes | None:
+        if path in self.late:
+            raise _RuleError("its path leads through a link that is made only at the end")
+        kind, target = self._entry(path)
+        return target if kind == _SYMLINK else None
+
+    def _enter(self, path: bytes, _link: bytes) -> None:
+        if self._entry(path)[0] != _DIRECTORY:
+            raise _RuleError(_NO_PARENT)
+
+    def _entry(self, path: bytes) -> tuple[int, bytes]:
+        return self.made.get(path) or self.earlier.get(path, _NOTHING)
 
 
 class Checked:
@@ -106,10 +111,10 @@ class Checked:
         """
         self._seen: _Seen = _Seen() if before is None else before._seen.copy()
         for entry in earlier:
-            self._seen.earlier[cpio.normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
+            self._seen.earlier[normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
         self._single: list[Problem] = [] if before is None else list(before._single)
         listed = list(entries)
-        paths = cpio.normal_names([entry.name for entry in listed])
+        paths = normal_names([entry.name for entry in listed])
         for entry, path, values in zip(listed, paths, cpio.values_of(entry.header for entry in listed), strict=True):
             for rule in _check_one(entry, path, values, self._seen):
                 self._single.append(Problem(entry.name, rule))

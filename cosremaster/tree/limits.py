@@ -1,0 +1,33 @@
+"""What a container of files can hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cosremaster.errors import Place, SizeError
+
+MAX_NUMBER = 0xFFFFFFFF
+"""Largest user id, group id, device number and mtime (seconds since 1970): Linux and newc have 32 bits for each."""
+
+
+class Limits(NamedTuple):
+    """What a file system or archive of one format can hold.
+
+    ``container``: the format with its article, as in ``a cpio archive``; ``max_file_size``: bytes of one file.
+    """
+
+    container: str
+    max_file_size: int
+
+    def check_file_size(self, size: int, place: Place) -> None:
+        """Check that a file of ``size`` bytes fits.
+
+        :raises SizeError: it does not.
+        """
+        if size > self.max_file_size:
+            most = f"{(self.max_file_size + 1) >> 30} GiB - 1"
+            raise SizeError(
+                f"{size:,} bytes do not fit {self.container} ({most} at most); put the file on the ISO's own file tree"
+                " instead (--add-iso)",
+                place,
+            )
