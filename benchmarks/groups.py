@@ -16,7 +16,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.progress import Silent
+from cosremaster.progress import SilentProgress
 from cosremaster.remastering.pipeline import open_image, plan_result, write_image
 from tests.fixtures.debirf import CGZ
 
@@ -191,7 +191,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
             image = open_image(source)
             plan = plan_result(image, source, IsoEdits(exchanged={CGZ.encode(): table}))
             with Output(work / "out.iso", (iso,), force=False) as output:
-                write_image(image, plan, output, source, Silent())
+                write_image(image, plan, output, source, SilentProgress())
 
     command: list[str | Path] = [
         sys.executable,

@@ -18,7 +18,7 @@ from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.tree.nodes import Kind
+from cosremaster.tree.nodes import NodeKind
 from tests.fixtures import debirf, tools
 
 MIRROR = "http://deb.debian.org/debian"
@@ -80,7 +80,7 @@ def middle_file() -> str:
     plain, half = minbase(), minbase().stat().st_size // 2
     with FileSource(plain) as source:
         for entry in cpio.read_entries(ByteReader(source.chunks(0, source.size), Place())):
-            regular = entry.header.mode & 0o170000 == Kind.FILE and entry.header.nlink == 1
+            regular = entry.header.mode & 0o170000 == NodeKind.FILE and entry.header.nlink == 1
             if entry.offset > half and regular and 0 < entry.header.size < 10_000:
                 return os.fsdecode(entry.name)
     raise AssertionError("no small file in the middle")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster.codecs.gzip.inflate import HAS_ISAL
-from cosremaster.io.parallel import cores
+from cosremaster.io.parallel import cpu_count
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def machine() -> str:
     model = next((line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
     xz = subprocess.run(["xz", "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
     return (
-        f"{datetime.date.today()}, {model or platform.machine()}, {cores()} cores, Linux {platform.release()},"
+        f"{datetime.date.today()}, {model or platform.machine()}, {cpu_count()} cores, Linux {platform.release()},"
         f" Python {platform.python_version()}, {xz}, isal {'installed' if HAS_ISAL else 'not installed'}"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 
-def show(name: bytes | str) -> str:
+def printable(name: bytes | str) -> str:
     """A name as people can read it: undecodable bytes and control characters become ``\\xNN``."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     if text.isprintable():
@@ -14,7 +14,7 @@ def show(name: bytes | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def show_lines(names: Iterable[bytes]) -> str:
+def printable_lines(names: Iterable[bytes]) -> str:
     """:func:`show` of each, with the end of a line behind it."""
     lines = list(names)
     try:
@@ -22,7 +22,7 @@ def show_lines(names: Iterable[bytes]) -> str:
         plain = text.count("\n") == len(lines) and text.replace("\n", "").isprintable()
     except UnicodeDecodeError:
         plain = False
-    return text if plain else "".join([f"{show(line)}\n" for line in lines])
+    return text if plain else "".join([f"{printable(line)}\n" for line in lines])
 
 
 class Place(NamedTuple):
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
     def inside(self, name: bytes | str) -> Place:
         """The place of the thing called ``name`` inside this one."""
-        return Place((*self.parts, show(name)))
+        return Place((*self.parts, printable(name)))
 
     def at(self, offset: int) -> Place:
         """This place at byte ``offset``."""

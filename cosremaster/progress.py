@@ -22,7 +22,7 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class SilentProgress:
     """The progress of a caller who does not want any."""
 
     @contextmanager

@@ -18,7 +18,7 @@ SECTOR = 512
 SECTORS_PER_BLOCK = BLOCK // SECTOR
 
 
-def lba_bytes(lba: Lba) -> int:
+def lba_offset(lba: Lba) -> int:
     """The byte offset at which block ``lba`` begins."""
     return lba * BLOCK
 
@@ -33,7 +33,7 @@ def blocks_for(length: int) -> int:
     return -(-length // BLOCK)
 
 
-def human(count: int) -> str:
+def format_size(count: int) -> str:
     """``count`` bytes for people: three figures and a binary unit."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):

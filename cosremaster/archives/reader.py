@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from cosremaster.archives.locale import use_utf8_names
-from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, show
+from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, printable
 from cosremaster.io.streams import CHUNK
 
 FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
@@ -108,7 +108,7 @@ class Archive:
         except self._failure as error:
             if self._within is not None:
                 raise self._within from None
-            told = show(getattr(error, "msg", None) or "it is damaged").rstrip(".")
+            told = printable(getattr(error, "msg", None) or "it is damaged").rstrip(".")
             raise self._error(f"cannot be read as an archive: {told}", place) from error
         if self._within is not None:
             raise self._within
@@ -134,7 +134,7 @@ class Archive:
                     nlink=ffi.entry_nlink(entry),
                     warning=""
                     if told != ffi.ARCHIVE_WARN
-                    else show(ffi.error_string(self._pointer) or b"").rstrip("."),
+                    else printable(ffi.error_string(self._pointer) or b"").rstrip("."),
                 )
         finally:
             ffi.entry_free(entry)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from cosremaster.boot.mbr import Mbr
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.units import SECTOR
 
 PREP, CHRP = 0x41, 0x96
@@ -59,7 +59,7 @@ def _mips(head: bytes) -> Firmware | None:
     for at in range(72, 312, 16):
         name, block, length = struct.unpack_from(">8sII", head, at)
         if length:
-            targets.append(Target(f"boot file {show(name.rstrip(bytes(1)))}", at + 8, block * SECTOR, length))
+            targets.append(Target(f"boot file {printable(name.rstrip(bytes(1)))}", at + 8, block * SECTOR, length))
     for at in range(312, 504, 12):
         count, start, kind = struct.unpack_from(">III", head, at)
         if count:

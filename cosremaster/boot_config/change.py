@@ -14,13 +14,13 @@ from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_m
 from cosremaster.boot_config.places import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
-from cosremaster.errors import ImageError, OverlayError, show
+from cosremaster.errors import ImageError, OverlayError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.ecma119.volume_id import current_id, current_uuid, identity_patches, volume_uuid
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
-from cosremaster.units import lba_bytes
+from cosremaster.units import lba_offset
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
 """Where unified kernel images stand (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
@@ -52,7 +52,7 @@ def plan_boot_settings(
             mentions = ()
         menu = _retargeted(place.menu, mentions)
         data, lines = change_arguments(menu, changes)
-        told = tuple((one.line, show(one.text)) for one in mentions)
+        told = tuple((one.line, printable(one.text)) for one in mentions)
         done.append(
             MenuChange(place.label, place.menu.language.value, lines if settings.changes_arguments else (), told)
         )
@@ -61,7 +61,7 @@ def plan_boot_settings(
     warnings += _programs(image, found, targets)
     patches = dict(identity_patches(image, source, settings.volume_id, settings.volume_date))
     files, inside = _written(new)
-    kept = {offset: data for offset, data in (patches | inside).items() if source.at(offset, len(data)) != data}
+    kept = {offset: data for offset, data in (patches | inside).items() if source.read_at(offset, len(data)) != data}
     return BootSettingsPlan(
         replaced=files,
         overwritten=kept,
@@ -87,12 +87,12 @@ def _changes(image: IsoImage, settings: BootSettings, found: BootMenus, warnings
         raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
     known = collect_arguments(place.menu for place in found.menus)
     settled = [(one, one.resolve(known)) for one in settings.replace]
-    missing = [show(one.given) for one in settings.remove if one.text not in known]
-    missing += [show(one.choices[0][0].given) for one, pair in settled if pair is None]
+    missing = [printable(one.given) for one in settings.remove if one.text not in known]
+    missing += [printable(one.choices[0][0].given) for one, pair in settled if pair is None]
     if missing and not settings.allow_missing:
         raise OverlayError(f"no boot menu has the kernel argument {' or '.join(missing)}", image.place)
-    programs = [(show(file.path), file.path) for file in image.files]
-    programs += [(f"{fat.name} » {show(path)}", path) for fat in found.fats for path in fat.files]
+    programs = [(printable(file.path), file.path) for file in image.files]
+    programs += [(f"{fat.name} » {printable(path)}", path) for fat in found.fats for path in fat.files]
     warnings += [
         f"{name} is a kernel with arguments of its own inside, which stay as they are"
         for name, path in programs if _UNIFIED.fullmatch(path)
@@ -103,8 +103,8 @@ def _changes(image: IsoImage, settings: BootSettings, found: BootMenus, warnings
 def _looks_for(place: LocatedMenu, mention: Mention) -> str:
     target = mention.rename
     return (
-        f"{place.label} line {mention.line}: {show(mention.text)}: looks for the old {target.attribute}"
-        f" {show(target.old)} (--retarget changes it)"
+        f"{place.label} line {mention.line}: {printable(mention.text)}: looks for the old {target.attribute}"
+        f" {printable(target.old)} (--retarget changes it)"
     )
 
 
@@ -143,17 +143,17 @@ def _programs(image: IsoImage, found: BootMenus, targets: Sequence[VolumeRename]
         return
     starts = {path for fat in found.fats for path in fat.paths}
     for number, boot in enumerate(image.boot_images, 1):
-        start = lba_bytes(boot.entry.lba)
+        start = lba_offset(boot.entry.lba)
         if boot.length > MAX_PROGRAM or boot.path in starts or _is_fat(found, start):
             continue
-        name = f"El Torito entry {number}" if boot.path is None else show(boot.path)
+        name = f"El Torito entry {number}" if boot.path is None else printable(boot.path)
         yield from _holds(name, b"".join(image.source.cut(start, start + boot.length).chunks()), targets)
     for fat in found.fats:
         menus = {place.path for place in found.menus if place.fat is fat}
         for path, file in fat.files.items():
             if path not in menus and file.size <= MAX_PROGRAM:
                 with suppress(ImageError):  # what cannot be read does not boot
-                    yield from _holds(f"{fat.name} » {show(path)}", fat.fat.data_of(file), targets)
+                    yield from _holds(f"{fat.name} » {printable(path)}", fat.fat.data_of(file), targets)
 
 
 def _is_fat(found: BootMenus, start: int) -> bool:
@@ -164,4 +164,6 @@ def _holds(name: str, data: bytes, targets: Iterable[VolumeRename]) -> Iterator[
     for target in targets:
         alone = rb"(?<![A-Za-z0-9_.-])" + re.escape(target.old) + rb"(?![A-Za-z0-9_-])"
         if re.search(alone, data):
-            yield f"{name} has the old {target.attribute} {show(target.old)} built in, which cannot be changed there"
+            yield (
+                f"{name} has the old {target.attribute} {printable(target.old)} built in, which cannot be changed there"
+            )

@@ -9,12 +9,12 @@ from msgspec import Struct
 from cosremaster.boot.fat import Fat, FatFile, parse_geometry
 from cosremaster.boot_config.menus.find import MAX_MENU, find_menus
 from cosremaster.boot_config.menus.model import Menu
-from cosremaster.errors import CosremasterError, show
+from cosremaster.errors import CosremasterError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import IsoFile, IsoImage
-from cosremaster.units import SECTOR, lba_bytes
+from cosremaster.units import SECTOR, lba_offset
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
 _LEAST = 1 << 14
@@ -44,7 +44,7 @@ class LocatedMenu(Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """For people: the path, with the FAT image before it."""
-        return show(self.path) if self.fat is None else f"{self.fat.name} » {show(self.path)}"
+        return printable(self.path) if self.fat is None else f"{self.fat.name} » {printable(self.path)}"
 
 
 class BootMenus(Struct, frozen=True):
@@ -139,12 +139,12 @@ def _fats(tables: _Tables, warnings: list[str]) -> Iterator[LocatedFat]:
     starts = {start for _, start, _ in _nameless(image)}
     for path in sorted(tables.files):
         names = tables.names(path)
-        start = lba_bytes(tables.files[path].records[0].lba)
+        start = lba_offset(tables.files[path].records[0].lba)
         wanted = path.lower().endswith(_FAT_NAMES) or path in booted or start in starts
         if not wanted or path != names[0] or tables.size(path) < _LEAST or not tables.plain(path):
             continue
         seen.add(start)
-        yield from _fat(show(path), names, 0, tables.table(path), image, warnings)
+        yield from _fat(printable(path), names, 0, tables.table(path), image, warnings)
     for name, start, size in _nameless(image):
         if start not in seen:
             seen.add(start)
@@ -159,7 +159,7 @@ def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
             yield one.name, one.start * SECTOR, (one.end - one.start) * SECTOR
     for number, boot in enumerate(image.boot_images, 1):
         if boot.path is None:
-            yield f"El Torito entry {number}", lba_bytes(boot.entry.lba), 0
+            yield f"El Torito entry {number}", lba_offset(boot.entry.lba), 0
 
 
 def _fat(

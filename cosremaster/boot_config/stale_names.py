@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from cosremaster.boot_config.places import LocatedMenu, find_boot_menus
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
 from cosremaster.tree.paths import join, parent_of
@@ -27,8 +27,8 @@ def find_stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
             for path in (fold(name), fold(join(parent_of(place.path), name))):
                 if path in left:
                     new = left.pop(path)
-                    told = "is no longer there" if new is None else f"is {show(new)} now"
-                    yield f"the boot menu {place.label} names {show(path)} in line {number}, which {told}"
+                    told = "is no longer there" if new is None else f"is {printable(new)} now"
+                    yield f"the boot menu {place.label} names {printable(path)} in line {number}, which {told}"
 
 
 def _named(place: LocatedMenu) -> Iterator[tuple[int, bytes]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 PAGE = 4096
 INODE = 1536
@@ -132,6 +132,7 @@ def _warnings(packed: int) -> Iterator[str]:
         else "on UEFI that may fail"
     )  # fmt: skip
     yield (
-        f"is {human(packed)}: GRUB loads it whole below 2 GiB of memory; up to {human(LARGEST_LOADED)} booted,"
-        f" and {fate}; put large files on the ISO's own file tree (--add-iso)"
+        f"is {format_size(packed)}: GRUB loads it whole below 2 GiB of memory;"
+        f" up to {format_size(LARGEST_LOADED)} booted, and {fate};"
+        " put large files on the ISO's own file tree (--add-iso)"
     )

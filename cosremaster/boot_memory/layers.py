@@ -15,11 +15,11 @@ from cosremaster.boot_memory.estimate import (
     NestedRootfs,
     measure_footprint,
 )
-from cosremaster.codecs.base import Form
+from cosremaster.codecs.base import StreamParameters
 from cosremaster.layers.cpio.old import OldForm
 from cosremaster.layers.cpio.tree import link_key, with_values
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.tree.nodes import Edits, Kind
+from cosremaster.tree.nodes import Edits, NodeKind
 
 MAX_INIT_OFFSET = 32 << 20
 """Plain bytes of an initramfs to be decoded for its /init at most."""
@@ -30,7 +30,7 @@ MAX_SCRIPT = 1 << 20
 SHORT_LINK = 128
 """Bytes of a symlink's text, its NUL among them, that take no page (mm/shmem.c)."""
 
-_FILE, _SYMLINK = int(Kind.FILE), int(Kind.SYMLINK)
+_FILE, _SYMLINK = int(NodeKind.FILE), int(NodeKind.SYMLINK)
 
 _MOUNT = re.compile(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
 _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
@@ -38,7 +38,7 @@ _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
 
 def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
     """What the entries of ``layer`` take when unpacked, after ``edits``."""
-    gone = frozenset[bytes]() if edits is None else edits.gone
+    gone = frozenset[bytes]() if edits is None else edits.removed_paths
     sizes = _sizes(layer, gone)
     if edits is None:
         return measure_footprint(sizes)
@@ -65,7 +65,7 @@ def _sizes(layer: Layer, gone: frozenset[bytes]) -> Iterator[int]:
 
 def _new(edits: Edits) -> Iterator[int]:
     seen = set[object]()
-    for node, _ in edits.new:
+    for node, _ in edits.additions:
         if node.link is not None:
             if node.link in seen:
                 continue
@@ -84,7 +84,7 @@ def find_tmpfs_share(outer: Iterable[Layer]) -> float:
     for layer in outer:
         for path, (entry, _, _) in zip(layer.paths, layer.members, strict=True):
             if path == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
-                if entry.data_offset > MAX_INIT_OFFSET or entry.header.mode & 0o170000 != Kind.FILE:
+                if entry.data_offset > MAX_INIT_OFFSET or entry.header.mode & 0o170000 != NodeKind.FILE:
                     return DEFAULT_TMPFS_SHARE
                 script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
                 return _share_in(script)
@@ -110,7 +110,7 @@ class HasDictionary(Protocol):
         ...
 
 
-def _dictionary(form: Form) -> int:
+def _dictionary(form: StreamParameters) -> int:
     """Bytes that the unpacker remembers; little beside that needs any."""
     inner = form.inner if isinstance(form, OldForm) else form
     return inner.dict_size if isinstance(inner, HasDictionary) else 0

@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from cosremaster.browse.container import Container, Looked, enter, is_container
 from cosremaster.browse.report import size_of
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address
-from cosremaster.tree.nodes import Kind, Node
-from cosremaster.units import lba_bytes
+from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.units import lba_offset
 
 MAX_TEXT = 1 << 20
 SYSTEM_AREA = 32768
@@ -41,7 +41,7 @@ def compare(one: Looked, other: Looked, *, text: bool = False) -> Iterator[Diffe
     """
     if one.container.image is not None and other.container.image is not None and not one.node.path:
         yield from _boot(one.container.image, other.container.image)
-    if one.node.kind is Kind.DIRECTORY and other.node.kind is Kind.DIRECTORY:
+    if one.node.kind is NodeKind.DIRECTORY and other.node.kind is NodeKind.DIRECTORY:
         yield from _trees(one, other, text)
         return
     yield from _nodes(one, replace(one.node, path=b""), other, replace(other.node, path=b""), "", text)
@@ -69,7 +69,7 @@ def _below(looked: Looked) -> dict[bytes, Node]:
 
 
 def _told(node: Node) -> str:
-    return f"{node.kind.noun}, {size_of(node):,} bytes" if node.kind is Kind.FILE else node.kind.noun
+    return f"{node.kind.noun}, {size_of(node):,} bytes" if node.kind is NodeKind.FILE else node.kind.noun
 
 
 def _nodes(one: Looked, before: Node, other: Looked, after: Node, where: str, text: bool) -> Iterator[Difference]:
@@ -118,7 +118,7 @@ def _metadata(before: Node, after: Node) -> Iterator[str]:
     if before.mtime != after.mtime:
         yield f"mtime {before.mtime} -> {after.mtime}"
     if before.target != after.target:
-        yield f"target {show(before.target)} -> {show(after.target)}"
+        yield f"target {printable(before.target)} -> {printable(after.target)}"
     if before.rdev != after.rdev:
         yield f"device {before.rdev[0]}:{before.rdev[1]} -> {after.rdev[0]}:{after.rdev[1]}"
 
@@ -137,7 +137,7 @@ def _text(before: Node, after: Node, where: str) -> Iterator[str]:
         if "\0" in raw.decode():
             return
     lines = difflib.unified_diff(texts[0], texts[1], f"a/{where}", f"b/{where}", lineterm="")
-    yield from (show(line) for line in lines)
+    yield from (printable(line) for line in lines)
 
 
 def _boot(one: IsoImage, other: IsoImage) -> Iterator[Difference]:
@@ -152,8 +152,8 @@ def _boot(one: IsoImage, other: IsoImage) -> Iterator[Difference]:
 def _boot_facts(image: IsoImage) -> dict[str, str]:
     facts = {"volume id": image.volume_id, "rock ridge": str(image.rock_ridge), "MBR pointer": image.pointer or "none"}
     for number, boot in enumerate(image.boot_images, 1):
-        start = lba_bytes(boot.entry.lba)
-        name = show(boot.path) if boot.path is not None else "no file"
+        start = lba_offset(boot.entry.lba)
+        name = printable(boot.path) if boot.path is not None else "no file"
         facts[f"El Torito entry {number}"] = (
             f"{boot.entry.describe()}, {name}, {boot.length:,} bytes {_digest(image, start, start + boot.length)}"
         )
@@ -162,7 +162,7 @@ def _boot_facts(image: IsoImage) -> dict[str, str]:
         for number, partition in image.mbr.used:
             active = ", active" if partition.status == 0x80 else ""
             facts[f"MBR partition {number}"] = f"type 0x{partition.type:02X}{active}"
-            if partition.start * 512 >= lba_bytes(image.tail):
+            if partition.start * 512 >= lba_offset(image.tail):
                 digest = _digest(image, partition.start * 512, min(partition.end * 512, image.size))
                 facts[f"MBR partition {number}"] += f", {partition.count:,} sectors {digest}"
     facts["system area behind the MBR"] = _digest(image, 512, SYSTEM_AREA)

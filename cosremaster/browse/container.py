@@ -11,8 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.browse.names import Names, names_of, paths_below
-from cosremaster.codecs import foreign_codec
-from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, show
+from cosremaster.codecs import unsupported_compression
+from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
@@ -20,7 +20,7 @@ from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.identify import HEAD_SIZE, look
 from cosremaster.layers.model import Layer, build_layers, index_file
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
 
 ALONE = ScanOptions(digests=False, nesting=0, edits=False)
-ROOT = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
+ROOT = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
 
 
 class Container:
@@ -53,7 +53,7 @@ class Container:
     def node(self, path: bytes) -> Node | None:
         """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
         found = self.nodes.get(path)
-        if not path and (found is None or found.kind is not Kind.DIRECTORY):
+        if not path and (found is None or found.kind is not NodeKind.DIRECTORY):
             return ROOT
         if found is None and path in self._children():
             return replace(ROOT, path=path)
@@ -80,7 +80,7 @@ class Container:
 
         def link_target(path: bytes) -> bytes | None:
             node = self.nodes.get(path)
-            return node.target if node is not None and node.kind is Kind.SYMLINK else None
+            return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
 
         try:
             return resolve_in_root(path, link_target, follow_last=last)
@@ -129,7 +129,7 @@ def open_container(
     :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
     """
     own = (os.fsencode(source.path),)
-    if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+    if source.read_at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         from cosremaster.iso.nodes import image_nodes  # noqa: PLC0415 - the same
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 
@@ -179,7 +179,7 @@ def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
 def is_container(node: Node) -> bool:
     """True when ``node`` is a file that holds an archive; looks at its first bytes."""
     content = node.content
-    if node.kind is not Kind.FILE or content is None or not content.size:
+    if node.kind is not NodeKind.FILE or content is None or not content.size:
         return False
     return look(content.head).is_archive
 
@@ -196,7 +196,7 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     inside = _archive(node.content.table(), address, place, container.effort, number, beside)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
-        packed = foreign_codec(head)
+        packed = unsupported_compression(head)
         raise LayerError(f"is no archive{f' but {packed}' if packed else ''}", place)
     return inside
 
@@ -221,7 +221,7 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
         path = container.resolve(part, last=last or bool(parts))
         found = container.node(path)
         if found is None:
-            raise LayerError(f"has no {show(part)}", container.place)
+            raise LayerError(f"has no {printable(part)}", container.place)
         node = found
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)

@@ -13,13 +13,13 @@ from cosremaster.browse.container import Container, Looked
 from cosremaster.browse.order import files_in_order
 from cosremaster.browse.tar import TarStream
 from cosremaster.browse.walk import archives_in
-from cosremaster.codecs.base import Job
-from cosremaster.codecs.gzip.repack import GzipForm
+from cosremaster.codecs.base import RepackJob
+from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import sha256_of
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)?")
@@ -34,10 +34,10 @@ _HDRS = 0x202
 def gzipped(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:
     """``tar`` under gzip, level 6; the same bytes whenever, wherever and on however many threads."""
     plain = tar.table()
-    job = Job(
+    job = RepackJob(
         packed=PieceTable([]), decoded=tar, plain=plain, spool=spool, threads=threads, advance=advance
     )  # fmt: skip
-    return GzipForm(_HEADER, 1).pack(job).table
+    return GzipParameters(_HEADER, 1).repack(job).table
 
 
 class MaasResource(Struct, frozen=True, kw_only=True):
@@ -109,7 +109,7 @@ def pxe_files(container: Container) -> Iterator[Node]:
 
 def _is_kernel(node: Node) -> bool:
     content = node.content
-    return node.kind is Kind.FILE and content is not None and content.head(_HDRS + 4)[_HDRS:] == b"HdrS"
+    return node.kind is NodeKind.FILE and content is not None and content.head(_HDRS + 4)[_HDRS:] == b"HdrS"
 
 
 def _only(container: Container, paths: list[bytes], what: str = "Linux kernel") -> Node:

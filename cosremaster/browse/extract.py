@@ -15,8 +15,8 @@ from cosremaster.browse.container import Container, Looked
 from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
-from cosremaster.io.files import cannot_write, write_all
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.io.files import write_all, write_error
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,7 +43,7 @@ def taken(looked: Looked) -> list[Node]:
     Parents that are symlinks are followed as in a chroot. :raises CorruptError: two things come to one place.
     """
     container, top = looked.container, looked.node
-    if top.kind is not Kind.DIRECTORY:
+    if top.kind is not NodeKind.DIRECTORY:
         return [_moved(top, top.path.rpartition(b"/")[2])]
     real = _real_nodes(container)
     prefix = top.path + b"/" if top.path else b""
@@ -72,16 +72,16 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
             continue
         real = folder + b"/" + name if folder else name
         known = nodes.get(real)
-        if known is None or known.kind is Kind.DIRECTORY:
+        if known is None or known.kind is NodeKind.DIRECTORY:
             nodes[real] = node
         while folder and folder not in nodes:
             there = container.node(folder)
-            made = Node(path=folder, kind=Kind.DIRECTORY, mode=0o755)
-            nodes[folder] = there if there is not None and there.kind is Kind.DIRECTORY else made
+            made = Node(path=folder, kind=NodeKind.DIRECTORY, mode=0o755)
+            nodes[folder] = there if there is not None and there.kind is NodeKind.DIRECTORY else made
             folder = parent_of(folder)
     for path, node in nodes.items():
         parent = parent_of(path)
-        if parent and nodes[parent].kind is not Kind.DIRECTORY:
+        if parent and nodes[parent].kind is not NodeKind.DIRECTORY:
             raise CorruptError(f"stands below a {nodes[parent].kind.noun}", container.place.inside(node.path))
     return dict(sorted(nodes.items()))
 
@@ -113,14 +113,14 @@ def extract(nodes: Iterable[Node], target: Path, advance: Callable[[int], None],
             target.rmdir()
         half.rename(target)
     except OSError as error:
-        raise cannot_write(error, "what was extracted", place) from error
+        raise write_error(error, "what was extracted", place) from error
     finally:
         half_notes.unlink(missing_ok=True)
         if half.exists():
             _remove(half)
     kinds = [node.kind for node in nodes]
-    files = kinds.count(Kind.FILE)
-    folders = kinds.count(Kind.DIRECTORY)
+    files = kinds.count(NodeKind.FILE)
+    folders = kinds.count(NodeKind.DIRECTORY)
     size = sum(node.content.size for node in nodes if node.content is not None)
     return Extracted(files, folders, len(kinds) - files - folders, size, sidecar)
 
@@ -169,7 +169,7 @@ class _Maker:
 
     def make(self, nodes: list[Node]) -> None:
         """Directories, then data, then all that leads elsewhere, last the directories' modes and times."""
-        folders = sorted((node for node in nodes if node.kind is Kind.DIRECTORY), key=lambda node: node.path)
+        folders = sorted((node for node in nodes if node.kind is NodeKind.DIRECTORY), key=lambda node: node.path)
         for node in folders:
             with self._folder(node) as (fd, name):
                 os.mkdir(name, 0o700, dir_fd=fd)
@@ -182,7 +182,7 @@ class _Maker:
                 first[node.link] = node
             self._file(node)
         for node in nodes:
-            if node.kind not in (Kind.FILE, Kind.DIRECTORY):
+            if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY):
                 self._other(node)
         for node in reversed(folders):
             with self._folder(node) as (fd, name):
@@ -207,7 +207,7 @@ class _Maker:
             file = os.open(name, _NEW, 0o600, dir_fd=fd)
             try:
                 for chunk in node.content.table().chunks() if node.content is not None else ():
-                    write_all(file, chunk, lambda error: cannot_write(error, "a file", self._place.inside(node.path)))
+                    write_all(file, chunk, lambda error: write_error(error, "a file", self._place.inside(node.path)))
                     self._advance(len(chunk))
             finally:
                 os.close(file)
@@ -220,9 +220,9 @@ class _Maker:
     def _other(self, node: Node) -> None:
         """A symlink, FIFO, socket or device."""
         with self._folder(node) as (fd, name):
-            if node.kind is Kind.SYMLINK:
+            if node.kind is NodeKind.SYMLINK:
                 os.symlink(node.target, name, dir_fd=fd)
-            elif node.kind is Kind.FIFO:
+            elif node.kind is NodeKind.FIFO:
                 os.mkfifo(name, 0o600, dir_fd=fd)
             elif self._is_root:
                 os.mknod(name, node.kind | 0o600, os.makedev(*node.rdev), dir_fd=fd)
@@ -234,6 +234,6 @@ class _Maker:
         """Owner, mode and time, in the order in which none undoes another."""
         if self._is_root:
             os.chown(name, node.uid, node.gid, dir_fd=fd, follow_symlinks=False)
-        if node.kind is not Kind.SYMLINK:
+        if node.kind is not NodeKind.SYMLINK:
             os.chmod(name, node.mode if self._is_root else node.mode & 0o777, dir_fd=fd)
         os.utime(name, (node.mtime, node.mtime), dir_fd=fd, follow_symlinks=False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 _TYPES = {
-    Kind.FIFO: b"fifo", Kind.CHAR: b"char", Kind.BLOCK: b"block", Kind.DIRECTORY: b"dir", Kind.SYMLINK: b"link",
-    Kind.FILE: b"file", Kind.SOCKET: b"socket",
+    NodeKind.FIFO: b"fifo", NodeKind.CHAR: b"char", NodeKind.BLOCK: b"block", NodeKind.DIRECTORY: b"dir",
+    NodeKind.SYMLINK: b"link", NodeKind.FILE: b"file", NodeKind.SOCKET: b"socket",
 }  # fmt: skip
 
 
@@ -18,9 +18,9 @@ def mtree_lines(nodes: Iterable[Node]) -> Iterator[bytes]:
     for node in nodes:
         words = [b"./" + _escaped(node.path) if node.path else b".", b"type=" + _TYPES[node.kind]]
         words.append(b"mode=%04o uid=%d gid=%d time=%d.0" % (node.mode, node.uid, node.gid, node.mtime))
-        if node.kind is Kind.SYMLINK:
+        if node.kind is NodeKind.SYMLINK:
             words.append(b"link=" + _escaped(node.target))
-        if node.kind in (Kind.CHAR, Kind.BLOCK):
+        if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
             words.append(b"device=linux,%d,%d" % node.rdev)
         if node.content is not None:
             words.append(b"size=%d" % node.content.size)

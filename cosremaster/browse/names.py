@@ -48,7 +48,7 @@ def names_alone(source: FileSource, max_expand: int) -> Names | None:
 
     Raises as indexing it does.
     """
-    looked = look(lambda count: source.at(0, count))
+    looked = look(lambda count: source.read_at(0, count))
     if not looked.is_archive:
         return None
     reader = ByteReader(source.chunks(0, source.size), source.place)

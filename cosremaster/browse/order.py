@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cosremaster.io.pieces import Range
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 
 def files_in_order(nodes: Iterable[Node]) -> list[Node]:
     """The regular files among ``nodes``, as their data stand in the container; of linked names all, side by side."""
-    return sorted((node for node in nodes if node.kind is Kind.FILE), key=_data_place)
+    return sorted((node for node in nodes if node.kind is NodeKind.FILE), key=_data_place)
 
 
 def _data_place(node: Node) -> tuple[str, int, bytes]:

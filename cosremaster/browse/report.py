@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from cosremaster.browse.container import Looked
-from cosremaster.errors import show
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.errors import printable
+from cosremaster.tree.nodes import Node, NodeKind
 
 SCHEMA = 1
 """Raised whenever a field of :func:`node_report` changes its meaning or goes away (docs/json.md)."""
 
 _TYPES = {
-    Kind.FIFO: "fifo", Kind.CHAR: "char", Kind.DIRECTORY: "directory", Kind.BLOCK: "block", Kind.FILE: "file",
-    Kind.SYMLINK: "symlink", Kind.SOCKET: "socket",
+    NodeKind.FIFO: "fifo", NodeKind.CHAR: "char", NodeKind.DIRECTORY: "directory", NodeKind.BLOCK: "block",
+    NodeKind.FILE: "file", NodeKind.SYMLINK: "symlink", NodeKind.SOCKET: "socket",
 }  # fmt: skip
 
 
@@ -25,21 +25,21 @@ def node_report(looked: Looked) -> dict[str, Any]:
     node = looked.node
     return {
         "address": looked.address,
-        "path": show(node.path),
+        "path": printable(node.path),
         "type": _TYPES[node.kind],
         "mode": f"{node.mode:04o}",
         "uid": node.uid,
         "gid": node.gid,
         "mtime": node.mtime,
         "size": size_of(node),
-        "target": show(node.target) if node.kind is Kind.SYMLINK else None,
-        "device": list(node.rdev) if node.kind in (Kind.CHAR, Kind.BLOCK) else None,
+        "target": printable(node.target) if node.kind is NodeKind.SYMLINK else None,
+        "device": list(node.rdev) if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else None,
     }
 
 
 def size_of(node: Node) -> int:
     """Bytes of a file's data or a symlink's text; 0 for others."""
-    if node.kind is Kind.SYMLINK:
+    if node.kind is NodeKind.SYMLINK:
         return len(node.target)
     return node.content.size if node.content is not None else 0
 
@@ -51,8 +51,8 @@ def when(mtime: int) -> str:
 
 def long_line(node: Node, name: str) -> str:
     """``node`` as ``ls -l`` shows it, with numeric owners and UTC."""
-    size = f"{node.rdev[0]}, {node.rdev[1]}" if node.kind in (Kind.CHAR, Kind.BLOCK) else str(size_of(node))
-    arrow = f" -> {show(node.target)}" if node.kind is Kind.SYMLINK else ""
+    size = f"{node.rdev[0]}, {node.rdev[1]}" if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else str(size_of(node))
+    arrow = f" -> {printable(node.target)}" if node.kind is NodeKind.SYMLINK else ""
     mode = stat.filemode(node.kind | node.mode)
     return f"{mode} {node.uid:>5} {node.gid:>5} {size:>10} {when(node.mtime)} {name}{arrow}"
 
@@ -63,9 +63,9 @@ def stat_lines(looked: Looked, digest: str | None, contains: str | None) -> Iter
     yield f"{looked.address}: {node.kind.noun}"
     yield f"  mode {node.mode:04o} ({stat.filemode(node.kind | node.mode)}), owner {node.uid}:{node.gid}"
     yield f"  mtime {node.mtime} ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(node.mtime))} UTC)"
-    if node.kind is Kind.SYMLINK:
-        yield f"  target {show(node.target)}"
-    if node.kind in (Kind.CHAR, Kind.BLOCK):
+    if node.kind is NodeKind.SYMLINK:
+        yield f"  target {printable(node.target)}"
+    if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
         yield f"  device {node.rdev[0]}:{node.rdev[1]}"
     if digest is not None:
         yield f"  {size_of(node):,} bytes, SHA-256 {digest}"

@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from cosremaster.browse.order import files_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 BLOCKING = 10240
 _TYPES = {
-    Kind.FIFO: tarfile.FIFOTYPE, Kind.CHAR: tarfile.CHRTYPE, Kind.BLOCK: tarfile.BLKTYPE,
-    Kind.DIRECTORY: tarfile.DIRTYPE, Kind.SYMLINK: tarfile.SYMTYPE, Kind.FILE: tarfile.REGTYPE,
+    NodeKind.FIFO: tarfile.FIFOTYPE, NodeKind.CHAR: tarfile.CHRTYPE, NodeKind.BLOCK: tarfile.BLKTYPE,
+    NodeKind.DIRECTORY: tarfile.DIRTYPE, NodeKind.SYMLINK: tarfile.SYMTYPE, NodeKind.FILE: tarfile.REGTYPE,
 }  # fmt: skip
 
 
@@ -71,9 +71,9 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
 
 def tar_of(nodes: Iterable[Node]) -> TarStream:
     """The tar archive of ``nodes``, whose paths are relative to its root."""
-    nodes = [node for node in nodes if node.kind is not Kind.SOCKET and node.path]
-    folders = [node for node in nodes if node.kind is Kind.DIRECTORY]
-    others = [node for node in nodes if node.kind not in (Kind.DIRECTORY, Kind.FILE)]
+    nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
+    folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
+    others = [node for node in nodes if node.kind not in (NodeKind.DIRECTORY, NodeKind.FILE)]
     return TarStream((*folders, *files_in_order(nodes), *others))
 
 

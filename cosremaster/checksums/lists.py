@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.checksums.lines import ChecksumLine, parse_lines
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import counted, digests_of
+from cosremaster.io.streams import count_chunks, digests_of
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.progress import Progress
 
@@ -130,8 +130,8 @@ class DigestCache:
             if digest not in self._known.get(table.pieces, {}):
                 merged.setdefault(table.pieces, (path, table, set()))[2].add(digest)
         for pieces, (path, table, digests) in merged.items():
-            with self._progress.step(f"sum {show(path)}", table.length) as advance:
-                found = digests_of(sorted(digests), counted(table.chunks(), advance))
+            with self._progress.step(f"sum {printable(path)}", table.length) as advance:
+                found = digests_of(sorted(digests), count_chunks(table.chunks(), advance))
             self._known.setdefault(pieces, {}).update(found)
 
     def get(self, table: PieceTable, digest: str) -> str:

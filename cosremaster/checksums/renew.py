@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from cosremaster.checksums.lines import pack_lines
 from cosremaster.checksums.lists import ChecksumList, DigestCache, signature_paths
 from cosremaster.checksums.rows import FileChanges, ListDraft, PlannedLine, draft_list
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
 
@@ -102,7 +102,7 @@ class _Renewal:
             change, wrong = self._settle(one)
             old = self._old(one.source.path)
             if wrong:
-                warnings.append(f"{show(path)}: its sums of {_some(wrong)} were wrong before, and stay so")
+                warnings.append(f"{printable(path)}: its sums of {_some(wrong)} were wrong before, and stay so")
             if pack_lines(one.source.lines) != b"".join(self._done[path].chunks()):
                 told.append(change)
                 warnings += self._signatures(one)
@@ -167,13 +167,13 @@ class _Renewal:
     def _signatures(self, one: ListDraft) -> Iterator[str]:
         """That a signature of the list does not hold any longer."""
         if one.source.is_signed:
-            yield f"{show(one.path)} is signed, and changes: the signature in it will not hold"
+            yield f"{printable(one.path)} is signed, and changes: the signature in it will not hold"
         for path in signature_paths(one.source.path):
             now = self._changes.new_path(path) if path in self._files else None
             if now is not None and path not in self._changes.replaced:
-                yield f"{show(now)} signs {show(one.path)}, which changes: the signature will not hold"
+                yield f"{printable(now)} signs {printable(one.path)}, which changes: the signature will not hold"
 
 
 def _some(paths: Sequence[bytes]) -> str:
     more = f" and {len(paths) - MAX_LISTED:,} more" if len(paths) > MAX_LISTED else ""
-    return ", ".join(show(path) for path in paths[:MAX_LISTED]) + more
+    return ", ".join(printable(path) for path in paths[:MAX_LISTED]) + more

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from cosremaster.checksums.lists import DigestCache, read_checksum_lists
 from cosremaster.checksums.renew import ReadNewFile, RenewedLists, find_stale_lists, renew_lists
 from cosremaster.checksums.rows import FileChanges
-from cosremaster.errors import SizeError, UnsupportedError, show
+from cosremaster.errors import SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
 from cosremaster.progress import Progress
-from cosremaster.units import lba_bytes
+from cosremaster.units import lba_offset
 
 MAX_ROUNDS = 4
 """Of planning. The first knows no lengths of lists, the second does; a third has something to do only where a list
@@ -36,7 +36,7 @@ def update_checksums(
     lists = read_checksum_lists(image, changes.added)
     if not lists:
         return RenewedLists()
-    stale = ", ".join(show(path) for path in find_stale_lists(image, lists, changes))
+    stale = ", ".join(printable(path) for path in find_stale_lists(image, lists, changes))
     if keep:
         return RenewedLists(warnings=(f"{stale}: sums of changed files are stale now",) if stale else ())
     digests = DigestCache(progress)
@@ -86,7 +86,7 @@ def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNew
         pieces = list[Piece]()
         for record in file.records:
             if record.length:
-                start = lba_bytes(plan.layout.block(record.lba))
+                start = lba_offset(plan.layout.block(record.lba))
                 pieces += plan.table.cut(start, start + record.length).pieces
         return PieceTable(pieces)
 

@@ -21,7 +21,7 @@ from cosremaster.remastering.request import Request
 from cosremaster.remastering.result import Result
 from cosremaster.reports.menus import menu_change_lines
 from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, rename_lines, sums_lines
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
@@ -209,8 +209,8 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
 def print_result(result: Result, target: Path) -> None:
     """What was done, on standard output."""
-    change = "identical to the input" if result.identical else f"was {human(result.input_size)}"
-    click.echo(f"{target}: {human(result.output_size)} ({change})")
+    change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
+    click.echo(f"{target}: {format_size(result.output_size)} ({change})")
     if result.layer is not None:
         counts = (
             (len(result.added), "added"), (len(result.replaced), "replaced"), (len(result.removed), "removed"),

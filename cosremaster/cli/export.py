@@ -16,7 +16,7 @@ from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.files import Spool
 from cosremaster.io.output import Output
-from cosremaster.io.parallel import cores
+from cosremaster.io.parallel import cpu_count
 from cosremaster.io.streams import sha256_of
 
 
@@ -54,7 +54,7 @@ def export_command(
         tar = tar_of(taken(at))
         with Output(target, (Path(source.path),), force=force) as result, Spool(result.folder) as spool:
             with progress.step(f"pack {target}", tar.table().length) as advance:
-                table = gzipped(tar, spool, threads or cores(), advance)
+                table = gzipped(tar, spool, threads or cpu_count(), advance)
             result.write(table, None, lambda count: None)
             digest = sha256_of(table.chunks())
             source.check_unchanged()

@@ -15,13 +15,13 @@ from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import LayerError, UsageError, show
+from cosremaster.errors import LayerError, UsageError, printable
 from cosremaster.layers.find import choose_layer, find_archive_files
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.inspect import inspect_report
 from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.text import image_lines, layer_lines, memory_lines
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 
 @click.command()
@@ -79,7 +79,7 @@ def inspect_command(
             click.echo(line)
         if found is None:
             for one in archives:
-                click.echo(f"archive {show(one.path)}: {one.codec}, {human(one.size)}; --deep reads it")
+                click.echo(f"archive {printable(one.path)}: {one.codec}, {format_size(one.size)}; --deep reads it")
             _echo_memory(estimate_packed_memory((one.path, one.size) for one in archives))
             return
         for line in layer_lines(found.layers, chosen):
@@ -91,10 +91,10 @@ def inspect_command(
 
 def _echo_memory(needs: Mapping[bytes, MemoryEstimate]) -> None:
     for path, need in needs.items():
-        for line in memory_lines(show(path), need):
+        for line in memory_lines(printable(path), need):
             click.echo(line)
         for warning in need.warnings:
-            click.echo(f"warning: {show(path)} {warning}")
+            click.echo(f"warning: {printable(path)} {warning}")
 
 
 def _write_page(
@@ -105,4 +105,4 @@ def _write_page(
     names = [os.fsencode(name).strip(b"/") for name in changed]
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     write_overview(source, html, against=against, changed=names, force=force, max_expand=max_expand, progress=progress)
-    click.echo(f"{html}: {human(html.stat().st_size)}")
+    click.echo(f"{html}: {format_size(html.stat().st_size)}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import names_alone, paths_below
-from cosremaster.errors import show, show_lines
+from cosremaster.errors import printable, printable_lines
 from cosremaster.io.files import FileSource
 from cosremaster.layers.cpio.scan import MAX_EXPAND
 
@@ -83,18 +83,18 @@ def _write(text: str) -> None:
 
 
 def _write_names(names: Iterable[bytes]) -> None:
-    _write(show_lines(names))
+    _write(printable_lines(names))
 
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Prints what stands in the directory, image or archive at ``address``."""
     from cosremaster.browse.container import Looked, follow, inside  # noqa: PLC0415 - the same
-    from cosremaster.tree.nodes import Kind  # noqa: PLC0415 - the same
+    from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
 
     with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest, last=not long))
         container, base = at.container, at.node.path
-        if at.node.kind is not Kind.DIRECTORY:
+        if at.node.kind is not NodeKind.DIRECTORY:
             listed, cut = [at], 0
         else:
             names = container.below(base) if recursive else container.names(base)
@@ -107,7 +107,7 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
         if as_json:
             print_json(listed)
             return
-        shown = [(one.node, show(one.node.path[cut:])) for one in listed]
+        shown = [(one.node, printable(one.node.path[cut:])) for one in listed]
         if long:
             from cosremaster.browse.report import long_line  # noqa: PLC0415 - a plain listing needs none of it
 

@@ -20,12 +20,12 @@ from cosremaster.browse.walk import walk
 from cosremaster.cli.listing import list_address, looking, print_json
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import LayerError, show
+from cosremaster.errors import LayerError, printable
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Kind
-from cosremaster.units import human
+from cosremaster.tree.nodes import NodeKind
+from cosremaster.units import format_size
 
 _ADDRESS = click.argument("address", metavar="ADDRESS")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
@@ -94,9 +94,11 @@ def tree_command(address: str, max_expand: int) -> None:
     with looking(address, max_expand) as (_, top, rest):
         at = inside(follow(top, rest))
         click.echo(at.address)
-        for one, depth in walk(at.container, at.node.path) if at.node.kind is Kind.DIRECTORY else ():
-            mark = {Kind.DIRECTORY: "/", Kind.SYMLINK: f" -> {show(one.node.target)}"}.get(one.node.kind, "")
-            click.echo(f"{'  ' * (depth + 1)}{show(one.node.path.rpartition(b'/')[2])}{mark}")
+        for one, depth in walk(at.container, at.node.path) if at.node.kind is NodeKind.DIRECTORY else ():
+            mark = {NodeKind.DIRECTORY: "/", NodeKind.SYMLINK: f" -> {printable(one.node.target)}"}.get(
+                one.node.kind, ""
+            )
+            click.echo(f"{'  ' * (depth + 1)}{printable(one.node.path.rpartition(b'/')[2])}{mark}")
 
 
 @click.command()
@@ -147,7 +149,7 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
                     output.write(table, None, advance)
                 source.check_unchanged()
                 output.publish()
-            done = f"{target}: {len(nodes):,} entries, {human(table.length)}"
+            done = f"{target}: {len(nodes):,} entries, {format_size(table.length)}"
         else:
             with progress.step(f"extract to {target}", size) as advance:
                 made = extract(nodes, target, advance)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from cosremaster.progress import Advance
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 
 class Lines:
@@ -30,7 +30,7 @@ class Lines:
         self._say(title, done, time.monotonic() - start)
 
     def _say(self, title: str, done: int, seconds: float) -> None:
-        amount = f": {human(done)}" if done else ""
+        amount = f": {format_size(done)}" if done else ""
         click.echo(f"{title}{amount} in {seconds:.1f} s", err=True)
 
     def warn(self, message: str) -> None:

@@ -39,7 +39,7 @@ _FOREIGN = (
 )
 
 SNIFF_SIZE = 16
-"""How many bytes :func:`find_codec` and :func:`foreign_codec` want to see."""
+"""How many bytes :func:`find_codec` and :func:`unsupported_compression` want to see."""
 
 
 def find_codec(head: bytes) -> Codec | None:
@@ -70,7 +70,7 @@ def installed_codecs() -> tuple[Codec, ...]:
     return tuple(codec for name in _HOMES if (codec := _loaded(name)) is not None)
 
 
-def foreign_codec(head: bytes) -> str | None:
+def unsupported_compression(head: bytes) -> str | None:
     """The name of a compression that ``head`` announces and this version cannot decode, or None."""
     if find_codec(head) is not None:
         return None

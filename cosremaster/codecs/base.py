@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cosremaster.io.files import Spool
 
 
-class Memo:
+class BlockCache:
     """Small results that packing the same old bytes would give again, for all remasters of one opened image."""
 
     LIMIT = 8 << 20
@@ -24,18 +24,18 @@ class Memo:
         self._known: dict[object, Any] = {}
         self._size = 0
 
-    def recall(self, key: object) -> Any:
+    def get(self, key: object) -> Any:
         """What is kept under ``key``; None for nothing."""
         return self._known.get(key)
 
-    def keep(self, key: object, value: object, size: int) -> None:
+    def put(self, key: object, value: object, size: int) -> None:
         """Keeps ``value``, of ``size`` bytes, while there is room: :data:`LIMIT` bytes in all."""
         if self._size + size <= self.LIMIT and key not in self._known:
             self._size += size
             self._known[key] = value
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class RepackJob(Struct, frozen=True, kw_only=True):
     """A stream to be packed again after some of its plain bytes changed.
 
     ``plain`` is what the stream has to hold. Its ranges of ``decoded`` are plain bytes of the old stream,
@@ -54,21 +54,21 @@ class Job(Struct, frozen=True, kw_only=True):
     advance: Callable[[int], None]
     preset: int | None = None
     always_compress: bool = False
-    memo: Memo = field(default_factory=Memo)
+    cache: BlockCache = field(default_factory=BlockCache)
 
 
-class Packed(Struct, frozen=True):
+class RepackResult(Struct, frozen=True):
     """A packed stream, and how it came about: ``kept`` packed bytes are the old ones; of the new plain bytes
     ``encoded`` were compressed and ``stored`` were not.
     """
 
     table: PieceTable
-    kept: int
+    reused: int
     encoded: int
     stored: int
 
 
-class Form(Protocol):
+class StreamParameters(Protocol):
     """How one stream was packed: the parameters that packing it again must keep."""
 
     @property
@@ -80,11 +80,11 @@ class Form(Protocol):
         """The parameters for people, on one line; empty when there are none."""
         ...
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """The new stream."""
         ...
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """The plain bytes of the stream ``packed`` that this form was learned from, to their end, beginning at the
         last place at or before plain ``offset`` where decoding can begin; and that place.
 
@@ -111,12 +111,12 @@ class Decoding(Protocol):
         or something else follows."""
         ...
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes of the next stream alone; the reader then stands right behind it. Raises as ``chunks``."""
         ...
 
     @property
-    def form(self) -> Form:
+    def parameters(self) -> StreamParameters:
         """What was learned; complete once :meth:`chunks` has ended."""
         ...
 
@@ -130,7 +130,7 @@ class Codec(Protocol):
         ...
 
     @property
-    def reach(self) -> int:
+    def peek_size(self) -> int:
         """Packed bytes within which the first plain ones are had."""
         ...
 
@@ -138,7 +138,7 @@ class Codec(Protocol):
         """True when a stream that begins with ``head`` is of this format."""
         ...
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first ``count`` plain bytes of a stream that begins with ``head``, or what can be had of them."""
         ...
 
@@ -146,6 +146,6 @@ class Codec(Protocol):
         """Begins to decode what ``reader`` yields, to its end."""
         ...
 
-    def load(self, values: dict[str, Any]) -> Form:
+    def load(self, values: dict[str, Any]) -> StreamParameters:
         """The form that ``dump`` made values of. :raises ValueError, KeyError, TypeError: it did not."""
         ...

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
@@ -21,7 +21,7 @@ BLOCKS = 8
 """Blocks of plain bytes in each new stream of a row."""
 
 
-class Bzip2Form(Struct, frozen=True):
+class Bzip2Parameters(Struct, frozen=True):
     """``level``: blocks of so many 100,000 bytes, as the first stream says; ``frames``: all streams."""
 
     level: int
@@ -32,15 +32,15 @@ class Bzip2Form(Struct, frozen=True):
         """Level, and streams when there are several."""
         return f"level {self.level}" + (f", {len(self.frames)} streams" if len(self.frames) > 1 else "")
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from the beginning of a stream."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a stream."""
         return plain_from_frame(packed, self.frames, offset, place, Bzip2Decoding)
 
     def dump(self) -> dict[str, Any]:
         """Level and streams."""
         return {"level": self.level, "frames": [frame.dump() for frame in self.frames]}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One stream where there was one, since the kernel reads no more; else a row."""
         if len(self.frames) < 2:
             maker = bz2.BZ2Compressor(self.level)
@@ -57,14 +57,14 @@ class Bzip2Decoding(FrameDecoding):
         self._level = 9
 
     @property
-    def form(self) -> Bzip2Form:
+    def parameters(self) -> Bzip2Parameters:
         """Level and streams."""
-        return Bzip2Form(self._level, tuple(self.frames))
+        return Bzip2Parameters(self._level, tuple(self.frames))
 
     def _frame(self, reader: ByteReader) -> Iterator[bytes]:
         head = reader.peek(10)
         if not _MAGIC.match(head):
-            raise CorruptError("bytes that are no bzip2 stream", reader.here)
+            raise CorruptError("bytes that are no bzip2 stream", reader.next_place)
         if not self.frames:
             self._level = head[3] - ord("0")
         yield from decode_frame(reader, bz2.BZ2Decompressor(), "bzip2", (OSError, ValueError))
@@ -74,13 +74,13 @@ class Bzip2Codec:
     """bzip2."""
 
     name = "bzip2"
-    reach = 1 << 20
+    peek_size = 1 << 20
 
     def sniff(self, head: bytes) -> bool:
         """The stream's magic and that of its first block."""
         return _MAGIC.match(head) is not None
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes: none come before a whole block, which ``head`` may not hold."""
         try:
             return bz2.BZ2Decompressor().decompress(head, count)
@@ -91,8 +91,8 @@ class Bzip2Codec:
         """Begins to decode."""
         return Bzip2Decoding(reader)
 
-    def load(self, values: dict[str, Any]) -> Bzip2Form:
+    def load(self, values: dict[str, Any]) -> Bzip2Parameters:
         """What ``dump`` wrote."""
         if values["level"] not in range(1, 10):
             raise ValueError("no such level")
-        return Bzip2Form(values["level"], load_frames(values["frames"]))
+        return Bzip2Parameters(values["level"], load_frames(values["frames"]))

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.errors import Place
-from cosremaster.io.parallel import Stop, ordered_map
+from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader
 
@@ -36,7 +36,7 @@ def load_frames(values: Any) -> tuple[Frame, ...]:
 Part: TypeAlias = Frame | PieceTable
 
 
-def split_frames(job: Job, frames: Sequence[Frame]) -> Iterator[Part]:
+def split_frames(job: RepackJob, frames: Sequence[Frame]) -> Iterator[Part]:
     """The plain bytes of ``job`` as frames that can stay, wherever they come to stand, and what lies between."""
     starts = [frame.plain for frame in frames]
     fresh: list[Piece] = []
@@ -63,7 +63,7 @@ def split_frames(job: Job, frames: Sequence[Frame]) -> Iterator[Part]:
         yield table
 
 
-def pack_frames(job: Job, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> Packed:
+def pack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> RepackResult:
     """``job`` as a row of frames: clean ones kept, the rest in frames of ``size`` plain bytes, made by ``encode``.
 
     The same bytes for any number of threads.
@@ -77,26 +77,26 @@ def pack_frames(job: Job, frames: Sequence[Frame], size: int, encode: Callable[[
                 yield part
                 continue
             reader = ByteReader(part.chunks(), Place())
-            while plain := reader.upto(size):
+            while plain := reader.read_upto(size):
                 yield plain
 
-    def work(item: Frame | bytes, stop: Stop) -> Frame | tuple[int, bytes]:
+    def work(item: Frame | bytes, stop: StopFlag) -> Frame | tuple[int, bytes]:
         stop.check()
         return item if isinstance(item, Frame) else (len(item), encode(item))
 
     for done in ordered_map(work, items(), job.threads):
         if isinstance(done, Frame):
-            pieces += job.packed.cut(done.start, done.end).packed().pieces
+            pieces += job.packed.cut(done.start, done.end).marked_packed().pieces
             kept += done.end - done.start
             job.advance(done.size)
         else:
             pieces.append(job.spool.append((done[1],), packed=True))
             encoded += done[0]
             job.advance(done[0])
-    return Packed(PieceTable(pieces), kept, encoded, stored=0)
+    return RepackResult(PieceTable(pieces), kept, encoded, stored=0)
 
 
-def pack_one(job: Job, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> Packed:
+def pack_one(job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> RepackResult:
     """``job`` as a single stream, as whoever decodes no more than one (the kernel) needs it."""
 
     def chunks() -> Iterator[bytes]:
@@ -105,4 +105,4 @@ def pack_one(job: Job, compress: Callable[[bytes], bytes], finish: Callable[[], 
             job.advance(len(chunk))
         yield finish()
 
-    return Packed(PieceTable([job.spool.append(chunks(), packed=True)]), 0, job.plain.length, stored=0)
+    return RepackResult(PieceTable([job.spool.append(chunks(), packed=True)]), 0, job.plain.length, stored=0)

@@ -9,7 +9,7 @@ import lz4.block
 import lz4.frame
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
@@ -27,7 +27,7 @@ _BLOCKS = {4: "64 KiB", 5: "256 KiB", 6: "1 MiB", 7: "4 MiB"}
 _FAILURES = (RuntimeError, EOFError, ValueError)
 
 
-class Lz4Form(Struct, frozen=True):
+class Lz4Parameters(Struct, frozen=True):
     """``block``: the id of the largest block (4 to 7), ``linked``, ``sums``: of content and of each block; all of the
     first frame."""
 
@@ -42,8 +42,8 @@ class Lz4Form(Struct, frozen=True):
         text = f"blocks of {_BLOCKS.get(self.block, '64 KiB')}"
         return text + (f", {len(self.frames)} frames" if len(self.frames) > 1 else "")
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from the beginning of a frame."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a frame."""
         return plain_from_frame(packed, self.frames, offset, place, Lz4Decoding)
 
     def dump(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Lz4Form(Struct, frozen=True):
         maker = self._maker()
         return bytes(maker.begin() + maker.compress(plain) + maker.flush())
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One frame where there was one, else a row."""
         if len(self.frames) > 1:
             return pack_frames(job, self.frames, FRAME_PLAIN, self._whole)
@@ -82,20 +82,22 @@ class Lz4Decoding(FrameDecoding):
         self._info: dict[str, Any] = {}
 
     @property
-    def form(self) -> Lz4Form:
+    def parameters(self) -> Lz4Parameters:
         """What the first frame says."""
         sums = (bool(self._info.get("content_checksum")), bool(self._info.get("block_checksum")))
         block = int(self._info.get("block_size_id", 4))
-        return Lz4Form(block if block in _BLOCKS else 4, bool(self._info.get("block_linked")), sums, tuple(self.frames))
+        return Lz4Parameters(
+            block if block in _BLOCKS else 4, bool(self._info.get("block_linked")), sums, tuple(self.frames)
+        )
 
     def _frame(self, reader: ByteReader) -> Iterator[bytes]:
         head = reader.peek(19)
         if not head.startswith(MAGIC):
-            raise CorruptError("bytes that are no lz4 frame", reader.here)
+            raise CorruptError("bytes that are no lz4 frame", reader.next_place)
         try:
             info = lz4.frame.get_frame_info(head)
         except _FAILURES as error:
-            raise CorruptError(f"corrupt lz4 frame header ({error})", reader.here) from error
+            raise CorruptError(f"corrupt lz4 frame header ({error})", reader.next_place) from error
         self._info = self._info or info
         yield from decode_frame(reader, lz4.frame.LZ4FrameDecompressor(), "lz4", _FAILURES)
 
@@ -104,13 +106,13 @@ class Lz4Codec:
     """The lz4 frame format."""
 
     name = "lz4"
-    reach = (4 << 20) + 4096
+    peek_size = (4 << 20) + 4096
 
     def sniff(self, head: bytes) -> bool:
         """The frame's magic."""
         return head.startswith(MAGIC)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the first block is not whole."""
         try:
             return bytes(lz4.frame.LZ4FrameDecompressor().decompress(head, count))
@@ -121,14 +123,14 @@ class Lz4Codec:
         """Begins to decode."""
         return Lz4Decoding(reader)
 
-    def load(self, values: dict[str, Any]) -> Lz4Form:
+    def load(self, values: dict[str, Any]) -> Lz4Parameters:
         """What ``dump`` wrote."""
         content, block = values["sums"]
         sums = (bool(content), bool(block))
-        return Lz4Form(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
+        return Lz4Parameters(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
 
 
-class LegacyForm(Struct, frozen=True):
+class Lz4LegacyParameters(Struct, frozen=True):
     """``frames``: each block behind its four bytes of length."""
 
     frames: tuple[Frame, ...]
@@ -138,18 +140,18 @@ class LegacyForm(Struct, frozen=True):
         """Blocks."""
         return f"{len(self.frames)} blocks of 8 MiB"
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: always from the beginning."""
-        return 0, LegacyDecoding(ByteReader(packed.chunks(), place)).chunks()
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        return 0, Lz4LegacyDecoding(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
         """Blocks."""
         return {"frames": [frame.dump() for frame in self.frames]}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One stream: clean blocks kept, the rest in new ones; the kernel takes a short block anywhere."""
         made = pack_frames(job, self.frames, LEGACY_BLOCK, _legacy_block)
-        return Packed(PieceTable([Literal(LEGACY), *made.table.pieces]), made.kept, made.encoded, made.stored)
+        return RepackResult(PieceTable([Literal(LEGACY), *made.table.pieces]), made.reused, made.encoded, made.stored)
 
 
 def _legacy_block(plain: bytes) -> bytes:
@@ -157,7 +159,7 @@ def _legacy_block(plain: bytes) -> bytes:
     return len(packed).to_bytes(4, "little") + bytes(packed)
 
 
-class LegacyDecoding:
+class Lz4LegacyDecoding:
     """Blocks up to the end, or to zeros or a length that no block has, as the kernel's ``unlz4`` reads them."""
 
     def __init__(self, reader: ByteReader) -> None:
@@ -171,17 +173,17 @@ class LegacyDecoding:
         return self._reader.position
 
     @property
-    def form(self) -> LegacyForm:
+    def parameters(self) -> Lz4LegacyParameters:
         """All blocks."""
-        return LegacyForm(tuple(self._frames))
+        return Lz4LegacyParameters(tuple(self._frames))
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage."""
         reader, plain = self._reader, 0
-        if reader.upto(4) != LEGACY:
-            raise CorruptError("bytes that are no legacy lz4 stream", reader.here)
+        if reader.read_upto(4) != LEGACY:
+            raise CorruptError("bytes that are no legacy lz4 stream", reader.next_place)
         while True:
-            start, here = reader.position, reader.here
+            start, here = reader.position, reader.next_place
             size = int.from_bytes(reader.peek(4), "little")
             if reader.peek(4) == LEGACY:
                 reader.skip(4)
@@ -190,7 +192,7 @@ class LegacyDecoding:
                 return
             reader.skip(4)
             try:
-                block = bytes(lz4.block.decompress(reader.exactly(size), uncompressed_size=LEGACY_BLOCK))
+                block = bytes(lz4.block.decompress(reader.read_exactly(size), uncompressed_size=LEGACY_BLOCK))
             except lz4.block.LZ4BlockError as error:
                 raise CorruptError(f"corrupt lz4 block ({error})", here) from error
             yield block
@@ -199,23 +201,23 @@ class LegacyDecoding:
 
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage, or something else follows."""
-        yield from self.stream()
-        for chunk in self._reader.rest():
+        yield from self.next_stream()
+        for chunk in self._reader.read_rest():
             if chunk.strip(b"\0"):
-                raise CorruptError("bytes that are no lz4 block", self._reader.here)
+                raise CorruptError("bytes that are no lz4 block", self._reader.next_place)
 
 
-class LegacyCodec:
+class Lz4LegacyCodec:
     """The legacy lz4 format, as ``lz4 -l`` writes it."""
 
     name = "lz4-legacy"
-    reach = LEGACY_BLOCK + LEGACY_BLOCK // 255 + 64
+    peek_size = LEGACY_BLOCK + LEGACY_BLOCK // 255 + 64
 
     def sniff(self, head: bytes) -> bool:
         """The magic."""
         return head.startswith(LEGACY)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the first block is not whole."""
         size = int.from_bytes(head[4:8], "little")
         try:
@@ -223,10 +225,10 @@ class LegacyCodec:
         except (lz4.block.LZ4BlockError, ValueError):
             return b""
 
-    def decode(self, reader: ByteReader) -> LegacyDecoding:
+    def decode(self, reader: ByteReader) -> Lz4LegacyDecoding:
         """Begins to decode."""
-        return LegacyDecoding(reader)
+        return Lz4LegacyDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> LegacyForm:
+    def load(self, values: dict[str, Any]) -> Lz4LegacyParameters:
         """What ``dump`` wrote."""
-        return LegacyForm(load_frames(values["frames"]))
+        return Lz4LegacyParameters(load_frames(values["frames"]))

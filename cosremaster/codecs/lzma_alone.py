@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.frames import pack_one
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
@@ -20,7 +20,7 @@ PRESET = 6
 MAX_PROPERTIES = 225  # (pb * 5 + lp) * 9 + lc, section 1.1.1
 
 
-class LzmaForm(Struct, frozen=True):
+class LzmaParameters(Struct, frozen=True):
     """``properties``: lc, lp and pb as the header's first byte has them; ``dict_size``: bytes."""
 
     properties: int
@@ -31,15 +31,15 @@ class LzmaForm(Struct, frozen=True):
         """Dictionary."""
         return f"dictionary {self.dict_size:,} bytes"
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: always from the beginning."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
         return plain_from_frame(packed, (), offset, place, LzmaDecoding)
 
     def dump(self) -> dict[str, Any]:
         """Properties and dictionary."""
         return {"properties": self.properties, "dict_size": self.dict_size}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One stream with the old properties and dictionary, of unknown size with an end marker, as xz writes it."""
         rest, lc = divmod(self.properties, 9)
         pb, lp = divmod(rest, 5)
@@ -58,19 +58,19 @@ class LzmaDecoding(FrameDecoding):
         self._head = bytes(HEADER_SIZE)
 
     @property
-    def form(self) -> LzmaForm:
+    def parameters(self) -> LzmaParameters:
         """What the header says."""
-        return LzmaForm(self._head[0], int.from_bytes(self._head[1:5], "little"))
+        return LzmaParameters(self._head[0], int.from_bytes(self._head[1:5], "little"))
 
     def _frame(self, reader: ByteReader) -> Iterator[bytes]:
         head = reader.peek(HEADER_SIZE)
         if len(head) < HEADER_SIZE or head[0] >= MAX_PROPERTIES:
-            raise CorruptError("bytes that are no lzma stream", reader.here)
+            raise CorruptError("bytes that are no lzma stream", reader.next_place)
         self._head = head
         try:
             decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
         except lzma.LZMAError as error:  # pragma: no cover
-            raise CorruptError(f"corrupt lzma data ({error})", reader.here) from error
+            raise CorruptError(f"corrupt lzma data ({error})", reader.next_place) from error
         yield from decode_frame(reader, decompressor, "lzma", (lzma.LZMAError, EOFError))
 
 
@@ -78,14 +78,14 @@ class LzmaCodec:
     """.lzma."""
 
     name = "lzma"
-    reach = 4096
+    peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
         """It has no magic: the default properties, a dictionary of whole KiB, a size below 2**40 or unknown."""
         size = head[5:HEADER_SIZE]
         return head.startswith(b"\x5d\0") and len(size) == 8 and (size == b"\xff" * 8 or not any(size[5:]))
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the head is damaged."""
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(head, count)
@@ -96,8 +96,8 @@ class LzmaCodec:
         """Begins to decode."""
         return LzmaDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> LzmaForm:
+    def load(self, values: dict[str, Any]) -> LzmaParameters:
         """What ``dump`` wrote."""
         if values["properties"] not in range(MAX_PROPERTIES):
             raise ValueError("no such properties")
-        return LzmaForm(values["properties"], int(values["dict_size"]))
+        return LzmaParameters(values["properties"], int(values["dict_size"]))

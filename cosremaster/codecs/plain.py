@@ -10,10 +10,10 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import Job, Packed
+    from cosremaster.codecs.base import RepackJob, RepackResult
 
 
-class PlainForm(NamedTuple):
+class PlainParameters(NamedTuple):
     """Stored as it is."""
 
     name: str = "none"
@@ -22,29 +22,29 @@ class PlainForm(NamedTuple):
         """Nothing to say."""
         return ""
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from ``offset``."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from ``offset``."""
         return offset, packed.cut(offset, packed.length).chunks()
 
     def dump(self) -> dict[str, Any]:
         """Nothing to remember."""
         return {}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """The plain bytes themselves: every unchanged range stays where it comes from."""
-        from cosremaster.codecs.base import Packed  # noqa: PLC0415 - a plain listing needs none of it
+        from cosremaster.codecs.base import RepackResult  # noqa: PLC0415 - a plain listing needs none of it
 
         length = job.plain.length
         job.advance(length)
         old = sum(p.length for p in job.plain.pieces if isinstance(p, Range) and p.source is job.decoded)
-        return Packed(job.plain, kept=old, encoded=0, stored=length - old)
+        return RepackResult(job.plain, reused=old, encoded=0, stored=length - old)
 
 
 class PlainDecoding(NamedTuple):
     """Bytes passed on."""
 
     reader: ByteReader
-    form: PlainForm = PlainForm()
+    parameters: PlainParameters = PlainParameters()
 
     @property
     def position(self) -> int:
@@ -53,24 +53,24 @@ class PlainDecoding(NamedTuple):
 
     def chunks(self) -> Iterator[bytes]:
         """All of the reader's bytes."""
-        return self.reader.rest()
+        return self.reader.read_rest()
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """All of the reader's bytes: nothing tells where they end."""
-        return self.reader.rest()
+        return self.reader.read_rest()
 
 
 class PlainCodec:
     """Never sniffed: it is what remains when no magic fits."""
 
     name = "none"
-    reach = 4096
+    peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
         """Nothing announces itself as uncompressed."""
         return False
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The bytes themselves."""
         return head[:count]
 
@@ -78,6 +78,6 @@ class PlainCodec:
         """Passes ``reader`` through."""
         return PlainDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> PlainForm:
+    def load(self, values: dict[str, Any]) -> PlainParameters:
         """Always the same."""
-        return PlainForm()
+        return PlainParameters()

@@ -47,13 +47,13 @@ def decode_frame(
     :raises CorruptError: damage, as near as the decompressor tells, or the stream ends before.
     """
     while not decompressor.eof:
-        data = reader.some(FEED) if decompressor.needs_input else b""
+        data = reader.read_some(FEED) if decompressor.needs_input else b""
         if decompressor.needs_input and not data:
-            raise CorruptError(f"{name} data ends too early", reader.here)
+            raise CorruptError(f"{name} data ends too early", reader.next_place)
         try:
             plain = decompressor.decompress(data, STEP)
         except failures as error:
-            where = reader.at(reader.position - len(data))
+            where = reader.place_at(reader.position - len(data))
             raise CorruptError(f"corrupt {name} data ({error})", where) from error
         if plain:
             yield plain
@@ -76,7 +76,7 @@ class FrameDecoding:
         """What was decoded up to here."""
         return self.reader.position
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes of the next frame. :raises CorruptError: damage."""
         start, plain = self.reader.position, self._plain
         for chunk in self._one(self.reader):
@@ -88,8 +88,8 @@ class FrameDecoding:
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes of all frames. :raises CorruptError: damage, or bytes that belong to no frame."""
         while True:
-            yield from self.stream()
-            for chunk in self.reader.rest():
+            yield from self.next_stream()
+            for chunk in self.reader.read_rest():
                 rest = chunk.lstrip(b"\0")
                 if rest:
                     self.reader.unread(rest)
@@ -102,7 +102,7 @@ def plain_from_frame(
     packed: PieceTable, frames: Sequence[Frame], offset: int, place: Place,
     decoding: Callable[[ByteReader], FrameDecoding],
 ) -> tuple[int, Iterator[bytes]]:  # fmt: skip
-    """What a form's ``plain_from`` gives where decoding can begin at each of ``frames``."""
+    """What a form's ``decode_from`` gives where decoding can begin at each of ``frames``."""
     first = max(bisect_right([frame.plain for frame in frames], offset) - 1, 0)
     start, plain = (frames[first].start, frames[first].plain) if frames else (0, 0)
     reader = ByteReader(packed.cut(start, packed.length).chunks(), place)

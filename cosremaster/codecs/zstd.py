@@ -8,13 +8,13 @@ from typing import Any
 import zstandard
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"  # section 3.1.2, behind a byte 0x50 to 0x5F
@@ -29,7 +29,7 @@ LEVELS = ((1 << 27, 22), (1 << 26, 21), (1 << 25, 20), (1 << 23, 19), (1 << 22, 
 """Window in bytes -> the level whose default it is, from zstd's own table for large inputs; 3 below."""
 
 
-class ZstdForm(Struct, frozen=True):
+class ZstdParameters(Struct, frozen=True):
     """``window``: bytes, of the largest frame; ``checksum``, ``sized``: the first has a checksum, tells its size."""
 
     window: int
@@ -45,11 +45,11 @@ class ZstdForm(Struct, frozen=True):
 
     def describe(self) -> str:
         """Window, checksum, frames."""
-        text = f"window {human(self.window)}" + (", checksum" if self.checksum else "")
+        text = f"window {format_size(self.window)}" + (", checksum" if self.checksum else "")
         return text + (f", {len(self.frames)} frames" if len(self.frames) > 1 else "")
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from the beginning of a frame."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a frame."""
         return plain_from_frame(packed, self.frames, offset, place, ZstdDecoding)
 
     def dump(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ZstdForm(Struct, frozen=True):
         )
         return zstandard.ZstdCompressor(compression_params=parameters)
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One frame where there was one, since the kernel reads no more; else a row.
 
         One frame is cut into zstd's own jobs, which do not depend on the number of threads either.
@@ -107,22 +107,22 @@ class ZstdDecoding(FrameDecoding):
         self._first: tuple[bool, bool] = (False, False)
 
     @property
-    def form(self) -> ZstdForm:
+    def parameters(self) -> ZstdParameters:
         """Window, checksum and frames."""
-        return ZstdForm(self._window, *self._first, tuple(self.frames))
+        return ZstdParameters(self._window, *self._first, tuple(self.frames))
 
     def _frame(self, reader: ByteReader) -> Iterator[bytes]:
         head = reader.peek(18)
         if _is_skippable(head):
             reader.skip(4)
-            reader.skip(int.from_bytes(reader.exactly(4), "little"))
+            reader.skip(int.from_bytes(reader.read_exactly(4), "little"))
             return
         if not head.startswith(MAGIC):
-            raise CorruptError("bytes that are no zstd frame", reader.here)
+            raise CorruptError("bytes that are no zstd frame", reader.next_place)
         try:
             found = zstandard.get_frame_parameters(head)
         except zstandard.ZstdError as error:
-            raise CorruptError(f"corrupt zstd frame header ({error})", reader.here) from error
+            raise CorruptError(f"corrupt zstd frame header ({error})", reader.next_place) from error
         if not self._window:
             self._first = (found.has_checksum, found.content_size != zstandard.CONTENTSIZE_UNKNOWN)
         self._window = max(self._window, found.window_size)
@@ -137,13 +137,13 @@ class ZstdCodec:
     """zstd."""
 
     name = "zstd"
-    reach = (128 << 10) + 64
+    peek_size = (128 << 10) + 64
 
     def sniff(self, head: bytes) -> bool:
         """The magic of a frame (section 3.1.1), or of one to be skipped."""
         return head.startswith(MAGIC) or _is_skippable(head)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the head is damaged, or a whole block is not in it."""
         try:
             with zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head) as reader:
@@ -155,7 +155,7 @@ class ZstdCodec:
         """Begins to decode."""
         return ZstdDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> ZstdForm:
+    def load(self, values: dict[str, Any]) -> ZstdParameters:
         """What ``dump`` wrote."""
         frames = load_frames(values["frames"])
-        return ZstdForm(int(values["window"]), bool(values["checksum"]), bool(values["sized"]), frames)
+        return ZstdParameters(int(values["window"]), bool(values["checksum"]), bool(values["sized"]), frames)

@@ -18,7 +18,7 @@ from cosremaster.boot import pointers
 from cosremaster.boot.mbr import Mbr, MbrPartition, encode_chs
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.tree.nodes import Kind
+from cosremaster.tree.nodes import NodeKind
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector
 
 TIME = 1_700_000_000
@@ -62,17 +62,17 @@ def build_archive(items: Iterable[DemoEntry], magic: bytes = cpio.NEWC) -> bytes
 
 def directory(path: bytes, mode: int = 0o755) -> DemoEntry:
     """A directory owned by root."""
-    return DemoEntry(path, Kind.DIRECTORY | mode, nlink=2)
+    return DemoEntry(path, NodeKind.DIRECTORY | mode, nlink=2)
 
 
 def regular(path: bytes, data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> DemoEntry:
     """A regular file."""
-    return DemoEntry(path, Kind.FILE | mode, data, uid, gid)
+    return DemoEntry(path, NodeKind.FILE | mode, data, uid, gid)
 
 
 def symlink(path: bytes, target: bytes) -> DemoEntry:
     """A symlink."""
-    return DemoEntry(path, Kind.SYMLINK | 0o777, target)
+    return DemoEntry(path, NodeKind.SYMLINK | 0o777, target)
 
 
 def root_items() -> tuple[DemoEntry, ...]:
@@ -80,7 +80,7 @@ def root_items() -> tuple[DemoEntry, ...]:
     return (
         symlink(b"bin", b"usr/bin"),
         directory(b"dev"),
-        DemoEntry(b"dev/console", Kind.CHAR | 0o600, rdev=(5, 1)),
+        DemoEntry(b"dev/console", NodeKind.CHAR | 0o600, rdev=(5, 1)),
         directory(b"etc"),
         regular(b"etc/hostname", b"debirf\n"),
         symlink(b"etc/mtab", b"/proc/mounts"),
@@ -89,10 +89,10 @@ def root_items() -> tuple[DemoEntry, ...]:
         symlink(b"sbin", b"usr/sbin"),
         directory(b"usr"),
         directory(b"usr/bin"),
-        DemoEntry(b"usr/bin/gunzip", Kind.FILE | 0o755, nlink=3, ino=77),
-        DemoEntry(b"usr/bin/gzip", Kind.FILE | 0o755, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/gunzip", NodeKind.FILE | 0o755, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/gzip", NodeKind.FILE | 0o755, nlink=3, ino=77),
         regular(b"usr/bin/passwd", b"\x7fELF passwd" * 50, 0o4755),
-        DemoEntry(b"usr/bin/zcat", Kind.FILE | 0o755, b"\x7fELF gzip " * 400, nlink=3, ino=77),
+        DemoEntry(b"usr/bin/zcat", NodeKind.FILE | 0o755, b"\x7fELF gzip " * 400, nlink=3, ino=77),
         directory(b"usr/sbin"),
         regular(b"usr/sbin/init", b"#!/bin/sh\nexec /bin/sh\n", 0o755),
         directory(b"usr/share"),

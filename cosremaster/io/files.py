@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from fastcrc import crc32
 
 from cosremaster.errors import CosremasterError, ImageError, OutputError, Place, SizeError
-from cosremaster.io.pieces import Range, Waiting
+from cosremaster.io.pieces import Buffers, Range
 from cosremaster.io.streams import CHUNK
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ _WORTH_A_THREAD = 8 << 20  # bytes
 _ZEROS = bytes(CHUNK)
 
 
-LEAST_HOLE = 1 << 16
+MIN_HOLE = 1 << 16
 """Bytes of the smallest hole that is worth keeping one."""
 
 
-def runs_of(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+def data_runs(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
     """What ``length`` bytes of a file from ``offset`` on consist of (lseek(2), SEEK_HOLE): begin and bytes of each run,
     and whether it holds data. Small holes count as data, and so does everything where the system tells of none."""
     end, begin = offset + length, offset
     while offset < end:
         data = _next_data(fd, offset, end)
-        if data - offset >= LEAST_HOLE:
+        if data - offset >= MIN_HOLE:
             if offset > begin:
                 yield begin, offset - begin, True
             yield offset, data - offset, False
@@ -73,7 +73,7 @@ def _next_data(fd: int, offset: int, end: int) -> int:
         return end if error.errno == errno.ENXIO else offset
 
 
-def aligned(size: int) -> memoryview:
+def aligned_buffer(size: int) -> memoryview:
     """``size`` bytes to read into, again and again. They begin with a page: that makes the kernel's copying up to three
     times as fast as into a bytearray, which begins 16 bytes behind one."""
     return memoryview(mmap.mmap(-1, max(size, 1)))[:size]
@@ -82,7 +82,7 @@ def aligned(size: int) -> memoryview:
 def read_ahead(fill: Filler, offset: int, length: int) -> Iterator[memoryview]:
     """``length`` bytes from ``offset`` on, each part good until the next is asked for; read on a thread of their own
     where there are many."""
-    buffers = [aligned(min(STEP, length)) for _ in range(BUFFERS if length >= _WORTH_A_THREAD else 1)]
+    buffers = [aligned_buffer(min(STEP, length)) for _ in range(BUFFERS if length >= _WORTH_A_THREAD else 1)]
 
     def parts() -> Iterator[memoryview]:
         for start, buffer in zip(range(0, length, STEP), cycle(buffers)):
@@ -105,7 +105,7 @@ def read_into(fd: int, offset: int, views: Sequence[memoryview]) -> int:
 
     :raises OSError: a read fails.
     """
-    waiting = Waiting(views)
+    waiting = Buffers(views)
     start = offset
     while waiting.length:
         batch = waiting.some(_MOST_VIEWS)
@@ -117,7 +117,7 @@ def read_into(fd: int, offset: int, views: Sequence[memoryview]) -> int:
     return offset - start
 
 
-def cannot_write(error: OSError, what: str, place: Place) -> OutputError:
+def write_error(error: OSError, what: str, place: Place) -> OutputError:
     """The error to raise when writing ``what`` failed with ``error``."""
     return OutputError(f"cannot write {what}: {error.strerror or error}", place)
 
@@ -174,7 +174,7 @@ class FileSource:
         if self._now() != self._stamp:
             raise ImageError("changed while it was being read", self.place)
 
-    def at(self, offset: int, length: int) -> bytes:
+    def read_at(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``, fewer where the file ends. :raises ImageError: a read fails."""
         parts: list[bytes] = []
         while length > 0 and offset < self.size:  # tables hold 64-bit places, more than pread(2) takes
@@ -192,13 +192,13 @@ class FileSource:
         """``length`` bytes from ``offset``. :raises ImageError: the file ends before."""
         end = offset + length
         while offset < end:
-            data = self.at(offset, min(CHUNK, end - offset))
+            data = self.read_at(offset, min(CHUNK, end - offset))
             if not data:
                 raise ImageError(f"ends {end - offset:,} bytes too early", self.place.at(offset))
             yield data
             offset += len(data)
 
-    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fills ``views``, one after another, from byte ``offset`` on. :raises ImageError: the file ends before."""
         wanted = sum(map(len, views))
         try:
@@ -217,11 +217,11 @@ class FileSource:
         stay holes: a new file has to be made as long as it is to be.
         An OSError of writing becomes ``failure(error)``. :raises ImageError: the file ends before.
         """
-        for start, count, data in runs_of(self._fd, offset, length):
+        for start, count, data in data_runs(self._fd, offset, length):
             if data:
                 yield from self._copy_data(fd, start, count, failure)
             else:
-                skip(fd, count, failure)
+                leave_hole(fd, count, failure)
                 yield count
 
     def is_zero(self, offset: int, length: int) -> bool:
@@ -231,7 +231,7 @@ class FileSource:
         """
         if offset + length > self.size:
             return False
-        data = (chunk for begin, count, full in runs_of(self._fd, offset, length) if full
+        data = (chunk for begin, count, full in data_runs(self._fd, offset, length) if full
                 for chunk in self.chunks(begin, count))  # fmt: skip
         return all(chunk == _ZEROS[: len(chunk)] for chunk in data)
 
@@ -240,7 +240,7 @@ class FileSource:
     ) -> Iterator[int]:
         """:meth:`copy_to` for a run without holes."""
         end = offset + length
-        while offset < end and hasattr(os, "copy_file_range") and may_share(os.fstat(fd).st_dev):
+        while offset < end and hasattr(os, "copy_file_range") and may_share_blocks(os.fstat(fd).st_dev):
             try:
                 count = os.copy_file_range(self._fd, fd, min(COPY_STEP, end - offset), offset)
             except OSError as error:
@@ -251,13 +251,13 @@ class FileSource:
                 break
             offset += count
             yield count
-        for view in read_ahead(self.read_into, offset, end - offset):
+        for view in read_ahead(self.fill, offset, end - offset):
             write_all(fd, view, failure)
             yield len(view)
 
 
 @cache
-def may_share(device: int) -> bool:
+def may_share_blocks(device: int) -> bool:
     """False for a file system that is known to copy every byte: reading and writing is faster there than asking the
     kernel to (proc_pid_mountinfo(5))."""
     number = f"{os.major(device)}:{os.minor(device)}"
@@ -307,22 +307,22 @@ class Spool:
 
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             except OSError as error:
-                raise cannot_write(error, "temporary data", self._place) from error
+                raise write_error(error, "temporary data", self._place) from error
         return self._file
 
     def append(self, chunks: Iterable[bytes], *, packed: bool) -> Range:
         """Writes ``chunks`` and returns the range where they lie. One writer at a time."""
         start, fd, total = self.size, self._open().fileno(), self._sums[-1]
         for chunk in chunks:
-            write_all(fd, chunk, lambda error: cannot_write(error, "temporary data", self._place))
+            write_all(fd, chunk, lambda error: write_error(error, "temporary data", self._place))
             total = crc32.iso_hdlc(chunk, total)
             self.size += len(chunk)
-            self.count_with(0)
+            self.count_outside(0)
         self._ends.append(self.size)
         self._sums.append(total)
         return Range(self, start, self.size - start, packed)
 
-    def count_with(self, count: int) -> None:
+    def count_outside(self, count: int) -> None:
         """Takes in that ``count`` more bytes belong to what is spooled, though they stay where they are.
 
         :raises SizeError: together they are more than may be.
@@ -334,7 +334,7 @@ class Spool:
                 " holds; put large files on the ISO's own file tree instead"
             )
 
-    def sums_of(self, offset: int, length: int) -> tuple[int, int] | None:
+    def crcs_around(self, offset: int, length: int) -> tuple[int, int] | None:
         """The CRC32 of everything before byte ``offset``, and of everything before the end of ``length`` bytes from
         there; None where no appended run begins or ends there."""
         first, last = bisect_left(self._ends, offset), bisect_left(self._ends, offset + length)
@@ -362,7 +362,7 @@ class Spool:
             raise OutputError("temporary data vanished while it was needed", self._place)
 
 
-def skip(fd: int, count: int, failure: Callable[[OSError], CosremasterError]) -> None:
+def leave_hole(fd: int, count: int, failure: Callable[[OSError], CosremasterError]) -> None:
     """Leaves a hole of ``count`` bytes where ``fd`` stands; an OSError becomes ``failure(error)``."""
     try:
         os.lseek(fd, count, os.SEEK_CUR)

@@ -12,7 +12,7 @@ from typing import Protocol
 from fastcrc import crc32
 from msgspec import Struct
 
-from cosremaster.io.files import AHEAD, BUFFERS, STEP, Filler, aligned
+from cosremaster.io.files import AHEAD, BUFFERS, STEP, Filler, aligned_buffer
 from cosremaster.io.parallel import prefetch
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import CHUNK
@@ -42,7 +42,7 @@ class _Parts(Struct, frozen=True, eq=False):
     """A source made of a table's bytes: in chunks by filling."""
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.Direct`."""
+        """See :class:`~cosremaster.io.pieces.DirectSource`."""
         raise NotImplementedError
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
@@ -55,7 +55,7 @@ class _Parts(Struct, frozen=True, eq=False):
             offset += len(data)
 
 
-class Joined(_Parts, frozen=True, eq=False):
+class ConcatSource(_Parts, frozen=True, eq=False):
     """The bytes of ``table`` as one source; ``crc`` is their CRC32."""
 
     table: PieceTable
@@ -63,11 +63,11 @@ class Joined(_Parts, frozen=True, eq=False):
     name: str = "files"
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.Direct`."""
+        """See :class:`~cosremaster.io.pieces.DirectSource`."""
         self.table.fill(offset, views)
 
 
-class Framed(_Parts, frozen=True, eq=False):
+class FramedSource(_Parts, frozen=True, eq=False):
     """The bytes of ``table`` in frames. ``crc``: the CRC32 of the bytes without heads, where it is known already."""
 
     table: PieceTable
@@ -99,7 +99,7 @@ class Framed(_Parts, frozen=True, eq=False):
             yield self.framing.head(left, first=False), left
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.Direct`."""
+        """See :class:`~cosremaster.io.pieces.DirectSource`."""
         head_size = self.framing.head_size
         number, inside = divmod(offset, self.framing.size + head_size)
         start = number * self.framing.size + max(0, inside - head_size)
@@ -124,7 +124,7 @@ class Framed(_Parts, frozen=True, eq=False):
                     inside += count
         self.table.fill(start, bodies)
 
-    def found(self, fill: Filler) -> int | None:
+    def crc32_of(self, fill: Filler) -> int | None:
         """The CRC32 of what ``fill(offset, views)`` gives for this source's bytes, without heads; None where heads are
         not as they must be."""
         crc = 0
@@ -140,7 +140,7 @@ class Framed(_Parts, frozen=True, eq=False):
         :data:`AHEAD` more have been taken."""
         size, head_size = self.framing.size, self.framing.head_size
         count, room = max(1, STEP // size), -(-size // PAGE) * PAGE  # each body begins with a page
-        buffers = [(memoryview(bytearray(count * head_size)), aligned(count * room)) for _ in range(BUFFERS)]
+        buffers = [(memoryview(bytearray(count * head_size)), aligned_buffer(count * room)) for _ in range(BUFFERS)]
         frames = self._heads(0)
         for turn, (heads, space) in enumerate(cycle(buffers)):
             group = list(islice(frames, count))
@@ -155,7 +155,7 @@ class Framed(_Parts, frozen=True, eq=False):
             yield heads[: len(wanted)], wanted, bodies
 
 
-class FramedSum:
+class FramedCrc32:
     """The CRC32 of frames, heads included, of bytes that come in parts."""
 
     def __init__(self, framing: Framing) -> None:

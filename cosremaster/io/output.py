@@ -11,10 +11,10 @@ from fastcrc import crc64
 from msgspec import Struct
 
 from cosremaster.errors import OutputError, Place, UsageError
-from cosremaster.io.files import LEAST_HOLE, FileSource, cannot_write, read_ahead, skip, write_all
-from cosremaster.io.framed import Framed
+from cosremaster.io.files import MIN_HOLE, FileSource, leave_hole, read_ahead, write_all, write_error
+from cosremaster.io.framed import FramedSource
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros, direct_source
-from cosremaster.io.precopy import HeadStart, is_in_place
+from cosremaster.io.precopy import Precopy, is_in_place
 from cosremaster.io.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
@@ -38,10 +38,10 @@ class NewBytes:
         self.sum = crc64.xz(chunk, self.sum)
         self.end += len(chunk)
 
-    def holds(self, result: FileSource) -> bool:
+    def is_in(self, result: FileSource) -> bool:
         """True when the run is in ``result`` as it was written."""
         found = 0
-        for view in read_ahead(result.read_into, self.start, self.end - self.start):
+        for view in read_ahead(result.fill, self.start, self.end - self.start):
             found = crc64.xz(view, found)
         return found == self.sum
 
@@ -50,16 +50,16 @@ class NewFrames(Struct, frozen=True):
     """A run of written frames whose sum was known when they were planned."""
 
     start: int
-    framed: Framed
+    framed: FramedSource
 
     @property
     def end(self) -> int:
         """Where the run ends."""
         return self.start + self.framed.length
 
-    def holds(self, result: FileSource) -> bool:
+    def is_in(self, result: FileSource) -> bool:
         """True when ``result`` holds what was planned."""
-        found = self.framed.found(lambda offset, views: result.read_into(self.start + offset, views))
+        found = self.framed.crc32_of(lambda offset, views: result.fill(self.start + offset, views))
         return found == self.framed.crc
 
 
@@ -69,28 +69,28 @@ class NewHole(Struct, frozen=True):
     start: int
     end: int
 
-    def holds(self, result: FileSource) -> bool:
+    def is_in(self, result: FileSource) -> bool:
         """True when there are zeros in ``result``."""
         return result.is_zero(self.start, self.end - self.start)
 
 
-New: TypeAlias = NewBytes | NewFrames | NewHole
+NewRun: TypeAlias = NewBytes | NewFrames | NewHole
 
 
 class Written(Struct, frozen=True):
     """A file written under a temporary name, and which of its bytes are new."""
 
     path: Path
-    new: tuple[New, ...]
+    new_runs: tuple[NewRun, ...]
 
 
-def _run(new: list[New], at: int, piece: Piece) -> New:
+def _run(new: list[NewRun], at: int, piece: Piece) -> NewRun:
     """The last of ``new``, one of its own for planned frames and for holes, that ``piece`` at ``at`` goes on with."""
     last = new[-1] if new else None
-    if isinstance(piece, Zeros) and piece.length >= LEAST_HOLE:
+    if isinstance(piece, Zeros) and piece.length >= MIN_HOLE:
         new.append(NewHole(at, at + piece.length))
         return new[-1]
-    if isinstance(piece, Range) and isinstance(piece.source, Framed):
+    if isinstance(piece, Range) and isinstance(piece.source, FramedSource):
         framed = piece.source
         if framed.crc is not None and piece.length == framed.length:
             new.append(NewFrames(at, framed))
@@ -124,7 +124,7 @@ class Output:
         self._force = force
         self._temporary: Path | None = None
         self._fd = -1
-        self._headstart: HeadStart | None = None
+        self._headstart: Precopy | None = None
         self._digest = digest
         self._sidecar: Output | None = None
         if digest is not None:
@@ -168,23 +168,23 @@ class Output:
             if self._sidecar is not None:
                 self._sidecar.__exit__()
 
-    def begin(self, source: FileSource) -> None:
+    def start_precopy(self, source: FileSource) -> None:
         """Begins to copy ``source`` under a temporary name, since :meth:`write` will most likely be given much of it.
 
         :raises OutputError: there can be no file.
         """
-        self._headstart = HeadStart(source, self._open())
+        self._headstart = Precopy(source, self._open())
 
     def write(self, table: PieceTable, source: FileSource | None, advance: Callable[[int], None]) -> Written:
         """Writes ``table`` under a temporary name. Ranges of ``source`` are copied inside the kernel where it can.
 
         :raises OutputError: it cannot be written.
         """
-        new: list[New] = []
+        new: list[NewRun] = []
         at = 0
         fd = self._open()
         try:
-            copied = 0 if self._headstart is None else self._headstart.kept(table)
+            copied = 0 if self._headstart is None else self._headstart.reusable_front(table)
             self._cut(fd, copied)
             for piece in table.pieces:
                 if isinstance(piece, Range) and piece.source is source:
@@ -204,7 +204,7 @@ class Output:
     def _copy(self, fd: int, source: FileSource, piece: Range, done: int) -> Iterator[int]:
         """Copies ``piece`` of ``source``, of which ``done`` bytes are there; yields what each step adds."""
         if done:
-            skip(fd, done, self._failure)
+            leave_hole(fd, done, self._failure)
             yield done
         yield from source.copy_to(fd, piece.offset + done, piece.length - done, self._failure)
 
@@ -215,10 +215,10 @@ class Output:
         except OSError as error:
             raise self._failure(error) from error
 
-    def _write_new(self, fd: int, piece: Piece, run: New) -> Iterator[int]:
+    def _write_new(self, fd: int, piece: Piece, run: NewRun) -> Iterator[int]:
         """Writes ``piece``, which ``run`` goes on with; yields what each step wrote."""
         if isinstance(run, NewHole):
-            skip(fd, piece.length, self._failure)
+            leave_hole(fd, piece.length, self._failure)
             yield piece.length
             return
         for chunk in _chunks(piece):
@@ -264,7 +264,7 @@ class Output:
                     raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> OutputError:
-        return cannot_write(error, "the output", self.place)
+        return write_error(error, "the output", self.place)
 
     def publish(self) -> None:
         """Gives the written file its name. :raises OutputError: somebody else made that file meanwhile."""

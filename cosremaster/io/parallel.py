@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -25,7 +25,7 @@ class CancelledError(Exception):
     """Raised by work that noticed that nobody waits for it any more."""
 
 
-class Stop:
+class StopFlag:
     """Tells work on other threads that it is no longer wanted."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Stop:
 
 
 def ordered_map(
-    work: Callable[[Item, Stop], Result], items: Iterable[Item], threads: int, most: int | None = None
+    work: Callable[[Item, StopFlag], Result], items: Iterable[Item], threads: int, most: int | None = None
 ) -> Iterator[Result]:
     """``work(item, stop)`` for each item, in order, on ``threads`` threads.
 
@@ -51,7 +51,7 @@ def ordered_map(
     where its result would have come. When the caller goes away, the work under way is stopped at its next
     ``stop.check()``.
     """
-    stop = Stop()
+    stop = StopFlag()
     news: SimpleQueue[None] = SimpleQueue()
     rest = iter(items)
     waiting: deque[Worker[Result]] = deque()
@@ -59,13 +59,13 @@ def ordered_map(
     more, most = True, most or 2 * threads
     try:
         while True:
-            if hand and (len(waiting) < threads or sum(not one.ended for one in waiting) < threads):
+            if hand and (len(waiting) < threads or sum(not one.has_ended for one in waiting) < threads):
                 waiting.append(Worker(partial(work, hand.pop(), stop), news))
-            elif len(waiting) >= threads and waiting[0].ended:
+            elif len(waiting) >= threads and waiting[0].has_ended:
                 yield waiting.popleft().result()
             elif more and not hand and len(waiting) < most:
                 more = _pull(rest, hand)
-            elif waiting and waiting[0].ended:
+            elif waiting and waiting[0].has_ended:
                 yield waiting.popleft().result()
             elif waiting:
                 _next(news)
@@ -122,7 +122,7 @@ class Worker(Generic[Result]):
                 self._news.put(None)
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """True once there is a result."""
         return self._ended.is_set()
 
@@ -146,7 +146,7 @@ BATCH = 1 << 20
 """Bytes that are handed to another thread at least at once: each time it has to be woken."""
 
 
-def ahead(chunks: Iterable[Item], size: Callable[[Any], int] = len) -> Iterator[Item]:
+def prefetch_batches(chunks: Iterable[Item], size: Callable[[Any], int] = len) -> Iterator[Item]:
     """``chunks``, as :func:`prefetch` has them, but several are handed over at once. ``size``: bytes of one."""
     return chain.from_iterable(prefetch(_batches(chunks, size)))
 

@@ -28,7 +28,7 @@ class Source(Protocol):
         ...
 
 
-class Direct(Source, Protocol):
+class DirectSource(Source, Protocol):
     """A source whose ranges cost no more when they are read a second time, straight into where they are wanted."""
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
@@ -109,7 +109,7 @@ class PieceTable:
         """Bytes in the whole table."""
         return self._starts[-1]
 
-    def packed(self) -> PieceTable:
+    def marked_packed(self) -> PieceTable:
         """This table with its ranges marked as compressed."""
         return PieceTable(
             Range(piece.source, piece.offset, piece.length, True) if isinstance(piece, Range) else piece
@@ -151,7 +151,7 @@ class PieceTable:
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fills ``views``, one after another, with the bytes from byte ``offset`` on; they must not pass the end."""
-        waiting = Waiting(views)
+        waiting = Buffers(views)
         index = max(bisect_right(self._starts, offset) - 1, 0)
         while waiting.length:
             piece, start = self.pieces[index], offset - self._starts[index]
@@ -161,7 +161,7 @@ class PieceTable:
             index += 1
 
 
-class Waiting:
+class Buffers:
     """Buffers that are to be filled, one after another; ``length`` bytes in all."""
 
     def __init__(self, views: Sequence[memoryview]) -> None:
@@ -190,7 +190,7 @@ class Waiting:
 
     def put_back(self, views: Sequence[memoryview], filled: int) -> None:
         """Puts ``views``, which were taken last, in front again, without the first ``filled`` bytes of them."""
-        again = Waiting(views)
+        again = Buffers(views)
         again.take(filled)
         self._views += again._views
         self.length += again.length
@@ -203,10 +203,10 @@ class Waiting:
             at += len(view)
 
 
-def direct_source(piece: Piece) -> Direct | None:
+def direct_source(piece: Piece) -> DirectSource | None:
     """The source of ``piece`` if that is a direct one."""
     if isinstance(piece, Range) and hasattr(piece.source, "fill"):
-        return cast("Direct", piece.source)
+        return cast("DirectSource", piece.source)
     return None
 
 
@@ -221,7 +221,7 @@ def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:
     if source is not None and isinstance(piece, Range):
         source.fill(piece.offset + start, views)
         return
-    waiting = Waiting(views)
+    waiting = Buffers(views)
     for chunk in piece.cut(start, start + waiting.length).chunks():
         waiting.put(chunk)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from cosremaster.io.files import LEAST_HOLE, FileSource, may_share, runs_of
+from cosremaster.io.files import MIN_HOLE, FileSource, data_runs, may_share_blocks
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 
@@ -20,7 +20,7 @@ ROOM = 3
 """So many times the image there must be free: for this copy, for what is packed, and for what is added."""
 
 
-class HeadStart:
+class Precopy:
     """Copies ``source`` from its beginning on to the same offsets of ``fd``, an empty file, on a thread of its own.
 
     Holes stay holes. It is done inside the kernel, in large steps: after each this thread has to wait for those that
@@ -33,7 +33,7 @@ class HeadStart:
         self._source = source
         self._wanted, self._copied = True, 0
         self._worker: Worker[None] | None = None
-        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share(os.fstat(fd).st_dev):
+        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
             # A descriptor of its own: whoever closes the other one may be interrupted before this thread has ended.
             self._fd = os.dup(fd)
             self._worker = Worker(self._run)
@@ -50,7 +50,7 @@ class HeadStart:
 
     def _copy(self) -> None:
         source, fd = self._source.fileno(), self._fd
-        for begin, length, data in runs_of(source, 0, self._source.size):
+        for begin, length, data in data_runs(source, 0, self._source.size):
             at, end = (begin, begin + length) if data else (begin + length, begin + length)
             while at < end:
                 if not self._wanted:
@@ -68,7 +68,7 @@ class HeadStart:
         if self._worker is not None:
             self._worker.join()
 
-    def kept(self, table: PieceTable) -> int:
+    def reusable_front(self, table: PieceTable) -> int:
         """Ends copying; returns the length in bytes of the front of the file that ``table`` has from the same places,
         but for small pieces of other bytes between. What is behind that is to be cut off.
         """
@@ -91,7 +91,7 @@ def _front(table: PieceTable, source: FileSource) -> int:
     """How many bytes from the beginning on are those of ``source`` in their old places, or will be written over."""
     at = 0
     for piece in table.pieces:
-        if piece.length >= LEAST_HOLE and not is_in_place(piece, source, at):
+        if piece.length >= MIN_HOLE and not is_in_place(piece, source, at):
             break
         at += piece.length
     return at

@@ -30,15 +30,15 @@ class ByteReader:
         self.position = 0
 
     @property
-    def here(self) -> Place:
+    def next_place(self) -> Place:
         """The place of the next byte."""
-        return self.at(self.position)
+        return self.place_at(self.position)
 
-    def at(self, position: int) -> Place:
+    def place_at(self, position: int) -> Place:
         """The place of a byte."""
         return self.place.at(self.origin + position)
 
-    def count_anew(self) -> None:
+    def restart_position(self) -> None:
         """The next byte gets position 0; places stay what they are. :attr:`origin` tells how far that is."""
         self.origin += self.position
         self.position = 0
@@ -51,7 +51,7 @@ class ByteReader:
             self._current, self._start = chunk, 0
         return True
 
-    def some(self, limit: int = CHUNK) -> bytes:
+    def read_some(self, limit: int = CHUNK) -> bytes:
         """Whatever comes next, at most ``limit`` bytes; empty only at the end of the stream."""
         if not self._fill():
             return b""
@@ -62,7 +62,7 @@ class ByteReader:
         self.position += len(data)
         return data
 
-    def upto(self, count: int) -> bytes:
+    def read_upto(self, count: int) -> bytes:
         """The next ``count`` bytes, or what is left when the stream ends before."""
         end = self._start + count
         if end <= len(self._current):  # most often so, and the walk over an archive's entries lives on it
@@ -70,30 +70,30 @@ class ByteReader:
             self._start = end
             self.position += count
             return data
-        first = self.some(count)
+        first = self.read_some(count)
         if len(first) == count or not first:
             return first
         parts, have = [first], len(first)
-        while have < count and (part := self.some(count - have)):
+        while have < count and (part := self.read_some(count - have)):
             parts.append(part)
             have += len(part)
         return b"".join(parts)
 
-    def exactly(self, count: int) -> bytes:
+    def read_exactly(self, count: int) -> bytes:
         """The next ``count`` bytes. :raises CorruptError: the stream ends before."""
         start = self.position
-        data = self.upto(count)
+        data = self.read_upto(count)
         if len(data) != count:
             raise self._short(start, count)
         return data
 
     def peek(self, count: int) -> bytes:
         """The next ``count`` bytes (fewer at the end), left to be read again."""
-        data = self.upto(count)
+        data = self.read_upto(count)
         self.unread(data)
         return data
 
-    def window(self) -> tuple[bytes, int]:
+    def buffered(self) -> tuple[bytes, int]:
         """What is at hand without another chunk: bytes, and where in them the next one stands. Nothing is consumed."""
         return self._current, self._start
 
@@ -105,11 +105,11 @@ class ByteReader:
         self._current, self._start = data + rest, 0
         self.position -= len(data)
 
-    def pieces(self, count: int) -> Iterator[bytes]:
+    def read_parts(self, count: int) -> Iterator[bytes]:
         """The next ``count`` bytes in parts. :raises CorruptError: the stream ends before."""
         start, left = self.position, count
         while left:
-            part = self.some(left)
+            part = self.read_some(left)
             if not part:
                 raise self._short(start, count)
             left -= len(part)
@@ -131,17 +131,17 @@ class ByteReader:
             self.position += step
             left -= step
 
-    def rest(self) -> Iterator[bytes]:
+    def read_rest(self) -> Iterator[bytes]:
         """All that is left, in parts."""
-        while part := self.some():
+        while part := self.read_some():
             yield part
 
     def _short(self, start: int, count: int) -> CorruptError:
         missing = count - (self.position - start)
-        return CorruptError(f"ends {missing:,} bytes too early", self.here)
+        return CorruptError(f"ends {missing:,} bytes too early", self.next_place)
 
 
-def counted(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+def count_chunks(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
     """``chunks`` unchanged, the length of each told to ``count`` before it is passed on."""
     for chunk in chunks:
         count(len(chunk))
@@ -156,14 +156,14 @@ class Digest(Protocol):
         ...
 
 
-def hashed(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
+def hash_chunks(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
     """``chunks`` unchanged, each taken into ``digest`` before it is passed on."""
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
 
 
-class Tail:
+class LastBytes:
     """Passes chunks on and keeps the last ``keep`` bytes of them, or a little more."""
 
     def __init__(self, keep: int) -> None:
@@ -210,18 +210,18 @@ def same_bytes(one: Iterable[bytes], other: Iterable[bytes]) -> bool:
     """True when both hold the same bytes, however they are cut."""
     left, right = ByteReader(one, Place()), ByteReader(other, Place())
     while True:
-        data = left.upto(CHUNK)
-        if data != right.upto(CHUNK):
+        data = left.read_upto(CHUNK)
+        if data != right.read_upto(CHUNK):
             return False
         if not data:
             return True
 
 
-def equal_front(one: Iterable[bytes], other: Iterable[bytes]) -> int:
+def common_prefix_length(one: Iterable[bytes], other: Iterable[bytes]) -> int:
     """How many bytes both begin with, however they are cut."""
     left, right = ByteReader(one, Place()), ByteReader(other, Place())
     while True:
-        start, data, beside = left.position, left.upto(CHUNK), right.upto(CHUNK)
+        start, data, beside = left.position, left.read_upto(CHUNK), right.read_upto(CHUNK)
         if data != beside:
             pairs = enumerate(zip(data, beside, strict=False))
             return start + next((at for at, (a, b) in pairs if a != b), min(len(data), len(beside)))

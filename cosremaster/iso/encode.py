@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
-from cosremaster.errors import ProofError, UnsupportedError, show
+from cosremaster.errors import ProofError, UnsupportedError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Piece, PieceTable, Zeros
 from cosremaster.iso.ecma119.records import place_of
@@ -23,7 +23,7 @@ from cosremaster.iso.layout.replace import Exchange, check_removal, resolve, wit
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.tree_edit.restructure import Expected, Restructure, is_gone, restructure
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 _PHYSICAL = 8
 """Sectors of a physical sector of 4 KiB."""
@@ -84,7 +84,7 @@ def plan_image(
     if work is not None:
         starts = [one.start for one in layout.appended[len(layout.appended) - len(work.appended) :]]
         patches, new = work.settled(starts, placed, patches)
-    tail = image.source.cut(min(lba_bytes(Lba(layout.tail)), image.size), image.size)
+    tail = image.source.cut(min(lba_offset(Lba(layout.tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed, new, work).pieces, tail]).patched(patches.items())
     _check_kept(image, table, layout, placed, work)
     table = table.patched((moved_byte(layout, at), data) for at, data in (overwritten or {}).items())
@@ -104,15 +104,15 @@ def _several_extents(edits: IsoEdits) -> Iterator[str]:
     if large:
         more = f" (and {len(large) - 1:,} more)" if len(large) > 1 else ""
         yield (
-            f"{show(large[0])}{more} has more than 4 GiB - 1 and so takes several extents: programs that read no more"
-            " than interchange level 2 of ISO 9660, such as isoinfo, find a part of it"
+            f"{printable(large[0])}{more} has more than 4 GiB - 1 and so takes several extents: programs that read no"
+            " more than interchange level 2 of ISO 9660, such as isoinfo, find a part of it"
         )
 
 
 def moved_byte(layout: Layout, at: int) -> int:
     """Where byte ``at`` of the old image stands in the new one."""
     block, rest = divmod(at, BLOCK)
-    return lba_bytes(layout.block(Lba(block))) + rest
+    return lba_offset(layout.block(Lba(block))) + rest
 
 
 def _layout(
@@ -248,10 +248,10 @@ def _body(
     spans = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
     begins = [one.old.start for one in placed if one.old] + [one.start for one in spans if one.start in new]
     begins += [span.start for span in (work.vacated if work else ())]
-    at = lba_bytes(min([Lba(layout.tail), *begins]))
+    at = lba_offset(min([Lba(layout.tail), *begins]))
     pieces.append(image.source.cut(0, min(at, image.size)))
     for one in spans:
-        start, skipped = lba_bytes(one.start), max(0, at - lba_bytes(one.start))
+        start, skipped = lba_offset(one.start), max(0, at - lba_offset(one.start))
         if skipped >= one.blocks * BLOCK:
             continue
         pieces.append(Zeros(start + skipped - at))
@@ -259,14 +259,14 @@ def _body(
             pieces += new[one.start].pieces
             at = start + new[one.start].length
         else:
-            begin = lba_bytes(one.old.start)
+            begin = lba_offset(one.old.start)
             end = min(begin + one.blocks * BLOCK, image.size)
             pieces.append(image.source.cut(begin + skipped, end))
             at = start + end - begin
     body = PieceTable([*pieces, Zeros(layout.blocks * BLOCK - at)])
     for change in placed:
         if change.old and change.same_size:
-            start, end = lba_bytes(change.start), lba_bytes(change.start) + change.table.length
+            start, end = lba_offset(change.start), lba_offset(change.start) + change.table.length
             parts = (body.cut(0, start), change.table, body.cut(end, body.length))
             body = PieceTable(piece for part in parts for piece in part.pieces)
     return body
@@ -285,6 +285,6 @@ def _check_kept(
         for record in (record for file in kept for record in file.records):
             if not record.length or record.offset in new or (image.catalog and record.lba == image.catalog.lba):
                 continue
-            start, old = lba_bytes(layout.block(record.lba)), lba_bytes(record.lba)
+            start, old = lba_offset(layout.block(record.lba)), lba_offset(record.lba)
             if table.cut(start, start + record.length).pieces != (image.source.cut(old, old + record.length),):
                 raise ProofError("the plan would lose its data", place_of(image.place, record))

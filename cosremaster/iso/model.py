@@ -18,7 +18,7 @@ from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.udf.read import Udf
-from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 
@@ -76,7 +76,7 @@ class IsoFile(Struct, frozen=True):
     @property
     def extents(self) -> Iterable[tuple[int, int]]:
         """The byte offset in the image and the length of each extent."""
-        return ((lba_bytes(record.lba), record.length) for record in self.records)
+        return ((lba_offset(record.lba), record.length) for record in self.records)
 
 
 class IsoTree(Struct, frozen=True, kw_only=True):

@@ -16,10 +16,10 @@ from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import Named, walk_names
 from cosremaster.iso.rockridge.read import Attributes, read_attributes, skip_of
 from cosremaster.iso.rockridge.zisofs import zisofs_of
-from cosremaster.tree.nodes import Content, Kind, Node
-from cosremaster.units import Lba, lba_bytes
+from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.units import Lba, lba_offset
 
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(NodeKind)
 _DATE = slice(18, 25)
 """Where a directory record has its date (ECMA-119, 9.1.5)."""
 
@@ -63,7 +63,7 @@ def image_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
 def _nodes(image: IsoImage, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
     tree = image.trees[0]
     root = tree.directories[0]
-    skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
+    skip = skip_of(source.read_at(lba_offset(root.lba), 255)) if tree.rock_ridge else None
     for one in walk_names(source, root, tree.base, skip, joliet=False):
         said = Attributes() if skip is None else _attributes(source, one, skip, tree.base)
         yield _node(one, said, image, files.get(one.path))
@@ -73,21 +73,21 @@ def _attributes(source: FileSource, one: Named, skip: int, base: Lba) -> Attribu
     """A relocated directory tells its own in its ``.``, as the kernel reads it; the record with CL is a file's."""
     raw, offset = one.raw, one.record.offset
     if one.below is not None and one.ridge.child is not None:
-        offset = lba_bytes(one.below.lba)
-        raw = source.at(offset, source.at(offset, 1)[0])
+        offset = lba_offset(one.below.lba)
+        raw = source.read_at(offset, source.read_at(offset, 1)[0])
     return read_attributes(source, raw, offset, skip, base)
 
 
 def _node(one: Named, said: Attributes, image: IsoImage, file: IsoFile | None) -> Node:
-    kind = Kind.DIRECTORY if one.below is not None else _kind(said)
-    default = 0o755 if kind is Kind.DIRECTORY else 0o644
-    linked = kind is not Kind.DIRECTORY and said.links > 1 and said.serial
+    kind = NodeKind.DIRECTORY if one.below is not None else _kind(said)
+    default = 0o755 if kind is NodeKind.DIRECTORY else 0o644
+    linked = kind is not NodeKind.DIRECTORY and said.links > 1 and said.serial
     return Node(
         path=one.path, kind=kind, mode=default if said.mode is None else said.mode & 0o7777, uid=said.uid, gid=said.gid,
         mtime=short_date(one.raw[_DATE]) if said.mtime is None else said.mtime,
-        target=said.target or b"" if kind is Kind.SYMLINK else b"",
-        rdev=said.rdev if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
-        content=_content(said, image, file) if kind is Kind.FILE and file is not None else None,
+        target=said.target or b"" if kind is NodeKind.SYMLINK else b"",
+        rdev=said.rdev if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
+        content=_content(said, image, file) if kind is NodeKind.FILE and file is not None else None,
         link=(said.serial, kind, one.record.lba) if linked else None,
     )  # fmt: skip
 
@@ -98,9 +98,9 @@ def _content(said: Attributes, image: IsoImage, file: IsoFile) -> Content:
     return packed or _Extents(image, file)
 
 
-def _kind(said: Attributes) -> Kind:
+def _kind(said: Attributes) -> NodeKind:
     """What is no directory: as PX tells it, else by whether there is a symlink's text."""
     told = (said.mode or 0) & 0o170000
-    if told in _KINDS and told != Kind.DIRECTORY:
-        return Kind(told)
-    return Kind.FILE if said.target is None else Kind.SYMLINK
+    if told in _KINDS and told != NodeKind.DIRECTORY:
+        return NodeKind(told)
+    return NodeKind.FILE if said.target is None else NodeKind.SYMLINK

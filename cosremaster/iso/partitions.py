@@ -47,4 +47,4 @@ def with_hfs(source: FileSource, partitions: Sequence[Partition]) -> tuple[Parti
 
 def hfs_at(source: FileSource, start: int) -> bool:
     """True when a volume header of HFS or HFS+ belongs to a file system that begins at byte ``start``."""
-    return source.at(start + _HFS_HEADER, 2) in _HFS
+    return source.read_at(start + _HFS_HEADER, 2) in _HFS

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.boot.pointers import BootInfoTable, boot_image_sum
-from cosremaster.errors import ProofError, show
+from cosremaster.errors import ProofError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable
@@ -19,7 +19,7 @@ from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.restructure import IN_UDF, Expected
 from cosremaster.iso.tree_edit.verify import prove_folders
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_bytes
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
 def prove(old: IsoImage, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: FileSource) -
 
 
 def _volume_id(old: IsoImage, plan: ImagePlan) -> str:
-    told = plan.overwritten.get(lba_bytes(old.trees[0].descriptor) + VOLUME_ID)
-    return old.volume_id if told is None else show(told.rstrip(b" \0"))
+    told = plan.overwritten.get(lba_offset(old.trees[0].descriptor) + VOLUME_ID)
+    return old.volume_id if told is None else printable(told.rstrip(b" \0"))
 
 
 def _tree(old: IsoImage, before: IsoTree, after: IsoTree, plan: ImagePlan) -> None:
@@ -138,9 +138,9 @@ def _boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         if before.entry.lba in exchanged:
             yield f"{what}: {told} exchanged{_tables(old, new, before, after, exchanged=True)}"
             continue
-        same = _copied(old, lba_bytes(before.entry.lba), new, lba_bytes(lba), before.length, plan)
+        same = _copied(old, lba_offset(before.entry.lba), new, lba_offset(lba), before.length, plan)
         _same(same, True, f"{what} leads to the same bytes:", old)
-        kept = _kept(plan, lba_bytes(before.entry.lba), before.length)
+        kept = _kept(plan, lba_offset(before.entry.lba), before.length)
         yield f"{what}: {told} {kept}{_tables(old, new, before, after, exchanged=False)}"
     pointer = _pointer(old, plan)
     _same(new.pointer, pointer, "the MBR's pointer", old)
@@ -171,7 +171,7 @@ def _tables(old: IsoImage, new: IsoImage, before: BootImage, after: BootImage, *
 
 def info_holds(image: IsoImage, boot: BootImage, info: BootInfoTable) -> bool:
     """True when a boot-info-table's length and sum are those of the boot image it is in."""
-    start = lba_bytes(boot.entry.lba)
+    start = lba_offset(boot.entry.lba)
     if start + info.length > image.size:
         return False
     data = PieceTable([image.source.cut(start, start + info.length)])
@@ -214,7 +214,7 @@ def _partition_line(old: IsoImage, new: IsoImage, one: Partition, other: Partiti
 
 def read_back(written: Written, result: FileSource) -> str:
     """Reads back every byte that is not the input's."""
-    for run in written.new:
-        if not run.holds(result):
+    for run in written.new_runs:
+        if not run.is_in(result):
             raise ProofError("bytes read back are not those that were planned", result.place.at(run.start))
-    return f"{sum(run.end - run.start for run in written.new):,} new bytes read back"
+    return f"{sum(run.end - run.start for run in written.new_runs):,} new bytes read back"

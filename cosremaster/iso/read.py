@@ -13,7 +13,7 @@ from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
-from cosremaster.errors import ImageError, UnsupportedError, show
+from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Range
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
@@ -23,7 +23,7 @@ from cosremaster.iso.model import BootImage, IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import hfs_at, list_partitions, with_hfs
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.udf.read import read_udf
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
 MAX_CATALOG = 64 * 1024
@@ -41,9 +41,9 @@ def read_image(source: FileSource) -> IsoImage:
     """
     descriptors = read_descriptors(source)
     primary = _primary(source, descriptors)
-    area = source.at(0, SYSTEM_AREA)
+    area = source.read_at(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
-    apm = _sound(lambda: read_apm(source.at, source.place), damaged)
+    apm = _sound(lambda: read_apm(source.read_at, source.place), damaged)
     for number, one in mbr.used if mbr else ():
         if one.type != GPT_PROTECTIVE and one.end * SECTOR > source.size:
             raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
@@ -68,7 +68,7 @@ def read_image(source: FileSource) -> IsoImage:
     fixed = known_spans(descriptor_spans, trees, catalog, boot_images, partitions, firmware, udf)
     return IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
-        volume_id=show(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed=fixed,
+        volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed=fixed,
         tail=tail_of(source.size, trees, fixed, partitions, gpt, udf),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs=with_hfs(source, partitions), firmware=firmware,
@@ -100,11 +100,11 @@ def _primary(source: FileSource, descriptors: Iterable[Descriptor]) -> Descripto
 
 def _gpt_copies(source: FileSource) -> Iterator[Gpt]:
     """The primary GPT, and the backup where it names one that is there."""
-    primary = read_gpt(source.at, GPT_PRIMARY, source.place)
+    primary = read_gpt(source.read_at, GPT_PRIMARY, source.place)
     if primary is None:
         return
     yield primary
-    backup = read_gpt(source.at, primary.header.other, source.place)
+    backup = read_gpt(source.read_at, primary.header.other, source.place)
     if backup is not None and backup.header.own == primary.header.other:
         yield backup
 
@@ -116,7 +116,7 @@ def _second_bases(source: FileSource, partitions: Iterable[Partition], primary: 
     return [
         Lba(start)
         for start in sorted(starts)
-        if 0 < start < primary.root.lba and source.at((start + FIRST_DESCRIPTOR) * BLOCK, 6) == b"\1CD001"
+        if 0 < start < primary.root.lba and source.read_at((start + FIRST_DESCRIPTOR) * BLOCK, 6) == b"\1CD001"
     ]
 
 
@@ -128,7 +128,7 @@ def _session(source: FileSource, primary: Descriptor) -> Lba:
     """
     nearest = (primary.root.lba - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
     for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
-        raw = source.at((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
+        raw = source.read_at((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
         if raw[:6] == b"\1CD001" and Descriptor(Lba(start), raw).root == primary.root:
             return Lba(start)
     return IMAGE_START
@@ -138,8 +138,8 @@ def _catalog(source: FileSource, descriptors: Iterable[Descriptor]) -> BootCatal
     for descriptor in descriptors:
         lba = catalog_lba(descriptor.raw)
         if lba is not None:
-            start = lba_bytes(lba)
-            return parse_catalog(source.at(start, MAX_CATALOG), lba, start, source.place)
+            start = lba_offset(lba)
+            return parse_catalog(source.read_at(start, MAX_CATALOG), lba, start, source.place)
     return None
 
 
@@ -150,10 +150,10 @@ def _boot_images(source: FileSource, catalog: BootCatalog | None, files: Iterabl
 
 
 def _boot_image(source: FileSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
-    start = lba_bytes(entry.lba)
+    start = lba_offset(entry.lba)
     if start + (file.size if file else 1) > source.size:
         raise ImageError("El Torito entry points outside the image", source.place.at(entry.offset))
-    head = source.at(start, pointers.GRUB2_IMAGE_OFFSET + 8)
+    head = source.read_at(start, pointers.GRUB2_IMAGE_OFFSET + 8)
     grub2 = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.grub2_image_pointer(entry.lba)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
     if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):

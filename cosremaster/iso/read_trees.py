@@ -11,7 +11,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor, place_of, read_directory
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory, IsoFile, IsoTree
 from cosremaster.iso.rockridge.read import PLAIN, RockRidge, read_fields, skip_of
-from cosremaster.units import Lba, lba_bytes
+from cosremaster.units import Lba, lba_offset
 
 _JOLIET = (b"%/@", b"%/C", b"%/E")
 _ENHANCED = 2
@@ -41,7 +41,7 @@ def read_trees(
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
             root = IsoDirectory(Lba(base + descriptor.root.lba), descriptor.root.length)
-            skip = None if is_joliet(descriptor) else skip_of(source.at(lba_bytes(root.lba), 255))
+            skip = None if is_joliet(descriptor) else skip_of(source.read_at(lba_offset(root.lba), 255))
             rock_ridge = skip is not None
             directories.append(root)
             files = list(_files(walk_names(source, root, base, skip, is_joliet(descriptor)), directories))
@@ -93,7 +93,7 @@ def walk_names(source: FileSource, root: IsoDirectory, base: Lba, skip: int | No
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(below.lba)
                 waiting.append((below, (*raw_path, record.identifier), name))
-            elif record.length and lba_bytes(record.lba) + record.length > source.size:
+            elif record.length and lba_offset(record.lba) + record.length > source.size:
                 raise ImageError("its data lie outside the image", place_of(source.place, record))
             yield Named(name, record, raw, ridge, below)
 
@@ -117,7 +117,7 @@ def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, ba
     """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
     if extra.child is None:
         return extent_of(record)
-    head = source.at(lba_bytes(extra.child), 34)
+    head = source.read_at(lba_offset(extra.child), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
     return IsoDirectory(extra.child, int.from_bytes(head[10:14], "little"))

@@ -50,7 +50,7 @@ def index_path(source: FileSource) -> Path:
 def _key(source: FileSource) -> dict[str, Any]:
     """What must be the same for an index to be this image's; cheap to look at."""
     status = os.fstat(source.fileno())
-    edges = source.at(0, _EDGE) + source.at(max(source.size - _EDGE, 0), _EDGE)
+    edges = source.read_at(0, _EDGE) + source.read_at(max(source.size - _EDGE, 0), _EDGE)
     return {
         "format": FORMAT,
         "version": __about__.__version__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from cosremaster.codecs.base import Form
+from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -21,7 +21,7 @@ class DecodedSource:
     ``tail``: the last plain bytes, of ``size``. Each thread has decoders of its own.
     """
 
-    def __init__(self, packed: PieceTable, form: Form, place: Place, tail: bytes, size: int) -> None:
+    def __init__(self, packed: PieceTable, form: StreamParameters, place: Place, tail: bytes, size: int) -> None:
         self._tail = tail
         self._tail_start = size - len(tail)
         self._packed = packed
@@ -53,7 +53,7 @@ class DecodedSource:
             return
         cursor = self._cursor(offset)
         cursor.skip(offset - cursor.position)
-        yield from cursor.pieces(length)
+        yield from cursor.read_parts(length)
 
     def _cursor(self, offset: int) -> ByteReader:
         """The open decoder nearest before ``offset``, or a new one, if that can begin nearer, in place of the one
@@ -64,7 +64,7 @@ class DecodedSource:
             key=lambda cursor: cursor.position,
             default=None,
         )
-        start, chunks = self._form.plain_from(self._packed, offset, self._place)
+        start, chunks = self._form.decode_from(self._packed, offset, self._place)
         if fit is None or fit.position < start:
             fit = ByteReader(chunks, self._place)
             fit.position = start

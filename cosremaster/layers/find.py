@@ -8,7 +8,7 @@ from functools import partial
 from msgspec import Struct
 
 from cosremaster.codecs import SNIFF_SIZE, find_codec
-from cosremaster.errors import LayerError, UnsupportedError, show
+from cosremaster.errors import LayerError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
@@ -49,9 +49,9 @@ def find_layers(
     for path, table, looked in _candidates(image, wanted):
         if not looked.is_archive:
             if looked.foreign:
-                others.append(f"{show(path)} ({looked.foreign})")
+                others.append(f"{printable(path)} ({looked.foreign})")
             continue
-        with progress.step(f"index {show(path)}", table.length) as advance:
+        with progress.step(f"index {printable(path)}", table.length) as advance:
             try:
                 files.append(index_file(path, table, looked.codec, image.place.inside(path), advance, effort))
             except UnsupportedError as error:
@@ -60,7 +60,7 @@ def find_layers(
         if refused:
             raise refused[0]
         what = f" but {others[0]}, which is not supported yet" if others else ""
-        raise LayerError(f"{show(wanted[0])} is no cpio archive{what}", image.place)
+        raise LayerError(f"{printable(wanted[0])} is no cpio archive{what}", image.place)
     return layers_from_index(image, files, others, refused)
 
 
@@ -104,7 +104,7 @@ def _candidates(image: SourceImage, wanted: Address | None) -> Iterable[tuple[by
     if wanted is not None:
         files = [file for file in files if file.path == wanted[0]]
         if not files:
-            raise LayerError(f"has no file {show(wanted[0])}", image.place)
+            raise LayerError(f"has no file {printable(wanted[0])}", image.place)
     for file in files:
         if not file.size or file.start in seen:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from cosremaster.codecs import PLAIN, find_codec, foreign_codec
+from cosremaster.codecs import PLAIN, find_codec, unsupported_compression
 from cosremaster.layers.cpio import newc as cpio
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def look(peek: Callable[[int], bytes]) -> Identification:
     """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
     head = peek(HEAD_SIZE)
     codec = find_codec(head)
-    return probe(peek(codec.reach) if codec is not None and codec.reach > HEAD_SIZE else head)
+    return probe(peek(codec.peek_size) if codec is not None and codec.peek_size > HEAD_SIZE else head)
 
 
 def probe(head: bytes) -> Identification:
     """What the first bytes of a file say."""
     codec = find_codec(head) or PLAIN
-    plain = codec.first(head, _PLAIN_HEAD)
+    plain = codec.peek(head, _PLAIN_HEAD)
     if plain.startswith(cpio.MAGICS):
         return Identification(codec, True, None)
     from cosremaster.layers.cpio.old import OldCodec, old_form  # noqa: PLC0415 - no layer today needs it
@@ -45,7 +45,7 @@ def probe(head: bytes) -> Identification:
     old = old_form(plain)
     if old is not None:
         return Identification(OldCodec(codec, old), True, None)
-    foreign = foreign_codec(head)
+    foreign = unsupported_compression(head)
     foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
     return Identification(codec, False, foreign)
 

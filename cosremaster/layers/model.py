@@ -10,10 +10,10 @@ from functools import cached_property
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.codecs.base import Codec, Form
+from cosremaster.codecs.base import Codec, StreamParameters
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
-from cosremaster.io.streams import ByteReader, counted, hashed
+from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
 from cosremaster.layers.address import Address, number_part
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.scan import THOROUGH, Member, ScannedArchive, ScannedStream, ScanOptions, scan_streams
@@ -56,7 +56,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that 
     address: Address
     place: Place
     packed: PieceTable
-    parameters: Form
+    parameters: StreamParameters
     decoded: DecodedSource
     size: int
     span: tuple[int, int]
@@ -103,8 +103,8 @@ def index_file(
     :raises CorruptError: damage, with its place. :raises UnsupportedError: something else stands behind an archive.
     """
     digest = hashlib.sha256()
-    chunks = counted(packed.chunks(), advance)
-    reader = ByteReader(hashed(chunks, digest) if effort.digests else chunks, place)
+    chunks = count_chunks(packed.chunks(), advance)
+    reader = ByteReader(hash_chunks(chunks, digest) if effort.digests else chunks, place)
     row = tuple(scan_streams(reader, codec, effort, 1))
     single = len(row) == 1 and len(row[0].archives) == 1
     return IndexedFile(

@@ -14,14 +14,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
-from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, show
+from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import PieceTable, Range, Zeros
-from cosremaster.io.streams import hashed
+from cosremaster.io.streams import hash_chunks
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import clamp_mtime
 from cosremaster.tree.limits import MAX_NUMBER, Limits
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import normal_name
 
 MAX_CONTENT = 16 << 30
@@ -30,7 +30,7 @@ MAX_CONTENT = 16 << 30
 MAX_ENTRIES = 1_000_000
 _FORMATS = ("tar", "zip", "7zip", "cpio")
 _AR = b"!<arch>\n"
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(NodeKind)
 
 
 class Spooled(Struct, frozen=True):
@@ -118,7 +118,7 @@ class _Collected:
         """The entry whose header was just read."""
         path, hard = self._path(entry.name, "it"), entry.hardlink
         node = self._plain(entry, path) if hard is None else self._linked(path, hard)
-        if node.kind is Kind.FILE:
+        if node.kind is NodeKind.FILE:
             self._check_size(entry.size)
             found = self._content(archive, entry.size if hard is None else 0)
             if found.size or hard is None:
@@ -142,28 +142,30 @@ class _Collected:
 
     def _linked(self, path: bytes, hard: bytes) -> Node:
         """Another name of something that came before."""
-        target = self._path(hard, f"the name {show(hard)} it is a hard link to")
+        target = self._path(hard, f"the name {printable(hard)} it is a hard link to")
         found = self.nodes.get(target)
-        if found is None or found.kind is Kind.DIRECTORY:
-            raise OverlayError(f"cannot be added: it is a hard link to {show(hard)}, no file of the archive", self.at)
-        if found.kind is Kind.FILE and found.link is None:
+        if found is None or found.kind is NodeKind.DIRECTORY:
+            raise OverlayError(
+                f"cannot be added: it is a hard link to {printable(hard)}, no file of the archive", self.at
+            )
+        if found.kind is NodeKind.FILE and found.link is None:
             found = self.nodes[target] = replace(found, link=(str(self.place), target))
         return replace(found, path=path)
 
     def _plain(self, entry: ArchiveEntry, path: bytes) -> Node:
         """A node of its own, without content."""
-        kind = Kind(entry.mode & 0o170000) if entry.mode & 0o170000 in _KINDS else None
-        if kind is None or kind is Kind.SOCKET:
+        kind = NodeKind(entry.mode & 0o170000) if entry.mode & 0o170000 in _KINDS else None
+        if kind is None or kind is NodeKind.SOCKET:
             raise OverlayError(f"cannot be added: it is {'a socket' if kind else 'of no known type'}", self.at)
-        if not path and kind is not Kind.DIRECTORY:
+        if not path and kind is not NodeKind.DIRECTORY:
             raise OverlayError("cannot be added: the root is a directory", self.at)
         if not (0 <= entry.uid <= MAX_NUMBER and 0 <= entry.gid <= MAX_NUMBER):
             raise OverlayError(f"cannot be added: a cpio archive has no owner {entry.uid}:{entry.gid}", self.at)
-        link = kind is Kind.SYMLINK
+        link = kind is NodeKind.SYMLINK
         return Node(
             path=path, kind=kind, mode=0o777 if link else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
             mtime=clamp_mtime(entry.mtime, self._newest), target=entry.symlink if link else b"",
-            rdev=entry.device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
+            rdev=entry.device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
         )  # fmt: skip
 
     def _check_size(self, size: int) -> None:
@@ -176,7 +178,7 @@ class _Collected:
     def _content(self, archive: Archive, size: int) -> Spooled:
         """The bytes of the entry whose header was just read, holes filled to ``size`` bytes, into the spool."""
         digest = hashlib.sha256()
-        found = self._spool.append(hashed(self._counted(archive.data(self.at), size), digest), packed=False)
+        found = self._spool.append(hash_chunks(self._counted(archive.data(self.at), size), digest), packed=False)
         self._bytes += found.length
         return Spooled(found, digest.digest())
 

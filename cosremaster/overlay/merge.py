@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, show
+from cosremaster.errors import OverlayError, Place, printable
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Action, Edits, Kind, Node
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
 
 
@@ -72,7 +72,7 @@ class _Overlaid:
     def lay(self, laid: _Laid) -> None:
         """Puts a node at its path."""
         path, before = laid.node.path, self.get(laid.node.path)
-        if Kind.SYMLINK in (laid.node.kind, before and before.kind):
+        if NodeKind.SYMLINK in (laid.node.kind, before and before.kind):
             self.folders.clear()
         self.put[path] = laid
         self._held.setdefault(parent_of(path), set()).add(path)
@@ -132,7 +132,7 @@ def merge(
         _hide(tree, addition)
         for node in addition.nodes:
             path = _put(tree, _Laid(_at(node, _target(tree, addition, node)), addition, node.path))
-            if node.kind is not Kind.DIRECTORY:
+            if node.kind is not NodeKind.DIRECTORY:
                 touched.add(path)
     return _edits(tree, touched)
 
@@ -147,7 +147,7 @@ def resolve_location(
     tree = _Overlaid(image, place, force_type=force_type)
     asked = None
     if needs is not None:
-        asked = _Laid(_at(needs, path), Addition((needs,), b"", True, True, show(needs.path)), needs.path)
+        asked = _Laid(_at(needs, path), Addition((needs,), b"", True, True, printable(needs.path)), needs.path)
     found = _locate(tree, path, asked)
     return found, {name: laid.node for name, laid in tree.put.items()}
 
@@ -192,7 +192,7 @@ def _is_directory(tree: _Overlaid, path: bytes) -> bool:
     """True when ``path``, symlinks followed, is a directory in the image now."""
     resolved = _resolve(tree, path.split(b"/"), None)
     node = tree.get(resolved)
-    return not resolved or (node is not None and node.kind is Kind.DIRECTORY)
+    return not resolved or (node is not None and node.kind is NodeKind.DIRECTORY)
 
 
 def _at(node: Node, path: bytes) -> Node:
@@ -205,23 +205,24 @@ def _put(tree: _Overlaid, asked: _Laid) -> bytes:
     node = _at(asked.node, path)
     laid = asked if node is asked.node else replace(asked, node=node)
     there = tree.get(path)
-    if node.kind is Kind.DIRECTORY:
-        if there is not None and there.kind is Kind.SYMLINK:
+    if node.kind is NodeKind.DIRECTORY:
+        if there is not None and there.kind is NodeKind.SYMLINK:
             _resolve(tree, path.split(b"/"), laid)
             return path
         if there is None or (path in tree.put and tree.put[path].parent):
             tree.lay(laid)
-        elif there.kind is not Kind.DIRECTORY:
+        elif there.kind is not NodeKind.DIRECTORY:
             _clash(tree, laid, f"this {there.kind.noun}")
             tree.remove(path)
             tree.lay(laid)
         elif asked.addition.has_explicit_ownership and not identical(there, node):
             tree.warnings.append(
-                f"{show(path)} is there already: it keeps its mode {there.mode:04o} and owner {there.uid}:{there.gid}"
+                f"{printable(path)} is there already: it keeps its mode {there.mode:04o}"
+                f" and owner {there.uid}:{there.gid}"
             )
         tree.folders[asked.node.path] = path
         return path
-    if there is not None and there.kind is Kind.DIRECTORY:
+    if there is not None and there.kind is NodeKind.DIRECTORY:
         if next(tree.below(path), None) is not None:
             _clash(tree, laid, "this directory, which is not empty")
         tree.remove(path)
@@ -261,7 +262,7 @@ def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: _Laid | None) -> by
 
     def link_target(path: bytes) -> bytes | None:
         node = tree.get(path)
-        return node.target if node is not None and node.kind is Kind.SYMLINK else None
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
 
     def enter(path: bytes, link: bytes) -> None:
         assert needs is not None
@@ -276,9 +277,9 @@ def _resolve(tree: _Overlaid, parts: Sequence[bytes], needs: _Laid | None) -> by
 
 def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: _Laid) -> None:
     """Makes sure that ``path`` is a directory that ``needs`` can lie under."""
-    if node is not None and node.kind is Kind.DIRECTORY:
+    if node is not None and node.kind is NodeKind.DIRECTORY:
         return
-    told = f"{needs.origin} cannot be added as {show(needs.node.path)}"
+    told = f"{needs.origin} cannot be added as {printable(needs.node.path)}"
     if node is not None and not tree.force_type:
         raise OverlayError(
             f"{told}: this is a {node.kind.noun}, no directory (--force-type replaces it)",
@@ -286,12 +287,12 @@ def _enter(tree: _Overlaid, path: bytes, node: Node | None, link: bytes, needs: 
         )
     if node is None and link:
         raise OverlayError(
-            f"{told}: the symlink leads to {show(path)}, which is not there",
+            f"{told}: the symlink leads to {printable(path)}, which is not there",
             tree.place.inside(link),
         )
     if node is not None:
         tree.remove(path)
-    made = Node(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime=needs.node.mtime)
+    made = Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755, mtime=needs.node.mtime)
     tree.lay(_Laid(made, needs.addition, needs.name, parent=True))
 
 
@@ -315,11 +316,11 @@ def _edits(tree: _Overlaid, touched: set[bytes]) -> Edits:
         else:
             gone.add(path)
             new.append((laid.node, Action.REPLACED))
-    idle = [f"{show(node.path)} begins with #! but is not executable" for node, _ in new if _idle_script(node)]
+    idle = [f"{printable(node.path)} begins with #! but is not executable" for node, _ in new if _idle_script(node)]
     left = gone - come
     return Edits(
-        gone=frozenset(gone), new=tuple(new), warnings=(*tree.warnings, *idle), unchanged=tuple(unchanged),
-        removed=tuple(sorted(path for path in left if parent_of(path) not in left)),
+        removed_paths=frozenset(gone), additions=tuple(new), warnings=(*tree.warnings, *idle),
+        unchanged=tuple(unchanged), removed=tuple(sorted(path for path in left if parent_of(path) not in left)),
     )  # fmt: skip
 
 
@@ -330,7 +331,7 @@ def identical(before: Node, node: Node) -> bool:
     """
     if (before.kind, before.uid, before.gid) != (node.kind, node.uid, node.gid):
         return False
-    if before.kind is Kind.SYMLINK:
+    if before.kind is NodeKind.SYMLINK:
         return before.target == node.target
     if before.mode & (0o777 | node.mode) != node.mode or before.rdev != node.rdev:
         return False

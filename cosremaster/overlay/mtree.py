@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, UsageError, show
+from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import default_mtime
 from cosremaster.overlay.scan import clamp_mtime
 from cosremaster.tree.limits import MAX_NUMBER
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join, normal_name, parent_of
 
 _TYPES = {
-    b"file": Kind.FILE, b"dir": Kind.DIRECTORY, b"link": Kind.SYMLINK, b"char": Kind.CHAR, b"block": Kind.BLOCK,
-    b"fifo": Kind.FIFO, b"socket": Kind.SOCKET,
+    b"file": NodeKind.FILE, b"dir": NodeKind.DIRECTORY, b"link": NodeKind.SYMLINK, b"char": NodeKind.CHAR,
+    b"block": NodeKind.BLOCK, b"fifo": NodeKind.FIFO, b"socket": NodeKind.SOCKET,
 }  # fmt: skip
 _BACKSLASH = re.compile(rb"\\([0-7]{3}|M-.|M\^.|\^.|.|$)", re.DOTALL)
 _LETTERS = {
@@ -39,7 +39,7 @@ class Spec(Struct, frozen=True):
 
     path: bytes
     line: int
-    kind: Kind | None = None
+    kind: NodeKind | None = None
     mode: Mode | None = None
     uid: int | None = None
     gid: int | None = None
@@ -99,16 +99,16 @@ def _read(reader: _Reader, line: int, words: list[bytes]) -> Iterator[Spec]:
                 reader.defaults.clear()
             reader.defaults.pop(word, None)
     elif first.startswith(b"/"):
-        raise reader.wrong(line, f"{show(first)} is neither /set nor /unset, and paths are relative")
+        raise reader.wrong(line, f"{printable(first)} is neither /set nor /unset, and paths are relative")
     elif first == b"..":
         reader.folder = parent_of(reader.folder)
     else:
         name = _plain(reader, line, first)
         path = normal_name(name) if b"/" in name else join(reader.folder, normal_name(name))
         if b".." in path.split(b"/") or b"\0" in path:
-            raise reader.wrong(line, f"{show(name)} is a name with .. or a zero byte")
+            raise reader.wrong(line, f"{printable(name)} is a name with .. or a zero byte")
         spec = _spec(reader, line, path, reader.defaults | _keywords(rest))
-        if b"/" not in name and spec.kind is Kind.DIRECTORY:
+        if b"/" not in name and spec.kind is NodeKind.DIRECTORY:
             reader.folder = path
         yield spec
 
@@ -128,7 +128,9 @@ def _plain(reader: _Reader, line: int, text: bytes) -> bytes:
         if len(code) == 3 and int(code, 8) < 256:
             return bytes((int(code, 8),))
         if code not in _LETTERS:
-            raise reader.wrong(line, f"{show(match[0])} in {show(text)} is no escape (three octal digits are)")
+            raise reader.wrong(
+                line, f"{printable(match[0])} in {printable(text)} is no escape (three octal digits are)"
+            )
         return _LETTERS[code]
 
     return _BACKSLASH.sub(undone, text)
@@ -140,7 +142,7 @@ def _spec(reader: _Reader, line: int, path: bytes, said: Mapping[bytes, bytes]) 
     if b"type" in said:
         kind = _TYPES.get(said[b"type"])
         if kind is None:
-            raise reader.wrong(line, f"no type is called {show(said[b'type'])}")
+            raise reader.wrong(line, f"no type is called {printable(said[b'type'])}")
     optional = b"optional" in said
     if b"nochange" in said:
         return Spec(path, line, kind, optional=optional)
@@ -159,7 +161,7 @@ def _spec(reader: _Reader, line: int, path: bytes, said: Mapping[bytes, bytes]) 
 
 def _number(reader: _Reader, line: int, key: bytes, text: bytes) -> int:
     if not text.isdigit():
-        raise reader.wrong(line, f"{show(key)}={show(text)} is no number")
+        raise reader.wrong(line, f"{printable(key)}={printable(text)} is no number")
     return int(text)
 
 
@@ -168,13 +170,15 @@ def _owner(reader: _Reader, line: int, said: Mapping[bytes, bytes], key: bytes, 
     if key in said:
         number = _number(reader, line, key, said[key])
         if number > MAX_NUMBER:
-            raise reader.wrong(line, f"{show(key)}={number} is too large")
+            raise reader.wrong(line, f"{printable(key)}={number} is too large")
         return number
     if name not in said:
         return None
     if said[name] in (b"root", b"wheel"):
         return 0
-    raise reader.wrong(line, f"{show(name)}={show(said[name])}: the image's numbers are not known; say {show(key)}=")
+    raise reader.wrong(
+        line, f"{printable(name)}={printable(said[name])}: the image's numbers are not known; say {printable(key)}="
+    )
 
 
 def _time(reader: _Reader, line: int, said: Mapping[bytes, bytes]) -> int | None:
@@ -193,7 +197,7 @@ def _device(reader: _Reader, line: int, text: bytes) -> tuple[int, int]:
         parts = parts[1:]
     numbers = [int(part, 0) for part in parts if re.fullmatch(rb"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", part)]
     if len(numbers) != len(parts) or len(parts) > 2 or max(numbers) > MAX_NUMBER:
-        raise reader.wrong(line, f"device={show(text)}: two numbers as in 5,1 or native,5,1 are wanted")
+        raise reader.wrong(line, f"device={printable(text)}: two numbers as in 5,1 or native,5,1 are wanted")
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (os.major(numbers[0]), os.minor(numbers[0]))
 
 
@@ -208,14 +212,14 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None
             continue
         node = found.get(spec.path)
         if node is None:
-            if spec.optional and spec.kind in (None, Kind.FILE):
+            if spec.optional and spec.kind in (None, NodeKind.FILE):
                 continue
             node = _made(spec, newest, place)
         _agree(spec, node, place)
         found[spec.path] = replace(
             node,
-            mode=node.mode if spec.mode is None or node.kind is Kind.SYMLINK
-            else spec.mode.apply(node.mode, directory=node.kind is Kind.DIRECTORY),
+            mode=node.mode if spec.mode is None or node.kind is NodeKind.SYMLINK
+            else spec.mode.apply(node.mode, directory=node.kind is NodeKind.DIRECTORY),
             uid=node.uid if spec.uid is None else spec.uid,
             gid=node.gid if spec.gid is None else spec.gid,
             mtime=node.mtime if spec.mtime is None else clamp_mtime(spec.mtime, newest),
@@ -225,16 +229,16 @@ def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None
 
 def _made(spec: Spec, newest: int | None, place: Place) -> Node:
     """The node that ``spec`` alone makes, root's."""
-    told = f"line {spec.line}: {show(spec.path)}"
-    if spec.kind in (None, Kind.FILE):
+    told = f"line {spec.line}: {printable(spec.path)}"
+    if spec.kind in (None, NodeKind.FILE):
         raise OverlayError(f"{told} is not in the directory", place)
-    if spec.kind is Kind.SOCKET:
+    if spec.kind is NodeKind.SOCKET:
         raise OverlayError(f"{told} cannot be added: it is a socket", place)
-    if spec.kind is Kind.SYMLINK and not spec.target:
+    if spec.kind is NodeKind.SYMLINK and not spec.target:
         raise OverlayError(f"{told} is a symlink without link=", place)
-    if spec.kind in (Kind.CHAR, Kind.BLOCK) and spec.device is None:
+    if spec.kind in (NodeKind.CHAR, NodeKind.BLOCK) and spec.device is None:
         raise OverlayError(f"{told} is a device without device=", place)
-    modes = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
+    modes = {NodeKind.DIRECTORY: 0o755, NodeKind.SYMLINK: 0o777}
     return Node(
         path=spec.path, kind=spec.kind, mode=modes.get(spec.kind, 0o600), target=spec.target or b"",
         rdev=spec.device or (0, 0), mtime=clamp_mtime(default_mtime(newest), None),
@@ -243,10 +247,10 @@ def _made(spec: Spec, newest: int | None, place: Place) -> Node:
 
 def _agree(spec: Spec, node: Node, place: Place) -> None:
     """:raises OverlayError: what stands in the directory is not what ``spec`` says."""
-    told = f"line {spec.line}: {show(spec.path)}"
+    told = f"line {spec.line}: {printable(spec.path)}"
     if spec.kind is not None and spec.kind is not node.kind:
         raise OverlayError(f"{told} is a {spec.kind.noun} here, but a {node.kind.noun} in the directory", place)
-    if node.kind is Kind.SYMLINK and spec.target not in (None, node.target):
-        raise OverlayError(f"{told} leads to another target in the directory: {show(node.target)}", place)
+    if node.kind is NodeKind.SYMLINK and spec.target not in (None, node.target):
+        raise OverlayError(f"{told} leads to another target in the directory: {printable(node.target)}", place)
     if node.content is not None and spec.size not in (None, node.content.size):
         raise OverlayError(f"{told} has {node.content.size:,} bytes in the directory, not {spec.size:,}", place)

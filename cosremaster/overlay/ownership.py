@@ -13,7 +13,7 @@ from cosremaster.errors import UsageError
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OwnershipRule
 from cosremaster.tree.limits import MAX_NUMBER
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
 _STEP = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
@@ -132,8 +132,8 @@ class OwnershipPolicy:
         """``node`` of the source under what was asked for the whole addition."""
         owner, mode = self._owner or Owner(node.uid, node.gid), node.mode
         if not self._setuid:
-            mode &= 0o1777 if node.kind is Kind.DIRECTORY else 0o777
-        if self._mode and node.kind is Kind.FILE:
+            mode &= 0o1777 if node.kind is NodeKind.DIRECTORY else 0o777
+        if self._mode and node.kind is NodeKind.FILE:
             mode = self._mode.apply(mode, directory=False)
         if (mode, owner.uid, owner.gid) == (node.mode, node.uid, node.gid):
             return node
@@ -148,9 +148,9 @@ class OwnershipPolicy:
             if rule.speaks_of_owner:
                 owner = rule.owner or found
                 node = replace(node, uid=owner.uid, gid=owner.gid)
-            directory = node.kind is Kind.DIRECTORY
+            directory = node.kind is NodeKind.DIRECTORY
             change = rule.directory_mode if directory else rule.mode
-            if change and node.kind is not Kind.SYMLINK:
+            if change and node.kind is not NodeKind.SYMLINK:
                 node = replace(node, mode=change.apply(node.mode, directory=directory))
         return node
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cosremaster.errors import UsageError, show
+from cosremaster.errors import UsageError, printable
 from cosremaster.tree.paths import normal_name
 
 _TOKEN = re.compile(rb"\*\*/|\*\*|\*|\?|\\[^/]|.", re.DOTALL)
@@ -25,7 +25,7 @@ class Pattern:
         parts = path.split(b"/") if path else []
         if b".." in parts or b"\0" in text or (len(text) - len(text.rstrip(b"\\"))) % 2:
             raise UsageError(
-                f"pattern {show(text)}: a path without .. is wanted, and a \\ must be followed by something"
+                f"pattern {printable(text)}: a path without .. is wanted, and a \\ must be followed by something"
             )
         tokens = [_TOKEN.findall(part) for part in parts]
         literals = [_literal(part) for part in tokens]

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, UsageError, show
+from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition
@@ -28,7 +28,7 @@ from cosremaster.overlay.scan import clamp_mtime, scan_source
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.progress import Progress
 from cosremaster.tree.limits import Limits
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
 
@@ -94,23 +94,25 @@ def read_addition(item: OverlayItem, reading: ReadContext) -> tuple[Addition, tu
 
 def _made(item: InlineFile | Symlink | Directory, reading: ReadContext) -> Addition:
     """Something that comes from no file."""
-    dest = parse_dest(item.dest, f"the {_NOUNS[type(item)]} {show(item.dest)}")
+    dest = parse_dest(item.dest, f"the {_NOUNS[type(item)]} {printable(item.dest)}")
     if not dest:
-        raise UsageError(f"{show(item.dest)}: the root directory cannot be made")
+        raise UsageError(f"{printable(item.dest)}: the root directory cannot be made")
     owner = parse_owner(item.owner)
     if owner is None:
-        raise UsageError(f"{show(item.dest)}: it has no source that could tell its owner")
+        raise UsageError(f"{printable(item.dest)}: it has no source that could tell its owner")
     mtime = default_mtime(reading.max_mtime) if item.mtime is None else item.mtime
-    node = Node(path=dest, kind=Kind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=clamp_mtime(mtime, None))
+    node = Node(
+        path=dest, kind=NodeKind.SYMLINK, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=clamp_mtime(mtime, None)
+    )
     if isinstance(item, Symlink):
         node = replace(node, target=os.fsencode(item.target))
         if b"\0" in node.target:
-            raise UsageError(f"{show(item.dest)}: no symlink can lead to {show(item.target)}")
+            raise UsageError(f"{printable(item.dest)}: no symlink can lead to {printable(item.target)}")
     elif isinstance(item, Directory):
-        node = replace(node, kind=Kind.DIRECTORY, mode=Mode(item.mode).apply(0o755, directory=True))
+        node = replace(node, kind=NodeKind.DIRECTORY, mode=Mode(item.mode).apply(0o755, directory=True))
     else:
         mode = Mode(item.mode).apply(0o644, directory=False)
-        node = replace(node, kind=Kind.FILE, mode=mode, content=Bytes(item.content))
+        node = replace(node, kind=NodeKind.FILE, mode=mode, content=Bytes(item.content))
     _check_sizes([node], Place().inside(item.dest), True, reading.limits)
     return Addition((node,), b"", True, True, item.dest, has_explicit_ownership=True)
 
@@ -118,7 +120,7 @@ def _made(item: InlineFile | Symlink | Directory, reading: ReadContext) -> Addit
 def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, ...]]:
     source = os.fsencode(add.source)
     text = os.fsencode(add.dest or "/")
-    dest = parse_dest(text, f"{reading.option} {show(source)}:{show(text)}")
+    dest = parse_dest(text, f"{reading.option} {printable(source)}:{printable(text)}")
     place = Place().inside(source)
     archive = _is_archive(add, source)
     owner = ("source" if archive else "root") if add.owner is None else add.owner
@@ -126,7 +128,7 @@ def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, 
     if archive:
         from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
-        with reading.progress.step(f"read {show(source)}", None) as advance:
+        with reading.progress.step(f"read {printable(source)}", None) as advance:
             found, told = read_archive(source, reading.max_mtime, reading.limits, reading.spool, advance)
         single = False
     else:
@@ -153,7 +155,7 @@ def _read_add(add: AddPath, reading: ReadContext) -> tuple[Addition, tuple[str, 
             for node in dropped
         ),
         *(
-            f"{reading.option} {show(source)}: no path fits the rule {show(pattern)}"
+            f"{reading.option} {printable(source)}: no path fits the rule {printable(pattern)}"
             for pattern in style.unused_patterns()
         ),
     )

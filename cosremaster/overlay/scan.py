@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.io.files import LEAST_HOLE, read_into, runs_of
+from cosremaster.io.files import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
 MAX_TIME = 0xFFFFFFFF
@@ -105,9 +105,9 @@ class HostFile(Struct, frozen=True):
         """The whole file. Large holes are zeros that need no reading; the last byte is read, so that a change of the
         file is noticed."""
         with self._reading() as fd:
-            if self.size <= LEAST_HOLE or os.fstat(fd).st_blocks * 512 >= self.size:
+            if self.size <= MIN_HOLE or os.fstat(fd).st_blocks * 512 >= self.size:
                 return PieceTable([Range(self, 0, self.size)])
-            runs = runs_of(fd, 0, self.size - 1)
+            runs = data_runs(fd, 0, self.size - 1)
             pieces = [Range(self, start, count) if data else Zeros(count) for start, count, data in runs]
         return PieceTable([*pieces, Range(self, self.size - 1, 1)])
 
@@ -164,7 +164,7 @@ def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
                 full, below = os.path.join(folder, name), join(path, name)
                 node = _node(full, below, name, fd, False, newest)
                 yield node
-                if node.kind is Kind.DIRECTORY:
+                if node.kind is NodeKind.DIRECTORY:
                     waiting.append((full, below))
         finally:
             if fd >= 0:
@@ -175,20 +175,20 @@ def _node(full: bytes, path: bytes, name: bytes, folder: int | None, followed: b
     """The node for one thing on disk, which is called ``name`` in the open ``folder``."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=followed)
-        kind = Kind(stat.S_IFMT(status.st_mode))
-        target = os.readlink(name, dir_fd=folder) if kind is Kind.SYMLINK else b""
+        kind = NodeKind(stat.S_IFMT(status.st_mode))
+        target = os.readlink(name, dir_fd=folder) if kind is NodeKind.SYMLINK else b""
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
-    if kind is Kind.SOCKET:
+    if kind is NodeKind.SOCKET:
         raise OverlayError("cannot be added: it is a socket", Place().inside(full))
-    if kind is Kind.FILE and not os.access(name, os.R_OK, dir_fd=folder):
+    if kind is NodeKind.FILE and not os.access(name, os.R_OK, dir_fd=folder):
         raise OverlayError("cannot be added: Permission denied", Place().inside(full))
-    device = kind in (Kind.CHAR, Kind.BLOCK)
-    linked = kind is Kind.FILE and status.st_nlink > 1
+    device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
+    linked = kind is NodeKind.FILE and status.st_nlink > 1
     return Node(
-        path=path, kind=kind, mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
+        path=path, kind=kind, mode=0o777 if kind is NodeKind.SYMLINK else stat.S_IMODE(status.st_mode),
         uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(status.st_mtime_ns // 1_000_000_000, newest),
         target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
-        content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is Kind.FILE else None,
+        content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
         link=(status.st_dev, status.st_ino) if linked else None,
     )  # fmt: skip

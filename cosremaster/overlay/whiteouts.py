@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
 PREFIX = b".wh."
@@ -36,7 +36,7 @@ def split_whiteouts(nodes: Sequence[Node], place: Place) -> WhiteoutSplit:
             kept.append(node)
             continue
         here = place.inside(node.path)
-        if node.kind is Kind.DIRECTORY:
+        if node.kind is NodeKind.DIRECTORY:
             raise OverlayError("cannot be added: a whiteout is an empty file, and this is a directory", here)
         if name == OPAQUE:
             opaque.append(folder)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from cosremaster.errors import Place, RecipeError, show
+from cosremaster.errors import Place, RecipeError, printable
 from cosremaster.recipe.document import (
     ISO_ITEMS,
     ITEMS,
@@ -52,7 +52,7 @@ def spelled(path: Path) -> str:
     """``path`` as people write it: ``add[2].mode``."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{show(part)}" if text else show(part)
+        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}" if text else printable(part)
     return text
 
 
@@ -106,7 +106,7 @@ class Faults:
         """:raises RecipeError: there is a fault; it tells all, in the order of lines and keys."""
         if self._found:
             order = sorted(self._found, key=_order)
-            raise RecipeError(show(self._name), [self._found[fault] for fault in order])
+            raise RecipeError(printable(self._name), [self._found[fault] for fault in order])
 
 
 def _order(fault: tuple[int, Path, str]) -> tuple[int, list[str]]:

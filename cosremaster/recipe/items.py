@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.errors import CosremasterError, show
+from cosremaster.errors import CosremasterError, printable
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
@@ -78,7 +78,7 @@ class _Checks:
 
     def dest(self, key: str, value: str | None) -> None:
         """An absolute path in the layer."""
-        self.value(key, lambda dest: parse_dest(dest, show(dest)), value)
+        self.value(key, lambda dest: parse_dest(dest, printable(dest)), value)
 
     def made(self, path: str, key: str, owner: str, mode: str | None) -> None:
         """Something that comes from no file."""
@@ -103,9 +103,9 @@ def absence(path: Path) -> str:
     try:
         os.stat(path)
     except PermissionError as error:
-        return f"the file {show(str(path))} cannot be reached: {error.strerror}"
+        return f"the file {printable(str(path))} cannot be reached: {error.strerror}"
     except (OSError, ValueError):  # ValueError: a NUL in the name
-        return f"there is no file {show(str(path))}"
+        return f"there is no file {printable(str(path))}"
     return ""
 
 
@@ -144,14 +144,14 @@ def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Ite
     """The links that enable a unit: those that are asked for, or those its [Install] section asks for."""
     name = table.service
     if not is_unit_name(name) or "@." in name:
-        check.faults.add((*check.at, "service"), f"{show(name)} is no name of a unit, as site.service would be")
+        check.faults.add((*check.at, "service"), f"{printable(name)} is no name of a unit, as site.service would be")
         return
     check.dest("unit", table.unit)
     file = template_of(name)
     try:
         found = next((unit for other in reversed(others) if (unit := _unit_in(other, file))), None)
     except OSError as error:
-        check.faults.add(check.at, f"the unit {show(str(error.filename))} cannot be read: {error.strerror}")
+        check.faults.add(check.at, f"the unit {printable(str(error.filename))} cannot be read: {error.strerror}")
         return
     path = table.unit or (found[0] if found else f"{UNIT_FOLDERS[-1]}/{file}")
     if table.wanted_by is not None:
@@ -172,7 +172,9 @@ def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Ite
             check.faults.add(check.at, f"{file} has Also={also}: give that service, too, or this one a wanted_by")
     for other_name in (*(asking for asking, _ in links), *aliases):
         if not is_unit_name(other_name):
-            check.faults.add(check.at, f"{show(other_name)} is no name of a unit; say with wanted_by what is meant")
+            check.faults.add(
+                check.at, f"{printable(other_name)} is no name of a unit; say with wanted_by what is meant"
+            )
             return
     for asking, kind in links:
         yield Symlink(f"{UNIT_FOLDERS[0]}/{asking}.{kind}/{name}", path)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
-from cosremaster.errors import CosremasterError, RecipeError, UsageError, show
+from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
 from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
@@ -67,7 +67,7 @@ def read_recipe(
     try:
         return _recipe_of(path, text, variables or {}, os.environ if environ is None else environ)
     except RecursionError as error:
-        raise RecipeError(str(path), [f"{show(str(path))}: is nested too deep"]) from error
+        raise RecipeError(str(path), [f"{printable(str(path))}: is nested too deep"]) from error
 
 
 def _recipe_of(path: Path, text: str, variables: Mapping[str, str], environ: Mapping[str, str]) -> Recipe:
@@ -85,7 +85,7 @@ def _recipe_of(path: Path, text: str, variables: Mapping[str, str], environ: Map
 
 def _read(path: Path) -> str:
     """:raises RecipeError: unreadable, or not UTF-8."""
-    name = show(str(path))
+    name = printable(str(path))
     try:
         return path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -103,7 +103,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         where = _WHERE.search(told)
         place = f"{path}:{where[1] or len(text.splitlines())}" if where else str(path)
         message = _WHERE.sub("", told)
-        raise RecipeError(str(path), [f"{show(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
+        raise RecipeError(str(path), [f"{printable(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
 
 
 _Items: TypeAlias = list[tuple[int, Any]]
@@ -195,7 +195,7 @@ class _Reader:
         document = self._document
         output = None if document.output is None else self._host(document.output)
         if output is not None and not os.path.isdir(output.parent):
-            self._faults.add(("output",), f"there is no folder {show(str(output.parent))}")
+            self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
         if document.layer is not None:
             self._check(("layer",), parse_address, document.layer)
         self._check_names(document)

@@ -14,7 +14,7 @@ from cosremaster.iso.nodes import image_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.remastering.pipeline import Plan
-from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Node, NodeKind
 
 SCHEMA = 1
 """Raised whenever a field of the report changes its meaning or goes away."""
@@ -46,9 +46,9 @@ def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
     if plan.layer is None:
         return
     tree = LayerTree(plan.layer)
-    new = {node.path: (node, action) for node, action in plan.edits.new}
-    for path in sorted({*new, *plan.edits.gone, *plan.edits.unchanged}):
-        node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.gone else Action.UNCHANGED))
+    new = {node.path: (node, action) for node, action in plan.edits.additions}
+    for path in sorted({*new, *plan.edits.removed_paths, *plan.edits.unchanged}):
+        node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.removed_paths else Action.UNCHANGED))
         before = tree.get(path)
         change = {"path": format_address([path]), "action": _WORDS[action]}
         yield change | {key: _facts(one) for key, one in (("before", before), ("after", node)) if one is not None}
@@ -97,9 +97,9 @@ def _facts(node: Node) -> dict[str, Any]:
     }  # fmt: skip
     if node.content is not None:
         facts |= {"size": node.content.size, "sha256": node.content.digest().hex() or EMPTY}
-    if node.kind is Kind.SYMLINK:
+    if node.kind is NodeKind.SYMLINK:
         facts["target"] = format_address([node.target])
-    if node.kind in (Kind.CHAR, Kind.BLOCK):
+    if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
         facts["device"] = list(node.rdev)
     return facts
 

@@ -15,12 +15,12 @@ from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
-from cosremaster.codecs.base import Memo
-from cosremaster.errors import ImageError, UsageError, show
+from cosremaster.codecs.base import BlockCache
+from cosremaster.errors import ImageError, UsageError, printable
 from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output, check_digest_name
 from cosremaster.io.parallel import Worker
-from cosremaster.io.streams import counted, digest_of
+from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.ecma119.sections import MAX_EXTENT
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.layers.address import Address, parse_address
@@ -32,7 +32,7 @@ from cosremaster.layers.find import ImageLayers, choose_layer, find_layers, laye
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.read import ReadContext, read_additions
 from cosremaster.overlay.request import OverlayItem
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.iso_tree import IsoTreeRequest, plan_iso_tree
 from cosremaster.remastering.pipeline import (
     PackedLayer,
@@ -102,7 +102,7 @@ class OpenedImage:
             raise
         self._found: dict[bytes | None, ImageLayers] = {}
         self._trees: dict[Address, LayerTree] = {}
-        self._memos: dict[Address, Memo] = {}
+        self._memos: dict[Address, BlockCache] = {}
         self._remembering: Worker[bool] | None = None
         self._lock = threading.Lock()
 
@@ -145,8 +145,8 @@ class OpenedImage:
         :raises ImageError: it has another. :raises UsageError: there is no such digest.
         """
         check_digest_name(name)
-        with (progress or Silent()).step(f"check {name}", self._file.size) as advance:
-            found = digest_of(name, counted(self._file.chunks(0, self._file.size), advance)).hex()
+        with (progress or SilentProgress()).step(f"check {name}", self._file.size) as advance:
+            found = digest_of(name, count_chunks(self._file.chunks(0, self._file.size), advance)).hex()
         if found != digits.lower():
             raise ImageError(f"its {name} is {found}, and {digits.lower()} was expected", self._file.place)
 
@@ -156,7 +156,7 @@ class OpenedImage:
         key = None if wanted is None else wanted[0]
         with self._lock:
             if key not in self._found:
-                self._found[key] = self._find(wanted, progress or Silent())
+                self._found[key] = self._find(wanted, progress or SilentProgress())
             return self._found[key]
 
     def _tree(self, layer: Layer) -> LayerTree:
@@ -195,7 +195,7 @@ class OpenedImage:
 
         :raises CosremasterError: one of its kinds; the target is then not there.
         """
-        progress = progress or Silent()
+        progress = progress or SilentProgress()
         settled = settle(request)
         if digest is not None:
             check_digest_name(digest)
@@ -208,7 +208,7 @@ class OpenedImage:
             nullcontext() if told is None else Output(told, (self.path,), force=force) as report_output,
             _Spools(output.folder) as spools,
         ):
-            plan = self._plan(request, settled, spools, progress, lambda: output.begin(self._file))
+            plan = self._plan(request, settled, spools, progress, lambda: output.start_precopy(self._file))
             if report_output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - few ask for one
 
@@ -223,7 +223,7 @@ class OpenedImage:
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
         with _Spools(Path(tempfile.gettempdir())) as spools:
-            return self._plan(request, settle(request), spools, progress or Silent(), lambda: None)
+            return self._plan(request, settle(request), spools, progress or SilentProgress(), lambda: None)
 
     def _plan(
         self, request: Request, settled: Settled, spools: _Spools, progress: Progress, begin: Callable[[], None]
@@ -257,7 +257,7 @@ class OpenedImage:
             edits = plan_overlay(
                 tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
-            if not edits.empty:
+            if not edits.is_empty:
                 check_writable(chosen)
                 packing = Packing(
                     spool=spools.packed, threads=settled.threads, progress=progress, preset=request.xz_preset,
@@ -266,9 +266,11 @@ class OpenedImage:
                 packed = _packed(tree, edits, packing, spools.folder)
                 names = paths_sharing_data(self.image, chosen.address[0])
                 if exchanged.keys() & set(names):
-                    raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be exchanged as a whole")
+                    raise UsageError(
+                        f"{printable(chosen.address[0])} cannot be changed inside and be exchanged as a whole"
+                    )
                 if iso.new_path(chosen.address[0]) is None:
-                    raise UsageError(f"{show(chosen.address[0])} cannot be changed inside and be removed")
+                    raise UsageError(f"{printable(chosen.address[0])} cannot be changed inside and be removed")
                 exchanged |= dict.fromkeys(names, rebuilt_file(chosen, packed[-1]))
                 notes = (*notes, *format_warnings(chosen))
                 edited = EditedLayer(chosen, edits, packed[0].packed.table.length)

@@ -83,7 +83,7 @@ class InitramfsFile(Struct, frozen=True):
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
         table = PieceTable([Range(result, 0, result.size)])
-        looked = look(lambda count: result.at(0, count))
+        looked = look(lambda count: result.read_at(0, count))
         try:
             effort = ScanOptions(digests=False, nesting=0, edits=False)
             indexed = index_file(self.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
@@ -99,9 +99,9 @@ class InitramfsFile(Struct, frozen=True):
 
 def is_archive_file(source: FileSource) -> bool:
     """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
-    if source.at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+    if source.read_at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
-    return look(lambda count: source.at(0, count)).is_archive
+    return look(lambda count: source.read_at(0, count)).is_archive
 
 
 def read_initramfs_file(source: FileSource) -> InitramfsFile:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, UsageError, show
+from cosremaster.errors import OverlayError, UsageError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
@@ -18,7 +18,7 @@ from cosremaster.iso.tree_edit.match_trees import aligned_folders
 from cosremaster.overlay.merge import Addition, merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import parse_dest
-from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
 
 
@@ -77,7 +77,7 @@ def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest)
 
     removals = [_known_by(one, alias) for one in asked.remove]
     first = merge(tree.nodes, (), removals, image.place, allow_missing=asked.allow_missing)
-    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.gone}
+    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.removed_paths}
     for rename in asked.rename:
         _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), volume, asked.force_type)
     additions = [_placed(one, alias) for one in asked.add]
@@ -88,7 +88,7 @@ def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest)
         removed += [old for old, new in tree.renamed.items() if new.startswith(path + b"/")]
     exchanged: dict[bytes, PieceTable] = {}
     added, unchanged = list[Node](), list(edits.unchanged)
-    for node, action in edits.new:
+    for node, action in edits.additions:
         before = tree.nodes.get(node.path)
         if action is not Action.REPLACED or before is None:
             added.append(node)
@@ -153,13 +153,15 @@ def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) ->
         raise OverlayError("cannot be renamed: it is not there", place)
     new, made = resolve_location(tree.nodes, asked.new, image.place, node, force_type=force_type)
     there = tree.nodes.get(new)
-    if asked.into or (there is not None and there.kind is Kind.DIRECTORY):
+    if asked.into or (there is not None and there.kind is NodeKind.DIRECTORY):
         new, made = resolve_location(tree.nodes, join(asked.new, old.rpartition(b"/")[2]), image.place, node)
         there = tree.nodes.get(new)
     if new == old:
         return
     if there is not None:
-        raise OverlayError(f"cannot become {show(new)}, which is there already (--remove-iso takes it away)", place)
+        raise OverlayError(
+            f"cannot become {printable(new)}, which is there already (--remove-iso takes it away)", place
+        )
     if new.startswith(old + b"/"):
         raise OverlayError("cannot be moved into itself", place)
     tree.nodes |= made

@@ -18,8 +18,8 @@ from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
 from cosremaster.checksums.renew import ListChange, RenewedLists
 from cosremaster.checksums.update import update_checksums
-from cosremaster.codecs.base import Job, Memo, Packed
-from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError, show
+from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult
+from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError, printable
 from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import Worker
@@ -37,9 +37,9 @@ from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.initramfs_file import InitramfsFile, is_archive_file, read_initramfs_file
-from cosremaster.tree.nodes import Edits, Kind
+from cosremaster.tree.nodes import Edits, NodeKind
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
 """What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
@@ -55,7 +55,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     progress: Progress
     preset: int | None = None
     always_compress: bool = False
-    memos: dict[Address, Memo] = field(default_factory=dict)
+    memos: dict[Address, BlockCache] = field(default_factory=dict)
 
 
 class PackedLayer(Struct, frozen=True):
@@ -63,7 +63,7 @@ class PackedLayer(Struct, frozen=True):
 
     address: Address
     codec: str
-    packed: Packed
+    packed: RepackResult
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -140,13 +140,16 @@ def shadowing_warnings(layer: Layer, found: ImageLayers, edits: Edits) -> Iterat
     """What in ``edits`` will not count, because of the other archives in a row with ``layer``."""
     later = [one for one in found.layers if any(layer is before for before in one.preceding)]
     names = {path: one for one in later for path in one.paths}
-    for node, _ in edits.new:
+    for node, _ in edits.additions:
         over = names.get(node.path)
-        if over is not None and node.kind is not Kind.DIRECTORY:
-            yield f"{show(node.path)} stands in {format_address(over.address)} too, which is unpacked later and counts"
-        if layer.preceding and node.path.startswith(EARLY) and node.kind is not Kind.DIRECTORY:
+        if over is not None and node.kind is not NodeKind.DIRECTORY:
+            yield (
+                f"{printable(node.path)} stands in {format_address(over.address)} too,"
+                " which is unpacked later and counts"
+            )
+        if layer.preceding and node.path.startswith(EARLY) and node.kind is not NodeKind.DIRECTORY:
             first = format_address(layer.preceding[0].address)
-            yield f"{show(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+            yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
 def format_warnings(layer: Layer) -> Iterator[str]:
@@ -176,8 +179,8 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
 
     The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
     """
-    with packing.progress.step(f"pack {show(layer.address[-1])}", plain.length) as advance:
-        job = Job(
+    with packing.progress.step(f"pack {printable(layer.address[-1])}", plain.length) as advance:
+        job = RepackJob(
             packed=layer.packed,
             decoded=layer.decoded,
             plain=plain,
@@ -186,9 +189,9 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
             advance=advance,
             preset=packing.preset,
             always_compress=packing.always_compress,
-            memo=packing.memos.setdefault(layer.address, Memo()),
+            cache=packing.memos.setdefault(layer.address, BlockCache()),
         )
-        packed = layer.parameters.pack(job)
+        packed = layer.parameters.repack(job)
     return PackedLayer(layer.address, layer.parameters.name, packed)
 
 
@@ -200,9 +203,9 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
         holder, inside = layer.parent, layer.holder
         if holder is None or inside is None or holder.parameters.name != "gzip" or holder.address in packing.memos:
             return
-        front = PieceTable([Range(holder.decoded, 0, min(inside.offset, Memo.LIMIT))])
+        front = PieceTable([Range(holder.decoded, 0, min(inside.offset, BlockCache.LIMIT))])
         with suppress(CosremasterError), Spool(folder) as spool:
-            pack_layer(holder, front, replace(packing, spool=spool, threads=1, progress=Silent()))
+            pack_layer(holder, front, replace(packing, spool=spool, threads=1, progress=SilentProgress()))
 
     return Worker(work)
 
@@ -281,4 +284,4 @@ def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:
     """What may be wrong with the sizes of layers that were ``packed`` again, the one that is a file of the ISO last."""
     for layer in packed[-1:]:
         for warning in estimate_memory(InitramfsSizes(packed=layer.packed.table.length)).warnings:
-            yield f"{show(layer.address[0])} {warning}"
+            yield f"{printable(layer.address[0])} {warning}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.errors import UsageError
-from cosremaster.io.parallel import cores
+from cosremaster.io.parallel import cpu_count
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
@@ -84,7 +84,7 @@ class Settled:
 
 def settle(request: Request) -> Settled:
     """``request`` with everything said. :raises UsageError: it makes no sense."""
-    threads = cores() if request.threads is None else request.threads
+    threads = cpu_count() if request.threads is None else request.threads
     if threads < 1:
         raise UsageError(f"{threads} threads cannot do anything")
     if request.xz_preset is not None and request.xz_preset not in range(10):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cosremaster.boot_config.values import MenuChange
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
 from cosremaster.remastering.pipeline import PackedLayer, Plan
 from cosremaster.tree.nodes import Action
@@ -63,6 +63,6 @@ def result_of(plan: Plan, proof: tuple[str, ...]) -> Result:
         iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
         iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus, sums=plan.sums,
         input_size=image.size, output_size=plan.result.table.length,
-        layer_file=None if outer is None else show(outer), layer_file_size=0 if outer is None else sizes[outer],
+        layer_file=None if outer is None else printable(outer), layer_file_size=0 if outer is None else sizes[outer],
         packed=plan.packed, memory=plan.memory, warnings=plan.warnings, proof=proof, identical=plan.identical,
     )  # fmt: skip

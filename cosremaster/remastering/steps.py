@@ -20,7 +20,7 @@ from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import ReadContext, read_additions
 from cosremaster.overlay.request import AddPath, Directory, InlineFile, OwnershipRule, Symlink
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.remastering.pipeline import (
     PackedLayer,
@@ -63,7 +63,7 @@ __all__ = [
     "Progress",
     "ReadContext",
     "Rename",
-    "Silent",
+    "SilentProgress",
     "Spool",
     "Symlink",
     "apply_edits",

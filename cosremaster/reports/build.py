@@ -16,7 +16,7 @@ from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer
 from cosremaster.layers.model import Layer
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.html.facts import Facts, Side, where
 from cosremaster.reports.html.page import page
@@ -42,7 +42,7 @@ def write_overview(
 
     :raises CosremasterError: one of its kinds; the target is then not there.
     """
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     paths = tuple(Path(one) for one in (source, against) if one is not None)
     with ExitStack() as stack:
         output = stack.enter_context(Output(Path(target), paths, force=force))

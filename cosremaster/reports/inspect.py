@@ -9,7 +9,7 @@ from cosremaster.boot.eltorito import MEDIA, PLATFORMS
 from cosremaster.boot_config.places import BootMenus
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.iso.model import BootImage, IsoImage, SourceImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import ArchiveFile
@@ -50,8 +50,8 @@ def inspect_report(
         "menus": [] if menus is None else menus_report(menus),
         "menu_warnings": [] if menus is None else list(menus.warnings),
         "unsupported": [] if volume is None else list(volume.blockers),
-        "archives": [{"path": show(one.path), "codec": one.codec, "size": one.size} for one in archives],
-        "memory": [{"path": show(path), **memory_report(need)} for path, need in needs.items()],
+        "archives": [{"path": printable(one.path), "codec": one.codec, "size": one.size} for one in archives],
+        "memory": [{"path": printable(path), **memory_report(need)} for path, need in needs.items()],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
     }
 
@@ -119,7 +119,7 @@ def _entry(boot: BootImage) -> dict[str, Any]:
         "load_sectors": entry.load_sectors,
         "lba": entry.lba,
         "size": boot.length,
-        "path": None if boot.path is None else show(boot.path),
+        "path": None if boot.path is None else printable(boot.path),
         "boot_info_table": boot.info is not None,
         "grub2_boot_info": boot.grub2,
     }

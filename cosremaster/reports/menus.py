@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cosremaster.errors import show
+from cosremaster.errors import printable
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.places import BootMenus, LocatedMenu
@@ -18,8 +18,8 @@ def menu_lines(found: BootMenus) -> Iterator[str]:
     for place in found.menus:
         yield f"boot menu {place.label}: {place.menu.language.value}{'' if place.menu.lines else ', names no kernel'}"
         for line in place.menu.lines:
-            arguments = " ".join(show(text) for text in _arguments(place, line.arguments))
-            yield f"  line {line.number}: {show(line.kernel)}: {arguments or 'no arguments'}"
+            arguments = " ".join(printable(text) for text in _arguments(place, line.arguments))
+            yield f"  line {line.number}: {printable(line.kernel)}: {arguments or 'no arguments'}"
     yield from found.warnings
 
 
@@ -32,14 +32,14 @@ def menus_report(found: BootMenus) -> list[dict[str, Any]]:
     """The same as plain values (docs/json.md)."""
     return [
         {
-            "path": show(place.path),
+            "path": printable(place.path),
             "fat": None if place.fat is None else place.fat.name,
             "kind": place.menu.language.name.lower().replace("_", "-"),
             "kernels": [
                 {
                     "line": line.number,
-                    "kernel": show(line.kernel),
-                    "arguments": [show(word.text) for word in line.arguments],
+                    "kernel": printable(line.kernel),
+                    "arguments": [printable(word.text) for word in line.arguments],
                 }
                 for line in place.menu.lines
             ],
@@ -64,9 +64,9 @@ def _told(one: MenuChange) -> Iterator[str]:
     """Each change to arguments, once, with how often it was made."""
     counts = Counter[str]()
     for line in one.lines:
-        counts.update(f"-{show(text)}" for text in line.removed)
-        counts.update(f"{show(old)} -> {show(new)}" for old, new in line.replaced)
-        counts.update(f"+{show(text)}" for text in line.added)
+        counts.update(f"-{printable(text)}" for text in line.removed)
+        counts.update(f"{printable(old)} -> {printable(new)}" for old, new in line.replaced)
+        counts.update(f"+{printable(text)}" for text in line.added)
     yield from (f"{what}{f' ({count} times)' if count > 1 else ''}" for what, count in counts.items())
 
 
@@ -79,10 +79,10 @@ def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
             "lines": [
                 {
                     "line": line.number,
-                    "added": [show(text) for text in line.added],
-                    "removed": [show(text) for text in line.removed],
-                    "replaced": [[show(old), show(new)] for old, new in line.replaced],
-                    "kept": [show(text) for text in line.already_present],
+                    "added": [printable(text) for text in line.added],
+                    "removed": [printable(text) for text in line.removed],
+                    "replaced": [[printable(old), printable(new)] for old, new in line.replaced],
+                    "kept": [printable(text) for text in line.already_present],
                 }
                 for line in one.lines
             ],

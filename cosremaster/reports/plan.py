@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, Piece, Range, Zeros
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
@@ -17,7 +17,7 @@ from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.tree.nodes import Action
-from cosremaster.units import SECTORS_PER_BLOCK, Sector, human
+from cosremaster.units import SECTORS_PER_BLOCK, Sector, format_size
 
 SCHEMA = 1
 """Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
@@ -41,18 +41,18 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "added": _shown([node.path for node in plan.iso.added]),
             "exchanged": _shown(sorted(plan.iso.exchanged)),
             "removed": _shown(plan.iso.removed),
-            "renamed": [{"before": show(old), "after": show(new)} for old, new in plan.iso.renamed.items()],
+            "renamed": [{"before": printable(old), "after": printable(new)} for old, new in plan.iso.renamed.items()],
             "unchanged": _shown(plan.iso.unchanged),
         },
         "menus": menu_changes_report(plan.settings.menus),
         "renamed": [
-            {"what": one.attribute, "before": show(one.old), "after": show(one.new)}
+            {"what": one.attribute, "before": printable(one.old), "after": printable(one.new)}
             for one in plan.settings.volume_renames
         ],
         "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
         "sums": [
             {
-                "path": show(one.path),
+                "path": printable(one.path),
                 "rewritten": one.rewritten,
                 "added": one.added,
                 "dropped": one.dropped,
@@ -65,7 +65,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
                 "address": format_address(one.address),
                 "codec": one.codec,
                 "size": one.packed.table.length,
-                "kept": one.packed.kept,
+                "kept": one.packed.reused,
                 "encoded": one.packed.encoded,
                 "stored": one.packed.stored,
             }
@@ -93,7 +93,7 @@ def _blocks(plan: Plan) -> dict[str, int]:
 
 
 def _shown(paths: Sequence[bytes]) -> list[str]:
-    return [show(path) for path in paths]
+    return [printable(path) for path in paths]
 
 
 def _pieces(pieces: Sequence[Piece], plan: Plan) -> dict[str, dict[str, int]]:
@@ -147,18 +147,20 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from change_lines("-", plan.iso.removed)
         yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
-    yield from (f"{name.attribute}: {show(name.old)} -> {show(name.new)}" for name in plan.settings.volume_renames)
+    yield from (
+        f"{name.attribute}: {printable(name.old)} -> {printable(name.new)}" for name in plan.settings.volume_renames
+    )
     yield from menu_change_lines(plan.settings.menus)
     yield from sums_lines(plan.sums)
     for one in plan.packed:
         yield packed_line(one.address, one.codec, one.packed)
     if plan.memory is not None and plan.layer is not None:
-        yield from memory_lines(show(plan.layer.address[0]), plan.memory)
+        yield from memory_lines(printable(plan.layer.address[0]), plan.memory)
     yield "pieces of the new image:"
     for kind, sums in report["pieces"].items():
         yield f"  {kind:8} {sums['pieces']:>7,} pieces, {sums['bytes']:,} bytes"
     size = report["image"]["size"]
-    yield f"image: {human(size['before'])} -> {human(size['after'])}"
+    yield f"image: {format_size(size['before'])} -> {format_size(size['after'])}"
     for extent in report["image"]["extents"]:
         before, after = extent["before"], extent["after"]
         if before != after:

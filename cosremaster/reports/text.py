@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
-from cosremaster.codecs.base import Packed
-from cosremaster.errors import show
+from cosremaster.codecs.base import RepackResult
+from cosremaster.errors import printable
 from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
 from cosremaster.iso.prove import info_holds
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, human
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
 
 ACTIVE = 0x80
 """An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
@@ -29,7 +29,7 @@ def image_lines(image: SourceImage) -> Iterator[str]:
     """Volume, boot records and partitions."""
     volume = image.volume
     if volume is None:
-        yield f"{image.place}: an initramfs or layer without an ISO around it, {human(image.size)}"
+        yield f"{image.place}: an initramfs or layer without an ISO around it, {format_size(image.size)}"
         return
     yield from _volume_lines(volume)
     yield from _boot_lines(volume)
@@ -40,7 +40,7 @@ def image_lines(image: SourceImage) -> Iterator[str]:
 def _volume_lines(image: IsoImage) -> Iterator[str]:
     """The directory trees, and what else describes the volume."""
     tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
-    yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {human(image.size)}"
+    yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {format_size(image.size)}"
     counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"
     yield f"volume: {image.blocks:,} blocks of 2,048 bytes, {counts}"
     for other in image.trees[1:]:
@@ -73,14 +73,14 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
 
 
 def _boot_line(image: IsoImage, boot: BootImage) -> str:
-    name = show(boot.path) if boot.path is not None else "no file"
+    name = printable(boot.path) if boot.path is not None else "no file"
     tables = []
     if boot.info:
         tables.append("boot-info-table" if info_holds(image, boot, boot.info) else "boot-info-table with a wrong sum")
     if boot.grub2:
         tables.append("grub2-boot-info")
     notes = f", {', '.join(tables)}" if tables else ""
-    return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {human(boot.length)}{notes}"
+    return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {format_size(boot.length)}{notes}"
 
 
 def _tree_line(tree: IsoTree) -> str:
@@ -97,7 +97,7 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
         where = "HFS+ over files of the tree"
     elif covers_volume(partition, image.trees):
         where = "over the volume"
-    size = human((partition.end - partition.start) * SECTOR)
+    size = format_size((partition.end - partition.start) * SECTOR)
     active = ""
     if partition.table == "MBR" and image.mbr and image.mbr.partitions[partition.number - 1].status == ACTIVE:
         active = ", active"
@@ -114,7 +114,7 @@ def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
         yield f"{indent}layer {format_address(layer.address)}: {_LOOKS[layer.likelihood]}{mark}"
         yield (
             f"{indent}  cpio {layer.trailer.header.magic.decode()}, {len(layer.members):,} entries,"
-            f" {form.name}{details}, {human(layer.packed.length)} packed, {human(layer.size)} plain"
+            f" {form.name}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
         )
 
 
@@ -124,12 +124,12 @@ LISTED = 40
 
 def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     """A line for each path, the first :data:`LISTED` of them."""
-    return _listed(mark, [show(path) for path in paths])
+    return _listed(mark, [printable(path) for path in paths])
 
 
 def rename_lines(renamed: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
     """A line for each pair of an old and a new path, the first :data:`LISTED` of them."""
-    return _listed(">", [f"{show(old)} -> {show(new)}" for old, new in renamed])
+    return _listed(">", [f"{printable(old)} -> {printable(new)}" for old, new in renamed])
 
 
 def _listed(mark: str, lines: Sequence[str]) -> Iterator[str]:
@@ -140,12 +140,12 @@ def _listed(mark: str, lines: Sequence[str]) -> Iterator[str]:
 
 def memory_lines(name: str, need: MemoryEstimate) -> Iterator[str]:
     """The memory that it takes to boot the initramfs ``name``, and of what."""
-    parts = [f"{human(need.packed)} packed"]
+    parts = [f"{format_size(need.packed)} packed"]
     if need.unpacked is not None:
-        parts.append(f"{human(need.unpacked)} unpacked")
+        parts.append(f"{format_size(need.unpacked)} unpacked")
     if need.nested is not None:
-        parts.append(f"{human(need.nested)} root filesystem")
-    told = "more than its" if need.need is None else f"about {human(need.need)}, {need.why}:"
+        parts.append(f"{format_size(need.nested)} root filesystem")
+    told = "more than its" if need.need is None else f"about {format_size(need.need)}, {need.why}:"
     more = "; --deep tells how much" if need.need is None else ""
     yield f"memory to boot {name}: {told} {', '.join(parts)}{more}"
 
@@ -157,11 +157,11 @@ def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
             (one.rewritten, "rewritten"), (one.added, "added"), (one.dropped, "dropped"), (one.renamed, "renamed")
         )  # fmt: skip
         told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
-        yield f"sums in {show(one.path)}: {told}"
+        yield f"sums in {printable(one.path)}: {told}"
 
 
-def packed_line(address: Address, codec: str, packed: Packed) -> str:
+def packed_line(address: Address, codec: str, packed: RepackResult) -> str:
     """How a layer was packed again: what was kept, encoded, stored."""
-    parts = ((packed.kept, "kept compressed"), (packed.encoded, "encoded"), (packed.stored, "stored"))
-    told = ", ".join(f"{human(size)} {word}" for size, word in parts if size)
-    return f"{codec} {show(address[-1])}: {human(packed.table.length)} ({told})"
+    parts = ((packed.reused, "kept compressed"), (packed.encoded, "encoded"), (packed.stored, "stored"))
+    told = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
+    return f"{codec} {printable(address[-1])}: {format_size(packed.table.length)} ({told})"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from cosremaster.io.pieces import PieceTable
 
 
-class Kind(enum.IntEnum):
+class NodeKind(enum.IntEnum):
     """What a node is; the values are the file-type bits of ``st_mode`` (POSIX ``<sys/stat.h>``)."""
 
     FIFO = 0o010000
@@ -28,13 +28,13 @@ class Kind(enum.IntEnum):
 
 
 _NOUNS = {
-    Kind.FIFO: "FIFO",
-    Kind.CHAR: "character device",
-    Kind.DIRECTORY: "directory",
-    Kind.BLOCK: "block device",
-    Kind.FILE: "file",
-    Kind.SYMLINK: "symlink",
-    Kind.SOCKET: "socket",
+    NodeKind.FIFO: "FIFO",
+    NodeKind.CHAR: "character device",
+    NodeKind.DIRECTORY: "directory",
+    NodeKind.BLOCK: "block device",
+    NodeKind.FILE: "file",
+    NodeKind.SYMLINK: "symlink",
+    NodeKind.SOCKET: "socket",
 }
 
 
@@ -68,7 +68,7 @@ class Node(Struct, frozen=True, kw_only=True):
     """
 
     path: bytes
-    kind: Kind
+    kind: NodeKind
     mode: int
     uid: int = 0
     gid: int = 0
@@ -97,17 +97,17 @@ class Edits(Struct, frozen=True):
     overlay paths that were there already.
     """
 
-    gone: frozenset[bytes]
-    new: tuple[tuple[Node, Action], ...]
+    removed_paths: frozenset[bytes]
+    additions: tuple[tuple[Node, Action], ...]
     removed: tuple[bytes, ...]
     unchanged: tuple[bytes, ...]
     warnings: tuple[str, ...]
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """True when the layer stays as it is."""
-        return not self.gone and not self.new
+        return not self.removed_paths and not self.additions
 
     def paths(self, action: Action) -> tuple[bytes, ...]:
         """The paths of the new nodes that came by ``action``."""
-        return tuple(node.path for node, why in self.new if why is action)
+        return tuple(node.path for node, why in self.additions if why is action)

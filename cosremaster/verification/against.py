@@ -12,7 +12,7 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_bytes
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_offset
 from cosremaster.verification.fats import is_same_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge
 from cosremaster.verification.names import IntendedChanges, read_tree_names
@@ -71,7 +71,7 @@ def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
             what = f"volume descriptor at block {other.lba}: identifiers and dates"
             yield judge(
                 equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
-                new.place.at(lba_bytes(other.lba)),
+                new.place.at(lba_offset(other.lba)),
             )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def _same_boot(before: IsoImage, one: BootImage, after: IsoImage, other: BootIma
         return True
     tables = list[PieceTable]()
     for image, boot in ((before, one), (after, other)):
-        start = lba_bytes(boot.entry.lba)
+        start = lba_offset(boot.entry.lba)
         end = min(start + boot.length, image.size) if boot.path is not None else image.size
         tables.append(PieceTable([image.source.cut(start, end)]))
     return is_same_fat(tables[0], tables[1], changed)
@@ -162,7 +162,7 @@ def _same_boot(before: IsoImage, one: BootImage, after: IsoImage, other: BootIma
 
 def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
     """The digest of a boot image without what depends on its place."""
-    start = lba_bytes(boot.entry.lba)
+    start = lba_offset(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
     head = b"".join(table.cut(0, min(TABLE_END, table.length)).chunks())
     own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba

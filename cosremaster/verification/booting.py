@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from cosremaster.boot import pointers
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
-from cosremaster.errors import Place, show
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_bytes
+from cosremaster.errors import Place, printable
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
 
@@ -44,7 +44,7 @@ def _holder(subject: Subject, lba: Lba) -> str | None:
     for tree in subject.trees:
         for one in tree.files:
             if one.lba < lba < one.lba + one.blocks:
-                return show(tree.path_of(one))
+                return printable(tree.path_of(one))
     first = subject.main.directories[0].lba * SECTORS_PER_BLOCK if subject.main else 0
     inside = (name for name, start, end in _partitions(subject) if first < start < lba * SECTORS_PER_BLOCK < end)
     return next(inside, None)
@@ -52,7 +52,7 @@ def _holder(subject: Subject, lba: Lba) -> str | None:
 
 def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple[bytes, int]]) -> Iterator[Finding]:
     source, place = subject.source, subject.place.at(entry.offset)
-    start = lba_bytes(entry.lba)
+    start = lba_offset(entry.lba)
     what = f"{what} ({PLATFORMS.get(entry.platform, f'platform 0x{entry.platform:02X}')})"
     if entry.raw[0] not in (0, 0x88) or entry.media not in MEDIA:
         yield fails("eltorito.entry", f"{what}: neither bootable nor not, or of unknown media", place)
@@ -67,11 +67,11 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
         where = f"block {entry.lba} is inside {holder}, not where it begins"
         yield fails("eltorito.inside", f"{what}: {where}", place)
         return
-    head = source.at(start, BLOCK)
-    if not head.strip(b"\0") and b"H+" not in source.at(start + 1024, 4):
+    head = source.read_at(start, BLOCK)
+    if not head.strip(b"\0") and b"H+" not in source.read_at(start + 1024, 4):
         yield fails("eltorito.blank", f"{what}: block {entry.lba} is blank", place)
         return
-    leads = show(file[0]) if file else partition or "a boot image with no name"
+    leads = printable(file[0]) if file else partition or "a boot image with no name"
     length = file[1] if file else None
     if entry.platform == UEFI and not looks_like_fat(head):
         yield note("eltorito.no-fat", f"{what}: {leads} at block {entry.lba} is no FAT file system", place)
@@ -96,8 +96,8 @@ def looks_like_fat(head: bytes) -> bool:
 
 def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> Iterator[Finding]:
     """A boot-info-table, where the boot image has one: the volume descriptor's block and 40 bytes of zeros tell."""
-    start = lba_bytes(lba)
-    head = subject.source.at(start, pointers.TABLE_END)
+    start = lba_offset(lba)
+    head = subject.source.read_at(start, pointers.TABLE_END)
     table = pointers.BootInfoTable.parse(head.ljust(pointers.TABLE_END, b"\0"))
     place = subject.place.at(start + pointers.TABLE_OFFSET)
     if _UNSET in (table.length, table.total) and table.descriptor == FIRST_DESCRIPTOR:
@@ -126,17 +126,17 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
 
 def _is_primary(subject: Subject, lba: Lba) -> bool:
     """True where a primary volume descriptor stands: at block 16, and in a later session of its own too."""
-    return subject.source.at(lba_bytes(lba), 6) == b"\1CD001"
+    return subject.source.read_at(lba_offset(lba), 6) == b"\1CD001"
 
 
 def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:
     """grub2-boot-info, where the boot image is GRUB's."""
-    start = lba_bytes(lba)
+    start = lba_offset(lba)
     at, mark = _GRUB_MARK
-    if subject.source.at(start + at, 2) != mark:
+    if subject.source.read_at(start + at, 2) != mark:
         return
     offset = pointers.GRUB2_IMAGE_OFFSET
-    raw = subject.source.at(start + offset, 8)
+    raw = subject.source.read_at(start + offset, 8)
     place = subject.place.at(start + offset)
     if int.from_bytes(raw, "little") == _GRUB_UNSET:
         yield note("grub2.unset", f"{what}: no grub2-boot-info was written into its image", place)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from cosremaster.checksums.lines import ChecksumLine
 from cosremaster.checksums.lists import ChecksumList, DigestCache, read_checksum_lists
-from cosremaster.errors import CosremasterError, show
+from cosremaster.errors import CosremasterError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read import read_image
@@ -48,19 +48,19 @@ def _list(
             yield note("sums.itself", "names itself, whose sum it cannot know", here)
             continue
         if _through_link(one.base + b"/" + line.name if path is None else path, files):
-            yield note("sums.link", f"{show(line.name)} leads through a symlink, which is not followed", here)
+            yield note("sums.link", f"{printable(line.name)} leads through a symlink, which is not followed", here)
             continue
         if path is None:
-            finding = fails("sums.missing", f"names {show(line.name)}, which is not there", here)
+            finding = fails("sums.missing", f"names {printable(line.name)}, which is not there", here)
         elif not _holds(image, line, files[path], digests):
-            finding = fails("sums.stale", f"says another {line.digest} of {show(path)}", here)
+            finding = fails("sums.stale", f"says another {line.digest} of {printable(path)}", here)
         else:
             right += 1
             continue
         wrong += 1
         yield finding
     if right and not wrong:
-        yield holds("sums.stale", f"{show(one.path)}: the sums of {right:,} files hold", place)
+        yield holds("sums.stale", f"{printable(one.path)}: the sums of {right:,} files hold", place)
 
 
 def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:

@@ -13,7 +13,7 @@ from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_names
 from cosremaster.iso.rockridge.read import skip_of
 from cosremaster.tree.paths import ancestors
-from cosremaster.units import Lba, lba_bytes
+from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
 _KEPT, _KEPT_PLAIN = 16, 5
@@ -46,7 +46,7 @@ def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
 
 def _walked(tree: IsoTree, source: FileSource) -> TreeNames:
     root = tree.directories[0]
-    skip = skip_of(source.at(lba_bytes(root.lba), 255)) if tree.rock_ridge else None
+    skip = skip_of(source.read_at(lba_offset(root.lba), 255)) if tree.rock_ridge else None
     folders = {one.path for one in walk_names(source, root, tree.base, skip, tree.kind == JOLIET) if one.below}
     files = {one.path: one.records[0].lba if one.size else None for one in tree.files}
     return TreeNames(tree.kind, files, folders, tree.rock_ridge)

@@ -9,7 +9,7 @@ from cosremaster.boot.firmware import find_firmware
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted, implanted_sums
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.iso.udf.read import Udf, read_udf
-from cosremaster.units import BLOCK, SECTOR, Lba, lba_bytes
+from cosremaster.units import BLOCK, SECTOR, Lba, lba_offset
 from cosremaster.verification.booting import find_file_starts
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
@@ -18,7 +18,7 @@ from cosremaster.verification.subject import Subject
 def check_firmware(subject: Subject) -> Iterator[Finding]:
     """Headers of MIPS, SPARC, Alpha, HP-PA and PowerPC firmware lead to files, partitions or the volume."""
     files = find_file_starts(subject)
-    for found in find_firmware(subject.source.at(0, BLOCK), subject.mbr):
+    for found in find_firmware(subject.source.read_at(0, BLOCK), subject.mbr):
         if found.sound is not None:
             yield judge(
                 found.sound, "firmware.sum", f"{found.name}: its sum holds", f"{found.name}: its sum is wrong",
@@ -44,7 +44,7 @@ def _rounded(size: int) -> int:
 def _leads(name: str, start: int, files: Mapping[Lba, tuple[bytes, int]]) -> bool:
     """A DEC boot block points at a program inside its file, the others at where theirs begins."""
     if name == "DEC boot block":
-        return any(lba_bytes(lba) <= start < lba_bytes(lba) + length for lba, (_, length) in files.items())
+        return any(lba_offset(lba) <= start < lba_offset(lba) + length for lba, (_, length) in files.items())
     return start % BLOCK == 0 and Lba(start // BLOCK) in files
 
 
@@ -71,7 +71,9 @@ def _tags(subject: Subject, udf: Udf) -> Iterator[Finding]:
         else:
             yield fails("udf.crc", f"UDF {tag.name}: its CRC is wrong", place)
     if not bad:
-        yield holds("udf.tags", f"UDF: {len(udf.tags):,} descriptors hold", subject.place.at(lba_bytes(udf.anchors[0])))
+        yield holds(
+            "udf.tags", f"UDF: {len(udf.tags):,} descriptors hold", subject.place.at(lba_offset(udf.anchors[0]))
+        )
     if udf.tail is None:
         yield fails("udf.last-anchor", "UDF: the volume's last block is no anchor", subject.place)
 
@@ -124,13 +126,13 @@ def check_implanted(subject: Subject) -> Iterator[Finding]:
     implanted = Implanted.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE])
     if implanted is None:
         if primary.raw[APPLICATION_USE:].startswith(b"ISO MD5SUM"):
-            place = subject.place.at(lba_bytes(primary.lba) + APPLICATION_USE)
+            place = subject.place.at(lba_offset(primary.lba) + APPLICATION_USE)
             yield fails("md5.malformed", "implanted MD5: cannot be read", place)
         return
-    place = subject.place.at(lba_bytes(primary.lba) + APPLICATION_USE)
+    place = subject.place.at(lba_offset(primary.lba) + APPLICATION_USE)
     total = (primary.blocks - implanted.skip) * BLOCK
     chunks = subject.source.chunks(0, total)
-    sums = implanted_sums(chunks, lba_bytes(primary.lba) + APPLICATION_USE, total, implanted.count)
+    sums = implanted_sums(chunks, lba_offset(primary.lba) + APPLICATION_USE, total, implanted.count)
     yield judge(
         sums.md5 == implanted.sums.md5, "md5.implanted", f"implanted MD5: {sums.md5.decode()} holds",
         f"implanted MD5: says {implanted.sums.md5.decode()}, the image has {sums.md5.decode()}", place,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cosremaster.errors import ImageError
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord
 from cosremaster.iso.rockridge.read import fields, whole_components
-from cosremaster.units import Lba, lba_bytes
+from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails, holds
 from cosremaster.verification.subject import Subject, SubjectTree
 
@@ -25,14 +25,14 @@ def check_rock_ridge(subject: Subject) -> Iterator[Finding]:
         yield from bad
         if not bad:
             message = f"{tree.name}: Rock Ridge fields of {len(tree.records):,} records hold"
-            yield holds("rockridge.sound", message, subject.place.at(lba_bytes(tree.directories[0].lba)))
+            yield holds("rockridge.sound", message, subject.place.at(lba_offset(tree.directories[0].lba)))
 
 
 def _record(
     subject: Subject, tree: SubjectTree, one: DirectoryRecord, skip: int, starts: set[Lba]
 ) -> Iterator[Finding]:
     place = tree.place_of(subject.place, one)
-    raw = subject.source.at(one.offset, 255)
+    raw = subject.source.read_at(one.offset, 255)
     try:
         told = [field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]
     except ImageError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from cosremaster.io.files import FileSource
-from cosremaster.progress import Progress, Silent
+from cosremaster.progress import Progress, SilentProgress
 from cosremaster.verification.against import check_against
 from cosremaster.verification.booting import check_boot
 from cosremaster.verification.deep import check_layers
@@ -46,7 +46,7 @@ def verify(
     were. ``deep``: decode every layer, sum files that lists of sums name.
     :raises ImageError: a file cannot be opened or read.
     """
-    progress = progress or Silent()
+    progress = progress or SilentProgress()
     with FileSource(Path(path)) as source:
         subject = read_subject(source)
         findings = list(_all(subject))

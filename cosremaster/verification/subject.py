@@ -25,7 +25,7 @@ from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
 from cosremaster.iso.read_trees import is_joliet, joliet_name, plain_name
 from cosremaster.iso.rockridge.read import read_fields, skip_of
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
@@ -120,10 +120,10 @@ class Subject(Struct, frozen=True, kw_only=True):
 def read_subject(source: FileSource) -> Subject:
     """Reads the structures of the image; what cannot be read becomes a problem."""
     problems: list[Finding] = []
-    mbr = Mbr.parse(source.at(0, SECTOR))
+    mbr = Mbr.parse(source.read_at(0, SECTOR))
     gpt = None
     try:
-        gpt = read_gpt(source.at, GPT_PRIMARY, source.place)
+        gpt = read_gpt(source.read_at, GPT_PRIMARY, source.place)
     except ImageError as error:
         problems.append(_unreadable("gpt.unreadable", error, source))
     sets, trees = [], list[SubjectTree]()
@@ -144,7 +144,9 @@ def read_subject(source: FileSource) -> Subject:
     for lba in (catalog_lba(one.raw) for one in (sets[0][1] if sets else ())):
         if lba is not None and catalog is None:
             try:
-                catalog = parse_catalog(source.at(lba_bytes(lba), MAX_CATALOG), lba, lba_bytes(lba), source.place)
+                catalog = parse_catalog(
+                    source.read_at(lba_offset(lba), MAX_CATALOG), lba, lba_offset(lba), source.place
+                )
             except ImageError as error:
                 problems.append(_unreadable("eltorito.catalog", error, source))
     return Subject(
@@ -161,7 +163,7 @@ def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> l
     """Blocks at which a partition begins that has volume descriptors of its own (xorriso's -partition_offset)."""
     starts = {one.start for _, one in (mbr.used if mbr else ())} | {one.first for _, one in (gpt.used if gpt else ())}
     blocks = sorted(start // SECTORS_PER_BLOCK for start in starts if start and start % SECTORS_PER_BLOCK == 0)
-    return [Lba(block) for block in blocks if source.at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
+    return [Lba(block) for block in blocks if source.read_at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 
 
 def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> SubjectTree:
@@ -172,7 +174,7 @@ def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> SubjectTree:
         name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
     if base != IMAGE_START:
         name = f"{name} at block {base}"
-    skip = skip_of(source.at(lba_bytes(directories[0].lba), 255))
+    skip = skip_of(source.read_at(lba_offset(directories[0].lba), 255))
     names = _names(source, records, skip, base, is_joliet(descriptor))
     return SubjectTree(name, base, descriptor, directories, records, names, skip)
 
@@ -185,7 +187,7 @@ def _names(
     for one in records:
         name = joliet_name(one.identifier) if joliet else plain_name(one.identifier)
         if skip is not None:
-            raw = source.at(one.offset, 255)
+            raw = source.read_at(one.offset, 255)
             with contextlib.suppress(ImageError):  # check_rock_ridge tells it
                 name = read_fields(source, raw[: raw[0]], one.offset, skip, base).name or name
         above = names[one.parent]

@@ -6,12 +6,12 @@ import struct
 from collections.abc import Iterator
 from itertools import chain
 
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
-from cosremaster.units import BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, judge, note
 from cosremaster.verification.subject import Subject, SubjectTree, place_of_path
 
@@ -29,7 +29,7 @@ def check_descriptors(subject: Subject) -> Iterator[Finding]:
 
 
 def _descriptor(subject: Subject, one: Descriptor, base: Lba) -> Iterator[Finding]:
-    place = subject.place.at(lba_bytes(one.lba))
+    place = subject.place.at(lba_offset(one.lba))
     kind = "primary" if one.type == PRIMARY else "supplementary"
     what = f"{kind} volume descriptor at block {one.lba}"
     wrong = [at for at, size in _BOTH if not _twice(one.raw, at, size)]
@@ -68,18 +68,18 @@ def _path_table(
 ) -> Finding:
     what = f"{tree.name} path table ({'big' if big else 'little'}-endian) at block {lba}"
     length = int.from_bytes(tree.descriptor.raw[132:136], "little")
-    place = subject.place.at(lba_bytes(lba))
+    place = subject.place.at(lba_offset(lba))
     check = f"pathtable.{'big' if big else 'little'}"
-    if length > 1 << 26 or lba_bytes(lba) + length > subject.source.size:
+    if length > 1 << 26 or lba_offset(lba) + length > subject.source.size:
         return fails(check, f"{what}: lies outside the image", place)
     try:
-        found = _entries(subject.source.at(lba_bytes(lba), length), ">" if big else "<", tree.base)
+        found = _entries(subject.source.read_at(lba_offset(lba), length), ">" if big else "<", tree.base)
     except (struct.error, IndexError):
         return fails(check, f"{what}: cannot be read", place)
     odd = sorted(found ^ wanted)
     return judge(
         not odd, check, f"{what}: {len(found):,} directories, as in the tree",
-        f"{what}: says something else than the tree of {show(odd[0][1]) if odd else ''}", place,
+        f"{what}: says something else than the tree of {printable(odd[0][1]) if odd else ''}", place,
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def check_records(subject: Subject) -> Iterator[Finding]:
         yield from bad
         if all(finding.level is Level.NOTE for finding in bad):
             message = f"{tree.name}: {len(tree.records):,} records in {len(tree.directories):,} directories hold"
-            yield holds("record.sound", message, subject.place.at(lba_bytes(tree.directories[0].lba)))
+            yield holds("record.sound", message, subject.place.at(lba_offset(tree.directories[0].lba)))
 
 
 def _records(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
@@ -121,10 +121,10 @@ def _records(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
     run: DirectoryRecord | None = None
     for one in tree.records:
         place = tree.place_of(subject.place, one)
-        raw = subject.source.at(one.offset, 34)
+        raw = subject.source.read_at(one.offset, 34)
         if not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
             yield fails("record.both-endian", f"{tree.name}: block or length differ between the byte orders", place)
-        if one.length and (lba_bytes(one.lba) + one.length) > subject.source.size:
+        if one.length and (lba_offset(one.lba) + one.length) > subject.source.size:
             yield fails("record.outside", f"{tree.name}: its data lie outside the image", place)
         elif one.length and one.lba + one.blocks > max(end, subject.blocks):
             yield fails("record.outside-volume", f"{tree.name}: its data end behind the volume", place)
@@ -144,7 +144,7 @@ def _dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
             places[(*one.parent, one.identifier)] = IsoDirectory(one.lba, one.length)
     selves = 0
     for path, directory in places.items():
-        raw = subject.source.at(lba_bytes(directory.lba), 512)
+        raw = subject.source.read_at(lba_offset(directory.lba), 512)
         for wanted, name in ((directory, "."), (places[path[:-1]], "..")):
             size = raw[0] if raw else 0
             found = IsoDirectory(
@@ -153,11 +153,11 @@ def _dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
             if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
                 selves += path != ()
             elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
-                place = place_of_path(subject.place, tree.names[path]).at(lba_bytes(directory.lba))
+                place = place_of_path(subject.place, tree.names[path]).at(lba_offset(directory.lba))
                 yield fails("record.dot", f"{tree.name}: its {name} leads to block {found.lba}", place)
             raw = raw[size:]
     if selves:  # libisofs makes them so
-        place = subject.place.at(lba_bytes(tree.directories[0].lba))
+        place = subject.place.at(lba_offset(tree.directories[0].lba))
         yield note("record.parent", f"{tree.name}: .. leads to the directory itself in {selves:,} directories", place)
 
 
@@ -166,7 +166,7 @@ def check_overlaps(subject: Subject) -> Iterator[Finding]:
     spans = [Span(one.lba, 1, "volume descriptor") for _, group in subject.sets for one in group]
     for tree in subject.trees:
         spans += tree.metadata
-        spans += (Span(one.lba, one.blocks, show(tree.path_of(one))) for one in tree.files if one.length)
+        spans += (Span(one.lba, one.blocks, printable(tree.path_of(one))) for one in tree.files if one.length)
     if subject.catalog:
         spans.append(Span(subject.catalog.lba, 1, "boot catalog"))
     spans.sort(key=lambda span: (span.start, span.blocks))
@@ -174,7 +174,7 @@ def check_overlaps(subject: Subject) -> Iterator[Finding]:
     for span in spans:
         if span.start < last.end and span.start != last.start:
             clashes += 1
-            place = subject.place.at(lba_bytes(span.start))
+            place = subject.place.at(lba_offset(span.start))
             yield fails("extent.overlap", f"{last.label} and {span.label} share blocks", place)
         if span.end > last.end:
             last = span
@@ -197,16 +197,16 @@ def _same_tree(source: FileSource, tree: SubjectTree, twin: SubjectTree) -> Find
     """The tree of a partition names what the volume's names: paths, flags, places and lengths of files."""
     rows = ({_row(source, one) for one in each.records} for each in (tree, twin))
     odd = sorted(set.symmetric_difference(*rows))
-    place = source.place.at(lba_bytes(tree.directories[0].lba))
+    place = source.place.at(lba_offset(tree.directories[0].lba))
     return judge(
         not odd, "tree.second", f"{tree.name}: says of {len(tree.records):,} records what {twin.name} says",
-        f"{tree.name}: disagrees with {twin.name} on {show(b'/'.join(odd[0][0])) if odd else ''}", place,
+        f"{tree.name}: disagrees with {twin.name} on {printable(b'/'.join(odd[0][0])) if odd else ''}", place,
     )  # fmt: skip
 
 
 def _row(source: FileSource, one: DirectoryRecord) -> tuple[tuple[bytes, ...], int, int, int, bytes]:
     """Path, flags, recording date; place and length of files."""
-    when = source.at(one.offset + 18, 7)
+    when = source.read_at(one.offset + 18, 7)
     if one.flags & DIRECTORY:
         return (*one.parent, one.identifier), one.flags, 0, 0, when
     return (*one.parent, one.identifier), one.flags, one.lba if one.length else 0, one.length, when
@@ -220,8 +220,8 @@ def _same_data(subject: Subject, tree: SubjectTree, main: SubjectTree) -> Iterat
         message = f"{tree.name}: block {one.lba}, {one.length:,} bytes, is no file of the {main.name} tree"
         yield fails("tree.joliet", message, tree.place_of(subject.place, one))
     if not odd:
-        place = subject.place.at(lba_bytes(tree.directories[0].lba))
+        place = subject.place.at(lba_offset(tree.directories[0].lba))
         yield holds("tree.joliet", f"{tree.name}: every file's data are those of the {main.name} tree", place)
     if hidden := len(known - here):
         what = f"{tree.name}: {hidden:,} extents of the {main.name} tree are not in it"
-        yield note("tree.hidden", what, subject.place.at(lba_bytes(tree.directories[0].lba)))
+        yield note("tree.hidden", what, subject.place.at(lba_offset(tree.directories[0].lba)))

@@ -8,7 +8,7 @@ from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Action, Edits, Kind, Node
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Text:
 
 
 def directory(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
-    return Node(path=path, kind=Kind.DIRECTORY, mode=mode, mtime=mtime, uid=7)
+    return Node(path=path, kind=NodeKind.DIRECTORY, mode=mode, mtime=mtime, uid=7)
 
 
 def file(path: bytes, data: bytes = b"data", mode: int = 0o644, mtime: int = 50) -> Node:
-    return Node(path=path, kind=Kind.FILE, mode=mode, mtime=mtime, content=Text(data))
+    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=mtime, content=Text(data))
 
 
 def symlink(path: bytes, target: bytes) -> Node:
-    return Node(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+    return Node(path=path, kind=NodeKind.SYMLINK, mode=0o777, target=target)
 
 
 IMAGE = (
@@ -88,9 +88,9 @@ def merged(
 
 def reasons(edits: Edits) -> dict[bytes, str]:
     """New paths with why, which must come sorted."""
-    paths = [node.path for node, _ in edits.new]
+    paths = [node.path for node, _ in edits.additions]
     assert paths == sorted(paths)
-    return {node.path: action.value for node, action in edits.new}
+    return {node.path: action.value for node, action in edits.additions}
 
 
 ADDED, REPLACED, PARENT = Action.ADDED.value, Action.REPLACED.value, Action.PARENT.value

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster.codecs import find_codec
-from cosremaster.codecs.base import Job, Packed
-from cosremaster.codecs.xz.repack import XzForm
+from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import Place
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -41,7 +41,7 @@ class Old:
     """An old stream, decoded by us."""
 
     packed: bytes
-    form: XzForm
+    form: XzParameters
     decoded: DecodedSource
     table: PieceTable
 
@@ -59,17 +59,19 @@ def old_stream(packed: bytes) -> Old:
     assert codec is not None
     decoding = codec.decode(ByteReader(table.chunks(), PLACE))
     size = sum(len(chunk) for chunk in decoding.chunks())
-    assert isinstance(decoding.form, XzForm)
-    return Old(packed, decoding.form, DecodedSource(table, decoding.form, PLACE, b"", size), table)
+    assert isinstance(decoding.parameters, XzParameters)
+    return Old(packed, decoding.parameters, DecodedSource(table, decoding.parameters, PLACE, b"", size), table)
 
 
-def splice(old: Old, pieces: Sequence[Piece], threads: int = 2) -> tuple[bytes, Packed]:
+def splice(old: Old, pieces: Sequence[Piece], threads: int = 2) -> tuple[bytes, RepackResult]:
     """The new stream for ``pieces``, and how it was made."""
     told: list[int] = []
     plain = PieceTable(pieces)
     with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
-        job = Job(packed=old.table, decoded=old.decoded, plain=plain, spool=spool, threads=threads, advance=told.append)
-        packed = old.form.pack(job)
+        job = RepackJob(
+            packed=old.table, decoded=old.decoded, plain=plain, spool=spool, threads=threads, advance=told.append
+        )
+        packed = old.form.repack(job)
         new = b"".join(packed.table.chunks())
     assert len(new) == packed.table.length
     assert sum(told) == plain.length

@@ -24,7 +24,7 @@ from cosremaster.io.files import Spool
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import EPOCH, require, run
 from tests.support.archives import read, warned
 from tests.support.layers import with_layer_of
@@ -95,20 +95,20 @@ def test_what_real_packers_wrote(
         path: (node.kind, node.mode, node.uid, node.gid, node.mtime, node.target, node.rdev)
         for path, node in found.items()
     }
-    file, none = Kind.FILE, (b"", (0, 0))
+    file, none = NodeKind.FILE, (b"", (0, 0))
     assert facts == {
-        b"etc": (Kind.DIRECTORY, 0o1771, 0, 0, EPOCH, *none),
+        b"etc": (NodeKind.DIRECTORY, 0o1771, 0, 0, EPOCH, *none),
         b"etc/motd": (file, 0o4750, 0, 0, EPOCH, *none),
         b"zz-same": (file, 0o4750, 0, 0, EPOCH, *none),
         b"empty": (file, 0o644, 0, 0, EPOCH, *none),
         b"large": (file, 0o644, 0, 0, EPOCH, *none),
-        b"link": (Kind.SYMLINK, 0o777, 7, 8, EPOCH, b"/a/../b", (0, 0)),
+        b"link": (NodeKind.SYMLINK, 0o777, 7, 8, EPOCH, b"/a/../b", (0, 0)),
         LATIN: (file, 0o644, 0, 0, EPOCH, *none),
         UTF8: (file, 0o644, 0, 0, EPOCH, *none),
-        b"pipe": (Kind.FIFO, 0o600, 0, 0, EPOCH, *none),
-        b"null": (Kind.CHAR, 0o640, 0, 0, EPOCH, b"", (1, 3)),
-        b"disk": (Kind.BLOCK, 0o644, 0, 0, EPOCH, b"", (259, 1000)),
-        b"own": (Kind.DIRECTORY, 0o755, 1000, 1234567, EPOCH, *none),
+        b"pipe": (NodeKind.FIFO, 0o600, 0, 0, EPOCH, *none),
+        b"null": (NodeKind.CHAR, 0o640, 0, 0, EPOCH, b"", (1, 3)),
+        b"disk": (NodeKind.BLOCK, 0o644, 0, 0, EPOCH, b"", (259, 1000)),
+        b"own": (NodeKind.DIRECTORY, 0o755, 1000, 1234567, EPOCH, *none),
     }
     for path, text in ((LATIN, LATIN), (UTF8, UTF8), (b"empty", b""), (b"etc/motd", b"hello\n")):
         assert data(found[path]) == text

@@ -20,7 +20,7 @@ from cosremaster.boot.pointers import (
     isolinux_mbr_pointer,
 )
 from cosremaster.errors import ImageError, Place
-from cosremaster.units import BLOCK, Lba, Sector, lba_bytes
+from cosremaster.units import BLOCK, Lba, Sector, lba_offset
 from tests.fixtures import tools
 
 PLACE = Place(("in.iso",))
@@ -55,7 +55,7 @@ def _catalog(image: bytes) -> BootCatalog:
     """The catalog of an image whose boot record is the second volume descriptor."""
     lba = catalog_lba(image[17 * BLOCK : 18 * BLOCK])
     assert lba is not None
-    start = lba_bytes(lba)
+    start = lba_offset(lba)
     return parse_catalog(image[start : start + BLOCK], lba, start, PLACE)
 
 
@@ -86,9 +86,9 @@ def test_catalogs_are_read_as_xorriso_reads_them(tmp_path: Path, writer: str, sh
     ]
     for one in catalog.entries:
         assert image[one.offset : one.offset + 32] == one.raw
-        assert any(image[lba_bytes(one.lba) :].startswith(data[:8]) for data in IMAGES.values())
-    end = lba_bytes(catalog.lba) + catalog.length
-    assert not any(image[end - 32 : lba_bytes(Lba(catalog.lba + 1))]), "one empty entry ends it, nothing follows"
+        assert any(image[lba_offset(one.lba) :].startswith(data[:8]) for data in IMAGES.values())
+    end = lba_offset(catalog.lba) + catalog.length
+    assert not any(image[end - 32 : lba_offset(Lba(catalog.lba + 1))]), "one empty entry ends it, nothing follows"
 
 
 def test_an_emulated_floppy_is_as_long_as_a_floppy(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ SOUND = (
 
 
 def test_sections_and_extensions_are_walked_to_the_last_header() -> None:
-    catalog = parse_catalog(SOUND.ljust(BLOCK, b"\0"), Lba(40), lba_bytes(Lba(40)), PLACE)
+    catalog = parse_catalog(SOUND.ljust(BLOCK, b"\0"), Lba(40), lba_offset(Lba(40)), PLACE)
     seen = [(one.platform, one.lba, (one.offset - 40 * BLOCK) // 32) for one in catalog.entries]
     assert seen == [(0, 50, 1), (0xEF, 60, 3), (0xEF, 61, 6), (1, 70, 8)]
 
@@ -177,7 +177,7 @@ def test_mutated_catalogs_raise_only_image_errors(mutations: list[tuple[int, int
 def test_the_boot_info_table_is_the_one_that_the_writer_made(tmp_path: Path, writer: str, name: str) -> None:
     image = _iso(tmp_path, writer, "-b", name, *TABLE).read_bytes()
     (entry,) = _catalog(image).entries
-    start, length = lba_bytes(entry.lba), len(IMAGES[name])
+    start, length = lba_offset(entry.lba), len(IMAGES[name])
     booted = image[start : start + length]
     table = BootInfoTable.parse(booted[:64])
     assert (table.descriptor, table.image, table.length) == (16, entry.lba, length)
@@ -192,7 +192,7 @@ def test_grub_pointers_are_those_that_xorriso_writes(tmp_path: Path) -> None:
     hybrid.write_bytes(NOISE[:432] + bytes(80))
     image = _iso(tmp_path, "xorriso", *SHAPES["one"], "--grub2-boot-info", "--grub2-mbr", str(hybrid)).read_bytes()
     (entry,) = _catalog(image).entries
-    at = lba_bytes(entry.lba) + GRUB2_IMAGE_OFFSET
+    at = lba_offset(entry.lba) + GRUB2_IMAGE_OFFSET
     assert image[at : at + 8] == grub2_image_pointer(entry.lba)
     assert image[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == grub2_mbr_pointer(entry.lba)
 

@@ -12,7 +12,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import OverlayError
-from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Node, NodeKind
 from tests.fixtures import tools
 from tests.support.overlays import directory, file, folder_of, merged, reasons, symlink
 
@@ -82,7 +82,7 @@ def test_a_path_leads_where_the_kernel_says(things: dict[bytes, bytes], path: by
         top = os.fsencode(temporary)
         for name, what in sorted(things.items()):
             above = name.rpartition(b"/")[0]
-            if above and (above not in nodes or nodes[above].kind is not Kind.DIRECTORY):
+            if above and (above not in nodes or nodes[above].kind is not NodeKind.DIRECTORY):
                 continue
             full = top + b"/" + name
             if what == b"d":

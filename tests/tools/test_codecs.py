@@ -77,7 +77,7 @@ def test_clean_frames_are_kept(tmp_path: Path, case: str) -> None:
     result = cosremaster.remaster(tmp_path / "in", tmp_path / "out", add=[tmp_path / "overlay"], remember=False)
     made = (tmp_path / "out").read_bytes()
     assert made.startswith(b"".join(frames[:-1]))
-    assert result.packed[0].packed.kept == len(b"".join(frames[:-1]))
+    assert result.packed[0].packed.reused == len(b"".join(frames[:-1]))
     plain = run(TOOLS[case][2], stdin=made)
     assert run(["cpio", "-i", "--quiet", "--to-stdout", "etc/motd"], stdin=plain) == b"welcome\n"
 
@@ -89,7 +89,7 @@ def test_legacy_blocks_are_kept(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(packed)
     write_overlay(tmp_path)
     result = cosremaster.remaster(tmp_path / "in", tmp_path / "out", add=[tmp_path / "overlay"])
-    assert result.packed[0].packed.kept > 8 << 20
+    assert result.packed[0].packed.reused > 8 << 20
     plain = run(["lz4", "-dcq"], stdin=(tmp_path / "out").read_bytes())
     assert run(["cpio", "-i", "--quiet", "--to-stdout", "etc/motd"], stdin=plain) == b"welcome\n"
 

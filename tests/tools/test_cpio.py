@@ -114,7 +114,7 @@ def test_a_caller_may_take_part_of_the_data(made: tuple[Path, list[bytes], bytes
     seen = []
     for number, entry in enumerate(cpio.read_entries(reader)):
         assert reader.position == 6 + entry.data_offset
-        taken = reader.exactly(min(number % 3, entry.header.size))
+        taken = reader.read_exactly(min(number % 3, entry.header.size))
         assert taken == _data(archive, entry)[: len(taken)]
         seen.append(entry)
     assert seen == _read(archive)

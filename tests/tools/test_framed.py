@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip import repack as gzip_form
 from cosremaster.codecs.xz import encode as xz_encode
 from cosremaster.errors import CosremasterError, OverlayError, ProofError, SizeError
 from cosremaster.io.files import FileSource, Spool
-from cosremaster.io.framed import Framed, FramedSum, Framing, Joined
+from cosremaster.io.framed import ConcatSource, FramedCrc32, FramedSource, Framing
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.overlay.scan import HostFile
 from cosremaster.remastering import pipeline
@@ -84,11 +84,11 @@ def tables(draw: st.DrawFn, noise: HostFile) -> tuple[PieceTable, bytes]:
 def test_any_cut_of_frames_is_that_of_their_bytes(noise: HostFile, data: st.DataObject) -> None:
     table, plain = data.draw(tables(noise))
     wanted = framed_by_hand(plain, "LZMA2")
-    framed = Framed(table, FRAMINGS["LZMA2"])
+    framed = FramedSource(table, FRAMINGS["LZMA2"])
     if data.draw(st.booleans()):
         wanted = framed_by_hand(b"head" + wanted + b"\0", "deflate")
-        inner = Joined(PieceTable([Literal(b"head"), framed.piece(), Literal(b"\0")]), 0)
-        framed = Framed(PieceTable([Range(inner, 0, inner.table.length)]), FRAMINGS["deflate"])
+        inner = ConcatSource(PieceTable([Literal(b"head"), framed.piece(), Literal(b"\0")]), 0)
+        framed = FramedSource(PieceTable([Range(inner, 0, inner.table.length)]), FRAMINGS["deflate"])
     assert framed.length == len(wanted)
     start = data.draw(st.integers(0, len(wanted)))
     end = data.draw(st.integers(start, len(wanted)))
@@ -107,13 +107,13 @@ def test_any_cut_of_frames_is_that_of_their_bytes(noise: HostFile, data: st.Data
 @given(data=st.data())
 def test_sums_of_frames_are_those_of_their_bytes(noise: HostFile, kind: str, data: st.DataObject) -> None:
     table, plain = data.draw(tables(noise))
-    running = FramedSum(FRAMINGS[kind])
+    running = FramedCrc32(FRAMINGS[kind])
     step = data.draw(st.sampled_from((997, 65_535, 65_536, 70_001, 1 << 20)))
     for at in range(0, len(plain), step):
         running.update(plain[at : at + step])
     wanted = framed_by_hand(plain, kind)
     assert running.value() == zlib.crc32(wanted)
-    assert Framed(table, FRAMINGS[kind]).found(reading(wanted)) == zlib.crc32(plain)
+    assert FramedSource(table, FRAMINGS[kind]).crc32_of(reading(wanted)) == zlib.crc32(plain)
 
 
 def reading(data: bytes) -> Callable[[int, Sequence[memoryview]], None]:
@@ -123,13 +123,13 @@ def reading(data: bytes) -> Callable[[int, Sequence[memoryview]], None]:
 
 @pytest.mark.parametrize("kind", FRAMINGS)
 def test_what_is_read_back_differs_when_a_byte_does(kind: str) -> None:
-    framed = Framed(PieceTable([Literal(NOISE)]), FRAMINGS[kind], zlib.crc32(NOISE))
+    framed = FramedSource(PieceTable([Literal(NOISE)]), FRAMINGS[kind], zlib.crc32(NOISE))
     right = framed_by_hand(NOISE, kind)
     step = framed.framing.size + framed.framing.head_size
     for at in (0, 1, 2, 100, step, step + 1, 5 * step + 2, len(right) - 1):
         wrong = bytearray(right)
         wrong[at] ^= 0x20
-        found = framed.found(reading(bytes(wrong)))
+        found = framed.crc32_of(reading(bytes(wrong)))
         assert found is None if at % step < framed.framing.head_size else found not in (None, framed.crc)
 
 
@@ -145,10 +145,10 @@ def test_more_buffers_than_the_system_takes_at_once_are_filled(tmp_path: Path, m
 
     monkeypatch.setattr(os, "preadv", short)
     with FileSource(tmp_path / "noise") as source:
-        source.read_into(7, views)
+        source.fill(7, views)
         assert buffer == NOISE[7:]
         with pytest.raises(CosremasterError, match=r"noise @0x\w+: ends 7 bytes too early$"):
-            source.read_into(14, views)
+            source.fill(14, views)
 
 
 @pytest.mark.parametrize("check", ["none", "crc32", "crc64", "sha256"])
@@ -167,14 +167,14 @@ def test_a_large_file_is_neither_spooled_nor_lost(tmp_path: Path, check: str) ->
     judge(new := news.pop(), [Literal(wanted)], b"", busybox=check in ("crc32", "crc64"))
     assert len(new) <= len(wanted)
     with Spool(tmp_path) as spool:
-        packed = old.form.pack(job_for(old, pieces, spool))
+        packed = old.form.repack(job_for(old, pieces, spool))
         assert packed.stored >= 2_500_000
         assert spool.size <= packed.encoded
 
 
-def job_for(old: Old, pieces: Sequence[Piece], spool: Spool) -> Job:
+def job_for(old: Old, pieces: Sequence[Piece], spool: Spool) -> RepackJob:
     """The job that makes a stream of ``pieces``."""
-    return Job(
+    return RepackJob(
         packed=old.table, decoded=old.decoded, plain=PieceTable(pieces), spool=spool, threads=2, advance=lambda _: None
     )
 
@@ -183,11 +183,11 @@ def test_what_is_not_spooled_counts_too(tmp_path: Path) -> None:
     old = old_stream(xz(b"old"))
     large = host_file(tmp_path / "large", CHANCE.randbytes(3_000_000))
     pieces: list[Piece] = [Range(large, 0, large.size)]
-    size = old.form.pack(job_for(old, pieces, Spool(tmp_path))).table.length
+    size = old.form.repack(job_for(old, pieces, Spool(tmp_path))).table.length
     with Spool(tmp_path, size) as spool:
-        old.form.pack(job_for(old, pieces, spool))
+        old.form.repack(job_for(old, pieces, spool))
     with Spool(tmp_path, 2_999_999) as spool, pytest.raises(SizeError, match="passes 2,999,999 bytes"):
-        old.form.pack(job_for(old, pieces, spool))
+        old.form.repack(job_for(old, pieces, spool))
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_other_tools_unpack_the_same_for_any_number_of_threads(tmp_path: Path, a
     more.mkdir(parents=True)
     (more / "more").write_bytes(CHANCE.randbytes(2_000_000))
     done = cosremaster.remaster(tmp_path / "1.iso", tmp_path / "again.iso", add=[more.parent], remember=False)
-    assert done.packed[-1].packed.kept > 11_900_000
+    assert done.packed[-1].packed.reused > 11_900_000
     unpacked(tmp_path, tmp_path / "again.iso", added, more.parent)
 
 

@@ -23,7 +23,7 @@ from cosremaster.iso.read import read_image
 from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from cosremaster.verification.run import verify
 from tests.fixtures import tools
@@ -143,10 +143,12 @@ class Maker:
 
 def node(path: bytes, what: bytes | tuple[bytes] | None) -> Node:
     if what is None:
-        return Node(path=path, kind=Kind.DIRECTORY, mode=0o755, mtime=EPOCH)
+        return Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755, mtime=EPOCH)
     if isinstance(what, tuple):
-        return Node(path=path, kind=Kind.SYMLINK, mode=0o777, mtime=EPOCH, target=what[0])
-    return Node(path=path, kind=Kind.FILE, mode=0o644, mtime=EPOCH, content=TableContent(PieceTable([Literal(what)])))
+        return Node(path=path, kind=NodeKind.SYMLINK, mode=0o777, mtime=EPOCH, target=what[0])
+    return Node(
+        path=path, kind=NodeKind.FILE, mode=0o644, mtime=EPOCH, content=TableContent(PieceTable([Literal(what)]))
+    )
 
 
 def written(path: Path, tree: Tree, maker: str) -> None:
@@ -182,9 +184,9 @@ def told(image: IsoImage, source: FileSource) -> Tree:
     """The primary tree by Rock Ridge. Relocated directories' own parent is a maker's."""
     found: Tree = {}
     for path, one in image_nodes(image, source).items():
-        if one.kind is Kind.DIRECTORY:
+        if one.kind is NodeKind.DIRECTORY:
             found[path] = None
-        elif one.kind is Kind.SYMLINK:
+        elif one.kind is NodeKind.SYMLINK:
             found[path] = (one.target,)
         else:
             found[path] = b"" if one.content is None else b"".join(one.content.table().chunks())

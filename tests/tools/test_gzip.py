@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip import inflate
 from cosremaster.codecs.gzip.codec import GzipDecoding
-from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK, STORE_FROM, GzipForm
+from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK, STORE_FROM, GzipParameters
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
@@ -27,7 +27,7 @@ NOISE = random.Random(2).randbytes(200_000)
 TEXT = b"".join(b"line %d of a text that gzip can shorten\n" % (number * number % 9973) for number in range(40_000))
 SAMPLES = {"text and noise": TEXT + NOISE, "empty": b"", "one byte": b"x", "noise": NOISE, "zeros": bytes(9 * CHUNK)}
 HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
-FORM = GzipForm(HEADER, 1)
+FORM = GzipParameters(HEADER, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +55,19 @@ def _gzip(data: bytes, *options: str) -> bytes:
     return tools.run(["gzip", "-c", *options], stdin=data)
 
 
-def _decode(packed: bytes, step: int = 4099) -> tuple[bytes, GzipForm]:
+def _decode(packed: bytes, step: int = 4099) -> tuple[bytes, GzipParameters]:
     decoding = GzipDecoding(ByteReader((packed[at : at + step] for at in range(0, len(packed), step)), PLACE))
     plain = b"".join(decoding.chunks())
-    return plain, decoding.form
+    return plain, decoding.parameters
 
 
-def _pack(form: GzipForm, pieces: list[Piece], folder: Path, threads: int = 2) -> tuple[bytes, PieceTable, int]:
+def _pack(form: GzipParameters, pieces: list[Piece], folder: Path, threads: int = 2) -> tuple[bytes, PieceTable, int]:
     """The new stream, its pieces, and how much of it went through the spool."""
     told: list[int] = []
     plain = PieceTable(pieces)
     with Spool(folder) as spool:
-        table = form.pack(
-            Job(
+        table = form.repack(
+            RepackJob(
                 packed=PieceTable([]), decoded=Memory(b""), plain=plain, spool=spool, threads=threads,
                 advance=told.append,
             )

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip import inflate
 from cosremaster.codecs.gzip.codec import GzipDecoding
-from cosremaster.codecs.gzip.repack import STORE_FROM, GzipForm
-from cosremaster.codecs.gzip.stored import StoredBlocks, StoredFinder
+from cosremaster.codecs.gzip.repack import STORE_FROM, GzipParameters
+from cosremaster.codecs.gzip.stored import StoredBlockFinder, StoredBlocks
 from cosremaster.errors import Place
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -49,7 +49,7 @@ class Old:
 
     packed: bytes
     table: PieceTable
-    form: GzipForm
+    form: GzipParameters
     decoded: DecodedSource
     plain: bytes
 
@@ -60,7 +60,9 @@ def old_stream(packed: bytes, step: int = 1 << 18) -> Old:
     decoding = GzipDecoding(reader)
     plain = b"".join(decoding.chunks())
     table = PieceTable([Literal(packed)])
-    return Old(packed, table, decoding.form, DecodedSource(table, decoding.form, PLACE, b"", len(plain)), plain)
+    return Old(
+        packed, table, decoding.parameters, DecodedSource(table, decoding.parameters, PLACE, b"", len(plain)), plain
+    )
 
 
 def gzip(data: bytes, *options: str) -> bytes:
@@ -69,16 +71,16 @@ def gzip(data: bytes, *options: str) -> bytes:
     return tools.run(["gzip", "-nc", *options], stdin=data)
 
 
-def again(old: Old, pieces: Sequence[Piece]) -> tuple[bytes, Packed]:
+def again(old: Old, pieces: Sequence[Piece]) -> tuple[bytes, RepackResult]:
     """The new stream, which gzip and busybox unpack to what ``pieces`` say."""
     tools.require("gzip", "busybox")
     told: list[int] = []
     with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
         plain = PieceTable(pieces)
-        job = Job(
+        job = RepackJob(
             packed=old.table, decoded=old.decoded, plain=plain, spool=spool, threads=2, advance=told.append
         )  # fmt: skip
-        packed = old.form.pack(job)
+        packed = old.form.repack(job)
         new = b"".join(packed.table.chunks())
     assert sum(told) == plain.length
     wanted = b"".join(
@@ -135,7 +137,7 @@ def test_stored_blocks_are_ranges_of_the_old_stream(level: int) -> None:
     old = old_stream(gzip(PLAIN, f"-{level}"))
     start, length = _span(FIRST_NOISE)
     new, packed = again(old, [Literal(b"in front"), Range(old.decoded, start, length, packed=True), Literal(TEXT)])
-    assert packed.kept > 0.8 * length
+    assert packed.reused > 0.8 * length
     assert packed.stored == length + len(b"in front"), "which get a block of their own"
     assert len(new) <= length * 1.001 + len(gzip(TEXT, "-6")) * (1.3 if level == 1 else 1.005) + 100
 
@@ -144,16 +146,16 @@ def test_a_front_is_kept_as_it_was_deflated() -> None:
     first = old_stream(gzip(PLAIN[:200_000]))
     front, rest = Range(first.decoded, 0, 150_000), Range(first.decoded, 150_000, 50_000)
     ours, packed = again(first, [front, Literal(b"one" * 2000), rest])
-    assert packed.kept == 0, "gzip made no border"
+    assert packed.reused == 0, "gzip made no border"
     second = old_stream(ours)
     new, packed = again(second, [Range(second.decoded, 0, 150_000), Literal(b"two" * 2000)])
     assert packed.encoded == 6000
-    assert new[: packed.kept] == ours[: packed.kept]
-    assert packed.kept > 1000
+    assert new[: packed.reused] == ours[: packed.reused]
+    assert packed.reused > 1000
     _, packed = again(second, [Range(second.decoded, 0, 149_999), Literal(b"two" * 2000)])
-    assert packed.kept == 0, "the border is behind the change"
+    assert packed.reused == 0, "the border is behind the change"
     _, packed = again(second, [Range(second.decoded, 1, 149_999), Literal(b"two" * 2000)])
-    assert packed.kept == 0, "nothing begins where it began"
+    assert packed.reused == 0, "nothing begins where it began"
 
 
 @pytest.mark.parametrize("zeros", range(5))
@@ -205,7 +207,7 @@ def test_what_stands_before_packed_data_takes_as_much_room_again(step: int, kept
     new, packed = again(second, [Range(second.decoded, 0, 150_000), *rest])
     end = second.form.stored.packed[-1] + second.form.stored.lengths[-1]
     assert new[:end].replace(b"1707", b"0707") == ours[:end]
-    assert packed.kept > end - 200
+    assert packed.reused > end - 200
 
 
 def test_a_long_way_to_a_border_is_gone() -> None:
@@ -215,7 +217,7 @@ def test_a_long_way_to_a_border_is_gone() -> None:
     second = old_stream(ours)
     _, packed = again(second, [Range(second.decoded, 0, length), Literal(b"two" * 2000)])
     assert packed.encoded == 6000
-    assert packed.kept > 0.9 * length
+    assert packed.reused > 0.9 * length
 
 
 def test_what_only_looks_like_a_border_is_none() -> None:
@@ -226,7 +228,7 @@ def test_what_only_looks_like_a_border_is_none() -> None:
     assert looks in old.packed
     for start in (40_004, 80_016, 100_000):
         new, packed = again(old, [Range(old.decoded, 0, start), Literal(TEXT[:5000])])
-        assert packed.kept == 0
+        assert packed.reused == 0
         assert new
 
 
@@ -252,7 +254,7 @@ def test_any_edit_gives_what_a_rewrite_gives(
             at = min(start, size)
             pieces += [Range(old.decoded, at, min(length, size - at), packed), Literal(TEXT[at % 99 : at % 99 + 500])]
         new, done = again(old, [piece for piece in pieces if piece.length])
-        event("kept" if done.kept else "nothing kept")
+        event("kept" if done.reused else "nothing kept")
         old = old_stream(new)
         lies(old)
 
@@ -268,7 +270,7 @@ def test_columns_come_back_and_other_values_do_not() -> None:
 
 
 def test_the_finder_holds_little_and_looks_seldom_where_nothing_is_stored() -> None:
-    finder = StoredFinder()
+    finder = StoredBlockFinder()
     size, count = 1 << 16, 200
     noise = [random.Random(number).randbytes(size) for number in range(8)]
     for number in range(count):  # what goes in has nothing to do with what comes out
@@ -289,5 +291,5 @@ def test_a_small_packed_piece_of_the_old_stream_is_deflated() -> None:
     old = old_stream(gzip(PLAIN))
     piece = Range(old.decoded, FIRST_NOISE[0] + 5000, STORE_FROM - 1, packed=True)
     _, packed = again(old, [Literal(TEXT[:100]), piece])
-    assert packed.kept == packed.stored == 0
+    assert packed.reused == packed.stored == 0
     assert re.match("level 6", old.form.describe())

@@ -17,7 +17,7 @@ from cosremaster.cli import main
 from cosremaster.codecs.xz import codec as xz
 from cosremaster.demo.image import DemoEntry, build_archive, directory, regular, root_items
 from cosremaster.errors import CorruptError, Place
-from cosremaster.io.parallel import ahead
+from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.layers.cpio import scan
 from cosremaster.layers.cpio.newc import Header, encode_name
@@ -138,7 +138,7 @@ def test_a_large_layer_is_no_bomb(
     plain = run(["cpio", "-o", "-H", form, "--quiet"], cwd=tmp_path, stdin=b"noise\n")
     (tmp_path / "in").write_bytes(run(packer, stdin=plain))
     monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
-    monkeypatch.setattr(xz, "cores", lambda: count)
+    monkeypatch.setattr(xz, "cpu_count", lambda: count)
     with cosremaster.open(tmp_path / "in", remember=False) as image:
         (layer,) = image.layers().layers
         assert layer.members[0].entry.header.size == 3 << 20
@@ -149,10 +149,10 @@ def test_a_bomb_is_told_whatever_was_read_ahead(monkeypatch: pytest.MonkeyPatch,
     """Zeros first, then bytes that do not shrink, which a reading thread gets long before they are decoded."""
     packed = lzma.compress(bytes(40 << 20) + random.Random(1).randbytes(5 << 20), preset=0)
     monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
-    monkeypatch.setattr(xz, "cores", lambda: count)
+    monkeypatch.setattr(xz, "cpu_count", lambda: count)
     reader = ByteReader((packed[at : at + CHUNK] for at in range(0, len(packed), CHUNK)), Place(("bomb.xz",)))
     decoding = xz.XzDecoding(reader)
-    chunks = scan.bounded(ahead(decoding.stream()), reader, decoding, 1000)
+    chunks = scan.bounded(prefetch_batches(decoding.next_stream()), reader, decoding, 1000)
     with pytest.raises(CorruptError, match=r"^bomb.xz @0x\w+: expands to more than 1,000 times"):
         assert sum(map(len, chunks)) < 20 << 20
 

@@ -23,7 +23,7 @@ from cosremaster.iso.tree_edit.directories import read_folders
 from cosremaster.iso.tree_edit.patches import table_slots
 from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
 from cosremaster.iso.udf.patch import tagged
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
@@ -35,11 +35,11 @@ ROUNDS = 25
 
 
 def file(path: bytes, data: bytes = b"new\n") -> Node:
-    return Node(path=path, kind=Kind.FILE, mode=0o644, content=TableContent(PieceTable([Literal(data)])))
+    return Node(path=path, kind=NodeKind.FILE, mode=0o644, content=TableContent(PieceTable([Literal(data)])))
 
 
 def folder(path: bytes) -> Node:
-    return Node(path=path, kind=Kind.DIRECTORY, mode=0o755)
+    return Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755)
 
 
 def planned(path: Path, edits: IsoEdits) -> ImagePlan:
@@ -65,13 +65,15 @@ def test_path_tables_made_of_directories_are_the_makers(name: str) -> None:
     with FileSource(families.build(name)) as source:
         for tree in read_folders(source, read_image(source).trees):
             places = {id(one): (one.extent.lba, one.extent.length) for one in tree.folders() if one.extent}
-            assembler = Assembler(tree, source, source.at, Places(places, lambda _: NO_PLACE, {}, {}), {}, iter(()))
+            assembler = Assembler(
+                tree, source, source.read_at, Places(places, lambda _: NO_PLACE, {}, {}), {}, iter(())
+            )
             slots = table_slots(tree)
             assert slots
             for lba, order, _ in slots:
                 table = assembler.path_table(order)
                 size = int.from_bytes(tree.descriptors[0].raw[132:136], "little")
-                assert source.at(lba * BLOCK, size) == table
+                assert source.read_at(lba * BLOCK, size) == table
 
 
 def edits_of(image: IsoImage, chance: random.Random) -> Iterator[IsoEdits]:

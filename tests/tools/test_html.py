@@ -20,7 +20,7 @@ import cosremaster
 from cosremaster.browse.compare import Difference
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, initramfs, regular
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
@@ -113,7 +113,7 @@ def test_the_page_leads_nowhere_and_runs_nothing(pair: tuple[Path, Path]) -> Non
     assert "img" not in found.tags
     told = " ".join(found.texts)
     for name in HOSTILE:
-        assert show(name.replace(b"/", b"_")) in told.replace("\n", " ")
+        assert printable(name.replace(b"/", b"_")) in told.replace("\n", " ")
 
 
 def test_chromium_runs_nothing_of_it_and_needs_no_more_than_a_phone_is_wide(
@@ -307,16 +307,16 @@ def test_no_name_gets_out_of_its_place(
     told = " ".join(_assert_alone(page(replace(bare_facts, differences=differences, mapped=nodes)).decode()).texts)
     for path, detail in changed[:100]:
         assert text(path) in told
-        assert show(detail)[:20] in told
+        assert printable(detail)[:20] in told
 
 
 @given(st.one_of(st.binary(max_size=400), st.text(max_size=400)), st.text(max_size=50))
 def test_text_and_attributes_come_back_as_they_went_in(name: bytes | str, tip: str) -> None:
     found = Page(element("b", name, title=tip))
     assert found.tags == ["b"]
-    shown = text(name) if isinstance(name, bytes) else show(name)
+    shown = text(name) if isinstance(name, bytes) else printable(name)
     assert "".join(found.texts) == shown
-    assert dict(found.attributes).get("title", "") == show(tip)
+    assert dict(found.attributes).get("title", "") == printable(tip)
     assert len(text(name)) <= LONGEST
 
 

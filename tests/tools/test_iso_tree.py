@@ -21,7 +21,7 @@ from cosremaster.iso.ecma119.dates import long_date, short_date
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.read import read_image
 from cosremaster.iso.rockridge.read import Attributes, read_attributes
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import Lba
 from tests.fixtures import families, tools
 from tests.fixtures.tools import run
@@ -29,10 +29,10 @@ from tests.support import judges
 from tests.support.susp import both, field, record
 
 _TYPES = {
-    "file": Kind.FILE, "dir": Kind.DIRECTORY, "link": Kind.SYMLINK, "char": Kind.CHAR, "block": Kind.BLOCK,
-    "fifo": Kind.FIFO, "socket": Kind.SOCKET,
+    "file": NodeKind.FILE, "dir": NodeKind.DIRECTORY, "link": NodeKind.SYMLINK, "char": NodeKind.CHAR,
+    "block": NodeKind.BLOCK, "fifo": NodeKind.FIFO, "socket": NodeKind.SOCKET,
 }  # fmt: skip
-Facts = tuple[Kind, int, int, int, int, int, bytes, str]
+Facts = tuple[NodeKind, int, int, int, int, int, bytes, str]
 
 
 def nodes_of(iso: Path) -> dict[bytes, Node]:
@@ -42,7 +42,7 @@ def nodes_of(iso: Path) -> dict[bytes, Node]:
 
 def facts(node: Node, *, ridge: bool) -> Facts:
     size = node.content.size if node.content is not None else 0
-    device = ",".join(map(str, node.rdev)) if node.kind in (Kind.CHAR, Kind.BLOCK) else ""
+    device = ",".join(map(str, node.rdev)) if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else ""
     owner = (node.mode, node.uid, node.gid) if ridge else (0, 0, 0)
     return (node.kind, *owner, node.mtime, size, node.target, device)
 
@@ -66,9 +66,9 @@ def theirs(iso: Path, ours: dict[bytes, Facts], *, ridge: bool) -> dict[bytes, F
         kind = _TYPES[said["type"]]
         device = said.get("device", "").removeprefix("native,")
         owner = (int(said["mode"], 8), int(said["uid"]), int(said["gid"])) if ridge else (0, 0, 0)
-        size = int(said.get("size", 0)) if kind is Kind.FILE else 0
+        size = int(said.get("size", 0)) if kind is NodeKind.FILE else 0
         path = _bytes(name[2:])
-        if not size and kind is Kind.FILE and "nlink" in said:
+        if not size and kind is NodeKind.FILE and "nlink" in said:
             size = ours[path][5]
         mtime = int(float(said["time"]))
         found[path] = (kind, *owner, mtime, size, _bytes(said.get("link", "")), device)
@@ -120,7 +120,7 @@ def test_what_rock_ridge_can_hold(odd: Path, version: str) -> None:
     ours = {path: facts(node, ridge=True) for path, node in nodes.items()}
     said = theirs(odd / "x.iso", ours, ridge=True)
     for path, node in nodes.items():
-        if node.kind in (Kind.CHAR, Kind.BLOCK):
+        if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
             assert node.rdev == {b"null": (1, 3), b"sda": (8, 300)}[path]  # mtree's native number is another question
             said[path] = (*said[path][:7], ours[path][7])
     long = os.readlink(odd / "d" / "long").encode()

@@ -20,13 +20,13 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs.base import Memo
+from cosremaster.codecs.base import BlockCache
 from cosremaster.demo.image import build_archive, outer_items, regular, root_items
 from cosremaster.errors import CorruptError, OutputError, UsageError
 from cosremaster.io import files
 from cosremaster.io import precopy as headstart
 from cosremaster.io.output import Output
-from cosremaster.io.parallel import BATCH, CancelledError, Stop, Worker, ahead, ordered_map, prefetch
+from cosremaster.io.parallel import BATCH, CancelledError, StopFlag, Worker, ordered_map, prefetch, prefetch_batches
 from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.model import Layer
 from cosremaster.remastering import image as job
@@ -127,7 +127,7 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
         return 0  # what some file systems answer
 
     for room in (files, headstart):
-        monkeypatch.setattr(room, "may_share", lambda device: True)
+        monkeypatch.setattr(room, "may_share_blocks", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert calls
@@ -135,14 +135,14 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_file_systems_that_copy_every_byte_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not files.may_share(os.stat("/dev/shm").st_dev), "tmpfs"
-    assert files.may_share(os.makedev(4095, 4095)), "unknown"
+    assert not files.may_share_blocks(os.stat("/dev/shm").st_dev), "tmpfs"
+    assert files.may_share_blocks(os.makedev(4095, 4095)), "unknown"
 
     def refuse(*arguments: object) -> int:
         raise AssertionError(arguments)
 
-    monkeypatch.setattr(Output, "begin", lambda *_: None)  # that is copied while others work
-    monkeypatch.setattr(files, "may_share", lambda device: False)
+    monkeypatch.setattr(Output, "start_precopy", lambda *_: None)  # that is copied while others work
+    monkeypatch.setattr(files, "may_share_blocks", lambda device: False)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[write_overlay(tmp_path)])
 
@@ -156,7 +156,7 @@ def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(from_fd, to_fd, min(count, 1000), offset)
 
     for room in (files, headstart):
-        monkeypatch.setattr(room, "may_share", lambda device: True)
+        monkeypatch.setattr(room, "may_share_blocks", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", short)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
     assert (tmp_path / "one.iso").read_bytes() == (tmp_path / "two.iso").read_bytes()
@@ -166,7 +166,7 @@ def test_a_signal_that_another_thread_gets_stops_the_work() -> None:
     """The kernel may choose any thread of a process; here it is told which."""
     noticed: list[bool] = []
 
-    def work(_: int, stop: Stop) -> None:
+    def work(_: int, stop: StopFlag) -> None:
         time.sleep(0.5)  # till the main thread waits
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         for _ in range(100):
@@ -190,10 +190,10 @@ def test_batches_lose_nothing_before_an_error() -> None:
 
     found = []
     with pytest.raises(CorruptError, match="damage"):
-        for chunk in ahead(broken()):
+        for chunk in prefetch_batches(broken()):
             found.append(chunk)
     assert found == [b"a", bytes(BATCH), b"b", b"c"]
-    assert list(ahead([])) == []
+    assert list(prefetch_batches([])) == []
 
 
 def test_prefetch_keeps_order_passes_errors_on_and_ends_with_its_caller() -> None:
@@ -261,7 +261,7 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
         for name in ("one.iso", "again.iso"):
             image.remaster(tmp_path / name, request)
         found = image.layers().layers
-    foreseen = min(found[1].holder.offset if found[1].holder else 0, Memo.LIMIT)
+    foreseen = min(found[1].holder.offset if found[1].holder else 0, BlockCache.LIMIT)
     assert packed.count(foreseen) == 1, "once for all remasters"
     monkeypatch.setattr(job, "prepack_container_front", lambda *_: Worker(lambda: None))
     with cosremaster.open(source, remember=False) as image:

@@ -26,7 +26,7 @@ from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.merge import Addition, merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run
 from tests.support.model import by_busybox, by_gnu, described
 from tests.support.overlays import Text
@@ -47,7 +47,7 @@ def index(archive_bytes: bytes) -> Layer:
 
 
 def new(path: bytes, data: bytes = b"new bytes", mode: int = 0o644, link: object = None) -> Node:
-    return Node(path=path, kind=Kind.FILE, mode=mode, mtime=TIME + 1, content=Text(data), link=link)
+    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=TIME + 1, content=Text(data), link=link)
 
 
 def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[bytes] = ()) -> bytes:
@@ -86,7 +86,7 @@ NODES = (
     new(b"bin/site", b"#!/bin/sh\n", 0o755),
     new(b"etc/hostname", b"headend\n"),
     new(b"opt/caf\xe9/data", bytes(range(256)) * 9),
-    Node(path=b"etc/link", kind=Kind.SYMLINK, mode=0o777, target=b"../opt", mtime=TIME + 1),
+    Node(path=b"etc/link", kind=NodeKind.SYMLINK, mode=0o777, target=b"../opt", mtime=TIME + 1),
     new(b"srv/one", b"linked", 0o600, link="pair"),
     new(b"srv/two", b"linked", 0o600, link="pair"),
 )
@@ -150,8 +150,8 @@ def test_gnu_cpio_lists_what_is_new_as_the_rules_say_and_the_rest_as_before() ->
 @pytest.mark.parametrize("prefix", [b"", b"./", b"/"])
 def test_both_unpackers_make_the_old_tree_plus_the_new(prefix: bytes, tmp_path: Path) -> None:
     require(*BOTH)
-    items = [item for item in root_items() if item.mode >> 12 != Kind.CHAR >> 12]
-    items.append(DemoEntry(b"var/pipe", Kind.FIFO | 0o600))
+    items = [item for item in root_items() if item.mode >> 12 != NodeKind.CHAR >> 12]
+    items.append(DemoEntry(b"var/pipe", NodeKind.FIFO | 0o600))
     before = build_archive(style(items, prefix))
     after = edited(before, NODES, [b"var/owned", b"root"])
     old = described(by_busybox(before, tmp_path / "old"))
@@ -175,7 +175,7 @@ DATA = b"shared bytes " * 30
 
 def group(prefix: bytes, ino: int, carriers: Iterable[int], data: bytes = DATA) -> list[DemoEntry]:
     """Three names of one hard-linked file; `carriers` say which of them hold the data."""
-    names, mode = (b"a", b"b", b"c"), Kind.FILE | 0o644
+    names, mode = (b"a", b"b", b"c"), NodeKind.FILE | 0o644
     return [
         DemoEntry(prefix + name, mode, data if number in carriers else b"", nlink=3, ino=ino)
         for number, name in enumerate(names)
@@ -284,7 +284,9 @@ def test_inode_numbers_of_new_entries_are_unused_whatever_the_device(tmp_path: P
     ]
     base += [DemoEntry(b"c", 0o100644, b"", nlink=2, ino=top, dev=3), DemoEntry(b"e", 0o100644, b"e", ino=3, dev=9)]
     pair = [new(name, b"pair", link="pair") for name in (b"n1", b"n2", b"n3")]
-    after = edited(build_archive(base), [*pair, new(b"n4"), Node(path=b"n5", kind=Kind.DIRECTORY, mode=0o755)], [b"a"])
+    after = edited(
+        build_archive(base), [*pair, new(b"n4"), Node(path=b"n5", kind=NodeKind.DIRECTORY, mode=0o755)], [b"a"]
+    )
     inodes = {name: int(data[6:14], 16) for name, data in spans(after).items() if name != b"TRAILER!!!"}
     ours = {inodes.pop(name) for name in (b"n1", b"n2", b"n3", b"n4", b"n5")}
     assert len(ours) == 3 and not ours & {1, *inodes.values()} and 0 not in ours
@@ -377,7 +379,7 @@ def _fault(item: DemoEntry, items: Sequence[DemoEntry], here: int) -> Iterable[s
 
 
 def linked(path: bytes, data: bytes = b"", ino: int = 5, dev: int = 0) -> DemoEntry:
-    return DemoEntry(path, Kind.FILE | 0o644, data, nlink=2, ino=ino, dev=dev)
+    return DemoEntry(path, NodeKind.FILE | 0o644, data, nlink=2, ino=ino, dev=dev)
 
 
 LAST = regular(b"zz", b"last")
@@ -481,7 +483,7 @@ def test_a_new_entry_must_not_have_an_inode_number_of_another() -> None:
         assert {one.rule for one in Checked(entries).problems} >= {"another entry has its inode number"}
     pair = finals([linked(b"c", b"", 6), linked(b"d", b"new", 6)], new=True)
     assert not Checked([*finals(old), *pair]).problems
-    assert not Checked(finals([regular(b"a", b"1"), DemoEntry(b"b", Kind.FILE | 0o644, ino=1001)])).problems, (
+    assert not Checked(finals([regular(b"a", b"1"), DemoEntry(b"b", NodeKind.FILE | 0o644, ino=1001)])).problems, (
         "ours alone count"
     )
 

@@ -67,10 +67,10 @@ def test_decoding_begins_at_any_block() -> None:
     packed = _lzop(plain, "-1") + _lzop(plain[::-1], "--crc32")
     decoding = LzopCodec().decode(ByteReader([packed], Place()))
     assert b"".join(decoding.chunks()) == plain + plain[::-1]
-    form = LzopCodec().load(decoding.form.dump())
+    form = LzopCodec().load(decoding.parameters.dump())
     whole = plain + plain[::-1]
     for offset in (0, 1, 300_000, len(plain) - 1, len(plain), len(plain) + 300_000, len(whole) - 1):
-        start, chunks = form.plain_from(PieceTable([Literal(packed)]), offset, Place())
+        start, chunks = form.decode_from(PieceTable([Literal(packed)]), offset, Place())
         assert offset - 262_144 < start <= offset
         assert b"".join(chunks) == whole[start:]
 

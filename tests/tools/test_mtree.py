@@ -12,7 +12,7 @@ from cosremaster.errors import CosremasterError, OverlayError, Place, UsageError
 from cosremaster.overlay.mtree import Spec, parse_mtree
 from cosremaster.overlay.read import read_addition
 from cosremaster.overlay.request import AddPath, OwnershipRule
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run
 from tests.support.additions import reading
 from tests.support.layers import with_layer_of
@@ -46,7 +46,7 @@ def test_relative_names_lie_in_the_directory_that_is_open() -> None:
     assert list(found) == [b"", b"motd", b".ssh", b".ssh/keys", b"caf\xe9 x"]
     keys, motd = found[b".ssh/keys"], found[b"motd"]
     assert keys.mode is not None and keys.mode.apply(0, directory=False) == 0o600
-    assert (keys.kind, keys.uid, keys.gid) == (Kind.FILE, 1000, 0)
+    assert (keys.kind, keys.uid, keys.gid) == (NodeKind.FILE, 1000, 0)
     assert (motd.size, motd.mtime, motd.line) == (6, 1700000000, 6)
     assert found[b"caf\xe9 x"].uid is None and found[b"caf\xe9 x"].gid == 0
 
@@ -160,15 +160,15 @@ def test_it_gives_owners_modes_times_and_nodes(site: Path) -> None:
     )
     facts = {path: (node.kind, node.mode, node.uid, node.gid) for path, node in found.items()}
     assert facts == {
-        b"bin": (Kind.DIRECTORY, 0o755, 0, 0),
-        b"bin/su": (Kind.FILE, 0o4755, 0, 0),
-        b"dev/console": (Kind.CHAR, 0o600, 0, 5),
-        b"etc": (Kind.DIRECTORY, 0o755, 0, 0),
-        b"etc/alias": (Kind.SYMLINK, 0o777, 3, 0),
-        b"etc/link": (Kind.SYMLINK, 0o777, 0, 0),
-        b"etc/shadow": (Kind.FILE, 0o640, 0, 42),
-        b"run/lock": (Kind.DIRECTORY, 0o1777, 0, 0),
-        b"run/queue": (Kind.FIFO, 0o600, 0, 0),
+        b"bin": (NodeKind.DIRECTORY, 0o755, 0, 0),
+        b"bin/su": (NodeKind.FILE, 0o4755, 0, 0),
+        b"dev/console": (NodeKind.CHAR, 0o600, 0, 5),
+        b"etc": (NodeKind.DIRECTORY, 0o755, 0, 0),
+        b"etc/alias": (NodeKind.SYMLINK, 0o777, 3, 0),
+        b"etc/link": (NodeKind.SYMLINK, 0o777, 0, 0),
+        b"etc/shadow": (NodeKind.FILE, 0o640, 0, 42),
+        b"run/lock": (NodeKind.DIRECTORY, 0o1777, 0, 0),
+        b"run/queue": (NodeKind.FIFO, 0o600, 0, 0),
     }
     assert (found[b"etc/shadow"].mtime, found[b"bin/su"].mtime) == (70, 100)
     assert found[b"run/queue"].mtime == 100, "as what comes from no file"
@@ -238,10 +238,10 @@ def test_what_real_programs_write(tmp_path: Path, packer: str) -> None:
         for node in read_addition(AddPath(top, mtree=tmp_path / "tree.mtree"), reading())[0].nodes
     }
     assert found == {
-        b"etc": (Kind.DIRECTORY, 0o755, 3, 4, (0, 0), b""),
-        b"etc/caf\xe9 # *": (Kind.FILE, 0o4711, 5, 6, (0, 0), b""),
-        b"etc/link": (Kind.SYMLINK, 0o777, 0, 0, (0, 0), b"a b"),
-        b"etc/null": (Kind.CHAR, 0o600, 0, 0, (1, 3), b""),
+        b"etc": (NodeKind.DIRECTORY, 0o755, 3, 4, (0, 0), b""),
+        b"etc/caf\xe9 # *": (NodeKind.FILE, 0o4711, 5, 6, (0, 0), b""),
+        b"etc/link": (NodeKind.SYMLINK, 0o777, 0, 0, (0, 0), b"a b"),
+        b"etc/null": (NodeKind.CHAR, 0o600, 0, 0, (1, 3), b""),
     }
 
 

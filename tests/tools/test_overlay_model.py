@@ -22,7 +22,7 @@ from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.read import read_additions
 from cosremaster.overlay.request import AddPath
-from cosremaster.tree.nodes import Kind
+from cosremaster.tree.nodes import NodeKind
 from tests.fixtures.tools import require
 from tests.support.additions import reading
 from tests.support.model import (
@@ -42,7 +42,7 @@ from tests.support.model import (
 NAMES = (b"a", b"b", b"c\xff")
 TARGETS = (b"a", b"b", b"a/b", b"../a", b"/b", b"/", b"..", b".", b"b/a", b"/a/b", b"none", b"../../c\xff")
 PATHS = (*NAMES, *(one + b"/" + two for one in NAMES for two in NAMES), b"a/b/a")
-KINDS = {"d": Kind.DIRECTORY, "-": Kind.FILE, "l": Kind.SYMLINK, "p": Kind.FIFO}
+KINDS = {"d": NodeKind.DIRECTORY, "-": NodeKind.FILE, "l": NodeKind.SYMLINK, "p": NodeKind.FIFO}
 OWNERS = st.sampled_from([(0, 0), (0, 0), (1, 2)])
 REMOVALS = (*PATHS, b"*", b"a/*", b"**/b", b"b/**", b"/a/**/a", b"**c*", b"none")
 WHITEOUTS = (b".wh.a", b".wh.b", b"a/.wh.a", b"b/.wh.b", b"a/.wh..wh..opq", b"b/.wh..wh..opq", b".wh..wh..opq")
@@ -192,7 +192,7 @@ def test_unpackers_make_what_the_model_says(
             return
         edits = merge(tree, found, patterns, layer.place, **options)
         after = b"".join(apply_edits(tree, edits).chunks())
-        if edits.empty:
+        if edits.is_empty:
             event("nothing to do")
             assert after == before
         busybox = by_busybox(after, folder / "busybox")

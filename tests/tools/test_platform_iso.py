@@ -55,8 +55,8 @@ def test_holes_are_proved_without_being_read(before: int, tmp_path: Path, monkey
         read += length
         return at(self, offset, length)
 
-    at = FileSource.at
-    monkeypatch.setattr(FileSource, "at", counting)
+    at = FileSource.read_at
+    monkeypatch.setattr(FileSource, "read_at", counting)
     remaster(source, out, add_iso=[f"{other}:/", f"{large}:/"])
     assert 0 < read < 1 << 25
     with out.open("r+b") as made:

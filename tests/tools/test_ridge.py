@@ -20,7 +20,7 @@ from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.read import read_image
 from cosremaster.iso.rockridge.read import read_attributes, read_fields
 from cosremaster.iso.rockridge.write import Continuation, Dialect, long_date, short_date
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 from tests.fixtures import families, tools
 from tests.fixtures.tools import run
@@ -56,16 +56,23 @@ def laid(dialect: Dialect, node: Node, name: bytes, used: int, identifier: bytes
 
 @settings(max_examples=150, deadline=None)
 @given(
-    DIALECTS, NAMES, TARGETS, TIMES, st.sampled_from(list(Kind)), st.integers(0, 4095), st.integers(1, 193), st.data()
+    DIALECTS,
+    NAMES,
+    TARGETS,
+    TIMES,
+    st.sampled_from(list(NodeKind)),
+    st.integers(0, 4095),
+    st.integers(1, 193),
+    st.data(),
 )
 def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, dialect: Dialect, name: bytes, target: bytes, when: int, kind: Kind,
+    tmp_path_factory: pytest.TempPathFactory, dialect: Dialect, name: bytes, target: bytes, when: int, kind: NodeKind,
     used: int, length: int, data: st.DataObject,
 ) -> None:  # fmt: skip
     uid, gid, mode = (data.draw(st.integers(0, top)) for top in (2**32 - 1, 2**32 - 1, 0o7777))
     device = (data.draw(st.integers(1, 2**12 - 1)), data.draw(st.integers(0, 2**20 - 1)))
     node = Node(path=name, kind=kind, mode=mode, uid=uid, gid=gid, mtime=when, rdev=device,
-                target=target if kind is Kind.SYMLINK else b"")  # fmt: skip
+                target=target if kind is NodeKind.SYMLINK else b"")  # fmt: skip
     length = min(length, 193 - dialect.skip)
     raw, area = laid(dialect, node, name, used, b"I" * length)
     path = tmp_path_factory.getbasetemp() / "area"
@@ -78,8 +85,8 @@ def test_what_is_written_is_read(
     assert names.name == name
     assert (said.mode, said.uid, said.gid, said.links) == (kind | mode, uid, gid, 1)
     assert said.mtime == when and said.serial == (77 if dialect.px == 44 else 0)
-    assert said.target == (single_slashes(target) if kind is Kind.SYMLINK else None)
-    assert said.rdev == (device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0))
+    assert said.target == (single_slashes(target) if kind is NodeKind.SYMLINK else None)
+    assert said.rdev == (device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0))
 
 
 def single_slashes(target: bytes) -> bytes:
@@ -124,7 +131,7 @@ def grafted(tmp_path: Path, name: str, *nodes: Node) -> Path:
 
 
 def link(path: bytes, target: bytes) -> Node:
-    return Node(path=path, kind=Kind.SYMLINK, mode=0o777, target=target, mtime=10**9)
+    return Node(path=path, kind=NodeKind.SYMLINK, mode=0o777, target=target, mtime=10**9)
 
 
 LINKS = {
@@ -167,7 +174,7 @@ def test_the_longest_target_is_kept_and_told_of(tmp_path: Path) -> None:
         assert image_nodes(read_image(source), source)[b"far"].target == target
 
 
-@pytest.mark.parametrize("node", [link(b"far", b"w" * 4096), Node(path=b"n" * 256, kind=Kind.FILE, mode=0o644)])
+@pytest.mark.parametrize("node", [link(b"far", b"w" * 4096), Node(path=b"n" * 256, kind=NodeKind.FILE, mode=0o644)])
 def test_what_no_system_takes_is_refused(node: Node, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"cannot be added: it.* has more than"):
         grafted(tmp_path, "data-both", node)
@@ -175,11 +182,11 @@ def test_what_no_system_takes_is_refused(node: Node, tmp_path: Path) -> None:
 
 def test_special_files_and_times_for_others(tmp_path: Path) -> None:
     nodes = [
-        Node(path=b"dev", kind=Kind.DIRECTORY, mode=0o1777, mtime=10**9),
-        Node(path=b"dev/null", kind=Kind.CHAR, mode=0o666, rdev=(1, 3), mtime=10**9, uid=7, gid=9),
-        Node(path=b"dev/disk", kind=Kind.BLOCK, mode=0o660, rdev=(8, 17), mtime=10**9),
-        Node(path=b"dev/pipe", kind=Kind.FIFO, mode=0o600, mtime=-5),
-        Node(path=b"dev/file", kind=Kind.FILE, mode=0o4755, mtime=2**63,
+        Node(path=b"dev", kind=NodeKind.DIRECTORY, mode=0o1777, mtime=10**9),
+        Node(path=b"dev/null", kind=NodeKind.CHAR, mode=0o666, rdev=(1, 3), mtime=10**9, uid=7, gid=9),
+        Node(path=b"dev/disk", kind=NodeKind.BLOCK, mode=0o660, rdev=(8, 17), mtime=10**9),
+        Node(path=b"dev/pipe", kind=NodeKind.FIFO, mode=0o600, mtime=-5),
+        Node(path=b"dev/file", kind=NodeKind.FILE, mode=0o4755, mtime=2**63,
              content=TableContent(PieceTable([Literal(b"x")]))),
     ]  # fmt: skip
     out = grafted(tmp_path, "data-both", *nodes)

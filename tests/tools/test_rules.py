@@ -25,7 +25,7 @@ from cosremaster.overlay.request import (
     Symlink,
 )
 from cosremaster.overlay.whiteouts import split_whiteouts
-from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Node, NodeKind
 from tests.fixtures.tools import require, run
 from tests.support.additions import reading
 from tests.support.overlays import (
@@ -86,7 +86,7 @@ def test_patterns_that_make_no_sense_are_refused(text: bytes) -> None:
 )
 def test_what_fits_leaves_with_what_is_in_it(pattern: bytes, gone: set[bytes]) -> None:
     edits = merged(remove=[pattern])
-    assert edits.gone == gone and not edits.new
+    assert edits.removed_paths == gone and not edits.additions
     assert set(edits.removed) == {path for path in gone if path.rpartition(b"/")[0] not in gone}
 
 
@@ -102,16 +102,16 @@ def test_a_pattern_that_fits_nothing() -> None:
 
 
 def test_everything_may_leave() -> None:
-    root = Node(path=b"", kind=Kind.DIRECTORY, mode=0o755)
+    root = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
     edits = merged(remove=[b"**"], image=(root, *IMAGE))
-    assert edits.gone == {node.path for node in IMAGE}, "the root stays"
+    assert edits.removed_paths == {node.path for node in IMAGE}, "the root stays"
 
 
 def test_a_removed_directory_that_comes_back_as_it_was_stays() -> None:
     image = (directory(b"etc"), file(b"etc/motd", b"hello\n"), file(b"etc/other"))
-    same = Node(path=b"etc", kind=Kind.DIRECTORY, mode=0o755, uid=7)
+    same = Node(path=b"etc", kind=NodeKind.DIRECTORY, mode=0o755, uid=7)
     edits = merged(folder_of(same, file(b"etc/motd", b"hello\n")), image=image, remove=[b"etc"])
-    assert edits.gone == {b"etc/other"} and not edits.new
+    assert edits.removed_paths == {b"etc/other"} and not edits.additions
     assert edits.removed == (b"etc/other",) and edits.unchanged == (b"etc/motd",)
 
 
@@ -139,7 +139,7 @@ def whited(*names: bytes, dest: bytes = b"", more: Sequence[Node] = ()) -> Addit
 )
 def test_whiteouts_hide_what_lies_below(whiteout: bytes, dest: bytes, gone: set[bytes]) -> None:
     edits = merged(whited(whiteout, dest=dest))
-    assert edits.gone == gone and not edits.new
+    assert edits.removed_paths == gone and not edits.additions
 
 
 def test_whiteouts_do_not_hide_what_their_own_overlay_brings() -> None:
@@ -164,7 +164,7 @@ def test_an_opaque_directory_that_brings_the_same_changes_nothing() -> None:
         b"conf/.wh..wh..opq", more=[directory(b"conf/sub"), file(b"conf/sub/x", b"same"), file(b"conf/y", b"same")]
     )
     edits = merged(again, image=image)
-    assert edits.empty and edits.unchanged == (b"conf/sub/x", b"conf/y")
+    assert edits.is_empty and edits.unchanged == (b"conf/sub/x", b"conf/y")
 
 
 @pytest.mark.parametrize("name", [b".wh.", b"a/.wh..", b".wh..."])
@@ -199,12 +199,12 @@ def test_force_type() -> None:
     edits = merged(folder_of(directory(b"etc/motd"), file(b"etc/motd/x")), force_type=True)
     assert reasons(edits) == {b"etc/motd": REPLACED, b"etc/motd/x": ADDED}
     edits = merged(folder_of(file(b"var")), force_type=True)
-    assert reasons(edits) == {b"var": REPLACED} and edits.gone == {b"var", b"var/log", b"var/up"}
+    assert reasons(edits) == {b"var": REPLACED} and edits.removed_paths == {b"var", b"var/log", b"var/up"}
     edits = merged(single_node(file(b"note"), b"etc/motd", into=True), force_type=True)
     assert reasons(edits) == {b"etc/motd": REPLACED, b"etc/motd/note": ADDED}
-    assert {node.path: node.kind for node, _ in edits.new}[b"etc/motd"] is Kind.DIRECTORY
+    assert {node.path: node.kind for node, _ in edits.additions}[b"etc/motd"] is NodeKind.DIRECTORY
     edits = merged(folder_of(symlink(b"usr/bin", b"x")), force_type=True)
-    assert reasons(edits) == {b"usr/bin": REPLACED} and b"usr/bin/sh" in edits.gone
+    assert reasons(edits) == {b"usr/bin": REPLACED} and b"usr/bin/sh" in edits.removed_paths
     for bad in (b"loop1/x", b"dangling/x"):
         with pytest.raises(OverlayError):
             merged(folder_of(file(bad)), force_type=True)
@@ -213,7 +213,7 @@ def test_force_type() -> None:
 def test_a_directory_of_its_own_counts_more_than_one_made_for_what_is_below_it() -> None:
     """An archive may name a directory after what is in it."""
     edits = merged(folder_of(file(b"opt/x"), directory(b"opt", 0o700)))
-    assert [(node.path, node.mode, why) for node, why in edits.new] == [
+    assert [(node.path, node.mode, why) for node, why in edits.additions] == [
         (b"opt", 0o700, Action.ADDED),
         (b"opt/x", 0o644, Action.ADDED),
     ]
@@ -381,8 +381,8 @@ def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
 )
 def test_owner_and_mode_make_a_difference(mode: int, owner: tuple[int, int], same: bool) -> None:
     old = file(b"su", b"same", 0o755)
-    new = Node(path=b"su", kind=Kind.FILE, mode=mode, uid=owner[0], gid=owner[1], content=old.content)
-    assert merged(folder_of(new), image=[old]).empty is same
+    new = Node(path=b"su", kind=NodeKind.FILE, mode=mode, uid=owner[0], gid=owner[1], content=old.content)
+    assert merged(folder_of(new), image=[old]).is_empty is same
 
 
 def test_things_made_from_nothing() -> None:
@@ -395,10 +395,10 @@ def test_things_made_from_nothing() -> None:
     found = [read_addition(item, reading())[0].nodes[0] for item in items]
     facts = [(node.path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target) for node in found]
     assert facts == [
-        (b"etc/motd", Kind.FILE, 0o644, 0, 0, DEFAULT_MTIME, b""),
-        (b"root/.ssh/keys", Kind.FILE, 0o600, 0, 5, 77, b""),
-        (b"etc/systemd/system/x.wants/y", Kind.SYMLINK, 0o777, 0, 0, DEFAULT_MTIME, b"../y"),
-        (b"var/spool/x", Kind.DIRECTORY, 0o1777, 9, 9, DEFAULT_MTIME, b""),
+        (b"etc/motd", NodeKind.FILE, 0o644, 0, 0, DEFAULT_MTIME, b""),
+        (b"root/.ssh/keys", NodeKind.FILE, 0o600, 0, 5, 77, b""),
+        (b"etc/systemd/system/x.wants/y", NodeKind.SYMLINK, 0o777, 0, 0, DEFAULT_MTIME, b"../y"),
+        (b"var/spool/x", NodeKind.DIRECTORY, 0o1777, 9, 9, DEFAULT_MTIME, b""),
     ]
     assert found[0].content is not None and b"".join(found[0].content.table().chunks()) == b"hello\n"
     assert read_addition(InlineFile("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
@@ -409,7 +409,7 @@ def test_things_made_from_nothing() -> None:
 def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> None:
     def asked(item: Directory) -> tuple[str, ...]:
         edits = merged(read_addition(item, reading())[0])
-        assert edits.empty
+        assert edits.is_empty
         return edits.warnings
 
     assert asked(Directory("/bin", mode=0o711, owner="7:0")) == ()

@@ -74,7 +74,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             yield chunk
 
     monkeypatch.setattr(xz, "read_block", counting)
-    monkeypatch.setattr(xz, "cores", lambda: 1)
+    monkeypatch.setattr(xz, "cpu_count", lambda: 1)
     return counts
 
 

@@ -28,7 +28,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
-from cosremaster.progress import Silent
+from cosremaster.progress import SilentProgress
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.pipeline import plan_result, with_checksum_lists
 from cosremaster.remastering.request import Request
@@ -164,7 +164,7 @@ def renew(image: IsoImage, changes: FileChanges) -> tuple[dict[str, bytes], Rene
             new[changes.renamed.get(path, path)] = image.bytes_of(file)
     new.update(changes.added)
     renewed = renew_lists(
-        image, read_checksum_lists(image, changes.added), changes, new.__getitem__, DigestCache(Silent())
+        image, read_checksum_lists(image, changes.added), changes, new.__getitem__, DigestCache(SilentProgress())
     )
     return {os.fsdecode(path): b"".join(one.chunks()) for path, one in renewed.lists.items()}, renewed
 
@@ -375,7 +375,7 @@ def test_sums_that_cannot_be_rewritten_are_told(tmp_path: Path) -> None:
         return plan_result(image, source, edits)
 
     with source:
-        renewed = update_checksums(image, edits, refuse, Silent())
+        renewed = update_checksums(image, edits, refuse, SilentProgress())
     assert not renewed.lists
     assert len(renewed.warnings) == 1
     assert re.fullmatch(
@@ -395,7 +395,7 @@ def test_sums_that_do_not_settle_are_told(tmp_path: Path) -> None:
         return plan_result(image, source, IsoEdits(exchanged={b"a": table(b"%d" % rounds), **lists}))
 
     with source:
-        renewed = update_checksums(image, IsoEdits(exchanged={b"a": table(b"A")}), restless, Silent())
+        renewed = update_checksums(image, IsoEdits(exchanged={b"a": table(b"A")}), restless, SilentProgress())
     assert renewed.warnings == (
         "MD5SUMS: cannot be rewritten (their sums do not settle), so sums of changed files are stale now",
     )
@@ -557,7 +557,7 @@ def test_a_list_of_another_length_moves_what_it_sums(listed_boot: Path, tmp_path
             rounds.append(tuple(lists))
             return plan_result(image, source, with_checksum_lists(image, edits, lists))
 
-        renewed = update_checksums(image, edits, make_plan, Silent())
+        renewed = update_checksums(image, edits, make_plan, SilentProgress())
         (tmp_path / "out.iso").write_bytes(b"".join(make_plan(renewed.lists).table.chunks()))
     assert renewed.changes == (ListChange(path=b"md5sum.txt", rewritten=1, dropped=400),)
     assert rounds == [(), *[(b"md5sum.txt",)] * 3], "the last is this test's"

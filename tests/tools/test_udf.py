@@ -55,7 +55,7 @@ def _read(source: FileSource) -> Udf:
 
 def _data(source: FileSource, udf: Udf) -> dict[str, bytes]:
     return {
-        "/".join(file.path): b"".join(source.at(lba * BLOCK, length) for lba, length in file.extents)
+        "/".join(file.path): b"".join(source.read_at(lba * BLOCK, length) for lba, length in file.extents)
         for file in udf.files
     }
 
@@ -94,7 +94,7 @@ def _changed(source: FileSource, udf: Udf, name: str, data: bytes) -> bytes:
     (lba, length) = old[tuple(name.split("/"))].extents[0]
     assert udf.tail is not None
     left = blocks_for(length)
-    raw = source.at(0, source.size)
+    raw = source.read_at(0, source.size)
     behind = raw[(lba + left) * BLOCK : udf.tail.start * BLOCK]
     end = Lba(udf.tail.start - left + blocks_for(len(data)))
     growth = end + udf.tail.blocks - source.size // BLOCK
@@ -134,7 +134,7 @@ def test_nothing_moved_changes_nothing(source: FileSource) -> None:
     assert list(udf_patches(udf, source, [], {}, 0)) == []
     assert udf.tail is not None
     end = Lba(source.size // BLOCK)
-    assert tail_blocks(udf, source, end) == source.at(udf.tail.start * BLOCK, udf.tail.blocks * BLOCK)
+    assert tail_blocks(udf, source, end) == source.read_at(udf.tail.start * BLOCK, udf.tail.blocks * BLOCK)
 
 
 def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: FileSource) -> None:

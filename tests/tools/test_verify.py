@@ -22,7 +22,7 @@ from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import DirectoryRecord
 from cosremaster.iso.udf.read import tag_checksum
-from cosremaster.units import BLOCK, SECTOR, Sector, lba_bytes
+from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
 from cosremaster.verification.finding import Level, Report
 from cosremaster.verification.run import verify
 from cosremaster.verification.subject import Subject, read_subject
@@ -112,7 +112,7 @@ class Broken:
     def boot_image(self, number: int = 0) -> int:
         """Where an El Torito entry leads."""
         assert self.subject.catalog is not None
-        return lba_bytes(self.subject.catalog.entries[number].lba)
+        return lba_offset(self.subject.catalog.entries[number].lba)
 
     def gpt(self, copy: str, change: Callable[[Gpt], Gpt]) -> None:
         """Another GPT in the backup or both copies, with sums that hold."""
@@ -228,9 +228,9 @@ FAULTS: Sequence[Fault] = (
     ("no terminator", "debian", "volume.unreadable", _at(PVD + 3 * BLOCK, bytes(BLOCK))),
     ("logical blocks of 512 bytes", "plain", "volume.block-size", _at(PVD + 128, b"\0\2\2\0")),
     ("little-endian path table stale", "debian", "pathtable.little",
-     lambda b: b.flip(lba_bytes(b.subject.descriptors[0].path_tables[0].lba) + 12)),
+     lambda b: b.flip(lba_offset(b.subject.descriptors[0].path_tables[0].lba) + 12)),
     ("big-endian path table stale", "debian", "pathtable.big",
-     lambda b: b.flip(lba_bytes(b.subject.descriptors[0].path_tables[-1].lba) + 15)),
+     lambda b: b.flip(lba_offset(b.subject.descriptors[0].path_tables[-1].lba) + 15)),
     ("file's block wrong", "debian", "extent.overlap", _record(b"PAYLOAD", LBA, 3)),
     ("file's block differs by byte order", "debian", "record.both-endian",
      lambda b: b.flip(b.record(b"PAYLOAD").offset + 7)),
@@ -238,7 +238,7 @@ FAULTS: Sequence[Fault] = (
     ("file behind the volume", "plain", "record.outside-volume",
      lambda b: b.both(PVD + 80, b.record(b"ZZ_LAST").lba + 10)),
     ("parent directory wrong", "plain", "record.dot",
-     lambda b: b.both(lba_bytes(b.record(b"MAIN").lba) + b.raw[lba_bytes(b.record(b"MAIN").lba)] + LBA, 30)),
+     lambda b: b.both(lba_offset(b.record(b"MAIN").lba) + b.raw[lba_offset(b.record(b"MAIN").lba)] + LBA, 30)),
     ("further extents announced", "plain", "record.extents",
      lambda b: b.put(b.record(b"PAYLOAD").offset + 25, b"\x80")),
     ("directory inside itself", "plain", "tree.unreadable",
@@ -340,7 +340,7 @@ FAULTS: Sequence[Fault] = (
     ("UDF's last anchor gone", "udf", "udf.last-anchor", lambda b: b.put(len(b.raw) - BLOCK, NOISE)),
     ("UDF's first anchor gone", "udf", "udf.unreadable", _at(256 * BLOCK, bytes(BLOCK))),
     ("file changed below an implanted MD5", "fedora", "md5.implanted",
-     lambda b: b.flip(lba_bytes(b.record(b"PAYLOAD").lba) + 9)),
+     lambda b: b.flip(lba_offset(b.record(b"PAYLOAD").lba) + 9)),
     ("implanted MD5's fragments", "fedora", "md5.fragments",
      lambda b: b.put(b.raw.index(b"FRAGMENT SUMS = ") + 20, b"0" if b.raw[b.raw.index(b"FRAGMENT SUMS = ") + 20] != 48
                      else b"1")),
@@ -387,7 +387,7 @@ def _copy(name: str, folder: Path, change: Callable[[Broken], None]) -> tuple[Pa
 
 
 BESIDE: Sequence[Fault] = (
-    ("file changed", "data-both", "against.file", lambda b: b.flip(lba_bytes(b.record(b"PAYLOAD").lba) + 70_000)),
+    ("file changed", "data-both", "against.file", lambda b: b.flip(lba_offset(b.record(b"PAYLOAD").lba) + 70_000)),
     ("file shorter", "data-both", "against.file", _record(b"PAYLOAD", LENGTH, -1)),
     ("file renamed", "data-bare", "against.missing", lambda b: b.put(b.record(b"PAYLOAD").offset + 33, b"Q")),
     ("file under a new name", "data-bare", "against.extra", lambda b: b.put(b.record(b"PAYLOAD").offset + 33, b"Q")),
@@ -414,7 +414,7 @@ def test_what_differs_from_the_original_is_told(
 
 
 def test_what_was_meant_to_change_may_differ(tmp_path: Path) -> None:
-    original, made = _copy("data-both", tmp_path, lambda b: b.flip(lba_bytes(b.record(b"PAYLOAD").lba) + 9))
+    original, made = _copy("data-both", tmp_path, lambda b: b.flip(lba_offset(b.record(b"PAYLOAD").lba) + 9))
     path = families.PAYLOAD
     assert failing(verify(made, against=original)) == {"against.file"}
     (finding,) = (one for one in verify(made, against=original).findings if one.is_counted)

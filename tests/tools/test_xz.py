@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.codecs import find_codec
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.xz import codec as xz_module
-from cosremaster.codecs.xz.blocks import OldBlock
+from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.codec import XzDecoding
 from cosremaster.codecs.xz.container import (
     MAX_VLI,
     BlockHeader,
-    BlockRecord,
-    Chunk,
+    IndexRecord,
+    Lzma2ChunkHeader,
     check_stream_footer,
     decode_vli,
     encode_vli,
@@ -32,7 +32,7 @@ from cosremaster.codecs.xz.container import (
     parse_stream_header,
     unpack_dict_size,
 )
-from cosremaster.codecs.xz.repack import XzForm
+from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable, Range
@@ -73,25 +73,25 @@ def _xz(data: bytes, *options: str) -> bytes:
     return tools.run(["xz", "-c", *options], stdin=data)
 
 
-def _decode(packed: bytes, step: int = 4099) -> tuple[bytes, XzForm]:
+def _decode(packed: bytes, step: int = 4099) -> tuple[bytes, XzParameters]:
     decoding = XzDecoding(ByteReader((packed[at : at + step] for at in range(0, len(packed), step)), PLACE))
     plain = b"".join(decoding.chunks())
-    return plain, decoding.form
+    return plain, decoding.parameters
 
 
-def _form(check: int, dict_size: int) -> XzForm:
+def _form(check: int, dict_size: int) -> XzParameters:
     """The form of a stream with one empty block under such a dictionary; none for no dictionary."""
-    blocks = (OldBlock(BlockHeader.make(None, None, dict_size), check, 12, 24, 0),) if dict_size else ()
-    return XzForm(check, blocks, 1)
+    blocks = (XzBlock(BlockHeader.make(None, None, dict_size), check, 12, 24, 0),) if dict_size else ()
+    return XzParameters(check, blocks, 1)
 
 
-def _pack(form: XzForm, plain: bytes, folder: Path, threads: int = 2) -> bytes:
+def _pack(form: XzParameters, plain: bytes, folder: Path, threads: int = 2) -> bytes:
     """``plain`` packed as ``form`` says; nothing of an old stream is reused."""
     told: list[int] = []
     with Spool(folder) as spool:
         new, old = Memory(plain), Memory(b"")
-        table = form.pack(
-            Job(
+        table = form.repack(
+            RepackJob(
                 packed=PieceTable([]), decoded=old, plain=PieceTable([Range(new, 0, len(plain))]), spool=spool,
                 threads=threads, advance=told.append,
             )
@@ -382,7 +382,7 @@ def test_chunk_headers_lead_through_raw_lzma2() -> None:
     raw = lzma.compress(plain, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}])
     lengths, at = [], 0
     while raw[at]:
-        chunk = Chunk.parse(raw[at : at + Chunk.header_size(raw[at], PLACE)])
+        chunk = Lzma2ChunkHeader.parse(raw[at : at + Lzma2ChunkHeader.header_size(raw[at], PLACE)])
         at += len(chunk.header) + chunk.size
         lengths.append(chunk.plain)
     assert at == len(raw) - 1
@@ -392,7 +392,7 @@ def test_chunk_headers_lead_through_raw_lzma2() -> None:
 
 @given(st.lists(st.tuples(st.integers(5, MAX_VLI), st.integers(0, MAX_VLI)), max_size=20))
 def test_an_index_holds_its_records(pairs: list[tuple[int, int]]) -> None:
-    index = pack_index(BlockRecord(unpadded, plain) for unpadded, plain in pairs)
+    index = pack_index(IndexRecord(unpadded, plain) for unpadded, plain in pairs)
     assert len(index) % 4 == 0 and index[0] == 0
     assert index[-4:] == zlib.crc32(index[:-4]).to_bytes(4, "little")
     numbers, at = [], 1
@@ -421,7 +421,7 @@ def test_blocks_decoded_side_by_side_are_those_decoded_in_a_row(
 ) -> None:
     results = []
     for count in (1, 2, 5):
-        monkeypatch.setattr(xz_module, "cores", lambda number=count: number)
+        monkeypatch.setattr(xz_module, "cpu_count", lambda number=count: number)
         results.append(_decode(many, step))
     assert results[0] == results[1] == results[2]
     plain, form = results[0]
@@ -435,7 +435,7 @@ def test_decoding_begins_at_any_block(many: bytes) -> None:
     table = PieceTable([Literal(many)])
     for block in form.blocks:
         for offset in {block.plain, block.plain + 1, max(block.plain_end - 1, block.plain)}:
-            start, chunks = form.plain_from(table, offset, PLACE)
+            start, chunks = form.decode_from(table, offset, PLACE)
             assert start == block.plain or not block.record.plain
             assert b"".join(chunks) == plain[start:]
 
@@ -449,7 +449,7 @@ def test_damage_is_told_before_what_reading_further_meets(monkeypatch: pytest.Mo
         yield bytes(packed[:100_000])
         raise CorruptError("no more")
 
-    monkeypatch.setattr(xz_module, "cores", lambda: count)
+    monkeypatch.setattr(xz_module, "cpu_count", lambda: count)
     with pytest.raises(CorruptError, match="xz block check does not fit the data"):
         list(XzDecoding(ByteReader(broken(), PLACE)).chunks())
 
@@ -466,7 +466,7 @@ def test_damage_met_on_several_threads_is_told_as_in_a_row(
         hurt = packed[:at] + bytes((packed[at] ^ 1 << chance.randrange(8),)) + packed[at + 1 :]
         told = []
         for count in (1, 3):
-            monkeypatch.setattr(xz_module, "cores", lambda number=count: number)
+            monkeypatch.setattr(xz_module, "cpu_count", lambda number=count: number)
             with pytest.raises((CorruptError, UnsupportedError), match=r"^a\.xz @0x[0-9A-F]+: ") as caught:
                 _decode(hurt[:cut])
             told.append(str(caught.value))

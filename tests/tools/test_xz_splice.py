@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs.base import Job
+from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.checks import CRC64
 from cosremaster.codecs.xz import repack as xz_form
-from cosremaster.codecs.xz.encode import SEGMENT, Encoding
+from cosremaster.codecs.xz.encode import SEGMENT, EncoderOptions
 from cosremaster.errors import CosremasterError
 from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
@@ -63,15 +63,15 @@ def test_any_edit_gives_what_a_rewrite_gives(layout: str, check: str) -> None:
         more: list[Piece] = [Range(again.decoded, 0, size), Literal(b"more")]
         newer, second = splice(again, more)
         assert tools.run(["xz", "-dc"], stdin=newer) == tools.run(["xz", "-dc"], stdin=new) + b"more"
-        assert second.kept == sum(block.end - block.start for block in again.form.blocks)
-        assert packed.kept <= len(old.packed)
+        assert second.reused == sum(block.end - block.start for block in again.form.blocks)
+        assert packed.reused <= len(old.packed)
 
     holds()
 
 
 def borders_of(old: Old) -> list[tuple[int, int]]:
     """(plain, packed) of every chunk border, counted with liblzma's own sizes from our walk."""
-    return [pair for block in old.form.blocks for pair in zip(block.cuts.plain, block.cuts.packed, strict=True)]
+    return [pair for block in old.form.blocks for pair in zip(block.borders.plain, block.borders.packed, strict=True)]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -83,7 +83,7 @@ def test_additions_keep_everything_before_the_last_border(check: str) -> None:
     judge(new, pieces, PLAIN)
     plain, at = max(border for border in borders_of(old) if border[0] <= end)
     assert len(borders_of(old)) > 5
-    assert packed.kept == at - old.form.blocks[0].data > 0.8 * len(old.packed)
+    assert packed.reused == at - old.form.blocks[0].data > 0.8 * len(old.packed)
     assert packed.encoded + packed.stored == len(PLAIN) - plain + len(b"new entry")
     start = old.form.blocks[0].data
     assert old.packed[start:at] in new
@@ -102,7 +102,7 @@ def test_a_change_in_the_middle_keeps_all_other_blocks() -> None:
     whole = [block for number, block in enumerate(old.form.blocks) if number != 4]
     for block in whole:
         assert old.packed[block.start : block.end] in new
-    assert packed.kept >= sum(block.end - block.start for block in whole)
+    assert packed.reused >= sum(block.end - block.start for block in whole)
     assert packed.encoded + packed.stored <= 100_000 - 100 + len(b"replaced")
 
 
@@ -114,7 +114,7 @@ def test_blocks_under_another_check_than_the_first_streams_are_encoded_anew() ->
     pieces: list[Piece] = [Range(old.decoded, 0, len(PLAIN)), Literal(b"more")]
     new, done = splice(old, pieces)
     judge(new, pieces, PLAIN)
-    assert done.kept == old.form.blocks[0].end - old.form.blocks[0].start
+    assert done.reused == old.form.blocks[0].end - old.form.blocks[0].start
     assert done.encoded + done.stored == len(PLAIN) - half + 4
 
 
@@ -160,7 +160,7 @@ def test_never_a_hundredth_above_xz(content: str) -> None:
 @pytest.mark.parametrize("length", [1, 3 << 20, 24 << 20, (24 << 20) + 1, 50 << 20, 100 << 20, (480 << 20) - 7])
 @pytest.mark.parametrize("whole", [1, 11, 12, 100])
 def test_blocks_of_a_part_are_of_one_size_and_even_in_number(length: int, whole: int) -> None:
-    how = Encoding(CRC64, 8 << 20)
+    how = EncoderOptions(CRC64, 8 << 20)
     size = xz_form._block_size(length, length * whole, how)
     count = -(-length // size)
     assert size <= how.block_size
@@ -180,11 +180,11 @@ def test_always_compress_and_preset_overrule() -> None:
     results = {}
     for preset, always in ((None, False), (0, False), (None, True)):
         with tempfile.TemporaryDirectory() as folder, Spool(Path(folder)) as spool:
-            job = Job(
+            job = RepackJob(
                 packed=old.table, decoded=old.decoded, plain=PieceTable([Literal(data)]), spool=spool, threads=1,
                 advance=lambda _: None, preset=preset, always_compress=always,
             )  # fmt: skip
-            packed = old.form.pack(job)
+            packed = old.form.repack(job)
             new = b"".join(packed.table.chunks())
         judge(new, [Literal(data)], b"")
         results[preset, always] = (len(new), packed.stored)

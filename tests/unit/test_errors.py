@@ -263,4 +263,4 @@ def test_a_signal_stops_it_and_leaves_nothing(tmp_path: Path, number: signal.Sig
     "names", [[], [b"a", b"b/c"], [b"a\nb", b"c"], [b"\xff", b"c"], [b"\x1b[31m"], ["é ".encode(), b""]]
 )
 def test_lines_are_each_shown(names: list[bytes]) -> None:
-    assert errors.show_lines(names) == "".join(f"{errors.show(name)}\n" for name in names)
+    assert errors.printable_lines(names) == "".join(f"{errors.printable(name)}\n" for name in names)

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 import cosremaster
 from cosremaster.errors import OutputError
 from cosremaster.io import precopy as headstart
-from cosremaster.io.files import LEAST_HOLE, FileSource
+from cosremaster.io.files import MIN_HOLE, FileSource
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from tests.support.small import write_overlay, write_small
 
 STEP = 1 << 12
-HOLE = (2 * LEAST_HOLE, 4 * LEAST_HOLE)
-DATA = os.urandom(HOLE[0]) + bytes(HOLE[1] - HOLE[0]) + os.urandom(3 * LEAST_HOLE + 123)
+HOLE = (2 * MIN_HOLE, 4 * MIN_HOLE)
+DATA = os.urandom(HOLE[0]) + bytes(HOLE[1] - HOLE[0]) + os.urandom(3 * MIN_HOLE + 123)
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headstart, "STEP", STEP)
-    monkeypatch.setattr(headstart, "may_share", lambda device: False)
+    monkeypatch.setattr(headstart, "may_share_blocks", lambda device: False)
 
 
 def _sparse(path: Path) -> Path:
@@ -47,7 +47,7 @@ def _written(target: Path, source: FileSource, table: PieceTable, reached: int |
     that only ``reached`` bytes were copied."""
     counts: list[int] = []
     with Output(target, (), force=True) as output:
-        output.begin(source)
+        output.start_precopy(source)
         _wait(output)
         assert output._headstart is not None
         if reached is not None:
@@ -58,7 +58,7 @@ def _written(target: Path, source: FileSource, table: PieceTable, reached: int |
 
 
 KINDS = st.lists(
-    st.tuples(st.sampled_from(["same", "patch", "zeros", "hole", "moved"]), st.integers(1, 3 * LEAST_HOLE)), max_size=8
+    st.tuples(st.sampled_from(["same", "patch", "zeros", "hole", "moved"]), st.integers(1, 3 * MIN_HOLE)), max_size=8
 )
 
 
@@ -75,8 +75,8 @@ def test_what_was_copied_before_does_not_show(
             made: dict[str, Piece] = {
                 "same": Range(source, at, room),
                 "patch": Literal(bytes([7]) * (length % 100)),
-                "zeros": Zeros(length % LEAST_HOLE),
-                "hole": Zeros(LEAST_HOLE + length),
+                "zeros": Zeros(length % MIN_HOLE),
+                "hole": Zeros(MIN_HOLE + length),
                 "moved": Range(source, min(at, 1), min(length, len(DATA) - 1)),
             }
             pieces.append(made[kind])
@@ -97,7 +97,7 @@ def test_holes_stay_and_what_was_copied_too_far_takes_no_room(tmp_path: Path) ->
         assert found == b"x" + bytes(len(DATA) - 1)
     used = {name: os.stat(tmp_path / name).st_blocks for name in ("in", "same", "hole")}
     assert used["same"] == used["in"]
-    assert used["hole"] < LEAST_HOLE // 512
+    assert used["hole"] < MIN_HOLE // 512
 
 
 def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,15 +125,15 @@ def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "copy_file_range", copy)
     with FileSource(_sparse(tmp_path / "in")) as source:
-        table = PieceTable([Range(source, 0, source.size), Zeros(LEAST_HOLE)])
-        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+        table = PieceTable([Range(source, 0, source.size), Zeros(MIN_HOLE)])
+        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(MIN_HOLE)
         with Output(tmp_path / "full", (), force=False) as output:
-            output.begin(source)
+            output.start_precopy(source)
             _wait(output)
             (part,) = tmp_path.glob(".*")
             assert part.stat().st_size == 0, "the room is given back"
         full[0] = False
-        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(LEAST_HOLE)
+        assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(MIN_HOLE)
 
 
 def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fstatvfs", scarce)
     with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
-        output.begin(source)
+        output.start_precopy(source)
         assert output._headstart is not None
         assert output._headstart._worker is None
         output.write(PieceTable([Range(source, 0, source.size)]), source, lambda _: None)
@@ -156,7 +156,7 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
 
 def test_nothing_is_left_of_a_head_start(tmp_path: Path) -> None:
     with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
-        output.begin(source)
+        output.start_precopy(source)
         assert len(os.listdir(tmp_path)) == 2
     assert os.listdir(tmp_path) == ["in"]
 
@@ -169,7 +169,7 @@ def test_no_file_can_be_made(tmp_path: Path) -> None:
         pytest.raises(OutputError, match="No such file"),
     ):
         (tmp_path / "folder").rmdir()
-        output.begin(source)
+        output.start_precopy(source)
 
 
 @pytest.mark.parametrize("what", ["add", "remove", "iso", "nothing"])
@@ -179,17 +179,17 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "add": {"add": [overlay]}, "remove": {"remove": ["etc"]}, "iso": {"add_iso": [overlay]}, "nothing": {},
     }[what]  # fmt: skip
     begun: list[bool] = []
-    real = Output.begin
+    real = Output.start_precopy
 
     def begin(self: Output, source: FileSource) -> None:
         begun.append(True)
         real(self, source)
         _wait(self)
 
-    monkeypatch.setattr(Output, "begin", begin)
+    monkeypatch.setattr(Output, "start_precopy", begin)
     cosremaster.remaster(source, tmp_path / "with.iso", **wishes)  # type: ignore[arg-type]
     assert begun == [True]
-    monkeypatch.setattr(Output, "begin", lambda *_: None)
+    monkeypatch.setattr(Output, "start_precopy", lambda *_: None)
     cosremaster.remaster(source, tmp_path / "without.iso", **wishes)  # type: ignore[arg-type]
     assert (tmp_path / "with.iso").read_bytes() == (tmp_path / "without.iso").read_bytes()
 
@@ -211,9 +211,9 @@ def test_nothing_is_left_when_closing_fails(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = headstart.HeadStart.stop
+    real = headstart.Precopy.stop
 
-    def stop(self: headstart.HeadStart) -> None:
+    def stop(self: headstart.Precopy) -> None:
         real(self)
         raise KeyboardInterrupt
 
@@ -222,6 +222,6 @@ def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch
         pytest.raises(KeyboardInterrupt),
         Output(tmp_path / "out", (), force=False, digest="md5") as output,
     ):
-        output.begin(source)
-        monkeypatch.setattr(headstart.HeadStart, "stop", stop)
+        output.start_precopy(source)
+        monkeypatch.setattr(headstart.Precopy, "stop", stop)
     assert os.listdir(tmp_path) == ["in"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.read import read_image
 from cosremaster.reports.html.regions import KINDS, MOST, Region, Scale, drawn, regions
@@ -101,7 +101,7 @@ def test_thousands_of_files_on_the_iso_are_a_bar_of_few_parts(tmp_path: Path) ->
     starts = {one.start: one for one in whole}
     for file in image.files:
         if file.size and file.path not in {boot.path for boot in image.boot_images}:
-            assert show(file.path) == starts[file.records[0].lba].label
+            assert printable(file.path) == starts[file.records[0].lba].label
     assert [one.label for one in few if one.kind == "layer"] == [CGZ]
 
 

@@ -13,7 +13,7 @@ from cosremaster.overlay.merge import Addition
 from cosremaster.overlay.read import read_addition, read_additions
 from cosremaster.overlay.request import AddPath
 from cosremaster.overlay.scan import SourceScan, scan_source
-from cosremaster.tree.nodes import Action, Kind, Node
+from cosremaster.tree.nodes import Action, Node, NodeKind
 from tests.support.additions import reading
 from tests.support.overlays import (
     ADDED,
@@ -44,7 +44,7 @@ from tests.support.user import open_folder, without_root
 def test_symlinks_in_parents_are_followed_as_in_a_chroot(asked: bytes, written: bytes) -> None:
     edits = merged(folder_of(file(asked)))
     assert reasons(edits) == {written: ADDED}
-    assert not edits.gone and not edits.unchanged
+    assert not edits.removed_paths and not edits.unchanged
 
 
 def test_dot_dot_after_a_symlink_counts_from_where_it_leads() -> None:
@@ -84,9 +84,9 @@ def test_a_directory_over_a_symlink_merges_through_it_or_is_refused() -> None:
 def test_a_missing_parent_is_made_once_with_the_mtime_of_who_first_needs_it() -> None:
     edits = merged(folder_of(file(b"opt/a/one", mtime=70), file(b"opt/b", mtime=60)))
     assert reasons(edits) == {b"opt": PARENT, b"opt/a": PARENT, b"opt/a/one": ADDED, b"opt/b": ADDED}
-    made = {node.path: node for node, why in edits.new if why is Action.PARENT}
+    made = {node.path: node for node, why in edits.additions if why is Action.PARENT}
     for node in made.values():
-        assert (node.kind, node.mode, node.uid, node.gid, node.mtime) == (Kind.DIRECTORY, 0o755, 0, 0, 70)
+        assert (node.kind, node.mode, node.uid, node.gid, node.mtime) == (NodeKind.DIRECTORY, 0o755, 0, 0, 70)
 
 
 def test_a_missing_parent_below_a_symlink_is_made_where_that_leads() -> None:
@@ -95,12 +95,12 @@ def test_a_missing_parent_below_a_symlink_is_made_where_that_leads() -> None:
 
 def test_an_existing_directory_keeps_its_header() -> None:
     edits = merged(folder_of(directory(b"usr", 0o700, 99), directory(b"usr/bin", 0o700, 99)))
-    assert edits.empty and not edits.unchanged
+    assert edits.is_empty and not edits.unchanged
 
 
 def test_a_new_directory_keeps_the_mode_of_its_source() -> None:
     edits = merged(folder_of(directory(b"spool", 0o1777)))
-    assert [(node.path, node.mode) for node, _ in edits.new] == [(b"spool", 0o1777)]
+    assert [(node.path, node.mode) for node, _ in edits.additions] == [(b"spool", 0o1777)]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_new_directory_keeps_the_mode_of_its_source() -> None:
 def test_a_symlink_is_replaced_by_a_non_directory_of_just_its_name(new: Node) -> None:
     edits = merged(folder_of(new))
     assert reasons(edits) == {new.path: REPLACED}
-    assert edits.gone == {new.path}
+    assert edits.removed_paths == {new.path}
 
 
 def test_types_that_do_not_agree_are_refused() -> None:
@@ -135,13 +135,13 @@ def test_types_that_do_not_agree_are_refused() -> None:
 def test_an_empty_directory_is_replaced(new: Node) -> None:
     edits = merged(folder_of(new))
     assert reasons(edits) == {b"empty": REPLACED}
-    assert edits.gone == {b"empty"}
+    assert edits.removed_paths == {b"empty"}
 
 
 def test_a_directory_emptied_by_removal_may_be_replaced() -> None:
     edits = merged(folder_of(file(b"var")), remove=[b"var/log", b"var/up"])
     assert reasons(edits) == {b"var": REPLACED}
-    assert edits.gone == {b"var", b"var/log", b"var/up"}
+    assert edits.removed_paths == {b"var", b"var/log", b"var/up"}
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_what_is_identical_is_left_alone(new: Node, same: bool) -> None:
     path = b"usr/bin/sh" if new.path == b"bin/sh" else new.path
     assert edits.unchanged == ((path,) if same else ())
     assert reasons(edits) == ({} if same else {path: REPLACED})
-    assert edits.empty is same and edits.gone == (frozenset() if same else {path})
+    assert edits.is_empty is same and edits.removed_paths == (frozenset() if same else {path})
 
 
 def test_devices_are_identical_by_number() -> None:
-    node = Node(path=b"dev", kind=Kind.CHAR, mode=0o600, rdev=(5, 1))
+    node = Node(path=b"dev", kind=NodeKind.CHAR, mode=0o600, rdev=(5, 1))
     assert merged(folder_of(node), image=[node]).unchanged == (b"dev",)
     assert reasons(merged(folder_of(replace(node, rdev=(5, 2))), image=[node])) == {b"dev": REPLACED}
 
@@ -174,9 +174,9 @@ def test_devices_are_identical_by_number() -> None:
 def test_a_later_addition_wins() -> None:
     edits = merged(folder_of(file(b"etc/x", b"1"), file(b"etc/motd", b"1")), folder_of(file(b"x", b"2"), dest=b"etc"))
     assert reasons(edits) == {b"etc/x": ADDED, b"etc/motd": REPLACED}
-    assert {node.path: node.content.head(9) for node, _ in edits.new if node.content}[b"etc/x"] == b"2"
+    assert {node.path: node.content.head(9) for node, _ in edits.additions if node.content}[b"etc/x"] == b"2"
     back = merged(folder_of(file(b"etc/motd", b"1")), folder_of(file(b"etc/motd", b"hello\n")))
-    assert back.empty and back.unchanged == (b"etc/motd",)
+    assert back.is_empty and back.unchanged == (b"etc/motd",)
 
 
 def test_a_later_addition_goes_through_a_symlink_of_an_earlier_one() -> None:
@@ -206,7 +206,7 @@ def test_a_file_goes_into_a_directory_or_is_called_dest(dest: bytes, into: bool,
 def test_a_missing_dest_with_a_slash_is_made() -> None:
     edits = merged(single_node(file(b"note", mtime=33), b"opt/sub", into=True))
     assert reasons(edits) == {b"opt": PARENT, b"opt/sub": PARENT, b"opt/sub/note": ADDED}
-    assert {node.mtime for node, _ in edits.new} == {33}
+    assert {node.mtime for node, _ in edits.additions} == {33}
     with pytest.raises(OverlayError, match="this is a file, no directory"):
         merged(single_node(file(b"note"), b"etc/motd", into=True))
 
@@ -225,10 +225,10 @@ def test_a_script_that_cannot_run_is_warned_about(mode: int, warned: bool) -> No
 
 def test_removal() -> None:
     edits = merged(remove=[b"etc/motd", b"var", b"loop1"])
-    assert edits.gone == {b"etc/motd", b"var", b"var/log", b"var/up", b"loop1"}
-    assert edits.removed == (b"etc/motd", b"loop1", b"var") and not edits.new
-    assert merged(remove=[b"bin/sh"]).gone == {b"usr/bin/sh"}
-    assert merged(remove=[b"bin"]).gone == {b"bin"}, "the symlink, not what it leads to"
+    assert edits.removed_paths == {b"etc/motd", b"var", b"var/log", b"var/up", b"loop1"}
+    assert edits.removed == (b"etc/motd", b"loop1", b"var") and not edits.additions
+    assert merged(remove=[b"bin/sh"]).removed_paths == {b"usr/bin/sh"}
+    assert merged(remove=[b"bin"]).removed_paths == {b"bin"}, "the symlink, not what it leads to"
 
 
 @pytest.mark.parametrize("missing", [b"nothing", b"etc/nothing", b"gone/x", b"dangling/x", b""])
@@ -250,7 +250,7 @@ def test_a_removed_directory_that_comes_back_brings_its_files_anew() -> None:
     """The file is identical, but its entry would stand before that of its new directory."""
     edits = merged(folder_of(file(b"etc/motd", b"hello\n")), remove=[b"etc"])
     assert reasons(edits) == {b"etc": REPLACED, b"etc/motd": REPLACED}
-    assert edits.gone == {b"etc", b"etc/motd"}
+    assert edits.removed_paths == {b"etc", b"etc/motd"}
 
 
 def test_names_are_bytes() -> None:
@@ -337,13 +337,13 @@ def test_a_folder_is_scanned_sorted(tmp_path: Path) -> None:
     me = (os.geteuid(), os.getegid())
     listed = [(node.path, node.kind, node.mode, node.uid, node.gid) for node in found.nodes]
     assert listed == [
-        (b"b", Kind.DIRECTORY, 0o755, *me),
-        (b"b.c", Kind.FILE, 0o640, *me),
-        (b"b/caf\xe9", Kind.FILE, 0o640, *me),
-        (b"b/link", Kind.SYMLINK, 0o777, *me),
-        (b"b/x", Kind.FILE, 0o640, *me),
-        (b"pipe", Kind.FIFO, 0o600, *me),
-        (b"tmp", Kind.DIRECTORY, 0o3777, *me),
+        (b"b", NodeKind.DIRECTORY, 0o755, *me),
+        (b"b.c", NodeKind.FILE, 0o640, *me),
+        (b"b/caf\xe9", NodeKind.FILE, 0o640, *me),
+        (b"b/link", NodeKind.SYMLINK, 0o777, *me),
+        (b"b/x", NodeKind.FILE, 0o640, *me),
+        (b"pipe", NodeKind.FIFO, 0o600, *me),
+        (b"tmp", NodeKind.DIRECTORY, 0o3777, *me),
     ]
     by_path = {node.path: node for node in found.nodes}
     assert by_path[b"b/link"].target == b"/nowhere/\xff"
@@ -378,7 +378,7 @@ def test_source_may_be_a_symlink(tmp_path: Path) -> None:
     os.symlink("folder/file", tmp_path / "to-file")
     assert [node.path for node in scanned(tmp_path / "to-folder").nodes] == [b"file"]
     found = scanned(tmp_path / "to-file")
-    assert found.single and [(node.path, node.kind) for node in found.nodes] == [(b"to-file", Kind.FILE)]
+    assert found.single and [(node.path, node.kind) for node in found.nodes] == [(b"to-file", NodeKind.FILE)]
     assert found.nodes[0].content is not None and found.nodes[0].content.head(5) == b"x"
 
 

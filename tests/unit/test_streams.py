@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CorruptError, ImageError, OutputError, Place, SizeError
-from cosremaster.io.files import FileSource, Spool, cannot_write, write_all
+from cosremaster.io.files import FileSource, Spool, write_all, write_error
 from cosremaster.io.output import Output
-from cosremaster.io.parallel import CancelledError, Stop, ordered_map
+from cosremaster.io.parallel import CancelledError, StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.io.streams import CHUNK, ByteReader, counted
+from cosremaster.io.streams import CHUNK, ByteReader, count_chunks
 
 PLACE = Place(("t",))
 
@@ -42,13 +42,17 @@ class Memory:
 # ByteReader
 
 CHUNKS = st.lists(st.binary(max_size=9), max_size=9)
-STEPS = st.lists(st.tuples(st.sampled_from(["some", "upto", "peek", "exactly", "skip", "pieces"]), st.integers(0, 20)))
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["read_some", "read_upto", "peek", "read_exactly", "skip", "read_parts"]), st.integers(0, 20)
+    )
+)
 
 
 def _take(reader: ByteReader, way: str, count: int) -> bytes:
     """The next ``count`` bytes in one of the ways a reader offers; they are consumed but by ``peek``."""
-    if way == "pieces":
-        return b"".join(reader.pieces(count))
+    if way == "read_parts":
+        return b"".join(reader.read_parts(count))
     if way == "skip":
         reader.skip(count)
         return b""
@@ -61,21 +65,21 @@ def _check_step(reader: ByteReader, data: bytes, way: str, count: int) -> None:
     """One step does what it would do on ``data``."""
     start = reader.position
     wanted = data[start : start + count]
-    if way in ("exactly", "skip", "pieces") and len(wanted) < count:
+    if way in ("read_exactly", "skip", "read_parts") and len(wanted) < count:
         with pytest.raises(CorruptError, match=f"^t @0x{len(data):X}: ends {count - len(wanted)} bytes too early$"):
             _take(reader, way, count)
         assert reader.position == len(data)
         return
     taken = _take(reader, way, count)
-    if way == "some":
+    if way == "read_some":
         assert wanted.startswith(taken) and bool(taken) == bool(wanted)
     else:
         assert taken == (b"" if way == "skip" else wanted)
-    assert reader.position - start == {"peek": 0, "some": len(taken)}.get(way, len(wanted))
-    if way == "upto":
+    assert reader.position - start == {"peek": 0, "read_some": len(taken)}.get(way, len(wanted))
+    if way == "read_upto":
         reader.unread(taken)
         assert reader.position == start
-        assert reader.upto(count) == wanted
+        assert reader.read_upto(count) == wanted
 
 
 @given(CHUNKS, STEPS)
@@ -84,16 +88,16 @@ def test_a_reader_is_its_bytes_in_a_row(chunks: list[bytes], steps: list[tuple[s
     reader = ByteReader(chunks, PLACE)
     for way, count in steps:
         _check_step(reader, data, way, count)
-        assert reader.here == PLACE.at(reader.position)
+        assert reader.next_place == PLACE.at(reader.position)
     position = reader.position
-    assert b"".join(reader.rest()) == data[position:]
+    assert b"".join(reader.read_rest()) == data[position:]
     assert reader.position == len(data)
 
 
 def test_a_reader_consumes_its_chunks_no_further_than_asked() -> None:
     pulled: list[int] = []
-    reader = ByteReader(counted([b"abc", b"def", b"ghi"], pulled.append), PLACE)
-    assert reader.upto(4) == b"abcd"
+    reader = ByteReader(count_chunks([b"abc", b"def", b"ghi"], pulled.append), PLACE)
+    assert reader.read_upto(4) == b"abcd"
     assert reader.peek(2) == b"ef"
     assert pulled == [3, 3]
 
@@ -206,13 +210,13 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
     with (tmp_path / "f").open("wb") as file:
-        write_all(file.fileno(), b"0123456789", lambda error: cannot_write(error, "it", PLACE))
+        write_all(file.fileno(), b"0123456789", lambda error: write_error(error, "it", PLACE))
     assert (tmp_path / "f").read_bytes() == b"0123456789"
 
 
 def test_a_full_disk_is_an_output_error() -> None:
     with open("/dev/full", "wb") as full, pytest.raises(OutputError, match="t: cannot write it: No space left"):
-        write_all(full.fileno(), b"x", lambda error: cannot_write(error, "it", PLACE))
+        write_all(full.fileno(), b"x", lambda error: write_error(error, "it", PLACE))
 
 
 def test_a_file_is_read_at_any_offset_and_its_end_and_change_are_told(tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ def test_a_file_is_read_at_any_offset_and_its_end_and_change_are_told(tmp_path: 
     with FileSource(path) as source:
         assert (source.size, source.name) == (len(data), str(path))
         assert b"".join(source.chunks(3, CHUNK + 2)) == data[3:]
-        assert source.at(CHUNK, 100) == data[CHUNK:]
+        assert source.read_at(CHUNK, 100) == data[CHUNK:]
         with pytest.raises(ImageError, match=f"f @0x{len(data):X}: ends 1 bytes too early$"):
             list(source.chunks(4, CHUNK + 2))
         source.check_unchanged()
@@ -388,7 +392,7 @@ def test_results_come_in_order_and_few_are_under_way(most: int | None) -> None:
             pulled.append(item)
             yield item
 
-    def slow_first(item: int, _stop: Stop) -> int:
+    def slow_first(item: int, _stop: StopFlag) -> int:
         running.add(item)
         crowds.append(len(running))
         time.sleep(0.003 * (3 - item % 3))
@@ -405,7 +409,7 @@ def test_results_come_in_order_and_few_are_under_way(most: int | None) -> None:
 def test_who_is_done_does_not_wait_for_one_before() -> None:
     others = threading.Barrier(2, timeout=10)
 
-    def work(item: int, _stop: Stop) -> int:
+    def work(item: int, _stop: StopFlag) -> int:
         if item in (0, 2):  # the third begins while the first goes on
             others.wait()
         return item
@@ -438,7 +442,7 @@ def _stopped_by(end: Callable[..., object], *, fail: bool) -> list[str]:
     seen: list[str] = []
     endless = threading.Event()
 
-    def work(item: int, stop: Stop) -> int:
+    def work(item: int, stop: StopFlag) -> int:
         try:
             while item:
                 endless.set()

@@ -17,7 +17,7 @@ from cosremaster.boot_config.menus.model import (
     apply_splices,
     split_arguments,
 )
-from cosremaster.errors import UsageError, show
+from cosremaster.errors import UsageError, printable
 
 INIT = b"--"
 """What stands behind this alone goes to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
@@ -78,7 +78,7 @@ class ArgumentReplacement(Struct, frozen=True):
         """
         fit = [choice for choice in self.choices if choice[0].text in known]
         if len(fit) > 1:
-            raise UsageError(f"{self.given} fits {' and '.join(show(old.text) for old, _ in fit)}")
+            raise UsageError(f"{self.given} fits {' and '.join(printable(old.text) for old, _ in fit)}")
         return fit[0] if fit else None
 
 

@@ -6,72 +6,72 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cosremaster.codecs.gzip.read import MAGIC, Members
+from cosremaster.codecs.gzip.read import MAGIC, GzipMembers
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import Job, Packed
-    from cosremaster.codecs.gzip.repack import GzipForm
+    from cosremaster.codecs.base import RepackJob, RepackResult
+    from cosremaster.codecs.gzip.repack import GzipParameters
 
 GZIP = "gzip"
 
 
-class GzipDecoding(Members):
+class GzipDecoding(GzipMembers):
     """All members as one plain stream, the stored blocks in them noted."""
 
     def __init__(self, reader: ByteReader) -> None:
-        from cosremaster.codecs.gzip.stored import StoredFinder  # noqa: PLC0415 - who only reads needs none of it
+        from cosremaster.codecs.gzip.stored import StoredBlockFinder  # noqa: PLC0415 - who only reads needs none of it
 
-        self._finder = StoredFinder()
+        self._finder = StoredBlockFinder()
         super().__init__(reader, self._finder.feed)
 
     @property
-    def form(self) -> GzipForm:
+    def parameters(self) -> GzipParameters:
         """The first header, how many members there were, and the stored blocks in them."""
-        from cosremaster.codecs.gzip.repack import GzipForm  # noqa: PLC0415 - the same
+        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
 
-        return GzipForm(self.header, self.count, self._finder.blocks)
+        return GzipParameters(self.header, self.count, self._finder.blocks)
 
 
-class Reading(Members):
+class GzipReader(GzipMembers):
     """All members as one plain stream, nothing noted; its own form, which is good for reading again."""
 
     name = GZIP
 
     @property
-    def form(self) -> Reading:
+    def parameters(self) -> GzipReader:
         """This."""
         return self
 
     def describe(self) -> str:
-        """See :class:`Form`."""
+        """See :class:`~cosremaster.codecs.base.StreamParameters`."""
         return self._noted().describe()
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: always from the beginning."""
-        return 0, Members(ByteReader(packed.chunks(), place)).chunks()
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        return 0, GzipMembers(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
-        """See :class:`Form`."""
+        """See :class:`~cosremaster.codecs.base.StreamParameters`."""
         return self._noted().dump()
 
-    def pack(self, job: Job) -> Packed:
-        """See :class:`Form`: nothing of the old bytes can stay."""
-        return self._noted().pack(job)
+    def repack(self, job: RepackJob) -> RepackResult:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: nothing of the old bytes can stay."""
+        return self._noted().repack(job)
 
-    def _noted(self) -> GzipForm:
-        from cosremaster.codecs.gzip.repack import GzipForm  # noqa: PLC0415 - who only reads needs none of it
+    def _noted(self) -> GzipParameters:
+        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - who only reads needs none of it
 
-        return GzipForm(self.header, self.count)
+        return GzipParameters(self.header, self.count)
 
 
 class GzipCodec:
     """gzip. ``note``: whether decoding notes the stored blocks, for packing anew."""
 
     name = GZIP
-    reach = 4096
+    peek_size = 4096
 
     def __init__(self, *, note: bool = True) -> None:
         self._note = note
@@ -80,21 +80,21 @@ class GzipCodec:
         """RFC 1952 magic with method 8 (deflate)."""
         return head.startswith(MAGIC)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the head is damaged."""
         try:
             return zlib.decompressobj(31).decompress(head, count)
         except zlib.error:
             return b""
 
-    def decode(self, reader: ByteReader) -> GzipDecoding | Reading:
+    def decode(self, reader: ByteReader) -> GzipDecoding | GzipReader:
         """Begins to decode."""
-        return GzipDecoding(reader) if self._note else Reading(reader)
+        return GzipDecoding(reader) if self._note else GzipReader(reader)
 
-    def load(self, values: dict[str, Any]) -> GzipForm:
+    def load(self, values: dict[str, Any]) -> GzipParameters:
         """What ``dump`` wrote."""
-        from cosremaster.codecs.gzip.repack import GzipForm  # noqa: PLC0415 - as above
+        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - as above
         from cosremaster.codecs.gzip.stored import StoredBlocks  # noqa: PLC0415 - the same
 
         stored = StoredBlocks.load(values["stored"])
-        return GzipForm(bytes.fromhex(values["header"]), int(values["members"]), stored)
+        return GzipParameters(bytes.fromhex(values["header"]), int(values["members"]), stored)

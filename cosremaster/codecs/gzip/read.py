@@ -19,7 +19,7 @@ STEP = 1 << 17
 M_MMAP_THRESHOLD), which takes half as long again."""
 
 
-class Members:
+class GzipMembers:
     """All members of a gzip stream as one plain stream.
 
     ``header``: the first one's, as :func:`read_header` gives it; ``count``: how many there were so far. ``watch`` hears
@@ -42,8 +42,8 @@ class Members:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no member."""
         reader = self._reader
         while True:
-            yield from self.stream()
-            for zeros in reader.rest():
+            yield from self.next_stream()
+            for zeros in reader.read_rest():
                 rest = zeros.lstrip(b"\0")
                 if rest:
                     reader.unread(rest)
@@ -51,7 +51,7 @@ class Members:
             if not reader.peek(1):
                 return
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes of the next member. :raises CorruptError: damage, or no member is there."""
         header = read_header(self._reader)
         if not self.count:
@@ -66,13 +66,13 @@ class Members:
         crc = size = 0
         while not inflate.done:
             at = reader.position
-            data = reader.some(CHUNK // 4) if inflate.hungry else b""
+            data = reader.read_some(CHUNK // 4) if inflate.hungry else b""
             if inflate.hungry and not data:
-                raise CorruptError("gzip data ends too early", reader.here)
+                raise CorruptError("gzip data ends too early", reader.next_place)
             try:
                 plain = inflate.feed(data, STEP)
             except DeflateError as error:
-                where = reader.at(reader.position + error.offset)
+                where = reader.place_at(reader.position + error.offset)
                 raise CorruptError(f"corrupt gzip data ({error})", where) from error
             crc, size = crc32.iso_hdlc(plain, crc), size + len(plain)
             if self._watch is not None:
@@ -81,8 +81,8 @@ class Members:
             if plain:
                 yield plain
         reader.unread(inflate.unused)
-        where = reader.here
-        trailer = reader.exactly(8)
+        where = reader.next_place
+        trailer = reader.read_exactly(8)
         if int.from_bytes(trailer[:4], "little") != crc:
             raise CorruptError("gzip CRC32 does not fit the data", where)
         if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
@@ -91,8 +91,8 @@ class Members:
 
 def read_header(reader: ByteReader) -> bytes:
     """A member's header (RFC 1952, 2.3), without the extra field: that speaks of the old deflate data."""
-    where = reader.here
-    head = reader.upto(10)
+    where = reader.next_place
+    head = reader.read_upto(10)
     if len(head) < 10 or not head.startswith(MAGIC):
         raise CorruptError("bytes that are no gzip member", where)
     flags = head[3]
@@ -100,12 +100,12 @@ def read_header(reader: ByteReader) -> bytes:
         raise CorruptError("reserved gzip flags are set", where)
     extra = b""
     if flags & FEXTRA:
-        extra = reader.exactly(2)
-        extra += reader.exactly(int.from_bytes(extra, "little"))
+        extra = reader.read_exactly(2)
+        extra += reader.read_exactly(int.from_bytes(extra, "little"))
     texts = b"".join(_read_string(reader) for flag in (FNAME, FCOMMENT) if flags & flag)
     kept = head[:3] + bytes((flags & ~FEXTRA,)) + head[4:] + texts
     if flags & FHCRC:
-        if int.from_bytes(reader.exactly(2), "little") != zlib.crc32(head + extra + texts) & 0xFFFF:
+        if int.from_bytes(reader.read_exactly(2), "little") != zlib.crc32(head + extra + texts) & 0xFFFF:
             raise CorruptError("gzip header CRC does not fit", where)
         kept += (zlib.crc32(kept) & 0xFFFF).to_bytes(2, "little")
     return kept
@@ -115,7 +115,7 @@ def _read_string(reader: ByteReader) -> bytes:
     """Bytes up to and with a NUL."""
     text = bytearray()
     while not text.endswith(b"\0"):
-        text += reader.exactly(1)
+        text += reader.read_exactly(1)
         if len(text) > CHUNK:
-            raise CorruptError("gzip header text without an end", reader.here)
+            raise CorruptError("gzip header text without an end", reader.next_place)
     return bytes(text)

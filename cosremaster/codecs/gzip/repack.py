@@ -15,13 +15,13 @@ from typing import Any
 from fastcrc import crc32
 from msgspec import Struct, field
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
-from cosremaster.codecs.gzip.read import Members, read_header
+from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
 from cosremaster.errors import Place
-from cosremaster.io.framed import Framed, Joined
-from cosremaster.io.parallel import Stop, ordered_map
+from cosremaster.io.framed import ConcatSource, FramedSource
+from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.streams import CHUNK, ByteReader
 
@@ -49,7 +49,7 @@ _END = b"\x03\x00"  # an empty last block with fixed codes
 _FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
 
 
-class GzipForm(Struct, frozen=True):
+class GzipParameters(Struct, frozen=True):
     """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
     ``stored``: the stored blocks that were found.
     """
@@ -68,15 +68,15 @@ class GzipForm(Struct, frozen=True):
         """Level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: always from the beginning."""
-        return 0, Members(ByteReader(packed.chunks(), place)).chunks()
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        return 0, GzipMembers(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
         """Header, number of members, stored blocks."""
         return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One member: the front kept up to a border before the first change, packed pieces stored, everything else
         deflated on ``job.threads`` threads.
         """
@@ -117,7 +117,7 @@ class _Front(Struct, frozen=True):
     crc: int = 0
 
 
-def _front(job: Job) -> _Front:
+def _front(job: RepackJob) -> _Front:
     """What of the old stream can be kept in front of the first changed byte.
 
     It ends where a sync flush did. That is proved by inflating it with an end set behind: bytes that only look like
@@ -129,14 +129,14 @@ def _front(job: Job) -> _Front:
     if not job.packed.length:  # nothing is packed anew, but for the first time
         return _Front()
     key = "front", first.length
-    front: _Front | None = job.memo.recall(key)
+    front: _Front | None = job.cache.get(key)
     if front is None:
         front = _border(job, first.length)
-        job.memo.keep(key, front, 0)
+        job.cache.put(key, front, 0)
     return front
 
 
-def _border(job: Job, limit: int) -> _Front:
+def _border(job: RepackJob, limit: int) -> _Front:
     """The front up to the last border at or before plain offset ``limit``."""
     reader = ByteReader(job.packed.chunks(), Place())
     read_header(reader)
@@ -173,7 +173,7 @@ def _most_packed(plain: int) -> int:
 def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
     """What is left, in parts; True: one ends with what a sync flush ends with. The reader stands behind each."""
     before = b""
-    while data := reader.some():
+    while data := reader.read_some():
         joined = before + data
         found = joined.find(_FLUSHED)
         if found >= 0:
@@ -205,7 +205,7 @@ class _Block(Struct, frozen=True):
 class _Stream:
     """A gzip member that grows at its end; between calls it stands at a byte border."""
 
-    def __init__(self, form: GzipForm, job: Job) -> None:
+    def __init__(self, form: GzipParameters, job: RepackJob) -> None:
         self._form, self._job = form, job
         self._pieces: list[Piece] = [Literal(form.header)]
         self._unframed: list[Piece] = []
@@ -268,9 +268,9 @@ class _Stream:
     def _known_sum(self, piece: Piece) -> int | None:
         """The CRC32 of ``piece`` where it was taken before."""
         if isinstance(piece, Range) and piece.source is self._job.spool:
-            sums = self._job.spool.sums_of(piece.offset, piece.length)
+            sums = self._job.spool.crcs_around(piece.offset, piece.length)
             return None if sums is None else crc32_without(sums[1], sums[0], piece.length)
-        if isinstance(piece, Range) and isinstance(piece.source, Joined):
+        if isinstance(piece, Range) and isinstance(piece.source, ConcatSource):
             return piece.source.crc if piece.length == piece.source.table.length else None
         return None
 
@@ -284,7 +284,7 @@ class _Stream:
         for start, end, direct in _spans(table):
             part = table.cut(start, end)
             if direct:
-                self._pieces.append(Framed(part, STORED, crc if part.length == table.length else None).piece())
+                self._pieces.append(FramedSource(part, STORED, crc if part.length == table.length else None).piece())
             else:
                 self._pieces += [Literal(STORED.head(part.length, first=False)), *part.pieces]
 
@@ -304,7 +304,7 @@ class _Stream:
             for start in range(0, table.length, DEFLATE_BLOCK):
                 piece = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
                 key = self._key(piece, key, before)
-                known: _Deflated | None = self._job.memo.recall(key)
+                known: _Deflated | None = self._job.cache.get(key)
                 plain = b"" if known else b"".join(piece.chunks())
                 yield _Block(key, plain, before, known)
                 before = known.window if known else plain[-WINDOW:]
@@ -316,7 +316,7 @@ class _Stream:
             return None
         return self._form.level, last, tuple((piece.offset, piece.length) for piece in old)
 
-    def _deflated(self, block: _Block, stop: Stop) -> _Deflated:
+    def _deflated(self, block: _Block, stop: StopFlag) -> _Deflated:
         """A block, packed now or in an earlier remaster of the same image."""
         stop.check()
         if block.known:
@@ -326,7 +326,7 @@ class _Stream:
         crc = crc32.iso_hdlc(block.plain)
         done = _Deflated(packed, len(block.plain), crc, block.plain[-WINDOW:])
         if block.key is not None:
-            self._job.memo.keep(block.key, done, len(packed) + WINDOW)
+            self._job.cache.put(block.key, done, len(packed) + WINDOW)
         return done
 
     def _summed(self, blocks: Iterable[_Deflated]) -> Iterator[bytes]:
@@ -340,11 +340,11 @@ class _Stream:
         self.plain += count
         self._job.advance(count)
 
-    def finished(self) -> Packed:
+    def finished(self) -> RepackResult:
         """The stream with its end (RFC 1952, 2.3.1)."""
         size = self.plain & 0xFFFFFFFF
         self._pieces.append(Literal(_END + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        return Packed(PieceTable(self._pieces), kept=self._kept, encoded=self._encoded, stored=self._stored)
+        return RepackResult(PieceTable(self._pieces), reused=self._kept, encoded=self._encoded, stored=self._stored)
 
 
 def _spans(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
@@ -363,7 +363,7 @@ def _spans(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
         yield reached, table.length, True
 
 
-def _up_to_old(pieces: Iterable[Piece], job: Job) -> Iterator[PieceTable]:
+def _up_to_old(pieces: Iterable[Piece], job: RepackJob) -> Iterator[PieceTable]:
     """``pieces`` as tables that end with each long run of old bytes."""
     group: list[Piece] = []
     for piece in pieces:

@@ -30,7 +30,7 @@ _SHORT = 4096  # bytes; a cpio header and what an xz stream begins with are shor
 _TRIES = 256  # zeros among them, with which a block might begin: of random bytes 16 are
 
 
-class Run(Struct, frozen=True):
+class StoredRun(Struct, frozen=True):
     """Plain bytes ``start`` to ``end`` that lie at packed offset ``packed``, with their headers between if ``whole``.
 
     ``crc``: the CRC32 of the plain bytes, where it is known without reading them.
@@ -87,7 +87,7 @@ class StoredBlocks(Struct, frozen=True):
             column.append(value)
         self.crcs.append(crc32.iso_hdlc(data, before))
 
-    def runs(self, start: int, end: int) -> Iterator[Run]:
+    def runs(self, start: int, end: int) -> Iterator[StoredRun]:
         """What of the plain bytes ``start`` to ``end`` lies in blocks, in order: part of one, or whole ones."""
         index = max(bisect_right(self.plain, start) - 1, 0)
         count = len(self.plain)
@@ -105,17 +105,17 @@ class StoredBlocks(Struct, frozen=True):
             if begin < stop:
                 packed = self.packed[index] + begin - first
                 crc = self.crcs[index] if whole else None
-                yield Run(begin, stop, packed, packed + stop - begin, False, crc)
+                yield StoredRun(begin, stop, packed, packed + stop - begin, False, crc)
             index += 1
 
-    def _whole(self, first: int, last: int) -> Run:
+    def _whole(self, first: int, last: int) -> StoredRun:
         """Blocks ``first`` to ``last``, all linked."""
         start, end = self.plain[first], self.plain[last] + self.lengths[last]
         crc = crc32_without(self.crcs[last], self.crcs[first - 1], end - start)
-        return Run(start, end, self.packed[first] - HEAD, self.packed[last] + self.lengths[last], True, crc)
+        return StoredRun(start, end, self.packed[first] - HEAD, self.packed[last] + self.lengths[last], True, crc)
 
 
-class StoredFinder:
+class StoredBlockFinder:
     """Finds the stored blocks of a deflate stream from what goes into an inflater and what comes out of it."""
 
     def __init__(self) -> None:

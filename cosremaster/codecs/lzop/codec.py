@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable
@@ -30,7 +30,7 @@ _METHODS = (1, 2, 3)  # LZO1X-1, LZO1X-1(15), LZO1X-999: one format
 REFUSAL = "is packed by lzop, which is read and not written; pack it again as gzip, xz or zstd first"
 
 
-class Block(Struct, frozen=True):
+class LzopBlock(Struct, frozen=True):
     """A block of ``start`` (bytes of the packed stream, at its sizes) and the plain bytes from ``plain`` on; ``flags``
     are its member's."""
 
@@ -39,18 +39,18 @@ class Block(Struct, frozen=True):
     flags: int
 
 
-class LzopForm(Struct, frozen=True):
+class LzopParameters(Struct, frozen=True):
     """All blocks, so that decoding can begin at any."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[LzopBlock, ...]
     name: str = "lzop"
 
     def describe(self) -> str:
         """That it cannot be written."""
         return "read only"
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from the beginning of a block."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a block."""
         number = bisect_right(self.blocks, offset, key=lambda block: block.plain) - 1
         block = self.blocks[number] if number > 0 else None
         start = block.start if block is not None else 0
@@ -62,7 +62,7 @@ class LzopForm(Struct, frozen=True):
         """All blocks."""
         return {"blocks": [[block.start, block.plain, block.flags] for block in self.blocks]}
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """:raises UnsupportedError: always."""
         raise UnsupportedError(REFUSAL)
 
@@ -70,11 +70,11 @@ class LzopForm(Struct, frozen=True):
 class LzopDecoding:
     """All members as one plain stream; ``inside``: the block that ``reader`` stands at, when it is no header."""
 
-    def __init__(self, reader: ByteReader, inside: Block | None = None) -> None:
+    def __init__(self, reader: ByteReader, inside: LzopBlock | None = None) -> None:
         self._reader = reader
         self._base = reader.position
         self._plain = 0
-        self._blocks: list[Block] = []
+        self._blocks: list[LzopBlock] = []
         self._inside = inside
 
     @property
@@ -83,11 +83,11 @@ class LzopDecoding:
         return self._reader.position
 
     @property
-    def form(self) -> LzopForm:
+    def parameters(self) -> LzopParameters:
         """The blocks."""
-        return LzopForm(tuple(self._blocks))
+        return LzopParameters(tuple(self._blocks))
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes of the next member. :raises CorruptError: damage. :raises UnsupportedError: a filter."""
         reader = self._reader
         flags = _header(reader) if self._inside is None else self._inside.flags
@@ -97,7 +97,7 @@ class LzopDecoding:
             size = _number(reader)
             if not size:
                 return
-            self._blocks.append(Block(start - self._base, self._plain, flags))
+            self._blocks.append(LzopBlock(start - self._base, self._plain, flags))
             plain = _block(reader, size, flags, start)
             self._plain += size
             yield plain
@@ -105,8 +105,8 @@ class LzopDecoding:
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes of all members. :raises CorruptError: damage, or bytes that belong to no member."""
         while True:
-            yield from self.stream()
-            for chunk in self._reader.rest():
+            yield from self.next_stream()
+            for chunk in self._reader.read_rest():
                 rest = chunk.lstrip(b"\0")
                 if rest:
                     self._reader.unread(rest)
@@ -116,18 +116,18 @@ class LzopDecoding:
 
 
 def _number(reader: ByteReader, size: int = 4) -> int:
-    return int.from_bytes(reader.exactly(size), "big")
+    return int.from_bytes(reader.read_exactly(size), "big")
 
 
 def _header(reader: ByteReader) -> int:
     """The flags of the member whose header begins where ``reader`` stands; that is then at its first block."""
     start = reader.position
-    if reader.upto(len(MAGIC)) != MAGIC:
-        raise CorruptError("bytes that are no lzop stream", reader.at(start))
+    if reader.read_upto(len(MAGIC)) != MAGIC:
+        raise CorruptError("bytes that are no lzop stream", reader.place_at(start))
     seen = bytearray()
 
     def number(size: int) -> int:
-        seen.extend(reader.exactly(size))
+        seen.extend(reader.read_exactly(size))
         return int.from_bytes(seen[-size:], "big")
 
     version = number(2)
@@ -148,12 +148,12 @@ def _header(reader: ByteReader) -> int:
         number(length)
     check = zlib.crc32 if flags & HEADER_CRC else zlib.adler32
     if _number(reader) != check(bytes(seen)):
-        raise CorruptError("lzop header check does not fit", reader.at(start))
+        raise CorruptError("lzop header check does not fit", reader.place_at(start))
     if method not in _METHODS:
-        raise UnsupportedError(f"lzop method {method} is not supported", reader.at(start))
+        raise UnsupportedError(f"lzop method {method} is not supported", reader.place_at(start))
     if flags & (FILTER | MULTIPART):
         what = "under a filter" if flags & FILTER else "in several parts"
-        raise UnsupportedError(f"lzop data {what} is not supported", reader.at(start))
+        raise UnsupportedError(f"lzop data {what} is not supported", reader.place_at(start))
     if flags & EXTRA:
         reader.skip(_number(reader) + 4)  # and its check; lzop never wrote any
     return flags
@@ -163,19 +163,19 @@ def _block(reader: ByteReader, size: int, flags: int, start: int) -> bytes:
     """The ``size`` plain bytes of the block whose first four bytes, at ``start``, were just read."""
     packed_size = _number(reader)
     if size > MAX_BLOCK or not 0 < packed_size <= size:
-        raise CorruptError(f"lzop block of {packed_size:,} bytes for {size:,}", reader.at(start))
+        raise CorruptError(f"lzop block of {packed_size:,} bytes for {size:,}", reader.place_at(start))
     on_plain = _sums(reader, flags & ADLER_PLAIN, flags & CRC_PLAIN)
     on_packed = _sums(reader, flags & ADLER_PACKED, flags & CRC_PACKED) if packed_size < size else []
     begin = reader.position
-    packed = reader.exactly(packed_size)
+    packed = reader.read_exactly(packed_size)
     if any(check(packed) != value for check, value in on_packed):
-        raise CorruptError("check of an lzop block's packed bytes does not fit", reader.at(start))
+        raise CorruptError("check of an lzop block's packed bytes does not fit", reader.place_at(start))
     try:
         plain = expand(packed, size) if packed_size < size else packed
     except LzoError as error:
-        raise CorruptError(f"corrupt lzop data: the block {error}", reader.at(begin + error.at)) from error
+        raise CorruptError(f"corrupt lzop data: the block {error}", reader.place_at(begin + error.at)) from error
     if any(check(plain) != value for check, value in on_plain):
-        raise CorruptError("check of an lzop block does not fit", reader.at(start))
+        raise CorruptError("check of an lzop block does not fit", reader.place_at(start))
     return plain
 
 
@@ -193,13 +193,13 @@ class LzopCodec:
     """lzop."""
 
     name = "lzop"
-    reach = 4096
+    peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
         """The magic."""
         return head.startswith(MAGIC)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes of the first block; none where the header is damaged."""
         reader = ByteReader([head], Place())
         try:
@@ -207,16 +207,18 @@ class LzopCodec:
             size, packed_size = _number(reader), _number(reader)
             _sums(reader, flags & ADLER_PLAIN, flags & CRC_PLAIN)
             if packed_size >= size:
-                return reader.upto(count)
+                return reader.read_upto(count)
             _sums(reader, flags & ADLER_PACKED, flags & CRC_PACKED)
         except (CorruptError, UnsupportedError):
             return b""
-        return expand_some(reader.upto(packed_size), min(size, MAX_BLOCK), count)
+        return expand_some(reader.read_upto(packed_size), min(size, MAX_BLOCK), count)
 
     def decode(self, reader: ByteReader) -> LzopDecoding:
         """Begins to decode."""
         return LzopDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> LzopForm:
+    def load(self, values: dict[str, Any]) -> LzopParameters:
         """What ``dump`` wrote."""
-        return LzopForm(tuple(Block(int(start), int(plain), int(flags)) for start, plain, flags in values["blocks"]))
+        return LzopParameters(
+            tuple(LzopBlock(int(start), int(plain), int(flags)) for start, plain, flags in values["blocks"])
+        )

@@ -10,11 +10,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.codecs.checks import RunningCheck
-from cosremaster.codecs.xz.container import FILTER_LZMA2, BlockHeader, BlockRecord
+from cosremaster.codecs.xz.container import FILTER_LZMA2, BlockHeader, IndexRecord
 from cosremaster.errors import CosremasterError, Place
 
 
-class Cuts(Struct, frozen=True):
+class ChunkBorders(Struct, frozen=True):
     """The LZMA2 chunk borders of a block: packed offset, plain offset, and the check of the block before it.
 
     A decoder needs nothing behind a border to decode everything before it, so a block can end there.
@@ -37,7 +37,7 @@ class Cuts(Struct, frozen=True):
         return bisect_right(self.plain, plain) - 1
 
 
-class OldBlock(Struct, frozen=True):
+class XzBlock(Struct, frozen=True):
     """A block of the stream that was read. ``start``: its header; ``data``: its first chunk; ``end``: behind
     its check; all as packed offsets. ``plain``: where its plain bytes begin. ``record``: its index record.
     """
@@ -48,16 +48,16 @@ class OldBlock(Struct, frozen=True):
     data: int
     plain: int
     end: int = 0
-    record: BlockRecord = field(default_factory=lambda: BlockRecord(0, 0))
-    cuts: Cuts = field(default_factory=Cuts)
+    record: IndexRecord = field(default_factory=lambda: IndexRecord(0, 0))
+    borders: ChunkBorders = field(default_factory=ChunkBorders)
 
-    def ended(self, end: int, record: BlockRecord) -> OldBlock:
+    def ended(self, end: int, record: IndexRecord) -> XzBlock:
         """This block, now that all of it is known."""
         return replace(self, end=end, record=record)
 
     def dump(self) -> dict[str, Any]:
         """This block as JSON values, numbers of borders as hexadecimal columns."""
-        columns = (self.cuts.packed, self.cuts.plain, self.cuts.checks)
+        columns = (self.borders.packed, self.borders.plain, self.borders.checks)
         return {
             "header": self.header.raw.hex(),
             "check": self.check,
@@ -67,7 +67,7 @@ class OldBlock(Struct, frozen=True):
         }
 
     @classmethod
-    def load(cls, values: dict[str, Any]) -> OldBlock:
+    def load(cls, values: dict[str, Any]) -> XzBlock:
         """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
         try:
             header = BlockHeader.parse(bytes.fromhex(values["header"]), Place())
@@ -77,7 +77,9 @@ class OldBlock(Struct, frozen=True):
         for column, text in zip(columns, values["cuts"], strict=True):
             column.frombytes(bytes.fromhex(text))
         start, data, plain, end = values["places"]
-        return cls(header, values["check"], start, data, plain, end, BlockRecord(*values["record"]), Cuts(*columns))
+        return cls(
+            header, values["check"], start, data, plain, end, IndexRecord(*values["record"]), ChunkBorders(*columns)
+        )
 
     @property
     def plain_end(self) -> int:
@@ -91,4 +93,4 @@ class OldBlock(Struct, frozen=True):
 
     def check_before(self, cut: int) -> int | None:
         """The check of the plain bytes before border ``cut``; None where it was not noted."""
-        return self.cuts.checks[cut] if self.cuts.checks else None
+        return self.borders.checks[cut] if self.borders.checks else None

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from cosremaster.codecs.lzma_module import lzma
-from cosremaster.codecs.xz.blocks import OldBlock
+from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import (
     MAGIC,
     STREAM_HEADER_SIZE,
-    BlockRecord,
+    IndexRecord,
     check_stream_footer,
     pack_index,
     parse_stream_header,
 )
 from cosremaster.codecs.xz.read_block import in_turn, read_block, whole_blocks
-from cosremaster.codecs.xz.repack import XzForm
-from cosremaster.codecs.xz.shared import Front
+from cosremaster.codecs.xz.repack import XzParameters
+from cosremaster.codecs.xz.shared import SharedFront
 from cosremaster.errors import CorruptError
-from cosremaster.io.parallel import cores, ordered_map
+from cosremaster.io.parallel import cpu_count, ordered_map
 from cosremaster.io.streams import ByteReader
 
 WHOLE_LIMIT = 1 << 25
@@ -39,11 +39,11 @@ class XzDecoding:
     ``front``: what is known of the first one already; ``reader`` then stands behind it.
     """
 
-    def __init__(self, reader: ByteReader, front: Front | None = None) -> None:
+    def __init__(self, reader: ByteReader, front: SharedFront | None = None) -> None:
         self._reader = reader
         self._front = front
         self._check = front.check if front is not None else -1
-        self._blocks: list[OldBlock] = list(front.blocks) if front is not None else []
+        self._blocks: list[XzBlock] = list(front.blocks) if front is not None else []
         self._streams = 0
         self._plain = front.plain if front is not None else 0
         self._reached = reader.position
@@ -54,27 +54,27 @@ class XzDecoding:
         return self._reached
 
     @property
-    def form(self) -> XzForm:
+    def parameters(self) -> XzParameters:
         """The first stream's check, and every block with the places where it can be cut."""
-        return XzForm(self._check, tuple(self._blocks), self._streams)
+        return XzParameters(self._check, tuple(self._blocks), self._streams)
 
     def chunks(self) -> Iterator[bytes]:
         """The plain bytes. :raises CorruptError: damage, or bytes that belong to no stream."""
         reader = self._reader
         while True:
-            yield from self.stream()
+            yield from self.next_stream()
             while reader.peek(4) == bytes(4):  # stream padding, section 2.2
                 reader.skip(4)
             if not reader.peek(1):
                 return
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The plain bytes of the next stream. :raises CorruptError: damage, or no stream is there."""
         if self._front is not None:
             self._front, self._streams = None, 1
             yield from self._stream(self._check, 0)
             return
-        check = parse_stream_header(self._reader.exactly(STREAM_HEADER_SIZE), self._reader.here)
+        check = parse_stream_header(self._reader.read_exactly(STREAM_HEADER_SIZE), self._reader.next_place)
         if not self._streams:
             self._check = check
         self._streams += 1
@@ -87,20 +87,20 @@ class XzDecoding:
         """
         reader = self._reader
         while True:
-            if cores() > 1:
+            if cpu_count() > 1:
                 whole = whole_blocks(reader, check, self._plain, WHOLE_LIMIT)
                 most = IN_FLIGHT // WHOLE_LIMIT
-                blocks = ordered_map(lambda one, stop: one.decoded(stop), in_turn(whole), min(cores(), most), most)
+                blocks = ordered_map(lambda one, stop: one.decoded(stop), in_turn(whole), min(cpu_count(), most), most)
                 for block, chunks in blocks:
                     self._ended(block)
                     yield from chunks
             if reader.peek(1) == b"\0":
                 reader.skip(1)
                 break
-            yield from read_block(reader, check, self._plain, self._ended, self._reach, aside=cores() > 1)
+            yield from read_block(reader, check, self._plain, self._ended, self._reach, aside=cpu_count() > 1)
         self._end_stream(check, [block.record for block in self._blocks[first:]])
 
-    def _ended(self, block: OldBlock) -> None:
+    def _ended(self, block: XzBlock) -> None:
         self._blocks.append(block)
         self._plain = block.plain_end
         self._reach(block.end)
@@ -108,28 +108,28 @@ class XzDecoding:
     def _reach(self, position: int) -> None:
         self._reached = position
 
-    def _end_stream(self, check: int, records: list[BlockRecord]) -> None:
+    def _end_stream(self, check: int, records: list[IndexRecord]) -> None:
         """The index, whose first byte was read, and the footer."""
         reader = self._reader
-        start = reader.at(reader.position - 1)
+        start = reader.place_at(reader.position - 1)
         index = pack_index(records)
-        if b"\0" + reader.upto(len(index) - 1) != index:
+        if b"\0" + reader.read_upto(len(index) - 1) != index:
             raise CorruptError("xz index disagrees with the blocks before it", start)
-        where = reader.here
-        check_stream_footer(reader.exactly(STREAM_HEADER_SIZE), check, len(index), where)
+        where = reader.next_place
+        check_stream_footer(reader.read_exactly(STREAM_HEADER_SIZE), check, len(index), where)
 
 
 class XzCodec:
     """xz."""
 
     name = "xz"
-    reach = 4096
+    peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
         """The magic of section 2.1.1.1."""
         return head.startswith(MAGIC)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The first plain bytes; none where the head is damaged."""
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(head, count)
@@ -140,6 +140,6 @@ class XzCodec:
         """Begins to decode."""
         return XzDecoding(reader)
 
-    def load(self, values: dict[str, Any]) -> XzForm:
+    def load(self, values: dict[str, Any]) -> XzParameters:
         """What ``dump`` wrote."""
-        return XzForm.load(values)
+        return XzParameters.load(values)

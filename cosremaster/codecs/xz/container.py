@@ -89,7 +89,7 @@ def check_stream_footer(raw: bytes, check: int, index_size: int, place: Place) -
         raise CorruptError("xz stream footer does not fit its header and index", place)
 
 
-class BlockRecord(Struct, frozen=True):
+class IndexRecord(Struct, frozen=True):
     """One record of an index (section 4.3). ``unpadded``: header, data and check; ``plain``: decoded."""
 
     unpadded: int
@@ -101,7 +101,7 @@ class BlockRecord(Struct, frozen=True):
         return self.unpadded + -self.unpadded % 4
 
 
-def pack_index(records: Iterable[BlockRecord]) -> bytes:
+def pack_index(records: Iterable[IndexRecord]) -> bytes:
     """Section 4."""
     listed = list(records)
     body = b"\0" + encode_vli(len(listed))
@@ -200,7 +200,7 @@ def pack_dict_size(size: int) -> bytes:
     return bytes((next(bits for bits in range(41) if unpack_dict_size(bits) >= size),))
 
 
-class Chunk(Struct, frozen=True):
+class Lzma2ChunkHeader(Struct, frozen=True):
     """An LZMA2 chunk header (section 5.3.1 names LZMA2; layout as in xz-embedded's xz_dec_lzma2.c).
 
     ``size``: bytes of the chunk's data behind the header; ``plain``: bytes it decodes to.
@@ -220,7 +220,7 @@ class Chunk(Struct, frozen=True):
         raise CorruptError(f"no LZMA2 chunk begins with 0x{control:02X}", place)
 
     @classmethod
-    def parse(cls, header: bytes) -> Chunk:
+    def parse(cls, header: bytes) -> Lzma2ChunkHeader:
         """A header of :meth:`header_size` bytes."""
         plain = int.from_bytes(header[1:3], "big") + 1
         if header[0] < 0x80:

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
-from cosremaster.codecs.xz.container import BlockHeader, BlockRecord
-from cosremaster.io.files import aligned
-from cosremaster.io.framed import Framed, FramedSum
-from cosremaster.io.parallel import Stop
+from cosremaster.codecs.xz.container import BlockHeader, IndexRecord
+from cosremaster.io.files import aligned_buffer
+from cosremaster.io.framed import FramedCrc32, FramedSource
+from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import CHUNK
 
@@ -42,7 +42,7 @@ _REPEATS, _LOOKED = 32, 8  # repeats are looked for in the first segments, then 
 _ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
 
 
-class Encoding(Struct, frozen=True):
+class EncoderOptions(Struct, frozen=True):
     """How to encode: the check's id, the largest dictionary in bytes, the preset, and whether to try always."""
 
     check: int
@@ -62,7 +62,7 @@ class EncodedBlock(Struct, frozen=True):
     Its bytes are ``parts``, or ``table`` where they need not be kept, and ``crc`` then their CRC32.
     """
 
-    record: BlockRecord
+    record: IndexRecord
     parts: tuple[bytes, ...] = ()
     stored: bool = False
     table: PieceTable | None = None
@@ -90,7 +90,7 @@ class _Plain:
         self.table = table
         only = table.pieces[0] if len(table.pieces) == 1 else None
         self._whole = memoryview(only.data) if isinstance(only, Literal) else None
-        self._buffer = memoryview(b"") if self._whole is not None else aligned(min(SEGMENT, table.length))
+        self._buffer = memoryview(b"") if self._whole is not None else aligned_buffer(min(SEGMENT, table.length))
 
     def segment(self, start: int, end: int) -> memoryview:
         """At most :data:`SEGMENT` bytes, good until the next are asked for."""
@@ -123,7 +123,7 @@ class _Run:
     def __init__(self, start: int, check: int, *, worth: bool) -> None:
         self.start = self.end = start
         self.worth = worth
-        self.check, self.framed = RunningCheck(check), FramedSum(STORED)
+        self.check, self.framed = RunningCheck(check), FramedCrc32(STORED)
 
     def add(self, segment: memoryview) -> None:
         """The run goes on."""
@@ -133,7 +133,9 @@ class _Run:
             self.framed.update(segment)
 
 
-def encode_blocks(table: PieceTable, marks: Sequence[int], how: Encoding, stop: Stop) -> tuple[EncodedBlock, ...]:
+def encode_blocks(
+    table: PieceTable, marks: Sequence[int], how: EncoderOptions, stop: StopFlag
+) -> tuple[EncodedBlock, ...]:
     """``table``, of direct pieces, as blocks with their sizes in the header.
 
     Runs of it that do not compress become blocks of uncompressed chunks. ``marks`` are offsets where other data
@@ -146,7 +148,7 @@ def encode_blocks(table: PieceTable, marks: Sequence[int], how: Encoding, stop: 
     return tuple(_encode(plain, run, how, stop) if run.worth else _stored(plain, run) for run in runs)
 
 
-def _encode(plain: _Plain, run: _Run, how: Encoding, stop: Stop) -> EncodedBlock:
+def _encode(plain: _Plain, run: _Run, how: EncoderOptions, stop: StopFlag) -> EncodedBlock:
     """A run as a compressed block."""
     data = plain.view(run.start, run.end)
     running = RunningCheck(how.check)
@@ -156,18 +158,18 @@ def _encode(plain: _Plain, run: _Run, how: Encoding, stop: Stop) -> EncodedBlock
     size = sum(len(part) for part in packed)
     header = BlockHeader.make(size, len(data), dict_size)
     check = running.value()
-    record = BlockRecord(len(header.raw) + size + len(check), len(data))
+    record = IndexRecord(len(header.raw) + size + len(check), len(data))
     return EncodedBlock(record, (header.raw, *packed, bytes(-size % 4), check))
 
 
 def _stored(plain: _Plain, run: _Run) -> EncodedBlock:
     """A run in uncompressed chunks; its bytes stay where they are, if they can."""
     length, table = run.end - run.start, plain.again(run.start, run.end)
-    framed = Framed(plain.table.cut(run.start, run.end) if table is None else table, STORED)
+    framed = FramedSource(plain.table.cut(run.start, run.end) if table is None else table, STORED)
     size = framed.length + 1
     header = BlockHeader.make(size, length, MIN_DICT)
     end = b"\0" + bytes(-size % 4) + run.check.value()
-    record = BlockRecord(len(header.raw) + size + len(run.check.value()), length)
+    record = IndexRecord(len(header.raw) + size + len(run.check.value()), length)
     if table is None:
         packed = memoryview(bytearray(framed.length))
         framed.fill(0, [packed])
@@ -177,7 +179,7 @@ def _stored(plain: _Plain, run: _Run) -> EncodedBlock:
     return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
 
 
-def _compressed(plain: memoryview, dict_size: int, preset: int, stop: Stop) -> tuple[bytes, ...]:
+def _compressed(plain: memoryview, dict_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dict_size}]
     maker = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
     parts = []
@@ -187,7 +189,7 @@ def _compressed(plain: memoryview, dict_size: int, preset: int, stop: Stop) -> t
     return (*parts, maker.flush())
 
 
-def _runs(plain: _Plain, marks: Sequence[int], check: int, stop: Stop) -> list[_Run]:
+def _runs(plain: _Plain, marks: Sequence[int], check: int, stop: StopFlag) -> list[_Run]:
     """The runs of ``plain``; none where it repeats itself somewhere."""
     runs: list[_Run] = []
     seen: set[bytes] = set()

@@ -9,22 +9,22 @@ from msgspec import Struct
 
 from cosremaster.codecs.checks import SIZES, RunningCheck
 from cosremaster.codecs.lzma_module import lzma
-from cosremaster.codecs.xz.blocks import OldBlock
-from cosremaster.codecs.xz.container import BlockHeader, BlockRecord, Chunk
+from cosremaster.codecs.xz.blocks import XzBlock
+from cosremaster.codecs.xz.container import BlockHeader, IndexRecord, Lzma2ChunkHeader
 from cosremaster.errors import CorruptError, CosremasterError, Place, UnsupportedError
-from cosremaster.io.parallel import Stop, ahead
+from cosremaster.io.parallel import StopFlag, prefetch_batches
 from cosremaster.io.streams import ByteReader
 
 
 def read_header(reader: ByteReader) -> BlockHeader:
     """The block header (section 3.1) at ``reader``. :raises CorruptError: damage."""
-    where = reader.here
-    size = reader.exactly(1)
-    return BlockHeader.parse(size + reader.exactly(size[0] * 4 + 3), where)
+    where = reader.next_place
+    size = reader.read_exactly(1)
+    return BlockHeader.parse(size + reader.read_exactly(size[0] * 4 + 3), where)
 
 
 def read_block(
-    reader: ByteReader, check: int, plain: int, ended: Callable[[OldBlock], None],
+    reader: ByteReader, check: int, plain: int, ended: Callable[[XzBlock], None],
     reached: Callable[[int], None] = lambda _: None, *, aside: bool = False,
 ) -> Iterator[bytes]:  # fmt: skip
     """The plain bytes of the block at ``reader``, whose first has offset ``plain``; at its end ``ended`` gets it.
@@ -33,19 +33,19 @@ def read_block(
     thread that does nothing else, for that takes longest; one before it reads.
     :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
     """
-    where, start = reader.here, reader.position
+    where, start = reader.next_place, reader.position
     header = read_header(reader)
     try:
         decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=header.decoder_filters(where))
     except lzma.LZMAError as error:
         raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
-    block = OldBlock(header, check, start, reader.position, plain)
+    block = XzBlock(header, check, start, reader.position, plain)
     packed = _chunks(reader)
-    decoded = _decoded(decoder, ahead(packed, _packed_size) if aside else packed)
+    decoded = _decoded(decoder, prefetch_batches(packed, _packed_size) if aside else packed)
     running = RunningCheck(check)
     at = plain
-    for offset, chunk in ahead(decoded, _plain_size) if aside else decoded:
-        block.cuts.note(offset, at, running)
+    for offset, chunk in prefetch_batches(decoded, _plain_size) if aside else decoded:
+        block.borders.note(offset, at, running)
         reached(offset)
         if chunk:
             running.update(chunk)
@@ -55,7 +55,7 @@ def read_block(
             yield chunk
     size, length = reader.position - block.data, at - plain
     _end_block(reader, header, where, size, length, running.value())
-    ended(block.ended(reader.position, BlockRecord(len(header.raw) + size + SIZES[check], length)))
+    ended(block.ended(reader.position, IndexRecord(len(header.raw) + size + SIZES[check], length)))
 
 
 def _lies(where: Place) -> CorruptError:
@@ -69,11 +69,11 @@ _END = b"\0"
 def _chunks(reader: ByteReader) -> Iterator[_Chunk]:
     """The LZMA2 chunks at ``reader``, the end marker last."""
     while True:
-        at, offset = reader.here, reader.position
-        data = control = reader.exactly(1)
+        at, offset = reader.next_place, reader.position
+        data = control = reader.read_exactly(1)
         if control != _END:
-            head = control + reader.exactly(Chunk.header_size(control[0], at) - 1)
-            data = head + reader.exactly(Chunk.parse(head).size)
+            head = control + reader.read_exactly(Lzma2ChunkHeader.header_size(control[0], at) - 1)
+            data = head + reader.read_exactly(Lzma2ChunkHeader.parse(head).size)
         yield at, offset, data
         if control == _END:
             return
@@ -103,10 +103,10 @@ def _end_block(reader: ByteReader, header: BlockHeader, where: Place, packed: in
     """Block padding and check (sections 3.3, 3.4), and the sizes the header promised."""
     if header.packed not in (None, packed) or header.plain not in (None, plain):
         raise _lies(where)
-    if any(reader.exactly(-packed % 4)):
-        raise CorruptError("xz block is not padded with zeros", reader.here)
-    at = reader.here
-    if reader.exactly(len(value)) != value:
+    if any(reader.read_exactly(-packed % 4)):
+        raise CorruptError("xz block is not padded with zeros", reader.next_place)
+    at = reader.next_place
+    if reader.read_exactly(len(value)) != value:
         raise CorruptError("xz block check does not fit the data", at)
 
 
@@ -120,11 +120,11 @@ class WholeBlock(Struct, frozen=True):
     check: int
     plain: int
 
-    def decoded(self, stop: Stop) -> tuple[OldBlock, list[bytes]]:
+    def decoded(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
         """The block and its plain bytes. Raises as :func:`read_block`."""
         reader = ByteReader((self.data,), self.place)
         reader.origin, reader.position = self.origin, self.start
-        blocks: list[OldBlock] = []
+        blocks: list[XzBlock] = []
         chunks = []
         for chunk in read_block(reader, self.check, self.plain, blocks.append):
             stop.check()
@@ -137,7 +137,7 @@ class FailedBlock(Struct, frozen=True):
 
     error: CosremasterError
 
-    def decoded(self, stop: Stop) -> tuple[OldBlock, list[bytes]]:
+    def decoded(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
         """Raises the error."""
         raise self.error
 
@@ -159,11 +159,11 @@ def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> It
         start = reader.position
         raw = reader.peek(size[0] * 4 + 4)
         try:
-            header = BlockHeader.parse(raw, reader.here)
+            header = BlockHeader.parse(raw, reader.next_place)
         except (CorruptError, UnsupportedError):
             return
         if header.packed is None or header.plain is None or header.packed + header.plain > largest:
             return
         end = len(raw) + header.packed + -header.packed % 4 + SIZES[check]
-        yield WholeBlock(reader.upto(end), reader.place, reader.origin, start, check, plain)
+        yield WholeBlock(reader.read_upto(end), reader.place, reader.origin, start, check, plain)
         plain += header.plain

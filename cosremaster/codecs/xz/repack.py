@@ -8,12 +8,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import Job, Packed
+from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
-from cosremaster.codecs.xz.blocks import OldBlock
+from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import (
     BlockHeader,
-    BlockRecord,
+    IndexRecord,
     pack_index,
     pack_stream_footer,
     pack_stream_header,
@@ -25,18 +25,18 @@ from cosremaster.codecs.xz.encode import (
     PRESET_DICTS,
     SEGMENT,
     EncodedBlock,
-    Encoding,
+    EncoderOptions,
     encode_blocks,
 )
 from cosremaster.codecs.xz.read_block import read_block
-from cosremaster.codecs.xz.splice import Kept, plan_splice
+from cosremaster.codecs.xz.splice import KeptBlock, plan_splice
 from cosremaster.errors import Place
 from cosremaster.io.files import Spool
-from cosremaster.io.framed import Joined
-from cosremaster.io.parallel import Stop, ordered_map
+from cosremaster.io.framed import ConcatSource
+from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.streams import ByteReader
-from cosremaster.units import human
+from cosremaster.units import format_size
 
 SMALL_PART = 12
 """A fresh part below this part of the stream is split into :data:`SPLIT` blocks."""
@@ -47,11 +47,11 @@ MOST_DECODED = 4 << 20
 """So many decoded bytes of a block are held apart from those that are read from files again."""
 
 
-class XzForm(Struct, frozen=True):
+class XzParameters(Struct, frozen=True):
     """``check``: an id of :mod:`checks`, that of the first stream, which packing anew keeps; ``blocks``: all."""
 
     check: int
-    blocks: tuple[OldBlock, ...]
+    blocks: tuple[XzBlock, ...]
     streams: int
     name: str = "xz"
 
@@ -62,7 +62,7 @@ class XzForm(Struct, frozen=True):
 
     def describe(self) -> str:
         """Check, dictionary, blocks and streams."""
-        text = f"{NAMES[self.check]}, dictionary {human(self.dict_size)}, "
+        text = f"{NAMES[self.check]}, dictionary {format_size(self.dict_size)}, "
         text += "1 block" if len(self.blocks) == 1 else f"{len(self.blocks)} blocks"
         return text + (f", {self.streams} streams" if self.streams != 1 else "")
 
@@ -71,13 +71,13 @@ class XzForm(Struct, frozen=True):
         return {"check": self.check, "streams": self.streams, "blocks": [block.dump() for block in self.blocks]}
 
     @classmethod
-    def load(cls, values: dict[str, Any]) -> XzForm:
+    def load(cls, values: dict[str, Any]) -> XzParameters:
         """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
         if values["check"] not in NAMES:
             raise ValueError("no such check")
-        return cls(values["check"], tuple(OldBlock.load(one) for one in values["blocks"]), int(values["streams"]))
+        return cls(values["check"], tuple(XzBlock.load(one) for one in values["blocks"]), int(values["streams"]))
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """One stream: blocks and fronts of blocks that stay are kept as they are, the rest is encoded anew.
 
         The dictionary is the old one, or the preset's where that is less. The same bytes for any number of
@@ -85,17 +85,17 @@ class XzForm(Struct, frozen=True):
         """
         preset = PRESET if job.preset is None else job.preset
         dict_size = max(MIN_DICT, min(self.dict_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        how = Encoding(self.check, dict_size, preset, job.always_compress)
+        how = EncoderOptions(self.check, dict_size, preset, job.always_compress)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
-        records: list[BlockRecord] = []
+        records: list[IndexRecord] = []
         kept = encoded = stored = 0
         fresh = _Fresh(job.spool)
 
-        def work(item: Kept | _Task, stop: Stop) -> Kept | tuple[EncodedBlock, ...]:
-            return item if isinstance(item, Kept) else encode_blocks(item.table, item.marks, how, stop)
+        def work(item: KeptBlock | _Task, stop: StopFlag) -> KeptBlock | tuple[EncodedBlock, ...]:
+            return item if isinstance(item, KeptBlock) else encode_blocks(item.table, item.marks, how, stop)
 
         for done in ordered_map(work, self._items(job, how), job.threads):
-            if isinstance(done, Kept):
+            if isinstance(done, KeptBlock):
                 pieces += fresh.taken()
                 old, record = self._kept(done, job, pieces)
                 records.append(record)
@@ -111,18 +111,18 @@ class XzForm(Struct, frozen=True):
         index = pack_index(records)
         pieces += fresh.taken()
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
-        return Packed(PieceTable(pieces), kept, encoded, stored)
+        return RepackResult(PieceTable(pieces), kept, encoded, stored)
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: from the beginning of a block."""
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a block."""
         starts = [block.plain for block in self.blocks]
         blocks = self.blocks[max(bisect_right(starts, offset) - 1, 0) :]
         return (blocks[0].plain if blocks else 0), _decoded(packed, blocks, place)
 
-    def _items(self, job: Job, how: Encoding) -> Iterator[Kept | _Task]:
+    def _items(self, job: RepackJob, how: EncoderOptions) -> Iterator[KeptBlock | _Task]:
         """What is kept, and what has to be encoded, in order."""
         for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
-            if isinstance(part, Kept):
+            if isinstance(part, KeptBlock):
                 yield part
                 continue
             marks = list(_marks(part.table))
@@ -133,20 +133,20 @@ class XzForm(Struct, frozen=True):
                 first = bisect_right(marks, start) - 1
                 yield _Task(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
 
-    def _kept(self, kept: Kept, job: Job, pieces: list[Piece]) -> tuple[int, BlockRecord]:
+    def _kept(self, kept: KeptBlock, job: RepackJob, pieces: list[Piece]) -> tuple[int, IndexRecord]:
         """Appends a kept block to ``pieces``; returns how many of its bytes are old ones, and its index record."""
         block = kept.block
         if kept.cut is None:
-            pieces += job.packed.cut(block.start, block.end).packed().pieces
+            pieces += job.packed.cut(block.start, block.end).marked_packed().pieces
             return block.end - block.start, block.record
-        chunks = job.packed.cut(block.data, block.cuts.packed[kept.cut]).packed()
+        chunks = job.packed.cut(block.data, block.borders.packed[kept.cut]).marked_packed()
         size = chunks.length + 1
         header = BlockHeader.make(size, kept.plain, block.header.dict_size)
         check = self._check(kept, job)
         pieces += [Literal(header.raw), *chunks.pieces, Literal(b"\0" + bytes(-size % 4) + check)]
-        return chunks.length, BlockRecord(len(header.raw) + size + len(check), kept.plain)
+        return chunks.length, IndexRecord(len(header.raw) + size + len(check), kept.plain)
 
-    def _check(self, kept: Kept, job: Job) -> bytes:
+    def _check(self, kept: KeptBlock, job: RepackJob) -> bytes:
         """The check of a kept front: noted while decoding, or taken by decoding it again (SHA-256)."""
         noted = kept.block.check_before(kept.cut or 0)
         if noted is not None:
@@ -157,7 +157,7 @@ class XzForm(Struct, frozen=True):
         return running.value()
 
 
-def _decoded(packed: PieceTable, blocks: Sequence[OldBlock], place: Place) -> Iterator[bytes]:
+def _decoded(packed: PieceTable, blocks: Sequence[XzBlock], place: Place) -> Iterator[bytes]:
     """The plain bytes of ``blocks``, which follow each other."""
     if not blocks:
         return
@@ -196,10 +196,10 @@ class _Fresh:
         if block.table is None:
             piece = self._spool.append(block.parts, packed=True)
             self._pieces.append(piece)
-            before, after = self._spool.sums_of(piece.offset, piece.length) or (0, 0)
+            before, after = self._spool.crcs_around(piece.offset, piece.length) or (0, 0)
             crc, length = crc32_without(after, before, piece.length), piece.length
         else:
-            self._spool.count_with(block.table.length)
+            self._spool.count_outside(block.table.length)
             self._pieces += block.table.pieces
             crc, length = block.crc, block.table.length
         self._crc = crc32_joined(self._crc, crc, length)
@@ -210,10 +210,10 @@ class _Fresh:
         self._pieces, self._crc = [], 0
         if len(table.pieces) < 2:
             return table.pieces
-        return (Range(Joined(table, crc), 0, table.length, True),)
+        return (Range(ConcatSource(table, crc), 0, table.length, True),)
 
 
-def _block_size(length: int, whole: int, how: Encoding) -> int:
+def _block_size(length: int, whole: int, how: EncoderOptions) -> int:
     """Plain bytes of each block of a fresh part of ``length`` bytes in a stream of ``whole``.
 
     A small part becomes several blocks, for several threads; being small, it may lose a few parts in a hundred

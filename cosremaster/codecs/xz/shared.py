@@ -12,20 +12,20 @@ from bisect import bisect_right
 from msgspec import Struct
 
 from cosremaster.codecs.checks import SIZES
-from cosremaster.codecs.xz.blocks import Cuts, OldBlock
-from cosremaster.codecs.xz.container import STREAM_HEADER_SIZE, BlockHeader, BlockRecord
+from cosremaster.codecs.xz.blocks import ChunkBorders, XzBlock
+from cosremaster.codecs.xz.container import STREAM_HEADER_SIZE, BlockHeader, IndexRecord
 from cosremaster.codecs.xz.read_block import read_header
-from cosremaster.codecs.xz.repack import XzForm
+from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import ByteReader, equal_front, same_bytes
+from cosremaster.io.streams import ByteReader, common_prefix_length, same_bytes
 
 
-class Front(Struct, frozen=True):
+class SharedFront(Struct, frozen=True):
     """Whole blocks that a stream with check ``check`` begins with, known without decoding it."""
 
     check: int
-    blocks: tuple[OldBlock, ...]
+    blocks: tuple[XzBlock, ...]
 
     @property
     def end(self) -> int:
@@ -38,11 +38,11 @@ class Front(Struct, frozen=True):
         return self.blocks[-1].plain_end
 
 
-def shared_front(form: XzForm, old: PieceTable, other: PieceTable) -> Front | None:
+def shared_front(form: XzParameters, old: PieceTable, other: PieceTable) -> SharedFront | None:
     """The blocks of the stream ``other`` that are known from ``old``, a stream of ``form``; None if there are none."""
     if form.streams != 1 or not _same(old, other, 0, STREAM_HEADER_SIZE):
         return None
-    blocks: list[OldBlock] = []
+    blocks: list[XzBlock] = []
     at = STREAM_HEADER_SIZE
     for block in form.blocks:
         known = _known(block, old, other, at)
@@ -52,34 +52,36 @@ def shared_front(form: XzForm, old: PieceTable, other: PieceTable) -> Front | No
         at = known.end
         if known.record.plain != block.record.plain:
             break
-    return Front(form.check, tuple(blocks)) if blocks else None
+    return SharedFront(form.check, tuple(blocks)) if blocks else None
 
 
 def _same(old: PieceTable, other: PieceTable, start: int, end: int) -> bool:
     return end <= other.length and same_bytes(old.cut(start, end).chunks(), other.cut(start, end).chunks())
 
 
-def _known(block: OldBlock, old: PieceTable, other: PieceTable, start: int) -> OldBlock | None:
+def _known(block: XzBlock, old: PieceTable, other: PieceTable, start: int) -> XzBlock | None:
     """``block`` as it stands at byte ``start`` of ``other``, whole or cut at a chunk border; None if it does not."""
     header = _header(other, start)
     if header is None or header.filters != block.header.filters:
         return None
     moved = start + len(header.raw) - block.data
     stop = min(block.end, other.length - moved)
-    same = equal_front(old.cut(block.data, stop).chunks(), other.cut(block.data + moved, stop + moved).chunks())
+    same = common_prefix_length(
+        old.cut(block.data, stop).chunks(), other.cut(block.data + moved, stop + moved).chunks()
+    )
     whole = block.data + same == block.end
-    cut = len(block.cuts.packed) - 1 if whole else _cut(block, same, other, moved)
+    cut = len(block.borders.packed) - 1 if whole else _cut(block, same, other, moved)
     if cut is None:
         return None
-    size, plain = block.cuts.packed[cut] + 1 - block.data, block.cuts.plain[cut] - block.plain
+    size, plain = block.borders.packed[cut] + 1 - block.data, block.borders.plain[cut] - block.plain
     if header.plain not in (None, plain) or header.packed not in (None, size):
         return None
-    cuts = Cuts(
-        array("Q", (at + moved for at in block.cuts.packed[: cut + 1])), block.cuts.plain[: cut + 1],
-        block.cuts.checks[: cut + 1],
+    cuts = ChunkBorders(
+        array("Q", (at + moved for at in block.borders.packed[: cut + 1])), block.borders.plain[: cut + 1],
+        block.borders.checks[: cut + 1],
     )  # fmt: skip
-    record = BlockRecord(len(header.raw) + size + SIZES[block.check], plain)
-    return OldBlock(header, block.check, start, block.data + moved, block.plain, start + record.padded, record, cuts)
+    record = IndexRecord(len(header.raw) + size + SIZES[block.check], plain)
+    return XzBlock(header, block.check, start, block.data + moved, block.plain, start + record.padded, record, cuts)
 
 
 def _header(other: PieceTable, start: int) -> BlockHeader | None:
@@ -93,14 +95,14 @@ def _header(other: PieceTable, start: int) -> BlockHeader | None:
         return None
 
 
-def _cut(block: OldBlock, same: int, other: PieceTable, moved: int) -> int | None:
+def _cut(block: XzBlock, same: int, other: PieceTable, moved: int) -> int | None:
     """The border of ``block`` at which it ends in ``other``, ``moved`` bytes further on: the last one in the first
     ``same`` bytes of its data. None if it does not end there, or not with the check of what is before."""
-    cut = bisect_right(block.cuts.packed, block.data + same) - 1
+    cut = bisect_right(block.borders.packed, block.data + same) - 1
     number = block.check_before(cut)
     if cut < 1 or not block.can_be_cut or (number is None and SIZES[block.check]):
         return None
-    border = block.cuts.packed[cut]
+    border = block.borders.packed[cut]
     closing = bytes(1 + -(border + 1 - block.data) % 4) + (number or 0).to_bytes(SIZES[block.check], "little")
     end = border + moved + len(closing)
     fits = end <= other.length and b"".join(other.cut(border + moved, end).chunks()) == closing

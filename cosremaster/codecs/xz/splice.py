@@ -8,33 +8,33 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from cosremaster.codecs.xz.blocks import OldBlock
+from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.io.pieces import Piece, PieceTable, Range, Source
 
 
-class Kept(Struct, frozen=True):
+class KeptBlock(Struct, frozen=True):
     """An old block: whole, or (``cut``) up to that border of its chunks."""
 
-    block: OldBlock
+    block: XzBlock
     cut: int | None
 
     @property
     def plain(self) -> int:
         """Plain bytes that are kept."""
         block = self.block
-        return block.record.plain if self.cut is None else block.cuts.plain[self.cut] - block.plain
+        return block.record.plain if self.cut is None else block.borders.plain[self.cut] - block.plain
 
 
-class Fresh(Struct, frozen=True):
+class NewData(Struct, frozen=True):
     """Plain bytes that have to be encoded."""
 
     table: PieceTable
 
 
-Part: TypeAlias = Kept | Fresh
+Part: TypeAlias = KeptBlock | NewData
 
 
-def plan_splice(plain: PieceTable, decoded: Source, blocks: Sequence[OldBlock], check: int) -> tuple[Part, ...]:
+def plan_splice(plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check: int) -> tuple[Part, ...]:
     """``plain`` in order as parts of the old stream that hold the same bytes, and what is between them.
 
     Ranges of ``decoded`` are plain bytes of the old stream. A block is kept where all of it stands in such a
@@ -44,19 +44,19 @@ def plan_splice(plain: PieceTable, decoded: Source, blocks: Sequence[OldBlock], 
     parts: list[Part] = []
     fresh: list[Piece] = []
     for part in _parts(plain, decoded, [block for block in blocks if block.record.plain], check):
-        if isinstance(part, Kept):
+        if isinstance(part, KeptBlock):
             if fresh:
-                parts.append(Fresh(PieceTable(fresh)))
+                parts.append(NewData(PieceTable(fresh)))
                 fresh = []
             parts.append(part)
         else:
             fresh.append(part)
     if fresh:
-        parts.append(Fresh(PieceTable(fresh)))
+        parts.append(NewData(PieceTable(fresh)))
     return tuple(parts)
 
 
-def _parts(plain: PieceTable, decoded: Source, blocks: Sequence[OldBlock], check: int) -> Iterator[Kept | Piece]:
+def _parts(plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check: int) -> Iterator[KeptBlock | Piece]:
     starts = [block.plain for block in blocks]
     for piece in plain.pieces:
         if not isinstance(piece, Range) or piece.source is not decoded:
@@ -75,11 +75,11 @@ def _parts(plain: PieceTable, decoded: Source, blocks: Sequence[OldBlock], check
             offset = stop
 
 
-def _kept(block: OldBlock, offset: int, end: int, check: int) -> Kept | None:
+def _kept(block: XzBlock, offset: int, end: int, check: int) -> KeptBlock | None:
     """What of ``block`` can be kept where its plain bytes from ``offset`` to ``end`` stand in the new stream."""
     if offset != block.plain or block.check != check:
         return None
     if end >= block.plain_end:
-        return Kept(block, None)
-    cut = block.cuts.before(end) if block.can_be_cut else 0
-    return Kept(block, cut) if cut > 0 else None
+        return KeptBlock(block, None)
+    cut = block.borders.before(end) if block.can_be_cut else 0
+    return KeptBlock(block, cut) if cut > 0 else None

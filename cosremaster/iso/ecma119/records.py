@@ -12,7 +12,7 @@ from msgspec import Struct
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord, IsoDirectory
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_offset
 
 IMAGE_START = Lba(0)
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
@@ -66,13 +66,13 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
     found: list[Descriptor] = []
     for index in range(MAX_DESCRIPTORS):
         lba = Lba(first + index)
-        raw = source.at(lba_bytes(lba), BLOCK)
+        raw = source.read_at(lba_offset(lba), BLOCK)
         if raw[1:6] != b"CD001":
             if found:
-                raise ImageError("volume descriptors end without a terminator", source.place.at(lba_bytes(lba)))
+                raise ImageError("volume descriptors end without a terminator", source.place.at(lba_offset(lba)))
             raise ImageError("is no ISO 9660 image (no volume descriptor at block 16)", source.place)
         if len(raw) < BLOCK:
-            raise ImageError("is cut off inside its volume descriptors", source.place.at(lba_bytes(lba)))
+            raise ImageError("is cut off inside its volume descriptors", source.place.at(lba_offset(lba)))
         found.append(Descriptor(lba, raw))
         if raw[0] == TERMINATOR:
             return tuple(found)
@@ -112,10 +112,10 @@ def read_directory(
 
     :raises ImageError: one is malformed, or the directory lies outside the image.
     """
-    start = lba_bytes(directory.lba)
+    start = lba_offset(directory.lba)
     if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
         raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
-    data = source.at(start, directory.length)
+    data = source.read_at(start, directory.length)
     for block in range(0, len(data), BLOCK):
         at, end = block, min(block + BLOCK, len(data))
         while at < end and data[at]:

@@ -10,7 +10,7 @@ from cosremaster.errors import UnsupportedError, UsageError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import tagged
-from cosremaster.units import BLOCK, lba_bytes
+from cosremaster.units import BLOCK, lba_offset
 
 VOLUME_ID, ID_SIZE = 40, 32
 CREATION, MODIFICATION, DATE_SIZE = 813, 830, 17
@@ -73,14 +73,14 @@ def volume_uuid(date: bytes) -> bytes:
 
 def current_uuid(image: IsoImage, source: FileSource) -> bytes | None:
     """The volume's UUID: by its modification date, by that of its creation where there is none; None without both."""
-    start = lba_bytes(image.trees[0].descriptor)
-    dates = (source.at(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
+    start = lba_offset(image.trees[0].descriptor)
+    dates = (source.read_at(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
     return next((volume_uuid(date) for date in dates if date not in _UNSET and date.isdigit()), None)
 
 
 def current_id(image: IsoImage, source: FileSource) -> bytes:
     """The primary volume descriptor's volume id, as it stands, without what pads it."""
-    return source.at(lba_bytes(image.trees[0].descriptor) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
+    return source.read_at(lba_offset(image.trees[0].descriptor) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
 
 
 def identity_patches(
@@ -93,9 +93,9 @@ def identity_patches(
     :raises UnsupportedError: UDF's descriptors are damaged.
     """
     for tree in image.trees:
-        start = lba_bytes(tree.descriptor)
+        start = lba_offset(tree.descriptor)
         if volume_id is not None:
-            old = source.at(start + VOLUME_ID, ID_SIZE)
+            old = source.read_at(start + VOLUME_ID, ID_SIZE)
             yield start + VOLUME_ID, _joliet(volume_id, old) if tree.kind == "Joliet" else _padded(volume_id, old)
         if date is not None:
             yield start + MODIFICATION, date
@@ -119,7 +119,7 @@ def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tupl
     for tag in image.udf.tags if image.udf else ():
         if tag.id not in _DSTRINGS:
             continue
-        raw = bytearray(source.at(tag.offset, BLOCK))
+        raw = bytearray(source.read_at(tag.offset, BLOCK))
         if not tag.sound:
             raise UnsupportedError(f"its UDF {tag.name} is damaged, so the volume id cannot follow there",
                                    source.place.at(tag.offset))  # fmt: skip
@@ -129,7 +129,7 @@ def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tupl
                 text = volume_id[: size - 2]
                 raw[at : at + size] = (b"\x08" + text).ljust(size - 1, b"\0") + bytes((len(text) + 1,))
         new = tagged(raw, int.from_bytes(raw[10:12], "little"))
-        if new != source.at(tag.offset, BLOCK):
+        if new != source.read_at(tag.offset, BLOCK):
             yield tag.offset, new
 
 

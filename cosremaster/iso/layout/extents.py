@@ -8,19 +8,19 @@ from itertools import chain
 from cosremaster.boot.eltorito import BootCatalog
 from cosremaster.boot.firmware import Firmware
 from cosremaster.boot.gpt import Gpt
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoTree, Partition
 from cosremaster.iso.udf.read import Udf
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
 
 
 def file_spans(file: IsoFile) -> tuple[Span, ...]:
     """The blocks of a file: one span if its extents follow each other, else one for each."""
-    label, found = show(file.path), list[Span]()
+    label, found = printable(file.path), list[Span]()
     for record in file.records:
         if not record.length:
             continue
@@ -110,7 +110,7 @@ def unreferenced(source: FileSource, holes: Iterable[Span]) -> Iterator[Span]:
     """The parts of ``holes`` that hold anything but zeros: nobody knows who points there."""
     for hole in holes:
         first, last, at = -1, -1, int(hole.start)
-        for chunk in source.chunks(lba_bytes(hole.start), hole.blocks * BLOCK):
+        for chunk in source.chunks(lba_offset(hole.start), hole.blocks * BLOCK):
             if chunk.strip(b"\0"):
                 front = len(chunk) - len(chunk.lstrip(b"\0"))
                 first = at + front // BLOCK if first < 0 else first

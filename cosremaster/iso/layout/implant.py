@@ -6,7 +6,7 @@ from cosremaster.boot.implanted import APPLICATION_USE, implanted_sums
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import IsoImage
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Sector, lba_bytes
+from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Sector, lba_offset
 
 
 def with_implanted(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
@@ -17,7 +17,7 @@ def with_implanted(image: IsoImage, table: PieceTable, layout: Layout) -> PieceT
     old = image.implanted
     if old is None:
         return table
-    area = lba_bytes(image.trees[0].descriptor) + APPLICATION_USE
+    area = lba_offset(image.trees[0].descriptor) + APPLICATION_USE
     blocks = layout.end(Sector(image.trees[0].end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
     total = (blocks - old.skip) * BLOCK
     new = old.renewed(implanted_sums(table.chunks(), area, total, old.count))

@@ -20,7 +20,7 @@ from cosremaster.iso.layout.replace import Exchange
 from cosremaster.iso.model import IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import PROTECTS_ISO
 from cosremaster.iso.udf.patch import Move, tail_blocks, udf_patches
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
 _HFS_HEADERS = 1024
@@ -77,7 +77,7 @@ def _descriptors(image: IsoImage, layout: Layout) -> Patches:
     for tree in image.trees:
         blocks = layout.end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
         if blocks != tree.blocks:
-            yield lba_bytes(tree.descriptor) + SPACE_SIZE, both_endian(blocks)
+            yield lba_offset(tree.descriptor) + SPACE_SIZE, both_endian(blocks)
 
 
 def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
@@ -103,12 +103,12 @@ def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterabl
     yield from udf_patches(image.udf, source, moves, new, growth)
     if image.udf.tail and growth:
         end = Lba(image.udf.tail.end + growth)
-        yield lba_bytes(Lba(image.udf.tail.start + growth)), tail_blocks(image.udf, source, end)
+        yield lba_offset(Lba(image.udf.tail.start + growth)), tail_blocks(image.udf, source, end)
 
 
 def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
     """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
-    old = source.at(0, SYSTEM_AREA.blocks * BLOCK)
+    old = source.read_at(0, SYSTEM_AREA.blocks * BLOCK)
     area = bytearray(old)
     moves = {
         (one.table, one.number): moved_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions

@@ -15,7 +15,7 @@ from cosremaster.boot.pointers import (
     boot_image_sum,
     grub2_image_pointer,
 )
-from cosremaster.errors import ImageError, Place, UnsupportedError, show
+from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.extents import file_spans
@@ -53,7 +53,7 @@ def resolve(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exc
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
     for path, table in sorted(exchanged.items(), key=lambda one: one[0]):
         if path not in by_path:
-            raise ImageError(f"has no file {show(path)}", image.place)
+            raise ImageError(f"has no file {printable(path)}", image.place)
         file = by_path[path]
         if not file.regular:
             raise UnsupportedError("is no regular file", image.place.inside(path))

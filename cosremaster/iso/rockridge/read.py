@@ -13,7 +13,7 @@ from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.dates import long_date, short_date
 from cosremaster.iso.model import IsoDirectory
-from cosremaster.units import BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, Lba, lba_offset
 
 MAX_CONTINUATIONS = 32
 
@@ -71,7 +71,7 @@ def skip_of(root: bytes) -> int | None:
 
 def has_susp(source: FileSource, root: IsoDirectory) -> bool:
     """True when the directory's first record announces the carrier of Rock Ridge."""
-    return skip_of(source.at(lba_bytes(root.lba), 255)) is not None
+    return skip_of(source.read_at(lba_offset(root.lba), 255)) is not None
 
 
 def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
@@ -132,7 +132,7 @@ def fields(
         if following is None:
             return
         where, size = following
-        area = source.at(where, size)
+        area = source.read_at(where, size)
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from cosremaster.iso.ecma119.records import both_endian
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 
 CE_SIZE = 28
@@ -45,9 +45,9 @@ class Dialect(Struct, frozen=True):
         """The fields of ``node`` but its name (4.1.1 to 4.1.3, 4.1.6)."""
         numbers = (node.kind | node.mode, nlink, node.uid, node.gid, serial)
         fields = [_field(b"PX", b"".join(map(both_endian, numbers))[: self.px - 4])]
-        if node.kind in (Kind.CHAR, Kind.BLOCK):
+        if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
             fields.append(_field(b"PN", b"".join(map(both_endian, _device(*node.rdev)))))
-        if node.kind is Kind.SYMLINK:
+        if node.kind is NodeKind.SYMLINK:
             fields += _symlink(node.target)
         count = (self.times & 0x7F).bit_count()
         stamp = long_date(node.mtime) if self.times & _LONG_TIMES else short_date(node.mtime)

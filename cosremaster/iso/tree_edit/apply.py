@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
 
-from cosremaster.errors import Place, UnsupportedError, show
+from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.iso.ecma119.identifiers import Identifiers
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import ASSOCIATED
 from cosremaster.iso.tree_edit.directories import DEEPEST, Entry, Folder, FolderTree
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 
 MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
@@ -118,7 +118,7 @@ class Paths:
         names = self._names[id(folder)]
         found = names.get(name)
         if found is None and name in names:
-            what = f"two things on the image are called {show(name)}, so nothing there can be changed by name"
+            what = f"two things on the image are called {printable(name)}, so nothing there can be changed by name"
             raise UnsupportedError(what, self._place.inside(path))
         return found
 
@@ -217,14 +217,14 @@ def _new(tree: FolderTree, node: Node, home: Folder, place: Place) -> Entry | No
     if len(name) > MAX_NAME or len(node.target) > MAX_TARGET:
         what = f"its name has more than {MAX_NAME}" if len(name) > MAX_NAME else f"it has more than {MAX_TARGET:,}"
         raise UnsupportedError(f"a {node.kind.noun} cannot be added: {what} bytes", place.inside(node.path))
-    if node.kind not in (Kind.FILE, Kind.DIRECTORY) and tree.dialect is None:
+    if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY) and tree.dialect is None:
         if tree.kind == "ISO 9660":
             raise UnsupportedError(
                 f"a {node.kind.noun} cannot be added: the image has no Rock Ridge", place.inside(node.path)
             )
         return None  # a Joliet tree has files and directories alone
     entry = Entry(name, b"", node=node)
-    if node.kind is Kind.DIRECTORY:
+    if node.kind is NodeKind.DIRECTORY:
         entry.folder = Folder(None, home, home.level + 1, home, entry, node, changed=True)
     return entry
 
@@ -294,10 +294,15 @@ def doubts(tree: FolderTree, done: Regrafted) -> Iterator[str]:
     """What of the new names some readers do not show, a sentence each."""
     if done.missing:
         more = f" and {len(done.missing) - 1:,} more" if len(done.missing) > 1 else ""
-        yield f"{show(done.missing[0])}{more} will not be in the {tree.kind} tree, which does not show that directory"
+        yield (
+            f"{printable(done.missing[0])}{more} will not be in the {tree.kind} tree, which does not show that"
+            " directory"
+        )
     long = [path for path, one in done.came.items() if one.node and len(one.node.target) > XORRISO_TARGET]
     for path in long[:1] if tree.dialect is not None else ():
-        yield f"{show(path)} leads to more than {XORRISO_TARGET:,} bytes: xorriso reads no image with such a symlink"
+        yield (
+            f"{printable(path)} leads to more than {XORRISO_TARGET:,} bytes: xorriso reads no image with such a symlink"
+        )
 
 
 def names_apart(tree: FolderTree) -> Iterator[str]:
@@ -311,4 +316,4 @@ def names_apart(tree: FolderTree) -> Iterator[str]:
     ]
     if apart and tree.dialect is None:
         more = f", and {len(apart) - 1:,} more have other names too" if len(apart) > 1 else ""
-        yield f"the image has no Rock Ridge: {show(apart[0][0])} is called {show(apart[0][1])} on it{more}"
+        yield f"the image has no Rock Ridge: {printable(apart[0][0])} is called {printable(apart[0][1])} on it{more}"

@@ -19,7 +19,7 @@ from cosremaster.iso.rockridge.read import fields, read_fields, skip_of
 from cosremaster.iso.rockridge.write import CE_SIZE, Dialect
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
-from cosremaster.units import BLOCK, Lba, lba_bytes
+from cosremaster.units import BLOCK, Lba, lba_offset
 
 ITS_NAME, MAX_RECORD = 33, 254
 """Where a record has its identifier, and its most bytes, an even number (9.1)."""
@@ -157,7 +157,7 @@ def read_folders(source: FileSource, image_trees: Iterable[IsoTree]) -> list[Fol
     """
     groups: dict[tuple[Lba, int], list[tuple[IsoTree, Descriptor]]] = {}
     for tree in image_trees:
-        descriptor = Descriptor(tree.descriptor, source.at(lba_bytes(tree.descriptor), BLOCK))
+        descriptor = Descriptor(tree.descriptor, source.read_at(lba_offset(tree.descriptor), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
     return [_read_one(source, group) for group in groups.values()]
 
@@ -168,7 +168,7 @@ def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> Fo
     root = Folder(IsoDirectory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
     root.parent = root
     assert root.extent is not None
-    head = source.at(lba_bytes(root.extent.lba), 255)
+    head = source.read_at(lba_offset(root.extent.lba), 255)
     skip = None if joliet else skip_of(head)
     folders, sample, serials = _walk(source, root, base, skip, joliet)
     files = [one.identifier for folder in folders for one in folder.entries if one.folder is None]
@@ -181,7 +181,7 @@ def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> Fo
     attic = next((folder for folder in folders for one in folder.entries if one.led_to), None)
     dialect, counts = None, False
     if skip is not None:
-        own = [one for _, one in fields(source, head[: head[0]], lba_bytes(root.extent.lba), skip, base)]
+        own = [one for _, one in fields(source, head[: head[0]], lba_offset(root.extent.lba), skip, base)]
         dialect = Dialect.of(own if sample is None else sample, skip)
         px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
         counts = int.from_bytes(px[12:16], "little") == 2 + root.subfolders
@@ -243,8 +243,8 @@ def _walk(
 
 def _check_dots(source: FileSource, extent: IsoDirectory) -> None:
     """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
-    head = source.at(lba_bytes(extent.lba), min(2 * _LONGEST, extent.length))
+    head = source.read_at(lba_offset(extent.lba), min(2 * _LONGEST, extent.length))
     dot = head[: head[0]] if head else b""
     dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
     if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):
-        raise ImageError("a directory does not begin with . and ..", source.place.at(lba_bytes(extent.lba)))
+        raise ImageError("a directory does not begin with . and ..", source.place.at(lba_offset(extent.lba)))

@@ -11,7 +11,7 @@ from cosremaster.iso.model import IsoDirectory
 from cosremaster.iso.rockridge.read import fields
 from cosremaster.iso.tree_edit.directories import ITS_NAME, Folder, FolderTree
 from cosremaster.iso.tree_edit.serialize import CONTINUED, RECORD_LBA, RECORD_LENGTH
-from cosremaster.units import Lba, lba_bytes
+from cosremaster.units import Lba, lba_offset
 
 _TABLES = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))  # 8.4.14 to 8.4.17
 
@@ -23,7 +23,7 @@ def table_slots(tree: FolderTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
         for at, order in _TABLES:
             lba = int.from_bytes(descriptor.raw[at : at + 4], order)  # type: ignore[arg-type]
             if lba:
-                found.setdefault((Lba(tree.base + lba), order), []).append(lba_bytes(descriptor.lba) + at)
+                found.setdefault((Lba(tree.base + lba), order), []).append(lba_offset(descriptor.lba) + at)
     return [(lba, order, tuple(told)) for (lba, order), told in found.items()]
 
 
@@ -35,11 +35,11 @@ def directory_patches(
     for folder in tree.folders():
         if folder.extent is None or folder.parent is None:
             continue
-        start = lba_bytes(folder.extent.lba)
+        start = lba_offset(folder.extent.lba)
         if id(folder) in moved:
             records = [start, *(one.offset for one in (folder.entry.records if folder.entry else ()))]
             if folder is tree.root:
-                records += [lba_bytes(one.lba) + ROOT_RECORD for one in tree.descriptors]
+                records += [lba_offset(one.lba) + ROOT_RECORD for one in tree.descriptors]
             for at in records:
                 yield from _place_patch(at, tree, places[id(folder)])
             yield from _relocation_patches(source, tree, folder, Lba(places[id(folder)][0] - tree.base))
@@ -52,8 +52,8 @@ def directory_patches(
 def root_continuation(source: FileSource, tree: FolderTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
     """What continues the root's ``.`` begins block ``lba`` now."""
     assert tree.root.extent is not None
-    start = lba_bytes(tree.root.extent.lba)
-    raw = source.at(start, source.at(start, 1)[0])
+    start = lba_offset(tree.root.extent.lba)
+    raw = source.read_at(start, source.read_at(start, 1)[0])
     at = raw.find(CONTINUED, ITS_NAME + 1)
     if at >= 0:
         yield start + at + 4, both_endian(lba - tree.base) + both_endian(0)
@@ -68,8 +68,8 @@ def _place_patch(record: int, tree: FolderTree, place: tuple[Lba, int]) -> Itera
 
 def dot_dot(source: FileSource, extent: IsoDirectory) -> int:
     """The byte offset of a directory's second record."""
-    start = lba_bytes(extent.lba)
-    return start + source.at(start, 1)[0]
+    start = lba_offset(extent.lba)
+    return start + source.read_at(start, 1)[0]
 
 
 def _relocation_patches(source: FileSource, tree: FolderTree, folder: Folder, lba: Lba) -> Iterator[tuple[int, bytes]]:
@@ -86,7 +86,7 @@ def _relocation_patches(source: FileSource, tree: FolderTree, folder: Folder, lb
 def _link_counts(source: FileSource, tree: FolderTree, folder: Folder) -> Iterator[tuple[int, bytes]]:
     """PX of a directory wherever it stands: in its own records and in the ``..`` of those below."""
     assert folder.extent is not None
-    records = [lba_bytes(folder.extent.lba)]
+    records = [lba_offset(folder.extent.lba)]
     records += [one.offset for one in (folder.entry.records if folder.entry else ())]
     if folder is tree.root:
         records.append(dot_dot(source, folder.extent))
@@ -104,7 +104,7 @@ def _field_patch(
     """``data`` inside the field ``sign`` of the record at ``offset``, unless it says so already."""
     if tree.dialect is None:
         return
-    raw = source.at(offset, source.at(offset, 1)[0])
+    raw = source.read_at(offset, source.read_at(offset, 1)[0])
     for at, told in fields(source, raw, offset, tree.dialect.skip, tree.base):
         if told[:2] == sign and told[inside : inside + len(data)] != data:
             yield at + inside, data
@@ -116,7 +116,7 @@ def overlaid(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int,
     longest = max(map(len, patches.values()), default=0)
 
     def read(offset: int, length: int) -> bytes:
-        raw = bytearray(source.at(offset, length))
+        raw = bytearray(source.read_at(offset, length))
         for at in offsets[bisect_left(offsets, offset - longest) : bisect_left(offsets, offset + len(raw))]:
             data = patches[at]
             first, last = max(at, offset), min(at + len(data), offset + len(raw))

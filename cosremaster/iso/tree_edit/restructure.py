@@ -32,7 +32,7 @@ from cosremaster.iso.tree_edit.patches import directory_patches, overlaid, root_
 from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
 from cosremaster.iso.udf.rewrite import UdfWork, restructure_udf
 from cosremaster.tree.nodes import Node
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 MAX_DIRECTORIES = 0xFFFF
 IN_UDF = Lba(-1)
@@ -176,12 +176,12 @@ class Restructure(Struct):
                 continue
             lba, length = own.folders[id(folder)]
             if folder.extent is not None:
-                start = lba_bytes(folder.extent.lba)
+                start = lba_offset(folder.extent.lba)
                 first, last = (bisect_left(offsets, at) for at in (start, start + folder.extent.length))
                 for offset in offsets[first:last]:
                     patches.pop(offset, None)
             if folder.extent is not None and lba == folder.extent.lba:
-                patches[lba_bytes(lba)] = laid[id(folder)].ljust(length, b"\0")
+                patches[lba_offset(lba)] = laid[id(folder)].ljust(length, b"\0")
             else:
                 tables[lba] = PieceTable([Literal(laid[id(folder)])])
         patches |= dict(self._table_patches(work, assembler, own.tables, tables))
@@ -201,9 +201,9 @@ class Restructure(Struct):
                 number = (places[lba] - work.tree.base).to_bytes(4, order)  # type: ignore[arg-type]
                 yield from ((at, number) for at in told)
             else:
-                yield lba_bytes(lba), new.ljust(_table_size(work.tree), b"\0")
+                yield lba_offset(lba), new.ljust(_table_size(work.tree), b"\0")
         for descriptor in work.tree.descriptors:
-            yield lba_bytes(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
+            yield lba_offset(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
 
 
 def restructure(
@@ -257,9 +257,9 @@ def _check_apart(image: IsoImage, trees: Iterable[FolderTree], udf: UdfWork | No
     spans += [(one.start, one.blocks, one.blocks * BLOCK) for one in (udf.udf.spans if udf else ())]
     end = Lba(0)
     for lba, blocks, length in sorted(spans):
-        if lba < end or lba_bytes(lba) + length > image.size:
+        if lba < end or lba_offset(lba) + length > image.size:
             what = "shares blocks with another" if lba < end else "is cut off"
-            raise ImageError(f"a directory or path table {what}", image.place.at(lba_bytes(lba)))
+            raise ImageError(f"a directory or path table {what}", image.place.at(lba_offset(lba)))
         end = Lba(lba + blocks)
 
 
@@ -302,7 +302,7 @@ def _measure(work: _Work, source: FileSource, place: Place, *, follow: bool) -> 
         raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
     more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
     places = Places(nowhere, lambda _: tree.base, more, {})
-    assembler = _assembler(work, source, source.at, places)
+    assembler = _assembler(work, source, source.read_at, places)
     laid, areas = assembler.folders()
     for folder in tree.folders():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length

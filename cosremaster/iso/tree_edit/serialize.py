@@ -18,7 +18,7 @@ from cosremaster.iso.rockridge.read import fields
 from cosremaster.iso.rockridge.write import Continuation, Dialect, short_date
 from cosremaster.iso.tree_edit.directories import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
 from cosremaster.tree.nodes import Node
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
 _DOT, _DOT_DOT = b"\0", b"\1"
@@ -72,8 +72,10 @@ class Assembler(Struct):
         """The fields that continue the root's ``.`` (an ER, SUSP 5.5)."""
         if self.tree.dialect is None or self.tree.root.extent is None:
             return b""
-        start = lba_bytes(self.tree.root.extent.lba)
-        dot = self.source.at(start, self.source.at(start, 1)[0])  # as it was: it leads elsewhere once that is settled
+        start = lba_offset(self.tree.root.extent.lba)
+        dot = self.source.read_at(
+            start, self.source.read_at(start, 1)[0]
+        )  # as it was: it leads elsewhere once that is settled
         told = fields(self.source, dot, start, self.tree.dialect.skip, self.tree.base)
         return b"".join(one for at, one in told if not start <= at < start + len(dot))
 
@@ -115,7 +117,7 @@ class Assembler(Struct):
     def _records(self, folder: Folder, continuation: Continuation) -> Iterator[bytes]:
         dot, dot_dot = self._dots(folder)
         if folder.extent is not None and folder.moves:
-            dot = self._carried(dot, lba_bytes(folder.extent.lba), continuation)
+            dot = self._carried(dot, lba_offset(folder.extent.lba), continuation)
         yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
         if dot_dot and not folder.reparented:
             yield dot_dot
@@ -144,7 +146,7 @@ class Assembler(Struct):
         """The first two records of one that is on the image."""
         if folder.extent is None:
             return b"", b""
-        head = self.patched(lba_bytes(folder.extent.lba), min(2 * MAX_RECORD, folder.extent.length))
+        head = self.patched(lba_offset(folder.extent.lba), min(2 * MAX_RECORD, folder.extent.length))
         return head[: head[0]], head[head[0] : head[0] + head[head[0]]]
 
     def _own_fields(self, folder: Folder) -> list[bytes]:
@@ -157,7 +159,7 @@ class Assembler(Struct):
             return dialect.of_node(folder.node, nlink, self._serial(folder.node))
         dot, _ = self._dots(folder)
         assert folder.extent is not None
-        told = self._fields(dot, lba_bytes(folder.extent.lba))
+        told = self._fields(dot, lba_offset(folder.extent.lba))
         return [one for one in told if one[:2] in (b"PX", b"TF")]
 
     def _parent_of(self, folder: Folder) -> tuple[list[bytes], Lba, int, Node | None]:
@@ -196,7 +198,7 @@ class Assembler(Struct):
             yield _flagged(bytes(new), index < len(more))
 
     def _raw(self, offset: int) -> bytes:
-        return self.patched(offset, self.source.at(offset, 1)[0])
+        return self.patched(offset, self.source.read_at(offset, 1)[0])
 
     def _renamed(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
         """The records under another name, all that they tell else as it was."""
@@ -261,7 +263,7 @@ class Assembler(Struct):
     def _root_date(self) -> int:
         """Where the date stands of the root's ``.``."""
         assert self.tree.root.extent is not None
-        return lba_bytes(self.tree.root.extent.lba) + 18
+        return lba_offset(self.tree.root.extent.lba) + 18
 
     def _packed(
         self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes], before: bytes = b""

@@ -10,10 +10,10 @@ from itertools import islice
 from fastcrc import crc16
 from msgspec import Struct
 
-from cosremaster.errors import UnsupportedError, show
+from cosremaster.errors import UnsupportedError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, tag_checksum
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 MAX_ALLOCATION = (1 << 30) - BLOCK
 """Bytes of the longest extent that an allocation descriptor tells in whole blocks (4/14.14.1.1)."""
@@ -34,7 +34,7 @@ def tail_blocks(udf: Udf, source: FileSource, end: Lba) -> bytes:
     start = end - udf.tail.blocks
     blocks = []
     for index in range(udf.tail.blocks):
-        raw = bytearray(source.at(lba_bytes(Lba(udf.tail.start + index)), BLOCK))
+        raw = bytearray(source.read_at(lba_offset(Lba(udf.tail.start + index)), BLOCK))
         raw[12:16] = (start + index).to_bytes(4, "little")
         raw[4] = tag_checksum(bytes(raw))
         blocks.append(bytes(raw))
@@ -103,13 +103,13 @@ def entry_patch(
     udf: Udf, source: FileSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
 ) -> tuple[int, bytes]:
     """The whole file entry for other extents and another size (4/14.9; 4/14.17), and link count where that is given."""
-    raw = bytearray(source.at(file.entry, BLOCK))
+    raw = bytearray(source.read_at(file.entry, BLOCK))
     if links is not None:
         raw[48:50] = links.to_bytes(2, "little")
     raw[34] = raw[34] & ~7 | (1 if file.kind == 1 else 0)  # where data stood in the entry, they no longer do
     listed = allocation(udf, runs, long=file.kind == 1)
     if file.allocation + len(listed) > BLOCK:
-        where = source.place.inside(show("/".join(file.path)))
+        where = source.place.inside(printable("/".join(file.path)))
         raise UnsupportedError("has more extents now than its UDF file entry can hold", where)
     blocks = sum(blocks_for(length) for _, length in runs)
     raw[56:64] = size.to_bytes(8, "little")
@@ -137,7 +137,7 @@ def allocation(udf: Udf, runs: Iterable[tuple[Lba, int]], *, long: bool) -> byte
 
 def _resized(source: FileSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
     """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
-    raw = bytearray(source.at(offset, BLOCK))
+    raw = bytearray(source.read_at(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
     return offset, tagged(raw, int.from_bytes(raw[10:12], "little"))
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.layout.spans import Span
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 ANCHOR, PARTITION, LOGICAL_VOLUME, TERMINATOR, INTEGRITY = 2, 5, 6, 8, 9
 FILE_SET, FILE_ID, FILE_ENTRY, EXTENDED_ENTRY = 256, 257, 261, 266
@@ -142,7 +142,7 @@ def read_udf(source: FileSource, blocks: int) -> Udf | None:
 def announced(source: FileSource) -> bool:
     """True when the volume recognition sequence (2/9.1) names UDF."""
     for lba in range(16, 16 + MAX_SEQUENCE):
-        kind = source.at(lba * BLOCK + 1, 5)
+        kind = source.read_at(lba * BLOCK + 1, 5)
         if kind in (b"NSR02", b"NSR03"):
             return True
         if kind not in (b"CD001", b"BEA01", b"BOOT2"):
@@ -209,21 +209,25 @@ class _Walk(Struct):
 
     def _descriptor(self, lba: Lba, told: int, kinds: Iterable[int]) -> bytes:
         """The descriptor in block ``lba``, which its tag should call ``told``. :raises ImageError: it is another."""
-        raw = self.source.at(lba_bytes(lba), BLOCK)
+        raw = self.source.read_at(lba_offset(lba), BLOCK)
         if len(raw) < BLOCK:
             raise ImageError("UDF leads behind the image's end", self._at(lba))
         if _id(raw) not in kinds:
             wanted = " or ".join(_NAMES[kind] for kind in kinds)
             raise ImageError(f"UDF {wanted} is not where it should be", self._at(lba))
-        self._tag(raw, lba_bytes(lba), told)
+        self._tag(raw, lba_offset(lba), told)
         return raw
 
     def _tail(self) -> Span | None:
         """The run of anchors that ends the volume (genisoimage fills its padding with them)."""
         first = self.blocks
         while first - 1 > FIRST_ANCHOR:
-            raw = self.source.at((first - 1) * BLOCK, BLOCK)
-            if len(raw) < BLOCK or _id(raw) != ANCHOR or raw[20:24] != self.source.at(FIRST_ANCHOR * BLOCK + 20, 4):
+            raw = self.source.read_at((first - 1) * BLOCK, BLOCK)
+            if (
+                len(raw) < BLOCK
+                or _id(raw) != ANCHOR
+                or raw[20:24] != self.source.read_at(FIRST_ANCHOR * BLOCK + 20, 4)
+            ):
                 break
             first -= 1
             self._tag(raw, first * BLOCK, first)
@@ -232,11 +236,11 @@ class _Walk(Struct):
     def _sequence(self, lba: Lba, length: int) -> Iterator[tuple[int, bytes]]:
         """The volume descriptors of one sequence (3/8.4.2), each with its byte offset."""
         count = blocks_for(length)
-        if count > MAX_SEQUENCE or lba_bytes(lba) + length > self.source.size:
+        if count > MAX_SEQUENCE or lba_offset(lba) + length > self.source.size:
             raise ImageError("UDF volume descriptor sequence lies outside the image", self._at(FIRST_ANCHOR))
         self.spans.append(Span(lba, count, "UDF volume descriptors"))
         for at in range(lba, lba + count):
-            raw = self.source.at(at * BLOCK, BLOCK)
+            raw = self.source.read_at(at * BLOCK, BLOCK)
             if not any(raw[:TAG_SIZE]):
                 return
             self._tag(raw, at * BLOCK, at)
@@ -275,7 +279,7 @@ class _Walk(Struct):
                 continue  # another name of a file
             raw = self._descriptor(self._inside(block), block, (FILE_ENTRY, EXTENDED_ENTRY))
             self.spans.append(Span(self._inside(block), 1, "UDF file entry"))
-            entry, inline = self._entry(raw, lba_bytes(self._inside(block)), path)
+            entry, inline = self._entry(raw, lba_offset(self._inside(block)), path)
             seen[block] = raw[27] == _DIRECTORY_TYPE
             if seen[block]:
                 names = tuple(self._directory(entry, inline))
@@ -290,7 +294,7 @@ class _Walk(Struct):
     def _inside(self, block: int) -> Lba:
         """The image's block for the partition's. :raises ImageError: it lies outside."""
         lba = self.start + block
-        if block > self.length or lba_bytes(Lba(lba)) >= self.source.size:
+        if block > self.length or lba_offset(Lba(lba)) >= self.source.size:
             raise ImageError("UDF leads out of its partition", self._at(FIRST_ANCHOR))
         return Lba(lba)
 
@@ -324,11 +328,11 @@ class _Walk(Struct):
             raise ImageError("UDF directory is too large", self.source.place.at(entry.entry))
         places = [(entry.entry + entry.allocation, len(inline))] if inline is not None else []
         for lba, length in entry.extents:
-            if lba_bytes(lba) + length > self.source.size:
+            if lba_offset(lba) + length > self.source.size:
                 raise ImageError("UDF directory lies outside the image", self.source.place.at(entry.entry))
-            places.append((lba_bytes(lba), length))
+            places.append((lba_offset(lba), length))
             self.spans.append(Span(lba, blocks_for(length), "UDF directory"))
-        data = b"".join(self.source.at(start, length) for start, length in places)
+        data = b"".join(self.source.read_at(start, length) for start, length in places)
         at = 0
         while at + 38 <= len(data):
             offset = _locate(places, at)

@@ -23,7 +23,7 @@ from cosremaster.iso.tree_edit.match_trees import align
 from cosremaster.iso.udf.patch import allocation, entry_patch, tagged
 from cosremaster.iso.udf.read import FILE_ENTRY, FILE_ID, MAX_DIRECTORY, TAG_SIZE, Udf, UdfFile, UdfFolder
 from cosremaster.tree.nodes import Node
-from cosremaster.units import BLOCK, Lba, blocks_for, lba_bytes
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 _NOWHERE = Lba(0)
 _DIRECTORY, _FILE = 4, 5  # 4/14.6.6
@@ -100,7 +100,7 @@ class UdfWork(Struct):
             home = self.homes.get(id(folder))
             if id(folder) in places:
                 lba = places[id(folder)]
-                raw = self._names(folder, [(lba_bytes(lba), self.lengths[id(folder)])], numbers)
+                raw = self._names(folder, [(lba_offset(lba), self.lengths[id(folder)])], numbers)
                 run[(lba - start) * BLOCK : (lba - start) * BLOCK + len(raw)] = raw
                 extents = [(lba, len(raw))]
             else:
@@ -127,10 +127,10 @@ class UdfWork(Struct):
         left = Counter(self.blocks[id(one)] for folder in self.tree.folders() for one in folder.entries)
         for block in sorted(files):
             if left[block] and left[block] != names[block]:
-                raw = bytearray(patches.get(lba_bytes(block)) or self.source.at(lba_bytes(block), BLOCK))
+                raw = bytearray(patches.get(lba_offset(block)) or self.source.read_at(lba_offset(block), BLOCK))
                 told = int.from_bytes(raw[48:50], "little")
                 raw[48:50] = max(1, told + left[block] - names[block]).to_bytes(2, "little")
-                yield lba_bytes(block), tagged(raw, int.from_bytes(raw[10:12], "little"))
+                yield lba_offset(block), tagged(raw, int.from_bytes(raw[10:12], "little"))
 
     def _in_place(
         self, folder: Folder, home: UdfFolder, numbers: dict[int, int], patches: Patches
@@ -142,11 +142,11 @@ class UdfWork(Struct):
             if taken:
                 extents.append((lba, taken))
             left -= taken
-        raw = self._names(folder, [(lba_bytes(lba), length) for lba, length in extents], numbers)
+        raw = self._names(folder, [(lba_offset(lba), length) for lba, length in extents], numbers)
         at = 0
         for lba, length in home.entry.extents:
             size = blocks_for(length) * BLOCK
-            patches[lba_bytes(lba)] = raw[at : at + size].ljust(size, b"\0")
+            patches[lba_offset(lba)] = raw[at : at + size].ljust(size, b"\0")
             at += size
         return extents
 
@@ -155,7 +155,7 @@ class UdfWork(Struct):
         for folder in self.tree.folders():
             if folder.changed:
                 self.lengths[id(folder)] = len(
-                    self._names(folder, [(lba_bytes(self.udf.partition.start), MAX_DIRECTORY)], {})
+                    self._names(folder, [(lba_offset(self.udf.partition.start), MAX_DIRECTORY)], {})
                 )
 
     def _names(self, folder: Folder, places: list[tuple[int, int]], numbers: dict[int, int]) -> bytes:
@@ -197,7 +197,7 @@ class UdfWork(Struct):
 
     def _number_of(self, entry: Entry) -> int:
         """The unique number in a file entry on the image (4/14.9.15; 4/14.17.18)."""
-        raw = self.source.at(lba_bytes(self.blocks[id(entry)]), BLOCK)
+        raw = self.source.read_at(lba_offset(self.blocks[id(entry)]), BLOCK)
         at = 160 if int.from_bytes(raw[:2], "little") == FILE_ENTRY else 200
         return int.from_bytes(raw[at : at + 8], "little")
 
@@ -207,7 +207,7 @@ class UdfWork(Struct):
         """A new file entry (4/14.9)."""
         node = entry.node
         assert node is not None
-        root = self.source.at(self.udf.folders[0].entry.entry, BLOCK)
+        root = self.source.read_at(self.udf.folders[0].entry.entry, BLOCK)
         if entry.folder is not None:
             runs = [(places[id(entry.folder)], self.lengths[id(entry.folder)])]
         else:
@@ -229,7 +229,7 @@ class UdfWork(Struct):
 
     def _tag(self, raw: bytearray, kind: int, block: int) -> bytes:
         """``raw`` with a tag like those of the file system (3/7.2)."""
-        version, serial = struct.unpack_from("<2xH2xH", self.source.at(self.udf.folders[0].entry.entry, TAG_SIZE))
+        version, serial = struct.unpack_from("<2xH2xH", self.source.read_at(self.udf.folders[0].entry.entry, TAG_SIZE))
         struct.pack_into("<HHBBHHHI", raw, 0, kind, version, 0, 0, serial, 0, 0, block)
         return tagged(raw, len(raw) - TAG_SIZE)
 
@@ -238,14 +238,14 @@ class UdfWork(Struct):
         if not self.udf.integrity:
             raise ImageError("UDF has no integrity descriptor", self.source.place)
         offset = self.udf.integrity[-1]
-        return int.from_bytes(self.source.at(offset + _UNIQUE, 8), "little")
+        return int.from_bytes(self.source.read_at(offset + _UNIQUE, 8), "little")
 
     def _count(self, unique: int, patches: Patches) -> None:
         """The integrity descriptors' counts and next number, beside what changes in them otherwise."""
         folders = list(self.tree.folders())
         files = {self.blocks[id(one)] for folder in folders for one in folder.entries if one.folder is None}
         for offset in self.udf.integrity:
-            raw = bytearray(patches.get(offset) or self.source.at(offset, BLOCK))
+            raw = bytearray(patches.get(offset) or self.source.read_at(offset, BLOCK))
             raw[_UNIQUE : _UNIQUE + 8] = unique.to_bytes(8, "little")
             if self.udf.integrity_counts is not None:
                 struct.pack_into("<II", raw, _COUNTS, len(files), len(folders))

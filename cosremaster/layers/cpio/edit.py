@@ -15,7 +15,7 @@ from cosremaster.layers.cpio.scan import Member
 from cosremaster.layers.cpio.tree import LayerTree, link_key
 from cosremaster.layers.model import Layer
 from cosremaster.tree.limits import Limits
-from cosremaster.tree.nodes import Edits, Kind, Node
+from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 LIMITS = Limits("a cpio archive", cpio.MAX_FIELD)
 
@@ -34,10 +34,10 @@ def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
         unpackers. :raises ProofError: an entry that stays would, and did not before.
     """
     layer = tree.layer
-    new = list(_new(tree, [node for node, _ in edits.new]))
-    if edits.gone:
+    new = list(_new(tree, [node for node, _ in edits.additions]))
+    if edits.removed_paths:
         paths = zip(layer.members, layer.paths, strict=True)
-        kept = list(_kept(layer, [member for member, path in paths if path not in edits.gone]))
+        kept = list(_kept(layer, [member for member, path in paths if path not in edits.removed_paths]))
         checked = Checked((one.final for one in (*kept, *new)), earlier=tree.earlier)
         pieces = [piece for one in kept for piece in one.pieces]
     else:
@@ -150,7 +150,7 @@ def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
             ino = shared[node.link] if node.link in shared else shared.setdefault(node.link, next(inodes))
         else:
             ino = next(inodes)
-        nlink = sizes[node.link] if grouped else 2 if node.kind is Kind.DIRECTORY else 1
+        nlink = sizes[node.link] if grouped else 2 if node.kind is NodeKind.DIRECTORY else 1
         # A group of our own carries its data once, on its last name.
         data = PieceTable([]) if grouped and left[node.link] else _data(node)
         name = prefix + node.path

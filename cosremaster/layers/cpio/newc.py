@@ -224,7 +224,7 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
     ``reader`` stands at the data then. :raises CorruptError: as :func:`read_entries`.
     """
     start = reader.position
-    buffer, at = reader.window()
+    buffer, at = reader.buffered()
     if at + HEADER_SIZE > len(buffer):
         buffer, at = reader.peek(HEADER_SIZE), 0
     head = buffer[at : at + HEADER_SIZE]
@@ -235,20 +235,20 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
     if length < 0 or not head.startswith(MAGICS):
         if len(head) < HEADER_SIZE:
             reader.skip(len(head))
-            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.here)
-        raise CorruptError(_what_is_wrong(head), reader.at(start))
+            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.next_place)
+        raise CorruptError(_what_is_wrong(head), reader.place_at(start))
     if not 0 < length <= MAX_NAME:
-        raise CorruptError(f"name of {length:,} bytes", reader.at(start))
+        raise CorruptError(f"name of {length:,} bytes", reader.place_at(start))
     before = HEADER_SIZE + length
     before += -before % ALIGNMENT
     if at + before > len(buffer):
         reader.skip(HEADER_SIZE)
-        raw = reader.exactly(before - HEADER_SIZE)
+        raw = reader.read_exactly(before - HEADER_SIZE)
     else:
         raw = buffer[at + HEADER_SIZE : at + before]
         reader.skip(before)
     if raw[length - 1]:
-        raise CorruptError("name does not end with a NUL", reader.at(start))
+        raise CorruptError("name does not end with a NUL", reader.place_at(start))
     name = raw[: raw.index(0)]
     return NewcEntry(Header(head), name, start - origin), start + before + size + -size % ALIGNMENT
 
@@ -260,7 +260,7 @@ def step_over(reader: ByteReader, types: bytes) -> list[bytes]:
     and before anything odd: :func:`read_entry` knows what to do about it. Listing names alone lives on this.
     """
     names = []
-    buffer, at = reader.window()
+    buffer, at = reader.buffered()
     begin = end = at
     last = len(buffer) - HEADER_SIZE
     while end <= last:

@@ -16,20 +16,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.codecs import PLAIN, codec_named
-from cosremaster.codecs.base import Codec, Decoding, Form, Job, Memo, Packed
+from cosremaster.codecs.base import BlockCache, Codec, Decoding, RepackJob, RepackResult, StreamParameters
 from cosremaster.errors import CorruptError, Place, SizeError, UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.tree.nodes import Kind
+from cosremaster.tree.nodes import NodeKind
 
 if TYPE_CHECKING:
     from cosremaster.archives.reader import Archive, ArchiveEntry
 
 ODC, BINARY = "odc", "bin"
 MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(NodeKind)
 _ODC = re.compile(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
 _BINARY = 26
 """Bytes of a binary header: thirteen 16-bit words, mode the fourth, name size the eleventh."""
@@ -59,7 +59,7 @@ def _sensible(mode: int, namesize: int, rest: bytes) -> bool:
 class OldForm(Struct, frozen=True):
     """An archive in an old form, its bytes packed as ``inner`` tells. It is packed as newc."""
 
-    inner: Form
+    inner: StreamParameters
     kind: str
 
     @property
@@ -71,9 +71,9 @@ class OldForm(Struct, frozen=True):
         """The compression's parameters."""
         return self.inner.describe()
 
-    def plain_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`Form`: always from the beginning."""
-        start, chunks = self.inner.plain_from(packed, 0, place)
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        start, chunks = self.inner.decode_from(packed, 0, place)
         assert start == 0
         return 0, as_newc(chunks, place, self.kind)
 
@@ -81,10 +81,10 @@ class OldForm(Struct, frozen=True):
         """The compression's values."""
         return self.inner.dump()
 
-    def pack(self, job: Job) -> Packed:
+    def repack(self, job: RepackJob) -> RepackResult:
         """A newc archive under the same compression; nothing of the old bytes can stay."""
         old = DecodedSource(job.packed, self.inner, Place(), b"", 0)
-        return self.inner.pack(replace(job, decoded=old, memo=Memo()))
+        return self.inner.repack(replace(job, decoded=old, cache=BlockCache()))
 
 
 class OldDecoding(Struct, frozen=True):
@@ -103,14 +103,14 @@ class OldDecoding(Struct, frozen=True):
         """The newc archive. :raises CorruptError: damage. :raises UnsupportedError: data follows."""
         return as_newc(self.inner.chunks(), self.place, self.kind)
 
-    def stream(self) -> Iterator[bytes]:
+    def next_stream(self) -> Iterator[bytes]:
         """The same: no second one can follow."""
         return self.chunks()
 
     @property
-    def form(self) -> OldForm:
+    def parameters(self) -> OldForm:
         """How it is packed."""
-        return OldForm(self.inner.form, self.kind)
+        return OldForm(self.inner.parameters, self.kind)
 
 
 class OldCodec:
@@ -118,7 +118,7 @@ class OldCodec:
 
     def __init__(self, inner: Codec, kind: str) -> None:
         self.name = _joined(inner.name, kind)
-        self.reach = inner.reach
+        self.peek_size = inner.peek_size
         self._inner = inner
         self._kind = kind
 
@@ -126,7 +126,7 @@ class OldCodec:
         """True when a stream that begins with ``head`` may be such an archive."""
         return head.startswith(MAGICS) if self._inner is PLAIN else self._inner.sniff(head)
 
-    def first(self, head: bytes, count: int) -> bytes:
+    def peek(self, head: bytes, count: int) -> bytes:
         """The magic of what it decodes to."""
         return cpio.NEWC[:count]
 
@@ -199,22 +199,22 @@ class _Converter:
         place = self._place.inside(entry.name)
         self._check(entry, place)
         kind = entry.mode & 0o170000
-        linked = kind == Kind.FILE and entry.nlink > 1
+        linked = kind == NodeKind.FILE and entry.nlink > 1
         number = self._number(entry.inode if linked else None)
-        size = len(entry.symlink) if kind == Kind.SYMLINK else entry.size if kind == Kind.FILE else 0
+        size = len(entry.symlink) if kind == NodeKind.SYMLINK else entry.size if kind == NodeKind.FILE else 0
         if linked and number in self._carried:
             size = 0
         elif linked and size:
             self._carried.add(number)
         header = cpio.Header.make(
             ino=number, mode=entry.mode, uid=entry.uid, gid=entry.gid, nlink=entry.nlink, mtime=entry.mtime, size=size,
-            rdev=entry.device if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0), namesize=len(entry.name) + 1,
+            rdev=entry.device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0), namesize=len(entry.name) + 1,
         )  # fmt: skip
         head = cpio.encode_name(header, entry.name)
         yield head
         have = 0
         if size:
-            for chunk in (entry.symlink,) if kind == Kind.SYMLINK else archive.data(place):
+            for chunk in (entry.symlink,) if kind == NodeKind.SYMLINK else archive.data(place):
                 have += len(chunk)
                 yield chunk
         if have != size:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.tree.nodes import Kind
+from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, resolve_in_root
 
 
@@ -41,7 +41,7 @@ MAX_PART = 255
 MAX_TARGET = 4095
 
 _TYPE = 0o170000
-_FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECTORY)
+_FILE, _SYMLINK, _DIRECTORY = int(NodeKind.FILE), int(NodeKind.SYMLINK), int(NodeKind.DIRECTORY)
 """As numbers: comparing with a member of an enumeration is dear, and there are three for each entry."""
 _NOTHING = (0, b"")
 

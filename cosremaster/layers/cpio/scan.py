@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.io.streams import ByteReader, Tail, hashed, sha256_of
+from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, sha256_of
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.identify import Identification, look
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import Codec, Decoding, Form
+    from cosremaster.codecs.base import Codec, Decoding, StreamParameters
 
 MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
@@ -69,7 +69,7 @@ class ScannedArchive(NamedTuple):
     behind it. The rest is its :class:`Contents`.
     """
 
-    form: Form
+    form: StreamParameters
     size: int
     members: tuple[Member, ...]
     trailer: cpio.NewcEntry
@@ -111,7 +111,7 @@ def scan_streams(reader: ByteReader, codec: Codec, effort: ScanOptions, depth: i
     """Each stream of a file that begins with one of ``codec``; zeros between them belong to none, but behind an
     archive that is not compressed."""
     while True:
-        reader.count_anew()
+        reader.restart_position()
         archives = tuple(_archives(reader, codec, effort, depth))
         end = reader.position
         skip_zeros(reader)
@@ -121,7 +121,9 @@ def scan_streams(reader: ByteReader, codec: Codec, effort: ScanOptions, depth: i
             return
         looked = look(reader.peek)
         if not looked.is_archive:
-            raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
+            raise UnsupportedError(
+                "data follows the end of the cpio archive, and is no other archive", reader.next_place
+            )
         codec = looked.codec
 
 
@@ -129,12 +131,12 @@ def _archives(packed: ByteReader, codec: Codec, effort: ScanOptions, depth: int)
     """The archives of the stream that begins where ``packed`` stands; reads to its end."""
     place = packed.place
     decoding = (codec if effort.edits else reading(codec)).decode(packed)
-    tail = Tail(effort.tail)
+    tail = LastBytes(effort.tail)
     complete = False
 
     def plain() -> Iterator[bytes]:
         while True:
-            yield from bounded(_ahead(decoding.stream(), effort), packed, decoding, effort.max_expand)
+            yield from bounded(_ahead(decoding.next_stream(), effort), packed, decoding, effort.max_expand)
             if complete:
                 return
             skip_zeros(packed)
@@ -146,7 +148,7 @@ def _archives(packed: ByteReader, codec: Codec, effort: ScanOptions, depth: int)
         contents = read_contents(packed, start, effort, depth)
         skip_zeros(packed)
         size = packed.position - start
-        yield ScannedArchive(form=decoding.form, size=size, tail=b"", span=(0, size), **contents._asdict())
+        yield ScannedArchive(form=decoding.parameters, size=size, tail=b"", span=(0, size), **contents._asdict())
         return
     reader = ByteReader(tail.watch(plain()) if effort.tail else plain(), place)
     parts: list[tuple[Contents, tuple[int, int]]] = []
@@ -158,10 +160,10 @@ def _archives(packed: ByteReader, codec: Codec, effort: ScanOptions, depth: int)
         skip_zeros(reader)
         parts.append((contents, (start, reader.position)))
     if reader.peek(1):
-        raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.here)
+        raise UnsupportedError("data follows the end of the cpio archive, and is no other archive", reader.next_place)
     for contents, span in parts:
         yield ScannedArchive(
-            form=decoding.form, size=reader.position, tail=tail.bytes(), span=span, **contents._asdict()
+            form=decoding.parameters, size=reader.position, tail=tail.bytes(), span=span, **contents._asdict()
         )
 
 
@@ -170,9 +172,9 @@ def _ahead(chunks: Iterator[bytes], effort: ScanOptions) -> Iterator[bytes]:
     handing them over would take longer than that."""
     if not (effort.digests or effort.nesting):
         return chunks
-    from cosremaster.io.parallel import ahead  # noqa: PLC0415 - a plain listing needs none of it
+    from cosremaster.io.parallel import prefetch_batches  # noqa: PLC0415 - a plain listing needs none of it
 
-    return ahead(chunks)
+    return prefetch_batches(chunks)
 
 
 def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, ratio: int) -> Iterator[bytes]:
@@ -183,7 +185,7 @@ def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, rat
         if plain > FREE_EXPANSION + ratio * (decoding.position - start):
             raise CorruptError(
                 f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)",
-                packed.at(decoding.position),
+                packed.place_at(decoding.position),
             )
         yield chunk
 
@@ -202,7 +204,7 @@ def read_contents(reader: ByteReader, origin: int, effort: ScanOptions, depth: i
         target = digest = b""
         kind = _checked_type(reader, entry)
         if kind in _SYMLINK:
-            target = reader.exactly(header.size)
+            target = reader.read_exactly(header.size)
         elif kind in _FILE and (deeper or effort.digests) and (size := header.size):
             looked = _look_inside(reader, size) if deeper else None
             if looked and looked.is_archive:
@@ -210,7 +212,7 @@ def read_contents(reader: ByteReader, origin: int, effort: ScanOptions, depth: i
                 if nested is not None:
                     inner.append((entry, looked.codec, nested))
             elif effort.digests:
-                digest = sha256_of(reader.pieces(size))
+                digest = sha256_of(reader.read_parts(size))
         members.append(Member(entry, target, digest))
     reader.skip(origin + entry.end - reader.position)
     return Contents(tuple(members), tuple(inner), entry)
@@ -260,21 +262,21 @@ def _index_member(
     from hashlib import sha256  # noqa: PLC0415 - a plain listing needs none of it
 
     digest = sha256()
-    chunks = reader.pieces(entry.header.size)
-    packed = ByteReader(hashed(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
+    chunks = reader.read_parts(entry.header.size)
+    packed = ByteReader(hash_chunks(chunks, digest) if effort.digests else chunks, reader.place.inside(entry.name))
     nested: ScannedArchive | None = None
     with contextlib.suppress(UnsupportedError):
         row = tuple(scan_streams(packed, codec, effort, depth + 1))
         if len(row) == 1 and len(row[0].archives) == 1:
             nested = row[0].archives[0]
-    for _ in packed.rest():
+    for _ in packed.read_rest():
         pass
     return digest.digest() if effort.digests else b"", nested
 
 
 def skip_zeros(reader: ByteReader) -> None:
     """Leaves out zero bytes."""
-    for chunk in reader.rest():
+    for chunk in reader.read_rest():
         rest = chunk.lstrip(b"\0")
         if rest:
             reader.unread(rest)

@@ -7,9 +7,9 @@ from itertools import chain
 
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
-from cosremaster.io.parallel import ahead
+from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import ByteReader, Tail, equal_front
+from cosremaster.io.streams import ByteReader, LastBytes, common_prefix_length
 from cosremaster.layers.cpio.scan import TAIL, ScannedArchive, ScanOptions, bounded, read_contents, skip_zeros
 from cosremaster.layers.model import IndexedFile, Layer
 
@@ -30,7 +30,10 @@ def index_beside(
         or effort.nesting
     ):
         return None
-    if packed.length == known.packed.length and equal_front(packed.chunks(), known.packed.chunks()) == packed.length:
+    if (
+        packed.length == known.packed.length
+        and common_prefix_length(packed.chunks(), known.packed.chunks()) == packed.length
+    ):
         found = ScannedArchive(
             form=known.parameters, size=known.size, members=known.members, trailer=known.trailer,
             tail=known.decoded.tail, inner=(), span=known.span,
@@ -43,10 +46,10 @@ def _behind_front(
     path: bytes, packed: PieceTable, codec: Codec, place: Place, effort: ScanOptions, known: Layer
 ) -> IndexedFile | None:
     from cosremaster.codecs.xz.codec import XzDecoding  # noqa: PLC0415 - not where there is no lzma
-    from cosremaster.codecs.xz.repack import XzForm  # noqa: PLC0415 - the same
+    from cosremaster.codecs.xz.repack import XzParameters  # noqa: PLC0415 - the same
     from cosremaster.codecs.xz.shared import shared_front  # noqa: PLC0415 - the same
 
-    assert isinstance(known.parameters, XzForm)
+    assert isinstance(known.parameters, XzParameters)
     front = shared_front(known.parameters, known.packed, packed)
     if front is None:
         return None
@@ -54,8 +57,8 @@ def _behind_front(
     start = kept[-1].entry.end if kept else 0
     reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
     reader.position = front.end
-    decoding, tail = XzDecoding(reader, front), Tail(TAIL)
-    fresh = bounded(ahead(decoding.stream()), reader, decoding, effort.max_expand)
+    decoding, tail = XzDecoding(reader, front), LastBytes(TAIL)
+    fresh = bounded(prefetch_batches(decoding.next_stream()), reader, decoding, effort.max_expand)
     chunks: Iterator[bytes] = chain(known.decoded.chunks(start, front.plain - start), fresh)
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start
@@ -66,7 +69,7 @@ def _behind_front(
         return None  # several archives
     size = plain.position
     found = ScannedArchive(
-        form=decoding.form, size=size, members=kept + contents.members, trailer=contents.trailer, tail=tail.bytes(),
-        inner=contents.inner, span=(0, size),
+        form=decoding.parameters, size=size, members=kept + contents.members, trailer=contents.trailer,
+        tail=tail.bytes(), inner=contents.inner, span=(0, size),
     )  # fmt: skip
     return IndexedFile(path=path, codec=codec, digest=b"", archive=found)

@@ -14,7 +14,7 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.layers.cpio.newc import values_of
 from cosremaster.layers.cpio.scan import Member
 from cosremaster.layers.model import Layer
-from cosremaster.tree.nodes import Kind, Node
+from cosremaster.tree.nodes import Node, NodeKind
 
 if TYPE_CHECKING:
     from cosremaster.layers.cpio.rules import Checked, FinalEntry
@@ -44,7 +44,7 @@ class _Stored(Struct, frozen=True):
 def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
     """What names of one hard-linked file have in common: inode number and device. None: not linked."""
     header = member.entry.header
-    linked = header.nlink > 1 and header.mode & 0o170000 == Kind.FILE
+    linked = header.nlink > 1 and header.mode & 0o170000 == NodeKind.FILE
     return (header.ino, header.dev) if linked else None
 
 
@@ -83,12 +83,12 @@ class LayerTree(Mapping[bytes, Node]):
     def __getitem__(self, path: bytes) -> Node:
         layer, member = self._members[path]
         header, key = member.entry.header, _key(layer, member)
-        kind = Kind(header.mode & 0o170000)
+        kind = NodeKind(header.mode & 0o170000)
         carrier = self._carriers.get(key, member) if key else member
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
             mtime=header.mtime, target=member.target, rdev=header.rdev,
-            content=_Stored(layer, carrier) if kind is Kind.FILE else None, link=key,
+            content=_Stored(layer, carrier) if kind is NodeKind.FILE else None, link=key,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:

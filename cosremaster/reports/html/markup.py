@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TypeAlias
 
-from cosremaster.errors import show
+from cosremaster.errors import printable
 
 LONGEST = 160
 """Characters of a name before its middle is left out."""
@@ -22,7 +22,7 @@ Child: TypeAlias = "Markup | str | bytes"
 
 def text(name: str | bytes, longest: int = LONGEST) -> str:
     """A name as people can read it, not longer than ``longest``; not escaped yet."""
-    shown = show(name)
+    shown = printable(name)
     if len(shown) <= longest:
         return shown
     return f"{shown[: longest // 2]} … {shown[3 - longest // 2 :]}"
@@ -34,13 +34,15 @@ def joined(*children: Child) -> Markup:
 
 
 def _shown(child: str | bytes) -> str:
-    return text(child) if isinstance(child, bytes) else show(child)
+    return text(child) if isinstance(child, bytes) else printable(child)
 
 
 def element(name: str, *children: Child, **attributes: str) -> Markup:
     """The element ``name``. A ``_`` behind an attribute's name is dropped (``class_``), others become ``-``."""
     told = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(show(value))}"' for key, value in attributes.items() if value
+        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(value))}"'
+        for key, value in attributes.items()
+        if value
     )
     return Markup(f"<{name}{told}>{joined(*children)}</{name}>")
 

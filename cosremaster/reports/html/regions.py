@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.boot.eltorito import PLATFORMS
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, file_spans
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage, Partition, SourceImage
@@ -81,7 +81,7 @@ def _claims(image: SourceImage, layered: Collection[bytes]) -> Iterator[tuple[st
         yield from _volume_claims(volume, layered)
         return
     for file in image.files:
-        yield _kind_of(file.path, layered), Span(file.start, blocks_for(file.size), show(file.path))
+        yield _kind_of(file.path, layered), Span(file.start, blocks_for(file.size), printable(file.path))
 
 
 def _kind_of(path: bytes, layered: Collection[bytes]) -> str:
@@ -96,7 +96,7 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")
     for number, boot in enumerate(image.boot_images, 1):
         platform = PLATFORMS.get(boot.entry.platform, "")
-        what = f"{platform} boot image {number}{'' if boot.path is None else f': {show(boot.path)}'}".lstrip()
+        what = f"{platform} boot image {number}{'' if boot.path is None else f': {printable(boot.path)}'}".lstrip()
         yield "boot", Span(boot.entry.lba, blocks_for(boot.length), what)
     behind = {one.span for one in appended(image)}
     inside = {one.span.start for one in image.partitions}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from cosremaster.boot_memory.needs import estimate_image_memory
-from cosremaster.errors import show
+from cosremaster.errors import printable
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.layers.address import archive_number
 from cosremaster.layers.model import Layer, RootfsLikelihood
@@ -16,7 +16,7 @@ from cosremaster.reports.html.markup import Child, Markup, element, joined, perc
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, boxes, grow
 from cosremaster.reports.text import memory_lines
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, human
+from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, format_size
 
 _HUES = 8
 _LANES = 8
@@ -43,7 +43,7 @@ def arrow(old: _T | None, new: _T, tell: Callable[[_T], str]) -> str:
 def summary(facts: Facts) -> Markup:
     """The few facts that say which image this is."""
     new, old = facts.new.image, facts.old.image if facts.old else None
-    rows: list[tuple[str, str]] = [("Size", arrow(old, new, lambda one: human(one.size)))]
+    rows: list[tuple[str, str]] = [("Size", arrow(old, new, lambda one: format_size(one.size)))]
     volume = new.volume
     if volume is not None:
         before = None if old is None else old.volume
@@ -102,12 +102,12 @@ def _bar(title: str, image: SourceImage, scale: Scale) -> Markup:
         for one, left, right in zip(scale.row, scale.edges, scale.edges[1:], strict=False)
     ]  # fmt: skip
     bar = element("div", *parts, class_="bar", role="img", aria_label=f"{title}: {len(parts)} parts, listed below")
-    head = element("h3", f"{title}: {human(image.size)}")
+    head = element("h3", f"{title}: {format_size(image.size)}")
     return element("div", head, bar, *_lanes(image, scale), class_="track")
 
 
 def _tip(one: Region) -> str:
-    return f"{text(one.label)} — blocks {one.start:,} to {one.end - 1:,}, {human(one.blocks * BLOCK)}"
+    return f"{text(one.label)} — blocks {one.start:,} to {one.end - 1:,}, {format_size(one.blocks * BLOCK)}"
 
 
 def _lanes(image: SourceImage, scale: Scale) -> Iterator[Markup]:
@@ -142,7 +142,7 @@ def _places(after: Sequence[Region], whole: Sequence[Region], before: Sequence[R
         if before is not None:
             told = "" if one.count > 1 else "new" if old is None else _range(old) if old != one else "same"
             row = (*row, element("em", told) if told not in ("same", "") else told)
-        rows.append((*row, human(one.blocks * BLOCK)))
+        rows.append((*row, format_size(one.blocks * BLOCK)))
     heads = ("Part", "Blocks", *(("Before",) if before is not None else ()), "Size")
     found = table("Parts of the image in the order of their blocks", heads, rows)
     return element("details", element("summary", f"{len(rows):,} parts, block by block"), found)
@@ -179,7 +179,7 @@ def layers(facts: Facts) -> Markup:
     rows = [_layer(side, layer, old.get(side.inner(layer.address)), most) for layer in side.layers]
     if side.image.volume is not None:
         image = side.image
-        told = arrow(facts.old, side, lambda one: human(one.image.size))
+        told = arrow(facts.old, side, lambda one: format_size(one.image.size))
         rows.insert(0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {told}", image.size, 0, most, ""))
     note = "Dark: packed. Light: unpacked. All bars have one scale."
     needs = [element("p", line) for line in _memory(side)]
@@ -191,16 +191,16 @@ def layers(facts: Facts) -> Markup:
 def _memory(side: Side) -> Iterator[str]:
     """What it takes to boot each initramfs, and what may keep it from that."""
     for path, need in estimate_image_memory(side.image, side.layers).items():
-        yield from memory_lines(show(path), need)
-        yield from (f"{show(path)} {warning}" for warning in need.warnings)
+        yield from memory_lines(printable(path), need)
+        yield from (f"{printable(path)} {warning}" for warning in need.warnings)
 
 
 def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
     form = layer.parameters
     details = f" ({form.describe()})" if form.describe() else ""
     entries = arrow(old, layer, lambda one: f"{len(one.members):,}")
-    packed = arrow(old, layer, lambda one: human(one.packed.length))
-    plain = arrow(old, layer, lambda one: human(one.size))
+    packed = arrow(old, layer, lambda one: format_size(one.packed.length))
+    plain = arrow(old, layer, lambda one: format_size(one.size))
     kind = f"{_LOOKS[layer.likelihood]}: cpio {layer.trailer.header.magic.decode()}"
     told = f"{kind}, {entries} entries, {form.name}{details}, {packed} packed, {plain} plain"
     depth = len(side.inner(layer.address))
@@ -225,13 +225,14 @@ def treemap(facts: Facts) -> Markup:
     if not top.size:
         return section("map", title, element("p", "It holds no file with data."))
     cells = [_cell(box) for box in boxes(top)]
-    told = f"{top.count:,} files, {human(top.size)}; a file of several names counts once."
+    told = f"{top.count:,} files, {format_size(top.size)}; a file of several names counts once."
     if top.changed:
         told += f" Outlined: where something is new or changed, {top.changed:,} in all."
     label = f"Areas are sizes. {told} The largest folders are listed below."
     largest = sorted(top.folders.items(), key=lambda item: (-item[1].size, item[0]))[:12]
     rows: list[tuple[Child, ...]] = [
-        (b"/" + name, f"{one.count:,}", human(one.size), f"{100 * one.size / top.size:.1f} %") for name, one in largest
+        (b"/" + name, f"{one.count:,}", format_size(one.size), f"{100 * one.size / top.size:.1f} %")
+        for name, one in largest
     ]
     listed = table("The largest folders at the top", ("Folder", "Files", "Size", "Share"), rows) if rows else Markup()
     return section(
@@ -251,4 +252,4 @@ def _cell(box: Box) -> Markup:
     )  # fmt: skip
     style = ";".join(f"{key}:{percent(100 * value)}" for key, value in place)
     shown = (name,) if box.width >= _LABELLED[0] and box.height >= _LABELLED[1] else ()
-    return element("b", *shown, class_=" ".join(kinds), title=f"{path} — {human(box.size)}{files}", style=style)
+    return element("b", *shown, class_=" ".join(kinds), title=f"{path} — {format_size(box.size)}{files}", style=style)
