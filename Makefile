@@ -1,15 +1,23 @@
-# Everything sets itself up: a virtual environment in .venv, and for the tests the real tools through apt.
+# Everything sets itself up: a virtual environment in .venv, and for `make test` the real tools through apt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench boot-table lint setup setup-test tools clean
+.PHONY: demo check test flaky bench boot-table lint setup setup-test tools clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
 
+# Under a minute on two cores: no apt, no root, no other program.
+check: setup-test lint
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit $(PYTEST_ARGS)
+
 test: tools setup-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# A boot that fails by chance shows itself in five runs.
+flaky: tools setup-test
+	for run in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/boot $(PYTEST_ARGS) || exit 1; done
 
 lint: setup-test
 	$(BIN)/ruff check .
