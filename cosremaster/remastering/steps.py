@@ -12,8 +12,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address, parse_address
-from cosremaster.layers.cpio.edit import apply_edits
-from cosremaster.layers.cpio.newc import MAX_FIELD
+from cosremaster.layers.cpio.edit import LIMITS, apply_edits
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer, find_layers
 from cosremaster.layers.model import Layer
@@ -39,7 +38,7 @@ from cosremaster.remastering.pipeline import (
 from cosremaster.tree.nodes import Action, Edits
 
 __all__ = [
-    "MAX_FIELD",
+    "LIMITS",
     "Action",
     "AddPath",
     "BootSettings",
