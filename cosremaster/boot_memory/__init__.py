@@ -1,1 +1,1 @@
-"""How much memory a machine needs to boot what an initramfs holds (docs/memory.md)."""
+"""Estimate how much memory a machine needs to boot the contents of an initramfs (docs/memory.md)."""

@@ -1,4 +1,4 @@
-"""The memory a boot needs, from sizes alone. Pure; docs/memory.md has the rule and what it was measured with."""
+"""Estimate the memory that a boot needs from sizes alone. Pure; docs/memory.md has the rule and its measurements."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from cosremaster.units import format_size
 
 PAGE = 4096
 INODE = 1536
-"""Bytes of the kernel's memory that a file takes beside its pages, rounded up: inode, directory entry, page tree."""
+"""Bytes of kernel memory that a file takes besides its pages, rounded up: inode, directory entry, page tree."""
 
 DEFAULT_TMPFS_SHARE = 0.5
-"""Of the machine's memory a tmpfs takes at most that has no size= (tmpfs(5)). That into which the kernel unpacks an
-initramfs has none."""
+"""Largest share of the machine's memory that a tmpfs without size= takes (tmpfs(5)). The tmpfs that the kernel unpacks
+an initramfs into has no size=."""
 
 MIB, GIB = 1 << 20, 1 << 30
 KERNEL_MEMORY = 72 * MIB
-"""What a kernel of Debian and its first processes take beside what is unpacked; 62 MiB were measured."""
+"""Memory of a Debian kernel and its first processes besides the unpacked files; 62 MiB were measured."""
 RESERVED_MEMORY = 48 * MIB
-"""What the kernel takes away before it counts what it has half of; 45 MiB were measured."""
+"""Memory that the kernel reserves before it counts the memory that a tmpfs gets half of; 45 MiB were measured."""
 FIRMWARE_MEMORY = 44 * MIB
-"""What UEFI firmware holds when the kernel counts first, and gives back soon after; 41 MiB were measured."""
+"""Memory that UEFI firmware holds while the kernel counts, and frees soon after; 41 MiB were measured."""
 UNPACKER_MEMORY = 1 * MIB
-"""What busybox takes to unpack, beside the dictionary."""
+"""Memory that busybox takes to unpack, besides the dictionary."""
 PAGE_LIST_DIVISOR = 60
-"""One byte of so many keeps the kernel for its list of pages: 64 bytes for each of 4 KiB, and some more."""
+"""The kernel keeps one byte in 60 for its list of pages: 64 bytes for each 4 KiB, and some more."""
 
 LARGEST_LOADED = int(1.3 * GIB)
+"""Bytes of the largest initramfs that GRUB 2.06 was seen to load on both BIOS and UEFI."""
 LARGEST_LOADED_BY_BIOS = int(1.7 * GIB)
+"""Bytes of the largest initramfs that GRUB 2.06 was seen to load on BIOS; on UEFI it failed."""
 SMALLEST_REFUSED = int(2.05 * GIB)
-"""Sizes of an initramfs that GRUB 2.06 has loaded and not loaded: the first on BIOS and UEFI, the second on BIOS only,
-the third on neither."""
+"""Bytes of the smallest initramfs that GRUB 2.06 was seen to load on neither."""
 
 
 class Footprint(Struct, frozen=True):
-    """What files take in a tmpfs: ``data``, bytes in whole pages, and how many there are."""
+    """Memory of files in a tmpfs: ``data``, bytes in whole pages, and the number of ``inodes``."""
 
     data: int
     inodes: int
@@ -47,11 +48,12 @@ class Footprint(Struct, frozen=True):
         return self.data + self.inodes * INODE
 
     def __add__(self, other: Footprint) -> Footprint:
+        """Return the footprint of both together."""
         return Footprint(self.data + other.data, self.inodes + other.inodes)
 
 
 def measure_footprint(sizes: Iterable[int]) -> Footprint:
-    """The footprint of things that hold so many bytes each; 0 for directories, devices and short symlinks."""
+    """Return the footprint of inodes with ``sizes`` in bytes; the size of a directory, device or short symlink is 0."""
     data = inodes = 0
     for size in sizes:
         data += -(-size // PAGE) * PAGE
@@ -60,8 +62,11 @@ def measure_footprint(sizes: Iterable[int]) -> Footprint:
 
 
 class NestedRootfs(Struct, frozen=True):
-    """A root filesystem inside an initramfs, unpacked into a tmpfs of its own. ``share``: how much of the machine's
-    memory that may take, between 0 and 1; ``dictionary``: bytes that its unpacker remembers."""
+    """A root filesystem inside an initramfs, unpacked into a tmpfs of its own.
+
+    :param tmpfs_share: largest share of the machine's memory that the tmpfs may take, between 0 and 1.
+    :param dictionary_size: bytes of the decoder's dictionary.
+    """
 
     files: Footprint
     tmpfs_share: float
@@ -69,8 +74,11 @@ class NestedRootfs(Struct, frozen=True):
 
 
 class InitramfsSizes(Struct, frozen=True, kw_only=True):
-    """What is loaded: the file's bytes, and what the kernel unpacks from it, where that is known (the packed
-    ``nested`` among it)."""
+    """Sizes of an initramfs.
+
+    :param packed: bytes of the file that the boot loader loads.
+    :param files: what the kernel unpacks from it (the packed ``nested`` included); None where that is unknown.
+    """
 
     packed: int
     files: Footprint | None = None
@@ -78,8 +86,11 @@ class InitramfsSizes(Struct, frozen=True, kw_only=True):
 
 
 class MemoryEstimate(Struct, frozen=True, kw_only=True):
-    """``need``: bytes of memory that suffice to boot, None where the archives were not read; ``why``: the moment that
-    takes most. The others are bytes of its parts."""
+    """An estimate of the memory that a boot needs; all sizes are in bytes.
+
+    :param need: memory that suffices to boot; None where the archives were not read.
+    :param why: the moment of the boot that takes most.
+    """
 
     packed: int
     unpacked: int | None
@@ -89,41 +100,42 @@ class MemoryEstimate(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-def estimate_memory(one: InitramfsSizes) -> MemoryEstimate:
-    """What ``one`` needs."""
+def estimate_memory(initramfs: InitramfsSizes) -> MemoryEstimate:
+    """Return the memory that a machine needs to boot ``initramfs``.
+
+    >>> estimate_memory(InitramfsSizes(packed=4 << 20, files=Footprint(8 << 20, 100))).need >> 20
+    114
+    """
     need, why = None, ""
-    if one.files is not None:
-        taken, why = max(_moments(one, one.files))
+    if initramfs.files is not None:
+        taken, why = max(_boot_moments(initramfs, initramfs.files))
         need = -(-taken * PAGE_LIST_DIVISOR // ((PAGE_LIST_DIVISOR - 1) * MIB)) * MIB
     return MemoryEstimate(
-        packed=one.packed,
-        unpacked=None if one.files is None else one.files.size,
-        nested=None if one.nested is None else one.nested.files.size,
+        packed=initramfs.packed,
+        unpacked=None if initramfs.files is None else initramfs.files.size,
+        nested=None if initramfs.nested is None else initramfs.nested.files.size,
         need=need,
         why=why,
-        warnings=tuple(_warnings(one.packed)),
+        warnings=tuple(_loader_warnings(initramfs.packed)),
     )
 
 
-def _moments(one: InitramfsSizes, files: Footprint) -> Iterator[tuple[int, str]]:
-    """Bytes of memory that each moment of a boot asks for, and when that is."""
-    yield one.packed + files.size + KERNEL_MEMORY, "for the initramfs and what it unpacks to"
-    # The loaded file does not count as the kernel's memory until it is unpacked and given back.
-    room = one.packed + int(files.data / DEFAULT_TMPFS_SHARE) + RESERVED_MEMORY + FIRMWARE_MEMORY
+def _boot_moments(initramfs: InitramfsSizes, files: Footprint) -> Iterator[tuple[int, str]]:
+    """Yield the bytes of memory that each moment of a boot needs, and a description of the moment."""
+    yield initramfs.packed + files.size + KERNEL_MEMORY, "for the initramfs and what it unpacks to"
+    # The loaded file does not count as the kernel's memory until it is unpacked and freed.
+    room = initramfs.packed + int(files.data / DEFAULT_TMPFS_SHARE) + RESERVED_MEMORY + FIRMWARE_MEMORY
     yield room, "of which half, the loaded file apart, has to hold the unpacked initramfs"
-    if one.nested is not None:
-        tree = one.nested.files
-        both = files.size + tree.size + one.nested.dictionary_size + UNPACKER_MEMORY + KERNEL_MEMORY
+    if initramfs.nested is not None:
+        rootfs, share = initramfs.nested.files, initramfs.nested.tmpfs_share
+        both = files.size + rootfs.size + initramfs.nested.dictionary_size + UNPACKER_MEMORY + KERNEL_MEMORY
         yield both, "for the root filesystem beside its packed form"
-        share = one.nested.tmpfs_share
-        yield (
-            int(tree.data / share) + RESERVED_MEMORY,
-            f"of which {share:.0%}, its tmpfs, has to hold the root filesystem",
-        )
+        room = int(rootfs.data / share) + RESERVED_MEMORY
+        yield room, f"of which {share:.0%}, its tmpfs, has to hold the root filesystem"
 
 
-def _warnings(packed: int) -> Iterator[str]:
-    """What GRUB has not been seen to load."""
+def _loader_warnings(packed: int) -> Iterator[str]:
+    """Yield a warning if GRUB was not seen to load a file of ``packed`` bytes everywhere."""
     if packed <= LARGEST_LOADED:
         return
     fate = (

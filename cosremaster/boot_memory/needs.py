@@ -1,4 +1,4 @@
-"""The memory it takes to boot what an image holds, or will hold."""
+"""Estimate the memory needed to boot what an image holds, or will hold."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from cosremaster.layers.model import Layer
 
 
 def estimate_packed_memory(archives: Iterable[tuple[bytes, int]]) -> dict[bytes, MemoryEstimate]:
-    """What is known of the ``archives``, paths and sizes in bytes, before anything is read but a few first bytes."""
+    """Return estimates of ``archives`` (path and size in bytes) of which only the packed size is known."""
     return {path: estimate_memory(InitramfsSizes(packed=size)) for path, size in archives}
 
 
 def estimate_image_memory(image: SourceImage, layers: Sequence[Layer]) -> dict[bytes, MemoryEstimate]:
-    """The memory it takes to boot each file of the image whose ``layers`` look like an initramfs (docs/memory.md)."""
+    """Return the memory needed to boot each file of ``image`` whose ``layers`` look like an initramfs (docs/memory.md).
+
+    :param layers: all layers of the image.
+    """
     sizes = {file.path: file.size for file in image.files}
     paths = dict.fromkeys(layer.address[0] for layer in layers)
-    initramfs = ((path, measure_initramfs(layers, path, sizes[path])) for path in paths)
-    return {path: estimate_memory(one) for path, one in initramfs if one is not None}
+    measured = ((path, measure_initramfs(layers, path, sizes[path])) for path in paths)
+    return {path: estimate_memory(initramfs) for path, initramfs in measured if initramfs is not None}
 
 
 def estimate_edited_memory(layers: Sequence[Layer], edited: EditedLayer, size: int) -> MemoryEstimate | None:
-    """The memory it takes to boot the file that holds the ``edited`` one of ``layers`` and has ``size`` bytes now.
+    """Return the memory needed to boot the file that holds the layer ``edited``; None if it looks like no initramfs.
 
-    None: it does not look like an initramfs.
+    :param layers: all layers of the old image.
+    :param size: bytes of the file in the new image.
     """
-    one = measure_initramfs(layers, edited.layer.address[0], size, edited)
-    return None if one is None else estimate_memory(one)
+    initramfs = measure_initramfs(layers, edited.layer.address[0], size, edited)
+    return None if initramfs is None else estimate_memory(initramfs)

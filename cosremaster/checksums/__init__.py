@@ -1,1 +1,1 @@
-"""Lists of sums on an ISO's tree: read and written byte for byte, and made true for a changed tree."""
+"""Checksum lists on an ISO's tree: read and write them byte for byte, and correct them for a changed tree."""

@@ -1,6 +1,7 @@
-"""The lines of a list of sums, as GNU coreutils (md5sum, sha256sum) and BSD write and check them. Pure.
+"""Parse and pack the lines of a checksum list, as GNU coreutils (md5sum, sha256sum) and BSD write and check them.
 
-A list is bytes in, lines out, and the same bytes again: what is no sum of a file is a line too, and stays as it is.
+Pure. Packing the parsed lines gives the same bytes again: a line that is no checksum of a file is a line too, and is
+kept unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
-"""Hexadecimal digits -> hashlib's name of the digest that has so many."""
+"""Number of hexadecimal digits -> hashlib's name of the digest."""
 
 _HEX = b"(?P<sum>" + b"|".join(b"[0-9A-Fa-f]{%d}" % digits for digits in sorted(DIGESTS, reverse=True)) + b")"
 # "HEX  name", "HEX *name" (binary), "HEX name" (md5 -r); a backslash in front says that the name is escaped.
@@ -24,15 +25,21 @@ _TAGGED = re.compile(
     re.DOTALL,
 )
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
-_PLAIN_OF = {escape: letter for letter, escape in _ESCAPES.items()}
+_UNESCAPED = {escape: letter for letter, escape in _ESCAPES.items()}
 
 
 class ChecksumLine(Struct, frozen=True):
-    """One line. ``digest``: hashlib's name of the sum's digest, empty where the line is no sum of a file.
+    """One line of a list. Its bytes are kept in parts, which :attr:`raw` joins.
 
-    The others are its bytes, part by part: what stands ``before``, the ``sum`` in hexadecimal digits, what is in the
-    ``middle``, the name as ``written``, and the ``end``. With ``tagged`` the name comes before the middle and the sum
-    after it. A line that is no sum has all its bytes but the end in ``before``.
+    A line that is no checksum has all its bytes but the end in ``before``.
+
+    :param before: bytes in front of the first of checksum and name.
+    :param checksum: the hexadecimal digits.
+    :param middle: bytes between checksum and name.
+    :param encoded_name: the file's name as the list spells it, with escapes.
+    :param end: the line end; empty for a last line without one.
+    :param digest: hashlib's name of the digest; empty where the line is no checksum of a file.
+    :param is_tagged: the name comes before the middle and the checksum after it (BSD's form).
     """
 
     before: bytes
@@ -51,57 +58,51 @@ class ChecksumLine(Struct, frozen=True):
 
     @property
     def name(self) -> bytes:
-        """The file's name, escapes undone."""
-        if not self._escaped:
+        """The file's name without escapes."""
+        if not self.before.lstrip(b" \t").startswith(b"\\"):
             return self.encoded_name
-        return re.sub(rb"\\[\\nr]", lambda found: _PLAIN_OF[found[0]], self.encoded_name)
-
-    @property
-    def _escaped(self) -> bool:
-        return self.before.lstrip(b" \t").startswith(b"\\")
+        return re.sub(rb"\\[\\nr]", lambda escape: _UNESCAPED[escape[0]], self.encoded_name)
 
     def has_checksum(self, hexadecimal: str) -> bool:
-        """The line's sum is this one."""
+        """Return True if the line's checksum is ``hexadecimal``, in any case of letters."""
         return self.checksum.lower() == hexadecimal.encode()
 
     def with_checksum(self, hexadecimal: str) -> ChecksumLine:
-        """The line with another sum, in capitals where the old one is."""
-        new = hexadecimal.encode()
-        return replace(self, checksum=new.upper() if self.checksum != self.checksum.lower() else new)
+        """Return the line with another checksum, in capital letters where the old one has them."""
+        checksum = hexadecimal.encode()
+        return replace(self, checksum=checksum.upper() if self.checksum != self.checksum.lower() else checksum)
 
     def with_name(self, name: bytes) -> ChecksumLine:
-        """The line with another name, escaped where that has a backslash or ends lines."""
-        written = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], name)
-        bare = self.before.replace(b"\\", b"", 1)
-        start = len(bare) - len(bare.lstrip(b" \t"))
-        before = bare if written == name else bare[:start] + b"\\" + bare[start:]
+        """Return the line with another name, escaped where ``name`` has a backslash or a line end."""
+        encoded = re.sub(rb"[\\\n\r]", lambda letter: _ESCAPES[letter[0]], name)
+        unescaped = self.before.replace(b"\\", b"", 1)
+        indent = len(unescaped) - len(unescaped.lstrip(b" \t"))
+        before = unescaped if encoded == name else unescaped[:indent] + b"\\" + unescaped[indent:]
         middle = self.middle
-        if not self.is_tagged and len(middle) == 1 and written[:1] in (b" ", b"*"):
+        if not self.is_tagged and len(middle) == 1 and encoded[:1] in (b" ", b"*"):
             middle += b" "  # a single space would swallow the name's first letter
-        return replace(self, before=before, middle=middle, encoded_name=written)
+        return replace(self, before=before, middle=middle, encoded_name=encoded)
 
 
 def parse_lines(data: bytes) -> tuple[ChecksumLine, ...]:
-    """The lines of a list; ``pack`` makes the same bytes of them, whatever they are."""
-    return tuple(map(_line, re.findall(rb"[^\n]*\n|[^\n]+", data)))
+    """Return the lines of a list; any bytes are accepted, and :func:`pack_lines` gives the same bytes again."""
+    return tuple(map(_parse_line, re.findall(rb"[^\n]*\n|[^\n]+", data)))
 
 
-def _line(raw: bytes) -> ChecksumLine:
+def _parse_line(raw: bytes) -> ChecksumLine:
+    """Return the line with the bytes ``raw``, which include its end."""
     body = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
     end = raw[len(body) :]
-    found = _TAGGED.fullmatch(body)
-    if found is not None:
-        digest = DIGESTS[len(found["sum"])]
-        if digest == found["tag"].decode().lower():
-            return ChecksumLine(
-                found["before"], found["sum"], found["middle"], found["name"], end, digest, is_tagged=True
-            )
-    found = _PLAIN.fullmatch(body)
-    if found is None:
-        return ChecksumLine(body, end=end)
-    return ChecksumLine(found["before"], found["sum"], found["middle"], found["name"], end, DIGESTS[len(found["sum"])])
+    for pattern in (_TAGGED, _PLAIN):
+        match = pattern.fullmatch(body)
+        if match is None:
+            continue
+        digest, is_tagged = DIGESTS[len(match["sum"])], pattern is _TAGGED
+        if not is_tagged or digest == match["tag"].decode().lower():
+            return ChecksumLine(match["before"], match["sum"], match["middle"], match["name"], end, digest, is_tagged)
+    return ChecksumLine(body, end=end)
 
 
 def pack_lines(lines: Iterable[ChecksumLine]) -> bytes:
-    """The bytes of a list."""
+    """Return the bytes of a list."""
     return b"".join(line.raw for line in lines)

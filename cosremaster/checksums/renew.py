@@ -1,7 +1,7 @@
-"""Makes the lists of sums on an ISO true for a tree that changes.
+"""Correct the checksum lists on an ISO for a tree that changes.
 
-Digests stand in front of, or among, the bytes they sum, so they are settled while the image is planned: a list's length
-is known without any, and what files will hold is asked of the plan (docs/architecture.md).
+Digests are stored next to the bytes that they cover, so the lists are updated while the image is planned: the length of
+a list is known without any digest, and the plan tells what the files will hold (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
 
 ReadNewFile = Callable[[bytes], PieceTable]
-"""The bytes that the file at a path, as it is called in the end, will hold in the new image."""
+"""Returns the bytes that the file at a path (in the changed tree) has in the new image."""
 
 MAX_LISTED = 3
-"""Paths named in a warning before the rest is only counted."""
+"""Paths that a warning names; further ones are only counted."""
 
 
 class ListChange(Struct, frozen=True, kw_only=True):
-    """What changed in the list at ``path``, in lines. A line that is both renamed and rewritten counts as both."""
+    """Numbers of changed lines in the list at ``path``. A line that is both renamed and rewritten counts as both."""
 
     path: bytes
     rewritten: int = 0
@@ -36,8 +36,11 @@ class ListChange(Struct, frozen=True, kw_only=True):
 
 
 class RenewedLists(Struct, frozen=True):
-    """``lists``: path, as it is in the end, of each list that changes -> its new bytes; ``told``: what changed in
-    each, sorted by path."""
+    """The checksum lists that change.
+
+    :param lists: path in the changed tree -> new bytes of the list.
+    :param changes: what changed in each list, sorted by path.
+    """
 
     lists: Mapping[bytes, PieceTable] = field(default_factory=dict)
     changes: tuple[ListChange, ...] = ()
@@ -45,14 +48,14 @@ class RenewedLists(Struct, frozen=True):
 
 
 def find_stale_lists(image: IsoImage, lists: Iterable[ChecksumList], changes: FileChanges) -> tuple[bytes, ...]:
-    """The lists that ``changes`` makes say wrong things when they stay as they are; nothing is read for it."""
-    gone = {*changes.replaced, *changes.removed, *changes.renamed}
-    there = {file.path for file in image.files}
+    """Return the paths of the lists that would be wrong after ``changes`` if they were kept; reads no file."""
+    changed = {*changes.replaced, *changes.removed, *changes.renamed}
+    old_paths = {file.path for file in image.files}
     return tuple(
-        one.path
-        for one in lists
-        if one.path in there and changes.new_path(one.path) is not None and one.path not in changes.replaced
-        and any(path in gone for path in one.files)
+        source.path
+        for source in lists
+        if source.path in old_paths and changes.new_path(source.path) is not None
+        and source.path not in changes.replaced and any(path in changed for path in source.files)
     )  # fmt: skip
 
 
@@ -63,117 +66,130 @@ def renew_lists(
     read_new_file: ReadNewFile,
     digests: DigestCache,
 ) -> RenewedLists:
-    """What the ``lists`` of ``image`` (from ``read_lists``, with the added paths) have to become.
+    """Return the new bytes of ``lists``.
 
-    Lines of files whose bytes change get new sums, unless the old sum was wrong before: such a line stays, with a
-    warning. Lines of removed files go, those of renamed ones get the new name, and a list that is complete gets lines
-    for added ones; all other bytes stay. Lists that name each other are settled in the order that takes.
-    Raises what reading the files raises.
+    Lines of files whose bytes change get new checksums, unless the old checksum was wrong before: such a line stays,
+    with a warning. Lines of removed files are dropped, those of renamed files get the new name, and a complete list
+    gets lines for added files; all other bytes stay. Where a list names another list, the named one is renewed first.
+    Errors of reading the files are passed on.
+
+    :param lists: as ``read_checksum_lists(image, changes.added)`` returns them.
     """
     return _Renewal(image, lists, changes, read_new_file, digests).run()
 
 
 class _Renewal:
-    """The parts of :func:`renewed_sums`. ``done``: the new bytes of lists, by their path in the end."""
+    """The state of :func:`renew_lists`; ``_new_lists`` has the new bytes of lists, by their new path."""
 
     def __init__(
         self,
         image: IsoImage,
         lists: Iterable[ChecksumList],
         changes: FileChanges,
-        written: ReadNewFile,
+        read_new_file: ReadNewFile,
         digests: DigestCache,
     ) -> None:
+        """Draft the new lines of all lists."""
         self._image = image
         self._changes = changes
-        self._written = written
+        self._read_new_file = read_new_file
         self._digests = digests
         self._files: dict[bytes, IsoFile] = {file.path: file for file in image.files}
-        drafts = (draft_list(image, one, changes) for one in lists)
-        self._drafts = {one.path: one for one in drafts if one is not None}
-        self._done: dict[bytes, PieceTable] = {}
+        drafts = (draft_list(image, source, changes) for source in lists)
+        self._drafts = {draft.path: draft for draft in drafts if draft is not None}
+        self._new_lists: dict[bytes, PieceTable] = {}
 
     def run(self) -> RenewedLists:
-        """The lists, those that others name before those others."""
-        self._digests.read(self._wanted())
-        told, warnings = list[ListChange](), list[str]()
-        for path in self._order():
-            one = self._drafts[path]
-            change, wrong = self._settle(one)
-            old = self._old(one.source.path)
+        """Renew all lists, each after the lists that it names."""
+        self._digests.read(self._digest_requests())
+        changes, warnings = list[ListChange](), list[str]()
+        for path in self._order_lists():
+            draft = self._drafts[path]
+            change, wrong = self._renew_list(draft)
             if wrong:
-                warnings.append(f"{printable(path)}: its sums of {_some(wrong)} were wrong before, and stay so")
-            if pack_lines(one.source.lines) != b"".join(self._done[path].chunks()):
-                told.append(change)
-                warnings += self._signatures(one)
+                warnings.append(
+                    f"{printable(path)}: its sums of {_abridge_paths(wrong)} were wrong before, and stay so"
+                )
+            if pack_lines(draft.source.lines) != b"".join(self._new_lists[path].chunks()):
+                changes.append(change)
+                warnings += self._signature_warnings(draft)
             else:
-                self._done[path] = old
-        lists = {one.path: self._done[one.path] for one in told}
-        return RenewedLists(lists, tuple(sorted(told, key=lambda one: one.path)), tuple(warnings))
+                self._new_lists[path] = self._old_bytes(draft.source.path)
+        lists = {change.path: self._new_lists[change.path] for change in changes}
+        return RenewedLists(lists, tuple(sorted(changes, key=lambda change: change.path)), tuple(warnings))
 
-    def _old(self, path: bytes) -> PieceTable:
+    def _old_bytes(self, path: bytes) -> PieceTable:
+        """Return the bytes of the file at ``path`` in the old image."""
         return self._image.bytes_of(self._files[path])
 
-    def _new(self, path: bytes) -> PieceTable:
-        return self._done[path] if path in self._done else self._written(path)
+    def _new_bytes(self, path: bytes) -> PieceTable:
+        """Return the bytes of the file, or the list, at ``path`` in the new image."""
+        return self._new_lists[path] if path in self._new_lists else self._read_new_file(path)
 
-    def _changed(self, row: PlannedLine) -> bool:
-        """The file of ``row`` will hold other bytes than the one it named."""
-        assert row.path is not None
-        return row.old_path is None or self._new(row.path).pieces != self._old(row.old_path).pieces
+    def _has_changed(self, planned: PlannedLine) -> bool:
+        """Return True if the file of the line gets other bytes than the file that the old line named."""
+        assert planned.path is not None
+        if planned.old_path is None:
+            return True
+        return self._new_bytes(planned.path).pieces != self._old_bytes(planned.old_path).pieces
 
-    def _wanted(self) -> Iterator[tuple[bytes, PieceTable, str]]:
-        """What has to be summed, lists aside: they are small, and settled one after the other."""
-        for row in (row for one in self._drafts.values() for row in one.lines):
-            if row.path is None or row.path in self._drafts or not self._changed(row):
+    def _digest_requests(self) -> Iterator[tuple[bytes, PieceTable, str]]:
+        """Yield path, bytes and digest of every changed file; lists are left out: they are small, and change later."""
+        for planned in (line for draft in self._drafts.values() for line in draft.lines):
+            if planned.path is None or planned.path in self._drafts or not self._has_changed(planned):
                 continue
-            yield row.path, self._written(row.path), row.line.digest
-            if row.old_path is not None:
-                yield row.old_path, self._old(row.old_path), row.line.digest
+            yield planned.path, self._read_new_file(planned.path), planned.line.digest
+            if planned.old_path is not None:
+                yield planned.old_path, self._old_bytes(planned.old_path), planned.line.digest
 
-    def _right(self, row: PlannedLine) -> bool:
-        """The old sum was that of the old file, or there was no such file."""
-        return row.old_path is None or row.line.has_checksum(
-            self._digests.get(self._old(row.old_path), row.line.digest)
-        )
+    def _was_right(self, planned: PlannedLine) -> bool:
+        """Return True if the old checksum was that of the old file, or there was no old file."""
+        if planned.old_path is None:
+            return True
+        return planned.line.has_checksum(self._digests.get(self._old_bytes(planned.old_path), planned.line.digest))
 
-    def _order(self) -> Sequence[bytes]:
-        """The lists' paths, each behind those whose sum it has. That of itself no list can have, nor two lists each
-        that of the other: one of two such sums was wrong before, and wrong lines stay and wait for nothing."""
+    def _order_lists(self) -> Sequence[bytes]:
+        """Return the paths of the lists, each after the lists whose checksums it has.
+
+        There is always such an order: no list can have its own checksum, and of two lists that have each other's one
+        was wrong before. Wrong lines stay as they are and wait for nothing.
+        """
         sorter = TopologicalSorter[bytes]()
-        for path, one in self._drafts.items():
-            named = (row for row in one.lines if row.path in self._drafts and row.path != path)
-            sorter.add(path, *sorted({row.path for row in named if row.path and self._right(row)}))
+        for path, draft in self._drafts.items():
+            lines = (line for line in draft.lines if line.path in self._drafts and line.path != path)
+            sorter.add(path, *sorted({line.path for line in lines if line.path and self._was_right(line)}))
         return tuple(sorter.static_order())
 
-    def _settle(self, one: ListDraft) -> tuple[ListChange, list[bytes]]:
-        """Makes the list's new bytes; returns what changed, and the files whose changed sums were wrong before."""
+    def _renew_list(self, draft: ListDraft) -> tuple[ListChange, list[bytes]]:
+        """Make the list's new bytes; return what changed, and the changed files whose checksums were wrong before."""
         lines, rewritten, wrong = [], 0, list[bytes]()
-        for row in one.lines:
-            line = row.line
-            if row.path is not None and row.path != one.path and self._changed(row):
-                if self._right(row):
-                    line = line.with_checksum(self._digests.get(self._new(row.path), line.digest))
-                    rewritten += not row.is_added and line.checksum != row.line.checksum
+        for planned in draft.lines:
+            line = planned.line
+            if planned.path is not None and planned.path != draft.path and self._has_changed(planned):
+                if self._was_right(planned):
+                    line = line.with_checksum(self._digests.get(self._new_bytes(planned.path), line.digest))
+                    rewritten += not planned.is_added and line.checksum != planned.line.checksum
                 else:
-                    wrong.append(row.path)
+                    wrong.append(planned.path)
             lines.append(line)
-        self._done[one.path] = PieceTable([Literal(pack_lines(lines))])
-        added = sum(row.is_added for row in one.lines)
-        return ListChange(
-            path=one.path, rewritten=rewritten, added=added, dropped=one.dropped, renamed=one.renamed
-        ), wrong  # fmt: skip
+        self._new_lists[draft.path] = PieceTable([Literal(pack_lines(lines))])
+        added = sum(planned.is_added for planned in draft.lines)
+        change = ListChange(
+            path=draft.path, rewritten=rewritten, added=added, dropped=draft.dropped, renamed=draft.renamed
+        )
+        return change, wrong
 
-    def _signatures(self, one: ListDraft) -> Iterator[str]:
-        """That a signature of the list does not hold any longer."""
-        if one.source.is_signed:
-            yield f"{printable(one.path)} is signed, and changes: the signature in it will not hold"
-        for path in signature_paths(one.source.path):
-            now = self._changes.new_path(path) if path in self._files else None
-            if now is not None and path not in self._changes.replaced:
-                yield f"{printable(now)} signs {printable(one.path)}, which changes: the signature will not hold"
+    def _signature_warnings(self, draft: ListDraft) -> Iterator[str]:
+        """Yield warnings of signatures of the list that are no longer valid."""
+        if draft.source.is_signed:
+            yield f"{printable(draft.path)} is signed, and changes: the signature in it will not hold"
+        for path in signature_paths(draft.source.path):
+            new_path = self._changes.new_path(path) if path in self._files else None
+            if new_path is not None and path not in self._changes.replaced:
+                yield f"{printable(new_path)} signs {printable(draft.path)}, which changes: the signature will not hold"
 
 
-def _some(paths: Sequence[bytes]) -> str:
+def _abridge_paths(paths: Sequence[bytes]) -> str:
+    """Return the first paths as text, and how many more there are."""
     more = f" and {len(paths) - MAX_LISTED:,} more" if len(paths) > MAX_LISTED else ""
     return ", ".join(printable(path) for path in paths[:MAX_LISTED]) + more

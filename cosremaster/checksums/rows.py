@@ -1,10 +1,10 @@
-"""What becomes of a list's lines when files come, go and get other names; sums are no matter here. Pure."""
+"""Plan the lines of a checksum list for files that are added, removed and renamed; checksums stay as they are. Pure."""
 
 from __future__ import annotations
 
 import posixpath
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct, field
@@ -16,14 +16,18 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import IsoImage
 
 _LOADER_FOLDERS = (b"isolinux", b"syslinux")
-"""Ubuntu's lists leave them out: mkisofs writes into what is in there after the sums were taken."""
+"""Ubuntu's lists leave these directories out: mkisofs writes into files there after the checksums were computed."""
 
 
 class FileChanges(Struct, frozen=True, kw_only=True):
-    """What happens to the files of the primary tree, by their paths.
+    """Changes to the files of the primary tree, by path.
 
-    ``exchanged``: old files with other bytes; ``added``: new ones; ``removed``: files that go; ``renamed``: old paths
-    -> new ones. A path that is both removed and added holds something new.
+    A path that is both removed and added gets a new file.
+
+    :param replaced: old path -> new bytes.
+    :param added: path of a new file -> its bytes.
+    :param removed: paths of removed files.
+    :param renamed: old path -> new path.
     """
 
     replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
@@ -32,15 +36,20 @@ class FileChanges(Struct, frozen=True, kw_only=True):
     renamed: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def new_path(self, path: bytes) -> bytes | None:
-        """Where what was called ``path`` is; None when it is nowhere."""
+        """Return the new path of the file that was at ``path``; None if it is removed."""
         if path in self.renamed:
             return self.renamed[path]
         return None if path in self.removed and path not in self.added else path
 
 
 class PlannedLine(Struct, frozen=True):
-    """A line to come. ``old``: the file it named; ``path``: the one it names now; None for none that is on the ISO.
-    ``was``: the name in the line before; ``fresh``: the line was not there, and the sum in it is another's."""
+    """A line of the new list.
+
+    :param old_name: the name in the old line.
+    :param old_path: path of the file that the old line named; None for none.
+    :param path: path of the file that the new line names; None if it names no file of the ISO.
+    :param is_added: the line was not in the old list, and its checksum is that of another line.
+    """
 
     line: ChecksumLine
     old_name: bytes
@@ -50,7 +59,7 @@ class PlannedLine(Struct, frozen=True):
 
 
 class ListDraft(Struct, frozen=True):
-    """A list with all its lines to come, at its path to come; how many were dropped, and how many got other names."""
+    """A list with all its new lines, at its new path; how many lines were dropped, and how many got new names."""
 
     source: ChecksumList
     path: bytes
@@ -60,128 +69,128 @@ class ListDraft(Struct, frozen=True):
 
 
 def draft_list(image: IsoImage, source: ChecksumList, changes: FileChanges) -> ListDraft | None:
-    """What ``source`` becomes, sums aside; None for a list that leaves, or that the user brought anew."""
+    """Return the new lines of ``source``; None for a list that is removed, or that the user replaces."""
     path = changes.new_path(source.path)
     if path is None or source.path in changes.replaced or source.path in changes.removed:
         return None
-    folders = source.path.rpartition(b"/")[0], path.rpartition(b"/")[0]
-    base = folders[1] if source.base == folders[0] else source.base
-    there = {file.path for file in image.files}
-    rows, dropped, renamed = list[PlannedLine](), 0, 0
-    for line, named in zip(source.lines, source.files, strict=True):
-        if named is None:
-            rows.append(PlannedLine(line, line.name))
+    old_folder, new_folder = source.path.rpartition(b"/")[0], path.rpartition(b"/")[0]
+    base = new_folder if source.base == old_folder else source.base
+    old_paths = {file.path for file in image.files}
+    planned, dropped, renamed = list[PlannedLine](), 0, 0
+    for line, old_path in zip(source.lines, source.files, strict=True):
+        if old_path is None:
+            planned.append(PlannedLine(line, line.name))
             continue
-        now = changes.new_path(named)
-        if now is None:
+        new_path = changes.new_path(old_path)
+        if new_path is None:
             dropped += 1
             continue
-        was = line.name
-        if now != named or base != source.base:
-            new = line.with_name(_styled(line, now, base))
-            renamed += new.raw != line.raw
-            line = new  # noqa: PLW2901 - the same line under its new name
-        rows.append(PlannedLine(line, was, named if named in there else None, now))
-    if dropped and rows and not source.lines[-1].end:
-        rows[-1] = replace(rows[-1], line=replace(rows[-1].line, end=b""))  # the last line ends as the last one did
-    return ListDraft(source, path, tuple(_with_added(image, source, changes, rows, base)), dropped, renamed)
+        new_line = line
+        if new_path != old_path or base != source.base:
+            new_line = line.with_name(_name_like(line, new_path, base))
+            renamed += new_line.raw != line.raw
+        planned.append(PlannedLine(new_line, line.name, old_path if old_path in old_paths else None, new_path))
+    if dropped and planned and not source.lines[-1].end:  # the new last line has no end either
+        planned[-1] = _with_end(planned[-1], b"")
+    return ListDraft(source, path, tuple(_with_added(image, source, changes, planned, base)), dropped, renamed)
 
 
-def _styled(like: ChecksumLine, path: bytes, base: bytes) -> bytes:
-    """The name of ``path`` seen from ``base``, in the manner of the line ``like``."""
-    if like.name.startswith(b"/"):
+def _name_like(example: ChecksumLine, path: bytes, base: bytes) -> bytes:
+    """Return the name of ``path`` relative to ``base``, with a leading ``/`` or ``./`` where ``example`` has one."""
+    if example.name.startswith(b"/"):
         return b"/" + path
     relative = posixpath.relpath(b"/" + path, b"/" + base)
-    return b"./" + relative if like.name.startswith(b"./") else relative
+    return b"./" + relative if example.name.startswith(b"./") else relative
+
+
+def _with_end(planned: PlannedLine, end: bytes) -> PlannedLine:
+    """Return the line with another line end."""
+    return replace(planned, line=replace(planned.line, end=end))
 
 
 def _with_added(
-    image: IsoImage, source: ChecksumList, changes: FileChanges, rows: Sequence[PlannedLine], base: bytes
+    image: IsoImage, source: ChecksumList, changes: FileChanges, planned: Sequence[PlannedLine], base: bytes
 ) -> Sequence[PlannedLine]:
-    """``rows`` with lines for added files, for each digest of which the list was complete."""
-    digests = dict.fromkeys(row.line.digest for row in rows if row.path is not None)
+    """Add lines for added files to ``planned``, for each digest that the list was complete in."""
+    digests = dict.fromkeys(line.line.digest for line in planned if line.path is not None)
     for digest in digests if changes.added and source.covers_directory else ():
-        named = {path for line, path in zip(source.lines, source.files, strict=True) if line.digest == digest and path}
-        if _complete(image, source, named):
-            listed = {row.path for row in rows if row.line.digest == digest}
-            new = [path for path in changes.added if path not in listed and _wanted(path, base, named)]
-            rows = _inserted(rows, digest, new, base)
-    return rows
+        old = {path for line, path in zip(source.lines, source.files, strict=True) if line.digest == digest and path}
+        if _is_complete(image, source, old):
+            listed = {line.path for line in planned if line.line.digest == digest}
+            paths = (path for path in changes.added if path not in listed)
+            added = [path for path in paths if _is_below(path, base) and not _may_omit(path, old)]
+            planned = _insert_lines(planned, digest, added, base)
+    return planned
 
 
-def _complete(image: IsoImage, source: ChecksumList, named: set[bytes]) -> bool:
-    """``named`` are all regular files below the list's directory, but for what such lists leave out (live-build's
-    binary_checksums): lists of sums, their signatures and READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL,
-    and a loader's folder as a whole."""
-    booted = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
+def _is_complete(image: IsoImage, source: ChecksumList, listed: Collection[bytes]) -> bool:
+    """Return True if ``listed`` has all regular files below the list's directory.
+
+    Files that such lists leave out (live-build's binary_checksums) do not count: checksum lists, their signatures and
+    READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL, and a boot loader's directory as a whole.
+    """
+    boot_blocks = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
     for file in image.files:
-        if not file.regular or file.path in named or not _below(file.path, source.base):
+        if not file.regular or file.path in listed or not _is_below(file.path, source.base):
             continue
-        if file.size and file.records[0].lba in booted:
+        if file.size and file.records[0].lba in boot_blocks:
             continue
-        if not _left_out(file.path, named):
+        if not _may_omit(file.path, listed):
             return False
-    return bool(named)
+    return bool(listed)
 
 
-def _wanted(path: bytes, base: bytes, named: Iterable[bytes]) -> bool:
-    return _below(path, base) and not _left_out(path, named)
-
-
-def _below(path: bytes, base: bytes) -> bool:
+def _is_below(path: bytes, base: bytes) -> bool:
+    """Return True if ``path`` is below the directory ``base``; an empty ``base`` is the root."""
     return not base or path.startswith(base + b"/")
 
 
-def _left_out(path: bytes, named: Iterable[bytes]) -> bool:
-    """A list that names the files ``named`` may leave out ``path``."""
+def _may_omit(path: bytes, listed: Iterable[bytes]) -> bool:
+    """Return True if a complete list that names the files ``listed`` may leave out ``path``."""
     folder, _, name = path.rpartition(b"/")
     if is_list(path) or is_list(path.removesuffix(b".README")) or is_signature(path) or name == b"TRANS.TBL":
         return True
     loader = next((part for part in folder.split(b"/") if part.lower() in _LOADER_FOLDERS), None)
     if loader is None:
         return False
-    above = folder[: folder.index(loader) + len(loader)] + b"/"
-    return not any(one.startswith(above) for one in named)
+    loader_folder = folder[: folder.index(loader) + len(loader)] + b"/"
+    return not any(other.startswith(loader_folder) for other in listed)
 
 
-def _inserted(rows: Sequence[PlannedLine], digest: str, paths: Iterable[bytes], base: bytes) -> list[PlannedLine]:
-    """``rows`` with a line for each of ``paths``: where its name belongs if the names were sorted, else at the end.
+def _insert_lines(
+    planned: Sequence[PlannedLine], digest: str, paths: Iterable[bytes], base: bytes
+) -> list[PlannedLine]:
+    """Insert a line for each of ``paths``: in order if the names of that digest were sorted, else after the last.
 
-    A line looks like the one before it.
+    A new line is spelled like the one in front of it.
     """
-    places = [place for place, row in enumerate(rows) if row.line.digest == digest]
-    names = [rows[place].old_name for place in places]
-    ordered = len(names) > 1 and all(one <= other for one, other in pairwise(names))
-    behind: dict[int, list[PlannedLine]] = {}
+    indexes = [index for index, line in enumerate(planned) if line.line.digest == digest]
+    names = [planned[index].old_name for index in indexes]
+    is_sorted = len(names) > 1 and all(name <= following for name, following in pairwise(names))
+    inserted: dict[int, list[PlannedLine]] = {}
     for path in sorted(paths):
-        index = len(places) - 1
-        if ordered:
-            index = bisect_right(names, _styled(rows[places[0]].line, path, base)) - 1
-        like = rows[places[max(index, 0)]].line
-        line = like.with_name(_styled(like, path, base))
-        behind.setdefault(places[index] if index >= 0 else places[0] - 1, []).append(
-            PlannedLine(line, line.name, None, path, True)
-        )
-    return list(_ended(_merged(rows, behind)))
+        position = len(indexes) - 1
+        if is_sorted:
+            position = bisect_right(names, _name_like(planned[indexes[0]].line, path, base)) - 1
+        example = planned[indexes[max(position, 0)]].line
+        line = example.with_name(_name_like(example, path, base))
+        new = PlannedLine(line, line.name, None, path, is_added=True)
+        inserted.setdefault(indexes[position] if position >= 0 else indexes[0] - 1, []).append(new)
+    merged = [*inserted.get(-1, ())]
+    for index, line_before in enumerate(planned):
+        merged += (line_before, *inserted.get(index, ()))
+    return list(_fix_line_ends(merged))
 
 
-def _merged(rows: Sequence[PlannedLine], behind: Mapping[int, Sequence[PlannedLine]]) -> Iterator[PlannedLine]:
-    yield from behind.get(-1, ())
-    for place, row in enumerate(rows):
-        yield row
-        yield from behind.get(place, ())
-
-
-def _ended(rows: Iterable[PlannedLine]) -> Iterator[PlannedLine]:
-    """``rows`` with no line but the last without an end."""
-    found = list(rows)
-    common = next((row.line.end for row in found if row.line.end), b"\n")
-    bare = any(not row.line.end for row in found)
-    for number, row in enumerate(found):
-        last = number == len(found) - 1
-        if not row.line.end and not last:
-            yield replace(row, line=replace(row.line, end=common))
-        elif row.is_added and last and bare:
-            yield replace(row, line=replace(row.line, end=b""))
+def _fix_line_ends(planned: Sequence[PlannedLine]) -> Iterator[PlannedLine]:
+    """Yield the lines so that none but the last lacks its end, and an added last line only if another lacked it."""
+    line_end = next((line.line.end for line in planned if line.line.end), b"\n")
+    has_open_line = any(not line.line.end for line in planned)
+    for number, line in enumerate(planned, 1):
+        is_last = number == len(planned)
+        if not line.line.end and not is_last:
+            yield _with_end(line, line_end)
+        elif line.is_added and is_last and has_open_line:
+            yield _with_end(line, b"")
         else:
-            yield row
+            yield line

@@ -1,4 +1,4 @@
-"""Lists of sums and the plan of the image they stand on, brought to agree before anything is written."""
+"""Bring the checksum lists and the plan of the image into agreement, before anything is written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from cosremaster.progress import Progress
 from cosremaster.units import lba_offset
 
 MAX_ROUNDS = 4
-"""Of planning. The first knows no lengths of lists, the second does; a third has something to do only where a list
-moves a boot image or an appended partition, whose addresses stand in files that are summed."""
+"""Rounds of planning. In the first the lengths of the new lists are unknown, in the second they are known. A third
+changes anything only where a list moves a boot image or an appended partition, whose address is inside a file that is
+listed itself."""
 
 MakePlan = Callable[[Mapping[bytes, PieceTable]], ImagePlan]
-"""The plan of the changed image in which the lists at these paths hold these bytes."""
+"""Returns the plan of the changed image in which the lists at these paths hold these bytes."""
 
 
 def update_checksums(
     image: IsoImage, edits: IsoEdits, make_plan: MakePlan, progress: Progress, *, keep: bool = False
 ) -> RenewedLists:
-    """The lists of ``image`` as ``edits`` make them, true for the bytes that ``make_plan`` puts on the new image.
+    """Return the checksum lists of ``image`` after ``edits``, correct for the bytes that ``make_plan`` plans.
 
-    Each changed file that a list names is read once, and so is its old self. ``keep``: leave the lists, and warn of
-    those that become wrong. So it is with lists that the image has no way to take.
-    :raises CosremasterError: as ``make_plan`` without lists and reading the files do.
+    Each changed file that a list names is hashed once before and once after the change. Lists that cannot be rewritten
+    on this image are kept, with a warning.
+
+    :param keep: keep all lists, and warn of those that become wrong.
+    :raises CosremasterError: as ``make_plan`` without lists does, or when a file cannot be read.
     """
     changes = collect_file_changes(image, edits)
     lists = read_checksum_lists(image, changes.added)
@@ -45,7 +48,7 @@ def update_checksums(
     try:
         for _ in range(MAX_ROUNDS):
             again = renew_lists(image, lists, changes, open_new_files(image, edits, make_plan(renewed.lists)), digests)
-            if _pieces(again) == _pieces(renewed):
+            if _pieces_by_path(again) == _pieces_by_path(renewed):
                 return again
             renewed = again
     except (UnsupportedError, SizeError) as error:
@@ -53,36 +56,38 @@ def update_checksums(
     return RenewedLists(warnings=(f"{stale}: cannot be rewritten ({reason}), so sums of changed files are stale now",))
 
 
-def _pieces(renewed: RenewedLists) -> dict[bytes, object]:
+def _pieces_by_path(renewed: RenewedLists) -> dict[bytes, object]:
+    """Return the pieces of each list, which two rounds are compared by."""
     return {path: table.pieces for path, table in renewed.lists.items()}
 
 
 def collect_file_changes(image: IsoImage, edits: IsoEdits) -> FileChanges:
-    """What ``edits`` do to the files of the primary tree of ``image``."""
-    now = {file.path: edits.new_path(file.path) for file in image.files} if edits.restructures else {}
+    """Return what ``edits`` do to the files of the primary tree of ``image``."""
+    new_paths = {file.path: edits.new_path(file.path) for file in image.files} if edits.restructures else {}
     return FileChanges(
         replaced=edits.exchanged,
         added={node.path: node.content.table() for node in edits.added if node.content is not None},
-        removed=frozenset(path for path, new in now.items() if new is None),
-        renamed={path: new for path, new in now.items() if new not in (None, path)},
+        removed=frozenset(path for path, new in new_paths.items() if new is None),
+        renamed={path: new for path, new in new_paths.items() if new not in (None, path)},
     )
 
 
 def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNewFile:
-    """What the files of the primary tree, by the paths they have in the end, hold in the image that ``plan`` makes:
-    boot tables and catalog included."""
-    new = {
-        file.path: one.table for one in plan.exchanged for tree, file in one.files if tree is image.trees[0]
-    }  # fmt: skip
+    """Return a function that gives the bytes of a file, by its new path on the primary tree, in the image that ``plan``
+    makes; boot information tables and the boot catalog are in their new state."""
+    replaced = {
+        file.path: change.table for change in plan.exchanged for tree, file in change.files if tree is image.trees[0]
+    }
     files = {edits.new_path(file.path): file for file in image.files}
 
     def bytes_of(path: bytes) -> PieceTable:
+        """Return the new bytes of the file ``path``."""
         node = edits.by_path.get(path)
         if node is not None and node.content is not None:
             return node.content.table()
         file = files[path]
-        if file.path in new:
-            return new[file.path]
+        if file.path in replaced:
+            return replaced[file.path]
         pieces = list[Piece]()
         for record in file.records:
             if record.length:
