@@ -1,4 +1,4 @@
-"""What the layers of an image take in memory."""
+"""Measure the memory that the layers of an image take when they are unpacked."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.tree.nodes import Edits, NodeKind
 
 MAX_INIT_OFFSET = 32 << 20
-"""Plain bytes of an initramfs to be decoded for its /init at most."""
+"""Bytes of an initramfs that are decoded at most to reach its /init."""
 
 MAX_SCRIPT = 1 << 20
 """Bytes; a longer /init is no script."""
 
 SHORT_LINK = 128
-"""Bytes of a symlink's text, its NUL among them, that take no page (mm/shmem.c)."""
+"""Bytes of a symlink's text, with its NUL, from which on it takes a page (mm/shmem.c)."""
 
 _FILE, _SYMLINK = int(NodeKind.FILE), int(NodeKind.SYMLINK)
 
@@ -37,72 +37,76 @@ _SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
 
 
 def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
-    """What the entries of ``layer`` take when unpacked, after ``edits``."""
-    gone = frozenset[bytes]() if edits is None else edits.removed_paths
-    sizes = _sizes(layer, gone)
+    """Return the footprint of the unpacked entries of ``layer``, after ``edits``."""
     if edits is None:
-        return measure_footprint(sizes)
-    return measure_footprint(sizes) + measure_footprint(_new(edits))
+        return measure_footprint(_entry_sizes(layer, frozenset()))
+    return measure_footprint(_entry_sizes(layer, edits.removed_paths)) + measure_footprint(_added_sizes(edits))
 
 
-def _sizes(layer: Layer, gone: frozenset[bytes]) -> Iterator[int]:
-    """Bytes of each inode that is left; data of hard links stay as long as a name does."""
+def _entry_sizes(layer: Layer, removed_paths: frozenset[bytes]) -> Iterator[int]:
+    """Yield the bytes of each remaining inode; hard-linked data stay as long as one of their names does."""
     linked: dict[object, int] = {}
-    left = set[object]()
+    remaining = set[object]()
     for path, (member, values) in zip(layer.paths, with_values(layer.members), strict=True):
         _, mode, _, _, nlink, _, size, *_ = values
         key = link_key(member) if nlink > 1 else None
-        stays = path not in gone
+        stays = path not in removed_paths
         if key is not None:
             linked[key] = max(linked.get(key, 0), size)
             if stays:
-                left.add(key)
+                remaining.add(key)
         elif stays:
             kind = mode & 0o170000
-            yield size if kind == _FILE else _link_size(size) if kind == _SYMLINK else 0
-    yield from (linked[key] for key in left)
+            yield size if kind == _FILE else _symlink_size(size) if kind == _SYMLINK else 0
+    yield from (linked[key] for key in remaining)
 
 
-def _new(edits: Edits) -> Iterator[int]:
+def _added_sizes(edits: Edits) -> Iterator[int]:
+    """Yield the bytes of each inode that ``edits`` add."""
     seen = set[object]()
     for node, _ in edits.additions:
         if node.link is not None:
             if node.link in seen:
                 continue
             seen.add(node.link)
-        yield node.content.size if node.content is not None else _link_size(len(node.target))
+        yield node.content.size if node.content is not None else _symlink_size(len(node.target))
 
 
-def _link_size(length: int) -> int:
+def _symlink_size(length: int) -> int:
+    """Return the bytes in pages of a symlink whose text has ``length`` bytes."""
     return length if length >= SHORT_LINK else 0
 
 
-def find_tmpfs_share(outer: Iterable[Layer]) -> float:
-    """How much of a machine's memory the tmpfs may take that the /init of an initramfs of these archives mounts: what
-    its size= says, all of it where that is no percentage, and half of it without, or where there is no such script near
-    the front."""
-    for layer in outer:
+def find_tmpfs_share(archives: Iterable[Layer]) -> float:
+    """Return the largest share of the machine's memory for the tmpfs that /init of an initramfs mounts.
+
+    This is the percentage of its size=, or 1 where size= is no percentage. It is :data:`DEFAULT_TMPFS_SHARE` where
+    there is no size=, or no such script in the first :data:`MAX_INIT_OFFSET` bytes.
+
+    :param archives: the archives that the initramfs consists of.
+    """
+    for layer in archives:
         for path, (entry, _, _) in zip(layer.paths, layer.members, strict=True):
             if path == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
                 if entry.data_offset > MAX_INIT_OFFSET or entry.header.mode & 0o170000 != NodeKind.FILE:
                     return DEFAULT_TMPFS_SHARE
                 script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
-                return _share_in(script)
+                return _parse_tmpfs_share(script)
     return DEFAULT_TMPFS_SHARE
 
 
-def _share_in(script: bytes) -> float:
-    mounts = [line[0] for line in _MOUNT.finditer(script)]
-    shares = [_SIZE.search(line) for line in mounts]
-    if not mounts or not all(shares):
+def _parse_tmpfs_share(script: bytes) -> float:
+    """Return the smallest share that a ``mount`` of a tmpfs in ``script`` sets."""
+    sizes = [_SIZE.search(line[0]) for line in _MOUNT.finditer(script)]
+    if not sizes or not all(sizes):
         return DEFAULT_TMPFS_SHARE
-    percents = [int(found[1]) for found in shares if found is not None and found[1] is not None]
+    percents = [int(size[1]) for size in sizes if size is not None and size[1] is not None]
     return min([1.0, *(percent / 100 for percent in percents if percent)])
 
 
 @runtime_checkable
 class HasDictionary(Protocol):
-    """A form of xz or lzma, whichever of their modules is loaded."""
+    """Stream parameters of xz or lzma, whichever of their modules is loaded."""
 
     @property
     def dict_size(self) -> int:
@@ -110,14 +114,14 @@ class HasDictionary(Protocol):
         ...
 
 
-def _dictionary(form: StreamParameters) -> int:
-    """Bytes that the unpacker remembers; little beside that needs any."""
+def _dictionary_size(form: StreamParameters) -> int:
+    """Return the bytes of the decoder's dictionary; decoders of other codecs need little memory."""
     inner = form.inner if isinstance(form, OldForm) else form
     return inner.dict_size if isinstance(inner, HasDictionary) else 0
 
 
 class EditedLayer(Struct, frozen=True):
-    """``layer`` after ``edits``, in ``packed`` bytes where it stands."""
+    """``layer`` after ``edits``; ``packed``: its bytes in the entry that contains it."""
 
     layer: Layer
     edits: Edits
@@ -127,25 +131,29 @@ class EditedLayer(Struct, frozen=True):
 def measure_initramfs(
     layers: Sequence[Layer], path: bytes, size: int, edited: EditedLayer | None = None
 ) -> InitramfsSizes | None:
-    """The initramfs that the ISO's file ``path`` of ``size`` bytes is, of ``layers``, all that were found.
+    """Return the sizes of the initramfs in the ISO's file ``path``; None if none of its archives looks like a system.
 
-    None: none of its archives looks like a system.
+    :param layers: all layers of the image.
+    :param size: bytes of the file.
+    :param edited: a layer of the image that is changed.
     """
-    mine = [layer for layer in layers if layer.address[0] == path]
-    if all(layer.likelihood is RootfsLikelihood.NOT for layer in mine):
+    in_file = [layer for layer in layers if layer.address[0] == path]
+    if all(layer.likelihood is RootfsLikelihood.NOT for layer in in_file):
         return None
     chosen, edits = (None, None) if edited is None else (edited.layer, edited.edits)
-    outer = [layer for layer in mine if layer.parent is None]
+    archives = [layer for layer in in_file if layer.parent is None]
     files = Footprint(0, 0)
-    for layer in outer:
+    for layer in archives:
         files += measure_layer(layer, edits if layer is chosen else None)
-    if edited is not None and edited.layer.holder is not None and edited.layer.parent in outer:
+    if edited is not None and edited.layer.holder is not None and edited.layer.parent in archives:
         old, new = measure_footprint([edited.layer.holder.header.size]), measure_footprint([edited.packed])
         files = Footprint(files.data - old.data + new.data, files.inodes)
-    inner = [layer for layer in mine if layer.parent in outer and layer.likelihood is not RootfsLikelihood.NOT]
+    nested_layers = [
+        layer for layer in in_file if layer.parent in archives and layer.likelihood is not RootfsLikelihood.NOT
+    ]
     nested = None
-    if inner:
-        best = max(inner, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
-        tree = measure_layer(best, edits if best is chosen else None)
-        nested = NestedRootfs(tree, find_tmpfs_share(outer), _dictionary(best.parameters))
+    if nested_layers:
+        rootfs = max(nested_layers, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
+        footprint = measure_layer(rootfs, edits if rootfs is chosen else None)
+        nested = NestedRootfs(footprint, find_tmpfs_share(archives), _dictionary_size(rootfs.parameters))
     return InitramfsSizes(packed=size, files=files, nested=nested)
