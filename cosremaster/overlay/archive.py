@@ -15,12 +15,12 @@ from msgspec.structs import replace
 
 from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import hash_chunks
+from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import clamp_mtime
-from cosremaster.tree.limits import MAX_NUMBER, Limits
+from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import normal_name
 
@@ -57,53 +57,49 @@ class Spooled(Struct, frozen=True):
         return b"".join(self.range.cut(0, min(count, self.size)).chunks()) if self.size else b""
 
 
-def read_archive(
-    source: bytes, newest: int | None, limits: Limits | None, spool: Spool, advance: Callable[[int], None]
-) -> tuple[tuple[Node, ...], tuple[str, ...]]:
-    """What the archive ``source`` holds, in its order (of entries with one name the last), and warnings.
+def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], None]) -> tuple[Node, ...]:
+    """Return the nodes in the archive ``source``, in its order; of several entries with one name the last.
 
-    ``newest``: as for ``scan``. Nodes keep owners, modes and times. Contents go into ``spool``; ``advance`` hears of
-    each of their bytes. :raises OverlayError: unreadable, damaged, or an entry that no image may get: an absolute
-    name, one with ``..``, a hard link to nothing in the archive, a socket. :raises SizeError: a file that the
-    ``limits`` forbid, or an archive of more than :data:`MAX_CONTENT` or :data:`MAX_ENTRIES`.
-    :raises UnsupportedError: there is no libarchive, or several cpio archives stand in a row.
+    Nodes have the owners, modes and times of the archive, within the limits of ``context``. Contents go into its
+    spool; ``advance`` is called with the size of each chunk.
+
+    :raises OverlayError: the archive is unreadable or damaged, or has an entry that no image may get: an absolute
+        name, one with ``..``, a hard link to nothing in the archive, a socket.
+    :raises SizeError: a file is too large, or the archive has more than :data:`MAX_CONTENT` bytes or
+        :data:`MAX_ENTRIES` entries.
+    :raises UnsupportedError: there is no libarchive, or the file holds concatenated cpio archives.
     """
     piped = source == STANDARD_INPUT
     place = Place().inside("standard input" if piped else source)
-    collected = _Collected(place, newest, limits, spool, advance)
+    collector = _NodeCollector(place, context, advance)
     with open_archive_file(None if piped else source, place) as fd:
-        before = os.fstat(fd)
-        seekable = stat.S_ISREG(before.st_mode)
+        status = os.fstat(fd)
+        seekable = stat.S_ISREG(status.st_mode)
         if seekable and os.pread(fd, len(_AR), 0) == _AR:
-            _read_deb(fd, collected)
+            _read_deb(fd, collector)
         else:
             with Archive(("tar",) if piped else _FORMATS, place).open_fd(fd) as archive:
-                collected.take(archive)
+                collector.take_entries(archive)
                 end = archive.cpio_end
             if end is not None and seekable:
                 _only_zeros(fd, end, place)
         after = os.fstat(fd)
-        if seekable and (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
-    return tuple(collected.nodes.values()), tuple(collected.warnings)
+    return tuple(collector.nodes.values())
 
 
-class _Collected:
-    """The nodes of an archive so far."""
+class _NodeCollector:
+    """Collects the nodes of an archive while its entries are read."""
 
-    def __init__(
-        self, place: Place, newest: int | None, limits: Limits | None, spool: Spool, advance: Callable[[int], None]
-    ) -> None:
+    def __init__(self, place: Place, context: ReadContext, advance: Callable[[int], None]) -> None:
         self.place = self.at = place
         self.nodes: dict[bytes, Node] = {}
-        self.warnings: list[str] = []
-        self._newest = newest
-        self._limits = limits
-        self._spool = spool
+        self.context = context
         self._advance = advance
         self._entries = self._bytes = 0
 
-    def take(self, archive: Archive) -> None:
+    def take_entries(self, archive: Archive) -> None:
         """Everything that is left in ``archive``."""
         for entry in archive.entries():
             self.at = self.place.inside(entry.name)
@@ -111,7 +107,7 @@ class _Collected:
             if self._entries > MAX_ENTRIES:
                 raise SizeError(f"an archive of more than {MAX_ENTRIES:,} entries is not added", self.place)
             if entry.warning:
-                self.warnings.append(f"{self.at}: {entry.warning}")
+                self.context.warn(f"{self.at}: {entry.warning}")
             self._take_one(archive, entry)
 
     def _take_one(self, archive: Archive, entry: ArchiveEntry) -> None:
@@ -164,21 +160,20 @@ class _Collected:
         link = kind is NodeKind.SYMLINK
         return Node(
             path=path, kind=kind, mode=0o777 if link else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
-            mtime=clamp_mtime(entry.mtime, self._newest), target=entry.symlink if link else b"",
+            mtime=clamp_mtime(entry.mtime, self.context.max_mtime), target=entry.symlink if link else b"",
             rdev=entry.device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
         )  # fmt: skip
 
     def _check_size(self, size: int) -> None:
         """:raises SizeError: a file of ``size`` bytes, or all of them together, are too many."""
-        if self._limits is not None:
-            self._limits.check_file_size(size, self.at)
+        self.context.check_file_size(size, self.at)
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 
     def _content(self, archive: Archive, size: int) -> Spooled:
         """The bytes of the entry whose header was just read, holes filled to ``size`` bytes, into the spool."""
         digest = hashlib.sha256()
-        found = self._spool.append(hash_chunks(self._counted(archive.data(self.at), size), digest), packed=False)
+        found = self.context.spool.append(hash_chunks(self._counted(archive.data(self.at), size), digest), packed=False)
         self._bytes += found.length
         return Spooled(found, digest.digest())
 
@@ -210,7 +205,7 @@ def _only_zeros(fd: int, end: int, place: Place) -> None:
             at += len(chunk)
 
 
-def _read_deb(fd: int, collected: _Collected) -> None:
+def _read_deb(fd: int, collected: _NodeCollector) -> None:
     """The ``data.tar`` member of a Debian package (deb(5)); its control member is left alone."""
     place = collected.place
     with Archive(("ar",), place).open_fd(fd) as outer:
@@ -218,8 +213,8 @@ def _read_deb(fd: int, collected: _Collected) -> None:
             if entry.name.startswith(b"data.tar"):
                 collected.place = place.inside(entry.name)
                 with Archive(("tar",), collected.place).open_data_of(outer) as inner:
-                    collected.take(inner)
-                collected.warnings.append(
+                    collected.take_entries(inner)
+                collected.context.warn(
                     f"{place}: only its files are added: its control scripts are not run, and dpkg in the image does"
                     " not know it"
                 )

@@ -9,28 +9,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, printable
+from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
-
-
-class Addition(Struct, frozen=True):
-    """Nodes to be laid over the image.
-
-    ``nodes`` have paths below ``dest`` and are laid in their order. ``single``: one file, which goes into ``dest``
-    if that is a directory in the image or ``into`` is set, and is called ``dest`` otherwise. Before any of them,
-    what lies at the paths ``hidden`` and in the directories ``opaque`` (below ``dest`` too) is taken away.
-    ``deliberate``: owners and modes were given for just these nodes, so a directory that keeps its own is warned of.
-    """
-
-    nodes: tuple[Node, ...]
-    dest: bytes
-    is_single_file: bool
-    into_directory: bool
-    source: str
-    hidden_paths: tuple[bytes, ...] = ()
-    opaque_directories: tuple[bytes, ...] = ()
-    has_explicit_ownership: bool = False
 
 
 class _Laid(Struct, frozen=True):
@@ -84,11 +66,12 @@ class _Overlaid:
         # Those of a directory stand together in byte order: from "path/" to before "path0", the next character.
         start = bisect_left(self._names, path + b"/") if path else 0
         end = bisect_left(self._names, path + b"0") if path else len(self._names)
+        waiting = list(self._held.get(path, ()))
         for index in range(start, end):
             name = self._names[index]
             if name and name not in self.gone and name not in self.put:
                 yield name
-        waiting = list(self._held.get(path, ()))
+                waiting += self._held.get(name, ())
         while waiting:
             name = waiting.pop()
             yield name
@@ -112,12 +95,34 @@ class _Overlaid:
             self.gone.add(path)
 
 
+class _CurrentTree(Mapping[bytes, Node]):
+    """The image with the changes so far, as an item sees it."""
+
+    def __init__(self, tree: _Overlaid) -> None:
+        self._tree = tree
+
+    def __getitem__(self, path: bytes) -> Node:
+        node = self._tree.get(path)
+        if node is None:
+            raise KeyError(path)
+        return node
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._tree.get(b"") is not None:
+            yield b""
+        yield from self._tree.below(b"")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def merge(
-    image: Mapping[bytes, Node], additions: Sequence[Addition], remove: Sequence[Pattern], place: Place, *,
+    image: Mapping[bytes, Node], items: Sequence[PreparedItem], remove: Sequence[Pattern], place: Place, *,
     allow_missing: bool = False, force_type: bool = False,
 ) -> Edits:  # fmt: skip
-    """The edits that take ``remove`` out of ``image`` and then lay ``additions`` over it, in order.
+    """Return the edits that take ``remove`` out of ``image`` and then lay ``items`` over it, in order.
 
+    Each item sees the image as the removals and the items before it leave it.
     ``place`` names the image in errors. :raises OverlayError: there is nothing to remove (unless ``allow_missing``),
     a parent is no directory, dangles or loops, or the types of two things at one path do not agree (unless
     ``force_type``).
@@ -128,7 +133,7 @@ def merge(
             what = "it is not there" if pattern.is_literal else "nothing fits this pattern"
             raise OverlayError(f"cannot be removed: {what} (--allow-missing goes on)", place.inside(pattern.text))
     touched: set[bytes] = set()
-    for addition in additions:
+    for addition in (addition for item in items for addition in item.additions(_CurrentTree(tree))):
         _hide(tree, addition)
         for node in addition.nodes:
             path = _put(tree, _Laid(_at(node, _target(tree, addition, node)), addition, node.path))

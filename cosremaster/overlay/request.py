@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from cosremaster.errors import UsageError
 
@@ -16,6 +16,12 @@ _ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2
 def is_archive_name(source: bytes) -> bool:
     """True when the name ends as those of archives do, or stands for standard input."""
     return source == STANDARD_INPUT or _ENDING.search(source) is not None
+
+
+class OverlayItem:
+    """Something that can be added to a file system: the base of all kinds of items."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class OwnershipRule:
 
 
 @dataclass(frozen=True, slots=True)
-class AddPath:
+class AddPath(OverlayItem):
     """A file, a directory's contents or an archive's contents to be added.
 
     ``source``: where it lies on this machine; ``-`` is a tar on standard input. ``dest``: absolute in the
@@ -66,7 +72,7 @@ class AddPath:
 
 
 @dataclass(frozen=True, slots=True)
-class InlineFile:
+class InlineFile(OverlayItem):
     """A file called ``dest`` that holds ``content``. ``mtime``: seconds; None: :data:`DEFAULT_MTIME`, or
     SOURCE_DATE_EPOCH where that is set."""
 
@@ -78,7 +84,7 @@ class InlineFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Symlink:
+class Symlink(OverlayItem):
     """A symlink called ``dest`` with the text ``target``."""
 
     dest: str
@@ -88,7 +94,7 @@ class Symlink:
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(OverlayItem):
     """A directory ``dest``; one that is there already keeps its mode and owner."""
 
     dest: str
@@ -97,9 +103,6 @@ class Directory:
     mtime: int | None = None
 
 
-OverlayItem: TypeAlias = AddPath | InlineFile | Symlink | Directory
-"""Whatever can be added."""
-
 DEFAULT_MTIME = 315_532_800
 """1980-01-01, the time of things that come from no file: never the clock, and no format's time begins later."""
 
@@ -107,3 +110,15 @@ DEFAULT_MTIME = 315_532_800
 def default_mtime(newest: int | None) -> int:
     """The time of things that come from no file. ``newest``: SOURCE_DATE_EPOCH where that is set."""
     return DEFAULT_MTIME if newest is None else newest
+
+
+def parse_dest(dest: str | bytes, what: str) -> bytes:
+    """Return the normal path of the absolute path ``dest``.
+
+    :raises UsageError: it is not absolute, or holds ``..`` or a zero byte; the message begins with ``what``.
+    """
+    raw = os.fsencode(dest)
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    if not raw.startswith(b"/") or b".." in parts or b"\0" in raw:
+        raise UsageError(f"{what}: DEST must be an absolute path without ..")
+    return b"/".join(parts)

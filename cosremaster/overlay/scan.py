@@ -123,7 +123,7 @@ class SourceScan(Struct, frozen=True):
     """
 
     nodes: tuple[Node, ...]
-    single: bool
+    is_single_file: bool
 
 
 def scan_source(source: bytes, newest: int | None) -> SourceScan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -21,15 +21,13 @@ class WhiteoutSplit(Struct, frozen=True):
     nodes: tuple[Node, ...]
     hidden_paths: tuple[bytes, ...]
     opaque_directories: tuple[bytes, ...]
-    warnings: tuple[str, ...]
 
 
-def split_whiteouts(nodes: Sequence[Node], place: Place) -> WhiteoutSplit:
+def split_whiteouts(nodes: Iterable[Node], place: Place, warn: Callable[[str], None]) -> WhiteoutSplit:
     """``nodes`` of the overlay ``place``. :raises OverlayError: a whiteout that hides no name, or is a directory."""
     kept: list[Node] = []
     hidden: list[bytes] = []
     opaque: list[bytes] = []
-    warnings: list[str] = []
     for node in nodes:
         folder, _, name = node.path.rpartition(b"/")
         if not name.startswith(PREFIX):
@@ -41,9 +39,9 @@ def split_whiteouts(nodes: Sequence[Node], place: Place) -> WhiteoutSplit:
         if name == OPAQUE:
             opaque.append(folder)
         elif name.startswith(RESERVED):
-            warnings.append(f"{here}: this name is reserved for whiteouts that are not known; it is left out")
+            warn(f"{here}: this name is reserved for whiteouts that are not known; it is left out")
         elif name[len(PREFIX) :] in (b"", b".", b".."):
             raise OverlayError("cannot be added: a whiteout that hides no name", here)
         else:
             hidden.append(join(folder, name[len(PREFIX) :]))
-    return WhiteoutSplit(tuple(kept), tuple(hidden), tuple(opaque), tuple(warnings))
+    return WhiteoutSplit(tuple(kept), tuple(hidden), tuple(opaque))

@@ -13,7 +13,6 @@ from msgspec import Struct
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import parse_dest
 from cosremaster.overlay.request import (
     AddPath,
     Directory,
@@ -22,6 +21,7 @@ from cosremaster.overlay.request import (
     OwnershipRule,
     Symlink,
     is_archive_name,
+    parse_dest,
 )
 from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults

@@ -17,8 +17,7 @@ from cosremaster.errors import CosremasterError, RecipeError, UsageError, printa
 from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import parse_dest
-from cosremaster.overlay.request import OverlayItem
+from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
 from cosremaster.recipe.faults import Faults, key_path
 from cosremaster.recipe.items import Made, absence, make_item

@@ -30,7 +30,7 @@ from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer, find_layers, layers_from_index
 from cosremaster.layers.model import Layer
-from cosremaster.overlay.read import ReadContext, read_additions
+from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.iso_tree import IsoTreeRequest, plan_iso_tree
@@ -230,12 +230,16 @@ class OpenedImage:
     ) -> Plan:
         """``begin`` is called when nothing takes long any more but what has to be packed anew."""
         # What is wrong with the additions is told before the long work.
-        reading = ReadContext(max_mtime=settled.newest, limits=LIMITS, spool=spools.contents, progress=progress)
-        additions, notes = read_additions(settled.adds, reading)
-        iso_reading = replace(reading, limits=None, option="--add-iso")
-        iso_additions, iso_notes = read_additions(settled.iso_adds, iso_reading)
+        notes, iso_notes = list[str](), list[str]()
+        context = ReadContext(
+            max_mtime=settled.newest, limits=LIMITS, spool=spools.contents, progress=progress,
+            warn=notes.append,
+        )  # fmt: skip
+        items = prepare_items(settled.adds, context)
+        iso_context = replace(context, limits=None, option="--add-iso", warn=iso_notes.append)
+        iso_items = prepare_items(settled.iso_adds, iso_context)
         grafts = IsoTreeRequest(
-            add=iso_additions, remove=settled.iso_removes, rename=settled.iso_renames,
+            add=iso_items, remove=settled.iso_removes, rename=settled.iso_renames,
             allow_missing=request.allow_missing, force_type=request.force_type,
         )  # fmt: skip
         iso = plan_iso_tree(self.image, self._file, grafts)
@@ -255,7 +259,7 @@ class OpenedImage:
             chosen = choose_layer(self.image, found, wanted)
             tree = self._tree(chosen)
             edits = plan_overlay(
-                tree, additions, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
+                tree, items, settled.removes, allow_missing=request.allow_missing, force_type=request.force_type
             )
             if not edits.is_empty:
                 check_writable(chosen)
@@ -272,12 +276,12 @@ class OpenedImage:
                 if iso.new_path(chosen.address[0]) is None:
                     raise UsageError(f"{printable(chosen.address[0])} cannot be changed inside and be removed")
                 exchanged |= dict.fromkeys(names, rebuilt_file(chosen, packed[-1]))
-                notes = (*notes, *format_warnings(chosen))
+                notes.extend(format_warnings(chosen))
                 edited = EditedLayer(chosen, edits, packed[0].packed.table.length)
                 memory = estimate_edited_memory(found.layers, edited, exchanged[chosen.address[0]].length)
             else:
                 memory = estimate_image_memory(self.image, found.layers).get(chosen.address[0])
-            notes = (*notes, *shadowing_warnings(chosen, found, edits))
+            notes.extend(shadowing_warnings(chosen, found, edits))
         settings = self._settings(settled.settings, replace(iso, exchanged=exchanged))
         whole = replace(iso, exchanged=exchanged).with_bytes(settings.replaced)
         sums = plan_checksums(

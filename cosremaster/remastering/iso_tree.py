@@ -15,9 +15,10 @@ from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.tree_edit.directories import Folder
 from cosremaster.iso.tree_edit.match_trees import aligned_folders
-from cosremaster.overlay.merge import Addition, merge, resolve_location
+from cosremaster.overlay.addition import Addition, PreparedItem
+from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import parse_dest
+from cosremaster.overlay.request import parse_dest
 from cosremaster.tree.nodes import Action, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
 
@@ -51,7 +52,7 @@ class Rename(Struct, frozen=True):
 class IsoTreeRequest(Struct, frozen=True, kw_only=True):
     """What is asked: ``remove`` comes first, then ``rename``, then ``add``."""
 
-    add: Sequence[Addition] = ()
+    add: Sequence[PreparedItem] = ()
     remove: Sequence[Pattern] = ()
     rename: Sequence[Rename] = ()
     allow_missing: bool = False
@@ -80,8 +81,8 @@ def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest)
     tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.removed_paths}
     for rename in asked.rename:
         _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), volume, asked.force_type)
-    additions = [_placed(one, alias) for one in asked.add]
-    edits = merge(tree.nodes, additions, (), image.place, force_type=asked.force_type)
+    items = [_Respelled(item, alias) for item in asked.add]
+    edits = merge(tree.nodes, items, (), image.place, force_type=asked.force_type)
     removed = [*first.removed, *(tree.origin(path) for path in edits.removed if path not in tree.made)]
     for path in edits.removed:
         tree.made.pop(path, None)
@@ -171,6 +172,17 @@ def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) ->
 
 def _known_by(pattern: Pattern, alias: Callable[[bytes], bytes]) -> Pattern:
     return Pattern(alias(pattern.literal_prefix)) if pattern.is_literal else pattern
+
+
+class _Respelled(Struct, frozen=True):
+    """An item whose additions get paths as the tree spells them, by ``alias``."""
+
+    item: PreparedItem
+    alias: Callable[[bytes], bytes]
+
+    def additions(self, tree: Mapping[bytes, Node]) -> Sequence[Addition]:
+        """Return the additions of the item, with other paths."""
+        return [_placed(addition, self.alias) for addition in self.item.additions(tree)]
 
 
 def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:

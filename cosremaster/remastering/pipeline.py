@@ -35,7 +35,8 @@ from cosremaster.layers.cpio.old import ODC, OldForm
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.model import Layer
-from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.addition import PreparedItem
+from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.initramfs_file import InitramfsFile, is_archive_file, read_initramfs_file
@@ -116,17 +117,17 @@ def plan_result(
 
 
 def plan_overlay(
-    tree: LayerTree, additions: Sequence[Addition], remove: Sequence[Pattern], *,
+    tree: LayerTree, items: Sequence[PreparedItem], remove: Sequence[Pattern], *,
     allow_missing: bool = False, force_type: bool = False,
 ) -> Edits:  # fmt: skip
     """Step 4, instead of cp: what the layer of ``tree`` has to become.
 
-    ``additions`` come from ``read_additions``; ``remove``: what leaves before, directories with what is in them.
+    ``items`` come from ``prepare_items``; ``remove``: what leaves before, directories with what is in them.
     :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, there is nothing to
         remove (unless ``allow_missing``), or it stands in another archive of the row.
     """
     layer = tree.layer
-    edits = merge(tree, additions, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
+    edits = merge(tree, items, remove, layer.place, allow_missing=allow_missing, force_type=force_type)
     for earlier in layer.preceding:
         names = set(earlier.paths)
         for path in edits.removed:

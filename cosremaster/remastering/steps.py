@@ -16,8 +16,8 @@ from cosremaster.layers.cpio.edit import LIMITS, apply_edits
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer, find_layers
 from cosremaster.layers.model import Layer
+from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import ReadContext, read_additions
 from cosremaster.overlay.request import AddPath, Directory, InlineFile, OwnershipRule, Symlink
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
@@ -77,7 +77,7 @@ __all__ = [
     "plan_iso_tree",
     "plan_overlay",
     "plan_result",
-    "read_additions",
+    "prepare_items",
     "read_boot_settings",
     "rebuilt_file",
     "repack_containers",

@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cosremaster.io.files import Spool
 from cosremaster.overlay.archive import read_archive
 from cosremaster.tree.nodes import Node
+from tests.support.additions import context
 
 
 def read(path: Path, newest: int | None = None) -> dict[bytes, Node]:
@@ -16,5 +19,7 @@ def read(path: Path, newest: int | None = None) -> dict[bytes, Node]:
 
 def warned(path: Path, newest: int | None = None) -> tuple[dict[bytes, Node], list[str]]:
     spool = Spool(path.parent)
-    nodes, warnings = read_archive(os.fsencode(path), newest, None, spool, lambda _: None)
-    return {node.path: node for node in nodes}, list(warnings)
+    warnings: list[str] = []
+    reading = replace(context(newest, spool=spool), warn=warnings.append)
+    nodes = read_archive(os.fsencode(path), reading, lambda _: None)
+    return {node.path: node for node in nodes}, warnings

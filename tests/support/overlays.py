@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from cosremaster.errors import Place
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.addition import Addition, PreparedItem
+from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 
@@ -77,13 +78,13 @@ def single_node(node: Node, dest: bytes, *, into: bool = False) -> Addition:
 
 
 def merged(
-    *additions: Addition, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = (), allow_missing: bool = False,
+    *items: PreparedItem, image: Iterable[Node] = IMAGE, remove: Sequence[bytes] = (), allow_missing: bool = False,
     force_type: bool = False,
 ) -> Edits:  # fmt: skip
     tree = {node.path: node for node in image}
     patterns = [Pattern(text) for text in remove]
     place = Place(("in.iso", "rootfs.cxz"))
-    return merge(tree, additions, patterns, place, allow_missing=allow_missing, force_type=force_type)
+    return merge(tree, items, patterns, place, allow_missing=allow_missing, force_type=force_type)
 
 
 def reasons(edits: Edits) -> dict[bytes, str]:

@@ -26,6 +26,7 @@ from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import EPOCH, require, run
+from tests.support.additions import context
 from tests.support.archives import read, warned
 from tests.support.layers import with_layer_of
 from tests.support.small import write_small
@@ -340,7 +341,7 @@ def test_an_archive_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> 
         os.utime(path, (5, 5))
 
     with pytest.raises(OverlayError, match=r"a\.tar: changed while it was being read$"):
-        read_archive(os.fsencode(path), None, None, Spool(tmp_path), touch)
+        read_archive(os.fsencode(path), context(spool=Spool(tmp_path)), touch)
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
     with pytest.raises(OutputError, match=r"cannot write temporary data: No space left on device$"):
-        read_archive(os.fsencode(path), None, None, spool, lambda _: None)
+        read_archive(os.fsencode(path), context(spool=spool), lambda _: None)
 
 
 def test_names_of_archives() -> None:

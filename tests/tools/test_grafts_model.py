@@ -20,7 +20,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import image_nodes
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
 from cosremaster.tree.nodes import Node, NodeKind

@@ -24,7 +24,8 @@ from cosremaster.layers.cpio.edit import apply_edits, replace_entry_data
 from cosremaster.layers.cpio.rules import Checked, FinalEntry
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.model import Layer, build_layers, index_file
-from cosremaster.overlay.merge import Addition, merge
+from cosremaster.overlay.addition import Addition
+from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from cosremaster.errors import CosremasterError, OverlayError, Place, UsageError
 from cosremaster.overlay.mtree import Spec, parse_mtree
-from cosremaster.overlay.read import read_addition
 from cosremaster.overlay.request import AddPath, OwnershipRule
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run
-from tests.support.additions import reading
+from tests.support.additions import context, read_addition
 from tests.support.layers import with_layer_of
 from tests.support.small import write_small
 
@@ -141,7 +140,7 @@ def nodes(site: Path, text: str, **fields: object) -> dict[bytes, Node]:
     path = site / "site.mtree"
     path.write_text(text)
     add = AddPath(site, mtree=path, **fields)  # type: ignore[arg-type]
-    return {node.path: node for node in read_addition(add, reading(100))[0].nodes}
+    return {node.path: node for node in read_addition(add, context(100))[0].nodes}
 
 
 def test_it_gives_owners_modes_times_and_nodes(site: Path) -> None:
@@ -178,7 +177,7 @@ def test_it_gives_owners_modes_times_and_nodes(site: Path) -> None:
 def test_it_may_name_whiteouts(site: Path) -> None:
     (site / "etc/.wh.hostname").write_text("")
     (site / "all.mtree").write_text("./etc/.wh.hostname type=file size=0\n")
-    read, _ = read_addition(AddPath(site, mtree=site / "all.mtree"), reading())
+    read, _ = read_addition(AddPath(site, mtree=site / "all.mtree"), context())
     assert read.hidden_paths == (b"etc/hostname",) and all(b".wh." not in node.path for node in read.nodes)
 
 
@@ -212,9 +211,9 @@ def test_what_it_says_must_be_true(site: Path, text: str, message: str) -> None:
 def test_it_tells_of_a_directory(site: Path, tmp_path: Path) -> None:
     (tmp_path / "x.mtree").write_text("")
     with pytest.raises(UsageError, match=r"an mtree file tells of a directory, and \S*shadow is none$"):
-        read_addition(AddPath(site / "etc/shadow", "/etc/", mtree=tmp_path / "x.mtree"), reading())
+        read_addition(AddPath(site / "etc/shadow", "/etc/", mtree=tmp_path / "x.mtree"), context())
     with pytest.raises(OverlayError, match=r"none\.mtree: cannot be read: No such file"):
-        read_addition(AddPath(site, mtree=tmp_path / "none.mtree"), reading())
+        read_addition(AddPath(site, mtree=tmp_path / "none.mtree"), context())
 
 
 @pytest.mark.parametrize("packer", ["bsdtar", "mtree"])
@@ -235,7 +234,7 @@ def test_what_real_programs_write(tmp_path: Path, packer: str) -> None:
         (tmp_path / "tree.mtree").write_text(text)
     found = {
         node.path: (node.kind, node.mode, node.uid, node.gid, node.rdev, node.target)
-        for node in read_addition(AddPath(top, mtree=tmp_path / "tree.mtree"), reading())[0].nodes
+        for node in read_addition(AddPath(top, mtree=tmp_path / "tree.mtree"), context())[0].nodes
     }
     assert found == {
         b"etc": (NodeKind.DIRECTORY, 0o755, 3, 4, (0, 0), b""),

@@ -20,11 +20,10 @@ from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import read_additions
 from cosremaster.overlay.request import AddPath
 from cosremaster.tree.nodes import NodeKind
 from tests.fixtures.tools import require
-from tests.support.additions import reading
+from tests.support.additions import context, read_additions
 from tests.support.model import (
     Folder,
     Inode,
@@ -177,7 +176,7 @@ def test_unpackers_make_what_the_model_says(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
-        found, _ = read_additions(adds, reading(TIME))
+        found, _ = read_additions(adds, context(TIME))
         layer = nested(before)
         tree = LayerTree(layer)
         patterns = [Pattern(path) for path in removals]

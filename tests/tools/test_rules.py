@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import OverlayError, Place, UsageError
-from cosremaster.overlay.merge import Addition
+from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.ownership import Mode, Owner, parse_owner
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.read import read_addition
 from cosremaster.overlay.request import (
     DEFAULT_MTIME,
     AddPath,
@@ -27,7 +26,7 @@ from cosremaster.overlay.request import (
 from cosremaster.overlay.whiteouts import split_whiteouts
 from cosremaster.tree.nodes import Action, Node, NodeKind
 from tests.fixtures.tools import require, run
-from tests.support.additions import reading
+from tests.support.additions import context, read_addition
 from tests.support.overlays import (
     ADDED,
     IMAGE,
@@ -116,8 +115,9 @@ def test_a_removed_directory_that_comes_back_as_it_was_stays() -> None:
 
 
 def whited(*names: bytes, dest: bytes = b"", more: Sequence[Node] = ()) -> Addition:
-    split = split_whiteouts([*(file(name, b"") for name in names), *more], Place(("overlay",)))
-    assert not split.warnings
+    warnings: list[str] = []
+    split = split_whiteouts([*(file(name, b"") for name in names), *more], Place(("overlay",)), warnings.append)
+    assert not warnings
     return Addition(split.nodes, dest, False, False, "overlay", split.hidden_paths, split.opaque_directories)
 
 
@@ -172,26 +172,27 @@ def test_a_whiteout_of_no_name_is_refused(name: bytes) -> None:
     with pytest.raises(OverlayError, match=r"^overlay » \S*\.wh\S*: cannot be added: a whiteout that hides no name$"):
         whited(name)
     with pytest.raises(OverlayError, match=r"a whiteout is an empty file, and this is a directory$"):
-        split_whiteouts([directory(b".wh.x")], Place(("overlay",)))
+        split_whiteouts([directory(b".wh.x")], Place(("overlay",)), print)
 
 
 def test_names_reserved_for_other_whiteouts_are_left_out_and_told() -> None:
-    split = split_whiteouts([file(b".wh..wh.plnk"), file(b"x")], Place(("overlay",)))
+    warnings: list[str] = []
+    split = split_whiteouts([file(b".wh..wh.plnk"), file(b"x")], Place(("overlay",)), warnings.append)
     assert [node.path for node in split.nodes] == [b"x"]
-    assert split.warnings == (
-        "overlay » .wh..wh.plnk: this name is reserved for whiteouts that are not known; it is left out",
-    )
+    assert warnings == [
+        "overlay » .wh..wh.plnk: this name is reserved for whiteouts that are not known; it is left out"
+    ]
 
 
 def test_whiteouts_of_a_folder_on_disk(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for name in ("etc/.wh.motd", "etc/.wh..wh..opq", "etc/keep"):
         (tmp_path / name).write_text("")
-    read, _ = read_addition(AddPath(tmp_path), reading())
+    read, _ = read_addition(AddPath(tmp_path), context())
     assert (read.hidden_paths, read.opaque_directories) == ((b"etc/motd",), (b"etc",))
     assert [node.path for node in read.nodes] == [b"etc", b"etc/keep"]
     (tmp_path / ".wh.single").write_text("")
-    single, _ = read_addition(AddPath(tmp_path / ".wh.single", "/etc/"), reading())
+    single, _ = read_addition(AddPath(tmp_path / ".wh.single", "/etc/"), context())
     assert single.nodes[0].path == b".wh.single", "a file that is named by the user is that file"
 
 
@@ -311,7 +312,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def styled(item: OverlayItem) -> tuple[dict[bytes, tuple[int, int, int]], tuple[str, ...]]:
-    read, warnings = read_addition(item, reading())
+    read, warnings = read_addition(item, context())
     return {node.path: (node.mode, node.uid, node.gid) for node in read.nodes}, warnings
 
 
@@ -370,7 +371,7 @@ def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
 
 
 def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
-    read, _ = read_addition(AddPath(site, owner="5:6", rules=(OwnershipRule("/usr", directory_mode=0o700),)), reading())
+    read, _ = read_addition(AddPath(site, owner="5:6", rules=(OwnershipRule("/usr", directory_mode=0o700),)), context())
     image = (directory(b"bin"), directory(b"spool"))
     assert set(reasons(merged(read, image=image))) == {b"bin/su", b"keys", b"link"}
 
@@ -392,7 +393,7 @@ def test_things_made_from_nothing() -> None:
         Symlink("/etc/systemd/system/x.wants/y", "../y"),
         Directory("/var/spool/x/", mode=0o1777, owner="9:9"),
     )
-    found = [read_addition(item, reading())[0].nodes[0] for item in items]
+    found = [read_addition(item, context())[0].nodes[0] for item in items]
     facts = [(node.path, node.kind, node.mode, node.uid, node.gid, node.mtime, node.target) for node in found]
     assert facts == [
         (b"etc/motd", NodeKind.FILE, 0o644, 0, 0, DEFAULT_MTIME, b""),
@@ -401,14 +402,14 @@ def test_things_made_from_nothing() -> None:
         (b"var/spool/x", NodeKind.DIRECTORY, 0o1777, 9, 9, DEFAULT_MTIME, b""),
     ]
     assert found[0].content is not None and b"".join(found[0].content.table().chunks()) == b"hello\n"
-    assert read_addition(InlineFile("/x", b""), reading(newest=123))[0].nodes[0].mtime == 123
-    edits = merged(*(read_addition(item, reading())[0] for item in items))
+    assert read_addition(InlineFile("/x", b""), context(newest=123))[0].nodes[0].mtime == 123
+    edits = merged(*(read_addition(item, context())[0] for item in items))
     assert reasons(edits)[b"var/spool"] == PARENT and edits.unchanged == (b"etc/motd",)
 
 
 def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> None:
     def asked(item: Directory) -> tuple[str, ...]:
-        edits = merged(read_addition(item, reading())[0])
+        edits = merged(read_addition(item, context())[0])
         assert edits.is_empty
         return edits.warnings
 
@@ -418,7 +419,7 @@ def test_a_directory_that_was_asked_for_with_another_mode_is_warned_about() -> N
 
 
 def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
-    read, _ = read_addition(InlineFile("/var", b"x"), reading())
+    read, _ = read_addition(InlineFile("/var", b"x"), context())
     with pytest.raises(OverlayError, match=r"» var: the file /var cannot go over this directory, which is not empty"):
         merged(read)
 
@@ -426,7 +427,7 @@ def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (InlineFile("etc/x", b""), r"^the inline etc/x: DEST must be an absolute path without \.\.$"),
+        (InlineFile("etc/x", b""), r"^the file etc/x: DEST must be an absolute path without \.\.$"),
         (Symlink("/../x", "y"), r"DEST must be an absolute path"),
         (Symlink("/x", "a\0b"), r"^/x: no symlink can lead to a\\x00b$"),
         (Directory("/"), r"^/: the root directory cannot be made$"),
@@ -436,4 +437,4 @@ def test_things_made_from_nothing_are_named_by_where_they_go() -> None:
 )
 def test_things_that_cannot_be_made_are_refused(item: OverlayItem, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        read_addition(item, reading())
+        read_addition(item, context())

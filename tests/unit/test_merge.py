@@ -9,12 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, SizeError, UsageError
-from cosremaster.overlay.merge import Addition
-from cosremaster.overlay.read import read_addition, read_additions
+from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.request import AddPath
 from cosremaster.overlay.scan import SourceScan, scan_source
 from cosremaster.tree.nodes import Action, Node, NodeKind
-from tests.support.additions import reading
+from tests.support.additions import context, read_addition, read_additions
 from tests.support.overlays import (
     ADDED,
     PARENT,
@@ -282,7 +281,7 @@ def test_add_of_nothing_is_refused(text: str) -> None:
 
 
 def addition(source: Path, dest: str | None = None) -> Addition:
-    return read_addition(AddPath(source, dest), reading())[0]
+    return read_addition(AddPath(source, dest), context())[0]
 
 
 def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_dest_of_a_file_and_of_a_directory(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"DEST must be an absolute path without \.\."):
             addition(note, bad)
     with pytest.raises(SizeError, match=r"^\S*/note: 1 bytes do not fit a cpio archive"):
-        read_addition(AddPath(note, "/etc/"), reading(largest=0))
+        read_addition(AddPath(note, "/etc/"), context(largest=0))
 
 
 def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> None:
@@ -310,7 +309,7 @@ def test_additions_keep_their_order_and_bring_all_warnings(tmp_path: Path) -> No
     (tmp_path / "a").write_text("x")
     for name in ("a", "b"):
         (tmp_path / name).chmod(0o6755)
-    found, warnings = read_additions([AddPath(tmp_path / name, "/") for name in ("b", "a")], reading())
+    found, warnings = read_additions([AddPath(tmp_path / name, "/") for name in ("b", "a")], context())
     assert [one.nodes[0].path for one in found] == [b"b", b"a"]
     said = "its set-user-ID or set-group-ID bit is not taken over"
     assert warnings == (f"{tmp_path}/b: {said}", f"{tmp_path}/a: {said}")
@@ -333,7 +332,7 @@ def test_a_folder_is_scanned_sorted(tmp_path: Path) -> None:
             file.write(b"text" + name)
         os.chmod(top + name, 0o640)
     found = scanned(tmp_path)
-    assert not found.single
+    assert not found.is_single_file
     me = (os.geteuid(), os.getegid())
     listed = [(node.path, node.kind, node.mode, node.uid, node.gid) for node in found.nodes]
     assert listed == [
@@ -378,7 +377,7 @@ def test_source_may_be_a_symlink(tmp_path: Path) -> None:
     os.symlink("folder/file", tmp_path / "to-file")
     assert [node.path for node in scanned(tmp_path / "to-folder").nodes] == [b"file"]
     found = scanned(tmp_path / "to-file")
-    assert found.single and [(node.path, node.kind) for node in found.nodes] == [(b"to-file", NodeKind.FILE)]
+    assert found.is_single_file and [(node.path, node.kind) for node in found.nodes] == [(b"to-file", NodeKind.FILE)]
     assert found.nodes[0].content is not None and found.nodes[0].content.head(5) == b"x"
 
 
@@ -440,3 +439,10 @@ def test_a_source_that_changes_is_noticed(tmp_path: Path, change: str) -> None:
             path.mkdir()
     with pytest.raises(OverlayError, match=r"/x: (changed while it was being read|cannot be (opened|read): )"):
         list(content.table().chunks())
+
+
+def test_what_an_earlier_addition_put_into_an_old_directory_leaves_with_it() -> None:
+    image = [directory(b"var"), directory(b"var/log"), file(b"var/log/old")]
+    emptying = Addition((), b"", False, False, "second", opaque_directories=(b"var",))
+    edits = merged(folder_of(file(b"var/log/new")), emptying, image=image)
+    assert not edits.additions and edits.removed == (b"var/log",)

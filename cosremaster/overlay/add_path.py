@@ -1,0 +1,120 @@
+"""The item :class:`AddPath`: a file, a directory's contents or an archive's contents, read from this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cosremaster.errors import OverlayError, Place, UsageError, printable
+from cosremaster.overlay.addition import Addition
+from cosremaster.overlay.items import ReadContext
+from cosremaster.overlay.ownership import Owner, OwnershipPolicy
+from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
+from cosremaster.overlay.scan import SourceScan, scan_source
+from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
+from cosremaster.tree.nodes import Node
+from cosremaster.tree.paths import join
+
+
+def prepare_path(item: AddPath, context: ReadContext) -> Addition:
+    """Read the files of ``item`` and apply its owners, modes, mtree file and whiteouts.
+
+    Raises as :func:`cosremaster.overlay.items.prepare_item`.
+    """
+    source = os.fsencode(item.source)
+    dest_text = os.fsencode(item.dest or "/")
+    dest = parse_dest(dest_text, f"{context.option} {printable(source)}:{printable(dest_text)}")
+    place = Place().inside(source)
+    is_archive = _is_archive(item, source)
+    default_owner = "source" if is_archive else "root"
+    policy = OwnershipPolicy(
+        default_owner if item.owner is None else item.owner, item.mode, item.rules, setuid=item.setuid
+    )
+    scan = _scan_archive(source, context) if is_archive else scan_source(source, context.max_mtime)
+    single = scan.is_single_file
+    if item.dest is None and single:
+        raise UsageError(
+            f"{context.option} {os.fsdecode(source)}: say where the file goes, as in {os.fsdecode(source)}:/etc/ (only"
+            " a directory or an archive goes without)"
+        )
+    _check_sizes(scan, place, context)
+    into_directory = single and dest_text.endswith(b"/")
+    nodes = [policy.apply_defaults(node) for node in scan.nodes]
+    if item.mtree is not None:
+        nodes = _apply_mtree_file(nodes, item.source, item.mtree, context)
+    split = WhiteoutSplit(tuple(nodes), (), ()) if single else split_whiteouts(nodes, place, context.warn)
+    laid_nodes: Sequence[Node] = split.nodes
+    if item.rules:
+        is_name_open = single and not into_directory
+        laid_nodes = _apply_rules(laid_nodes, policy, scan.nodes, dest, is_name_open=is_name_open)
+    for node in filter(policy.drops_special_bits, scan.nodes):
+        origin = place if single else place.inside(node.path)
+        context.warn(f"{origin}: its set-user-ID or set-group-ID bit is not taken over")
+    for pattern in policy.unused_patterns():
+        context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
+    return Addition(
+        tuple(laid_nodes), dest, single, into_directory, os.fsdecode(source),
+        hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories,
+    )  # fmt: skip
+
+
+def _is_archive(item: AddPath, source: bytes) -> bool:
+    """Return whether ``source`` is an archive whose contents are added."""
+    if item.unpack is not None or os.path.isdir(source):
+        return bool(item.unpack) and not os.path.isdir(source)
+    return is_archive_name(source)
+
+
+def _scan_archive(source: bytes, context: ReadContext) -> SourceScan:
+    """Return the nodes in the archive ``source``."""
+    from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
+
+    with context.progress.step(f"read {printable(source)}", None) as advance:
+        return SourceScan(read_archive(source, context, advance), False)
+
+
+def _check_sizes(scan: SourceScan, place: Place, context: ReadContext) -> None:
+    """Check the size of each file of ``scan``. :raises SizeError: one is too large."""
+    for node in scan.nodes:
+        if node.content is not None:
+            context.check_file_size(node.content.size, place if scan.is_single_file else place.inside(node.path))
+
+
+def _apply_mtree_file(nodes: Iterable[Node], source: str | Path, mtree: str | Path, context: ReadContext) -> list[Node]:
+    """Return the ``nodes`` of the directory ``source`` as its mtree file describes them, without that file itself.
+
+    :raises UsageError: ``source`` is no directory. :raises OverlayError: the file is unreadable or does not agree.
+    """
+    from cosremaster.overlay.mtree import apply_mtree, parse_mtree  # noqa: PLC0415 - few overlays have one
+
+    source_path, mtree_path = os.path.realpath(os.fsencode(source)), os.path.realpath(os.fsencode(mtree))
+    place = Place().inside(os.fsencode(mtree))
+    if not os.path.isdir(source_path):
+        raise UsageError(f"{place}: an mtree file tells of a directory, and {source} is none")
+    try:
+        text = Path(os.fsdecode(mtree_path)).read_bytes()
+    except OSError as error:
+        raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+    path_of_itself = os.path.relpath(mtree_path, source_path)
+    others = [node for node in nodes if node.path != path_of_itself]
+    return list(apply_mtree(others, parse_mtree(text, place), context.max_mtime, place))
+
+
+def _apply_rules(
+    nodes: Sequence[Node], policy: OwnershipPolicy, source_nodes: Sequence[Node], dest: bytes, *, is_name_open: bool
+) -> list[Node]:
+    """Return ``nodes`` after the rules for single paths.
+
+    ``source_nodes`` have the owners of the source. ``is_name_open``: only the file system tells whether ``dest`` is
+    the new path of a file or the directory that it goes into, so a rule may match either.
+    """
+    owners = {node.path: Owner(node.uid, node.gid) for node in source_nodes}
+    return [
+        policy.apply_rules(
+            node,
+            [dest, join(dest, node.path)] if is_name_open else [join(dest, node.path)],
+            owners.get(node.path, Owner(node.uid, node.gid)),
+        )
+        for node in nodes
+    ]

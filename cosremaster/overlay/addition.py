@@ -1,0 +1,50 @@
+"""What items of an overlay become: nodes for a file system, and the promise to make them once that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from cosremaster.tree.nodes import Node
+
+
+class PreparedItem(Protocol):
+    """An item of an overlay whose files on this machine were read and checked."""
+
+    def additions(self, tree: Mapping[bytes, Node]) -> Sequence[Addition]:
+        """Return what the item adds to the file system ``tree``, in order.
+
+        ``tree`` maps normal paths to nodes. Removals and the items before this one have already changed it. It is
+        valid only during the call.
+
+        :raises OverlayError: the item does not fit this file system.
+        """
+        ...
+
+
+class Addition(Struct, frozen=True):
+    """Nodes to be laid over a file system, and the paths that are removed from it before.
+
+    ``nodes`` have paths below ``dest`` and are laid in their order. ``is_single_file``: there is one node, a file. It
+    goes into ``dest`` if that is a directory in the file system or ``into_directory`` is set; otherwise ``dest`` is its
+    new path. ``source`` names the origin in errors. ``hidden_paths`` and the contents of ``opaque_directories`` (both
+    below ``dest``) are removed before any node is laid. ``has_explicit_ownership``: owners and modes were given for
+    exactly these nodes, so the user is warned when an existing directory keeps its own.
+
+    An addition is its own :class:`PreparedItem`: it does not depend on the file system.
+    """
+
+    nodes: tuple[Node, ...]
+    dest: bytes
+    is_single_file: bool
+    into_directory: bool
+    source: str
+    hidden_paths: tuple[bytes, ...] = ()
+    opaque_directories: tuple[bytes, ...] = ()
+    has_explicit_ownership: bool = False
+
+    def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
+        """Return the addition itself."""
+        return (self,)

@@ -1,0 +1,84 @@
+"""Items that come from no file of this machine: a file with given content, a symlink, a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.errors import Place, UsageError, printable
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.overlay.addition import Addition
+from cosremaster.overlay.items import ReadContext
+from cosremaster.overlay.ownership import Mode, parse_owner
+from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, parse_dest
+from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.tree.nodes import Node, NodeKind
+
+
+class Bytes(Struct, frozen=True):
+    """A file's content kept in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def digest(self) -> bytes:
+        """SHA-256."""
+        return hashlib.sha256(self.data).digest()
+
+    def table(self) -> PieceTable:
+        """The bytes."""
+        return PieceTable([Literal(self.data)])
+
+    def head(self, count: int) -> bytes:
+        """The first ``count`` bytes."""
+        return self.data[:count]
+
+
+def prepare_file(item: InlineFile, context: ReadContext) -> Addition:
+    """Return the file ``item`` as an addition. Raises as :func:`prepare_item`."""
+    node = _make_node(item, NodeKind.FILE, context)
+    context.check_file_size(len(item.content), Place().inside(item.dest))
+    mode = Mode(item.mode).apply(0o644, directory=False)
+    return _as_addition(item, replace(node, mode=mode, content=Bytes(item.content)))
+
+
+def prepare_symlink(item: Symlink, context: ReadContext) -> Addition:
+    """Return the symlink ``item`` as an addition. Raises as :func:`prepare_item`."""
+    node = _make_node(item, NodeKind.SYMLINK, context)
+    target = os.fsencode(item.target)
+    if b"\0" in target:
+        raise UsageError(f"{printable(item.dest)}: no symlink can lead to {printable(item.target)}")
+    return _as_addition(item, replace(node, target=target))
+
+
+def prepare_directory(item: Directory, context: ReadContext) -> Addition:
+    """Return the directory ``item`` as an addition. Raises as :func:`prepare_item`."""
+    node = _make_node(item, NodeKind.DIRECTORY, context)
+    return _as_addition(item, replace(node, mode=Mode(item.mode).apply(0o755, directory=True)))
+
+
+def _make_node(item: InlineFile | Symlink | Directory, kind: NodeKind, context: ReadContext) -> Node:
+    """Return a node of ``kind`` with the path, owner and time of ``item``, and mode 0777.
+
+    :raises UsageError: the path or the owner makes no sense.
+    """
+    dest = parse_dest(item.dest, f"the {kind.noun} {printable(item.dest)}")
+    if not dest:
+        raise UsageError(f"{printable(item.dest)}: the root directory cannot be made")
+    owner = parse_owner(item.owner)
+    if owner is None:
+        raise UsageError(f"{printable(item.dest)}: it has no source that could tell its owner")
+    mtime = default_mtime(context.max_mtime) if item.mtime is None else item.mtime
+    return Node(path=dest, kind=kind, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=clamp_mtime(mtime, None))
+
+
+def _as_addition(item: InlineFile | Symlink | Directory, node: Node) -> Addition:
+    """Return ``node`` alone as an addition that errors name by the path of ``item``."""
+    return Addition((node,), b"", True, True, item.dest, has_explicit_ownership=True)
