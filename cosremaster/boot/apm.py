@@ -27,7 +27,7 @@ class ApmEntry(Struct, frozen=True):
     """
 
     reserved: int
-    entries: int
+    entry_count: int
     start: int
     count: int
     name: bytes
@@ -48,7 +48,7 @@ class ApmEntry(Struct, frozen=True):
         """512 bytes."""
         return (
             _ENTRY.pack(
-                ENTRY_SIGNATURE, self.reserved, self.entries, self.start, self.count, self.name, self.type,
+                ENTRY_SIGNATURE, self.reserved, self.entry_count, self.start, self.count, self.name, self.type,
                 self.data_start, self.data_count,
             )
             + self.tail
@@ -69,7 +69,7 @@ class ApmEntry(Struct, frozen=True):
         """The name as text."""
         return self.name.partition(b"\0")[0].decode("mac-roman")
 
-    def placed(self, start: int, count: int) -> ApmEntry:
+    def moved_to(self, start: int, count: int) -> ApmEntry:
         """This entry over other blocks; the data count follows where it was the partition's."""
         data = count if self.data_count == self.count else self.data_count
         return replace(self, start=start, count=count, data_count=data)
@@ -85,7 +85,7 @@ class Apm(Struct, frozen=True):
     blocks: int
     entries: tuple[ApmEntry, ...]
 
-    def offset(self, index: int) -> int:
+    def entry_offset(self, index: int) -> int:
         """The byte at which entry ``index`` begins: one to a block, from block 1 on."""
         return (index + 1) * self.block_size
 
@@ -102,10 +102,10 @@ def read_apm(read: Read, place: Place) -> Apm | None:
         first = ApmEntry.parse(read(size, ENTRY_SIZE)) if size in (SECTOR, BLOCK) else None
         if first is None:
             continue
-        if not 0 < first.entries <= MAX_ENTRIES:
-            raise ImageError(f"Apple partition map claims {first.entries:,} entries", place.at(size))
+        if not 0 < first.entry_count <= MAX_ENTRIES:
+            raise ImageError(f"Apple partition map claims {first.entry_count:,} entries", place.at(size))
         entries = []
-        for number in range(1, first.entries + 1):
+        for number in range(1, first.entry_count + 1):
             entry = ApmEntry.parse(read(number * size, ENTRY_SIZE))
             if entry is None:
                 raise ImageError(f"Apple partition map has no entry {number}", place.at(number * size))

@@ -29,7 +29,7 @@ class BootEntry(Struct, frozen=True):
     platform: int
 
     @property
-    def bootable(self) -> bool:
+    def is_bootable(self) -> bool:
         """The boot indicator is 0x88."""
         return self.raw[0] == 0x88
 
@@ -49,7 +49,7 @@ class BootEntry(Struct, frozen=True):
         return Lba(int(_ENTRY.unpack(self.raw)[5]))
 
     @property
-    def least_bytes(self) -> int:
+    def minimum_size(self) -> int:
         """How long the boot image is at least: what is loaded, or the emulated floppy."""
         return max(self.load_sectors * SECTOR, _FLOPPY_BYTES.get(self.media, 0))
 
@@ -57,7 +57,9 @@ class BootEntry(Struct, frozen=True):
         """Platform, emulation and load size."""
         platform = PLATFORMS.get(self.platform, f"platform 0x{self.platform:02X}")
         media = MEDIA.get(self.media, f"media {self.media}")
-        return f"{platform}, {media}, loads {self.load_sectors} sectors" + ("" if self.bootable else ", not bootable")
+        return f"{platform}, {media}, loads {self.load_sectors} sectors" + (
+            "" if self.is_bootable else ", not bootable"
+        )
 
 
 class BootCatalog(Struct, frozen=True):
@@ -68,7 +70,7 @@ class BootCatalog(Struct, frozen=True):
     entries: tuple[BootEntry, ...]
 
 
-def catalog_lba(descriptor: bytes) -> Lba | None:
+def find_catalog(descriptor: bytes) -> Lba | None:
     """The catalog's place, from a boot record volume descriptor; None if it is not El Torito's (figure 7)."""
     if descriptor[0] != 0 or not descriptor[7:39].startswith(BOOT_SYSTEM):
         return None

@@ -17,7 +17,7 @@ from cosremaster.errors import ImageError, Place, UnsupportedError
 Read = Callable[[int, int], bytes]
 """``length`` bytes from byte ``offset`` of the file system, fewer where what holds it ends."""
 
-ENTRY = 32
+ENTRY_SIZE = 32
 DIRECTORY, VOLUME, LONG_NAME = 0x10, 0x08, 0x0F
 _DELETED, _END = 0xE5, 0x00
 _LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
@@ -28,7 +28,7 @@ _MAX_ENTRIES = 1 << 16
 _MAX_DEPTH = 64
 
 
-class Geometry(Struct, frozen=True, kw_only=True):
+class BiosParameterBlock(Struct, frozen=True, kw_only=True):
     """The BIOS parameter block ("Boot Sector and BPB"), in bytes from the file system's start.
 
     ``bits``: 12, 16 or 32; ``table`` and ``table_size``: the first FAT, of which ``copies`` follow each other;
@@ -38,21 +38,21 @@ class Geometry(Struct, frozen=True, kw_only=True):
     """
 
     bits: int
-    cluster: int
-    table: int
-    table_size: int
-    copies: int
-    root: int
+    cluster_size: int
+    fat_offset: int
+    fat_size: int
+    fat_count: int
+    root_offset: int
     root_size: int
     root_cluster: int
-    data: int
-    clusters: int
-    total: int
-    info: int
-    mirrored: bool
+    data_offset: int
+    cluster_count: int
+    total_size: int
+    fsinfo_offset: int
+    is_mirrored: bool
 
 
-def parse_geometry(raw: bytes) -> Geometry | None:
+def parse_bpb(raw: bytes) -> BiosParameterBlock | None:
     """What the first 512 bytes say; None where they are no FAT boot sector."""
     if len(raw) < 512 or raw[510:512] != b"\x55\xaa" or raw[0] not in (0xEB, 0xE9):
         return None
@@ -67,35 +67,44 @@ def parse_geometry(raw: bytes) -> Geometry | None:
     if not (reserved and 1 <= copies <= 4 and size and total) or bool(entries) == wide:
         return None
     root = (reserved + copies * size) * sector
-    root_size = -(-entries * ENTRY // sector) * sector
+    root_size = -(-entries * ENTRY_SIZE // sector) * sector
     data = root + root_size
     clusters = (total * sector - data) // (per * sector)
     if clusters < 1:
         return None
     bits = 32 if wide else 12 if clusters < 4085 else 16
     clusters = min(clusters, size * sector * 8 // bits - 2)
-    return Geometry(
-        bits=bits, cluster=per * sector, table=reserved * sector, table_size=size * sector, copies=copies,
-        root=0 if wide else root, root_size=root_size, root_cluster=root_cluster, data=data, clusters=clusters,
-        total=total * sector, info=info * sector if wide and 0 < info < reserved else 0,
-        mirrored=not (wide and flags & 0x80),
-    )  # fmt: skip
+    return BiosParameterBlock(
+        bits=bits,
+        cluster_size=per * sector,
+        fat_offset=reserved * sector,
+        fat_size=size * sector,
+        fat_count=copies,
+        root_offset=0 if wide else root,
+        root_size=root_size,
+        root_cluster=root_cluster,
+        data_offset=data,
+        cluster_count=clusters,
+        total_size=total * sector,
+        fsinfo_offset=info * sector if wide and 0 < info < reserved else 0,
+        is_mirrored=not (wide and flags & 0x80),
+    )
 
 
 class FatFile(Struct, frozen=True):
     """A file or directory. ``entry``: the byte at which its entry stands; ``first``: its first cluster, 0 without."""
 
     path: bytes
-    entry: int
-    first: int
+    entry_offset: int
+    first_cluster: int
     size: int
-    directory: bool = False
+    is_directory: bool = False
 
 
 class Fat(Struct, frozen=True, dict=True):
     """A FAT file system. ``size``: bytes of what holds it, which may be less than it claims."""
 
-    geometry: Geometry
+    bpb: BiosParameterBlock
     read: Read
     size: int
     place: Place
@@ -103,41 +112,41 @@ class Fat(Struct, frozen=True, dict=True):
     @classmethod
     def open(cls, read: Read, size: int, place: Place) -> Fat | None:
         """The file system at the start of what ``read`` reads; None where none begins there."""
-        geometry = parse_geometry(read(0, 512))
+        geometry = parse_bpb(read(0, 512))
         return None if geometry is None else cls(geometry, read, size, place)
 
     @cached_property
-    def table(self) -> bytes:
+    def first_fat(self) -> bytes:
         """The first FAT. :raises UnsupportedError: it is too large. :raises ImageError: it is cut off."""
-        geometry = self.geometry
-        if geometry.table_size > MAX_TABLE:
+        geometry = self.bpb
+        if geometry.fat_size > MAX_TABLE:
             raise UnsupportedError("its FAT is too large to be read", self.place)
-        raw = self.read(geometry.table, geometry.table_size)
-        if len(raw) < geometry.table_size:
-            raise ImageError("FAT file system is cut off", self.place.at(geometry.table))
+        raw = self.read(geometry.fat_offset, geometry.fat_size)
+        if len(raw) < geometry.fat_size:
+            raise ImageError("FAT file system is cut off", self.place.at(geometry.fat_offset))
         return raw
 
-    def start_of(self, cluster: int) -> int:
+    def cluster_offset(self, cluster: int) -> int:
         """The byte at which a cluster begins."""
-        return self.geometry.data + (cluster - 2) * self.geometry.cluster
+        return self.bpb.data_offset + (cluster - 2) * self.bpb.cluster_size
 
-    def chain(self, first: int, place: Place) -> tuple[int, ...]:
+    def read_chain(self, first: int, place: Place) -> tuple[int, ...]:
         """The clusters of a chain. :raises ImageError: it leads outside, into itself, or to a free cluster."""
         found, seen, cluster = list[int](), set[int](), first
-        end = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self.geometry.bits]
+        end = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self.bpb.bits]
         while cluster < end:
-            if not 2 <= cluster < self.geometry.clusters + 2 or cluster in seen:
+            if not 2 <= cluster < self.bpb.cluster_count + 2 or cluster in seen:
                 raise ImageError(f"its chain of clusters is broken at cluster {cluster}", place)
             seen.add(cluster)
             found.append(cluster)
-            cluster = table_entry(self.table, cluster, self.geometry.bits)
+            cluster = get_fat_entry(self.first_fat, cluster, self.bpb.bits)
         return tuple(found)
 
-    def data_of(self, file: FatFile) -> bytes:
+    def read_file(self, file: FatFile) -> bytes:
         """A file's bytes. :raises ImageError: its chain is broken, or is too short."""
         place = self.place.inside(file.path)
         left, parts = file.size, list[bytes]()
-        for start, length in self._runs(self.chain(file.first, place) if file.size else ()):
+        for start, length in self._runs(self.read_chain(file.first_cluster, place) if file.size else ()):
             parts.append(self.read(start, min(left, length)))
             left -= len(parts[-1])
         if left:
@@ -148,19 +157,19 @@ class Fat(Struct, frozen=True, dict=True):
         """First byte and bytes of each run of clusters that follow each other."""
         for _, group in groupby(enumerate(chain), lambda one: one[1] - one[0]):
             run = [cluster for _, cluster in group]
-            yield self.start_of(run[0]), len(run) * self.geometry.cluster
+            yield self.cluster_offset(run[0]), len(run) * self.bpb.cluster_size
 
     def _directory(self, first: int, place: Place) -> tuple[tuple[int, int], ...]:
         """Where a directory's entries stand. :raises ImageError: it is damaged, or larger than one may be."""
-        chain = self.chain(first, place)
-        if len(chain) * self.geometry.cluster > max(_MAX_ENTRIES * ENTRY, self.geometry.cluster):
+        chain = self.read_chain(first, place)
+        if len(chain) * self.bpb.cluster_size > max(_MAX_ENTRIES * ENTRY_SIZE, self.bpb.cluster_size):
             raise ImageError("directory is too large", place)
         return tuple(self._runs(chain))
 
     def walk(self) -> Iterator[FatFile]:
         """Every file and directory but the root. :raises ImageError: a directory is damaged or leads into itself."""
-        root = self.geometry.root_cluster
-        spans = self._directory(root, self.place) if root else ((self.geometry.root, self.geometry.root_size),)
+        root = self.bpb.root_cluster
+        spans = self._directory(root, self.place) if root else ((self.bpb.root_offset, self.bpb.root_size),)
         waiting, seen, count = [(b"", spans)], {root}, 0
         while waiting:
             path, spans = waiting.pop()
@@ -170,7 +179,7 @@ class Fat(Struct, frozen=True, dict=True):
                     raise ImageError("FAT file system has too many files", self.place)
                 below = path + b"/" + name if path else name
                 first = int.from_bytes(raw[26:28], "little")
-                if self.geometry.bits == 32:
+                if self.bpb.bits == 32:
                     first |= int.from_bytes(raw[20:22], "little") << 16
                 if not raw[11] & DIRECTORY:
                     yield FatFile(below, entry, first, int.from_bytes(raw[28:32], "little"))
@@ -178,7 +187,7 @@ class Fat(Struct, frozen=True, dict=True):
                 if first in seen:
                     raise ImageError("directory leads into another", self.place.inside(below))
                 seen.add(first)
-                yield FatFile(below, entry, first, 0, directory=True)
+                yield FatFile(below, entry, first, 0, is_directory=True)
                 waiting.append((below, self._directory(first, self.place.inside(below))))
 
     def _entries(self, spans: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int, bytes]]:
@@ -186,8 +195,8 @@ class Fat(Struct, frozen=True, dict=True):
         long = dict[int, bytes]()
         for start, size in spans:
             raw = self.read(start, size)
-            for at in range(0, len(raw) - ENTRY + 1, ENTRY):
-                one = raw[at : at + ENTRY]
+            for at in range(0, len(raw) - ENTRY_SIZE + 1, ENTRY_SIZE):
+                one = raw[at : at + ENTRY_SIZE]
                 if one[0] == _END:
                     return
                 if one[0] == _DELETED:
@@ -226,7 +235,7 @@ def _short_name(raw: bytes) -> bytes:
     return base + b"." + extension if extension else base
 
 
-def table_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:
+def get_fat_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:
     """A cluster's entry in a FAT ("FAT Data Structure")."""
     if bits == 12:
         pair = int.from_bytes(table[cluster + cluster // 2 : cluster + cluster // 2 + 2], "little")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
-from cosremaster.boot.fat import Fat, FatFile, table_entry
+from cosremaster.boot.fat import Fat, FatFile, get_fat_entry
 from cosremaster.errors import ImageError, SizeError, UnsupportedError
 
 _END = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
@@ -20,7 +20,7 @@ _STEP = 4096
 Patch = tuple[int, bytes]
 
 
-def exchange_files(fat: Fat, exchanged: Mapping[bytes, bytes]) -> tuple[Patch, ...]:
+def replace_files(fat: Fat, exchanged: Mapping[bytes, bytes]) -> tuple[Patch, ...]:
     """Byte offsets in the file system, and what has to stand there, so that the files at the paths of ``exchanged``
     hold other bytes. Chains grow by the lowest free clusters; what an old one no longer needs becomes free.
 
@@ -29,44 +29,44 @@ def exchange_files(fat: Fat, exchanged: Mapping[bytes, bytes]) -> tuple[Patch, .
     """
     found = tuple(fat.walk())
     _check(fat, found)
-    files = {file.path: file for file in found if not file.directory}
-    table, patches, freed = bytearray(fat.table), list[Patch](), 0
+    files = {file.path: file for file in found if not file.is_directory}
+    table, patches, freed = bytearray(fat.first_fat), list[Patch](), 0
     for path, data in exchanged.items():
         if path not in files:
             raise ImageError("is not there", fat.place.inside(path))
         kept = _chain(fat, files[path])
-        chain = _resized(fat, table, kept, -(-len(data) // fat.geometry.cluster), path)
+        chain = _resized(fat, table, kept, -(-len(data) // fat.bpb.cluster_size), path)
         freed += len(kept) - len(chain)
         for number, cluster in enumerate(chain):
-            part = data[number * fat.geometry.cluster : (number + 1) * fat.geometry.cluster]
-            patches.append((fat.start_of(cluster), part))
+            part = data[number * fat.bpb.cluster_size : (number + 1) * fat.bpb.cluster_size]
+            patches.append((fat.cluster_offset(cluster), part))
         patches += _entry(fat, files[path], chain[0] if chain else 0, len(data))
     patches += _tables(fat, table)
-    if freed and fat.geometry.info:
+    if freed and fat.bpb.fsinfo_offset:
         patches += _free_count(fat, freed)
     return tuple(patches)
 
 
 def _chain(fat: Fat, file: FatFile) -> tuple[int, ...]:
-    return fat.chain(file.first, fat.place.inside(file.path)) if file.first else ()
+    return fat.read_chain(file.first_cluster, fat.place.inside(file.path)) if file.first_cluster else ()
 
 
 def _check(fat: Fat, files: Iterable[FatFile]) -> None:
     """:raises UnsupportedError: the file system is not sound enough to be changed."""
-    geometry = fat.geometry
-    if geometry.total > fat.size:
+    geometry = fat.bpb
+    if geometry.total_size > fat.size:
         raise UnsupportedError(
             "its FAT file system is larger than what holds it, so no file in it is changed", fat.place
         )
-    if not geometry.mirrored:
+    if not geometry.is_mirrored:
         raise UnsupportedError("the copies of its FAT are not kept equal, so no file in it is changed", fat.place)
-    for copy in range(1, geometry.copies):
-        if fat.read(geometry.table + copy * geometry.table_size, geometry.table_size) != fat.table:
+    for copy in range(1, geometry.fat_count):
+        if fat.read(geometry.fat_offset + copy * geometry.fat_size, geometry.fat_size) != fat.first_fat:
             raise UnsupportedError("the copies of its FAT differ, so no file in it is changed", fat.place)
-    used = set(fat.chain(geometry.root_cluster, fat.place) if geometry.root_cluster else ())
+    used = set(fat.read_chain(geometry.root_cluster, fat.place) if geometry.root_cluster else ())
     for file in files:
         chain = _chain(fat, file)
-        if -(-file.size // geometry.cluster) > len(chain) or used.intersection(chain):
+        if -(-file.size // geometry.cluster_size) > len(chain) or used.intersection(chain):
             raise UnsupportedError("files in its FAT share clusters or lack them, so none is changed",
                                    fat.place.inside(file.path))  # fmt: skip
         used.update(chain)
@@ -74,8 +74,8 @@ def _check(fat: Fat, files: Iterable[FatFile]) -> None:
 
 def _resized(fat: Fat, table: bytearray, old: tuple[int, ...], count: int, path: bytes) -> tuple[int, ...]:
     """The chain of ``count`` clusters that ``old`` becomes, entered in ``table``."""
-    bits = fat.geometry.bits
-    free = (one for one in range(2, fat.geometry.clusters + 2) if not table_entry(table, one, bits))
+    bits = fat.bpb.bits
+    free = (one for one in range(2, fat.bpb.cluster_count + 2) if not get_fat_entry(table, one, bits))
     new = [*old[:count], *(next(free, 0) for _ in range(count - len(old)))]
     if 0 in new:
         raise SizeError(f"does not fit: its file system lacks {new.count(0):,} free clusters", fat.place.inside(path))
@@ -84,7 +84,7 @@ def _resized(fat: Fat, table: bytearray, old: tuple[int, ...], count: int, path:
     for cluster in old[count:]:
         _set_entry(table, cluster, 0, bits)
     for cluster, following in zip(new, [*new[1:], _END[bits]], strict=False):
-        if table_entry(table, cluster, bits) != following:
+        if get_fat_entry(table, cluster, bits) != following:
             _set_entry(table, cluster, following, bits)
     return tuple(new)
 
@@ -105,28 +105,28 @@ def _set_entry(table: bytearray, cluster: int, value: int, bits: int) -> None:
 
 def _entry(fat: Fat, file: FatFile, first: int, size: int) -> Iterator[Patch]:
     if size != file.size:
-        yield file.entry + 28, size.to_bytes(4, "little")
-    if first != file.first:
-        yield file.entry + 26, (first & 0xFFFF).to_bytes(2, "little")
-        if fat.geometry.bits == 32:
-            yield file.entry + 20, (first >> 16).to_bytes(2, "little")
+        yield file.entry_offset + 28, size.to_bytes(4, "little")
+    if first != file.first_cluster:
+        yield file.entry_offset + 26, (first & 0xFFFF).to_bytes(2, "little")
+        if fat.bpb.bits == 32:
+            yield file.entry_offset + 20, (first >> 16).to_bytes(2, "little")
 
 
 def _tables(fat: Fat, table: bytearray) -> Iterator[Patch]:
     """The runs of bytes that changed, in every copy."""
-    old = fat.table
+    old = fat.first_fat
     parts = (at for at in range(0, len(old), _STEP) if old[at : at + _STEP] != table[at : at + _STEP])
     changed = [at for part in parts for at in range(part, min(part + _STEP, len(old))) if old[at] != table[at]]
     for _, group in groupby(enumerate(changed), lambda one: one[1] - one[0]):
         run = [at for _, at in group]
-        for copy in range(fat.geometry.copies):
-            start = fat.geometry.table + copy * fat.geometry.table_size
+        for copy in range(fat.bpb.fat_count):
+            start = fat.bpb.fat_offset + copy * fat.bpb.fat_size
             yield start + run[0], bytes(table[run[0] : run[-1] + 1])
 
 
 def _free_count(fat: Fat, freed: int) -> Iterator[Patch]:
     """FSInfo's count of free clusters, where it tells one ("FSInfo Sector Structure")."""
-    raw = fat.read(fat.geometry.info, 512)
+    raw = fat.read(fat.bpb.fsinfo_offset, 512)
     count = int.from_bytes(raw[_FREE_COUNT : _FREE_COUNT + 4], "little")
     if raw[:4] == b"RRaA" and count != _UNKNOWN:
-        yield fat.geometry.info + _FREE_COUNT, max(0, count + freed).to_bytes(4, "little")
+        yield fat.bpb.fsinfo_offset + _FREE_COUNT, max(0, count + freed).to_bytes(4, "little")

@@ -27,7 +27,7 @@ Read = Callable[[int, int], bytes]
 """Bytes of the image from an offset on, fewer at its end."""
 
 
-def guid_text(raw: bytes) -> str:
+def format_guid(raw: bytes) -> str:
     """A GUID as people write it: the first three fields are little-endian (UEFI 2.10, appendix A)."""
     parts = (raw[3::-1], raw[5:3:-1], raw[7:5:-1], raw[8:10], raw[10:16])
     return "-".join(part.hex().upper() for part in parts)
@@ -43,15 +43,15 @@ class GptHeader(Struct, frozen=True, kw_only=True):
     size: int
     crc: int
     reserved: int
-    own: Sector
-    other: Sector
+    my_lba: Sector
+    alternate_lba: Sector
     first_usable: Sector
     last_usable: Sector
     guid: bytes
-    array: Sector
-    count: int
+    entries_lba: Sector
+    entry_count: int
     entry_size: int
-    array_crc: int
+    entries_crc: int
     rest: bytes
 
     @classmethod
@@ -63,10 +63,21 @@ class GptHeader(Struct, frozen=True, kw_only=True):
             _HEADER.unpack_from(raw)
         )
         return cls(
-            revision=revision, size=size, crc=crc, reserved=reserved, own=Sector(own), other=Sector(other),
-            first_usable=Sector(first), last_usable=Sector(last), guid=guid, array=Sector(array), count=count,
-            entry_size=each, array_crc=array_crc, rest=raw[_HEADER.size :],
-        )  # fmt: skip
+            revision=revision,
+            size=size,
+            crc=crc,
+            reserved=reserved,
+            my_lba=Sector(own),
+            alternate_lba=Sector(other),
+            first_usable=Sector(first),
+            last_usable=Sector(last),
+            guid=guid,
+            entries_lba=Sector(array),
+            entry_count=count,
+            entry_size=each,
+            entries_crc=array_crc,
+            rest=raw[_HEADER.size :],
+        )
 
     def pack(self) -> bytes:
         """512 bytes, with the sums as they stand."""
@@ -75,30 +86,42 @@ class GptHeader(Struct, frozen=True, kw_only=True):
     def _pack(self, crc: int) -> bytes:
         return (
             _HEADER.pack(
-                SIGNATURE, self.revision, self.size, crc, self.reserved, self.own, self.other, self.first_usable,
-                self.last_usable, self.guid, self.array, self.count, self.entry_size, self.array_crc,
+                SIGNATURE,
+                self.revision,
+                self.size,
+                crc,
+                self.reserved,
+                self.my_lba,
+                self.alternate_lba,
+                self.first_usable,
+                self.last_usable,
+                self.guid,
+                self.entries_lba,
+                self.entry_count,
+                self.entry_size,
+                self.entries_crc,
             )
             + self.rest
-        )  # fmt: skip
+        )
 
     @property
-    def true_crc(self) -> int:
+    def computed_crc(self) -> int:
         """The sum that ``crc`` should be: over ``size`` bytes, with itself zero."""
         return zlib.crc32(self._pack(0)[: self.size])
 
     @property
-    def array_bytes(self) -> int:
+    def entries_size(self) -> int:
         """Bytes of the entry array."""
-        return self.count * self.entry_size
+        return self.entry_count * self.entry_size
 
     @property
-    def sound(self) -> bool:
+    def is_readable(self) -> bool:
         """Sizes are such that the rest can be read (5.3.2)."""
         return (
             _HEADER.size <= self.size <= SECTOR
             and self.entry_size >= _ENTRY.size
             and self.entry_size % 8 == 0
-            and self.array_bytes <= MAX_ARRAY
+            and self.entries_size <= MAX_ARRAY
         )
 
 
@@ -125,7 +148,7 @@ class GptEntry(Struct, frozen=True):
         return packed + self.rest
 
     @property
-    def used(self) -> bool:
+    def is_used(self) -> bool:
         """False for an empty slot, whose type is all zeros."""
         return any(self.type)
 
@@ -150,28 +173,28 @@ class Gpt(Struct, frozen=True):
     def parse(cls, header: GptHeader, array: bytes) -> Gpt:
         """``array`` holds ``header.array_bytes`` bytes; the header is ``sound``."""
         each = header.entry_size
-        return cls(header, tuple(GptEntry.parse(array[at : at + each]) for at in range(0, header.array_bytes, each)))
+        return cls(header, tuple(GptEntry.parse(array[at : at + each]) for at in range(0, header.entries_size, each)))
 
     def pack_array(self) -> bytes:
         """The entry array's bytes."""
         return b"".join(entry.pack() for entry in self.entries)
 
     @property
-    def used(self) -> tuple[tuple[int, GptEntry], ...]:
+    def used_entries(self) -> tuple[tuple[int, GptEntry], ...]:
         """The partitions that are there, each with its number from 1 on."""
-        return tuple((number, one) for number, one in enumerate(self.entries, 1) if one.used)
+        return tuple((number, one) for number, one in enumerate(self.entries, 1) if one.is_used)
 
     @property
-    def true_array_crc(self) -> int:
+    def computed_entries_crc(self) -> int:
         """The sum that the header's ``array_crc`` should be."""
         return zlib.crc32(self.pack_array())
 
     @property
-    def holds(self) -> bool:
+    def has_valid_crcs(self) -> bool:
         """Both sums are true."""
-        return (self.header.crc, self.header.array_crc) == (self.header.true_crc, self.true_array_crc)
+        return (self.header.crc, self.header.entries_crc) == (self.header.computed_crc, self.computed_entries_crc)
 
-    def placed(
+    def moved_to(
         self, *, own: Sector, other: Sector, array: Sector, last_usable: Sector, entries: Iterable[GptEntry]
     ) -> Gpt:
         """This copy at other places and over other partitions, with its sums made anew.
@@ -180,9 +203,14 @@ class Gpt(Struct, frozen=True):
         """
         moved = Gpt(self.header, tuple(entries))
         header = replace(
-            self.header, own=own, other=other, array=array, last_usable=last_usable, array_crc=moved.true_array_crc
+            self.header,
+            my_lba=own,
+            alternate_lba=other,
+            entries_lba=array,
+            last_usable=last_usable,
+            entries_crc=moved.computed_entries_crc,
         )
-        return Gpt(replace(header, crc=header.true_crc), moved.entries)
+        return Gpt(replace(header, crc=header.computed_crc), moved.entries)
 
 
 def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
@@ -194,9 +222,9 @@ def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
     header = GptHeader.parse(read(at, SECTOR))
     if header is None:
         return None
-    if not header.sound:
+    if not header.is_readable:
         raise ImageError("GPT header has impossible sizes", place.at(at))
-    array = read(header.array * SECTOR, header.array_bytes)
-    if len(array) != header.array_bytes:
+    array = read(header.entries_lba * SECTOR, header.entries_size)
+    if len(array) != header.entries_size:
         raise ImageError("GPT entry array lies outside the image", place.at(at))
     return Gpt.parse(header, array)

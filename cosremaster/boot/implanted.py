@@ -25,28 +25,28 @@ _FIELDS = re.compile(
 )
 
 
-class Sums(Struct, frozen=True):
+class Md5Sums(Struct, frozen=True):
     """``md5``: 32 hexadecimal digits; ``fragments``: the fragment sums in a row, empty where there are none."""
 
     md5: bytes
     fragments: bytes
 
 
-class Implanted(Struct, frozen=True):
+class ImplantedMd5(Struct, frozen=True):
     """What the area says. ``skip``: blocks of 2,048 bytes left out; ``count``: fragments, 0 where there are none."""
 
     raw: bytes
-    sums: Sums
+    sums: Md5Sums
     skip: int
     count: int
 
     @classmethod
-    def parse(cls, raw: bytes) -> Implanted | None:
+    def parse(cls, raw: bytes) -> ImplantedMd5 | None:
         """The 512 bytes of the application use area; None where no MD5 is implanted in them."""
         found = _FIELDS.match(raw)
         if found is None or len(raw) != AREA_SIZE:
             return None
-        sums = Sums(found["md5"], found["fragments"] or b"")
+        sums = Md5Sums(found["md5"], found["fragments"] or b"")
         count = int(found["count"] or 0)
         return cls(raw, sums, int(found["skip"]), count if 0 < count <= FRAGMENT_CHARACTERS else 0)
 
@@ -54,7 +54,7 @@ class Implanted(Struct, frozen=True):
         """The 512 bytes."""
         return self.raw
 
-    def renewed(self, sums: Sums) -> Implanted:
+    def with_sums(self, sums: Md5Sums) -> ImplantedMd5:
         """The area with other sums; all else in it stays."""
         found = _FIELDS.match(self.raw)
         assert found is not None
@@ -62,10 +62,10 @@ class Implanted(Struct, frozen=True):
         if self.count:
             raw = raw[: found.start("fragments")] + sums.fragments + raw[found.end("fragments") :]
         raw = raw[: found.start("md5")] + sums.md5 + raw[found.end("md5") :]
-        return Implanted(raw[:AREA_SIZE].ljust(AREA_SIZE), sums, self.skip, self.count)
+        return ImplantedMd5(raw[:AREA_SIZE].ljust(AREA_SIZE), sums, self.skip, self.count)
 
 
-def implanted_sums(chunks: Iterable[bytes], area: int, total: int, count: int) -> Sums:
+def compute_md5_sums(chunks: Iterable[bytes], area: int, total: int, count: int) -> Md5Sums:
     """The sums of an image whose bytes from its start on are ``chunks``.
 
     ``area``: the byte at which the application use area stands; ``total``: bytes that are summed, the volume
@@ -81,7 +81,7 @@ def implanted_sums(chunks: Iterable[bytes], area: int, total: int, count: int) -
         if size and offset // size != before:
             before = offset // size
             fragments += _abridged(digest.digest()[:width])
-    return Sums(digest.hexdigest().encode(), bytes(fragments))
+    return Md5Sums(digest.hexdigest().encode(), bytes(fragments))
 
 
 def _abridged(digest: bytes) -> bytes:

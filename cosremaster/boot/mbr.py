@@ -15,15 +15,15 @@ ENTRY_SIZE = 16
 ENTRIES = 4
 GPT_PROTECTIVE = 0xEE
 
-Geometry = tuple[int, int]
+ChsGeometry = tuple[int, int]
 """Heads, and sectors of a track."""
 
-_USUAL: tuple[Geometry, ...] = ((255, 63), (64, 32), (128, 32), (16, 63), (32, 63), (64, 63), (128, 63), (240, 63))
+_USUAL: tuple[ChsGeometry, ...] = ((255, 63), (64, 32), (128, 32), (16, 63), (32, 63), (64, 63), (128, 63), (240, 63))
 _CYLINDERS = 1024
 _BEYOND = (b"\xfe\xff\xff", b"\xff\xff\xff")
 
 
-def encode_chs(sector: int, geometry: Geometry) -> bytes:
+def encode_chs(sector: int, geometry: ChsGeometry) -> bytes:
     """The three CHS bytes of ``sector``; the last address the geometry has where it lies beyond."""
     heads, track = geometry
     cylinder, rest = divmod(sector, heads * track)
@@ -59,7 +59,7 @@ class MbrPartition(Struct, frozen=True):
         )  # fmt: skip
 
     @property
-    def used(self) -> bool:
+    def is_used(self) -> bool:
         """False for an empty slot. isohybrid's whole-volume partition may have type 0."""
         return self.count > 0
 
@@ -68,7 +68,7 @@ class MbrPartition(Struct, frozen=True):
         """The sector behind the last."""
         return Sector(self.start + self.count)
 
-    def placed(self, start: Sector, count: int, geometry: Geometry | None) -> MbrPartition:
+    def moved_to(self, start: Sector, count: int, geometry: ChsGeometry | None) -> MbrPartition:
         """This entry over other sectors; CHS follow when a geometry is known and stay as found when not.
 
         Nor does a "beyond" that the geometry does not explain, as isohybrid writes it.
@@ -83,7 +83,7 @@ class MbrPartition(Struct, frozen=True):
         return replace(self, first=first, last=last, start=start, count=count)
 
 
-def _beyond(chs: bytes, sector: int, geometry: Geometry) -> bool:
+def _beyond(chs: bytes, sector: int, geometry: ChsGeometry) -> bool:
     return chs in _BEYOND and chs != encode_chs(sector, geometry)
 
 
@@ -108,22 +108,22 @@ class Mbr(Struct, frozen=True):
         return raw
 
     @property
-    def used(self) -> tuple[tuple[int, MbrPartition], ...]:
+    def used_partitions(self) -> tuple[tuple[int, MbrPartition], ...]:
         """The partitions that are there, each with its number from 1 on."""
-        return tuple((number, one) for number, one in enumerate(self.partitions, 1) if one.used)
+        return tuple((number, one) for number, one in enumerate(self.partitions, 1) if one.is_used)
 
-    def geometry(self) -> Geometry | None:
+    def find_geometry(self) -> ChsGeometry | None:
         """The geometry that explains the CHS bytes of all partitions, usual ones first; None if none does.
 
         What says nothing of one is left out where others say more: a partition that announces a GPT, and the last
         address of all, which means "beyond" (UEFI 2.10, tables 5.3 and 5.4).
         """
-        used = [one for _, one in self.used if one.type != GPT_PROTECTIVE]
+        used = [one for _, one in self.used_partitions if one.type != GPT_PROTECTIVE]
         used = [one for one in used if one.last not in _BEYOND] or used
         every = ((heads, track) for track in range(63, 0, -1) for heads in range(255, 0, -1))
         return _first_fit(used, _USUAL) or _first_fit(used, every) if used else None
 
 
-def _first_fit(partitions: Iterable[MbrPartition], geometries: Iterable[Geometry]) -> Geometry | None:
+def _first_fit(partitions: Iterable[MbrPartition], geometries: Iterable[ChsGeometry]) -> ChsGeometry | None:
     wanted = [(one.last, one.end - 1) for one in partitions]
     return next((one for one in geometries if all(encode_chs(sector, one) == chs for chs, sector in wanted)), None)

@@ -29,7 +29,7 @@ class BootInfoTable(Struct, frozen=True):
     descriptor: Lba
     image: Lba
     length: int
-    total: int
+    checksum: int
 
     @classmethod
     def parse(cls, head: bytes) -> BootInfoTable:
@@ -39,10 +39,10 @@ class BootInfoTable(Struct, frozen=True):
 
     def pack(self) -> bytes:
         """Sixteen bytes for byte 8 of the image."""
-        return _TABLE.pack(self.descriptor, self.image, self.length, self.total)
+        return _TABLE.pack(self.descriptor, self.image, self.length, self.checksum)
 
 
-def boot_image_sum(chunks: Iterable[bytes]) -> int:
+def compute_boot_image_checksum(chunks: Iterable[bytes]) -> int:
     """The sum that a boot-info-table holds, over a whole boot image; a last partial word is zero-filled."""
     total, skip, rest = 0, TABLE_END, b""
     for chunk in chunks:
@@ -61,35 +61,35 @@ def _words(data: bytes) -> int:
     return sum(words)
 
 
-def grub2_image_pointer(lba: Lba) -> bytes:
+def pack_grub2_image_pointer(lba: Lba) -> bytes:
     """grub2-boot-info: byte 2548 of an image at ``lba`` holds the sector behind its first (xorriso(1))."""
     return struct.pack("<Q", lba * SECTORS_PER_BLOCK + 5)
 
 
-def grub2_mbr_pointer(lba: Lba) -> bytes:
+def pack_grub2_mbr_pointer(lba: Lba) -> bytes:
     """GRUB2 hybrid MBR: byte 0x1B0 holds the second sector of the boot image at ``lba`` (xorriso(1))."""
     return struct.pack("<Q", lba * SECTORS_PER_BLOCK + 4)
 
 
-def isolinux_mbr_pointer(lba: Lba) -> bytes:
+def pack_isolinux_mbr_pointer(lba: Lba) -> bytes:
     """ISOLINUX hybrid MBR (isohdpfx.bin): byte 432 holds the first sector of isolinux.bin at ``lba``."""
     return struct.pack("<I", lba * SECTORS_PER_BLOCK)
 
 
-def pointer_kind(code: bytes, lba: Lba) -> str | None:
+def identify_pointer(code: bytes, lba: Lba) -> str | None:
     """What an MBR with ``code`` is, in words, if it loads the boot image at ``lba``; None if it does not."""
     at = MBR_POINTER_OFFSET
-    if code[at : at + 8] == grub2_mbr_pointer(lba):
+    if code[at : at + 8] == pack_grub2_mbr_pointer(lba):
         return "GRUB2 hybrid MBR"
-    return "ISOLINUX hybrid MBR" if code[at : at + 4] == isolinux_mbr_pointer(lba) else None
+    return "ISOLINUX hybrid MBR" if code[at : at + 4] == pack_isolinux_mbr_pointer(lba) else None
 
 
-def moved_pointer(code: bytes, old: Lba, new: Lba) -> bytes:
+def move_pointer(code: bytes, old: Lba, new: Lba) -> bytes:
     """An MBR's ``code`` that loaded the boot image at ``old``, now that it stands at ``new``."""
     pack = (
-        grub2_mbr_pointer
-        if code[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == grub2_mbr_pointer(old)
-        else (isolinux_mbr_pointer)
+        pack_grub2_mbr_pointer
+        if code[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == pack_grub2_mbr_pointer(old)
+        else (pack_isolinux_mbr_pointer)
     )
     pointer = pack(new)
     return code[:MBR_POINTER_OFFSET] + pointer + code[MBR_POINTER_OFFSET + len(pointer) :]

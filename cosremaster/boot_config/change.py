@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from cosremaster.boot.fat_edit import exchange_files
+from cosremaster.boot.fat_edit import replace_files
 from cosremaster.boot_config.menus.arguments import ArgumentChanges, change_arguments, collect_arguments
 from cosremaster.boot_config.menus.find import parse_menu
 from cosremaster.boot_config.menus.model import Menu, apply_splices
@@ -129,7 +129,7 @@ def _written(new: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, Piec
         else:
             inside.setdefault(id(place.fat), (place.fat, {}))[1][place.path] = data
     for fat, menus in inside.values():
-        patches = exchange_files(fat.fat, menus)
+        patches = replace_files(fat.fat, menus)
         if fat.paths:
             files |= dict.fromkeys(fat.paths, fat.table.patched(patches))
         else:
@@ -153,7 +153,7 @@ def _programs(image: IsoImage, found: BootMenus, targets: Sequence[VolumeRename]
         for path, file in fat.files.items():
             if path not in menus and file.size <= MAX_PROGRAM:
                 with suppress(ImageError):  # what cannot be read does not boot
-                    yield from _holds(f"{fat.name} » {printable(path)}", fat.fat.data_of(file), targets)
+                    yield from _holds(f"{fat.name} » {printable(path)}", fat.fat.read_file(file), targets)
 
 
 def _is_fat(found: BootMenus, start: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from cosremaster.boot.fat import Fat, FatFile, parse_geometry
+from cosremaster.boot.fat import Fat, FatFile, parse_bpb
 from cosremaster.boot_config.menus.find import MAX_MENU, find_menus
 from cosremaster.boot_config.menus.model import Menu
 from cosremaster.errors import CosremasterError, printable
@@ -70,7 +70,7 @@ def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None) -> BootMenus
     for fat in fats:
         small = [path for path, file in fat.files.items() if 0 < file.size <= MAX_MENU]
         try:
-            found = find_menus(small, lambda path, fat=fat: fat.fat.data_of(fat.files[path]))  # type: ignore[misc]
+            found = find_menus(small, lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
         except CosremasterError as error:
             warnings.append(_not_looked_into(fat.name, error))
             continue
@@ -165,13 +165,13 @@ def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
 def _fat(
     name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: IsoImage, warnings: list[str]
 ) -> Iterator[LocatedFat]:
-    geometry = parse_geometry(bytes_at(table, 0, SECTOR))
+    geometry = parse_bpb(bytes_at(table, 0, SECTOR))
     if geometry is None:
         return
     place = image.place.inside(name)
     fat = Fat(geometry, lambda at, length: bytes_at(table, at, length), table.length, place)
     try:
-        files = {file.path: file for file in fat.walk() if not file.directory}
+        files = {file.path: file for file in fat.walk() if not file.is_directory}
     except CosremasterError as error:
         warnings.append(_not_looked_into(name, error))
         return

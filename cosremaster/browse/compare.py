@@ -159,7 +159,7 @@ def _boot_facts(image: IsoImage) -> dict[str, str]:
         )
     if image.mbr is not None:
         facts["MBR code"] = _digest(image, 0, 440)
-        for number, partition in image.mbr.used:
+        for number, partition in image.mbr.used_partitions:
             active = ", active" if partition.status == 0x80 else ""
             facts[f"MBR partition {number}"] = f"type 0x{partition.type:02X}{active}"
             if partition.start * 512 >= lba_offset(image.tail):

@@ -177,8 +177,8 @@ def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
     out = bytearray(raw)
     _fix_dates(out)
     image = bytearray(bios)
-    image[2548:2556] = pointers.grub2_image_pointer(bios_lba)
-    total = pointers.boot_image_sum([bytes(image)])
+    image[2548:2556] = pointers.pack_grub2_image_pointer(bios_lba)
+    total = pointers.compute_boot_image_checksum([bytes(image)])
     image[8:64] = pointers.BootInfoTable(Lba(16), bios_lba, len(image), total).pack() + bytes(40)
     out[bios_lba * BLOCK : bios_lba * BLOCK + len(image)] = image
     blocks = len(out) // BLOCK
@@ -193,7 +193,7 @@ def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
         )
         for status, kind, start, count in spans
     )
-    code = b"dummy hybrid MBR".ljust(0x1B0, b"\0") + pointers.grub2_mbr_pointer(bios_lba) + b"\x11\x22\x33\x44\0\0"
+    code = b"dummy hybrid MBR".ljust(0x1B0, b"\0") + pointers.pack_grub2_mbr_pointer(bios_lba) + b"\x11\x22\x33\x44\0\0"
     unused = MbrPartition.parse(bytes(16))
     out[:SECTOR] = Mbr(code, (*partitions, unused, unused)).pack()
     return bytes(out) + appended

@@ -22,7 +22,7 @@ from cosremaster.iso.layout.pointers import image_patches
 from cosremaster.iso.layout.replace import Exchange, check_removal, resolve, with_boot_tables
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.tree_edit.restructure import Expected, Restructure, is_gone, restructure
+from cosremaster.iso.tree_edit.restructure import ExpectedFile, RestructuredTrees, is_removed, restructure_trees
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 _PHYSICAL = 8
@@ -45,7 +45,7 @@ class ImagePlan(Struct, frozen=True):
     exchanged: tuple[Exchange, ...] = ()
     dropped: bool = False
     overwritten: Mapping[int, bytes] = field(default_factory=dict)
-    trees: Mapping[Lba, Mapping[bytes, Expected]] | None = None
+    trees: Mapping[Lba, Mapping[bytes, ExpectedFile]] | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -76,14 +76,14 @@ def plan_image(
     if not drop:
         _check_hfs(image, exchanges)
     check_removal(image, edits, drop_hfsplus=drop)
-    work = restructure(image, source, edits, exchanges)
+    work = restructure_trees(image, source, edits, exchanges)
     layout = _layout(image, source, exchanges, drop, work)
     _check_firmware(image, layout)
     placed = _placed(image, exchanges, layout)
     patches, new = image_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
     if work is not None:
         starts = [one.start for one in layout.appended[len(layout.appended) - len(work.appended) :]]
-        patches, new = work.settled(starts, placed, patches)
+        patches, new = work.render(starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed, new, work).pieces, tail]).patched(patches.items())
     _check_kept(image, table, layout, placed, work)
@@ -91,7 +91,7 @@ def plan_image(
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(
         with_implanted(image, table, layout), layout, changed, placed, drop, overwritten or {},
-        None if work is None else work.expected(layout, placed),
+        None if work is None else work.expected_files(layout, placed),
         (*(work.warnings if work else ()), *_several_extents(edits)),
     )  # fmt: skip
 
@@ -116,15 +116,15 @@ def moved_byte(layout: Layout, at: int) -> int:
 
 
 def _layout(
-    image: IsoImage, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: Restructure | None
+    image: IsoImage, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: RestructuredTrees | None
 ) -> Layout:
     """:raises UnsupportedError: a file that should be exchanged shares its blocks with something that cannot follow."""
     dropped = {one.name for one in image.hfs} if drop else set()
-    gone, vacated = (work.gone, work.vacated) if work else (frozenset[Lba](), ())
+    gone, vacated = (work.removed_data, work.vacated) if work else (frozenset[Lba](), ())
     given_up = {(span.start, span.blocks, span.label) for span in vacated}
     known = [one for one in image.fixed if one.label not in dropped and _key(one) not in given_up]
     files = [
-        span for tree in image.trees for file in tree.files if not is_gone(file, gone) for span in file_spans(file)
+        span for tree in image.trees for file in tree.files if not is_removed(file, gone) for span in file_spans(file)
     ]
     fixed, movable = pin_overlaps(known, files)
     olds = [*(one.old for one in exchanges if one.old), *vacated]
@@ -176,12 +176,12 @@ def _alignment(image: IsoImage) -> int:
 def _cylinder(image: IsoImage) -> int:
     """Sectors: whole cylinders and blocks where the MBR's partitions over the volume and behind it, and the image, end
     with a cylinder (isohybrid(1)); else a block."""
-    geometry = image.mbr.geometry() if image.mbr else None
+    geometry = image.mbr.find_geometry() if image.mbr else None
     if image.mbr is None or geometry is None:
         return SECTORS_PER_BLOCK
     cylinder = geometry[0] * geometry[1]
     first = image.trees[0].directories[0].lba * SECTORS_PER_BLOCK
-    used = [one for _, one in image.mbr.used if one.type != GPT_PROTECTIVE]
+    used = [one for _, one in image.mbr.used_partitions if one.type != GPT_PROTECTIVE]
     ends = [one.end for one in used if one.start <= first or one.start >= image.tail * SECTORS_PER_BLOCK]
     if image.size not in [end * SECTOR for end in ends] or any(end % cylinder for end in ends):
         return SECTORS_PER_BLOCK
@@ -232,13 +232,17 @@ def _check_firmware(image: IsoImage, layout: Layout) -> None:
             moves = layout.end(end) != end if target.start <= first else layout.start(start) != start
             if moves and (target.start, target.length) not in followed:
                 raise UnsupportedError(
-                    f"the {one.name}'s {target.what} would have to change with the image, which this version cannot",
-                    image.place.at(target.field),
+                    f"the {one.name}'s {target.name} would have to change with the image, which this version cannot",
+                    image.place.at(target.pointer_offset),
                 )
 
 
 def _body(
-    image: IsoImage, layout: Layout, placed: Sequence[Exchange], new: Mapping[Lba, PieceTable], work: Restructure | None
+    image: IsoImage,
+    layout: Layout,
+    placed: Sequence[Exchange],
+    new: Mapping[Lba, PieceTable],
+    work: RestructuredTrees | None,
 ) -> PieceTable:
     """The image up to its tail: everything before the first change as it is, then each span, zeros between.
 
@@ -273,7 +277,7 @@ def _body(
 
 
 def _check_kept(
-    image: IsoImage, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: Restructure | None
+    image: IsoImage, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: RestructuredTrees | None
 ) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
@@ -281,7 +285,7 @@ def _check_kept(
     """
     new = {record.offset for one in placed for _, file in one.files for record in file.records}
     for tree in image.trees:
-        kept = (file for file in tree.files if work is None or not is_gone(file, work.gone))
+        kept = (file for file in tree.files if work is None or not is_removed(file, work.removed_data))
         for record in (record for file in kept for record in file.records):
             if not record.length or record.offset in new or (image.catalog and record.lba == image.catalog.lba):
                 continue

@@ -9,11 +9,11 @@ from msgspec import Struct
 
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.eltorito import BootCatalog, BootEntry
-from cosremaster.boot.firmware import Firmware
+from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
-from cosremaster.boot.implanted import Implanted
+from cosremaster.boot.implanted import ImplantedMd5
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.pointers import BootInfoTable, pointer_kind
+from cosremaster.boot.pointers import BootInfoTable, identify_pointer
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.layout.spans import Span
@@ -213,8 +213,8 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     apm: Apm | None
     partitions: tuple[Partition, ...]
     hfs: tuple[Partition, ...]
-    firmware: tuple[Firmware, ...]
-    implanted: Implanted | None
+    firmware: tuple[FirmwareHeader, ...]
+    implanted: ImplantedMd5 | None
     udf: Udf | None
     session: Lba
     blockers: tuple[str, ...]
@@ -248,7 +248,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     def pointer(self) -> str | None:
         """What the MBR's code points at, in words."""
         for one in self.boot_images if self.mbr else ():
-            kind = self.mbr and pointer_kind(self.mbr.code, one.entry.lba)
+            kind = self.mbr and identify_pointer(self.mbr.code, one.entry.lba)
             if kind:
                 return f"{kind} -> block {one.entry.lba}"
         return None

@@ -24,12 +24,12 @@ def list_partitions(mbr: Mbr | None, gpt: Gpt | None, apm: Apm | None) -> tuple[
 
 
 def _of_mbr(mbr: Mbr | None) -> Iterator[Partition]:
-    for number, one in mbr.used if mbr else ():
+    for number, one in mbr.used_partitions if mbr else ():
         yield Partition("MBR", number, one.start, one.end, one.type == PROTECTS_ISO, f"type 0x{one.type:02X}")
 
 
 def _of_gpt(gpt: Gpt | None) -> Iterator[Partition]:
-    for number, one in gpt.used if gpt else ():
+    for number, one in gpt.used_entries if gpt else ():
         yield Partition("GPT", number, one.first, one.end, one.label.startswith("Gap"), repr(one.label))
 
 

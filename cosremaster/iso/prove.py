@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 from cosremaster.boot.eltorito import PLATFORMS
-from cosremaster.boot.pointers import BootInfoTable, boot_image_sum
+from cosremaster.boot.pointers import BootInfoTable, compute_boot_image_checksum
 from cosremaster.errors import ProofError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
@@ -17,8 +17,8 @@ from cosremaster.iso.encode import ImagePlan, moved_byte
 from cosremaster.iso.layout.pointers import moved_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.read import read_image
-from cosremaster.iso.tree_edit.restructure import IN_UDF, Expected
-from cosremaster.iso.tree_edit.verify import prove_folders
+from cosremaster.iso.tree_edit.restructure import IN_UDF, ExpectedFile
+from cosremaster.iso.tree_edit.verify import prove_directories
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
@@ -66,7 +66,7 @@ def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: FileSource) -
         else:
             _restructured(old, after, plan.trees[before.descriptor])
     if plan.trees is not None:
-        prove_folders(result, new)
+        prove_directories(result, new)
         _udf(old, new, plan.trees.get(IN_UDF, {}))
     for at, data in plan.overwritten.items():
         start = moved_byte(plan.layout, at)
@@ -97,7 +97,7 @@ def _tree(old: IsoImage, before: IsoTree, after: IsoTree, plan: ImagePlan) -> No
                 _same(record.lba, start, f"the block of {path!r}", old)
 
 
-def _restructured(old: IsoImage, after: IsoTree, expected: Mapping[bytes, Expected]) -> None:
+def _restructured(old: IsoImage, after: IsoTree, expected: Mapping[bytes, ExpectedFile]) -> None:
     """A tree whose names changed holds what was planned, and nothing else."""
     found = {file.path: file for file in after.files}
     _same(sorted(found), sorted(expected), f"the list of files in the {after.kind} tree", old)
@@ -108,17 +108,17 @@ def _restructured(old: IsoImage, after: IsoTree, expected: Mapping[bytes, Expect
         _same(starts[: len(one.starts)], list(one.starts), f"the block of {path!r}", old)
 
 
-def _udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, Expected]) -> None:
+def _udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFile]) -> None:
     """UDF holds what was planned under tags that hold, and counts it."""
     if old.udf is None or new.udf is None:
         _same(new.udf, old.udf, "the UDF file system", old)
         return
-    found = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named()}
+    found = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named_files()}
     _same(sorted(found), sorted(expected), "the list of files in UDF", old)
     for path, one in expected.items():
         _same(found[path].size, one.size, f"the size of {path!r} in UDF", old)
         _same([lba for lba, _ in found[path].extents[:1]], list(one.starts[:1]), f"the block of {path!r} in UDF", old)
-    _same(all(tag.sound for tag in new.udf.tags), all(tag.sound for tag in old.udf.tags), "UDF's tags hold:", old)
+    _same(all(tag.is_sound for tag in new.udf.tags), all(tag.is_sound for tag in old.udf.tags), "UDF's tags hold:", old)
 
 
 def _boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
@@ -175,7 +175,7 @@ def info_holds(image: IsoImage, boot: BootImage, info: BootInfoTable) -> bool:
     if start + info.length > image.size:
         return False
     data = PieceTable([image.source.cut(start, start + info.length)])
-    return boot_image_sum(data.chunks()) == info.total
+    return compute_boot_image_checksum(data.chunks()) == info.checksum
 
 
 def _partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
@@ -189,9 +189,9 @@ def _partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         yield f"{one.name}: {_partition_line(old, new, one, other, plan)}"
     for before, after in zip_longest(old.gpt, new.gpt):
         _same(after and before and after.header.guid == before.header.guid, True, "a copy of the GPT is kept:", old)
-        _same(after.holds, before.holds or bool(plan.exchanged), "a GPT's sums hold:", old)
+        _same(after.has_valid_crcs, before.has_valid_crcs or bool(plan.exchanged), "a GPT's sums hold:", old)
     if new.gpt:
-        true = "true sums" if all(copy.holds for copy in new.gpt) else "sums as wrong as before"
+        true = "true sums" if all(copy.has_valid_crcs for copy in new.gpt) else "sums as wrong as before"
         yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {true}, GUIDs as before"
 
 
@@ -199,7 +199,7 @@ def _partition_line(old: IsoImage, new: IsoImage, one: Partition, other: Partiti
     count = other.end - other.start
     told = f"{other.label} at sector {other.start:,}, {count:,} sectors"
     if one.start >= plan.layout.tail * SECTORS_PER_BLOCK:
-        if one.filler or any(gpt.header.array < one.end for gpt in old.gpt[1:]):
+        if one.filler or any(gpt.header.entries_lba < one.end for gpt in old.gpt[1:]):
             return f"{told}, moved with the image's end"
         length = (one.end - one.start) * SECTOR
         same = _copied(old, one.start * SECTOR, new, other.start * SECTOR, length, plan)

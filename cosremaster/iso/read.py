@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from cosremaster.boot import pointers
 from cosremaster.boot.apm import Apm, read_apm
-from cosremaster.boot.eltorito import BootCatalog, BootEntry, catalog_lba, parse_catalog
-from cosremaster.boot.firmware import Firmware, find_firmware
+from cosremaster.boot.eltorito import BootCatalog, BootEntry, find_catalog, parse_catalog
+from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, read_gpt
-from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted
+from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.files import FileSource
@@ -44,7 +44,7 @@ def read_image(source: FileSource) -> IsoImage:
     area = source.read_at(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
     apm = _sound(lambda: read_apm(source.read_at, source.place), damaged)
-    for number, one in mbr.used if mbr else ():
+    for number, one in mbr.used_partitions if mbr else ():
         if one.type != GPT_PROTECTIVE and one.end * SECTOR > source.size:
             raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
     gpt = _sound(lambda: tuple(_gpt_copies(source)), damaged) or ()
@@ -72,7 +72,7 @@ def read_image(source: FileSource) -> IsoImage:
         tail=tail_of(source.size, trees, fixed, partitions, gpt, udf),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs=with_hfs(source, partitions), firmware=firmware,
-        implanted=Implanted.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
+        implanted=ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
         session=session, blockers=(*damaged, *_blockers(source, _explained(area, mbr, gpt, apm, firmware))),
     )  # fmt: skip
 
@@ -104,8 +104,8 @@ def _gpt_copies(source: FileSource) -> Iterator[Gpt]:
     if primary is None:
         return
     yield primary
-    backup = read_gpt(source.read_at, primary.header.other, source.place)
-    if backup is not None and backup.header.own == primary.header.other:
+    backup = read_gpt(source.read_at, primary.header.alternate_lba, source.place)
+    if backup is not None and backup.header.my_lba == primary.header.alternate_lba:
         yield backup
 
 
@@ -136,7 +136,7 @@ def _session(source: FileSource, primary: Descriptor) -> Lba:
 
 def _catalog(source: FileSource, descriptors: Iterable[Descriptor]) -> BootCatalog | None:
     for descriptor in descriptors:
-        lba = catalog_lba(descriptor.raw)
+        lba = find_catalog(descriptor.raw)
         if lba is not None:
             start = lba_offset(lba)
             return parse_catalog(source.read_at(start, MAX_CATALOG), lba, start, source.place)
@@ -154,17 +154,17 @@ def _boot_image(source: FileSource, entry: BootEntry, file: IsoFile | None) -> B
     if start + (file.size if file else 1) > source.size:
         raise ImageError("El Torito entry points outside the image", source.place.at(entry.offset))
     head = source.read_at(start, pointers.GRUB2_IMAGE_OFFSET + 8)
-    grub2 = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.grub2_image_pointer(entry.lba)
+    grub2 = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.pack_grub2_image_pointer(entry.lba)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
     if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):
         info = None
     told = file.size if file else info.length if info else 0
-    length = min(max(entry.least_bytes, told), source.size - start)
+    length = min(max(entry.minimum_size, told), source.size - start)
     return BootImage(entry, length, file.path if file else None, info, grub2)
 
 
 def _explained(
-    area: bytes, mbr: Mbr | None, gpt: Sequence[Gpt], apm: Apm | None, firmware: Sequence[Firmware]
+    area: bytes, mbr: Mbr | None, gpt: Sequence[Gpt], apm: Apm | None, firmware: Sequence[FirmwareHeader]
 ) -> bytes:
     """The system area without what we know; the rest should be zeros."""
     rest = bytearray(area)
@@ -172,9 +172,9 @@ def _explained(
     known += [(0, BLOCK)] if firmware else []  # HP-PA keeps its command line in the second half
     if gpt:
         header = gpt[0].header
-        known += [(header.own * SECTOR, SECTOR), (header.array * SECTOR, header.array_bytes)]
+        known += [(header.my_lba * SECTOR, SECTOR), (header.entries_lba * SECTOR, header.entries_size)]
     if apm:
-        known += [(0, SECTOR), *((apm.offset(index), SECTOR) for index in range(len(apm.entries)))]
+        known += [(0, SECTOR), *((apm.entry_offset(index), SECTOR) for index in range(len(apm.entries)))]
     for start, length in known:
         end = min(start + length, len(rest))
         rest[start:end] = bytes(max(0, end - start))

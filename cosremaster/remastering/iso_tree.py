@@ -13,8 +13,8 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.iso.nodes import image_nodes
-from cosremaster.iso.tree_edit.directories import Folder
-from cosremaster.iso.tree_edit.match_trees import aligned_folders
+from cosremaster.iso.tree_edit.directories import EditableDirectory
+from cosremaster.iso.tree_edit.match_trees import read_matched_trees
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
@@ -197,19 +197,19 @@ def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
 def _other_names(image: IsoImage, source: FileSource) -> dict[bytes, dict[bytes, bytes]]:
     """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: for each directory
     those names, and what the primary tree calls it."""
-    primary, *others = aligned_folders(source, image.trees)
+    primary, *others = read_matched_trees(source, image.trees)
     known: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):
-        waiting: list[tuple[Folder, bytes]] = [(tree.root, b"")]
+        waiting: list[tuple[EditableDirectory, bytes]] = [(tree.root, b"")]
         while waiting:
             folder, path = waiting.pop()
             names = known.setdefault(path, {})
             for one in folder.entries:
-                if one.key is None:
+                if one.primary_name is None:
                     continue
-                names |= {one.shown.lower(): one.key, one.shown: one.key}
-                if one.folder is not None:
-                    waiting.append((one.folder, join(path, one.key)))
+                names |= {one.shown_name.lower(): one.primary_name, one.shown_name: one.primary_name}
+                if one.directory is not None:
+                    waiting.append((one.directory, join(path, one.primary_name)))
     return known
 
 

@@ -88,7 +88,7 @@ def _boot(image: IsoImage) -> dict[str, Any]:
     return {
         "catalog": None if image.catalog is None else image.catalog.lba,
         "entries": [_entry(boot) for boot in image.boot_images],
-        "mbr": None if image.mbr is None or not image.mbr.used else _mbr(image),
+        "mbr": None if image.mbr is None or not image.mbr.used_partitions else _mbr(image),
         "gpt_copies": len(image.gpt),
         "apm_block_size": None if image.apm is None else image.apm.block_size,
         "partitions": [
@@ -115,7 +115,7 @@ def _entry(boot: BootImage) -> dict[str, Any]:
     return {
         "platform": PLATFORMS.get(entry.platform, str(entry.platform)),
         "media": MEDIA.get(entry.media, str(entry.media)),
-        "bootable": entry.bootable,
+        "bootable": entry.is_bootable,
         "load_sectors": entry.load_sectors,
         "lba": entry.lba,
         "size": boot.length,
@@ -137,7 +137,7 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
                 "start": partition.start,
                 "sectors": partition.count,
             }
-            for number, partition in image.mbr.used
+            for number, partition in image.mbr.used_partitions
         ],
     }
 

@@ -61,7 +61,7 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
         yield f"boot catalog: El Torito at block {image.catalog.lba}"
     for number, boot in enumerate(image.boot_images, 1):
         yield f"  entry {number}: {_boot_line(image, boot)}"
-    yield f"MBR: {image.pointer or ('no pointer known' if image.mbr and image.mbr.used else 'none')}"
+    yield f"MBR: {image.pointer or ('no pointer known' if image.mbr and image.mbr.used_partitions else 'none')}"
     if image.gpt:
         yield f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}"
     if image.apm:
@@ -69,7 +69,7 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
     for partition in image.partitions:
         yield f"  {partition.name}: {_partition_line(image, partition)}"
     for firmware in image.firmware:
-        yield f"{firmware.name}: {', '.join(target.what for target in firmware.targets)}"
+        yield f"{firmware.name}: {', '.join(target.name for target in firmware.targets)}"
 
 
 def _boot_line(image: IsoImage, boot: BootImage) -> str:

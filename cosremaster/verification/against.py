@@ -178,7 +178,7 @@ def _partitions(old: Subject, new: Subject, starts: Collection[int], changed: Co
     paths of files that may differ inside a FAT.
     """
     rows = [
-        [(number, one.type, one.status) for number, one in subject.mbr.used] if subject.mbr else []
+        [(number, one.type, one.status) for number, one in subject.mbr.used_partitions] if subject.mbr else []
         for subject in (old, new)
     ]
     if rows[0] != rows[1]:
@@ -190,7 +190,7 @@ def _partitions(old: Subject, new: Subject, starts: Collection[int], changed: Co
             new.place.at(0),
         )  # fmt: skip
     entries = [
-        [(number, one.type, one.guid, one.attributes, one.name) for number, one in subject.gpt.used]
+        [(number, one.type, one.guid, one.attributes, one.name) for number, one in subject.gpt.used_entries]
         if subject.gpt
         else []
         for subject in (old, new)
@@ -218,10 +218,10 @@ def _contents(old: Subject, new: Subject, starts: Collection[int], changed: Coll
 
 def _runs(subject: Subject) -> Iterator[tuple[str, int, int]]:
     """Name, first sector and the one behind the last of every partition but protective ones."""
-    for number, partition in subject.mbr.used if subject.mbr else ():
+    for number, partition in subject.mbr.used_partitions if subject.mbr else ():
         if partition.type != 0xEE:
             yield f"MBR partition {number}", partition.start, partition.end
-    for number, one in subject.gpt.used if subject.gpt else ():
+    for number, one in subject.gpt.used_entries if subject.gpt else ():
         yield f"GPT partition {number}", one.first, one.end
 
 

@@ -82,9 +82,9 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
 
 def _partitions(subject: Subject) -> Iterator[tuple[str, int, int]]:
     """Name, first sector and the one behind the last of every partition."""
-    for number, partition in subject.mbr.used if subject.mbr else ():
+    for number, partition in subject.mbr.used_partitions if subject.mbr else ():
         yield f"MBR partition {number}", partition.start, partition.end
-    for number, one in subject.gpt.used if subject.gpt else ():
+    for number, one in subject.gpt.used_entries if subject.gpt else ():
         yield f"GPT partition {number}", one.first, one.end
 
 
@@ -100,11 +100,11 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
     head = subject.source.read_at(start, pointers.TABLE_END)
     table = pointers.BootInfoTable.parse(head.ljust(pointers.TABLE_END, b"\0"))
     place = subject.place.at(start + pointers.TABLE_OFFSET)
-    if _UNSET in (table.length, table.total) and table.descriptor == FIRST_DESCRIPTOR:
+    if _UNSET in (table.length, table.checksum) and table.descriptor == FIRST_DESCRIPTOR:
         yield note("bootinfo.unset", f"{what}: no boot-info-table was written into its image", place)
         return
     ours = table.image == lba and _is_primary(subject, table.descriptor)
-    if not ours and (head[_RESERVED].strip(b"\0") or not table.length or not table.total):
+    if not ours and (head[_RESERVED].strip(b"\0") or not table.length or not table.checksum):
         return
     if not ours:
         seen = f"volume descriptor at block {table.descriptor}, image at block {table.image}"
@@ -117,10 +117,10 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
     if start + table.length > subject.source.size:
         yield fails("bootinfo.length", f"{what}: boot-info-table says {table.length:,} bytes, behind the end", place)
         return
-    total = pointers.boot_image_sum(subject.source.chunks(start, table.length))
+    total = pointers.compute_boot_image_checksum(subject.source.chunks(start, table.length))
     yield judge(
-        total == table.total, "bootinfo.sum", f"{what}: boot-info-table holds ({table.length:,} bytes)",
-        f"{what}: boot-info-table has the sum 0x{table.total:08X}, its image 0x{total:08X}", place,
+        total == table.checksum, "bootinfo.sum", f"{what}: boot-info-table holds ({table.length:,} bytes)",
+        f"{what}: boot-info-table has the sum 0x{table.checksum:08X}, its image 0x{total:08X}", place,
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:
         yield note("grub2.unset", f"{what}: no grub2-boot-info was written into its image", place)
         return
     yield judge(
-        raw == pointers.grub2_image_pointer(lba), "grub2.image", f"{what}: grub2-boot-info holds",
+        raw == pointers.pack_grub2_image_pointer(lba), "grub2.image", f"{what}: grub2-boot-info holds",
         f"{what}: grub2-boot-info says sector {int.from_bytes(raw, 'little'):,}, not {lba * SECTORS_PER_BLOCK + 5:,}",
         place,
     )  # fmt: skip
@@ -157,10 +157,14 @@ def _mbr_code(subject: Subject) -> Iterator[Finding]:
     lbas = [entry.lba for entry in subject.catalog.entries] if subject.catalog else []
     if b"GRUB \0" in code:
         value = int.from_bytes(code[at : at + 8], "little")
-        yield from _code_pointer("GRUB2 hybrid MBR", value, [pointers.grub2_mbr_pointer(lba) for lba in lbas], place)
+        yield from _code_pointer(
+            "GRUB2 hybrid MBR", value, [pointers.pack_grub2_mbr_pointer(lba) for lba in lbas], place
+        )
     elif b"isolinux.bin missing" in code:
         value = int.from_bytes(code[at : at + 4], "little")
-        yield from _code_pointer("ISOLINUX hybrid MBR", value, [pointers.isolinux_mbr_pointer(x) for x in lbas], place)
+        yield from _code_pointer(
+            "ISOLINUX hybrid MBR", value, [pointers.pack_isolinux_mbr_pointer(x) for x in lbas], place
+        )
 
 
 def _code_pointer(what: str, value: int, wanted: list[bytes], place: Place) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cosremaster.boot.fat import ENTRY, Fat, FatFile, Read
+from cosremaster.boot.fat import ENTRY_SIZE, Fat, FatFile, Read
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
 
@@ -14,7 +14,7 @@ def is_same_fat(old: PieceTable, new: PieceTable, changed: Collection[bytes]) ->
     times, and the same bytes in all files but those at the paths ``changed`` (in any case of letters)."""
     try:
         one, other = (Fat.open(_reader(table), table.length, Place()) for table in (old, new))
-        if one is None or other is None or one.geometry != other.geometry:
+        if one is None or other is None or one.bpb != other.bpb:
             return False
         return _same_front(one, other) and _same_files(one, other, {path.lower() for path in changed})
     except CosremasterError:
@@ -31,10 +31,10 @@ def _reader(table: PieceTable) -> Read:
 
 def _same_front(one: Fat, other: Fat) -> bool:
     """What stands before the FAT, but for FSInfo's count of free clusters."""
-    fronts = [bytearray(fat.read(0, fat.geometry.table)) for fat in (one, other)]
+    fronts = [bytearray(fat.read(0, fat.bpb.fat_offset)) for fat in (one, other)]
     for front in fronts:
-        if one.geometry.info:
-            front[one.geometry.info + 488 : one.geometry.info + 492] = bytes(4)
+        if one.bpb.fsinfo_offset:
+            front[one.bpb.fsinfo_offset + 488 : one.bpb.fsinfo_offset + 492] = bytes(4)
     return fronts[0] == fronts[1]
 
 
@@ -46,14 +46,14 @@ def _same_files(one: Fat, other: Fat, changed: Collection[bytes]) -> bool:
         after = files[1][path]
         if _told(one, before) != _told(other, after):
             return False
-        if before.directory or path.lower() in changed:
+        if before.is_directory or path.lower() in changed:
             continue
-        if before.size != after.size or one.data_of(before) != other.data_of(after):
+        if before.size != after.size or one.read_file(before) != other.read_file(after):
             return False
     return True
 
 
 def _told(fat: Fat, file: FatFile) -> bytes:
     """Name, attributes and times of a directory entry."""
-    raw = fat.read(file.entry, ENTRY)
+    raw = fat.read(file.entry_offset, ENTRY_SIZE)
     return raw[:20] + raw[22:26]

@@ -40,7 +40,9 @@ def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
     found = [_walked(tree, source) for tree in image.trees if tree.directories]
     if image.udf is not None:
         files = {_path(one.path): one.extents[0][0] if one.extents else None for one in image.udf.files}
-        found.append(TreeNames("UDF", files, {_path(one.entry.path) for one in image.udf.folders} - {b""}, ridge=False))
+        found.append(
+            TreeNames("UDF", files, {_path(one.file_entry.path) for one in image.udf.directories} - {b""}, ridge=False)
+        )
     return found
 
 

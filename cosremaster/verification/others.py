@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from cosremaster.boot.firmware import find_firmware
-from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted, implanted_sums
+from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5, compute_md5_sums
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.iso.udf.read import Udf, read_udf
 from cosremaster.units import BLOCK, SECTOR, Lba, lba_offset
@@ -19,15 +19,18 @@ def check_firmware(subject: Subject) -> Iterator[Finding]:
     """Headers of MIPS, SPARC, Alpha, HP-PA and PowerPC firmware lead to files, partitions or the volume."""
     files = find_file_starts(subject)
     for found in find_firmware(subject.source.read_at(0, BLOCK), subject.mbr):
-        if found.sound is not None:
+        if found.has_valid_checksum is not None:
             yield judge(
-                found.sound, "firmware.sum", f"{found.name}: its sum holds", f"{found.name}: its sum is wrong",
+                found.has_valid_checksum,
+                "firmware.sum",
+                f"{found.name}: its sum holds",
+                f"{found.name}: its sum is wrong",
                 subject.place.at(0),
-            )  # fmt: skip
+            )
         partitions = found.name in ("Sun disk label", "PReP", "CHRP")
         for one in found.targets:
-            place = subject.place.at(one.field)
-            what = f"{found.name}, {one.what}"
+            place = subject.place.at(one.pointer_offset)
+            what = f"{found.name}, {one.name}"
             if one.start + (0 if one.start == 0 else one.length) > _rounded(subject.source.size):
                 yield fails("firmware.outside", f"{what}: leads behind the image", place)
             elif one.start == 0 or partitions or _leads(found.name, one.start, files):
@@ -61,20 +64,24 @@ def check_udf(subject: Subject) -> Iterator[Finding]:
 
 
 def _tags(subject: Subject, udf: Udf) -> Iterator[Finding]:
-    bad = [tag for tag in udf.tags if not tag.sound]
+    bad = [tag for tag in udf.tags if not tag.is_sound]
     for tag in bad:
         place = subject.place.at(tag.offset)
-        if not tag.checksum:
+        if not tag.has_valid_checksum:
             yield fails("udf.tag-checksum", f"UDF {tag.name}: its tag's checksum is wrong", place)
-        elif tag.told != tag.stands:
-            yield fails("udf.tag-place", f"UDF {tag.name}: says block {tag.told:,}, stands at {tag.stands:,}", place)
+        elif tag.tag_location != tag.true_location:
+            yield fails(
+                "udf.tag-place",
+                f"UDF {tag.name}: says block {tag.tag_location:,}, stands at {tag.true_location:,}",
+                place,
+            )
         else:
             yield fails("udf.crc", f"UDF {tag.name}: its CRC is wrong", place)
     if not bad:
         yield holds(
             "udf.tags", f"UDF: {len(udf.tags):,} descriptors hold", subject.place.at(lba_offset(udf.anchors[0]))
         )
-    if udf.tail is None:
+    if udf.tail_anchors is None:
         yield fails("udf.last-anchor", "UDF: the volume's last block is no anchor", subject.place)
 
 
@@ -87,13 +94,13 @@ def _sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
         f"UDF partition: blocks {udf.partition.start:,} to {udf.partition.end - 1:,}",
         f"UDF partition: ends {udf.partition.end - subject.blocks:,} blocks behind the volume", place,
     )  # fmt: skip
-    for offset, size in zip(udf.integrity, udf.integrity_sizes, strict=True):
+    for offset, size in zip(udf.integrity_descriptors, udf.integrity_sizes, strict=True):
         if size != udf.partition.blocks:
             message = f"UDF integrity: says {size:,} blocks, the partition has {udf.partition.blocks:,}"
             yield fails("udf.integrity", message, subject.place.at(offset))
-    if udf.integrity_counts and udf.integrity_counts[1] != udf.directories:
-        message = f"UDF integrity: counts {udf.integrity_counts[1]:,} directories, there are {udf.directories:,}"
-        yield note("udf.counts", message, subject.place.at(udf.integrity[-1]))
+    if udf.integrity_counts and udf.integrity_counts[1] != udf.directory_count:
+        message = f"UDF integrity: counts {udf.integrity_counts[1]:,} directories, there are {udf.directory_count:,}"
+        yield note("udf.counts", message, subject.place.at(udf.integrity_descriptors[-1]))
 
 
 def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
@@ -101,7 +108,7 @@ def _files(subject: Subject, udf: Udf) -> Iterator[Finding]:
     files = find_file_starts(subject)
     odd = 0
     for file in udf.files:
-        place = subject.place.inside("/".join(file.path)).at(file.entry)
+        place = subject.place.inside("/".join(file.path)).at(file.entry_offset)
         total = sum(length for _, length in file.extents)
         if total != file.size:
             odd += 1
@@ -123,7 +130,7 @@ def check_implanted(subject: Subject) -> Iterator[Finding]:
     primary = subject.primary
     if primary is None or primary.blocks * BLOCK > subject.source.size:
         return
-    implanted = Implanted.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE])
+    implanted = ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE])
     if implanted is None:
         if primary.raw[APPLICATION_USE:].startswith(b"ISO MD5SUM"):
             place = subject.place.at(lba_offset(primary.lba) + APPLICATION_USE)
@@ -132,7 +139,7 @@ def check_implanted(subject: Subject) -> Iterator[Finding]:
     place = subject.place.at(lba_offset(primary.lba) + APPLICATION_USE)
     total = (primary.blocks - implanted.skip) * BLOCK
     chunks = subject.source.chunks(0, total)
-    sums = implanted_sums(chunks, lba_offset(primary.lba) + APPLICATION_USE, total, implanted.count)
+    sums = compute_md5_sums(chunks, lba_offset(primary.lba) + APPLICATION_USE, total, implanted.count)
     yield judge(
         sums.md5 == implanted.sums.md5, "md5.implanted", f"implanted MD5: {sums.md5.decode()} holds",
         f"implanted MD5: says {implanted.sums.md5.decode()}, the image has {sums.md5.decode()}", place,

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.boot.apm import Apm, read_apm
-from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, guid_text, read_gpt
+from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, format_guid, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, MbrPartition, encode_chs
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
@@ -40,7 +40,7 @@ def check_mbr(subject: Subject) -> Iterator[Finding]:
         return
     end = -(-subject.source.size // SECTOR)
     runs, volume = [], subject.blocks * SECTORS_PER_BLOCK
-    for number, one in subject.mbr.used:
+    for number, one in subject.mbr.used_partitions:
         run = _Run(f"MBR partition {number}", one.start, one.end, subject.place.at(446 + 16 * (number - 1)))
         if one.status not in (0, 0x80):
             yield fails("mbr.status", f"{run.name}: status 0x{one.status:02X} is neither active nor not", run.place)
@@ -65,7 +65,7 @@ def _protective(subject: Subject, run: _Run, end: int) -> Iterator[Finding]:
     if subject.gpt is None:
         yield fails("mbr.protective", f"{run.name}: announces a GPT, and there is none", run.place)
     elif run.end not in (end, 1 << 32) and run.end - run.start != 0xFFFFFFFF:
-        others = {one.start for _, one in subject.mbr.used} if subject.mbr else set()
+        others = {one.start for _, one in subject.mbr.used_partitions} if subject.mbr else set()
         if run.end not in others:
             message = f"{run.name}: protects sectors up to {run.end - 1:,} of {end:,}"
             yield fails("mbr.protective", message, run.place)
@@ -115,7 +115,11 @@ def _fat(subject: Subject, run: _Run) -> Iterator[Finding]:
 def _chs(subject: Subject) -> Iterator[Finding]:
     """One geometry explains the CHS addresses of all partitions, but of those that have none."""
     mbr = subject.mbr
-    used = [one for _, one in mbr.used if one.type != GPT_PROTECTIVE and one.last[-2:] != _BEYOND[-2:]] if mbr else []
+    used = (
+        [one for _, one in mbr.used_partitions if one.type != GPT_PROTECTIVE and one.last[-2:] != _BEYOND[-2:]]
+        if mbr
+        else []
+    )
     if not used:
         return
     place = subject.place.at(446)
@@ -123,9 +127,12 @@ def _chs(subject: Subject) -> Iterator[Finding]:
         ((heads, track) for track in _TRACKS for heads in range(255, 0, -1) if _explains(used, heads, track)), None
     )
     yield judge(
-        found is not None, "mbr.chs", "MBR: CHS addresses hold",
-        "MBR: no geometry explains the CHS addresses", place,
-    )  # fmt: skip
+        found is not None,
+        "mbr.chs",
+        "MBR: CHS addresses hold",
+        "MBR: no geometry explains the CHS addresses",
+        place,
+    )
 
 
 def _explains(used: list[MbrPartition], heads: int, track: int) -> bool:
@@ -144,7 +151,7 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
         return
     yield from _copy(subject, gpt, "primary", PRIMARY)
     yield from _entries(subject, gpt, end)
-    backup_at = gpt.header.other
+    backup_at = gpt.header.alternate_lba
     place = subject.place.at(backup_at * SECTOR)
     try:
         backup = read_gpt(subject.source.read_at, backup_at, subject.place)
@@ -164,15 +171,18 @@ def _copy(subject: Subject, gpt: Gpt, name: str, at: Sector) -> Iterator[Finding
     header = gpt.header
     place = subject.place.at(at * SECTOR)
     yield judge(
-        header.crc == header.true_crc, f"gpt.{name}-header-sum", f"GPT {name} header at sector {at:,}: sum holds",
+        header.crc == header.computed_crc, f"gpt.{name}-header-sum", f"GPT {name} header at sector {at:,}: sum holds",
         f"GPT {name} header: its sum is wrong", place,
     )  # fmt: skip
     yield judge(
-        header.array_crc == gpt.true_array_crc, f"gpt.{name}-array-sum",
-        f"GPT {name} entries at sector {header.array:,}: sum holds", f"GPT {name} entries: their sum is wrong", place,
-    )  # fmt: skip
-    if header.own != at:
-        message = f"GPT {name} header: says it stands at sector {header.own:,}, not {at:,}"
+        header.entries_crc == gpt.computed_entries_crc,
+        f"gpt.{name}-array-sum",
+        f"GPT {name} entries at sector {header.entries_lba:,}: sum holds",
+        f"GPT {name} entries: their sum is wrong",
+        place,
+    )
+    if header.my_lba != at:
+        message = f"GPT {name} header: says it stands at sector {header.my_lba:,}, not {at:,}"
         yield fails("gpt.own-place", message, place)
 
 
@@ -183,8 +193,8 @@ def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
     def common(header: GptHeader) -> GptHeader:
         return replace(header, **swapped)
 
-    if backup.header.other != gpt.header.own:
-        message = f"GPT backup header: says the primary stands at sector {backup.header.other:,}"
+    if backup.header.alternate_lba != gpt.header.my_lba:
+        message = f"GPT backup header: says the primary stands at sector {backup.header.alternate_lba:,}"
         yield fails("gpt.alternate", message, place)
     same = common(gpt.header) == common(backup.header) and gpt.entries == backup.entries
     yield judge(same, "gpt.copies", "GPT: both copies say the same", "GPT: its copies differ", place)
@@ -192,14 +202,14 @@ def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
 
 def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
     runs = []
-    table = gpt.header.array * SECTOR
-    for number, one in gpt.used:
+    table = gpt.header.entries_lba * SECTOR
+    for number, one in gpt.used_entries:
         place = subject.place.at(table + (number - 1) * gpt.header.entry_size)
         run = _Run(f"GPT partition {number}", one.first, one.end, place)
         runs.append(run)
         yield judge(
             one.first <= one.last and run.end <= end, "gpt.bounds",
-            f"{run.name}: {one.label!r}, type {guid_text(one.type)}, sectors {one.first:,} to {one.last:,}",
+            f"{run.name}: {one.label!r}, type {format_guid(one.type)}, sectors {one.first:,} to {one.last:,}",
             f"{run.name}: sectors {one.first:,} to {one.last:,} do not lie in the image", place,
         )  # fmt: skip
         if not gpt.header.first_usable <= one.first <= one.last <= gpt.header.last_usable:
@@ -210,8 +220,8 @@ def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
     room = (gpt.header.last_usable + 1) // SECTORS_PER_BLOCK * SECTORS_PER_BLOCK
     yield from _covers(subject, runs, min(subject.blocks * SECTORS_PER_BLOCK, room), "gpt.short")
     yield from _usable(subject, gpt, end)
-    firsts = {one.first for _, one in gpt.used}
-    for number, partition in subject.mbr.used if subject.mbr else ():
+    firsts = {one.first for _, one in gpt.used_entries}
+    for number, partition in subject.mbr.used_partitions if subject.mbr else ():
         if partition.type == ESP and partition.start not in firsts:
             message = f"MBR partition {number} and the GPT disagree on where the EFI system partition begins"
             yield fails("gpt.mbr", message, subject.place.at(446 + 16 * (number - 1)))
@@ -219,7 +229,7 @@ def _entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
 
 def _usable(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
     """The last usable sector lies before the backup's entries (isohybrid's is the first of them)."""
-    last, room = gpt.header.last_usable, gpt.header.other - -(-gpt.header.array_bytes // SECTOR)
+    last, room = gpt.header.last_usable, gpt.header.alternate_lba - -(-gpt.header.entries_size // SECTOR)
     place = subject.place.at(SECTOR + 48)
     if last > room or last >= end:
         yield fails("gpt.last-usable", f"GPT: last usable sector {last:,} lies in or behind the backup", place)
@@ -242,10 +252,10 @@ def _apm(subject: Subject, table: Apm) -> Iterator[Finding]:
     size, end = table.block_size, subject.source.size
     runs, count = [], len(table.entries)
     for index, entry in enumerate(table.entries):
-        place = subject.place.at(table.offset(index))
+        place = subject.place.at(table.entry_offset(index))
         name = f"Apple partition {index + 1} ({entry.kind})"
-        if entry.entries != count:
-            yield fails("apm.count", f"{name}: says the map has {entry.entries:,} entries, not {count}", place)
+        if entry.entry_count != count:
+            yield fails("apm.count", f"{name}: says the map has {entry.entry_count:,} entries, not {count}", place)
         if index == 0:
             continue
         halved = entry.end * size > end and entry.start * size + entry.count * SECTOR <= end

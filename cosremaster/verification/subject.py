@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from cosremaster.boot.eltorito import BootCatalog, catalog_lba, parse_catalog
+from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, read_gpt
 from cosremaster.boot.mbr import Mbr
@@ -141,7 +141,7 @@ def read_subject(source: FileSource) -> Subject:
                 except ImageError as error:
                     problems.append(_unreadable("tree.unreadable", error, source))
     catalog = None
-    for lba in (catalog_lba(one.raw) for one in (sets[0][1] if sets else ())):
+    for lba in (find_catalog(one.raw) for one in (sets[0][1] if sets else ())):
         if lba is not None and catalog is None:
             try:
                 catalog = parse_catalog(
@@ -161,7 +161,9 @@ def _unreadable(check: str, error: ImageError, source: FileSource) -> Finding:
 
 def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
     """Blocks at which a partition begins that has volume descriptors of its own (xorriso's -partition_offset)."""
-    starts = {one.start for _, one in (mbr.used if mbr else ())} | {one.first for _, one in (gpt.used if gpt else ())}
+    starts = {one.start for _, one in (mbr.used_partitions if mbr else ())} | {
+        one.first for _, one in (gpt.used_entries if gpt else ())
+    }
     blocks = sorted(start // SECTORS_PER_BLOCK for start in starts if start and start % SECTORS_PER_BLOCK == 0)
     return [Lba(block) for block in blocks if source.read_at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosremaster.boot.eltorito import BootCatalog, BootEntry, catalog_lba, parse_catalog
-from cosremaster.boot.mbr import SIGNATURE, Geometry, Mbr, MbrPartition, encode_chs
+from cosremaster.boot.eltorito import BootCatalog, BootEntry, find_catalog, parse_catalog
+from cosremaster.boot.mbr import SIGNATURE, ChsGeometry, Mbr, MbrPartition, encode_chs
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
     MBR_POINTER_OFFSET,
     BootInfoTable,
-    boot_image_sum,
-    grub2_image_pointer,
-    grub2_mbr_pointer,
-    isolinux_mbr_pointer,
+    compute_boot_image_checksum,
+    pack_grub2_image_pointer,
+    pack_grub2_mbr_pointer,
+    pack_isolinux_mbr_pointer,
 )
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, Lba, Sector, lba_offset
@@ -53,7 +53,7 @@ def _iso(folder: Path, writer: str, *options: str) -> Path:
 
 def _catalog(image: bytes) -> BootCatalog:
     """The catalog of an image whose boot record is the second volume descriptor."""
-    lba = catalog_lba(image[17 * BLOCK : 18 * BLOCK])
+    lba = find_catalog(image[17 * BLOCK : 18 * BLOCK])
     assert lba is not None
     start = lba_offset(lba)
     return parse_catalog(image[start : start + BLOCK], lba, start, PLACE)
@@ -81,7 +81,7 @@ def test_catalogs_are_read_as_xorriso_reads_them(tmp_path: Path, writer: str, sh
     assert catalog.lba == lba
     platforms = {0: "BIOS", 0xEF: "UEFI"}
     assert entries == [
-        (platforms[one.platform], one.bootable, EMULATIONS[one.media], one.load_sectors, one.lba)
+        (platforms[one.platform], one.is_bootable, EMULATIONS[one.media], one.load_sectors, one.lba)
         for one in catalog.entries
     ]
     for one in catalog.entries:
@@ -93,14 +93,14 @@ def test_catalogs_are_read_as_xorriso_reads_them(tmp_path: Path, writer: str, sh
 
 def test_an_emulated_floppy_is_as_long_as_a_floppy(tmp_path: Path) -> None:
     (entry,) = _catalog(_iso(tmp_path, "genisoimage", *SHAPES["floppy"]).read_bytes()).entries
-    assert (entry.media, entry.least_bytes) == (2, 1_474_560)
+    assert (entry.media, entry.minimum_size) == (2, 1_474_560)
     assert entry.describe() == f"BIOS, 1.44 MB floppy, loads {entry.load_sectors} sectors"
 
 
 def test_descriptors_of_others_have_no_catalog() -> None:
-    assert catalog_lba(b"\1CD001\1" + bytes(2041)) is None
-    assert catalog_lba(b"\0CD001\1" + b"OTHER SYSTEM".ljust(2041, b"\0")) is None
-    assert catalog_lba(b"\1CD001\1" + b"EL TORITO SPECIFICATION".ljust(2041, b"\0")) is None
+    assert find_catalog(b"\1CD001\1" + bytes(2041)) is None
+    assert find_catalog(b"\0CD001\1" + b"OTHER SYSTEM".ljust(2041, b"\0")) is None
+    assert find_catalog(b"\1CD001\1" + b"EL TORITO SPECIFICATION".ljust(2041, b"\0")) is None
 
 
 def _validation() -> bytes:
@@ -182,9 +182,9 @@ def test_the_boot_info_table_is_the_one_that_the_writer_made(tmp_path: Path, wri
     table = BootInfoTable.parse(booted[:64])
     assert (table.descriptor, table.image, table.length) == (16, entry.lba, length)
     for step in (1, 7, length):
-        assert boot_image_sum(booted[at : at + step] for at in range(0, length, step)) == table.total
+        assert compute_boot_image_checksum(booted[at : at + step] for at in range(0, length, step)) == table.checksum
     assert table.pack() == booted[8:24]
-    assert boot_image_sum([IMAGES[name]]) == table.total, "the table lies outside its sum"
+    assert compute_boot_image_checksum([IMAGES[name]]) == table.checksum, "the table lies outside its sum"
 
 
 def test_grub_pointers_are_those_that_xorriso_writes(tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ def test_grub_pointers_are_those_that_xorriso_writes(tmp_path: Path) -> None:
     image = _iso(tmp_path, "xorriso", *SHAPES["one"], "--grub2-boot-info", "--grub2-mbr", str(hybrid)).read_bytes()
     (entry,) = _catalog(image).entries
     at = lba_offset(entry.lba) + GRUB2_IMAGE_OFFSET
-    assert image[at : at + 8] == grub2_image_pointer(entry.lba)
-    assert image[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == grub2_mbr_pointer(entry.lba)
+    assert image[at : at + 8] == pack_grub2_image_pointer(entry.lba)
+    assert image[MBR_POINTER_OFFSET : MBR_POINTER_OFFSET + 8] == pack_grub2_mbr_pointer(entry.lba)
 
 
 def test_isolinux_pointer_is_a_sector() -> None:
-    assert isolinux_mbr_pointer(Lba(0x123456)) == (0x123456 * 4).to_bytes(4, "little")
+    assert pack_isolinux_mbr_pointer(Lba(0x123456)) == (0x123456 * 4).to_bytes(4, "little")
 
 
 # The master boot record
@@ -222,7 +222,7 @@ def _mbr(*partitions: MbrPartition) -> Mbr:
     return Mbr(bytes(446), (*partitions, *[empty] * 4)[:4])
 
 
-def _partition(start: int, count: int, geometry: Geometry) -> MbrPartition:
+def _partition(start: int, count: int, geometry: ChsGeometry) -> MbrPartition:
     first, last = encode_chs(start, geometry), encode_chs(start + count - 1, geometry)
     return MbrPartition(0x80, first, 0x17, last, Sector(start), count)
 
@@ -233,9 +233,9 @@ def test_the_geometry_that_xorriso_wrote_is_found(tmp_path: Path, heads: int, tr
     image = _iso(tmp_path, "xorriso", *SHAPES["one"], *options).read_bytes()
     mbr = Mbr.parse(image[:512])
     assert mbr is not None and mbr.pack() == image[:512]
-    ((number, partition),) = mbr.used
+    ((number, partition),) = mbr.used_partitions
     assert (number, partition.start, partition.end) == (1, 64, len(image) // 512)
-    geometry = mbr.geometry()
+    geometry = mbr.find_geometry()
     assert geometry is not None
     assert encode_chs(partition.start, (heads, track)) == partition.first
     assert encode_chs(partition.end - 1, geometry) == partition.last
@@ -243,30 +243,30 @@ def test_the_geometry_that_xorriso_wrote_is_found(tmp_path: Path, heads: int, tr
 
 
 @pytest.mark.parametrize("geometry", [(255, 63), (64, 32), (128, 32), (16, 63), (240, 63), (7, 11), (1, 1), (255, 1)])
-def test_a_geometry_is_found_from_two_partitions(geometry: Geometry) -> None:
+def test_a_geometry_is_found_from_two_partitions(geometry: ChsGeometry) -> None:
     size = geometry[0] * geometry[1]
     mbr = _mbr(_partition(1, size * 5 + 3, geometry), _partition(size * 600, size * 100 - 1, geometry))
-    found = mbr.geometry()
+    found = mbr.find_geometry()
     assert found is not None
-    for _, one in mbr.used:
+    for _, one in mbr.used_partitions:
         assert encode_chs(one.end - 1, found) == one.last
         assert encode_chs(one.start, found) == one.first
     assert found == geometry
 
 
 @pytest.mark.parametrize(("geometry", "last"), [((255, 63), "feffff"), ((64, 32), "3fe0ff"), ((16, 63), "0fffff")])
-def test_what_lies_beyond_the_last_cylinder_is_the_last_address(geometry: Geometry, last: str) -> None:
+def test_what_lies_beyond_the_last_cylinder_is_the_last_address(geometry: ChsGeometry, last: str) -> None:
     heads, track = geometry
     for sector in (1024 * heads * track - 1, 1024 * heads * track, 0xFFFFFFFF):
         assert encode_chs(sector, geometry).hex() == last
     assert encode_chs(1024 * heads * track - 2, geometry).hex() != last
-    assert _mbr(_partition(64, 0xF0000000, geometry)).geometry() == geometry
+    assert _mbr(_partition(64, 0xF0000000, geometry)).find_geometry() == geometry
 
 
 def test_nothing_explains_empty_tables_or_nonsense() -> None:
-    assert _mbr().geometry() is None
+    assert _mbr().find_geometry() is None
     nonsense = MbrPartition(0, b"\0\0\0", 0x17, b"\0\0\0", Sector(64), 1000)
-    assert _mbr(nonsense).geometry() is None
+    assert _mbr(nonsense).find_geometry() is None
 
 
 def test_known_addresses() -> None:
@@ -279,13 +279,13 @@ def test_known_addresses() -> None:
 def test_a_partition_is_placed_elsewhere(start: int, count: int, new_start: int, new_count: int) -> None:
     geometry = (64, 32)
     old = _partition(start, count, geometry)
-    assert old.placed(Sector(start), count, None) is old
-    assert old.placed(Sector(new_start), new_count, geometry) == _partition(new_start, new_count, geometry)
-    blind = old.placed(Sector(new_start), new_count, None)
+    assert old.moved_to(Sector(start), count, None) is old
+    assert old.moved_to(Sector(new_start), new_count, geometry) == _partition(new_start, new_count, geometry)
+    blind = old.moved_to(Sector(new_start), new_count, None)
     assert (blind.first, blind.last, blind.start, blind.count) == (old.first, old.last, new_start, new_count)
 
 
 def test_a_partition_that_grows_keeps_the_first_address_it_had() -> None:
     odd = MbrPartition(0x80, b"\1\2\3", 0x17, b"\4\5\6", Sector(64), 100)
-    grown = odd.placed(Sector(64), 200, (64, 32))
+    grown = odd.moved_to(Sector(64), 200, (64, 32))
     assert (grown.first, grown.last, grown.type, grown.status) == (b"\1\2\3", encode_chs(263, (64, 32)), 0x17, 0x80)

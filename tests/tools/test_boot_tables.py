@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cosremaster.boot.apm import ENTRY_SIZE, ApmEntry, read_apm
-from cosremaster.boot.firmware import Firmware, find_firmware
-from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, GptHeader, guid_text, read_gpt
-from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, Implanted, Sums, implanted_sums
+from cosremaster.boot.firmware import FirmwareHeader, find_firmware
+from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, GptHeader, format_guid, read_gpt
+from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5, Md5Sums, compute_md5_sums
 from cosremaster.boot.mbr import Mbr
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR, Sector
@@ -59,23 +59,23 @@ def test_both_copies_are_those_that_xorriso_wrote(tmp_path: Path, options: tuple
     image = _made(tmp_path, *options)
     first = read_gpt(reader(image), PRIMARY, PLACE)
     assert first is not None
-    last = read_gpt(reader(image), first.header.other, PLACE)
+    last = read_gpt(reader(image), first.header.alternate_lba, PLACE)
     assert last is not None
-    assert (last.header.own, last.header.other) == (first.header.other, PRIMARY)
+    assert (last.header.my_lba, last.header.alternate_lba) == (first.header.alternate_lba, PRIMARY)
     assert last.entries == first.entries
     for copy in (first, last):
         header = copy.header
-        at = header.own * SECTOR
+        at = header.my_lba * SECTOR
         assert header.pack() == image[at : at + SECTOR]
-        array = image[header.array * SECTOR :][: header.array_bytes]
+        array = image[header.entries_lba * SECTOR :][: header.entries_size]
         assert copy.pack_array() == array
-        assert (header.crc, header.array_crc) == (header.true_crc, copy.true_array_crc)
+        assert (header.crc, header.entries_crc) == (header.computed_crc, copy.computed_entries_crc)
     said = tools.run(["xorriso", "-indev", tmp_path / "made.iso", "-report_system_area", "plain"]).decode()
     starts = {int(a): (int(b), int(c)) for a, b, c in re.findall(r"GPT start and size : +(\d+) +(\d+) +(\d+)", said)}
-    assert {number: (one.first, one.end - one.first) for number, one in first.used} == starts
+    assert {number: (one.first, one.end - one.first) for number, one in first.used_entries} == starts
     assert f"GPT disk GUID      :      {first.header.guid.hex()}" in said
     if options is HYBRID:  # sgdisk reads no table whose partitions overlap
-        assert guid_text(first.header.guid) in tools.run(["sgdisk", "-p", tmp_path / "made.iso"]).decode()
+        assert format_guid(first.header.guid) in tools.run(["sgdisk", "-p", tmp_path / "made.iso"]).decode()
 
 
 def test_a_table_of_sgdisk_moves_to_a_larger_disk_as_sgdisk_moves_it(tmp_path: Path) -> None:
@@ -85,7 +85,12 @@ def test_a_table_of_sgdisk_moves_to_a_larger_disk_as_sgdisk_moves_it(tmp_path: P
     tools.run(["sgdisk", "-n", "1:64:127", "-c", "1:ESP é", "-t", "1:ef00", "-n", "3:256:511", disk])
     before = read_gpt(reader(disk.read_bytes()), PRIMARY, PLACE)
     assert before is not None
-    assert next((number, one.label, one.first, one.last) for number, one in before.used) == (1, "ESP é", 64, 127)
+    assert next((number, one.label, one.first, one.last) for number, one in before.used_entries) == (
+        1,
+        "ESP é",
+        64,
+        127,
+    )
     with disk.open("r+b") as file:
         file.truncate(3 << 20)
     tools.run(["sgdisk", "-e", disk])
@@ -93,8 +98,8 @@ def test_a_table_of_sgdisk_moves_to_a_larger_disk_as_sgdisk_moves_it(tmp_path: P
     end = Sector(len(raw) // SECTOR - 1)
     usable = Sector(end - 33)
     common = {"last_usable": usable, "entries": before.entries}
-    primary = before.placed(own=PRIMARY, other=end, array=before.header.array, **common)  # type: ignore[arg-type]
-    backup = before.placed(own=end, other=PRIMARY, array=Sector(end - 32), **common)  # type: ignore[arg-type]
+    primary = before.moved_to(own=PRIMARY, other=end, array=before.header.entries_lba, **common)  # type: ignore[arg-type]
+    backup = before.moved_to(own=end, other=PRIMARY, array=Sector(end - 32), **common)  # type: ignore[arg-type]
     assert primary == read_gpt(reader(raw), PRIMARY, PLACE)
     assert backup == read_gpt(reader(raw), end, PLACE)
 
@@ -107,14 +112,14 @@ def test_any_gpt_header_comes_back(raw: bytes) -> None:
     size = min(header.size, SECTOR)
     whole = bytearray(header.pack())
     whole[16:20] = bytes(4)
-    assert header.true_crc == zlib.crc32(whole[:size])
+    assert header.computed_crc == zlib.crc32(whole[:size])
 
 
 @given(st.binary(min_size=128, max_size=256))
 def test_any_gpt_entry_comes_back(raw: bytes) -> None:
     entry = GptEntry.parse(raw)
     assert entry.pack() == raw
-    assert entry.used == any(raw[:16])
+    assert entry.is_used == any(raw[:16])
     assert isinstance(entry.label, str)
 
 
@@ -122,8 +127,8 @@ def test_any_gpt_entry_comes_back(raw: bytes) -> None:
 def test_mutated_and_truncated_tables_raise_only_image_errors(mutations: list[tuple[int, int]], length: int) -> None:
     entries = tuple(GptEntry.parse(bytes((number,)) * 128) for number in range(128))
     header = GptHeader(
-        revision=0x10000, size=92, crc=0, reserved=0, own=PRIMARY, other=Sector(99), first_usable=Sector(34),
-        last_usable=Sector(66), guid=bytes(16), array=Sector(2), count=128, entry_size=128, array_crc=0,
+        revision=0x10000, size=92, crc=0, reserved=0, my_lba=PRIMARY, alternate_lba=Sector(99), first_usable=Sector(34),
+        last_usable=Sector(66), guid=bytes(16), entries_lba=Sector(2), entry_count=128, entry_size=128, entries_crc=0,
         rest=bytes(420),
     )  # fmt: skip
     table = Gpt(header, entries)
@@ -157,7 +162,7 @@ def test_the_map_is_the_one_that_xorriso_wrote(tmp_path: Path) -> None:
     assert image[table.entries[1].start * table.block_size :].startswith(FILES["kernel"])
     assert table.entries[0].kind == "Apple_partition_map"
     for index, entry in enumerate(table.entries):
-        at = table.offset(index)
+        at = table.entry_offset(index)
         assert entry.pack() == image[at : at + ENTRY_SIZE]
 
 
@@ -166,7 +171,7 @@ def test_any_apm_entry_comes_back_and_moves(raw: bytes, start: int, count: int) 
     entry = ApmEntry.parse(b"PM" + raw)
     assert entry is not None
     assert entry.pack() == b"PM" + raw
-    moved = entry.placed(start, count)
+    moved = entry.moved_to(start, count)
     assert (moved.start, moved.end) == (start, start + count)
     assert replace(moved, start=entry.start, count=entry.count, data_count=entry.data_count) == entry
     assert isinstance(moved.kind + moved.label, str)
@@ -201,7 +206,7 @@ def test_damaged_maps_are_told() -> None:
 # Other firmware
 
 
-def _firmware(image: bytes) -> Firmware:
+def _firmware(image: bytes) -> FirmwareHeader:
     (found,) = find_firmware(image[: 16 * BLOCK], Mbr.parse(image[:SECTOR]))
     return found
 
@@ -227,12 +232,12 @@ def test_headers_point_at_the_files_that_xorriso_was_given(tmp_path: Path, name:
     image = _made(tmp_path, *options)
     found = _firmware(image)
     assert found.name == name
-    assert found.sound in (True, None)
+    assert found.has_valid_checksum in (True, None)
     data = [image[one.start : one.start + one.length] for one in found.targets]
     for file in files:
         assert any(one.startswith(FILES[file][: len(one)]) and len(one) >= len(FILES[file]) - 511 for one in data)
     for one in found.targets:
-        assert 0 < one.field < SECTOR
+        assert 0 < one.pointer_offset < SECTOR
 
 
 def test_the_dec_boot_block_points_at_the_program(tmp_path: Path) -> None:
@@ -254,13 +259,13 @@ def test_chrp_is_a_partition_over_the_volume(tmp_path: Path) -> None:
 def test_a_wrong_sum_is_seen(tmp_path: Path, name: str) -> None:
     image = bytearray(_made(tmp_path, *SHAPES[name][0]))
     image[40] ^= 4
-    assert _firmware(bytes(image)).sound is False
+    assert _firmware(bytes(image)).has_valid_checksum is False
 
 
 @given(st.binary(max_size=700))
 def test_any_bytes_are_looked_at_without_an_error(raw: bytes) -> None:
     for found in find_firmware(raw, None):
-        assert all(0 < one.field < SECTOR and one.length >= 0 for one in found.targets)
+        assert all(0 < one.pointer_offset < SECTOR and one.length >= 0 for one in found.targets)
 
 
 def test_noise_has_no_header() -> None:
@@ -281,14 +286,14 @@ def test_sums_are_those_that_implantisomd5_wrote(tmp_path: Path, size: int) -> N
     tools.run(["implantisomd5", iso])
     raw = bytearray(iso.read_bytes())
     area = 16 * BLOCK + APPLICATION_USE
-    implanted = Implanted.parse(bytes(raw[area : area + AREA_SIZE]))
+    implanted = ImplantedMd5.parse(bytes(raw[area : area + AREA_SIZE]))
     assert implanted is not None
     assert implanted.pack() == raw[area : area + AREA_SIZE]
     total = (int.from_bytes(raw[16 * BLOCK + 84 : 16 * BLOCK + 88], "big") - implanted.skip) * BLOCK
 
-    def sums(image: bytearray, step: int) -> Sums:
+    def sums(image: bytearray, step: int) -> Md5Sums:
         chunks = (bytes(image[at : at + step]) for at in range(0, len(image), step))
-        return implanted_sums(chunks, area, total, implanted.count)
+        return compute_md5_sums(chunks, area, total, implanted.count)
 
     assert {sums(raw, step) for step in (999, 1 << 15, 1 << 22)} == {implanted.sums}
     raw[len(raw) // 2] ^= 1
@@ -297,7 +302,7 @@ def test_sums_are_those_that_implantisomd5_wrote(tmp_path: Path, size: int) -> N
         tools.run(["checkisomd5", iso])
     changed = sums(raw, 1 << 15)
     assert changed != implanted.sums
-    raw[area : area + AREA_SIZE] = implanted.renewed(changed).pack()
+    raw[area : area + AREA_SIZE] = implanted.with_sums(changed).pack()
     iso.write_bytes(raw)
     tools.run(["checkisomd5", iso])
 
@@ -307,9 +312,9 @@ def test_mutated_areas_are_parsed_or_not(noise: bytes, at: int) -> None:
     sound = b"ISO MD5SUM = " + b"0" * 32 + b";SKIPSECTORS = 15;RHLISOSTATUS=0;FRAGMENT SUMS = "
     sound = (sound + b"1" * 60 + b";FRAGMENT COUNT = 20;THIS IS").ljust(AREA_SIZE)
     raw = (sound[:at] + noise + sound[at + len(noise) :])[:AREA_SIZE]
-    found = Implanted.parse(raw)
+    found = ImplantedMd5.parse(raw)
     if found is not None:
         assert found.pack() == raw
-        renewed = found.renewed(Sums(b"f" * 32, b"e" * 60))
+        renewed = found.with_sums(Md5Sums(b"f" * 32, b"e" * 60))
         assert len(renewed.pack()) == AREA_SIZE
-        assert Implanted.parse(renewed.pack()) == renewed or not found.count
+        assert ImplantedMd5.parse(renewed.pack()) == renewed or not found.count

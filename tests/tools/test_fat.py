@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.boot.fat import Fat
-from cosremaster.boot.fat_edit import exchange_files
+from cosremaster.boot.fat_edit import replace_files
 from cosremaster.errors import CosremasterError, ImageError, Place, SizeError, UnsupportedError
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
@@ -60,7 +60,7 @@ def opened(raw: bytes, place: Place | None = None) -> Fat:
 
 def exchanged(raw: bytes, new: dict[bytes, bytes]) -> bytes:
     out = bytearray(raw)
-    for at, data in exchange_files(opened(raw), new):
+    for at, data in replace_files(opened(raw), new):
         out[at : at + len(data)] = data
     assert len(out) == len(raw)
     return bytes(out)
@@ -68,7 +68,7 @@ def exchanged(raw: bytes, new: dict[bytes, bytes]) -> bytes:
 
 def test_files_are_found_as_mtools_wrote_them(made: Path) -> None:
     fat = opened(made.read_bytes())
-    files = {file.path: fat.data_of(file) for file in fat.walk() if not file.directory}
+    files = {file.path: fat.read_file(file) for file in fat.walk() if not file.is_directory}
     assert files == {
         b"boot/grub/grub.cfg": MENU, b"EFI/BOOT/BOOTX64.EFI": PROGRAM,
         LONG: MENU,
@@ -91,15 +91,15 @@ def test_an_exchanged_file_is_what_other_programs_read(made: Path, size: int, tm
 
 def test_nothing_changes_but_what_must(made: Path) -> None:
     raw = made.read_bytes()
-    assert exchange_files(opened(raw), {}) == ()
+    assert replace_files(opened(raw), {}) == ()
     assert exchanged(raw, {b"boot/grub/grub.cfg": MENU}) == raw
     new = MENU.replace(b"quiet", b"noisy")
     out = exchanged(raw, {b"boot/grub/grub.cfg": new})
     differing = {at for at in range(len(raw)) if raw[at] != out[at]}
     fat = opened(raw)
     file = next(one for one in fat.walk() if one.path == b"boot/grub/grub.cfg")
-    clusters = [fat.start_of(one) for one in fat.chain(file.first, Place())]
-    inside = {at for start in clusters for at in range(start, start + fat.geometry.cluster)}
+    clusters = [fat.cluster_offset(one) for one in fat.read_chain(file.first_cluster, Place())]
+    inside = {at for start in clusters for at in range(start, start + fat.bpb.cluster_size)}
     assert differing
     assert differing <= inside
     assert exchanged(out, {b"boot/grub/grub.cfg": MENU}) == raw
@@ -116,32 +116,32 @@ def test_several_files_at_once(made: Path, tmp_path: Path) -> None:
     run(["fsck.fat", "-n", out])
     assert run(["mtype", "-i", out, "::/EFI/BOOT/BOOTX64.EFI"]) == PROGRAM * 5
     again = opened(out.read_bytes())
-    assert {file.path: again.data_of(file) for file in again.walk() if not file.directory} == new
+    assert {file.path: again.read_file(file) for file in again.walk() if not file.is_directory} == new
 
 
 def test_what_does_not_fit_is_told(made: Path) -> None:
     raw = made.read_bytes()
     with pytest.raises(SizeError, match=r"boot/grub/grub.cfg: does not fit: its file system lacks [\d,]+ free"):
-        exchange_files(opened(raw), {b"boot/grub/grub.cfg": bytes(len(raw))})
+        replace_files(opened(raw), {b"boot/grub/grub.cfg": bytes(len(raw))})
     with pytest.raises(ImageError, match="nothing: is not there"):
-        exchange_files(opened(raw), {b"nothing": b""})
+        replace_files(opened(raw), {b"nothing": b""})
 
 
 def test_a_file_system_that_is_not_sound_is_refused(made: Path) -> None:
     raw = made.read_bytes()
     fat = opened(raw)
     other = bytearray(raw)
-    other[fat.geometry.table + fat.geometry.table_size + 7] ^= 1  # the second copy
+    other[fat.bpb.fat_offset + fat.bpb.fat_size + 7] ^= 1  # the second copy
     with pytest.raises(UnsupportedError, match="copies of its FAT differ"):
-        exchange_files(opened(bytes(other)), {b"boot/grub/grub.cfg": b"x"})
+        replace_files(opened(bytes(other)), {b"boot/grub/grub.cfg": b"x"})
     with pytest.raises(UnsupportedError, match="larger than what holds it"):
-        exchange_files(opened(raw[: len(raw) * 3 // 4]), {b"boot/grub/grub.cfg": b"x"})
+        replace_files(opened(raw[: len(raw) * 3 // 4]), {b"boot/grub/grub.cfg": b"x"})
     files = {file.path: file for file in fat.walk()}
     shared = bytearray(raw)  # the menu begins where the program does
-    at = files[b"boot/grub/grub.cfg"].entry + 26
-    shared[at : at + 2] = files[b"EFI/BOOT/BOOTX64.EFI"].first.to_bytes(2, "little")
+    at = files[b"boot/grub/grub.cfg"].entry_offset + 26
+    shared[at : at + 2] = files[b"EFI/BOOT/BOOTX64.EFI"].first_cluster.to_bytes(2, "little")
     with pytest.raises(UnsupportedError, match="share clusters"):
-        exchange_files(opened(bytes(shared)), {b"boot/grub/grub.cfg": b"x"})
+        replace_files(opened(bytes(shared)), {b"boot/grub/grub.cfg": b"x"})
 
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,8 +149,8 @@ def test_a_file_system_that_is_not_sound_is_refused(made: Path) -> None:
 def test_damage_is_told_and_never_a_crash(made: Path, data: st.DataObject) -> None:
     raw = bytearray(made.read_bytes())
     fat = opened(bytes(raw))
-    known = [0, *range(11, 64), fat.geometry.table + 3, fat.geometry.table + 9]
-    known += [file.entry + at for file in fat.walk() for at in (0, 11, 20, 26, 27, 28, 31)]
+    known = [0, *range(11, 64), fat.bpb.fat_offset + 3, fat.bpb.fat_offset + 9]
+    known += [file.entry_offset + at for file in fat.walk() for at in (0, 11, 20, 26, 27, 28, 31)]
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.sampled_from(known))] = data.draw(st.integers(0, 255))
     keep = data.draw(st.sampled_from([len(raw), len(raw) // 2, 40_000, 513]))
@@ -160,22 +160,22 @@ def test_damage_is_told_and_never_a_crash(made: Path, data: st.DataObject) -> No
         return
     try:
         for file in one.walk():
-            if not file.directory:
-                one.data_of(file)
-        exchange_files(one, {b"boot/grub/grub.cfg": b"x" * 5000})
+            if not file.is_directory:
+                one.read_file(file)
+        replace_files(one, {b"boot/grub/grub.cfg": b"x" * 5000})
     except CosremasterError as error:
         assert error.message
 
 
 def test_random_exchanges_stay_sound(made: Path, tmp_path: Path) -> None:
     chance, raw = random.Random(5), made.read_bytes()
-    names = [file.path for file in opened(raw).walk() if not file.directory]
+    names = [file.path for file in opened(raw).walk() if not file.is_directory]
     out = tmp_path / "out.img"
     for _ in range(12):
         new = {name: chance.randbytes(chance.choice([0, 3, 600, 5_000, 40_000])) for name in chance.sample(names, 2)}
         raw = exchanged(raw, new)
         fat = opened(raw)
-        files = {file.path: fat.data_of(file) for file in fat.walk() if not file.directory}
+        files = {file.path: fat.read_file(file) for file in fat.walk() if not file.is_directory}
         assert {name: files[name] for name in new} == new
     out.write_bytes(raw)
     done = subprocess.run(["fsck.fat", "-n", out], capture_output=True, text=True, check=False)

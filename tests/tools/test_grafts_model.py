@@ -211,7 +211,7 @@ def udf(image: IsoImage) -> dict[bytes, bytes] | None:
             for lba, length in file.extents
             for chunk in image.source.cut(lba * 2048, lba * 2048 + length).chunks()
         )
-        for path, file in image.udf.named()
+        for path, file in image.udf.named_files()
     }
 
 

@@ -19,10 +19,10 @@ from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove
 from cosremaster.iso.read import read_image
-from cosremaster.iso.tree_edit.directories import read_folders
-from cosremaster.iso.tree_edit.patches import table_slots
-from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
-from cosremaster.iso.udf.patch import tagged
+from cosremaster.iso.tree_edit.directories import read_editable_trees
+from cosremaster.iso.tree_edit.patches import find_path_tables
+from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
+from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from tests.fixtures import families, tools
@@ -63,15 +63,15 @@ def test_path_tables_made_of_directories_are_the_makers(name: str) -> None:
     """genisoimage's and xorriso's own, byte for byte."""
     tools.require(*families.TOOLS)
     with FileSource(families.build(name)) as source:
-        for tree in read_folders(source, read_image(source).trees):
-            places = {id(one): (one.extent.lba, one.extent.length) for one in tree.folders() if one.extent}
-            assembler = Assembler(
-                tree, source, source.read_at, Places(places, lambda _: NO_PLACE, {}, {}), {}, iter(())
+        for tree in read_editable_trees(source, read_image(source).trees):
+            places = {id(one): (one.extent.lba, one.extent.length) for one in tree.directories() if one.extent}
+            assembler = TreeSerializer(
+                tree, source, source.read_at, TreePlacement(places, lambda _: NO_BLOCK, {}, {}), {}, iter(())
             )
-            slots = table_slots(tree)
+            slots = find_path_tables(tree)
             assert slots
             for lba, order, _ in slots:
-                table = assembler.path_table(order)
+                table = assembler.serialize_path_table(order)
                 size = int.from_bytes(tree.descriptors[0].raw[132:136], "little")
                 assert source.read_at(lba * BLOCK, size) == table
 
@@ -155,14 +155,14 @@ def changed(path: Path) -> Iterator[tuple[bytearray, Callable[[str, bytes], int]
     """The image's bytes to be changed, and a function that finds the record of an identifier in a tree."""
     raw = bytearray(path.read_bytes())
     with FileSource(path) as source:
-        trees = read_folders(source, read_image(source).trees)
+        trees = read_editable_trees(source, read_image(source).trees)
 
     def record(kind: str, identifier: bytes) -> int:
         return next(
             entry.records[0].offset
             for tree in trees
             if tree.kind == kind
-            for one in tree.folders()
+            for one in tree.directories()
             for entry in one.entries
             if entry.identifier == identifier and entry.records
         )
@@ -223,14 +223,19 @@ def outcome(path: Path, edits: IsoEdits, tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["above", "itself", "root", "file", "outside"])
 def test_relocations_that_lead_astray(where: str, bare: Path, tmp_path: Path) -> None:
     with FileSource(bare) as source:
-        tree = read_folders(source, read_image(source).trees)[0]
-        holder, entry = next((one, entry) for one in tree.folders() for entry in one.entries if entry.placeholder)
-        below = entry.folder
+        tree = read_editable_trees(source, read_image(source).trees)[0]
+        holder, entry = next(
+            (one, entry) for one in tree.directories() for entry in one.entries if entry.is_placeholder
+        )
+        below = entry.directory
         assert below and below.extent and holder.extent and holder.parent and holder.parent.extent and tree.root.extent
         lba = {
-            "above": holder.parent.extent.lba, "itself": holder.extent.lba, "root": tree.root.extent.lba,
-            "file": 40, "outside": 10**6,
-        }[where]  # fmt: skip
+            "above": holder.parent.extent.lba,
+            "itself": holder.extent.lba,
+            "root": tree.root.extent.lba,
+            "file": 40,
+            "outside": 10**6,
+        }[where]
     with changed(bare) as (raw, _):
         at = raw.index(b"CL\x0c\x01", entry.records[0].offset)
         raw[at + 4 : at + 12] = both(lba)
@@ -320,27 +325,27 @@ def test_names_of_one_udf_file(tmp_path: Path) -> None:
     with FileSource(tmp_path / "in.iso") as source:
         udf = read_image(source).udf
         assert udf
-        (home,) = udf.folders
-        target = next(one.block for one in home.names if one.name == "first")
-        other = next(one for one in home.names if one.name == "second")
+        (home,) = udf.directories
+        target = next(one.icb_block for one in home.identifiers if one.name == "first")
+        other = next(one for one in home.identifiers if one.name == "second")
         raw = bytearray((tmp_path / "in.iso").read_bytes())
         at = raw.index(other.raw)
         identifier = bytearray(other.raw)
         identifier[24:28] = struct.pack("<I", target)
-        raw[at : at + len(identifier)] = tagged(identifier, len(identifier) - 16)
+        raw[at : at + len(identifier)] = seal_descriptor(identifier, len(identifier) - 16)
         entry = (udf.partition.start + target) * BLOCK
         file_entry = bytearray(raw[entry : entry + BLOCK])
         file_entry[48:50] = b"\2\0"
-        raw[entry : entry + BLOCK] = tagged(file_entry, int.from_bytes(file_entry[10:12], "little"))
+        raw[entry : entry + BLOCK] = seal_descriptor(file_entry, int.from_bytes(file_entry[10:12], "little"))
     (tmp_path / "in.iso").write_bytes(raw)
     image = written(tmp_path / "in.iso", IsoEdits(removed=(b"second",)), tmp_path / "one.iso")
-    assert image.udf and sorted("/".join(path) for path, _ in image.udf.named()) == ["first", "third"]
+    assert image.udf and sorted("/".join(path) for path, _ in image.udf.named_files()) == ["first", "third"]
     assert (tmp_path / "one.iso").read_bytes()[entry + 48 : entry + 50] == b"\1\0"
-    assert all(tag.sound for tag in image.udf.tags)
+    assert all(tag.is_sound for tag in image.udf.tags)
     run(["7z", "x", "-tudf", f"-o{tmp_path}/udf", tmp_path / "one.iso"])
     assert (tmp_path / "udf/first").read_bytes() == b"shared" * 1000
     image = written(tmp_path / "one.iso", IsoEdits(removed=(b"first",)), tmp_path / "none.iso")
-    assert image.udf and [path for path, _ in image.udf.named()] == [("third",)]
+    assert image.udf and [path for path, _ in image.udf.named_files()] == [("third",)]
 
 
 def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
@@ -356,7 +361,7 @@ def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
         image = read_image(source)
         room = next(one for one in image.files if one.path == b"room")
         assert image.udf
-        udf, entry = image.udf, image.udf.folders[1].entry
+        udf, entry = image.udf, image.udf.directories[1].file_entry
         (lba, length), start = entry.extents[0], room.records[0].lba + 4
     written(path, IsoEdits(removed=(b"room",)), out)  # its blocks are free now
     raw = bytearray(out.read_bytes())
@@ -372,14 +377,16 @@ def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
         block = lba if inside < BLOCK else start
         one = joined[inside : inside + size]
         one[12:16] = struct.pack("<I", block - udf.partition.start)
-        joined[inside : inside + size] = tagged(one, size - 16)
+        joined[inside : inside + size] = seal_descriptor(one, size - 16)
     raw[lba * BLOCK : (lba + 1) * BLOCK] = joined[:BLOCK]
     raw[start * BLOCK : (start + 1) * BLOCK] = joined[BLOCK:].ljust(BLOCK, b"\0")
     listed = struct.pack("<IIII", BLOCK, lba - udf.partition.start, length - BLOCK, start - udf.partition.start)
-    fe = bytearray(raw[entry.entry : entry.entry + BLOCK])
+    fe = bytearray(raw[entry.entry_offset : entry.entry_offset + BLOCK])
     fe[172:176] = struct.pack("<I", len(listed))
-    fe[entry.allocation : entry.allocation + len(listed)] = listed
-    raw[entry.entry : entry.entry + BLOCK] = tagged(fe, entry.allocation + len(listed) - 16)
+    fe[entry.allocation_offset : entry.allocation_offset + len(listed)] = listed
+    raw[entry.entry_offset : entry.entry_offset + BLOCK] = seal_descriptor(
+        fe, entry.allocation_offset + len(listed) - 16
+    )
     path.write_bytes(raw)
     renamed = {b"d/file-with-a-name-%03d" % number: b"d/name-%03d" % number for number in range(0, 60, 3)}
     for edits, count in (
@@ -387,8 +394,8 @@ def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
         (IsoEdits(added=tuple(file(b"d/%d" % n) for n in range(90))), 150),
     ):
         image = written(path, edits, out)
-        assert image.udf and len(list(image.udf.named())) == count
-        assert all(tag.sound for tag in image.udf.tags)
+        assert image.udf and len(list(image.udf.named_files())) == count
+        assert all(tag.is_sound for tag in image.udf.tags)
         run(["7z", "x", "-y", "-tudf", f"-o{tmp_path}/udf-{count}", out])
         assert len(list((tmp_path / f"udf-{count}/d").iterdir())) == count
 

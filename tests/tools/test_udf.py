@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.udf.patch import MAX_ALLOCATION, Move, tail_blocks, udf_patches
-from cosremaster.iso.udf.read import Udf, announced, read_udf
+from cosremaster.iso.udf.patch import MAX_EXTENT_SIZE, BlockMove, move_tail_anchors, patch_udf
+from cosremaster.iso.udf.read import Udf, has_udf, read_udf
 from cosremaster.units import BLOCK, Lba, blocks_for
 from tests.fixtures import tools
 
@@ -70,11 +70,11 @@ def test_every_file_and_every_descriptor_is_found(source: FileSource) -> None:
     udf = _read(source)
     assert _data(source, udf) == FILES
     assert [file.size for file in udf.files if file.path == ("a", "big.bin")] == [len(NOISE)]
-    assert udf.tags and all(tag.sound for tag in udf.tags)
-    assert udf.integrity_counts == (len(FILES), udf.directories) == (len(FILES), 3)
+    assert udf.tags and all(tag.is_sound for tag in udf.tags)
+    assert udf.integrity_counts == (len(FILES), udf.directory_count) == (len(FILES), 3)
     assert set(udf.partition_lengths) == set(udf.integrity_sizes) == {udf.partition.blocks}
     assert len(udf.partition_descriptors) == 2
-    assert udf.tail is not None and udf.tail.end * BLOCK == source.size
+    assert udf.tail_anchors is not None and udf.tail_anchors.end * BLOCK == source.size
     named = {tag.name for tag in udf.tags}
     assert {"anchor", "partition descriptor", "file entry", "integrity descriptor"} <= named
 
@@ -84,7 +84,7 @@ def test_plain_images_have_no_udf(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     tools.run(["genisoimage", "-quiet", "-o", tmp_path / "plain.iso", tmp_path / "tree"])
     with FileSource(tmp_path / "plain.iso") as source:
-        assert not announced(source)
+        assert not has_udf(source)
         assert read_udf(source, source.size // BLOCK) is None
 
 
@@ -92,19 +92,19 @@ def _changed(source: FileSource, udf: Udf, name: str, data: bytes) -> bytes:
     """The image with one file's data at the end of its tree, and all behind it moved down by what it left."""
     old = {file.path: file for file in udf.files}
     (lba, length) = old[tuple(name.split("/"))].extents[0]
-    assert udf.tail is not None
+    assert udf.tail_anchors is not None
     left = blocks_for(length)
     raw = source.read_at(0, source.size)
-    behind = raw[(lba + left) * BLOCK : udf.tail.start * BLOCK]
-    end = Lba(udf.tail.start - left + blocks_for(len(data)))
-    growth = end + udf.tail.blocks - source.size // BLOCK
-    moves = [Move(Lba(lba + left), len(behind) // BLOCK, lba)]
-    exchanged = {lba: (Lba(udf.tail.start - left), len(data))}
+    behind = raw[(lba + left) * BLOCK : udf.tail_anchors.start * BLOCK]
+    end = Lba(udf.tail_anchors.start - left + blocks_for(len(data)))
+    growth = end + udf.tail_anchors.blocks - source.size // BLOCK
+    moves = [BlockMove(Lba(lba + left), len(behind) // BLOCK, lba)]
+    exchanged = {lba: (Lba(udf.tail_anchors.start - left), len(data))}
     image = bytearray(raw)
-    for offset, patch in udf_patches(udf, source, moves, exchanged, growth):
+    for offset, patch in patch_udf(udf, source, moves, exchanged, growth):
         image[offset : offset + len(patch)] = patch
     patched = bytes(image[: lba * BLOCK]) + behind + data + bytes(-len(data) % BLOCK)
-    return patched + tail_blocks(udf, source, Lba(end + udf.tail.blocks))
+    return patched + move_tail_anchors(udf, source, Lba(end + udf.tail_anchors.blocks))
 
 
 @pytest.mark.parametrize("name", ["first.bin", "a/big.bin", "zulu ž.bin", "a/b/deep.txt"])
@@ -119,10 +119,10 @@ def test_other_tools_read_what_was_moved_and_exchanged(
     changed.write_bytes(_changed(source, udf, name, data))
     with FileSource(changed) as other:
         again = _read(other)
-        assert all(tag.sound for tag in again.tags), [tag for tag in again.tags if not tag.sound]
+        assert all(tag.is_sound for tag in again.tags), [tag for tag in again.tags if not tag.is_sound]
         assert _data(other, again) == {**FILES, name: data}
         assert set(again.partition_lengths) == set(again.integrity_sizes) == {again.partition.blocks}
-        assert again.tail is not None and again.tail.blocks == udf.tail.blocks  # type: ignore[union-attr]
+        assert again.tail_anchors is not None and again.tail_anchors.blocks == udf.tail_anchors.blocks  # type: ignore[union-attr]
     assert _unpacked_by_7z(changed, tmp_path / "out") == {**FILES, name: data}
     said = tools.run(["udfinfo", changed]).decode()
     assert f"blocks={changed.stat().st_size // BLOCK}\n" in said
@@ -131,10 +131,12 @@ def test_other_tools_read_what_was_moved_and_exchanged(
 
 def test_nothing_moved_changes_nothing(source: FileSource) -> None:
     udf = _read(source)
-    assert list(udf_patches(udf, source, [], {}, 0)) == []
-    assert udf.tail is not None
+    assert list(patch_udf(udf, source, [], {}, 0)) == []
+    assert udf.tail_anchors is not None
     end = Lba(source.size // BLOCK)
-    assert tail_blocks(udf, source, end) == source.read_at(udf.tail.start * BLOCK, udf.tail.blocks * BLOCK)
+    assert move_tail_anchors(udf, source, end) == source.read_at(
+        udf.tail_anchors.start * BLOCK, udf.tail_anchors.blocks * BLOCK
+    )
 
 
 def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: FileSource) -> None:
@@ -142,22 +144,29 @@ def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: FileSource)
     udf = _read(source)
     (file,) = (file for file in udf.files if file.path == ("a", "big.bin"))
     lba, _ = file.extents[0]
-    moves = [Move(Lba(lba + 2), 3, Lba(9000)), Move(Lba(lba + 5), 1, Lba(9003)), Move(Lba(lba + 6), 4, Lba(8000))]
-    ((offset, patch),) = udf_patches(udf, source, moves, {}, 0)
-    assert offset == file.entry
+    moves = [
+        BlockMove(Lba(lba + 2), 3, Lba(9000)),
+        BlockMove(Lba(lba + 5), 1, Lba(9003)),
+        BlockMove(Lba(lba + 6), 4, Lba(8000)),
+    ]
+    ((offset, patch),) = patch_udf(udf, source, moves, {}, 0)
+    assert offset == file.entry_offset
     listed = int.from_bytes(patch[172:176], "little")
     numbers = [int.from_bytes(patch[at : at + 4], "little") for at in range(176, 176 + listed, 4)]
     start = udf.partition.start
     assert list(zip(numbers[::2], (one + start for one in numbers[1::2]), strict=True)) == [
-        (2 * BLOCK, lba), (4 * BLOCK, 9000), (4 * BLOCK, 8000), (len(NOISE) - 10 * BLOCK, lba + 10)
-    ]  # fmt: skip
+        (2 * BLOCK, lba),
+        (4 * BLOCK, 9000),
+        (4 * BLOCK, 8000),
+        (len(NOISE) - 10 * BLOCK, lba + 10),
+    ]
 
 
 def test_more_extents_than_an_entry_holds_are_refused(source: FileSource) -> None:
     udf = _read(source)
     file = next(file for file in udf.files if file.extents)
     with pytest.raises(UnsupportedError, match="more extents now than its UDF file entry can hold"):
-        list(udf_patches(udf, source, [], {file.extents[0][0]: (Lba(5000), MAX_ALLOCATION * 240)}, 0))
+        list(patch_udf(udf, source, [], {file.extents[0][0]: (Lba(5000), MAX_EXTENT_SIZE * 240)}, 0))
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,4 +195,4 @@ def test_a_flipped_bit_breaks_a_tag(tmp_path: Path, bridge: Path, block: int) ->
     broken.write_bytes(raw)
     with FileSource(broken) as source:
         udf = _read(source)
-        assert [tag.offset // BLOCK for tag in udf.tags if not tag.sound] == [block]
+        assert [tag.offset // BLOCK for tag in udf.tags if not tag.is_sound] == [block]

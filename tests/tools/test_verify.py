@@ -21,7 +21,7 @@ from cosremaster.cli import main
 from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import DirectoryRecord
-from cosremaster.iso.udf.read import tag_checksum
+from cosremaster.iso.udf.read import compute_tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
 from cosremaster.verification.finding import Level, Report
 from cosremaster.verification.run import verify
@@ -120,22 +120,22 @@ class Broken:
             found = read_gpt(lambda at, size: bytes(self.raw[at : at + size]), header, Place())
             assert found is not None
             new = change(found)
-            new = Gpt(replace(new.header, array_crc=new.true_array_crc), new.entries)
-            new = Gpt(replace(new.header, crc=new.header.true_crc), new.entries)
+            new = Gpt(replace(new.header, entries_crc=new.computed_entries_crc), new.entries)
+            new = Gpt(replace(new.header, crc=new.header.computed_crc), new.entries)
             self.put(header * SECTOR, new.header.pack())
-            self.put(found.header.array * SECTOR, new.pack_array())
+            self.put(found.header.entries_lba * SECTOR, new.pack_array())
 
     @property
     def protective(self) -> int:
         """Where the MBR's entry stands that announces the GPT."""
         assert self.subject.mbr is not None
-        return _partition(next(number for number, one in self.subject.mbr.used if one.type == 0xEE))
+        return _partition(next(number for number, one in self.subject.mbr.used_partitions if one.type == 0xEE))
 
     @property
     def backup(self) -> Sector:
         """The backup header's sector."""
         assert self.subject.gpt is not None
-        return self.subject.gpt.header.other
+        return self.subject.gpt.header.alternate_lba
 
 
 def _partition(number: int) -> int:
@@ -156,7 +156,7 @@ def _retag(broken: Broken, block: int) -> None:
     at = block * BLOCK
     length = int.from_bytes(broken.raw[at + 10 : at + 12], "little")
     broken.number(at + 8, crc16.xmodem(bytes(broken.raw[at + 16 : at + 16 + length])), "<H")
-    broken.raw[at + 4] = tag_checksum(bytes(broken.raw[at : at + 16]))
+    broken.raw[at + 4] = compute_tag_checksum(bytes(broken.raw[at : at + 16]))
 
 
 def _udf(block: int, offset: int, value: int, order: str = "<I") -> Callable[[Broken], None]:
@@ -299,9 +299,9 @@ FAULTS: Sequence[Fault] = (
     ("backup of an older table", "ubuntu", "gpt.copies",
      lambda b: b.gpt("backup", _entries(lambda one: replace(one, last=Sector(one.last - 8))))),
     ("backup says another place", "ubuntu", "gpt.own-place",
-     lambda b: b.gpt("backup", lambda g: Gpt(replace(g.header, own=Sector(77)), g.entries))),
+     lambda b: b.gpt("backup", lambda g: Gpt(replace(g.header, my_lba=Sector(77)), g.entries))),
     ("backup leads to no primary", "ubuntu", "gpt.alternate",
-     lambda b: b.gpt("backup", lambda g: Gpt(replace(g.header, other=Sector(2)), g.entries))),
+     lambda b: b.gpt("backup", lambda g: Gpt(replace(g.header, alternate_lba=Sector(2)), g.entries))),
     ("GPT partition behind the image", "ubuntu", "gpt.bounds",
      lambda b: b.gpt("both", _entries(lambda one: replace(one, last=Sector(1 << 30)), 2))),
     ("GPT partition beyond every disk", "ubuntu", "gpt.bounds",

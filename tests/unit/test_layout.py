@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.boot.mbr import Geometry, MbrPartition, encode_chs
+from cosremaster.boot.mbr import ChsGeometry, MbrPartition, encode_chs
 from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, section_lengths
 from cosremaster.iso.layout.place import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.spans import Span
@@ -171,10 +171,10 @@ def test_a_file_between_fixed_spans(size: int, places: dict[int, int], blocks: i
     assert layout.blocks == blocks
 
 
-GEOMETRY: Geometry = (64, 32)
+GEOMETRY: ChsGeometry = (64, 32)
 
 
-def partition(start: int, count: int, geometry: Geometry = GEOMETRY, kind: int = 0x83) -> MbrPartition:
+def partition(start: int, count: int, geometry: ChsGeometry = GEOMETRY, kind: int = 0x83) -> MbrPartition:
     first, last = encode_chs(start, geometry), encode_chs(start + count - 1, geometry)
     return MbrPartition(0x80, first, kind, last, Sector(start), count)
 
@@ -184,7 +184,7 @@ EMPTY = MbrPartition.parse(bytes(16))
 
 @pytest.mark.parametrize("geometry", [(64, 32), (255, 63), (16, 63), (7, 19)])
 @pytest.mark.parametrize("new", [5000, 900, 1001, 1000])
-def test_partitions_follow_the_end_of_the_volume(new: int, geometry: Geometry) -> None:
+def test_partitions_follow_the_end_of_the_volume(new: int, geometry: ChsGeometry) -> None:
     """Over the volume: grows. Appended: moves. Inside: stays. CHS follow."""
     old, shift = 1000, (new - 1000) * 4
     layout = plan_layout([span(0, 250)], [span(250, 700)], old, {Lba(250): 700 + new - old})
@@ -193,25 +193,25 @@ def test_partitions_follow_the_end_of_the_volume(new: int, geometry: Geometry) -
     for one, other in zip(before, after, strict=True):
         start, end = layout.start(Sector(one[0])), layout.end(Sector(sum(one)))
         assert (start, end - start) == other
-        assert partition(*one, geometry).placed(start, end - start, geometry) == partition(*other, geometry)
+        assert partition(*one, geometry).moved_to(start, end - start, geometry) == partition(*other, geometry)
 
 
 def test_chs_beyond_1024_cylinders_is_the_last_address() -> None:
-    moved = partition(0, 4000).placed(Sector(0), 4_000_000, GEOMETRY)
+    moved = partition(0, 4000).moved_to(Sector(0), 4_000_000, GEOMETRY)
     assert moved.last == bytes((63, 0xC0 | 32, 0xFF))
-    assert partition(4000, 40).placed(Sector(4_000_000), 40, GEOMETRY).first == moved.last
+    assert partition(4000, 40).moved_to(Sector(4_000_000), 40, GEOMETRY).first == moved.last
 
 
 def test_chs_that_no_geometry_explains_stays_as_found() -> None:
     odd = MbrPartition(0, b"\1\2\3", 0x83, b"\4\5\6", Sector(0), 4000)
-    moved = odd.placed(Sector(0), 8000, None)
+    moved = odd.moved_to(Sector(0), 8000, None)
     assert (moved.first, moved.last, moved.start, moved.count) == (odd.first, odd.last, 0, 8000)
 
 
 def test_a_beyond_that_isohybrid_wrote_stays() -> None:
     marker = b"\xfe\xff\xff"
     odd = MbrPartition(0, marker, 0xEF, marker, Sector(156), 5760)
-    assert odd.placed(Sector(400), 5760, GEOMETRY) == MbrPartition(0, marker, 0xEF, marker, Sector(400), 5760)
+    assert odd.moved_to(Sector(400), 5760, GEOMETRY) == MbrPartition(0, marker, 0xEF, marker, Sector(400), 5760)
 
 
 @settings(max_examples=400, deadline=None)

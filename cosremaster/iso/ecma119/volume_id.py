@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from cosremaster.errors import UnsupportedError, UsageError
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.udf.patch import tagged
+from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.units import BLOCK, lba_offset
 
 VOLUME_ID, ID_SIZE = 40, 32
@@ -120,7 +120,7 @@ def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tupl
         if tag.id not in _DSTRINGS:
             continue
         raw = bytearray(source.read_at(tag.offset, BLOCK))
-        if not tag.sound:
+        if not tag.is_sound:
             raise UnsupportedError(f"its UDF {tag.name} is damaged, so the volume id cannot follow there",
                                    source.place.at(tag.offset))  # fmt: skip
         for at, size in _DSTRINGS[tag.id]:
@@ -128,7 +128,7 @@ def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tupl
             if told and old.startswith(told) and len(told) >= min(len(old), size - 2):
                 text = volume_id[: size - 2]
                 raw[at : at + size] = (b"\x08" + text).ljust(size - 1, b"\0") + bytes((len(text) + 1,))
-        new = tagged(raw, int.from_bytes(raw[10:12], "little"))
+        new = seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
         if new != source.read_at(tag.offset, BLOCK):
             yield tag.offset, new
 

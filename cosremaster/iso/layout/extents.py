@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from cosremaster.boot.eltorito import BootCatalog
-from cosremaster.boot.firmware import Firmware
+from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
 from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
@@ -49,11 +49,11 @@ def known_spans(
     catalog: BootCatalog | None,
     images: Sequence[BootImage],
     partitions: Sequence[Partition],
-    firmware: Iterable[Firmware],
+    firmware: Iterable[FirmwareHeader],
     udf: Udf | None,
 ) -> tuple[Span, ...]:
     """Everything that must stay where it is, but not what lies in partitions behind the trees' data."""
-    sure = [SYSTEM_AREA, *descriptors, *tree_spans(trees), *(udf.spans if udf else ())]
+    sure = [SYSTEM_AREA, *descriptors, *tree_spans(trees), *(udf.metadata_spans if udf else ())]
     if catalog:
         sure.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
     odd = (file for tree in trees for file in tree.files if not all(record.plain for record in file.records))
@@ -93,10 +93,10 @@ def tail_of(
     """Where what ends the image begins: the first appended partition, backup GPT or last anchor behind all data."""
     end = data_end(trees, fixed)
     starts = [size // BLOCK, *(one.span.start for one in partitions)]
-    starts += [one.header.array // SECTORS_PER_BLOCK for one in gpt[1:]]
-    starts += [one.header.own // SECTORS_PER_BLOCK for one in gpt[1:]]
-    if udf and udf.tail:
-        starts.append(udf.tail.start)
+    starts += [one.header.entries_lba // SECTORS_PER_BLOCK for one in gpt[1:]]
+    starts += [one.header.my_lba // SECTORS_PER_BLOCK for one in gpt[1:]]
+    if udf and udf.tail_anchors:
+        starts.append(udf.tail_anchors.start)
     return Lba(max(end, min((start for start in starts if start >= end), default=end)))
 
 

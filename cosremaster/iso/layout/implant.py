@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosremaster.boot.implanted import APPLICATION_USE, implanted_sums
+from cosremaster.boot.implanted import APPLICATION_USE, compute_md5_sums
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import IsoImage
@@ -20,5 +20,5 @@ def with_implanted(image: IsoImage, table: PieceTable, layout: Layout) -> PieceT
     area = lba_offset(image.trees[0].descriptor) + APPLICATION_USE
     blocks = layout.end(Sector(image.trees[0].end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
     total = (blocks - old.skip) * BLOCK
-    new = old.renewed(implanted_sums(table.chunks(), area, total, old.count))
+    new = old.with_sums(compute_md5_sums(table.chunks(), area, total, old.count))
     return table.patched([(area, new.pack())])

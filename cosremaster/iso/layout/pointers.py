@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.pointers import moved_pointer, pointer_kind
+from cosremaster.boot.pointers import identify_pointer, move_pointer
 from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import SPACE_SIZE, both_endian
 from cosremaster.iso.ecma119.sections import section_lengths
@@ -19,7 +19,7 @@ from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import Exchange
 from cosremaster.iso.model import IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import PROTECTS_ISO
-from cosremaster.iso.udf.patch import Move, tail_blocks, udf_patches
+from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
@@ -97,13 +97,15 @@ def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> 
 def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
     if image.udf is None:
         return
-    moves = [Move(one.old.start, one.old.blocks, one.start) for one in layout.placements if one.start != one.old.start]
+    moves = [
+        BlockMove(one.old.start, one.old.blocks, one.start) for one in layout.placements if one.start != one.old.start
+    ]
     new = {one.old.start: (one.start, one.table.length) for one in exchanged if one.old}
     growth = layout.blocks - layout.tail
-    yield from udf_patches(image.udf, source, moves, new, growth)
-    if image.udf.tail and growth:
-        end = Lba(image.udf.tail.end + growth)
-        yield lba_offset(Lba(image.udf.tail.start + growth)), tail_blocks(image.udf, source, end)
+    yield from patch_udf(image.udf, source, moves, new, growth)
+    if image.udf.tail_anchors and growth:
+        end = Lba(image.udf.tail_anchors.end + growth)
+        yield lba_offset(Lba(image.udf.tail_anchors.start + growth)), move_tail_anchors(image.udf, source, end)
 
 
 def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
@@ -118,13 +120,13 @@ def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iter
         area[:SECTOR] = _mbr(image, image.mbr, layout, moves, fillers).pack()
     if image.apm:
         for index, entry in enumerate(_apm(image.apm, moves, fillers)):
-            area[image.apm.offset(index) : image.apm.offset(index) + len(entry)] = entry
+            area[image.apm.entry_offset(index) : image.apm.entry_offset(index) + len(entry)] = entry
         if image.apm.blocks * image.apm.block_size == image.size:
             blocks = image.apm.blocks + (layout.blocks - layout.tail) * BLOCK // image.apm.block_size
             area[4:8] = blocks.to_bytes(4, "big")
     for index, gpt in enumerate(image.gpt):
         new = _gpt(gpt, layout, moves, fillers, backup=index > 0)
-        for sector, data in ((new.header.own, new.header.pack()), (new.header.array, new.pack_array())):
+        for sector, data in ((new.header.my_lba, new.header.pack()), (new.header.entries_lba, new.pack_array())):
             at = sector * SECTOR
             if at + len(data) <= len(area):
                 area[at : at + len(data)] = data
@@ -178,18 +180,18 @@ def _arrived(image: IsoImage, exchanged: Iterable[Exchange], filler: Partition) 
 
 
 def _mbr(image: IsoImage, mbr: Mbr, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Mbr:
-    geometry = mbr.geometry()
+    geometry = mbr.find_geometry()
     partitions = list(mbr.partitions)
-    for number, one in mbr.used:
+    for number, one in mbr.used_partitions:
         start, end = moves["MBR", number]
-        partitions[number - 1] = one.placed(start, end - start, geometry)
+        partitions[number - 1] = one.moved_to(start, end - start, geometry)
         if ("MBR", number) in fillers:
             partitions[number - 1] = replace(partitions[number - 1], type=PROTECTS_ISO)
     code = mbr.code
     for boot in image.boot_images:
         moved = layout.block(boot.entry.lba)
-        if moved != boot.entry.lba and pointer_kind(code, boot.entry.lba):
-            code = moved_pointer(code, boot.entry.lba, moved)
+        if moved != boot.entry.lba and identify_pointer(code, boot.entry.lba):
+            code = move_pointer(code, boot.entry.lba, moved)
             break
     return replace(mbr, code=code, partitions=tuple(partitions))
 
@@ -198,7 +200,7 @@ def _apm(apm: Apm, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Iterator
     scale = apm.block_size // SECTOR
     for number, entry in enumerate(apm.entries, 1):
         start, end = moves["APM", number]
-        moved: ApmEntry = entry.placed(start // scale, (end - start) // scale)
+        moved: ApmEntry = entry.moved_to(start // scale, (end - start) // scale)
         if ("APM", number) in fillers:
             moved = replace(moved, name=b"Gap".ljust(32, b"\0"), type=b"ISO9660_data".ljust(32, b"\0"))
         yield moved.pack()
@@ -207,17 +209,17 @@ def _apm(apm: Apm, moves: Moves, fillers: Iterable[tuple[str, int]]) -> Iterator
 def _gpt(gpt: Gpt, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, int]], *, backup: bool) -> Gpt:
     """One copy for the new layout; the backup's own place is in the tail."""
     entries: list[GptEntry] = list(gpt.entries)
-    for number, one in gpt.used:
+    for number, one in gpt.used_entries:
         start, end = moves.get(("GPT", number), (one.first, one.end))
         entries[number - 1] = replace(one, first=start, last=Sector(end - 1))
         if ("GPT", number) in fillers:
             name = "Gap".encode("utf-16-le").ljust(72, b"\0")
             entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
     header = gpt.header
-    return gpt.placed(
-        own=layout.start(header.own) if backup else header.own,
-        other=header.other if backup else layout.start(header.other),
-        array=layout.start(header.array) if backup else header.array,
+    return gpt.moved_to(
+        own=layout.start(header.my_lba) if backup else header.my_lba,
+        other=header.alternate_lba if backup else layout.start(header.alternate_lba),
+        array=layout.start(header.entries_lba) if backup else header.entries_lba,
         last_usable=Sector(layout.end(Sector(header.last_usable + 1)) - 1),
         entries=entries,
     )

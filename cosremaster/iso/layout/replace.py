@@ -12,8 +12,8 @@ from cosremaster.boot.pointers import (
     TABLE_END,
     TABLE_OFFSET,
     BootInfoTable,
-    boot_image_sum,
-    grub2_image_pointer,
+    compute_boot_image_checksum,
+    pack_grub2_image_pointer,
 )
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
@@ -136,7 +136,7 @@ def _check_pointers(image: IsoImage, exchange: Exchange, place: Place) -> None:
         for target in one.targets:
             inside = span.start * BLOCK <= target.start < span.end * BLOCK
             if inside and not exchange.same_size:
-                raise UnsupportedError(f"the {one.name}'s {target.what} points at it", place)
+                raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
 
 
 def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -> PieceTable:
@@ -146,9 +146,9 @@ def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -
     """
     for image in images:
         if image.grub2:
-            table = table.patched([(GRUB2_IMAGE_OFFSET, grub2_image_pointer(lba))])
+            table = table.patched([(GRUB2_IMAGE_OFFSET, pack_grub2_image_pointer(lba))])
         if image.info:
-            info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, boot_image_sum(table.chunks()))
+            info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, compute_boot_image_checksum(table.chunks()))
             table = table.patched([(TABLE_OFFSET, info.pack())])
     return table
 
@@ -168,7 +168,7 @@ def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> No
             for one in image.firmware:
                 for target in one.targets:
                     if span.start * BLOCK <= target.start < span.end * BLOCK:
-                        raise UnsupportedError(f"the {one.name}'s {target.what} points at it", place)
+                        raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
             if not drop_hfsplus and any(one.span.touches(span) for one in image.hfs):
                 raise UnsupportedError(
                     "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)",

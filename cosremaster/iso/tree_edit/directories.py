@@ -21,14 +21,14 @@ from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 from cosremaster.units import BLOCK, Lba, lba_offset
 
-ITS_NAME, MAX_RECORD = 33, 254
+IDENTIFIER_OFFSET, MAX_RECORD_SIZE = 33, 254
 """Where a record has its identifier, and its most bytes, an even number (9.1)."""
 _LONGEST, _LEAST_ROOM = 255, 32
-DEEPEST = 8
+MAX_LEVEL = 8
 """Levels of directories, the root's the first (6.8.2.1)."""
 
 
-class Entry(Struct, eq=False):
+class DirectoryEntry(Struct, eq=False):
     """A name in a folder. ``key``: its name in the primary tree, None where that has no such; ``shown``: in its own.
 
     ``records``: those on the image, all of one file; none: a new one. ``folder``: what it leads to. ``placeholder``:
@@ -37,30 +37,30 @@ class Entry(Struct, eq=False):
     file's new size takes beside those it has.
     """
 
-    key: bytes | None
+    primary_name: bytes | None
     identifier: bytes
     records: tuple[DirectoryRecord, ...] = ()
-    folder: Folder | None = None
-    placeholder: bool = False
-    hidden: bool = False
-    renamed: bool = False
+    directory: EditableDirectory | None = None
+    is_placeholder: bool = False
+    is_hidden: bool = False
+    is_renamed: bool = False
     node: Node | None = None
-    more: int = 0
-    shown: bytes = b""
+    extra_records: int = 0
+    shown_name: bytes = b""
 
     @property
-    def led_to(self) -> bool:
+    def is_relocated_record(self) -> bool:
         """It is the record of a relocated directory, whose name stands elsewhere. (RE alone also hides a directory: as
         xorriso marks the one for relocated ones.)"""
-        return self.hidden and self.folder is not None and self.folder.above is not self.folder.parent
+        return self.is_hidden and self.directory is not None and self.directory.named_in is not self.directory.parent
 
     @property
-    def fresh(self) -> bool:
+    def needs_records(self) -> bool:
         """It has no record that can stay as it is."""
-        return self.renamed or not self.records
+        return self.is_renamed or not self.records
 
 
-class Folder(Struct, eq=False):
+class EditableDirectory(Struct, eq=False):
     """A directory. ``extent``: where it stands on the image, None for a new one; ``node``: what a new one is.
 
     ``parent``: where its ``..`` leads, itself for the root; ``above``: the folder that its name stands in, another
@@ -69,15 +69,15 @@ class Folder(Struct, eq=False):
     """
 
     extent: IsoDirectory | None
-    parent: Folder | None
+    parent: EditableDirectory | None
     level: int
-    above: Folder | None = None
-    entry: Entry | None = None
+    named_in: EditableDirectory | None = None
+    entry: DirectoryEntry | None = None
     node: Node | None = None
-    entries: list[Entry] = field(default_factory=list)
-    changed: bool = False
-    reparented: bool = False
-    moves: bool = False
+    entries: list[DirectoryEntry] = field(default_factory=list)
+    is_changed: bool = False
+    is_reparented: bool = False
+    is_moved: bool = False
 
     @property
     def blocks(self) -> int:
@@ -85,12 +85,12 @@ class Folder(Struct, eq=False):
         return -(-self.extent.length // BLOCK) if self.extent else 0
 
     @property
-    def subfolders(self) -> int:
+    def subdirectory_count(self) -> int:
         """The directories in it, as their parents count them in link counts."""
-        return sum(1 for one in self.entries if one.folder is not None)
+        return sum(1 for one in self.entries if one.directory is not None)
 
 
-class FolderTree(Struct, eq=False):
+class EditableTree(Struct, eq=False):
     """The folders of one root. ``kind``: in words; ``base``: the block from which its numbers count; ``descriptors``:
     those of the image that have it, none for UDF.
 
@@ -102,55 +102,57 @@ class FolderTree(Struct, eq=False):
     kind: str
     base: Lba
     descriptors: tuple[Descriptor, ...]
-    root: Folder
-    style: Naming
-    dialect: Dialect | None = None
-    counts: bool = False
-    attic: Folder | None = None
-    serials: frozenset[int] = frozenset()
+    root: EditableDirectory
+    naming: Naming
+    rock_ridge: Dialect | None = None
+    counts_subdirectories: bool = False
+    relocation_directory: EditableDirectory | None = None
+    serial_numbers: frozenset[int] = frozenset()
 
-    def folders(self) -> Iterator[Folder]:
+    def directories(self) -> Iterator[EditableDirectory]:
         """Every folder, those above before those below."""
         waiting = [self.root]
         while waiting:
             folder = waiting.pop()
             yield folder
-            waiting += [one.folder for one in reversed(folder.entries) if one.folder and not one.led_to]
+            waiting += [
+                one.directory for one in reversed(folder.entries) if one.directory and not one.is_relocated_record
+            ]
 
-    def shown_files(self) -> Iterator[tuple[bytes, Entry]]:
+    def files_by_path(self) -> Iterator[tuple[bytes, DirectoryEntry]]:
         """Everything but directories, by the path that this tree shows."""
         waiting = [(b"", self.root)]
         while waiting:
             path, folder = waiting.pop()
             for entry in folder.entries:
-                if entry.hidden:
+                if entry.is_hidden:
                     continue
-                below = join(path, entry.shown)
-                if entry.folder is not None:
-                    waiting.append((below, entry.folder))
+                below = join(path, entry.shown_name)
+                if entry.directory is not None:
+                    waiting.append((below, entry.directory))
                 else:
                     yield below, entry
 
-    def spread_moves(self) -> None:
+    def propagate_moves(self) -> None:
         """Whatever lies below a directory that moves moves too: libarchive, which reads an image front to back, finds
         no directory that stands before the one that names it."""
         spread = True
         while spread:  # a relocated directory may be met before the one that it is recorded in
             spread = False
-            for folder in self.folders():
-                if not folder.moves and (folder.extent is None or _must_follow(folder, self.root)):
-                    folder.moves = folder.changed = spread = True
+            for folder in self.directories():
+                if not folder.is_moved and (folder.extent is None or _must_follow(folder, self.root)):
+                    folder.is_moved = folder.is_changed = spread = True
 
 
-def _must_follow(folder: Folder, root: Folder) -> bool:
-    if folder is root or folder.parent is None or folder.above is None or folder.extent is None:
+def _must_follow(folder: EditableDirectory, root: EditableDirectory) -> bool:
+    if folder is root or folder.parent is None or folder.named_in is None or folder.extent is None:
         return False
-    holders = (folder.parent, folder.above)
-    before = folder.reparented and any(one.extent and folder.extent.lba < one.extent.lba for one in holders)
-    return before or any(one.moves for one in holders)
+    holders = (folder.parent, folder.named_in)
+    before = folder.is_reparented and any(one.extent and folder.extent.lba < one.extent.lba for one in holders)
+    return before or any(one.is_moved for one in holders)
 
 
-def read_folders(source: FileSource, image_trees: Iterable[IsoTree]) -> list[FolderTree]:
+def read_editable_trees(source: FileSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
     """A tree of folders for each root, the primary one first; each names its own keys.
 
     :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
@@ -162,40 +164,40 @@ def read_folders(source: FileSource, image_trees: Iterable[IsoTree]) -> list[Fol
     return [_read_one(source, group) for group in groups.values()]
 
 
-def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> FolderTree:
+def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> EditableTree:
     trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
     base, joliet = trees[0].base, trees[0].kind == JOLIET
-    root = Folder(IsoDirectory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
+    root = EditableDirectory(IsoDirectory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
     root.parent = root
     assert root.extent is not None
     head = source.read_at(lba_offset(root.extent.lba), 255)
     skip = None if joliet else skip_of(head)
     folders, sample, serials = _walk(source, root, base, skip, joliet)
-    files = [one.identifier for folder in folders for one in folder.entries if one.folder is None]
-    names = [one.identifier for folder in folders for one in folder.entries if one.folder is not None]
+    files = [one.identifier for folder in folders for one in folder.entries if one.directory is None]
+    names = [one.identifier for folder in folders for one in folder.entries if one.directory is not None]
     enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
-    room = MAX_RECORD - ITS_NAME - (0 if skip is None else skip + CE_SIZE)
+    room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - (0 if skip is None else skip + CE_SIZE)
     if room < _LEAST_ROOM:
         raise UnsupportedError("its directory records leave no room for names", source.place)
     style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced, room=room)
-    attic = next((folder for folder in folders for one in folder.entries if one.led_to), None)
+    attic = next((folder for folder in folders for one in folder.entries if one.is_relocated_record), None)
     dialect, counts = None, False
     if skip is not None:
         own = [one for _, one in fields(source, head[: head[0]], lba_offset(root.extent.lba), skip, base)]
         dialect = Dialect.of(own if sample is None else sample, skip)
         px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
-        counts = int.from_bytes(px[12:16], "little") == 2 + root.subfolders
-    return FolderTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
+        counts = int.from_bytes(px[12:16], "little") == 2 + root.subdirectory_count
+    return EditableTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
 
 
 def _walk(
-    source: FileSource, root: Folder, base: Lba, skip: int | None, joliet: bool
-) -> tuple[list[Folder], list[bytes] | None, frozenset[int]]:
+    source: FileSource, root: EditableDirectory, base: Lba, skip: int | None, joliet: bool
+) -> tuple[list[EditableDirectory], list[bytes] | None, frozenset[int]]:
     """Every folder below ``root``, physically, the Rock Ridge fields of one file's record, and all serial numbers."""
-    found, waiting, serials = list[Folder](), [root], set[int]()
+    found, waiting, serials = list[EditableDirectory](), [root], set[int]()
     sample: list[bytes] | None = None
-    stand: dict[Lba, Folder] = {root.extent.lba: root} if root.extent else {}
-    placeholders: list[tuple[Folder, Entry, Lba]] = []
+    stand: dict[Lba, EditableDirectory] = {root.extent.lba: root} if root.extent else {}
+    placeholders: list[tuple[EditableDirectory, DirectoryEntry, Lba]] = []
     while waiting:
         folder = waiting.pop()
         found.append(folder)
@@ -212,9 +214,9 @@ def _walk(
                         "has an extended attribute record, so nothing can be added to or taken from its tree",
                         place_of(source.place, record),
                     )
-                below = Folder(extent_of(record), folder, folder.level + 1, folder)
-                below.entry = Entry(key, record.identifier, (record,), below, shown=key)
-                below.entry.hidden = extra is not None and extra.relocated
+                below = EditableDirectory(extent_of(record), folder, folder.level + 1, folder)
+                below.entry = DirectoryEntry(key, record.identifier, (record,), below, shown_name=key)
+                below.entry.is_hidden = extra is not None and extra.relocated
                 if record.lba in stand:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 stand[record.lba] = below
@@ -224,7 +226,9 @@ def _walk(
             run.append(record)
             if record.flags & MULTI_EXTENT:
                 continue
-            entry = Entry(key, record.identifier, tuple(run), hidden=bool(record.flags & ASSOCIATED), shown=key)
+            entry = DirectoryEntry(
+                key, record.identifier, tuple(run), is_hidden=bool(record.flags & ASSOCIATED), shown_name=key
+            )
             run = []
             folder.entries.append(entry)
             if extra is not None and extra.child is not None:
@@ -235,9 +239,9 @@ def _walk(
             raise ImageError("the last extent of a file is missing", place_of(source.place, run[-1]))
     for folder, entry, lba in placeholders:
         below = stand.get(lba, root)
-        if below.parent is folder or below.entry is None or not below.entry.hidden:
+        if below.parent is folder or below.entry is None or not below.entry.is_hidden:
             raise ImageError("relocated directory is not where it should be", source.place.at(entry.records[0].offset))
-        entry.folder, entry.placeholder, below.above = below, True, folder
+        entry.directory, entry.is_placeholder, below.named_in = below, True, folder
     return found, sample, frozenset(serials)
 
 

@@ -9,14 +9,14 @@ from cosremaster.io.files import FileSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, both_endian
 from cosremaster.iso.model import IsoDirectory
 from cosremaster.iso.rockridge.read import fields
-from cosremaster.iso.tree_edit.directories import ITS_NAME, Folder, FolderTree
-from cosremaster.iso.tree_edit.serialize import CONTINUED, RECORD_LBA, RECORD_LENGTH
+from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH
 from cosremaster.units import Lba, lba_offset
 
 _TABLES = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))  # 8.4.14 to 8.4.17
 
 
-def table_slots(tree: FolderTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
+def find_path_tables(tree: EditableTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
     """The path tables of a tree: block from the image's start, byte order, and the byte offsets that tell it."""
     found: dict[tuple[Lba, str], list[int]] = {}
     for descriptor in tree.descriptors:
@@ -27,12 +27,12 @@ def table_slots(tree: FolderTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
     return [(lba, order, tuple(told)) for (lba, order), told in found.items()]
 
 
-def directory_patches(
-    source: FileSource, tree: FolderTree, places: Mapping[int, tuple[Lba, int]]
+def patch_directories(
+    source: FileSource, tree: EditableTree, places: Mapping[int, tuple[Lba, int]]
 ) -> Iterator[tuple[int, bytes]]:
     """What tells of directories that moved or changed their length, and link counts; at old offsets."""
-    moved = {id(one) for one in tree.folders() if one.extent and places[id(one)][0] != one.extent.lba}
-    for folder in tree.folders():
+    moved = {id(one) for one in tree.directories() if one.extent and places[id(one)][0] != one.extent.lba}
+    for folder in tree.directories():
         if folder.extent is None or folder.parent is None:
             continue
         start = lba_offset(folder.extent.lba)
@@ -44,73 +44,77 @@ def directory_patches(
                 yield from _place_patch(at, tree, places[id(folder)])
             yield from _relocation_patches(source, tree, folder, Lba(places[id(folder)][0] - tree.base))
         if moved & {id(folder), id(folder.parent)}:
-            yield from _place_patch(dot_dot(source, folder.extent), tree, places[id(folder.parent)])
-        if tree.counts and folder.changed:
+            yield from _place_patch(find_parent_record(source, folder.extent), tree, places[id(folder.parent)])
+        if tree.counts_subdirectories and folder.is_changed:
             yield from _link_counts(source, tree, folder)
 
 
-def root_continuation(source: FileSource, tree: FolderTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
+def patch_root_continuation(source: FileSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
     """What continues the root's ``.`` begins block ``lba`` now."""
     assert tree.root.extent is not None
     start = lba_offset(tree.root.extent.lba)
     raw = source.read_at(start, source.read_at(start, 1)[0])
-    at = raw.find(CONTINUED, ITS_NAME + 1)
+    at = raw.find(CE_HEAD, IDENTIFIER_OFFSET + 1)
     if at >= 0:
         yield start + at + 4, both_endian(lba - tree.base) + both_endian(0)
 
 
-def _place_patch(record: int, tree: FolderTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
+def _place_patch(record: int, tree: EditableTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
     """The directory record at byte ``record`` names this place."""
-    told = told_place(IsoDirectory(*place), tree)
+    told = encode_extent(IsoDirectory(*place), tree)
     yield record + RECORD_LBA, told[:8]
     yield record + RECORD_LENGTH, told[8:]
 
 
-def dot_dot(source: FileSource, extent: IsoDirectory) -> int:
+def find_parent_record(source: FileSource, extent: IsoDirectory) -> int:
     """The byte offset of a directory's second record."""
     start = lba_offset(extent.lba)
     return start + source.read_at(start, 1)[0]
 
 
-def _relocation_patches(source: FileSource, tree: FolderTree, folder: Folder, lba: Lba) -> Iterator[tuple[int, bytes]]:
+def _relocation_patches(
+    source: FileSource, tree: EditableTree, folder: EditableDirectory, lba: Lba
+) -> Iterator[tuple[int, bytes]]:
     """CL of a relocated directory that moved; PL of those whose name stands in a directory that moved."""
-    if folder.above is not None and folder.above is not folder.parent:
-        holder = next(one for one in folder.above.entries if one.folder is folder)
+    if folder.named_in is not None and folder.named_in is not folder.parent:
+        holder = next(one for one in folder.named_in.entries if one.directory is folder)
         for record in holder.records:
             yield from _field_patch(source, tree, record.offset, b"CL", 4, both_endian(lba))
     for entry in folder.entries:
-        if entry.placeholder and entry.folder is not None and entry.folder.extent is not None:
-            yield from _field_patch(source, tree, dot_dot(source, entry.folder.extent), b"PL", 4, both_endian(lba))
+        if entry.is_placeholder and entry.directory is not None and entry.directory.extent is not None:
+            yield from _field_patch(
+                source, tree, find_parent_record(source, entry.directory.extent), b"PL", 4, both_endian(lba)
+            )
 
 
-def _link_counts(source: FileSource, tree: FolderTree, folder: Folder) -> Iterator[tuple[int, bytes]]:
+def _link_counts(source: FileSource, tree: EditableTree, folder: EditableDirectory) -> Iterator[tuple[int, bytes]]:
     """PX of a directory wherever it stands: in its own records and in the ``..`` of those below."""
     assert folder.extent is not None
     records = [lba_offset(folder.extent.lba)]
     records += [one.offset for one in (folder.entry.records if folder.entry else ())]
     if folder is tree.root:
-        records.append(dot_dot(source, folder.extent))
+        records.append(find_parent_record(source, folder.extent))
     for entry in folder.entries:
-        if entry.folder is not None and entry.folder.extent is not None and not entry.placeholder:
-            records.append(dot_dot(source, entry.folder.extent))
-    count = both_endian(2 + folder.subfolders)
+        if entry.directory is not None and entry.directory.extent is not None and not entry.is_placeholder:
+            records.append(find_parent_record(source, entry.directory.extent))
+    count = both_endian(2 + folder.subdirectory_count)
     for offset in records:
         yield from _field_patch(source, tree, offset, b"PX", 12, count)
 
 
 def _field_patch(
-    source: FileSource, tree: FolderTree, offset: int, sign: bytes, inside: int, data: bytes
+    source: FileSource, tree: EditableTree, offset: int, sign: bytes, inside: int, data: bytes
 ) -> Iterator[tuple[int, bytes]]:
     """``data`` inside the field ``sign`` of the record at ``offset``, unless it says so already."""
-    if tree.dialect is None:
+    if tree.rock_ridge is None:
         return
     raw = source.read_at(offset, source.read_at(offset, 1)[0])
-    for at, told in fields(source, raw, offset, tree.dialect.skip, tree.base):
+    for at, told in fields(source, raw, offset, tree.rock_ridge.skip, tree.base):
         if told[:2] == sign and told[inside : inside + len(data)] != data:
             yield at + inside, data
 
 
-def overlaid(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
+def read_patched(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
     """Reads the image as ``patches`` change it."""
     offsets = sorted(patches)
     longest = max(map(len, patches.values()), default=0)
@@ -127,6 +131,6 @@ def overlaid(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int,
     return read
 
 
-def told_place(extent: IsoDirectory, tree: FolderTree) -> bytes:
+def encode_extent(extent: IsoDirectory, tree: EditableTree) -> bytes:
     """How a record tells of an extent."""
     return both_endian(extent.lba - tree.base) + both_endian(extent.length)

@@ -25,12 +25,12 @@ from cosremaster.iso.layout.replace import Exchange
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
-from cosremaster.iso.tree_edit.apply import Regrafted, doubts, names_apart, regraft
-from cosremaster.iso.tree_edit.directories import Entry, Folder, FolderTree
-from cosremaster.iso.tree_edit.match_trees import aligned_folders
-from cosremaster.iso.tree_edit.patches import directory_patches, overlaid, root_continuation, table_slots
-from cosremaster.iso.tree_edit.serialize import NO_PLACE, Assembler, Places
-from cosremaster.iso.udf.rewrite import UdfWork, restructure_udf
+from cosremaster.iso.tree_edit.apply import AppliedEdits, altered_name_warnings, apply_edits, edit_warnings
+from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.match_trees import read_matched_trees
+from cosremaster.iso.tree_edit.patches import find_path_tables, patch_directories, patch_root_continuation, read_patched
+from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
+from cosremaster.iso.udf.rewrite import UdfRewrite, restructure_udf
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
@@ -41,26 +41,28 @@ _TABLE_SIZE = 132
 Patches = dict[int, bytes]
 
 
-class _Work(Struct):
+class TreeRewrite(Struct):
     """One tree's changes. ``lengths``: of each changed folder, by its id; ``continued``: of what continues its records;
     ``tables``: bytes of a path table; ``bearer``: the folder whose continued records begin with the root's."""
 
-    tree: FolderTree
-    done: Regrafted
-    lengths: dict[int, int] = field(default_factory=dict)
-    continued: dict[int, int] = field(default_factory=dict)
-    tables: int = 0
-    bearer: Folder | None = None
+    tree: EditableTree
+    applied: AppliedEdits
+    directory_sizes: dict[int, int] = field(default_factory=dict)
+    continuation_sizes: dict[int, int] = field(default_factory=dict)
+    path_table_size: int = 0
+    root_continuation_host: EditableDirectory | None = None
 
     @property
-    def moved(self) -> list[Folder]:
+    def moved_directories(self) -> list[EditableDirectory]:
         """Folders that need blocks of their own, those above before those below."""
-        return [one for one in self.tree.folders() if one.moves]
+        return [one for one in self.tree.directories() if one.is_moved]
 
     @property
-    def outgrown(self) -> list[Lba]:
+    def outgrown_path_tables(self) -> list[Lba]:
         """Path tables that need more blocks than they have."""
-        return [lba for lba, _, _ in table_slots(self.tree) if blocks_for(self.tables) > self._table_blocks()]
+        return [
+            lba for lba, _, _ in find_path_tables(self.tree) if blocks_for(self.path_table_size) > self._table_blocks()
+        ]
 
     def _table_blocks(self) -> int:
         return blocks_for(_table_size(self.tree))
@@ -75,14 +77,14 @@ class _Own(Struct, frozen=True):
     tables: Mapping[Lba, Lba]
 
 
-class Expected(Struct, frozen=True):
+class ExpectedFile(Struct, frozen=True):
     """A file of the new image: bytes, and where its first data stand (those of each section of an old one)."""
 
     size: int
     starts: tuple[Lba, ...]
 
 
-class Restructure(Struct):
+class RestructuredTrees(Struct):
     """Changed trees, measured. ``gone``: first blocks of data that nothing names any more; ``vacated``: all blocks
     that are given up; ``appended``: runs of blocks that are needed, in the order that :meth:`settled` is told their
     places in; ``contents``: the data of new files by node id, shared by hard links; ``data``: where they go, once that
@@ -90,89 +92,91 @@ class Restructure(Struct):
 
     image: IsoImage
     source: FileSource
-    works: list[_Work]
-    gone: frozenset[Lba]
-    contents: dict[int, PieceTable]
-    data_of: dict[int, int]
+    rewrites: list[TreeRewrite]
+    removed_data: frozenset[Lba]
+    new_data: dict[int, PieceTable]
+    data_keys: dict[int, int]
     vacated: tuple[Span, ...] = ()
     appended: tuple[Span, ...] = ()
     warnings: tuple[str, ...] = ()
-    data: dict[int, Lba] = field(default_factory=dict)
-    udf: UdfWork | None = None
+    data_blocks: dict[int, Lba] = field(default_factory=dict)
+    udf: UdfRewrite | None = None
 
-    def expected(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, Expected]]:
+    def expected_files(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, ExpectedFile]]:
         """What has to be found in each tree of the new image, by its descriptor's block and by path; what UDF has to
         have, by :data:`IN_UDF`."""
         new = {file.records[0].offset: one for one in placed for _, file in one.files}
         by_start = {one.old.start: one for one in placed if one.old}
-        found: dict[Lba, dict[bytes, Expected]] = {}
-        for work in self.works:
+        found: dict[Lba, dict[bytes, ExpectedFile]] = {}
+        for work in self.rewrites:
             found |= {one.lba: {} for one in work.tree.descriptors}
             found[work.tree.descriptors[0].lba] = {
                 path: self._expected(one, new.get(one.records[0].offset) if one.records else None, layout)
-                for path, one in work.tree.shown_files()
+                for path, one in work.tree.files_by_path()
             }
         if self.udf is not None:
             found[IN_UDF] = {
                 path: self._expected(one, by_start.get(one.records[0].lba) if one.records else None, layout)
-                for path, one in self.udf.tree.shown_files()
+                for path, one in self.udf.tree.files_by_path()
             }
         return found
 
-    def _expected(self, entry: Entry, exchange: Exchange | None, layout: Layout) -> Expected:
+    def _expected(self, entry: DirectoryEntry, exchange: Exchange | None, layout: Layout) -> ExpectedFile:
         if entry.node is not None:
             size = entry.node.content.size if entry.node.content else 0
-            return Expected(size, (self._place_of(entry.node),) if size else ())
+            return ExpectedFile(size, (self._place_of(entry.node),) if size else ())
         if exchange is not None:
-            return Expected(exchange.table.length, (exchange.start,) if exchange.table.length else ())
+            return ExpectedFile(exchange.table.length, (exchange.start,) if exchange.table.length else ())
         starts = tuple(layout.block(one.lba) for one in entry.records if one.length)
-        return Expected(sum(one.length for one in entry.records), starts)
+        return ExpectedFile(sum(one.length for one in entry.records), starts)
 
-    def settled(
+    def render(
         self, starts: Sequence[Lba], exchanges: Iterable[Exchange], patches: Patches
     ) -> tuple[Patches, dict[Lba, PieceTable]]:
         """What is written where: patches of bytes that stay at their place, and the bytes of what ``appended`` asked
         for by first block. ``patches``: what else changes in directories as they stand.
         """
         at = iter(starts)
-        placed = [self._own_places(work, at) for work in self.works]
-        self.data = {key: next(at) for key in self.contents}
-        tables = {place: self.contents[key] for key, place in self.data.items()}
-        more = _more_sections(self.works, exchanges)
-        for work, own in zip(self.works, placed, strict=True):
+        placed = [self._own_places(work, at) for work in self.rewrites]
+        self.data_blocks = {key: next(at) for key in self.new_data}
+        tables = {place: self.new_data[key] for key, place in self.data_blocks.items()}
+        more = _more_sections(self.rewrites, exchanges)
+        for work, own in zip(self.rewrites, placed, strict=True):
             self._settle(work, own, more, patches, tables)
         if self.udf is not None:
-            first = next(at) if self.udf.wanted else NO_PLACE
-            entries = self.udf.settled(first, self._place_of, patches)
+            first = next(at) if self.udf.needed_spans else NO_BLOCK
+            entries = self.udf.render(first, self._place_of, patches)
             tables |= {first: PieceTable([Literal(entries)])} if entries else {}
         return patches, tables
 
     @staticmethod
-    def _own_places(work: _Work, at: Iterator[Lba]) -> _Own:
+    def _own_places(work: TreeRewrite, at: Iterator[Lba]) -> _Own:
         """The places of one tree's directories, continued records and path tables."""
-        folders = {id(one): (one.extent.lba, one.extent.length) for one in work.tree.folders() if one.extent}
+        folders = {id(one): (one.extent.lba, one.extent.length) for one in work.tree.directories() if one.extent}
         continued: dict[int, Lba] = {}
-        for folder in work.moved:
-            folders[id(folder)] = next(at), work.lengths[id(folder)]
-            if id(folder) in work.continued:
+        for folder in work.moved_directories:
+            folders[id(folder)] = next(at), work.directory_sizes[id(folder)]
+            if id(folder) in work.continuation_sizes:
                 continued[id(folder)] = next(at)
-        return _Own(folders, continued, {lba: next(at) for lba in work.outgrown})
+        return _Own(folders, continued, {lba: next(at) for lba in work.outgrown_path_tables})
 
     def _settle(
-        self, work: _Work, own: _Own, more: Mapping[int, Sequence[tuple[Lba, int]]], patches: Patches,
+        self, work: TreeRewrite, own: _Own, more: Mapping[int, Sequence[tuple[Lba, int]]], patches: Patches,
         tables: dict[Lba, PieceTable],
     ) -> None:  # fmt: skip
         """One tree's part of :meth:`settled`."""
-        patches |= dict(directory_patches(self.source, work.tree, own.folders))
-        if work.bearer is not None:
-            patches |= dict(root_continuation(self.source, work.tree, own.continued[id(work.bearer)]))
-        places = Places(own.folders, self._place_of, more, own.continued)
-        assembler = _assembler(work, self.source, overlaid(self.source, patches), places)
-        laid, areas = assembler.folders()
+        patches |= dict(patch_directories(self.source, work.tree, own.folders))
+        if work.root_continuation_host is not None:
+            patches |= dict(
+                patch_root_continuation(self.source, work.tree, own.continued[id(work.root_continuation_host)])
+            )
+        places = TreePlacement(own.folders, self._place_of, more, own.continued)
+        assembler = _assembler(work, self.source, read_patched(self.source, patches), places)
+        laid, areas = assembler.serialize_directories()
         tables |= {own.continued[key]: PieceTable([Literal(data)]) for key, data in areas.items()}
         offsets = sorted(patches)
-        for folder in work.tree.folders():
-            if not folder.changed:
+        for folder in work.tree.directories():
+            if not folder.is_changed:
                 continue
             lba, length = own.folders[id(folder)]
             if folder.extent is not None:
@@ -188,14 +192,14 @@ class Restructure(Struct):
 
     def _place_of(self, node: Node) -> Lba:
         """Where a new file's data begin."""
-        return self.data[self.data_of[id(node)]]
+        return self.data_blocks[self.data_keys[id(node)]]
 
     def _table_patches(
-        self, work: _Work, assembler: Assembler, places: Mapping[Lba, Lba], tables: dict[Lba, PieceTable]
+        self, work: TreeRewrite, assembler: TreeSerializer, places: Mapping[Lba, Lba], tables: dict[Lba, PieceTable]
     ) -> Iterator[tuple[int, bytes]]:
         """Path tables where they were, or what tells of those that got new blocks."""
-        for lba, order, told in table_slots(work.tree):
-            new = assembler.path_table(order)
+        for lba, order, told in find_path_tables(work.tree):
+            new = assembler.serialize_path_table(order)
             if lba in places:
                 tables[places[lba]] = PieceTable([Literal(new)])
                 number = (places[lba] - work.tree.base).to_bytes(4, order)  # type: ignore[arg-type]
@@ -203,12 +207,12 @@ class Restructure(Struct):
             else:
                 yield lba_offset(lba), new.ljust(_table_size(work.tree), b"\0")
         for descriptor in work.tree.descriptors:
-            yield lba_offset(descriptor.lba) + _TABLE_SIZE, both_endian(work.tables)
+            yield lba_offset(descriptor.lba) + _TABLE_SIZE, both_endian(work.path_table_size)
 
 
-def restructure(
+def restructure_trees(
     image: IsoImage, source: FileSource, edits: IsoEdits, exchanges: Sequence[Exchange]
-) -> Restructure | None:
+) -> RestructuredTrees | None:
     """The trees of ``image`` after ``edits``; None where no name comes, goes or changes, and no file needs records.
 
     :raises UnsupportedError: something points at what should go, or a tree cannot hold what should come.
@@ -222,39 +226,41 @@ def restructure(
     ]
     if not (edits.restructures or grown):
         return None
-    trees = aligned_folders(source, image.trees)
-    by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.folders()
+    trees = read_matched_trees(source, image.trees)
+    by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.directories()
                  for one in folder.entries if one.records}  # fmt: skip
     for file, exchange in grown:
         folder, entry = by_offset[file.records[-1].offset]
-        entry.more = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
-        folder.changed = True
+        entry.extra_records = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
+        folder.is_changed = True
     udf = restructure_udf(image, source, trees[0], edits)
     _check_apart(image, trees, udf)
-    works = [_Work(tree, regraft(tree, edits, image.place)) for tree in trees]
-    for path in (*works[0].done.unknown, *works[0].done.missing):
+    works = [TreeRewrite(tree, apply_edits(tree, edits, image.place)) for tree in trees]
+    for path in (*works[0].applied.unknown_paths, *works[0].applied.orphan_paths):
         raise ImageError("is not there, or has no directory to be in", image.place.inside(path))
-    changed = [(one.tree, one.done) for one in works] + ([(udf.tree, udf.done)] if udf else [])
+    changed = [(one.tree, one.applied) for one in works] + ([(udf.tree, udf.applied)] if udf else [])
     gone = _gone(image, changed)
     contents, data_of = _new_data(edits.added)
-    work = Restructure(image, source, works, gone, contents, data_of, udf=udf)
-    work.warnings = tuple(line for tree, done in changed for line in doubts(tree, done))
+    work = RestructuredTrees(image, source, works, gone, contents, data_of, udf=udf)
+    work.warnings = tuple(line for tree, done in changed for line in edit_warnings(tree, done))
     if all(tree.kind == trees[0].kind for tree, _ in changed):
-        work.warnings += tuple(names_apart(trees[0]))
+        work.warnings += tuple(altered_name_warnings(trees[0]))
     for one in works:  # libarchive takes the Joliet tree where its root stands before the other's
-        _measure(one, source, image.place, follow=one.tree.kind == JOLIET and works[0].tree.root.moves)
-    work.vacated = (*_vacated(image, works, gone), *(udf.vacated() if udf else ()))
+        _measure(one, source, image.place, follow=one.tree.kind == JOLIET and works[0].tree.root.is_moved)
+    work.vacated = (*_vacated(image, works, gone), *(udf.vacated_spans() if udf else ()))
     work.appended = tuple(_wanted(work))
     return work
 
 
-def _check_apart(image: IsoImage, trees: Iterable[FolderTree], udf: UdfWork | None) -> None:
+def _check_apart(image: IsoImage, trees: Iterable[EditableTree], udf: UdfRewrite | None) -> None:
     """:raises ImageError: a directory or path table shares blocks with another, or is not all there."""
-    spans = [(one.extent.lba, one.blocks, one.extent.length) for tree in trees for one in tree.folders() if one.extent]
+    spans = [
+        (one.extent.lba, one.blocks, one.extent.length) for tree in trees for one in tree.directories() if one.extent
+    ]
     for tree in trees:
         size = _table_size(tree)
-        spans += [(lba, blocks_for(size), size) for lba in {lba for lba, _, _ in table_slots(tree)}]
-    spans += [(one.start, one.blocks, one.blocks * BLOCK) for one in (udf.udf.spans if udf else ())]
+        spans += [(lba, blocks_for(size), size) for lba in {lba for lba, _, _ in find_path_tables(tree)}]
+    spans += [(one.start, one.blocks, one.blocks * BLOCK) for one in (udf.udf.metadata_spans if udf else ())]
     end = Lba(0)
     for lba, blocks, length in sorted(spans):
         if lba < end or lba_offset(lba) + length > image.size:
@@ -263,7 +269,7 @@ def _check_apart(image: IsoImage, trees: Iterable[FolderTree], udf: UdfWork | No
         end = Lba(lba + blocks)
 
 
-def _table_size(tree: FolderTree) -> int:
+def _table_size(tree: EditableTree) -> int:
     """Bytes of its path table (8.4.13)."""
     return int.from_bytes(tree.descriptors[0].raw[_TABLE_SIZE : _TABLE_SIZE + 4], "little")
 
@@ -283,82 +289,97 @@ def _new_data(nodes: Iterable[Node]) -> tuple[dict[int, PieceTable], dict[int, i
     return contents, data_of
 
 
-def _gone(image: IsoImage, changed: Sequence[tuple[FolderTree, Regrafted]]) -> frozenset[Lba]:
+def _gone(image: IsoImage, changed: Sequence[tuple[EditableTree, AppliedEdits]]) -> frozenset[Lba]:
     """First blocks of data that entries left and none names any more, in this session."""
-    left = {one.records[0].lba for _, done in changed for one in done.left if one.records and one.records[0].length
-            and one.folder is None}  # fmt: skip
+    left = {
+        one.records[0].lba
+        for _, done in changed
+        for one in done.removed_entries
+        if one.records and one.records[0].length and one.directory is None
+    }
     if not left:
         return frozenset()
-    named = {record.lba for tree, _ in changed for folder in tree.folders() for one in folder.entries
+    named = {record.lba for tree, _ in changed for folder in tree.directories() for one in folder.entries
              for record in one.records}  # fmt: skip
     return frozenset(lba for lba in left - named if lba >= image.session)
 
 
-def _measure(work: _Work, source: FileSource, place: Place, *, follow: bool) -> None:
+def _measure(work: TreeRewrite, source: FileSource, place: Place, *, follow: bool) -> None:
     """Notes how long everything becomes. ``follow``: the root moves. :raises SizeError: too many directories."""
     tree = work.tree
-    nowhere = {id(folder): (tree.base, 0) for folder in tree.folders()}
+    nowhere = {id(folder): (tree.base, 0) for folder in tree.directories()}
     if len(nowhere) > MAX_DIRECTORIES:
         raise SizeError(f"{len(nowhere):,} directories are more than the {tree.kind} tree can have", place)
-    more = {id(one): [(tree.base, 0)] * one.more for folder in tree.folders() for one in folder.entries if one.more}
-    places = Places(nowhere, lambda _: tree.base, more, {})
+    more = {
+        id(one): [(tree.base, 0)] * one.extra_records
+        for folder in tree.directories()
+        for one in folder.entries
+        if one.extra_records
+    }
+    places = TreePlacement(nowhere, lambda _: tree.base, more, {})
     assembler = _assembler(work, source, source.read_at, places)
-    laid, areas = assembler.folders()
-    for folder in tree.folders():
+    laid, areas = assembler.serialize_directories()
+    for folder in tree.directories():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
-        folder.moves = longer or id(folder) in areas  # libarchive reads what continues records right behind them
-    tree.root.moves = tree.root.moves or follow
-    tree.root.changed = tree.root.changed or follow
-    tree.spread_moves()
-    laid, areas = assembler.folders()
-    if areas and not tree.root.moves and assembler.root_continued():
+        folder.is_moved = longer or id(folder) in areas  # libarchive reads what continues records right behind them
+    tree.root.is_moved = tree.root.is_moved or follow
+    tree.root.is_changed = tree.root.is_changed or follow
+    tree.propagate_moves()
+    laid, areas = assembler.serialize_directories()
+    if areas and not tree.root.is_moved and assembler.root_continuation_fields():
         # What libarchive has not come by hides all that comes later: where directories moved, the root's may be that.
-        work.bearer = assembler.bearer = next(one for one in work.moved if id(one) in areas)
-        laid, areas = assembler.folders()
-    work.lengths = {key: len(data) for key, data in laid.items()}
-    work.continued = {key: len(data) for key, data in areas.items()}
-    work.tables = len(assembler.path_table("little"))
+        work.root_continuation_host = assembler.root_continuation_host = next(
+            one for one in work.moved_directories if id(one) in areas
+        )
+        laid, areas = assembler.serialize_directories()
+    work.directory_sizes = {key: len(data) for key, data in laid.items()}
+    work.continuation_sizes = {key: len(data) for key, data in areas.items()}
+    work.path_table_size = len(assembler.serialize_path_table("little"))
 
 
-def _assembler(work: _Work, source: FileSource, patched: Callable[[int, int], bytes], places: Places) -> Assembler:
-    nodes = {id(one.node): one.node for one in work.done.came.values() if one.node}
+def _assembler(
+    work: TreeRewrite, source: FileSource, patched: Callable[[int, int], bytes], places: TreePlacement
+) -> TreeSerializer:
+    nodes = {id(one.node): one.node for one in work.applied.new_entries.values() if one.node}
     links = Counter(node.link for node in nodes.values() if node.link is not None)
-    serials = (number for number in count(1) if number not in work.tree.serials)
-    return Assembler(work.tree, source, patched, places, links, serials, work.bearer)
+    serials = (number for number in count(1) if number not in work.tree.serial_numbers)
+    return TreeSerializer(work.tree, source, patched, places, links, serials, work.root_continuation_host)
 
 
-def _vacated(image: IsoImage, works: Iterable[_Work], gone: frozenset[Lba]) -> Iterator[Span]:
+def _vacated(image: IsoImage, works: Iterable[TreeRewrite], gone: frozenset[Lba]) -> Iterator[Span]:
     for work in works:
-        for folder in (*work.done.folders, *work.moved):
+        for folder in (*work.applied.removed_directories, *work.moved_directories):
             if folder.extent is not None and folder.extent.lba >= image.session:
                 yield Span(folder.extent.lba, folder.blocks, "directory")
         size = blocks_for(_table_size(work.tree))
-        yield from (Span(lba, size, "path table") for lba in work.outgrown if lba >= image.session)
-    yield from {span for tree in image.trees for file in tree.files if is_gone(file, gone) for span in file_spans(file)}
+        yield from (Span(lba, size, "path table") for lba in work.outgrown_path_tables if lba >= image.session)
+    yield from {
+        span for tree in image.trees for file in tree.files if is_removed(file, gone) for span in file_spans(file)
+    }
 
 
-def is_gone(file: IsoFile, gone: frozenset[Lba]) -> bool:
+def is_removed(file: IsoFile, gone: frozenset[Lba]) -> bool:
     """The data of ``file`` leave the image."""
     return bool(file.size) and file.records[0].lba in gone
 
 
-def _wanted(work: Restructure) -> Iterator[Span]:
+def _wanted(work: RestructuredTrees) -> Iterator[Span]:
     """In the order of :meth:`Restructure.settled`. What UDF has is last: 7-Zip looks for the last anchors behind it."""
-    for one in work.works:
-        for folder in one.moved:
-            yield Span(NO_PLACE, blocks_for(one.lengths[id(folder)]), "directory")
-            if id(folder) in one.continued:
-                yield Span(NO_PLACE, blocks_for(one.continued[id(folder)]), "continued records")
-        yield from (Span(NO_PLACE, blocks_for(one.tables), "path table") for _ in one.outgrown)
-    for table in work.contents.values():
-        yield Span(NO_PLACE, blocks_for(table.length), "new file")
-    yield from work.udf.wanted if work.udf else ()
+    for one in work.rewrites:
+        for folder in one.moved_directories:
+            yield Span(NO_BLOCK, blocks_for(one.directory_sizes[id(folder)]), "directory")
+            if id(folder) in one.continuation_sizes:
+                yield Span(NO_BLOCK, blocks_for(one.continuation_sizes[id(folder)]), "continued records")
+        yield from (Span(NO_BLOCK, blocks_for(one.path_table_size), "path table") for _ in one.outgrown_path_tables)
+    for table in work.new_data.values():
+        yield Span(NO_BLOCK, blocks_for(table.length), "new file")
+    yield from work.udf.needed_spans if work.udf else ()
 
 
-def _more_sections(works: Iterable[_Work], exchanges: Iterable[Exchange]) -> dict[int, list[tuple[Lba, int]]]:
+def _more_sections(works: Iterable[TreeRewrite], exchanges: Iterable[Exchange]) -> dict[int, list[tuple[Lba, int]]]:
     """The sections of exchanged files for which there are no records, by entry."""
-    by_offset = {one.records[-1].offset: one for work in works for folder in work.tree.folders()
-                 for one in folder.entries if one.more}  # fmt: skip
+    by_offset = {one.records[-1].offset: one for work in works for folder in work.tree.directories()
+                 for one in folder.entries if one.extra_records}  # fmt: skip
     found: dict[int, list[tuple[Lba, int]]] = {}
     for exchange in exchanges if by_offset else ():
         for _, file in exchange.files:

@@ -16,94 +16,100 @@ from cosremaster.iso.ecma119.sections import section_lengths
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
 from cosremaster.iso.rockridge.read import fields
 from cosremaster.iso.rockridge.write import Continuation, Dialect, short_date
-from cosremaster.iso.tree_edit.directories import ITS_NAME, MAX_RECORD, Entry, Folder, FolderTree
+from cosremaster.iso.tree_edit.directories import (
+    IDENTIFIER_OFFSET,
+    MAX_RECORD_SIZE,
+    DirectoryEntry,
+    EditableDirectory,
+    EditableTree,
+)
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
 _DOT, _DOT_DOT = b"\0", b"\1"
-NO_PLACE = Lba(0)
-CONTINUED = b"CE\x1c\x01"
+NO_BLOCK = Lba(0)
+CE_HEAD = b"CE\x1c\x01"
 """How the field begins that leads to more fields (SUSP 5.1)."""
 
 
-class Places(Struct, frozen=True):
+class TreePlacement(Struct, frozen=True):
     """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
     ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
     entry's id; ``continued``: the first block of what continues a folder's records, by its id."""
 
-    folders: Mapping[int, tuple[Lba, int]]
-    data: Callable[[Node], Lba]
-    more: Mapping[int, Sequence[tuple[Lba, int]]]
-    continued: Mapping[int, Lba]
+    directories: Mapping[int, tuple[Lba, int]]
+    find_data: Callable[[Node], Lba]
+    extra_sections: Mapping[int, Sequence[tuple[Lba, int]]]
+    continuations: Mapping[int, Lba]
 
 
-class Assembler(Struct):
+class TreeSerializer(Struct):
     """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
     ``links``: how many names a new file has; ``serials``: numbers that no file has; ``bearer``: the folder whose
     continued records begin with what continues the root's ``.``; ``numbered``: the numbers of what is new.
     """
 
-    tree: FolderTree
+    tree: EditableTree
     source: FileSource
-    patched: Callable[[int, int], bytes]
-    places: Places
-    links: Mapping[object, int]
-    serials: Iterator[int]
-    bearer: Folder | None = None
-    numbered: dict[object, int] = field(default_factory=dict)
+    read: Callable[[int, int], bytes]
+    placement: TreePlacement
+    link_counts: Mapping[object, int]
+    free_serials: Iterator[int]
+    root_continuation_host: EditableDirectory | None = None
+    assigned_serials: dict[object, int] = field(default_factory=dict)
 
-    def folders(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    def serialize_directories(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
         """The bytes of each changed folder by its id, whole blocks; and what continues its records, where there is
         any."""
         found, more = dict[int, bytes](), dict[int, bytes]()
-        for folder in self.tree.folders():
-            if folder.changed:
-                first = self.places.continued.get(id(folder), self.tree.base)
+        for folder in self.tree.directories():
+            if folder.is_changed:
+                first = self.placement.continuations.get(id(folder), self.tree.base)
                 continuation = Continuation(Lba(first - self.tree.base))
-                if folder is self.bearer:
-                    continuation.data += self.root_continued()
+                if folder is self.root_continuation_host:
+                    continuation.data += self.root_continuation_fields()
                 found[id(folder)] = self._laid(folder, continuation)
                 if continuation.data:
                     more[id(folder)] = bytes(continuation.data)
         return found, more
 
-    def root_continued(self) -> bytes:
+    def root_continuation_fields(self) -> bytes:
         """The fields that continue the root's ``.`` (an ER, SUSP 5.5)."""
-        if self.tree.dialect is None or self.tree.root.extent is None:
+        if self.tree.rock_ridge is None or self.tree.root.extent is None:
             return b""
         start = lba_offset(self.tree.root.extent.lba)
         dot = self.source.read_at(
             start, self.source.read_at(start, 1)[0]
         )  # as it was: it leads elsewhere once that is settled
-        told = fields(self.source, dot, start, self.tree.dialect.skip, self.tree.base)
+        told = fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
         return b"".join(one for at, one in told if not start <= at < start + len(dot))
 
-    def path_table(self, order: str) -> bytes:
+    def serialize_path_table(self, order: str) -> bytes:
         """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
         numbers, table = {id(self.tree.root): 1}, bytearray()
         level = [(1, _DOT, self.tree.root)]
         while level:
-            below: list[tuple[int, bytes, Folder]] = []
+            below: list[tuple[int, bytes, EditableDirectory]] = []
             for parent, identifier, folder in level:
                 numbers.setdefault(id(folder), len(numbers) + 1)
                 lba = self._place(folder)[0].to_bytes(4, order)  # type: ignore[arg-type]
                 table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)  # type: ignore[arg-type]
                 table += identifier + bytes(len(identifier) % 2)
                 below += [
-                    (numbers[id(folder)], one.identifier, one.folder)
+                    (numbers[id(folder)], one.identifier, one.directory)
                     for one in folder.entries
-                    if one.folder is not None and not one.placeholder
+                    if one.directory is not None and not one.is_placeholder
                 ]
-            level = sorted(below, key=lambda item: (item[0], self.tree.style.order(item[1])))
+            level = sorted(below, key=lambda item: (item[0], self.tree.naming.order(item[1])))
         return bytes(table)
 
-    def _place(self, folder: Folder) -> tuple[Lba, int]:
+    def _place(self, folder: EditableDirectory) -> tuple[Lba, int]:
         """Block, as the tree counts, and bytes."""
-        lba, length = self.places.folders[id(folder)]
+        lba, length = self.placement.directories[id(folder)]
         return Lba(lba - self.tree.base), length
 
-    def _laid(self, folder: Folder, continuation: Continuation) -> bytes:
+    def _laid(self, folder: EditableDirectory, continuation: Continuation) -> bytes:
         """A folder's records, none across a block's end (6.8.1.1)."""
         laid, room = bytearray(), 0
         for record in self._records(folder, continuation):
@@ -114,21 +120,21 @@ class Assembler(Struct):
             room -= len(record)
         return bytes(laid) + bytes(room)
 
-    def _records(self, folder: Folder, continuation: Continuation) -> Iterator[bytes]:
+    def _records(self, folder: EditableDirectory, continuation: Continuation) -> Iterator[bytes]:
         dot, dot_dot = self._dots(folder)
-        if folder.extent is not None and folder.moves:
+        if folder.extent is not None and folder.is_moved:
             dot = self._carried(dot, lba_offset(folder.extent.lba), continuation)
         yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
-        if dot_dot and not folder.reparented:
+        if dot_dot and not folder.is_reparented:
             yield dot_dot
         else:
             yield self._made(continuation, _DOT_DOT, *self._parent_of(folder))
         for entry in folder.entries:
-            if entry.renamed:
+            if entry.is_renamed:
                 yield from self._renamed(entry, continuation)
             elif not entry.records:
                 yield from self._new(entry, continuation)
-            elif folder.moves:
+            elif folder.is_moved:
                 for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
                     yield self._carried(_apart(raw, continuation), offset, continuation)
             else:
@@ -137,56 +143,56 @@ class Assembler(Struct):
     def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
         """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
         stands before its record."""
-        dialect, name = self.tree.dialect, raw[ITS_NAME : ITS_NAME + raw[32]]
-        if dialect is None or CONTINUED not in raw[ITS_NAME + len(name) :]:
+        dialect, name = self.tree.rock_ridge, raw[IDENTIFIER_OFFSET : IDENTIFIER_OFFSET + raw[32]]
+        if dialect is None or CE_HEAD not in raw[IDENTIFIER_OFFSET + len(name) :]:
             return raw
-        return self._packed(continuation, raw[:ITS_NAME], name, self._fields(raw, offset), _system_use(raw))
+        return self._packed(continuation, raw[:IDENTIFIER_OFFSET], name, self._fields(raw, offset), _system_use(raw))
 
-    def _dots(self, folder: Folder) -> tuple[bytes, bytes]:
+    def _dots(self, folder: EditableDirectory) -> tuple[bytes, bytes]:
         """The first two records of one that is on the image."""
         if folder.extent is None:
             return b"", b""
-        head = self.patched(lba_offset(folder.extent.lba), min(2 * MAX_RECORD, folder.extent.length))
+        head = self.read(lba_offset(folder.extent.lba), min(2 * MAX_RECORD_SIZE, folder.extent.length))
         return head[: head[0]], head[head[0] : head[0] + head[head[0]]]
 
-    def _own_fields(self, folder: Folder) -> list[bytes]:
+    def _own_fields(self, folder: EditableDirectory) -> list[bytes]:
         """The Rock Ridge fields that tell of a folder: its node's, or those of its ``.``."""
-        dialect = self.tree.dialect
+        dialect = self.tree.rock_ridge
         if dialect is None:
             return []
         if folder.node is not None:
-            nlink = 2 + folder.subfolders if self.tree.counts else 1
+            nlink = 2 + folder.subdirectory_count if self.tree.counts_subdirectories else 1
             return dialect.of_node(folder.node, nlink, self._serial(folder.node))
         dot, _ = self._dots(folder)
         assert folder.extent is not None
         told = self._fields(dot, lba_offset(folder.extent.lba))
         return [one for one in told if one[:2] in (b"PX", b"TF")]
 
-    def _parent_of(self, folder: Folder) -> tuple[list[bytes], Lba, int, Node | None]:
+    def _parent_of(self, folder: EditableDirectory) -> tuple[list[bytes], Lba, int, Node | None]:
         """What a new ``..`` says: fields, place, and the node its date comes from."""
-        assert folder.parent is not None and folder.above is not None
+        assert folder.parent is not None and folder.named_in is not None
         own = self._own_fields(folder.parent)
-        if folder.above is not folder.parent:
-            own.append(_link(b"PL", self._place(folder.above)[0]))
+        if folder.named_in is not folder.parent:
+            own.append(_link(b"PL", self._place(folder.named_in)[0]))
         return own, *self._place(folder.parent), folder.node or folder.parent.node
 
     def _serial(self, node: Node) -> int:
         """An inode number (RRIP 4.1.1), the same for all names of a file."""
         key = node.link or id(node)
-        if key not in self.numbered:
-            self.numbered[key] = next(self.serials)
-        return self.numbered[key]
+        if key not in self.assigned_serials:
+            self.assigned_serials[key] = next(self.free_serials)
+        return self.assigned_serials[key]
 
     def _fields(self, record: bytes, offset: int) -> list[bytes]:
         """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
-        assert self.tree.dialect is not None
-        found = fields(self.source, record, offset, self.tree.dialect.skip, self.tree.base)
+        assert self.tree.rock_ridge is not None
+        found = fields(self.source, record, offset, self.tree.rock_ridge.skip, self.tree.base)
         inside = range(offset, offset + len(record))
-        return [one if at in inside else self.patched(at, len(one)) for at, one in found]
+        return [one if at in inside else self.read(at, len(one)) for at, one in found]
 
-    def _kept(self, entry: Entry) -> Iterator[bytes]:
+    def _kept(self, entry: DirectoryEntry) -> Iterator[bytes]:
         """The records as they are; those that a larger size takes beside them are copies of the last."""
-        more = self.places.more.get(id(entry), ())
+        more = self.placement.extra_sections.get(id(entry), ())
         for index, record in enumerate(entry.records, 1):
             raw = self._raw(record.offset)
             last = index == len(entry.records)
@@ -198,61 +204,61 @@ class Assembler(Struct):
             yield _flagged(bytes(new), index < len(more))
 
     def _raw(self, offset: int) -> bytes:
-        return self.patched(offset, self.source.read_at(offset, 1)[0])
+        return self.read(offset, self.source.read_at(offset, 1)[0])
 
-    def _renamed(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
+    def _renamed(self, entry: DirectoryEntry, continuation: Continuation) -> Iterator[bytes]:
         """The records under another name, all that they tell else as it was."""
         for record, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
             told: list[bytes] = []
-            if self.tree.dialect is not None:
+            if self.tree.rock_ridge is not None:
                 told = [one for one in self._fields(record, offset) if one[:2] not in (b"CL", b"RE")]
-                told = self.tree.dialect.named(self._relocated(entry, told), entry.key or b"")
+                told = self.tree.rock_ridge.named(self._relocated(entry, told), entry.primary_name or b"")
             raw = _apart(record, continuation)
-            head = _leading(raw[:ITS_NAME]) if entry.placeholder else raw[:ITS_NAME]
+            head = _leading(raw[:IDENTIFIER_OFFSET]) if entry.is_placeholder else raw[:IDENTIFIER_OFFSET]
             yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
 
-    def _relocated(self, entry: Entry, told: list[bytes]) -> list[bytes]:
+    def _relocated(self, entry: DirectoryEntry, told: list[bytes]) -> list[bytes]:
         """``told`` with what leads to a relocated directory, or says that this is one."""
-        if entry.placeholder and entry.folder is not None:
-            return [_link(b"CL", self._place(entry.folder)[0]), *told]
-        return [b"RE\x04\x01", *told] if entry.hidden and entry.folder is not None else told
+        if entry.is_placeholder and entry.directory is not None:
+            return [_link(b"CL", self._place(entry.directory)[0]), *told]
+        return [b"RE\x04\x01", *told] if entry.is_hidden and entry.directory is not None else told
 
-    def _offsets(self, entry: Entry) -> Iterator[int]:
+    def _offsets(self, entry: DirectoryEntry) -> Iterator[int]:
         """Where each of the records stood that :meth:`_kept` yields; those of more sections are copies of the last."""
         yield from (record.offset for record in entry.records)
-        yield from (entry.records[-1].offset for _ in self.places.more.get(id(entry), ()))
+        yield from (entry.records[-1].offset for _ in self.placement.extra_sections.get(id(entry), ()))
 
-    def _new(self, entry: Entry, continuation: Continuation) -> Iterator[bytes]:
-        node, dialect = entry.node, self.tree.dialect
+    def _new(self, entry: DirectoryEntry, continuation: Continuation) -> Iterator[bytes]:
+        node, dialect = entry.node, self.tree.rock_ridge
         assert node is not None
         told: list[bytes] = []
         if dialect is not None:
-            told = self._own_fields(entry.folder) if entry.folder else self._file_fields(node, dialect)
-            told = dialect.named(self._relocated(entry, told), entry.key or b"")
-        if entry.folder is not None and not entry.placeholder:
-            yield self._made(continuation, entry.identifier, told, *self._place(entry.folder), node, DIRECTORY)
+            told = self._own_fields(entry.directory) if entry.directory else self._file_fields(node, dialect)
+            told = dialect.named(self._relocated(entry, told), entry.primary_name or b"")
+        if entry.directory is not None and not entry.is_placeholder:
+            yield self._made(continuation, entry.identifier, told, *self._place(entry.directory), node, DIRECTORY)
             return
-        size = node.content.size if node.content and not entry.placeholder else 0
+        size = node.content.size if node.content and not entry.is_placeholder else 0
         lengths = section_lengths(size, 1)
         # libarchive takes up what has no data where its block is, which so must not stand before what continues it.
-        start = self.places.data(node) - self.tree.base if size else continuation.first
+        start = self.placement.find_data(node) - self.tree.base if size else continuation.first
         starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
         for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
             flags = MULTI_EXTENT if index < len(lengths) else 0
             yield self._made(continuation, entry.identifier, told, Lba(lba), length, node, flags)
 
     def _file_fields(self, node: Node, dialect: Dialect) -> list[bytes]:
-        return dialect.of_node(node, self.links.get(node.link, 1) if node.link else 1, self._serial(node))
+        return dialect.of_node(node, self.link_counts.get(node.link, 1) if node.link else 1, self._serial(node))
 
     def _made(
         self, continuation: Continuation, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
         node: Node | None, flags: int | None = None,
     ) -> bytes:  # fmt: skip
         """A record (9.1) of something new, or of ``.`` and ``..``."""
-        if identifier in (_DOT, _DOT_DOT) and self.tree.dialect is not None:
-            told = self.tree.dialect.marked(told)
-        dated = short_date(node.mtime) if node is not None else self.patched(self._root_date(), 7)
-        head = bytearray(ITS_NAME)
+        if identifier in (_DOT, _DOT_DOT) and self.tree.rock_ridge is not None:
+            told = self.tree.rock_ridge.marked(told)
+        dated = short_date(node.mtime) if node is not None else self.read(self._root_date(), 7)
+        head = bytearray(IDENTIFIER_OFFSET)
         head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
         head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
         head[18:25] = dated
@@ -273,10 +279,10 @@ class Assembler(Struct):
         raw = bytearray(head + identifier + bytes(1 - len(identifier) % 2))
         raw[32] = len(identifier)
         if told:
-            skip = self.tree.dialect.skip if self.tree.dialect else 0
+            skip = self.tree.rock_ridge.skip if self.tree.rock_ridge else 0
             raw += before[:skip].ljust(skip, b"\0")
-            raw += continuation.spread(told, MAX_RECORD - len(raw))
-        elif self.tree.dialect is None and len(raw) + len(before) <= MAX_RECORD:
+            raw += continuation.spread(told, MAX_RECORD_SIZE - len(raw))
+        elif self.tree.rock_ridge is None and len(raw) + len(before) <= MAX_RECORD_SIZE:
             raw += before
         raw += bytes(len(raw) % 2)
         raw[0] = len(raw)
@@ -290,7 +296,7 @@ def _link(sign: bytes, lba: Lba) -> bytes:
 
 def _system_use(record: bytes) -> bytes:
     """A record's bytes behind its identifier (9.1.13)."""
-    return record[ITS_NAME + record[32] + 1 - record[32] % 2 :]
+    return record[IDENTIFIER_OFFSET + record[32] + 1 - record[32] % 2 :]
 
 
 def _leading(head: bytes) -> bytes:

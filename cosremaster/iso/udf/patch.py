@@ -12,14 +12,14 @@ from msgspec import Struct
 
 from cosremaster.errors import UnsupportedError, printable
 from cosremaster.io.files import FileSource
-from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, tag_checksum
+from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, compute_tag_checksum
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
-MAX_ALLOCATION = (1 << 30) - BLOCK
+MAX_EXTENT_SIZE = (1 << 30) - BLOCK
 """Bytes of the longest extent that an allocation descriptor tells in whole blocks (4/14.14.1.1)."""
 
 
-class Move(Struct, frozen=True):
+class BlockMove(Struct, frozen=True):
     """``blocks`` blocks from ``old`` on stand at ``new`` now."""
 
     old: Lba
@@ -27,22 +27,22 @@ class Move(Struct, frozen=True):
     new: Lba
 
 
-def tail_blocks(udf: Udf, source: FileSource, end: Lba) -> bytes:
+def move_tail_anchors(udf: Udf, source: FileSource, end: Lba) -> bytes:
     """The anchors that end the volume, made to end before block ``end``: each names its own block."""
-    if udf.tail is None:
+    if udf.tail_anchors is None:
         return b""
-    start = end - udf.tail.blocks
+    start = end - udf.tail_anchors.blocks
     blocks = []
-    for index in range(udf.tail.blocks):
-        raw = bytearray(source.read_at(lba_offset(Lba(udf.tail.start + index)), BLOCK))
+    for index in range(udf.tail_anchors.blocks):
+        raw = bytearray(source.read_at(lba_offset(Lba(udf.tail_anchors.start + index)), BLOCK))
         raw[12:16] = (start + index).to_bytes(4, "little")
-        raw[4] = tag_checksum(bytes(raw))
+        raw[4] = compute_tag_checksum(bytes(raw))
         blocks.append(bytes(raw))
     return b"".join(blocks)
 
 
-def udf_patches(
-    udf: Udf, source: FileSource, moves: Iterable[Move], exchanged: Mapping[Lba, tuple[Lba, int]], growth: int
+def patch_udf(
+    udf: Udf, source: FileSource, moves: Iterable[BlockMove], exchanged: Mapping[Lba, tuple[Lba, int]], growth: int
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offsets in the old image, and what has to stand there. The anchors at the end are ``tail_blocks``.
 
@@ -58,15 +58,15 @@ def udf_patches(
         runs = [new] if new else _joined(_moved(file, placed))
         size = new[1] if new else file.size
         if new or runs != _joined(file.extents):
-            yield entry_patch(udf, source, file, runs, size)
+            yield patch_file_entry(udf, source, file, runs, size)
     if growth:
         for offset in udf.partition_descriptors:
             yield _resized(source, offset, 192, growth)
-        for offset in udf.integrity:
+        for offset in udf.integrity_descriptors:
             yield _resized(source, offset, 84, growth)
 
 
-def _moved(file: UdfFile, moves: list[Move]) -> Iterator[tuple[Lba, int]]:
+def _moved(file: UdfFile, moves: list[BlockMove]) -> Iterator[tuple[Lba, int]]:
     """The file's extents where they are now, cut where moves begin and end."""
     for lba, length in file.extents:
         at, end = int(lba), lba + blocks_for(length)
@@ -99,37 +99,37 @@ def _joined(extents: Iterable[tuple[Lba, int]]) -> list[tuple[Lba, int]]:
     return found
 
 
-def entry_patch(
+def patch_file_entry(
     udf: Udf, source: FileSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
 ) -> tuple[int, bytes]:
     """The whole file entry for other extents and another size (4/14.9; 4/14.17), and link count where that is given."""
-    raw = bytearray(source.read_at(file.entry, BLOCK))
+    raw = bytearray(source.read_at(file.entry_offset, BLOCK))
     if links is not None:
         raw[48:50] = links.to_bytes(2, "little")
-    raw[34] = raw[34] & ~7 | (1 if file.kind == 1 else 0)  # where data stood in the entry, they no longer do
-    listed = allocation(udf, runs, long=file.kind == 1)
-    if file.allocation + len(listed) > BLOCK:
+    raw[34] = raw[34] & ~7 | (1 if file.allocation_type == 1 else 0)  # where data stood in the entry, they no longer do
+    listed = pack_allocation_descriptors(udf, runs, long=file.allocation_type == 1)
+    if file.allocation_offset + len(listed) > BLOCK:
         where = source.place.inside(printable("/".join(file.path)))
         raise UnsupportedError("has more extents now than its UDF file entry can hold", where)
     blocks = sum(blocks_for(length) for _, length in runs)
     raw[56:64] = size.to_bytes(8, "little")
-    if file.extended:
+    if file.is_extended:
         raw[64:72] = size.to_bytes(8, "little")
-    at = 72 if file.extended else 64
-    if file.recorded:
+    at = 72 if file.is_extended else 64
+    if file.recorded_blocks:
         raw[at : at + 8] = blocks.to_bytes(8, "little")
-    raw[file.allocation :] = listed.ljust(BLOCK - file.allocation, b"\0")
-    length_at = 212 if file.extended else 172
+    raw[file.allocation_offset :] = listed.ljust(BLOCK - file.allocation_offset, b"\0")
+    length_at = 212 if file.is_extended else 172
     raw[length_at : length_at + 4] = len(listed).to_bytes(4, "little")
-    return file.entry, tagged(raw, file.allocation - TAG_SIZE + len(listed))
+    return file.entry_offset, seal_descriptor(raw, file.allocation_offset - TAG_SIZE + len(listed))
 
 
-def allocation(udf: Udf, runs: Iterable[tuple[Lba, int]], *, long: bool) -> bytes:
+def pack_allocation_descriptors(udf: Udf, runs: Iterable[tuple[Lba, int]], *, long: bool) -> bytes:
     """Allocation descriptors for ``runs``, the short ones (4/14.14.1) or the ``long`` (4/14.14.2)."""
     listed = b""
     for lba, length in runs:
-        for start in range(0, length, MAX_ALLOCATION):
-            count = min(MAX_ALLOCATION, length - start)
+        for start in range(0, length, MAX_EXTENT_SIZE):
+            count = min(MAX_EXTENT_SIZE, length - start)
             block = lba - udf.partition.start + start // BLOCK
             listed += struct.pack("<IIH6x", count, block, 0) if long else struct.pack("<II", count, block)
     return listed
@@ -139,12 +139,12 @@ def _resized(source: FileSource, offset: int, at: int, growth: int) -> tuple[int
     """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
     raw = bytearray(source.read_at(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
-    return offset, tagged(raw, int.from_bytes(raw[10:12], "little"))
+    return offset, seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
 
 
-def tagged(raw: bytearray, length: int) -> bytes:
+def seal_descriptor(raw: bytearray, length: int) -> bytes:
     """``raw`` with a CRC over ``length`` bytes behind its tag, and the tag's checksum."""
     raw[10:12] = length.to_bytes(2, "little")
     raw[8:10] = crc16.xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
-    raw[4] = tag_checksum(bytes(raw))
+    raw[4] = compute_tag_checksum(bytes(raw))
     return bytes(raw)

@@ -33,15 +33,15 @@ _DIRECTORY_TYPE = 4  # 4/14.6.6
 _DELETED, _PARENT = 0x04, 0x08  # 4/14.4.3
 
 
-class Tagged(Struct, frozen=True):
+class DescriptorTag(Struct, frozen=True):
     """A descriptor's tag. ``offset``: bytes in the image; ``told`` and ``stands``: the block it names and its own."""
 
     offset: int
     id: int
-    told: int
-    stands: int
-    checksum: bool
-    crc: bool
+    tag_location: int
+    true_location: int
+    has_valid_checksum: bool
+    has_valid_crc: bool
 
     @property
     def name(self) -> str:
@@ -49,9 +49,9 @@ class Tagged(Struct, frozen=True):
         return _NAMES.get(self.id, f"descriptor {self.id}")
 
     @property
-    def sound(self) -> bool:
+    def is_sound(self) -> bool:
         """Checksum, CRC and place hold."""
-        return self.checksum and self.crc and self.told == self.stands
+        return self.has_valid_checksum and self.has_valid_crc and self.tag_location == self.true_location
 
 
 class UdfFile(Struct, frozen=True):
@@ -62,34 +62,34 @@ class UdfFile(Struct, frozen=True):
     """
 
     path: tuple[str, ...]
-    entry: int
-    extended: bool
-    allocation: int
-    kind: int
+    entry_offset: int
+    is_extended: bool
+    allocation_offset: int
+    allocation_type: int
     size: int
-    recorded: int
+    recorded_blocks: int
     extents: tuple[tuple[Lba, int], ...]
 
 
-class UdfName(Struct, frozen=True):
+class FileIdentifier(Struct, frozen=True):
     """A file identifier in a directory (4/14.4): its bytes, the name, and the partition's block of its file entry."""
 
     raw: bytes
     name: str
-    block: int
+    icb_block: int
 
 
-class UdfFolder(Struct, frozen=True):
+class UdfDirectory(Struct, frozen=True):
     """A directory: its own file entry, and the names in it but its parent's. ``inline``: they stand in that entry."""
 
-    entry: UdfFile
-    inline: bool
-    names: tuple[UdfName, ...]
+    file_entry: UdfFile
+    is_inline: bool
+    identifiers: tuple[FileIdentifier, ...]
 
     @property
     def block(self) -> Lba:
         """The image's block of its file entry."""
-        return Lba(self.entry.entry // BLOCK)
+        return Lba(self.file_entry.entry_offset // BLOCK)
 
 
 class Udf(Struct, frozen=True, kw_only=True):
@@ -101,31 +101,31 @@ class Udf(Struct, frozen=True, kw_only=True):
     root first.
     """
 
-    tags: tuple[Tagged, ...]
+    tags: tuple[DescriptorTag, ...]
     anchors: tuple[Lba, ...]
     partition: Span
     partition_descriptors: tuple[int, ...]
     partition_lengths: tuple[int, ...]
-    integrity: tuple[int, ...]
+    integrity_descriptors: tuple[int, ...]
     integrity_sizes: tuple[int, ...]
     integrity_counts: tuple[int, int] | None
-    folders: tuple[UdfFolder, ...]
+    directories: tuple[UdfDirectory, ...]
     files: tuple[UdfFile, ...]
-    spans: tuple[Span, ...]
-    tail: Span | None
+    metadata_spans: tuple[Span, ...]
+    tail_anchors: Span | None
 
     @property
-    def directories(self) -> int:
+    def directory_count(self) -> int:
         """How many there are."""
-        return len(self.folders)
+        return len(self.directories)
 
-    def named(self) -> Iterator[tuple[tuple[str, ...], UdfFile]]:
+    def named_files(self) -> Iterator[tuple[tuple[str, ...], UdfFile]]:
         """Every name of every file, in :attr:`files` just one of several that it has."""
-        by_block = {one.entry // BLOCK - self.partition.start: one for one in self.files}
-        for folder in self.folders:
-            for one in folder.names:
-                if one.block in by_block:
-                    yield (*folder.entry.path, one.name), by_block[one.block]
+        by_block = {one.entry_offset // BLOCK - self.partition.start: one for one in self.files}
+        for folder in self.directories:
+            for one in folder.identifiers:
+                if one.icb_block in by_block:
+                    yield (*folder.file_entry.path, one.name), by_block[one.icb_block]
 
 
 def read_udf(source: FileSource, blocks: int) -> Udf | None:
@@ -134,12 +134,12 @@ def read_udf(source: FileSource, blocks: int) -> Udf | None:
     Tags that do not hold are told in ``tags``. :raises ImageError: what they lead to cannot be followed.
     :raises UnsupportedError: it is not laid out as on a bridge of one partition.
     """
-    if not announced(source):
+    if not has_udf(source):
         return None
-    return _Walk(source, blocks).read()
+    return _UdfReader(source, blocks).read()
 
 
-def announced(source: FileSource) -> bool:
+def has_udf(source: FileSource) -> bool:
     """True when the volume recognition sequence (2/9.1) names UDF."""
     for lba in range(16, 16 + MAX_SEQUENCE):
         kind = source.read_at(lba * BLOCK + 1, 5)
@@ -150,12 +150,12 @@ def announced(source: FileSource) -> bool:
     return False
 
 
-class _Walk(Struct):
+class _UdfReader(Struct):
     """The state of one reading."""
 
     source: FileSource
     blocks: int
-    tags: list[Tagged] = field(default_factory=list)
+    tags: list[DescriptorTag] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     start: int = 0
     length: int = 0
@@ -185,24 +185,34 @@ class _Walk(Struct):
         integrity = self._integrity(volumes[0])
         files, folders = self._files(volumes[0])
         return Udf(
-            tags=tuple(self.tags), anchors=tuple(anchors),
+            tags=tuple(self.tags),
+            anchors=tuple(anchors),
             partition=Span(Lba(self.start), self.length, "UDF partition"),
             partition_descriptors=tuple(offset for offset, _ in partitions),
             partition_lengths=tuple(length for _, length in shapes),
-            integrity=tuple(offset for offset, _, _ in integrity), integrity_sizes=tuple(one[1] for one in integrity),
+            integrity_descriptors=tuple(offset for offset, _, _ in integrity),
+            integrity_sizes=tuple(one[1] for one in integrity),
             integrity_counts=integrity[-1][2] if integrity else None,
-            folders=tuple(folders), files=tuple(files), spans=tuple(self.spans), tail=tail,
-        )  # fmt: skip
+            directories=tuple(folders),
+            files=tuple(files),
+            metadata_spans=tuple(self.spans),
+            tail_anchors=tail,
+        )
 
     def _at(self, lba: int) -> Place:
         return self.source.place.at(lba * BLOCK)
 
-    def _tag(self, raw: bytes, offset: int, stands: int) -> Tagged:
+    def _tag(self, raw: bytes, offset: int, stands: int) -> DescriptorTag:
         """The tag in front of ``raw`` (3/7.2), noted."""
         kind, _, checksum, _, _, crc, length, told = _TAG.unpack_from(raw)
         body = raw[TAG_SIZE : TAG_SIZE + length]
-        tag = Tagged(
-            offset, kind, told, stands, tag_checksum(raw) == checksum, len(body) == length and crc16.xmodem(body) == crc
+        tag = DescriptorTag(
+            offset,
+            kind,
+            told,
+            stands,
+            compute_tag_checksum(raw) == checksum,
+            len(body) == length and crc16.xmodem(body) == crc,
         )
         self.tags.append(tag)
         return tag
@@ -262,13 +272,13 @@ class _Walk(Struct):
             found.append((offset, int.from_bytes(raw[84:88], "little"), counts))
         return found
 
-    def _files(self, volume: bytes) -> tuple[list[UdfFile], list[UdfFolder]]:
+    def _files(self, volume: bytes) -> tuple[list[UdfFile], list[UdfDirectory]]:
         """All files and all directories."""
         block = struct.unpack_from("<I", volume, 252)[0]
         file_set_at = self._inside(block)
         file_set = self._descriptor(file_set_at, block, (FILE_SET,))
         self.spans.append(Span(file_set_at, 1, "UDF file set"))
-        files, folders = list[UdfFile](), list[UdfFolder]()
+        files, folders = list[UdfFile](), list[UdfDirectory]()
         waiting: list[tuple[int, tuple[str, ...]]] = [(struct.unpack_from("<I", file_set, 404)[0], ())]
         seen = dict[int, bool]()
         while waiting:
@@ -283,8 +293,8 @@ class _Walk(Struct):
             seen[block] = raw[27] == _DIRECTORY_TYPE
             if seen[block]:
                 names = tuple(self._directory(entry, inline))
-                folders.append(UdfFolder(entry, inline is not None, names))
-                waiting += [(one.block, (*path, one.name)) for one in names]
+                folders.append(UdfDirectory(entry, inline is not None, names))
+                waiting += [(one.icb_block, (*path, one.name)) for one in names]
             else:
                 files.append(entry)
         if not folders:
@@ -322,14 +332,14 @@ class _Walk(Struct):
         entry = UdfFile(path, offset, extended, at, kind, size, recorded, tuple(extents))
         return entry, raw[at : at + length] if kind == 3 else None
 
-    def _directory(self, entry: UdfFile, inline: bytes | None) -> Iterator[UdfName]:
+    def _directory(self, entry: UdfFile, inline: bytes | None) -> Iterator[FileIdentifier]:
         """Everything in a directory but its parent (4/14.4)."""
         if entry.size > MAX_DIRECTORY:
-            raise ImageError("UDF directory is too large", self.source.place.at(entry.entry))
-        places = [(entry.entry + entry.allocation, len(inline))] if inline is not None else []
+            raise ImageError("UDF directory is too large", self.source.place.at(entry.entry_offset))
+        places = [(entry.entry_offset + entry.allocation_offset, len(inline))] if inline is not None else []
         for lba, length in entry.extents:
             if lba_offset(lba) + length > self.source.size:
-                raise ImageError("UDF directory lies outside the image", self.source.place.at(entry.entry))
+                raise ImageError("UDF directory lies outside the image", self.source.place.at(entry.entry_offset))
             places.append((lba_offset(lba), length))
             self.spans.append(Span(lba, blocks_for(length), "UDF directory"))
         data = b"".join(self.source.read_at(start, length) for start, length in places)
@@ -344,7 +354,7 @@ class _Walk(Struct):
             self._tag(raw, offset, offset // BLOCK - self.start)
             if not raw[18] & (_DELETED | _PARENT):
                 name = _text(raw[38 + use : 38 + use + name_length])
-                yield UdfName(raw, name, struct.unpack_from("<I", raw, 24)[0])
+                yield FileIdentifier(raw, name, struct.unpack_from("<I", raw, 24)[0])
             at += whole
 
 
@@ -361,7 +371,7 @@ def _id(raw: bytes) -> int:
     return int.from_bytes(raw[:2], "little")
 
 
-def tag_checksum(raw: bytes) -> int:
+def compute_tag_checksum(raw: bytes) -> int:
     """The checksum of a tag: its other 15 bytes added up (3/7.2.3)."""
     return (sum(raw[:TAG_SIZE]) - raw[4]) & 0xFF
 

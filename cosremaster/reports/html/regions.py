@@ -108,8 +108,8 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
     for one in appended(image):
         yield "partition", replace(one.span, label=f"{one.name} ({one.label})")
     for copy in image.gpt[1:]:
-        first = copy.header.array // SECTORS_PER_BLOCK
-        yield "gpt", Span(Lba(first), copy.header.own // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
+        first = copy.header.entries_lba // SECTORS_PER_BLOCK
+        yield "gpt", Span(Lba(first), copy.header.my_lba // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
 
 
 def appended(image: IsoImage) -> Iterator[Partition]:

@@ -64,7 +64,11 @@ def _ways(image: IsoImage) -> Iterator[str]:
         yield boot.entry.describe().partition(",")[0] + " (El Torito)"
     if image.pointer:
         yield f"MBR code ({image.pointer.partition(' ->')[0]})"
-    tables = ("MBR", image.mbr is not None and bool(image.mbr.used)), ("GPT", bool(image.gpt)), ("APM", bool(image.apm))
+    tables = (
+        ("MBR", image.mbr is not None and bool(image.mbr.used_partitions)),
+        ("GPT", bool(image.gpt)),
+        ("APM", bool(image.apm)),
+    )
     yield from (f"{name} partitions" for name, there in tables if there)
     yield from (one.name for one in image.firmware)
 
