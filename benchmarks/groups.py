@@ -189,7 +189,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
         with FileSource(iso) as source, FileSource(layer) as new:
             table = PieceTable([Range(new, 0, new.size)])
             image = open_image(source)
-            plan = plan_result(image, source, IsoEdits(exchanged={CGZ.encode(): table}))
+            plan = plan_result(image, source, IsoEdits(replaced={CGZ.encode(): table}))
             with Output(work / "out.iso", (iso,), force=False) as output:
                 write_image(image, plan, output, source, SilentProgress())
 

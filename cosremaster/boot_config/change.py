@@ -17,7 +17,12 @@ from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
 from cosremaster.errors import ImageError, OverlayError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.iso.ecma119.volume_id import current_id, current_uuid, identity_patches, volume_uuid
+from cosremaster.iso.ecma119.volume_id import (
+    format_volume_uuid,
+    make_identity_patches,
+    read_volume_id,
+    read_volume_uuid,
+)
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
 from cosremaster.units import lba_offset
@@ -59,7 +64,7 @@ def plan_boot_settings(
         if data != place.menu.data:
             new.append((place, data))
     warnings += _programs(image, found, targets)
-    patches = dict(identity_patches(image, source, settings.volume_id, settings.volume_date))
+    patches = dict(make_identity_patches(image, source, settings.volume_id, settings.volume_date))
     files, inside = _written(new)
     kept = {offset: data for offset, data in (patches | inside).items() if source.read_at(offset, len(data)) != data}
     return BootSettingsPlan(
@@ -73,10 +78,10 @@ def plan_boot_settings(
 
 def _targets(image: IsoImage, source: FileSource, settings: BootSettings) -> Iterator[VolumeRename]:
     """What the volume was found by and is to be found by."""
-    if settings.volume_id is not None and (old := current_id(image, source)) not in (b"", settings.volume_id):
+    if settings.volume_id is not None and (old := read_volume_id(image, source)) not in (b"", settings.volume_id):
         yield VolumeRename("volume id", old, settings.volume_id, is_unique=False)
-    old_uuid = current_uuid(image, source)
-    if settings.volume_date is not None and old_uuid not in (None, new := volume_uuid(settings.volume_date)):
+    old_uuid = read_volume_uuid(image, source)
+    if settings.volume_date is not None and old_uuid not in (None, new := format_volume_uuid(settings.volume_date)):
         assert old_uuid is not None
         yield VolumeRename("volume date", old_uuid, new, is_unique=True)
 

@@ -86,9 +86,9 @@ class _Tables:
     """The bytes of the files on the tree, and which names share them."""
 
     def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
-        self.image, self._exchanged = image, edits.exchanged
+        self.image, self._exchanged = image, edits.replaced
         self.files: dict[bytes, IsoFile] = {
-            file.path: file for file in image.files if file.regular and edits.new_path(file.path) is not None
+            file.path: file for file in image.files if file.is_regular and edits.new_path(file.path) is not None
         }
         self.new = {node.path: node.content.table() for node in edits.added if node.content is not None}
         self._sharing: dict[object, list[bytes]] = {}
@@ -117,7 +117,7 @@ class _Tables:
 
     def plain(self, path: bytes) -> bool:
         """The file holds what it seems to: zisofs does not pack it."""
-        return self._other(path) is not None or not self.files[path].zisofs
+        return self._other(path) is not None or not self.files[path].zisofs_offset
 
     def _other(self, path: bytes) -> PieceTable | None:
         """The bytes of a file that comes, or that is exchanged."""
@@ -155,7 +155,7 @@ def _fats(tables: _Tables, warnings: list[str]) -> Iterator[LocatedFat]:
 def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
     """Name, first byte and bytes of what may hold a FAT; 0 bytes where only the FAT itself can tell."""
     for one in image.partitions:
-        if not (one.filler or covers_volume(one, image.trees)):
+        if not (one.is_filler or covers_volume(one, image.trees)):
             yield one.name, one.start * SECTOR, (one.end - one.start) * SECTOR
     for number, boot in enumerate(image.boot_images, 1):
         if boot.path is None:

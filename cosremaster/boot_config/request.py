@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cosremaster.errors import UsageError
-from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
+from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
@@ -51,7 +51,7 @@ def read_boot_settings(
         raise UsageError("--retarget follows --volume-id or --volume-date, which are missing")
     return BootSettings(
         add=tuple(map(_argument, add)), remove=tuple(map(_argument, remove)), replace=tuple(map(_replacement, replace)),
-        volume_id=None if volume_id is None else check_volume_id(volume_id),
+        volume_id=None if volume_id is None else encode_volume_id(volume_id),
         volume_date=None if volume_date is None else parse_volume_date(volume_date),
         retarget=retarget, allow_missing=allow_missing,
     )  # fmt: skip

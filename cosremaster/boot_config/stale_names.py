@@ -18,9 +18,9 @@ _DEVICE = re.compile(rb"\([^)]*\)")
 
 def find_stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
     """A sentence for each file that ``edits`` remove or rename and a menu names, at the first place where it does."""
-    fold = (lambda path: path) if image.rock_ridge else bytes.lower
+    fold = (lambda path: path) if image.has_rock_ridge else bytes.lower
     now = {file.path: edits.new_path(file.path) for file in image.files}
-    there = {fold(path) for path in (*edits.by_path, *(path for path in now.values() if path is not None))}
+    there = {fold(path) for path in (*edits.added_by_path, *(path for path in now.values() if path is not None))}
     left = {fold(old): new for old, new in now.items() if new != old and fold(old) not in there}
     for place in find_boot_menus(image, edits).menus if left else ():
         for number, name in _named(place):

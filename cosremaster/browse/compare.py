@@ -150,7 +150,11 @@ def _boot(one: IsoImage, other: IsoImage) -> Iterator[Difference]:
 
 
 def _boot_facts(image: IsoImage) -> dict[str, str]:
-    facts = {"volume id": image.volume_id, "rock ridge": str(image.rock_ridge), "MBR pointer": image.pointer or "none"}
+    facts = {
+        "volume id": image.volume_id,
+        "rock ridge": str(image.has_rock_ridge),
+        "MBR pointer": image.mbr_pointer or "none",
+    }
     for number, boot in enumerate(image.boot_images, 1):
         start = lba_offset(boot.entry.lba)
         name = printable(boot.path) if boot.path is not None else "no file"

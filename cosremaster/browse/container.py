@@ -130,11 +130,11 @@ def open_container(
     """
     own = (os.fsencode(source.path),)
     if source.read_at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
-        from cosremaster.iso.nodes import image_nodes  # noqa: PLC0415 - the same
+        from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - the same
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 
         image = read_image(source)
-        return Container(own, source.place, "ISO 9660", image_nodes(image, source), effort, image), address
+        return Container(own, source.place, "ISO 9660", read_nodes(image, source), effort, image), address
     table = PieceTable([Range(source, 0, source.size)])
     number = archive_number(address[0]) if address else None
     inside = _archive(table, own, source.place, effort, number, beside)

@@ -57,7 +57,7 @@ class NameLookup:
         """Index the files of ``image``, and the ``added_paths`` that it gets."""
         self._paths = {file.path for file in image.files} | set(added_paths)
         self._aliases: dict[bytes, bytes] = {}
-        if image.rock_ridge:
+        if image.has_rock_ridge:
             return
         self._aliases = {path.lower(): path for path in sorted(self._paths, reverse=True)}
         primary = {file.records[0].lba: file.path for file in image.files if file.size}
@@ -97,7 +97,7 @@ def read_checksum_lists(image: IsoImage, added_paths: Iterable[bytes] = ()) -> t
     :param added_paths: paths that lists may name besides the files of ``image``.
     :raises ImageError: when a list cannot be read.
     """
-    candidates = [file for file in image.files if file.regular and file.size <= MAX_LIST and is_list(file.path)]
+    candidates = [file for file in image.files if file.is_regular and file.size <= MAX_LIST and is_list(file.path)]
     if not candidates:
         return ()
     names = NameLookup(image, added_paths)

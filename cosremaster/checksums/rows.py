@@ -131,7 +131,7 @@ def _is_complete(image: IsoImage, source: ChecksumList, listed: Collection[bytes
     """
     boot_blocks = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
     for file in image.files:
-        if not file.regular or file.path in listed or not _is_below(file.path, source.base):
+        if not file.is_regular or file.path in listed or not _is_below(file.path, source.base):
             continue
         if file.size and file.records[0].lba in boot_blocks:
             continue

@@ -63,9 +63,9 @@ def _pieces_by_path(renewed: RenewedLists) -> dict[bytes, object]:
 
 def collect_file_changes(image: IsoImage, edits: IsoEdits) -> FileChanges:
     """Return what ``edits`` do to the files of the primary tree of ``image``."""
-    new_paths = {file.path: edits.new_path(file.path) for file in image.files} if edits.restructures else {}
+    new_paths = {file.path: edits.new_path(file.path) for file in image.files} if edits.changes_names else {}
     return FileChanges(
-        replaced=edits.exchanged,
+        replaced=edits.replaced,
         added={node.path: node.content.table() for node in edits.added if node.content is not None},
         removed=frozenset(path for path, new in new_paths.items() if new is None),
         renamed={path: new for path, new in new_paths.items() if new not in (None, path)},
@@ -76,13 +76,13 @@ def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNew
     """Return a function that gives the bytes of a file, by its new path on the primary tree, in the image that ``plan``
     makes; boot information tables and the boot catalog are in their new state."""
     replaced = {
-        file.path: change.table for change in plan.exchanged for tree, file in change.files if tree is image.trees[0]
+        file.path: change.table for change in plan.replacements for tree, file in change.files if tree is image.trees[0]
     }
     files = {edits.new_path(file.path): file for file in image.files}
 
     def bytes_of(path: bytes) -> PieceTable:
         """Return the new bytes of the file ``path``."""
-        node = edits.by_path.get(path)
+        node = edits.added_by_path.get(path)
         if node is not None and node.content is not None:
             return node.content.table()
         file = files[path]
@@ -91,7 +91,7 @@ def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNew
         pieces = list[Piece]()
         for record in file.records:
             if record.length:
-                start = lba_offset(plan.layout.block(record.lba))
+                start = lba_offset(plan.layout.map_block(record.lba))
                 pieces += plan.table.cut(start, start + record.length).pieces
         return PieceTable(pieces)
 

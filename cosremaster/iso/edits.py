@@ -47,7 +47,7 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     the user should know.
     """
 
-    exchanged: Mapping[bytes, PieceTable] = field(default_factory=dict)
+    replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
     removed: tuple[bytes, ...] = ()
     renamed: Mapping[bytes, bytes] = field(default_factory=dict)
     added: tuple[Node, ...] = ()
@@ -55,28 +55,28 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     warnings: tuple[str, ...] = ()
 
     @property
-    def restructures(self) -> bool:
+    def changes_names(self) -> bool:
         """Names come, go or change."""
         return bool(self.removed or self.renamed or self.added)
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Nothing changes."""
-        return not (self.exchanged or self.restructures)
+        return not (self.replaced or self.changes_names)
 
     @cached_property
-    def by_path(self) -> dict[bytes, Node]:
+    def added_by_path(self) -> dict[bytes, Node]:
         """What comes, by its path."""
         return {node.path: node for node in self.added}
 
-    def with_bytes(self, tables: Mapping[bytes, PieceTable]) -> IsoEdits:
+    def with_contents(self, tables: Mapping[bytes, PieceTable]) -> IsoEdits:
         """These edits, but the files at ``tables``' paths hold other bytes: files that come, or old ones."""
-        new = {path: table for path, table in tables.items() if path in self.by_path}
+        new = {path: table for path, table in tables.items() if path in self.added_by_path}
         added = (
             replace(node, content=TableContent(new[node.path])) if node.path in new else node for node in self.added
         )
         old = {path: table for path, table in tables.items() if path not in new}
-        return replace(self, exchanged={**self.exchanged, **old}, added=tuple(added))
+        return replace(self, replaced={**self.replaced, **old}, added=tuple(added))
 
     def new_path(self, old: bytes) -> bytes | None:
         """Where what is at the path ``old`` will be; None where it leaves."""

@@ -12,14 +12,14 @@ from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Piece, PieceTable, Zeros
-from cosremaster.iso.ecma119.records import place_of
-from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.ecma119.records import locate_record
+from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import covers_volume, data_end, file_spans, unreferenced
-from cosremaster.iso.layout.implant import with_implanted
-from cosremaster.iso.layout.place import Layout, gaps, pin_overlaps, plan_layout
-from cosremaster.iso.layout.pointers import image_patches
-from cosremaster.iso.layout.replace import Exchange, check_removal, resolve, with_boot_tables
+from cosremaster.iso.layout.extents import covers_volume, find_data_end, find_unreferenced, list_file_spans
+from cosremaster.iso.layout.implant import update_implanted_md5
+from cosremaster.iso.layout.place import Layout, find_gaps, pin_overlaps, plan_layout
+from cosremaster.iso.layout.pointers import plan_pointer_patches
+from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.tree_edit.restructure import ExpectedFile, RestructuredTrees, is_removed, restructure_trees
@@ -41,26 +41,26 @@ class ImagePlan(Struct, frozen=True):
 
     table: PieceTable
     layout: Layout
-    changed: Mapping[bytes, int]
-    exchanged: tuple[Exchange, ...] = ()
-    dropped: bool = False
-    overwritten: Mapping[int, bytes] = field(default_factory=dict)
-    trees: Mapping[Lba, Mapping[bytes, ExpectedFile]] | None = None
+    replaced_sizes: Mapping[bytes, int]
+    replacements: tuple[FileReplacement, ...] = ()
+    drops_hfsplus: bool = False
+    overwrites: Mapping[int, bytes] = field(default_factory=dict)
+    expected_trees: Mapping[Lba, Mapping[bytes, ExpectedFile]] | None = None
     warnings: tuple[str, ...] = ()
 
 
-def unchanged_plan(image: IsoImage, overwritten: Mapping[int, bytes] | None = None) -> ImagePlan:
+def plan_copy(image: IsoImage, overwrites: Mapping[int, bytes] | None = None) -> ImagePlan:
     """The plan that makes ``image`` again, byte for byte but for those of ``overwritten``."""
     layout = Layout((), image.tail, image.tail, (image.tail, image.tail))
     table = PieceTable([image.source])
-    if overwritten:
-        table = with_implanted(image, table.patched(overwritten.items()), layout)
-    return ImagePlan(table, layout, {}, overwritten=overwritten or {})
+    if overwrites:
+        table = update_implanted_md5(image, table.patched(overwrites.items()), layout)
+    return ImagePlan(table, layout, {}, overwrites=overwrites or {})
 
 
 def plan_image(
     image: IsoImage, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
-    overwritten: Mapping[int, bytes] | None = None,
+    overwrites: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The image after ``edits`` of its own tree.
 
@@ -71,8 +71,8 @@ def plan_image(
     """
     if image.blockers:
         raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be changed", image.place)
-    exchanges = resolve(image, edits.exchanged)
-    drop = drop_hfsplus and bool(image.hfs)
+    exchanges = resolve_replacements(image, edits.replaced)
+    drop = drop_hfsplus and bool(image.hfs_partitions)
     if not drop:
         _check_hfs(image, exchanges)
     check_removal(image, edits, drop_hfsplus=drop)
@@ -80,17 +80,17 @@ def plan_image(
     layout = _layout(image, source, exchanges, drop, work)
     _check_firmware(image, layout)
     placed = _placed(image, exchanges, layout)
-    patches, new = image_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
+    patches, new = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
     if work is not None:
         starts = [one.start for one in layout.appended[len(layout.appended) - len(work.appended) :]]
         patches, new = work.render(starts, placed, patches)
-    tail = image.source.cut(min(lba_offset(Lba(layout.tail)), image.size), image.size)
+    tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)
     table = PieceTable([*_body(image, layout, placed, new, work).pieces, tail]).patched(patches.items())
     _check_kept(image, table, layout, placed, work)
-    table = table.patched((moved_byte(layout, at), data) for at, data in (overwritten or {}).items())
+    table = table.patched((map_offset(layout, at), data) for at, data in (overwrites or {}).items())
     changed = {file.path: one.table.length for one in placed for tree, file in one.files if tree is image.trees[0]}
     return ImagePlan(
-        with_implanted(image, table, layout), layout, changed, placed, drop, overwritten or {},
+        update_implanted_md5(image, table, layout), layout, changed, placed, drop, overwrites or {},
         None if work is None else work.expected_files(layout, placed),
         (*(work.warnings if work else ()), *_several_extents(edits)),
     )  # fmt: skip
@@ -99,8 +99,8 @@ def plan_image(
 def _several_extents(edits: IsoEdits) -> Iterator[str]:
     """A sentence if something takes more extents than one, as only the standard's third level allows (10.3)."""
     sizes = [(node.path, node.content.size) for node in edits.added if node.content is not None]
-    sizes += [(path, table.length) for path, table in edits.exchanged.items()]
-    large = [path for path, size in sizes if len(section_lengths(size, 1)) > 1]
+    sizes += [(path, table.length) for path, table in edits.replaced.items()]
+    large = [path for path, size in sizes if len(split_into_sections(size, 1)) > 1]
     if large:
         more = f" (and {len(large) - 1:,} more)" if len(large) > 1 else ""
         yield (
@@ -109,40 +109,48 @@ def _several_extents(edits: IsoEdits) -> Iterator[str]:
         )
 
 
-def moved_byte(layout: Layout, at: int) -> int:
+def map_offset(layout: Layout, at: int) -> int:
     """Where byte ``at`` of the old image stands in the new one."""
     block, rest = divmod(at, BLOCK)
-    return lba_offset(layout.block(Lba(block))) + rest
+    return lba_offset(layout.map_block(Lba(block))) + rest
 
 
 def _layout(
-    image: IsoImage, source: FileSource, exchanges: Sequence[Exchange], drop: bool, work: RestructuredTrees | None
+    image: IsoImage,
+    source: FileSource,
+    exchanges: Sequence[FileReplacement],
+    drop: bool,
+    work: RestructuredTrees | None,
 ) -> Layout:
     """:raises UnsupportedError: a file that should be exchanged shares its blocks with something that cannot follow."""
-    dropped = {one.name for one in image.hfs} if drop else set()
+    dropped = {one.name for one in image.hfs_partitions} if drop else set()
     gone, vacated = (work.removed_data, work.vacated) if work else (frozenset[Lba](), ())
     given_up = {(span.start, span.blocks, span.label) for span in vacated}
-    known = [one for one in image.fixed if one.label not in dropped and _key(one) not in given_up]
+    known = [one for one in image.fixed_spans if one.label not in dropped and _key(one) not in given_up]
     files = [
-        span for tree in image.trees for file in tree.files if not is_removed(file, gone) for span in file_spans(file)
+        span
+        for tree in image.trees
+        for file in tree.files
+        if not is_removed(file, gone)
+        for span in list_file_spans(file)
     ]
     fixed, movable = pin_overlaps(known, files)
-    olds = [*(one.old for one in exchanges if one.old), *vacated]
+    olds = [*(one.old_span for one in exchanges if one.old_span), *vacated]
     first = min((old.start for old in olds), default=Lba(0))
     tail = _tail(image, source)
-    holes = gaps((*fixed, *movable, *vacated), tail)
-    fixed += tuple(unreferenced(source, [hole for hole in holes if hole.end > first]))
+    holes = find_gaps((*fixed, *movable, *vacated), tail)
+    fixed += tuple(find_unreferenced(source, [hole for hole in holes if hole.end > first]))
     free = {(span.start, span.blocks) for span in (*fixed, *movable)}
     for one in exchanges:
-        if one.old is None or (one.old.start, one.old.blocks) in free:
+        if one.old_span is None or (one.old_span.start, one.old_span.blocks) in free:
             continue
-        if not one.same_size or any(one.old.touches(span) for span in files if span.start != one.old.start):
+        if not one.keeps_size or any(one.old_span.overlaps(span) for span in files if span.start != one.old_span.start):
             raise UnsupportedError(
                 "cannot be exchanged: a boot record or another file shares its blocks", image.place.inside(one.path)
             )
-    new = {one.old.start: blocks_for(one.table.length) for one in exchanges if one.old and not one.same_size}
+    new = {one.old_span.start: blocks_for(one.table.length) for one in exchanges if one.old_span and not one.keeps_size}
     added = [Span(Lba(0), blocks_for(one.table.length), one.path.decode(errors="replace")) for one in exchanges
-             if not one.old]  # fmt: skip
+             if not one.old_span]  # fmt: skip
     added += work.appended if work else ()
     return plan_layout(
         fixed, movable, tail, new, appended=added, vacated=vacated, ends=tuple(_ends(image)), align=_alignment(image)
@@ -155,10 +163,10 @@ def _key(span: Span) -> tuple[Lba, int, str]:
 
 def _tail(image: IsoImage, source: FileSource) -> Lba:
     """Where the tail begins: bytes that nothing refers to, behind the volume, are part of it."""
-    end = max(data_end(image.trees, image.fixed), min(tree.end for tree in image.trees))
+    end = max(find_data_end(image.trees, image.fixed_spans), min(tree.end for tree in image.trees))
     if end >= image.tail:
         return image.tail
-    found = next(unreferenced(source, [Span(end, image.tail - end, "")]), None)
+    found = next(find_unreferenced(source, [Span(end, image.tail - end, "")]), None)
     return found.start if found else image.tail
 
 
@@ -195,22 +203,22 @@ def _four_kib(image: IsoImage) -> int:
     return _PHYSICAL if aligned else SECTORS_PER_BLOCK
 
 
-def _placed(image: IsoImage, exchanges: Iterable[Exchange], layout: Layout) -> tuple[Exchange, ...]:
+def _placed(image: IsoImage, exchanges: Iterable[FileReplacement], layout: Layout) -> tuple[FileReplacement, ...]:
     """The exchanges with their places, and boot images' tables made true for them."""
     done, added = [], iter(layout.appended)
     for one in exchanges:
-        start = layout.block(one.old.start) if one.old else next(added).start
-        images = [boot for boot in image.boot_images if one.old and boot.entry.lba == one.old.start]
-        done.append(replace(one, table=with_boot_tables(one.table, images, start), start=start))
+        start = layout.map_block(one.old_span.start) if one.old_span else next(added).start
+        images = [boot for boot in image.boot_images if one.old_span and boot.entry.lba == one.old_span.start]
+        done.append(replace(one, table=update_boot_tables(one.table, images, start), start=start))
     return tuple(done)
 
 
-def _check_hfs(image: IsoImage, exchanges: Iterable[Exchange]) -> None:
+def _check_hfs(image: IsoImage, exchanges: Iterable[FileReplacement]) -> None:
     """:raises UnsupportedError: an HFS file system tells of a file's place or size, and that changes."""
     for one in exchanges:
-        for hfs in image.hfs:
-            outside = one.old is not None and not one.old.touches(hfs.span)
-            if not (outside or one.same_size):
+        for hfs in image.hfs_partitions:
+            outside = one.old_span is not None and not one.old_span.overlaps(hfs.span)
+            if not (outside or one.keeps_size):
                 raise UnsupportedError(
                     f"cannot change size: the HFS+ file system in {hfs.name} names it too (--drop-hfsplus gives that"
                     " file system up; PCs do not use it)",
@@ -229,7 +237,7 @@ def _check_firmware(image: IsoImage, layout: Layout) -> None:
         for target in one.targets:
             end = Sector(-(-(target.start + target.length) // SECTOR))
             start = Sector(target.start // SECTOR)
-            moves = layout.end(end) != end if target.start <= first else layout.start(start) != start
+            moves = layout.map_end(end) != end if target.start <= first else layout.map_start(start) != start
             if moves and (target.start, target.length) not in followed:
                 raise UnsupportedError(
                     f"the {one.name}'s {target.name} would have to change with the image, which this version cannot",
@@ -240,19 +248,22 @@ def _check_firmware(image: IsoImage, layout: Layout) -> None:
 def _body(
     image: IsoImage,
     layout: Layout,
-    placed: Sequence[Exchange],
+    placed: Sequence[FileReplacement],
     new: Mapping[Lba, PieceTable],
     work: RestructuredTrees | None,
 ) -> PieceTable:
     """The image up to its tail: everything before the first change as it is, then each span, zeros between.
 
     ``new``: the bytes of what comes beside ``placed``, by first block."""
-    new = {one.start: one.table for one in placed if one.table.length and not (one.old and one.same_size)} | dict(new)
+    new = {
+        **{one.start: one.table for one in placed if one.table.length and not (one.old_span and one.keeps_size)},
+        **new,
+    }
     pieces: list[Piece] = []
     spans = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
-    begins = [one.old.start for one in placed if one.old] + [one.start for one in spans if one.start in new]
+    begins = [one.old_span.start for one in placed if one.old_span] + [one.start for one in spans if one.start in new]
     begins += [span.start for span in (work.vacated if work else ())]
-    at = lba_offset(min([Lba(layout.tail), *begins]))
+    at = lba_offset(min([Lba(layout.old_tail), *begins]))
     pieces.append(image.source.cut(0, min(at, image.size)))
     for one in spans:
         start, skipped = lba_offset(one.start), max(0, at - lba_offset(one.start))
@@ -263,13 +274,13 @@ def _body(
             pieces += new[one.start].pieces
             at = start + new[one.start].length
         else:
-            begin = lba_offset(one.old.start)
+            begin = lba_offset(one.span.start)
             end = min(begin + one.blocks * BLOCK, image.size)
             pieces.append(image.source.cut(begin + skipped, end))
             at = start + end - begin
-    body = PieceTable([*pieces, Zeros(layout.blocks * BLOCK - at)])
+    body = PieceTable([*pieces, Zeros(layout.tail * BLOCK - at)])
     for change in placed:
-        if change.old and change.same_size:
+        if change.old_span and change.keeps_size:
             start, end = lba_offset(change.start), lba_offset(change.start) + change.table.length
             parts = (body.cut(0, start), change.table, body.cut(end, body.length))
             body = PieceTable(piece for part in parts for piece in part.pieces)
@@ -277,7 +288,11 @@ def _body(
 
 
 def _check_kept(
-    image: IsoImage, table: PieceTable, layout: Layout, placed: Iterable[Exchange], work: RestructuredTrees | None
+    image: IsoImage,
+    table: PieceTable,
+    layout: Layout,
+    placed: Iterable[FileReplacement],
+    work: RestructuredTrees | None,
 ) -> None:
     """Compares the plan with the input: every file that was not exchanged is, where it will stand, the input's bytes.
 
@@ -289,6 +304,6 @@ def _check_kept(
         for record in (record for file in kept for record in file.records):
             if not record.length or record.offset in new or (image.catalog and record.lba == image.catalog.lba):
                 continue
-            start, old = lba_offset(layout.block(record.lba)), lba_offset(record.lba)
+            start, old = lba_offset(layout.map_block(record.lba)), lba_offset(record.lba)
             if table.cut(start, start + record.length).pieces != (image.source.cut(old, old + record.length),):
-                raise ProofError("the plan would lose its data", place_of(image.place, record))
+                raise ProofError("the plan would lose its data", locate_record(image.place, record))

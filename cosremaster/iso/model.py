@@ -36,7 +36,7 @@ class DirectoryRecord(Struct, frozen=True):
     flags: int
     parent: tuple[bytes, ...]
     identifier: bytes
-    plain: bool = True
+    is_plain: bool = True
 
     @property
     def blocks(self) -> int:
@@ -44,7 +44,7 @@ class DirectoryRecord(Struct, frozen=True):
         return blocks_for(self.length)
 
 
-class IsoDirectory(Struct, frozen=True):
+class Extent(Struct, frozen=True):
     """A directory's extent."""
 
     lba: Lba
@@ -60,8 +60,8 @@ class IsoFile(Struct, frozen=True):
 
     path: bytes
     records: tuple[DirectoryRecord, ...]
-    regular: bool = True
-    zisofs: int = 0
+    is_regular: bool = True
+    zisofs_offset: int = 0
 
     @property
     def size(self) -> int:
@@ -87,13 +87,13 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     """
 
     kind: str
-    descriptor: Lba
+    descriptor_lba: Lba
     base: Lba
     blocks: int
     files: tuple[IsoFile, ...]
-    directories: tuple[IsoDirectory, ...]
-    path_tables: tuple[IsoDirectory, ...]
-    rock_ridge: bool
+    directories: tuple[Extent, ...]
+    path_tables: tuple[Extent, ...]
+    has_rock_ridge: bool
 
     @property
     def end(self) -> Lba:
@@ -108,7 +108,7 @@ class Partition(Struct, frozen=True):
     number: int
     start: Sector
     end: Sector
-    filler: bool
+    is_filler: bool
     label: str
 
     @property
@@ -133,8 +133,8 @@ class BootImage(Struct, frozen=True):
     entry: BootEntry
     length: int
     path: bytes | None
-    info: BootInfoTable | None
-    grub2: bool
+    boot_info: BootInfoTable | None
+    has_grub2_pointer: bool
 
 
 class SourceFile(Protocol):
@@ -204,7 +204,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     size: int
     volume_id: str
     trees: tuple[IsoTree, ...]
-    fixed: tuple[Span, ...]
+    fixed_spans: tuple[Span, ...]
     tail: Lba
     catalog: BootCatalog | None
     boot_images: tuple[BootImage, ...]
@@ -212,11 +212,11 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     gpt: tuple[Gpt, ...]
     apm: Apm | None
     partitions: tuple[Partition, ...]
-    hfs: tuple[Partition, ...]
+    hfs_partitions: tuple[Partition, ...]
     firmware: tuple[FirmwareHeader, ...]
     implanted: ImplantedMd5 | None
     udf: Udf | None
-    session: Lba
+    session_lba: Lba
     blockers: tuple[str, ...]
 
     @property
@@ -240,12 +240,12 @@ class IsoImage(Struct, frozen=True, kw_only=True):
         return self.trees[0].blocks
 
     @property
-    def rock_ridge(self) -> bool:
+    def has_rock_ridge(self) -> bool:
         """The primary tree has Rock Ridge's names."""
-        return self.trees[0].rock_ridge
+        return self.trees[0].has_rock_ridge
 
     @property
-    def pointer(self) -> str | None:
+    def mbr_pointer(self) -> str | None:
         """What the MBR's code points at, in words."""
         for one in self.boot_images if self.mbr else ():
             kind = self.mbr and identify_pointer(self.mbr.code, one.entry.lba)

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
-from cosremaster.iso.ecma119.dates import short_date
+from cosremaster.iso.ecma119.dates import parse_short_date
 from cosremaster.iso.model import IsoFile, IsoImage
-from cosremaster.iso.read_trees import Named, walk_names
-from cosremaster.iso.rockridge.read import Attributes, read_attributes, skip_of
-from cosremaster.iso.rockridge.zisofs import zisofs_of
+from cosremaster.iso.read_trees import NamedRecord, walk_records
+from cosremaster.iso.rockridge.read import PosixAttributes, find_susp_skip, read_attributes
+from cosremaster.iso.rockridge.zisofs import parse_zisofs
 from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.units import Lba, lba_offset
 
@@ -44,7 +44,7 @@ class _Extents(Struct, frozen=True):
         return b"".join(self.table().cut(0, min(count, self.size)).chunks())
 
 
-def image_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
+def read_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
     """Every node of ``image``'s primary tree but its root, which ``source`` holds, by path; parents come first.
 
     Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are linked where they
@@ -63,28 +63,28 @@ def image_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
 def _nodes(image: IsoImage, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
     tree = image.trees[0]
     root = tree.directories[0]
-    skip = skip_of(source.read_at(lba_offset(root.lba), 255)) if tree.rock_ridge else None
-    for one in walk_names(source, root, tree.base, skip, joliet=False):
-        said = Attributes() if skip is None else _attributes(source, one, skip, tree.base)
+    skip = find_susp_skip(source.read_at(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
+    for one in walk_records(source, root, tree.base, skip, joliet=False):
+        said = PosixAttributes() if skip is None else _attributes(source, one, skip, tree.base)
         yield _node(one, said, image, files.get(one.path))
 
 
-def _attributes(source: FileSource, one: Named, skip: int, base: Lba) -> Attributes:
+def _attributes(source: FileSource, one: NamedRecord, skip: int, base: Lba) -> PosixAttributes:
     """A relocated directory tells its own in its ``.``, as the kernel reads it; the record with CL is a file's."""
     raw, offset = one.raw, one.record.offset
-    if one.below is not None and one.ridge.child is not None:
-        offset = lba_offset(one.below.lba)
+    if one.directory is not None and one.rock_ridge.child_lba is not None:
+        offset = lba_offset(one.directory.lba)
         raw = source.read_at(offset, source.read_at(offset, 1)[0])
     return read_attributes(source, raw, offset, skip, base)
 
 
-def _node(one: Named, said: Attributes, image: IsoImage, file: IsoFile | None) -> Node:
-    kind = NodeKind.DIRECTORY if one.below is not None else _kind(said)
+def _node(one: NamedRecord, said: PosixAttributes, image: IsoImage, file: IsoFile | None) -> Node:
+    kind = NodeKind.DIRECTORY if one.directory is not None else _kind(said)
     default = 0o755 if kind is NodeKind.DIRECTORY else 0o644
     linked = kind is not NodeKind.DIRECTORY and said.links > 1 and said.serial
     return Node(
         path=one.path, kind=kind, mode=default if said.mode is None else said.mode & 0o7777, uid=said.uid, gid=said.gid,
-        mtime=short_date(one.raw[_DATE]) if said.mtime is None else said.mtime,
+        mtime=parse_short_date(one.raw[_DATE]) if said.mtime is None else said.mtime,
         target=said.target or b"" if kind is NodeKind.SYMLINK else b"",
         rdev=said.rdev if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
         content=_content(said, image, file) if kind is NodeKind.FILE and file is not None else None,
@@ -92,13 +92,16 @@ def _node(one: Named, said: Attributes, image: IsoImage, file: IsoFile | None) -
     )  # fmt: skip
 
 
-def _content(said: Attributes, image: IsoImage, file: IsoFile) -> Content:
+def _content(said: PosixAttributes, image: IsoImage, file: IsoFile) -> Content:
     """The file's bytes, as Linux gives them where they are compressed."""
-    packed = zisofs_of(said.packed, image.bytes_of(file), image.place.inside(file.path)) if said.packed else None
-    return packed or _Extents(image, file)
+    if said.zisofs_field:
+        zisofs = parse_zisofs(said.zisofs_field, image.bytes_of(file), image.place.inside(file.path))
+        if zisofs is not None:
+            return zisofs
+    return _Extents(image, file)
 
 
-def _kind(said: Attributes) -> NodeKind:
+def _kind(said: PosixAttributes) -> NodeKind:
     """What is no directory: as PX tells it, else by whether there is a symlink's text."""
     told = (said.mode or 0) & 0o170000
     if told in _KINDS and told != NodeKind.DIRECTORY:

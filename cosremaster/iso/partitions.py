@@ -11,7 +11,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 
-PROTECTS_ISO = 0xCD
+FILLER_TYPE = 0xCD
 """The MBR type by which xorriso fills what a PReP partition leaves (libisofs, boot_sectors.txt)."""
 _FILLERS = ("ISO9660_data", "Apple_Free", "Apple_partition_map", "Apple_Void")
 _HFS = (b"H+", b"HX", b"BD")
@@ -25,7 +25,7 @@ def list_partitions(mbr: Mbr | None, gpt: Gpt | None, apm: Apm | None) -> tuple[
 
 def _of_mbr(mbr: Mbr | None) -> Iterator[Partition]:
     for number, one in mbr.used_partitions if mbr else ():
-        yield Partition("MBR", number, one.start, one.end, one.type == PROTECTS_ISO, f"type 0x{one.type:02X}")
+        yield Partition("MBR", number, one.start, one.end, one.type == FILLER_TYPE, f"type 0x{one.type:02X}")
 
 
 def _of_gpt(gpt: Gpt | None) -> Iterator[Partition]:
@@ -40,11 +40,11 @@ def _of_apm(apm: Apm | None) -> Iterator[Partition]:
         yield Partition("APM", number, start, end, one.kind in _FILLERS, f"{one.kind} {one.label!r}")
 
 
-def with_hfs(source: FileSource, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+def find_hfs_partitions(source: FileSource, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
     """Those that begin with an HFS or HFS+ volume header (Apple technical note 1150, "Volume Header")."""
-    return tuple(one for one in partitions if one.start and hfs_at(source, one.start * SECTOR))
+    return tuple(one for one in partitions if one.start and has_hfs_header(source, one.start * SECTOR))
 
 
-def hfs_at(source: FileSource, start: int) -> bool:
+def has_hfs_header(source: FileSource, start: int) -> bool:
     """True when a volume header of HFS or HFS+ belongs to a file system that begins at byte ``start``."""
     return source.read_at(start + _HFS_HEADER, 2) in _HFS

@@ -16,11 +16,11 @@ from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Range
-from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, Descriptor, read_descriptors
-from cosremaster.iso.layout.extents import known_spans, tail_of
+from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
+from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, Partition
-from cosremaster.iso.partitions import hfs_at, list_partitions, with_hfs
+from cosremaster.iso.partitions import find_hfs_partitions, has_hfs_header, list_partitions
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.udf.read import read_udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
@@ -65,15 +65,15 @@ def read_image(source: FileSource) -> IsoImage:
     boot_images = _boot_images(source, catalog, trees[0].files)
     udf = _sound(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
-    fixed = known_spans(descriptor_spans, trees, catalog, boot_images, partitions, firmware, udf)
+    fixed = list_fixed_spans(descriptor_spans, trees, catalog, boot_images, partitions, firmware, udf)
     return IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
-        volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed=fixed,
-        tail=tail_of(source.size, trees, fixed, partitions, gpt, udf),
+        volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed_spans=fixed,
+        tail=find_tail(source.size, trees, fixed, partitions, gpt, udf),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
-        hfs=with_hfs(source, partitions), firmware=firmware,
+        hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
         implanted=ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
-        session=session, blockers=(*damaged, *_blockers(source, _explained(area, mbr, gpt, apm, firmware))),
+        session_lba=session, blockers=(*damaged, *_blockers(source, _explained(area, mbr, gpt, apm, firmware))),
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _sound(read: Callable[[], Found | None], damaged: list[str]) -> Found | None
         return None
 
 
-def _primary(source: FileSource, descriptors: Iterable[Descriptor]) -> Descriptor:
+def _primary(source: FileSource, descriptors: Iterable[VolumeDescriptor]) -> VolumeDescriptor:
     primary = next((one for one in descriptors if one.type == PRIMARY), None)
     if primary is None:
         raise ImageError("has no primary volume descriptor", source.place)
@@ -109,7 +109,7 @@ def _gpt_copies(source: FileSource) -> Iterator[Gpt]:
         yield backup
 
 
-def _second_bases(source: FileSource, partitions: Iterable[Partition], primary: Descriptor) -> list[Lba]:
+def _second_bases(source: FileSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:
     """Starts of partitions that carry descriptors and a tree of their own over the same files (xorriso(1),
     -partition_offset)."""
     starts = {one.start // SECTORS_PER_BLOCK for one in partitions if one.start % SECTORS_PER_BLOCK == 0}
@@ -120,7 +120,7 @@ def _second_bases(source: FileSource, partitions: Iterable[Partition], primary: 
     ]
 
 
-def _session(source: FileSource, primary: Descriptor) -> Lba:
+def _session(source: FileSource, primary: VolumeDescriptor) -> Lba:
     """Where the last of several sessions begins, 0 where there is one.
 
     On files xorriso keeps a copy of the last session's descriptors at block 16 (libburn, doc/cookbook.txt,
@@ -129,12 +129,12 @@ def _session(source: FileSource, primary: Descriptor) -> Lba:
     nearest = (primary.root.lba - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
     for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
         raw = source.read_at((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
-        if raw[:6] == b"\1CD001" and Descriptor(Lba(start), raw).root == primary.root:
+        if raw[:6] == b"\1CD001" and VolumeDescriptor(Lba(start), raw).root == primary.root:
             return Lba(start)
     return IMAGE_START
 
 
-def _catalog(source: FileSource, descriptors: Iterable[Descriptor]) -> BootCatalog | None:
+def _catalog(source: FileSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:
     for descriptor in descriptors:
         lba = find_catalog(descriptor.raw)
         if lba is not None:
@@ -183,7 +183,7 @@ def _explained(
 
 def _blockers(source: FileSource, unexplained: bytes) -> Iterator[str]:
     """What this version would damage if it moved anything."""
-    if hfs_at(source, 0):
+    if has_hfs_header(source, 0):
         yield "an HFS file system over the whole image"
     elif unexplained.strip(b"\0"):
         at = len(unexplained) - len(unexplained.lstrip(b"\0"))

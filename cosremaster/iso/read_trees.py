@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor, place_of, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory, IsoFile, IsoTree
-from cosremaster.iso.rockridge.read import PLAIN, RockRidge, read_fields, skip_of
+from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor, locate_record, read_directory
+from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoFile, IsoTree
+from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, find_susp_skip, read_rock_ridge
 from cosremaster.units import Lba, lba_offset
 
 _JOLIET = (b"%/@", b"%/C", b"%/E")
@@ -20,13 +20,13 @@ JOLIET = "Joliet"
 """What a tree of that kind is called."""
 
 
-def is_joliet(descriptor: Descriptor) -> bool:
+def is_joliet(descriptor: VolumeDescriptor) -> bool:
     """A supplementary descriptor whose escape sequences say UCS-2 (Joliet specification, "SVD Escape Sequences")."""
     return descriptor.type == SUPPLEMENTARY and descriptor.raw[88:91] in _JOLIET
 
 
 def read_trees(
-    source: FileSource, descriptors: Iterable[Descriptor], base: Lba, known: Iterable[Lba] = ()
+    source: FileSource, descriptors: Iterable[VolumeDescriptor], base: Lba, known: Iterable[Lba] = ()
 ) -> Iterator[IsoTree]:
     """The trees of the descriptors of one set, whose blocks count from ``base``.
 
@@ -37,23 +37,23 @@ def read_trees(
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
-        files, directories, rock_ridge = list[IsoFile](), list[IsoDirectory](), False
+        files, directories, rock_ridge = list[IsoFile](), list[Extent](), False
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
-            root = IsoDirectory(Lba(base + descriptor.root.lba), descriptor.root.length)
-            skip = None if is_joliet(descriptor) else skip_of(source.read_at(lba_offset(root.lba), 255))
+            root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
+            skip = None if is_joliet(descriptor) else find_susp_skip(source.read_at(lba_offset(root.lba), 255))
             rock_ridge = skip is not None
             directories.append(root)
-            files = list(_files(walk_names(source, root, base, skip, is_joliet(descriptor)), directories))
+            files = list(_files(walk_records(source, root, base, skip, is_joliet(descriptor)), directories))
         yield IsoTree(
-            kind=_kind(descriptor), descriptor=descriptor.lba, base=base, blocks=descriptor.blocks,
+            kind=_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
             files=tuple(files), directories=tuple(directories), path_tables=tuple(
-                IsoDirectory(Lba(base + one.lba), one.length) for one in descriptor.path_tables
-            ), rock_ridge=rock_ridge,
+                Extent(Lba(base + one.lba), one.length) for one in descriptor.path_tables
+            ), has_rock_ridge=rock_ridge,
         )  # fmt: skip
 
 
-def _kind(descriptor: Descriptor) -> str:
+def _kind(descriptor: VolumeDescriptor) -> str:
     if descriptor.type == PRIMARY:
         return "ISO 9660"
     if is_joliet(descriptor):
@@ -61,88 +61,88 @@ def _kind(descriptor: Descriptor) -> str:
     return "ISO 9660:1999" if descriptor.raw[6] == _ENHANCED else "supplementary"
 
 
-class Named(Struct, frozen=True):
+class NamedRecord(Struct, frozen=True):
     """A record, its bytes, its Rock Ridge, and the path people know it by. ``below``: the directory that it is."""
 
     path: bytes
     record: DirectoryRecord
     raw: bytes
-    ridge: RockRidge
-    below: IsoDirectory | None
+    rock_ridge: RockRidge
+    directory: Extent | None
 
 
-def walk_names(source: FileSource, root: IsoDirectory, base: Lba, skip: int | None, joliet: bool) -> Iterator[Named]:
+def walk_records(source: FileSource, root: Extent, base: Lba, skip: int | None, joliet: bool) -> Iterator[NamedRecord]:
     """Every record below ``root``, a directory's own before those in it. Relocated ones count where CL stands.
 
     :raises ImageError: a record is malformed, a directory or file lies outside the image.
     """
-    waiting: list[tuple[IsoDirectory, tuple[bytes, ...], bytes]] = [(root, (), b"")]
+    waiting: list[tuple[Extent, tuple[bytes, ...], bytes]] = [(root, (), b"")]
     seen = {root.lba}
     while waiting:
         directory, raw_path, path = waiting.pop()
         for record, raw in read_directory(source, directory, raw_path, base):
-            ridge = PLAIN if skip is None else read_fields(source, raw, record.offset, skip, base)
-            if ridge.relocated or record.flags & ASSOCIATED:
+            ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
+            if ridge.is_relocated or record.flags & ASSOCIATED:
                 continue  # a relocated directory is met where its CL stands
-            name = entry_name(record, ridge, joliet=joliet)
+            name = choose_name(record, ridge, joliet=joliet)
             name = path + b"/" + name if path else name
-            below: IsoDirectory | None = None
-            if record.flags & DIRECTORY or ridge.child is not None:
+            below: Extent | None = None
+            if record.flags & DIRECTORY or ridge.child_lba is not None:
                 below = _directory(source, record, ridge, base)
                 if below.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(below.lba)
                 waiting.append((below, (*raw_path, record.identifier), name))
             elif record.length and lba_offset(record.lba) + record.length > source.size:
-                raise ImageError("its data lie outside the image", place_of(source.place, record))
-            yield Named(name, record, raw, ridge, below)
+                raise ImageError("its data lie outside the image", locate_record(source.place, record))
+            yield NamedRecord(name, record, raw, ridge, below)
 
 
-def _files(named: Iterable[Named], directories: list[IsoDirectory]) -> Iterator[IsoFile]:
+def _files(named: Iterable[NamedRecord], directories: list[Extent]) -> Iterator[IsoFile]:
     """The files among ``named``; ``directories`` gets the others."""
     run: list[DirectoryRecord] = []
     for one in named:
-        if one.below is not None:
-            directories.append(one.below)
+        if one.directory is not None:
+            directories.append(one.directory)
             continue
         if run and run[0].parent != one.record.parent:
             run = []  # a file whose last extent is missing
         run.append(one.record)
         if not one.record.flags & MULTI_EXTENT:
-            yield IsoFile(one.path, tuple(run), one.ridge.regular, one.ridge.zisofs)
+            yield IsoFile(one.path, tuple(run), one.rock_ridge.is_regular, one.rock_ridge.zisofs_offset)
             run = []
 
 
-def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> IsoDirectory:
+def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Extent:
     """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
-    if extra.child is None:
-        return extent_of(record)
-    head = source.read_at(lba_offset(extra.child), 34)
+    if extra.child_lba is None:
+        return get_extent(record)
+    head = source.read_at(lba_offset(extra.child_lba), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
-    return IsoDirectory(extra.child, int.from_bytes(head[10:14], "little"))
+    return Extent(extra.child_lba, int.from_bytes(head[10:14], "little"))
 
 
-def entry_name(record: DirectoryRecord, extra: RockRidge | None, *, joliet: bool) -> bytes:
+def choose_name(record: DirectoryRecord, extra: RockRidge | None, *, joliet: bool) -> bytes:
     """The name people know a record by: Rock Ridge's, Joliet's, or the identifier's."""
-    return (extra.name if extra else b"") or shown_name(record.identifier, joliet=joliet)
+    return (extra.name if extra else b"") or decode_identifier(record.identifier, joliet=joliet)
 
 
-def shown_name(identifier: bytes, *, joliet: bool) -> bytes:
+def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
     """The name that an identifier alone tells."""
-    return joliet_name(identifier) if joliet else plain_name(identifier)
+    return decode_joliet(identifier) if joliet else decode_plain(identifier)
 
 
-def extent_of(record: DirectoryRecord) -> IsoDirectory:
+def get_extent(record: DirectoryRecord) -> Extent:
     """Where the directory that ``record`` names stands."""
-    return IsoDirectory(record.lba, record.length)
+    return Extent(record.lba, record.length)
 
 
-def plain_name(identifier: bytes) -> bytes:
+def decode_plain(identifier: bytes) -> bytes:
     """An ISO 9660 file identifier (7.5) without version and empty extension."""
     return identifier.partition(b";")[0].rstrip(b".")
 
 
-def joliet_name(identifier: bytes) -> bytes:
+def decode_joliet(identifier: bytes) -> bytes:
     """A Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
     return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-8", "surrogatepass")

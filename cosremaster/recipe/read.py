@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
-from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
+from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
@@ -258,7 +258,7 @@ class _Reader:
             for number, text in enumerate(getattr(arguments, key)):
                 self._check(("kernel_args", key, number), parse, text)
         if document.volume_id is not None:
-            self._check(("volume_id",), check_volume_id, document.volume_id)
+            self._check(("volume_id",), encode_volume_id, document.volume_id)
         if document.volume_date is not None:
             self._check(("volume_date",), parse_volume_date, document.volume_date)
         if document.retarget and document.volume_id is None and document.volume_date is None:

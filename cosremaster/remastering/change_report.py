@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from cosremaster.io.files import FileSource
 from cosremaster.iso.edits import TableContent
-from cosremaster.iso.nodes import image_nodes
+from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.remastering.pipeline import Plan
@@ -57,19 +57,19 @@ def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
 def _iso_changes(plan: Plan, source: FileSource) -> Iterator[dict[str, Any]]:
     """One value for each path of the ISO's own tree, sorted by the paths' bytes: the old one of what was there."""
     edits = plan.iso
-    if edits.empty and not edits.unchanged:
+    if edits.is_empty and not edits.unchanged:
         return
-    old = {} if plan.image.volume is None else image_nodes(plan.image.volume, source)
+    old = {} if plan.image.volume is None else read_nodes(plan.image.volume, source)
     actions = [(path, _REMOVED) for path in old if edits.new_path(path) is None]
-    actions += [(path, _RENAMED) for path in edits.renamed if path not in edits.exchanged]
-    actions += [(path, _EXCHANGED) for path in edits.exchanged]
-    actions += [(path, _ADDED) for path in edits.by_path]
+    actions += [(path, _RENAMED) for path in edits.renamed if path not in edits.replaced]
+    actions += [(path, _EXCHANGED) for path in edits.replaced]
+    actions += [(path, _ADDED) for path in edits.added_by_path]
     actions += [(path, _UNCHANGED) for path in edits.unchanged]
     for path, action in sorted(actions):
         before = None if action == _ADDED else old.get(path)
-        after = edits.by_path[path] if action == _ADDED else None
+        after = edits.added_by_path[path] if action == _ADDED else None
         if action == _EXCHANGED and before is not None:
-            after = replace(before, content=TableContent(edits.exchanged[path]))
+            after = replace(before, content=TableContent(edits.replaced[path]))
         change = {"path": format_address([path]), "action": _ISO_WORDS[action]}
         new = edits.new_path(path) if action in (_RENAMED, _EXCHANGED) else None
         if new is not None and new != path:

@@ -249,7 +249,7 @@ class OpenedImage:
         chosen: Layer | None = None
         edits = Edits(frozenset(), (), (), (), ())
         packed: tuple[PackedLayer, ...] = ()
-        exchanged = dict(iso.exchanged)
+        exchanged = dict(iso.replaced)
         memory: MemoryEstimate | None = None
         if settled.layered:
             found = self.layers(request.layer, progress)
@@ -282,8 +282,8 @@ class OpenedImage:
             else:
                 memory = estimate_image_memory(self.image, found.layers).get(chosen.address[0])
             notes.extend(shadowing_warnings(chosen, found, edits))
-        settings = self._settings(settled.settings, replace(iso, exchanged=exchanged))
-        whole = replace(iso, exchanged=exchanged).with_bytes(settings.replaced)
+        settings = self._settings(settled.settings, replace(iso, replaced=exchanged))
+        whole = replace(iso, replaced=exchanged).with_contents(settings.replaced)
         sums = plan_checksums(
             self.image, self._file, whole, progress, drop_hfsplus=request.drop_hfsplus, keep=request.keep_sums
         )

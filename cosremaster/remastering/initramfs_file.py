@@ -15,7 +15,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import SourceFile
-from cosremaster.iso.prove import read_back
+from cosremaster.iso.prove import prove_new_bytes
 from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.identify import look
 from cosremaster.layers.model import index_file
@@ -94,7 +94,7 @@ class InitramfsFile(Struct, frozen=True):
             raise ProofError("an archive in the result begins at no multiple of 4", self.place)
         entries = sum(len(archive.members) for archive in archives)
         yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
-        yield read_back(written, result)
+        yield prove_new_bytes(written, result)
 
 
 def is_archive_file(source: FileSource) -> bool:

@@ -12,7 +12,7 @@ from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
-from cosremaster.iso.nodes import image_nodes
+from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.tree_edit.directories import EditableDirectory
 from cosremaster.iso.tree_edit.match_trees import read_matched_trees
 from cosremaster.overlay.addition import Addition, PreparedItem
@@ -70,8 +70,8 @@ def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest)
     volume = image.volume
     if volume is None:
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
-    tree = _Renamed({path: node for path, node in image_nodes(volume, source).items() if path})
-    known = {} if volume.rock_ridge else _other_names(volume, source)
+    tree = _Renamed({path: node for path, node in read_nodes(volume, source).items() if path})
+    known = {} if volume.has_rock_ridge else _other_names(volume, source)
 
     def alias(path: bytes) -> bytes:
         return _spelled(path, known, tree) if known else path
@@ -106,7 +106,7 @@ def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest)
     gone = set(removed)
     added += tree.made.values()
     return IsoEdits(
-        exchanged=exchanged, removed=tuple(dict.fromkeys(removed)),
+        replaced=exchanged, removed=tuple(dict.fromkeys(removed)),
         renamed={old: new for old, new in tree.renamed.items() if old not in gone},
         added=tuple(sorted(added, key=lambda node: node.path)), unchanged=tuple(sorted(unchanged)),
         warnings=edits.warnings,

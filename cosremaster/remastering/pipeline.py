@@ -25,9 +25,9 @@ from cosremaster.io.output import Output
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.encode import ImagePlan, plan_image, unchanged_plan
+from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
 from cosremaster.iso.model import IsoImage, SourceImage
-from cosremaster.iso.prove import prove
+from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.cpio.edit import replace_entry_data, replace_stream
@@ -90,7 +90,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     def identical(self) -> bool:
         """Nothing changes."""
         settings = self.settings
-        return self.iso.empty and not (self.packed or settings.replaced or settings.overwritten)
+        return self.iso.is_empty and not (self.packed or settings.replaced or settings.overwritten)
 
 
 def open_image(source: FileSource) -> IsoImage | InitramfsFile:
@@ -110,10 +110,10 @@ def plan_result(
     ``overwritten``: byte offset in the old image -> as many bytes that stand there instead.
     """
     if image.volume is None:
-        return image.plan(edits.exchanged)
-    if edits.empty:
-        return unchanged_plan(image, overwritten)
-    return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus, overwritten=overwritten)
+        return image.plan(edits.replaced)
+    if edits.is_empty:
+        return plan_copy(image, overwritten)
+    return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus, overwrites=overwritten)
 
 
 def plan_overlay(
@@ -249,7 +249,9 @@ def write_image(
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), FileSource(written.path) as result:
-        proof = image.prove(plan, written, result) if image.volume is None else prove(image, plan, written, result)
+        proof = (
+            image.prove(plan, written, result) if image.volume is None else prove_image(image, plan, written, result)
+        )
     source.check_unchanged()
     output.publish()
     return proof
@@ -264,7 +266,7 @@ def plan_checksums(
     :func:`with_checksum_lists` makes its ``lists`` part of the edits. ``keep``: they stay as they are. Raises as
     ``plan_result``, and what reading the files raises.
     """
-    if edits.empty or image.volume is None:
+    if edits.is_empty or image.volume is None:
         return RenewedLists()
     # The implanted MD5 is in no file, and making it reads the whole image.
     plain = replace(image, implanted=None)
@@ -278,7 +280,7 @@ def plan_checksums(
 def with_checksum_lists(image: SourceImage, edits: IsoEdits, lists: Mapping[bytes, PieceTable]) -> IsoEdits:
     """``edits`` of ``image`` with new bytes for files of its tree, by the paths that these have in the end."""
     old = {edits.new_path(file.path): file.path for file in image.files} if lists else {}
-    return edits.with_bytes({old.get(path) or path: table for path, table in lists.items()})
+    return edits.with_contents({old.get(path) or path: table for path, table in lists.items()})
 
 
 def size_warnings(packed: Sequence[PackedLayer]) -> Iterator[str]:

@@ -54,13 +54,13 @@ def result_of(plan: Plan, proof: tuple[str, ...]) -> Result:
     """What ``plan`` came to, once its image was written and found to be as ``proof`` says."""
     image, layer, edits = plan.image, plan.layer, plan.edits
     outer = None if layer is None else layer.address[0]
-    sizes = {file.path: file.size for file in image.files} | dict(plan.result.changed)
+    sizes = {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
     return Result(
         layer=None if layer is None else format_address(layer.address),
         added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED), removed=edits.removed,
         unchanged=edits.unchanged, parents=edits.paths(Action.PARENT),
         iso_added=tuple(node.path for node in plan.iso.added), iso_removed=plan.iso.removed,
-        iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.exchanged)),
+        iso_renamed=tuple(plan.iso.renamed.items()), iso_exchanged=tuple(sorted(plan.iso.replaced)),
         iso_unchanged=plan.iso.unchanged, menus=plan.settings.menus, sums=plan.sums,
         input_size=image.size, output_size=plan.result.table.length,
         layer_file=None if outer is None else printable(outer), layer_file_size=0 if outer is None else sizes[outer],

@@ -72,14 +72,14 @@ def _volume(image: IsoImage) -> dict[str, Any]:
     return {
         "volume_id": image.volume_id,
         "blocks": image.blocks,
-        "rock_ridge": image.rock_ridge,
+        "rock_ridge": image.has_rock_ridge,
         "directories": len(image.trees[0].directories),
         "trees": [
-            {"kind": tree.kind, "descriptor": tree.descriptor, "base": tree.base, "blocks": tree.blocks}
+            {"kind": tree.kind, "descriptor": tree.descriptor_lba, "base": tree.base, "blocks": tree.blocks}
             for tree in image.trees
         ],
         "udf": image.udf is not None,
-        "session": image.session,
+        "session": image.session_lba,
         "implanted_md5": None if image.implanted is None else image.implanted.sums.md5.decode(),
     }
 
@@ -120,15 +120,15 @@ def _entry(boot: BootImage) -> dict[str, Any]:
         "lba": entry.lba,
         "size": boot.length,
         "path": None if boot.path is None else printable(boot.path),
-        "boot_info_table": boot.info is not None,
-        "grub2_boot_info": boot.grub2,
+        "boot_info_table": boot.boot_info is not None,
+        "grub2_boot_info": boot.has_grub2_pointer,
     }
 
 
 def _mbr(image: IsoImage) -> dict[str, Any]:
     assert image.mbr is not None
     return {
-        "pointer": image.pointer,
+        "pointer": image.mbr_pointer,
         "partitions": [
             {
                 "number": number,

@@ -39,7 +39,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         },
         "iso": {
             "added": _shown([node.path for node in plan.iso.added]),
-            "exchanged": _shown(sorted(plan.iso.exchanged)),
+            "exchanged": _shown(sorted(plan.iso.replaced)),
             "removed": _shown(plan.iso.removed),
             "renamed": [{"before": printable(old), "after": printable(new)} for old, new in plan.iso.renamed.items()],
             "unchanged": _shown(plan.iso.unchanged),
@@ -77,7 +77,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "blocks": _blocks(plan),
             "extents": [_extent(one) for one in plan.result.layout.placements],
             "appended": [
-                {"what": one.old.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
+                {"what": one.span.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
             ],
         },
         "memory": None if plan.memory is None else memory_report(plan.memory),
@@ -88,7 +88,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
 def _blocks(plan: Plan) -> dict[str, int]:
     """Return the volume space size before and after; 0 for an image without a volume."""
     before = 0 if plan.image.volume is None else plan.image.volume.blocks
-    after = plan.result.layout.end(Sector(before * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK if before else 0
+    after = plan.result.layout.map_end(Sector(before * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK if before else 0
     return {"before": before, "after": after}
 
 
@@ -122,8 +122,8 @@ def _kind(piece: Piece, plan: Plan) -> str:
 
 def _extent(one: Placement) -> dict[str, Any]:
     return {
-        "what": one.old.label,
-        "before": {"lba": one.old.start, "blocks": one.old.blocks},
+        "what": one.span.label,
+        "before": {"lba": one.span.start, "blocks": one.span.blocks},
         "after": {"lba": one.start, "blocks": one.blocks},
     }
 
@@ -140,10 +140,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield from change_lines(mark, edits.paths(action))
         yield from change_lines("-", edits.removed)
         yield from change_lines("=", edits.unchanged)
-    if not plan.iso.empty or plan.iso.unchanged:
+    if not plan.iso.is_empty or plan.iso.unchanged:
         yield "the ISO's own tree"
         yield from change_lines("+", (node.path for node in plan.iso.added))
-        yield from change_lines("~", sorted(plan.iso.exchanged))
+        yield from change_lines("~", sorted(plan.iso.replaced))
         yield from change_lines("-", plan.iso.removed)
         yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
@@ -175,7 +175,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def _appended_lines(appended: Iterable[Placement]) -> Iterator[str]:
     """New blocks; a line for things of one kind, one behind the other."""
-    for what, group in groupby(sorted(appended, key=lambda one: one.start), key=lambda one: one.old.label):
+    for what, group in groupby(sorted(appended, key=lambda one: one.start), key=lambda one: one.span.label):
         found = list(group)
         many = f" ({len(found):,})" if len(found) > 1 else ""
         last = max(found[-1].start, found[-1].end - 1)

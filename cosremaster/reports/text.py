@@ -10,7 +10,7 @@ from cosremaster.codecs.base import RepackResult
 from cosremaster.errors import printable
 from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
-from cosremaster.iso.prove import info_holds
+from cosremaster.iso.prove import is_boot_info_true
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
@@ -39,7 +39,7 @@ def image_lines(image: SourceImage) -> Iterator[str]:
 
 def _volume_lines(image: IsoImage) -> Iterator[str]:
     """The directory trees, and what else describes the volume."""
-    tree = "Rock Ridge" if image.rock_ridge else "no Rock Ridge"
+    tree = "Rock Ridge" if image.has_rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {format_size(image.size)}"
     counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"
     yield f"volume: {image.blocks:,} blocks of 2,048 bytes, {counts}"
@@ -49,8 +49,8 @@ def _volume_lines(image: IsoImage) -> Iterator[str]:
         yield f"UDF: partition at block {image.udf.partition.start:,}, {len(image.udf.files):,} files"
     if image.implanted:
         yield f"implanted MD5: {image.implanted.sums.md5.decode()}"
-    if image.session:
-        yield f"sessions: several, the last from block {image.session:,}"
+    if image.session_lba:
+        yield f"sessions: several, the last from block {image.session_lba:,}"
 
 
 def _boot_lines(image: IsoImage) -> Iterator[str]:
@@ -61,7 +61,7 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
         yield f"boot catalog: El Torito at block {image.catalog.lba}"
     for number, boot in enumerate(image.boot_images, 1):
         yield f"  entry {number}: {_boot_line(image, boot)}"
-    yield f"MBR: {image.pointer or ('no pointer known' if image.mbr and image.mbr.used_partitions else 'none')}"
+    yield f"MBR: {image.mbr_pointer or ('no pointer known' if image.mbr and image.mbr.used_partitions else 'none')}"
     if image.gpt:
         yield f"GPT: {'primary and backup' if len(image.gpt) > 1 else 'primary alone'}"
     if image.apm:
@@ -75,9 +75,10 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
 def _boot_line(image: IsoImage, boot: BootImage) -> str:
     name = printable(boot.path) if boot.path is not None else "no file"
     tables = []
-    if boot.info:
-        tables.append("boot-info-table" if info_holds(image, boot, boot.info) else "boot-info-table with a wrong sum")
-    if boot.grub2:
+    if boot.boot_info:
+        is_true = is_boot_info_true(image, boot, boot.boot_info)
+        tables.append("boot-info-table" if is_true else "boot-info-table with a wrong sum")
+    if boot.has_grub2_pointer:
         tables.append("grub2-boot-info")
     notes = f", {', '.join(tables)}" if tables else ""
     return f"{boot.entry.describe()}; {name} at block {boot.entry.lba}, {format_size(boot.length)}{notes}"
@@ -86,14 +87,14 @@ def _boot_line(image: IsoImage, boot: BootImage) -> str:
 def _tree_line(tree: IsoTree) -> str:
     files = f"{len(tree.files):,} files" if tree.files else "the same files"
     base = f", counted from block {tree.base}" if tree.base else ""
-    return f"{tree.kind} at block {tree.descriptor}: {tree.blocks:,} blocks{base}, {files}"
+    return f"{tree.kind} at block {tree.descriptor_lba}: {tree.blocks:,} blocks{base}, {files}"
 
 
 def _partition_line(image: IsoImage, partition: Partition) -> str:
     where = "inside the volume"
     if partition.start >= image.tail * SECTORS_PER_BLOCK:
         where = "behind the volume's data"
-    elif partition in image.hfs:
+    elif partition in image.hfs_partitions:
         where = "HFS+ over files of the tree"
     elif covers_volume(partition, image.trees):
         where = "over the volume"

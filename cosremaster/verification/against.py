@@ -9,7 +9,7 @@ from cosremaster.errors import CosremasterError
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import sha256_of
-from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
+from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_offset
@@ -75,7 +75,7 @@ def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _kind(descriptor: Descriptor) -> tuple[int, bytes]:
+def _kind(descriptor: VolumeDescriptor) -> tuple[int, bytes]:
     """Type, version, and the escape sequences that tell Joliet (8.5.6)."""
     return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
@@ -166,7 +166,7 @@ def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
     head = b"".join(table.cut(0, min(TABLE_END, table.length)).chunks())
     own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
-    blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.grub2
+    blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.has_grub2_pointer
     patches = [(at, bytes(size)) for at, size in blanks if at + size <= table.length]
     return sha256_of(table.patched(patches).chunks())
 

@@ -67,7 +67,7 @@ def _through_link(path: bytes, files: Mapping[bytes, IsoFile]) -> bool:
     """``path`` or a folder on the way to it is a symlink."""
     parts = posixpath.normpath(b"/" + path).lstrip(b"/").split(b"/")
     ways = (b"/".join(parts[:count]) for count in range(1, len(parts) + 1))
-    return any(way in files and not files[way].regular for way in ways)
+    return any(way in files and not files[way].is_regular for way in ways)
 
 
 def _holds(image: IsoImage, line: ChecksumLine, file: IsoFile, digests: DigestCache) -> bool:

@@ -10,8 +10,8 @@ from msgspec import Struct
 from cosremaster.errors import Place
 from cosremaster.io.files import FileSource
 from cosremaster.iso.model import IsoImage, IsoTree
-from cosremaster.iso.read_trees import JOLIET, walk_names
-from cosremaster.iso.rockridge.read import skip_of
+from cosremaster.iso.read_trees import JOLIET, walk_records
+from cosremaster.iso.rockridge.read import find_susp_skip
 from cosremaster.tree.paths import ancestors
 from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails
@@ -48,10 +48,10 @@ def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
 
 def _walked(tree: IsoTree, source: FileSource) -> TreeNames:
     root = tree.directories[0]
-    skip = skip_of(source.read_at(lba_offset(root.lba), 255)) if tree.rock_ridge else None
-    folders = {one.path for one in walk_names(source, root, tree.base, skip, tree.kind == JOLIET) if one.below}
+    skip = find_susp_skip(source.read_at(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
+    folders = {one.path for one in walk_records(source, root, tree.base, skip, tree.kind == JOLIET) if one.directory}
     files = {one.path: one.records[0].lba if one.size else None for one in tree.files}
-    return TreeNames(tree.kind, files, folders, tree.rock_ridge)
+    return TreeNames(tree.kind, files, folders, tree.has_rock_ridge)
 
 
 def _path(parts: Sequence[str]) -> bytes:

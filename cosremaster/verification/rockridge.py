@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cosremaster.errors import ImageError
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord
-from cosremaster.iso.rockridge.read import fields, whole_components
+from cosremaster.iso.rockridge.read import cut_components, walk_fields
 from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails, holds
 from cosremaster.verification.subject import Subject, SubjectTree
@@ -34,11 +34,11 @@ def _record(
     place = tree.place_of(subject.place, one)
     raw = subject.source.read_at(one.offset, 255)
     try:
-        told = [field for _, field in fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]
+        told = [field for _, field in walk_fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]
     except ImageError as error:
         yield fails("rockridge.malformed", f"{tree.name}: {error.message}", place)
         return
-    if any(field[:2] == b"SL" and len(whole_components(field)) != max(len(field) - 5, 0) for field in told):
+    if any(field[:2] == b"SL" and len(cut_components(field)) != max(len(field) - 5, 0) for field in told):
         yield fails("rockridge.symlink", f"{tree.name}: a part of its symlink ends behind its field", place)
     found = {field[:2]: field for field in told}
     for name, places in _NUMBERS.items():

@@ -17,14 +17,14 @@ from cosremaster.iso.ecma119.records import (
     IMAGE_START,
     PRIMARY,
     SUPPLEMENTARY,
-    Descriptor,
+    VolumeDescriptor,
     read_descriptors,
     walk,
 )
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
-from cosremaster.iso.read_trees import is_joliet, joliet_name, plain_name
-from cosremaster.iso.rockridge.read import read_fields, skip_of
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
+from cosremaster.iso.read_trees import decode_joliet, decode_plain, is_joliet
+from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
@@ -40,8 +40,8 @@ class SubjectTree(Struct, frozen=True):
 
     name: str
     base: Lba
-    descriptor: Descriptor
-    directories: tuple[IsoDirectory, ...]
+    descriptor: VolumeDescriptor
+    directories: tuple[Extent, ...]
     records: tuple[DirectoryRecord, ...]
     names: Mapping[tuple[bytes, ...], bytes]
     skip: int | None
@@ -84,7 +84,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     """
 
     source: FileSource
-    sets: tuple[tuple[Lba, tuple[Descriptor, ...]], ...]
+    sets: tuple[tuple[Lba, tuple[VolumeDescriptor, ...]], ...]
     trees: tuple[SubjectTree, ...]
     mbr: Mbr | None
     gpt: Gpt | None
@@ -97,12 +97,12 @@ class Subject(Struct, frozen=True, kw_only=True):
         return self.source.place
 
     @property
-    def descriptors(self) -> tuple[Descriptor, ...]:
+    def descriptors(self) -> tuple[VolumeDescriptor, ...]:
         """The volume's own."""
         return self.sets[0][1] if self.sets else ()
 
     @property
-    def primary(self) -> Descriptor | None:
+    def primary(self) -> VolumeDescriptor | None:
         """The primary volume descriptor."""
         return next((one for one in self.descriptors if one.type == PRIMARY), None)
 
@@ -168,7 +168,7 @@ def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> l
     return [Lba(block) for block in blocks if source.read_at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 
 
-def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> SubjectTree:
+def _tree(source: FileSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
     """:raises ImageError: it cannot be walked."""
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
@@ -176,7 +176,7 @@ def _tree(source: FileSource, descriptor: Descriptor, base: Lba) -> SubjectTree:
         name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
     if base != IMAGE_START:
         name = f"{name} at block {base}"
-    skip = skip_of(source.read_at(lba_offset(directories[0].lba), 255))
+    skip = find_susp_skip(source.read_at(lba_offset(directories[0].lba), 255))
     names = _names(source, records, skip, base, is_joliet(descriptor))
     return SubjectTree(name, base, descriptor, directories, records, names, skip)
 
@@ -187,11 +187,11 @@ def _names(
     """The path of every record: by Rock Ridge where it is there and sound. Parents come before what is in them."""
     names: dict[tuple[bytes, ...], bytes] = {(): b""}
     for one in records:
-        name = joliet_name(one.identifier) if joliet else plain_name(one.identifier)
+        name = decode_joliet(one.identifier) if joliet else decode_plain(one.identifier)
         if skip is not None:
             raw = source.read_at(one.offset, 255)
             with contextlib.suppress(ImageError):  # check_rock_ridge tells it
-                name = read_fields(source, raw[: raw[0]], one.offset, skip, base).name or name
+                name = read_rock_ridge(source, raw[: raw[0]], one.offset, skip, base).name or name
         above = names[one.parent]
         names[(*one.parent, one.identifier)] = above + b"/" + name if above else name
     return names

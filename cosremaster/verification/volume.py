@@ -8,9 +8,9 @@ from itertools import chain
 
 from cosremaster.errors import printable
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, Descriptor
+from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
 from cosremaster.units import BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, judge, note
 from cosremaster.verification.subject import Subject, SubjectTree, place_of_path
@@ -28,7 +28,7 @@ def check_descriptors(subject: Subject) -> Iterator[Finding]:
         yield fails("volume.no-primary", "has no primary volume descriptor", subject.place)
 
 
-def _descriptor(subject: Subject, one: Descriptor, base: Lba) -> Iterator[Finding]:
+def _descriptor(subject: Subject, one: VolumeDescriptor, base: Lba) -> Iterator[Finding]:
     place = subject.place.at(lba_offset(one.lba))
     kind = "primary" if one.type == PRIMARY else "supplementary"
     what = f"{kind} volume descriptor at block {one.lba}"
@@ -138,18 +138,16 @@ def _records(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
 
 def _dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
     """The first two records of a directory: itself and its parent (6.8.2.2)."""
-    places: dict[tuple[bytes, ...], IsoDirectory] = {(): tree.directories[0]}
+    places: dict[tuple[bytes, ...], Extent] = {(): tree.directories[0]}
     for one in tree.records:
         if one.flags & DIRECTORY:
-            places[(*one.parent, one.identifier)] = IsoDirectory(one.lba, one.length)
+            places[(*one.parent, one.identifier)] = Extent(one.lba, one.length)
     selves = 0
     for path, directory in places.items():
         raw = subject.source.read_at(lba_offset(directory.lba), 512)
         for wanted, name in ((directory, "."), (places[path[:-1]], "..")):
             size = raw[0] if raw else 0
-            found = IsoDirectory(
-                Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little")
-            )
+            found = Extent(Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little"))
             if name == ".." and found == directory and tree.descriptor.type == SUPPLEMENTARY:
                 selves += path != ()
             elif size < 34 or found != wanted or not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):

@@ -17,8 +17,8 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.nodes import image_nodes
-from cosremaster.iso.prove import prove
+from cosremaster.iso.nodes import read_nodes
+from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.patterns import Pattern
@@ -183,7 +183,7 @@ def output(plan: ImagePlan, path: Path) -> bytes:
 def told(image: IsoImage, source: FileSource) -> Tree:
     """The primary tree by Rock Ridge. Relocated directories' own parent is a maker's."""
     found: Tree = {}
-    for path, one in image_nodes(image, source).items():
+    for path, one in read_nodes(image, source).items():
         if one.kind is NodeKind.DIRECTORY:
             found[path] = None
         elif one.kind is NodeKind.SYMLINK:
@@ -246,11 +246,11 @@ def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
             data = output(plan, path)
             assert output(plan_image(image, source, shuffled(edits, maker.chance)), tmp_path / "again") == data
             with FileSource(path) as again:
-                if not edits.empty:
-                    prove(image, plan, Written(path, ()), again)
+                if not edits.is_empty:
+                    prove_image(image, plan, Written(path, ()), again)
                 after = read_image(again)
                 expect(name, tree, after, again)
-                if name not in (SHORT, JOLIET_ALONE) and not edits.exchanged:
+                if name not in (SHORT, JOLIET_ALONE) and not edits.replaced:
                     expect_kept(edits, image, after)
     assert [one for one in verify(path).findings if one.is_counted] == []
     if name not in (SHORT, JOLIET_ALONE):
@@ -259,7 +259,7 @@ def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
 
 def shuffled(edits: IsoEdits, chance: random.Random) -> IsoEdits:
     """The same, written down in another order."""
-    renamed, exchanged = list(edits.renamed.items()), list(edits.exchanged.items())
+    renamed, exchanged = list(edits.renamed.items()), list(edits.replaced.items())
     chance.shuffle(renamed)
     chance.shuffle(exchanged)
     return replace(edits, renamed=dict(renamed), exchanged=dict(exchanged))
@@ -275,7 +275,7 @@ def expect(name: str, tree: Tree, image: IsoImage, source: FileSource) -> None:
         shown = found and {path: data for path, data in found.items() if not isinstance(tree.get(path), tuple)}
         assert shown is None or shown == files_only(tree)
     for other in image.trees[1:]:
-        if other.rock_ridge:
+        if other.has_rock_ridge:
             assert {file.path for file in other.files} == {file.path for file in image.files}
 
 

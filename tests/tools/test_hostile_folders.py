@@ -17,7 +17,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.prove import prove
+from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.directories import read_editable_trees
 from cosremaster.iso.tree_edit.patches import find_path_tables
@@ -54,7 +54,7 @@ def written(path: Path, edits: IsoEdits, target: Path) -> IsoImage:
         plan = plan_image(image, source, edits)
         target.write_bytes(b"".join(plan.table.chunks()))
         with FileSource(target) as result:
-            prove(image, plan, Written(target, ()), result)
+            prove_image(image, plan, Written(target, ()), result)
             return read_image(result)
 
 
@@ -96,7 +96,7 @@ def test_changed_bytes_of_directories(name: str, tmp_path: Path) -> None:
     sound = families.build(name).read_bytes()
     with FileSource(families.build(name)) as source:
         image = read_image(source)
-        spans = [one for one in image.fixed if one.label.startswith(("directory", "path table", "UDF", "volume"))]
+        spans = [one for one in image.fixed_spans if one.label.startswith(("directory", "path table", "UDF", "volume"))]
     places = [one.start * BLOCK + at for one in spans for at in range(0, one.blocks * BLOCK, 7)]
     places = [at for at in places if any(sound[at : at + 7])]
     chance, path, good = random.Random(name), tmp_path / "mutated.iso", 0

@@ -185,7 +185,7 @@ def test_an_exchanged_kernel_is_all_that_changed(debirf_image: DebirfImage, tmp_
 def test_a_boot_image_with_new_pointers_alone_is_told_apart(debirf_image: DebirfImage, tmp_path: Path) -> None:
     with FileSource(debirf_image.iso) as source:
         boot = read_image(source).boot_images[0]
-    assert boot.info is not None
+    assert boot.boot_info is not None
     bios = boot.entry.lba * 2048
     image = bytearray(debirf_image.iso.read_bytes())
     image[bios + 20] ^= 1  # the sum in its boot-info-table (mkisofs(8), "EL TORITO BOOT INFORMATION TABLE")

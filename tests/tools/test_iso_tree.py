@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, ImageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.dates import long_date, short_date
-from cosremaster.iso.nodes import image_nodes
+from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
+from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.read import read_image
-from cosremaster.iso.rockridge.read import Attributes, read_attributes
+from cosremaster.iso.rockridge.read import PosixAttributes, read_attributes
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import Lba
 from tests.fixtures import families, tools
@@ -37,7 +37,7 @@ Facts = tuple[NodeKind, int, int, int, int, int, bytes, str]
 
 def nodes_of(iso: Path) -> dict[bytes, Node]:
     with FileSource(iso) as source:
-        return image_nodes(read_image(source), source)
+        return read_nodes(read_image(source), source)
 
 
 def facts(node: Node, *, ridge: bool) -> Facts:
@@ -80,7 +80,7 @@ def test_every_family_is_what_libarchive_says(name: str) -> None:
     tools.require(*families.TOOLS)
     iso = families.build(name)
     with FileSource(iso) as source:
-        ridge = read_image(source).rock_ridge
+        ridge = read_image(source).has_rock_ridge
     ours = {path: facts(node, ridge=ridge) for path, node in nodes_of(iso).items() if path != b"rr_moved"}
     assert ours == theirs(iso, ours, ridge=ridge)  # libarchive hides rr_moved
 
@@ -91,7 +91,7 @@ def test_bytes_are_what_libarchive_says(name: str) -> None:
     iso = families.build(name)
     said = {path.removeprefix("./").rstrip("/").encode(): told[4] for path, told in judges.tree(iso).items() if told[4]}
     with FileSource(iso) as source:
-        nodes = image_nodes(read_image(source), source)
+        nodes = read_nodes(read_image(source), source)
         assert {p: n.content.digest().hex() for p, n in nodes.items() if n.content is not None} == said
 
 
@@ -147,7 +147,7 @@ def source(tmp_path: Path) -> Iterator[FileSource]:
         yield opened
 
 
-def said_of(source: FileSource, fields: bytes) -> Attributes:
+def said_of(source: FileSource, fields: bytes) -> PosixAttributes:
     return read_attributes(source, record(fields), 1000, 0, Lba(0))
 
 
@@ -171,7 +171,8 @@ def test_symlinks_in_pieces(source: FileSource, fields: list[bytes], target: byt
 
 def test_px_of_both_versions(source: FileSource) -> None:
     numbers = [both(value) for value in (0o100640, 2, 1000, 100)]
-    assert said_of(source, field(b"PX", b"".join(numbers))) == Attributes(mode=0o100640, links=2, uid=1000, gid=100)
+    expected = PosixAttributes(mode=0o100640, links=2, uid=1000, gid=100)
+    assert said_of(source, field(b"PX", b"".join(numbers))) == expected
     assert said_of(source, field(b"PX", b"".join(numbers) + both(77))).serial == 77
 
 
@@ -190,13 +191,13 @@ def test_times_of_any_kinds(source: FileSource, flags: int, long: bool) -> None:
 
 
 def test_dates() -> None:
-    assert short_date(bytes((123, 11, 14, 22, 13, 20, 0))) == 1700000000
-    assert short_date(bytes((123, 11, 15, 0, 13, 20, 8))) == 1700000000, "two hours east"
-    assert short_date(bytes((123, 11, 14, 17, 13, 20, 256 - 20))) == 1700000000, "five hours west"
-    assert long_date(b"2023111500132099\x08") == 1700000000
+    assert parse_short_date(bytes((123, 11, 14, 22, 13, 20, 0))) == 1700000000
+    assert parse_short_date(bytes((123, 11, 15, 0, 13, 20, 8))) == 1700000000, "two hours east"
+    assert parse_short_date(bytes((123, 11, 14, 17, 13, 20, 256 - 20))) == 1700000000, "five hours west"
+    assert parse_long_date(b"2023111500132099\x08") == 1700000000
     for nonsense in ((0,) * 7, (123, 13, 1, 0, 0, 0, 0), (255, 2, 30, 99, 0, 0, 0), (0, 1, 1, 0, 0, 0, 0)):
-        assert short_date(bytes(nonsense)) == 0
-    assert long_date(b"0" * 16 + b"\0") == long_date(b"not a date......\0") == 0
+        assert parse_short_date(bytes(nonsense)) == 0
+    assert parse_long_date(b"0" * 16 + b"\0") == parse_long_date(b"not a date......\0") == 0
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def zisofs(tmp_path: Path) -> Path:
 def test_a_compressed_file_from_any_byte(zisofs: Path) -> None:
     assert run(["bsdtar", "-xOf", zisofs, "file"]) == PLAIN
     with FileSource(zisofs) as source:
-        content = image_nodes(read_image(source), source)[b"file"].content
+        content = read_nodes(read_image(source), source)[b"file"].content
         assert content is not None
         table = content.table()
         assert b"".join(table.chunks()) == PLAIN
@@ -304,7 +305,7 @@ def test_a_damaged_compressed_file_is_told(zisofs: Path, seed: int) -> None:
     raw[at] ^= 1 << chance.randrange(8)
     zisofs.write_bytes(raw)
     with FileSource(zisofs) as source:
-        content = image_nodes(read_image(source), source)[b"file"].content
+        content = read_nodes(read_image(source), source)[b"file"].content
         assert content is not None
         try:
             read = b"".join(content.table().chunks())

@@ -11,7 +11,7 @@ from cosremaster.errors import CosremasterError
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.encode import plan_image, unchanged_plan
+from cosremaster.iso.encode import plan_copy, plan_image
 from cosremaster.iso.read import read_image
 from tests.fixtures import families, tools
 
@@ -25,7 +25,7 @@ def test_changed_bytes_never_break_more_than_the_image(name: str, tmp_path: Path
     sound = families.build(name).read_bytes()
     with FileSource(families.build(name)) as source:
         image = read_image(source)
-        spans = [span for span in image.fixed if span.blocks < 30]
+        spans = [span for span in image.fixed_spans if span.blocks < 30]
         places = [span.start * 2048 + at for span in spans for at in range(0, span.blocks * 2048, 7)]
     chance = random.Random(name)
     places = [at for at in places if any(sound[at : at + 7])]
@@ -59,12 +59,12 @@ def works(path: Path) -> bool:
         except CosremasterError as error:
             assert str(error)
             return False
-        assert unchanged_plan(image).table.length == path.stat().st_size
+        assert plan_copy(image).table.length == path.stat().st_size
         for file in image.files[:4]:
             try:
                 assert (
                     plan_image(
-                        image, source, IsoEdits(exchanged={file.path: PieceTable([Literal(b"new" * 5000)])})
+                        image, source, IsoEdits(replaced={file.path: PieceTable([Literal(b"new" * 5000)])})
                     ).table.length
                     > 0
                 )

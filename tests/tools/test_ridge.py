@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.iso.ecma119.dates import long_date as read_long
-from cosremaster.iso.ecma119.dates import short_date as read_short
+from cosremaster.iso.ecma119.dates import parse_long_date as read_long
+from cosremaster.iso.ecma119.dates import parse_short_date as read_short
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import plan_image
-from cosremaster.iso.nodes import image_nodes
+from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.read import read_image
-from cosremaster.iso.rockridge.read import read_attributes, read_fields
-from cosremaster.iso.rockridge.write import Continuation, Dialect, long_date, short_date
+from cosremaster.iso.rockridge.read import read_attributes, read_rock_ridge
+from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile, pack_long_date, pack_short_date
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 from tests.fixtures import families, tools
@@ -35,21 +35,23 @@ TARGETS = st.tuples(st.booleans(), st.lists(PART, min_size=1, max_size=60)).map(
     lambda drawn: (b"/" * drawn[0] + b"/".join(drawn[1]))[:4095].rstrip(b"/") or b"/"
 )
 DIALECTS = st.builds(
-    Dialect, st.sampled_from([0, 0, 14]), st.sampled_from([36, 44]), st.sampled_from([0x02, 0x0E, 0x8E, 0x7F, 0x82]),
-    st.booleans(),
+    RockRidgeProfile, st.sampled_from([0, 0, 14]), st.sampled_from([36, 44]),
+    st.sampled_from([0x02, 0x0E, 0x8E, 0x7F, 0x82]), st.booleans(),
 )  # fmt: skip
 NAMES = st.binary(min_size=1, max_size=255).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 TIMES = st.integers(0, 4102444800)
 
 
-def laid(dialect: Dialect, node: Node, name: bytes, used: int, identifier: bytes) -> tuple[bytes, Continuation]:
+def laid(
+    dialect: RockRidgeProfile, node: Node, name: bytes, used: int, identifier: bytes
+) -> tuple[bytes, ContinuationAreas]:
     """A record, and what continues it in an area of which ``used`` bytes are taken."""
-    area = Continuation(FIRST)
+    area = ContinuationAreas(FIRST)
     area.data += bytes(used)
-    told = dialect.named(dialect.of_node(node, 1, 77), name)
+    told = dialect.with_name(dialect.encode_node(node, 1, 77), name)
     head = bytearray(33) + identifier + bytes(1 - len(identifier) % 2) + bytes(dialect.skip)
     head[32] = len(identifier)
-    raw = head + area.spread(told, 254 - len(head))
+    raw = head + area.split_fields(told, 254 - len(head))
     raw[0] = len(raw)
     return bytes(raw), area
 
@@ -66,8 +68,8 @@ def laid(dialect: Dialect, node: Node, name: bytes, used: int, identifier: bytes
     st.data(),
 )
 def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, dialect: Dialect, name: bytes, target: bytes, when: int, kind: NodeKind,
-    used: int, length: int, data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory, dialect: RockRidgeProfile, name: bytes, target: bytes, when: int,
+    kind: NodeKind, used: int, length: int, data: st.DataObject,
 ) -> None:  # fmt: skip
     uid, gid, mode = (data.draw(st.integers(0, top)) for top in (2**32 - 1, 2**32 - 1, 0o7777))
     device = (data.draw(st.integers(1, 2**12 - 1)), data.draw(st.integers(0, 2**20 - 1)))
@@ -80,11 +82,11 @@ def test_what_is_written_is_read(
     assert len(raw) <= 254
     areas_stay_inside_blocks(raw, dialect, area)
     with FileSource(path) as source:
-        names = read_fields(source, raw, 0, dialect.skip, Lba(0))
+        names = read_rock_ridge(source, raw, 0, dialect.skip, Lba(0))
         said = read_attributes(source, raw, 0, dialect.skip, Lba(0))
     assert names.name == name
     assert (said.mode, said.uid, said.gid, said.links) == (kind | mode, uid, gid, 1)
-    assert said.mtime == when and said.serial == (77 if dialect.px == 44 else 0)
+    assert said.mtime == when and said.serial == (77 if dialect.px_size == 44 else 0)
     assert said.target == (single_slashes(target) if kind is NodeKind.SYMLINK else None)
     assert said.rdev == (device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0))
 
@@ -93,7 +95,7 @@ def single_slashes(target: bytes) -> bytes:
     return (b"/" if target.startswith(b"/") else b"") + b"/".join(part for part in target.split(b"/") if part)
 
 
-def areas_stay_inside_blocks(raw: bytes, dialect: Dialect, area: Continuation) -> None:
+def areas_stay_inside_blocks(raw: bytes, dialect: RockRidgeProfile, area: ContinuationAreas) -> None:
     """Follows every CE by its own reading of SUSP 5.1."""
     start = 33 + raw[32] + (1 - raw[32] % 2) + dialect.skip
     fields, seen = raw[start:], 0
@@ -115,10 +117,10 @@ def areas_stay_inside_blocks(raw: bytes, dialect: Dialect, area: Continuation) -
 
 @given(st.integers(-(2**70), 2**70))
 def test_dates_are_the_nearest_that_can_be_told(seconds: int) -> None:
-    assert len(short_date(seconds)) == 7 and len(long_date(seconds)) == 17
-    assert long_date(seconds)[:16].isdigit()
-    assert read_long(long_date(seconds)) == min(max(seconds, 0), 253402300799)
-    assert read_short(short_date(seconds)) == min(max(seconds, 0), 5869583999)
+    assert len(pack_short_date(seconds)) == 7 and len(pack_long_date(seconds)) == 17
+    assert pack_long_date(seconds)[:16].isdigit()
+    assert read_long(pack_long_date(seconds)) == min(max(seconds, 0), 253402300799)
+    assert read_short(pack_short_date(seconds)) == min(max(seconds, 0), 5869583999)
 
 
 def grafted(tmp_path: Path, name: str, *nodes: Node) -> Path:
@@ -171,7 +173,7 @@ def test_the_longest_target_is_kept_and_told_of(tmp_path: Path) -> None:
     run(["bsdtar", "-xf", out, "-C", tmp_path / "tree"])
     assert os.readlink(os.fsencode(tmp_path / "tree/far")) == target
     with FileSource(out) as source:
-        assert image_nodes(read_image(source), source)[b"far"].target == target
+        assert read_nodes(read_image(source), source)[b"far"].target == target
 
 
 @pytest.mark.parametrize("node", [link(b"far", b"w" * 4096), Node(path=b"n" * 256, kind=NodeKind.FILE, mode=0o644)])

@@ -367,7 +367,7 @@ def test_any_list_is_survived(tmp_path_factory: pytest.TempPathFactory, data: by
 
 def test_sums_that_cannot_be_rewritten_are_told(tmp_path: Path) -> None:
     image, source = image_of(tmp_path, {"a": b"a", "MD5SUMS": sums({"a": b"a"})})
-    edits = IsoEdits(exchanged={b"a": table(b"A")})
+    edits = IsoEdits(replaced={b"a": table(b"A")})
 
     def refuse(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
         if lists:
@@ -392,10 +392,10 @@ def test_sums_that_do_not_settle_are_told(tmp_path: Path) -> None:
     def restless(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
         nonlocal rounds
         rounds += 1
-        return plan_result(image, source, IsoEdits(exchanged={b"a": table(b"%d" % rounds), **lists}))
+        return plan_result(image, source, IsoEdits(replaced={b"a": table(b"%d" % rounds), **lists}))
 
     with source:
-        renewed = update_checksums(image, IsoEdits(exchanged={b"a": table(b"A")}), restless, SilentProgress())
+        renewed = update_checksums(image, IsoEdits(replaced={b"a": table(b"A")}), restless, SilentProgress())
     assert renewed.warnings == (
         "MD5SUMS: cannot be rewritten (their sums do not settle), so sums of changed files are stale now",
     )

@@ -11,7 +11,7 @@ import pytest
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import UsageError
-from cosremaster.iso.ecma119.volume_id import check_volume_id, parse_volume_date
+from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES
@@ -106,7 +106,7 @@ def test_what_is_no_date(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "x" * 33, "é", "a\n", " a", "a "])
 def test_what_is_no_volume_id(text: str) -> None:
     with pytest.raises(UsageError, match="volume id"):
-        check_volume_id(text)
+        encode_volume_id(text)
 
 
 def test_who_looks_for_the_old_name_is_told(by_name: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,23 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import Place
-from cosremaster.iso.ecma119.identifiers import Identifiers, Naming, Style, UdfStyle, joliet_style, style_of
+from cosremaster.iso.ecma119.identifiers import (
+    IdentifierAllocator,
+    IdentifierRules,
+    IdentifierScheme,
+    UdfIdentifierRules,
+    infer_joliet_rules,
+    infer_rules,
+)
 
 ROOM = 254 - 33 - 28
 """Bytes for an identifier in a record that needs a field leading to more fields."""
 PLAIN_ROOM = 254 - 33
 
-LEVEL_1 = style_of([b"FILE.TXT;1", b"NODOT.;1"], [b"DIR"], enhanced=False, room=ROOM)
-LEVEL_3 = style_of([b"A_NAME_OF_MORE.TXT;1"], [b"DIR"], enhanced=False, room=ROOM)
-LOWER = style_of([b"readme.txt;1"], [b"pool"], enhanced=False, room=ROOM)
-RELAXED = style_of([b"linux-6.1.0+git~1.tar.gz", b"vmlinuz"], [b"dists.d"], enhanced=False, room=ROOM)
-LONGER = style_of([b"x" * 37 + b".deb;1"], [], enhanced=False, room=ROOM)
-ENHANCED = style_of([b"Some name.txt", b"README"], [b"x"], enhanced=True, room=ROOM)
-ENHANCED_PLAIN = style_of([b"Some name.txt"], [], enhanced=True, room=PLAIN_ROOM)
-JOLIET = joliet_style(["a.txt;1".encode("utf-16-be")], ["pool".encode("utf-16-be")])
-JOLIET_LONG = joliet_style([("n" * 80).encode("utf-16-be")], [])
-UDF = UdfStyle()
-STYLES: dict[str, Naming] = {
+LEVEL_1 = infer_rules([b"FILE.TXT;1", b"NODOT.;1"], [b"DIR"], enhanced=False, room=ROOM)
+LEVEL_3 = infer_rules([b"A_NAME_OF_MORE.TXT;1"], [b"DIR"], enhanced=False, room=ROOM)
+LOWER = infer_rules([b"readme.txt;1"], [b"pool"], enhanced=False, room=ROOM)
+RELAXED = infer_rules([b"linux-6.1.0+git~1.tar.gz", b"vmlinuz"], [b"dists.d"], enhanced=False, room=ROOM)
+LONGER = infer_rules([b"x" * 37 + b".deb;1"], [], enhanced=False, room=ROOM)
+ENHANCED = infer_rules([b"Some name.txt", b"README"], [b"x"], enhanced=True, room=ROOM)
+ENHANCED_PLAIN = infer_rules([b"Some name.txt"], [], enhanced=True, room=PLAIN_ROOM)
+JOLIET = infer_joliet_rules(["a.txt;1".encode("utf-16-be")], ["pool".encode("utf-16-be")])
+JOLIET_LONG = infer_joliet_rules([("n" * 80).encode("utf-16-be")], [])
+UDF = UdfIdentifierRules()
+STYLES: dict[str, IdentifierScheme] = {
     "level 1": LEVEL_1, "level 3": LEVEL_3, "lower": LOWER, "relaxed": RELAXED, "longer": LONGER,
     "1999": ENHANCED, "1999 plain": ENHANCED_PLAIN, "joliet": JOLIET, "long joliet": JOLIET_LONG, "udf": UDF,
 }  # fmt: skip
@@ -56,9 +63,9 @@ NAMES = st.one_of(PARTS, st.sampled_from(ODD), READABLE.map(lambda text: text.en
 )
 
 
-def made(style: Naming, names: list[tuple[bytes, bool]]) -> list[bytes]:
-    identifiers = Identifiers(style, [], Place())
-    return [identifiers.add(name, directory=directory) for name, directory in names]
+def made(style: IdentifierScheme, names: list[tuple[bytes, bool]]) -> list[bytes]:
+    identifiers = IdentifierAllocator(style, [], Place())
+    return [identifiers.allocate(name, directory=directory) for name, directory in names]
 
 
 @pytest.mark.parametrize("name", STYLES)
@@ -107,7 +114,7 @@ def test_the_extension_stays_however_many_look_alike(style: str, count: int) -> 
         (b"a-name-of-some-length-which-goes-on-and-on-" * 5 + b"-%06d.img" % number, False) for number in range(count)
     ]
     for one in made(STYLES[style], names):
-        shown = STYLES[style].shown(one)
+        shown = STYLES[style].display_name(one)
         assert shown.lower().endswith(b".img")
 
 
@@ -116,11 +123,11 @@ def test_no_more_work_than_names() -> None:
     for spread in (1, 500):
         tried = 0
 
-        class Counting(Style, frozen=True):
+        class Counting(IdentifierRules, frozen=True):
             def made(self, name: bytes, directory: bool, mark: str) -> bytes:
                 nonlocal tried
                 tried += 1
-                return super().made(name, directory, mark)
+                return super().make_identifier(name, directory, mark)
 
         names = [(b"abcde%03d+%06d.bin" % (number % spread, number), False) for number in range(6000)]
         names += [(b"abcde%03d+%06d.BIN" % (number % spread, number), False) for number in range(6000)]
@@ -142,26 +149,26 @@ def test_names_alone_are_made_as_the_volume_has_them() -> None:
         (RELAXED, b"...", False, b"__"),
         (ENHANCED, b"with space", False, b"with_space"),
     ):
-        assert style.made(name, directory, "") == wanted
-    assert JOLIET.made("Ünï;code?.txt".encode(), False, "").decode("utf-16-be") == "Ünï_code_.txt;1"
-    assert UDF.made("Ünï.txt".encode(), False, "") == b"\x08" + "Ünï.txt".encode("latin-1")
-    assert UDF.made("日本".encode(), False, "") == b"\x10" + "日本".encode("utf-16-be")
+        assert style.make_identifier(name, directory, "") == wanted
+    assert JOLIET.make_identifier("Ünï;code?.txt".encode(), False, "").decode("utf-16-be") == "Ünï_code_.txt;1"
+    assert UDF.make_identifier("Ünï.txt".encode(), False, "") == b"\x08" + "Ünï.txt".encode("latin-1")
+    assert UDF.make_identifier("日本".encode(), False, "") == b"\x10" + "日本".encode("utf-16-be")
 
 
 def test_a_file_and_a_directory_do_not_look_the_same() -> None:
-    identifiers = Identifiers(LEVEL_1, [b"POOL", b"README.;1"], Place())
-    assert identifiers.add(b"pool", directory=False) == b"POOL000.;1"
-    assert identifiers.add(b"readme", directory=True) == b"READM000"
+    identifiers = IdentifierAllocator(LEVEL_1, [b"POOL", b"README.;1"], Place())
+    assert identifiers.allocate(b"pool", directory=False) == b"POOL000.;1"
+    assert identifiers.allocate(b"readme", directory=True) == b"READM000"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.from_regex(r"[A-Z0-9_]{1,9}(\.[A-Z0-9_]{0,4};1)?", fullmatch=True), max_size=12, unique=True))
 def test_the_order_is_that_of_the_standard(names: list[str]) -> None:
-    found = sorted((one.encode() for one in names), key=LEVEL_1.order)
+    found = sorted((one.encode() for one in names), key=LEVEL_1.sort_key)
     for one, other in pairwise(found):
         assert compared(one, other) <= 0
-    assert [LEVEL_1.order(one) for one in found] == [
-        LEVEL_1.order(one) for one in sorted(found, key=cmp_to_key(compared))
+    assert [LEVEL_1.sort_key(one) for one in found] == [
+        LEVEL_1.sort_key(one) for one in sorted(found, key=cmp_to_key(compared))
     ]
 
 
@@ -189,7 +196,7 @@ UNITS = st.characters(max_codepoint=0xFFFF, exclude_characters=";/\0", exclude_c
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(UNITS, min_size=1, max_size=8), max_size=8, unique=True))
 def test_joliet_is_sorted_by_its_characters(names: list[str]) -> None:
-    found = sorted(((one + ";1").encode("utf-16-be") for one in names), key=JOLIET.order)
+    found = sorted(((one + ";1").encode("utf-16-be") for one in names), key=JOLIET.sort_key)
     units = [[ord(letter) for letter in one.decode("utf-16-be").removesuffix(";1")] for one in found]
     assert units == sorted(units)
 
@@ -197,6 +204,7 @@ def test_joliet_is_sorted_by_its_characters(names: list[str]) -> None:
 @pytest.mark.parametrize("room", [40, 60, ROOM, PLAIN_ROOM])
 @pytest.mark.parametrize("enhanced", [False, True])
 def test_an_identifier_fits_a_record(room: int, enhanced: bool) -> None:
-    style = style_of([b"n" * 200], [], enhanced=enhanced, room=room)
+    style = infer_rules([b"n" * 200], [], enhanced=enhanced, room=room)
     for name in ODD:
-        assert len(style.made(name, False, "")) <= room and len(style.made(name, True, "123456")) <= room
+        assert len(style.make_identifier(name, False, "")) <= room
+        assert len(style.make_identifier(name, True, "123456")) <= room

@@ -8,8 +8,8 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.boot.mbr import ChsGeometry, MbrPartition, encode_chs
-from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, section_lengths
-from cosremaster.iso.layout.place import PADDING, Layout, Placement, gaps, pin_overlaps, plan_layout
+from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, split_into_sections
+from cosremaster.iso.layout.place import PADDING, Layout, Placement, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.spans import Span
 from cosremaster.units import Lba, Sector
 
@@ -54,7 +54,7 @@ def test_pinning_joins_names_and_keeps_equal_files_movable() -> None:
 @given(SPANS, st.integers(0, 10))
 def test_gaps_are_what_no_span_covers(spans: list[Span], behind: int) -> None:
     blocks = max((one.end for one in spans), default=0) + behind
-    found = gaps(spans, blocks)
+    found = find_gaps(spans, blocks)
     assert covered(found) == set(range(blocks)) - covered(spans)
     assert all(one.blocks > 0 for one in found)
     assert all(one.end < other.start for one, other in pairwise(found)), "sorted, each as long as can be"
@@ -82,7 +82,7 @@ def changes(draw: st.DrawFn) -> tuple[list[Span], list[Span], int, dict[Lba, int
 
 
 def by_old(layout: Layout) -> dict[Span, Placement]:
-    return {one.old: one for one in layout.placements}
+    return {one.span: one for one in layout.placements}
 
 
 @settings(max_examples=400, deadline=None)
@@ -98,8 +98,9 @@ def test_everything_has_a_place_and_nothing_overlaps(
     assert all((placed[one].start, placed[one].blocks) == (one.start, one.blocks) for one in fixed)
     assert all(placed[one].blocks == sizes.get(one.start, one.blocks) for one in movable)
     end, old_end = max(one.end for one in layout.placements), max(one.end for one in (*fixed, *movable))
-    assert layout.blocks - end == blocks - old_end, "the volume's end keeps its distance from the data's"
-    assert layout.moved == {one.old.start: one.start for one in layout.placements if one.start != one.old.start}
+    assert layout.tail - end == blocks - old_end, "the volume's end keeps its distance from the data's"
+    moved = (one for one in layout.placements if one.start != one.span.start)
+    assert layout.moved_starts == {one.span.start: one.start for one in moved}
 
 
 @settings(deadline=None)
@@ -109,7 +110,7 @@ def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]
     everything: list[Mapping[Lba, int]] = [{}, {one.start: one.blocks for one in movable}]
     for sizes in everything:
         layout = plan_layout(fixed, movable, blocks, sizes)
-        assert layout.blocks == blocks and not layout.moved
+        assert layout.tail == blocks and not layout.moved_starts
         assert [(one.start, one.blocks) for one in layout.placements] == sorted(
             (one.start, one.blocks) for one in (*fixed, *movable)
         )
@@ -126,7 +127,7 @@ def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span]
     if all(one in last for one in movable if one.start in sizes):
         event("in the last run")
         growth = sum(sizes[one.start] - one.blocks for one in last if one.start in sizes)
-        assert layout.blocks == blocks + growth
+        assert layout.tail == blocks + growth
         for one in movable:
             before = sum(sizes[other.start] - other.blocks for other in last if other in last and other.start in sizes
                          and other.start < one.start)  # fmt: skip
@@ -167,8 +168,8 @@ def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span]
 def test_a_file_between_fixed_spans(size: int, places: dict[int, int], blocks: int) -> None:
     fixed, movable = [span(0, 20), span(40, 2)], [span(20, 8), span(30, 5), span(50, 5)]
     layout = plan_layout(fixed, movable, 60, {Lba(20): size})
-    assert {one.old.start: one.start for one in layout.placements if one.old in movable} == places
-    assert layout.blocks == blocks
+    assert {one.span.start: one.start for one in layout.placements if one.span in movable} == places
+    assert layout.tail == blocks
 
 
 GEOMETRY: ChsGeometry = (64, 32)
@@ -191,7 +192,7 @@ def test_partitions_follow_the_end_of_the_volume(new: int, geometry: ChsGeometry
     before = [(0, 4000), (4000, 2880), (200, 800), (64, 3936)]
     after = [(0, 4000 + shift), (4000 + shift, 2880), (200, 800), (64, 3936 + shift)]
     for one, other in zip(before, after, strict=True):
-        start, end = layout.start(Sector(one[0])), layout.end(Sector(sum(one)))
+        start, end = layout.map_start(Sector(one[0])), layout.map_end(Sector(sum(one)))
         assert (start, end - start) == other
         assert partition(*one, geometry).moved_to(start, end - start, geometry) == partition(*other, geometry)
 
@@ -224,20 +225,20 @@ def test_every_end_keeps_its_distance_from_what_it_belongs_to(
     tail = data + padding
     end = Sector((data + min(volume, padding)) * 4)
     layout = plan_layout(fixed, movable, tail, sizes, ends=(end,), align=align)
-    old, new = layout.data
+    old, new = layout.data_ends
     assert (old, new) == (data, max(one.end for one in layout.placements))
-    assert (layout.blocks - tail) % align == 0
-    room = layout.blocks - new
+    assert (layout.tail - tail) % align == 0
+    room = layout.tail - new
     assert room >= min(PADDING, padding), "what readers read ahead into"
-    moved = layout.end(end)
+    moved = layout.map_end(end)
     if end >= (tail - 1) * 4:
-        assert layout.blocks * 4 - moved == tail * 4 - end, "it belongs to the tail"
+        assert layout.tail * 4 - moved == tail * 4 - end, "it belongs to the tail"
     else:
         assert moved - new * 4 == end - old * 4, "it belongs to the data"
-    assert new * 4 <= moved <= layout.blocks * 4
+    assert new * 4 <= moved <= layout.tail * 4
     needed = max(min(PADDING, padding), min(volume, padding) if end < (tail - 1) * 4 else 0)
     assert room - needed < align if align > 1 else room == padding, "no longer than needed"
-    assert layout.block(Lba(tail + 5)) == layout.blocks + 5
+    assert layout.map_block(Lba(tail + 5)) == layout.tail + 5
 
 
 @settings(max_examples=200, deadline=None)
@@ -249,7 +250,7 @@ def test_new_files_stand_behind_all_data_and_before_the_tail(
     without = plan_layout(fixed, movable, tail, sizes)
     layout = plan_layout(fixed, movable, tail, sizes, appended=[span(0, blocks) for blocks in more])
     assert layout.placements == without.placements
-    assert layout.blocks == without.blocks + sum(more)
+    assert layout.tail == without.tail + sum(more)
     every = (*layout.placements, *layout.appended)
     assert all(one.end <= other.start for one, other in pairwise(every))
     assert [one.blocks for one in layout.appended] == more
@@ -276,16 +277,16 @@ def test_what_is_given_up_leaves_room_only_at_the_end(
     assert all(one.end <= other.start for one, other in pairwise(both) if one.blocks and other.blocks)
     assert all(placed[one].start == one.start for one in fixed)
     if not sizes:
-        assert not layout.moved, "nothing moves because something went"
+        assert not layout.moved_starts, "nothing moves because something went"
     end = max(one.end for one in both)
     old_end = max(one.end for one in every)
-    assert layout.data == (old_end, end)
+    assert layout.data_ends == (old_end, end)
     if align == 1:
-        assert layout.blocks - end == tail - old_end, "the volume's end keeps its distance from the data's"
+        assert layout.tail - end == tail - old_end, "the volume's end keeps its distance from the data's"
         if not sizes and not any(more) and vacated and max(one.end for one in vacated) == old_end:
-            assert layout.blocks == tail - (old_end - max(one.end for one in (*fixed, *movable)))
+            assert layout.tail == tail - (old_end - max(one.end for one in (*fixed, *movable)))
     else:
-        assert (layout.blocks - tail) % align == 0 and layout.blocks >= end
+        assert (layout.tail - tail) % align == 0 and layout.tail >= end
     assert all(one.start >= max((other.end for other in layout.placements), default=0) for one in layout.appended)
 
 
@@ -311,7 +312,7 @@ def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
 
 @given(st.integers(0, 1 << 36), st.integers(1, 9))
 def test_sections_are_whole_blocks_and_as_few_as_can_be(length: int, least: int) -> None:
-    found = section_lengths(length, least)
+    found = split_into_sections(length, least)
     assert sum(found) == length
     assert all(one % 2048 == 0 for one in found[:-1])
     assert all(0 <= one <= MAX_EXTENT for one in found)

@@ -9,7 +9,7 @@ import pytest
 
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.rockridge.read import PLAIN, RockRidge, read_fields
+from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, read_rock_ridge
 from tests.support.susp import AREA, BASE, both, field, more, name, record
 
 
@@ -24,13 +24,13 @@ def source(tmp_path: Path) -> Iterator[FileSource]:
 
 
 def read(source: FileSource, fields: bytes, identifier: bytes = b"A;1") -> RockRidge:
-    return read_fields(source, record(fields, identifier), 1000, 0, BASE)
+    return read_rock_ridge(source, record(fields, identifier), 1000, 0, BASE)
 
 
 def test_no_fields_say_nothing(source: FileSource) -> None:
-    assert read(source, b"") == PLAIN
-    assert read(source, bytes(9)) == PLAIN, "zeros end the fields"
-    assert read(source, field(b"ST", b"") + name(b"behind the end")) == PLAIN
+    assert read(source, b"") == NO_ROCK_RIDGE
+    assert read(source, bytes(9)) == NO_ROCK_RIDGE, "zeros end the fields"
+    assert read(source, field(b"ST", b"") + name(b"behind the end")) == NO_ROCK_RIDGE
 
 
 @pytest.mark.parametrize("identifier", [b"A;1", b"AB;1", b"ABC.D;1"])
@@ -43,14 +43,14 @@ def test_a_name_that_continues_elsewhere(source: FileSource) -> None:
     at = AREA + 20 * 2048
     found = read(source, name(b"here", 1) + more(at, 30))
     assert found.name == b"here-and-more"
-    assert found.zisofs == at + 14, "in the image, where it has to be patched"
+    assert found.zisofs_offset == at + 14, "in the image, where it has to be patched"
 
 
 def test_what_is_no_regular_file(source: FileSource) -> None:
-    assert not read(source, field(b"SL", bytes(8))).regular
-    assert not read(source, field(b"PX", both(0o060644) + bytes(24))).regular
-    assert read(source, field(b"CL", both(30))).child == BASE + 30
-    assert read(source, field(b"RE", b"")).relocated
+    assert not read(source, field(b"SL", bytes(8))).is_regular
+    assert not read(source, field(b"PX", both(0o060644) + bytes(24))).is_regular
+    assert read(source, field(b"CL", both(30))).child_lba == BASE + 30
+    assert read(source, field(b"RE", b"")).is_relocated
 
 
 @pytest.mark.parametrize("bad", [b"NM\x03\x01", b"NM\xff\x01abc"])

@@ -8,12 +8,12 @@ QUARTER = timedelta(minutes=15)
 """The unit in which offsets from Greenwich are counted (8.4.26.1)."""
 
 
-def short_date(raw: bytes) -> int:
+def parse_short_date(raw: bytes) -> int:
     """A directory record's seven bytes (9.1.5); 0 where they are no date, or one before 1970."""
     return _seconds([1900 + raw[0], *raw[1:6]], raw[6])
 
 
-def long_date(raw: bytes) -> int:
+def parse_long_date(raw: bytes) -> int:
     """Seventeen bytes with digits (8.4.26.1), hundredths left out; 0 where they are no date, or one before 1970."""
     if not raw[:14].isdigit():
         return 0

@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cosremaster.errors import Place, UnsupportedError
-from cosremaster.iso.read_trees import shown_name
+from cosremaster.iso.read_trees import decode_identifier
 
 _VERSION = b";1"
 _STRICT = re.compile(rb"[^A-Z0-9_]")
@@ -25,23 +25,23 @@ JOLIET_LENGTH, JOLIET_LONG = 64, 103
 """UCS-2 characters of a Joliet identifier: what its specification allows, and what fits a record without a version."""
 
 
-class Naming(Protocol):
+class IdentifierScheme(Protocol):
     """How a file system writes names."""
 
-    def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+    def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
         """An identifier for ``name``; ``mark`` takes the place of the last characters before the extension."""
         ...
 
-    def order(self, identifier: bytes) -> tuple[bytes, bytes]:
+    def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """What the identifiers of one directory are sorted by."""
         ...
 
-    def shown(self, identifier: bytes) -> bytes:
+    def display_name(self, identifier: bytes) -> bytes:
         """The name that it alone tells."""
         ...
 
 
-class Style(Struct, frozen=True, kw_only=True):
+class IdentifierRules(Struct, frozen=True, kw_only=True):
     """How a tree's identifiers look.
 
     ``version``: what ends a file's identifier; ``dot``: one without an extension ends in a dot; ``dots``: there may be
@@ -49,27 +49,27 @@ class Style(Struct, frozen=True, kw_only=True):
     ``other``: the characters that are not allowed. A Joliet tree's lengths count characters.
     """
 
-    joliet: bool = False
+    is_joliet: bool = False
     version: bytes = _VERSION
-    dot: bool = True
-    dots: bool = False
-    base: int = 8
-    extension: int = 3
-    whole: int = 12
-    other: re.Pattern[bytes] = _STRICT
+    needs_dot: bool = True
+    allows_dots: bool = False
+    max_base: int = 8
+    max_extension: int = 3
+    max_length: int = 12
+    forbidden: re.Pattern[bytes] = _STRICT
 
-    def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+    def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
         """An identifier for ``name``; ``mark`` takes the place of the last characters before the extension."""
-        return (self._joliet if self.joliet else self._plain)(name, directory, mark)
+        return (self._joliet if self.is_joliet else self._plain)(name, directory, mark)
 
     def _plain(self, name: bytes, directory: bool, mark: str) -> bytes:
-        raw = name if self.other is not _STRICT else name.upper()
-        base, dot, extension = (raw, b"", b"") if directory and not self.dots else raw.rpartition(b".")
+        raw = name if self.forbidden is not _STRICT else name.upper()
+        base, dot, extension = (raw, b"", b"") if directory and not self.allows_dots else raw.rpartition(b".")
         if not dot or not base:  # a name that begins with its only dot has no extension
             base, extension = raw, b""
-        base, extension = self._allowed(base), self.other.sub(b"_", extension)[: self.extension]
-        dotted = bool(extension or (self.dot and not directory))
-        room = min(self.base, self.whole - len(extension) - dotted)
+        base, extension = self._allowed(base), self.forbidden.sub(b"_", extension)[: self.max_extension]
+        dotted = bool(extension or (self.needs_dot and not directory))
+        room = min(self.max_base, self.max_length - len(extension) - dotted)
         base = base[: room - len(mark)] + mark.encode()
         if not base.strip(b"."):  # readers leave out the dots at a name's end
             base = base.replace(b".", b"_") or b"_"
@@ -78,51 +78,51 @@ class Style(Struct, frozen=True, kw_only=True):
         return base + (b"." if dotted else b"") + extension + self.version
 
     def _allowed(self, base: bytes) -> bytes:
-        if self.dots:
-            return b".".join(self.other.sub(b"_", part) for part in base.split(b"."))
-        return self.other.sub(b"_", base.replace(b".", b"_"))
+        if self.allows_dots:
+            return b".".join(self.forbidden.sub(b"_", part) for part in base.split(b"."))
+        return self.forbidden.sub(b"_", base.replace(b".", b"_"))
 
     def _joliet(self, name: bytes, directory: bool, mark: str) -> bytes:
         text = _NOT_JOLIET.sub("_", name.decode("utf-8", "replace"))
         stem, dot, ending = text.rpartition(".")
-        if directory or not stem or _units(ending) > self.whole // 2:
+        if directory or not stem or _units(ending) > self.max_length // 2:
             stem, dot, ending = text, "", ""
-        room = self.whole - _units(dot + ending) - len(mark)
+        room = self.max_length - _units(dot + ending) - len(mark)
         raw = (_cut(stem, room) + mark + dot + ending).encode("utf-16-be", "surrogatepass")
         return raw if directory else raw + self.version
 
-    def shown(self, identifier: bytes) -> bytes:
+    def display_name(self, identifier: bytes) -> bytes:
         """The name that it alone tells."""
-        return shown_name(identifier, joliet=self.joliet)
+        return decode_identifier(identifier, joliet=self.is_joliet)
 
-    def order(self, identifier: bytes) -> tuple[bytes, bytes]:
+    def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """What identifiers of one directory are sorted by (9.3): name and extension, padded."""
-        if self.joliet:
+        if self.is_joliet:
             return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-16-be"), b""
         base, _, extension = identifier.partition(b";")[0].partition(b".")
         return base.ljust(255), extension.ljust(255)
 
 
-class Identifiers:
+class IdentifierAllocator:
     """The identifiers of one directory, whose entries have those of ``taken`` already."""
 
-    def __init__(self, style: Naming, taken: Iterable[bytes], place: Place) -> None:
+    def __init__(self, style: IdentifierScheme, taken: Iterable[bytes], place: Place) -> None:
         self._style, self._place = style, place
-        self._taken = {style.shown(one) for one in taken}  # a file and a directory may not look the same either
+        self._taken = {style.display_name(one) for one in taken}  # a file and a directory may not look the same either
         self._next: dict[bytes, int] = {}  # by the first marked identifier of all names that take turns
 
-    def add(self, name: bytes, *, directory: bool) -> bytes:
+    def allocate(self, name: bytes, *, directory: bool) -> bytes:
         """One for ``name`` that looks like nothing else. :raises UnsupportedError: there is none left."""
-        found = self._style.made(name, directory, "")
-        if self._style.shown(found) in self._taken:
-            turn = self._style.shown(self._style.made(name, directory, _mark(0)))
-            while self._style.shown(found) in self._taken:
+        found = self._style.make_identifier(name, directory, "")
+        if self._style.display_name(found) in self._taken:
+            turn = self._style.display_name(self._style.make_identifier(name, directory, _mark(0)))
+            while self._style.display_name(found) in self._taken:
                 number = self._next.get(turn, 0)
                 self._next[turn] = number + 1
                 if number >= _MARKS:
                     raise UnsupportedError("its directory has no identifier left for it", self._place.inside(name))
-                found = self._style.made(name, directory, _mark(number))
-        self._taken.add(self._style.shown(found))
+                found = self._style.make_identifier(name, directory, _mark(number))
+        self._taken.add(self._style.display_name(found))
         return found
 
 
@@ -130,10 +130,10 @@ def _mark(number: int) -> str:
     return f"{number:03d}"
 
 
-class UdfStyle(Struct, frozen=True):
+class UdfIdentifierRules(Struct, frozen=True):
     """UDF's compressed Unicode (OSTA UDF 1.02, 2.1.1): Latin-1 where that does, else UCS-2, of at most 255 bytes."""
 
-    def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+    def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
         """As in :class:`Naming`."""
         text = name.decode("utf-8", "replace")
         narrow = all(ord(letter) < 256 for letter in text)
@@ -144,11 +144,11 @@ class UdfStyle(Struct, frozen=True):
         text = _cut(stem, room) + mark + dot + ending
         return b"\x08" + text.encode("latin-1") if narrow else b"\x10" + text.encode("utf-16-be", "surrogatepass")
 
-    def order(self, identifier: bytes) -> tuple[bytes, bytes]:
+    def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """None: new names follow the old ones."""
         return b"", b""
 
-    def shown(self, identifier: bytes) -> bytes:
+    def display_name(self, identifier: bytes) -> bytes:
         """As in :class:`Naming`."""
         text = identifier[1:].decode("utf-16-be" if identifier[:1] == b"\x10" else "latin-1", "replace")
         return text.encode("utf-8", "surrogatepass")
@@ -167,7 +167,7 @@ def _cut(text: str, room: int) -> str:
     return text
 
 
-def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: bool, room: int) -> Style:
+def infer_rules(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: bool, room: int) -> IdentifierRules:
     """The style of a tree with these identifiers. ``enhanced``: it is that of an ISO 9660:1999 volume; ``room``: bytes
     that a record has for an identifier with its version.
 
@@ -189,20 +189,22 @@ def style_of(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: 
         other = _RELAXED
     elif _STRICT.search(letters.replace(b".", b"")):
         other = _LOWER
-    return Style(
+    return IdentifierRules(
         version=_VERSION if not names or any(one.endswith(_VERSION) for one in names) else b"",
-        dot=not any(b"." not in one for one in plain),
-        dots=enhanced or any(one.count(b".") > 1 for one in plain) or any(b"." in one for one in folders),
-        base=8 if whole == 12 else whole, extension=3 if whole == 12 else whole - _LEAST_BASE - 1, whole=whole,
-        other=other,
-    )  # fmt: skip
+        needs_dot=not any(b"." not in one for one in plain),
+        allows_dots=enhanced or any(one.count(b".") > 1 for one in plain) or any(b"." in one for one in folders),
+        max_base=8 if whole == 12 else whole,
+        max_extension=3 if whole == 12 else whole - _LEAST_BASE - 1,
+        max_length=whole,
+        forbidden=other,
+    )
 
 
-def joliet_style(files: Iterable[bytes], directories: Iterable[bytes]) -> Style:
+def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes]) -> IdentifierRules:
     """The style of a Joliet tree with these identifiers."""
     names = list(files)
     version = _VERSION.decode().encode("utf-16-be")
     versioned = any(one.endswith(version) for one in names)
     most = max((len(one.removesuffix(version)) // 2 for one in (*names, *directories)), default=0)
     whole = JOLIET_LONG if most > JOLIET_LENGTH else JOLIET_LENGTH
-    return Style(joliet=True, version=version if versioned else b"", whole=whole)
+    return IdentifierRules(is_joliet=True, version=version if versioned else b"", max_length=whole)

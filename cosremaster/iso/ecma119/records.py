@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.files import FileSource
-from cosremaster.iso.model import DIRECTORY, DirectoryRecord, IsoDirectory
+from cosremaster.iso.model import DIRECTORY, DirectoryRecord, Extent
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_offset
 
 IMAGE_START = Lba(0)
@@ -19,10 +19,10 @@ PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28
 ROOT_RECORD = 156
-SPACE_SIZE = 80
+VOLUME_SPACE_SIZE = 80
 
 
-class Descriptor(Struct, frozen=True):
+class VolumeDescriptor(Struct, frozen=True):
     """A volume descriptor (8.1): 2,048 bytes and the block they stand in."""
 
     lba: Lba
@@ -36,34 +36,34 @@ class Descriptor(Struct, frozen=True):
     @property
     def blocks(self) -> int:
         """Volume space size (8.4.8) in blocks."""
-        return int.from_bytes(self.raw[SPACE_SIZE : SPACE_SIZE + 4], "little")
+        return int.from_bytes(self.raw[VOLUME_SPACE_SIZE : VOLUME_SPACE_SIZE + 4], "little")
 
     @property
-    def root(self) -> IsoDirectory:
+    def root(self) -> Extent:
         """The root directory's extent (8.4.18), counted as the descriptor counts."""
         record = self.raw[ROOT_RECORD : ROOT_RECORD + 34]
-        return IsoDirectory(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
+        return Extent(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
 
     @property
-    def path_tables(self) -> tuple[IsoDirectory, ...]:
+    def path_tables(self) -> tuple[Extent, ...]:
         """The extents of up to four path tables (8.4.13 to 8.4.17)."""
         size = int.from_bytes(self.raw[132:136], "little")
         places = [int.from_bytes(self.raw[at : at + 4], "little") for at in (140, 144)]
         places += [int.from_bytes(self.raw[at : at + 4], "big") for at in (148, 152)]
-        return tuple(IsoDirectory(Lba(lba), size) for lba in places if lba)
+        return tuple(Extent(Lba(lba), size) for lba in places if lba)
 
 
-def both_endian(value: int) -> bytes:
+def pack_both_endian(value: int) -> bytes:
     """A 32-bit number little-endian, then big-endian (7.3.3)."""
     return value.to_bytes(4, "little") + value.to_bytes(4, "big")
 
 
-def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[Descriptor, ...]:
+def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[VolumeDescriptor, ...]:
     """The volume descriptors from block ``first`` on, the terminator last.
 
     :raises ImageError: there are none (this is no ISO 9660 image), or they do not end.
     """
-    found: list[Descriptor] = []
+    found: list[VolumeDescriptor] = []
     for index in range(MAX_DESCRIPTORS):
         lba = Lba(first + index)
         raw = source.read_at(lba_offset(lba), BLOCK)
@@ -73,30 +73,30 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
             raise ImageError("is no ISO 9660 image (no volume descriptor at block 16)", source.place)
         if len(raw) < BLOCK:
             raise ImageError("is cut off inside its volume descriptors", source.place.at(lba_offset(lba)))
-        found.append(Descriptor(lba, raw))
+        found.append(VolumeDescriptor(lba, raw))
         if raw[0] == TERMINATOR:
             return tuple(found)
     raise ImageError(f"has more than {MAX_DESCRIPTORS} volume descriptors", source.place)
 
 
 def walk(
-    source: FileSource, root: IsoDirectory, base: Lba = IMAGE_START
-) -> tuple[tuple[IsoDirectory, ...], tuple[DirectoryRecord, ...]]:
+    source: FileSource, root: Extent, base: Lba = IMAGE_START
+) -> tuple[tuple[Extent, ...], tuple[DirectoryRecord, ...]]:
     """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
 
     ``base``: the block from which ``root`` and the tree's records count; what is returned counts from the image's
     start. :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
     """
-    root = IsoDirectory(Lba(base + root.lba), root.length)
+    root = Extent(Lba(base + root.lba), root.length)
     directories, records = [root], list[DirectoryRecord]()
-    waiting: list[tuple[IsoDirectory, tuple[bytes, ...]]] = [(root, ())]
+    waiting: list[tuple[Extent, tuple[bytes, ...]]] = [(root, ())]
     seen = {root.lba}
     while waiting:
         directory, path = waiting.pop()
         for record, _ in read_directory(source, directory, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
-                below = IsoDirectory(record.lba, record.length)
+                below = Extent(record.lba, record.length)
                 if below.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(below.lba)
@@ -106,7 +106,7 @@ def walk(
 
 
 def read_directory(
-    source: FileSource, directory: IsoDirectory, path: tuple[bytes, ...], base: Lba
+    source: FileSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
     """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
 
@@ -137,11 +137,11 @@ def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -
         flags=raw[25],
         parent=path,
         identifier=raw[33 : 33 + raw[32]],
-        plain=not (raw[1] or raw[26] or raw[27]),
+        is_plain=not (raw[1] or raw[26] or raw[27]),
     )
 
 
-def place_of(place: Place, record: DirectoryRecord) -> Place:
+def locate_record(place: Place, record: DirectoryRecord) -> Place:
     """``record``'s place inside the image at ``place``."""
     return _inside(place, (*record.parent, record.identifier))
 

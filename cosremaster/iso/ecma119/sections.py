@@ -10,7 +10,7 @@ MAX_SECTION = MAX_EXTENT // BLOCK * BLOCK
 """Bytes of a file section that another follows: whole blocks."""
 
 
-def section_lengths(length: int, least: int) -> tuple[int, ...]:
+def split_into_sections(length: int, least: int) -> tuple[int, ...]:
     """``length`` bytes as sections, whole blocks in all but the last: as few as can be, but ``least`` of them."""
     needed = 1 if length <= MAX_EXTENT else 1 + -(-(length - MAX_EXTENT) // MAX_SECTION)
     each = MAX_SECTION if needed >= least else max(1, blocks_for(length) // least) * BLOCK

@@ -24,7 +24,7 @@ _DSTRINGS = {1: ((24, 32),), 4: ((116, 128),), 6: ((84, 128),), 256: ((112, 128)
 2.2.4.4, 2.2.7.2.2, 2.3.2; ECMA-167 3/10.1, 4/14.1)."""
 
 
-def check_volume_id(text: str) -> bytes:
+def encode_volume_id(text: str) -> bytes:
     """The bytes of a volume id. :raises UsageError: it is too long, or of other letters than volume ids have."""
     if not 1 <= len(text) <= ID_SIZE:
         raise UsageError(f"volume id {text!r} has {len(text)} letters; there is room for 1 to {ID_SIZE}")
@@ -65,25 +65,25 @@ def _parsed(text: str) -> datetime | None:
         return None
 
 
-def volume_uuid(date: bytes) -> bytes:
+def format_volume_uuid(date: bytes) -> bytes:
     """What GRUB and blkid call the volume's UUID: the date's digits."""
     parts = (date[:4], *(date[at : at + 2] for at in range(4, 16, 2)))
     return b"-".join(parts)
 
 
-def current_uuid(image: IsoImage, source: FileSource) -> bytes | None:
+def read_volume_uuid(image: IsoImage, source: FileSource) -> bytes | None:
     """The volume's UUID: by its modification date, by that of its creation where there is none; None without both."""
-    start = lba_offset(image.trees[0].descriptor)
+    start = lba_offset(image.trees[0].descriptor_lba)
     dates = (source.read_at(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
-    return next((volume_uuid(date) for date in dates if date not in _UNSET and date.isdigit()), None)
+    return next((format_volume_uuid(date) for date in dates if date not in _UNSET and date.isdigit()), None)
 
 
-def current_id(image: IsoImage, source: FileSource) -> bytes:
+def read_volume_id(image: IsoImage, source: FileSource) -> bytes:
     """The primary volume descriptor's volume id, as it stands, without what pads it."""
-    return source.read_at(lba_offset(image.trees[0].descriptor) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
+    return source.read_at(lba_offset(image.trees[0].descriptor_lba) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
 
 
-def identity_patches(
+def make_identity_patches(
     image: IsoImage, source: FileSource, volume_id: bytes | None, date: bytes | None
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offsets in the image and what has to stand there for another volume id, another modification date.
@@ -93,7 +93,7 @@ def identity_patches(
     :raises UnsupportedError: UDF's descriptors are damaged.
     """
     for tree in image.trees:
-        start = lba_offset(tree.descriptor)
+        start = lba_offset(tree.descriptor_lba)
         if volume_id is not None:
             old = source.read_at(start + VOLUME_ID, ID_SIZE)
             yield start + VOLUME_ID, _joliet(volume_id, old) if tree.kind == "Joliet" else _padded(volume_id, old)
@@ -115,7 +115,7 @@ def _joliet(text: bytes, old: bytes) -> bytes:
 
 
 def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tuple[int, bytes]]:
-    old = current_id(image, source)
+    old = read_volume_id(image, source)
     for tag in image.udf.tags if image.udf else ():
         if tag.id not in _DSTRINGS:
             continue

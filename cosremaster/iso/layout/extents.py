@@ -18,7 +18,7 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, b
 SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
 
 
-def file_spans(file: IsoFile) -> tuple[Span, ...]:
+def list_file_spans(file: IsoFile) -> tuple[Span, ...]:
     """The blocks of a file: one span if its extents follow each other, else one for each."""
     label, found = printable(file.path), list[Span]()
     for record in file.records:
@@ -31,7 +31,7 @@ def file_spans(file: IsoFile) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
+def list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
     """What directories and path tables take."""
     for tree in trees:
         yield from (Span(one.lba, blocks_for(one.length), "path table") for one in tree.path_tables)
@@ -43,7 +43,7 @@ def covers_volume(partition: Partition, trees: Sequence[IsoTree]) -> bool:
     return partition.start <= trees[0].directories[0].lba * SECTORS_PER_BLOCK
 
 
-def known_spans(
+def list_fixed_spans(
     descriptors: Iterable[Span],
     trees: Sequence[IsoTree],
     catalog: BootCatalog | None,
@@ -53,12 +53,12 @@ def known_spans(
     udf: Udf | None,
 ) -> tuple[Span, ...]:
     """Everything that must stay where it is, but not what lies in partitions behind the trees' data."""
-    sure = [SYSTEM_AREA, *descriptors, *tree_spans(trees), *(udf.metadata_spans if udf else ())]
+    sure = [SYSTEM_AREA, *descriptors, *list_tree_spans(trees), *(udf.metadata_spans if udf else ())]
     if catalog:
         sure.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
-    odd = (file for tree in trees for file in tree.files if not all(record.plain for record in file.records))
-    sure += [span for file in odd for span in file_spans(file)]
-    files = {span.start: span for tree in trees for file in tree.files for span in file_spans(file)}
+    odd = (file for tree in trees for file in tree.files if not all(record.is_plain for record in file.records))
+    sure += [span for file in odd for span in list_file_spans(file)]
+    files = {span.start: span for tree in trees for file in tree.files for span in list_file_spans(file)}
     for one in udf.files if udf else ():
         alone = [(lba, length) for lba, length in one.extents if lba not in files]
         sure += [Span(lba, blocks_for(length), "file of UDF alone") for lba, length in alone]
@@ -66,12 +66,12 @@ def known_spans(
     appended = [one.span for one in partitions if one.span.start >= end]
     for image in images:
         span = Span(image.entry.lba, blocks_for(image.length), "boot image")
-        if not any(span.touches(one) for one in appended):
+        if not any(span.overlaps(one) for one in appended):
             sure.append(span)
     starts = {*files, *(image.entry.lba for image in images)}
     for partition in partitions:
         span = partition.span
-        if not (partition.filler or covers_volume(partition, trees) or span.start >= end or span.start in starts):
+        if not (partition.is_filler or covers_volume(partition, trees) or span.start >= end or span.start in starts):
             sure.append(span)
     for header in firmware:
         for target in header.targets:
@@ -82,7 +82,7 @@ def known_spans(
     return tuple(sure)
 
 
-def tail_of(
+def find_tail(
     size: int,
     trees: Sequence[IsoTree],
     fixed: Sequence[Span],
@@ -91,7 +91,7 @@ def tail_of(
     udf: Udf | None,
 ) -> Lba:
     """Where what ends the image begins: the first appended partition, backup GPT or last anchor behind all data."""
-    end = data_end(trees, fixed)
+    end = find_data_end(trees, fixed)
     starts = [size // BLOCK, *(one.span.start for one in partitions)]
     starts += [one.header.entries_lba // SECTORS_PER_BLOCK for one in gpt[1:]]
     starts += [one.header.my_lba // SECTORS_PER_BLOCK for one in gpt[1:]]
@@ -100,13 +100,13 @@ def tail_of(
     return Lba(max(end, min((start for start in starts if start >= end), default=end)))
 
 
-def data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
+def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """The block behind everything that is known and no part of the tail."""
-    files = (span for tree in trees for file in tree.files for span in file_spans(file))
+    files = (span for tree in trees for file in tree.files for span in list_file_spans(file))
     return max(span.end for span in chain(files, fixed))
 
 
-def unreferenced(source: FileSource, holes: Iterable[Span]) -> Iterator[Span]:
+def find_unreferenced(source: FileSource, holes: Iterable[Span]) -> Iterator[Span]:
     """The parts of ``holes`` that hold anything but zeros: nobody knows who points there."""
     for hole in holes:
         first, last, at = -1, -1, int(hole.start)

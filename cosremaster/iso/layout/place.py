@@ -24,7 +24,7 @@ PADDING = 150
 class Placement(Struct, frozen=True):
     """A span of the old volume at its place in the new one, ``blocks`` long there."""
 
-    old: Span
+    span: Span
     start: Lba
     blocks: int
 
@@ -42,39 +42,39 @@ class Layout(Struct, frozen=True, dict=True):
     """
 
     placements: tuple[Placement, ...]
-    blocks: int
     tail: int
-    data: tuple[int, int]
+    old_tail: int
+    data_ends: tuple[int, int]
     appended: tuple[Placement, ...] = ()
 
     @cached_property
-    def moved(self) -> dict[Lba, Lba]:
+    def moved_starts(self) -> dict[Lba, Lba]:
         """Old start -> new start of everything that moved."""
-        return {one.old.start: one.start for one in self.placements if one.start != one.old.start}
+        return {one.span.start: one.start for one in self.placements if one.start != one.span.start}
 
     @cached_property
     def _by_old(self) -> list[Placement]:
-        return sorted(self.placements, key=lambda one: one.old.start)
+        return sorted(self.placements, key=lambda one: one.span.start)
 
-    def block(self, old: Lba) -> Lba:
+    def map_block(self, old: Lba) -> Lba:
         """Where block ``old`` of a span, or of the tail, stands now."""
-        if old >= self.tail:
-            return Lba(old + self.blocks - self.tail)
-        index = bisect_right(self._by_old, old, key=lambda one: one.old.start) - 1
+        if old >= self.old_tail:
+            return Lba(old + self.tail - self.old_tail)
+        index = bisect_right(self._by_old, old, key=lambda one: one.span.start) - 1
         found = self._by_old[index] if index >= 0 else None
-        inside = found is not None and old < found.old.end
-        return Lba(old + found.start - found.old.start) if found and inside else old
+        inside = found is not None and old < found.span.end
+        return Lba(old + found.start - found.span.start) if found and inside else old
 
-    def start(self, old: Sector) -> Sector:
+    def map_start(self, old: Sector) -> Sector:
         """Where a start that stood at sector ``old`` stands now."""
         block, rest = divmod(old, SECTORS_PER_BLOCK)
-        return Sector(self.block(Lba(block)) * SECTORS_PER_BLOCK + rest)
+        return Sector(self.map_block(Lba(block)) * SECTORS_PER_BLOCK + rest)
 
-    def end(self, old: Sector) -> Sector:
+    def map_end(self, old: Sector) -> Sector:
         """Where an end that stood at sector ``old`` stands now."""
-        if old >= (self.tail - 1) * SECTORS_PER_BLOCK:
-            return Sector(old + (self.blocks - self.tail) * SECTORS_PER_BLOCK)
-        before, now = self.data
+        if old >= (self.old_tail - 1) * SECTORS_PER_BLOCK:
+            return Sector(old + (self.tail - self.old_tail) * SECTORS_PER_BLOCK)
+        before, now = self.data_ends
         return Sector(old + (now - before) * SECTORS_PER_BLOCK) if old >= before * SECTORS_PER_BLOCK else old
 
 
@@ -101,7 +101,7 @@ def pin_overlaps(fixed: Iterable[Span], movable: Iterable[Span]) -> tuple[tuple[
     return tuple(span for span, pin in groups if pin), tuple(span for span, pin in groups if not pin)
 
 
-def gaps(spans: Iterable[Span], blocks: int) -> tuple[Span, ...]:
+def find_gaps(spans: Iterable[Span], blocks: int) -> tuple[Span, ...]:
     """The runs of blocks of a volume of ``blocks`` that no span covers."""
     ordered = sorted(spans, key=lambda span: span.start)
     edges = [Span(Lba(0), 0, ""), *ordered, Span(Lba(blocks), 0, "")]
@@ -155,7 +155,7 @@ def plan_layout(
     end = max((one.end for one in placements), default=Lba(0))
     behind = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
     for index, one in enumerate(behind):
-        behind[index] = Placement(one.old, Lba(end), one.blocks)
+        behind[index] = Placement(one.span, Lba(end), one.blocks)
         end = behind[index].end
     placements = sorted([*placements, *behind[: len(overflow)]], key=lambda one: (one.start, one.end))
     shift = _shift(old_end, end, tail, ends, align)

@@ -12,13 +12,13 @@ from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import identify_pointer, move_pointer
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.records import SPACE_SIZE, both_endian
-from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.ecma119.records import VOLUME_SPACE_SIZE, pack_both_endian
+from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume
 from cosremaster.iso.layout.place import Layout
-from cosremaster.iso.layout.replace import Exchange
+from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoFile, IsoImage, Partition
-from cosremaster.iso.partitions import PROTECTS_ISO
+from cosremaster.iso.partitions import FILLER_TYPE
 from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
@@ -32,8 +32,8 @@ _GAP_TYPE = bytes.fromhex("a2a0d0ebe5b9334487c068b6b72699c7")
 Patches = Iterator[tuple[int, bytes]]
 
 
-def image_patches(
-    image: IsoImage, source: FileSource, layout: Layout, exchanged: Sequence[Exchange], *, drop: bool
+def plan_pointer_patches(
+    image: IsoImage, source: FileSource, layout: Layout, exchanged: Sequence[FileReplacement], *, drop: bool
 ) -> dict[int, bytes]:
     """Byte offset in the new image -> bytes, not overlapping. ``drop``: HFS partitions become fillers.
 
@@ -46,45 +46,45 @@ def image_patches(
     return dict(chain.from_iterable(found))
 
 
-def _records(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _records(image: IsoImage, layout: Layout, exchanged: Iterable[FileReplacement]) -> Patches:
     """Directory records of all trees (ECMA-119, 9.1)."""
     new = {record.offset for one in exchanged for _, file in one.files for record in file.records}
     for tree in image.trees:
         for file in tree.files:
             for record in file.records:
-                moved = layout.block(record.lba) if record.length else record.lba
+                moved = layout.map_block(record.lba) if record.length else record.lba
                 if moved != record.lba and record.offset not in new:
-                    yield record.offset + _RECORD_LBA, both_endian(moved - tree.base)
+                    yield record.offset + _RECORD_LBA, pack_both_endian(moved - tree.base)
     for one in exchanged:
         for tree, file in one.files:
             at = one.start
             for record, length in zip(file.records, _lengths(one, file), strict=False):
                 if length != record.length:
-                    yield record.offset + _RECORD_LENGTH, both_endian(length)
+                    yield record.offset + _RECORD_LENGTH, pack_both_endian(length)
                 if at != record.lba and one.table.length:
-                    yield record.offset + _RECORD_LBA, both_endian(at - tree.base)
+                    yield record.offset + _RECORD_LBA, pack_both_endian(at - tree.base)
                 at = Lba(at + blocks_for(length))
-            if file.zisofs:
-                yield file.zisofs, b"PD"  # padding (SUSP 5.2): the new data are not compressed
+            if file.zisofs_offset:
+                yield file.zisofs_offset, b"PD"  # padding (SUSP 5.2): the new data are not compressed
 
 
-def _lengths(one: Exchange, file: IsoFile) -> tuple[int, ...]:
-    return section_lengths(one.table.length, len(file.records))
+def _lengths(one: FileReplacement, file: IsoFile) -> tuple[int, ...]:
+    return split_into_sections(one.table.length, len(file.records))
 
 
 def _descriptors(image: IsoImage, layout: Layout) -> Patches:
     """Volume space sizes (8.4.8)."""
     for tree in image.trees:
-        blocks = layout.end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
+        blocks = layout.map_end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
         if blocks != tree.blocks:
-            yield lba_offset(tree.descriptor) + SPACE_SIZE, both_endian(blocks)
+            yield lba_offset(tree.descriptor_lba) + VOLUME_SPACE_SIZE, pack_both_endian(blocks)
 
 
-def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[FileReplacement]) -> Patches:
     """El Torito entries: the image's block, and the load size where it was the image's (figures 3 and 5)."""
-    new = {one.old.start: one for one in exchanged if one.old}
+    new = {one.old_span.start: one for one in exchanged if one.old_span}
     for boot in image.boot_images:
-        entry, moved = boot.entry, layout.block(boot.entry.lba)
+        entry, moved = boot.entry, layout.map_block(boot.entry.lba)
         if moved != entry.lba:
             yield entry.offset + 8, moved.to_bytes(4, "little")
         one = new.get(entry.lba)
@@ -94,35 +94,39 @@ def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[Exchange]) -> 
                 yield entry.offset + 6, sectors.to_bytes(2, "little")
 
 
-def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange]) -> Patches:
+def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[FileReplacement]) -> Patches:
     if image.udf is None:
         return
     moves = [
-        BlockMove(one.old.start, one.old.blocks, one.start) for one in layout.placements if one.start != one.old.start
+        BlockMove(one.span.start, one.span.blocks, one.start)
+        for one in layout.placements
+        if one.start != one.span.start
     ]
-    new = {one.old.start: (one.start, one.table.length) for one in exchanged if one.old}
-    growth = layout.blocks - layout.tail
+    new = {one.old_span.start: (one.start, one.table.length) for one in exchanged if one.old_span}
+    growth = layout.tail - layout.old_tail
     yield from patch_udf(image.udf, source, moves, new, growth)
     if image.udf.tail_anchors and growth:
         end = Lba(image.udf.tail_anchors.end + growth)
         yield lba_offset(Lba(image.udf.tail_anchors.start + growth)), move_tail_anchors(image.udf, source, end)
 
 
-def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[Exchange], drop: bool) -> Patches:
+def _tables(
+    image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[FileReplacement], drop: bool
+) -> Patches:
     """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
     old = source.read_at(0, SYSTEM_AREA.blocks * BLOCK)
     area = bytearray(old)
     moves = {
-        (one.table, one.number): moved_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions
+        (one.table, one.number): map_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions
     }
-    fillers = {(one.table, one.number) for one in image.hfs} if drop else set()
+    fillers = {(one.table, one.number) for one in image.hfs_partitions} if drop else set()
     if image.mbr:
         area[:SECTOR] = _mbr(image, image.mbr, layout, moves, fillers).pack()
     if image.apm:
         for index, entry in enumerate(_apm(image.apm, moves, fillers)):
             area[image.apm.entry_offset(index) : image.apm.entry_offset(index) + len(entry)] = entry
         if image.apm.blocks * image.apm.block_size == image.size:
-            blocks = image.apm.blocks + (layout.blocks - layout.tail) * BLOCK // image.apm.block_size
+            blocks = image.apm.blocks + (layout.tail - layout.old_tail) * BLOCK // image.apm.block_size
             area[4:8] = blocks.to_bytes(4, "big")
     for index, gpt in enumerate(image.gpt):
         new = _gpt(gpt, layout, moves, fillers, backup=index > 0)
@@ -135,15 +139,15 @@ def _tables(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iter
     for at in range(0, len(area), SECTOR):
         if area[at : at + SECTOR] != old[at : at + SECTOR]:
             yield at, bytes(area[at : at + SECTOR])
-    for hfs in image.hfs if drop else ():
+    for hfs in image.hfs_partitions if drop else ():
         yield from ((at, bytes(SECTOR)) for at in {hfs.start * SECTOR + _HFS_HEADERS, hfs.end * SECTOR - _HFS_HEADERS})
 
 
 Moves = Mapping[tuple[str, int], tuple[Sector, Sector]]
 
 
-def moved_partition(
-    image: IsoImage, layout: Layout, exchanged: Iterable[Exchange], one: Partition, *, drop: bool
+def map_partition(
+    image: IsoImage, layout: Layout, exchanged: Iterable[FileReplacement], one: Partition, *, drop: bool
 ) -> tuple[Sector, Sector]:
     """Start and end of a partition in the new image.
 
@@ -152,29 +156,29 @@ def moved_partition(
     """
     block, rest = divmod(one.start, SECTORS_PER_BLOCK)
     for change in exchanged:
-        if change.old and rest == 0 and change.old.start == block:
+        if change.old_span and rest == 0 and change.old_span.start == block:
             old = sum(record.length for record in change.files[0][1].records)
             start = Sector(change.start * SECTORS_PER_BLOCK)
             for unit in (BLOCK, SECTOR):
                 if (one.end - one.start) * SECTOR == -(-old // unit) * unit:
                     return start, Sector(start + -(-change.table.length // unit) * unit // SECTOR)
             return start, Sector(start + one.end - one.start)
-    if one.start >= layout.tail * SECTORS_PER_BLOCK:
-        return layout.start(one.start), layout.end(one.end)
-    if one.filler or (drop and one in image.hfs):
-        return one.start, min([layout.end(one.end), *_arrived(image, exchanged, one)])
+    if one.start >= layout.old_tail * SECTORS_PER_BLOCK:
+        return layout.map_start(one.start), layout.map_end(one.end)
+    if one.is_filler or (drop and one in image.hfs_partitions):
+        return one.start, min([layout.map_end(one.end), *_arrived(image, exchanged, one)])
     if covers_volume(one, image.trees):
-        return one.start, layout.end(one.end)
-    start = layout.start(one.start)
+        return one.start, layout.map_end(one.end)
+    start = layout.map_start(one.start)
     return start, Sector(start + one.end - one.start)
 
 
-def _arrived(image: IsoImage, exchanged: Iterable[Exchange], filler: Partition) -> Iterator[Sector]:
+def _arrived(image: IsoImage, exchanged: Iterable[FileReplacement], filler: Partition) -> Iterator[Sector]:
     """Where behind a filler's start partitions of its table begin that came there with the file they cover."""
     for change in exchanged:
-        if change.old is None or change.start <= change.old.start:
+        if change.old_span is None or change.start <= change.old_span.start:
             continue
-        old, new = change.old.start * SECTORS_PER_BLOCK, Sector(change.start * SECTORS_PER_BLOCK)
+        old, new = change.old_span.start * SECTORS_PER_BLOCK, Sector(change.start * SECTORS_PER_BLOCK)
         if new > filler.start and any(one.table == filler.table and one.start == old for one in image.partitions):
             yield new
 
@@ -186,10 +190,10 @@ def _mbr(image: IsoImage, mbr: Mbr, layout: Layout, moves: Moves, fillers: Itera
         start, end = moves["MBR", number]
         partitions[number - 1] = one.moved_to(start, end - start, geometry)
         if ("MBR", number) in fillers:
-            partitions[number - 1] = replace(partitions[number - 1], type=PROTECTS_ISO)
+            partitions[number - 1] = replace(partitions[number - 1], type=FILLER_TYPE)
     code = mbr.code
     for boot in image.boot_images:
-        moved = layout.block(boot.entry.lba)
+        moved = layout.map_block(boot.entry.lba)
         if moved != boot.entry.lba and identify_pointer(code, boot.entry.lba):
             code = move_pointer(code, boot.entry.lba, moved)
             break
@@ -217,9 +221,9 @@ def _gpt(gpt: Gpt, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, in
             entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
     header = gpt.header
     return gpt.moved_to(
-        own=layout.start(header.my_lba) if backup else header.my_lba,
-        other=header.alternate_lba if backup else layout.start(header.alternate_lba),
-        array=layout.start(header.entries_lba) if backup else header.entries_lba,
-        last_usable=Sector(layout.end(Sector(header.last_usable + 1)) - 1),
+        own=layout.map_start(header.my_lba) if backup else header.my_lba,
+        other=header.alternate_lba if backup else layout.map_start(header.alternate_lba),
+        array=layout.map_start(header.entries_lba) if backup else header.entries_lba,
+        last_usable=Sector(layout.map_end(Sector(header.last_usable + 1)) - 1),
         entries=entries,
     )

@@ -18,7 +18,7 @@ from cosremaster.boot.pointers import (
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import file_spans
+from cosremaster.iso.layout.extents import list_file_spans
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
@@ -26,7 +26,7 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 NOWHERE = Lba(0)
 
 
-class Exchange(Struct, frozen=True):
+class FileReplacement(Struct, frozen=True):
     """New bytes for a file. ``files``: its names in all trees; ``old``: the blocks they give up, None where other
     names or earlier sessions keep them (or there were none), so that the new bytes need blocks of their own.
     ``start``: where the bytes go, once that is planned."""
@@ -34,16 +34,16 @@ class Exchange(Struct, frozen=True):
     path: bytes
     table: PieceTable
     files: tuple[tuple[IsoTree, IsoFile], ...]
-    old: Span | None
+    old_span: Span | None
     start: Lba = NOWHERE
 
     @property
-    def same_size(self) -> bool:
+    def keeps_size(self) -> bool:
         """The file keeps its length: nothing but its bytes changes."""
         return self.table.length == self.files[0][1].size
 
 
-def resolve(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exchange, ...]:
+def resolve_replacements(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[FileReplacement, ...]:
     """What has to happen so that the files at the paths of ``exchanged`` hold other bytes.
 
     Names that share an extent and get the same table go on sharing. :raises ImageError: there is no such file.
@@ -55,7 +55,7 @@ def resolve(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[Exc
         if path not in by_path:
             raise ImageError(f"has no file {printable(path)}", image.place)
         file = by_path[path]
-        if not file.regular:
+        if not file.is_regular:
             raise UnsupportedError("is no regular file", image.place.inside(path))
         groups[id(table), file.records[0].lba if file.size else None].append(file)
     starts = [_by_start(tree) for tree in image.trees]
@@ -78,26 +78,26 @@ def _by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
 
 def _exchange(
     image: IsoImage, starts: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
-) -> Exchange:
+) -> FileReplacement:
     first, place = files[0], image.place.inside(files[0].path)
-    if not all(record.plain for file in files for record in file.records):
+    if not all(record.is_plain for file in files for record in file.records):
         raise UnsupportedError("cannot be exchanged: it has an extended attribute record or is interleaved", place)
     lba = first.records[0].lba
     paths = {file.path for file in files}
-    alone = lba >= image.session and bool(first.size) and {one.path for one in starts[0][lba]} == paths
+    alone = lba >= image.session_lba and bool(first.size) and {one.path for one in starts[0][lba]} == paths
     if alone:
-        spans = file_spans(first)
+        spans = list_file_spans(first)
         if len(spans) != 1:
             raise UnsupportedError("cannot be exchanged: its extents do not follow each other", place)
         names = [(tree, file) for tree, found in zip(image.trees, starts, strict=True) for file in found.get(lba, ())]
-        exchange = Exchange(first.path, table, tuple(names), spans[0])
+        exchange = FileReplacement(first.path, table, tuple(names), spans[0])
     else:
         if image.udf:
             raise UnsupportedError("cannot be exchanged beside UDF: it is empty, or other names share its data", place)
         names = [(image.trees[0], file) for file in files]
         for tree, found in zip(image.trees[1:], starts[1:], strict=True):
             names += [(tree, file) for file in _same_names(tree, found.get(lba, []), paths, place, bool(first.size))]
-        exchange = Exchange(first.path, table, tuple(names), None)
+        exchange = FileReplacement(first.path, table, tuple(names), None)
     _check_pointers(image, exchange, place)
     return exchange
 
@@ -112,9 +112,9 @@ def _same_names(
     return found
 
 
-def _check_pointers(image: IsoImage, exchange: Exchange, place: Place) -> None:
+def _check_pointers(image: IsoImage, exchange: FileReplacement, place: Place) -> None:
     """:raises UnsupportedError: something that cannot follow points at the file."""
-    span = exchange.old
+    span = exchange.old_span
     if span is None:
         return
     if image.catalog and span.start <= image.catalog.lba < span.end:
@@ -127,7 +127,7 @@ def _check_pointers(image: IsoImage, exchange: Exchange, place: Place) -> None:
             raise UnsupportedError(
                 f"is the image of an emulated drive and has to keep its {image_at.length:,} bytes", place
             )
-        least = GRUB2_IMAGE_OFFSET + 8 if image_at.grub2 else TABLE_END if image_at.info else 1
+        least = GRUB2_IMAGE_OFFSET + 8 if image_at.has_grub2_pointer else TABLE_END if image_at.boot_info else 1
         if start == span.start and exchange.table.length < least:
             raise UnsupportedError(f"is a boot image and cannot be shorter than {least:,} bytes", place)
     if not exchange.table.length and any(one.span.start == span.start for one in image.partitions):
@@ -135,19 +135,19 @@ def _check_pointers(image: IsoImage, exchange: Exchange, place: Place) -> None:
     for one in image.firmware:
         for target in one.targets:
             inside = span.start * BLOCK <= target.start < span.end * BLOCK
-            if inside and not exchange.same_size:
+            if inside and not exchange.keeps_size:
                 raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
 
 
-def with_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -> PieceTable:
+def update_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -> PieceTable:
     """A boot image's new bytes at block ``lba``, with the tables inside it that the old one had, made true.
 
     The grub2 pointer comes first: the boot-info-table's sum covers it.
     """
     for image in images:
-        if image.grub2:
+        if image.has_grub2_pointer:
             table = table.patched([(GRUB2_IMAGE_OFFSET, pack_grub2_image_pointer(lba))])
-        if image.info:
+        if image.boot_info:
             info = BootInfoTable(FIRST_DESCRIPTOR, lba, table.length, compute_boot_image_checksum(table.chunks()))
             table = table.patched([(TABLE_OFFSET, info.pack())])
     return table
@@ -158,18 +158,18 @@ def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> No
     gone = [file for file in image.files if file.size and edits.removed and edits.new_path(file.path) is None]
     for file in gone:
         place = image.place.inside(file.path)
-        for span in file_spans(file):
+        for span in list_file_spans(file):
             if image.catalog and span.start <= image.catalog.lba < span.end:
                 raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
             if any(span.start <= one.entry.lba < span.end for one in image.boot_images):
                 raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
-            if any(span.start <= one.span.start < span.end and not one.filler for one in image.partitions):
+            if any(span.start <= one.span.start < span.end and not one.is_filler for one in image.partitions):
                 raise UnsupportedError("a partition begins with it", place)
             for one in image.firmware:
                 for target in one.targets:
                     if span.start * BLOCK <= target.start < span.end * BLOCK:
                         raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
-            if not drop_hfsplus and any(one.span.touches(span) for one in image.hfs):
+            if not drop_hfsplus and any(one.span.overlaps(span) for one in image.hfs_partitions):
                 raise UnsupportedError(
                     "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)",
                     place,

@@ -19,6 +19,6 @@ class Span(Struct, frozen=True):
         """The block behind the last."""
         return Lba(self.start + self.blocks)
 
-    def touches(self, other: Span) -> bool:
+    def overlaps(self, other: Span) -> bool:
         """True when the two share a block."""
         return self.start < other.end and other.start < self.end

@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.dates import long_date, short_date
-from cosremaster.iso.model import IsoDirectory
+from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
+from cosremaster.iso.model import Extent
 from cosremaster.units import BLOCK, Lba, lba_offset
 
 MAX_CONTINUATIONS = 32
@@ -27,18 +27,18 @@ class RockRidge(Struct, frozen=True):
     """
 
     name: bytes = b""
-    child: Lba | None = None
-    relocated: bool = False
-    regular: bool = True
-    zisofs: int = 0
+    child_lba: Lba | None = None
+    is_relocated: bool = False
+    is_regular: bool = True
+    zisofs_offset: int = 0
     serial: int = 0
 
 
-PLAIN = RockRidge()
+NO_ROCK_RIDGE = RockRidge()
 """A record without any of it."""
 
 
-class Attributes(Struct, frozen=True, kw_only=True):
+class PosixAttributes(Struct, frozen=True, kw_only=True):
     """What a record's fields say of it as a file. ``mode``: as st_mode, None where no PX tells it.
 
     ``links`` and ``serial``: names of the file and what they share, 0 where not told (RRIP 1.10 has no serial).
@@ -54,7 +54,7 @@ class Attributes(Struct, frozen=True, kw_only=True):
     rdev: tuple[int, int] = (0, 0)
     mtime: int | None = None
     target: bytes | None = None
-    packed: bytes = b""
+    zisofs_field: bytes = b""
 
 
 _PX, _PX_1_10, _PN = 44, 36, 20
@@ -63,24 +63,24 @@ _MODIFIED, _LONG_FORM = 0x02, 0x80
 _COMPONENT_GOES_ON, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 
 
-def skip_of(root: bytes) -> int | None:
+def find_susp_skip(root: bytes) -> int | None:
     """Bytes before the fields in every system use area, from the root's first record; None without SUSP (5.3)."""
     at = root.find(b"SP\x07\x01\xbe\xef", 34)
     return root[at + 6] if at >= 0 and at + 7 <= len(root) else None
 
 
-def has_susp(source: FileSource, root: IsoDirectory) -> bool:
+def has_susp(source: FileSource, root: Extent) -> bool:
     """True when the directory's first record announces the carrier of Rock Ridge."""
-    return skip_of(source.read_at(lba_offset(root.lba), 255)) is not None
+    return find_susp_skip(source.read_at(lba_offset(root.lba), 255)) is not None
 
 
-def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
+def read_rock_ridge(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
     """The fields of the record ``raw``, which stands at byte ``offset``; ``base``: whence its blocks count.
 
     :raises ImageError: a field is malformed, or continuations do not end.
     """
     name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
-    for at, field in fields(source, raw, offset, skip, base, strict=False):
+    for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
         match field[:2]:
             case b"NM" if len(field) > 5:
                 name += field[5:]
@@ -98,7 +98,7 @@ def read_fields(source: FileSource, raw: bytes, offset: int, skip: int, base: Lb
     return RockRidge(name, child, relocated, regular, zisofs, serial)
 
 
-def fields(
+def walk_fields(
     source: FileSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offset and bytes of each field, continuation areas included (SUSP 5.1).
@@ -136,7 +136,7 @@ def fields(
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 
 
-def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> Attributes:
+def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
     """What the fields of the record ``raw`` say of it as a file; the arguments are :func:`read_fields`'.
 
     Of fields that are there twice the last counts, as in the kernel. Of a symlink that is not whole there is what
@@ -144,7 +144,7 @@ def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base
     """
     mode, links, uid, gid, serial, rdev, mtime, packed = None, 0, 0, 0, 0, (0, 0), None, b""
     links_to: list[bytes] = []
-    for at, field in fields(source, raw, offset, skip, base, strict=False):
+    for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
         match field[:2]:
             case b"PX":
                 _long_enough(source, at, field, _PX_1_10)
@@ -157,12 +157,20 @@ def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base
                 mtime = _modified(source, at, field, mtime)
             case b"SL":
                 _long_enough(source, at, field, 5)
-                links_to.append(whole_components(field))
+                links_to.append(cut_components(field))
             case b"ZF":
                 packed = field[4:]
     target = _target(b"".join(links_to)) if links_to else None
-    return Attributes(
-        mode=mode, links=links, uid=uid, gid=gid, serial=serial, rdev=rdev, mtime=mtime, target=target, packed=packed
+    return PosixAttributes(
+        mode=mode,
+        links=links,
+        uid=uid,
+        gid=gid,
+        serial=serial,
+        rdev=rdev,
+        mtime=mtime,
+        target=target,
+        zisofs_field=packed,
     )
 
 
@@ -193,10 +201,10 @@ def _modified(source: FileSource, at: int, field: bytes, before: int | None) -> 
         return before
     start = 5 + size * (flags & (_MODIFIED - 1)).bit_count()
     stamp = field[start : start + size]
-    return long_date(stamp) if flags & _LONG_FORM else short_date(stamp)
+    return parse_long_date(stamp) if flags & _LONG_FORM else parse_short_date(stamp)
 
 
-def whole_components(field: bytes) -> bytes:
+def cut_components(field: bytes) -> bytes:
     """The components of an SL field (RRIP 4.1.3.1), without one that would end behind it."""
     position = 5
     while position + 2 <= len(field) and position + 2 + field[position + 1] <= len(field):

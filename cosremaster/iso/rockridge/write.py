@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from cosremaster.iso.ecma119.records import both_endian
+from cosremaster.iso.ecma119.records import pack_both_endian
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 
@@ -25,45 +25,45 @@ YEAR_1, YEAR_10000 = -62135596800, 253402300800
 _RR_BITS = {b"PX": 1, b"PN": 2, b"SL": 4, b"NM": 8, b"CL": 16, b"PL": 32, b"RE": 64, b"TF": 128}
 
 
-class Dialect(Struct, frozen=True):
+class RockRidgeProfile(Struct, frozen=True):
     """How a volume writes Rock Ridge. ``skip``: bytes before the fields (SUSP 5.3); ``px``: bytes of its PX field;
     ``times``: the flags of its TF field; ``rr``: it has the RR field of RRIP 1.09."""
 
     skip: int = 0
-    px: int = 44
-    times: int = 0x0E
-    rr: bool = False
+    px_size: int = 44
+    tf_flags: int = 0x0E
+    has_rr: bool = False
 
     @classmethod
-    def of(cls, fields: Iterable[bytes], skip: int) -> Dialect:
+    def from_fields(cls, fields: Iterable[bytes], skip: int) -> RockRidgeProfile:
         """The dialect of a record with these fields."""
         found = {field[:2]: field for field in fields}
         px, tf = found.get(b"PX", b""), found.get(b"TF", b"")
         return cls(skip, len(px) if len(px) in (36, 44) else 44, tf[4] if len(tf) > 4 else 0x0E, b"RR" in found)
 
-    def of_node(self, node: Node, nlink: int, serial: int) -> list[bytes]:
+    def encode_node(self, node: Node, nlink: int, serial: int) -> list[bytes]:
         """The fields of ``node`` but its name (4.1.1 to 4.1.3, 4.1.6)."""
         numbers = (node.kind | node.mode, nlink, node.uid, node.gid, serial)
-        fields = [_field(b"PX", b"".join(map(both_endian, numbers))[: self.px - 4])]
+        fields = [_field(b"PX", b"".join(map(pack_both_endian, numbers))[: self.px_size - 4])]
         if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
-            fields.append(_field(b"PN", b"".join(map(both_endian, _device(*node.rdev)))))
+            fields.append(_field(b"PN", b"".join(map(pack_both_endian, _device(*node.rdev)))))
         if node.kind is NodeKind.SYMLINK:
             fields += _symlink(node.target)
-        count = (self.times & 0x7F).bit_count()
-        stamp = long_date(node.mtime) if self.times & _LONG_TIMES else short_date(node.mtime)
-        return [*fields, _field(b"TF", bytes((self.times,)) + stamp * count)]
+        count = (self.tf_flags & 0x7F).bit_count()
+        stamp = pack_long_date(node.mtime) if self.tf_flags & _LONG_TIMES else pack_short_date(node.mtime)
+        return [*fields, _field(b"TF", bytes((self.tf_flags,)) + stamp * count)]
 
-    def named(self, fields: Sequence[bytes], name: bytes) -> list[bytes]:
+    def with_name(self, fields: Sequence[bytes], name: bytes) -> list[bytes]:
         """``fields`` with ``name``, and what tells which there are."""
         others = [field for field in fields if field[:2] != b"NM"]
         first = [field for field in others if field[:2] != b"SL"]
-        return self.marked([*first, *_name(name), *(field for field in others if field[:2] == b"SL")])
+        return self.with_rr_field([*first, *_name(name), *(field for field in others if field[:2] == b"SL")])
 
-    def marked(self, fields: Sequence[bytes]) -> list[bytes]:
+    def with_rr_field(self, fields: Sequence[bytes]) -> list[bytes]:
         """``fields`` with what tells which there are, where the volume has that."""
         kept = [field for field in fields if field[:2] != b"RR"]
         bits = sum(_RR_BITS.get(sign, 0) for sign in {field[:2] for field in kept})
-        return [_field(b"RR", bytes((bits,))), *kept] if self.rr else kept
+        return [_field(b"RR", bytes((bits,))), *kept] if self.has_rr else kept
 
 
 def _device(major: int, minor: int) -> tuple[int, int]:
@@ -109,26 +109,26 @@ def _components(target: bytes) -> list[tuple[int, bytes]]:
     return [(_ROOT, b""), *found] if target.startswith(b"/") else found
 
 
-def short_date(seconds: int) -> bytes:
+def pack_short_date(seconds: int) -> bytes:
     """Seven bytes (ECMA-119, 9.1.5): UTC, the nearest that they can tell."""
     at = time.gmtime(min(max(seconds, _YEAR_1900), _YEAR_2156 - 1))
     return bytes((at.tm_year - 1900, at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec, 0))
 
 
-def long_date(seconds: int) -> bytes:
+def pack_long_date(seconds: int) -> bytes:
     """Seventeen bytes (ECMA-119, 8.4.26.1): UTC, the nearest that they can tell."""
     at = time.gmtime(min(max(seconds, YEAR_1), YEAR_10000 - 1))
     return b"%04d%02d%02d%02d%02d%02d00\0" % at[:6]
 
 
-class Continuation:
+class ContinuationAreas:
     """The areas that continue records, block after block; ``first`` counts as the tree does."""
 
     def __init__(self, first: Lba) -> None:
-        self.first = first
+        self.first_block = first
         self.data = bytearray()
 
-    def spread(self, fields: Sequence[bytes], room: int) -> bytes:
+    def split_fields(self, fields: Sequence[bytes], room: int) -> bytes:
         """What of ``fields`` goes into ``room`` bytes: all, or as many as fit with the CE that leads to the others
         (SUSP 5.1). Of a name as much as fits is there."""
         if sum(map(len, fields)) <= room:
@@ -167,4 +167,4 @@ class Continuation:
     def _lead(self, at: int, length: int) -> bytes:
         """The CE for an area that begins at byte ``at``."""
         block, offset = divmod(at, BLOCK)
-        return _field(b"CE", both_endian(self.first + block) + both_endian(offset) + both_endian(length))
+        return _field(b"CE", b"".join(map(pack_both_endian, (self.first_block + block, offset, length))))

@@ -23,7 +23,7 @@ BLOCK_BITS = range(15, 18)
 POINTER = 4
 
 
-class Zisofs(Struct, frozen=True):
+class ZisofsFile(Struct, frozen=True):
     """The plain bytes of one compressed file, ``size`` of them in blocks of ``1 << bits``.
 
     ``packed``: the bytes on the image; ``place``: the file, whose offsets in errors count in those.
@@ -98,8 +98,8 @@ class Zisofs(Struct, frozen=True):
         return plain
 
 
-def zisofs_of(field: bytes, packed: PieceTable, place: Place) -> Zisofs | None:
+def parse_zisofs(field: bytes, packed: PieceTable, place: Place) -> ZisofsFile | None:
     """The file whose ZF field holds ``field`` behind its four first bytes; None if it is of a kind not known here."""
     if len(field) < 12 or field[:2] != ALGORITHM or field[2] != HEADER_SIZE >> 2 or field[3] not in BLOCK_BITS:
         return None
-    return Zisofs(packed, int.from_bytes(field[4:8], "little"), field[3], place)
+    return ZisofsFile(packed, int.from_bytes(field[4:8], "little"), field[3], place)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct, field
 
 from cosremaster.errors import Place, UnsupportedError, printable
-from cosremaster.iso.ecma119.identifiers import Identifiers
+from cosremaster.iso.ecma119.identifiers import IdentifierAllocator
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import ASSOCIATED
 from cosremaster.iso.tree_edit.directories import MAX_LEVEL, DirectoryEntry, EditableDirectory, EditableTree
@@ -273,7 +273,7 @@ def _identify(tree: EditableTree, folder: EditableDirectory, place: Place) -> No
         key=lambda one: (one.primary_name or b"", not one.is_hidden),
     )
     stay = [one for one in folder.entries if not one.needs_records]
-    identifiers = Identifiers(tree.naming, (one.identifier for one in stay), place)
+    identifiers = IdentifierAllocator(tree.naming, (one.identifier for one in stay), place)
     names = {one.primary_name for one in stay if not one.is_hidden}
     associated: list[DirectoryEntry] = []
     for one in fresh:
@@ -285,12 +285,12 @@ def _identify(tree: EditableTree, folder: EditableDirectory, place: Place) -> No
             raise UnsupportedError("is there already, so nothing else can have the name", place.inside(name))
         names |= set() if one.is_hidden else {one.primary_name}
         directory = one.directory is not None and not one.is_placeholder
-        one.identifier = identifiers.add(name, directory=directory)
-        one.shown_name = name if tree.rock_ridge else tree.naming.shown(one.identifier)
+        one.identifier = identifiers.allocate(name, directory=directory)
+        one.shown_name = name if tree.rock_ridge else tree.naming.display_name(one.identifier)
         for before in associated:
             before.identifier, before.shown_name = one.identifier, one.shown_name
         associated = []
-    fresh.sort(key=lambda one: tree.naming.order(one.identifier))
+    fresh.sort(key=lambda one: tree.naming.sort_key(one.identifier))
     folder.entries = list(_merged(tree, stay, fresh))
 
 
@@ -298,8 +298,8 @@ def _merged(tree: EditableTree, stay: list[DirectoryEntry], fresh: list[Director
     """``stay`` in its order, each of ``fresh`` before the first that has to follow it (9.3)."""
     at = 0
     for one in fresh:
-        order = tree.naming.order(one.identifier)
-        while at < len(stay) and tree.naming.order(stay[at].identifier) <= order:
+        order = tree.naming.sort_key(one.identifier)
+        while at < len(stay) and tree.naming.sort_key(stay[at].identifier) <= order:
             yield stay[at]
             at += 1
         yield one

@@ -11,12 +11,12 @@ from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.identifiers import Naming, joliet_style, style_of
-from cosremaster.iso.ecma119.records import Descriptor, place_of, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, IsoDirectory, IsoTree
-from cosremaster.iso.read_trees import JOLIET, entry_name, extent_of
-from cosremaster.iso.rockridge.read import fields, read_fields, skip_of
-from cosremaster.iso.rockridge.write import CE_SIZE, Dialect
+from cosremaster.iso.ecma119.identifiers import IdentifierScheme, infer_joliet_rules, infer_rules
+from cosremaster.iso.ecma119.records import VolumeDescriptor, locate_record, read_directory
+from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoTree
+from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
+from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge, walk_fields
+from cosremaster.iso.rockridge.write import CE_SIZE, RockRidgeProfile
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
 from cosremaster.units import BLOCK, Lba, lba_offset
@@ -68,7 +68,7 @@ class EditableDirectory(Struct, eq=False):
     ``reparented``: its ``..`` is made anew; ``moves``: it gets other blocks.
     """
 
-    extent: IsoDirectory | None
+    extent: Extent | None
     parent: EditableDirectory | None
     level: int
     named_in: EditableDirectory | None = None
@@ -101,10 +101,10 @@ class EditableTree(Struct, eq=False):
 
     kind: str
     base: Lba
-    descriptors: tuple[Descriptor, ...]
+    descriptors: tuple[VolumeDescriptor, ...]
     root: EditableDirectory
-    naming: Naming
-    rock_ridge: Dialect | None = None
+    naming: IdentifierScheme
+    rock_ridge: RockRidgeProfile | None = None
     counts_subdirectories: bool = False
     relocation_directory: EditableDirectory | None = None
     serial_numbers: frozenset[int] = frozenset()
@@ -157,21 +157,21 @@ def read_editable_trees(source: FileSource, image_trees: Iterable[IsoTree]) -> l
 
     :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
     """
-    groups: dict[tuple[Lba, int], list[tuple[IsoTree, Descriptor]]] = {}
+    groups: dict[tuple[Lba, int], list[tuple[IsoTree, VolumeDescriptor]]] = {}
     for tree in image_trees:
-        descriptor = Descriptor(tree.descriptor, source.read_at(lba_offset(tree.descriptor), BLOCK))
+        descriptor = VolumeDescriptor(tree.descriptor_lba, source.read_at(lba_offset(tree.descriptor_lba), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
     return [_read_one(source, group) for group in groups.values()]
 
 
-def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> EditableTree:
+def _read_one(source: FileSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
     trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
     base, joliet = trees[0].base, trees[0].kind == JOLIET
-    root = EditableDirectory(IsoDirectory(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
+    root = EditableDirectory(Extent(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
     root.parent = root
     assert root.extent is not None
     head = source.read_at(lba_offset(root.extent.lba), 255)
-    skip = None if joliet else skip_of(head)
+    skip = None if joliet else find_susp_skip(head)
     folders, sample, serials = _walk(source, root, base, skip, joliet)
     files = [one.identifier for folder in folders for one in folder.entries if one.directory is None]
     names = [one.identifier for folder in folders for one in folder.entries if one.directory is not None]
@@ -179,12 +179,14 @@ def _read_one(source: FileSource, group: list[tuple[IsoTree, Descriptor]]) -> Ed
     room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - (0 if skip is None else skip + CE_SIZE)
     if room < _LEAST_ROOM:
         raise UnsupportedError("its directory records leave no room for names", source.place)
-    style: Naming = joliet_style(files, names) if joliet else style_of(files, names, enhanced=enhanced, room=room)
+    style: IdentifierScheme = (
+        infer_joliet_rules(files, names) if joliet else infer_rules(files, names, enhanced=enhanced, room=room)
+    )
     attic = next((folder for folder in folders for one in folder.entries if one.is_relocated_record), None)
     dialect, counts = None, False
     if skip is not None:
-        own = [one for _, one in fields(source, head[: head[0]], lba_offset(root.extent.lba), skip, base)]
-        dialect = Dialect.of(own if sample is None else sample, skip)
+        own = [one for _, one in walk_fields(source, head[: head[0]], lba_offset(root.extent.lba), skip, base)]
+        dialect = RockRidgeProfile.from_fields(own if sample is None else sample, skip)
         px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
         counts = int.from_bytes(px[12:16], "little") == 2 + root.subdirectory_count
     return EditableTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
@@ -205,18 +207,18 @@ def _walk(
         _check_dots(source, folder.extent)
         run: list[DirectoryRecord] = []
         for record, raw in read_directory(source, folder.extent, (), base):
-            extra = None if skip is None else read_fields(source, raw, record.offset, skip, base)
-            key = entry_name(record, extra, joliet=joliet)
+            extra = None if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
+            key = choose_name(record, extra, joliet=joliet)
             serials |= {extra.serial} if extra else set()
             if record.flags & DIRECTORY:
-                if not record.plain:
+                if not record.is_plain:
                     raise UnsupportedError(
                         "has an extended attribute record, so nothing can be added to or taken from its tree",
-                        place_of(source.place, record),
+                        locate_record(source.place, record),
                     )
-                below = EditableDirectory(extent_of(record), folder, folder.level + 1, folder)
+                below = EditableDirectory(get_extent(record), folder, folder.level + 1, folder)
                 below.entry = DirectoryEntry(key, record.identifier, (record,), below, shown_name=key)
-                below.entry.is_hidden = extra is not None and extra.relocated
+                below.entry.is_hidden = extra is not None and extra.is_relocated
                 if record.lba in stand:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 stand[record.lba] = below
@@ -231,12 +233,12 @@ def _walk(
             )
             run = []
             folder.entries.append(entry)
-            if extra is not None and extra.child is not None:
-                placeholders.append((folder, entry, extra.child))
+            if extra is not None and extra.child_lba is not None:
+                placeholders.append((folder, entry, extra.child_lba))
             elif skip is not None and sample is None:
-                sample = [one for _, one in fields(source, raw, record.offset, skip, base)]
+                sample = [one for _, one in walk_fields(source, raw, record.offset, skip, base)]
         if run:
-            raise ImageError("the last extent of a file is missing", place_of(source.place, run[-1]))
+            raise ImageError("the last extent of a file is missing", locate_record(source.place, run[-1]))
     for folder, entry, lba in placeholders:
         below = stand.get(lba, root)
         if below.parent is folder or below.entry is None or not below.entry.is_hidden:
@@ -245,7 +247,7 @@ def _walk(
     return found, sample, frozenset(serials)
 
 
-def _check_dots(source: FileSource, extent: IsoDirectory) -> None:
+def _check_dots(source: FileSource, extent: Extent) -> None:
     """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
     head = source.read_at(lba_offset(extent.lba), min(2 * _LONGEST, extent.length))
     dot = head[: head[0]] if head else b""

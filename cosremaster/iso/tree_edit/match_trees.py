@@ -102,7 +102,10 @@ class _TreeMatcher(Struct, frozen=True):
                 left.append(match)
         by_made = self._by_made(one, taken) if left else {}
         for match in left:
-            names = (match.identifier, self.primary.naming.made(match.shown_name, match.directory is not None, ""))
+            names = (
+                match.identifier,
+                self.primary.naming.make_identifier(match.shown_name, match.directory is not None, ""),
+            )
             same = (by_made.get((name, match.directory is not None)) for name in names)
             found = self._first((entry for entry in same if entry is not None), taken)
             if found is not None:
@@ -128,7 +131,9 @@ class _TreeMatcher(Struct, frozen=True):
                 continue
             directory = entry.directory is not None
             found.setdefault((entry.identifier, directory), entry)
-            found.setdefault((self.other.naming.made(entry.primary_name or b"", directory, ""), directory), entry)
+            found.setdefault(
+                (self.other.naming.make_identifier(entry.primary_name or b"", directory, ""), directory), entry
+            )
         return found
 
 

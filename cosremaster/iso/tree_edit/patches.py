@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.records import ROOT_RECORD, both_endian
-from cosremaster.iso.model import IsoDirectory
-from cosremaster.iso.rockridge.read import fields
+from cosremaster.iso.ecma119.records import ROOT_RECORD, pack_both_endian
+from cosremaster.iso.model import Extent
+from cosremaster.iso.rockridge.read import walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH
 from cosremaster.units import Lba, lba_offset
@@ -56,17 +56,17 @@ def patch_root_continuation(source: FileSource, tree: EditableTree, lba: Lba) ->
     raw = source.read_at(start, source.read_at(start, 1)[0])
     at = raw.find(CE_HEAD, IDENTIFIER_OFFSET + 1)
     if at >= 0:
-        yield start + at + 4, both_endian(lba - tree.base) + both_endian(0)
+        yield start + at + 4, pack_both_endian(lba - tree.base) + pack_both_endian(0)
 
 
 def _place_patch(record: int, tree: EditableTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
     """The directory record at byte ``record`` names this place."""
-    told = encode_extent(IsoDirectory(*place), tree)
+    told = encode_extent(Extent(*place), tree)
     yield record + RECORD_LBA, told[:8]
     yield record + RECORD_LENGTH, told[8:]
 
 
-def find_parent_record(source: FileSource, extent: IsoDirectory) -> int:
+def find_parent_record(source: FileSource, extent: Extent) -> int:
     """The byte offset of a directory's second record."""
     start = lba_offset(extent.lba)
     return start + source.read_at(start, 1)[0]
@@ -79,11 +79,11 @@ def _relocation_patches(
     if folder.named_in is not None and folder.named_in is not folder.parent:
         holder = next(one for one in folder.named_in.entries if one.directory is folder)
         for record in holder.records:
-            yield from _field_patch(source, tree, record.offset, b"CL", 4, both_endian(lba))
+            yield from _field_patch(source, tree, record.offset, b"CL", 4, pack_both_endian(lba))
     for entry in folder.entries:
         if entry.is_placeholder and entry.directory is not None and entry.directory.extent is not None:
             yield from _field_patch(
-                source, tree, find_parent_record(source, entry.directory.extent), b"PL", 4, both_endian(lba)
+                source, tree, find_parent_record(source, entry.directory.extent), b"PL", 4, pack_both_endian(lba)
             )
 
 
@@ -97,7 +97,7 @@ def _link_counts(source: FileSource, tree: EditableTree, folder: EditableDirecto
     for entry in folder.entries:
         if entry.directory is not None and entry.directory.extent is not None and not entry.is_placeholder:
             records.append(find_parent_record(source, entry.directory.extent))
-    count = both_endian(2 + folder.subdirectory_count)
+    count = pack_both_endian(2 + folder.subdirectory_count)
     for offset in records:
         yield from _field_patch(source, tree, offset, b"PX", 12, count)
 
@@ -109,7 +109,7 @@ def _field_patch(
     if tree.rock_ridge is None:
         return
     raw = source.read_at(offset, source.read_at(offset, 1)[0])
-    for at, told in fields(source, raw, offset, tree.rock_ridge.skip, tree.base):
+    for at, told in walk_fields(source, raw, offset, tree.rock_ridge.skip, tree.base):
         if told[:2] == sign and told[inside : inside + len(data)] != data:
             yield at + inside, data
 
@@ -131,6 +131,6 @@ def read_patched(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[
     return read
 
 
-def encode_extent(extent: IsoDirectory, tree: EditableTree) -> bytes:
+def encode_extent(extent: Extent, tree: EditableTree) -> bytes:
     """How a record tells of an extent."""
-    return both_endian(extent.lba - tree.base) + both_endian(extent.length)
+    return pack_both_endian(extent.lba - tree.base) + pack_both_endian(extent.length)

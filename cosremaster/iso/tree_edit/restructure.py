@@ -16,12 +16,12 @@ from msgspec import Struct, field
 from cosremaster.errors import ImageError, Place, SizeError
 from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.iso.ecma119.records import both_endian
-from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.ecma119.records import pack_both_endian
+from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import file_spans
+from cosremaster.iso.layout.extents import list_file_spans
 from cosremaster.iso.layout.place import Layout
-from cosremaster.iso.layout.replace import Exchange
+from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
@@ -102,11 +102,11 @@ class RestructuredTrees(Struct):
     data_blocks: dict[int, Lba] = field(default_factory=dict)
     udf: UdfRewrite | None = None
 
-    def expected_files(self, layout: Layout, placed: Iterable[Exchange]) -> dict[Lba, dict[bytes, ExpectedFile]]:
+    def expected_files(self, layout: Layout, placed: Iterable[FileReplacement]) -> dict[Lba, dict[bytes, ExpectedFile]]:
         """What has to be found in each tree of the new image, by its descriptor's block and by path; what UDF has to
         have, by :data:`IN_UDF`."""
         new = {file.records[0].offset: one for one in placed for _, file in one.files}
-        by_start = {one.old.start: one for one in placed if one.old}
+        by_start = {one.old_span.start: one for one in placed if one.old_span}
         found: dict[Lba, dict[bytes, ExpectedFile]] = {}
         for work in self.rewrites:
             found |= {one.lba: {} for one in work.tree.descriptors}
@@ -121,17 +121,17 @@ class RestructuredTrees(Struct):
             }
         return found
 
-    def _expected(self, entry: DirectoryEntry, exchange: Exchange | None, layout: Layout) -> ExpectedFile:
+    def _expected(self, entry: DirectoryEntry, exchange: FileReplacement | None, layout: Layout) -> ExpectedFile:
         if entry.node is not None:
             size = entry.node.content.size if entry.node.content else 0
             return ExpectedFile(size, (self._place_of(entry.node),) if size else ())
         if exchange is not None:
             return ExpectedFile(exchange.table.length, (exchange.start,) if exchange.table.length else ())
-        starts = tuple(layout.block(one.lba) for one in entry.records if one.length)
+        starts = tuple(layout.map_block(one.lba) for one in entry.records if one.length)
         return ExpectedFile(sum(one.length for one in entry.records), starts)
 
     def render(
-        self, starts: Sequence[Lba], exchanges: Iterable[Exchange], patches: Patches
+        self, starts: Sequence[Lba], exchanges: Iterable[FileReplacement], patches: Patches
     ) -> tuple[Patches, dict[Lba, PieceTable]]:
         """What is written where: patches of bytes that stay at their place, and the bytes of what ``appended`` asked
         for by first block. ``patches``: what else changes in directories as they stand.
@@ -207,11 +207,11 @@ class RestructuredTrees(Struct):
             else:
                 yield lba_offset(lba), new.ljust(_table_size(work.tree), b"\0")
         for descriptor in work.tree.descriptors:
-            yield lba_offset(descriptor.lba) + _TABLE_SIZE, both_endian(work.path_table_size)
+            yield lba_offset(descriptor.lba) + _TABLE_SIZE, pack_both_endian(work.path_table_size)
 
 
 def restructure_trees(
-    image: IsoImage, source: FileSource, edits: IsoEdits, exchanges: Sequence[Exchange]
+    image: IsoImage, source: FileSource, edits: IsoEdits, exchanges: Sequence[FileReplacement]
 ) -> RestructuredTrees | None:
     """The trees of ``image`` after ``edits``; None where no name comes, goes or changes, and no file needs records.
 
@@ -222,16 +222,16 @@ def restructure_trees(
         (file, one)
         for one in exchanges
         for _, file in one.files
-        if len(section_lengths(one.table.length, len(file.records))) > len(file.records)
+        if len(split_into_sections(one.table.length, len(file.records))) > len(file.records)
     ]
-    if not (edits.restructures or grown):
+    if not (edits.changes_names or grown):
         return None
     trees = read_matched_trees(source, image.trees)
     by_offset = {one.records[-1].offset: (folder, one) for tree in trees for folder in tree.directories()
                  for one in folder.entries if one.records}  # fmt: skip
     for file, exchange in grown:
         folder, entry = by_offset[file.records[-1].offset]
-        entry.extra_records = len(section_lengths(exchange.table.length, len(file.records))) - len(file.records)
+        entry.extra_records = len(split_into_sections(exchange.table.length, len(file.records))) - len(file.records)
         folder.is_changed = True
     udf = restructure_udf(image, source, trees[0], edits)
     _check_apart(image, trees, udf)
@@ -301,7 +301,7 @@ def _gone(image: IsoImage, changed: Sequence[tuple[EditableTree, AppliedEdits]])
         return frozenset()
     named = {record.lba for tree, _ in changed for folder in tree.directories() for one in folder.entries
              for record in one.records}  # fmt: skip
-    return frozenset(lba for lba in left - named if lba >= image.session)
+    return frozenset(lba for lba in left - named if lba >= image.session_lba)
 
 
 def _measure(work: TreeRewrite, source: FileSource, place: Place, *, follow: bool) -> None:
@@ -349,12 +349,12 @@ def _assembler(
 def _vacated(image: IsoImage, works: Iterable[TreeRewrite], gone: frozenset[Lba]) -> Iterator[Span]:
     for work in works:
         for folder in (*work.applied.removed_directories, *work.moved_directories):
-            if folder.extent is not None and folder.extent.lba >= image.session:
+            if folder.extent is not None and folder.extent.lba >= image.session_lba:
                 yield Span(folder.extent.lba, folder.blocks, "directory")
         size = blocks_for(_table_size(work.tree))
-        yield from (Span(lba, size, "path table") for lba in work.outgrown_path_tables if lba >= image.session)
+        yield from (Span(lba, size, "path table") for lba in work.outgrown_path_tables if lba >= image.session_lba)
     yield from {
-        span for tree in image.trees for file in tree.files if is_removed(file, gone) for span in file_spans(file)
+        span for tree in image.trees for file in tree.files if is_removed(file, gone) for span in list_file_spans(file)
     }
 
 
@@ -376,7 +376,9 @@ def _wanted(work: RestructuredTrees) -> Iterator[Span]:
     yield from work.udf.needed_spans if work.udf else ()
 
 
-def _more_sections(works: Iterable[TreeRewrite], exchanges: Iterable[Exchange]) -> dict[int, list[tuple[Lba, int]]]:
+def _more_sections(
+    works: Iterable[TreeRewrite], exchanges: Iterable[FileReplacement]
+) -> dict[int, list[tuple[Lba, int]]]:
     """The sections of exchanged files for which there are no records, by entry."""
     by_offset = {one.records[-1].offset: one for work in works for folder in work.tree.directories()
                  for one in folder.entries if one.extra_records}  # fmt: skip
@@ -385,7 +387,7 @@ def _more_sections(works: Iterable[TreeRewrite], exchanges: Iterable[Exchange]) 
         for _, file in exchange.files:
             entry = by_offset.get(file.records[-1].offset)
             if entry is not None:
-                lengths = section_lengths(exchange.table.length, len(file.records))
+                lengths = split_into_sections(exchange.table.length, len(file.records))
                 begins = accumulate(map(blocks_for, lengths[:-1]), initial=exchange.start)
                 sections = [(Lba(at), length) for at, length in zip(begins, lengths, strict=True)]
                 found[id(entry)] = sections[len(file.records) :]

@@ -11,11 +11,11 @@ from itertools import accumulate
 from msgspec import Struct, field
 
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.records import both_endian
-from cosremaster.iso.ecma119.sections import section_lengths
+from cosremaster.iso.ecma119.records import pack_both_endian
+from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
-from cosremaster.iso.rockridge.read import fields
-from cosremaster.iso.rockridge.write import Continuation, Dialect, short_date
+from cosremaster.iso.rockridge.read import walk_fields
+from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile, pack_short_date
 from cosremaster.iso.tree_edit.directories import (
     IDENTIFIER_OFFSET,
     MAX_RECORD_SIZE,
@@ -66,7 +66,7 @@ class TreeSerializer(Struct):
         for folder in self.tree.directories():
             if folder.is_changed:
                 first = self.placement.continuations.get(id(folder), self.tree.base)
-                continuation = Continuation(Lba(first - self.tree.base))
+                continuation = ContinuationAreas(Lba(first - self.tree.base))
                 if folder is self.root_continuation_host:
                     continuation.data += self.root_continuation_fields()
                 found[id(folder)] = self._laid(folder, continuation)
@@ -82,7 +82,7 @@ class TreeSerializer(Struct):
         dot = self.source.read_at(
             start, self.source.read_at(start, 1)[0]
         )  # as it was: it leads elsewhere once that is settled
-        told = fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
+        told = walk_fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
         return b"".join(one for at, one in told if not start <= at < start + len(dot))
 
     def serialize_path_table(self, order: str) -> bytes:
@@ -101,7 +101,7 @@ class TreeSerializer(Struct):
                     for one in folder.entries
                     if one.directory is not None and not one.is_placeholder
                 ]
-            level = sorted(below, key=lambda item: (item[0], self.tree.naming.order(item[1])))
+            level = sorted(below, key=lambda item: (item[0], self.tree.naming.sort_key(item[1])))
         return bytes(table)
 
     def _place(self, folder: EditableDirectory) -> tuple[Lba, int]:
@@ -109,7 +109,7 @@ class TreeSerializer(Struct):
         lba, length = self.placement.directories[id(folder)]
         return Lba(lba - self.tree.base), length
 
-    def _laid(self, folder: EditableDirectory, continuation: Continuation) -> bytes:
+    def _laid(self, folder: EditableDirectory, continuation: ContinuationAreas) -> bytes:
         """A folder's records, none across a block's end (6.8.1.1)."""
         laid, room = bytearray(), 0
         for record in self._records(folder, continuation):
@@ -120,7 +120,7 @@ class TreeSerializer(Struct):
             room -= len(record)
         return bytes(laid) + bytes(room)
 
-    def _records(self, folder: EditableDirectory, continuation: Continuation) -> Iterator[bytes]:
+    def _records(self, folder: EditableDirectory, continuation: ContinuationAreas) -> Iterator[bytes]:
         dot, dot_dot = self._dots(folder)
         if folder.extent is not None and folder.is_moved:
             dot = self._carried(dot, lba_offset(folder.extent.lba), continuation)
@@ -140,7 +140,7 @@ class TreeSerializer(Struct):
             else:
                 yield from self._kept(entry)
 
-    def _carried(self, raw: bytes, offset: int, continuation: Continuation) -> bytes:
+    def _carried(self, raw: bytes, offset: int, continuation: ContinuationAreas) -> bytes:
         """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
         stands before its record."""
         dialect, name = self.tree.rock_ridge, raw[IDENTIFIER_OFFSET : IDENTIFIER_OFFSET + raw[32]]
@@ -162,7 +162,7 @@ class TreeSerializer(Struct):
             return []
         if folder.node is not None:
             nlink = 2 + folder.subdirectory_count if self.tree.counts_subdirectories else 1
-            return dialect.of_node(folder.node, nlink, self._serial(folder.node))
+            return dialect.encode_node(folder.node, nlink, self._serial(folder.node))
         dot, _ = self._dots(folder)
         assert folder.extent is not None
         told = self._fields(dot, lba_offset(folder.extent.lba))
@@ -186,7 +186,7 @@ class TreeSerializer(Struct):
     def _fields(self, record: bytes, offset: int) -> list[bytes]:
         """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
         assert self.tree.rock_ridge is not None
-        found = fields(self.source, record, offset, self.tree.rock_ridge.skip, self.tree.base)
+        found = walk_fields(self.source, record, offset, self.tree.rock_ridge.skip, self.tree.base)
         inside = range(offset, offset + len(record))
         return [one if at in inside else self.read(at, len(one)) for at, one in found]
 
@@ -199,20 +199,20 @@ class TreeSerializer(Struct):
             yield _flagged(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (last and bool(more)))
         for index, (lba, length) in enumerate(more, 1):
             new = bytearray(raw)
-            new[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba - self.tree.base)
-            new[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+            new[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(lba - self.tree.base)
+            new[RECORD_LENGTH : RECORD_LENGTH + 8] = pack_both_endian(length)
             yield _flagged(bytes(new), index < len(more))
 
     def _raw(self, offset: int) -> bytes:
         return self.read(offset, self.source.read_at(offset, 1)[0])
 
-    def _renamed(self, entry: DirectoryEntry, continuation: Continuation) -> Iterator[bytes]:
+    def _renamed(self, entry: DirectoryEntry, continuation: ContinuationAreas) -> Iterator[bytes]:
         """The records under another name, all that they tell else as it was."""
         for record, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
             told: list[bytes] = []
             if self.tree.rock_ridge is not None:
                 told = [one for one in self._fields(record, offset) if one[:2] not in (b"CL", b"RE")]
-                told = self.tree.rock_ridge.named(self._relocated(entry, told), entry.primary_name or b"")
+                told = self.tree.rock_ridge.with_name(self._relocated(entry, told), entry.primary_name or b"")
             raw = _apart(record, continuation)
             head = _leading(raw[:IDENTIFIER_OFFSET]) if entry.is_placeholder else raw[:IDENTIFIER_OFFSET]
             yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
@@ -228,39 +228,39 @@ class TreeSerializer(Struct):
         yield from (record.offset for record in entry.records)
         yield from (entry.records[-1].offset for _ in self.placement.extra_sections.get(id(entry), ()))
 
-    def _new(self, entry: DirectoryEntry, continuation: Continuation) -> Iterator[bytes]:
+    def _new(self, entry: DirectoryEntry, continuation: ContinuationAreas) -> Iterator[bytes]:
         node, dialect = entry.node, self.tree.rock_ridge
         assert node is not None
         told: list[bytes] = []
         if dialect is not None:
             told = self._own_fields(entry.directory) if entry.directory else self._file_fields(node, dialect)
-            told = dialect.named(self._relocated(entry, told), entry.primary_name or b"")
+            told = dialect.with_name(self._relocated(entry, told), entry.primary_name or b"")
         if entry.directory is not None and not entry.is_placeholder:
             yield self._made(continuation, entry.identifier, told, *self._place(entry.directory), node, DIRECTORY)
             return
         size = node.content.size if node.content and not entry.is_placeholder else 0
-        lengths = section_lengths(size, 1)
+        lengths = split_into_sections(size, 1)
         # libarchive takes up what has no data where its block is, which so must not stand before what continues it.
-        start = self.placement.find_data(node) - self.tree.base if size else continuation.first
+        start = self.placement.find_data(node) - self.tree.base if size else continuation.first_block
         starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
         for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
             flags = MULTI_EXTENT if index < len(lengths) else 0
             yield self._made(continuation, entry.identifier, told, Lba(lba), length, node, flags)
 
-    def _file_fields(self, node: Node, dialect: Dialect) -> list[bytes]:
-        return dialect.of_node(node, self.link_counts.get(node.link, 1) if node.link else 1, self._serial(node))
+    def _file_fields(self, node: Node, dialect: RockRidgeProfile) -> list[bytes]:
+        return dialect.encode_node(node, self.link_counts.get(node.link, 1) if node.link else 1, self._serial(node))
 
     def _made(
-        self, continuation: Continuation, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
+        self, continuation: ContinuationAreas, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
         node: Node | None, flags: int | None = None,
     ) -> bytes:  # fmt: skip
         """A record (9.1) of something new, or of ``.`` and ``..``."""
         if identifier in (_DOT, _DOT_DOT) and self.tree.rock_ridge is not None:
-            told = self.tree.rock_ridge.marked(told)
-        dated = short_date(node.mtime) if node is not None else self.read(self._root_date(), 7)
+            told = self.tree.rock_ridge.with_rr_field(told)
+        dated = pack_short_date(node.mtime) if node is not None else self.read(self._root_date(), 7)
         head = bytearray(IDENTIFIER_OFFSET)
-        head[RECORD_LBA : RECORD_LBA + 8] = both_endian(lba)
-        head[RECORD_LENGTH : RECORD_LENGTH + 8] = both_endian(length)
+        head[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(lba)
+        head[RECORD_LENGTH : RECORD_LENGTH + 8] = pack_both_endian(length)
         head[18:25] = dated
         head[RECORD_FLAGS] = DIRECTORY if flags is None else flags
         head[28:32] = b"\x01\x00\x00\x01"
@@ -272,7 +272,12 @@ class TreeSerializer(Struct):
         return lba_offset(self.tree.root.extent.lba) + 18
 
     def _packed(
-        self, continuation: Continuation, head: bytes, identifier: bytes, told: Sequence[bytes], before: bytes = b""
+        self,
+        continuation: ContinuationAreas,
+        head: bytes,
+        identifier: bytes,
+        told: Sequence[bytes],
+        before: bytes = b"",
     ) -> bytes:
         """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13). ``before``: the
         area that it had, of which what Rock Ridge skips is kept; all without Rock Ridge, if there is room."""
@@ -281,7 +286,7 @@ class TreeSerializer(Struct):
         if told:
             skip = self.tree.rock_ridge.skip if self.tree.rock_ridge else 0
             raw += before[:skip].ljust(skip, b"\0")
-            raw += continuation.spread(told, MAX_RECORD_SIZE - len(raw))
+            raw += continuation.split_fields(told, MAX_RECORD_SIZE - len(raw))
         elif self.tree.rock_ridge is None and len(raw) + len(before) <= MAX_RECORD_SIZE:
             raw += before
         raw += bytes(len(raw) % 2)
@@ -291,7 +296,7 @@ class TreeSerializer(Struct):
 
 def _link(sign: bytes, lba: Lba) -> bytes:
     """CL or PL (RRIP 4.1.5)."""
-    return sign + b"\x0c\x01" + both_endian(lba)
+    return sign + b"\x0c\x01" + pack_both_endian(lba)
 
 
 def _system_use(record: bytes) -> bytes:
@@ -307,12 +312,12 @@ def _leading(head: bytes) -> bytes:
     return bytes(raw)
 
 
-def _apart(record: bytes, continuation: Continuation) -> bytes:
+def _apart(record: bytes, continuation: ContinuationAreas) -> bytes:
     """``record`` of a directory that moves. What has no data names any block; were it one that the directory or one
     above it gets, libarchive would call that a loop."""
     if record[RECORD_FLAGS] & DIRECTORY or any(record[RECORD_LENGTH : RECORD_LENGTH + 4]):
         return record
-    return record[:RECORD_LBA] + both_endian(continuation.first) + record[RECORD_LENGTH:]
+    return record[:RECORD_LBA] + pack_both_endian(continuation.first_block) + record[RECORD_LENGTH:]
 
 
 def _flagged(record: bytes, another: bool) -> bytes:

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from cosremaster.errors import ImageError
 from cosremaster.io.files import FileSource
-from cosremaster.iso.ecma119.identifiers import UdfStyle
+from cosremaster.iso.ecma119.identifiers import UdfIdentifierRules
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DirectoryRecord, IsoDirectory, IsoImage
+from cosremaster.iso.model import DirectoryRecord, Extent, IsoImage
 from cosremaster.iso.rockridge.write import YEAR_1, YEAR_10000
 from cosremaster.iso.tree_edit.apply import AppliedEdits, apply_edits
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
@@ -293,7 +293,7 @@ def _read(udf: Udf) -> tuple[EditableTree, dict[int, Lba], dict[int, UdfDirector
             identifier = one.raw[_HEAD + use : _HEAD + use + one.raw[19]]
             if block in by_block:
                 below = _folder(by_block[block], folder)
-                extent = below.extent or IsoDirectory(_NOWHERE, 0)
+                extent = below.extent or Extent(_NOWHERE, 0)
                 entry = DirectoryEntry(
                     name, identifier, (_record(extent.lba, extent.length, identifier),), below, shown_name=name
                 )
@@ -306,14 +306,12 @@ def _read(udf: Udf) -> tuple[EditableTree, dict[int, Lba], dict[int, UdfDirector
                 entry = DirectoryEntry(name, identifier, (_record(lba, file.size, identifier),), shown_name=name)
             blocks[id(entry)] = block
             folder.entries.append(entry)
-    return EditableTree("UDF", Lba(0), (), root, UdfStyle()), blocks, homes
+    return EditableTree("UDF", Lba(0), (), root, UdfIdentifierRules()), blocks, homes
 
 
 def _folder(home: UdfDirectory, parent: EditableDirectory | None) -> EditableDirectory:
     lba = home.file_entry.extents[0][0] if home.file_entry.extents else home.block
-    folder = EditableDirectory(
-        IsoDirectory(lba, home.file_entry.size), parent, parent.level + 1 if parent else 1, parent
-    )
+    folder = EditableDirectory(Extent(lba, home.file_entry.size), parent, parent.level + 1 if parent else 1, parent)
     if parent is None:
         folder.parent = folder
     return folder

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import printable
-from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, file_spans
+from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, list_file_spans
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage, Partition, SourceImage
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
@@ -90,7 +90,7 @@ def _kind_of(path: bytes, layered: Collection[bytes]) -> str:
 
 def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
     for file in image.files:
-        yield from ((_kind_of(file.path, layered), span) for span in file_spans(file))
+        yield from ((_kind_of(file.path, layered), span) for span in list_file_spans(file))
     known = [name for name, here in (("MBR", image.mbr), ("GPT", image.gpt), ("Apple map", image.apm)) if here]
     names = [*known, *(one.name for one in image.firmware)]
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")
@@ -100,11 +100,11 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
         yield "boot", Span(boot.entry.lba, blocks_for(boot.length), what)
     behind = {one.span for one in appended(image)}
     inside = {one.span.start for one in image.partitions}
-    for span in image.fixed:
+    for span in image.fixed_spans:
         if span != SYSTEM_AREA and span not in behind and span.start not in inside:
             yield "volume", span
     for tree in image.trees[1:]:
-        yield from (("file", span) for file in tree.files for span in file_spans(file))
+        yield from (("file", span) for file in tree.files for span in list_file_spans(file))
     for one in appended(image):
         yield "partition", replace(one.span, label=f"{one.name} ({one.label})")
     for copy in image.gpt[1:]:

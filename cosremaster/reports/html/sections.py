@@ -62,8 +62,8 @@ def summary(facts: Facts) -> Markup:
 def _ways(image: IsoImage) -> Iterator[str]:
     for boot in image.boot_images:
         yield boot.entry.describe().partition(",")[0] + " (El Torito)"
-    if image.pointer:
-        yield f"MBR code ({image.pointer.partition(' ->')[0]})"
+    if image.mbr_pointer:
+        yield f"MBR code ({image.mbr_pointer.partition(' ->')[0]})"
     tables = (
         ("MBR", image.mbr is not None and bool(image.mbr.used_partitions)),
         ("GPT", bool(image.gpt)),
