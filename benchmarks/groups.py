@@ -12,9 +12,9 @@ from pathlib import Path
 import cosremaster
 from benchmarks import images
 from benchmarks.measure import Compared, Group, shell
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.progress import SilentProgress
 from cosremaster.remastering.pipeline import open_image, plan_result, write_image
@@ -186,7 +186,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
         file.write(b"\1\2\3\4")
 
     def ours(work: Path) -> None:
-        with FileSource(iso) as source, FileSource(layer) as new:
+        with open_source(iso) as source, open_source(layer) as new:
             table = PieceTable([Range(new, 0, new.size)])
             image = open_image(source)
             plan = plan_result(image, source, IsoEdits(replaced={CGZ.encode(): table}))

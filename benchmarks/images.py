@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cosremaster
 from cosremaster.errors import Place
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.tree.nodes import NodeKind
@@ -78,7 +78,7 @@ def grown(folder: Path, size: int) -> Path:
 def middle_file() -> str:
     """A small regular file in the middle of :func:`minbase`."""
     plain, half = minbase(), minbase().stat().st_size // 2
-    with FileSource(plain) as source:
+    with open_source(plain) as source:
         for entry in cpio.read_entries(ByteReader(source.chunks(0, source.size), Place())):
             regular = entry.header.mode & 0o170000 == NodeKind.FILE and entry.header.nlink == 1
             if entry.offset > half and regular and 0 < entry.header.size < 10_000:

@@ -15,8 +15,8 @@ from cosremaster.boot_config.places import BootMenus, LocatedFat, LocatedMenu, f
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
 from cosremaster.errors import ImageError, OverlayError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.volume_id import (
     format_volume_uuid,
     make_identity_patches,
@@ -35,7 +35,7 @@ MAX_PROGRAM = 1 << 24
 
 
 def plan_boot_settings(
-    image: IsoImage, source: FileSource, settings: BootSettings, edits: IsoEdits
+    image: IsoImage, source: ByteSource, settings: BootSettings, edits: IsoEdits
 ) -> BootSettingsPlan:
     """What ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
@@ -66,7 +66,7 @@ def plan_boot_settings(
     warnings += _programs(image, found, targets)
     patches = dict(make_identity_patches(image, source, settings.volume_id, settings.volume_date))
     files, inside = _written(new)
-    kept = {offset: data for offset, data in (patches | inside).items() if source.read_at(offset, len(data)) != data}
+    kept = {offset: data for offset, data in (patches | inside).items() if source.read(offset, len(data)) != data}
     return BootSettingsPlan(
         replaced=files,
         overwritten=kept,
@@ -76,7 +76,7 @@ def plan_boot_settings(
     )
 
 
-def _targets(image: IsoImage, source: FileSource, settings: BootSettings) -> Iterator[VolumeRename]:
+def _targets(image: IsoImage, source: ByteSource, settings: BootSettings) -> Iterator[VolumeRename]:
     """What the volume was found by and is to be found by."""
     if settings.volume_id is not None and (old := read_volume_id(image, source)) not in (b"", settings.volume_id):
         yield VolumeRename("volume id", old, settings.volume_id, is_unique=False)

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from cosremaster.browse.names import Names, names_of, paths_below
 from cosremaster.codecs import unsupported_compression
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
 from cosremaster.layers.cpio.scan import ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
@@ -120,7 +120,7 @@ def split_address(text: str) -> tuple[Path, Address]:
 
 
 def open_container(
-    source: FileSource, address: Address = (), effort: ScanOptions = ALONE, beside: Container | None = None
+    source: ByteSource, address: Address = (), effort: ScanOptions = ALONE, beside: Container | None = None
 ) -> tuple[Container, Address]:
     """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
 
@@ -128,8 +128,8 @@ def open_container(
     ``beside``: an opened one, of which this may be an offspring: what both begin with is not read closely again.
     :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
     """
-    own = (os.fsencode(source.path),)
-    if source.read_at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+    own = (os.fsencode(source.name),)
+    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - the same
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 

@@ -16,8 +16,8 @@ from cosremaster.browse.walk import archives_in
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import LayerError, UsageError
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import sha256_of
 from cosremaster.tree.nodes import Node, NodeKind
 

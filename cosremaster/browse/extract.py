@@ -15,7 +15,7 @@ from cosremaster.browse.container import Container, Looked
 from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
-from cosremaster.io.files import write_all, write_error
+from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio.scan import ScanOptions, scan_streams
 from cosremaster.layers.identify import look
@@ -43,12 +43,12 @@ def paths_below(names: Names, path: bytes) -> Iterator[bytes]:
             waiting.extendleft(reversed(names[name]))
 
 
-def names_alone(source: FileSource, max_expand: int) -> Names | None:
+def names_alone(source: ByteSource, max_expand: int) -> Names | None:
     """The names in the archives that ``source`` is, as their tree has them (layers/tree.py); None: it is no archive.
 
     Raises as indexing it does.
     """
-    looked = look(lambda count: source.read_at(0, count))
+    looked = look(lambda count: source.read(0, count))
     if not looked.is_archive:
         return None
     reader = ByteReader(source.chunks(0, source.size), source.place)

@@ -10,7 +10,7 @@ import click
 from cosremaster.browse.compare import Difference, compare
 from cosremaster.browse.container import Container, Looked, follow, inside, open_container, split_address
 from cosremaster.cli.options import MAX_EXPAND
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.layers.cpio.scan import ScanOptions
 
 SCHEMA = 1
@@ -49,7 +49,7 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
 
 def _open(stack: ExitStack, text: str, max_expand: int, beside: Container | None = None) -> Looked:
     path, address = split_address(text)
-    source = stack.enter_context(FileSource(path))
+    source = stack.enter_context(open_source(path))
     effort = ScanOptions(digests=True, nesting=0, edits=False, max_expand=max_expand)
     return inside(follow(*open_container(source, address, effort, beside)), beside)
 

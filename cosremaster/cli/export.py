@@ -14,9 +14,9 @@ from cosremaster.cli.listing import looking
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.io.files import Spool
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import cpu_count
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import sha256_of
 
 
@@ -52,7 +52,7 @@ def export_command(
         resource = MaasResource(name=name, title=title or name.rpartition("/")[2], architecture=arch)
         target = output or Path(resource.file_name)
         tar = tar_of(taken(at))
-        with Output(target, (Path(source.path),), force=force) as result, Spool(result.folder) as spool:
+        with Output(target, source.local_paths, force=force) as result, Spool(result.folder) as spool:
             with progress.step(f"pack {target}", tar.table().length) as advance:
                 table = gzipped(tar, spool, threads or cpu_count(), advance)
             result.write(table, None, lambda count: None)

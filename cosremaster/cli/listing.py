@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import names_alone, paths_below
 from cosremaster.errors import printable, printable_lines
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.layers.cpio.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _list_names(address: str, *, recursive: bool) -> bool:
     """Prints the names in the archive at ``address`` if it is a file of its own; False if it is not."""
     if "::" in address or "%" in address or not address:
         return False
-    with FileSource(address) as source:
+    with open_source(address) as source:
         names = names_alone(source, MAX_EXPAND)
     if names is not None:
         _write_names(paths_below(names, b"") if recursive else names[b""])
@@ -56,12 +56,12 @@ def _list_names(address: str, *, recursive: bool) -> bool:
 
 
 @contextmanager
-def looking(text: str, max_expand: int) -> Iterator[tuple[FileSource, Container, Address]]:
+def looking(text: str, max_expand: int) -> Iterator[tuple[ByteSource, Container, Address]]:
     """The file that an address begins with, what it is, and the rest of the address."""
     from cosremaster.browse.container import ALONE, open_container, split_address  # noqa: PLC0415 - not for names alone
 
     path, address = split_address(text)
-    with FileSource(path) as source:
+    with open_source(path) as source:
         top, rest = open_container(source, address, ALONE._replace(max_expand=max_expand))
         yield source, top, rest
 

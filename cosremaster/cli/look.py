@@ -144,7 +144,7 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
             if str(target) == "-":
                 _write_out(table.chunks())
                 return
-            with Output(target, (Path(source.path),), force=force) as output:
+            with Output(target, source.local_paths, force=force) as output:
                 with progress.step(f"write {target}", table.length) as advance:
                     output.write(table, None, advance)
                 source.check_unchanged()

@@ -12,7 +12,7 @@ from cosremaster.io.pieces import PieceTable, Source
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.io.files import Spool
+    from cosremaster.io.spool import Spool
 
 
 class BlockCache:

@@ -12,7 +12,7 @@ from typing import Protocol
 from fastcrc import crc32
 from msgspec import Struct
 
-from cosremaster.io.files import AHEAD, BUFFERS, STEP, Filler, aligned_buffer
+from cosremaster.io.descriptors import AHEAD, BUFFERS, STEP, Filler, aligned_buffer
 from cosremaster.io.parallel import prefetch
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import CHUNK

@@ -11,10 +11,11 @@ from fastcrc import crc64
 from msgspec import Struct
 
 from cosremaster.errors import OutputError, Place, UsageError
-from cosremaster.io.files import MIN_HOLE, FileSource, leave_hole, read_ahead, write_all, write_error
+from cosremaster.io.descriptors import MIN_HOLE, leave_hole, read_ahead, write_all, write_error
 from cosremaster.io.framed import FramedSource
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.io.precopy import Precopy, is_in_place
+from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
 from cosremaster.io.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
@@ -38,7 +39,7 @@ class NewBytes:
         self.sum = crc64.xz(chunk, self.sum)
         self.end += len(chunk)
 
-    def is_in(self, result: FileSource) -> bool:
+    def is_in(self, result: ByteSource) -> bool:
         """True when the run is in ``result`` as it was written."""
         found = 0
         for view in read_ahead(result.fill, self.start, self.end - self.start):
@@ -57,7 +58,7 @@ class NewFrames(Struct, frozen=True):
         """Where the run ends."""
         return self.start + self.framed.length
 
-    def is_in(self, result: FileSource) -> bool:
+    def is_in(self, result: ByteSource) -> bool:
         """True when ``result`` holds what was planned."""
         found = self.framed.crc32_of(lambda offset, views: result.fill(self.start + offset, views))
         return found == self.framed.crc
@@ -69,9 +70,9 @@ class NewHole(Struct, frozen=True):
     start: int
     end: int
 
-    def is_in(self, result: FileSource) -> bool:
+    def is_in(self, result: ByteSource) -> bool:
         """True when there are zeros in ``result``."""
-        return result.is_zero(self.start, self.end - self.start)
+        return is_zero(result, self.start, self.end - self.start)
 
 
 NewRun: TypeAlias = NewBytes | NewFrames | NewHole
@@ -168,14 +169,14 @@ class Output:
             if self._sidecar is not None:
                 self._sidecar.__exit__()
 
-    def start_precopy(self, source: FileSource) -> None:
+    def start_precopy(self, source: ByteSource) -> None:
         """Begins to copy ``source`` under a temporary name, since :meth:`write` will most likely be given much of it.
 
         :raises OutputError: there can be no file.
         """
         self._headstart = Precopy(source, self._open())
 
-    def write(self, table: PieceTable, source: FileSource | None, advance: Callable[[int], None]) -> Written:
+    def write(self, table: PieceTable, source: ByteSource | None, advance: Callable[[int], None]) -> Written:
         """Writes ``table`` under a temporary name. Ranges of ``source`` are copied inside the kernel where it can.
 
         :raises OutputError: it cannot be written.
@@ -201,12 +202,12 @@ class Output:
         assert self._temporary is not None
         return Written(self._temporary, tuple(new))
 
-    def _copy(self, fd: int, source: FileSource, piece: Range, done: int) -> Iterator[int]:
+    def _copy(self, fd: int, source: ByteSource, piece: Range, done: int) -> Iterator[int]:
         """Copies ``piece`` of ``source``, of which ``done`` bytes are there; yields what each step adds."""
         if done:
             leave_hole(fd, done, self._failure)
             yield done
-        yield from source.copy_to(fd, piece.offset + done, piece.length - done, self._failure)
+        yield from copy_bytes(source, fd, piece.offset + done, piece.length - done, self._failure)
 
     def _cut(self, fd: int, length: int) -> None:
         """Makes the file ``length`` bytes long."""
@@ -270,7 +271,7 @@ class Output:
         """Gives the written file its name. :raises OutputError: somebody else made that file meanwhile."""
         assert self._temporary is not None
         if self._sidecar is not None and self._digest is not None:
-            with FileSource(self._temporary) as result:
+            with open_source(self._temporary) as result:
                 digest = digest_of(self._digest, result.chunks(0, result.size))
             line = digest.hex().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
             self._sidecar.write_chunks([line])

@@ -181,7 +181,7 @@ class Buffers:
             count -= len(view)
         return taken
 
-    def some(self, count: int) -> list[memoryview]:
+    def take_buffers(self, count: int) -> list[memoryview]:
         """At most ``count`` buffers of what is left."""
         taken = self._views[: -count - 1 : -1]
         del self._views[-count:]

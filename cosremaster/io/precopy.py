@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from cosremaster.io.files import MIN_HOLE, FileSource, data_runs, may_share_blocks
+from cosremaster.io.descriptors import MIN_HOLE, data_runs, may_share_blocks
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
+from cosremaster.io.source import ByteSource
 
 STEP = 1 << 25
 """Bytes that are copied at once."""
@@ -29,11 +30,12 @@ class Precopy:
     file in earnest will meet it again.
     """
 
-    def __init__(self, source: FileSource, fd: int) -> None:
+    def __init__(self, source: ByteSource, fd: int) -> None:
         self._source = source
         self._wanted, self._copied = True, 0
         self._worker: Worker[None] | None = None
-        if hasattr(os, "copy_file_range") and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
+        self._source_fd = source.descriptor if hasattr(os, "copy_file_range") else None
+        if self._source_fd is not None and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
             # A descriptor of its own: whoever closes the other one may be interrupted before this thread has ended.
             self._fd = os.dup(fd)
             self._worker = Worker(self._run)
@@ -49,7 +51,8 @@ class Precopy:
             os.close(self._fd)
 
     def _copy(self) -> None:
-        source, fd = self._source.fileno(), self._fd
+        source, fd = self._source_fd, self._fd
+        assert source is not None
         for begin, length, data in data_runs(source, 0, self._source.size):
             at, end = (begin, begin + length) if data else (begin + length, begin + length)
             while at < end:
@@ -82,12 +85,12 @@ def _has_room(fd: int, size: int) -> bool:
     return room.f_bavail * room.f_frsize >= ROOM * size
 
 
-def is_in_place(piece: Piece, source: FileSource, at: int) -> bool:
+def is_in_place(piece: Piece, source: ByteSource, at: int) -> bool:
     """True when ``piece``, which is to stand at ``at``, stands there in ``source``."""
     return isinstance(piece, Range) and piece.source is source and piece.offset == at
 
 
-def _front(table: PieceTable, source: FileSource) -> int:
+def _front(table: PieceTable, source: ByteSource) -> int:
     """How many bytes from the beginning on are those of ``source`` in their old places, or will be written over."""
     at = 0
     for piece in table.pieces:

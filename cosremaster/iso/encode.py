@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from cosremaster.boot.mbr import GPT_PROTECTIVE
 from cosremaster.errors import ProofError, UnsupportedError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Piece, PieceTable, Zeros
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
@@ -59,7 +59,7 @@ def plan_copy(image: IsoImage, overwrites: Mapping[int, bytes] | None = None) ->
 
 
 def plan_image(
-    image: IsoImage, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    image: IsoImage, source: ByteSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
     overwrites: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The image after ``edits`` of its own tree.
@@ -117,7 +117,7 @@ def map_offset(layout: Layout, at: int) -> int:
 
 def _layout(
     image: IsoImage,
-    source: FileSource,
+    source: ByteSource,
     exchanges: Sequence[FileReplacement],
     drop: bool,
     work: RestructuredTrees | None,
@@ -161,7 +161,7 @@ def _key(span: Span) -> tuple[Lba, int, str]:
     return span.start, span.blocks, span.label
 
 
-def _tail(image: IsoImage, source: FileSource) -> Lba:
+def _tail(image: IsoImage, source: ByteSource) -> Lba:
     """Where the tail begins: bytes that nothing refers to, behind the volume, are part of it."""
     end = max(find_data_end(image.trees, image.fixed_spans), min(tree.end for tree in image.trees))
     if end >= image.tail:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
+from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.dates import parse_short_date
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -44,7 +44,7 @@ class _Extents(Struct, frozen=True):
         return b"".join(self.table().cut(0, min(count, self.size)).chunks())
 
 
-def read_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
+def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
     """Every node of ``image``'s primary tree but its root, which ``source`` holds, by path; parents come first.
 
     Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are linked where they
@@ -60,21 +60,21 @@ def read_nodes(image: IsoImage, source: FileSource) -> dict[bytes, Node]:
     }
 
 
-def _nodes(image: IsoImage, source: FileSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
+def _nodes(image: IsoImage, source: ByteSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:
     tree = image.trees[0]
     root = tree.directories[0]
-    skip = find_susp_skip(source.read_at(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
+    skip = find_susp_skip(source.read(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
     for one in walk_records(source, root, tree.base, skip, joliet=False):
         said = PosixAttributes() if skip is None else _attributes(source, one, skip, tree.base)
         yield _node(one, said, image, files.get(one.path))
 
 
-def _attributes(source: FileSource, one: NamedRecord, skip: int, base: Lba) -> PosixAttributes:
+def _attributes(source: ByteSource, one: NamedRecord, skip: int, base: Lba) -> PosixAttributes:
     """A relocated directory tells its own in its ``.``, as the kernel reads it; the record with CL is a file's."""
     raw, offset = one.raw, one.record.offset
     if one.directory is not None and one.rock_ridge.child_lba is not None:
         offset = lba_offset(one.directory.lba)
-        raw = source.read_at(offset, source.read_at(offset, 1)[0])
+        raw = source.read(offset, source.read(offset, 1)[0])
     return read_attributes(source, raw, offset, skip, base)
 
 

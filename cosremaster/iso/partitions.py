@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.mbr import Mbr
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 
@@ -40,11 +40,11 @@ def _of_apm(apm: Apm | None) -> Iterator[Partition]:
         yield Partition("APM", number, start, end, one.kind in _FILLERS, f"{one.kind} {one.label!r}")
 
 
-def find_hfs_partitions(source: FileSource, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+def find_hfs_partitions(source: ByteSource, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
     """Those that begin with an HFS or HFS+ volume header (Apple technical note 1150, "Volume Header")."""
     return tuple(one for one in partitions if one.start and has_hfs_header(source, one.start * SECTOR))
 
 
-def has_hfs_header(source: FileSource, start: int) -> bool:
+def has_hfs_header(source: ByteSource, start: int) -> bool:
     """True when a volume header of HFS or HFS+ belongs to a file system that begins at byte ``start``."""
-    return source.read_at(start + _HFS_HEADER, 2) in _HFS
+    return source.read(start + _HFS_HEADER, 2) in _HFS

@@ -8,9 +8,9 @@ from itertools import zip_longest
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.boot.pointers import BootInfoTable, compute_boot_image_checksum
 from cosremaster.errors import ProofError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable
+from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.ecma119.volume_id import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, map_offset
@@ -22,7 +22,7 @@ from cosremaster.iso.tree_edit.verify import prove_directories
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
-def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
+def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
     """What was found true of ``result``, a line each.
 
     Reads the image's structures, boot images, appended partitions and all bytes that did not come from the
@@ -53,7 +53,7 @@ def _kept(plan: ImagePlan, start: int, length: int) -> str:
     return f"unchanged but for {inside:,}" if inside else "unchanged"
 
 
-def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: FileSource) -> Iterator[str]:
+def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSource) -> Iterator[str]:
     """Trees, volume id and sizes."""
     _same(new.volume_id, _volume_id(old, plan), "the volume id", old)
     _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
@@ -214,7 +214,7 @@ def _partition_line(old: IsoImage, new: IsoImage, one: Partition, other: Partiti
     return f"{told}, {'unchanged' if (one.start, one.end) == (other.start, other.end) else 'follows the data'}"
 
 
-def prove_new_bytes(written: Written, result: FileSource) -> str:
+def prove_new_bytes(written: Written, result: ByteSource) -> str:
     """Reads back every byte that is not the input's."""
     for run in written.new_runs:
         if not run.is_in(result):

@@ -14,8 +14,8 @@ from cosremaster.boot.gpt import Gpt, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Range
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
 from cosremaster.iso.layout.spans import Span
@@ -33,7 +33,7 @@ _SESSION_STEP = 16
 Found = TypeVar("Found")
 
 
-def read_image(source: FileSource) -> IsoImage:
+def read_image(source: ByteSource) -> IsoImage:
     """The image in ``source``. Reads descriptors, directories and boot records, no file's data.
 
     Damage to what is beside ISO 9660 and El Torito does not stop it, but any exchange of files.
@@ -41,9 +41,9 @@ def read_image(source: FileSource) -> IsoImage:
     """
     descriptors = read_descriptors(source)
     primary = _primary(source, descriptors)
-    area = source.read_at(0, SYSTEM_AREA)
+    area = source.read(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
-    apm = _sound(lambda: read_apm(source.read_at, source.place), damaged)
+    apm = _sound(lambda: read_apm(source.read, source.place), damaged)
     for number, one in mbr.used_partitions if mbr else ():
         if one.type != GPT_PROTECTIVE and one.end * SECTOR > source.size:
             raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
@@ -86,7 +86,7 @@ def _sound(read: Callable[[], Found | None], damaged: list[str]) -> Found | None
         return None
 
 
-def _primary(source: FileSource, descriptors: Iterable[VolumeDescriptor]) -> VolumeDescriptor:
+def _primary(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> VolumeDescriptor:
     primary = next((one for one in descriptors if one.type == PRIMARY), None)
     if primary is None:
         raise ImageError("has no primary volume descriptor", source.place)
@@ -98,29 +98,29 @@ def _primary(source: FileSource, descriptors: Iterable[VolumeDescriptor]) -> Vol
     return primary
 
 
-def _gpt_copies(source: FileSource) -> Iterator[Gpt]:
+def _gpt_copies(source: ByteSource) -> Iterator[Gpt]:
     """The primary GPT, and the backup where it names one that is there."""
-    primary = read_gpt(source.read_at, GPT_PRIMARY, source.place)
+    primary = read_gpt(source.read, GPT_PRIMARY, source.place)
     if primary is None:
         return
     yield primary
-    backup = read_gpt(source.read_at, primary.header.alternate_lba, source.place)
+    backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
     if backup is not None and backup.header.my_lba == primary.header.alternate_lba:
         yield backup
 
 
-def _second_bases(source: FileSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:
+def _second_bases(source: ByteSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:
     """Starts of partitions that carry descriptors and a tree of their own over the same files (xorriso(1),
     -partition_offset)."""
     starts = {one.start // SECTORS_PER_BLOCK for one in partitions if one.start % SECTORS_PER_BLOCK == 0}
     return [
         Lba(start)
         for start in sorted(starts)
-        if 0 < start < primary.root.lba and source.read_at((start + FIRST_DESCRIPTOR) * BLOCK, 6) == b"\1CD001"
+        if 0 < start < primary.root.lba and source.read((start + FIRST_DESCRIPTOR) * BLOCK, 6) == b"\1CD001"
     ]
 
 
-def _session(source: FileSource, primary: VolumeDescriptor) -> Lba:
+def _session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
     """Where the last of several sessions begins, 0 where there is one.
 
     On files xorriso keeps a copy of the last session's descriptors at block 16 (libburn, doc/cookbook.txt,
@@ -128,32 +128,32 @@ def _session(source: FileSource, primary: VolumeDescriptor) -> Lba:
     """
     nearest = (primary.root.lba - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
     for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
-        raw = source.read_at((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
+        raw = source.read((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
         if raw[:6] == b"\1CD001" and VolumeDescriptor(Lba(start), raw).root == primary.root:
             return Lba(start)
     return IMAGE_START
 
 
-def _catalog(source: FileSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:
+def _catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:
     for descriptor in descriptors:
         lba = find_catalog(descriptor.raw)
         if lba is not None:
             start = lba_offset(lba)
-            return parse_catalog(source.read_at(start, MAX_CATALOG), lba, start, source.place)
+            return parse_catalog(source.read(start, MAX_CATALOG), lba, start, source.place)
     return None
 
 
-def _boot_images(source: FileSource, catalog: BootCatalog | None, files: Iterable[IsoFile]) -> tuple[BootImage, ...]:
+def _boot_images(source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile]) -> tuple[BootImage, ...]:
     """The boot images of all entries. :raises ImageError: one lies outside the image."""
     starts = {file.records[0].lba: file for file in files if file.size}
     return tuple(_boot_image(source, entry, starts.get(entry.lba)) for entry in (catalog.entries if catalog else ()))
 
 
-def _boot_image(source: FileSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
+def _boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
     start = lba_offset(entry.lba)
     if start + (file.size if file else 1) > source.size:
         raise ImageError("El Torito entry points outside the image", source.place.at(entry.offset))
-    head = source.read_at(start, pointers.GRUB2_IMAGE_OFFSET + 8)
+    head = source.read(start, pointers.GRUB2_IMAGE_OFFSET + 8)
     grub2 = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.pack_grub2_image_pointer(entry.lba)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
     if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):
@@ -181,7 +181,7 @@ def _explained(
     return bytes(rest)
 
 
-def _blockers(source: FileSource, unexplained: bytes) -> Iterator[str]:
+def _blockers(source: ByteSource, unexplained: bytes) -> Iterator[str]:
     """What this version would damage if it moved anything."""
     if has_hfs_header(source, 0):
         yield "an HFS file system over the whole image"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.errors import ImageError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor, locate_record, read_directory
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoFile, IsoTree
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, find_susp_skip, read_rock_ridge
@@ -26,7 +26,7 @@ def is_joliet(descriptor: VolumeDescriptor) -> bool:
 
 
 def read_trees(
-    source: FileSource, descriptors: Iterable[VolumeDescriptor], base: Lba, known: Iterable[Lba] = ()
+    source: ByteSource, descriptors: Iterable[VolumeDescriptor], base: Lba, known: Iterable[Lba] = ()
 ) -> Iterator[IsoTree]:
     """The trees of the descriptors of one set, whose blocks count from ``base``.
 
@@ -41,7 +41,7 @@ def read_trees(
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
             root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
-            skip = None if is_joliet(descriptor) else find_susp_skip(source.read_at(lba_offset(root.lba), 255))
+            skip = None if is_joliet(descriptor) else find_susp_skip(source.read(lba_offset(root.lba), 255))
             rock_ridge = skip is not None
             directories.append(root)
             files = list(_files(walk_records(source, root, base, skip, is_joliet(descriptor)), directories))
@@ -71,7 +71,7 @@ class NamedRecord(Struct, frozen=True):
     directory: Extent | None
 
 
-def walk_records(source: FileSource, root: Extent, base: Lba, skip: int | None, joliet: bool) -> Iterator[NamedRecord]:
+def walk_records(source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool) -> Iterator[NamedRecord]:
     """Every record below ``root``, a directory's own before those in it. Relocated ones count where CL stands.
 
     :raises ImageError: a record is malformed, a directory or file lies outside the image.
@@ -113,11 +113,11 @@ def _files(named: Iterable[NamedRecord], directories: list[Extent]) -> Iterator[
             run = []
 
 
-def _directory(source: FileSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Extent:
+def _directory(source: ByteSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Extent:
     """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
     if extra.child_lba is None:
         return get_extent(record)
-    head = source.read_at(lba_offset(extra.child_lba), 34)
+    head = source.read(lba_offset(extra.child_lba), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
     return Extent(extra.child_lba, int.from_bytes(head[10:14], "little"))

@@ -18,7 +18,7 @@ import msgspec.json
 from msgspec import Struct
 
 from cosremaster import __about__
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.cpio.dump import Blobs, dump_archive, load_archive
@@ -39,29 +39,25 @@ class StoredIndex(Struct, frozen=True):
     others: tuple[str, ...]
 
 
-def index_path(source: FileSource) -> Path:
+def index_path(source: ByteSource) -> Path:
     """Where the index of the image in ``source`` is kept."""
     from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
 
-    status = os.fstat(source.fileno())
-    return Path(user_cache_path("cosremaster")) / "index" / f"{status.st_dev:x}-{status.st_ino:x}.index"
+    return Path(user_cache_path("cosremaster")) / "index" / f"{source.identity().name}.index"
 
 
-def _key(source: FileSource) -> dict[str, Any]:
+def _key(source: ByteSource) -> dict[str, Any]:
     """What must be the same for an index to be this image's; cheap to look at."""
-    status = os.fstat(source.fileno())
-    edges = source.read_at(0, _EDGE) + source.read_at(max(source.size - _EDGE, 0), _EDGE)
+    edges = source.read(0, _EDGE) + source.read(max(source.size - _EDGE, 0), _EDGE)
     return {
         "format": FORMAT,
         "version": __about__.__version__,
-        "size": status.st_size,
-        "mtime": status.st_mtime_ns,
-        "ctime": status.st_ctime_ns,
+        **source.identity().state,
         "edges": hashlib.sha256(edges).hexdigest(),
     }
 
 
-def load_index(source: FileSource, image: SourceImage, *, check: bool) -> StoredIndex | None:
+def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> StoredIndex | None:
     """The index of this image, or None if there is none that fits.
 
     ``check``: also read every indexed file of the image and compare its SHA-256.
@@ -102,7 +98,7 @@ def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
     )
 
 
-def store_index(source: FileSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
+def store_index(source: ByteSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
     """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing.
 
     Files of several archives are not remembered; reading one again costs what reading it first did.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from cosremaster.errors import Place, UsageError
-from cosremaster.io.files import Spool
+from cosremaster.io.spool import Spool
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, Symlink
 from cosremaster.progress import Progress

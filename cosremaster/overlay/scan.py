@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, Place
-from cosremaster.io.files import MIN_HOLE, data_runs, read_into
+from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.tree.nodes import Node, NodeKind

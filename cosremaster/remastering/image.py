@@ -17,9 +17,10 @@ from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import ImageError, UsageError, printable
-from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output, check_digest_name
 from cosremaster.io.parallel import Worker
+from cosremaster.io.source import open_source
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.ecma119.sections import MAX_EXTENT
 from cosremaster.iso.edits import IsoEdits
@@ -94,7 +95,7 @@ class OpenedImage:
         self._remember = remember
         self._check_index = check_index
         self._effort = ScanOptions(max_expand=max_expand)
-        self._file = FileSource(self.path)
+        self._file = open_source(self.path)
         try:
             self.image = open_image(self._file)
         except BaseException:

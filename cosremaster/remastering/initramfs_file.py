@@ -9,9 +9,9 @@ from pathlib import PurePath
 from msgspec import Struct
 
 from cosremaster.errors import CosremasterError, Place, ProofError
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import SourceFile
@@ -72,18 +72,18 @@ class InitramfsFile(Struct, frozen=True):
             table, changed = new, {path: new.length}
         return ImagePlan(table, Layout((), 0, 0, (0, 0)), changed)
 
-    def prove(self, plan: ImagePlan, written: Written, result: FileSource) -> tuple[str, ...]:
+    def prove(self, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
         """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.
 
         :raises ProofError: it cannot be read, or is not as planned.
         """
         return tuple(self._proof(plan, written, result))
 
-    def _proof(self, plan: ImagePlan, written: Written, result: FileSource) -> Iterator[str]:
+    def _proof(self, plan: ImagePlan, written: Written, result: ByteSource) -> Iterator[str]:
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
         table = PieceTable([Range(result, 0, result.size)])
-        looked = look(lambda count: result.read_at(0, count))
+        looked = look(lambda count: result.read(0, count))
         try:
             effort = ScanOptions(digests=False, nesting=0, edits=False)
             indexed = index_file(self.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
@@ -97,14 +97,14 @@ class InitramfsFile(Struct, frozen=True):
         yield prove_new_bytes(written, result)
 
 
-def is_archive_file(source: FileSource) -> bool:
+def is_archive_file(source: ByteSource) -> bool:
     """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
-    if source.read_at(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
-    return look(lambda count: source.read_at(0, count)).is_archive
+    return look(lambda count: source.read(0, count)).is_archive
 
 
-def read_initramfs_file(source: FileSource) -> InitramfsFile:
+def read_initramfs_file(source: ByteSource) -> InitramfsFile:
     """Return the image that is nothing but the file ``source``."""
-    name = os.fsencode(PurePath(source.path).name)
+    name = os.fsencode(PurePath(source.name).name)
     return InitramfsFile(source.place, Range(source, 0, source.size), (WholeFile(name, source.size),))

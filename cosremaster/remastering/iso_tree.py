@@ -8,8 +8,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, UsageError, printable
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.iso.nodes import read_nodes
@@ -59,7 +59,7 @@ class IsoTreeRequest(Struct, frozen=True, kw_only=True):
     force_type: bool = False
 
 
-def plan_iso_tree(image: SourceImage, source: FileSource, asked: IsoTreeRequest) -> IsoEdits:
+def plan_iso_tree(image: SourceImage, source: ByteSource, asked: IsoTreeRequest) -> IsoEdits:
     """The edits of the tree of ``image`` that ``asked`` comes to.
 
     :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.
@@ -194,7 +194,7 @@ def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
     return replace(addition, dest=dest, nodes=tuple(nodes))
 
 
-def _other_names(image: IsoImage, source: FileSource) -> dict[bytes, dict[bytes, bytes]]:
+def _other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
     """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: for each directory
     those names, and what the primary tree calls it."""
     primary, *others = read_matched_trees(source, image.trees)

@@ -20,10 +20,11 @@ from cosremaster.checksums.renew import ListChange, RenewedLists
 from cosremaster.checksums.update import update_checksums
 from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult
 from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError, printable
-from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource, open_source
+from cosremaster.io.spool import Spool
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
 from cosremaster.iso.model import IsoImage, SourceImage
@@ -93,7 +94,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.iso.is_empty and not (self.packed or settings.replaced or settings.overwritten)
 
 
-def open_image(source: FileSource) -> IsoImage | InitramfsFile:
+def open_image(source: ByteSource) -> IsoImage | InitramfsFile:
     """Step 1, instead of a loop mount: the ISO's tree and boot records, or a bare initramfs.
 
     Raises as ``read_image``.
@@ -102,7 +103,7 @@ def open_image(source: FileSource) -> IsoImage | InitramfsFile:
 
 
 def plan_result(
-    image: IsoImage | InitramfsFile, source: FileSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
+    image: IsoImage | InitramfsFile, source: ByteSource, edits: IsoEdits, *, drop_hfsplus: bool = False,
     overwritten: Mapping[int, bytes] | None = None,
 ) -> ImagePlan:  # fmt: skip
     """The new image after ``edits`` of its own tree. Raises as ``plan_image``.
@@ -240,7 +241,7 @@ def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
 
 
 def write_image(
-    image: IsoImage | InitramfsFile, plan: ImagePlan, output: Output, source: FileSource, progress: Progress
+    image: IsoImage | InitramfsFile, plan: ImagePlan, output: Output, source: ByteSource, progress: Progress
 ) -> tuple[str, ...]:
     """Step 7, instead of mkisofs: writes the image, proves it, and gives it its name; returns the proof.
 
@@ -248,7 +249,7 @@ def write_image(
     """
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
-    with progress.step("prove", None), FileSource(written.path) as result:
+    with progress.step("prove", None), open_source(written.path) as result:
         proof = (
             image.prove(plan, written, result) if image.volume is None else prove_image(image, plan, written, result)
         )
@@ -258,7 +259,7 @@ def write_image(
 
 
 def plan_checksums(
-    image: IsoImage | InitramfsFile, source: FileSource, edits: IsoEdits, progress: Progress, *,
+    image: IsoImage | InitramfsFile, source: ByteSource, edits: IsoEdits, progress: Progress, *,
     drop_hfsplus: bool = False, keep: bool = False,
 ) -> RenewedLists:  # fmt: skip
     """What becomes of the lists of sums on the ISO when ``edits`` change its tree.

@@ -6,8 +6,9 @@ docs/steps.md goes through them with an example; :mod:`cosremaster.remastering.i
 from cosremaster.boot_config.change import plan_boot_settings
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.boot_config.values import BootSettingsPlan
-from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.output import Output
+from cosremaster.io.source import ByteSource
+from cosremaster.io.spool import Spool
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
@@ -43,9 +44,9 @@ __all__ = [
     "AddPath",
     "BootSettings",
     "BootSettingsPlan",
+    "ByteSource",
     "Directory",
     "Edits",
-    "FileSource",
     "ImageLayers",
     "ImagePlan",
     "InlineFile",

@@ -9,8 +9,8 @@ from pathlib import Path
 from cosremaster.browse.compare import Difference, compare
 from cosremaster.browse.container import follow, inside, open_container
 from cosremaster.errors import LayerError
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Output
+from cosremaster.io.source import open_source
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.cpio.tree import LayerTree
@@ -78,7 +78,7 @@ def _chosen(image: SourceImage, found: ImageLayers) -> Layer | None:
 def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
     effort = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [
-        inside(follow(*open_container(stack.enter_context(FileSource(Path(path))), (), effort))) for path in (old, new)
+        inside(follow(*open_container(stack.enter_context(open_source(Path(path))), (), effort))) for path in (old, new)
     ]
     return compare(sides[0], sides[1])
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_END, TABLE_OFFSET, BootInfoTable
 from cosremaster.errors import CosremasterError
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
@@ -235,10 +235,10 @@ def _holds_tree(subject: Subject, start: int, end: int) -> bool:
     return directories or bool(inside - {first}) or start <= SECTORS_PER_BLOCK
 
 
-def _run(source: FileSource, start: int, end: int) -> PieceTable:
+def _run(source: ByteSource, start: int, end: int) -> PieceTable:
     first = min(start * SECTOR, source.size)
     return PieceTable([Range(source, first, min(end * SECTOR, source.size) - first)])
 
 
-def _digest(source: FileSource, start: int, end: int) -> bytes:
+def _digest(source: ByteSource, start: int, end: int) -> bytes:
     return sha256_of(source.chunks(start * SECTOR, min(end * SECTOR, source.size) - start * SECTOR))

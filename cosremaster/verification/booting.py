@@ -67,8 +67,8 @@ def _entry(subject: Subject, what: str, entry: BootEntry, files: dict[Lba, tuple
         where = f"block {entry.lba} is inside {holder}, not where it begins"
         yield fails("eltorito.inside", f"{what}: {where}", place)
         return
-    head = source.read_at(start, BLOCK)
-    if not head.strip(b"\0") and b"H+" not in source.read_at(start + 1024, 4):
+    head = source.read(start, BLOCK)
+    if not head.strip(b"\0") and b"H+" not in source.read(start + 1024, 4):
         yield fails("eltorito.blank", f"{what}: block {entry.lba} is blank", place)
         return
     leads = printable(file[0]) if file else partition or "a boot image with no name"
@@ -97,7 +97,7 @@ def looks_like_fat(head: bytes) -> bool:
 def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> Iterator[Finding]:
     """A boot-info-table, where the boot image has one: the volume descriptor's block and 40 bytes of zeros tell."""
     start = lba_offset(lba)
-    head = subject.source.read_at(start, pointers.TABLE_END)
+    head = subject.source.read(start, pointers.TABLE_END)
     table = pointers.BootInfoTable.parse(head.ljust(pointers.TABLE_END, b"\0"))
     place = subject.place.at(start + pointers.TABLE_OFFSET)
     if _UNSET in (table.length, table.checksum) and table.descriptor == FIRST_DESCRIPTOR:
@@ -126,17 +126,17 @@ def _info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> It
 
 def _is_primary(subject: Subject, lba: Lba) -> bool:
     """True where a primary volume descriptor stands: at block 16, and in a later session of its own too."""
-    return subject.source.read_at(lba_offset(lba), 6) == b"\1CD001"
+    return subject.source.read(lba_offset(lba), 6) == b"\1CD001"
 
 
 def _grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:
     """grub2-boot-info, where the boot image is GRUB's."""
     start = lba_offset(lba)
     at, mark = _GRUB_MARK
-    if subject.source.read_at(start + at, 2) != mark:
+    if subject.source.read(start + at, 2) != mark:
         return
     offset = pointers.GRUB2_IMAGE_OFFSET
-    raw = subject.source.read_at(start + offset, 8)
+    raw = subject.source.read(start + offset, 8)
     place = subject.place.at(start + offset)
     if int.from_bytes(raw, "little") == _GRUB_UNSET:
         yield note("grub2.unset", f"{what}: no grub2-boot-info was written into its image", place)

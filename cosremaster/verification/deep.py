@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cosremaster.errors import CorruptError, CosremasterError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import find_layers
@@ -14,7 +14,7 @@ from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, holds, note
 
 
-def check_layers(source: FileSource, progress: Progress) -> Iterator[Finding]:
+def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
     """Every file of the tree that holds an archive, read from end to end."""
     try:
         image = read_image(source)

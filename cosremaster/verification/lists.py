@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from cosremaster.checksums.lines import ChecksumLine
 from cosremaster.checksums.lists import ChecksumList, DigestCache, read_checksum_lists
 from cosremaster.errors import CosremasterError, printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, holds, note
 
 
-def check_lists(source: FileSource, progress: Progress) -> Iterator[Finding]:
+def check_lists(source: ByteSource, progress: Progress) -> Iterator[Finding]:
     """Every file named in a list of sums is there and has the sum that the list says. Each file is read once."""
     try:
         image = read_image(source)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from cosremaster.errors import Place
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_records
 from cosremaster.iso.rockridge.read import find_susp_skip
@@ -32,7 +32,7 @@ class TreeNames(Struct, frozen=True):
     ridge: bool
 
 
-def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
+def read_tree_names(image: IsoImage, source: ByteSource) -> Sequence[TreeNames]:
     """The trees of ``image``, the primary first, without those that share another's root; UDF's last.
 
     :raises ImageError: one cannot be read.
@@ -46,9 +46,9 @@ def read_tree_names(image: IsoImage, source: FileSource) -> Sequence[TreeNames]:
     return found
 
 
-def _walked(tree: IsoTree, source: FileSource) -> TreeNames:
+def _walked(tree: IsoTree, source: ByteSource) -> TreeNames:
     root = tree.directories[0]
-    skip = find_susp_skip(source.read_at(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
+    skip = find_susp_skip(source.read(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
     folders = {one.path for one in walk_records(source, root, tree.base, skip, tree.kind == JOLIET) if one.directory}
     files = {one.path: one.records[0].lba if one.size else None for one in tree.files}
     return TreeNames(tree.kind, files, folders, tree.has_rock_ridge)

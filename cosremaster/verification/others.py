@@ -18,7 +18,7 @@ from cosremaster.verification.subject import Subject
 def check_firmware(subject: Subject) -> Iterator[Finding]:
     """Headers of MIPS, SPARC, Alpha, HP-PA and PowerPC firmware lead to files, partitions or the volume."""
     files = find_file_starts(subject)
-    for found in find_firmware(subject.source.read_at(0, BLOCK), subject.mbr):
+    for found in find_firmware(subject.source.read(0, BLOCK), subject.mbr):
         if found.has_valid_checksum is not None:
             yield judge(
                 found.has_valid_checksum,

@@ -99,7 +99,7 @@ def _covers(subject: Subject, runs: list[_Run], volume: int, check: str) -> Iter
 
 def _fat(subject: Subject, run: _Run) -> Iterator[Finding]:
     """An EFI system partition holds a FAT file system that fits into it."""
-    head = subject.source.read_at(run.start * SECTOR, SECTOR)
+    head = subject.source.read(run.start * SECTOR, SECTOR)
     if not looks_like_fat(head):
         yield fails("partition.no-fat", f"{run.name}: no FAT file system begins at sector {run.start:,}", run.place)
         return
@@ -144,7 +144,7 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
     gpt = subject.gpt
     end = subject.source.size // SECTOR
     if gpt is None:
-        last = subject.source.read_at((end - 1) * SECTOR, 8) if end else b""
+        last = subject.source.read((end - 1) * SECTOR, 8) if end else b""
         if last == SIGNATURE:
             message = "GPT: a backup stands in the last sector, and no primary header at sector 1"
             yield fails("gpt.primary", message, subject.place.at(SECTOR))
@@ -154,7 +154,7 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
     backup_at = gpt.header.alternate_lba
     place = subject.place.at(backup_at * SECTOR)
     try:
-        backup = read_gpt(subject.source.read_at, backup_at, subject.place)
+        backup = read_gpt(subject.source.read, backup_at, subject.place)
     except ImageError as error:
         yield fails("gpt.backup", f"GPT backup: {error.message}", error.place or place)
         return
@@ -240,7 +240,7 @@ def _usable(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
 def check_apm(subject: Subject) -> Iterator[Finding]:
     """The Apple partition map."""
     try:
-        table = read_apm(subject.source.read_at, subject.place)
+        table = read_apm(subject.source.read, subject.place)
     except ImageError as error:
         yield fails("apm.unreadable", error.message, error.place or subject.place)
         return
@@ -274,7 +274,7 @@ def _apm(subject: Subject, table: Apm) -> Iterator[Finding]:
 
 def _hfs(subject: Subject, name: str, start: int, end: int, place: Place) -> Iterator[Finding]:
     """An HFS+ partition has its volume header 1,024 bytes behind its start and the copy 1,024 before its end."""
-    head = subject.source.read_at(start, BLOCK)
+    head = subject.source.read(start, BLOCK)
     mark = head[1024:1026]
     if mark not in HFS:
         images = {one.lba for one in subject.catalog.entries} if subject.catalog else set()
@@ -284,6 +284,6 @@ def _hfs(subject: Subject, name: str, start: int, end: int, place: Place) -> Ite
         )  # fmt: skip
         return
     yield judge(
-        mark == b"BD" or subject.source.read_at(end - 1024, 2) == mark, "apm.hfs-copy",
+        mark == b"BD" or subject.source.read(end - 1024, 2) == mark, "apm.hfs-copy",
         f"{name}: leads to an HFS+ volume header and its copy", f"{name}: has no copy of its volume header", place,
     )  # fmt: skip

@@ -32,7 +32,7 @@ def _record(
     subject: Subject, tree: SubjectTree, one: DirectoryRecord, skip: int, starts: set[Lba]
 ) -> Iterator[Finding]:
     place = tree.place_of(subject.place, one)
-    raw = subject.source.read_at(one.offset, 255)
+    raw = subject.source.read(one.offset, 255)
     try:
         told = [field for _, field in walk_fields(subject.source, raw[: raw[0]], one.offset, skip, tree.base)]
     except ImageError as error:

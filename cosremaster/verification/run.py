@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.verification.against import check_against
 from cosremaster.verification.booting import check_boot
@@ -47,7 +47,7 @@ def verify(
     :raises ImageError: a file cannot be opened or read.
     """
     progress = progress or SilentProgress()
-    with FileSource(Path(path)) as source:
+    with open_source(Path(path)) as source:
         subject = read_subject(source)
         findings = list(_all(subject))
         if deep:
@@ -56,7 +56,7 @@ def verify(
         report = Report(source.place, source.size, tuple(findings))
         if against is None:
             return report
-        with FileSource(Path(against)) as original, progress.step("compare", None):
+        with open_source(Path(against)) as original, progress.step("compare", None):
             before = read_subject(original)
             report = report.mark_preexisting(_all(before))
             compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))

@@ -12,7 +12,7 @@ from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, read_gpt
 from cosremaster.boot.mbr import Mbr
 from cosremaster.errors import ImageError, Place
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import (
     IMAGE_START,
     PRIMARY,
@@ -83,7 +83,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     ``descriptors``: those of the volume; ``sets``: base and descriptors of every set there is.
     """
 
-    source: FileSource
+    source: ByteSource
     sets: tuple[tuple[Lba, tuple[VolumeDescriptor, ...]], ...]
     trees: tuple[SubjectTree, ...]
     mbr: Mbr | None
@@ -117,13 +117,13 @@ class Subject(Struct, frozen=True, kw_only=True):
         return next((tree for tree in self.trees if tree.base == IMAGE_START), None)
 
 
-def read_subject(source: FileSource) -> Subject:
+def read_subject(source: ByteSource) -> Subject:
     """Reads the structures of the image; what cannot be read becomes a problem."""
     problems: list[Finding] = []
-    mbr = Mbr.parse(source.read_at(0, SECTOR))
+    mbr = Mbr.parse(source.read(0, SECTOR))
     gpt = None
     try:
-        gpt = read_gpt(source.read_at, GPT_PRIMARY, source.place)
+        gpt = read_gpt(source.read, GPT_PRIMARY, source.place)
     except ImageError as error:
         problems.append(_unreadable("gpt.unreadable", error, source))
     sets, trees = [], list[SubjectTree]()
@@ -144,9 +144,7 @@ def read_subject(source: FileSource) -> Subject:
     for lba in (find_catalog(one.raw) for one in (sets[0][1] if sets else ())):
         if lba is not None and catalog is None:
             try:
-                catalog = parse_catalog(
-                    source.read_at(lba_offset(lba), MAX_CATALOG), lba, lba_offset(lba), source.place
-                )
+                catalog = parse_catalog(source.read(lba_offset(lba), MAX_CATALOG), lba, lba_offset(lba), source.place)
             except ImageError as error:
                 problems.append(_unreadable("eltorito.catalog", error, source))
     return Subject(
@@ -155,20 +153,20 @@ def read_subject(source: FileSource) -> Subject:
     )  # fmt: skip
 
 
-def _unreadable(check: str, error: ImageError, source: FileSource) -> Finding:
+def _unreadable(check: str, error: ImageError, source: ByteSource) -> Finding:
     return fails(check, error.message, error.place or source.place)
 
 
-def _partition_starts(source: FileSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
+def _partition_starts(source: ByteSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
     """Blocks at which a partition begins that has volume descriptors of its own (xorriso's -partition_offset)."""
     starts = {one.start for _, one in (mbr.used_partitions if mbr else ())} | {
         one.first for _, one in (gpt.used_entries if gpt else ())
     }
     blocks = sorted(start // SECTORS_PER_BLOCK for start in starts if start and start % SECTORS_PER_BLOCK == 0)
-    return [Lba(block) for block in blocks if source.read_at((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
+    return [Lba(block) for block in blocks if source.read((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 
 
-def _tree(source: FileSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
+def _tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
     """:raises ImageError: it cannot be walked."""
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
@@ -176,20 +174,20 @@ def _tree(source: FileSource, descriptor: VolumeDescriptor, base: Lba) -> Subjec
         name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"
     if base != IMAGE_START:
         name = f"{name} at block {base}"
-    skip = find_susp_skip(source.read_at(lba_offset(directories[0].lba), 255))
+    skip = find_susp_skip(source.read(lba_offset(directories[0].lba), 255))
     names = _names(source, records, skip, base, is_joliet(descriptor))
     return SubjectTree(name, base, descriptor, directories, records, names, skip)
 
 
 def _names(
-    source: FileSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
+    source: ByteSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
 ) -> dict[tuple[bytes, ...], bytes]:
     """The path of every record: by Rock Ridge where it is there and sound. Parents come before what is in them."""
     names: dict[tuple[bytes, ...], bytes] = {(): b""}
     for one in records:
         name = decode_joliet(one.identifier) if joliet else decode_plain(one.identifier)
         if skip is not None:
-            raw = source.read_at(one.offset, 255)
+            raw = source.read(one.offset, 255)
             with contextlib.suppress(ImageError):  # check_rock_ridge tells it
                 name = read_rock_ridge(source, raw[: raw[0]], one.offset, skip, base).name or name
         above = names[one.parent]

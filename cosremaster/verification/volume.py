@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from cosremaster.errors import printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
@@ -73,7 +73,7 @@ def _path_table(
     if length > 1 << 26 or lba_offset(lba) + length > subject.source.size:
         return fails(check, f"{what}: lies outside the image", place)
     try:
-        found = _entries(subject.source.read_at(lba_offset(lba), length), ">" if big else "<", tree.base)
+        found = _entries(subject.source.read(lba_offset(lba), length), ">" if big else "<", tree.base)
     except (struct.error, IndexError):
         return fails(check, f"{what}: cannot be read", place)
     odd = sorted(found ^ wanted)
@@ -121,7 +121,7 @@ def _records(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
     run: DirectoryRecord | None = None
     for one in tree.records:
         place = tree.place_of(subject.place, one)
-        raw = subject.source.read_at(one.offset, 34)
+        raw = subject.source.read(one.offset, 34)
         if not (_twice(raw, 2, 4) and _twice(raw, 10, 4)):
             yield fails("record.both-endian", f"{tree.name}: block or length differ between the byte orders", place)
         if one.length and (lba_offset(one.lba) + one.length) > subject.source.size:
@@ -144,7 +144,7 @@ def _dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
             places[(*one.parent, one.identifier)] = Extent(one.lba, one.length)
     selves = 0
     for path, directory in places.items():
-        raw = subject.source.read_at(lba_offset(directory.lba), 512)
+        raw = subject.source.read(lba_offset(directory.lba), 512)
         for wanted, name in ((directory, "."), (places[path[:-1]], "..")):
             size = raw[0] if raw else 0
             found = Extent(Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little"))
@@ -191,7 +191,7 @@ def check_agreement(subject: Subject) -> Iterator[Finding]:
             yield from _same_data(subject, tree, main)
 
 
-def _same_tree(source: FileSource, tree: SubjectTree, twin: SubjectTree) -> Finding:
+def _same_tree(source: ByteSource, tree: SubjectTree, twin: SubjectTree) -> Finding:
     """The tree of a partition names what the volume's names: paths, flags, places and lengths of files."""
     rows = ({_row(source, one) for one in each.records} for each in (tree, twin))
     odd = sorted(set.symmetric_difference(*rows))
@@ -202,9 +202,9 @@ def _same_tree(source: FileSource, tree: SubjectTree, twin: SubjectTree) -> Find
     )  # fmt: skip
 
 
-def _row(source: FileSource, one: DirectoryRecord) -> tuple[tuple[bytes, ...], int, int, int, bytes]:
+def _row(source: ByteSource, one: DirectoryRecord) -> tuple[tuple[bytes, ...], int, int, int, bytes]:
     """Path, flags, recording date; place and length of files."""
-    when = source.read_at(one.offset + 18, 7)
+    when = source.read(one.offset + 18, 7)
     if one.flags & DIRECTORY:
         return (*one.parent, one.identifier), one.flags, 0, 0, when
     return (*one.parent, one.identifier), one.flags, one.lba if one.length else 0, one.length, when

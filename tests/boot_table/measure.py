@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosremaster.cli import main
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.verification.run import verify
 from tests.fixtures import families
@@ -85,7 +85,7 @@ def edit(family: Family, image: Path, folder: Path) -> tuple[str, Path | None, l
 def _exchange(family: Family, image: Path, folder: Path, same: bool) -> tuple[list[str], list[bytes]]:
     """The options that exchange files of the family, and their paths."""
     arguments, changed = list[str](), list[bytes]()
-    with FileSource(image) as source:
+    with open_source(image) as source:
         opened = read_image(source)
         for file in opened.files:
             path = file.path.decode("utf-8", "replace")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pycdlib
 
 from cosremaster.cli import main
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.verification.finding import Level, Report
 from cosremaster.verification.run import verify
@@ -99,7 +99,7 @@ def genisoimage(image: Path, out: Path, new: Path, scratch: Path) -> None:
     run(["chmod", "-R", "u+w", str(tree)])
     shutil.copyfile(new, tree / PAYLOAD)
     options = ["-R", "-J", "-joliet-long", "-V", "FAMILY", *(["-udf"] if "udf" in image.name else [])]
-    with FileSource(image) as source:
+    with open_source(image) as source:
         opened = read_image(source)
         paths = (file.path for file in opened.files if opened.catalog and file.records[0].lba == opened.catalog.lba)
         catalog = next((path.decode() for path in paths if path.endswith((b".cat", b".catalog"))), "boot.cat")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cosremaster.io.files import Spool
+from cosremaster.io.spool import Spool
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext, prepare_item
 from cosremaster.overlay.request import OverlayItem

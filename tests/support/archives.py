@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cosremaster.io.files import Spool
+from cosremaster.io.spool import Spool
 from cosremaster.overlay.archive import read_archive
 from cosremaster.tree.nodes import Node
 from tests.support.additions import context

@@ -19,7 +19,7 @@ from cosremaster.demo.image import (
     regular,
     root_items,
 )
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
 
@@ -40,7 +40,7 @@ def without_layer(files: dict[str, bytes]) -> bytes:
 
 def read_volume(path: Path) -> IsoImage:
     """The ISO 9660 volume in the file ``path``, as it is read; its data cannot be read any more."""
-    with FileSource(path) as source:
+    with open_source(path) as source:
         return read_image(source)
 
 

@@ -12,8 +12,8 @@ from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import RepackJob, RepackResult
 from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import Place
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
 from tests.fixtures import tools

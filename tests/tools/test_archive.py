@@ -20,7 +20,7 @@ import cosremaster
 from cosremaster.archives.reader import Archive
 from cosremaster.demo.image import DemoEntry, build_archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
-from cosremaster.io.files import Spool
+from cosremaster.io.spool import Spool
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name

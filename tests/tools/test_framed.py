@@ -21,9 +21,10 @@ from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip import repack as gzip_form
 from cosremaster.codecs.xz import encode as xz_encode
 from cosremaster.errors import CosremasterError, OverlayError, ProofError, SizeError
-from cosremaster.io.files import FileSource, Spool
 from cosremaster.io.framed import ConcatSource, FramedCrc32, FramedSource, Framing
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.source import open_source
+from cosremaster.io.spool import Spool
 from cosremaster.overlay.scan import HostFile
 from cosremaster.remastering import pipeline
 from tests.fixtures import tools
@@ -144,7 +145,7 @@ def test_more_buffers_than_the_system_takes_at_once_are_filled(tmp_path: Path, m
         return real(fd, [some[0][:33]] if offset % 5 == 0 else some, offset)
 
     monkeypatch.setattr(os, "preadv", short)
-    with FileSource(tmp_path / "noise") as source:
+    with open_source(tmp_path / "noise") as source:
         source.fill(7, views)
         assert buffer == NOISE[7:]
         with pytest.raises(CosremasterError, match=r"noise @0x\w+: ends 7 bytes too early$"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
@@ -165,7 +165,7 @@ def written(path: Path, tree: Tree, maker: str) -> None:
 
 
 def grafted(
-    image: IsoImage, source: FileSource, removed: list[bytes], renamed: list[tuple[bytes, bytes]], added: Tree
+    image: IsoImage, source: ByteSource, removed: list[bytes], renamed: list[tuple[bytes, bytes]], added: Tree
 ) -> IsoEdits:
     nodes = tuple(node(path, what) for path, what in added.items())
     return plan_iso_tree(image, source, IsoTreeRequest(
@@ -180,7 +180,7 @@ def output(plan: ImagePlan, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def told(image: IsoImage, source: FileSource) -> Tree:
+def told(image: IsoImage, source: ByteSource) -> Tree:
     """The primary tree by Rock Ridge. Relocated directories' own parent is a maker's."""
     found: Tree = {}
     for path, one in read_nodes(image, source).items():
@@ -236,7 +236,7 @@ def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
     path = tmp_path / "0.iso"
     written(path, tree, name)
     for number in range(1, ROUNDS + 1):
-        with FileSource(path) as source:
+        with open_source(path) as source:
             image = read_image(source)
             expect(name, tree, image, source)
             removed, renamed, added = maker.edits(tree)
@@ -245,7 +245,7 @@ def test_edits_in_a_row(name: str, seed: int, tmp_path: Path) -> None:
             path = tmp_path / f"{number}.iso"
             data = output(plan, path)
             assert output(plan_image(image, source, shuffled(edits, maker.chance)), tmp_path / "again") == data
-            with FileSource(path) as again:
+            with open_source(path) as again:
                 if not edits.is_empty:
                     prove_image(image, plan, Written(path, ()), again)
                 after = read_image(again)
@@ -265,7 +265,7 @@ def shuffled(edits: IsoEdits, chance: random.Random) -> IsoEdits:
     return replace(edits, renamed=dict(renamed), exchanged=dict(exchanged))
 
 
-def expect(name: str, tree: Tree, image: IsoImage, source: FileSource) -> None:
+def expect(name: str, tree: Tree, image: IsoImage, source: ByteSource) -> None:
     if name == JOLIET_ALONE:
         assert sorted(files_only(told(image, source)).values()) == sorted(files_only(tree).values())
     else:

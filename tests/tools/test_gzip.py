@@ -17,8 +17,8 @@ from cosremaster.codecs.gzip import inflate
 from cosremaster.codecs.gzip.codec import GzipDecoding
 from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK, STORE_FROM, GzipParameters
 from cosremaster.errors import CorruptError, Place
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, ByteReader
 from tests.fixtures import tools
 

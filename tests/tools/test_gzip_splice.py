@@ -19,8 +19,8 @@ from cosremaster.codecs.gzip.codec import GzipDecoding
 from cosremaster.codecs.gzip.repack import STORE_FROM, GzipParameters
 from cosremaster.codecs.gzip.stored import StoredBlockFinder, StoredBlocks
 from cosremaster.errors import Place
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.decoded import DecodedSource
 from tests.fixtures import tools

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cosremaster.errors import CosremasterError, ImageError, UnsupportedError
-from cosremaster.io.files import FileSource
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import open_source
 from cosremaster.iso.edits import IsoEdits, TableContent
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
@@ -43,17 +43,17 @@ def folder(path: bytes) -> Node:
 
 
 def planned(path: Path, edits: IsoEdits) -> ImagePlan:
-    with FileSource(path) as source:
+    with open_source(path) as source:
         return plan_image(read_image(source), source, edits)
 
 
 def written(path: Path, edits: IsoEdits, target: Path) -> IsoImage:
     """Plans, writes and proves."""
-    with FileSource(path) as source:
+    with open_source(path) as source:
         image = read_image(source)
         plan = plan_image(image, source, edits)
         target.write_bytes(b"".join(plan.table.chunks()))
-        with FileSource(target) as result:
+        with open_source(target) as result:
             prove_image(image, plan, Written(target, ()), result)
             return read_image(result)
 
@@ -62,18 +62,18 @@ def written(path: Path, edits: IsoEdits, target: Path) -> IsoImage:
 def test_path_tables_made_of_directories_are_the_makers(name: str) -> None:
     """genisoimage's and xorriso's own, byte for byte."""
     tools.require(*families.TOOLS)
-    with FileSource(families.build(name)) as source:
+    with open_source(families.build(name)) as source:
         for tree in read_editable_trees(source, read_image(source).trees):
             places = {id(one): (one.extent.lba, one.extent.length) for one in tree.directories() if one.extent}
             assembler = TreeSerializer(
-                tree, source, source.read_at, TreePlacement(places, lambda _: NO_BLOCK, {}, {}), {}, iter(())
+                tree, source, source.read, TreePlacement(places, lambda _: NO_BLOCK, {}, {}), {}, iter(())
             )
             slots = find_path_tables(tree)
             assert slots
             for lba, order, _ in slots:
                 table = assembler.serialize_path_table(order)
                 size = int.from_bytes(tree.descriptors[0].raw[132:136], "little")
-                assert source.read_at(lba * BLOCK, size) == table
+                assert source.read(lba * BLOCK, size) == table
 
 
 def edits_of(image: IsoImage, chance: random.Random) -> Iterator[IsoEdits]:
@@ -94,7 +94,7 @@ def edits_of(image: IsoImage, chance: random.Random) -> Iterator[IsoEdits]:
 def test_changed_bytes_of_directories(name: str, tmp_path: Path) -> None:
     tools.require(*families.TOOLS)
     sound = families.build(name).read_bytes()
-    with FileSource(families.build(name)) as source:
+    with open_source(families.build(name)) as source:
         image = read_image(source)
         spans = [one for one in image.fixed_spans if one.label.startswith(("directory", "path table", "UDF", "volume"))]
     places = [one.start * BLOCK + at for one in spans for at in range(0, one.blocks * BLOCK, 7)]
@@ -123,7 +123,7 @@ def test_images_cut_off(name: str, tmp_path: Path) -> None:
 def works(path: Path, chance: random.Random) -> bool:
     """Plans edits; True where all could be."""
     done = True
-    with FileSource(path) as source:
+    with open_source(path) as source:
         try:
             image = read_image(source)
         except CosremasterError as error:
@@ -154,7 +154,7 @@ def bare(tmp_path: Path) -> Path:
 def changed(path: Path) -> Iterator[tuple[bytearray, Callable[[str, bytes], int]]]:
     """The image's bytes to be changed, and a function that finds the record of an identifier in a tree."""
     raw = bytearray(path.read_bytes())
-    with FileSource(path) as source:
+    with open_source(path) as source:
         trees = read_editable_trees(source, read_image(source).trees)
 
     def record(kind: str, identifier: bytes) -> int:
@@ -222,7 +222,7 @@ def outcome(path: Path, edits: IsoEdits, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["above", "itself", "root", "file", "outside"])
 def test_relocations_that_lead_astray(where: str, bare: Path, tmp_path: Path) -> None:
-    with FileSource(bare) as source:
+    with open_source(bare) as source:
         tree = read_editable_trees(source, read_image(source).trees)[0]
         holder, entry = next(
             (one, entry) for one in tree.directories() for entry in one.entries if entry.is_placeholder
@@ -322,7 +322,7 @@ def test_names_of_one_udf_file(tmp_path: Path) -> None:
     tree.link("second", "first")
     tree.file("third", b"third")
     run(["genisoimage", "-quiet", "-R", "-udf", "-cache-inodes", "-o", tmp_path / "in.iso", tree.root])
-    with FileSource(tmp_path / "in.iso") as source:
+    with open_source(tmp_path / "in.iso") as source:
         udf = read_image(source).udf
         assert udf
         (home,) = udf.directories
@@ -357,7 +357,7 @@ def test_udf_names_in_several_extents_across_blocks(tmp_path: Path) -> None:
     tree.file("room", b"R" * 9 * BLOCK)
     path, out = tmp_path / "in.iso", tmp_path / "out.iso"
     run(["genisoimage", "-quiet", "-R", "-udf", "-o", path, tree.root])
-    with FileSource(path) as source:
+    with open_source(path) as source:
         image = read_image(source)
         room = next(one for one in image.files if one.path == b"room")
         assert image.udf

@@ -21,7 +21,7 @@ from cosremaster.browse.compare import Difference
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, initramfs, regular
 from cosremaster.errors import printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
 from cosremaster.reports.build import write_overview
@@ -183,7 +183,7 @@ def test_an_exchanged_kernel_is_all_that_changed(debirf_image: DebirfImage, tmp_
 
 
 def test_a_boot_image_with_new_pointers_alone_is_told_apart(debirf_image: DebirfImage, tmp_path: Path) -> None:
-    with FileSource(debirf_image.iso) as source:
+    with open_source(debirf_image.iso) as source:
         boot = read_image(source).boot_images[0]
     assert boot.boot_info is not None
     bios = boot.entry.lba * 2048
@@ -213,14 +213,14 @@ def test_a_boot_image_that_was_meant_to_change_must_be_named(debirf_image: Debir
 
 
 def _boot_file(iso: Path, path: bytes) -> bytes:
-    with FileSource(iso) as source:
+    with open_source(iso) as source:
         image = read_image(source)
         return b"".join(image.bytes_of(next(file for file in image.files if file.path == path)).chunks())
 
 
 def test_an_unsound_image_is_not_called_sound(pair: tuple[Path, Path], tmp_path: Path) -> None:
     broken = bytearray(pair[1].read_bytes())
-    with FileSource(pair[1]) as source:
+    with open_source(pair[1]) as source:
         image = read_image(source)
     entry = image.boot_images[0].entry
     broken[entry.offset + 8] ^= 1  # the boot image's block (El Torito, figure 3)
@@ -287,7 +287,7 @@ def test_options_that_make_no_sense(
 def bare_facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
     """Facts about a small image, to be varied."""
     path = write_small(tmp_path_factory.mktemp("facts"))
-    with FileSource(path) as source:
+    with open_source(path) as source:
         side = Side(name="in.iso", image=read_image(source), layers=(), chosen=None)
         yield Facts(new=side, old=side, differences=(), verified=verify(path), mapped=())
 
@@ -341,7 +341,7 @@ def test_the_image_of_an_archive_of_one_file_is_drawn(tmp_path: Path) -> None:
 
 def test_parts_of_one_label_are_told_apart(debirf_image: DebirfImage) -> None:
     """Nothing is moved between an image and itself, however many directories and gaps it has."""
-    with FileSource(debirf_image.iso) as source:
+    with open_source(debirf_image.iso) as source:
         side = Side(name="a.iso", image=read_image(source), layers=(), chosen=None)
         found = Page(page(Facts(new=side, old=side, differences=(), verified=None, mapped=())).decode())
     assert found.texts.count("directory") + found.texts.count("padding, or unreferenced") > 2

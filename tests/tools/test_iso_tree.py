@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, ImageError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.read import read_image
@@ -36,7 +36,7 @@ Facts = tuple[NodeKind, int, int, int, int, int, bytes, str]
 
 
 def nodes_of(iso: Path) -> dict[bytes, Node]:
-    with FileSource(iso) as source:
+    with open_source(iso) as source:
         return read_nodes(read_image(source), source)
 
 
@@ -79,7 +79,7 @@ def theirs(iso: Path, ours: dict[bytes, Facts], *, ridge: bool) -> dict[bytes, F
 def test_every_family_is_what_libarchive_says(name: str) -> None:
     tools.require(*families.TOOLS)
     iso = families.build(name)
-    with FileSource(iso) as source:
+    with open_source(iso) as source:
         ridge = read_image(source).has_rock_ridge
     ours = {path: facts(node, ridge=ridge) for path, node in nodes_of(iso).items() if path != b"rr_moved"}
     assert ours == theirs(iso, ours, ridge=ridge)  # libarchive hides rr_moved
@@ -90,7 +90,7 @@ def test_bytes_are_what_libarchive_says(name: str) -> None:
     tools.require(*families.TOOLS)
     iso = families.build(name)
     said = {path.removeprefix("./").rstrip("/").encode(): told[4] for path, told in judges.tree(iso).items() if told[4]}
-    with FileSource(iso) as source:
+    with open_source(iso) as source:
         nodes = read_nodes(read_image(source), source)
         assert {p: n.content.digest().hex() for p, n in nodes.items() if n.content is not None} == said
 
@@ -140,14 +140,14 @@ def test_genisoimage_says_the_same(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[FileSource]:
+def source(tmp_path: Path) -> Iterator[ByteSource]:
     path = tmp_path / "image"
     path.write_bytes(bytes(100_000))
-    with FileSource(path) as opened:
+    with open_source(path) as opened:
         yield opened
 
 
-def said_of(source: FileSource, fields: bytes) -> PosixAttributes:
+def said_of(source: ByteSource, fields: bytes) -> PosixAttributes:
     return read_attributes(source, record(fields), 1000, 0, Lba(0))
 
 
@@ -164,12 +164,12 @@ def component(flags: int, text: bytes = b"") -> bytes:
         ([component(0, b"one") + component(1, b"tw"), component(0, b"o") + component(0, b"three")], b"one/two/three"),
     ],
 )
-def test_symlinks_in_pieces(source: FileSource, fields: list[bytes], target: bytes) -> None:
+def test_symlinks_in_pieces(source: ByteSource, fields: list[bytes], target: bytes) -> None:
     parts = [field(b"SL", b"\1" + part) for part in fields[:-1]] + [field(b"SL", b"\0" + fields[-1])]
     assert said_of(source, b"".join(parts)).target == target
 
 
-def test_px_of_both_versions(source: FileSource) -> None:
+def test_px_of_both_versions(source: ByteSource) -> None:
     numbers = [both(value) for value in (0o100640, 2, 1000, 100)]
     expected = PosixAttributes(mode=0o100640, links=2, uid=1000, gid=100)
     assert said_of(source, field(b"PX", b"".join(numbers))) == expected
@@ -182,7 +182,7 @@ SHORT = {name: bytes((99, 1, day, 3, 4, 5, 0)) for day, name in enumerate("cmaxb
 
 @pytest.mark.parametrize("flags", range(128))
 @pytest.mark.parametrize("long", [False, True])
-def test_times_of_any_kinds(source: FileSource, flags: int, long: bool) -> None:
+def test_times_of_any_kinds(source: ByteSource, flags: int, long: bool) -> None:
     stamps = [stamp for bit, stamp in enumerate(SHORT.values()) if flags >> bit & 1]
     if long:
         stamps = [b"1999%02d%02d03040500\0" % (stamp[1], stamp[2]) for stamp in stamps]
@@ -210,7 +210,7 @@ def test_dates() -> None:
         (b"NM\x03\x01", "malformed Rock Ridge field"),
     ],
 )
-def test_malformed_fields_are_told_with_their_place(source: FileSource, bad: bytes, said: str) -> None:
+def test_malformed_fields_are_told_with_their_place(source: ByteSource, bad: bytes, said: str) -> None:
     with pytest.raises(ImageError, match=said) as told:
         said_of(source, bad)
     assert told.value.place is not None and told.value.place.offset is not None
@@ -225,7 +225,7 @@ def test_malformed_fields_are_told_with_their_place(source: FileSource, bad: byt
         (field(b"SL", b"\0" + component(0, b"one")) + b"bc\x02def", b"one"),
     ],
 )
-def test_of_a_broken_symlink_there_is_what_can_be_read(source: FileSource, bad: bytes, target: bytes) -> None:
+def test_of_a_broken_symlink_there_is_what_can_be_read(source: ByteSource, bad: bytes, target: bytes) -> None:
     assert said_of(source, bad).target == target
 
 
@@ -256,7 +256,7 @@ def test_genisoimage_breaks_long_symlinks_and_the_image_is_read(
 
 @given(st.binary(max_size=200))
 def test_any_fields_are_read_or_told(fields: bytes) -> None:
-    with FileSource(Path(__file__)) as opened:
+    with open_source(Path(__file__)) as opened:
         try:
             said_of(opened, fields)
         except CosremasterError as error:
@@ -283,7 +283,7 @@ def zisofs(tmp_path: Path) -> Path:
 
 def test_a_compressed_file_from_any_byte(zisofs: Path) -> None:
     assert run(["bsdtar", "-xOf", zisofs, "file"]) == PLAIN
-    with FileSource(zisofs) as source:
+    with open_source(zisofs) as source:
         content = read_nodes(read_image(source), source)[b"file"].content
         assert content is not None
         table = content.table()
@@ -299,12 +299,12 @@ def test_a_damaged_compressed_file_is_told(zisofs: Path, seed: int) -> None:
     """Deflate with an Adler-32 over each block: what is read is right, or the damage is told with its place."""
     chance, raw = random.Random(seed), bytearray(zisofs.read_bytes())
     start = raw.index(bytes.fromhex("37E45396C9DBD607"))
-    with FileSource(zisofs) as source:
+    with open_source(zisofs) as source:
         length = read_image(source).files[0].size
     at = start + chance.choice((chance.randrange(16), chance.randrange(16, 80), chance.randrange(length)))
     raw[at] ^= 1 << chance.randrange(8)
     zisofs.write_bytes(raw)
-    with FileSource(zisofs) as source:
+    with open_source(zisofs) as source:
         content = read_nodes(read_image(source), source)[b"file"].content
         assert content is not None
         try:

@@ -23,8 +23,9 @@ from cosremaster.cli import main
 from cosremaster.codecs.base import BlockCache
 from cosremaster.demo.image import build_archive, outer_items, regular, root_items
 from cosremaster.errors import CorruptError, OutputError, UsageError
-from cosremaster.io import files
+from cosremaster.io import descriptors
 from cosremaster.io import precopy as headstart
+from cosremaster.io import source as io_source
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import BATCH, CancelledError, StopFlag, Worker, ordered_map, prefetch, prefetch_batches
 from cosremaster.io.pieces import PieceTable
@@ -126,7 +127,7 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
             raise OSError(code, os.strerror(code))
         return 0  # what some file systems answer
 
-    for room in (files, headstart):
+    for room in (io_source, headstart):
         monkeypatch.setattr(room, "may_share_blocks", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])
@@ -135,14 +136,14 @@ def test_where_the_kernel_cannot_copy_we_do(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_file_systems_that_copy_every_byte_are_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not files.may_share_blocks(os.stat("/dev/shm").st_dev), "tmpfs"
-    assert files.may_share_blocks(os.makedev(4095, 4095)), "unknown"
+    assert not descriptors.may_share_blocks(os.stat("/dev/shm").st_dev), "tmpfs"
+    assert descriptors.may_share_blocks(os.makedev(4095, 4095)), "unknown"
 
     def refuse(*arguments: object) -> int:
         raise AssertionError(arguments)
 
     monkeypatch.setattr(Output, "start_precopy", lambda *_: None)  # that is copied while others work
-    monkeypatch.setattr(files, "may_share_blocks", lambda device: False)
+    monkeypatch.setattr(io_source, "may_share_blocks", lambda device: False)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[write_overlay(tmp_path)])
 
@@ -155,7 +156,7 @@ def test_short_copies_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def short(from_fd: int, to_fd: int, count: int, offset: int) -> int:
         return real(from_fd, to_fd, min(count, 1000), offset)
 
-    for room in (files, headstart):
+    for room in (io_source, headstart):
         monkeypatch.setattr(room, "may_share_blocks", lambda device: True)
     monkeypatch.setattr(os, "copy_file_range", short)
     cosremaster.remaster(source, tmp_path / "two.iso", add=[overlay])

@@ -17,7 +17,7 @@ from cosremaster.browse.extract import extract, taken
 from cosremaster.browse.tar import tar_of
 from cosremaster.cli import main
 from cosremaster.demo.image import DemoEntry, build_archive, directory, initramfs, regular, root_items
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource, open_source
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.small import CGZ, write_small
@@ -136,7 +136,7 @@ def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
     with open_folder() as folder:
         write_small(folder)
         folder.chmod(0o777)
-        with FileSource(folder / "in.iso") as source, without_root():
+        with open_source(folder / "in.iso") as source, without_root():
             nodes = taken(_root(source, LAYER))
             made = extract(nodes, folder / "out", lambda count: None)
             assert made.mtree == folder / "out.mtree"
@@ -147,7 +147,7 @@ def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
     assert _no_links(run(fields, stdin=theirs)) == _no_links(run(fields, stdin=ours))
 
 
-def _root(source: FileSource, address: str) -> Looked:
+def _root(source: ByteSource, address: str) -> Looked:
     return inside(follow(*open_container(source, split_address(address)[1])))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cosremaster.errors import CosremasterError
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_copy, plan_image
 from cosremaster.iso.read import read_image
@@ -23,7 +23,7 @@ ROUNDS = 120
 def test_changed_bytes_never_break_more_than_the_image(name: str, tmp_path: Path) -> None:
     tools.require(*families.TOOLS)
     sound = families.build(name).read_bytes()
-    with FileSource(families.build(name)) as source:
+    with open_source(families.build(name)) as source:
         image = read_image(source)
         spans = [span for span in image.fixed_spans if span.blocks < 30]
         places = [span.start * 2048 + at for span in spans for at in range(0, span.blocks * 2048, 7)]
@@ -53,7 +53,7 @@ def test_images_cut_off_anywhere(name: str, tmp_path: Path) -> None:
 
 def works(path: Path) -> bool:
     """Reads the image, plans a copy and an exchange of each of a few files; False where it cannot be read."""
-    with FileSource(path) as source:
+    with open_source(path) as source:
         try:
             image = read_image(source)
         except CosremasterError as error:

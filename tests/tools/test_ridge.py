@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import UnsupportedError
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119.dates import parse_long_date as read_long
 from cosremaster.iso.ecma119.dates import parse_short_date as read_short
 from cosremaster.iso.edits import IsoEdits, TableContent
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(
     path.write_bytes(bytes(FIRST * BLOCK) + area.data + bytes(-len(area.data) % BLOCK))
     assert len(raw) <= 254
     areas_stay_inside_blocks(raw, dialect, area)
-    with FileSource(path) as source:
+    with open_source(path) as source:
         names = read_rock_ridge(source, raw, 0, dialect.skip, Lba(0))
         said = read_attributes(source, raw, 0, dialect.skip, Lba(0))
     assert names.name == name
@@ -126,7 +126,7 @@ def test_dates_are_the_nearest_that_can_be_told(seconds: int) -> None:
 def grafted(tmp_path: Path, name: str, *nodes: Node) -> Path:
     tools.require(*families.TOOLS, *judges.TOOLS)
     out = tmp_path / "out.iso"
-    with FileSource(families.build(name)) as source:
+    with open_source(families.build(name)) as source:
         plan = plan_image(read_image(source), source, IsoEdits(added=nodes))
         out.write_bytes(b"".join(plan.table.chunks()))
     return out
@@ -165,14 +165,14 @@ def test_symlinks_lead_where_they_should_for_others(name: str, tmp_path: Path) -
 def test_the_longest_target_is_kept_and_told_of(tmp_path: Path) -> None:
     target = b"/".join([b"w" * 100] * 41)[:4095].rstrip(b"/")
     tools.require(*families.TOOLS, *judges.TOOLS)
-    with FileSource(families.build("data-both")) as source:
+    with open_source(families.build("data-both")) as source:
         plan = plan_image(read_image(source), source, IsoEdits(added=(link(b"far", target),)))
         assert any("more than 1,024 bytes: xorriso" in line for line in plan.warnings)
     out = grafted(tmp_path, "data-both", link(b"far", target))
     (tmp_path / "tree").mkdir()
     run(["bsdtar", "-xf", out, "-C", tmp_path / "tree"])
     assert os.readlink(os.fsencode(tmp_path / "tree/far")) == target
-    with FileSource(out) as source:
+    with open_source(out) as source:
         assert read_nodes(read_image(source), source)[b"far"].target == target
 
 

@@ -22,8 +22,8 @@ from cosremaster.checksums.update import update_checksums
 from cosremaster.cli import main
 from cosremaster.demo.image import build_iso, debirf_files, initramfs
 from cosremaster.errors import UnsupportedError
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import IsoImage
@@ -134,10 +134,10 @@ def test_names_of_lists() -> None:
 # Renewal, as values
 
 
-def image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[IsoImage, FileSource]:
+def image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[IsoImage, ByteSource]:
     path = tmp_path / "image.iso"
     path.write_bytes(build_iso({**debirf_files(), **files}))
-    source = FileSource(path)
+    source = open_source(path)
     return read_image(source), source
 
 
@@ -549,7 +549,7 @@ def test_boot_structures_in_lists_are_summed_as_they_are_written(listed_boot: Pa
 def test_a_list_of_another_length_moves_what_it_sums(listed_boot: Path, tmp_path: Path) -> None:
     """Shorter by many blocks, it moves the partition behind it, so that the catalog changes, and its sum."""
     edits = IsoEdits(removed=tuple(b"pool/many/%d" % number for number in range(400)))
-    with FileSource(listed_boot) as source:
+    with open_source(listed_boot) as source:
         image = read_image(source)
         rounds = list[tuple[bytes, ...]]()
 
@@ -573,7 +573,7 @@ def test_without_rock_ridge_names_are_what_people_see(tree: Path, tmp_path: Path
     before, after = tmp_path / "in.iso", tmp_path / "out.iso"
     run(["genisoimage", "-quiet", "-J", "-o", before, tree])
     (tmp_path / "new").write_bytes(b"something longer")
-    with FileSource(before) as source:
+    with open_source(before) as source:
         (target,) = (file.path.decode() for file in read_image(source).files if file.size == 4)
     result = remaster(before, after, add_iso=[f"{tmp_path}/new:/{target}"])
     assert [one.rewritten for one in result.sums] == [1]
@@ -589,7 +589,7 @@ def test_families(name: str, tmp_path: Path) -> None:
     before, middle, after = families.build(name), tmp_path / "middle.iso", tmp_path / "out.iso"
     taken = extracted(before, tmp_path / "taken")
     text = write_sums(taken, skip=("isolinux.bin", "boot.cat", "README"))
-    with FileSource(before) as source:
+    with open_source(before) as source:
         image = read_image(source)
         paths = [file.path.decode() for file in image.files]
         assert "README.txt" in paths

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import ImageError, UnsupportedError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.udf.patch import MAX_EXTENT_SIZE, BlockMove, move_tail_anchors, patch_udf
 from cosremaster.iso.udf.read import Udf, has_udf, read_udf
 from cosremaster.units import BLOCK, Lba, blocks_for
@@ -41,21 +41,21 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def source(bridge: Path) -> Iterator[FileSource]:
+def source(bridge: Path) -> Iterator[ByteSource]:
     """The image, opened."""
-    with FileSource(bridge) as opened:
+    with open_source(bridge) as opened:
         yield opened
 
 
-def _read(source: FileSource) -> Udf:
+def _read(source: ByteSource) -> Udf:
     udf = read_udf(source, source.size // BLOCK)
     assert udf is not None
     return udf
 
 
-def _data(source: FileSource, udf: Udf) -> dict[str, bytes]:
+def _data(source: ByteSource, udf: Udf) -> dict[str, bytes]:
     return {
-        "/".join(file.path): b"".join(source.read_at(lba * BLOCK, length) for lba, length in file.extents)
+        "/".join(file.path): b"".join(source.read(lba * BLOCK, length) for lba, length in file.extents)
         for file in udf.files
     }
 
@@ -66,7 +66,7 @@ def _unpacked_by_7z(iso: Path, into: Path) -> dict[str, bytes]:
     return {str(path.relative_to(into)): path.read_bytes() for path in into.rglob("*") if path.is_file()}
 
 
-def test_every_file_and_every_descriptor_is_found(source: FileSource) -> None:
+def test_every_file_and_every_descriptor_is_found(source: ByteSource) -> None:
     udf = _read(source)
     assert _data(source, udf) == FILES
     assert [file.size for file in udf.files if file.path == ("a", "big.bin")] == [len(NOISE)]
@@ -83,18 +83,18 @@ def test_plain_images_have_no_udf(tmp_path: Path) -> None:
     tools.require("genisoimage")
     (tmp_path / "tree").mkdir()
     tools.run(["genisoimage", "-quiet", "-o", tmp_path / "plain.iso", tmp_path / "tree"])
-    with FileSource(tmp_path / "plain.iso") as source:
+    with open_source(tmp_path / "plain.iso") as source:
         assert not has_udf(source)
         assert read_udf(source, source.size // BLOCK) is None
 
 
-def _changed(source: FileSource, udf: Udf, name: str, data: bytes) -> bytes:
+def _changed(source: ByteSource, udf: Udf, name: str, data: bytes) -> bytes:
     """The image with one file's data at the end of its tree, and all behind it moved down by what it left."""
     old = {file.path: file for file in udf.files}
     (lba, length) = old[tuple(name.split("/"))].extents[0]
     assert udf.tail_anchors is not None
     left = blocks_for(length)
-    raw = source.read_at(0, source.size)
+    raw = source.read(0, source.size)
     behind = raw[(lba + left) * BLOCK : udf.tail_anchors.start * BLOCK]
     end = Lba(udf.tail_anchors.start - left + blocks_for(len(data)))
     growth = end + udf.tail_anchors.blocks - source.size // BLOCK
@@ -110,14 +110,14 @@ def _changed(source: FileSource, udf: Udf, name: str, data: bytes) -> bytes:
 @pytest.mark.parametrize("name", ["first.bin", "a/big.bin", "zulu ž.bin", "a/b/deep.txt"])
 @pytest.mark.parametrize("size", [1, 2048, 400_001])
 def test_other_tools_read_what_was_moved_and_exchanged(
-    tmp_path: Path, source: FileSource, name: str, size: int
+    tmp_path: Path, source: ByteSource, name: str, size: int
 ) -> None:
     tools.require("udfinfo")
     udf = _read(source)
     data = random.Random(size).randbytes(size)
     changed = tmp_path / "changed.iso"
     changed.write_bytes(_changed(source, udf, name, data))
-    with FileSource(changed) as other:
+    with open_source(changed) as other:
         again = _read(other)
         assert all(tag.is_sound for tag in again.tags), [tag for tag in again.tags if not tag.is_sound]
         assert _data(other, again) == {**FILES, name: data}
@@ -129,17 +129,17 @@ def test_other_tools_read_what_was_moved_and_exchanged(
     assert f"numfiles={len(FILES)}\n" in said
 
 
-def test_nothing_moved_changes_nothing(source: FileSource) -> None:
+def test_nothing_moved_changes_nothing(source: ByteSource) -> None:
     udf = _read(source)
     assert list(patch_udf(udf, source, [], {}, 0)) == []
     assert udf.tail_anchors is not None
     end = Lba(source.size // BLOCK)
-    assert move_tail_anchors(udf, source, end) == source.read_at(
+    assert move_tail_anchors(udf, source, end) == source.read(
         udf.tail_anchors.start * BLOCK, udf.tail_anchors.blocks * BLOCK
     )
 
 
-def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: FileSource) -> None:
+def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: ByteSource) -> None:
     """Data cut into odd moves: the entry lists each part, and parts that follow each other once."""
     udf = _read(source)
     (file,) = (file for file in udf.files if file.path == ("a", "big.bin"))
@@ -162,7 +162,7 @@ def test_a_file_that_comes_to_stand_in_parts_keeps_its_bytes(source: FileSource)
     ]
 
 
-def test_more_extents_than_an_entry_holds_are_refused(source: FileSource) -> None:
+def test_more_extents_than_an_entry_holds_are_refused(source: ByteSource) -> None:
     udf = _read(source)
     file = next(file for file in udf.files if file.extents)
     with pytest.raises(UnsupportedError, match="more extents now than its UDF file entry can hold"):
@@ -180,7 +180,7 @@ def test_mutated_images_are_read_or_told(bridge: Path, tmp_path: Path, data: st.
     length = data.draw(st.sampled_from([len(raw), 40_000, 280 * BLOCK]))
     broken = tmp_path / "broken.iso"
     broken.write_bytes(raw[:length])
-    with FileSource(broken) as source:
+    with open_source(broken) as source:
         try:
             read_udf(source, len(raw) // BLOCK)
         except (ImageError, UnsupportedError) as error:
@@ -193,6 +193,6 @@ def test_a_flipped_bit_breaks_a_tag(tmp_path: Path, bridge: Path, block: int) ->
     raw[block * BLOCK + 23 if block != 256 else 256 * BLOCK + 200] ^= 0x80
     broken = tmp_path / "broken.iso"
     broken.write_bytes(raw)
-    with FileSource(broken) as source:
+    with open_source(broken) as source:
         udf = _read(source)
         assert [tag.offset // BLOCK for tag in udf.tags if not tag.is_sound] == [block]

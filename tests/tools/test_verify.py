@@ -19,7 +19,7 @@ from cosremaster import Directory, InlineFile
 from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
 from cosremaster.errors import Place
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.model import DirectoryRecord
 from cosremaster.iso.udf.read import compute_tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
@@ -74,7 +74,7 @@ class Broken:
         self._folder = folder
         path = folder / "sound.iso"
         path.write_bytes(self.raw)
-        with FileSource(path) as source:
+        with open_source(path) as source:
             self.subject: Subject = read_subject(source)
 
     def report(self, *, deep: bool = False) -> Report:

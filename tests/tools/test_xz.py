@@ -34,8 +34,8 @@ from cosremaster.codecs.xz.container import (
 )
 from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import CorruptError, Place, UnsupportedError
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, PieceTable, Range
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from tests.fixtures import tools
 

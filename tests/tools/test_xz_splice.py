@@ -14,8 +14,8 @@ from cosremaster.codecs.checks import CRC64
 from cosremaster.codecs.xz import repack as xz_form
 from cosremaster.codecs.xz.encode import SEGMENT, EncoderOptions
 from cosremaster.errors import CosremasterError
-from cosremaster.io.files import Spool
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range
+from cosremaster.io.spool import Spool
 from cosremaster.layers.decoded import DecodedSource
 from tests.fixtures import tools
 from tests.support.xz_streams import CHANCE, PLACE, PLAIN, Old, judge, mixed, old_stream, splice, xz

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.errors import OutputError
+from cosremaster.io import output
 from cosremaster.io import precopy as headstart
-from cosremaster.io.files import MIN_HOLE, FileSource
+from cosremaster.io.descriptors import MIN_HOLE, Failure
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.source import ByteSource, copy_bytes, open_source
 from tests.support.small import write_overlay, write_small
 
 STEP = 1 << 12
@@ -42,7 +45,7 @@ def _wait(output: Output) -> None:
     output._headstart._worker.join()
 
 
-def _written(target: Path, source: FileSource, table: PieceTable, reached: int | None = None) -> tuple[int, bytes]:
+def _written(target: Path, source: ByteSource, table: PieceTable, reached: int | None = None) -> tuple[int, bytes]:
     """How many bytes ``write`` told of, and what it made behind a head start: of all of ``source``, though it is told
     that only ``reached`` bytes were copied."""
     counts: list[int] = []
@@ -67,7 +70,7 @@ def test_what_was_copied_before_does_not_show(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, int]], reached: int | None
 ) -> None:
     folder = tmp_path_factory.mktemp("headstart")
-    with FileSource(_sparse(folder / "in")) as source:
+    with open_source(_sparse(folder / "in")) as source:
         pieces: list[Piece] = []
         at = 0
         for kind, length in kinds:
@@ -88,7 +91,7 @@ def test_what_was_copied_before_does_not_show(
 
 
 def test_holes_stay_and_what_was_copied_too_far_takes_no_room(tmp_path: Path) -> None:
-    with FileSource(_sparse(tmp_path / "in")) as source:
+    with open_source(_sparse(tmp_path / "in")) as source:
         if os.stat(tmp_path / "in").st_blocks * 512 >= len(DATA):
             pytest.fail("the file system under the tests keeps no holes")
         _, found = _written(tmp_path / "same", source, PieceTable([Range(source, 0, source.size)]))
@@ -102,14 +105,14 @@ def test_holes_stay_and_what_was_copied_too_far_takes_no_room(tmp_path: Path) ->
 
 def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[tuple[int, int]] = []
-    real = FileSource.copy_to
+    real = copy_bytes
 
-    def noted(self: FileSource, fd: int, offset: int, length: int, failure: object) -> object:
+    def noted(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
         copied.append((offset, length))
-        return real(self, fd, offset, length, failure)  # type: ignore[arg-type]
+        return real(source, fd, offset, length, failure)
 
-    monkeypatch.setattr(FileSource, "copy_to", noted)
-    with FileSource(_sparse(tmp_path / "in")) as source:
+    monkeypatch.setattr(output, "copy_bytes", noted)
+    with open_source(_sparse(tmp_path / "in")) as source:
         table = PieceTable([Range(source, 0, source.size)]).patched([(5, b"new"), (source.size - 9, b"too")])
         assert _written(tmp_path / "out", source, table)[1] == DATA[:5] + b"new" + DATA[8:-9] + b"too" + DATA[-6:]
     assert sum(length for _, length in copied) == 0
@@ -124,7 +127,7 @@ def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pyte
         return real(from_fd, to_fd, min(count, STEP // 3), start, to)  # and what is short is continued
 
     monkeypatch.setattr(os, "copy_file_range", copy)
-    with FileSource(_sparse(tmp_path / "in")) as source:
+    with open_source(_sparse(tmp_path / "in")) as source:
         table = PieceTable([Range(source, 0, source.size), Zeros(MIN_HOLE)])
         assert _written(tmp_path / "out", source, table)[1] == DATA + bytes(MIN_HOLE)
         with Output(tmp_path / "full", (), force=False) as output:
@@ -145,7 +148,7 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
         return os.statvfs_result(found)
 
     monkeypatch.setattr(os, "fstatvfs", scarce)
-    with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
+    with open_source(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
         output.start_precopy(source)
         assert output._headstart is not None
         assert output._headstart._worker is None
@@ -155,7 +158,7 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
 
 
 def test_nothing_is_left_of_a_head_start(tmp_path: Path) -> None:
-    with FileSource(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
+    with open_source(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
         output.start_precopy(source)
         assert len(os.listdir(tmp_path)) == 2
     assert os.listdir(tmp_path) == ["in"]
@@ -164,7 +167,7 @@ def test_nothing_is_left_of_a_head_start(tmp_path: Path) -> None:
 def test_no_file_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with (
-        FileSource(_sparse(tmp_path / "in")) as source,
+        open_source(_sparse(tmp_path / "in")) as source,
         Output(tmp_path / "folder" / "out", (), force=False) as output,
         pytest.raises(OutputError, match="No such file"),
     ):
@@ -181,7 +184,7 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
     begun: list[bool] = []
     real = Output.start_precopy
 
-    def begin(self: Output, source: FileSource) -> None:
+    def begin(self: Output, source: ByteSource) -> None:
         begun.append(True)
         real(self, source)
         _wait(self)
@@ -218,7 +221,7 @@ def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     with (
-        FileSource(_sparse(tmp_path / "in")) as source,
+        open_source(_sparse(tmp_path / "in")) as source,
         pytest.raises(KeyboardInterrupt),
         Output(tmp_path / "out", (), force=False, digest="md5") as output,
     ):

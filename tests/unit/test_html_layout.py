@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.reports.html.regions import KINDS, MOST, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, Weight, boxes, grow, squarified
@@ -89,7 +89,7 @@ def test_many_small_files_are_few_boxes() -> None:
 
 def test_thousands_of_files_on_the_iso_are_a_bar_of_few_parts(tmp_path: Path) -> None:
     extra = {f"f{number}.bin": b"x" * (number % 5000) for number in range(2_000)}
-    with FileSource(write_small(tmp_path, extra=extra)) as source:
+    with open_source(write_small(tmp_path, extra=extra)) as source:
         image = read_image(source)
     whole = regions(image, {CGZ.encode()})
     few = drawn(whole)

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosremaster.errors import CorruptError, ImageError, OutputError, Place, SizeError
-from cosremaster.io.files import FileSource, Spool, write_all, write_error
+from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.output import Output
 from cosremaster.io.parallel import CancelledError, StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.io.source import open_source
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import CHUNK, ByteReader, count_chunks
 
 PLACE = Place(("t",))
@@ -222,10 +224,10 @@ def test_a_full_disk_is_an_output_error() -> None:
 def test_a_file_is_read_at_any_offset_and_its_end_and_change_are_told(tmp_path: Path) -> None:
     path, data = tmp_path / "f", os.urandom(CHUNK + 5)
     path.write_bytes(data)
-    with FileSource(path) as source:
+    with open_source(path) as source:
         assert (source.size, source.name) == (len(data), str(path))
         assert b"".join(source.chunks(3, CHUNK + 2)) == data[3:]
-        assert source.read_at(CHUNK, 100) == data[CHUNK:]
+        assert source.read(CHUNK, 100) == data[CHUNK:]
         with pytest.raises(ImageError, match=f"f @0x{len(data):X}: ends 1 bytes too early$"):
             list(source.chunks(4, CHUNK + 2))
         source.check_unchanged()
@@ -236,16 +238,16 @@ def test_a_file_is_read_at_any_offset_and_its_end_and_change_are_told(tmp_path: 
 
 def test_a_missing_file_or_a_directory_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be opened: No such file"):
-        FileSource(tmp_path / "missing")
+        open_source(tmp_path / "missing")
     with pytest.raises(ImageError, match="cannot be read"):
-        FileSource(tmp_path)
+        open_source(tmp_path)
 
 
 def test_a_fifo_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     code = (
-        "import sys; from pathlib import Path; from cosremaster.io.files import FileSource;"
-        "FileSource(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from cosremaster.io.files import ByteSource;"
+        "open_source(Path(sys.argv[1]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "fifo"], capture_output=True, text=True, timeout=5, check=False
@@ -340,7 +342,7 @@ def test_nothing_is_left_without_publish(tmp_path: Path) -> None:
 def test_nothing_is_left_when_a_piece_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"short")
     with (
-        FileSource(tmp_path / "in") as source,
+        open_source(tmp_path / "in") as source,
         pytest.raises(ImageError, match="ends 5 bytes too early"),
         Output(tmp_path / "out", (), force=False) as output,
     ):

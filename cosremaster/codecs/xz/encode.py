@@ -13,7 +13,7 @@ from msgspec import Struct
 from cosremaster.codecs.checks import RunningCheck, crc32_joined
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.container import BlockHeader, IndexRecord
-from cosremaster.io.files import aligned_buffer
+from cosremaster.io.descriptors import aligned_buffer
 from cosremaster.io.framed import FramedCrc32, FramedSource
 from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable

@@ -31,10 +31,10 @@ from cosremaster.codecs.xz.encode import (
 from cosremaster.codecs.xz.read_block import read_block
 from cosremaster.codecs.xz.splice import KeptBlock, plan_splice
 from cosremaster.errors import Place
-from cosremaster.io.files import Spool
 from cosremaster.io.framed import ConcatSource
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
+from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
 from cosremaster.units import format_size
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import DIRECTORY, DirectoryRecord, Extent
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_offset
 
@@ -58,7 +58,7 @@ def pack_both_endian(value: int) -> bytes:
     return value.to_bytes(4, "little") + value.to_bytes(4, "big")
 
 
-def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[VolumeDescriptor, ...]:
+def read_descriptors(source: ByteSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[VolumeDescriptor, ...]:
     """The volume descriptors from block ``first`` on, the terminator last.
 
     :raises ImageError: there are none (this is no ISO 9660 image), or they do not end.
@@ -66,7 +66,7 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
     found: list[VolumeDescriptor] = []
     for index in range(MAX_DESCRIPTORS):
         lba = Lba(first + index)
-        raw = source.read_at(lba_offset(lba), BLOCK)
+        raw = source.read(lba_offset(lba), BLOCK)
         if raw[1:6] != b"CD001":
             if found:
                 raise ImageError("volume descriptors end without a terminator", source.place.at(lba_offset(lba)))
@@ -80,7 +80,7 @@ def read_descriptors(source: FileSource, first: Lba = FIRST_DESCRIPTOR) -> tuple
 
 
 def walk(
-    source: FileSource, root: Extent, base: Lba = IMAGE_START
+    source: ByteSource, root: Extent, base: Lba = IMAGE_START
 ) -> tuple[tuple[Extent, ...], tuple[DirectoryRecord, ...]]:
     """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
 
@@ -106,7 +106,7 @@ def walk(
 
 
 def read_directory(
-    source: FileSource, directory: Extent, path: tuple[bytes, ...], base: Lba
+    source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
     """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
 
@@ -115,7 +115,7 @@ def read_directory(
     start = lba_offset(directory.lba)
     if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
         raise ImageError("directory lies outside the image; it may be cut off", _inside(source.place, path).at(start))
-    data = source.read_at(start, directory.length)
+    data = source.read(start, directory.length)
     for block in range(0, len(data), BLOCK):
         at, end = block, min(block + BLOCK, len(data))
         while at < end and data[at]:

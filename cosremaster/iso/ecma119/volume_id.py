@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 from cosremaster.errors import UnsupportedError, UsageError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.units import BLOCK, lba_offset
@@ -71,20 +71,20 @@ def format_volume_uuid(date: bytes) -> bytes:
     return b"-".join(parts)
 
 
-def read_volume_uuid(image: IsoImage, source: FileSource) -> bytes | None:
+def read_volume_uuid(image: IsoImage, source: ByteSource) -> bytes | None:
     """The volume's UUID: by its modification date, by that of its creation where there is none; None without both."""
     start = lba_offset(image.trees[0].descriptor_lba)
-    dates = (source.read_at(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
+    dates = (source.read(start + at, DATE_SIZE)[:16] for at in (MODIFICATION, CREATION))
     return next((format_volume_uuid(date) for date in dates if date not in _UNSET and date.isdigit()), None)
 
 
-def read_volume_id(image: IsoImage, source: FileSource) -> bytes:
+def read_volume_id(image: IsoImage, source: ByteSource) -> bytes:
     """The primary volume descriptor's volume id, as it stands, without what pads it."""
-    return source.read_at(lba_offset(image.trees[0].descriptor_lba) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
+    return source.read(lba_offset(image.trees[0].descriptor_lba) + VOLUME_ID, ID_SIZE).rstrip(b" \0")
 
 
 def make_identity_patches(
-    image: IsoImage, source: FileSource, volume_id: bytes | None, date: bytes | None
+    image: IsoImage, source: ByteSource, volume_id: bytes | None, date: bytes | None
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offsets in the image and what has to stand there for another volume id, another modification date.
 
@@ -95,7 +95,7 @@ def make_identity_patches(
     for tree in image.trees:
         start = lba_offset(tree.descriptor_lba)
         if volume_id is not None:
-            old = source.read_at(start + VOLUME_ID, ID_SIZE)
+            old = source.read(start + VOLUME_ID, ID_SIZE)
             yield start + VOLUME_ID, _joliet(volume_id, old) if tree.kind == "Joliet" else _padded(volume_id, old)
         if date is not None:
             yield start + MODIFICATION, date
@@ -114,12 +114,12 @@ def _joliet(text: bytes, old: bytes) -> bytes:
     return wide + pad * ((ID_SIZE - len(wide)) // 2)
 
 
-def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tuple[int, bytes]]:
+def _udf(image: IsoImage, source: ByteSource, volume_id: bytes) -> Iterator[tuple[int, bytes]]:
     old = read_volume_id(image, source)
     for tag in image.udf.tags if image.udf else ():
         if tag.id not in _DSTRINGS:
             continue
-        raw = bytearray(source.read_at(tag.offset, BLOCK))
+        raw = bytearray(source.read(tag.offset, BLOCK))
         if not tag.is_sound:
             raise UnsupportedError(f"its UDF {tag.name} is damaged, so the volume id cannot follow there",
                                    source.place.at(tag.offset))  # fmt: skip
@@ -129,7 +129,7 @@ def _udf(image: IsoImage, source: FileSource, volume_id: bytes) -> Iterator[tupl
                 text = volume_id[: size - 2]
                 raw[at : at + size] = (b"\x08" + text).ljust(size - 1, b"\0") + bytes((len(text) + 1,))
         new = seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
-        if new != source.read_at(tag.offset, BLOCK):
+        if new != source.read(tag.offset, BLOCK):
             yield tag.offset, new
 
 

@@ -9,7 +9,7 @@ from cosremaster.boot.eltorito import BootCatalog
 from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
 from cosremaster.errors import printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoTree, Partition
 from cosremaster.iso.udf.read import Udf
@@ -106,7 +106,7 @@ def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     return max(span.end for span in chain(files, fixed))
 
 
-def find_unreferenced(source: FileSource, holes: Iterable[Span]) -> Iterator[Span]:
+def find_unreferenced(source: ByteSource, holes: Iterable[Span]) -> Iterator[Span]:
     """The parts of ``holes`` that hold anything but zeros: nobody knows who points there."""
     for hole in holes:
         first, last, at = -1, -1, int(hole.start)

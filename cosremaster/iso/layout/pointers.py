@@ -11,7 +11,7 @@ from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import identify_pointer, move_pointer
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import VOLUME_SPACE_SIZE, pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume
@@ -33,7 +33,7 @@ Patches = Iterator[tuple[int, bytes]]
 
 
 def plan_pointer_patches(
-    image: IsoImage, source: FileSource, layout: Layout, exchanged: Sequence[FileReplacement], *, drop: bool
+    image: IsoImage, source: ByteSource, layout: Layout, exchanged: Sequence[FileReplacement], *, drop: bool
 ) -> dict[int, bytes]:
     """Byte offset in the new image -> bytes, not overlapping. ``drop``: HFS partitions become fillers.
 
@@ -94,7 +94,7 @@ def _catalog(image: IsoImage, layout: Layout, exchanged: Iterable[FileReplacemen
                 yield entry.offset + 6, sectors.to_bytes(2, "little")
 
 
-def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[FileReplacement]) -> Patches:
+def _udf(image: IsoImage, source: ByteSource, layout: Layout, exchanged: Iterable[FileReplacement]) -> Patches:
     if image.udf is None:
         return
     moves = [
@@ -111,10 +111,10 @@ def _udf(image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterabl
 
 
 def _tables(
-    image: IsoImage, source: FileSource, layout: Layout, exchanged: Iterable[FileReplacement], drop: bool
+    image: IsoImage, source: ByteSource, layout: Layout, exchanged: Iterable[FileReplacement], drop: bool
 ) -> Patches:
     """The system area's changed sectors, the backup GPT, and the headers of a dropped HFS+ file system."""
-    old = source.read_at(0, SYSTEM_AREA.blocks * BLOCK)
+    old = source.read(0, SYSTEM_AREA.blocks * BLOCK)
     area = bytearray(old)
     moves = {
         (one.table, one.number): map_partition(image, layout, exchanged, one, drop=drop) for one in image.partitions

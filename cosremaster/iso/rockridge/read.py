@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from cosremaster.errors import ImageError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
 from cosremaster.iso.model import Extent
 from cosremaster.units import BLOCK, Lba, lba_offset
@@ -69,12 +69,12 @@ def find_susp_skip(root: bytes) -> int | None:
     return root[at + 6] if at >= 0 and at + 7 <= len(root) else None
 
 
-def has_susp(source: FileSource, root: Extent) -> bool:
+def has_susp(source: ByteSource, root: Extent) -> bool:
     """True when the directory's first record announces the carrier of Rock Ridge."""
-    return find_susp_skip(source.read_at(lba_offset(root.lba), 255)) is not None
+    return find_susp_skip(source.read(lba_offset(root.lba), 255)) is not None
 
 
-def read_rock_ridge(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
+def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
     """The fields of the record ``raw``, which stands at byte ``offset``; ``base``: whence its blocks count.
 
     :raises ImageError: a field is malformed, or continuations do not end.
@@ -99,7 +99,7 @@ def read_rock_ridge(source: FileSource, raw: bytes, offset: int, skip: int, base
 
 
 def walk_fields(
-    source: FileSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
+    source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offset and bytes of each field, continuation areas included (SUSP 5.1).
 
@@ -132,11 +132,11 @@ def walk_fields(
         if following is None:
             return
         where, size = following
-        area = source.read_at(where, size)
+        area = source.read(where, size)
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 
 
-def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
+def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
     """What the fields of the record ``raw`` say of it as a file; the arguments are :func:`read_fields`'.
 
     Of fields that are there twice the last counts, as in the kernel. Of a symlink that is not whole there is what
@@ -174,7 +174,7 @@ def read_attributes(source: FileSource, raw: bytes, offset: int, skip: int, base
     )
 
 
-def _long_enough(source: FileSource, at: int, field: bytes, length: int) -> None:
+def _long_enough(source: ByteSource, at: int, field: bytes, length: int) -> None:
     if len(field) < length:
         raise ImageError(f"Rock Ridge field {field[:2].decode()} of {len(field)} bytes", source.place.at(at))
 
@@ -191,7 +191,7 @@ def _device(high: int, low: int) -> tuple[int, int]:
     return low >> 8 & 0xFFF, low & 0xFF | low >> 12 & 0xFFF00
 
 
-def _modified(source: FileSource, at: int, field: bytes, before: int | None) -> int | None:
+def _modified(source: ByteSource, at: int, field: bytes, before: int | None) -> int | None:
     """The time of modification in a TF field (RRIP 4.1.6), ``before`` where it holds none."""
     _long_enough(source, at, field, 5)
     flags = field[4]

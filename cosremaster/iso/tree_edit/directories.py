@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, UnsupportedError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.identifiers import IdentifierScheme, infer_joliet_rules, infer_rules
 from cosremaster.iso.ecma119.records import VolumeDescriptor, locate_record, read_directory
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoTree
@@ -152,25 +152,25 @@ def _must_follow(folder: EditableDirectory, root: EditableDirectory) -> bool:
     return before or any(one.is_moved for one in holders)
 
 
-def read_editable_trees(source: FileSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
+def read_editable_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
     """A tree of folders for each root, the primary one first; each names its own keys.
 
     :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
     """
     groups: dict[tuple[Lba, int], list[tuple[IsoTree, VolumeDescriptor]]] = {}
     for tree in image_trees:
-        descriptor = VolumeDescriptor(tree.descriptor_lba, source.read_at(lba_offset(tree.descriptor_lba), BLOCK))
+        descriptor = VolumeDescriptor(tree.descriptor_lba, source.read(lba_offset(tree.descriptor_lba), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
     return [_read_one(source, group) for group in groups.values()]
 
 
-def _read_one(source: FileSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
+def _read_one(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
     trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
     base, joliet = trees[0].base, trees[0].kind == JOLIET
     root = EditableDirectory(Extent(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
     root.parent = root
     assert root.extent is not None
-    head = source.read_at(lba_offset(root.extent.lba), 255)
+    head = source.read(lba_offset(root.extent.lba), 255)
     skip = None if joliet else find_susp_skip(head)
     folders, sample, serials = _walk(source, root, base, skip, joliet)
     files = [one.identifier for folder in folders for one in folder.entries if one.directory is None]
@@ -193,7 +193,7 @@ def _read_one(source: FileSource, group: list[tuple[IsoTree, VolumeDescriptor]])
 
 
 def _walk(
-    source: FileSource, root: EditableDirectory, base: Lba, skip: int | None, joliet: bool
+    source: ByteSource, root: EditableDirectory, base: Lba, skip: int | None, joliet: bool
 ) -> tuple[list[EditableDirectory], list[bytes] | None, frozenset[int]]:
     """Every folder below ``root``, physically, the Rock Ridge fields of one file's record, and all serial numbers."""
     found, waiting, serials = list[EditableDirectory](), [root], set[int]()
@@ -247,9 +247,9 @@ def _walk(
     return found, sample, frozenset(serials)
 
 
-def _check_dots(source: FileSource, extent: Extent) -> None:
+def _check_dots(source: ByteSource, extent: Extent) -> None:
     """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
-    head = source.read_at(lba_offset(extent.lba), min(2 * _LONGEST, extent.length))
+    head = source.read(lba_offset(extent.lba), min(2 * _LONGEST, extent.length))
     dot = head[: head[0]] if head else b""
     dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
     if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):

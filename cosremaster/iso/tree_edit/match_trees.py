@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoTree
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree, read_editable_trees
 from cosremaster.units import Lba
@@ -18,7 +18,7 @@ _SAMPLES = 4
 """Files by whose data a directory is known that has another name in the other tree."""
 
 
-def read_matched_trees(source: FileSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
+def read_matched_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
     """What :func:`read_folders` reads, the entries of all trees with the keys of the first one's."""
     primary, *others = read_editable_trees(source, image_trees)
     for other in others:

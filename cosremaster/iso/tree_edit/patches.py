@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, pack_both_endian
 from cosremaster.iso.model import Extent
 from cosremaster.iso.rockridge.read import walk_fields
@@ -28,7 +28,7 @@ def find_path_tables(tree: EditableTree) -> list[tuple[Lba, str, tuple[int, ...]
 
 
 def patch_directories(
-    source: FileSource, tree: EditableTree, places: Mapping[int, tuple[Lba, int]]
+    source: ByteSource, tree: EditableTree, places: Mapping[int, tuple[Lba, int]]
 ) -> Iterator[tuple[int, bytes]]:
     """What tells of directories that moved or changed their length, and link counts; at old offsets."""
     moved = {id(one) for one in tree.directories() if one.extent and places[id(one)][0] != one.extent.lba}
@@ -49,11 +49,11 @@ def patch_directories(
             yield from _link_counts(source, tree, folder)
 
 
-def patch_root_continuation(source: FileSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
+def patch_root_continuation(source: ByteSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
     """What continues the root's ``.`` begins block ``lba`` now."""
     assert tree.root.extent is not None
     start = lba_offset(tree.root.extent.lba)
-    raw = source.read_at(start, source.read_at(start, 1)[0])
+    raw = source.read(start, source.read(start, 1)[0])
     at = raw.find(CE_HEAD, IDENTIFIER_OFFSET + 1)
     if at >= 0:
         yield start + at + 4, pack_both_endian(lba - tree.base) + pack_both_endian(0)
@@ -66,14 +66,14 @@ def _place_patch(record: int, tree: EditableTree, place: tuple[Lba, int]) -> Ite
     yield record + RECORD_LENGTH, told[8:]
 
 
-def find_parent_record(source: FileSource, extent: Extent) -> int:
+def find_parent_record(source: ByteSource, extent: Extent) -> int:
     """The byte offset of a directory's second record."""
     start = lba_offset(extent.lba)
-    return start + source.read_at(start, 1)[0]
+    return start + source.read(start, 1)[0]
 
 
 def _relocation_patches(
-    source: FileSource, tree: EditableTree, folder: EditableDirectory, lba: Lba
+    source: ByteSource, tree: EditableTree, folder: EditableDirectory, lba: Lba
 ) -> Iterator[tuple[int, bytes]]:
     """CL of a relocated directory that moved; PL of those whose name stands in a directory that moved."""
     if folder.named_in is not None and folder.named_in is not folder.parent:
@@ -87,7 +87,7 @@ def _relocation_patches(
             )
 
 
-def _link_counts(source: FileSource, tree: EditableTree, folder: EditableDirectory) -> Iterator[tuple[int, bytes]]:
+def _link_counts(source: ByteSource, tree: EditableTree, folder: EditableDirectory) -> Iterator[tuple[int, bytes]]:
     """PX of a directory wherever it stands: in its own records and in the ``..`` of those below."""
     assert folder.extent is not None
     records = [lba_offset(folder.extent.lba)]
@@ -103,24 +103,24 @@ def _link_counts(source: FileSource, tree: EditableTree, folder: EditableDirecto
 
 
 def _field_patch(
-    source: FileSource, tree: EditableTree, offset: int, sign: bytes, inside: int, data: bytes
+    source: ByteSource, tree: EditableTree, offset: int, sign: bytes, inside: int, data: bytes
 ) -> Iterator[tuple[int, bytes]]:
     """``data`` inside the field ``sign`` of the record at ``offset``, unless it says so already."""
     if tree.rock_ridge is None:
         return
-    raw = source.read_at(offset, source.read_at(offset, 1)[0])
+    raw = source.read(offset, source.read(offset, 1)[0])
     for at, told in walk_fields(source, raw, offset, tree.rock_ridge.skip, tree.base):
         if told[:2] == sign and told[inside : inside + len(data)] != data:
             yield at + inside, data
 
 
-def read_patched(source: FileSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
+def read_patched(source: ByteSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
     """Reads the image as ``patches`` change it."""
     offsets = sorted(patches)
     longest = max(map(len, patches.values()), default=0)
 
     def read(offset: int, length: int) -> bytes:
-        raw = bytearray(source.read_at(offset, length))
+        raw = bytearray(source.read(offset, length))
         for at in offsets[bisect_left(offsets, offset - longest) : bisect_left(offsets, offset + len(raw))]:
             data = patches[at]
             first, last = max(at, offset), min(at + len(data), offset + len(raw))

@@ -14,8 +14,8 @@ from itertools import accumulate, count
 from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, SizeError
-from cosremaster.io.files import FileSource
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
@@ -91,7 +91,7 @@ class RestructuredTrees(Struct):
     is settled; ``data_of``: whose each node has."""
 
     image: IsoImage
-    source: FileSource
+    source: ByteSource
     rewrites: list[TreeRewrite]
     removed_data: frozenset[Lba]
     new_data: dict[int, PieceTable]
@@ -211,7 +211,7 @@ class RestructuredTrees(Struct):
 
 
 def restructure_trees(
-    image: IsoImage, source: FileSource, edits: IsoEdits, exchanges: Sequence[FileReplacement]
+    image: IsoImage, source: ByteSource, edits: IsoEdits, exchanges: Sequence[FileReplacement]
 ) -> RestructuredTrees | None:
     """The trees of ``image`` after ``edits``; None where no name comes, goes or changes, and no file needs records.
 
@@ -304,7 +304,7 @@ def _gone(image: IsoImage, changed: Sequence[tuple[EditableTree, AppliedEdits]])
     return frozenset(lba for lba in left - named if lba >= image.session_lba)
 
 
-def _measure(work: TreeRewrite, source: FileSource, place: Place, *, follow: bool) -> None:
+def _measure(work: TreeRewrite, source: ByteSource, place: Place, *, follow: bool) -> None:
     """Notes how long everything becomes. ``follow``: the root moves. :raises SizeError: too many directories."""
     tree = work.tree
     nowhere = {id(folder): (tree.base, 0) for folder in tree.directories()}
@@ -317,7 +317,7 @@ def _measure(work: TreeRewrite, source: FileSource, place: Place, *, follow: boo
         if one.extra_records
     }
     places = TreePlacement(nowhere, lambda _: tree.base, more, {})
-    assembler = _assembler(work, source, source.read_at, places)
+    assembler = _assembler(work, source, source.read, places)
     laid, areas = assembler.serialize_directories()
     for folder in tree.directories():
         longer = folder.extent is not None and len(laid.get(id(folder), b"")) > folder.extent.length
@@ -338,7 +338,7 @@ def _measure(work: TreeRewrite, source: FileSource, place: Place, *, follow: boo
 
 
 def _assembler(
-    work: TreeRewrite, source: FileSource, patched: Callable[[int, int], bytes], places: TreePlacement
+    work: TreeRewrite, source: ByteSource, patched: Callable[[int, int], bytes], places: TreePlacement
 ) -> TreeSerializer:
     nodes = {id(one.node): one.node for one in work.applied.new_entries.values() if one.node}
     links = Counter(node.link for node in nodes.values() if node.link is not None)

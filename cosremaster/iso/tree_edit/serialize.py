@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from msgspec import Struct, field
 
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT
@@ -51,7 +51,7 @@ class TreeSerializer(Struct):
     """
 
     tree: EditableTree
-    source: FileSource
+    source: ByteSource
     read: Callable[[int, int], bytes]
     placement: TreePlacement
     link_counts: Mapping[object, int]
@@ -79,8 +79,8 @@ class TreeSerializer(Struct):
         if self.tree.rock_ridge is None or self.tree.root.extent is None:
             return b""
         start = lba_offset(self.tree.root.extent.lba)
-        dot = self.source.read_at(
-            start, self.source.read_at(start, 1)[0]
+        dot = self.source.read(
+            start, self.source.read(start, 1)[0]
         )  # as it was: it leads elsewhere once that is settled
         told = walk_fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
         return b"".join(one for at, one in told if not start <= at < start + len(dot))
@@ -204,7 +204,7 @@ class TreeSerializer(Struct):
             yield _flagged(bytes(new), index < len(more))
 
     def _raw(self, offset: int) -> bytes:
-        return self.read(offset, self.source.read_at(offset, 1)[0])
+        return self.read(offset, self.source.read(offset, 1)[0])
 
     def _renamed(self, entry: DirectoryEntry, continuation: ContinuationAreas) -> Iterator[bytes]:
         """The records under another name, all that they tell else as it was."""

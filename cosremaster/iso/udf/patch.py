@@ -11,7 +11,7 @@ from fastcrc import crc16
 from msgspec import Struct
 
 from cosremaster.errors import UnsupportedError, printable
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, compute_tag_checksum
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
@@ -27,14 +27,14 @@ class BlockMove(Struct, frozen=True):
     new: Lba
 
 
-def move_tail_anchors(udf: Udf, source: FileSource, end: Lba) -> bytes:
+def move_tail_anchors(udf: Udf, source: ByteSource, end: Lba) -> bytes:
     """The anchors that end the volume, made to end before block ``end``: each names its own block."""
     if udf.tail_anchors is None:
         return b""
     start = end - udf.tail_anchors.blocks
     blocks = []
     for index in range(udf.tail_anchors.blocks):
-        raw = bytearray(source.read_at(lba_offset(Lba(udf.tail_anchors.start + index)), BLOCK))
+        raw = bytearray(source.read(lba_offset(Lba(udf.tail_anchors.start + index)), BLOCK))
         raw[12:16] = (start + index).to_bytes(4, "little")
         raw[4] = compute_tag_checksum(bytes(raw))
         blocks.append(bytes(raw))
@@ -42,7 +42,7 @@ def move_tail_anchors(udf: Udf, source: FileSource, end: Lba) -> bytes:
 
 
 def patch_udf(
-    udf: Udf, source: FileSource, moves: Iterable[BlockMove], exchanged: Mapping[Lba, tuple[Lba, int]], growth: int
+    udf: Udf, source: ByteSource, moves: Iterable[BlockMove], exchanged: Mapping[Lba, tuple[Lba, int]], growth: int
 ) -> Iterator[tuple[int, bytes]]:
     """Byte offsets in the old image, and what has to stand there. The anchors at the end are ``tail_blocks``.
 
@@ -100,10 +100,10 @@ def _joined(extents: Iterable[tuple[Lba, int]]) -> list[tuple[Lba, int]]:
 
 
 def patch_file_entry(
-    udf: Udf, source: FileSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
+    udf: Udf, source: ByteSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
 ) -> tuple[int, bytes]:
     """The whole file entry for other extents and another size (4/14.9; 4/14.17), and link count where that is given."""
-    raw = bytearray(source.read_at(file.entry_offset, BLOCK))
+    raw = bytearray(source.read(file.entry_offset, BLOCK))
     if links is not None:
         raw[48:50] = links.to_bytes(2, "little")
     raw[34] = raw[34] & ~7 | (1 if file.allocation_type == 1 else 0)  # where data stood in the entry, they no longer do
@@ -135,9 +135,9 @@ def pack_allocation_descriptors(udf: Udf, runs: Iterable[tuple[Lba, int]], *, lo
     return listed
 
 
-def _resized(source: FileSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
+def _resized(source: ByteSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
     """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
-    raw = bytearray(source.read_at(offset, BLOCK))
+    raw = bytearray(source.read(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
     return offset, seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
 

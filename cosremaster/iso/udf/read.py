@@ -12,7 +12,7 @@ from fastcrc import crc16
 from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.layout.spans import Span
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
@@ -128,7 +128,7 @@ class Udf(Struct, frozen=True, kw_only=True):
                     yield (*folder.file_entry.path, one.name), by_block[one.icb_block]
 
 
-def read_udf(source: FileSource, blocks: int) -> Udf | None:
+def read_udf(source: ByteSource, blocks: int) -> Udf | None:
     """The UDF file system of an image whose ISO 9660 volume has ``blocks`` blocks; None where there is none.
 
     Tags that do not hold are told in ``tags``. :raises ImageError: what they lead to cannot be followed.
@@ -139,10 +139,10 @@ def read_udf(source: FileSource, blocks: int) -> Udf | None:
     return _UdfReader(source, blocks).read()
 
 
-def has_udf(source: FileSource) -> bool:
+def has_udf(source: ByteSource) -> bool:
     """True when the volume recognition sequence (2/9.1) names UDF."""
     for lba in range(16, 16 + MAX_SEQUENCE):
-        kind = source.read_at(lba * BLOCK + 1, 5)
+        kind = source.read(lba * BLOCK + 1, 5)
         if kind in (b"NSR02", b"NSR03"):
             return True
         if kind not in (b"CD001", b"BEA01", b"BOOT2"):
@@ -153,7 +153,7 @@ def has_udf(source: FileSource) -> bool:
 class _UdfReader(Struct):
     """The state of one reading."""
 
-    source: FileSource
+    source: ByteSource
     blocks: int
     tags: list[DescriptorTag] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
@@ -219,7 +219,7 @@ class _UdfReader(Struct):
 
     def _descriptor(self, lba: Lba, told: int, kinds: Iterable[int]) -> bytes:
         """The descriptor in block ``lba``, which its tag should call ``told``. :raises ImageError: it is another."""
-        raw = self.source.read_at(lba_offset(lba), BLOCK)
+        raw = self.source.read(lba_offset(lba), BLOCK)
         if len(raw) < BLOCK:
             raise ImageError("UDF leads behind the image's end", self._at(lba))
         if _id(raw) not in kinds:
@@ -232,12 +232,8 @@ class _UdfReader(Struct):
         """The run of anchors that ends the volume (genisoimage fills its padding with them)."""
         first = self.blocks
         while first - 1 > FIRST_ANCHOR:
-            raw = self.source.read_at((first - 1) * BLOCK, BLOCK)
-            if (
-                len(raw) < BLOCK
-                or _id(raw) != ANCHOR
-                or raw[20:24] != self.source.read_at(FIRST_ANCHOR * BLOCK + 20, 4)
-            ):
+            raw = self.source.read((first - 1) * BLOCK, BLOCK)
+            if len(raw) < BLOCK or _id(raw) != ANCHOR or raw[20:24] != self.source.read(FIRST_ANCHOR * BLOCK + 20, 4):
                 break
             first -= 1
             self._tag(raw, first * BLOCK, first)
@@ -250,7 +246,7 @@ class _UdfReader(Struct):
             raise ImageError("UDF volume descriptor sequence lies outside the image", self._at(FIRST_ANCHOR))
         self.spans.append(Span(lba, count, "UDF volume descriptors"))
         for at in range(lba, lba + count):
-            raw = self.source.read_at(at * BLOCK, BLOCK)
+            raw = self.source.read(at * BLOCK, BLOCK)
             if not any(raw[:TAG_SIZE]):
                 return
             self._tag(raw, at * BLOCK, at)
@@ -342,7 +338,7 @@ class _UdfReader(Struct):
                 raise ImageError("UDF directory lies outside the image", self.source.place.at(entry.entry_offset))
             places.append((lba_offset(lba), length))
             self.spans.append(Span(lba, blocks_for(length), "UDF directory"))
-        data = b"".join(self.source.read_at(start, length) for start, length in places)
+        data = b"".join(self.source.read(start, length) for start, length in places)
         at = 0
         while at + 38 <= len(data):
             offset = _locate(places, at)

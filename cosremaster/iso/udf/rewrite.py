@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.errors import ImageError
-from cosremaster.io.files import FileSource
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.identifiers import UdfIdentifierRules
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.spans import Span
@@ -40,7 +40,7 @@ class UdfRewrite(Struct):
     ``homes``: folders' own entries by their id; ``lengths``: of changed folders by their id."""
 
     udf: Udf
-    source: FileSource
+    source: ByteSource
     tree: EditableTree
     applied: AppliedEdits
     entry_blocks: dict[int, Lba]
@@ -131,7 +131,7 @@ class UdfRewrite(Struct):
         left = Counter(self.entry_blocks[id(one)] for folder in self.tree.directories() for one in folder.entries)
         for block in sorted(files):
             if left[block] and left[block] != names[block]:
-                raw = bytearray(patches.get(lba_offset(block)) or self.source.read_at(lba_offset(block), BLOCK))
+                raw = bytearray(patches.get(lba_offset(block)) or self.source.read(lba_offset(block), BLOCK))
                 told = int.from_bytes(raw[48:50], "little")
                 raw[48:50] = max(1, told + left[block] - names[block]).to_bytes(2, "little")
                 yield lba_offset(block), seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
@@ -205,7 +205,7 @@ class UdfRewrite(Struct):
 
     def _number_of(self, entry: DirectoryEntry) -> int:
         """The unique number in a file entry on the image (4/14.9.15; 4/14.17.18)."""
-        raw = self.source.read_at(lba_offset(self.entry_blocks[id(entry)]), BLOCK)
+        raw = self.source.read(lba_offset(self.entry_blocks[id(entry)]), BLOCK)
         at = 160 if int.from_bytes(raw[:2], "little") == FILE_ENTRY else 200
         return int.from_bytes(raw[at : at + 8], "little")
 
@@ -215,7 +215,7 @@ class UdfRewrite(Struct):
         """A new file entry (4/14.9)."""
         node = entry.node
         assert node is not None
-        root = self.source.read_at(self.udf.directories[0].file_entry.entry_offset, BLOCK)
+        root = self.source.read(self.udf.directories[0].file_entry.entry_offset, BLOCK)
         if entry.directory is not None:
             runs = [(places[id(entry.directory)], self.directory_sizes[id(entry.directory)])]
         else:
@@ -238,7 +238,7 @@ class UdfRewrite(Struct):
     def _tag(self, raw: bytearray, kind: int, block: int) -> bytes:
         """``raw`` with a tag like those of the file system (3/7.2)."""
         version, serial = struct.unpack_from(
-            "<2xH2xH", self.source.read_at(self.udf.directories[0].file_entry.entry_offset, TAG_SIZE)
+            "<2xH2xH", self.source.read(self.udf.directories[0].file_entry.entry_offset, TAG_SIZE)
         )
         struct.pack_into("<HHBBHHHI", raw, 0, kind, version, 0, 0, serial, 0, 0, block)
         return seal_descriptor(raw, len(raw) - TAG_SIZE)
@@ -248,21 +248,21 @@ class UdfRewrite(Struct):
         if not self.udf.integrity_descriptors:
             raise ImageError("UDF has no integrity descriptor", self.source.place)
         offset = self.udf.integrity_descriptors[-1]
-        return int.from_bytes(self.source.read_at(offset + _UNIQUE, 8), "little")
+        return int.from_bytes(self.source.read(offset + _UNIQUE, 8), "little")
 
     def _count(self, unique: int, patches: Patches) -> None:
         """The integrity descriptors' counts and next number, beside what changes in them otherwise."""
         folders = list(self.tree.directories())
         files = {self.entry_blocks[id(one)] for folder in folders for one in folder.entries if one.directory is None}
         for offset in self.udf.integrity_descriptors:
-            raw = bytearray(patches.get(offset) or self.source.read_at(offset, BLOCK))
+            raw = bytearray(patches.get(offset) or self.source.read(offset, BLOCK))
             raw[_UNIQUE : _UNIQUE + 8] = unique.to_bytes(8, "little")
             if self.udf.integrity_counts is not None:
                 struct.pack_into("<II", raw, _COUNTS, len(files), len(folders))
             patches[offset] = seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
 
 
-def restructure_udf(image: IsoImage, source: FileSource, primary: EditableTree, edits: IsoEdits) -> UdfRewrite | None:
+def restructure_udf(image: IsoImage, source: ByteSource, primary: EditableTree, edits: IsoEdits) -> UdfRewrite | None:
     """The UDF file system of ``image`` after ``edits``, measured; None without. ``primary``: the primary tree before.
 
     :raises UnsupportedError: a directory has no identifier left.

@@ -1,0 +1,151 @@
+"""Sources of bytes that can be read at any offset: the protocol, and how one is opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
+from cosremaster.io.pieces import DirectSource
+from cosremaster.io.streams import CHUNK
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cosremaster.errors import Place
+
+COPY_STEP = 1 << 26
+"""Bytes that the kernel copies in one call."""
+
+_NO_COPY = frozenset(
+    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
+)
+_ZEROS = bytes(CHUNK)
+
+
+class SourceIdentity(NamedTuple):
+    """Says which source it is, and in which state, without reading it.
+
+    ``name`` is equal for one source whenever it is opened, and may be part of a file name. ``state`` (JSON values)
+    changes when the bytes change.
+    """
+
+    name: str
+    state: dict[str, int | str]
+
+
+class ByteSource(DirectSource, Protocol):
+    """An image, or another file, that is read at any offset from any thread. It closes with its context."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Its place in messages."""
+        ...
+
+    @property
+    def local_paths(self) -> tuple[Path, ...]:
+        """The files of this machine that it reads, which no output may replace; empty if there is none."""
+        ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """A file descriptor from which the kernel can copy (copy_file_range(2)); None if there is none."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``, fewer where the source ends. :raises ImageError: a read fails."""
+        ...
+
+    def identity(self) -> SourceIdentity:
+        """Return its identity, by which an index that was kept is recognized."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Compare its state with that at its opening. :raises ImageError: somebody wrote to it since."""
+        ...
+
+    def close(self) -> None:
+        """End reading."""
+        ...
+
+    def __enter__(self) -> ByteSource:
+        """Return the source itself."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Close the source."""
+        ...
+
+
+def open_source(path: str | os.PathLike[str]) -> ByteSource:
+    """Open the file or block device at ``path`` for reading.
+
+    :raises ImageError: it cannot be opened, or is no regular file or block device.
+    """
+    from cosremaster.io.files import FileSource  # noqa: PLC0415 - the kind of source depends on the path
+
+    return FileSource(path)
+
+
+def copy_bytes(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
+    """Copy ``length`` bytes of ``source`` from ``offset`` to where ``fd`` stands; yield what each step copied.
+
+    The kernel copies where blocks may be shared, if both file systems can; else they are read and written. Holes
+    stay holes: a new file has to be made as long as it is to be. An OSError of writing becomes ``failure(error)``.
+
+    :raises ImageError: the source ends before.
+    """
+    for start, count, is_data in _runs(source, offset, length):
+        if is_data:
+            yield from _copy_data(source, fd, start, count, failure)
+        else:
+            leave_hole(fd, count, failure)
+            yield count
+
+
+def is_zero(source: ByteSource, offset: int, length: int) -> bool:
+    """Return whether ``source`` has ``length`` bytes from ``offset`` on and all are zeros; holes are not read.
+
+    A hole begins and ends with a block of the file system, so data may stand at both ends of a run of zeros.
+    """
+    if offset + length > source.size:
+        return False
+    data = (chunk for start, count, is_data in _runs(source, offset, length) if is_data
+            for chunk in source.chunks(start, count))  # fmt: skip
+    return all(chunk == _ZEROS[: len(chunk)] for chunk in data)
+
+
+def _runs(source: ByteSource, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the runs of data and holes of ``source``, as :func:`~cosremaster.io.descriptors.data_runs` does."""
+    fd = source.descriptor
+    return data_runs(fd, offset, length) if fd is not None else iter([(offset, length, True)] if length else ())
+
+
+def _copy_data(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
+    """Copy a run without holes; see :func:`copy_bytes`."""
+    end, source_fd = offset + length, source.descriptor
+    if source_fd is not None and hasattr(os, "copy_file_range"):
+        while offset < end and may_share_blocks(os.fstat(fd).st_dev):
+            try:
+                count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
+            except OSError as error:
+                if error.errno in _NO_COPY:
+                    break
+                raise failure(error) from error
+            if not count:
+                break
+            offset += count
+            yield count
+    for view in read_ahead(source.fill, offset, end - offset):
+        write_all(fd, view, failure)
+        yield len(view)
