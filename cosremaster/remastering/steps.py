@@ -7,7 +7,7 @@ from cosremaster.boot_config.change import plan_boot_settings
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.io.output import Output
-from cosremaster.io.source import ByteSource
+from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
@@ -44,7 +44,6 @@ __all__ = [
     "AddPath",
     "BootSettings",
     "BootSettingsPlan",
-    "ByteSource",
     "Directory",
     "Edits",
     "ImageLayers",
@@ -71,6 +70,7 @@ __all__ = [
     "find_layers",
     "format_address",
     "open_image",
+    "open_source",
     "pack_layer",
     "parse_address",
     "plan_boot_settings",

@@ -246,7 +246,7 @@ def test_a_missing_file_or_a_directory_is_no_image(tmp_path: Path) -> None:
 def test_a_fifo_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     code = (
-        "import sys; from pathlib import Path; from cosremaster.io.files import ByteSource;"
+        "import sys; from pathlib import Path; from cosremaster.io.source import open_source;"
         "open_source(Path(sys.argv[1]))"
     )
     done = subprocess.run(
