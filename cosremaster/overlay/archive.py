@@ -1,6 +1,6 @@
-"""Archives as nodes: tar, zip, 7z, cpio and the data of a .deb.
+"""Read archives as nodes: tar, zip, 7z, cpio and the data of a Debian package.
 
-An archive gives its files once, in order, and their bytes are needed later and in another order: they go into a spool.
+An archive yields its files once, in order. Their bytes are needed later and in another order, so they go into a spool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import normal_name
 
 MAX_CONTENT = 16 << 30
-"""Bytes that one archive's files may come to, holes counted: four times what any layer's file can be packed to."""
+"""Bytes that the files of one archive may have together, with their holes: four times the largest file of a layer."""
 
 MAX_ENTRIES = 1_000_000
 _FORMATS = ("tar", "zip", "7zip", "cpio")
@@ -34,26 +34,26 @@ _KINDS = frozenset(NodeKind)
 
 
 class Spooled(Struct, frozen=True):
-    """A file's content that lies in a spool."""
+    """The content of a file, kept in a spool."""
 
     range: Range
     sha256: bytes
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.range.length
 
     def digest(self) -> bytes:
-        """SHA-256, taken while spooling."""
+        """Return the SHA-256 of the bytes, computed while they were spooled."""
         return self.sha256
 
     def table(self) -> PieceTable:
-        """The bytes."""
+        """Return the bytes as pieces."""
         return PieceTable([self.range])
 
     def head(self, count: int) -> bytes:
-        """The first ``count`` bytes."""
+        """Return the first ``count`` bytes."""
         return b"".join(self.range.cut(0, min(count, self.size)).chunks()) if self.size else b""
 
 
@@ -82,7 +82,7 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
                 collector.take_entries(archive)
                 end = archive.cpio_end
             if end is not None and seekable:
-                _only_zeros(fd, end, place)
+                _check_padding(fd, end, place)
         after = os.fstat(fd)
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
@@ -90,131 +90,140 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
 
 
 class _NodeCollector:
-    """Collects the nodes of an archive while its entries are read."""
+    """The nodes of the archive ``place``, collected while its entries are read."""
 
     def __init__(self, place: Place, context: ReadContext, advance: Callable[[int], None]) -> None:
-        self.place = self.at = place
+        """Collect within the limits of ``context``; ``advance`` is called with the size of each chunk."""
+        self.place = self._entry_place = place
         self.nodes: dict[bytes, Node] = {}
         self.context = context
         self._advance = advance
         self._entries = self._bytes = 0
 
     def take_entries(self, archive: Archive) -> None:
-        """Everything that is left in ``archive``."""
+        """Collect all remaining entries of ``archive``."""
         for entry in archive.entries():
-            self.at = self.place.inside(entry.name)
+            self._entry_place = self.place.inside(entry.name)
             self._entries += 1
             if self._entries > MAX_ENTRIES:
                 raise SizeError(f"an archive of more than {MAX_ENTRIES:,} entries is not added", self.place)
             if entry.warning:
-                self.context.warn(f"{self.at}: {entry.warning}")
-            self._take_one(archive, entry)
+                self.context.warn(f"{self._entry_place}: {entry.warning}")
+            self._take_entry(archive, entry)
 
-    def _take_one(self, archive: Archive, entry: ArchiveEntry) -> None:
-        """The entry whose header was just read."""
-        path, hard = self._path(entry.name, "it"), entry.hardlink
-        node = self._plain(entry, path) if hard is None else self._linked(path, hard)
+    def _take_entry(self, archive: Archive, entry: ArchiveEntry) -> None:
+        """Collect ``entry``, whose header was just read."""
+        path, link_name = self._normal_path(entry.name, "it"), entry.hardlink
+        node = self._make_node(entry, path) if link_name is None else self._make_hard_link(path, link_name)
         if node.kind is NodeKind.FILE:
             self._check_size(entry.size)
-            found = self._content(archive, entry.size if hard is None else 0)
-            if found.size or hard is None:
-                node = replace(node, content=found)
-                if hard is not None:  # cpio may keep the data with the last of the names
-                    group = [one for one, other in self.nodes.items() if other.link == node.link]
-                    self.nodes |= {one: replace(self.nodes[one], content=found) for one in group}
+            content = self._spool_content(archive, entry.size if link_name is None else 0)
+            if content.size or link_name is None:
+                node = replace(node, content=content)
+                if link_name is not None:  # cpio may keep the data with the last name of a hard-linked file
+                    names = [name for name, other in self.nodes.items() if other.link == node.link]
+                    self.nodes |= {name: replace(self.nodes[name], content=content) for name in names}
         if path:
             self.nodes[path] = node
 
-    def _path(self, name: bytes, what: str) -> bytes:
-        """``name`` as a normal path. :raises OverlayError: no image may get it."""
+    def _normal_path(self, name: bytes, what: str) -> bytes:
+        """Return ``name`` as a normal path. :raises OverlayError: no image may get it; the message names ``what``."""
         path = normal_name(name)
         if name.startswith(b"/"):
-            raise OverlayError(f"cannot be added: {what} has an absolute name", self.at)
+            raise OverlayError(f"cannot be added: {what} has an absolute name", self._entry_place)
         if b".." in path.split(b"/"):
-            raise OverlayError(f"cannot be added: {what} has a name with ..", self.at)
+            raise OverlayError(f"cannot be added: {what} has a name with ..", self._entry_place)
         if not name:
-            raise OverlayError(f"cannot be added: {what} has no name", self.at)
+            raise OverlayError(f"cannot be added: {what} has no name", self._entry_place)
         return path
 
-    def _linked(self, path: bytes, hard: bytes) -> Node:
-        """Another name of something that came before."""
-        target = self._path(hard, f"the name {printable(hard)} it is a hard link to")
-        found = self.nodes.get(target)
-        if found is None or found.kind is NodeKind.DIRECTORY:
+    def _make_hard_link(self, path: bytes, link_name: bytes) -> Node:
+        """Return a node for another name of the earlier entry ``link_name``."""
+        target = self._normal_path(link_name, f"the name {printable(link_name)} it is a hard link to")
+        target_node = self.nodes.get(target)
+        if target_node is None or target_node.kind is NodeKind.DIRECTORY:
             raise OverlayError(
-                f"cannot be added: it is a hard link to {printable(hard)}, no file of the archive", self.at
+                f"cannot be added: it is a hard link to {printable(link_name)}, no file of the archive",
+                self._entry_place,
             )
-        if found.kind is NodeKind.FILE and found.link is None:
-            found = self.nodes[target] = replace(found, link=(str(self.place), target))
-        return replace(found, path=path)
+        if target_node.kind is NodeKind.FILE and target_node.link is None:
+            target_node = self.nodes[target] = replace(target_node, link=(str(self.place), target))
+        return replace(target_node, path=path)
 
-    def _plain(self, entry: ArchiveEntry, path: bytes) -> Node:
-        """A node of its own, without content."""
+    def _make_node(self, entry: ArchiveEntry, path: bytes) -> Node:
+        """Return the node of an entry that is no hard link, without content."""
         kind = NodeKind(entry.mode & 0o170000) if entry.mode & 0o170000 in _KINDS else None
         if kind is None or kind is NodeKind.SOCKET:
-            raise OverlayError(f"cannot be added: it is {'a socket' if kind else 'of no known type'}", self.at)
+            raise OverlayError(
+                f"cannot be added: it is {'a socket' if kind else 'of no known type'}", self._entry_place
+            )
         if not path and kind is not NodeKind.DIRECTORY:
-            raise OverlayError("cannot be added: the root is a directory", self.at)
+            raise OverlayError("cannot be added: the root is a directory", self._entry_place)
         if not (0 <= entry.uid <= MAX_NUMBER and 0 <= entry.gid <= MAX_NUMBER):
-            raise OverlayError(f"cannot be added: a cpio archive has no owner {entry.uid}:{entry.gid}", self.at)
-        link = kind is NodeKind.SYMLINK
+            raise OverlayError(
+                f"cannot be added: a cpio archive has no owner {entry.uid}:{entry.gid}", self._entry_place
+            )
+        is_symlink = kind is NodeKind.SYMLINK
         return Node(
-            path=path, kind=kind, mode=0o777 if link else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
-            mtime=clamp_mtime(entry.mtime, self.context.max_mtime), target=entry.symlink if link else b"",
+            path=path, kind=kind, mode=0o777 if is_symlink else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
+            mtime=clamp_mtime(entry.mtime, self.context.max_mtime), target=entry.symlink if is_symlink else b"",
             rdev=entry.device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
         )  # fmt: skip
 
     def _check_size(self, size: int) -> None:
-        """:raises SizeError: a file of ``size`` bytes, or all of them together, are too many."""
-        self.context.check_file_size(size, self.at)
+        """Check that one more file of ``size`` bytes fits. :raises SizeError: it or all files together do not."""
+        self.context.check_file_size(size, self._entry_place)
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 
-    def _content(self, archive: Archive, size: int) -> Spooled:
-        """The bytes of the entry whose header was just read, holes filled to ``size`` bytes, into the spool."""
+    def _spool_content(self, archive: Archive, size: int) -> Spooled:
+        """Copy the data of the entry whose header was just read, filled with zeros up to ``size`` bytes."""
         digest = hashlib.sha256()
-        found = self.context.spool.append(hash_chunks(self._counted(archive.data(self.at), size), digest), packed=False)
-        self._bytes += found.length
-        return Spooled(found, digest.digest())
+        chunks = self._limit_chunks(archive.data(self._entry_place), size)
+        spooled_range = self.context.spool.append(hash_chunks(chunks, digest), packed=False)
+        self._bytes += spooled_range.length
+        return Spooled(spooled_range, digest.digest())
 
-    def _counted(self, chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
-        """``chunks``, while their sum stays within what is allowed: a header may lie. Then zeros up to ``size``."""
-        have = 0
+    def _limit_chunks(self, chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+        """Yield ``chunks`` and check their sum, as a header may be wrong, then zeros up to ``size`` bytes."""
+        length = 0
         for chunk in chunks:
-            have += len(chunk)
-            self._check_size(have)
+            length += len(chunk)
+            self._check_size(length)
             self._advance(len(chunk))
             yield chunk
-        yield from Zeros(max(size - have, 0)).chunks()  # a hole at the end is no data to libarchive
+        yield from Zeros(max(size - length, 0)).chunks()  # libarchive does not return a hole at the end as data
 
 
-def _only_zeros(fd: int, end: int, place: Place) -> None:
-    """:raises UnsupportedError: more than padding follows a cpio archive, whose trailer ends at plain byte ``end``.
+def _check_padding(fd: int, end: int, place: Place) -> None:
+    """Check that only padding follows a cpio archive, whose trailer ends at byte ``end`` of the decompressed data.
 
     libarchive stops at the first trailer; the kernel and Debian's initramfs images do not.
+
+    :raises UnsupportedError: something else follows.
     """
     os.lseek(fd, 0, os.SEEK_SET)
     with Archive(("raw",), place).open_fd(fd) as archive:
         next(archive.entries())
-        at = 0
+        offset = 0
         for chunk in archive.data(place):
-            if chunk[max(end - at, 0) :].strip(b"\0"):
+            if chunk[max(end - offset, 0) :].strip(b"\0"):
                 raise UnsupportedError(
                     "data follows the end of the cpio archive (several archives in a row are not supported)", place
                 )
-            at += len(chunk)
+            offset += len(chunk)
 
 
-def _read_deb(fd: int, collected: _NodeCollector) -> None:
-    """The ``data.tar`` member of a Debian package (deb(5)); its control member is left alone."""
-    place = collected.place
+def _read_deb(fd: int, collector: _NodeCollector) -> None:
+    """Collect the entries of ``data.tar`` in a Debian package (deb(5)); its control member is not read."""
+    place = collector.place
     with Archive(("ar",), place).open_fd(fd) as outer:
         for entry in outer.entries():
             if entry.name.startswith(b"data.tar"):
-                collected.place = place.inside(entry.name)
-                with Archive(("tar",), collected.place).open_data_of(outer) as inner:
-                    collected.take_entries(inner)
-                collected.context.warn(
+                collector.place = place.inside(entry.name)
+                with Archive(("tar",), collector.place).open_data_of(outer) as inner:
+                    collector.take_entries(inner)
+                collector.context.warn(
                     f"{place}: only its files are added: its control scripts are not run, and dpkg in the image does"
                     " not know it"
                 )

@@ -25,19 +25,19 @@ class Bytes(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return len(self.data)
 
     def digest(self) -> bytes:
-        """SHA-256."""
+        """Return the SHA-256 of the bytes."""
         return hashlib.sha256(self.data).digest()
 
     def table(self) -> PieceTable:
-        """The bytes."""
+        """Return the bytes as pieces."""
         return PieceTable([Literal(self.data)])
 
     def head(self, count: int) -> bytes:
-        """The first ``count`` bytes."""
+        """Return the first ``count`` bytes."""
         return self.data[:count]
 
 

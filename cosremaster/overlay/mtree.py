@@ -1,4 +1,4 @@
-"""mtree(5) files: owners, modes and nodes that an ordinary user's directory cannot hold.
+"""mtree(5) files: owners, modes and nodes that the directory of an ordinary user cannot hold.
 
 Specification: FreeBSD mtree(5), with what libarchive's mtree(5) adds (full paths, ``device=native,5,1``).
 """
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, UsageError, printable
@@ -32,9 +32,9 @@ _LETTERS = {
 
 
 class Spec(Struct, frozen=True):
-    """What an mtree file says of one path. ``line`` counts from 1; None: it does not say.
+    """The line of an mtree file for one path. None: the line does not set the value.
 
-    ``optional``: it may be missing. ``size``: bytes.
+    ``line``: its number, from 1. ``optional``: the file may be missing. ``size``: bytes. ``mtime``: seconds since 1970.
     """
 
     path: bytes
@@ -50,207 +50,210 @@ class Spec(Struct, frozen=True):
     optional: bool = False
 
 
-class _Reader(Struct):
-    """The state of reading: default keywords and the directory that relative names lie in."""
+class _MtreeLine(Struct, frozen=True):
+    """A line of the mtree file ``place``: its number, from 1, and its words."""
 
     place: Place
-    defaults: dict[bytes, bytes] = field(default_factory=dict)
-    folder: bytes = b""
+    number: int
+    words: list[bytes]
 
-    def wrong(self, line: int, message: str) -> OverlayError:
-        return OverlayError(f"line {line}: {message}", self.place)
+    def error(self, message: str) -> OverlayError:
+        """Return an error about this line."""
+        return OverlayError(f"line {self.number}: {message}", self.place)
+
+    def keywords(self) -> dict[bytes, bytes]:
+        """Return the values of the keywords after the first word."""
+        return {key: value for key, _, value in (word.partition(b"=") for word in self.words[1:])}
+
+    def unescape(self, text: bytes) -> bytes:
+        """Return ``text`` with the escapes of vis(3) undone: three octal digits, ``M-`` and ``^``, or a C letter."""
+
+        def replace_escape(match: re.Match[bytes]) -> bytes:
+            """Return the byte that one escape stands for."""
+            code = match[1]
+            if len(code) > 1 and code[0] in b"M^":
+                meta = 0x80 if code.startswith(b"M") else 0
+                return bytes((meta | (code[-1] ^ 0x40 if b"^" in code[:-1] else code[-1] & 0x7F),))
+            if len(code) == 3 and int(code, 8) < 256:
+                return bytes((int(code, 8),))
+            if code not in _LETTERS:
+                raise self.error(f"{printable(match[0])} in {printable(text)} is no escape (three octal digits are)")
+            return _LETTERS[code]
+
+        return _BACKSLASH.sub(replace_escape, text)
 
 
 def parse_mtree(text: bytes, place: Place) -> tuple[Spec, ...]:
-    """What the mtree file ``place`` with this text says of each path, in its order.
+    """Return what the mtree file ``place`` with the content ``text`` says about each path, in its order.
 
-    :raises OverlayError: a line that makes no sense.
+    :raises OverlayError: a line makes no sense.
     """
-    reader = _Reader(place)
-    return tuple(spec for line, words in _lines(text) for spec in _read(reader, line, words))
+    specs: list[Spec] = []
+    defaults: dict[bytes, bytes] = {}
+    directory = b""  # of names without a slash
+    for line in _split_lines(text, place):
+        first = line.words[0]
+        if first == b"/set":
+            defaults |= line.keywords()
+        elif first == b"/unset":
+            for keyword in line.words[1:]:
+                if keyword == b"all":
+                    defaults.clear()
+                defaults.pop(keyword, None)
+        elif first.startswith(b"/"):
+            raise line.error(f"{printable(first)} is neither /set nor /unset, and paths are relative")
+        elif first == b"..":
+            directory = parent_of(directory)
+        else:
+            name = line.unescape(first)
+            path = normal_name(name) if b"/" in name else join(directory, normal_name(name))
+            if b".." in path.split(b"/") or b"\0" in path:
+                raise line.error(f"{printable(name)} is a name with .. or a zero byte")
+            spec = _make_spec(line, path, defaults | line.keywords())
+            if b"/" not in name and spec.kind is NodeKind.DIRECTORY:
+                directory = path
+            specs.append(spec)
+    return tuple(specs)
 
 
-def _lines(text: bytes) -> Iterator[tuple[int, list[bytes]]]:
-    """The words of each line that says something, with its number; a backslash at its end joins the next."""
+def _split_lines(text: bytes, place: Place) -> Iterator[_MtreeLine]:
+    """Yield each line with a word in it; a backslash at its end joins the next line, ``#`` begins a comment."""
     words: list[bytes] = []
     start = 0
-    for number, line in enumerate(text.split(b"\n"), 1):
-        more = line.endswith(b"\\")
+    for number, raw in enumerate(text.split(b"\n"), 1):
         if not words:
             start = number
-            if line.lstrip().startswith(b"#"):
+            if raw.lstrip().startswith(b"#"):
                 continue
-        words += line.removesuffix(b"\\").split()
-        if words and not more:
-            yield start, words
+        words += raw.removesuffix(b"\\").split()
+        if words and not raw.endswith(b"\\"):
+            yield _MtreeLine(place, start, words)
             words = []
     if words:
-        yield start, words
+        yield _MtreeLine(place, start, words)
 
 
-def _read(reader: _Reader, line: int, words: list[bytes]) -> Iterator[Spec]:
-    """One line."""
-    first, rest = words[0], words[1:]
-    if first == b"/set":
-        reader.defaults |= _keywords(rest)
-    elif first == b"/unset":
-        for word in rest:
-            if word == b"all":
-                reader.defaults.clear()
-            reader.defaults.pop(word, None)
-    elif first.startswith(b"/"):
-        raise reader.wrong(line, f"{printable(first)} is neither /set nor /unset, and paths are relative")
-    elif first == b"..":
-        reader.folder = parent_of(reader.folder)
-    else:
-        name = _plain(reader, line, first)
-        path = normal_name(name) if b"/" in name else join(reader.folder, normal_name(name))
-        if b".." in path.split(b"/") or b"\0" in path:
-            raise reader.wrong(line, f"{printable(name)} is a name with .. or a zero byte")
-        spec = _spec(reader, line, path, reader.defaults | _keywords(rest))
-        if b"/" not in name and spec.kind is NodeKind.DIRECTORY:
-            reader.folder = path
-        yield spec
-
-
-def _keywords(words: Sequence[bytes]) -> dict[bytes, bytes]:
-    return {key: value for key, _, value in (word.partition(b"=") for word in words)}
-
-
-def _plain(reader: _Reader, line: int, text: bytes) -> bytes:
-    """``text`` with the escapes of vis(3) undone: three octal digits, ``M-`` and ``^``, or a letter as in C."""
-
-    def undone(match: re.Match[bytes]) -> bytes:
-        code = match[1]
-        if len(code) > 1 and code[0] in b"M^":
-            meta = 0x80 if code.startswith(b"M") else 0
-            return bytes((meta | (code[-1] ^ 0x40 if b"^" in code[:-1] else code[-1] & 0x7F),))
-        if len(code) == 3 and int(code, 8) < 256:
-            return bytes((int(code, 8),))
-        if code not in _LETTERS:
-            raise reader.wrong(
-                line, f"{printable(match[0])} in {printable(text)} is no escape (three octal digits are)"
-            )
-        return _LETTERS[code]
-
-    return _BACKSLASH.sub(undone, text)
-
-
-def _spec(reader: _Reader, line: int, path: bytes, said: Mapping[bytes, bytes]) -> Spec:
-    """What the keywords ``said`` come to."""
+def _make_spec(line: _MtreeLine, path: bytes, values: Mapping[bytes, bytes]) -> Spec:
+    """Return the entry for ``path`` with the keywords ``values``. :raises OverlayError: one makes no sense."""
     kind = None
-    if b"type" in said:
-        kind = _TYPES.get(said[b"type"])
+    if b"type" in values:
+        kind = _TYPES.get(values[b"type"])
         if kind is None:
-            raise reader.wrong(line, f"no type is called {printable(said[b'type'])}")
-    optional = b"optional" in said
-    if b"nochange" in said:
-        return Spec(path, line, kind, optional=optional)
+            raise line.error(f"no type is called {printable(values[b'type'])}")
+    optional = b"optional" in values
+    if b"nochange" in values:
+        return Spec(path, line.number, kind, optional=optional)
     try:
-        mode = Mode(os.fsdecode(said[b"mode"])) if b"mode" in said else None
+        mode = Mode(os.fsdecode(values[b"mode"])) if b"mode" in values else None
     except UsageError as error:
-        raise reader.wrong(line, error.message) from error
+        raise line.error(error.message) from error
     return Spec(
-        path, line, kind, mode,
-        uid=_owner(reader, line, said, b"uid", b"uname"), gid=_owner(reader, line, said, b"gid", b"gname"),
-        mtime=_time(reader, line, said), target=_plain(reader, line, said[b"link"]) if b"link" in said else None,
-        device=_device(reader, line, said[b"device"]) if b"device" in said else None,
-        size=_number(reader, line, b"size", said[b"size"]) if b"size" in said else None, optional=optional,
+        path, line.number, kind, mode,
+        uid=_parse_owner(line, values, b"uid", b"uname"), gid=_parse_owner(line, values, b"gid", b"gname"),
+        mtime=_parse_time(line, values), target=line.unescape(values[b"link"]) if b"link" in values else None,
+        device=_parse_device(line, values[b"device"]) if b"device" in values else None,
+        size=_parse_number(line, b"size", values[b"size"]) if b"size" in values else None, optional=optional,
     )  # fmt: skip
 
 
-def _number(reader: _Reader, line: int, key: bytes, text: bytes) -> int:
+def _parse_number(line: _MtreeLine, key: bytes, text: bytes) -> int:
+    """Return the number ``text`` of the keyword ``key``. :raises OverlayError: it is no number."""
     if not text.isdigit():
-        raise reader.wrong(line, f"{printable(key)}={printable(text)} is no number")
+        raise line.error(f"{printable(key)}={printable(text)} is no number")
     return int(text)
 
 
-def _owner(reader: _Reader, line: int, said: Mapping[bytes, bytes], key: bytes, name: bytes) -> int | None:
-    """The number of an owner; of names only root's is known."""
-    if key in said:
-        number = _number(reader, line, key, said[key])
+def _parse_owner(line: _MtreeLine, values: Mapping[bytes, bytes], key: bytes, name_key: bytes) -> int | None:
+    """Return the number of a user or group. Of names only those of root are known.
+
+    :raises OverlayError: the number is too large, or the name is another one.
+    """
+    if key in values:
+        number = _parse_number(line, key, values[key])
         if number > MAX_NUMBER:
-            raise reader.wrong(line, f"{printable(key)}={number} is too large")
+            raise line.error(f"{printable(key)}={number} is too large")
         return number
-    if name not in said:
+    if name_key not in values:
         return None
-    if said[name] in (b"root", b"wheel"):
+    if values[name_key] in (b"root", b"wheel"):
         return 0
-    raise reader.wrong(
-        line, f"{printable(name)}={printable(said[name])}: the image's numbers are not known; say {printable(key)}="
+    raise line.error(
+        f"{printable(name_key)}={printable(values[name_key])}: the image's numbers are not known; say {printable(key)}="
     )
 
 
-def _time(reader: _Reader, line: int, said: Mapping[bytes, bytes]) -> int | None:
-    """Seconds; a fraction, which is nanoseconds, is left out."""
-    if b"time" not in said:
+def _parse_time(line: _MtreeLine, values: Mapping[bytes, bytes]) -> int | None:
+    """Return the time in seconds since 1970; a fraction, which counts nanoseconds, is dropped."""
+    if b"time" not in values:
         return None
-    seconds = said[b"time"].partition(b".")[0]
-    sign = seconds.startswith(b"-")
-    return _number(reader, line, b"time", seconds.removeprefix(b"-")) * (-1 if sign else 1)
+    seconds = values[b"time"].partition(b".")[0]
+    sign = -1 if seconds.startswith(b"-") else 1
+    return _parse_number(line, b"time", seconds.removeprefix(b"-")) * sign
 
 
-def _device(reader: _Reader, line: int, text: bytes) -> tuple[int, int]:
-    """``[FORMAT,]MAJOR,MINOR``, or the number of this system."""
+def _parse_device(line: _MtreeLine, text: bytes) -> tuple[int, int]:
+    """Read ``[FORMAT,]MAJOR,MINOR``, or the combined number of this system."""
     parts = text.split(b",")
     if len(parts) == 3:
         parts = parts[1:]
     numbers = [int(part, 0) for part in parts if re.fullmatch(rb"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", part)]
     if len(numbers) != len(parts) or len(parts) > 2 or max(numbers) > MAX_NUMBER:
-        raise reader.wrong(line, f"device={printable(text)}: two numbers as in 5,1 or native,5,1 are wanted")
+        raise line.error(f"device={printable(text)}: two numbers as in 5,1 or native,5,1 are wanted")
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (os.major(numbers[0]), os.minor(numbers[0]))
 
 
-def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], newest: int | None, place: Place) -> tuple[Node, ...]:
-    """``nodes`` as the mtree file ``place`` says they are, and those that only it knows, sorted by path.
+def apply_mtree(nodes: Sequence[Node], specs: Sequence[Spec], max_mtime: int | None, place: Place) -> tuple[Node, ...]:
+    """Return ``nodes`` with the values of the mtree file ``place``, and the nodes that it adds, sorted by path.
+
+    ``max_mtime``: no mtime is later, in seconds since 1970.
 
     :raises OverlayError: the file and the nodes contradict each other, or a file is missing.
     """
-    found = {node.path: node for node in nodes}
+    nodes_by_path = {node.path: node for node in nodes}
     for spec in specs:
         if not spec.path:
             continue
-        node = found.get(spec.path)
+        node = nodes_by_path.get(spec.path)
         if node is None:
             if spec.optional and spec.kind in (None, NodeKind.FILE):
                 continue
-            node = _made(spec, newest, place)
-        _agree(spec, node, place)
-        found[spec.path] = replace(
+            node = _make_node(spec, max_mtime, place)
+        _check_agreement(spec, node, place)
+        nodes_by_path[spec.path] = replace(
             node,
             mode=node.mode if spec.mode is None or node.kind is NodeKind.SYMLINK
             else spec.mode.apply(node.mode, directory=node.kind is NodeKind.DIRECTORY),
             uid=node.uid if spec.uid is None else spec.uid,
             gid=node.gid if spec.gid is None else spec.gid,
-            mtime=node.mtime if spec.mtime is None else clamp_mtime(spec.mtime, newest),
+            mtime=node.mtime if spec.mtime is None else clamp_mtime(spec.mtime, max_mtime),
         )  # fmt: skip
-    return tuple(found[path] for path in sorted(found))
+    return tuple(nodes_by_path[path] for path in sorted(nodes_by_path))
 
 
-def _made(spec: Spec, newest: int | None, place: Place) -> Node:
-    """The node that ``spec`` alone makes, root's."""
-    told = f"line {spec.line}: {printable(spec.path)}"
+def _make_node(spec: Spec, max_mtime: int | None, place: Place) -> Node:
+    """Return a node of root for a path that the directory lacks. :raises OverlayError: ``spec`` does not define it."""
+    subject = f"line {spec.line}: {printable(spec.path)}"
     if spec.kind in (None, NodeKind.FILE):
-        raise OverlayError(f"{told} is not in the directory", place)
+        raise OverlayError(f"{subject} is not in the directory", place)
     if spec.kind is NodeKind.SOCKET:
-        raise OverlayError(f"{told} cannot be added: it is a socket", place)
+        raise OverlayError(f"{subject} cannot be added: it is a socket", place)
     if spec.kind is NodeKind.SYMLINK and not spec.target:
-        raise OverlayError(f"{told} is a symlink without link=", place)
+        raise OverlayError(f"{subject} is a symlink without link=", place)
     if spec.kind in (NodeKind.CHAR, NodeKind.BLOCK) and spec.device is None:
-        raise OverlayError(f"{told} is a device without device=", place)
+        raise OverlayError(f"{subject} is a device without device=", place)
     modes = {NodeKind.DIRECTORY: 0o755, NodeKind.SYMLINK: 0o777}
     return Node(
         path=spec.path, kind=spec.kind, mode=modes.get(spec.kind, 0o600), target=spec.target or b"",
-        rdev=spec.device or (0, 0), mtime=clamp_mtime(default_mtime(newest), None),
+        rdev=spec.device or (0, 0), mtime=clamp_mtime(default_mtime(max_mtime), None),
     )  # fmt: skip
 
 
-def _agree(spec: Spec, node: Node, place: Place) -> None:
-    """:raises OverlayError: what stands in the directory is not what ``spec`` says."""
-    told = f"line {spec.line}: {printable(spec.path)}"
+def _check_agreement(spec: Spec, node: Node, place: Place) -> None:
+    """Compare ``spec`` with the ``node`` of the directory. :raises OverlayError: they contradict each other."""
+    subject = f"line {spec.line}: {printable(spec.path)}"
     if spec.kind is not None and spec.kind is not node.kind:
-        raise OverlayError(f"{told} is a {spec.kind.noun} here, but a {node.kind.noun} in the directory", place)
+        raise OverlayError(f"{subject} is a {spec.kind.noun} here, but a {node.kind.noun} in the directory", place)
     if node.kind is NodeKind.SYMLINK and spec.target not in (None, node.target):
-        raise OverlayError(f"{told} leads to another target in the directory: {printable(node.target)}", place)
+        raise OverlayError(f"{subject} leads to another target in the directory: {printable(node.target)}", place)
     if node.content is not None and spec.size not in (None, node.content.size):
-        raise OverlayError(f"{told} has {node.content.size:,} bytes in the directory, not {spec.size:,}", place)
+        raise OverlayError(f"{subject} has {node.content.size:,} bytes in the directory, not {spec.size:,}", place)

@@ -1,4 +1,4 @@
-"""Owners and modes as the user writes them, and what they make of a node."""
+"""Owners and modes as users write them, and how they change nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ ROOT = Owner(0, 0)
 
 
 def parse_owner(text: str) -> Owner | None:
-    """``root``, ``UID:GID``, or ``source``, which is None, in any case. :raises UsageError: something else."""
+    """Read an owner: ``root``, ``UID:GID``, or ``source`` (returned as None); letter case does not matter.
+
+    :raises UsageError: ``text`` is something else.
+    """
     if text.lower() == "source":
         return None
     if text.lower() == "root":
@@ -45,76 +48,81 @@ def parse_owner(text: str) -> Owner | None:
 
 
 class Mode:
-    """A mode as for chmod(1): octal, or clauses like ``u+x,go-w`` (who is left out means all, whatever the umask)."""
+    """A mode as for chmod(1): octal, or clauses like ``u+x,go-w`` (without u, g or o: all, whatever the umask)."""
 
-    def __init__(self, given: str | int) -> None:
-        """:raises UsageError: not a mode."""
+    def __init__(self, mode: str | int) -> None:
+        """Parse ``mode``. :raises UsageError: it is no mode."""
         self._absolute: int | None = None
         self._steps: list[tuple[str, str, str]] = []
-        if isinstance(given, int):
-            self._absolute = given
-        elif re.fullmatch(r"[0-7]{1,5}", given):
-            self._absolute = int(given, 8)
+        if isinstance(mode, int):
+            self._absolute = mode
+        elif re.fullmatch(r"[0-7]{1,5}", mode):
+            self._absolute = int(mode, 8)
         else:
-            for clause in given.split(","):
+            for clause in mode.split(","):
                 match = _CLAUSE.fullmatch(clause)
                 if not match:
-                    raise UsageError(f"mode {given!r}: octal digits or clauses like u+x,go-w are wanted")
+                    raise UsageError(f"mode {mode!r}: octal digits or clauses like u+x,go-w are wanted")
                 self._steps += [(match[1] or "a", *step) for step in _STEP.findall(match[2])]
         if self._absolute is not None and not 0 <= self._absolute <= 0o7777:
-            raise UsageError(f"mode {given if isinstance(given, str) else oct(given)}: it must lie in 0 to 07777")
+            raise UsageError(f"mode {mode if isinstance(mode, str) else oct(mode)}: it must lie in 0 to 07777")
 
     def apply(self, mode: int, *, directory: bool) -> int:
-        """What this makes of the twelve permission bits ``mode``."""
+        """Return the twelve permission bits ``mode`` after this change. ``directory``: they are of a directory."""
         if self._absolute is not None:
             return self._absolute
-        for who, sign, what in self._steps:
-            mode = _stepped(mode, "ugo" if "a" in who else who, sign, what, directory=directory)
+        for classes, sign, permissions in self._steps:
+            mode = _apply_step(mode, "ugo" if "a" in classes else classes, sign, permissions, directory=directory)
         return mode
 
 
-def _stepped(mode: int, who: str, sign: str, what: str, *, directory: bool) -> int:
+def _apply_step(mode: int, classes: str, sign: str, permissions: str, *, directory: bool) -> int:
+    """Return ``mode`` after one step of chmod(1), such as ``+x`` for the ``classes`` ``ug``.
+
+    ``permissions``: letters of ``rwxXst``, or the class to copy from.
+    """
     bits = 0
-    runs = "X" in what and (directory or mode & 0o111)
-    for one in who:
-        if what in _SHIFT:
-            bits |= (mode >> _SHIFT[what] & 7) << _SHIFT[one]
+    sets_execute = "X" in permissions and (directory or mode & 0o111)
+    for user_class in classes:
+        shift = _SHIFT[user_class]
+        if permissions in _SHIFT:
+            bits |= (mode >> _SHIFT[permissions] & 7) << shift
             continue
-        bits |= sum(_BITS[letter] for letter in set(what) if letter in _BITS) << _SHIFT[one]
-        bits |= (1 if runs else 0) << _SHIFT[one]
-        if "s" in what:
-            bits |= {"u": 0o4000, "g": 0o2000, "o": 0}[one]
-    if "t" in what and "o" in who:
+        bits |= sum(_BITS[letter] for letter in set(permissions) if letter in _BITS) << shift
+        bits |= (1 if sets_execute else 0) << shift
+        if "s" in permissions:
+            bits |= {"u": 0o4000, "g": 0o2000, "o": 0}[user_class]
+    if "t" in permissions and "o" in classes:
         bits |= 0o1000
     if sign == "+":
         return mode | bits
     if sign == "-":
         return mode & ~bits
-    cleared = sum({"u": 0o4700, "g": 0o2070, "o": 0o1007}[one] for one in set(who))
+    cleared = sum({"u": 0o4700, "g": 0o2070, "o": 0o1007}[user_class] for user_class in set(classes))
     return mode & ~cleared | bits
 
 
-class _Rule(Struct, frozen=True):
+class _ParsedRule(Struct, frozen=True):
+    """An :class:`OwnershipRule` with its texts read. ``sets_owner`` without ``owner``: the owner of the source."""
+
     pattern: Pattern
-    speaks_of_owner: bool
+    sets_owner: bool
     owner: Owner | None
     mode: Mode | None
     directory_mode: Mode | None
 
 
 class OwnershipPolicy:
-    """What an addition makes of the owners and modes of its nodes.
-
-    :raises UsageError: an owner, mode or pattern makes no sense.
-    """
+    """The owners and modes that one :class:`AddPath` gives to its nodes."""
 
     def __init__(self, owner: str, mode: str | int | None, rules: Sequence[OwnershipRule], *, setuid: bool) -> None:
+        """Read the fields of an :class:`AddPath`. :raises UsageError: an owner, mode or pattern makes no sense."""
         self._owner = parse_owner(owner)
         self._mode = None if mode is None else Mode(mode)
         self._setuid = setuid
         self._used: set[int] = set()
         self._rules = [
-            _Rule(
+            _ParsedRule(
                 Pattern(os.fsencode(rule.pattern)),
                 rule.owner is not None,
                 None if rule.owner is None else parse_owner(rule.owner),
@@ -125,11 +133,11 @@ class OwnershipPolicy:
         ]
 
     def drops_special_bits(self, node: Node) -> bool:
-        """True when set-user-ID or set-group-ID bits of the source are not taken over."""
+        """Return whether ``node`` of the source has set-user-ID or set-group-ID bits that are not taken over."""
         return not self._setuid and bool(node.mode & 0o6000)
 
     def apply_defaults(self, node: Node) -> Node:
-        """``node`` of the source under what was asked for the whole addition."""
+        """Return ``node`` of the source with the owner and mode for the whole addition."""
         owner, mode = self._owner or Owner(node.uid, node.gid), node.mode
         if not self._setuid:
             mode &= 0o1777 if node.kind is NodeKind.DIRECTORY else 0o777
@@ -139,14 +147,14 @@ class OwnershipPolicy:
             return node
         return replace(node, mode=mode, uid=owner.uid, gid=owner.gid)
 
-    def apply_rules(self, node: Node, paths: Sequence[bytes], found: Owner) -> Node:
-        """``node`` under the rules. ``paths``: what the layer may call it; ``found``: its owner in the source."""
+    def apply_rules(self, node: Node, paths: Sequence[bytes], source_owner: Owner) -> Node:
+        """Return ``node`` after the rules. ``paths``: the paths that the layer may give it."""
         for number, rule in enumerate(self._rules):
             if not any(rule.pattern.matches(path) for path in paths):
                 continue
             self._used.add(number)
-            if rule.speaks_of_owner:
-                owner = rule.owner or found
+            if rule.sets_owner:
+                owner = rule.owner or source_owner
                 node = replace(node, uid=owner.uid, gid=owner.gid)
             directory = node.kind is NodeKind.DIRECTORY
             change = rule.directory_mode if directory else rule.mode
@@ -155,5 +163,5 @@ class OwnershipPolicy:
         return node
 
     def unused_patterns(self) -> list[bytes]:
-        """The patterns of rules that matched nothing so far."""
+        """Return the patterns of the rules that matched no path so far."""
         return [rule.pattern.text for number, rule in enumerate(self._rules) if number not in self._used]

@@ -1,4 +1,4 @@
-"""Patterns of paths: ``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what follows as it is."""
+"""Patterns of paths: ``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash makes the next byte literal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MEANING = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
 class Pattern:
     """A pattern of normal paths. A leading slash, ``.`` parts and doubled slashes change nothing.
 
-    ``head``: the parts before the first with a wildcard, taken literally; ``literal``: there are no others.
-
-    :raises UsageError: it holds ``..`` as a part, a NUL, or ends with a lone backslash.
+    ``literal_prefix``: the parts before the first one with a wildcard, unescaped. ``is_literal``: no part has a
+    wildcard. ``wildcard_regex`` matches the rest of a whole path, from the first part with a wildcard on.
     """
 
     def __init__(self, text: bytes) -> None:
+        """Parse ``text``. :raises UsageError: it holds ``..`` as a part, a zero byte, or ends with a lone backslash."""
         self.text = text
         path = normal_name(text)
         parts = path.split(b"/") if path else []
@@ -28,26 +28,26 @@ class Pattern:
                 f"pattern {printable(text)}: a path without .. is wanted, and a \\ must be followed by something"
             )
         tokens = [_TOKEN.findall(part) for part in parts]
-        literals = [_literal(part) for part in tokens]
-        plain = next((i for i, one in enumerate(literals) if one is None), len(parts))
-        self.literal_prefix = b"/".join(one for one in literals[:plain] if one is not None)
-        self.is_literal = plain == len(parts)
-        self.wildcard_regex = _compiled(b"/".join(parts[plain:]))
-        """Matches a whole path from ``head`` on."""
-        self._whole = _compiled(path)
+        literals = [_unescape(part) for part in tokens]
+        literal_count = next((index for index, part in enumerate(literals) if part is None), len(parts))
+        self.literal_prefix = b"/".join(part for part in literals[:literal_count] if part is not None)
+        self.is_literal = literal_count == len(parts)
+        self.wildcard_regex = _compile(b"/".join(parts[literal_count:]))
+        self._whole_regex = _compile(path)
 
     def matches(self, path: bytes) -> bool:
-        """True for a normal path that the whole pattern fits."""
-        return self._whole.fullmatch(path) is not None
+        """Return whether the whole pattern matches the normal path ``path``."""
+        return self._whole_regex.fullmatch(path) is not None
 
 
-def _literal(tokens: list[bytes]) -> bytes | None:
-    """The text that ``tokens`` stand for; None if one is a wildcard."""
+def _unescape(tokens: list[bytes]) -> bytes | None:
+    """Return the text that ``tokens`` stand for, None if one of them is a wildcard."""
     if any(token in _MEANING for token in tokens):
         return None
     return b"".join(token[-1:] for token in tokens)
 
 
-def _compiled(text: bytes) -> re.Pattern[bytes]:
-    meant = (_MEANING.get(token) or re.escape(token[-1:]) for token in _TOKEN.findall(text))
-    return re.compile(b"".join(meant), re.DOTALL)
+def _compile(text: bytes) -> re.Pattern[bytes]:
+    """Return the regular expression for the pattern ``text``."""
+    expressions = (_MEANING.get(token) or re.escape(token[-1:]) for token in _TOKEN.findall(text))
+    return re.compile(b"".join(expressions), re.DOTALL)

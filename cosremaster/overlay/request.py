@@ -1,4 +1,4 @@
-"""What the user asks to add, as values and as text."""
+"""The items that a user can add, as values and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2
 
 
 def is_archive_name(source: bytes) -> bool:
-    """True when the name ends as those of archives do, or stands for standard input."""
+    """Return whether the name ``source`` ends like that of an archive, or means standard input."""
     return source == STANDARD_INPUT or _ENDING.search(source) is not None
 
 
@@ -26,11 +26,15 @@ class OverlayItem:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipRule:
-    """Owner and mode for the paths that ``pattern`` matches, among those that one :class:`AddPath` brings.
+    """Owner and mode of the paths that ``pattern`` matches, among those that one :class:`AddPath` adds.
 
-    ``pattern``: absolute in the layer, DEST included, as written (no symlink followed); ``*`` and ``?`` do not
-    cross ``/``, ``**`` does. ``owner`` and modes as in :class:`AddPath`; ``mode`` is for everything but directories
-    and symlinks, ``directory_mode`` for directories. None leaves it to the rules before and the addition.
+    ``pattern``: an absolute path in the layer, DEST included, as written (no symlink is followed); ``*`` and ``?``
+    do not cross ``/``, ``**`` does. ``owner`` and modes: as in :class:`AddPath`. ``mode`` applies to everything but
+    directories and symlinks, ``directory_mode`` to directories. None keeps the value of the earlier rules, or else
+    that of the :class:`AddPath`.
+
+    >>> OwnershipRule("/opt/site/**", owner="1000:1000", mode="u+x")
+    OwnershipRule(pattern='/opt/site/**', owner='1000:1000', mode='u+x', directory_mode=None)
     """
 
     pattern: str
@@ -41,14 +45,20 @@ class OwnershipRule:
 
 @dataclass(frozen=True, slots=True)
 class AddPath(OverlayItem):
-    """A file, a directory's contents or an archive's contents to be added.
+    """A file, the contents of a directory or the contents of an archive.
 
-    ``source``: where it lies on this machine; ``-`` is a tar on standard input. ``dest``: absolute in the
-    layer; None: contents at ``/``. ``owner``: ``"root"``, ``"source"`` (the numbers found there) or ``"UID:GID"``;
-    None: root's, but what an archive says. ``mode`` (0o644, ``"0644"`` or ``"u+x,go-w"`` as for chmod) is for regular
-    files; of ``rules`` the last that matches wins, for owner and mode by themselves. ``mtree``: an mtree(5) file
-    that tells owners, modes and nodes of a directory. ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
-    ``unpack``: take ``source`` for an archive, or for a mere file; None: by its name's ending.
+    - ``source``: its path on this machine; ``-`` is a tar archive on standard input.
+    - ``dest``: absolute path in the layer; None: the contents go to ``/``. A file needs one.
+    - ``owner``: ``"root"``, ``"source"`` (the numbers in the source) or ``"UID:GID"``; None: the owners of an archive,
+      root for anything else.
+    - ``mode``: of regular files, as for chmod(1): ``0o644``, ``"0644"`` or ``"u+x,go-w"``.
+    - ``rules``: owners and modes of single paths. The last matching rule wins, separately for owner and mode.
+    - ``mtree``: an mtree(5) file with owners, modes and further nodes of a directory.
+    - ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
+    - ``unpack``: whether ``source`` is an archive to unpack; None: the end of its name decides.
+
+    >>> AddPath("site/", owner="source")
+    AddPath(source='site/', dest=None, owner='source', mode=None, rules=(), mtree=None, setuid=False, unpack=None)
     """
 
     source: str | Path
@@ -62,7 +72,7 @@ class AddPath(OverlayItem):
 
     @classmethod
     def parse(cls, text: str, option: str = "--add") -> AddPath:
-        """``SRC[:DEST]``, split at the last ``:/``. :raises UsageError: nothing before it."""
+        """Read ``SRC[:DEST]``, split at the last ``:/``. :raises UsageError: SRC is empty."""
         source, colon, dest = text.rpartition(":/")
         if not colon:
             source, dest = text, ""
@@ -73,8 +83,13 @@ class AddPath(OverlayItem):
 
 @dataclass(frozen=True, slots=True)
 class InlineFile(OverlayItem):
-    """A file called ``dest`` that holds ``content``. ``mtime``: seconds; None: :data:`DEFAULT_MTIME`, or
-    SOURCE_DATE_EPOCH where that is set."""
+    """A file with the path ``dest`` and the bytes ``content``.
+
+    ``mtime``: seconds since 1970; None: SOURCE_DATE_EPOCH where it is set, else :data:`DEFAULT_MTIME`.
+
+    >>> InlineFile("/etc/motd", b"site 7").owner
+    'root'
+    """
 
     dest: str
     content: bytes
@@ -85,7 +100,11 @@ class InlineFile(OverlayItem):
 
 @dataclass(frozen=True, slots=True)
 class Symlink(OverlayItem):
-    """A symlink called ``dest`` with the text ``target``."""
+    """A symlink with the path ``dest`` and the text ``target``. ``mtime``: as in :class:`InlineFile`.
+
+    >>> Symlink("/etc/localtime", "/usr/share/zoneinfo/UTC").owner
+    'root'
+    """
 
     dest: str
     target: str
@@ -95,7 +114,10 @@ class Symlink(OverlayItem):
 
 @dataclass(frozen=True, slots=True)
 class Directory(OverlayItem):
-    """A directory ``dest``; one that is there already keeps its mode and owner."""
+    """A directory with the path ``dest``. An existing one keeps its mode and owner.
+
+    ``mtime``: as in :class:`InlineFile`.
+    """
 
     dest: str
     mode: str | int = 0o755
@@ -104,12 +126,13 @@ class Directory(OverlayItem):
 
 
 DEFAULT_MTIME = 315_532_800
-"""1980-01-01, the time of things that come from no file: never the clock, and no format's time begins later."""
+"""1980-01-01, in seconds since 1970: the mtime of items without a file. Not the clock, so that outputs are the same;
+every format can express it."""
 
 
-def default_mtime(newest: int | None) -> int:
-    """The time of things that come from no file. ``newest``: SOURCE_DATE_EPOCH where that is set."""
-    return DEFAULT_MTIME if newest is None else newest
+def default_mtime(max_mtime: int | None) -> int:
+    """Return the mtime of items without a file. ``max_mtime``: SOURCE_DATE_EPOCH where it is set."""
+    return DEFAULT_MTIME if max_mtime is None else max_mtime
 
 
 def parse_dest(dest: str | bytes, what: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Directories and files of this machine as nodes."""
+"""Read directories and files of this machine as nodes."""
 
 from __future__ import annotations
 
@@ -18,38 +18,41 @@ from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
 MAX_TIME = 0xFFFFFFFF
-"""Times are unsigned 32-bit seconds in every layer; others are brought into that range."""
+"""Times are unsigned 32-bit seconds since 1970 in every layer."""
 
 CHANGED = "changed while it was being read"
 
 
-def clamp_mtime(mtime: int, newest: int | None) -> int:
-    """``mtime`` in seconds, brought between 0 and ``newest``, and into what a layer can say."""
-    return max(0, min(mtime, MAX_TIME if newest is None else newest, MAX_TIME))
+def clamp_mtime(mtime: int, max_mtime: int | None) -> int:
+    """Return the nearest time to ``mtime`` from 0 to ``max_mtime`` that a layer can express, in seconds."""
+    return max(0, min(mtime, MAX_TIME if max_mtime is None else max_mtime, MAX_TIME))
 
 
 def open_long_path(path: bytes, flags: int) -> int:
-    """``os.open`` for a path of any length: one longer than the system takes at once is walked."""
+    """Open a path of any length as ``os.open`` does. One that is too long for a system call is walked."""
     try:
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG or b"/" not in path:
             raise
-    folder, _, name = path.rstrip(b"/").rpartition(b"/")
-    above = os.open(b"/" if path.startswith(b"/") else b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory, _, name = path.rstrip(b"/").rpartition(b"/")
+    parent_fd = os.open(b"/" if path.startswith(b"/") else b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for part in folder.split(b"/"):
+        for part in directory.split(b"/"):
             if part:
-                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
-                os.close(above)
-                above = below
-        return os.open(name, flags | os.O_CLOEXEC, dir_fd=above)
+                child_fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
+                os.close(parent_fd)
+                parent_fd = child_fd
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=parent_fd)
     finally:
-        os.close(above)
+        os.close(parent_fd)
 
 
 class HostFile(Struct, frozen=True):
-    """A regular file of this machine as it was when it was found; a source of pieces and a content."""
+    """A regular file of this machine as it was when it was scanned; a source of pieces and a content.
+
+    ``size``: bytes.
+    """
 
     path: bytes
     size: int
@@ -57,53 +60,56 @@ class HostFile(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The path, for people."""
+        """The path as text."""
         return os.fsdecode(self.path)
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """``length`` bytes from ``offset``. :raises OverlayError: unreadable, or no longer the same file."""
+        """Yield ``length`` bytes from ``offset``. :raises OverlayError: unreadable, or the file has changed."""
         with self._reading() as fd:
             end = offset + length
             while offset < end:
                 data = os.pread(fd, min(CHUNK, end - offset), offset)
                 if not data:
-                    raise self._wrong(CHANGED)
+                    raise self._error(CHANGED)
                 yield data
                 offset += len(data)
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """Fills ``views`` with the bytes from ``offset`` on. Raises as :meth:`chunks`."""
+        """Fill ``views`` with the bytes from ``offset`` on. Raises as :meth:`chunks`."""
         with self._reading() as fd:
             if read_into(fd, offset, views) < sum(map(len, views)):
-                raise self._wrong(CHANGED)
+                raise self._error(CHANGED)
 
     @contextmanager
     def _reading(self) -> Iterator[int]:
-        """The file, open; what was read of it counts when it is still the same file afterwards."""
+        """Open the file for reading. :raises OverlayError: unreadable, or it has changed when the context ends."""
         try:
             fd = open_long_path(self.path, os.O_RDONLY)
         except OSError as error:
-            raise self._wrong(f"cannot be opened: {error.strerror}") from error
+            raise self._error(f"cannot be opened: {error.strerror}") from error
         try:
             yield fd
             now = os.fstat(fd)
         except OSError as error:
-            raise self._wrong(f"cannot be read: {error.strerror}") from error
+            raise self._error(f"cannot be read: {error.strerror}") from error
         finally:
             os.close(fd)
         if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise self._wrong(CHANGED)
+            raise self._error(CHANGED)
 
-    def _wrong(self, message: str) -> OverlayError:
+    def _error(self, message: str) -> OverlayError:
+        """Return an error about this file."""
         return OverlayError(message, Place().inside(self.path))
 
     def digest(self) -> bytes:
-        """SHA-256 of the whole file."""
+        """Return the SHA-256 of the whole file."""
         return sha256_of(self.chunks(0, self.size))
 
     def table(self) -> PieceTable:
-        """The whole file. Large holes are zeros that need no reading; the last byte is read, so that a change of the
-        file is noticed."""
+        """Return the whole file as pieces.
+
+        Large holes become zeros that need no reading. The last byte is always read, so that a change is noticed.
+        """
         with self._reading() as fd:
             if self.size <= MIN_HOLE or os.fstat(fd).st_blocks * 512 >= self.size:
                 return PieceTable([Range(self, 0, self.size)])
@@ -112,27 +118,27 @@ class HostFile(Struct, frozen=True):
         return PieceTable([*pieces, Range(self, self.size - 1, 1)])
 
     def head(self, count: int) -> bytes:
-        """The first ``count`` bytes."""
+        """Return the first ``count`` bytes."""
         return b"".join(self.chunks(0, min(count, self.size)))
 
 
 class SourceScan(Struct, frozen=True):
-    """What was found under one source: nodes with paths from it, sorted; ``single`` for a plain file.
+    """The nodes of one source, with paths relative to it, in order.
 
-    The node of a single file has the file's own name as its path.
+    The node of a single file has the name of the file as its path.
     """
 
     nodes: tuple[Node, ...]
     is_single_file: bool
 
 
-def scan_source(source: bytes, newest: int | None) -> SourceScan:
-    """The directory or file ``source`` as nodes with the owners, modes and times it has here.
+def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
+    """Return the directory or file ``source`` as nodes, sorted by path, with its owners, modes and times.
 
-    ``newest``: no mtime is later than this (SOURCE_DATE_EPOCH), in seconds. Symlinks below a directory
-    stay symlinks; ``source`` itself may be one.
+    ``max_mtime``: no mtime is later (SOURCE_DATE_EPOCH), in seconds since 1970. Symlinks below a directory stay
+    symlinks; ``source`` itself may be one.
 
-    :raises OverlayError: missing, unreadable, a socket, or not a file or directory.
+    :raises OverlayError: missing, unreadable, a socket, or neither a file nor a directory.
     """
     place = Place().inside(source)
     try:
@@ -140,55 +146,58 @@ def scan_source(source: bytes, newest: int | None) -> SourceScan:
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
     if stat.S_ISDIR(status.st_mode):
-        nodes = sorted(_walk(source, b"", newest), key=lambda node: node.path)
+        nodes = sorted(_walk(source, max_mtime), key=lambda node: node.path)
         return SourceScan(tuple(nodes), False)
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    return SourceScan((_node(source, name, source, None, True, newest),), True)
+    return SourceScan((_make_node(source, name, None, source, max_mtime),), True)
 
 
-def _walk(folder: bytes, path: bytes, newest: int | None) -> Iterator[Node]:
-    """Everything below ``folder``, whose path in the overlay is ``path``."""
-    waiting = [(folder, path)]
-    while waiting:
-        folder, path = waiting.pop()
+def _walk(source: bytes, max_mtime: int | None) -> Iterator[Node]:
+    """Yield the node of everything below the directory ``source``."""
+    pending = [(source, b"")]
+    while pending:
+        directory, path = pending.pop()
         fd = -1
         try:
             try:
-                fd = open_long_path(folder, os.O_RDONLY | os.O_DIRECTORY)
+                fd = open_long_path(directory, os.O_RDONLY | os.O_DIRECTORY)
                 names = sorted(os.fsencode(name) for name in os.listdir(fd))
             except OSError as error:
-                raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(folder)) from error
+                raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(directory)) from error
             for name in names:
-                full, below = os.path.join(folder, name), join(path, name)
-                node = _node(full, below, name, fd, False, newest)
+                host_path = os.path.join(directory, name)
+                node = _make_node(host_path, join(path, name), fd, name, max_mtime)
                 yield node
                 if node.kind is NodeKind.DIRECTORY:
-                    waiting.append((full, below))
+                    pending.append((host_path, node.path))
         finally:
             if fd >= 0:
                 os.close(fd)
 
 
-def _node(full: bytes, path: bytes, name: bytes, folder: int | None, followed: bool, newest: int | None) -> Node:
-    """The node for one thing on disk, which is called ``name`` in the open ``folder``."""
+def _make_node(host_path: bytes, path: bytes, directory: int | None, name: bytes, max_mtime: int | None) -> Node:
+    """Return a node for the file at ``host_path`` of this machine, with the path ``path`` in the overlay.
+
+    ``name``: its name in the open ``directory``. Without one it is the source itself: symlinks are followed.
+    """
     try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=followed)
+        status = os.stat(name, dir_fd=directory, follow_symlinks=directory is None)
         kind = NodeKind(stat.S_IFMT(status.st_mode))
-        target = os.readlink(name, dir_fd=folder) if kind is NodeKind.SYMLINK else b""
+        target = os.readlink(name, dir_fd=directory) if kind is NodeKind.SYMLINK else b""
     except OSError as error:
-        raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(full)) from error
+        raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(host_path)) from error
     if kind is NodeKind.SOCKET:
-        raise OverlayError("cannot be added: it is a socket", Place().inside(full))
-    if kind is NodeKind.FILE and not os.access(name, os.R_OK, dir_fd=folder):
-        raise OverlayError("cannot be added: Permission denied", Place().inside(full))
-    device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
-    linked = kind is NodeKind.FILE and status.st_nlink > 1
+        raise OverlayError("cannot be added: it is a socket", Place().inside(host_path))
+    if kind is NodeKind.FILE and not os.access(name, os.R_OK, dir_fd=directory):
+        raise OverlayError("cannot be added: Permission denied", Place().inside(host_path))
+    is_device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
+    is_hard_linked = kind is NodeKind.FILE and status.st_nlink > 1
     return Node(
         path=path, kind=kind, mode=0o777 if kind is NodeKind.SYMLINK else stat.S_IMODE(status.st_mode),
-        uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(status.st_mtime_ns // 1_000_000_000, newest),
-        target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if device else (0, 0),
-        content=HostFile(full, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
-        link=(status.st_dev, status.st_ino) if linked else None,
+        uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(status.st_mtime_ns // 1_000_000_000, max_mtime),
+        target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
+        content=HostFile(host_path, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
+        link=(status.st_dev, status.st_ino) if is_hard_linked else None,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whiteouts: names in an overlay that take away what lies below it (OCI image-spec, layer.md, "Whiteouts")."""
+"""Whiteouts: names in an overlay that hide files of the layers below it (OCI image-spec, layer.md, "Whiteouts")."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ RESERVED = b".wh..wh."
 
 
 class WhiteoutSplit(Struct, frozen=True):
-    """The nodes of an overlay without its whiteouts, the paths these hide, and the directories they empty."""
+    """The nodes of an overlay without its whiteouts.
+
+    ``hidden_paths``: the paths that whiteouts hide. ``opaque_directories``: the directories that they empty.
+    """
 
     nodes: tuple[Node, ...]
     hidden_paths: tuple[bytes, ...]
@@ -24,24 +27,29 @@ class WhiteoutSplit(Struct, frozen=True):
 
 
 def split_whiteouts(nodes: Iterable[Node], place: Place, warn: Callable[[str], None]) -> WhiteoutSplit:
-    """``nodes`` of the overlay ``place``. :raises OverlayError: a whiteout that hides no name, or is a directory."""
-    kept: list[Node] = []
+    """Separate the whiteouts from the other ``nodes`` of the overlay ``place``.
+
+    ``warn`` is called for each reserved name with an unknown meaning; it is left out.
+
+    :raises OverlayError: a whiteout hides no name, or is a directory.
+    """
+    other_nodes: list[Node] = []
     hidden: list[bytes] = []
     opaque: list[bytes] = []
     for node in nodes:
-        folder, _, name = node.path.rpartition(b"/")
+        directory, _, name = node.path.rpartition(b"/")
         if not name.startswith(PREFIX):
-            kept.append(node)
+            other_nodes.append(node)
             continue
-        here = place.inside(node.path)
+        origin = place.inside(node.path)
         if node.kind is NodeKind.DIRECTORY:
-            raise OverlayError("cannot be added: a whiteout is an empty file, and this is a directory", here)
+            raise OverlayError("cannot be added: a whiteout is an empty file, and this is a directory", origin)
         if name == OPAQUE:
-            opaque.append(folder)
+            opaque.append(directory)
         elif name.startswith(RESERVED):
-            warn(f"{here}: this name is reserved for whiteouts that are not known; it is left out")
+            warn(f"{origin}: this name is reserved for whiteouts that are not known; it is left out")
         elif name[len(PREFIX) :] in (b"", b".", b".."):
-            raise OverlayError("cannot be added: a whiteout that hides no name", here)
+            raise OverlayError("cannot be added: a whiteout that hides no name", origin)
         else:
-            hidden.append(join(folder, name[len(PREFIX) :]))
-    return WhiteoutSplit(tuple(kept), tuple(hidden), tuple(opaque))
+            hidden.append(join(directory, name[len(PREFIX) :]))
+    return WhiteoutSplit(tuple(other_nodes), tuple(hidden), tuple(opaque))
