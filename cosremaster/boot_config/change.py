@@ -1,4 +1,4 @@
-"""From settings to bytes: new menus on the tree, patches inside FAT file systems and volume descriptors."""
+"""Turn boot settings into bytes: new menus on the tree, patches in FAT file systems and volume descriptors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.units import lba_offset
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
-"""Where unified kernel images stand (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
+"""Paths of unified kernel images (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
 
 MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
@@ -37,47 +37,49 @@ MAX_PROGRAM = 1 << 24
 def plan_boot_settings(
     image: IsoImage, source: ByteSource, settings: BootSettings, edits: IsoEdits
 ) -> BootSettingsPlan:
-    """What ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
+    """Return what ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
-    :raises OverlayError: an argument that should go is nowhere (unless that is allowed), or no menu has a kernel.
-    :raises UnsupportedError: a FAT file system, or UDF, cannot be changed safely. :raises SizeError: it has no room.
-    :raises UsageError: a replacement can be understood in several ways.
+    :raises OverlayError: when an argument to remove is in no menu (unless that is allowed), or no menu has a kernel.
+    :raises UnsupportedError: when a FAT file system, or UDF, cannot be changed safely.
+    :raises SizeError: when a FAT file system has no room.
+    :raises UsageError: when a replacement is ambiguous.
     """
     if settings.is_empty:
         return BootSettingsPlan()
-    found = find_boot_menus(image, edits)
-    targets = tuple(_targets(image, source, settings))
-    warnings = [*found.warnings] if settings.changes_arguments or targets else []
-    changes = _changes(image, settings, found, warnings) if settings.changes_arguments else ArgumentChanges()
-    done, new = list[MenuChange](), list[tuple[LocatedMenu, bytes]]()
-    for place in found.menus:
-        mentions = find_mentions(place.menu, targets)
+    boot_menus = find_boot_menus(image, edits)
+    renames = tuple(_volume_renames(image, source, settings))
+    warnings = [*boot_menus.warnings] if settings.changes_arguments or renames else []
+    changes = ArgumentChanges()
+    if settings.changes_arguments:
+        changes = _resolve_changes(image, settings, boot_menus)
+        warnings += _unified_kernel_warnings(image, boot_menus)
+    menu_changes, new_data = list[MenuChange](), list[tuple[LocatedMenu, bytes]]()
+    for located in boot_menus.menus:
+        mentions = find_mentions(located.menu, renames)
         if not settings.retarget:
-            warnings += [_looks_for(place, one) for one in mentions]
+            warnings += [_mention_warning(located, mention) for mention in mentions]
             mentions = ()
-        menu = _retargeted(place.menu, mentions)
-        data, lines = change_arguments(menu, changes)
-        told = tuple((one.line, printable(one.text)) for one in mentions)
-        done.append(
-            MenuChange(place.label, place.menu.language.value, lines if settings.changes_arguments else (), told)
-        )
-        if data != place.menu.data:
-            new.append((place, data))
-    warnings += _programs(image, found, targets)
+        data, lines = change_arguments(_retarget(located.menu, mentions), changes)
+        retargeted = tuple((mention.line, printable(mention.text)) for mention in mentions)
+        lines = lines if settings.changes_arguments else ()
+        menu_changes.append(MenuChange(located.label, located.menu.language.value, lines, retargeted))
+        if data != located.menu.data:
+            new_data.append((located, data))
+    warnings += _program_warnings(image, boot_menus, renames)
     patches = dict(make_identity_patches(image, source, settings.volume_id, settings.volume_date))
-    files, inside = _written(new)
-    kept = {offset: data for offset, data in (patches | inside).items() if source.read(offset, len(data)) != data}
+    files, fat_patches = _write_menus(new_data)
+    patches |= fat_patches
     return BootSettingsPlan(
         replaced=files,
-        overwritten=kept,
-        menus=tuple(done),
-        volume_renames=targets,
+        overwritten={at: data for at, data in patches.items() if source.read(at, len(data)) != data},
+        menus=tuple(menu_changes),
+        volume_renames=renames,
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def _targets(image: IsoImage, source: ByteSource, settings: BootSettings) -> Iterator[VolumeRename]:
-    """What the volume was found by and is to be found by."""
+def _volume_renames(image: IsoImage, source: ByteSource, settings: BootSettings) -> Iterator[VolumeRename]:
+    """Yield the old and new id and date that the volume can be found by, where they change."""
     if settings.volume_id is not None and (old := read_volume_id(image, source)) not in (b"", settings.volume_id):
         yield VolumeRename("volume id", old, settings.volume_id, is_unique=False)
     old_uuid = read_volume_uuid(image, source)
@@ -86,89 +88,92 @@ def _targets(image: IsoImage, source: ByteSource, settings: BootSettings) -> Ite
         yield VolumeRename("volume date", old_uuid, new, is_unique=True)
 
 
-def _changes(image: IsoImage, settings: BootSettings, found: BootMenus, warnings: list[str]) -> ArgumentChanges:
-    """The changes to arguments that are there."""
-    if not any(place.menu.lines for place in found.menus):
+def _resolve_changes(image: IsoImage, settings: BootSettings, boot_menus: BootMenus) -> ArgumentChanges:
+    """Return the requested changes to kernel arguments; raise if an argument to remove or replace is missing."""
+    if not any(located.menu.lines for located in boot_menus.menus):
         raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
-    known = collect_arguments(place.menu for place in found.menus)
-    settled = [(one, one.resolve(known)) for one in settings.replace]
-    missing = [printable(one.given) for one in settings.remove if one.text not in known]
-    missing += [printable(one.choices[0][0].given) for one, pair in settled if pair is None]
+    present = collect_arguments(located.menu for located in boot_menus.menus)
+    resolved = [(replacement, replacement.resolve(present)) for replacement in settings.replace]
+    missing = [printable(argument.given) for argument in settings.remove if argument.text not in present]
+    missing += [printable(replacement.choices[0][0].given) for replacement, pair in resolved if pair is None]
     if missing and not settings.allow_missing:
         raise OverlayError(f"no boot menu has the kernel argument {' or '.join(missing)}", image.place)
+    pairs = tuple(pair for _, pair in resolved if pair)
+    return ArgumentChanges(remove=settings.remove, replace=pairs, add=settings.add)
+
+
+def _unified_kernel_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str]:
+    """Yield a warning for each unified kernel image: its arguments are inside it."""
     programs = [(printable(file.path), file.path) for file in image.files]
-    programs += [(f"{fat.name} » {printable(path)}", path) for fat in found.fats for path in fat.files]
-    warnings += [
-        f"{name} is a kernel with arguments of its own inside, which stay as they are"
-        for name, path in programs if _UNIFIED.fullmatch(path)
-    ]  # fmt: skip
-    return ArgumentChanges(remove=settings.remove, replace=tuple(pair for _, pair in settled if pair), add=settings.add)
+    programs += [(f"{fat.name} » {printable(path)}", path) for fat in boot_menus.fats for path in fat.files]
+    for name, path in programs:
+        if _UNIFIED.fullmatch(path):
+            yield f"{name} is a kernel with arguments of its own inside, which stay as they are"
 
 
-def _looks_for(place: LocatedMenu, mention: Mention) -> str:
-    target = mention.rename
+def _mention_warning(located: LocatedMenu, mention: Mention) -> str:
+    """Return the warning for a menu that looks for the volume by its old name."""
+    rename = mention.rename
     return (
-        f"{place.label} line {mention.line}: {printable(mention.text)}: looks for the old {target.attribute}"
-        f" {printable(target.old)} (--retarget changes it)"
+        f"{located.label} line {mention.line}: {printable(mention.text)}: looks for the old {rename.attribute}"
+        f" {printable(rename.old)} (--retarget changes it)"
     )
 
 
-def _retargeted(menu: Menu, mentions: Sequence[Mention]) -> Menu:
-    """The menu that says new names; parsed anew, since what follows them moved."""
+def _retarget(menu: Menu, mentions: Sequence[Mention]) -> Menu:
+    """Return the menu with the new names; it is parsed again, because offsets behind a changed name move."""
     if not mentions:
         return menu
-    data = apply_splices(menu.data, (splice for one in mentions for splice in one.splices))
-    again = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
-    assert again is not None
-    return again
+    data = apply_splices(menu.data, (splice for mention in mentions for splice in mention.splices))
+    retargeted = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
+    assert retargeted is not None
+    return retargeted
 
 
-def _written(new: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
-    """Files of the tree with their new bytes, and bytes inside FAT file systems that are no files."""
-    files, overwritten = dict[bytes, PieceTable](), dict[int, bytes]()
-    inside: dict[int, tuple[LocatedFat, dict[bytes, bytes]]] = {}
-    for place, data in new:
-        if place.fat is None:
-            if place.path not in files:
-                files |= dict.fromkeys(place.names, PieceTable([Literal(data)]))
+def _write_menus(
+    new_data: Iterable[tuple[LocatedMenu, bytes]],
+) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
+    """Return the new bytes of files on the tree, and patches (by offset in the image) of FATs that are no files."""
+    files, patches = dict[bytes, PieceTable](), dict[int, bytes]()
+    by_fat: dict[int, tuple[LocatedFat, dict[bytes, bytes]]] = {}
+    for located, data in new_data:
+        if located.fat is None:
+            if located.path not in files:
+                files |= dict.fromkeys(located.names, PieceTable([Literal(data)]))
         else:
-            inside.setdefault(id(place.fat), (place.fat, {}))[1][place.path] = data
-    for fat, menus in inside.values():
-        patches = replace_files(fat.fat, menus)
+            by_fat.setdefault(id(located.fat), (located.fat, {}))[1][located.path] = data
+    for fat, menus in by_fat.values():
+        fat_patches = replace_files(fat.fat, menus)
         if fat.paths:
-            files |= dict.fromkeys(fat.paths, fat.table.patched(patches))
+            files |= dict.fromkeys(fat.paths, fat.table.patched(fat_patches))
         else:
-            overwritten |= {fat.offset + at: data for at, data in patches}
-    return files, overwritten
+            patches |= {fat.offset + at: data for at, data in fat_patches}
+    return files, patches
 
 
-def _programs(image: IsoImage, found: BootMenus, targets: Sequence[VolumeRename]) -> Iterator[str]:
-    """Boot images and EFI programs that hold an old name, which nobody can change in them."""
-    if not targets:
+def _program_warnings(image: IsoImage, boot_menus: BootMenus, renames: Sequence[VolumeRename]) -> Iterator[str]:
+    """Yield a warning for each boot image or EFI program that contains an old name, which cannot be changed there."""
+    if not renames:
         return
-    starts = {path for fat in found.fats for path in fat.paths}
+    fat_paths = {path for fat in boot_menus.fats for path in fat.paths}
+    fat_offsets = {fat.offset for fat in boot_menus.fats if not fat.paths}
     for number, boot in enumerate(image.boot_images, 1):
         start = lba_offset(boot.entry.lba)
-        if boot.length > MAX_PROGRAM or boot.path in starts or _is_fat(found, start):
+        if boot.length > MAX_PROGRAM or boot.path in fat_paths or start in fat_offsets:
             continue
         name = f"El Torito entry {number}" if boot.path is None else printable(boot.path)
-        yield from _holds(name, b"".join(image.source.cut(start, start + boot.length).chunks()), targets)
-    for fat in found.fats:
-        menus = {place.path for place in found.menus if place.fat is fat}
+        yield from _search_program(name, b"".join(image.source.cut(start, start + boot.length).chunks()), renames)
+    for fat in boot_menus.fats:
+        menu_paths = {located.path for located in boot_menus.menus if located.fat is fat}
         for path, file in fat.files.items():
-            if path not in menus and file.size <= MAX_PROGRAM:
-                with suppress(ImageError):  # what cannot be read does not boot
-                    yield from _holds(f"{fat.name} » {printable(path)}", fat.fat.read_file(file), targets)
+            if path not in menu_paths and file.size <= MAX_PROGRAM:
+                with suppress(ImageError):  # an unreadable file does not boot
+                    yield from _search_program(f"{fat.name} » {printable(path)}", fat.fat.read_file(file), renames)
 
 
-def _is_fat(found: BootMenus, start: int) -> bool:
-    return any(not fat.paths and fat.offset == start for fat in found.fats)
-
-
-def _holds(name: str, data: bytes, targets: Iterable[VolumeRename]) -> Iterator[str]:
-    for target in targets:
-        alone = rb"(?<![A-Za-z0-9_.-])" + re.escape(target.old) + rb"(?![A-Za-z0-9_-])"
-        if re.search(alone, data):
-            yield (
-                f"{name} has the old {target.attribute} {printable(target.old)} built in, which cannot be changed there"
-            )
+def _search_program(name: str, data: bytes, renames: Iterable[VolumeRename]) -> Iterator[str]:
+    """Yield a warning for each old name of the volume in the program ``data``."""
+    for rename in renames:
+        if re.search(rb"(?<![A-Za-z0-9_.-])" + re.escape(rename.old) + rb"(?![A-Za-z0-9_-])", data):
+            old = f"{rename.attribute} {printable(rename.old)}"
+            yield f"{name} has the old {old} built in, which cannot be changed there"

@@ -1,4 +1,4 @@
-"""Every boot menu of an image: on its own tree, and in the FAT file systems on it."""
+"""Find every boot menu of an image: on the ISO's tree, and in the FAT file systems on the image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.units import SECTOR, lba_offset
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
-_LEAST = 1 << 14
+_MIN_FAT = 1 << 14
+"""Bytes; a smaller file on the tree is not taken for a FAT file system."""
 
 
 class LocatedFat(Struct, frozen=True, kw_only=True):
-    """A FAT file system. ``name``: for people; ``paths``: the file it is on the ISO's tree, by all its names, empty
-    where it is none; ``offset``: the byte at which it then begins; ``table``: its bytes."""
+    """A FAT file system on the image.
+
+    :param name: its name for people.
+    :param paths: all paths of the file on the ISO's tree that it is; empty where it is no file.
+    :param offset: its first byte in the image, where it is no file.
+    :param table: its bytes.
+    :param files: path in the file system -> file.
+    """
 
     name: str
     paths: tuple[bytes, ...]
@@ -33,8 +40,12 @@ class LocatedFat(Struct, frozen=True, kw_only=True):
 
 
 class LocatedMenu(Struct, frozen=True, kw_only=True):
-    """A menu. ``path``: in its file system; ``fat``: that, None for the ISO's tree; ``names``: all names of its file on
-    the ISO's tree, where it is one."""
+    """A boot menu and its place.
+
+    :param path: its path in its file system.
+    :param fat: the FAT file system that it is in; None for the ISO's tree.
+    :param names: all paths of its file on the ISO's tree; empty for a menu in a FAT.
+    """
 
     path: bytes
     fat: LocatedFat | None
@@ -43,12 +54,12 @@ class LocatedMenu(Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """For people: the path, with the FAT image before it."""
+        """The path for people, with the FAT image in front of it."""
         return printable(self.path) if self.fat is None else f"{self.fat.name} » {printable(self.path)}"
 
 
 class BootMenus(Struct, frozen=True):
-    """The menus of an image, those of its tree first; the FAT file systems on it; and what could not be looked into."""
+    """The boot menus of an image (those of its tree first), its FAT file systems, and warnings of unreadable ones."""
 
     menus: tuple[LocatedMenu, ...]
     fats: tuple[LocatedFat, ...]
@@ -56,115 +67,123 @@ class BootMenus(Struct, frozen=True):
 
 
 def bytes_at(table: PieceTable, offset: int, length: int) -> bytes:
-    """``length`` bytes of ``table`` from ``offset``, fewer where it ends."""
+    """Return ``length`` bytes of ``table`` from ``offset``, fewer at its end."""
     start = min(offset, table.length)
     return b"".join(table.cut(start, min(start + length, table.length)).chunks())
 
 
 def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None) -> BootMenus:
-    """The menus of ``image`` after ``edits`` of its tree; old files by their old paths. A FAT file system that comes is
-    not looked into."""
-    tables = _Tables(image, edits or IsoEdits())
-    menus, warnings = list(_on_tree(tables)), list[str]()
-    fats = tuple(_fats(tables, warnings))
+    """Find the boot menus of ``image`` after ``edits`` of its tree.
+
+    Files of the old tree are given by their old paths. FAT file systems in added files are not searched.
+    """
+    tree_files = _TreeFiles(image, edits or IsoEdits())
+    menus, warnings = list(_menus_on_tree(tree_files)), list[str]()
+    fats = tuple(_find_fats(tree_files, warnings))
     for fat in fats:
         small = [path for path, file in fat.files.items() if 0 < file.size <= MAX_MENU]
         try:
-            found = find_menus(small, lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
+            fat_menus = find_menus(small, lambda path, fat=fat: fat.fat.read_file(fat.files[path]))  # type: ignore[misc]
         except CosremasterError as error:
-            warnings.append(_not_looked_into(fat.name, error))
+            warnings.append(_unread_warning(fat.name, error))
             continue
-        menus += [LocatedMenu(path=path, fat=fat, names=(), menu=menu) for path, menu in found.items()]
+        menus += [LocatedMenu(path=path, fat=fat, names=(), menu=menu) for path, menu in fat_menus.items()]
     return BootMenus(tuple(menus), fats, tuple(warnings))
 
 
-def _not_looked_into(name: str, error: CosremasterError) -> str:
+def _unread_warning(name: str, error: CosremasterError) -> str:
+    """Return the warning for a FAT file system that cannot be read."""
     return f"{name}: boot menus in it, if there are any, stay as they are: {error}"
 
 
-class _Tables:
-    """The bytes of the files on the tree, and which names share them."""
+class _TreeFiles:
+    """The files on the edited tree: their bytes, and which paths share them."""
 
     def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
-        self.image, self._exchanged = image, edits.replaced
+        """Index the files of ``image`` that ``edits`` keep, and those that they add."""
+        self.image, self._replaced = image, edits.replaced
         self.files: dict[bytes, IsoFile] = {
             file.path: file for file in image.files if file.is_regular and edits.new_path(file.path) is not None
         }
-        self.new = {node.path: node.content.table() for node in edits.added if node.content is not None}
+        self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
         self._sharing: dict[object, list[bytes]] = {}
         for path in self.files:
-            self._sharing.setdefault(self._key(path), []).append(path)
+            self._sharing.setdefault(self._content_key(path), []).append(path)
 
-    def _key(self, path: bytes) -> object:
+    def _content_key(self, path: bytes) -> object:
+        """Return a key that paths with the same bytes share."""
         file = self.files[path]
-        if path in self._exchanged:
-            return id(self._exchanged[path])
+        if path in self._replaced:
+            return id(self._replaced[path])
         return (file.records[0].lba, file.size) if file.size else path
 
-    def size(self, path: bytes) -> int:
-        """Bytes."""
-        found = self._other(path)
-        return self.files[path].size if found is None else found.length
+    def _new_bytes(self, path: bytes) -> PieceTable | None:
+        """Return the bytes of an added or replaced file; None for a file that is unchanged."""
+        return self.added.get(path) or self._replaced.get(path)
 
-    def names(self, path: bytes) -> tuple[bytes, ...]:
-        """All paths that share the bytes of ``path``."""
-        return (path,) if path in self.new else tuple(self._sharing[self._key(path)])
+    def size_of(self, path: bytes) -> int:
+        """Return the bytes of the file."""
+        table = self._new_bytes(path)
+        return self.files[path].size if table is None else table.length
 
-    def table(self, path: bytes) -> PieceTable:
-        """The bytes of the file."""
-        found = self._other(path)
-        return self.image.bytes_of(self.files[path]) if found is None else found
+    def names_of(self, path: bytes) -> tuple[bytes, ...]:
+        """Return all paths that share the bytes of ``path``."""
+        return (path,) if path in self.added else tuple(self._sharing[self._content_key(path)])
 
-    def plain(self, path: bytes) -> bool:
-        """The file holds what it seems to: zisofs does not pack it."""
-        return self._other(path) is not None or not self.files[path].zisofs_offset
+    def bytes_of(self, path: bytes) -> PieceTable:
+        """Return the contents of the file."""
+        table = self._new_bytes(path)
+        return self.image.bytes_of(self.files[path]) if table is None else table
 
-    def _other(self, path: bytes) -> PieceTable | None:
-        """The bytes of a file that comes, or that is exchanged."""
-        return self.new.get(path) or self._exchanged.get(path)
-
-
-def _on_tree(tables: _Tables) -> Iterator[LocatedMenu]:
-    paths = dict.fromkeys((*tables.files, *tables.new))
-    small = [path for path in paths if 0 < tables.size(path) <= MAX_MENU and tables.plain(path)]
-    found = find_menus(small, lambda path: bytes_at(tables.table(path), 0, MAX_MENU))
-    for path, menu in found.items():
-        yield LocatedMenu(path=path, fat=None, names=tables.names(path), menu=menu)
+    def is_plain(self, path: bytes) -> bool:
+        """Return True if zisofs does not compress the file."""
+        return self._new_bytes(path) is not None or not self.files[path].zisofs_offset
 
 
-def _fats(tables: _Tables, warnings: list[str]) -> Iterator[LocatedFat]:
-    """FAT file systems: files of the tree, partitions, boot images without a name; each place once."""
-    image, seen = tables.image, set[int]()
-    booted = {boot.path for boot in image.boot_images}
-    starts = {start for _, start, _ in _nameless(image)}
-    for path in sorted(tables.files):
-        names = tables.names(path)
-        start = lba_offset(tables.files[path].records[0].lba)
-        wanted = path.lower().endswith(_FAT_NAMES) or path in booted or start in starts
-        if not wanted or path != names[0] or tables.size(path) < _LEAST or not tables.plain(path):
+def _menus_on_tree(tree_files: _TreeFiles) -> Iterator[LocatedMenu]:
+    """Yield the menus on the ISO's tree."""
+    paths = dict.fromkeys((*tree_files.files, *tree_files.added))
+    small = [path for path in paths if 0 < tree_files.size_of(path) <= MAX_MENU and tree_files.is_plain(path)]
+    menus = find_menus(small, lambda path: bytes_at(tree_files.bytes_of(path), 0, MAX_MENU))
+    for path, menu in menus.items():
+        yield LocatedMenu(path=path, fat=None, names=tree_files.names_of(path), menu=menu)
+
+
+def _find_fats(tree_files: _TreeFiles, warnings: list[str]) -> Iterator[LocatedFat]:
+    """Yield the FAT file systems in files of the tree, partitions and boot images without a path; each block once."""
+    image, seen = tree_files.image, set[int]()
+    boot_paths = {boot.path for boot in image.boot_images}
+    starts = {start for _, start, _ in _unnamed_areas(image)}
+    for path in sorted(tree_files.files):
+        names = tree_files.names_of(path)
+        start = lba_offset(tree_files.files[path].records[0].lba)
+        may_be_fat = path.lower().endswith(_FAT_NAMES) or path in boot_paths or start in starts
+        if not may_be_fat or path != names[0] or tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
             continue
         seen.add(start)
-        yield from _fat(printable(path), names, 0, tables.table(path), image, warnings)
-    for name, start, size in _nameless(image):
+        yield from _read_fat(printable(path), names, 0, tree_files.bytes_of(path), image, warnings)
+    for name, start, size in _unnamed_areas(image):
         if start not in seen:
             seen.add(start)
             end = min(start + size, image.size) if size else image.size
-            yield from _fat(name, (), start, PieceTable([image.source.cut(min(start, end), end)]), image, warnings)
+            table = PieceTable([image.source.cut(min(start, end), end)])
+            yield from _read_fat(name, (), start, table, image, warnings)
 
 
-def _nameless(image: IsoImage) -> Iterator[tuple[str, int, int]]:
-    """Name, first byte and bytes of what may hold a FAT; 0 bytes where only the FAT itself can tell."""
-    for one in image.partitions:
-        if not (one.is_filler or covers_volume(one, image.trees)):
-            yield one.name, one.start * SECTOR, (one.end - one.start) * SECTOR
+def _unnamed_areas(image: IsoImage) -> Iterator[tuple[str, int, int]]:
+    """Yield label, first byte and bytes of areas that may hold a FAT; 0 bytes where only the FAT tells its size."""
+    for partition in image.partitions:
+        if not (partition.is_filler or covers_volume(partition, image.trees)):
+            yield partition.name, partition.start * SECTOR, (partition.end - partition.start) * SECTOR
     for number, boot in enumerate(image.boot_images, 1):
         if boot.path is None:
             yield f"El Torito entry {number}", lba_offset(boot.entry.lba), 0
 
 
-def _fat(
+def _read_fat(
     name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: IsoImage, warnings: list[str]
 ) -> Iterator[LocatedFat]:
+    """Yield the FAT file system in ``table`` if there is one; append a warning if its files cannot be listed."""
     geometry = parse_bpb(bytes_at(table, 0, SECTOR))
     if geometry is None:
         return
@@ -173,6 +192,6 @@ def _fat(
     try:
         files = {file.path: file for file in fat.walk() if not file.is_directory}
     except CosremasterError as error:
-        warnings.append(_not_looked_into(name, error))
+        warnings.append(_unread_warning(name, error))
         return
     yield LocatedFat(name=name, paths=paths, offset=offset, table=table, fat=fat, files=files)

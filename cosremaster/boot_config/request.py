@@ -1,4 +1,4 @@
-"""What was asked for, read and checked: kernel arguments, volume id, volume date."""
+"""Parse and check the requested boot settings: kernel arguments, volume id, volume date."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 
 class BootSettings(Struct, frozen=True, kw_only=True):
-    """``volume_date``: the 17 bytes of a descriptor's date; ``retarget``: menus that look for the volume by what
-    changes follow; ``allow_missing``: an argument to remove or replace need not be there."""
+    """The requested boot settings.
+
+    :param add: kernel arguments to add; likewise ``remove`` and ``replace``.
+    :param volume_id: the new volume id as it is stored.
+    :param volume_date: the 17 bytes of the new modification date (ECMA-119, 8.4.26.1).
+    :param retarget: change menus that look for the volume by its old id or date.
+    :param allow_missing: no error if an argument to remove or replace is in no menu.
+    """
 
     add: tuple[KernelArgument, ...] = ()
     remove: tuple[KernelArgument, ...] = ()
@@ -28,17 +34,17 @@ class BootSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is asked for."""
+        """Whether nothing is to change."""
         return not (self.changes_arguments or self.changes_identity)
 
     @property
     def changes_arguments(self) -> bool:
-        """Kernel arguments change."""
+        """Whether kernel arguments are to change."""
         return bool(self.add or self.remove or self.replace)
 
     @property
     def changes_identity(self) -> bool:
-        """The volume gets another id or date."""
+        """Whether the volume gets another id or date."""
         return self.volume_id is not None or self.volume_date is not None
 
 
@@ -46,24 +52,33 @@ def read_boot_settings(
     *, add: Iterable[str] = (), remove: Iterable[str] = (), replace: Iterable[str] = (), volume_id: str | None = None,
     volume_date: str | None = None, retarget: bool = False, allow_missing: bool = False,
 ) -> BootSettings:  # fmt: skip
-    """:raises UsageError: a text is not what it should be, or there is nothing to retarget for."""
+    """Parse boot settings as they are given on the command line.
+
+    >>> read_boot_settings(add=["console=ttyS0"], volume_id="SITE").changes_arguments
+    True
+
+    :raises UsageError: when a text is malformed, or ``retarget`` is set and neither volume id nor date changes.
+    """
     if retarget and volume_id is None and volume_date is None:
         raise UsageError("--retarget follows --volume-id or --volume-date, which are missing")
     return BootSettings(
-        add=tuple(map(_argument, add)), remove=tuple(map(_argument, remove)), replace=tuple(map(_replacement, replace)),
+        add=tuple(map(_parse_argument, add)), remove=tuple(map(_parse_argument, remove)),
+        replace=tuple(map(_parse_replacement, replace)),
         volume_id=None if volume_id is None else encode_volume_id(volume_id),
         volume_date=None if volume_date is None else parse_volume_date(volume_date),
         retarget=retarget, allow_missing=allow_missing,
     )  # fmt: skip
 
 
-def _argument(text: str) -> KernelArgument:
+def _parse_argument(text: str) -> KernelArgument:
+    """Parse a kernel argument."""
     from cosremaster.boot_config.menus.arguments import KernelArgument  # noqa: PLC0415 - most remasters change none
 
     return KernelArgument.parse(text)
 
 
-def _replacement(text: str) -> ArgumentReplacement:
+def _parse_replacement(text: str) -> ArgumentReplacement:
+    """Parse ``KEY=OLD=NEW``."""
     from cosremaster.boot_config.menus.arguments import ArgumentReplacement  # noqa: PLC0415 - the same
 
     return ArgumentReplacement.parse(text)

@@ -1,4 +1,4 @@
-"""Boot menus that name files which are no longer there."""
+"""Find boot menus that name files which an edit removes or renames."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from cosremaster.tree.paths import join, parent_of
 
 _WORD = re.compile(rb"[^\s\"'=,;]+")
 _DEVICE = re.compile(rb"\([^)]*\)")
-"""GRUB's name of a device, before a path."""
+"""GRUB's name of a device, in front of a path."""
 
 
 def find_stale_names(image: IsoImage, edits: IsoEdits) -> Iterator[str]:
-    """A sentence for each file that ``edits`` remove or rename and a menu names, at the first place where it does."""
+    """Yield a warning for each file that ``edits`` remove or rename, and that a menu names; only the first place."""
     fold = (lambda path: path) if image.has_rock_ridge else bytes.lower
-    now = {file.path: edits.new_path(file.path) for file in image.files}
-    there = {fold(path) for path in (*edits.added_by_path, *(path for path in now.values() if path is not None))}
-    left = {fold(old): new for old, new in now.items() if new != old and fold(old) not in there}
-    for place in find_boot_menus(image, edits).menus if left else ():
-        for number, name in _named(place):
-            for path in (fold(name), fold(join(parent_of(place.path), name))):
-                if path in left:
-                    new = left.pop(path)
-                    told = "is no longer there" if new is None else f"is {printable(new)} now"
-                    yield f"the boot menu {place.label} names {printable(path)} in line {number}, which {told}"
+    new_paths = {file.path: edits.new_path(file.path) for file in image.files}
+    present = {
+        fold(path) for path in (*edits.added_by_path, *(path for path in new_paths.values() if path is not None))
+    }
+    moved = {fold(old): new for old, new in new_paths.items() if new != old and fold(old) not in present}
+    for located in find_boot_menus(image, edits).menus if moved else ():
+        for number, name in _possible_paths(located):
+            for path in (fold(name), fold(join(parent_of(located.path), name))):
+                if path in moved:
+                    new = moved.pop(path)
+                    fate = "is no longer there" if new is None else f"is {printable(new)} now"
+                    yield f"the boot menu {located.label} names {printable(path)} in line {number}, which {fate}"
 
 
-def _named(place: LocatedMenu) -> Iterator[tuple[int, bytes]]:
-    """What could be paths in a menu, without their leading slash, each with its line's number."""
-    for number, line in enumerate(place.menu.data.splitlines(), 1):
+def _possible_paths(located: LocatedMenu) -> Iterator[tuple[int, bytes]]:
+    """Yield the line number and text, without leading slashes, of each word in a menu that could be a path."""
+    for number, line in enumerate(located.menu.data.splitlines(), 1):
         if not line.lstrip().startswith(b"#"):
             for word in _WORD.findall(line):
                 yield number, _DEVICE.sub(b"", word).lstrip(b"/")

@@ -1,4 +1,4 @@
-"""What settings do to an image, as values: a remaster that asks for none loads nothing else of them."""
+"""Effects of boot settings on an image, as values; a remaster without boot settings imports only this module."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 class MenuChange(Struct, frozen=True):
-    """What became of a menu. ``where``: its path, a FAT image's before it; ``lines``: of its kernel lines, in order;
-    ``retargeted``: line and old text of each place that looks for the volume by its new name now."""
+    """The changes to a boot menu.
+
+    :param label: the menu's path for people, with the FAT image in front of it.
+    :param language: name of the language that the menu is written in.
+    :param lines: a change for each of its kernel lines, in order; empty where no arguments were to change.
+    :param retargeted: line number and old text of each place that now looks for the volume by its new name.
+    """
 
     label: str
     language: str
@@ -25,22 +30,21 @@ class MenuChange(Struct, frozen=True):
 
     @property
     def changed_count(self) -> int:
-        """Kernel lines whose arguments changed."""
+        """Number of kernel lines whose arguments changed."""
         return sum(line.has_changed for line in self.lines)
 
 
 class BootSettingsPlan(Struct, frozen=True, kw_only=True):
-    """What settings do to an image. ``exchanged``: paths on the ISO's tree -> new bytes; ``overwritten``: byte offset
-    in the old image -> as many new bytes; ``menus``: all that were found; ``renamed``: what the volume was and is now
-    found by."""
+    """What boot settings do to an image.
+
+    :param replaced: path on the ISO's tree -> new bytes of the file.
+    :param overwritten: byte offset in the old image -> as many new bytes.
+    :param menus: all boot menus of the image, changed or not.
+    :param volume_renames: old and new names that the volume can be found by.
+    """
 
     replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
     overwritten: Mapping[int, bytes] = field(default_factory=dict)
     menus: tuple[MenuChange, ...] = ()
     volume_renames: tuple[VolumeRename, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    @property
-    def changed_menus(self) -> tuple[MenuChange, ...]:
-        """The menus whose bytes change."""
-        return tuple(one for one in self.menus if one.changed_count or one.retargeted)

@@ -1,4 +1,4 @@
-"""Boot menus as text: where their kernel lines stand and what arguments these have. Bytes in, values out.
+"""Parse boot menus as text: find their kernel lines and the arguments of these. Bytes in, values out.
 
-A room of its own and not a part of :mod:`cosremaster.boot`: those are records of fixed form, these are languages.
+A package of its own and no part of :mod:`cosremaster.boot`, which has records of fixed form; menus have languages.
 """

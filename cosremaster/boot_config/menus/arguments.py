@@ -1,4 +1,4 @@
-"""Kernel arguments added, removed and replaced in a menu, each written as its language wants it."""
+"""Add, remove and replace kernel arguments in a menu, each spelled as the menu's language requires."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ from cosremaster.boot_config.menus.model import (
 from cosremaster.errors import UsageError, printable
 
 INIT = b"--"
-"""What stands behind this alone goes to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
+"""Arguments behind this word go to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
 
 
 class KernelArgument(Struct, frozen=True):
-    """An argument. ``given``: as it was asked for; ``text``: without the quotes that hold it together."""
+    """A kernel argument. ``given``: as the user spelled it; ``text``: without quotes."""
 
     given: bytes
     text: bytes
 
     @classmethod
     def parse(cls, text: str) -> KernelArgument:
-        """One argument of a kernel's command line. :raises UsageError: it is none, or several."""
+        """Parse one argument of a kernel's command line.
+
+        >>> KernelArgument.parse('label="MY SITE"').text
+        b'label=MY SITE'
+
+        :raises UsageError: when ``text`` is no argument, or several.
+        """
         given = text.encode("utf-8", "surrogateescape")
         if not given.strip() or given != given.strip():
             raise UsageError(f"kernel argument {text!r} is empty or begins or ends with a space")
@@ -45,9 +51,9 @@ class KernelArgument(Struct, frozen=True):
             raise UsageError(f"kernel argument {text!r} is more than one argument")
         return cls(given, given.replace(b'"', b""))
 
-    def render(self, kind: MenuLanguage) -> bytes:
-        """As it stands in a menu. GRUB makes the kernel's quotes itself (grub_create_loader_cmdline)."""
-        if kind is MenuLanguage.GRUB:
+    def render(self, language: MenuLanguage) -> bytes:
+        """Return the argument as menus spell it; GRUB adds the kernel's quotes itself (grub_create_loader_cmdline)."""
+        if language is MenuLanguage.GRUB:
             return quote_grub_word(self.text)
         if b'"' in self.given or b" " not in self.given:
             return self.given
@@ -56,14 +62,17 @@ class KernelArgument(Struct, frozen=True):
 
 
 class ArgumentReplacement(Struct, frozen=True):
-    """``KEY=OLD=NEW``. Where that can be cut in several ways (a value may hold ``=``), each is a choice."""
+    """A replacement ``KEY=OLD=NEW``. A value may contain ``=``: each way to split the text is one of ``choices``."""
 
     given: str
     choices: tuple[tuple[KernelArgument, KernelArgument], ...]
 
     @classmethod
     def parse(cls, text: str) -> ArgumentReplacement:
-        """:raises UsageError: it is not ``KEY=OLD=NEW``."""
+        """Parse ``KEY=OLD=NEW``.
+
+        :raises UsageError: when ``text`` has another form.
+        """
         key, _, rest = text.partition("=")
         cuts = [at for at, letter in enumerate(rest) if letter == "="]
         if not key or not cuts:
@@ -71,19 +80,20 @@ class ArgumentReplacement(Struct, frozen=True):
         pairs = ((f"{key}={rest[:at]}", f"{key}={rest[at + 1 :]}") for at in cuts)
         return cls(text, tuple((KernelArgument.parse(old), KernelArgument.parse(new)) for old, new in pairs))
 
-    def resolve(self, known: Collection[bytes]) -> tuple[KernelArgument, KernelArgument] | None:
-        """The old and the new argument, when ``known`` are those that are there; None when the old one is not.
+    def resolve(self, present: Collection[bytes]) -> tuple[KernelArgument, KernelArgument] | None:
+        """Return the old and the new argument; None if the old one is missing.
 
-        :raises UsageError: it can be cut in several ways that all fit.
+        :param present: texts of all arguments in the menus.
+        :raises UsageError: when several ways to split the text fit.
         """
-        fit = [choice for choice in self.choices if choice[0].text in known]
-        if len(fit) > 1:
-            raise UsageError(f"{self.given} fits {' and '.join(printable(old.text) for old, _ in fit)}")
-        return fit[0] if fit else None
+        fitting = [choice for choice in self.choices if choice[0].text in present]
+        if len(fitting) > 1:
+            raise UsageError(f"{self.given} fits {' and '.join(printable(old.text) for old, _ in fitting)}")
+        return fitting[0] if fitting else None
 
 
 class ArgumentChanges(Struct, frozen=True):
-    """What happens to arguments, in this order; all that equal an old one are removed or replaced."""
+    """Changes to kernel arguments, made in this order; every argument equal to an old one is removed or replaced."""
 
     remove: tuple[KernelArgument, ...] = ()
     replace: tuple[tuple[KernelArgument, KernelArgument], ...] = ()
@@ -91,7 +101,11 @@ class ArgumentChanges(Struct, frozen=True):
 
 
 class LineChange(Struct, frozen=True):
-    """What happened to a kernel line: arguments without quotes. ``kept``: those to add that were there already."""
+    """The changes to a kernel line; arguments are without quotes.
+
+    :param number: the line in the menu, from 1.
+    :param already_present: arguments to add that the line had already.
+    """
 
     number: int
     removed: tuple[bytes, ...]
@@ -101,61 +115,68 @@ class LineChange(Struct, frozen=True):
 
     @property
     def has_changed(self) -> bool:
-        """Something did."""
+        """Whether any argument of the line changed."""
         return bool(self.removed or self.replaced or self.added)
 
 
 def collect_arguments(menus: Iterable[Menu]) -> frozenset[bytes]:
-    """The text of every argument in ``menus``."""
+    """Return the text of every argument in ``menus``."""
     return frozenset(word.text for menu in menus for line in menu.lines for word in line.arguments)
 
 
 def change_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[bytes, tuple[LineChange, ...]]:
-    """The menu's new bytes, and what happened to each of its kernel lines; nothing else in it changes."""
-    splices, done = dict[Splice, None](), list[LineChange]()
+    """Return the menu's new bytes, and the changes to each of its kernel lines; nothing else in the menu changes."""
+    splices, line_changes = dict[Splice, None](), list[LineChange]()
     for line in menu.lines:
-        change, found = _change_line(menu, line, changes)
-        done.append(change)
-        splices |= dict.fromkeys(found)
-    return apply_splices(menu.data, splices), tuple(done)
+        line_change, line_splices = _change_line(menu, line, changes)
+        line_changes.append(line_change)
+        splices |= dict.fromkeys(line_splices)
+    return apply_splices(menu.data, splices), tuple(line_changes)
 
 
 def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tuple[LineChange, list[Splice]]:
-    gone = {one.text for one in changes.remove}
-    new = {old.text: one for old, one in changes.replace}
-    splices, removed, replaced, there = list[Splice](), list[bytes](), list[tuple[bytes, bytes]](), set[bytes]()
-    behind = False
+    """Return the changes to a kernel line, and the splices that make them."""
+    to_remove = {argument.text for argument in changes.remove}
+    replacements = {old.text: new for old, new in changes.replace}
+    splices, removed, replaced, present = list[Splice](), list[bytes](), list[tuple[bytes, bytes]](), set[bytes]()
+    is_behind_init = False
     for word in line.arguments:
-        behind = behind or word.text == INIT
-        if word.text in gone:
+        is_behind_init = is_behind_init or word.text == INIT
+        if word.text in to_remove:
             removed.append(word.text)
-            splices.append((_before(menu.data, word), word.end, b""))
+            splices.append((_start_with_blanks(menu.data, word), word.end, b""))
             continue
         text = word.text
-        if text in new:
-            replaced.append((text, new[text].text))
-            splices.append((word.start, word.end, new[text].render(menu.language)))
-            text = new[text].text
-        if not behind:
-            there.add(text)
-    wanted = dict.fromkeys(changes.add)
-    added = [one for one in wanted if one.text not in there and line.insert is not None]
-    splices += _insertion(menu, line, added, splices)
-    kept = tuple(one.text for one in wanted if one.text in there)
-    change = LineChange(line.number, tuple(removed), tuple(replaced), tuple(one.text for one in added), kept)
+        if text in replacements:
+            replaced.append((text, replacements[text].text))
+            splices.append((word.start, word.end, replacements[text].render(menu.language)))
+            text = replacements[text].text
+        if not is_behind_init:
+            present.add(text)
+    to_add = dict.fromkeys(changes.add)
+    added = [argument for argument in to_add if argument.text not in present and line.insert is not None]
+    splices += _insert_arguments(menu, line, added)
+    change = LineChange(
+        number=line.number,
+        removed=tuple(removed),
+        replaced=tuple(replaced),
+        added=tuple(argument.text for argument in added),
+        already_present=tuple(argument.text for argument in to_add if argument.text in present),
+    )
     return change, splices
 
 
-def _before(data: bytes, word: Word) -> int:
-    """Where a word begins with the blanks before it, which go with it."""
+def _start_with_blanks(data: bytes, word: Word) -> int:
+    """Return the first byte of the blanks in front of a word, which are removed with it."""
     start = word.start
     while start and data[start - 1] in b" \t":
         start -= 1
     return start
 
 
-def _insertion(menu: Menu, line: KernelLine, added: Sequence[KernelArgument], others: list[Splice]) -> list[Splice]:
+def _insert_arguments(menu: Menu, line: KernelLine, added: Sequence[KernelArgument]) -> list[Splice]:
+    """Return the splices that insert ``added`` into a kernel line."""
     if not added or line.insert is None:
         return []
-    text = line.lead + b" ".join(one.render(menu.language) for one in added)
+    text = line.lead + b" ".join(argument.render(menu.language) for argument in added)
     return [*([(line.stub.start, line.stub.end, b"")] if line.stub else []), (line.insert, line.insert, text)]

@@ -1,4 +1,4 @@
-"""Which files are boot menus, by their names and by what stands in them."""
+"""Decide which files are boot menus, by their names and their contents."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ _LABEL = re.compile(rb"^[ \t]*label[ \t]+\S", re.IGNORECASE | re.MULTILINE)
 
 
 def may_be_menu(path: bytes) -> bool:
-    """True for a name that menus have: grub.cfg anywhere, isolinux.cfg and its kin, loader/entries/*.conf, *.cfg and
-    *.conf at the root or below boot, EFI, isolinux, syslinux."""
+    """Return True for a path that boot menus have.
+
+    These are grub.cfg anywhere, isolinux.cfg and its kin, loader/entries/*.conf, and *.cfg and *.conf at the root or
+    below boot, EFI, isolinux, syslinux, extlinux.
+    """
     if _ENTRY.search(path) or _GRUB_NAME.search(path) or _SYSLINUX_NAME.search(path):
         return True
     folder = path.rpartition(b"/")[0]
@@ -43,18 +46,21 @@ def may_be_menu(path: bytes) -> bool:
 def parse_menu(
     path: bytes, data: bytes, *, language: MenuLanguage | None = None, inherited: bool = False
 ) -> Menu | None:
-    """The menu that the file ``path`` holds; None where it holds none. ``told``: what the menu that includes it is;
-    ``inherited`` as in ``parse_syslinux``."""
-    kind = language or detect_language(path, data)
-    if kind is None or b"\0" in data or len(data) > MAX_MENU:
+    """Parse the file ``path`` as a boot menu; return None if it is no menu.
+
+    :param language: the language of the menu that includes it.
+    :param inherited: as for :func:`parse_syslinux`.
+    """
+    language = language or detect_language(path, data)
+    if language is None or b"\0" in data or len(data) > MAX_MENU:
         return None
-    if kind is MenuLanguage.SYSLINUX:
+    if language is MenuLanguage.SYSLINUX:
         return parse_syslinux(data, inherited=inherited)
-    return parse_grub(data) if kind is MenuLanguage.GRUB else parse_loader_entry(data)
+    return parse_grub(data) if language is MenuLanguage.GRUB else parse_loader_entry(data)
 
 
 def detect_language(path: bytes, data: bytes) -> MenuLanguage | None:
-    """The language of the menu in a file, by its name, else by what it says."""
+    """Return the language of the menu in a file, by its name, else by its contents; None for a file that is no menu."""
     if _ENTRY.search(path):
         return MenuLanguage.LOADER_ENTRY
     if _GRUB_NAME.search(path):
@@ -67,14 +73,14 @@ def detect_language(path: bytes, data: bytes) -> MenuLanguage | None:
 
 
 def resolve_includes(menu: Menu, path: bytes, top: bytes) -> Iterable[bytes]:
-    """The paths, from the root, that the menus may have which ``menu`` at ``path`` includes.
+    """Yield the paths, from the root, that the includes of ``menu`` may mean. Paths with a variable are left out.
 
-    ``top``: the path of the menu that the loader began with: SYSLINUX counts from its folder. What a variable would
-    have to tell is left out.
+    :param path: the path of ``menu``.
+    :param top: the path of the menu that the boot loader begins with: SYSLINUX resolves paths from its directory.
     """
     home = (top if menu.language is MenuLanguage.SYSLINUX else path).rpartition(b"/")[0]
-    for told in menu.includes:
-        name = _PREFIX.sub(lambda _: b"/" + home, _DEVICE.sub(b"", told))
+    for include in menu.includes:
+        name = _PREFIX.sub(lambda _: b"/" + home, _DEVICE.sub(b"", include))
         if b"$" in name or not name:
             continue
         whole = name if name.startswith(b"/") else home + b"/" + name
@@ -87,29 +93,30 @@ def resolve_includes(menu: Menu, path: bytes, top: bytes) -> Iterable[bytes]:
         yield b"/".join(parts)
 
 
-def find_menus(names: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[bytes, Menu]:
-    """The menus among the files ``names`` of one file system, by their paths, with those that they include.
+def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[bytes, Menu]:
+    """Return the menus of one file system by their paths, with the menus that they include.
 
-    ``read`` gives a file's bytes; it is asked for no file that is too large, and each answer is kept.
+    :param paths: the files of the file system that are small enough for a menu.
+    :param read: returns the bytes of a file; menus keep them.
     """
-    known = {path.lower(): path for path in names}
-    found: dict[bytes, Menu] = {}
+    by_folded_path = {path.lower(): path for path in paths}
+    menus: dict[bytes, Menu] = {}
     waiting: list[tuple[bytes, bytes]] = []
-    for path in sorted(known.values()):
+    for path in sorted(by_folded_path.values()):
         menu = parse_menu(path, read(path)) if may_be_menu(path) else None
         if menu is not None:
-            found[path] = menu
+            menus[path] = menu
             waiting.append((path, path))
     while waiting:
         path, top = waiting.pop(0)
-        menu = found[path]
+        menu = menus[path]
         for name in resolve_includes(menu, path, top):
-            other = known.get(name.lower())
-            old = found.get(other) if other else None
+            other = by_folded_path.get(name.lower())
+            old = menus.get(other) if other else None
             if other is None or (old is not None and (old.defaults or not menu.defaults)):
                 continue
             new = parse_menu(other, old.data if old else read(other), language=menu.language, inherited=menu.defaults)
             if new is not None and (old is None or new.language is old.language):
-                found[other] = new
+                menus[other] = new
                 waiting.append((other, top))
-    return dict(sorted(found.items()))
+    return dict(sorted(menus.items()))

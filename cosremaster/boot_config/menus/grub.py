@@ -1,5 +1,8 @@
-"""GRUB's configuration language, as far as finding its kernel lines needs (GRUB manual, "Shell-like scripting";
-grub-core/script/yylex.l): words, quotes, escapes, variables, comments, commands."""
+"""Parse GRUB's configuration language as far as finding its kernel lines needs.
+
+These are words, quotes, escapes, variables, comments and commands (GRUB manual, "Shell-like scripting";
+grub-core/script/yylex.l).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cosremaster.boot_config.menus.model import KernelLine, Menu, MenuLanguage, 
 _META = frozenset(b"{}|&;<>")
 _BLANK = frozenset(b" \t\r")
 _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"do", b"!", b"time"))
-"""Words behind which a command begins."""
+"""Words that a command may follow on the same line."""
 
 _LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _MODULE = re.compile(rb"module2?")
@@ -25,18 +28,18 @@ _VARIABLE = re.compile(rb"\$(?:\{\w+\}|\w+|[@*#?])")
 _HEX_ESCAPE = re.compile(rb"\\x[0-9A-Fa-f]{2}")
 
 
-class _Break(Struct, frozen=True):
+class _CommandEnd(Struct, frozen=True):
     """The end of a command."""
 
 
 def parse_grub(data: bytes) -> Menu:
-    """The menu in ``data``. What stands behind a quote that never ends is not looked at."""
-    lines, includes, sought = list[KernelLine](), list[bytes](), list[tuple[bytes, Word]]()
+    """Parse a GRUB menu. Text behind a quote that never ends is ignored."""
+    lines, includes, searched = list[KernelLine](), list[bytes](), list[tuple[bytes, Word]]()
     number, counted = 1, 0
     for words in _commands(data):
         command = words[0].text
         if command not in _MESSAGES:
-            sought += [(command, word) for word in words]
+            searched += [(command, word) for word in words]
         if command in _READERS and len(words) > 1:
             includes.append(words[-1].text)
         if len(words) > 1 and _is_kernel_line(data, words):
@@ -56,12 +59,12 @@ def parse_grub(data: bytes) -> Menu:
         data=data,
         lines=tuple(lines),
         includes=tuple(includes),
-        searched_words=tuple(sought),
+        searched_words=tuple(searched),
     )
 
 
 def _is_kernel_line(data: bytes, words: list[Word]) -> bool:
-    """A command that loads Linux: linux and its kin; of a hypervisor's modules the one that is named like a kernel."""
+    """Return True for a command that loads Linux: linux and its kin, or a hypervisor's module named like a kernel."""
     raw, kernel = data[words[0].start : words[0].end], words[1].text
     if _LINUX.fullmatch(raw):
         return is_linux(kernel)
@@ -69,6 +72,7 @@ def _is_kernel_line(data: bytes, words: list[Word]) -> bool:
 
 
 def _commands(data: bytes) -> Iterator[list[Word]]:
+    """Yield the words of each command."""
     words: list[Word] = []
     for token in _tokens(data):
         if isinstance(token, Word) and (words or token.text not in _STARTERS):
@@ -81,91 +85,89 @@ def _commands(data: bytes) -> Iterator[list[Word]]:
         yield words
 
 
-def _tokens(data: bytes) -> Iterator[Word | _Break]:
-    """Words, and breaks between commands."""
+def _tokens(data: bytes) -> Iterator[Word | _CommandEnd]:
+    """Yield the words, and the ends of commands."""
     at = 0
     while at < len(data):
         byte = data[at]
         if byte in _BLANK:
             at += 1
-        elif (joined := _continuation(data, at)) > at:
-            at = joined
+        elif (line_start := _skip_continuation(data, at)) > at:
+            at = line_start
         elif byte == ord("\n") or byte in _META:
-            yield _Break()
+            yield _CommandEnd()
             at += 1
         elif byte == ord("#"):
             end = data.find(b"\n", at)
             at = len(data) if end < 0 else end
         else:
-            word = _word(data, at)
+            word = _read_word(data, at)
             if word is None:
                 return
             yield word
             at = word.end
 
 
-def _continuation(data: bytes, at: int) -> int:
-    """The byte behind a backslash and line end at ``at``; ``at`` where there are none."""
+def _skip_continuation(data: bytes, at: int) -> int:
+    """Return the byte behind a backslash and line end at ``at``; ``at`` if there are none."""
     if data[at : at + 1] != b"\\":
         return at
     end = 3 if data[at + 1 : at + 3] == b"\r\n" else 2
     return at + end if data[at + end - 1 : at + end] == b"\n" else at
 
 
-def _word(data: bytes, start: int) -> Word | None:
-    """The word that begins at ``start``; None where a quote in it never ends."""
+def _read_word(data: bytes, start: int) -> Word | None:
+    """Return the word that begins at ``start``; None if a quote in it never ends."""
     text, at = bytearray(), start
     while at < len(data):
         byte = data[at]
         if byte in _BLANK or byte == ord("\n") or byte in _META:
             break
         if byte == ord("\\"):
-            if _continuation(data, at) > at:
-                # GRUB joins what stands on both sides; nobody writes that, and it must not be cut apart.
-                if data[at - 1 : at].isspace() or _next_is_blank(data, _continuation(data, at)):
-                    break
-                at = _continuation(data, at)
-                continue
-            if _HEX_ESCAPE.match(data, at):  # Fedora's GRUB hands these on
-                text += data[at : at + 4]
-                at += 4
-                continue
-            text += data[at + 1 : at + 2]
-            at += 2
+            end = _read_escape(data, at, text)
+            if end == at:
+                break
         elif byte == ord("'"):
-            end = data.find(b"'", at + 1)
-            if end < 0:
-                return None
-            text += data[at + 1 : end]
-            at = end + 1
+            end = data.find(b"'", at + 1) + 1
+            text += data[at + 1 : end - 1]
         elif byte == ord('"'):
-            end = _double_quoted(data, at + 1, text)
-            if end < 0:
-                return None
-            at = end
+            end = _read_double_quoted(data, at + 1, text)
         elif byte == ord("$") and (variable := _VARIABLE.match(data, at)):
+            end = variable.end()
             text += variable[0]
-            at = variable.end()
         else:
+            end = at + 1
             text.append(byte)
-            at += 1
+        if end <= 0:
+            return None
+        at = end
     return Word(start, at, bytes(text))
 
 
-def _next_is_blank(data: bytes, at: int) -> bool:
-    return data[at : at + 1] in (b"", b" ", b"\t", b"\r", b"\n")
+def _read_escape(data: bytes, at: int, text: bytearray) -> int:
+    """Append the letters of the escape at ``at`` to ``text``; return the byte behind it, ``at`` if a word ends here."""
+    line_start = _skip_continuation(data, at)
+    if line_start > at:
+        # GRUB joins the text on both sides; nobody writes that, and a word of two lines must not be split.
+        is_between_words = data[at - 1 : at].isspace() or data[line_start : line_start + 1] in b" \t\r\n"
+        return at if is_between_words else line_start
+    if _HEX_ESCAPE.match(data, at):  # Fedora's GRUB passes these on
+        text += data[at : at + 4]
+        return at + 4
+    text += data[at + 1 : at + 2]
+    return at + 2
 
 
-def _double_quoted(data: bytes, at: int, text: bytearray) -> int:
-    """Adds what stands in double quotes to ``text``; the byte behind them, -1 where they never end."""
+def _read_double_quoted(data: bytes, at: int, text: bytearray) -> int:
+    """Append the text in double quotes from ``at`` on to ``text``; return the byte behind it, -1 if it never ends."""
     while at < len(data):
         byte = data[at]
         if byte == ord('"'):
             return at + 1
         if byte == ord("\\"):
-            joined = _continuation(data, at)
-            if joined > at:
-                at = joined
+            line_start = _skip_continuation(data, at)
+            if line_start > at:
+                at = line_start
                 continue
             if data[at + 1 : at + 2] in (b"$", b"\\", b'"'):
                 at += 1
@@ -179,25 +181,25 @@ _PLAIN = re.compile(rb"[A-Za-z0-9_.,:/=+@%^~*?!\[\]()\x80-\xff-]")
 
 
 def quote_grub_word(text: bytes) -> bytes:
-    """``text`` as a word of GRUB's language, quoted where it must be. ``\\xNN`` stays: Fedora's GRUB hands it on."""
+    """Return ``text`` as a GRUB word, quoted if necessary; ``\\xNN`` stays, because Fedora's GRUB passes it on."""
     if b" " in text or b"\t" in text or not text:
         return b'"' + re.sub(rb"([\\$\"])", rb"\\\1", text) + b'"'
-    return _escaped(text)
+    return _escape(text)
 
 
 def quote_grub_part(before: bytes, text: bytes) -> bytes:
-    """``text`` as it stands inside a word of which ``before`` stands before it: in quotes where that opened them."""
+    """Quote ``text`` for insertion into a GRUB word after ``before``, honouring a quote that ``before`` leaves open."""
     quote = 0
-    for found in re.finditer(rb"\\.|['\"]", before, re.DOTALL):
-        if found[0] in (b"'", b'"'):
-            quote = 0 if quote == found[0][0] else quote or found[0][0]
+    for match in re.finditer(rb"\\.|['\"]", before, re.DOTALL):
+        if match[0] in (b"'", b'"'):
+            quote = 0 if quote == match[0][0] else quote or match[0][0]
     if quote == ord("'"):
         return text.replace(b"'", b"'\\''")
-    return re.sub(rb"([\\$\"])", rb"\\\1", text) if quote else _escaped(text)
+    return re.sub(rb"([\\$\"])", rb"\\\1", text) if quote else _escape(text)
 
 
-def _escaped(text: bytes) -> bytes:
-    """``text`` outside quotes."""
+def _escape(text: bytes) -> bytes:
+    """Return ``text`` as GRUB needs it outside quotes."""
     parts, at = list[bytes](), 0
     while at < len(text):
         escape = _HEX_ESCAPE.match(text, at)

@@ -1,4 +1,4 @@
-"""Boot loader entries of type 1 (UAPI.1, "Boot Loader Specification"): systemd-boot's, and GRUB's blscfg's."""
+"""Parse boot loader entries of type 1 (UAPI.1, "Boot Loader Specification"), read by systemd-boot and GRUB's blscfg."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ _MESSAGES = frozenset((b"title", b"version", b"machine-id", b"sort-key"))
 
 
 def parse_loader_entry(data: bytes) -> Menu:
-    """The entry in ``data``. Its arguments are those of all its ``options``; a new one goes to the last of them."""
+    """Parse a boot loader entry. It has the arguments of all its ``options`` lines; a new one goes to the last."""
     values: dict[bytes, list[tuple[int, int, int, int]]] = {}
-    sought, at = list[tuple[bytes, Word]](), 0
+    searched, at = list[tuple[bytes, Word]](), 0
     for number, raw in enumerate(data.split(b"\n"), 1):
-        found = _LINE.match(raw)
-        if found:
-            start, end = at + found.start(2), at + found.start(2) + len(found[2].rstrip())
-            values.setdefault(found[1], []).append((number, at + found.end(1), start, end))
-            if found[1] not in _MESSAGES:
-                sought += [(found[1], word) for word in split_arguments(data, start, end)]
+        match = _LINE.match(raw)
+        if match:
+            key, start = match[1], at + match.start(2)
+            end = start + len(match[2].rstrip())
+            values.setdefault(key, []).append((number, at + match.end(1), start, end))
+            if key not in _MESSAGES:
+                searched += [(key, word) for word in split_arguments(data, start, end)]
         at += len(raw) + 1
-    return Menu(language=MenuLanguage.LOADER_ENTRY, data=data, lines=_lines(data, values), searched_words=tuple(sought))
+    lines = _kernel_lines(data, values)
+    return Menu(language=MenuLanguage.LOADER_ENTRY, data=data, lines=lines, searched_words=tuple(searched))
 
 
-def _lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) -> tuple[KernelLine, ...]:
+def _kernel_lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) -> tuple[KernelLine, ...]:
+    """Return the kernel line of an entry, if it loads Linux.
+
+    :param values: key -> line number, end of the key, start and end of the value, for each line with that key.
+    """
     options = values.get(b"options", [])
     programs = values.get(b"linux") or values.get(b"uki") or (options and values.get(b"efi")) or []
     if not programs:
@@ -44,13 +50,10 @@ def _lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int]]]) ->
     if not is_linux(kernel):
         return ()
     if not options:
-        return (
-            KernelLine(
-                number=number, kernel=kernel, arguments=(), insert=end, lead=detect_line_end(data, end) + b"options "
-            ),
-        )
+        lead = detect_line_end(data, end) + b"options "
+        return (KernelLine(number=number, kernel=kernel, arguments=(), insert=end, lead=lead),)
     arguments = [split_arguments(data, first, last) for _, _, first, last in options]
-    number, behind, _, _ = options[-1]
-    flat = tuple(word for words in arguments for word in words)
-    insert = find_insertion_point(arguments[-1], behind)
-    return (KernelLine(number=number, kernel=kernel, arguments=flat, insert=insert),)
+    number, key_end, _, _ = options[-1]
+    all_arguments = tuple(word for words in arguments for word in words)
+    insert = find_insertion_point(arguments[-1], key_end)
+    return (KernelLine(number=number, kernel=kernel, arguments=all_arguments, insert=insert),)

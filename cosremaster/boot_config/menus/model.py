@@ -1,4 +1,4 @@
-"""What a boot menu is made of: its bytes, and the places in them where a kernel gets its arguments."""
+"""A boot menu as a value: its bytes, and the places in them where a kernel gets its arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MenuLanguage(Enum):
 
 
 class Word(Struct, frozen=True):
-    """A word of a menu at bytes ``start`` to ``end``. ``text``: what it says without the language's quotes."""
+    """A word of a menu at bytes ``start`` to ``end``. ``text``: its value without quotes and escapes."""
 
     start: int
     end: int
@@ -28,9 +28,11 @@ class Word(Struct, frozen=True):
 class KernelLine(Struct, frozen=True, kw_only=True):
     """A place where a Linux kernel gets its arguments.
 
-    ``number``: the line of the file, from 1, that names the kernel (or where the arguments stand alone); ``kernel``:
-    what it loads. ``insert``: the byte at which a new argument goes, None where none may; ``lead``: what comes
-    before the first new one; ``stub``: a word that says "no arguments" and goes when one comes.
+    :param number: the line of the file, from 1, that names the kernel, or that has only arguments.
+    :param kernel: path of the kernel as the menu spells it.
+    :param insert: the byte at which a new argument is inserted; None where that is impossible.
+    :param lead: bytes in front of the first new argument.
+    :param stub: a word that means "no arguments", and is removed when there is one.
     """
 
     number: int
@@ -42,9 +44,12 @@ class KernelLine(Struct, frozen=True, kw_only=True):
 
 
 class Menu(Struct, frozen=True, kw_only=True):
-    """A menu. ``includes``: paths as it names them of other menus that it reads; ``sought``: words by which it finds
-    or names a volume (all words but those of titles, messages and comments), each with its line's first word.
-    ``defaults``: arguments at its head count for what it includes too.
+    """A boot menu.
+
+    :param includes: paths, as the menu spells them, of other menus that it reads.
+    :param searched_words: words by which the menu may find or name a volume (all words but those of titles, messages
+        and comments), each with the first word of its line.
+    :param defaults: arguments at its head are valid for the menus that it includes too.
     """
 
     language: MenuLanguage
@@ -55,18 +60,21 @@ class Menu(Struct, frozen=True, kw_only=True):
     defaults: bool = False
 
     def line_number_at(self, at: int) -> int:
-        """The line, from 1, in which byte ``at`` stands."""
+        """Return the number of the line, from 1, that has byte ``at``."""
         return self.data.count(b"\n", 0, at) + 1
 
 
 Splice = tuple[int, int, bytes]
-"""Bytes ``start`` to ``end`` of a menu, and what stands there instead."""
+"""Bytes ``start`` to ``end`` of a menu, and the bytes that replace them."""
 
 
 def apply_splices(data: bytes, splices: Iterable[Splice]) -> bytes:
-    """``data`` with ``splices``, which do not overlap; those at one place in their order."""
+    """Return ``data`` with the replacements ``splices`` made; several at one place are made in their order.
+
+    :raises ValueError: when two splices overlap.
+    """
     parts, reached = list[bytes](), 0
-    for start, end, new in sorted(splices, key=lambda one: (one[0], one[1])):
+    for start, end, new in sorted(splices, key=lambda splice: splice[:2]):
         if start < reached:
             raise ValueError(f"splice at {start} overlaps another")
         parts += (data[reached:start], new)
@@ -75,20 +83,22 @@ def apply_splices(data: bytes, splices: Iterable[Splice]) -> bytes:
 
 
 SEPARATORS = (b"--", b"---")
-"""Arguments behind these are for the installed system (Debian Installation Guide, 5.3), or for init."""
+"""Arguments behind these words are for the installed system (Debian Installation Guide, 5.3), or for init."""
 
 _OTHER_PROGRAMS = (b"memtest", b"mt86", b"memdisk", b"ipxe", b"gpxe", b"wimboot", b"hdt", b"grub", b"ntldr", b"freedos")
 
 
 def is_linux(kernel: bytes) -> bool:
-    """False for the name of a program that is loaded the way a kernel is, but is none."""
+    """Return False for the name of a program that is loaded like a kernel but is none, such as memtest."""
     name = kernel.replace(b"\\", b"/").rpartition(b"/")[2].lower()
     return bool(name) and not name.startswith(_OTHER_PROGRAMS)
 
 
 def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
-    """The arguments in ``data`` from ``start`` to ``end`` as the kernel splits its command line (lib/cmdline.c,
-    next_arg): at white space outside double quotes."""
+    """Return the arguments in bytes ``start`` to ``end`` of ``data``.
+
+    They are split as the kernel does (lib/cmdline.c, next_arg): at white space outside double quotes.
+    """
     words, at = list[Word](), start
     while at < end:
         if data[at : at + 1].isspace():
@@ -98,7 +108,7 @@ def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
         while at < end and (quoted or not data[at : at + 1].isspace()):
             quoted ^= data[at] == ord('"')
             at += 1
-        last = first + len(data[first:at].rstrip())  # a quote that never ends takes what is left
+        last = first + len(data[first:at].rstrip())  # a quote without an end takes the rest of the line
         words.append(Word(first, last, data[first:last].replace(b'"', b"")))
     return tuple(words)
 
@@ -107,12 +117,12 @@ _DOS_END = re.compile(rb"[ \t]*\r\n")
 
 
 def detect_line_end(data: bytes, at: int) -> bytes:
-    """How the line ends of which nothing but blanks follows byte ``at``."""
+    """Return CR LF if only blanks and that line end follow byte ``at`` on its line, else LF."""
     return b"\r\n" if _DOS_END.match(data, at) else b"\n"
 
 
 def find_insertion_point(arguments: tuple[Word, ...], otherwise: int) -> int:
-    """Where a new argument goes: behind the last one before a separator, ``otherwise`` where there is none."""
+    """Return the byte for a new argument: behind the last one before a separator; ``otherwise`` if there is none."""
     last = otherwise
     for word in arguments:
         if word.text in SEPARATORS:

@@ -1,6 +1,6 @@
-"""Where a menu looks for its volume by id or by date, and the same with another id or date.
+"""Find where a menu looks for its volume by id or by date, and replace these.
 
-Titles, messages and comments are not looked at: what they say is for people.
+Titles, messages and comments are left out: they are texts for people.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cosremaster.boot_config.menus.grub import quote_grub_part
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Splice, Word
 
 _UDEV_PLAIN = re.compile(rb"[A-Za-z0-9#+.:=@_/-]")
-"""What udev leaves as it is in names below /dev/disk; the rest becomes ``\\xNN`` (libudev, encode_string)."""
+"""Letters that udev keeps in names below /dev/disk; others become ``\\xNN`` (libudev, encode_string)."""
 _NOT_BEFORE = re.compile(rb"[A-Za-z0-9_.\\-]$")
 _BEHIND = re.compile(rb"$|[:/,;\"'}]")
 _OTHER_KEYS = re.compile(rb"(?:path|dir|file|name|host|title|args|initrd|theme|font|default|timeout)$", re.IGNORECASE)
@@ -22,7 +22,11 @@ _OTHER_KEYS = re.compile(rb"(?:path|dir|file|name|host|title|args|initrd|theme|f
 
 
 class VolumeRename(Struct, frozen=True):
-    """What a volume is found by. ``unique``: nothing else is spelled like it (a date), wherever it stands."""
+    """An old and a new name that a volume can be found by.
+
+    :param attribute: which attribute of the volume it is, for people.
+    :param is_unique: nothing else is spelled like the old name (a date), so that it is replaced wherever it is.
+    """
 
     attribute: str
     old: bytes
@@ -31,8 +35,12 @@ class VolumeRename(Struct, frozen=True):
 
 
 class Mention(Struct, frozen=True):
-    """A word in line ``line`` that says ``target``'s old value; ``text``: it, or the search that it ends, as it
-    stands; ``splices`` make it say the new one."""
+    """A word that has the old name of a volume.
+
+    :param line: its line, from 1.
+    :param text: the word, or the whole ``search`` command that has it, as the menu spells it.
+    :param splices: replacements that make it the new name.
+    """
 
     rename: VolumeRename
     line: int
@@ -41,45 +49,52 @@ class Mention(Struct, frozen=True):
 
 
 def escape_for_udev(text: bytes) -> bytes:
-    """``text`` as udev writes it in names of devices, and dracut on kernel command lines."""
+    """Return ``text`` as udev spells it in names of devices, and dracut on kernel command lines."""
     letters = (text[at : at + 1] for at in range(len(text)))
-    return b"".join(one if _UDEV_PLAIN.match(one) or one >= b"\x80" else b"\\x%02x" % one[0] for one in letters)
+    return b"".join(
+        letter if _UDEV_PLAIN.match(letter) or letter >= b"\x80" else b"\\x%02x" % letter[0] for letter in letters
+    )
 
 
-def find_mentions(menu: Menu, targets: Iterable[VolumeRename]) -> tuple[Mention, ...]:
-    """Every mention of the targets' old values, in order."""
-    found: dict[tuple[int, str], Mention] = {}
-    for target in targets:
+def find_mentions(menu: Menu, renames: Iterable[VolumeRename]) -> tuple[Mention, ...]:
+    """Return every mention of the volume's old names, in the order of the menu."""
+    mentions: dict[tuple[int, str], Mention] = {}
+    for rename in renames:
         for command, word in menu.searched_words:
             raw = menu.data[word.start : word.end]
-            splices = tuple(_splices(menu.language, command, word, raw, target))
+            splices = tuple(_rename_splices(menu.language, command, word, raw, rename))
             if splices:
-                text = _line(menu.data, word.start) if command.startswith(b"search") else raw
-                found[word.start, target.attribute] = Mention(target, menu.line_number_at(word.start), text, splices)
-    return tuple(found[key] for key in sorted(found))
+                text = _line_around(menu.data, word.start) if command.startswith(b"search") else raw
+                mentions[word.start, rename.attribute] = Mention(rename, menu.line_number_at(word.start), text, splices)
+    return tuple(mentions[key] for key in sorted(mentions))
 
 
-def _line(data: bytes, at: int) -> bytes:
-    """The line around byte ``at``, no more of it than people read."""
+def _line_around(data: bytes, at: int) -> bytes:
+    """Return the line that has byte ``at``, at most 100 bytes of it."""
     end = data.find(b"\n", at)
     return data[data.rfind(b"\n", 0, at) + 1 : len(data) if end < 0 else end].strip()[:100]
 
 
-def _splices(kind: MenuLanguage, command: bytes, word: Word, raw: bytes, target: VolumeRename) -> Iterator[Splice]:
-    search = kind is MenuLanguage.GRUB and command.startswith(b"search")
-    for found in _spelled(target.old).finditer(raw):
-        if not _stands_alone(raw[: found.start()], raw[found.end() :], search, target):
+def _rename_splices(
+    language: MenuLanguage, command: bytes, word: Word, raw: bytes, rename: VolumeRename
+) -> Iterator[Splice]:
+    """Yield the splices that replace the old name in ``word``, whose bytes in the menu are ``raw``."""
+    is_search = language is MenuLanguage.GRUB and command.startswith(b"search")
+    for match in _spellings_of(rename.old).finditer(raw):
+        if not _is_volume_name(raw[: match.start()], raw[match.end() :], is_search, rename):
             continue
-        escaped = b"\\x" in found[0]
-        if escaped or not (search or escape_for_udev(target.old) != target.old):
-            new = escape_for_udev(target.new)
+        is_escaped = b"\\x" in match[0]
+        if is_escaped or not (is_search or escape_for_udev(rename.old) != rename.old):
+            new = escape_for_udev(rename.new)
+        elif language is MenuLanguage.GRUB:
+            new = quote_grub_part(raw[: match.start()], rename.new)
         else:
-            new = quote_grub_part(raw[: found.start()], target.new) if kind is MenuLanguage.GRUB else target.new
-        yield word.start + found.start(), word.start + found.end(), new
+            new = rename.new
+        yield word.start + match.start(), word.start + match.end(), new
 
 
-def _spelled(old: bytes) -> re.Pattern[bytes]:
-    """``old`` as it stands, with udev's escapes, or with a backslash before what GRUB would not take as it is."""
+def _spellings_of(old: bytes) -> re.Pattern[bytes]:
+    """Return a pattern for ``old``: as it is, with udev's escapes, or with backslashes that GRUB needs."""
     parts = list[bytes]()
     for at in range(len(old)):
         letter = old[at : at + 1]
@@ -88,14 +103,14 @@ def _spelled(old: bytes) -> re.Pattern[bytes]:
     return re.compile(b"".join(parts))
 
 
-def _stands_alone(before: bytes, behind: bytes, search: bool, target: VolumeRename) -> bool:
-    """True when what stands between ``before`` and ``behind`` in a word is all of a value that finds a volume."""
+def _is_volume_name(before: bytes, behind: bytes, is_search: bool, rename: VolumeRename) -> bool:
+    """Return True if the text between ``before`` and ``behind`` in a word is a whole value that finds a volume."""
     before = before.rstrip(b"\"'")
     if _NOT_BEFORE.search(before) or not _BEHIND.match(behind):
         return False
-    if target.is_unique or before.endswith(b"by-label/"):
+    if rename.is_unique or before.endswith(b"by-label/"):
         return True
     if not before:
-        return search
+        return is_search
     key = before[:-1].rpartition(b"=")[2].lstrip(b"\"'")
     return before.endswith(b"=") and not _OTHER_KEYS.search(key)

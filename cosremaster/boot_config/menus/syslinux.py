@@ -1,5 +1,8 @@
-"""Configurations of SYSLINUX, ISOLINUX and their kin, as far as finding kernel arguments needs (syslinux.txt in its
-doc directory): one keyword a line, in any case; what follows APPEND is taken as it stands."""
+"""Parse configurations of SYSLINUX, ISOLINUX and their kin, as far as finding kernel arguments needs.
+
+There is one keyword in a line, in any case of letters; the text behind APPEND is passed on as it is (syslinux.txt in
+its doc directory).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from cosremaster.boot_config.menus.model import (
 
 _LINE = re.compile(rb"[ \t]*(\S*)[ \t]*")
 _OTHER_KINDS = (b".c32", b".com", b".cbt", b".bin", b".bs", b".bss", b".0", b".img", b".32")
-"""Endings by which KERNEL tells something else than a Linux kernel (syslinux.txt, "KERNEL image")."""
+"""Extensions of programs other than Linux that KERNEL loads (syslinux.txt, "KERNEL image")."""
 _STARTS = frozenset((b"kernel", b"linux"))
 _NO_KERNEL = frozenset((b"com32", b"boot", b"bss", b"pxe", b"fdimage", b"comboot", b"localboot", b"config"))
 _DEFAULTS = frozenset((b"default", b"ontimeout", b"onerror"))
@@ -31,7 +34,7 @@ _MESSAGES = frozenset(
 
 
 class _Line(Struct, frozen=True):
-    """A line: its number from 1, where its keyword (in small letters) begins, where what follows begins and ends."""
+    """A line: its number from 1, first byte of the keyword, keyword (lower case), first byte and end of its value."""
 
     number: int
     start: int
@@ -40,13 +43,13 @@ class _Line(Struct, frozen=True):
     end: int
 
     @property
-    def behind(self) -> int:
+    def keyword_end(self) -> int:
         """The byte behind the keyword."""
         return self.start + len(self.keyword)
 
 
 class _Label(Struct):
-    """What is between two LABELs; ``name`` is None for what stands before the first."""
+    """The lines of one LABEL that matter; ``name`` is None for the lines in front of the first LABEL."""
 
     name: bytes | None
     kernel: _Line | None = None
@@ -55,10 +58,13 @@ class _Label(Struct):
 
 
 def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
-    """The menu in ``data``. ``inherited``: a file that includes it gives arguments to all labels without their own."""
-    labels, includes, sought = [_Label(None)], list[bytes](), list[tuple[bytes, Word]]()
+    """Parse a SYSLINUX configuration.
+
+    :param inherited: a file that includes it sets the arguments of all labels without their own.
+    """
+    labels, includes, searched = [_Label(None)], list[bytes](), list[tuple[bytes, Word]]()
     in_text = False
-    for line in _lines(data):
+    for line in _split_lines(data):
         value = data[line.value : line.end]
         if line.keyword == b"text" or in_text:
             in_text = line.keyword != b"endtext"
@@ -76,81 +82,94 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
             labels[-1].append = line
         elif line.keyword in _DEFAULTS:
             labels[0].defaults.append(line)
-        if line.keyword not in _MESSAGES and not line.keyword.startswith(b"#"):
-            sought += [(line.keyword, word) for word in split_arguments(data, line.value, line.end)]
-    head = labels[0]
-    lines = sorted(_kernel_lines(data, labels, bool(includes), inherited), key=lambda one: one.number)
+        if line.keyword not in _MESSAGES:
+            searched += [(line.keyword, word) for word in split_arguments(data, line.value, line.end)]
+    head, *named = labels
+    lines = [
+        *_label_lines(data, head, named, bool(includes), inherited), *_default_lines(data, head, named, inherited)
+    ]  # fmt: skip
     return Menu(
-        language=MenuLanguage.SYSLINUX, data=data, lines=tuple(lines), includes=tuple(includes),
-        searched_words=tuple(sought), defaults=head.append is not None or inherited,
-    )  # fmt: skip
+        language=MenuLanguage.SYSLINUX,
+        data=data,
+        lines=tuple(sorted(lines, key=lambda line: line.number)),
+        includes=tuple(includes),
+        searched_words=tuple(searched),
+        defaults=head.append is not None or inherited,
+    )
 
 
-def _lines(data: bytes) -> Iterator[_Line]:
+def _split_lines(data: bytes) -> Iterator[_Line]:
+    """Yield the lines that have a keyword."""
     at = 0
     for number, raw in enumerate(data.split(b"\n"), 1):
-        found = _LINE.match(raw)
-        assert found is not None
-        keyword, value = found[1].lower(), found.end()
-        end = max(value, len(raw.rstrip()))
+        match = _LINE.match(raw)
+        assert match is not None
+        keyword, value = match[1].lower(), match.end()
         if keyword and not keyword.startswith(b"#"):
-            yield _Line(number, at + found.start(1), keyword, at + value, at + end)
+            yield _Line(number, at + match.start(1), keyword, at + value, at + max(value, len(raw.rstrip())))
         at += len(raw) + 1
 
 
-def _kernel_lines(data: bytes, labels: list[_Label], includes: bool, inherited: bool) -> Iterator[KernelLine]:
-    head, named = labels[0], labels[1:]
+def _label_lines(
+    data: bytes, head: _Label, labels: list[_Label], includes: bool, inherited: bool
+) -> Iterator[KernelLine]:
+    """Yield the kernel line of each label that loads Linux, and that of an APPEND in front of the labels."""
     shared: bytes | None = None
-    for label in named:
+    for label in labels:
         kernel = _linux_of(data, label)
         if kernel is None:
             continue
         assert label.kernel is not None
-        words = split_arguments(data, label.kernel.value, label.kernel.end)[1:]
+        arguments = split_arguments(data, label.kernel.value, label.kernel.end)[1:]
         if label.append is not None:
-            yield _with_append(data, label.kernel.number, kernel, words, label.append)
+            yield _line_with_append(data, label.kernel.number, kernel, arguments, label.append)
         elif head.append is not None or inherited:
             shared = shared or kernel
-            if words:
-                yield KernelLine(number=label.kernel.number, kernel=kernel, arguments=words, insert=None)
+            if arguments:
+                yield KernelLine(number=label.kernel.number, kernel=kernel, arguments=arguments, insert=None)
         else:
-            yield _without_append(data, label.kernel, kernel, words)
-    if head.append is not None and (shared or includes or not named):
-        yield _with_append(data, head.append.number, shared or b"*", (), head.append)
-    names = {label.name for label in named}
+            yield _line_without_append(data, label.kernel, kernel, arguments)
+    if head.append is not None and (shared or includes or not labels):
+        yield _line_with_append(data, head.append.number, shared or b"*", (), head.append)
+
+
+def _default_lines(data: bytes, head: _Label, labels: list[_Label], inherited: bool) -> Iterator[KernelLine]:
+    """Yield a kernel line for each DEFAULT, ONTIMEOUT and ONERROR whose command loads Linux with arguments."""
+    names = {label.name for label in labels}
+    has_no_append = not labels and head.append is None and not inherited
     for line in head.defaults:
-        words = split_arguments(data, line.value, line.end)
-        implicit = bool(words[1:]) and not words[0].text.lower().endswith(_OTHER_KINDS)
-        if implicit and (is_linux(words[0].text) or words[0].text in names):
-            alone = not named and head.append is None and not inherited
-            insert = find_insertion_point(words[1:], words[0].end) if alone else None
-            yield KernelLine(number=line.number, kernel=words[0].text, arguments=words[1:], insert=insert)
+        command, *arguments = split_arguments(data, line.value, line.end) or (None,)
+        if command is None or not arguments or command.text.lower().endswith(_OTHER_KINDS):
+            continue
+        if is_linux(command.text) or command.text in names:
+            insert = find_insertion_point(tuple(arguments), command.end) if has_no_append else None
+            yield KernelLine(number=line.number, kernel=command.text, arguments=tuple(arguments), insert=insert)
 
 
 def _linux_of(data: bytes, label: _Label) -> bytes | None:
-    """The Linux kernel that a label loads; None where it loads none."""
+    """Return the Linux kernel that a label loads; None if it loads none."""
     if label.kernel is None or label.kernel.keyword in _NO_KERNEL:
         return None
     words = data[label.kernel.value : label.kernel.end].split()
     if not words or not is_linux(words[0]):
         return None
-    other = label.kernel.keyword == b"kernel" and words[0].lower().endswith(_OTHER_KINDS)
-    return None if other else words[0]
+    is_other = label.kernel.keyword == b"kernel" and words[0].lower().endswith(_OTHER_KINDS)
+    return None if is_other else words[0]
 
 
-def _with_append(data: bytes, number: int, kernel: bytes, words: tuple[Word, ...], append: _Line) -> KernelLine:
+def _line_with_append(data: bytes, number: int, kernel: bytes, words: tuple[Word, ...], append: _Line) -> KernelLine:
+    """Return a kernel line whose arguments are ``words`` and those of an APPEND."""
     arguments = split_arguments(data, append.value, append.end)
     if [word.text for word in arguments] == [b"-"]:  # "none, not even the default ones"
-        return KernelLine(
-            number=number, kernel=kernel, arguments=words, insert=arguments[0].end, lead=b"", stub=arguments[0]
-        )
-    insert = find_insertion_point(arguments, append.behind)
+        stub = arguments[0]
+        return KernelLine(number=number, kernel=kernel, arguments=words, insert=stub.end, lead=b"", stub=stub)
+    insert = find_insertion_point(arguments, append.keyword_end)
     return KernelLine(number=number, kernel=kernel, arguments=(*words, *arguments), insert=insert)
 
 
-def _without_append(data: bytes, line: _Line, kernel: bytes, words: tuple[Word, ...]) -> KernelLine:
-    """A new APPEND stands in a line of its own behind the kernel's, written as that is."""
+def _line_without_append(data: bytes, line: _Line, kernel: bytes, words: tuple[Word, ...]) -> KernelLine:
+    """Return a kernel line that gets an APPEND in a new line behind the kernel's, indented and spelled like that."""
     begin = data.rfind(b"\n", 0, line.start) + 1
-    name = b"append" if data[line.start : line.behind].islower() else b"APPEND"
+    name = b"append" if data[line.start : line.keyword_end].islower() else b"APPEND"
     lead = detect_line_end(data, line.end) + data[begin : line.start] + name + b" "
     return KernelLine(number=line.number, kernel=kernel, arguments=words, insert=line.end, lead=lead)
