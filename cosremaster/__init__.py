@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
     from cosremaster.progress import Progress
     from cosremaster.remastering.image import OpenedImage, open, remaster  # noqa: A004 - as gzip.open
-    from cosremaster.remastering.pipeline import Plan
+    from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.request import Request
     from cosremaster.remastering.result import Result
 
 _HOMES = {
     "cosremaster.remastering.image": ("OpenedImage", "open", "remaster"),
     "cosremaster.overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
-    "cosremaster.remastering.pipeline": ("Plan",),
+    "cosremaster.remastering.plan": ("RemasterPlan",),
     "cosremaster.progress": ("Progress",),
     "cosremaster.remastering.request": ("Request",),
     "cosremaster.remastering.result": ("Result",),
@@ -58,10 +58,10 @@ __all__ = [
     "OverlayError",
     "OverlayItem",
     "OwnershipRule",
-    "Plan",
     "Progress",
     "ProofError",
     "RecipeError",
+    "RemasterPlan",
     "Request",
     "Result",
     "SizeError",

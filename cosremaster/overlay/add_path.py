@@ -81,7 +81,9 @@ def _check_sizes(scan: SourceScan, place: Place, context: ReadContext) -> None:
             context.check_file_size(node.content.size, place if scan.is_single_file else place.inside(node.path))
 
 
-def _apply_mtree_file(nodes: Iterable[Node], source: str | Path, mtree: str | Path, context: ReadContext) -> list[Node]:
+def _apply_mtree_file(
+    nodes: Iterable[Node], source: str | os.PathLike[str], mtree: str | os.PathLike[str], context: ReadContext
+) -> list[Node]:
     """Return the ``nodes`` of the directory ``source`` as its mtree file describes them, without that file itself.
 
     :raises UsageError: ``source`` is no directory. :raises OverlayError: the file is unreadable or does not agree.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from cosremaster.errors import UsageError
 
@@ -61,12 +60,12 @@ class AddPath(OverlayItem):
     AddPath(source='site/', dest=None, owner='source', mode=None, rules=(), mtree=None, setuid=False, unpack=None)
     """
 
-    source: str | Path
+    source: str | os.PathLike[str]
     dest: str | None = None
     owner: str | None = None
     mode: str | int | None = None
     rules: tuple[OwnershipRule, ...] = ()
-    mtree: str | Path | None = None
+    mtree: str | os.PathLike[str] | None = None
     setuid: bool = False
     unpack: bool | None = None
 

@@ -11,7 +11,7 @@ from cosremaster.errors import UsageError
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
 from cosremaster.remastering.image import OpenedImage, open  # noqa: A004 - as gzip.open
-from cosremaster.remastering.pipeline import Plan
+from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.result import Result
 
 
@@ -52,7 +52,7 @@ def build(
 
 def plan(
     recipe: Recipe, *, threads: int | None = None, check_index: bool = False, progress: Progress | None = None
-) -> Plan:
+) -> RemasterPlan:
     """What :func:`build` would write. Raises as it does."""
     with _opened(recipe, check_index, progress) as image:
         return image.plan(replace(recipe.request, threads=threads), progress=progress)

@@ -13,14 +13,14 @@ from cosremaster.iso.edits import TableContent
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.remastering.pipeline import Plan
+from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.tree.nodes import Action, Node, NodeKind
 
 SCHEMA = 1
 """Raised whenever a field of the report changes its meaning or goes away."""
 
 
-def report_chunks(plan: Plan, source: ByteSource) -> Iterator[bytes]:
+def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
     """The report on ``plan`` for the image in ``source``, in UTF-8, a line for each path. Files that come are read for
     their digests, and of the ISO's own those that leave or are exchanged too."""
     head = {
@@ -41,7 +41,7 @@ def report_chunks(plan: Plan, source: ByteSource) -> Iterator[bytes]:
     yield b"\n}\n"
 
 
-def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
+def _changes(plan: RemasterPlan) -> Iterator[dict[str, Any]]:
     """One value for each path, sorted by the paths' bytes."""
     if plan.layer is None:
         return
@@ -54,7 +54,7 @@ def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
         yield change | {key: _facts(one) for key, one in (("before", before), ("after", node)) if one is not None}
 
 
-def _iso_changes(plan: Plan, source: ByteSource) -> Iterator[dict[str, Any]]:
+def _iso_changes(plan: RemasterPlan, source: ByteSource) -> Iterator[dict[str, Any]]:
     """One value for each path of the ISO's own tree, sorted by the paths' bytes: the old one of what was there."""
     edits = plan.iso
     if edits.is_empty and not edits.unchanged:

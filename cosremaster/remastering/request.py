@@ -1,48 +1,54 @@
-"""What is asked of an image, as it is said, and settled: defaults filled in, texts read."""
+"""The request for a remaster: as the user writes it, and normalized, with texts parsed and defaults filled in."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from msgspec import Struct
 
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
 from cosremaster.errors import UsageError
 from cosremaster.io.parallel import cpu_count
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
+from cosremaster.layers.cpio.newc import MAX_FIELD
+from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
-from cosremaster.remastering.iso_tree import Rename
-from cosremaster.tree.limits import MAX_NUMBER
+from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is to be done to an image.
+    """The changes that a remaster makes to an image.
 
-    ``add``: what comes, in order: :class:`AddPath`, a path, text like ``"site/:/opt"``, or things made from
-    nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`. ``remove``: patterns of paths in the layer
-    that leave before anything comes (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash takes what
-    follows as it is); one that fits nothing is an error unless ``allow_missing``. ``force_type``: what comes may
-    replace a thing of another type, a directory with what is in it. ``add_iso``: what comes to the ISO's own tree,
-    as ``add``; a file that is there is exchanged. ``remove_iso``: patterns of paths that leave that tree first;
-    ``rename_iso``: then other names, ``"/old:/new"`` or a pair (docs/iso-tree.md). ``drop_hfsplus`` allows to give
-    up an HFS+ file system over it. ``keep_sums``: leave the lists of sums on it, such as md5sum.txt, as they are,
-    though their lines of changed files become wrong. ``layer``: an address as in ``"live.cgz::rootfs.cxz"``, found
-    by content when None.
-    ``source_date_epoch`` (seconds; the environment's SOURCE_DATE_EPOCH when None) bounds new mtimes.
-    ``threads``: as many as there are processors when None. ``xz_preset``: 0 to 9 for what xz has to encode, 6
-    when None; ``always_compress``: also what does not shrink.
+    ``add``: additions to the root file system, in order: an :class:`AddPath`, a path, text like ``"site/:/opt"``, or
+    items made from nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`. ``remove``: patterns of paths in
+    the layer that are removed before anything is added (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash
+    takes the next character literally); a pattern that matches nothing is an error unless ``allow_missing``.
+    ``force_type``: additions may replace entries of another type, a directory with its contents.
+
+    ``add_iso``: additions to the ISO's own tree, like ``add``; an existing file gets the new bytes. ``remove_iso``:
+    patterns of paths that are removed from that tree first; ``rename_iso``: then other names, ``"/old:/new"`` or a pair
+    (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
+    lists of checksums on the ISO, such as md5sum.txt, as they are, though their lines for changed files become wrong.
+
+    ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``; None finds the root file system by
+    content. ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the
+    environment's SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what
+    xz has to encode; None for 6. ``always_compress``: compress also data that do not shrink.
+
     ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
-    every boot menu (docs/kernel-args.md); ``allow_missing`` goes for those to remove or replace too. ``volume_id``
-    and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``); ``retarget``: menus that look for the volume by
-    what changes follow.
+    every boot menu (docs/kernel-args.md); ``allow_missing`` holds for arguments to remove or replace too. ``volume_id``
+    and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``) change the volume; ``retarget``: boot menus that
+    search for the volume by its old id or date search for the new one.
     """
 
-    add: Iterable[str | Path | OverlayItem] = ()
+    add: Iterable[str | os.PathLike[str] | OverlayItem] = ()
     remove: Iterable[str | bytes] = ()
-    add_iso: Iterable[str | Path | OverlayItem] = ()
+    add_iso: Iterable[str | os.PathLike[str] | OverlayItem] = ()
     remove_iso: Iterable[str | bytes] = ()
     rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
@@ -62,43 +68,64 @@ class Request:
     retarget: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A request with its defaults filled in and its texts read."""
+class NormalizedRequest(Struct, frozen=True, kw_only=True):
+    """A :class:`Request` whose texts are parsed and whose defaults are filled in; every step reads this one value.
 
-    adds: tuple[OverlayItem, ...]
-    removes: tuple[Pattern, ...]
-    iso_adds: tuple[OverlayItem, ...]
-    iso_removes: tuple[Pattern, ...]
+    ``layer``: the parsed address; None finds the root file system by content. ``max_mtime``: seconds since 1970; None
+    for no limit.
+    """
+
+    additions: tuple[OverlayItem, ...]
+    removals: tuple[Pattern, ...]
+    iso_additions: tuple[OverlayItem, ...]
+    iso_removals: tuple[Pattern, ...]
     iso_renames: tuple[Rename, ...]
-    wanted: Address | None
+    drop_hfsplus: bool
+    keep_checksums: bool
+    allow_missing: bool
+    force_type: bool
+    layer: Address | None
     threads: int
-    newest: int | None
-    settings: BootSettings
+    xz_preset: int | None
+    always_compress: bool
+    max_mtime: int | None
+    boot_settings: BootSettings
 
     @property
-    def layered(self) -> bool:
-        """Something is asked of a layer."""
-        return bool(self.adds or self.removes or self.wanted is not None)
+    def is_for_layer(self) -> bool:
+        """The request names a layer, or changes one."""
+        return bool(self.additions or self.removals or self.layer is not None)
+
+    def iso_tree(self, items: Sequence[PreparedItem]) -> IsoTreeRequest:
+        """Return the part of the request about the ISO's own tree; ``items``: its additions, prepared."""
+        return IsoTreeRequest(
+            add=items, remove=self.iso_removals, rename=self.iso_renames, allow_missing=self.allow_missing,
+            force_type=self.force_type,
+        )  # fmt: skip
 
 
-def settle(request: Request) -> Settled:
-    """``request`` with everything said. :raises UsageError: it makes no sense."""
+def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest:
+    """Return ``request`` for ``image`` with its texts parsed and its defaults filled in.
+
+    :raises UsageError: a text cannot be parsed, a number is out of its range, or options contradict each other.
+    """
     threads = cpu_count() if request.threads is None else request.threads
     if threads < 1:
         raise UsageError(f"{threads} threads cannot do anything")
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
-    return Settled(
-        adds=tuple(_as_item(item) for item in request.add),
-        removes=tuple(Pattern(os.fsencode(path)) for path in request.remove),
-        iso_adds=tuple(_as_item(item, "--add-iso") for item in request.add_iso),
-        iso_removes=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
-        iso_renames=tuple(Rename.parse(item) for item in request.rename_iso),
-        wanted=None if request.layer is None else parse_address(request.layer),
-        threads=threads,
-        newest=_newest() if request.source_date_epoch is None else request.source_date_epoch,
-        settings=read_boot_settings(
+    return NormalizedRequest(
+        additions=tuple(_parse_item(item, "--add") for item in request.add),
+        removals=tuple(Pattern(os.fsencode(path)) for path in request.remove),
+        iso_additions=tuple(_parse_item(item, "--add-iso") for item in request.add_iso),
+        iso_removals=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
+        iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
+        drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums, allow_missing=request.allow_missing,
+        force_type=request.force_type,
+        layer=None if request.layer is None else parse_layer_address(request.layer, image),
+        threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
+        max_mtime=_parse_epoch() if request.source_date_epoch is None else request.source_date_epoch,
+        boot_settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
             volume_id=request.volume_id, volume_date=request.volume_date, retarget=request.retarget,
             allow_missing=request.allow_missing,
@@ -106,17 +133,29 @@ def settle(request: Request) -> Settled:
     )  # fmt: skip
 
 
-def _as_item(item: str | Path | OverlayItem, option: str = "--add") -> OverlayItem:
+def parse_layer_address(text: str, image: SourceImage) -> Address:
+    """Return the address of a layer of ``image``. An image without a volume is the first container itself.
+
+    :raises UsageError: ``text`` is no address.
+    """
+    address = parse_address(text)
+    if image.volume is not None or address[0] == image.files[0].path:
+        return address
+    return (image.files[0].path, *address)
+
+
+def _parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> OverlayItem:
+    """Return ``item`` as a value; ``option`` is named in errors."""
     if isinstance(item, str):
         return AddPath.parse(item, option)
-    return AddPath(item) if isinstance(item, Path) else item
+    return AddPath(item) if isinstance(item, os.PathLike) else item
 
 
-def _newest() -> int | None:
-    """SOURCE_DATE_EPOCH (reproducible-builds.org). :raises UsageError: it is set and no number."""
+def _parse_epoch() -> int | None:
+    """Return SOURCE_DATE_EPOCH (reproducible-builds.org), None without. :raises UsageError: it is no number."""
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
-    return min(int(text), MAX_NUMBER)
+    return min(int(text), MAX_FIELD)

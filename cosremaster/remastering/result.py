@@ -9,7 +9,8 @@ from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
-from cosremaster.remastering.pipeline import PackedLayer, Plan
+from cosremaster.remastering.pack import PackedLayer
+from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.tree.nodes import Action
 
 
@@ -50,7 +51,7 @@ class Result:
     identical: bool
 
 
-def result_of(plan: Plan, proof: tuple[str, ...]) -> Result:
+def result_of(plan: RemasterPlan, proof: tuple[str, ...]) -> Result:
     """What ``plan`` came to, once its image was written and found to be as ``proof`` says."""
     image, layer, edits = plan.image, plan.layer, plan.edits
     outer = None if layer is None else layer.address[0]

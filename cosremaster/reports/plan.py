@@ -12,7 +12,7 @@ from cosremaster.io.pieces import Literal, Piece, Range, Zeros
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.remastering.pipeline import Plan
+from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
@@ -23,7 +23,7 @@ SCHEMA = 1
 """Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
 
 
-def plan_report(plan: Plan) -> dict[str, Any]:
+def plan_report(plan: RemasterPlan) -> dict[str, Any]:
     """``plan`` as plain values. Paths are text with undecodable bytes as ``\\xNN``; sizes are bytes; LBAs blocks."""
     edits, layer = plan.edits, plan.layer
     return {
@@ -85,7 +85,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _blocks(plan: Plan) -> dict[str, int]:
+def _blocks(plan: RemasterPlan) -> dict[str, int]:
     """Return the volume space size before and after; 0 for an image without a volume."""
     before = 0 if plan.image.volume is None else plan.image.volume.blocks
     after = plan.result.layout.map_end(Sector(before * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK if before else 0
@@ -96,7 +96,7 @@ def _shown(paths: Sequence[bytes]) -> list[str]:
     return [printable(path) for path in paths]
 
 
-def _pieces(pieces: Sequence[Piece], plan: Plan) -> dict[str, dict[str, int]]:
+def _pieces(pieces: Sequence[Piece], plan: RemasterPlan) -> dict[str, dict[str, int]]:
     """How many pieces of each kind the new image has, and their bytes."""
     counts, sizes = Counter[str](), Counter[str]()
     for piece in pieces:
@@ -106,7 +106,7 @@ def _pieces(pieces: Sequence[Piece], plan: Plan) -> dict[str, dict[str, int]]:
     return {kind: {"pieces": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
 
 
-def _kind(piece: Piece, plan: Plan) -> str:
+def _kind(piece: Piece, plan: RemasterPlan) -> str:
     match piece:
         case Literal():
             return "made"
@@ -128,7 +128,7 @@ def _extent(one: Placement) -> dict[str, Any]:
     }
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     """``plan`` for people."""
     report = plan_report(plan)
     if plan.identical:

@@ -18,7 +18,7 @@ from cosremaster.demo.image import build_archive, directory, initramfs, outer_it
 from cosremaster.errors import LayerError, OverlayError, Place, SizeError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio.newc import NewcEntry, read_entries
-from cosremaster.remastering import image as job
+from cosremaster.remastering import context
 from tests.fixtures import tools
 from tests.support.listener import Listener
 from tests.support.small import CGZ, DemoEntry, packed_root, write_overlay, write_small
@@ -195,7 +195,7 @@ def test_warns_at_grubs_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_refuses_a_layer_that_no_iso_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "MAX_EXTENT", 20_000)
+    monkeypatch.setattr(context, "MAX_EXTENT", 20_000)
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     (overlay / "noise").write_bytes(os.urandom(30_000))
     with pytest.raises(SizeError, match="more than one file of an ISO"):

@@ -26,7 +26,7 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import open_source
 from cosremaster.io.spool import Spool
 from cosremaster.overlay.scan import HostFile
-from cosremaster.remastering import pipeline
+from cosremaster.remastering import write
 from tests.fixtures import tools
 from tests.support.small import CGZ, write_small
 from tests.support.xz_streams import Old, judge, old_stream, splice, xz
@@ -270,7 +270,7 @@ def test_a_file_that_changes_between_plan_and_write_is_told(
     tmp_path: Path, added: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     source = write_small(tmp_path)
-    real = pipeline.write_image
+    real = write.write_image
 
     def late(*arguments: Any) -> tuple[str, ...]:
         change(added / "data/large")

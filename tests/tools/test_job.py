@@ -30,9 +30,9 @@ from cosremaster.io.output import Output
 from cosremaster.io.parallel import BATCH, CancelledError, StopFlag, Worker, ordered_map, prefetch, prefetch_batches
 from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.model import Layer
-from cosremaster.remastering import image as job
-from cosremaster.remastering import pipeline
-from cosremaster.remastering.pipeline import PackedLayer, Packing
+from cosremaster.remastering import pack
+from cosremaster.remastering import plan as planning
+from cosremaster.remastering.pack import PackedLayer, Packing
 from tests.fixtures import tools
 from tests.support.listener import Listener
 from tests.support.small import CGZ, write_overlay, write_small
@@ -250,13 +250,14 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
     )
     source, overlay = write_small(tmp_path, gzip.compress(outer, 6, mtime=0)), write_overlay(tmp_path)
     packed: list[int] = []
-    real = pipeline.pack_layer
+    real = pack.pack_layer
 
     def noted(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
         packed.append(plain.length)
         return real(layer, plain, packing)
 
-    monkeypatch.setattr(pipeline, "pack_layer", noted)
+    for room in (pack, planning):
+        monkeypatch.setattr(room, "pack_layer", noted)
     with cosremaster.open(source, remember=False) as image:
         request = cosremaster.Request(add=[overlay])
         for name in ("one.iso", "again.iso"):
@@ -264,7 +265,7 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
         found = image.layers().layers
     foreseen = min(found[1].holder.offset if found[1].holder else 0, BlockCache.LIMIT)
     assert packed.count(foreseen) == 1, "once for all remasters"
-    monkeypatch.setattr(job, "prepack_container_front", lambda *_: Worker(lambda: None))
+    monkeypatch.setattr(pack, "prepack_container_front", lambda *_: Worker(lambda: None))
     with cosremaster.open(source, remember=False) as image:
         image.remaster(tmp_path / "two.iso", request)
     assert len({(tmp_path / name).read_bytes() for name in ("one.iso", "again.iso", "two.iso")}) == 1

@@ -30,8 +30,9 @@ from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import SilentProgress
 from cosremaster.remastering.image import OpenedImage
-from cosremaster.remastering.pipeline import plan_result, with_checksum_lists
+from cosremaster.remastering.plan import with_checksum_lists
 from cosremaster.remastering.request import Request
+from cosremaster.remastering.write import plan_result
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.tools import EPOCH, run

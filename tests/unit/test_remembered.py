@@ -115,7 +115,7 @@ def test_an_index_is_kept_before_the_image_closes(folder: Path, monkeypatch: pyt
         time.sleep(0.3)
         return store_index(*words)
 
-    monkeypatch.setattr("cosremaster.remastering.image.store_index", slow)
+    monkeypatch.setattr("cosremaster.remastering.layer_index.store_index", slow)
     with cosremaster.open(folder / "in.iso") as image:
         image.layers()
     assert len(kept()) == 1

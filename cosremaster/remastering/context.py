@@ -1,0 +1,70 @@
+"""The helpers that every step of one remaster shares: the input, temporary files, progress and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from cosremaster.codecs.base import BlockCache
+from cosremaster.io.source import ByteSource
+from cosremaster.io.spool import Spool
+from cosremaster.iso.ecma119.sections import MAX_EXTENT
+from cosremaster.layers.address import Address
+from cosremaster.progress import Progress, SilentProgress
+
+
+class Warnings:
+    """The warnings of one remaster, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        """Add one warning."""
+        self._messages.append(message)
+
+    def extend(self, messages: Iterable[str]) -> None:
+        """Add several warnings."""
+        self._messages.extend(messages)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """All warnings."""
+        return tuple(self._messages)
+
+
+class RemasterContext:
+    """The helpers of one remaster of the image in ``source``; a context manager that removes the temporary files.
+
+    ``folder``: temporary files go here, without names. ``caches``: what an opened image keeps from one remaster for the
+    next, by the address of a layer. ``start_precopy`` is called once; it may begin to copy the input to the output.
+    """
+
+    def __init__(
+        self, source: ByteSource, folder: Path, progress: Progress | None = None, *,
+        caches: dict[Address, BlockCache] | None = None, start_precopy: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.folder = folder
+        self.progress = progress or SilentProgress()
+        self.caches = {} if caches is None else caches
+        self._start_precopy: Callable[[], None] | None = start_precopy
+        self.warnings = Warnings()
+        self._files = ExitStack()
+        self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
+        self.contents = self._files.enter_context(Spool(folder))
+
+    def start_precopy(self) -> None:
+        """Begin to copy the input to the output, unless that has begun; call it before layers are compressed."""
+        start, self._start_precopy = self._start_precopy, None
+        if start is not None:
+            start()
+
+    def __enter__(self) -> RemasterContext:
+        """Return the context itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the temporary files."""
+        self._files.close()

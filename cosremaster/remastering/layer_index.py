@@ -1,0 +1,83 @@
+"""The layers of an opened image, indexed when they are first needed and kept for every later remaster."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from cosremaster.io.parallel import Worker
+from cosremaster.io.source import ByteSource
+from cosremaster.iso.model import SourceImage
+from cosremaster.layers.address import Address
+from cosremaster.layers.cache import index_path, load_index, store_index
+from cosremaster.layers.cpio.scan import ScanOptions
+from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.layers.find import ImageLayers, find_layers, layers_from_index
+from cosremaster.layers.model import Layer
+from cosremaster.progress import Progress
+
+
+class LayerIndex:
+    """The layers of ``image``, which is in ``source``; several threads may use it.
+
+    ``remember``: use and keep the index in the user's cache directory; ``check_index``: before a kept index is used,
+    compare the SHA-256 of the files of the image that it describes.
+    """
+
+    def __init__(
+        self, image: SourceImage, source: ByteSource, options: ScanOptions, *, remember: bool, check_index: bool
+    ) -> None:
+        self._image, self._source, self._options = image, source, options
+        self._remember, self._check_index = remember, check_index
+        self._layers: dict[bytes | None, ImageLayers] = {}
+        self._trees: dict[Address, LayerTree] = {}
+        self._storing: Worker[bool] | None = None
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait until the index is stored."""
+        if self._storing is not None:
+            self._storing.join()
+
+    @property
+    def stored_at(self) -> Path | None:
+        """The file that keeps the index between runs; None if there is none."""
+        self.wait()
+        path = index_path(self._source)
+        return path if os.path.exists(path) else None  # also None if the cache folder is unreadable
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the layers are most likely indexed already, in memory or in the cache."""
+        return bool(self._layers) or (self._remember and self.stored_at is not None)
+
+    def layers(self, address: Address | None, progress: Progress) -> ImageLayers:
+        """Return the layers of the image, or of the file that ``address`` begins with. Raises as ``find_layers``."""
+        path = None if address is None else address[0]
+        with self._lock:
+            if path not in self._layers:
+                self._layers[path] = self._load(address) or self._find(address, progress)
+            return self._layers[path]
+
+    def tree(self, layer: Layer) -> LayerTree:
+        """Return the file system in ``layer``, the same for all remasters."""
+        with self._lock:
+            if layer.address not in self._trees:
+                self._trees[layer.address] = LayerTree(layer)
+            return self._trees[layer.address]
+
+    def _load(self, address: Address | None) -> ImageLayers | None:
+        """Return the layers by a stored index; None if none fits."""
+        index = load_index(self._source, self._image, check=self._check_index) if self._remember else None
+        if index is None:
+            return None
+        files = [file for file in index.files if address is None or file.path == address[0]]
+        return layers_from_index(self._image, files, index.others) if files or address is None else None
+
+    def _find(self, address: Address | None, progress: Progress) -> ImageLayers:
+        """Index the layers, and store the index beside other work."""
+        layers = find_layers(self._image, address, progress, self._options)
+        if self._remember and address is None and not layers.refusals:
+            self._storing = Worker(lambda: store_index(self._source, layers.indexed_files, layers.foreign_files))
+        return layers

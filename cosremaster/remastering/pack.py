@@ -1,0 +1,150 @@
+"""Steps 5 and 6 of a remaster: a changed layer is compressed, and then every container around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult
+from cosremaster.errors import CosremasterError, UnsupportedError, printable
+from cosremaster.io.parallel import Worker
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.spool import Spool
+from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.cpio.edit import replace_entry_data, replace_stream
+from cosremaster.layers.cpio.old import ODC, OldForm
+from cosremaster.layers.model import Layer
+from cosremaster.progress import Progress, SilentProgress
+from cosremaster.remastering.context import RemasterContext
+from cosremaster.remastering.request import NormalizedRequest
+
+
+class Packing(Struct, frozen=True, kw_only=True):
+    """The helpers and options of compression.
+
+    ``spool`` takes new bytes; ``preset`` and ``always_compress`` are those of ``RepackJob``; ``caches``: what one
+    remaster of an image keeps for the next, by the address of a layer.
+    """
+
+    spool: Spool
+    threads: int
+    progress: Progress
+    preset: int | None = None
+    always_compress: bool = False
+    caches: dict[Address, BlockCache] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: NormalizedRequest, context: RemasterContext) -> Packing:
+        """Return the packing that ``request`` asks for."""
+        return cls(
+            spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
+            always_compress=request.always_compress, caches=context.caches,
+        )  # fmt: skip
+
+
+class PackedLayer(Struct, frozen=True):
+    """A layer that was compressed again."""
+
+    address: Address
+    codec: str
+    packed: RepackResult
+
+
+def with_containers(layer: Layer) -> Iterator[Layer]:
+    """Yield ``layer`` and every layer around it, the outermost last."""
+    outer: Layer | None = layer
+    while outer is not None:
+        yield outer
+        outer = outer.parent
+
+
+def check_writable(layer: Layer) -> None:
+    """Check that ``layer`` and its containers can be written. :raises UnsupportedError: a codec only reads."""
+    for outer in with_containers(layer):
+        form = outer.parameters.inner if isinstance(outer.parameters, OldForm) else outer.parameters
+        if form.name == "lzop":
+            from cosremaster.codecs.lzop.codec import REFUSAL  # noqa: PLC0415 - loaded by now, and rare
+
+            raise UnsupportedError(REFUSAL, outer.place)
+
+
+def format_warnings(layer: Layer) -> Iterator[str]:
+    """Yield a warning for ``layer`` and each of its containers that gets another form: all are written as newc."""
+    for outer in with_containers(layer):
+        if isinstance(outer.parameters, OldForm):
+            kind = "odc" if outer.parameters.kind == ODC else "binary"
+            yield f"{format_address(outer.address)} was a cpio archive in the {kind} form and is written as newc"
+
+
+def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
+    """Return ``layer`` with the new decoded bytes ``plain``, compressed as it was. Step 5, instead of cpio and xz.
+
+    The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
+    """
+    with packing.progress.step(f"pack {printable(layer.address[-1])}", plain.length) as advance:
+        job = RepackJob(
+            packed=layer.packed,
+            decoded=layer.decoded,
+            plain=plain,
+            spool=packing.spool,
+            threads=packing.threads,
+            advance=advance,
+            preset=packing.preset,
+            always_compress=packing.always_compress,
+            cache=packing.caches.setdefault(layer.address, BlockCache()),
+        )
+        packed = layer.parameters.repack(job)
+    return PackedLayer(layer.address, layer.parameters.name, packed)
+
+
+@contextmanager
+def prepacking_container(layer: Layer, packing: Packing, folder: Path) -> Iterator[None]:
+    """Compress, on another thread, what stands before ``layer`` in a gzip container.
+
+    Step 6 needs these bytes whatever ``layer`` becomes; they are kept in the caches of ``packing``, as much as these
+    take. Temporary data go to ``folder``. Errors are ignored here, for they come again in step 6.
+    """
+    worker = prepack_container_front(layer, packing, folder)
+    try:
+        yield
+    finally:
+        worker.join()
+
+
+def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Worker[None]:
+    """Start the thread of :func:`prepacking_container`."""
+
+    def prepack() -> None:
+        container, entry = layer.parent, layer.holder
+        if container is None or entry is None or container.parameters.name != "gzip":
+            return
+        if container.address in packing.caches:
+            return
+        front = PieceTable([Range(container.decoded, 0, min(entry.offset, BlockCache.LIMIT))])
+        with suppress(CosremasterError), Spool(folder) as spool:
+            pack_layer(container, front, replace(packing, spool=spool, threads=1, progress=SilentProgress()))
+
+    return Worker(prepack)
+
+
+def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
+    """Return ``packed`` and every container of ``layer``, compressed with it inside. Step 6, instead of cpio and gzip.
+
+    ``packed`` is first; the file on the ISO, or its stream where the file is a row of streams, is last.
+    """
+    layers = [packed]
+    while layer.parent is not None and layer.holder is not None:
+        plain = replace_entry_data(layer.parent, layer.holder, layers[-1].packed.table)
+        layer = layer.parent
+        layers.append(pack_layer(layer, plain, packing))
+    return tuple(layers)
+
+
+def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
+    """Return the bytes of the file on the image that holds ``layer``, whose outermost stream became ``packed``."""
+    *_, outermost = with_containers(layer)
+    return replace_stream(outermost, packed.packed.table)
