@@ -188,7 +188,7 @@ def _copy(subject: Subject, gpt: Gpt, name: str, at: Sector) -> Iterator[Finding
 
 def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
     """What both copies say is the same; each leads to the other."""
-    swapped = {"own": Sector(0), "other": Sector(0), "array": Sector(0), "crc": 0}
+    swapped = {"my_lba": Sector(0), "alternate_lba": Sector(0), "entries_lba": Sector(0), "crc": 0}
 
     def common(header: GptHeader) -> GptHeader:
         return replace(header, **swapped)

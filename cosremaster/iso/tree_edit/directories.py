@@ -1,6 +1,7 @@
-"""A directory tree as it can be changed: folders, and the entries in them in the order of their records.
+"""An editable directory tree: directories, and their entries in the order of their directory records (ECMA-119, 9.1).
 
-What :mod:`cosremaster.iso.read_trees` reads as values for everybody, read once more with what only changing it needs.
+:mod:`cosremaster.iso.read_trees` reads the same trees as immutable values. This module reads them again, with the
+fields that only editing needs.
 """
 
 from __future__ import annotations
@@ -15,26 +16,33 @@ from cosremaster.iso.ecma119.identifiers import IdentifierScheme, infer_joliet_r
 from cosremaster.iso.ecma119.records import VolumeDescriptor, locate_record, read_directory
 from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoTree
 from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
-from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge, walk_fields
+from cosremaster.iso.rockridge.read import RockRidge, find_susp_skip, read_rock_ridge, walk_fields
 from cosremaster.iso.rockridge.write import CE_SIZE, RockRidgeProfile
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
-from cosremaster.units import BLOCK, Lba, lba_offset
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 IDENTIFIER_OFFSET, MAX_RECORD_SIZE = 33, 254
-"""Where a record has its identifier, and its most bytes, an even number (9.1)."""
-_LONGEST, _LEAST_ROOM = 255, 32
+"""The identifier's offset in a directory record, and the record's largest even size, both in bytes (9.1)."""
+_MAX_RECORD_BYTE = 255
+"""The largest value of a record's length byte (9.1.1)."""
+_MIN_IDENTIFIER_ROOM = 32
 MAX_LEVEL = 8
-"""Levels of directories, the root's the first (6.8.2.1)."""
+"""The most levels of directories; the root's level is 1 (6.8.2.1)."""
 
 
 class DirectoryEntry(Struct, eq=False):
-    """A name in a folder. ``key``: its name in the primary tree, None where that has no such; ``shown``: in its own.
+    """A name in a directory.
 
-    ``records``: those on the image, all of one file; none: a new one. ``folder``: what it leads to. ``placeholder``:
-    its folder is recorded elsewhere (CL, RRIP 4.1.5.1), by an entry that is ``hidden``, as an associated file's is.
-    ``renamed``: its records are made anew, for its key. ``node``: what a new one is. ``more``: how many records a
-    file's new size takes beside those it has.
+    ``primary_name``: its name in the primary tree, None where that tree has no such entry.
+    ``identifier``: its file identifier (9.1.11). ``shown_name``: the name that readers of this tree show.
+    ``records``: its directory records on the image, one for each file section; none for a new entry.
+    ``directory``: the directory that it names.
+    ``is_placeholder``: the directory is relocated, and this entry only refers to it (CL, RRIP 4.1.5.1).
+    ``is_hidden``: no reader shows it: the true record of a relocated directory, or an associated file.
+    ``is_renamed``: its records are written anew, under ``primary_name``.
+    ``node``: what a new entry is made from.
+    ``extra_records``: how many records a file's new size needs beside ``records``.
     """
 
     primary_name: bytes | None
@@ -50,22 +58,32 @@ class DirectoryEntry(Struct, eq=False):
 
     @property
     def is_relocated_record(self) -> bool:
-        """It is the record of a relocated directory, whose name stands elsewhere. (RE alone also hides a directory: as
-        xorriso marks the one for relocated ones.)"""
+        """Whether this is the true record of a relocated directory, whose name is in another directory.
+
+        RE alone does not tell: it also hides a plain directory, as xorriso marks the relocation directory itself.
+        """
         return self.is_hidden and self.directory is not None and self.directory.named_in is not self.directory.parent
 
     @property
     def needs_records(self) -> bool:
-        """It has no record that can stay as it is."""
+        """Whether its records have to be written anew."""
         return self.is_renamed or not self.records
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it is a file on the image that is not empty."""
+        return self.directory is None and bool(self.records) and self.records[0].length > 0
 
 
 class EditableDirectory(Struct, eq=False):
-    """A directory. ``extent``: where it stands on the image, None for a new one; ``node``: what a new one is.
+    """A directory.
 
-    ``parent``: where its ``..`` leads, itself for the root; ``above``: the folder that its name stands in, another
-    one where it is relocated; ``level``: the root's is 1. ``entry``: its own record's. ``changed``: it is laid anew;
-    ``reparented``: its ``..`` is made anew; ``moves``: it gets other blocks.
+    ``extent``: its extent on the image, None for a new one. ``node``: what a new one is made from.
+    ``parent``: the directory that its ``..`` leads to, itself for the root.
+    ``named_in``: the directory that holds its name; not ``parent`` where it is relocated.
+    ``level``: 1 for the root. ``entry``: the entry of its true record.
+    ``is_changed``: its records are written anew. ``is_reparented``: its ``..`` is written anew.
+    ``is_moved``: it gets other blocks.
     """
 
     extent: Extent | None
@@ -81,22 +99,37 @@ class EditableDirectory(Struct, eq=False):
 
     @property
     def blocks(self) -> int:
-        """Blocks on the image."""
-        return -(-self.extent.length // BLOCK) if self.extent else 0
+        """The number of blocks that it takes on the image."""
+        return blocks_for(self.extent.length) if self.extent else 0
 
     @property
     def subdirectory_count(self) -> int:
-        """The directories in it, as their parents count them in link counts."""
-        return sum(1 for one in self.entries if one.directory is not None)
+        """The number of directories in it, as link counts include them."""
+        return sum(1 for entry in self.entries if entry.directory is not None)
+
+    def must_move(self, root: EditableDirectory) -> bool:
+        """Return whether this directory has to move because its parent, or the directory that names it, does.
+
+        It also has to where it got another parent and lies in front of it.
+        """
+        if self is root or self.parent is None or self.named_in is None or self.extent is None:
+            return False
+        above = (self.parent, self.named_in)
+        if any(directory.is_moved for directory in above):
+            return True
+        starts = [directory.extent.lba for directory in above if directory.extent]
+        return self.is_reparented and self.extent.lba < max(starts, default=Lba(0))
 
 
 class EditableTree(Struct, eq=False):
-    """The folders of one root. ``kind``: in words; ``base``: the block from which its numbers count; ``descriptors``:
-    those of the image that have it, none for UDF.
+    """The directories below one root.
 
-    ``dialect``: how Rock Ridge is written, None without; ``counts``: directories' link counts count their
-    subdirectories; ``attic``: the folder that relocated directories are recorded in, None where there is none;
-    ``serials``: the serial numbers that Rock Ridge tells.
+    ``kind``: the tree's name for people. ``base``: the block from which its block numbers count.
+    ``descriptors``: the volume descriptors that refer to it, none for UDF. ``naming``: how identifiers are made.
+    ``rock_ridge``: how its Rock Ridge fields are written, None without Rock Ridge.
+    ``counts_subdirectories``: the link counts of directories include their subdirectories.
+    ``relocation_directory``: the directory that holds the true records of relocated directories (libisofs names it
+    RR_MOVED), None where no directory is relocated. ``serial_numbers``: the file serial numbers in use (PX).
     """
 
     kind: str
@@ -110,146 +143,209 @@ class EditableTree(Struct, eq=False):
     serial_numbers: frozenset[int] = frozenset()
 
     def directories(self) -> Iterator[EditableDirectory]:
-        """Every folder, those above before those below."""
+        """Yield every directory, each one before those below it."""
         waiting = [self.root]
         while waiting:
-            folder = waiting.pop()
-            yield folder
+            directory = waiting.pop()
+            yield directory
             waiting += [
-                one.directory for one in reversed(folder.entries) if one.directory and not one.is_relocated_record
+                entry.directory
+                for entry in reversed(directory.entries)
+                if entry.directory and not entry.is_relocated_record
             ]
 
+    def entries(self) -> Iterator[DirectoryEntry]:
+        """Yield the entries of every directory, hidden ones too."""
+        for directory in self.directories():
+            yield from directory.entries
+
     def files_by_path(self) -> Iterator[tuple[bytes, DirectoryEntry]]:
-        """Everything but directories, by the path that this tree shows."""
+        """Yield every entry that is not a directory, with the path that readers of this tree show."""
         waiting = [(b"", self.root)]
         while waiting:
-            path, folder = waiting.pop()
-            for entry in folder.entries:
+            path, directory = waiting.pop()
+            for entry in directory.entries:
                 if entry.is_hidden:
                     continue
-                below = join(path, entry.shown_name)
+                entry_path = join(path, entry.shown_name)
                 if entry.directory is not None:
-                    waiting.append((below, entry.directory))
+                    waiting.append((entry_path, entry.directory))
                 else:
-                    yield below, entry
+                    yield entry_path, entry
 
     def propagate_moves(self) -> None:
-        """Whatever lies below a directory that moves moves too: libarchive, which reads an image front to back, finds
-        no directory that stands before the one that names it."""
-        spread = True
-        while spread:  # a relocated directory may be met before the one that it is recorded in
-            spread = False
-            for folder in self.directories():
-                if not folder.is_moved and (folder.extent is None or _must_follow(folder, self.root)):
-                    folder.is_moved = folder.is_changed = spread = True
+        """Mark every directory below a moved one as moved.
 
-
-def _must_follow(folder: EditableDirectory, root: EditableDirectory) -> bool:
-    if folder is root or folder.parent is None or folder.named_in is None or folder.extent is None:
-        return False
-    holders = (folder.parent, folder.named_in)
-    before = folder.is_reparented and any(one.extent and folder.extent.lba < one.extent.lba for one in holders)
-    return before or any(one.is_moved for one in holders)
+        libarchive reads an image front to back and loses a directory that lies in front of the one that names it.
+        """
+        repeat = True
+        while repeat:  # a relocated directory may come before the relocation directory
+            repeat = False
+            for directory in self.directories():
+                if directory.is_moved:
+                    continue
+                if directory.extent is None or directory.must_move(self.root):
+                    directory.is_moved = directory.is_changed = repeat = True
 
 
 def read_editable_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
-    """A tree of folders for each root, the primary one first; each names its own keys.
+    """Return an editable tree for each root, the primary one first; each entry's ``primary_name`` is its own name.
 
-    :raises ImageError: a record is malformed. :raises UnsupportedError: a directory has an extended attribute record.
+    :raises ImageError: when a record is malformed.
+    :raises UnsupportedError: when a directory has an extended attribute record.
     """
     groups: dict[tuple[Lba, int], list[tuple[IsoTree, VolumeDescriptor]]] = {}
     for tree in image_trees:
         descriptor = VolumeDescriptor(tree.descriptor_lba, source.read(lba_offset(tree.descriptor_lba), BLOCK))
         groups.setdefault((Lba(tree.base + descriptor.root.lba), tree.base), []).append((tree, descriptor))
-    return [_read_one(source, group) for group in groups.values()]
+    return [_read_tree(source, group) for group in groups.values()]
 
 
-def _read_one(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
-    trees, descriptors = tuple(tree for tree, _ in group), tuple(one for _, one in group)
-    base, joliet = trees[0].base, trees[0].kind == JOLIET
-    root = EditableDirectory(Extent(Lba(base + descriptors[0].root.lba), descriptors[0].root.length), None, 1)
+def _read_tree(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]) -> EditableTree:
+    """Read the tree that all descriptors of ``group`` share."""
+    trees, descriptors = tuple(tree for tree, _ in group), tuple(descriptor for _, descriptor in group)
+    base = trees[0].base
+    extent = Extent(Lba(base + descriptors[0].root.lba), descriptors[0].root.length)
+    root = EditableDirectory(extent, None, 1)
     root.parent = root
-    assert root.extent is not None
-    head = source.read(lba_offset(root.extent.lba), 255)
-    skip = None if joliet else find_susp_skip(head)
-    folders, sample, serials = _walk(source, root, base, skip, joliet)
-    files = [one.identifier for folder in folders for one in folder.entries if one.directory is None]
-    names = [one.identifier for folder in folders for one in folder.entries if one.directory is not None]
-    enhanced = any(tree.kind == "ISO 9660:1999" for tree in trees)
-    room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - (0 if skip is None else skip + CE_SIZE)
-    if room < _LEAST_ROOM:
-        raise UnsupportedError("its directory records leave no room for names", source.place)
-    style: IdentifierScheme = (
-        infer_joliet_rules(files, names) if joliet else infer_rules(files, names, enhanced=enhanced, room=room)
+    dot = source.read(lba_offset(extent.lba), _MAX_RECORD_BYTE)
+    skip = None if trees[0].kind == JOLIET else find_susp_skip(dot)
+    reader = _TreeReader(source, base, skip, trees[0].kind == JOLIET)
+    reader.read(root)
+    naming = reader.derive_naming(enhanced=any(tree.kind == "ISO 9660:1999" for tree in trees))
+    tree = EditableTree(trees[0].kind, base, descriptors, root, naming, serial_numbers=frozenset(reader.serial_numbers))
+    tree.relocation_directory = next(
+        (directory for directory in reader.directories for entry in directory.entries if entry.is_relocated_record),
+        None,
     )
-    attic = next((folder for folder in folders for one in folder.entries if one.is_relocated_record), None)
-    dialect, counts = None, False
     if skip is not None:
-        own = [one for _, one in walk_fields(source, head[: head[0]], lba_offset(root.extent.lba), skip, base)]
-        dialect = RockRidgeProfile.from_fields(own if sample is None else sample, skip)
-        px = next((one for one in own if one[:2] == b"PX" and len(one) > 16), b"")
-        counts = int.from_bytes(px[12:16], "little") == 2 + root.subdirectory_count
-    return EditableTree(trees[0].kind, base, descriptors, root, style, dialect, counts, attic, serials)
+        root_fields = [raw for _, raw in walk_fields(source, dot[: dot[0]], lba_offset(extent.lba), skip, base)]
+        tree.rock_ridge = RockRidgeProfile.from_fields(
+            root_fields if reader.sample_fields is None else reader.sample_fields, skip
+        )
+        px = next((raw for raw in root_fields if raw[:2] == b"PX" and len(raw) > 16), b"")
+        tree.counts_subdirectories = int.from_bytes(px[12:16], "little") == 2 + root.subdirectory_count
+    return tree
 
 
-def _walk(
-    source: ByteSource, root: EditableDirectory, base: Lba, skip: int | None, joliet: bool
-) -> tuple[list[EditableDirectory], list[bytes] | None, frozenset[int]]:
-    """Every folder below ``root``, physically, the Rock Ridge fields of one file's record, and all serial numbers."""
-    found, waiting, serials = list[EditableDirectory](), [root], set[int]()
-    sample: list[bytes] | None = None
-    stand: dict[Lba, EditableDirectory] = {root.extent.lba: root} if root.extent else {}
-    placeholders: list[tuple[EditableDirectory, DirectoryEntry, Lba]] = []
-    while waiting:
-        folder = waiting.pop()
-        found.append(folder)
-        assert folder.extent is not None
-        _check_dots(source, folder.extent)
-        run: list[DirectoryRecord] = []
-        for record, raw in read_directory(source, folder.extent, (), base):
-            extra = None if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
-            key = choose_name(record, extra, joliet=joliet)
-            serials |= {extra.serial} if extra else set()
+class _TreeReader(Struct):
+    """Reads the directories below a root as they are recorded, then links relocated ones with their names.
+
+    ``skip``: bytes before the Rock Ridge fields (SUSP 5.3), None without Rock Ridge.
+    ``sample_fields``: the Rock Ridge fields of the first plain file's record.
+    ``directories_at``: directories by the first block of their extent.
+    ``placeholders``: (the directory that holds the name, its entry, the block that CL names).
+    """
+
+    source: ByteSource
+    base: Lba
+    skip: int | None
+    joliet: bool
+    directories: list[EditableDirectory] = field(default_factory=list)
+    sample_fields: list[bytes] | None = None
+    serial_numbers: set[int] = field(default_factory=set)
+    directories_at: dict[Lba, EditableDirectory] = field(default_factory=dict)
+    placeholders: list[tuple[EditableDirectory, DirectoryEntry, Lba]] = field(default_factory=list)
+
+    def read(self, root: EditableDirectory) -> None:
+        """Read every directory below ``root``."""
+        assert root.extent is not None
+        self.directories_at[root.extent.lba] = root
+        waiting = [root]
+        while waiting:
+            directory = waiting.pop()
+            self.directories.append(directory)
+            waiting += self._read_directory(directory)
+        self._link_relocated(root)
+
+    def _read_directory(self, directory: EditableDirectory) -> list[EditableDirectory]:
+        """Read the entries of ``directory``; return the directories that are recorded in it."""
+        assert directory.extent is not None
+        _check_dots(self.source, directory.extent)
+        below: list[EditableDirectory] = []
+        sections: list[DirectoryRecord] = []
+        for record, raw in read_directory(self.source, directory.extent, (), self.base):
+            ridge = None
+            if self.skip is not None:
+                ridge = read_rock_ridge(self.source, raw, record.offset, self.skip, self.base)
+                self.serial_numbers.add(ridge.serial)
             if record.flags & DIRECTORY:
-                if not record.is_plain:
-                    raise UnsupportedError(
-                        "has an extended attribute record, so nothing can be added to or taken from its tree",
-                        locate_record(source.place, record),
-                    )
-                below = EditableDirectory(get_extent(record), folder, folder.level + 1, folder)
-                below.entry = DirectoryEntry(key, record.identifier, (record,), below, shown_name=key)
-                below.entry.is_hidden = extra is not None and extra.is_relocated
-                if record.lba in stand:
-                    raise ImageError("directory tree leads into itself", source.place.at(record.offset))
-                stand[record.lba] = below
-                folder.entries.append(below.entry)
-                waiting.append(below)
+                below.append(self._add_directory(directory, record, ridge))
                 continue
-            run.append(record)
-            if record.flags & MULTI_EXTENT:
-                continue
-            entry = DirectoryEntry(
-                key, record.identifier, tuple(run), is_hidden=bool(record.flags & ASSOCIATED), shown_name=key
+            sections.append(record)
+            if not record.flags & MULTI_EXTENT:
+                self._add_file(directory, sections, raw, ridge)
+                sections = []
+        if sections:
+            raise ImageError("the last extent of a file is missing", locate_record(self.source.place, sections[-1]))
+        return below
+
+    def _add_directory(
+        self, parent: EditableDirectory, record: DirectoryRecord, ridge: RockRidge | None
+    ) -> EditableDirectory:
+        """Add the directory of ``record`` to ``parent`` and return it."""
+        if not record.is_plain:
+            raise UnsupportedError(
+                "has an extended attribute record, so nothing can be added to or taken from its tree",
+                locate_record(self.source.place, record),
             )
-            run = []
-            folder.entries.append(entry)
-            if extra is not None and extra.child_lba is not None:
-                placeholders.append((folder, entry, extra.child_lba))
-            elif skip is not None and sample is None:
-                sample = [one for _, one in walk_fields(source, raw, record.offset, skip, base)]
-        if run:
-            raise ImageError("the last extent of a file is missing", locate_record(source.place, run[-1]))
-    for folder, entry, lba in placeholders:
-        below = stand.get(lba, root)
-        if below.parent is folder or below.entry is None or not below.entry.is_hidden:
-            raise ImageError("relocated directory is not where it should be", source.place.at(entry.records[0].offset))
-        entry.directory, entry.is_placeholder, below.named_in = below, True, folder
-    return found, sample, frozenset(serials)
+        name = choose_name(record, ridge, joliet=self.joliet)
+        directory = EditableDirectory(get_extent(record), parent, parent.level + 1, parent)
+        directory.entry = DirectoryEntry(name, record.identifier, (record,), directory, shown_name=name)
+        directory.entry.is_hidden = ridge is not None and ridge.is_relocated
+        if record.lba in self.directories_at:
+            raise ImageError("directory tree leads into itself", self.source.place.at(record.offset))
+        self.directories_at[record.lba] = directory
+        parent.entries.append(directory.entry)
+        return directory
+
+    def _add_file(
+        self, directory: EditableDirectory, sections: list[DirectoryRecord], raw: bytes, ridge: RockRidge | None
+    ) -> None:
+        """Add the file with these records to ``directory``; ``raw`` and ``ridge`` are those of the last record."""
+        record = sections[-1]
+        name = choose_name(record, ridge, joliet=self.joliet)
+        entry = DirectoryEntry(name, record.identifier, tuple(sections), shown_name=name)
+        entry.is_hidden = bool(record.flags & ASSOCIATED)
+        directory.entries.append(entry)
+        if ridge is not None and ridge.child_lba is not None:
+            self.placeholders.append((directory, entry, ridge.child_lba))
+        elif self.skip is not None and self.sample_fields is None:
+            found = walk_fields(self.source, raw, record.offset, self.skip, self.base)
+            self.sample_fields = [field_bytes for _, field_bytes in found]
+
+    def _link_relocated(self, root: EditableDirectory) -> None:
+        """Connect each placeholder with the relocated directory that it refers to (CL, RRIP 4.1.5.1)."""
+        for directory, entry, lba in self.placeholders:
+            relocated = self.directories_at.get(lba, root)
+            if relocated.parent is directory or relocated.entry is None or not relocated.entry.is_hidden:
+                raise ImageError(
+                    "relocated directory is not where it should be", self.source.place.at(entry.records[0].offset)
+                )
+            entry.directory, entry.is_placeholder, relocated.named_in = relocated, True, directory
+
+    def derive_naming(self, *, enhanced: bool) -> IdentifierScheme:
+        """Return the rules that the tree's identifiers follow.
+
+        :raises UnsupportedError: when the system use area leaves too little room for identifiers.
+        """
+        entries = [entry for directory in self.directories for entry in directory.entries]
+        files = [entry.identifier for entry in entries if entry.directory is None]
+        directories = [entry.identifier for entry in entries if entry.directory is not None]
+        room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - (0 if self.skip is None else self.skip + CE_SIZE)
+        if room < _MIN_IDENTIFIER_ROOM:
+            raise UnsupportedError("its directory records leave no room for names", self.source.place)
+        if self.joliet:
+            return infer_joliet_rules(files, directories)
+        return infer_rules(files, directories, enhanced=enhanced, room=room)
 
 
 def _check_dots(source: ByteSource, extent: Extent) -> None:
-    """:raises ImageError: a directory's first two records are not ``.`` and ``..`` (6.8.2.2)."""
-    head = source.read(lba_offset(extent.lba), min(2 * _LONGEST, extent.length))
+    """Check that a directory's first two records are ``.`` and ``..`` (6.8.2.2).
+
+    :raises ImageError: when they are not.
+    """
+    head = source.read(lba_offset(extent.lba), min(2 * _MAX_RECORD_BYTE, extent.length))
     dot = head[: head[0]] if head else b""
     dot_dot = head[len(dot) : len(dot) + head[len(dot)]] if dot and len(head) > len(dot) else b""
     if (dot[32:34], dot_dot[32:34]) != (b"\1\0", b"\1\1"):
