@@ -1,5 +1,7 @@
-"""Identifiers for new names, made the way a volume's existing ones are (ECMA-119, 7.5 and 7.6; Joliet, "Allowed
-Character Set"). Pure: names and identifiers in, an identifier out.
+"""Make identifiers for new names by the rules that a volume's existing identifiers follow.
+
+Rules: ECMA-119, 7.5 and 7.6; Joliet specification, "Allowed Character Set"; OSTA UDF 1.02, 2.1.1. Nothing here reads
+or writes an image.
 """
 
 from __future__ import annotations
@@ -14,39 +16,40 @@ from cosremaster.errors import Place, UnsupportedError
 from cosremaster.iso.read_trees import decode_identifier
 
 _VERSION = b";1"
-_STRICT = re.compile(rb"[^A-Z0-9_]")
-_LOWER = re.compile(rb"[^A-Za-z0-9_]")
-_RELAXED = re.compile(rb"[^!-.0-:<-~]")  # printable, but for space, slash and semicolon
+_NOT_D_CHARACTER = re.compile(rb"[^A-Z0-9_]")
+_NOT_LETTER_OR_DIGIT = re.compile(rb"[^A-Za-z0-9_]")
+_NOT_PRINTABLE = re.compile(rb"[^!-.0-:<-~]")  # nor space, slash, semicolon
 _NOT_JOLIET = re.compile("[\x00-\x1f*/:;?\\\\]")
-_MARKS = 10**6
-_LEAST_BASE = 8
-"""Bytes of a long name that its extension leaves, enough for every mark."""
+_MAX_MARKS = 10**6
+_MIN_LONG_BASE = 8
+"""Bytes that the extension of a long name leaves to its base, enough for every mark."""
 JOLIET_LENGTH, JOLIET_LONG = 64, 103
-"""UCS-2 characters of a Joliet identifier: what its specification allows, and what fits a record without a version."""
+"""UCS-2 characters of a Joliet identifier: the specification's limit, and what a record holds without a version."""
 
 
 class IdentifierScheme(Protocol):
-    """How a file system writes names."""
+    """The way in which a file system writes names."""
 
     def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
-        """An identifier for ``name``; ``mark`` takes the place of the last characters before the extension."""
+        """Return an identifier for ``name``; ``mark`` replaces the last characters before the extension."""
         ...
 
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
-        """What the identifiers of one directory are sorted by."""
+        """Return the key by which the identifiers of a directory are sorted."""
         ...
 
     def display_name(self, identifier: bytes) -> bytes:
-        """The name that it alone tells."""
+        """Return the name that readers show for ``identifier``."""
         ...
 
 
 class IdentifierRules(Struct, frozen=True, kw_only=True):
-    """How a tree's identifiers look.
+    """The rules of the identifiers of an ISO 9660 or Joliet tree.
 
-    ``version``: what ends a file's identifier; ``dot``: one without an extension ends in a dot; ``dots``: there may be
-    several, and one in a directory's; ``base`` and ``extension``: bytes at most, ``whole``: of both with the dot;
-    ``other``: the characters that are not allowed. A Joliet tree's lengths count characters.
+    ``version``: the end of a file's identifier; ``needs_dot``: a file's identifier without an extension ends in a
+    dot; ``allows_dots``: an identifier may have several dots, and that of a directory one; ``max_base``,
+    ``max_extension`` and ``max_length`` (base, dot and extension): in bytes, in UTF-16 units on a Joliet tree;
+    ``forbidden``: the characters that are replaced by ``_``.
     """
 
     is_joliet: bool = False
@@ -56,47 +59,50 @@ class IdentifierRules(Struct, frozen=True, kw_only=True):
     max_base: int = 8
     max_extension: int = 3
     max_length: int = 12
-    forbidden: re.Pattern[bytes] = _STRICT
+    forbidden: re.Pattern[bytes] = _NOT_D_CHARACTER
 
     def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
-        """An identifier for ``name``; ``mark`` takes the place of the last characters before the extension."""
-        return (self._joliet if self.is_joliet else self._plain)(name, directory, mark)
+        """Return an identifier for ``name``; ``mark`` replaces the last characters before the extension."""
+        return (self._make_joliet if self.is_joliet else self._make_plain)(name, directory, mark)
 
-    def _plain(self, name: bytes, directory: bool, mark: str) -> bytes:
-        raw = name if self.forbidden is not _STRICT else name.upper()
+    def _make_plain(self, name: bytes, directory: bool, mark: str) -> bytes:
+        """Return an ISO 9660 identifier, see :meth:`make_identifier`."""
+        raw = name if self.forbidden is not _NOT_D_CHARACTER else name.upper()
         base, dot, extension = (raw, b"", b"") if directory and not self.allows_dots else raw.rpartition(b".")
         if not dot or not base:  # a name that begins with its only dot has no extension
             base, extension = raw, b""
-        base, extension = self._allowed(base), self.forbidden.sub(b"_", extension)[: self.max_extension]
-        dotted = bool(extension or (self.needs_dot and not directory))
-        room = min(self.max_base, self.max_length - len(extension) - dotted)
+        base, extension = self._clean_base(base), self.forbidden.sub(b"_", extension)[: self.max_extension]
+        has_dot = bool(extension or (self.needs_dot and not directory))
+        room = min(self.max_base, self.max_length - len(extension) - has_dot)
         base = base[: room - len(mark)] + mark.encode()
         if not base.strip(b"."):  # readers leave out the dots at a name's end
             base = base.replace(b".", b"_") or b"_"
         if directory:
             return base + b"." + extension if extension else base
-        return base + (b"." if dotted else b"") + extension + self.version
+        return base + (b"." if has_dot else b"") + extension + self.version
 
-    def _allowed(self, base: bytes) -> bytes:
+    def _clean_base(self, base: bytes) -> bytes:
+        """Return ``base`` with ``_`` for each character that is not allowed."""
         if self.allows_dots:
             return b".".join(self.forbidden.sub(b"_", part) for part in base.split(b"."))
         return self.forbidden.sub(b"_", base.replace(b".", b"_"))
 
-    def _joliet(self, name: bytes, directory: bool, mark: str) -> bytes:
+    def _make_joliet(self, name: bytes, directory: bool, mark: str) -> bytes:
+        """Return a Joliet identifier, see :meth:`make_identifier`."""
         text = _NOT_JOLIET.sub("_", name.decode("utf-8", "replace"))
-        stem, dot, ending = text.rpartition(".")
-        if directory or not stem or _units(ending) > self.max_length // 2:
-            stem, dot, ending = text, "", ""
-        room = self.max_length - _units(dot + ending) - len(mark)
-        raw = (_cut(stem, room) + mark + dot + ending).encode("utf-16-be", "surrogatepass")
+        stem, dot, extension = text.rpartition(".")
+        if directory or not stem or _count_units(extension) > self.max_length // 2:
+            stem, dot, extension = text, "", ""
+        room = self.max_length - _count_units(dot + extension) - len(mark)
+        raw = (_truncate(stem, room) + mark + dot + extension).encode("utf-16-be", "surrogatepass")
         return raw if directory else raw + self.version
 
     def display_name(self, identifier: bytes) -> bytes:
-        """The name that it alone tells."""
+        """Return the name that readers without Rock Ridge show for ``identifier``."""
         return decode_identifier(identifier, joliet=self.is_joliet)
 
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
-        """What identifiers of one directory are sorted by (9.3): name and extension, padded."""
+        """Return the key by which the identifiers of a directory are sorted (9.3): name and extension, padded."""
         if self.is_joliet:
             return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-16-be"), b""
         base, _, extension = identifier.partition(b";")[0].partition(b".")
@@ -104,107 +110,133 @@ class IdentifierRules(Struct, frozen=True, kw_only=True):
 
 
 class IdentifierAllocator:
-    """The identifiers of one directory, whose entries have those of ``taken`` already."""
+    """Gives out unique identifiers in one directory."""
 
-    def __init__(self, style: IdentifierScheme, taken: Iterable[bytes], place: Place) -> None:
-        self._style, self._place = style, place
-        self._taken = {style.display_name(one) for one in taken}  # a file and a directory may not look the same either
-        self._next: dict[bytes, int] = {}  # by the first marked identifier of all names that take turns
+    def __init__(self, scheme: IdentifierScheme, used: Iterable[bytes], place: Place) -> None:
+        """Begin with the identifiers ``used`` by the entries of the directory at ``place``."""
+        self._scheme, self._place = scheme, place
+        # a file and a directory may not be shown alike either
+        self._used = {scheme.display_name(identifier) for identifier in used}
+        self._next_mark: dict[bytes, int] = {}  # by the first marked name of all names that take turns
 
     def allocate(self, name: bytes, *, directory: bool) -> bytes:
-        """One for ``name`` that looks like nothing else. :raises UnsupportedError: there is none left."""
-        found = self._style.make_identifier(name, directory, "")
-        if self._style.display_name(found) in self._taken:
-            turn = self._style.display_name(self._style.make_identifier(name, directory, _mark(0)))
-            while self._style.display_name(found) in self._taken:
-                number = self._next.get(turn, 0)
-                self._next[turn] = number + 1
-                if number >= _MARKS:
+        """Return an identifier for ``name`` that readers show unlike all others of the directory.
+
+        :raises UnsupportedError: when a million identifiers for such names are in use.
+        """
+        scheme = self._scheme
+        identifier = scheme.make_identifier(name, directory, "")
+        if scheme.display_name(identifier) in self._used:
+            turn = scheme.display_name(scheme.make_identifier(name, directory, _format_mark(0)))
+            while scheme.display_name(identifier) in self._used:
+                number = self._next_mark.get(turn, 0)
+                self._next_mark[turn] = number + 1
+                if number >= _MAX_MARKS:
                     raise UnsupportedError("its directory has no identifier left for it", self._place.inside(name))
-                found = self._style.make_identifier(name, directory, _mark(number))
-        self._taken.add(self._style.display_name(found))
-        return found
+                identifier = scheme.make_identifier(name, directory, _format_mark(number))
+        self._used.add(scheme.display_name(identifier))
+        return identifier
 
 
-def _mark(number: int) -> str:
+def _format_mark(number: int) -> str:
+    """Return ``number`` as the mark of an identifier, with three digits at least."""
     return f"{number:03d}"
 
 
 class UdfIdentifierRules(Struct, frozen=True):
-    """UDF's compressed Unicode (OSTA UDF 1.02, 2.1.1): Latin-1 where that does, else UCS-2, of at most 255 bytes."""
+    """OSTA compressed Unicode (OSTA UDF 1.02, 2.1.1): Latin-1 where that is enough, else UCS-2; at most 255 bytes."""
 
     def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
-        """As in :class:`Naming`."""
+        """Return an identifier for ``name``, see :meth:`IdentifierScheme.make_identifier`."""
         text = name.decode("utf-8", "replace")
         narrow = all(ord(letter) < 256 for letter in text)
-        stem, dot, ending = ("", "", "") if directory else text.rpartition(".")
-        if not stem or len(ending) > 100:
-            stem, dot, ending = text, "", ""
-        room = (254 if narrow else 127) - len(dot + ending) - len(mark)
-        text = _cut(stem, room) + mark + dot + ending
+        stem, dot, extension = ("", "", "") if directory else text.rpartition(".")
+        if not stem or len(extension) > 100:
+            stem, dot, extension = text, "", ""
+        room = (254 if narrow else 127) - len(dot + extension) - len(mark)
+        text = _truncate(stem, room) + mark + dot + extension
         return b"\x08" + text.encode("latin-1") if narrow else b"\x10" + text.encode("utf-16-be", "surrogatepass")
 
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
-        """None: new names follow the old ones."""
+        """Return equal keys: directories of UDF are not sorted, new names follow the old ones."""
         return b"", b""
 
     def display_name(self, identifier: bytes) -> bytes:
-        """As in :class:`Naming`."""
+        """Return the name that readers show for ``identifier``."""
         text = identifier[1:].decode("utf-16-be" if identifier[:1] == b"\x10" else "latin-1", "replace")
         return text.encode("utf-8", "surrogatepass")
 
 
-def _units(text: str) -> int:
-    """The UTF-16 units of ``text``."""
+def _count_units(text: str) -> int:
+    """Return the number of UTF-16 units of ``text``."""
     return len(text) + sum(letter > "\uffff" for letter in text)
 
 
-def _cut(text: str, room: int) -> str:
-    """The first of ``text``: as many UTF-16 units as ``room`` is, no character halved."""
+def _truncate(text: str, room: int) -> str:
+    """Return the beginning of ``text`` that ``room`` UTF-16 units hold; no character is halved."""
     text = text[:room]
-    while _units(text) > room:
+    while _count_units(text) > room:
         text = text[:-1]
     return text
 
 
 def infer_rules(files: Iterable[bytes], directories: Iterable[bytes], *, enhanced: bool, room: int) -> IdentifierRules:
-    """The style of a tree with these identifiers. ``enhanced``: it is that of an ISO 9660:1999 volume; ``room``: bytes
-    that a record has for an identifier with its version.
+    """Infer the rules of a tree from its identifiers.
 
-    What nothing tells is taken to be as the standard's first level has it (10.1): every reader takes that.
+    Where the identifiers decide nothing, the rules are those of interchange level 1 (10.1), which every reader takes.
+
+    :param files: the identifiers of files, with their versions.
+    :param directories: the identifiers of directories.
+    :param enhanced: the tree is that of an enhanced volume descriptor (ISO 9660:1999).
+    :param room: bytes that a directory record has for an identifier with its version.
     """
-    names = list(files)
-    folders = list(directories)
-    plain = [one.partition(b";")[0] for one in names]
-    every = [*plain, *folders]
-    parts = [one.rpartition(b".") if b"." in one else (one, b"", b"") for one in plain]
-    long = any(len(base) > 8 or len(extension) > 3 for base, _, extension in parts)
-    long = long or any(len(one) > 8 for one in folders)
-    most = max(map(len, every), default=0)
-    whole = 207 if enhanced else 12 if not long else 31 if most <= 31 else max(most, 37)
-    whole = min(whole, room - len(_VERSION))
-    letters = b"".join(every)
-    other = _STRICT
-    if enhanced or _LOWER.search(letters.replace(b".", b"")):
-        other = _RELAXED
-    elif _STRICT.search(letters.replace(b".", b"")):
-        other = _LOWER
+    files, directories = list(files), list(directories)
+    names = [identifier.partition(b";")[0] for identifier in files]
+    max_length = _infer_length(names, directories, enhanced, room)
+    letters = b"".join((*names, *directories)).replace(b".", b"")
+    forbidden = _NOT_D_CHARACTER
+    if enhanced or _NOT_LETTER_OR_DIGIT.search(letters):
+        forbidden = _NOT_PRINTABLE
+    elif _NOT_D_CHARACTER.search(letters):
+        forbidden = _NOT_LETTER_OR_DIGIT
+    is_short = max_length == 12
     return IdentifierRules(
-        version=_VERSION if not names or any(one.endswith(_VERSION) for one in names) else b"",
-        needs_dot=not any(b"." not in one for one in plain),
-        allows_dots=enhanced or any(one.count(b".") > 1 for one in plain) or any(b"." in one for one in folders),
-        max_base=8 if whole == 12 else whole,
-        max_extension=3 if whole == 12 else whole - _LEAST_BASE - 1,
-        max_length=whole,
-        forbidden=other,
+        version=_infer_version(files, _VERSION),
+        needs_dot=all(b"." in name for name in names),
+        allows_dots=enhanced
+        or any(name.count(b".") > 1 for name in names)
+        or any(b"." in name for name in directories),
+        max_base=8 if is_short else max_length,
+        max_extension=3 if is_short else max_length - _MIN_LONG_BASE - 1,
+        max_length=max_length,
+        forbidden=forbidden,
     )
 
 
+def _infer_length(names: list[bytes], directories: list[bytes], enhanced: bool, room: int) -> int:
+    """Return the greatest length of an identifier without its version: 12 for names of 8 and 3 characters."""
+    parts = [name.rpartition(b".") if b"." in name else (name, b"", b"") for name in names]
+    parts += [(name, b"", b"") for name in directories]
+    longest = max(map(len, (*names, *directories)), default=0)
+    if enhanced:
+        length = 207
+    elif all(len(base) <= 8 and len(extension) <= 3 for base, _, extension in parts):
+        length = 12
+    else:
+        length = 31 if longest <= 31 else max(longest, 37)
+    return min(length, room - len(_VERSION))
+
+
+def _infer_version(files: list[bytes], version: bytes) -> bytes:
+    """Return ``version`` if one of the identifiers ends in it, or there are none; else nothing."""
+    return version if not files or any(identifier.endswith(version) for identifier in files) else b""
+
+
 def infer_joliet_rules(files: Iterable[bytes], directories: Iterable[bytes]) -> IdentifierRules:
-    """The style of a Joliet tree with these identifiers."""
-    names = list(files)
+    """Infer the rules of a Joliet tree from its identifiers, see :func:`infer_rules`."""
+    files = list(files)
     version = _VERSION.decode().encode("utf-16-be")
-    versioned = any(one.endswith(version) for one in names)
-    most = max((len(one.removesuffix(version)) // 2 for one in (*names, *directories)), default=0)
-    whole = JOLIET_LONG if most > JOLIET_LENGTH else JOLIET_LENGTH
-    return IdentifierRules(is_joliet=True, version=version if versioned else b"", max_length=whole)
+    has_version = any(identifier.endswith(version) for identifier in files)
+    longest = max((len(identifier.removesuffix(version)) // 2 for identifier in (*files, *directories)), default=0)
+    max_length = JOLIET_LONG if longest > JOLIET_LENGTH else JOLIET_LENGTH
+    return IdentifierRules(is_joliet=True, version=version if has_version else b"", max_length=max_length)

@@ -1,21 +1,24 @@
-"""A file in several sections: how long each is (ECMA-119, 6.5.1)."""
+"""Split a file into file sections, each with a directory record and an extent of its own (ECMA-119, 6.5.1)."""
 
 from __future__ import annotations
 
 from cosremaster.units import BLOCK, blocks_for
 
 MAX_EXTENT = 0xFFFFFFFF
-"""Bytes of a file in one directory record (9.1.4)."""
+"""The most bytes that one directory record can describe (9.1.4)."""
 MAX_SECTION = MAX_EXTENT // BLOCK * BLOCK
-"""Bytes of a file section that another follows: whole blocks."""
+"""The most bytes of a file section that another section follows: whole blocks."""
 
 
 def split_into_sections(length: int, least: int) -> tuple[int, ...]:
-    """``length`` bytes as sections, whole blocks in all but the last: as few as can be, but ``least`` of them."""
+    """Return the lengths of the fewest file sections, but ``least`` at least, that hold ``length`` bytes.
+
+    All sections but the last are whole blocks.
+    """
     needed = 1 if length <= MAX_EXTENT else 1 + -(-(length - MAX_EXTENT) // MAX_SECTION)
     each = MAX_SECTION if needed >= least else max(1, blocks_for(length) // least) * BLOCK
-    sections, left = [], length
+    sections, remaining = [], length
     for _ in range(max(needed, least) - 1):
-        sections.append(min(each, left // BLOCK * BLOCK))
-        left -= sections[-1]
-    return (*sections, left)
+        sections.append(min(each, remaining // BLOCK * BLOCK))
+        remaining -= sections[-1]
+    return (*sections, remaining)

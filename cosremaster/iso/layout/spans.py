@@ -1,4 +1,4 @@
-"""Runs of blocks: what layouts are made of."""
+"""Runs of blocks, from which layouts are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cosremaster.units import Lba
 
 
 class Span(Struct, frozen=True):
-    """A run of blocks and what it is for. ``end`` is the block behind it."""
+    """A run of blocks, with a label that says what the blocks hold."""
 
     start: Lba
     blocks: int
@@ -16,9 +16,9 @@ class Span(Struct, frozen=True):
 
     @property
     def end(self) -> Lba:
-        """The block behind the last."""
+        """The block after the last one."""
         return Lba(self.start + self.blocks)
 
     def overlaps(self, other: Span) -> bool:
-        """True when the two share a block."""
+        """Return True if the two spans share a block."""
         return self.start < other.end and other.start < self.end

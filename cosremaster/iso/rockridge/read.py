@@ -1,6 +1,7 @@
-"""Rock Ridge (RRIP 1.12) in the system use fields of directory records (SUSP 1.12): what of it we need.
+"""Read Rock Ridge (RRIP 1.12) from the system use areas of directory records (SUSP 1.12).
 
-:func:`read_fields` tells where things stand, :func:`read_attributes` what they are as files.
+:func:`read_rock_ridge` reads the fields that say where an entry is in the tree, :func:`read_attributes` the POSIX
+attributes of the file.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from msgspec import Struct
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
-from cosremaster.iso.model import Extent
-from cosremaster.units import BLOCK, Lba, lba_offset
+from cosremaster.units import BLOCK, Lba
 
 MAX_CONTINUATIONS = 32
+_FILE_TYPE, _REGULAR_FILE = 0o170000, 0o100000
 
 
 class RockRidge(Struct, frozen=True):
-    """What a record's fields say. ``child``: where a relocated directory stands (CL, RRIP 4.1.5.1).
+    """The fields of a directory record that say where its entry is in the tree.
 
-    ``relocated``: the record is that of one (RE), its place in the tree is elsewhere. ``zisofs``: the byte
-    offset of the field that calls the data compressed (ZF), 0 without. ``regular``: no symlink, no device.
-    ``serial``: the file's serial number (PX, RRIP 4.1.1), 0 where it tells none.
+    ``name``: the alternate name (NM), empty without one. ``child_lba``: the block of the relocated directory that the
+    record stands for (CL, RRIP 4.1.5.1). ``is_relocated``: the record is that of a relocated directory (RE), whose
+    place in the tree is elsewhere. ``is_regular``: the file is neither a symlink nor a device. ``zisofs_offset``: the
+    byte offset in the image of the field that says the data are compressed (ZF), 0 without one. ``serial``: the file
+    serial number (PX, RRIP 4.1.1), 0 without one.
     """
 
     name: bytes = b""
@@ -35,15 +38,16 @@ class RockRidge(Struct, frozen=True):
 
 
 NO_ROCK_RIDGE = RockRidge()
-"""A record without any of it."""
+"""The value for records without Rock Ridge."""
 
 
 class PosixAttributes(Struct, frozen=True, kw_only=True):
-    """What a record's fields say of it as a file. ``mode``: as st_mode, None where no PX tells it.
+    """The POSIX attributes in the fields of a directory record.
 
-    ``links`` and ``serial``: names of the file and what they share, 0 where not told (RRIP 1.10 has no serial).
-    ``mtime``: seconds since 1970, None where no TF tells it. ``target``: a symlink's text, None without SL.
-    ``packed``: the data of the ZF field that calls the data compressed.
+    ``mode``: st_mode, None without a PX field. ``links`` and ``serial``: number of links and file serial number, 0
+    without one (RRIP 1.10 has no serial number). ``mtime``: seconds since 1970, None without a modification time in a
+    TF field. ``target``: the target of a symlink, None without an SL field. ``zisofs_field``: the data of the ZF field,
+    empty without one.
     """
 
     mode: int | None = None
@@ -58,26 +62,28 @@ class PosixAttributes(Struct, frozen=True, kw_only=True):
 
 
 _PX, _PX_1_10, _PN = 44, 36, 20
-"""Bytes of the fields; PX has had a serial number since RRIP 1.12 (4.1.1)."""
+"""Bytes of the fields; PX has a serial number since RRIP 1.12 (4.1.1)."""
 _MODIFIED, _LONG_FORM = 0x02, 0x80
-_COMPONENT_GOES_ON, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
+_CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
 
 
 def find_susp_skip(root: bytes) -> int | None:
-    """Bytes before the fields in every system use area, from the root's first record; None without SUSP (5.3)."""
+    """Return the number of bytes to skip in front of each system use area (LEN_SKP, SUSP 5.3); None without SUSP.
+
+    :param root: the first record of the root directory, which holds the SP field.
+    """
     at = root.find(b"SP\x07\x01\xbe\xef", 34)
     return root[at + 6] if at >= 0 and at + 7 <= len(root) else None
 
 
-def has_susp(source: ByteSource, root: Extent) -> bool:
-    """True when the directory's first record announces the carrier of Rock Ridge."""
-    return find_susp_skip(source.read(lba_offset(root.lba), 255)) is not None
-
-
 def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> RockRidge:
-    """The fields of the record ``raw``, which stands at byte ``offset``; ``base``: whence its blocks count.
+    """Read the fields that say where the entry of a directory record is in the tree.
 
-    :raises ImageError: a field is malformed, or continuations do not end.
+    :param raw: the directory record.
+    :param offset: the byte offset of the record in the image.
+    :param skip: see :func:`find_susp_skip`.
+    :param base: the block from which the tree counts its blocks.
+    :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
     name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
     for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
@@ -85,12 +91,12 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
             case b"NM" if len(field) > 5:
                 name += field[5:]
             case b"CL" if len(field) >= 8:
-                child = Lba(base + int.from_bytes(field[4:8], "little"))
+                child = Lba(base + _get_number(field, 4))
             case b"RE":
                 relocated = True
             case b"PX" if len(field) >= 8:
-                regular = regular and int.from_bytes(field[4:8], "little") & 0o170000 in (0, 0o100000)
-                serial = _number(field, 36) if len(field) >= _PX else 0
+                regular = regular and _get_number(field, 4) & _FILE_TYPE in (0, _REGULAR_FILE)
+                serial = _get_number(field, 36) if len(field) >= _PX else 0
             case b"SL":
                 regular = False
             case b"ZF":
@@ -101,130 +107,131 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
 def walk_fields(
     source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
 ) -> Iterator[tuple[int, bytes]]:
-    """Byte offset and bytes of each field, continuation areas included (SUSP 5.1).
+    """Yield the byte offset and the bytes of each field, those in continuation areas included (SUSP 5.1).
 
-    Unless ``strict``, a malformed field behind an SL ends its area, as it does in the kernel and in libarchive:
-    genisoimage writes an SL of more than 255 bytes with what one byte holds of its length, and its rest is no field.
-    :raises ImageError: a field is malformed, or continuations do not end.
+    Unless ``strict``, a malformed field after an SL field ends its area, as in the kernel and in libarchive:
+    genisoimage writes an SL field of more than 255 bytes with the low byte of its length, and the bytes after that
+    length are not a field. The other arguments are those of :func:`read_rock_ridge`.
+
+    :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
     start = 33 + raw[32] + (1 - raw[32] % 2) + skip
-    area, where = raw[start:], offset + start
-    behind_link = False
+    area, area_offset = raw[start:], offset + start
+    after_link = False
     for _ in range(MAX_CONTINUATIONS):
-        following: tuple[int, int] | None = None
+        continuation: tuple[int, int] | None = None
         at = 0
         while at + 4 <= len(area) and area[at + 2]:
             length = area[at + 2]
             field = area[at : at + length]
             if length < 4 or len(field) < length:
-                if behind_link and not strict:
+                if after_link and not strict:
                     break
-                raise ImageError("malformed Rock Ridge field", source.place.at(where + at))
+                raise ImageError("malformed Rock Ridge field", source.place.at(area_offset + at))
             if field[:2] == b"ST":
                 break
             if field[:2] == b"CE" and length >= 28:
-                block, inside, size = (int.from_bytes(field[i : i + 4], "little") for i in (4, 12, 20))
-                following = (base + block) * BLOCK + inside, min(size, BLOCK)
+                block, inside, size = (_get_number(field, index) for index in (4, 12, 20))
+                continuation = (base + block) * BLOCK + inside, min(size, BLOCK)
             else:
-                behind_link = behind_link or field[:2] == b"SL"
-                yield where + at, field
+                after_link = after_link or field[:2] == b"SL"
+                yield area_offset + at, field
             at += length
-        if following is None:
+        if continuation is None:
             return
-        where, size = following
-        area = source.read(where, size)
+        area_offset, size = continuation
+        area = source.read(area_offset, size)
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 
 
 def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
-    """What the fields of the record ``raw`` say of it as a file; the arguments are :func:`read_fields`'.
+    """Read the POSIX attributes in the fields of a directory record.
 
-    Of fields that are there twice the last counts, as in the kernel. Of a symlink that is not whole there is what
-    can be read; ``verify`` tells of it. :raises ImageError: a field is too short, or continuations do not end.
+    The arguments are those of :func:`read_rock_ridge`. Where a field occurs twice the last one counts, as in the kernel. A symlink that is cut off has the readable part of
+    its target; ``verify`` reports such symlinks.
+
+    :raises ImageError: when a field is too short, or continuation areas do not end.
     """
-    mode, links, uid, gid, serial, rdev, mtime, packed = None, 0, 0, 0, 0, (0, 0), None, b""
+    mode, links, uid, gid, serial, rdev, mtime, zisofs = None, 0, 0, 0, 0, (0, 0), None, b""
     links_to: list[bytes] = []
     for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
         match field[:2]:
             case b"PX":
-                _long_enough(source, at, field, _PX_1_10)
-                mode, links, uid, gid = (_number(field, start) for start in (4, 12, 20, 28))
-                serial = _number(field, 36) if len(field) >= _PX else 0
+                _check_length(source, at, field, _PX_1_10)
+                mode, links, uid, gid = (_get_number(field, start) for start in (4, 12, 20, 28))
+                serial = _get_number(field, 36) if len(field) >= _PX else 0
             case b"PN":
-                _long_enough(source, at, field, _PN)
-                rdev = _device(_number(field, 4), _number(field, 12))
+                _check_length(source, at, field, _PN)
+                rdev = _join_device(_get_number(field, 4), _get_number(field, 12))
             case b"TF":
-                mtime = _modified(source, at, field, mtime)
+                mtime = _parse_mtime(source, at, field, mtime)
             case b"SL":
-                _long_enough(source, at, field, 5)
+                _check_length(source, at, field, 5)
                 links_to.append(cut_components(field))
             case b"ZF":
-                packed = field[4:]
-    target = _target(b"".join(links_to)) if links_to else None
+                zisofs = field[4:]
+    target = _join_target(b"".join(links_to)) if links_to else None
     return PosixAttributes(
-        mode=mode,
-        links=links,
-        uid=uid,
-        gid=gid,
-        serial=serial,
-        rdev=rdev,
-        mtime=mtime,
-        target=target,
-        zisofs_field=packed,
-    )
+        mode=mode, links=links, uid=uid, gid=gid, serial=serial, rdev=rdev, mtime=mtime, target=target,
+        zisofs_field=zisofs,
+    )  # fmt: skip
 
 
-def _long_enough(source: ByteSource, at: int, field: bytes, length: int) -> None:
+def _check_length(source: ByteSource, at: int, field: bytes, length: int) -> None:
+    """Check that the field at byte ``at`` of the image has ``length`` bytes. :raises ImageError: when it is shorter."""
     if len(field) < length:
         raise ImageError(f"Rock Ridge field {field[:2].decode()} of {len(field)} bytes", source.place.at(at))
 
 
-def _number(field: bytes, at: int) -> int:
-    """A 32-bit number in both byte orders (ECMA-119, 7.3.3)."""
+def _get_number(field: bytes, at: int) -> int:
+    """Return the 32-bit number in both byte orders (ECMA-119, 7.3.3) at byte ``at`` of ``field``."""
     return int.from_bytes(field[at : at + 4], "little")
 
 
-def _device(high: int, low: int) -> tuple[int, int]:
-    """Major and minor of a PN field (RRIP 4.1.2); libisofs has both in the low half, as glibc's makedev puts them."""
+def _join_device(high: int, low: int) -> tuple[int, int]:
+    """Return the major and minor number of a PN field (RRIP 4.1.2).
+
+    libisofs puts both into the low half, as glibc's makedev makes them.
+    """
     if high or low <= 0xFF:
         return high, low
     return low >> 8 & 0xFFF, low & 0xFF | low >> 12 & 0xFFF00
 
 
-def _modified(source: ByteSource, at: int, field: bytes, before: int | None) -> int | None:
-    """The time of modification in a TF field (RRIP 4.1.6), ``before`` where it holds none."""
-    _long_enough(source, at, field, 5)
+def _parse_mtime(source: ByteSource, at: int, field: bytes, previous: int | None) -> int | None:
+    """Return the modification time in a TF field (RRIP 4.1.6), ``previous`` if the field holds none."""
+    _check_length(source, at, field, 5)
     flags = field[4]
     size = 17 if flags & _LONG_FORM else 7
-    _long_enough(source, at, field, 5 + size * (flags & 0x7F).bit_count())
+    _check_length(source, at, field, 5 + size * (flags & 0x7F).bit_count())
     if not flags & _MODIFIED:
-        return before
+        return previous
     start = 5 + size * (flags & (_MODIFIED - 1)).bit_count()
     stamp = field[start : start + size]
     return parse_long_date(stamp) if flags & _LONG_FORM else parse_short_date(stamp)
 
 
 def cut_components(field: bytes) -> bytes:
-    """The components of an SL field (RRIP 4.1.3.1), without one that would end behind it."""
+    """Return the component records of an SL field (RRIP 4.1.3.1), without one that passes the end of the field."""
     position = 5
     while position + 2 <= len(field) and position + 2 + field[position + 1] <= len(field):
         position += 2 + field[position + 1]
     return field[5:position]
 
 
-def _target(components: bytes) -> bytes:
-    """The text of a symlink from its component records (RRIP 4.1.3.1); one may continue in the next."""
-    text, at, joined = b"", 0, True
+def _join_target(components: bytes) -> bytes:
+    """Return the target of a symlink from its component records (RRIP 4.1.3.1); a component may have several."""
+    target, at, joined = b"", 0, True
     while at < len(components):
         flags, length = components[at : at + 2]
-        text += b"" if joined else b"/"
+        target += b"" if joined else b"/"
         if flags & _ROOT:
-            text += b"/"
+            target += b"/"
         elif flags & _PARENT:
-            text += b".."
+            target += b".."
         elif flags & _CURRENT:
-            text += b"."
-        text += components[at + 2 : at + 2 + length]
-        joined = bool(flags & (_COMPONENT_GOES_ON | _ROOT))
+            target += b"."
+        target += components[at + 2 : at + 2 + length]
+        joined = bool(flags & (_CONTINUE | _ROOT))
         at += 2 + length
-    return text
+    return target
