@@ -147,8 +147,8 @@ def walk_fields(
 def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
     """Read the POSIX attributes in the fields of a directory record.
 
-    The arguments are those of :func:`read_rock_ridge`. Where a field occurs twice the last one counts, as in the kernel. A symlink that is cut off has the readable part of
-    its target; ``verify`` reports such symlinks.
+    The arguments are those of :func:`read_rock_ridge`. Where a field occurs twice the last one counts, as in the
+    kernel. A symlink that is cut off has the readable part of its target; ``verify`` reports such symlinks.
 
     :raises ImageError: when a field is too short, or continuation areas do not end.
     """
