@@ -34,16 +34,17 @@ def write_overview(
     max_expand: int = MAX_EXPAND,
     progress: Progress | None = None,
 ) -> None:
-    """Writes the page about the image ``source`` to ``target``; neither image is changed.
+    """Write the page about the image ``source`` to ``target``. Neither image is changed.
 
-    ``against``: the image it was made from. Files on the ISO that differ from its files are listed as changed, and
-    only those that boot records lead to must hold the same, but for ``changed``, paths of such as were meant to
-    change. ``force`` replaces an existing target. ``max_expand`` as in :class:`OpenedImage`.
+    ``against`` is the image that ``source`` was made from. Files on the ISO that differ from its files are listed as
+    changed. Only files that boot records lead to must hold the same bytes, except ``changed``: the paths that were
+    meant to change. ``force`` replaces an existing target. ``max_expand`` is the ratio above which a layer is refused
+    as a bomb.
 
-    :raises CosremasterError: one of its kinds; the target is then not there.
+    :raises CosremasterError: any of its kinds; there is no target then.
     """
     progress = progress or SilentProgress()
-    paths = tuple(Path(one) for one in (source, against) if one is not None)
+    paths = tuple(Path(path) for path in (source, against) if path is not None)
     with ExitStack() as stack:
         output = stack.enter_context(Output(Path(target), paths, force=force))
         new, old = _side(stack, source, max_expand, progress), None
@@ -62,38 +63,43 @@ def write_overview(
 
 
 def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progress) -> Side:
+    """Open the image at ``path`` and return it with its layers; ``stack`` closes it."""
     opened = stack.enter_context(OpenedImage(path, max_expand=max_expand))
-    found = opened.layers(progress=progress)
-    return Side(name=Path(path).name, image=opened.image, layers=found.layers, chosen=_chosen(opened.image, found))
+    image_layers = opened.layers(progress=progress)
+    return Side(
+        name=Path(path).name, image=opened.image, layers=image_layers.layers, chosen=_chosen(opened.image, image_layers)
+    )
 
 
-def _chosen(image: SourceImage, found: ImageLayers) -> Layer | None:
-    """The layer that additions would go to; of several, the one of the most entries."""
+def _chosen(image: SourceImage, image_layers: ImageLayers) -> Layer | None:
+    """Return the layer that additions would go to. Where several fit, return the one with the most entries."""
     try:
-        return choose_layer(image, found, None)
+        return choose_layer(image, image_layers, None)
     except LayerError:
-        return max(found.layers, key=lambda layer: (layer.likelihood, len(layer.members)), default=None)
+        return max(image_layers.layers, key=lambda layer: (layer.likelihood, len(layer.members)), default=None)
 
 
 def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
-    effort = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
+    """Compare two images without descending into archives inside archives."""
+    options = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [
-        inside(follow(*open_container(stack.enter_context(open_source(Path(path))), (), effort))) for path in (old, new)
+        inside(follow(*open_container(stack.enter_context(open_source(Path(path))), (), options)))
+        for path in (old, new)
     ]
     return compare(sides[0], sides[1])
 
 
 def _exchanged(image: SourceImage, differences: Iterable[Difference]) -> set[bytes]:
-    """Files on the ISO in which something differs; those that boot records lead to are compared on their own."""
+    """Return the files on the ISO that differ, without boot files, which verification compares itself."""
     volume = image.volume
-    booted = {boot.path for boot in volume.boot_images} if volume else set()
+    boot_paths = {boot.path for boot in volume.boot_images} if volume else set()
     if volume and volume.catalog is not None:
-        booted |= {file.path for file in volume.files if file.start == volume.catalog.lba}
-    return {address[0] for one in differences if (address := where(one))} - booted
+        boot_paths |= {file.path for file in volume.files if file.start == volume.catalog.lba}
+    return {address[0] for difference in differences if (address := where(difference))} - boot_paths
 
 
 def _mapped(side: Side) -> Iterator[Weight]:
-    """The files of the root filesystem; of the ISO where there is none."""
+    """Yield the files of the root file system, or of the ISO where there is no layer."""
     if side.chosen is None:
         for file in side.image.files:
             yield Weight(file.path, file.size, file.start if file.size else None)

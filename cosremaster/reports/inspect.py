@@ -32,7 +32,7 @@ def inspect_report(
     image without a volume.
     """
     needs = (
-        estimate_packed_memory((one.path, one.size) for one in archives)
+        estimate_packed_memory((archive.path, archive.size) for archive in archives)
         if layers is None
         else estimate_image_memory(image, layers)
     )
@@ -50,7 +50,9 @@ def inspect_report(
         "menus": [] if menus is None else menus_report(menus),
         "menu_warnings": [] if menus is None else list(menus.warnings),
         "unsupported": [] if volume is None else list(volume.blockers),
-        "archives": [{"path": printable(one.path), "codec": one.codec, "size": one.size} for one in archives],
+        "archives": [
+            {"path": printable(archive.path), "codec": archive.codec, "size": archive.size} for archive in archives
+        ],
         "memory": [{"path": printable(path), **memory_report(need)} for path, need in needs.items()],
         "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
     }
@@ -69,6 +71,7 @@ _NO_BOOT: dict[str, Any] = {
 
 
 def _volume(image: IsoImage) -> dict[str, Any]:
+    """Return the fields about the volume."""
     return {
         "volume_id": image.volume_id,
         "blocks": image.blocks,
@@ -85,6 +88,7 @@ def _volume(image: IsoImage) -> dict[str, Any]:
 
 
 def _boot(image: IsoImage) -> dict[str, Any]:
+    """Return the fields about boot records and partitions."""
     return {
         "catalog": None if image.catalog is None else image.catalog.lba,
         "entries": [_entry(boot) for boot in image.boot_images],
@@ -92,15 +96,21 @@ def _boot(image: IsoImage) -> dict[str, Any]:
         "gpt_copies": len(image.gpt),
         "apm_block_size": None if image.apm is None else image.apm.block_size,
         "partitions": [
-            {"table": one.table, "number": one.number, "start": one.start, "end": one.end, "label": one.label}
-            for one in image.partitions
+            {
+                "table": partition.table,
+                "number": partition.number,
+                "start": partition.start,
+                "end": partition.end,
+                "label": partition.label,
+            }
+            for partition in image.partitions
         ],
-        "firmware": [one.name for one in image.firmware],
+        "firmware": [partition.name for partition in image.firmware],
     }
 
 
 def memory_report(need: MemoryEstimate) -> dict[str, Any]:
-    """The memory it takes to boot an initramfs; null where its archives were not read."""
+    """Return the memory that booting an initramfs takes, in bytes; null where its archives were not read."""
     return {
         "packed": need.packed,
         "unpacked": need.unpacked,
@@ -111,6 +121,7 @@ def memory_report(need: MemoryEstimate) -> dict[str, Any]:
 
 
 def _entry(boot: BootImage) -> dict[str, Any]:
+    """Return a boot entry of the catalog."""
     entry = boot.entry
     return {
         "platform": PLATFORMS.get(entry.platform, str(entry.platform)),
@@ -126,6 +137,7 @@ def _entry(boot: BootImage) -> dict[str, Any]:
 
 
 def _mbr(image: IsoImage) -> dict[str, Any]:
+    """Return the master boot record."""
     assert image.mbr is not None
     return {
         "pointer": image.mbr_pointer,
@@ -143,6 +155,7 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
 
 
 def _layer(layer: Layer, chosen: bool) -> dict[str, Any]:
+    """Return a layer; ``chosen`` marks the one that additions would go to."""
     return {
         "address": format_address(layer.address),
         "codec": layer.parameters.name,

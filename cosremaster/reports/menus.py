@@ -1,4 +1,4 @@
-"""Boot menus and what became of them, as lines of text and as values that become JSON."""
+"""Boot menus and changes to them, as lines of text and as values that become JSON."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from cosremaster.boot_config.values import MenuChange
 
 
-def menu_lines(found: BootMenus) -> Iterator[str]:
-    """The menus of an image, with each kernel line and its arguments."""
-    for place in found.menus:
+def menu_lines(boot_menus: BootMenus) -> Iterator[str]:
+    """Yield lines about the menus of an image, with each kernel and its arguments."""
+    for place in boot_menus.menus:
         yield f"boot menu {place.label}: {place.menu.language.value}{'' if place.menu.lines else ', names no kernel'}"
         for line in place.menu.lines:
             arguments = " ".join(printable(text) for text in _arguments(place, line.arguments))
             yield f"  line {line.number}: {printable(line.kernel)}: {arguments or 'no arguments'}"
-    yield from found.warnings
+    yield from boot_menus.warnings
 
 
 def _arguments(place: LocatedMenu, words: Iterable[Any]) -> Iterator[bytes]:
-    """Arguments as the menu has them, its own quotes included."""
+    """Yield arguments as the menu writes them, with its quotes."""
     yield from (place.menu.data[word.start : word.end] for word in words)
 
 
-def menus_report(found: BootMenus) -> list[dict[str, Any]]:
-    """The same as plain values (docs/json.md)."""
+def menus_report(boot_menus: BootMenus) -> list[dict[str, Any]]:
+    """Return the menus of an image as plain values (docs/json.md)."""
     return [
         {
             "path": printable(place.path),
@@ -44,26 +44,26 @@ def menus_report(found: BootMenus) -> list[dict[str, Any]]:
                 for line in place.menu.lines
             ],
         }
-        for place in found.menus
+        for place in boot_menus.menus
     ]
 
 
 def menu_change_lines(menus: Sequence[MenuChange]) -> Iterator[str]:
-    """What became of each menu, in a line, and of the places in it that look for the volume."""
-    for one in menus:
-        kept = sum(bool(line.already_present) for line in one.lines)
-        parts = [f"{one.changed_count} of {len(one.lines)} kernel lines changed"] if one.lines else []
-        parts += [f"{text}" for text in _told(one)]
-        parts += [f"{kept} had what was to be added"] if kept else []
+    """Yield a line about each changed menu, and one for each place in it that looks for the volume."""
+    for menu in menus:
+        unchanged = sum(bool(line.already_present) for line in menu.lines)
+        parts = [f"{menu.changed_count} of {len(menu.lines)} kernel lines changed"] if menu.lines else []
+        parts += [f"{text}" for text in _change_texts(menu)]
+        parts += [f"{unchanged} had what was to be added"] if unchanged else []
         if parts:
-            yield f"boot menu {one.label}: {', '.join(parts)}"
-        yield from (f"  line {number}: {text}: looks for the new name" for number, text in one.retargeted)
+            yield f"boot menu {menu.label}: {', '.join(parts)}"
+        yield from (f"  line {number}: {text}: looks for the new name" for number, text in menu.retargeted)
 
 
-def _told(one: MenuChange) -> Iterator[str]:
-    """Each change to arguments, once, with how often it was made."""
+def _change_texts(menu: MenuChange) -> Iterator[str]:
+    """Yield each change to arguments once, with the number of times it was made."""
     counts = Counter[str]()
-    for line in one.lines:
+    for line in menu.lines:
         counts.update(f"-{printable(text)}" for text in line.removed)
         counts.update(f"{printable(old)} -> {printable(new)}" for old, new in line.replaced)
         counts.update(f"+{printable(text)}" for text in line.added)
@@ -71,11 +71,11 @@ def _told(one: MenuChange) -> Iterator[str]:
 
 
 def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
-    """What became of each menu as plain values: of all its lines, those whose arguments were asked to change."""
+    """Return the changed menus as plain values, with every line whose arguments were requested to change."""
     return [
         {
-            "where": one.label,
-            "kind": one.language,
+            "where": menu.label,
+            "kind": menu.language,
             "lines": [
                 {
                     "line": line.number,
@@ -84,9 +84,9 @@ def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
                     "replaced": [[printable(old), printable(new)] for old, new in line.replaced],
                     "kept": [printable(text) for text in line.already_present],
                 }
-                for line in one.lines
+                for line in menu.lines
             ],
-            "retargeted": [{"line": number, "text": text} for number, text in one.retargeted],
+            "retargeted": [{"line": number, "text": text} for number, text in menu.retargeted],
         }
-        for one in menus
+        for menu in menus
     ]

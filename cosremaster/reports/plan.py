@@ -7,16 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, Piece, Range, Zeros
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.remastering.pack import PackedLayer
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
-from cosremaster.tree.nodes import Action
+from cosremaster.tree.nodes import Action, Edits
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, format_size
 
 SCHEMA = 1
@@ -24,65 +27,76 @@ SCHEMA = 1
 
 
 def plan_report(plan: RemasterPlan) -> dict[str, Any]:
-    """``plan`` as plain values. Paths are text with undecodable bytes as ``\\xNN``; sizes are bytes; LBAs blocks."""
-    edits, layer = plan.edits, plan.layer
+    """Return ``plan`` as plain values (docs/json.md).
+
+    Paths are text with undecodable bytes as ``\\xNN``; sizes are bytes; LBAs count blocks of 2,048 bytes.
+    """
+    settings, layout = plan.settings, plan.result.layout
     return {
         "schema": SCHEMA,
         "identical": plan.identical,
-        "layer": None if layer is None else format_address(layer.address),
-        "edits": {
-            "added": _shown(edits.paths(Action.ADDED)),
-            "replaced": _shown(edits.paths(Action.REPLACED)),
-            "removed": _shown(edits.removed),
-            "parents": _shown(edits.paths(Action.PARENT)),
-            "unchanged": _shown(edits.unchanged),
-        },
-        "iso": {
-            "added": _shown([node.path for node in plan.iso.added]),
-            "exchanged": _shown(sorted(plan.iso.replaced)),
-            "removed": _shown(plan.iso.removed),
-            "renamed": [{"before": printable(old), "after": printable(new)} for old, new in plan.iso.renamed.items()],
-            "unchanged": _shown(plan.iso.unchanged),
-        },
-        "menus": menu_changes_report(plan.settings.menus),
+        "layer": None if plan.layer is None else format_address(plan.layer.address),
+        "edits": _edits_report(plan.edits),
+        "iso": _iso_report(plan.iso),
+        "menus": menu_changes_report(settings.menus),
         "renamed": [
-            {"what": one.attribute, "before": printable(one.old), "after": printable(one.new)}
-            for one in plan.settings.volume_renames
+            {"what": rename.attribute, "before": printable(rename.old), "after": printable(rename.new)}
+            for rename in settings.volume_renames
         ],
-        "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(plan.settings.overwritten.items())],
-        "sums": [
-            {
-                "path": printable(one.path),
-                "rewritten": one.rewritten,
-                "added": one.added,
-                "dropped": one.dropped,
-                "renamed": one.renamed,
-            }
-            for one in plan.sums
-        ],
-        "layers": [
-            {
-                "address": format_address(one.address),
-                "codec": one.codec,
-                "size": one.packed.table.length,
-                "kept": one.packed.reused,
-                "encoded": one.packed.encoded,
-                "stored": one.packed.stored,
-            }
-            for one in plan.packed
-        ],
+        "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(settings.overwritten.items())],
+        "sums": [_list_report(change) for change in plan.sums],
+        "layers": [_layer_report(layer) for layer in plan.packed],
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
             "size": {"before": plan.image.size, "after": plan.result.table.length},
             "blocks": _blocks(plan),
-            "extents": [_extent(one) for one in plan.result.layout.placements],
+            "extents": [_extent(placement) for placement in layout.placements],
             "appended": [
-                {"what": one.span.label, "lba": one.start, "blocks": one.blocks} for one in plan.result.layout.appended
+                {"what": placement.span.label, "lba": placement.start, "blocks": placement.blocks}
+                for placement in layout.appended
             ],
         },
         "memory": None if plan.memory is None else memory_report(plan.memory),
         "warnings": list(plan.warnings),
     }
+
+
+def _edits_report(edits: Edits) -> dict[str, Any]:
+    """Return the paths that ``edits`` change in the layer, by what happens to them."""
+    return {
+        "added": _printable_paths(edits.paths(Action.ADDED)),
+        "replaced": _printable_paths(edits.paths(Action.REPLACED)),
+        "removed": _printable_paths(edits.removed),
+        "parents": _printable_paths(edits.paths(Action.PARENT)),
+        "unchanged": _printable_paths(edits.unchanged),
+    }
+
+
+def _iso_report(edits: IsoEdits) -> dict[str, Any]:
+    """Return the paths that ``edits`` change in the ISO's own tree, by what happens to them."""
+    return {
+        "added": _printable_paths([node.path for node in edits.added]),
+        "exchanged": _printable_paths(sorted(edits.replaced)),
+        "removed": _printable_paths(edits.removed),
+        "renamed": [{"before": printable(old), "after": printable(new)} for old, new in edits.renamed.items()],
+        "unchanged": _printable_paths(edits.unchanged),
+    }
+
+
+def _list_report(change: ListChange) -> dict[str, Any]:
+    """Return how many lines of a list of checksums change."""
+    return {
+        "path": printable(change.path), "rewritten": change.rewritten, "added": change.added,
+        "dropped": change.dropped, "renamed": change.renamed,
+    }  # fmt: skip
+
+
+def _layer_report(layer: PackedLayer) -> dict[str, Any]:
+    """Return a layer that was packed again, with sizes in bytes."""
+    return {
+        "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
+        "kept": layer.packed.reused, "encoded": layer.packed.encoded, "stored": layer.packed.stored,
+    }  # fmt: skip
 
 
 def _blocks(plan: RemasterPlan) -> dict[str, int]:
@@ -92,12 +106,13 @@ def _blocks(plan: RemasterPlan) -> dict[str, int]:
     return {"before": before, "after": after}
 
 
-def _shown(paths: Sequence[bytes]) -> list[str]:
+def _printable_paths(paths: Sequence[bytes]) -> list[str]:
+    """Return paths as text."""
     return [printable(path) for path in paths]
 
 
 def _pieces(pieces: Sequence[Piece], plan: RemasterPlan) -> dict[str, dict[str, int]]:
-    """How many pieces of each kind the new image has, and their bytes."""
+    """Count the pieces of each kind in the new image, and their bytes."""
     counts, sizes = Counter[str](), Counter[str]()
     for piece in pieces:
         kind = _kind(piece, plan)
@@ -107,6 +122,7 @@ def _pieces(pieces: Sequence[Piece], plan: RemasterPlan) -> dict[str, dict[str, 
 
 
 def _kind(piece: Piece, plan: RemasterPlan) -> str:
+    """Name where the bytes of a piece come from."""
     match piece:
         case Literal():
             return "made"
@@ -120,16 +136,17 @@ def _kind(piece: Piece, plan: RemasterPlan) -> str:
             return "spool" if source.name == "spool" else "files"
 
 
-def _extent(one: Placement) -> dict[str, Any]:
+def _extent(placement: Placement) -> dict[str, Any]:
+    """Return where an extent stood and where it will stand."""
     return {
-        "what": one.span.label,
-        "before": {"lba": one.span.start, "blocks": one.span.blocks},
-        "after": {"lba": one.start, "blocks": one.blocks},
+        "what": placement.span.label,
+        "before": {"lba": placement.span.start, "blocks": placement.span.blocks},
+        "after": {"lba": placement.start, "blocks": placement.blocks},
     }
 
 
 def plan_lines(plan: RemasterPlan) -> Iterator[str]:
-    """``plan`` for people."""
+    """Yield ``plan`` as lines for people."""
     report = plan_report(plan)
     if plan.identical:
         yield "nothing changes: the output would be the input, byte for byte"
@@ -152,8 +169,8 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     )
     yield from menu_change_lines(plan.settings.menus)
     yield from sums_lines(plan.sums)
-    for one in plan.packed:
-        yield packed_line(one.address, one.codec, one.packed)
+    for packed in plan.packed:
+        yield packed_line(packed.address, packed.codec, packed.packed)
     if plan.memory is not None and plan.layer is not None:
         yield from memory_lines(printable(plan.layer.address[0]), plan.memory)
     yield "pieces of the new image:"
@@ -174,9 +191,11 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
 
 
 def _appended_lines(appended: Iterable[Placement]) -> Iterator[str]:
-    """New blocks; a line for things of one kind, one behind the other."""
-    for what, group in groupby(sorted(appended, key=lambda one: one.start), key=lambda one: one.span.label):
-        found = list(group)
-        many = f" ({len(found):,})" if len(found) > 1 else ""
-        last = max(found[-1].start, found[-1].end - 1)
-        yield f"  {what}{many}: new blocks {found[0].start:,} to {last:,}"
+    """Yield lines about new blocks; neighbours of one kind share a line."""
+    for what, group in groupby(
+        sorted(appended, key=lambda placement: placement.start), key=lambda placement: placement.span.label
+    ):
+        placements = list(group)
+        many = f" ({len(placements):,})" if len(placements) > 1 else ""
+        last = max(placements[-1].start, placements[-1].end - 1)
+        yield f"  {what}{many}: new blocks {placements[0].start:,} to {last:,}"

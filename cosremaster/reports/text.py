@@ -26,7 +26,7 @@ _LOOKS = {
 
 
 def image_lines(image: SourceImage) -> Iterator[str]:
-    """Volume, boot records and partitions."""
+    """Yield lines about the volume, boot records and partitions."""
     volume = image.volume
     if volume is None:
         yield f"{image.place}: an initramfs or layer without an ISO around it, {format_size(image.size)}"
@@ -38,7 +38,7 @@ def image_lines(image: SourceImage) -> Iterator[str]:
 
 
 def _volume_lines(image: IsoImage) -> Iterator[str]:
-    """The directory trees, and what else describes the volume."""
+    """Yield lines about the directory trees and other properties of the volume."""
     tree = "Rock Ridge" if image.has_rock_ridge else "no Rock Ridge"
     yield f"{image.place}: ISO 9660, volume id {image.volume_id!r}, {tree}, {format_size(image.size)}"
     counts = f"{len(image.files):,} files in {len(image.trees[0].directories):,} directories"
@@ -54,7 +54,7 @@ def _volume_lines(image: IsoImage) -> Iterator[str]:
 
 
 def _boot_lines(image: IsoImage) -> Iterator[str]:
-    """Boot catalog, partition tables, other firmware's records."""
+    """Yield lines about the boot catalog, partition tables and records of other firmware."""
     if image.catalog is None:
         yield "boot catalog: none"
     else:
@@ -73,11 +73,13 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
 
 
 def _boot_line(image: IsoImage, boot: BootImage) -> str:
+    """Describe a boot entry and its boot image."""
     name = printable(boot.path) if boot.path is not None else "no file"
     tables = []
     if boot.boot_info:
-        is_true = is_boot_info_true(image, boot, boot.boot_info)
-        tables.append("boot-info-table" if is_true else "boot-info-table with a wrong sum")
+        tables.append(
+            "boot-info-table" if is_boot_info_true(image, boot, boot.boot_info) else "boot-info-table with a wrong sum"
+        )
     if boot.has_grub2_pointer:
         tables.append("grub2-boot-info")
     notes = f", {', '.join(tables)}" if tables else ""
@@ -85,12 +87,14 @@ def _boot_line(image: IsoImage, boot: BootImage) -> str:
 
 
 def _tree_line(tree: IsoTree) -> str:
+    """Describe a directory tree beside the primary one."""
     files = f"{len(tree.files):,} files" if tree.files else "the same files"
     base = f", counted from block {tree.base}" if tree.base else ""
     return f"{tree.kind} at block {tree.descriptor_lba}: {tree.blocks:,} blocks{base}, {files}"
 
 
 def _partition_line(image: IsoImage, partition: Partition) -> str:
+    """Describe a partition and where it stands."""
     where = "inside the volume"
     if partition.start >= image.tail * SECTORS_PER_BLOCK:
         where = "behind the volume's data"
@@ -106,7 +110,7 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
 
 
 def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
-    """Each layer with codec, sizes and entries; ``chosen`` is the one ``--add`` would go to."""
+    """Yield two lines about each layer: codec, sizes, entries. ``chosen`` is the layer that ``--add`` would change."""
     for layer in layers:
         indent = "  " * (len(layer.address) - 1)
         form = layer.parameters
@@ -124,45 +128,47 @@ LISTED = 40
 
 
 def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
-    """A line for each path, the first :data:`LISTED` of them."""
+    """Yield a line for each path, the first :data:`LISTED` of them, then a count."""
     return _listed(mark, [printable(path) for path in paths])
 
 
 def rename_lines(renamed: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
-    """A line for each pair of an old and a new path, the first :data:`LISTED` of them."""
+    """Yield a line for each pair of an old and a new path, the first :data:`LISTED` of them, then a count."""
     return _listed(">", [f"{printable(old)} -> {printable(new)}" for old, new in renamed])
 
 
 def _listed(mark: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield the first :data:`LISTED` lines, each behind ``mark``, then a count."""
     yield from (f"  {mark} {line}" for line in lines[:LISTED])
     if len(lines) > LISTED:
         yield f"  {mark} ... and {len(lines) - LISTED:,} more"
 
 
 def memory_lines(name: str, need: MemoryEstimate) -> Iterator[str]:
-    """The memory that it takes to boot the initramfs ``name``, and of what."""
+    """Yield a line about the memory that booting the initramfs ``name`` takes."""
     parts = [f"{format_size(need.packed)} packed"]
     if need.unpacked is not None:
         parts.append(f"{format_size(need.unpacked)} unpacked")
     if need.nested is not None:
         parts.append(f"{format_size(need.nested)} root filesystem")
-    told = "more than its" if need.need is None else f"about {format_size(need.need)}, {need.why}:"
+    amount = "more than its" if need.need is None else f"about {format_size(need.need)}, {need.why}:"
     more = "; --deep tells how much" if need.need is None else ""
-    yield f"memory to boot {name}: {told} {', '.join(parts)}{more}"
+    yield f"memory to boot {name}: {amount} {', '.join(parts)}{more}"
 
 
 def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
-    """A line for each list of sums on the ISO that changes."""
-    for one in changes:
+    """Yield a line for each changed list of checksums on the ISO."""
+    for change in changes:
         counts = (
-            (one.rewritten, "rewritten"), (one.added, "added"), (one.dropped, "dropped"), (one.renamed, "renamed")
+            (change.rewritten, "rewritten"), (change.added, "added"),
+            (change.dropped, "dropped"), (change.renamed, "renamed"),
         )  # fmt: skip
-        told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
-        yield f"sums in {printable(one.path)}: {told}"
+        summary = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+        yield f"sums in {printable(change.path)}: {summary}"
 
 
 def packed_line(address: Address, codec: str, packed: RepackResult) -> str:
-    """How a layer was packed again: what was kept, encoded, stored."""
+    """Describe how a layer was packed again: bytes that stay, encoded bytes, stored bytes."""
     parts = ((packed.reused, "kept compressed"), (packed.encoded, "encoded"), (packed.stored, "stored"))
-    told = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
-    return f"{codec} {printable(address[-1])}: {format_size(packed.table.length)} ({told})"
+    summary = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
+    return f"{codec} {printable(address[-1])}: {format_size(packed.table.length)} ({summary})"

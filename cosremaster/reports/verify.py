@@ -14,26 +14,27 @@ _MARKS = {Level.HOLDS: "ok  ", Level.NOTE: "note", Level.FAILS: "FAIL"}
 
 
 def verify_lines(report: Report) -> Iterator[str]:
-    """A line for each finding, and the count."""
+    """Yield a line for each finding, then the totals."""
     for finding in report.findings:
         before = " (the original has it too)" if finding.is_preexisting else ""
         mark = "was " if finding.is_preexisting else _MARKS[finding.level]
         yield f"{mark} {finding.check}: {_where(report, finding)}{finding.message}{before}"
     counts = _counts(report)
-    told = f"{counts['holds']:,} hold, {counts['notes']:,} notes, {counts['fails']:,} fail"
+    totals = f"{counts['holds']:,} hold, {counts['notes']:,} notes, {counts['fails']:,} fail"
     if counts["before"]:
-        told += f", {counts['before']:,} as in the original"
-    yield f"{report.place}: {'sound' if report.ok else 'NOT SOUND'} ({told})"
+        totals += f", {counts['before']:,} as in the original"
+    yield f"{report.place}: {'sound' if report.ok else 'NOT SOUND'} ({totals})"
 
 
 def _where(report: Report, finding: Finding) -> str:
-    """The place of what does not hold, inside the image."""
+    """Return the place of a note or failure, unless it is the image as a whole."""
     if finding.level is Level.HOLDS or finding.place == report.place:
         return ""
     return f"{finding.place}: "
 
 
 def _counts(report: Report) -> dict[str, int]:
+    """Count the findings of each level."""
     return {
         "holds": len(report.at_level(Level.HOLDS)),
         "notes": len(report.at_level(Level.NOTE)),
@@ -43,7 +44,7 @@ def _counts(report: Report) -> dict[str, int]:
 
 
 def verify_report(report: Report) -> dict[str, Any]:
-    """The report as JSON knows it."""
+    """Return the report as plain values (docs/verify.md)."""
     return {
         "version": VERSION,
         "image": str(report.place),

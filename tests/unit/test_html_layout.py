@@ -54,7 +54,7 @@ def test_boxes_account_for_every_byte_of_the_tree(sizes: dict[bytes, int]) -> No
     assert (top.size, top.count) == (sum(sizes.values()), len(sizes))
     found = list(boxes(top))
     assert sum(box.size for box in found if not box.opened) == top.size
-    assert all(0 <= box.left <= WIDTH and 0 <= box.top <= HEIGHT for box in found)
+    assert all(0 <= box.x <= WIDTH and 0 <= box.y <= HEIGHT for box in found)
     for box in found:
         if not box.folder and not box.others:
             assert sizes[box.path] == box.size
@@ -67,9 +67,9 @@ def _inside(box: Box, found: list[Box]) -> bool:
     if around is None:
         return True
     return (
-        around.left <= box.left + 1e-6 and around.top < box.top
-        and box.left + box.width <= around.left + around.width + 1e-6
-        and box.top + box.height <= around.top + around.height + 1e-6
+        around.x <= box.x + 1e-6 and around.y < box.y
+        and box.x + box.width <= around.x + around.width + 1e-6
+        and box.y + box.height <= around.y + around.height + 1e-6
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a page is made of."""
+"""The facts that a page shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cosremaster.verification.finding import Level, Report
 
 
 class Side(Struct, frozen=True, kw_only=True):
-    """An image, by the ``name`` of its file, with its layers; ``chosen``: the root filesystem, where there is one."""
+    """An image with the name of its file and its layers. ``chosen`` is the root file system, if there is one."""
 
     name: str
     image: SourceImage
@@ -29,14 +29,18 @@ class Side(Struct, frozen=True, kw_only=True):
         return frozenset(layer.address[0] for layer in self.layers)
 
     def inner(self, address: Address) -> Address:
-        """``address`` without the name of the file itself where there is no ISO around it."""
+        """Return ``address`` without its first part where that is the file itself (an initramfs without an ISO around
+        it).
+        """
         return address[1:] if self.image.volume is None else address
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """``old``: the image that ``new`` was made from, with how the two differ. ``verified``: None for what is no ISO.
+    """Two images and what is known of them.
 
-    ``mapped``: the files of the root filesystem, or of the ISO's own tree where ``new`` has no layer.
+    ``old`` is the image that ``new`` was made from, with the ``differences`` between them. ``verified`` is None for an
+    image without a volume. ``mapped`` are the files of the root file system, or of the ISO's own tree where ``new`` has
+    no layer.
     """
 
     new: Side
@@ -47,17 +51,19 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     @property
     def changed(self) -> frozenset[bytes]:
-        """Paths that are new or hold something else, in the file system that ``mapped`` is of."""
+        """The paths that are new or hold other bytes, in the file system that ``mapped`` shows."""
         chosen = self.new.chosen
         above = () if chosen is None else without_numbers(self.new.inner(chosen.address))
-        found = (where(one) for one in self.differences if one.what in ("added", "type", "content"))
-        return frozenset(address[-1] for address in found if address and address[:-1] == above)
+        addresses = (
+            where(difference) for difference in self.differences if difference.what in ("added", "type", "content")
+        )
+        return frozenset(address[-1] for address in addresses if address and address[:-1] == above)
 
 
-def where(one: Difference) -> Address:
-    """The address of ``one``, empty for a boot record's or the image's own."""
+def where(difference: Difference) -> Address:
+    """Return the address of ``difference``: empty for a boot record's or the image's own."""
     try:
-        return () if one.what == "boot" or not one.where else parse_address(one.where)
+        return () if difference.what == "boot" or not difference.where else parse_address(difference.where)
     except UsageError:
         return ()
 
@@ -65,23 +71,23 @@ def where(one: Difference) -> Address:
 def pointers_alone(
     image: SourceImage, differences: Iterable[Difference], verified: Report | None
 ) -> frozenset[Address]:
-    """Of ``differences`` in files that boot records lead to, those that are nothing but pointers written anew.
+    """Return the addresses of boot files in which nothing but block numbers differs.
 
-    The boot catalog and boot images hold block numbers; that the rest is equal, the comparison with the original
-    found (``against.boot``).
+    The boot catalog and boot images hold block numbers. That all other bytes are equal was checked by the comparison
+    with the original (``against.boot``).
     """
     volume = image.volume
     if (
         volume is None
         or verified is None
-        or any(one.check == "against.boot" and one.is_counted for one in verified.findings)
+        or any(item.check == "against.boot" and item.is_counted for item in verified.findings)
     ):
         return frozenset()
-    equal = any(one.check == "against.boot" and one.level is Level.HOLDS for one in verified.findings)
+    equal = any(item.check == "against.boot" and item.level is Level.HOLDS for item in verified.findings)
     paths = {boot.path for boot in volume.boot_images} if equal else set()
     if volume.catalog is not None:
         paths |= {file.path for file in volume.files if file.start == volume.catalog.lba}
     return frozenset(
-        address for one in differences if one.what == "content" and len(address := where(one)) == 1
+        address for item in differences if item.what == "content" and len(address := where(item)) == 1
         and address[0] in paths
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page's parts that tell of an image and its original: what changed, and what holds of the way to boot."""
+"""The parts of the page about an image and its original: what changed, and the state of the way to boot."""
 
 from __future__ import annotations
 
@@ -28,92 +28,102 @@ _BOOT = (
 
 
 def changes(facts: Facts) -> Markup:
-    """Every difference from the original, by its kind."""
+    """Return the section with every difference from the original, grouped by kind."""
     if facts.old is None:
-        told = "The page was made without the original (--against), so nothing can be said of changes."
-        return section("changes", "What changed", element("p", told, class_="note"))
+        note = "The page was made without the original (--against), so nothing can be said of changes."
+        return section("changes", "What changed", element("p", note, class_="note"))
     if not facts.differences:
         return section("changes", "What changed", element("p", f"Nothing: it holds what {facts.old.name} holds."))
     pointers = pointers_alone(facts.new.image, facts.differences, facts.verified)
-    groups: dict[tuple[str, str], list[Difference]] = {one: [] for one in (*_GROUPS.values(), _POINTERS)}
-    for one in facts.differences:
-        groups[_POINTERS if one.what == "content" and where(one) in pointers else _GROUPS[one.what]].append(one)
-    parts = [_group(mark, title, found) for (mark, title), found in groups.items() if found]
+    groups: dict[tuple[str, str], list[Difference]] = {difference: [] for difference in (*_GROUPS.values(), _POINTERS)}
+    for difference in facts.differences:
+        groups[
+            _POINTERS if difference.what == "content" and where(difference) in pointers else _GROUPS[difference.what]
+        ].append(difference)
+    parts = [_group(mark, title, group) for (mark, title), group in groups.items() if group]
     return section("changes", "What changed", *parts)
 
 
-def _group(mark: str, title: str, found: Sequence[Difference]) -> Markup:
+def _group(mark: str, title: str, differences: Sequence[Difference]) -> Markup:
+    """Return a list of differences of one kind, the first :data:`LISTED` of them."""
     lines = [
-        element("li", _address(one, where(one)), " ", element("small", text("; ".join(one.details), 2 * LONGEST)))
-        for one in found[:LISTED]
+        element(
+            "li",
+            _address(difference, where(difference)),
+            " ",
+            element("small", text("; ".join(difference.details), 2 * LONGEST)),
+        )
+        for difference in differences[:LISTED]
     ]
-    if len(found) > LISTED:
-        lines.append(element("li", f"… and {len(found) - LISTED:,} more"))
-    head = element("summary", element("i", mark, class_="mark"), f" {title}: {len(found):,}")
+    if len(differences) > LISTED:
+        lines.append(element("li", f"… and {len(differences) - LISTED:,} more"))
+    head = element("summary", element("i", mark, class_="mark"), f" {title}: {len(differences):,}")
     return element("details", head, element("ul", *lines, class_="paths"), open_="open")
 
 
-def _address(one: Difference, address: Address) -> Markup:
-    """An address with its last part, the path, standing out."""
+def _address(difference: Difference, address: Address) -> Markup:
+    """Return an address with its last part, the path, standing out."""
     if not address:
-        return element("code", text(one.where) or "the image")
+        return element("code", text(difference.where) or "the image")
     above = joined(*(element("span", part, " › ") for part in address[:-1]))
     return element("code", above, address[-1])
 
 
 def proof(facts: Facts) -> Markup:
-    """Every way to boot with where it leads, and what was checked."""
+    """Return the section with every way to boot, where it leads, and what was checked."""
     report = facts.verified
     if report is None:
-        told = "It is no ISO image: there are no boot records in it that could be checked."
-        return section("proof", "Boot proof", element("p", told))
-    boot = [one for one in report.findings if _is_boot(one)]
-    rest = [one for one in report.findings if not _is_boot(one)]
+        note = "It is no ISO image: there are no boot records in it that could be checked."
+        return section("proof", "Boot proof", element("p", note))
+    boot = [finding for finding in report.findings if _is_boot(finding)]
+    rest = [finding for finding in report.findings if not _is_boot(finding)]
     parts = [
-        _findings(title, found, report, shown=shown or any(one.is_counted for one in found))
-        for title, found, shown in (("The way to boot", boot, True), ("Everything else", rest, False)) if found
+        _findings(title, group, report, shown=shown or any(finding.is_counted for finding in group))
+        for title, group, shown in (("The way to boot", boot, True), ("Everything else", rest, False)) if group
     ]  # fmt: skip
     return section("proof", "Boot proof", verdict(facts), *parts)
 
 
 def verdict(facts: Facts) -> Markup:
-    """Whether the image is sound, in a sentence; nothing of what was not checked."""
+    """Return a sentence that says whether the image is sound. It says nothing about things that were not checked."""
     report = facts.verified
     if report is None:
         return Markup()
-    failed, held = sum(one.is_counted for one in report.findings), len(report.at_level(Level.HOLDS))
+    failed, held = sum(finding.is_counted for finding in report.findings), len(report.at_level(Level.HOLDS))
     word = "Sound" if report.ok else f"Not sound: {failed:,} checks fail"
     compared = " and compared with the original" if facts.old else ""
-    told = f"Every pointer was followed{compared}; nothing was booted. {held:,} checks hold."
-    return element("p", element("strong", word), " ", told, class_="verdict" if report.ok else "verdict bad")
+    summary = f"Every pointer was followed{compared}; nothing was booted. {held:,} checks hold."
+    return element("p", element("strong", word), " ", summary, class_="verdict" if report.ok else "verdict bad")
 
 
-def _is_boot(one: Finding) -> bool:
-    return any(one.check == name or one.check.startswith(name + ".") for name in _BOOT)
+def _is_boot(finding: Finding) -> bool:
+    """Tell whether a finding is about a boot record."""
+    return any(finding.check == name or finding.check.startswith(name + ".") for name in _BOOT)
 
 
 _MARKS = {Level.HOLDS: ("ok", "✓"), Level.NOTE: ("note", "•"), Level.FAILS: ("fail", "✗")}
 
 
-def _findings(title: str, found: Sequence[Finding], report: Report, *, shown: bool) -> Markup:
-    """What does not hold comes first."""
-    ordered = sorted(found, key=lambda one: (not one.is_counted, one.level is not Level.FAILS))
-    lines = [element("li", *_finding(one, report), class_=_MARKS[one.level][0]) for one in ordered[:LISTED]]
-    if len(found) > LISTED:
-        lines.append(element("li", f"… and {len(found) - LISTED:,} more"))
-    head = element("summary", f"{title}: {len(found):,}")
+def _findings(title: str, findings: Sequence[Finding], report: Report, *, shown: bool) -> Markup:
+    """Return a list of findings, failures first."""
+    ordered = sorted(findings, key=lambda finding: (not finding.is_counted, finding.level is not Level.FAILS))
+    lines = [element("li", *_finding(finding, report), class_=_MARKS[finding.level][0]) for finding in ordered[:LISTED]]
+    if len(findings) > LISTED:
+        lines.append(element("li", f"… and {len(findings) - LISTED:,} more"))
+    head = element("summary", f"{title}: {len(findings):,}")
     return element("details", head, element("ul", *lines, class_="checks"), open_="open" if shown else "")
 
 
-def _finding(one: Finding, report: Report) -> Iterator[Child]:
-    word, mark = _MARKS[one.level]
+def _finding(finding: Finding, report: Report) -> Iterator[Child]:
+    """Yield the parts of a line about ``finding``: mark, place, message, check."""
+    word, mark = _MARKS[finding.level]
     yield element("i", mark, title=word, role="img", aria_label=word)
-    inside = one.place.parts[len(report.place.parts) :]
-    offset = "" if one.place.offset is None else f"byte {one.place.offset:,}"
+    inside = finding.place.parts[len(report.place.parts) :]
+    offset = "" if finding.place.offset is None else f"byte {finding.place.offset:,}"
     spot = " › ".join((*(text(part) for part in inside), *((offset,) if offset else ())))
-    if one.level is not Level.HOLDS and spot:
+    if finding.level is not Level.HOLDS and spot:
         yield element("code", spot)
         yield ": "
-    yield element("span", text(one.message, 4 * LONGEST))
+    yield element("span", text(finding.message, 4 * LONGEST))
     yield " "
-    yield element("small", f"{one.check}{' (the original has it too)' if one.is_preexisting else ''}")
+    yield element("small", f"{finding.check}{' (the original has it too)' if finding.is_preexisting else ''}")

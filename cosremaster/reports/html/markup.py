@@ -1,4 +1,4 @@
-"""HTML made so that no name gets out of its place: text is escaped unless it is :class:`Markup`."""
+"""Build HTML in which no name can break out of its place: text is escaped unless it is :class:`Markup`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST = 160
 
 
 class Markup(str):
-    """HTML as it is: only :func:`element` and :func:`joined` make it of what others wrote."""
+    """HTML that needs no escaping. Only :func:`element` and :func:`joined` make it from text of others."""
 
     __slots__ = ()
 
@@ -21,7 +21,10 @@ Child: TypeAlias = "Markup | str | bytes"
 
 
 def text(name: str | bytes, longest: int = LONGEST) -> str:
-    """A name as people can read it, not longer than ``longest``; not escaped yet."""
+    """Return a name as people can read it, with its middle left out beyond ``longest`` characters.
+
+    It is not escaped yet.
+    """
     shown = printable(name)
     if len(shown) <= longest:
         return shown
@@ -29,32 +32,36 @@ def text(name: str | bytes, longest: int = LONGEST) -> str:
 
 
 def joined(*children: Child) -> Markup:
-    """``children`` one after another: sentences and names (those in bytes, made shorter) escaped, markup as it is."""
-    return Markup("".join(one if isinstance(one, Markup) else escape(_shown(one)) for one in children))
+    """Concatenate ``children``: sentences and names (bytes, shortened) are escaped, markup stays as it is."""
+    return Markup("".join(child if isinstance(child, Markup) else escape(_shown(child)) for child in children))
 
 
 def _shown(child: str | bytes) -> str:
+    """Return a child as printable text; names (bytes) are shortened."""
     return text(child) if isinstance(child, bytes) else printable(child)
 
 
 def element(name: str, *children: Child, **attributes: str) -> Markup:
-    """The element ``name``. A ``_`` behind an attribute's name is dropped (``class_``), others become ``-``."""
-    told = "".join(
+    """Return the element ``name``.
+
+    A ``_`` at the end of an attribute's name is dropped (``class_``), others become ``-``.
+    """
+    written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(printable(value))}"'
         for key, value in attributes.items()
         if value
     )
-    return Markup(f"<{name}{told}>{joined(*children)}</{name}>")
+    return Markup(f"<{name}{written}>{joined(*children)}</{name}>")
 
 
 def percent(value: float) -> str:
-    """A length for CSS, in hundredths of what surrounds it."""
+    """Return a CSS length in percent of the surrounding element."""
     return f"{value:.3f}".rstrip("0").rstrip(".") + "%"
 
 
 def table(caption: str, heads: tuple[str, ...], rows: list[tuple[Child, ...]]) -> Markup:
-    """A table that scrolls sideways where it must; ``caption`` is for those who cannot see it."""
-    head = element("tr", *(element("th", one, scope="col") for one in heads))
-    body = joined(*(element("tr", *(element("td", one) for one in row)) for row in rows))
+    """Return a table that scrolls sideways if it must. ``caption`` is for people who cannot see it."""
+    head = element("tr", *(element("th", cell, scope="col") for cell in heads))
+    body = joined(*(element("tr", *(element("td", cell) for cell in row)) for row in rows))
     inner = joined(element("caption", caption), element("thead", head), element("tbody", body))
     return element("div", element("table", inner), class_="wide", tabindex="0", role="region", aria_label=caption)

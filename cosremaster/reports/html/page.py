@@ -1,4 +1,4 @@
-"""The whole page."""
+"""Assemble the whole page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _HEAD = Markup(
 
 
 def page(facts: Facts) -> bytes:
-    """The page about ``facts``, in UTF-8: one file without a reference to another. The same facts, the same bytes."""
+    """Return the page about ``facts`` in UTF-8:
+
+    one file without a reference to another. Equal facts give equal bytes.
+    """
     name = facts.new.name
     head = joined(_HEAD, element("title", name), Markup(f"<style>{STYLE}</style>\n</head>\n<body>\n"))
     made = element("footer", f"cosremaster {__about__.__version__}")

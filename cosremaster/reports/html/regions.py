@@ -1,4 +1,4 @@
-"""An image as a row of regions, each block in exactly one. Pure: an image in, regions out."""
+"""An image as a sequence of regions, each block in exactly one. Pure: an image in, regions out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _PLAIN = ("volume", "file", "gap")
 
 
 class Region(Struct, frozen=True):
-    """A run of blocks; ``end`` is the block behind the last. ``count``: how many regions it stands for."""
+    """A run of blocks of 2,048 bytes.
+
+    ``end`` is the block after the last; ``count`` is how many regions were joined in it.
+    """
 
     start: int
     end: int
@@ -40,15 +43,15 @@ class Region(Struct, frozen=True):
 
     @property
     def blocks(self) -> int:
-        """How long it is."""
+        """Length in blocks."""
         return self.end - self.start
 
 
 def regions(image: SourceImage, layered: Collection[bytes] = ()) -> tuple[Region, ...]:
-    """The whole of ``image``, from block 0 to its last. ``layered``: paths of the files that hold layers.
+    """Divide ``image`` from block 0 to its last into regions. ``layered`` are the paths of files that hold layers.
 
     A block that several things claim belongs to the backup GPT, else to a boot image, else to a file, and to a
-    partition only where nothing else does.
+    partition only where nothing else claims it.
     """
     end = blocks_for(image.size)
     claims = sorted(
@@ -58,24 +61,25 @@ def regions(image: SourceImage, layered: Collection[bytes] = ()) -> tuple[Region
     )
     edges = sorted({0, end, *(at for claim in claims for at in claim[:2])})
     waiting: list[tuple[int, int, int, str]] = []
-    found: list[Region] = []
+    merged: list[Region] = []
     upcoming = iter(claims)
     claim = next(upcoming, None)
-    for left, right in pairwise(edges):
-        while claim is not None and claim[0] <= left:
+    for first, last in pairwise(edges):
+        while claim is not None and claim[0] <= first:
             heapq.heappush(waiting, (claim[2], claim[0], claim[1], claim[3]))
             claim = next(upcoming, None)
-        while waiting and waiting[0][2] <= left:
+        while waiting and waiting[0][2] <= first:
             heapq.heappop(waiting)
         kind, label = (_RANKS[waiting[0][0]], waiting[0][3]) if waiting else ("gap", "padding, or unreferenced")
-        if found and found[-1].kind == kind and found[-1].label == label:
-            found[-1] = replace(found[-1], end=right)
+        if merged and merged[-1].kind == kind and merged[-1].label == label:
+            merged[-1] = replace(merged[-1], end=last)
         else:
-            found.append(Region(left, right, kind, label))
-    return tuple(found)
+            merged.append(Region(first, last, kind, label))
+    return tuple(merged)
 
 
 def _claims(image: SourceImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
+    """Yield the kind and span of everything that stands in the image."""
     volume = image.volume
     if volume is not None:
         yield from _volume_claims(volume, layered)
@@ -85,89 +89,88 @@ def _claims(image: SourceImage, layered: Collection[bytes]) -> Iterator[tuple[st
 
 
 def _kind_of(path: bytes, layered: Collection[bytes]) -> str:
+    """Return the kind of region of the file ``path``."""
     return "layer" if path in layered else "file"
 
 
 def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
+    """Yield the kind and span of everything that stands in an ISO 9660 image."""
     for file in image.files:
         yield from ((_kind_of(file.path, layered), span) for span in list_file_spans(file))
-    known = [name for name, here in (("MBR", image.mbr), ("GPT", image.gpt), ("Apple map", image.apm)) if here]
-    names = [*known, *(one.name for one in image.firmware)]
+    tables = [name for name, table in (("MBR", image.mbr), ("GPT", image.gpt), ("Apple map", image.apm)) if table]
+    names = [*tables, *(partition.name for partition in image.firmware)]
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")
     for number, boot in enumerate(image.boot_images, 1):
         platform = PLATFORMS.get(boot.entry.platform, "")
         what = f"{platform} boot image {number}{'' if boot.path is None else f': {printable(boot.path)}'}".lstrip()
         yield "boot", Span(boot.entry.lba, blocks_for(boot.length), what)
-    behind = {one.span for one in appended(image)}
-    inside = {one.span.start for one in image.partitions}
+    behind = {partition.span for partition in appended(image)}
+    inside = {partition.span.start for partition in image.partitions}
     for span in image.fixed_spans:
         if span != SYSTEM_AREA and span not in behind and span.start not in inside:
             yield "volume", span
     for tree in image.trees[1:]:
         yield from (("file", span) for file in tree.files for span in list_file_spans(file))
-    for one in appended(image):
-        yield "partition", replace(one.span, label=f"{one.name} ({one.label})")
+    for partition in appended(image):
+        yield "partition", replace(partition.span, label=f"{partition.name} ({partition.label})")
     for copy in image.gpt[1:]:
         first = copy.header.entries_lba // SECTORS_PER_BLOCK
         yield "gpt", Span(Lba(first), copy.header.my_lba // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
 
 
 def appended(image: IsoImage) -> Iterator[Partition]:
-    """The partitions that stand behind the volume's data."""
-    for one in image.partitions:
-        if one.start >= image.tail * SECTORS_PER_BLOCK and not covers_volume(one, image.trees):
-            yield one
+    """Yield the partitions that stand behind the volume's data."""
+    for partition in image.partitions:
+        if partition.start >= image.tail * SECTORS_PER_BLOCK and not covers_volume(partition, image.trees):
+            yield partition
 
 
 def drawn(whole: Sequence[Region], most: int = MOST) -> tuple[Region, ...]:
-    """``whole`` with small neighbours joined until there are at most ``most``."""
+    """Join small neighbours of ``whole`` until at most ``most`` regions remain."""
     end = whole[-1].end if whole else 0
-    found, limit = list(whole), max(1, end // 1000)
-    while len(found) > most and limit < 2 * end:
-        found = _joined(found, limit, _PLAIN)
+    merged, limit = list(whole), max(1, end // 1000)
+    while len(merged) > most and limit < 2 * end:
+        merged = _joined(merged, limit, _PLAIN)
         limit *= 2
-    if len(found) > most:
-        found = _joined(found, end + 1, tuple(KINDS))
-    return tuple(found)
+    if len(merged) > most:
+        merged = _joined(merged, end + 1, tuple(KINDS))
+    return tuple(merged)
 
 
 def _joined(row: Sequence[Region], limit: int, kinds: Collection[str]) -> list[Region]:
-    """``row`` with neighbours of ``kinds`` joined that are at most ``limit`` blocks long."""
-    found: list[Region] = []
-    for one in row:
-        small = one.blocks <= limit and one.kind in kinds
-        if small and found and found[-1].kind in kinds and found[-1].blocks <= limit:
-            last = found[-1]
-            count = last.count + one.count
-            kind = last.kind if last.blocks >= one.blocks else one.kind
-            found[-1] = Region(last.start, one.end, kind, f"{count:,} small parts", count)
+    """Join neighbours of ``kinds`` that are at most ``limit`` blocks long."""
+    merged: list[Region] = []
+    for region in row:
+        small = region.blocks <= limit and region.kind in kinds
+        if small and merged and merged[-1].kind in kinds and merged[-1].blocks <= limit:
+            last = merged[-1]
+            count = last.count + region.count
+            kind = last.kind if last.blocks >= region.blocks else region.kind
+            merged[-1] = Region(last.start, region.end, kind, f"{count:,} small parts", count)
         else:
-            found.append(one)
-    return found
+            merged.append(region)
+    return merged
 
 
 class Scale(Struct, frozen=True):
-    """Where blocks stand on a bar, in percent of its width: each region gets ``least`` beside what its length asks.
-
-    ``total``: percent that the whole bar takes.
-    """
+    """Where blocks stand on a bar, in percent of its width. Each region gets a minimum width beside its share."""
 
     row: tuple[Region, ...]
     edges: tuple[float, ...]
 
     @classmethod
     def of(cls, row: Sequence[Region], total: float) -> Scale:
-        """The scale of a bar of regions ``row``, ``total`` percent wide."""
+        """Return the scale of a bar of regions ``row``, ``total`` percent wide."""
         least = min(0.7, total / 2 / max(1, len(row)))
-        rest, blocks = total - least * len(row), sum(one.blocks for one in row)
+        rest, blocks = total - least * len(row), sum(region.blocks for region in row)
         edges = [0.0]
-        for one in row:
-            edges.append(edges[-1] + least + rest * one.blocks / max(1, blocks))
+        for region in row:
+            edges.append(edges[-1] + least + rest * region.blocks / max(1, blocks))
         return cls(tuple(row), tuple(edges))
 
     def at(self, block: float) -> float:
-        """The place of a block, in percent."""
-        for one, (left, right) in zip(self.row, pairwise(self.edges), strict=True):
-            if block < one.end:
-                return left + (right - left) * max(0.0, block - one.start) / one.blocks
+        """Return the place of a block, in percent."""
+        for region, (from_percent, to_percent) in zip(self.row, pairwise(self.edges), strict=True):
+            if block < region.end:
+                return from_percent + (to_percent - from_percent) * max(0.0, block - region.start) / region.blocks
         return self.edges[-1]

@@ -1,4 +1,4 @@
-"""The page's parts: what the image is, its blocks, its layers, and the map of the root filesystem."""
+"""The parts of the page about one image: what it is, its blocks, its layers, and the map of the root file system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABELLED = (44.0, 13.0)
 
 
 def section(name: str, title: str, *children: Child) -> Markup:
-    """A part of the page with its heading."""
+    """Return a part of the page with its heading."""
     return element("section", element("h2", title), *children, id=name)
 
 
@@ -35,21 +35,21 @@ _T = TypeVar("_T")
 
 
 def arrow(old: _T | None, new: _T, tell: Callable[[_T], str]) -> str:
-    """What is to ``tell`` of ``new``, with what is of ``old`` where that is another."""
+    """Return what ``tell`` says of ``new``, preceded by what it says of ``old`` where that is different."""
     before, after = None if old is None else tell(old), tell(new)
     return after if before is None or before == after else f"{before} → {after}"
 
 
 def summary(facts: Facts) -> Markup:
-    """The few facts that say which image this is."""
+    """Return the few facts that identify the image."""
     new, old = facts.new.image, facts.old.image if facts.old else None
-    rows: list[tuple[str, str]] = [("Size", arrow(old, new, lambda one: format_size(one.size)))]
+    rows: list[tuple[str, str]] = [("Size", arrow(old, new, lambda shown: format_size(shown.size)))]
     volume = new.volume
     if volume is not None:
         before = None if old is None else old.volume
-        rows.insert(0, ("Volume", arrow(before, volume, lambda one: one.volume_id) or "without a name"))
-        rows.append(("Blocks", arrow(before, volume, lambda one: f"{one.blocks:,}") + " of 2,048 bytes"))
-        rows.append(("Files", arrow(old, new, lambda one: f"{len(one.files):,}") + " on the ISO"))
+        rows.insert(0, ("Volume", arrow(before, volume, lambda shown: shown.volume_id) or "without a name"))
+        rows.append(("Blocks", arrow(before, volume, lambda shown: f"{shown.blocks:,}") + " of 2,048 bytes"))
+        rows.append(("Files", arrow(old, new, lambda shown: f"{len(shown.files):,}") + " on the ISO"))
         rows.append(("Boots by", ", ".join(dict.fromkeys(_ways(volume))) or "nothing that is known"))
     if facts.new.chosen is not None:
         rows.append(("Root filesystem", " › ".join(_names(facts.new.chosen))))
@@ -60,6 +60,7 @@ def summary(facts: Facts) -> Markup:
 
 
 def _ways(image: IsoImage) -> Iterator[str]:
+    """Yield the ways in which the image boots."""
     for boot in image.boot_images:
         yield boot.entry.describe().partition(",")[0] + " (El Torito)"
     if image.mbr_pointer:
@@ -69,17 +70,17 @@ def _ways(image: IsoImage) -> Iterator[str]:
         ("GPT", bool(image.gpt)),
         ("APM", bool(image.apm)),
     )
-    yield from (f"{name} partitions" for name, there in tables if there)
-    yield from (one.name for one in image.firmware)
+    yield from (f"{name} partitions" for name, exists in tables if exists)
+    yield from (firmware.name for firmware in image.firmware)
 
 
 def _names(layer: Layer) -> list[str]:
-    """An address as its parts, with the number of an archive in a row."""
+    """Return the parts of an address; an archive among concatenated ones has a number."""
     return [text(part) if archive_number(part) is None else f"#{archive_number(part)}" for part in layer.address]
 
 
 def blocks(facts: Facts) -> Markup:
-    """The image as a bar along its blocks, above it the original's."""
+    """Return the section with the image as a bar along its blocks, and the original's above it."""
     sides = ([("Before", facts.old)] if facts.old else []) + [("After" if facts.old else "Now", facts.new)]
     longest = max(side.image.size for _, side in sides) or 1
     rows = {title: regions(side.image, side.layered) for title, side in sides}
@@ -88,7 +89,7 @@ def blocks(facts: Facts) -> Markup:
         _bar(title, side.image, Scale.of(shown[title], 100 * side.image.size / longest))
         for title, side in sides if side.image.size
     ]  # fmt: skip
-    used = {one.kind for row in shown.values() for one in row}
+    used = {region.kind for row in shown.values() for region in row}
     legend = (element("li", element("i", class_=kind), KINDS[kind]) for kind in KINDS if kind in used)
     note = "Each part has a little width of its own beside its share, so that the small ones can be seen."
     return section(
@@ -98,72 +99,75 @@ def blocks(facts: Facts) -> Markup:
 
 
 def _bar(title: str, image: SourceImage, scale: Scale) -> Markup:
+    """Return one bar with its partitions below."""
     parts = [
         element(
-            "b", *((element("span", text(one.label)),) if right - left > _NAMED else ()),
-            class_=one.kind, title=_tip(one), style=f"left:{percent(left)};width:{percent(right - left)}",
+            "b", *((element("span", text(region.label)),) if end - start > _NAMED else ()),
+            class_=region.kind, title=_tip(region), style=f"left:{percent(start)};width:{percent(end - start)}",
         )
-        for one, left, right in zip(scale.row, scale.edges, scale.edges[1:], strict=False)
+        for region, start, end in zip(scale.row, scale.edges, scale.edges[1:], strict=False)
     ]  # fmt: skip
     bar = element("div", *parts, class_="bar", role="img", aria_label=f"{title}: {len(parts)} parts, listed below")
     head = element("h3", f"{title}: {format_size(image.size)}")
     return element("div", head, bar, *_lanes(image, scale), class_="track")
 
 
-def _tip(one: Region) -> str:
-    return f"{text(one.label)} — blocks {one.start:,} to {one.end - 1:,}, {format_size(one.blocks * BLOCK)}"
+def _tip(region: Region) -> str:
+    """Return the tip of a region: name, blocks, size."""
+    return f"{text(region.label)} — blocks {region.start:,} to {region.end - 1:,}, {format_size(region.blocks * BLOCK)}"
 
 
 def _lanes(image: SourceImage, scale: Scale) -> Iterator[Markup]:
-    """The partitions below the bar, those of one place together."""
+    """Yield the partitions below the bar; partitions of one place share a line."""
     places: dict[tuple[int, int], list[str]] = {}
-    for one in image.volume.partitions if image.volume else ():
-        places.setdefault((one.start, one.end), []).append(f"{one.name} ({one.label})")
+    for partition in image.volume.partitions if image.volume else ():
+        places.setdefault((partition.start, partition.end), []).append(f"{partition.name} ({partition.label})")
     for (start, end), names in list(places.items())[:_LANES]:
-        left, right = scale.at(start / SECTORS_PER_BLOCK), scale.at(end / SECTORS_PER_BLOCK)
-        label, wide = ", ".join(names), max(0.4, right - left)
-        style = f"margin-left:{percent(min(left, 99.6))};width:{percent(wide)}"
+        first, last = scale.at(start / SECTORS_PER_BLOCK), scale.at(end / SECTORS_PER_BLOCK)
+        label, wide = ", ".join(names), max(0.4, last - first)
+        style = f"margin-left:{percent(min(first, 99.6))};width:{percent(wide)}"
         tip = f"{text(label)} — sectors {start:,} to {end - 1:,}"
         line = element("i", style=style)
-        behind = f"text-align:right;padding-right:{percent(100 - right)}"
-        where = f"margin-left:{percent(left)}" if left < 50 else behind
+        behind = f"text-align:right;padding-right:{percent(100 - last)}"
+        where = f"margin-left:{percent(first)}" if first < 50 else behind
         yield element("div", line, element("small", text(label), style=where), class_="lane", title=tip)
     if len(places) > _LANES:
         yield element("div", element("small", f"and {len(places) - _LANES:,} more partitions"), class_="lane")
 
 
 def _places(after: Sequence[Region], whole: Sequence[Region], before: Sequence[Region] | None) -> Markup:
-    """The parts of the bar with their blocks, and where each stood in the original.
+    """Return the table of the bar's parts with their blocks, and where each stood in the original.
 
-    ``whole``, ``before``: all regions of both images. Of several with one label the first was the first, and so on.
+    ``whole`` and ``before`` are all regions of both images. Regions of one label are matched in their order.
     """
-    names = {one.start: name for name, one in _numbered(whole).items()}
-    known = _numbered(before or ())
+    names = {region.start: name for name, region in _numbered(whole).items()}
+    originals = _numbered(before or ())
     rows: list[tuple[Child, ...]] = []
-    for one in after:
-        old = known.get(names[one.start])
-        row: tuple[Child, ...] = (joined(element("i", class_=one.kind), text(one.label)), _range(one))
+    for region in after:
+        old = originals.get(names[region.start])
+        row: tuple[Child, ...] = (joined(element("i", class_=region.kind), text(region.label)), _range(region))
         if before is not None:
-            told = "" if one.count > 1 else "new" if old is None else _range(old) if old != one else "same"
-            row = (*row, element("em", told) if told not in ("same", "") else told)
-        rows.append((*row, format_size(one.blocks * BLOCK)))
+            previous = "" if region.count > 1 else "new" if old is None else _range(old) if old != region else "same"
+            row = (*row, element("em", previous) if previous not in ("same", "") else previous)
+        rows.append((*row, format_size(region.blocks * BLOCK)))
     heads = ("Part", "Blocks", *(("Before",) if before is not None else ()), "Size")
-    found = table("Parts of the image in the order of their blocks", heads, rows)
-    return element("details", element("summary", f"{len(rows):,} parts, block by block"), found)
+    details = table("Parts of the image in the order of their blocks", heads, rows)
+    return element("details", element("summary", f"{len(rows):,} parts, block by block"), details)
 
 
 def _numbered(row: Sequence[Region]) -> dict[tuple[str, int], Region]:
-    """``row`` by label, and the how many-th of that label."""
+    """Return the regions by label and by their number among regions of that label."""
     counts = Counter[str]()
-    found = {}
-    for one in row:
-        counts[one.label] += 1
-        found[one.label, counts[one.label]] = one
-    return found
+    numbered = {}
+    for region in row:
+        counts[region.label] += 1
+        numbered[region.label, counts[region.label]] = region
+    return numbered
 
 
-def _range(one: Region) -> str:
-    return f"{one.start:,}" if one.blocks == 1 else f"{one.start:,}–{one.end - 1:,}"
+def _range(region: Region) -> str:
+    """Return the first and last block of a region."""
+    return f"{region.start:,}" if region.blocks == 1 else f"{region.start:,}–{region.end - 1:,}"
 
 
 _LOOKS = {
@@ -174,7 +178,7 @@ _LOOKS = {
 
 
 def layers(facts: Facts) -> Markup:
-    """What stands in what, each with its sizes."""
+    """Return the section with every layer inside its container, each with its sizes."""
     side = facts.new
     old = {facts.old.inner(layer.address): layer for layer in facts.old.layers} if facts.old else {}
     if not side.layers:
@@ -183,8 +187,10 @@ def layers(facts: Facts) -> Markup:
     rows = [_layer(side, layer, old.get(side.inner(layer.address)), most) for layer in side.layers]
     if side.image.volume is not None:
         image = side.image
-        told = arrow(facts.old, side, lambda one: format_size(one.image.size))
-        rows.insert(0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {told}", image.size, 0, most, ""))
+        description = arrow(facts.old, side, lambda shown: format_size(shown.image.size))
+        rows.insert(
+            0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {description}", image.size, 0, most, "")
+        )
     note = "Dark: packed. Light: unpacked. All bars have one scale."
     needs = [element("p", line) for line in _memory(side)]
     return section(
@@ -193,66 +199,71 @@ def layers(facts: Facts) -> Markup:
 
 
 def _memory(side: Side) -> Iterator[str]:
-    """What it takes to boot each initramfs, and what may keep it from that."""
+    """Yield sentences about the memory that booting each initramfs takes, and its warnings."""
     for path, need in estimate_image_memory(side.image, side.layers).items():
         yield from memory_lines(printable(path), need)
         yield from (f"{printable(path)} {warning}" for warning in need.warnings)
 
 
 def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
-    form = layer.parameters
-    details = f" ({form.describe()})" if form.describe() else ""
-    entries = arrow(old, layer, lambda one: f"{len(one.members):,}")
-    packed = arrow(old, layer, lambda one: format_size(one.packed.length))
-    plain = arrow(old, layer, lambda one: format_size(one.size))
+    """Return the row of a layer. ``most`` is the size of the longest bar, in bytes."""
+    stream = layer.parameters
+    details = f" ({stream.describe()})" if stream.describe() else ""
+    entries = arrow(old, layer, lambda version: f"{len(version.members):,}")
+    packed = arrow(old, layer, lambda version: format_size(version.packed.length))
+    plain = arrow(old, layer, lambda version: format_size(version.size))
     kind = f"{_LOOKS[layer.likelihood]}: cpio {layer.trailer.header.magic.decode()}"
-    told = f"{kind}, {entries} entries, {form.name}{details}, {packed} packed, {plain} plain"
+    description = f"{kind}, {entries} entries, {stream.name}{details}, {packed} packed, {plain} plain"
     depth = len(side.inner(layer.address))
     mark = "additions go here" if layer is side.chosen else ""
-    return _row(depth, " ".join(_names(layer)[depth - 1 :]), told, layer.packed.length, layer.size, most, mark)
+    return _row(depth, " ".join(_names(layer)[depth - 1 :]), description, layer.packed.length, layer.size, most, mark)
 
 
-def _row(depth: int, name: str, told: str, packed: int, plain: int, most: int, mark: str) -> Markup:
+def _row(depth: int, name: str, description: str, packed: int, plain: int, most: int, mark: str) -> Markup:
+    """Return a row with a bar of packed and plain bytes, indented by ``depth``."""
     bars = [
         element("i", class_=kind, style=f"width:{percent(100 * size / most)}")
         for kind, size in (("plain", plain), ("packed", packed))
     ]
     head = joined(element("strong", name), *([" ", element("mark", mark)] if mark else []))
     style = f"margin-left:{1.4 * min(depth, 6):.1f}em"
-    return element("li", element("div", head, element("p", told), style=style), element("div", *bars, class_="meter"))
+    return element(
+        "li", element("div", head, element("p", description), style=style), element("div", *bars, class_="meter")
+    )
 
 
 def treemap(facts: Facts) -> Markup:
-    """The root filesystem by the size of what is in it."""
+    """Return the section with the root file system drawn by the size of its files."""
     top = grow(facts.mapped, facts.changed)
     title = "The root filesystem by size" if facts.new.chosen is not None else "The image's files by size"
     if not top.size:
         return section("map", title, element("p", "It holds no file with data."))
     cells = [_cell(box) for box in boxes(top)]
-    told = f"{top.count:,} files, {format_size(top.size)}; a file of several names counts once."
+    totals = f"{top.count:,} files, {format_size(top.size)}; a file of several names counts once."
     if top.changed:
-        told += f" Outlined: where something is new or changed, {top.changed:,} in all."
-    label = f"Areas are sizes. {told} The largest folders are listed below."
+        totals += f" Outlined: where something is new or changed, {top.changed:,} in all."
+    label = f"Areas are sizes. {totals} The largest folders are listed below."
     largest = sorted(top.folders.items(), key=lambda item: (-item[1].size, item[0]))[:12]
     rows: list[tuple[Child, ...]] = [
-        (b"/" + name, f"{one.count:,}", format_size(one.size), f"{100 * one.size / top.size:.1f} %")
-        for name, one in largest
+        (b"/" + name, f"{folder.count:,}", format_size(folder.size), f"{100 * folder.size / top.size:.1f} %")
+        for name, folder in largest
     ]
     listed = table("The largest folders at the top", ("Folder", "Files", "Size", "Share"), rows) if rows else Markup()
     return section(
-        "map", title, element("p", told), element("div", *cells, class_="map", role="img", aria_label=label),
+        "map", title, element("p", totals), element("div", *cells, class_="map", role="img", aria_label=label),
         element("details", element("summary", f"The {len(rows)} largest folders at the top"), listed),
     )  # fmt: skip
 
 
 def _cell(box: Box) -> Markup:
+    """Return a box of the map with its tip, and its name where there is room."""
     name = box.path.rpartition(b"/")[2] if not box.others else f"{box.count:,} more"
     path = f"{'more in ' if box.others else ''}/{text(box.path)}"
     files = f", {box.count:,} files" if box.folder or box.others else ""
     kinds = [f"h{box.hue % _HUES}"] + ["open"] * box.opened + ["changed"] * box.changed + ["others"] * box.others
     place = zip(
         ("left", "top", "width", "height"),
-        (box.left / WIDTH, box.top / HEIGHT, box.width / WIDTH, box.height / HEIGHT), strict=True,
+        (box.x / WIDTH, box.y / HEIGHT, box.width / WIDTH, box.height / HEIGHT), strict=True,
     )  # fmt: skip
     style = ";".join(f"{key}:{percent(100 * value)}" for key, value in place)
     shown = (name,) if box.width >= _LABELLED[0] and box.height >= _LABELLED[1] else ()

@@ -30,22 +30,22 @@ class Weight(NamedTuple):
     link: object = None
 
 
-class Folder(Struct):
-    """Bytes and files below a directory; a hard-linked file counts where it is met first.
+class SizedFolder(Struct):
+    """Bytes and files below a directory. A hard-linked file counts where it is met first.
 
-    ``files``: size and whether it changed, by name. ``changed``: how many changed paths are below.
+    ``files`` holds size and whether it changed, by name. ``changed`` is the number of changed paths below.
     """
 
     size: int = 0
     count: int = 0
     changed: int = 0
-    folders: dict[bytes, Folder] = field(default_factory=dict)
+    folders: dict[bytes, SizedFolder] = field(default_factory=dict)
     files: dict[bytes, tuple[int, bool]] = field(default_factory=dict)
 
 
-def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> Folder:
-    """The tree of sizes of ``files``; ``changed``: paths that are to stand out."""
-    top, linked = Folder(), set[object]()
+def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> SizedFolder:
+    """Return the tree of sizes of ``files``. ``changed`` are paths that are outlined."""
+    top, linked = SizedFolder(), set[object]()
     for path, size, link in files:
         if link is not None and link in linked:
             continue
@@ -54,7 +54,7 @@ def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> Folder:
         new = path in changed
         folder = top
         for part in (None, *parents):
-            folder = folder if part is None else folder.folders.setdefault(part, Folder())
+            folder = folder if part is None else folder.folders.setdefault(part, SizedFolder())
             folder.size += size
             folder.count += 1
             folder.changed += new
@@ -65,13 +65,12 @@ def grow(files: Iterable[Weight], changed: Collection[bytes] = ()) -> Folder:
 class Box(Struct, frozen=True):
     """A rectangle in a plane of :data:`WIDTH` by :data:`HEIGHT`.
 
-    ``opened``: a folder whose parts are boxes of their own over it. ``count``: files in it; ``others``: it stands for
-    what is too small in the folder ``path``. ``hue``: a number that what is in
-    one folder shares.
+    ``opened`` marks a folder whose parts are boxes over it. ``count`` is its number of files. ``others`` marks a box
+    for all parts of the folder ``path`` that are too small. ``hue`` is a number that the parts of one folder share.
     """
 
-    left: float
-    top: float
+    x: float
+    y: float
     width: float
     height: float
     path: bytes
@@ -85,70 +84,78 @@ class Box(Struct, frozen=True):
 
 
 class _Part(Struct, frozen=True):
+    """A file or folder to be placed, or all small ones of a folder (``others``)."""
+
     path: bytes
     size: int
     count: int
     changed: bool
-    folder: Folder | None = None
+    folder: SizedFolder | None = None
     others: bool = False
 
 
 Rectangle = tuple[float, float, float, float]
 
 
-def boxes(top: Folder) -> Iterator[Box]:
-    """The map of ``top``: folders before what is in them, the large before the small."""
+def boxes(top: SizedFolder) -> Iterator[Box]:
+    """Yield the map of ``top``: folders before their parts, large parts before small ones."""
     yield from _inside(b"", top, (0.0, 0.0, WIDTH, HEIGHT), None)
 
 
-def _inside(path: bytes, folder: Folder, place: Rectangle, hue: int | None) -> Iterator[Box]:
-    """The boxes of what is in ``folder``; each part gets a hue of its own where ``hue`` is None."""
+def _inside(path: bytes, folder: SizedFolder, place: Rectangle, hue: int | None) -> Iterator[Box]:
+    """Yield the boxes of the parts of ``folder``. Each part gets a hue of its own where ``hue`` is None."""
     for number, (part, spot) in enumerate(_placed(path, folder, place)):
         dominant = hue is None and part.size > _DOMINANT * folder.size
         yield from _boxes(part, spot, number if hue is None else hue, dominant)
 
 
 def _boxes(part: _Part, place: Rectangle, hue: int, dominant: bool) -> Iterator[Box]:
-    left, top, width, height = place
+    """Yield the box of ``part`` and, where it is large enough, those of its own parts."""
+    x, y, width, height = place
     folder = part.folder
     opened = folder is not None and width >= _OPENED[0] and height >= _OPENED[1]
     yield Box(
-        left, top, width, height, part.path, part.size, part.count, hue, opened=opened,
+        x, y, width, height, part.path, part.size, part.count, hue, opened=opened,
         folder=folder is not None, others=part.others, changed=part.changed and not opened,
     )  # fmt: skip
     if folder is not None and opened:
-        inner = (left + 2, top + _HEAD, width - 4, height - _HEAD - 2)
+        inner = (x + 2, y + _HEAD, width - 4, height - _HEAD - 2)
         yield from _inside(part.path, folder, inner, None if dominant else hue)
 
 
-def _placed(path: bytes, folder: Folder, place: Rectangle) -> list[tuple[_Part, Rectangle]]:
-    """The parts of ``folder`` with the place of each in ``place``."""
+def _placed(path: bytes, folder: SizedFolder, place: Rectangle) -> list[tuple[_Part, Rectangle]]:
+    """Return the parts of ``folder``, each with its rectangle in ``place``."""
     parts = _parts(path, folder, place[2] * place[3])
     return list(zip(parts, squarified([part.size for part in parts], place), strict=True))
 
 
-def _parts(path: bytes, folder: Folder, area: float) -> list[_Part]:
-    """What is in ``folder``, the largest first, what would be too small in ``area`` as one part."""
+def _parts(path: bytes, folder: SizedFolder, area: float) -> list[_Part]:
+    """Return the parts of ``folder``, largest first; parts too small for ``area`` are joined in one."""
     least = folder.size * _SMALLEST / area if area > 0 else folder.size
-    found = [_Part(join(path, name), one.size, one.count, one.changed > 0, one) for name, one in folder.folders.items()]
-    found += [_Part(join(path, name), size, 1, new) for name, (size, new) in folder.files.items()]
-    small = [part for part in found if part.size < least]
+    parts = [
+        _Part(join(path, name), entry.size, entry.count, entry.changed > 0, entry)
+        for name, entry in folder.folders.items()
+    ]
+    parts += [_Part(join(path, name), size, 1, new) for name, (size, new) in folder.files.items()]
+    small = [part for part in parts if part.size < least]
     if len(small) > 1:
         rest = _Part(
-            path, sum(one.size for one in small), sum(one.count for one in small), any(one.changed for one in small),
-            others=True,
+            path, sum(part.size for part in small), sum(part.count for part in small),
+            any(part.changed for part in small), others=True,
         )  # fmt: skip
-        found = [part for part in found if part.size >= least] + [rest]
-    return sorted((part for part in found if part.size), key=lambda part: (-part.size, part.path))
+        parts = [part for part in parts if part.size >= least] + [rest]
+    return sorted((part for part in parts if part.size), key=lambda part: (-part.size, part.path))
 
 
 def squarified(sizes: Sequence[float], place: Rectangle) -> list[Rectangle]:
-    """A rectangle in ``place`` for each of ``sizes``, which fall and are positive; areas are as the sizes.
+    """Return a rectangle in ``place`` for each of ``sizes``, with areas in proportion.
 
-    ``place`` and the rectangles: left, top, width, height.
+    Sizes are positive and descending.
+
+    ``place`` and the rectangles are tuples of x, y, width and height.
     """
-    left, top, width, height = place
-    found: list[Rectangle] = []
+    x, y, width, height = place
+    rectangles: list[Rectangle] = []
     start, rest = 0, float(sum(sizes))
     while start < len(sizes):
         side = min(width, height)
@@ -163,23 +170,23 @@ def squarified(sizes: Sequence[float], place: Rectangle) -> list[Rectangle]:
             end, row, worst = end + 1, longer, ratio
         share = row / rest if rest > 0 else 0.0
         if width >= height:
-            thick, at = width * share, top
+            thick, at = width * share, y
             for size in sizes[start:end]:
-                found.append((left, at, thick, height * size / row))
+                rectangles.append((x, at, thick, height * size / row))
                 at += height * size / row
-            left, width = left + thick, max(0.0, width - thick)
+            x, width = x + thick, max(0.0, width - thick)
         else:
-            thick, at = height * share, left
+            thick, at = height * share, x
             for size in sizes[start:end]:
-                found.append((at, top, width * size / row, thick))
+                rectangles.append((at, y, width * size / row, thick))
                 at += width * size / row
-            top, height = top + thick, max(0.0, height - thick)
+            y, height = y + thick, max(0.0, height - thick)
         start, rest = end, rest - row
-    return found
+    return rectangles
 
 
 def _worst(largest: float, smallest: float, row: float, side: float) -> float:
-    """The worst ratio of sides in a row of area ``row`` along ``side``, by its largest and smallest area."""
+    """Return the worst aspect ratio in a row of area ``row`` along ``side``, from its largest and smallest area."""
     if side <= 0 or smallest <= 0:
         return float("inf")
     return max(side * side * largest / (row * row), row * row / (side * side * smallest))
