@@ -162,7 +162,7 @@ def _program_warnings(image: IsoImage, boot_menus: BootMenus, renames: Sequence[
         if boot.length > MAX_PROGRAM or boot.path in fat_paths or start in fat_offsets:
             continue
         name = f"El Torito entry {number}" if boot.path is None else printable(boot.path)
-        yield from _search_program(name, b"".join(image.source.cut(start, start + boot.length).chunks()), renames)
+        yield from _search_program(name, image.source.read(start, boot.length), renames)
     for fat in boot_menus.fats:
         menu_paths = {located.path for located in boot_menus.menus if located.fat is fat}
         for path, file in fat.files.items():

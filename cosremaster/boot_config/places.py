@@ -66,12 +66,6 @@ class BootMenus(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def bytes_at(table: PieceTable, offset: int, length: int) -> bytes:
-    """Return ``length`` bytes of ``table`` from ``offset``, fewer at its end."""
-    start = min(offset, table.length)
-    return b"".join(table.cut(start, min(start + length, table.length)).chunks())
-
-
 def find_boot_menus(image: IsoImage, edits: IsoEdits | None = None) -> BootMenus:
     """Find the boot menus of ``image`` after ``edits`` of its tree.
 
@@ -144,7 +138,7 @@ def _menus_on_tree(tree_files: _TreeFiles) -> Iterator[LocatedMenu]:
     """Yield the menus on the ISO's tree."""
     paths = dict.fromkeys((*tree_files.files, *tree_files.added))
     small = [path for path in paths if 0 < tree_files.size_of(path) <= MAX_MENU and tree_files.is_plain(path)]
-    menus = find_menus(small, lambda path: bytes_at(tree_files.bytes_of(path), 0, MAX_MENU))
+    menus = find_menus(small, lambda path: tree_files.bytes_of(path).read(0, MAX_MENU))
     for path, menu in menus.items():
         yield LocatedMenu(path=path, fat=None, names=tree_files.names_of(path), menu=menu)
 
@@ -184,11 +178,11 @@ def _read_fat(
     name: str, paths: tuple[bytes, ...], offset: int, table: PieceTable, image: IsoImage, warnings: list[str]
 ) -> Iterator[LocatedFat]:
     """Yield the FAT file system in ``table`` if there is one; append a warning if its files cannot be listed."""
-    geometry = parse_bpb(bytes_at(table, 0, SECTOR))
+    geometry = parse_bpb(table.read(0, SECTOR))
     if geometry is None:
         return
     place = image.place.inside(name)
-    fat = Fat(geometry, lambda at, length: bytes_at(table, at, length), table.length, place)
+    fat = Fat(geometry, table.read, table.length, place)
     try:
         files = {file.path: file for file in fat.walk() if not file.is_directory}
     except CosremasterError as error:

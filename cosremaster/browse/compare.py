@@ -129,7 +129,7 @@ def _text(before: Node, after: Node, where: str) -> Iterator[str]:
     for node in (before, after):
         if node.content is None or node.content.size > MAX_TEXT:
             return
-        raw = b"".join(node.content.table().chunks())
+        raw = node.content.table().read()
         try:
             texts.append(raw.decode().splitlines())
         except UnicodeDecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,7 @@ def _archive(
     beside: Container | None = None,
 ) -> Container | None:  # fmt: skip
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
-    looked = look(lambda count: b"".join(table.cut(0, min(table.length, count)).chunks()))
+    looked = look(partial(table.read, 0))
     if not looked.is_archive:
         if looked.foreign and number is None:
             raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)

@@ -16,9 +16,9 @@ from cosremaster.browse.walk import archives_in
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import LayerError, UsageError
-from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
-from cosremaster.io.streams import sha256_of
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
@@ -70,25 +70,6 @@ class MaasResource(Struct, frozen=True, kw_only=True):
         return " ".join(shlex.quote(word) for word in words)
 
 
-class _Bytes(Struct, frozen=True):
-    """A file's data made by us."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def digest(self) -> bytes:
-        return sha256_of((self.data,))
-
-    def table(self) -> PieceTable:
-        return PieceTable([Literal(self.data)])
-
-    def head(self, count: int) -> bytes:
-        return self.data[:count]
-
-
 def pxe_files(container: Container) -> Iterator[Node]:
     """The kernel, the initramfs and ``boot.ipxe``, which starts them (ipxe.org/scripting).
 
@@ -104,7 +85,7 @@ def pxe_files(container: Container) -> Iterator[Node]:
     )  # fmt: skip
     for node, name in zip((kernel, initramfs), names, strict=True):
         yield replace(node, path=name, mode=0o644)
-    yield replace(kernel, path=b"boot.ipxe", mode=0o644, content=_Bytes(script))
+    yield replace(kernel, path=b"boot.ipxe", mode=0o644, content=BytesContent(script))
 
 
 def _is_kernel(node: Node) -> bool:

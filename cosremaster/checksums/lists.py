@@ -107,7 +107,7 @@ def read_checksum_lists(image: IsoImage, added_paths: Iterable[bytes] = ()) -> t
 
 def _read_list(image: IsoImage, file: IsoFile, names: NameLookup) -> ChecksumList:
     """Read ``file`` as a list, and decide which directory its names are relative to."""
-    lines = parse_lines(b"".join(image.bytes_of(file).chunks()))
+    lines = parse_lines(image.bytes_of(file).read())
     folder, _, name = file.path.rpartition(b"/")
     companion = _COMPANION.fullmatch(name)
     covers_directory = companion is None or names.find_path(companion["of"], folder) is None

@@ -110,7 +110,7 @@ class _Renewal:
                 warnings.append(
                     f"{printable(path)}: its sums of {_abridge_paths(wrong)} were wrong before, and stay so"
                 )
-            if pack_lines(draft.source.lines) != b"".join(self._new_lists[path].chunks()):
+            if pack_lines(draft.source.lines) != self._new_lists[path].read():
                 changes.append(change)
                 warnings += self._signature_warnings(draft)
             else:

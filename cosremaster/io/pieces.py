@@ -90,6 +90,10 @@ class Range(NamedTuple):
         """The bytes, read from the source now."""
         return self.source.chunks(self.offset, self.length)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from byte ``offset`` of the range on, fewer where it ends."""
+        return b"".join(self.cut(offset, min(offset + length, self.length)).chunks())
+
 
 Piece: TypeAlias = Literal | Zeros | Range
 
@@ -148,6 +152,11 @@ class PieceTable:
         """Every byte, front to back."""
         for piece in self.pieces:
             yield from piece.chunks()
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """Return ``length`` bytes from byte ``offset`` on, fewer where the table ends; None: all that follow."""
+        end = self.length if length is None else min(offset + length, self.length)
+        return b"".join([chunk for piece in self._cut(offset, end) for chunk in piece.chunks()])
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fills ``views``, one after another, with the bytes from byte ``offset`` on; they must not pass the end."""

@@ -9,32 +9,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import sha256_of
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import ancestors
-
-
-class TableContent(Struct, frozen=True):
-    """The content of a file that comes, as pieces."""
-
-    pieces: PieceTable
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.pieces.length
-
-    def digest(self) -> bytes:
-        """SHA-256; reads them."""
-        return sha256_of(self.pieces.chunks())
-
-    def table(self) -> PieceTable:
-        """The pieces."""
-        return self.pieces
-
-    def head(self, count: int) -> bytes:
-        """The first ``count`` bytes."""
-        return b"".join(self.pieces.cut(0, min(count, self.size)).chunks())
 
 
 class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
@@ -73,7 +50,8 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
         """These edits, but the files at ``tables``' paths hold other bytes: files that come, or old ones."""
         new = {path: table for path, table in tables.items() if path in self.added_by_path}
         added = (
-            replace(node, content=TableContent(new[node.path])) if node.path in new else node for node in self.added
+            replace(node, content=PieceContent(new[node.path].pieces)) if node.path in new else node
+            for node in self.added
         )
         old = {path: table for path, table in tables.items() if path not in new}
         return replace(self, replaced={**self.replaced, **old}, added=tuple(added))

@@ -5,43 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
-from cosremaster.io.streams import sha256_of
 from cosremaster.iso.ecma119.dates import parse_short_date
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import NamedRecord, walk_records
 from cosremaster.iso.rockridge.read import PosixAttributes, find_susp_skip, read_attributes
 from cosremaster.iso.rockridge.zisofs import parse_zisofs
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.units import Lba, lba_offset
 
 _KINDS = frozenset(NodeKind)
 _DATE = slice(18, 25)
 """Where a directory record has its date (ECMA-119, 9.1.5)."""
-
-
-class _Extents(Struct, frozen=True):
-    """A file's data on the image."""
-
-    image: IsoImage
-    file: IsoFile
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
-    def digest(self) -> bytes:
-        return sha256_of(self.table().chunks())
-
-    def table(self) -> PieceTable:
-        return self.image.bytes_of(self.file)
-
-    def head(self, count: int) -> bytes:
-        return b"".join(self.table().cut(0, min(count, self.size)).chunks())
 
 
 def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
@@ -98,7 +76,7 @@ def _content(said: PosixAttributes, image: IsoImage, file: IsoFile) -> Content:
         zisofs = parse_zisofs(said.zisofs_field, image.bytes_of(file), image.place.inside(file.path))
         if zisofs is not None:
             return zisofs
-    return _Extents(image, file)
+    return PieceContent(tuple(image.source.cut(start, start + length) for start, length in file.extents))
 
 
 def _kind(said: PosixAttributes) -> NodeKind:

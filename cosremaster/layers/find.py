@@ -88,11 +88,11 @@ def find_archive_files(image: SourceImage) -> Iterator[ArchiveFile]:
     """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
     for file in sorted(image.files, key=lambda file: file.path):
         table = image.bytes_of(file)
-        head = _head(table, SNIFF_SIZE)
+        head = table.read(0, SNIFF_SIZE)
         codec = find_codec(head)
         if codec is None and not head.startswith(cpio.MAGICS + OLD_MAGICS):
             continue
-        looked = look(lambda count, table=table: _head(table, min(count, _GLANCE)))  # type: ignore[misc]
+        looked = look(lambda count, table=table: table.read(0, min(count, _GLANCE)))  # type: ignore[misc]
         if looked.is_archive:
             yield ArchiveFile(file.path, looked.codec.name, table.length)
 
@@ -110,11 +110,7 @@ def _candidates(image: SourceImage, wanted: Address | None) -> Iterable[tuple[by
             continue
         seen.add(file.start)
         table = image.bytes_of(file)
-        yield file.path, table, look(partial(_head, table))
-
-
-def _head(table: PieceTable, count: int) -> bytes:
-    return b"".join(table.cut(0, min(table.length, count)).chunks())
+        yield file.path, table, look(partial(table.read, 0))
 
 
 def choose_layer(image: SourceImage, found: ImageLayers, wanted: Address | None) -> Layer:

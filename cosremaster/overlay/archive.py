@@ -10,16 +10,16 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
-from cosremaster.io.pieces import PieceTable, Range, Zeros
+from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import hash_chunks
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import normal_name
@@ -31,30 +31,6 @@ MAX_ENTRIES = 1_000_000
 _FORMATS = ("tar", "zip", "7zip", "cpio")
 _AR = b"!<arch>\n"
 _KINDS = frozenset(NodeKind)
-
-
-class Spooled(Struct, frozen=True):
-    """The content of a file, kept in a spool."""
-
-    range: Range
-    sha256: bytes
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return self.range.length
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the bytes, computed while they were spooled."""
-        return self.sha256
-
-    def table(self) -> PieceTable:
-        """Return the bytes as pieces."""
-        return PieceTable([self.range])
-
-    def head(self, count: int) -> bytes:
-        """Return the first ``count`` bytes."""
-        return b"".join(self.range.cut(0, min(count, self.size)).chunks()) if self.size else b""
 
 
 def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], None]) -> tuple[Node, ...]:
@@ -176,13 +152,13 @@ class _NodeCollector:
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 
-    def _spool_content(self, archive: Archive, size: int) -> Spooled:
+    def _spool_content(self, archive: Archive, size: int) -> PieceContent:
         """Copy the data of the entry whose header was just read, filled with zeros up to ``size`` bytes."""
         digest = hashlib.sha256()
         chunks = self._limit_chunks(archive.data(self._entry_place), size)
         spooled_range = self.context.spool.append(hash_chunks(chunks, digest), packed=False)
         self._bytes += spooled_range.length
-        return Spooled(spooled_range, digest.digest())
+        return PieceContent((spooled_range,), digest.digest())
 
     def _limit_chunks(self, chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
         """Yield ``chunks`` and check their sum, as a header may be wrong, then zeros up to ``size`` bytes."""

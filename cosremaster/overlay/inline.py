@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import Place, UsageError, printable
-from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, parse_dest
 from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
-
-
-class Bytes(Struct, frozen=True):
-    """A file's content kept in memory."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return len(self.data)
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the bytes."""
-        return hashlib.sha256(self.data).digest()
-
-    def table(self) -> PieceTable:
-        """Return the bytes as pieces."""
-        return PieceTable([Literal(self.data)])
-
-    def head(self, count: int) -> bytes:
-        """Return the first ``count`` bytes."""
-        return self.data[:count]
 
 
 def prepare_file(item: InlineFile, context: ReadContext) -> Addition:
@@ -46,7 +21,7 @@ def prepare_file(item: InlineFile, context: ReadContext) -> Addition:
     node = _make_node(item, NodeKind.FILE, context)
     context.check_file_size(len(item.content), Place().inside(item.dest))
     mode = Mode(item.mode).apply(0o644, directory=False)
-    return _as_addition(item, replace(node, mode=mode, content=Bytes(item.content)))
+    return _as_addition(item, replace(node, mode=mode, content=BytesContent(item.content)))
 
 
 def prepare_symlink(item: Symlink, context: ReadContext) -> Addition:

@@ -9,11 +9,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.edits import TableContent
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.remastering.plan import RemasterPlan
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Action, Node, NodeKind
 
 SCHEMA = 1
@@ -69,7 +69,7 @@ def _iso_changes(plan: RemasterPlan, source: ByteSource) -> Iterator[dict[str, A
         before = None if action == _ADDED else old.get(path)
         after = edits.added_by_path[path] if action == _ADDED else None
         if action == _EXCHANGED and before is not None:
-            after = replace(before, content=TableContent(edits.replaced[path]))
+            after = replace(before, content=PieceContent(edits.replaced[path].pieces))
         change = {"path": format_address([path]), "action": _ISO_WORDS[action]}
         new = edits.new_path(path) if action in (_RENAMED, _EXCHANGED) else None
         if new is not None and new != path:

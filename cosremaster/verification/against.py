@@ -124,7 +124,7 @@ def _difference(before: IsoImage, old: IsoFile, after: IsoImage, new: IsoFile) -
         return min(old.size, new.size)
     tables = before.bytes_of(old), after.bytes_of(new)
     for at in range(0, old.size, STEP):
-        one, other = (b"".join(table.cut(at, min(at + STEP, old.size)).chunks()) for table in tables)
+        one, other = (table.read(at, STEP) for table in tables)
         if one != other:
             return at
     return None
@@ -164,7 +164,7 @@ def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
     """The digest of a boot image without what depends on its place."""
     start = lba_offset(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
-    head = b"".join(table.cut(0, min(TABLE_END, table.length)).chunks())
+    head = table.read(0, TABLE_END)
     own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
     blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.has_grub2_pointer
     patches = [(at, bytes(size)) for at, size in blanks if at + size <= table.length]

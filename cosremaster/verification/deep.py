@@ -27,7 +27,7 @@ def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
             continue
         seen.add(file.records[0].lba)
         table = image.bytes_of(file)
-        if not probe(b"".join(table.cut(0, min(table.length, HEAD_SIZE)).chunks())).is_archive:
+        if not probe(table.read(0, HEAD_SIZE)).is_archive:
             continue
         place = source.place.inside(file.path)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cosremaster.boot.fat import ENTRY_SIZE, Fat, FatFile, Read
+from cosremaster.boot.fat import ENTRY_SIZE, Fat, FatFile
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
 
@@ -13,20 +13,12 @@ def is_same_fat(old: PieceTable, new: PieceTable, changed: Collection[bytes]) ->
     """True when both hold a FAT file system with the same boot sectors, the same names with the same attributes and
     times, and the same bytes in all files but those at the paths ``changed`` (in any case of letters)."""
     try:
-        one, other = (Fat.open(_reader(table), table.length, Place()) for table in (old, new))
+        one, other = (Fat.open(table.read, table.length, Place()) for table in (old, new))
         if one is None or other is None or one.bpb != other.bpb:
             return False
         return _same_front(one, other) and _same_files(one, other, {path.lower() for path in changed})
     except CosremasterError:
         return False
-
-
-def _reader(table: PieceTable) -> Read:
-    def read(offset: int, length: int) -> bytes:
-        start = min(offset, table.length)
-        return b"".join(table.cut(start, min(start + length, table.length)).chunks())
-
-    return read
 
 
 def _same_front(one: Fat, other: Fat) -> bool:

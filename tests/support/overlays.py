@@ -1,35 +1,13 @@
 """Nodes and additions in a few words, laid over a small image."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from cosremaster.errors import Place
-from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
-
-
-@dataclass(frozen=True)
-class Text:
-    """A file's bytes, kept in memory."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.data).digest()
-
-    def table(self) -> PieceTable:
-        return PieceTable([Literal(self.data)])
-
-    def head(self, count: int) -> bytes:
-        return self.data[:count]
 
 
 def directory(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
@@ -37,7 +15,7 @@ def directory(path: bytes, mode: int = 0o755, mtime: int = 1) -> Node:
 
 
 def file(path: bytes, data: bytes = b"data", mode: int = 0o644, mtime: int = 50) -> Node:
-    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=mtime, content=Text(data))
+    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=mtime, content=BytesContent(data))
 
 
 def symlink(path: bytes, target: bytes) -> Node:

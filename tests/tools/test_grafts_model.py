@@ -12,9 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from cosremaster.io.output import Written
-from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource, open_source
-from cosremaster.iso.edits import IsoEdits, TableContent
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.nodes import read_nodes
@@ -23,6 +22,7 @@ from cosremaster.iso.read import read_image
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename, plan_iso_tree
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from cosremaster.verification.run import verify
@@ -146,9 +146,7 @@ def node(path: bytes, what: bytes | tuple[bytes] | None) -> Node:
         return Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755, mtime=EPOCH)
     if isinstance(what, tuple):
         return Node(path=path, kind=NodeKind.SYMLINK, mode=0o777, mtime=EPOCH, target=what[0])
-    return Node(
-        path=path, kind=NodeKind.FILE, mode=0o644, mtime=EPOCH, content=TableContent(PieceTable([Literal(what)]))
-    )
+    return Node(path=path, kind=NodeKind.FILE, mode=0o644, mtime=EPOCH, content=BytesContent(what))
 
 
 def written(path: Path, tree: Tree, maker: str) -> None:

@@ -12,9 +12,8 @@ import pytest
 
 from cosremaster.errors import CosremasterError, ImageError, UnsupportedError
 from cosremaster.io.output import Written
-from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import open_source
-from cosremaster.iso.edits import IsoEdits, TableContent
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_image
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove_image
@@ -23,6 +22,7 @@ from cosremaster.iso.tree_edit.directories import read_editable_trees
 from cosremaster.iso.tree_edit.patches import find_path_tables
 from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
 from cosremaster.iso.udf.patch import seal_descriptor
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import ancestors
 from tests.fixtures import families, tools
@@ -35,7 +35,7 @@ ROUNDS = 25
 
 
 def file(path: bytes, data: bytes = b"new\n") -> Node:
-    return Node(path=path, kind=NodeKind.FILE, mode=0o644, content=TableContent(PieceTable([Literal(data)])))
+    return Node(path=path, kind=NodeKind.FILE, mode=0o644, content=BytesContent(data))
 
 
 def folder(path: bytes) -> Node:

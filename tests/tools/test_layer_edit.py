@@ -27,10 +27,10 @@ from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run
 from tests.support.model import by_busybox, by_gnu, described
-from tests.support.overlays import Text
 
 BOTH = ("busybox", "cpio")
 
@@ -48,7 +48,7 @@ def index(archive_bytes: bytes) -> Layer:
 
 
 def new(path: bytes, data: bytes = b"new bytes", mode: int = 0o644, link: object = None) -> Node:
-    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=TIME + 1, content=Text(data), link=link)
+    return Node(path=path, kind=NodeKind.FILE, mode=mode, mtime=TIME + 1, content=BytesContent(data), link=link)
 
 
 def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[bytes] = ()) -> bytes:

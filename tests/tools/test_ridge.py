@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.errors import UnsupportedError
-from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119.dates import pack_long_date, pack_short_date, parse_long_date, parse_short_date
-from cosremaster.iso.edits import IsoEdits, TableContent
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import plan_image
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.read import read_image
 from cosremaster.iso.rockridge.read import read_attributes, read_rock_ridge
 from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile
+from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba
 from tests.fixtures import families, tools
@@ -188,7 +188,7 @@ def test_special_files_and_times_for_others(tmp_path: Path) -> None:
         Node(path=b"dev/disk", kind=NodeKind.BLOCK, mode=0o660, rdev=(8, 17), mtime=10**9),
         Node(path=b"dev/pipe", kind=NodeKind.FIFO, mode=0o600, mtime=-5),
         Node(path=b"dev/file", kind=NodeKind.FILE, mode=0o4755, mtime=2**63,
-             content=TableContent(PieceTable([Literal(b"x")]))),
+             content=BytesContent(b"x")),
     ]  # fmt: skip
     out = grafted(tmp_path, "data-both", *nodes)
     said = run(["bsdtar", "-tvf", out]).decode().splitlines()

@@ -305,7 +305,7 @@ class _Stream:
                 piece = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
                 key = self._key(piece, key, before)
                 known: _Deflated | None = self._job.cache.get(key)
-                plain = b"" if known else b"".join(piece.chunks())
+                plain = b"" if known else piece.read()
                 yield _Block(key, plain, before, known)
                 before = known.window if known else plain[-WINDOW:]
 

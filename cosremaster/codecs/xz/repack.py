@@ -179,7 +179,7 @@ def _readable_again(table: PieceTable) -> PieceTable:
     """``table`` with what has to be decoded read into memory; all of it, where that is much."""
     decoded = sum(piece.length for piece in table.pieces if not is_direct(piece))
     if decoded > MOST_DECODED or len(table.pieces) * DIRECT_FROM > table.length:
-        return PieceTable([Literal(b"".join(table.chunks()))])
+        return PieceTable([Literal(table.read())])
     return PieceTable(piece if is_direct(piece) else Literal(b"".join(piece.chunks())) for piece in table.pieces)
 
 

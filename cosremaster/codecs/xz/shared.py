@@ -105,5 +105,5 @@ def _cut(block: XzBlock, same: int, other: PieceTable, moved: int) -> int | None
     border = block.borders.packed[cut]
     closing = bytes(1 + -(border + 1 - block.data) % 4) + (number or 0).to_bytes(SIZES[block.check], "little")
     end = border + moved + len(closing)
-    fits = end <= other.length and b"".join(other.cut(border + moved, end).chunks()) == closing
+    fits = end <= other.length and other.read(border + moved, len(closing)) == closing
     return cut if fits else None

@@ -81,7 +81,7 @@ class ZisofsFile(Struct, frozen=True):
     def _at(self, start: int, length: int) -> bytes:
         if start + length > self.packed.length:
             raise CorruptError("zisofs file ends inside its block pointers", self.place.at(self.packed.length))
-        return b"".join(self.packed.cut(start, start + length).chunks())
+        return self.packed.read(start, length)
 
     def _block(self, number: int, start: int, end: int) -> bytes:
         """One plain block; an empty one is zeros."""

@@ -7,38 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from cosremaster.io.pieces import PieceTable, Range
-from cosremaster.io.streams import sha256_of
+from cosremaster.io.pieces import Range
 from cosremaster.layers.cpio.newc import values_of
 from cosremaster.layers.cpio.scan import Member
 from cosremaster.layers.model import Layer
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 
 if TYPE_CHECKING:
     from cosremaster.layers.cpio.rules import Checked, FinalEntry
-
-
-class _Stored(Struct, frozen=True):
-    """The data of a regular file in a layer, known by its digest."""
-
-    layer: Layer
-    carrier: Member
-
-    @property
-    def size(self) -> int:
-        return self.carrier.entry.header.size
-
-    def digest(self) -> bytes:
-        return self.carrier.digest or sha256_of(self.table().chunks())
-
-    def table(self) -> PieceTable:
-        entry = self.carrier.entry
-        return PieceTable([Range(self.layer.decoded, entry.data_offset, entry.header.size)])
-
-    def head(self, count: int) -> bytes:
-        return b"".join(self.table().cut(0, min(count, self.size)).chunks())
 
 
 def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
@@ -88,7 +65,7 @@ class LayerTree(Mapping[bytes, Node]):
         return Node(
             path=path, kind=kind, mode=header.mode & 0o7777, uid=header.uid, gid=header.gid,
             mtime=header.mtime, target=member.target, rdev=header.rdev,
-            content=_Stored(layer, carrier) if kind is NodeKind.FILE else None, link=key,
+            content=_content(layer, carrier) if kind is NodeKind.FILE else None, link=key,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:
@@ -122,6 +99,12 @@ def _final(layer: Layer) -> Iterator[FinalEntry]:
     from cosremaster.layers.cpio.rules import FinalEntry  # noqa: PLC0415 - only edits need it
 
     return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
+
+
+def _content(layer: Layer, carrier: Member) -> PieceContent:
+    """Return the data of ``carrier``, the entry that holds a regular file's bytes in ``layer``."""
+    entry = carrier.entry
+    return PieceContent((Range(layer.decoded, entry.data_offset, entry.header.size),), carrier.digest)
 
 
 def _key(layer: Layer, member: Member) -> object:
