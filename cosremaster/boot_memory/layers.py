@@ -16,10 +16,9 @@ from cosremaster.boot_memory.estimate import (
     measure_footprint,
 )
 from cosremaster.codecs.base import StreamParameters
-from cosremaster.layers.cpio.old import OldForm
-from cosremaster.layers.cpio.tree import link_key, with_values
+from cosremaster.io.pieces import Range
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.tree.nodes import Edits, NodeKind
+from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 MAX_INIT_OFFSET = 32 << 20
 """Bytes of an initramfs that are decoded at most to reach its /init."""
@@ -45,20 +44,8 @@ def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
 
 def _entry_sizes(layer: Layer, removed_paths: frozenset[bytes]) -> Iterator[int]:
     """Yield the bytes of each remaining inode; hard-linked data stay as long as one of their names does."""
-    linked: dict[object, int] = {}
-    remaining = set[object]()
-    for path, (member, values) in zip(layer.paths, with_values(layer.members), strict=True):
-        _, mode, _, _, nlink, _, size, *_ = values
-        key = link_key(member) if nlink > 1 else None
-        stays = path not in removed_paths
-        if key is not None:
-            linked[key] = max(linked.get(key, 0), size)
-            if stays:
-                remaining.add(key)
-        elif stays:
-            kind = mode & 0o170000
-            yield size if kind == _FILE else _symlink_size(size) if kind == _SYMLINK else 0
-    yield from (linked[key] for key in remaining)
+    for kind, size in layer.inodes(removed_paths):
+        yield size if kind == _FILE else _symlink_size(size) if kind == _SYMLINK else 0
 
 
 def _added_sizes(edits: Edits) -> Iterator[int]:
@@ -86,13 +73,20 @@ def find_tmpfs_share(archives: Iterable[Layer]) -> float:
     :param archives: the archives that the initramfs consists of.
     """
     for layer in archives:
-        for path, (entry, _, _) in zip(layer.paths, layer.members, strict=True):
-            if path == b"init" and 0 < entry.header.size <= MAX_SCRIPT:
-                if entry.data_offset > MAX_INIT_OFFSET or entry.header.mode & 0o170000 != NodeKind.FILE:
-                    return DEFAULT_TMPFS_SHARE
-                script = b"".join(layer.decoded.chunks(entry.data_offset, entry.header.size))
-                return _parse_tmpfs_share(script)
+        node = layer.tree().get(b"init")
+        if node is not None:
+            return _tmpfs_share_of(node)
     return DEFAULT_TMPFS_SHARE
+
+
+def _tmpfs_share_of(init: Node) -> float:
+    """Return the share that the script ``init`` sets, if it is one near the front of its archive."""
+    if init.content is None or not 0 < init.content.size <= MAX_SCRIPT:
+        return DEFAULT_TMPFS_SHARE
+    table = init.content.table()
+    if any(isinstance(piece, Range) and piece.offset > MAX_INIT_OFFSET for piece in table.pieces):
+        return DEFAULT_TMPFS_SHARE
+    return _parse_tmpfs_share(b"".join(table.chunks()))
 
 
 def _parse_tmpfs_share(script: bytes) -> float:
@@ -114,10 +108,9 @@ class HasDictionary(Protocol):
         ...
 
 
-def _dictionary_size(form: StreamParameters) -> int:
+def _dictionary_size(parameters: StreamParameters) -> int:
     """Return the bytes of the decoder's dictionary; decoders of other codecs need little memory."""
-    inner = form.inner if isinstance(form, OldForm) else form
-    return inner.dict_size if isinstance(inner, HasDictionary) else 0
+    return parameters.dict_size if isinstance(parameters, HasDictionary) else 0
 
 
 class EditedLayer(Struct, frozen=True):
@@ -145,8 +138,8 @@ def measure_initramfs(
     files = Footprint(0, 0)
     for layer in archives:
         files += measure_layer(layer, edits if layer is chosen else None)
-    if edited is not None and edited.layer.holder is not None and edited.layer.parent in archives:
-        old, new = measure_footprint([edited.layer.holder.header.size]), measure_footprint([edited.packed])
+    if edited is not None and edited.layer.container_entry is not None and edited.layer.parent in archives:
+        old, new = measure_footprint([edited.layer.container_entry.size]), measure_footprint([edited.packed])
         files = Footprint(files.data - old.data + new.data, files.inodes)
     nested_layers = [
         layer for layer in in_file if layer.parent in archives and layer.likelihood is not RootfsLikelihood.NOT

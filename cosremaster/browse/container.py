@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,10 @@ from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, 
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.cpio.tree import LayerTree
-from cosremaster.layers.identify import HEAD_SIZE, look
+from cosremaster.layers.formats import format_names
+from cosremaster.layers.identify import HEAD_SIZE, identify, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
+from cosremaster.layers.scan import ScanOptions
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
@@ -36,14 +35,16 @@ class Container:
     """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
 
     ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
-    ``effort``: how closely archives in it are read; ``image``: boot records and all, of an ISO 9660 image.
+    ``effort``: how closely archives in it are read; ``image``: boot records and all, of an ISO 9660 image;
+    ``layer``: the last archive, of a file of archives.
     """
 
     def __init__(
         self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: ScanOptions,
-        image: IsoImage | None = None,
+        image: IsoImage | None = None, layer: Layer | None = None,
     ) -> None:  # fmt: skip
         self.image = image
+        self.layer = layer
         self.effort = effort
         self.address = address
         self.place = place
@@ -140,7 +141,7 @@ def open_container(
     number = archive_number(address[0]) if address else None
     inside = _archive(table, own, source.place, effort, number, beside)
     if inside is None:
-        raise ImageError("is neither an ISO 9660 image nor a cpio archive", source.place)
+        raise ImageError(f"is neither an ISO 9660 image nor a {format_names()} archive", source.place)
     return inside, address if number is None else address[1:]
 
 
@@ -149,32 +150,29 @@ def _archive(
     beside: Container | None = None,
 ) -> Container | None:  # fmt: skip
     """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
-    looked = look(partial(table.read, 0))
-    if not looked.is_archive:
-        if looked.foreign and number is None:
-            raise UnsupportedError(f"is {looked.foreign}, which cannot be looked into", place)
+    identification = identify_table(table)
+    if identification.format is None:
+        if identification.foreign and number is None:
+            raise UnsupportedError(f"is {identification.foreign}, which cannot be looked into", place)
         return None
     indexed = None
-    if number is None and beside is not None and isinstance(beside.nodes, LayerTree):
-        from cosremaster.layers.cpio.shared import index_beside  # noqa: PLC0415 - only comparing needs it
+    if number is None and beside is not None and beside.layer is not None:
+        from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - only comparing needs it
 
-        indexed = index_beside(address[-1], table, looked.codec, place, effort, beside.nodes.layer)
-    indexed = indexed or index_file(address[-1], table, looked.codec, place, lambda count: None, effort)
+        indexed = index_beside(address[-1], table, identification, place, effort, beside.layer)
+    indexed = indexed or index_file(address[-1], table, place, effort, identification)
     layers = build_layers(indexed, table, place)
     if number is None:
-        return Container(address, place, _kind(layers), LayerTree(layers[-1]), effort)
+        return Container(address, place, _kind(layers), layers[-1].tree(), effort, layer=layers[-1])
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], preceding=())
-    return Container((*address, number_part(number)), place, _kind([layer]), LayerTree(layer), effort)
+    return Container((*address, number_part(number)), place, _kind([layer]), layer.tree(), effort, layer=layer)
 
 
-def _kind(layers: list[Layer] | tuple[Layer, ...]) -> str:
-    """For people: what the archives are."""
-    return ", ".join(
-        " ".join(word for word in ("cpio", layer.parameters.name if layer.parameters.name != "none" else "") if word)
-        for layer in layers
-    )
+def _kind(layers: Sequence[Layer]) -> str:
+    """Return for people what the archives are, as in ``cpio gzip``."""
+    return ", ".join(f"{layer.format.name} {layer.codec_label}".removesuffix(" none") for layer in layers)
 
 
 def is_container(node: Node) -> bool:
@@ -182,7 +180,7 @@ def is_container(node: Node) -> bool:
     content = node.content
     if node.kind is not NodeKind.FILE or content is None or not content.size:
         return False
-    return look(content.head).is_archive
+    return identify(content.head).format is not None
 
 
 def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TypeAlias
 
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import ByteReader
-from cosremaster.layers.cpio.scan import ScanOptions, scan_streams
-from cosremaster.layers.identify import look
-from cosremaster.tree.paths import normal_names
+from cosremaster.layers.identify import identify
+from cosremaster.layers.scan import ScanOptions, scan_streams
 
 Names: TypeAlias = Mapping[bytes, list[bytes]]
 """By a directory's path: the paths of what stands in it, sorted; the root is always there."""
@@ -44,14 +44,14 @@ def paths_below(names: Names, path: bytes) -> Iterator[bytes]:
 
 
 def names_alone(source: ByteSource, max_expand: int) -> Names | None:
-    """The names in the archives that ``source`` is, as their tree has them (layers/tree.py); None: it is no archive.
+    """The names in the archives that ``source`` is, as their tree has them; None: it is no archive that is read
+    front to back.
 
     Raises as indexing it does.
     """
-    looked = look(lambda count: source.read(0, count))
-    if not looked.is_archive:
+    identification = identify(partial(source.read, 0))
+    if identification.format is None or identification.format.random_access:
         return None
     reader = ByteReader(source.chunks(0, source.size), source.place)
-    found = scan_streams(reader, looked.codec, UNREAD._replace(max_expand=max_expand), 1)
-    archives = (archive for stream in found for archive in stream.archives)
-    return names_of(name for archive in archives for name in normal_names(archive.names))
+    streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
+    return names_of(path for stream in streams for archive in stream.archives for path in archive.contents.paths)

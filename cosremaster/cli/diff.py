@@ -11,7 +11,7 @@ from cosremaster.browse.compare import Difference, compare
 from cosremaster.browse.container import Container, Looked, follow, inside, open_container, split_address
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.io.source import open_source
-from cosremaster.layers.cpio.scan import ScanOptions
+from cosremaster.layers.scan import ScanOptions
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cosremaster.browse.names import names_alone, paths_below
 from cosremaster.errors import printable, printable_lines
 from cosremaster.io.source import ByteSource, open_source
-from cosremaster.layers.cpio.scan import MAX_EXPAND
+from cosremaster.layers.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
     from cosremaster.browse.container import Container, Looked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cosremaster.layers.cpio.scan import MAX_EXPAND as DEFAULT
+from cosremaster.layers.scan import MAX_EXPAND as DEFAULT
 
 MAX_EXPAND = click.option(
     "--max-expand", type=click.IntRange(min=1), default=DEFAULT, show_default=True, metavar="RATIO",

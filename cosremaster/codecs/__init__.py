@@ -28,7 +28,7 @@ _HOMES: dict[str, tuple[bytes, str, str]] = {
     "xz": (b"\xfd", "xz.codec", "XzCodec"),
     "lzma": (b"\x5d", "lzma_alone", "LzmaCodec"),
     "lz4": (b"\x04" + _SKIPPABLE, "lz4", "Lz4Codec"),
-    "lz4-legacy": (b"\x02", "lz4", "LegacyCodec"),
+    "lz4-legacy": (b"\x02", "lz4", "Lz4LegacyCodec"),
 }
 """By the codec's name: the first bytes its streams can have, module, class."""
 

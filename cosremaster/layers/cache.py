@@ -18,14 +18,16 @@ import msgspec.json
 from msgspec import Struct
 
 from cosremaster import __about__
+from cosremaster.codecs import codec_named
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.cpio.dump import Blobs, dump_archive, load_archive
-from cosremaster.layers.cpio.old import layer_codec
+from cosremaster.layers.blobs import Blobs, blob_reader
+from cosremaster.layers.formats import FORMATS, load_format
 from cosremaster.layers.model import IndexedFile
+from cosremaster.layers.scan import NestedArchive, ScannedArchive
 
-FORMAT = 2
+FORMAT = 3
 MAX_INDEXES = 32
 """So many indexes are kept; the ones longest unused go."""
 
@@ -51,6 +53,7 @@ def _key(source: ByteSource) -> dict[str, Any]:
     edges = source.read(0, _EDGE) + source.read(max(source.size - _EDGE, 0), _EDGE)
     return {
         "format": FORMAT,
+        "layer_formats": list(FORMATS),
         "version": __about__.__version__,
         **source.identity().state,
         "edges": hashlib.sha256(edges).hexdigest(),
@@ -88,13 +91,49 @@ def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> Stored
     return StoredIndex(files, others)
 
 
-def _load_file(values: dict[str, Any], kept: memoryview) -> IndexedFile:
-    codec = values["codec"]
+def _load_file(values: dict[str, Any], blobs: memoryview) -> IndexedFile:
+    """Return the indexed file that :func:`store_index` made values of; raises as :func:`_load_archive`."""
     return IndexedFile(
         path=bytes.fromhex(values["path"]),
-        codec=layer_codec(codec),
         digest=bytes.fromhex(values["digest"]),
-        archive=load_archive(values["found"], codec, kept),
+        archive=_load_archive(values["archive"], blobs),
+    )
+
+
+def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> dict[str, Any]:
+    """Return ``archive`` as JSON values for :func:`_load_archive`, with its bytes in ``blobs``.
+
+    :raises ValueError: something in it cannot be written so.
+    """
+    nested = [(one.number, one.archive) for one in archive.nested if one.archive is not None]
+    return {
+        "format": archive.format.name,
+        "variant": archive.variant,
+        "codec": archive.parameters.name,
+        "parameters": archive.parameters.dump(),
+        "size": archive.size,
+        "tail": blobs.put(archive.tail),
+        "index": archive.contents.dump(blobs),
+        "nested": [[number, _dump_archive(inner, blobs)] for number, inner in nested],
+    }
+
+
+def _load_archive(values: dict[str, Any], blobs: memoryview) -> ScannedArchive:
+    """Return the archive that :func:`_dump_archive` made ``values`` of.
+
+    :raises ValueError, KeyError, TypeError: these are not such values.
+    """
+    layer_format, size = load_format(values["format"]), values["size"]
+    codec, variant = codec_named(values["codec"]), values["variant"]
+    return ScannedArchive(
+        format=layer_format,
+        variant=variant,
+        parameters=codec.load(values["parameters"]),
+        size=size,
+        tail=blob_reader(blobs)(values["tail"]),
+        span=(0, size),
+        contents=layer_format.load(values["index"], blobs),
+        nested=tuple(NestedArchive(number, _load_archive(inner, blobs)) for number, inner in values["nested"]),
     )
 
 
@@ -114,9 +153,8 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], others: Iterab
             "files": [
                 {
                     "path": one.path.hex(),
-                    "codec": one.codec.name,
                     "digest": one.digest.hex(),
-                    "found": dump_archive(one.archive, blobs),
+                    "archive": _dump_archive(one.archive, blobs),
                 }
                 for one in files
             ],

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+
+if TYPE_CHECKING:
+    from cosremaster.codecs.base import StreamParameters
+    from cosremaster.layers.formats import Converter
 
 CURSORS = 2
 """Decoders kept open: one for what stays in order, one for data that moves behind its neighbours."""
 
 
 class DecodedSource:
-    """Ranges of what ``packed``, of ``form``, decodes to. Nothing is kept but decoders and ``tail``, so going back
-    decodes again.
+    """Ranges of the plain bytes of the compressed stream ``packed``.
 
-    ``tail``: the last plain bytes, of ``size``. Each thread has decoders of its own.
+    Only open decoders and ``tail`` are kept, so going back decodes again. Each thread has decoders of its own.
     """
 
-    def __init__(self, packed: PieceTable, form: StreamParameters, place: Place, tail: bytes, size: int) -> None:
+    def __init__(
+        self, packed: PieceTable, parameters: StreamParameters, place: Place, tail: bytes, size: int,
+        convert: Converter | None = None,
+    ) -> None:  # fmt: skip
+        """:param tail: the last of the ``size`` plain bytes.
+        :param convert: turns the decoded bytes into those that this source has.
+        """
         self._tail = tail
         self._tail_start = size - len(tail)
         self._packed = packed
-        self._form = form
+        self._parameters = parameters
         self._place = place
-        self._own = threading.local()
+        self._convert = convert
+        self._thread = threading.local()
 
     @property
     def name(self) -> str:
@@ -40,11 +50,12 @@ class DecodedSource:
         return self._tail
 
     def __repr__(self) -> str:
+        """Return the place of the stream, for debugging."""
         return f"DecodedSource({self.name!r})"
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """``length`` plain bytes from plain offset ``offset``. :raises CorruptError: damage on the way."""
-        if self._form.name == "none":
+        """Yield ``length`` plain bytes from plain byte ``offset`` on. :raises CorruptError: damage on the way."""
+        if self._parameters.name == "none" and self._convert is None:
             yield from self._packed.cut(offset, offset + length).chunks()
             return
         if offset >= self._tail_start:
@@ -56,23 +67,27 @@ class DecodedSource:
         yield from cursor.read_parts(length)
 
     def _cursor(self, offset: int) -> ByteReader:
-        """The open decoder nearest before ``offset``, or a new one, if that can begin nearer, in place of the one
-        longest unused."""
-        cursors: list[ByteReader] = getattr(self._own, "cursors", [])
-        fit = max(
+        """Return the open decoder nearest before ``offset``, or a new one where that can begin nearer.
+
+        A new one takes the place of the one longest unused.
+        """
+        cursors: list[ByteReader] = getattr(self._thread, "cursors", [])
+        cursor = max(
             (cursor for cursor in cursors if cursor.position <= offset),
             key=lambda cursor: cursor.position,
             default=None,
         )
-        start, chunks = self._form.decode_from(self._packed, offset, self._place)
-        if fit is None or fit.position < start:
-            fit = ByteReader(chunks, self._place)
-            fit.position = start
+        start, chunks = self._parameters.decode_from(self._packed, 0 if self._convert else offset, self._place)
+        if cursor is None or cursor.position < start:
+            if self._convert is not None:
+                chunks = self._convert(chunks, self._place)
+            cursor = ByteReader(chunks, self._place)
+            cursor.position = start
         else:
-            cursors.remove(fit)
-        self._own.cursors = [*cursors, fit][-CURSORS:]
-        return fit
+            cursors.remove(cursor)
+        self._thread.cursors = [*cursors, cursor][-CURSORS:]
+        return cursor
 
     def close(self) -> None:
-        """Lets this thread's decoders go."""
-        self._own.cursors = []
+        """Drop this thread's decoders."""
+        self._thread.cursors = []

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from cosremaster.codecs import SNIFF_SIZE, find_codec
 from cosremaster.errors import LayerError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
-from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.old import MAGICS as OLD_MAGICS
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.identify import Identification, look
+from cosremaster.layers.formats import format_names
+from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
+from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress
+
+_QUICK_HEAD = 1 << 17
+"""Bytes at most that a quick look reads of a file, whatever its codec would need."""
 
 
 class ImageLayers(Struct, frozen=True):
-    """The layers of an image, outer ones before those inside them, and what else was recognized, in words.
+    """The layers of an image, outer ones before those inside them, and what else was recognized.
 
-    ``files``: what indexing each file learned; ``refused``: why files that are archives could not be indexed.
+    ``foreign_files``: for people, files that look like something this version cannot open. ``indexed_files``: the
+    index of each file that holds archives. ``refusals``: why files that are archives could not be indexed.
     """
 
     layers: tuple[Layer, ...]
@@ -32,85 +34,100 @@ class ImageLayers(Struct, frozen=True):
     refusals: tuple[UnsupportedError, ...] = ()
 
 
-def find_layers(
-    image: SourceImage,
-    wanted: Address | None,
-    progress: Progress,
-    effort: ScanOptions = ScanOptions(),  # noqa: B008 - a value
-) -> ImageLayers:
-    """Step 2, instead of zcat, xzcat and cpio: every archive in the image, each read once and noted.
+class IdentifiedFile(NamedTuple):
+    """A file of the image with data, and what its first bytes say.
 
-    With ``wanted`` only the file of the ISO that it names. :raises LayerError: the ISO has no such file, or
-    it is no archive. :raises CorruptError: a layer is damaged. :raises UnsupportedError: of a kind not handled.
+    ``is_alias``: a file of a path before it has the same extent.
     """
-    files: list[IndexedFile] = []
-    others: list[str] = []
-    refused: list[UnsupportedError] = []
-    for path, table, looked in _candidates(image, wanted):
-        if not looked.is_archive:
-            if looked.foreign:
-                others.append(f"{printable(path)} ({looked.foreign})")
-            continue
-        with progress.step(f"index {printable(path)}", table.length) as advance:
-            try:
-                files.append(index_file(path, table, looked.codec, image.place.inside(path), advance, effort))
-            except UnsupportedError as error:
-                refused.append(error)
-    if wanted is not None and not files:
-        if refused:
-            raise refused[0]
-        what = f" but {others[0]}, which is not supported yet" if others else ""
-        raise LayerError(f"{printable(wanted[0])} is no cpio archive{what}", image.place)
-    return layers_from_index(image, files, others, refused)
 
-
-def layers_from_index(
-    image: SourceImage, files: Sequence[IndexedFile], others: Sequence[str], refused: Sequence[UnsupportedError] = ()
-) -> ImageLayers:
-    """The layers of files of ``image`` that were indexed, now or before."""
-    tables = {file.path: image.bytes_of(file) for file in image.files}
-    layers = (layer for one in files for layer in build_layers(one, tables[one.path], image.place.inside(one.path)))
-    return ImageLayers(tuple(layers), tuple(others), tuple(files), tuple(refused))
+    path: bytes
+    table: PieceTable
+    identification: Identification
+    is_alias: bool
 
 
 class ArchiveFile(Struct, frozen=True):
-    """A file of the image that begins like an archive under ``codec``; ``size`` in bytes."""
+    """A file of the image that begins like an archive; ``size`` in bytes.
+
+    ``codec``: its name, with that of the format's variant, as in ``gzip+odc``.
+    """
 
     path: bytes
     codec: str
     size: int
 
 
-_GLANCE = 1 << 17
+def identify_files(image: SourceImage, path: bytes | None = None, most: int | None = None) -> Iterator[IdentifiedFile]:
+    """Yield each file of the image that has data, in the order of paths, identified.
+
+    :param path: the only file to identify. :param most: bytes of a file that are read at most.
+    :raises LayerError: there is no file ``path``.
+    """
+    files = sorted((file for file in image.files if path in (None, file.path)), key=lambda file: file.path)
+    if path is not None and not files:
+        raise LayerError(f"has no file {printable(path)}", image.place)
+    identified: dict[int, Identification] = {}
+    for file in files:
+        if not file.size:
+            continue
+        table, is_alias = image.bytes_of(file), file.start in identified
+        if not is_alias:
+            identified[file.start] = identify_table(table, most)
+        yield IdentifiedFile(file.path, table, identified[file.start], is_alias)
 
 
 def find_archive_files(image: SourceImage) -> Iterator[ArchiveFile]:
-    """What files look like archives, by a few of their first bytes: of most 16, at most 128 KiB of any."""
-    for file in sorted(image.files, key=lambda file: file.path):
-        table = image.bytes_of(file)
-        head = table.read(0, SNIFF_SIZE)
-        codec = find_codec(head)
-        if codec is None and not head.startswith(cpio.MAGICS + OLD_MAGICS):
-            continue
-        looked = look(lambda count, table=table: table.read(0, min(count, _GLANCE)))  # type: ignore[misc]
-        if looked.is_archive:
-            yield ArchiveFile(file.path, looked.codec.name, table.length)
+    """Yield the files that begin like archives: of most their first 4 KiB are read, of none more than 128 KiB."""
+    for file in identify_files(image, most=_QUICK_HEAD):
+        if file.identification.format is not None:
+            yield ArchiveFile(file.path, file.identification.codec_label, file.table.length)
 
 
-def _candidates(image: SourceImage, wanted: Address | None) -> Iterable[tuple[bytes, PieceTable, Identification]]:
-    """Each file of the ISO with what its first bytes say; of names that share an extent the first."""
-    seen: set[int] = set()
-    files = sorted(image.files, key=lambda file: file.path)
-    if wanted is not None:
-        files = [file for file in files if file.path == wanted[0]]
-        if not files:
-            raise LayerError(f"has no file {printable(wanted[0])}", image.place)
-    for file in files:
-        if not file.size or file.start in seen:
+def find_layers(
+    image: SourceImage,
+    address: Address | None,
+    progress: Progress,
+    options: ScanOptions = ScanOptions(),  # noqa: B008 - a value
+) -> ImageLayers:
+    """Step 2, instead of zcat, xzcat and cpio: index every archive in the image, each in one pass.
+
+    :param address: index only the file of the image that it names.
+    :raises LayerError: the image has no such file, or it is no archive. :raises CorruptError: a layer is damaged.
+    :raises UnsupportedError: the named file is of a kind that is not handled.
+    """
+    indexed: list[IndexedFile] = []
+    foreign: list[str] = []
+    refusals: list[UnsupportedError] = []
+    for path, table, identification, is_alias in identify_files(image, address[0] if address else None):
+        if is_alias:
             continue
-        seen.add(file.start)
-        table = image.bytes_of(file)
-        yield file.path, table, look(partial(table.read, 0))
+        if identification.format is None:
+            if identification.foreign:
+                foreign.append(f"{printable(path)} ({identification.foreign})")
+            continue
+        with progress.step(f"index {printable(path)}", table.length) as advance:
+            try:
+                indexed.append(index_file(path, table, image.place.inside(path), options, identification, advance))
+            except UnsupportedError as error:
+                refusals.append(error)
+    if address is not None and not indexed:
+        if refusals:
+            raise refusals[0]
+        instead = f" but {foreign[0]}, which is not supported yet" if foreign else ""
+        raise LayerError(f"{printable(address[0])} is no {format_names()} archive{instead}", image.place)
+    return layers_from_index(image, indexed, foreign, refusals)
+
+
+def layers_from_index(
+    image: SourceImage, indexed: Sequence[IndexedFile], foreign: Sequence[str],
+    refusals: Sequence[UnsupportedError] = (),
+) -> ImageLayers:  # fmt: skip
+    """Return the layers of files of ``image`` that were indexed, now or in an earlier run."""
+    tables = {file.path: image.bytes_of(file) for file in image.files}
+    layers = [
+        layer for file in indexed for layer in build_layers(file, tables[file.path], image.place.inside(file.path))
+    ]
+    return ImageLayers(tuple(layers), tuple(foreign), tuple(indexed), tuple(refusals))
 
 
 def choose_layer(image: SourceImage, found: ImageLayers, wanted: Address | None) -> Layer:
@@ -144,4 +161,4 @@ def choose_layer(image: SourceImage, found: ImageLayers, wanted: Address | None)
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
         )
     instead = f"; found instead: {', '.join(found.foreign_files[:5])}, not supported yet" if found.foreign_files else ""
-    raise LayerError(f"holds no cpio archive with a root filesystem{instead}", image.place)
+    raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: the codec to read it with, and whether an archive begins."""
+"""What a file is, by its first bytes: the codec to read it with, and the format of the archive in it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,64 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster.codecs import PLAIN, find_codec, unsupported_compression
-from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.formats import PLAIN_HEAD_SIZE, LayerFormat, identify_format
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec
+    from cosremaster.io.pieces import PieceTable
 
-HEAD_SIZE = 4096
-"""Bytes of a file that are looked at to tell what it is."""
+HEAD_SIZE = PLAIN_HEAD_SIZE
+"""Bytes of a file that are looked at; of a compressed one twice as many, or what its codec needs."""
 
-_PLAIN_HEAD = 512
-"""Plain bytes that tell whether an archive begins."""
+_FOREIGN = ((b"hsqs", "a squashfs file system"),)
 
 
 class Identification(NamedTuple):
-    """What the first bytes of a file say: the codec to read it with and whether an archive begins."""
+    """What the first bytes of a file say.
+
+    ``codec``: to read it with; ``format``: of the archive that begins in it, None for no archive; ``variant``: of that
+    format; ``foreign``: for people, something recognized that this version cannot open.
+    """
 
     codec: Codec
-    is_archive: bool
+    format: LayerFormat | None
+    variant: str
     foreign: str | None
-    """Something recognized that this version cannot open, for people."""
+
+    @property
+    def codec_label(self) -> str:
+        """The codec and the variant, as in ``gzip`` or ``gzip+odc``."""
+        return codec_label(self.codec.name, self.variant)
 
 
-def look(peek: Callable[[int], bytes]) -> Identification:
-    """Looks at a file, of which ``peek(count)`` gives the first bytes (fewer when it is shorter)."""
-    head = peek(HEAD_SIZE)
+def codec_label(codec: str, variant: str) -> str:
+    """Return the name of ``codec`` with that of a format's ``variant``, if it is not the ordinary one."""
+    if not variant:
+        return codec
+    return variant if codec == PLAIN.name else f"{codec}+{variant}"
+
+
+def identify(peek: Callable[[int], bytes]) -> Identification:
+    """Identify a file, of which ``peek(count)`` returns the first bytes (fewer where it is shorter).
+
+    ``ByteReader.peek`` and ``Content.head`` are such functions; :func:`identify_table` makes one.
+    """
+    head = plain = peek(HEAD_SIZE)
     codec = find_codec(head)
-    return probe(peek(codec.peek_size) if codec is not None and codec.peek_size > HEAD_SIZE else head)
+    if codec is not None:
+        head = peek(max(2 * HEAD_SIZE, codec.peek_size))
+        plain = codec.peek(head, PLAIN_HEAD_SIZE)
+    identified = identify_format(plain)
+    if identified is not None:
+        return Identification(codec or PLAIN, *identified, None)
+    compression = unsupported_compression(head) if codec is None else None
+    if compression is not None:
+        return Identification(PLAIN, None, "", f"{compression} compressed data")
+    foreign = next((noun for magic, noun in _FOREIGN if plain.startswith(magic)), None)
+    return Identification(codec or PLAIN, None, "", foreign)
 
 
-def probe(head: bytes) -> Identification:
-    """What the first bytes of a file say."""
-    codec = find_codec(head) or PLAIN
-    plain = codec.peek(head, _PLAIN_HEAD)
-    if plain.startswith(cpio.MAGICS):
-        return Identification(codec, True, None)
-    from cosremaster.layers.cpio.old import OldCodec, old_form  # noqa: PLC0415 - no layer today needs it
-
-    old = old_form(plain)
-    if old is not None:
-        return Identification(OldCodec(codec, old), True, None)
-    foreign = unsupported_compression(head)
-    foreign = f"{foreign} compressed data" if foreign else _foreign_archive(plain)
-    return Identification(codec, False, foreign)
-
-
-def _foreign_archive(plain: bytes) -> str | None:
-    if plain.startswith(b"hsqs"):
-        return "a squashfs file system"
-    return None
+def identify_table(table: PieceTable, most: int | None = None) -> Identification:
+    """Identify the file whose bytes are ``table``, by its first ``most`` bytes, or as many as its codec needs."""
+    end = table.length if most is None else min(table.length, most)
+    return identify(lambda count: table.read(0, min(count, end)))

@@ -1,27 +1,37 @@
-"""Indexing: one pass over a file of the image that finds every archive in it and notes every entry."""
+"""Layers: the archives and file systems in a file of the image, each as a value that its format stands behind."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.codecs.base import Codec, StreamParameters
+from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import Place
-from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.pieces import Piece, PieceTable, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
-from cosremaster.layers.address import Address, number_part
-from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.scan import THOROUGH, Member, ScannedArchive, ScannedStream, ScanOptions, scan_streams
+from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.tree.paths import normal_name, normal_names
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, LayerFormat
+from cosremaster.layers.identify import Identification, codec_label, identify_table
+from cosremaster.layers.scan import THOROUGH, ScannedArchive, ScannedStream, ScanOptions, scan_file
+from cosremaster.tree.limits import Limits
+from cosremaster.tree.nodes import Edits, Node
+from cosremaster.tree.paths import normal_name
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
+
+_STREAM_ALIGNMENT = 4
+"""Each stream of several begins at a multiple of so many bytes, as the kernel demands
+(Documentation/driver-api/early-userspace/buffer-format.rst)."""
+
+_TREE_LOCK = threading.RLock()
 
 
 class RootfsLikelihood(enum.IntEnum):
@@ -35,7 +45,7 @@ class RootfsLikelihood(enum.IntEnum):
 
 
 class ConcatenatedFile(Struct, frozen=True):
-    """A file of several archives, one after another: its bytes, and where each of its streams stands in it.
+    """A file of several archives, one after another: its bytes, and start and end of each of its streams in it.
 
     A stream is an archive as it is, or compressed data that hold one or more.
     """
@@ -44,29 +54,55 @@ class ConcatenatedFile(Struct, frozen=True):
     streams: tuple[tuple[int, int], ...]
 
 
-class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that a cached property has where to be kept
-    """A cpio archive somewhere in the image, indexed.
+class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached properties need a dictionary
+    """An archive or file system somewhere in the image, indexed.
 
-    ``packed``: its stream's compressed bytes; ``decoded``: the plain ones, ``size`` of them, of which ``span`` are
-    this archive and the zeros behind it. ``members`` are the entries before the trailer. ``parent`` is the archive
-    this one is a file of, ``holder`` its entry there. Of several archives in one file ``row`` tells where they
-    stand, ``stream`` in which of its streams this one is, ``before`` which archives are unpacked before it.
+    ``packed``: the compressed bytes of its stream; ``decoded``: the plain ones, ``size`` of them, of which ``span`` are
+    this archive and the zeros behind it. ``index``: what its format knows of it, for the format alone. ``parent``: the
+    archive that this one is a file of, and ``container_entry`` its entry there. Of several archives in one file
+    (``concatenation``) this one is in stream ``stream``, and ``preceding`` are unpacked before it.
     """
 
     address: Address
     place: Place
+    format: LayerFormat
+    variant: str
     packed: PieceTable
     parameters: StreamParameters
     decoded: DecodedSource
     size: int
     span: tuple[int, int]
-    members: tuple[Member, ...]
-    trailer: cpio.NewcEntry
+    index: ArchiveIndex
     parent: Layer | None = None
-    holder: cpio.NewcEntry | None = None
+    container_entry: ContainerEntry | None = None
     concatenation: ConcatenatedFile | None = None
     stream: int = 0
     preceding: tuple[Layer, ...] = ()
+
+    @property
+    def codec_label(self) -> str:
+        """The codec and the format's variant for people, as in ``gzip`` or ``gzip+odc``."""
+        return codec_label(self.parameters.name, self.variant)
+
+    @property
+    def version(self) -> str:
+        """The version of the format for people, as in ``070701``; may be empty."""
+        return self.index.version
+
+    @property
+    def format_label(self) -> str:
+        """The format and its version for people, as in ``cpio 070701``."""
+        return f"{self.format.name} {self.version}".rstrip()
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries it has."""
+        return self.index.entry_count
+
+    @property
+    def limits(self) -> Limits:
+        """What it can hold."""
+        return self.format.limits
 
     @cached_property
     def likelihood(self) -> RootfsLikelihood:
@@ -75,88 +111,166 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots, so that 
 
     @cached_property
     def paths(self) -> Sequence[bytes]:
-        """The normal name of each of ``members``."""
-        return normal_names([member.entry.name for member in self.members])
+        """The normal path of each of its entries, in its order."""
+        return self.index.paths
+
+    def tree(self) -> Mapping[bytes, Node]:
+        """Return its nodes by path, made once; of several archives in a file also those of ``preceding``.
+
+        A directory that no entry names is none of them.
+        """
+        with _TREE_LOCK:
+            return self._tree
+
+    @cached_property
+    def _tree(self) -> Mapping[bytes, Node]:
+        return self.index.tree(self)
+
+    def edit(self, edits: Edits) -> PieceTable:
+        """Return the plain bytes of its stream after ``edits``.
+
+        :raises SizeError: a file is too large for the format. :raises OverlayError: a new entry breaks a rule of the
+            programs that unpack the layer. :raises ProofError: an entry that stays would, and did not before.
+        """
+        return self.index.edit(self, edits)
+
+    def replace(self, entry: ContainerEntry, data: PieceTable) -> PieceTable:
+        """Return the plain bytes of its stream with ``data`` in place of the data of ``entry``.
+
+        :raises SizeError: ``data`` are too large for the format.
+        """
+        return self.index.replace(self, entry, data)
+
+    def inodes(self, removed: Collection[bytes] = frozenset()) -> Iterator[tuple[int, int]]:
+        """Yield the type (as in ``st_mode``) and size in bytes of each inode that keeps a path not in ``removed``.
+
+        The size of a symlink is that of its text. Data of hard links stay as long as one name does.
+        """
+        return self.index.inodes(self, removed)
+
+    def edit_warnings(self) -> Iterator[str]:
+        """Yield what an edit changes beside entries, in the layer and in what holds it."""
+        warning = self.format.edit_warning(self.variant)
+        if warning is not None:
+            yield f"{format_address(self.address)} {warning}"
+        if self.parent is not None:
+            yield from self.parent.edit_warnings()
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether ``decoded`` are not the bytes that the codec gives: nothing of its stream can be kept by an edit."""
+        return self.format.converter(self.variant) is not None
+
+    @property
+    def stream_source(self) -> DecodedSource:
+        """The plain bytes of its stream as the codec gives them, for packing it again."""
+        if not self.is_converted:
+            return self.decoded
+        return DecodedSource(self.packed, self.parameters, Place(), b"", 0)
+
+    def replace_stream(self, packed: PieceTable) -> PieceTable:
+        """Return the whole file that the layer is in, with ``packed`` in place of its stream.
+
+        The other streams of several stay byte for byte; each begins at a multiple of 4.
+        """
+        concatenation = self.concatenation
+        if concatenation is None:
+            return packed
+        pieces: list[Piece] = []
+        length = reached = 0
+        for number, (start, end) in enumerate(concatenation.streams):
+            gap = start - reached if start - reached >= _STREAM_ALIGNMENT else 0
+            gap += -(length + gap) % _STREAM_ALIGNMENT
+            table = packed if number == self.stream else concatenation.file.cut(start, end)
+            pieces += [Zeros(gap), *table.pieces]
+            length, reached = length + gap + table.length, end
+        return PieceTable([*pieces, Zeros(concatenation.file.length - reached)])
 
 
 class IndexedFile(Struct, frozen=True, kw_only=True):
-    """A file of the image that is an archive, indexed: its path, codec, and the SHA-256 of its bytes.
+    """A file of the image that is an archive, indexed: its path and the SHA-256 of its bytes.
 
-    ``row``: all its streams when it holds more than one archive; ``found`` is the first archive.
+    ``archive``: its first archive; ``streams``: all its streams where it holds more than one archive.
     """
 
     path: bytes
-    codec: Codec
     digest: bytes
     archive: ScannedArchive
     streams: tuple[ScannedStream, ...] = ()
 
 
 def index_file(
-    path: bytes, packed: PieceTable, codec: Codec, place: Place, advance: Callable[[int], None],
-    effort: ScanOptions = THOROUGH,
+    path: bytes, packed: PieceTable, place: Place, options: ScanOptions = THOROUGH,
+    identification: Identification | None = None, advance: Callable[[int], None] = lambda count: None,
 ) -> IndexedFile:  # fmt: skip
-    """Indexes all archives in a file that is one itself, or several in a row, as the kernel reads them.
+    """Index all archives in the file ``packed``: a single one, or several as the kernel reads them.
 
-    ``packed`` is read once, front to back; ``advance`` hears of each of its bytes.
-
+    :param identification: of the file; made here when None.
+    :param advance: called with the count of each of the bytes, which are read once, front to back.
     :raises CorruptError: damage, with its place. :raises UnsupportedError: something else stands behind an archive.
     """
+    identification = identification or identify_table(packed)
     digest = hashlib.sha256()
     chunks = count_chunks(packed.chunks(), advance)
-    reader = ByteReader(hash_chunks(chunks, digest) if effort.digests else chunks, place)
-    row = tuple(scan_streams(reader, codec, effort, 1))
-    single = len(row) == 1 and len(row[0].archives) == 1
+    reader = ByteReader(hash_chunks(chunks, digest) if options.digests else chunks, place)
+    streams = scan_file(packed, reader, identification, options)
+    is_single = len(streams) == 1 and len(streams[0].archives) == 1
     return IndexedFile(
-        path=path, codec=codec, digest=digest.digest(), archive=row[0].archives[0], streams=() if single else row
+        path=path, digest=digest.digest(), archive=streams[0].archives[0], streams=() if is_single else streams
     )
 
 
 def build_layers(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
-    """The archives of an indexed file whose bytes are ``packed``, outer before inner, in the order of the file."""
+    """Return the archives of an indexed file whose bytes are ``packed``, outer before inner, in the file's order."""
     if not indexed.streams:
-        return tuple(_layers((indexed.path,), packed, place, (indexed.archive,)))
-    row = ConcatenatedFile(packed, tuple((stream.start, stream.end) for stream in indexed.streams))
+        return tuple(_stream_layers((indexed.path,), packed, place, (indexed.archive,)))
+    file = ConcatenatedFile(packed, tuple((stream.start, stream.end) for stream in indexed.streams))
     layers: list[Layer] = []
-    before: list[Layer] = []
+    preceding: list[Layer] = []
     for number, stream in enumerate(indexed.streams):
         inside = packed.cut(stream.start, stream.end)
-        for layer in _layers((indexed.path,), inside, place, stream.archives, len(before)):
+        for layer in _stream_layers((indexed.path,), inside, place, stream.archives, len(preceding)):
             if layer.parent is None:
-                layer = replace(layer, concatenation=row, stream=number, preceding=tuple(before))  # noqa: PLW2901
-                before.append(layer)
+                layer = replace(  # noqa: PLW2901
+                    layer, concatenation=file, stream=number, preceding=tuple(preceding)
+                )
+                preceding.append(layer)
             layers.append(layer)
     return tuple(layers)
 
 
-def _layers(
+def _stream_layers(
     address: Address, packed: PieceTable, place: Place, archives: Sequence[ScannedArchive],
-    numbered: int | None = None,
+    preceding: int | None = None,
 ) -> Iterator[Layer]:  # fmt: skip
-    """The archives of one stream; ``numbered``: how many of their row stand before them."""
-    last = archives[-1]
-    decoded = DecodedSource(packed, last.form, place, last.tail, last.size)
-    for number, found in enumerate(archives):
-        own = address if numbered is None else (*address, number_part(numbered + number + 1))
-        outer = _layer(own, place, packed, decoded, found)
+    """Yield the archives of one stream; ``preceding``: how many of several in the file stand before it."""
+    decoded = archives[-1].decoded_from(packed, place)
+    for number, archive in enumerate(archives):
+        outer_address = address if preceding is None else (*address, number_part(preceding + number + 1))
+        outer = _layer(outer_address, place, packed, decoded, archive)
         yield outer
-        for entry, _, inner in found.inner:
-            inside = PieceTable([Range(decoded, entry.data_offset, entry.header.size)])
+        for nested in archive.nested:
+            if nested.archive is None:
+                continue
+            entry = archive.contents.container_entry(nested.number)
+            inside = archive.contents.entry_data(nested.number, decoded)
             below = place.inside(entry.name)
-            source = DecodedSource(inside, inner.form, below, inner.tail, inner.size)
-            name = (*own, normal_name(entry.name))
-            yield replace(_layer(name, below, inside, source, inner), parent=outer, holder=entry)
+            source = nested.archive.decoded_from(inside, below)
+            inner = _layer((*outer_address, normal_name(entry.name)), below, inside, source, nested.archive)
+            yield replace(inner, parent=outer, container_entry=entry)
 
 
-def _layer(address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, found: ScannedArchive) -> Layer:
+def _layer(
+    address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, archive: ScannedArchive
+) -> Layer:
     return Layer(
-        address=address, place=place, packed=packed, parameters=found.form, decoded=decoded, size=found.size,
-        span=found.span or (0, found.size), members=found.members, trailer=found.trailer,
+        address=address, place=place, format=archive.format, variant=archive.variant, packed=packed,
+        parameters=archive.parameters, decoded=decoded, size=archive.size, span=archive.span, index=archive.contents,
     )  # fmt: skip
 
 
 def judge_rootfs(paths: Sequence[bytes]) -> RootfsLikelihood:
-    """How much an archive with ``paths``, as normal names, looks like a root filesystem."""
+    """Return how much an archive with ``paths``, as normal names, looks like a root filesystem."""
     names = set(paths)
     tops = {name.partition(b"/")[0] for name in names}
     if b"etc" in tops and any(name in names for name in _INITS):

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Action, Node, NodeKind
@@ -45,7 +44,7 @@ def _changes(plan: RemasterPlan) -> Iterator[dict[str, Any]]:
     """One value for each path, sorted by the paths' bytes."""
     if plan.layer is None:
         return
-    tree = LayerTree(plan.layer)
+    tree = plan.layer.tree()
     new = {node.path: (node, action) for node, action in plan.edits.additions}
     for path in sorted({*new, *plan.edits.removed_paths, *plan.edits.unchanged}):
         node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.removed_paths else Action.UNCHANGED))

@@ -13,8 +13,8 @@ from cosremaster.io.output import Output, check_digest_name
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.layers.address import Address
-from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
 from cosremaster.layers.find import ImageLayers
+from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePath
 
 from msgspec import Struct
@@ -16,9 +17,9 @@ from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import SourceFile
 from cosremaster.iso.prove import prove_new_bytes
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.identify import look
+from cosremaster.layers.identify import identify
 from cosremaster.layers.model import index_file
+from cosremaster.layers.scan import ScanOptions
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 
@@ -83,16 +84,15 @@ class InitramfsFile(Struct, frozen=True):
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
         table = PieceTable([Range(result, 0, result.size)])
-        looked = look(lambda count: result.read(0, count))
         try:
-            effort = ScanOptions(digests=False, nesting=0, edits=False)
-            indexed = index_file(self.files[0].path, table, looked.codec, Place(), lambda count: None, effort)
+            options = ScanOptions(digests=False, nesting=0, edits=False)
+            indexed = index_file(self.files[0].path, table, Place(), options)
         except CosremasterError as error:
             raise ProofError(f"the result cannot be read: {error}", self.place) from error
         archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
         if any(stream.start % 4 for stream in indexed.streams):
             raise ProofError("an archive in the result begins at no multiple of 4", self.place)
-        entries = sum(len(archive.members) for archive in archives)
+        entries = sum(archive.contents.entry_count for archive in archives)
         yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
         yield prove_new_bytes(written, result)
 
@@ -101,7 +101,7 @@ def is_archive_file(source: ByteSource) -> bool:
     """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
-    return look(lambda count: source.read(0, count)).is_archive
+    return identify(partial(source.read, 0)).format is not None
 
 
 def read_initramfs_file(source: ByteSource) -> InitramfsFile:

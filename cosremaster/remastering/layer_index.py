@@ -11,10 +11,8 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.cache import index_path, load_index, store_index
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, find_layers, layers_from_index
-from cosremaster.layers.model import Layer
+from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress
 
 
@@ -31,7 +29,6 @@ class LayerIndex:
         self._image, self._source, self._options = image, source, options
         self._remember, self._check_index = remember, check_index
         self._layers: dict[bytes | None, ImageLayers] = {}
-        self._trees: dict[Address, LayerTree] = {}
         self._storing: Worker[bool] | None = None
         self._lock = threading.Lock()
 
@@ -59,13 +56,6 @@ class LayerIndex:
             if path not in self._layers:
                 self._layers[path] = self._load(address) or self._find(address, progress)
             return self._layers[path]
-
-    def tree(self, layer: Layer) -> LayerTree:
-        """Return the file system in ``layer``, the same for all remasters."""
-        with self._lock:
-            if layer.address not in self._trees:
-                self._trees[layer.address] = LayerTree(layer)
-            return self._trees[layer.address]
 
     def _load(self, address: Address | None) -> ImageLayers | None:
         """Return the layers by a stored index; None if none fits."""

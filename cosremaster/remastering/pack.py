@@ -14,9 +14,7 @@ from cosremaster.errors import CosremasterError, UnsupportedError, printable
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.spool import Spool
-from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.cpio.edit import replace_entry_data, replace_stream
-from cosremaster.layers.cpio.old import ODC, OldForm
+from cosremaster.layers.address import Address
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
@@ -65,19 +63,10 @@ def with_containers(layer: Layer) -> Iterator[Layer]:
 def check_writable(layer: Layer) -> None:
     """Check that ``layer`` and its containers can be written. :raises UnsupportedError: a codec only reads."""
     for outer in with_containers(layer):
-        form = outer.parameters.inner if isinstance(outer.parameters, OldForm) else outer.parameters
-        if form.name == "lzop":
+        if outer.parameters.name == "lzop":
             from cosremaster.codecs.lzop.codec import REFUSAL  # noqa: PLC0415 - loaded by now, and rare
 
             raise UnsupportedError(REFUSAL, outer.place)
-
-
-def format_warnings(layer: Layer) -> Iterator[str]:
-    """Yield a warning for ``layer`` and each of its containers that gets another form: all are written as newc."""
-    for outer in with_containers(layer):
-        if isinstance(outer.parameters, OldForm):
-            kind = "odc" if outer.parameters.kind == ODC else "binary"
-            yield f"{format_address(outer.address)} was a cpio archive in the {kind} form and is written as newc"
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
@@ -88,17 +77,17 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
     with packing.progress.step(f"pack {printable(layer.address[-1])}", plain.length) as advance:
         job = RepackJob(
             packed=layer.packed,
-            decoded=layer.decoded,
+            decoded=layer.stream_source,
             plain=plain,
             spool=packing.spool,
             threads=packing.threads,
             advance=advance,
             preset=packing.preset,
             always_compress=packing.always_compress,
-            cache=packing.caches.setdefault(layer.address, BlockCache()),
+            cache=BlockCache() if layer.is_converted else packing.caches.setdefault(layer.address, BlockCache()),
         )
         packed = layer.parameters.repack(job)
-    return PackedLayer(layer.address, layer.parameters.name, packed)
+    return PackedLayer(layer.address, layer.codec_label, packed)
 
 
 @contextmanager
@@ -119,7 +108,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
     """Start the thread of :func:`prepacking_container`."""
 
     def prepack() -> None:
-        container, entry = layer.parent, layer.holder
+        container, entry = layer.parent, layer.container_entry
         if container is None or entry is None or container.parameters.name != "gzip":
             return
         if container.address in packing.caches:
@@ -137,8 +126,8 @@ def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tu
     ``packed`` is first; the file on the ISO, or its stream where the file is a row of streams, is last.
     """
     layers = [packed]
-    while layer.parent is not None and layer.holder is not None:
-        plain = replace_entry_data(layer.parent, layer.holder, layers[-1].packed.table)
+    while layer.parent is not None and layer.container_entry is not None:
+        plain = layer.parent.replace(layer.container_entry, layers[-1].packed.table)
         layer = layer.parent
         layers.append(pack_layer(layer, plain, packing))
     return tuple(layers)
@@ -147,4 +136,4 @@ def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tu
 def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
     """Return the bytes of the file on the image that holds ``layer``, whose outermost stream became ``packed``."""
     *_, outermost = with_containers(layer)
-    return replace_stream(outermost, packed.packed.table)
+    return outermost.replace_stream(packed.packed.table)

@@ -22,9 +22,8 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import format_address
-from cosremaster.layers.cpio.edit import LIMITS, apply_edits
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer
+from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
@@ -36,7 +35,6 @@ from cosremaster.remastering.pack import (
     PackedLayer,
     Packing,
     check_writable,
-    format_warnings,
     pack_layer,
     prepacking_container,
     rebuilt_file,
@@ -122,7 +120,7 @@ def plan_remaster(
 def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Overlay:
     """Read and check the user's files. Raises as ``prepare_item``."""
     reading = ReadContext(
-        max_mtime=request.max_mtime, limits=LIMITS, spool=context.contents, progress=context.progress,
+        max_mtime=request.max_mtime, limits=strictest_limits(), spool=context.contents, progress=context.progress,
         warn=context.warnings.add,
     )  # fmt: skip
     items = prepare_items(request.additions, reading)
@@ -137,8 +135,7 @@ def plan_layer(
     layers = index.layers(request.layer, context.progress)
     context.start_precopy()
     layer = choose_layer(image, layers, request.layer)
-    tree = index.tree(layer)
-    edits = plan_overlay(tree, overlay, request, context)
+    edits = plan_overlay(layer, overlay, request, context)
     if edits.is_empty:
         context.warnings.extend(shadowing_warnings(layer, layers, edits))
         memory = estimate_image_memory(image, layers.layers).get(layer.address[0])
@@ -146,7 +143,7 @@ def plan_layer(
     packing = Packing.of(request, context)
     check_writable(layer)
     with prepacking_container(layer, packing, context.folder):
-        inner = pack_layer(layer, apply_edits(tree, edits), packing)
+        inner = pack_layer(layer, layer.edit(edits), packing)
     packed = repack_containers(layer, inner, packing)
     changed = replace_layer_file(image, iso, layer, packed[-1])
     context.warnings.extend(layer_warnings(layer, layers, edits, packed))
@@ -155,17 +152,16 @@ def plan_layer(
     return LayerChange(changed, layer, edits, packed, estimate_edited_memory(layers.layers, edited, size))
 
 
-def plan_overlay(tree: LayerTree, overlay: Overlay, request: NormalizedRequest, context: RemasterContext) -> Edits:
-    """Return the edits that lay ``overlay`` over the layer of ``tree``. Step 4, instead of cp.
+def plan_overlay(layer: Layer, overlay: Overlay, request: NormalizedRequest, context: RemasterContext) -> Edits:
+    """Return the edits that lay ``overlay`` over ``layer``. Step 4, instead of cp.
 
     Paths that the request removes are removed first, directories with their contents.
 
     :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, there is nothing to remove
         (unless ``allow_missing``), or it stands in an archive before this one in the same file.
     """
-    layer = tree.layer
     edits = merge(
-        tree, overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
+        layer.tree(), overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
         force_type=request.force_type,
     )  # fmt: skip
     for earlier in layer.preceding:
@@ -182,7 +178,7 @@ def layer_warnings(
     layer: Layer, layers: ImageLayers, edits: Edits, packed: Sequence[PackedLayer]
 ) -> Iterator[str]:  # fmt: skip
     """Yield the warnings about a ``layer`` that ``edits`` changed and that was ``packed``."""
-    yield from format_warnings(layer)
+    yield from layer.edit_warnings()
     yield from shadowing_warnings(layer, layers, edits)
     for warning in estimate_memory(InitramfsSizes(packed=packed[-1].packed.table.length)).warnings:
         yield f"{printable(layer.address[0])} {warning}"

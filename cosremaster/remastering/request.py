@@ -13,11 +13,11 @@ from cosremaster.errors import UsageError
 from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
-from cosremaster.layers.cpio.newc import MAX_FIELD
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
+from cosremaster.tree.limits import MAX_NUMBER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,4 +158,4 @@ def _parse_epoch() -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
-    return min(int(text), MAX_FIELD)
+    return min(int(text), MAX_NUMBER)

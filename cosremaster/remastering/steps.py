@@ -7,8 +7,6 @@ docs/steps.md goes through them with an example. They are the functions that
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
 from cosremaster.layers.address import format_address, parse_address
-from cosremaster.layers.cpio.edit import apply_edits
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import choose_layer, find_layers
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.iso_tree import plan_iso_tree
@@ -29,12 +27,10 @@ from cosremaster.tree.nodes import Action
 
 __all__ = [
     "Action",
-    "LayerTree",
     "Output",
     "Packing",
     "RemasterContext",
     "Request",
-    "apply_edits",
     "choose_layer",
     "find_layers",
     "format_address",

@@ -12,10 +12,9 @@ from cosremaster.errors import LayerError
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.cpio.scan import MAX_EXPAND, ScanOptions
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.find import ImageLayers, choose_layer
 from cosremaster.layers.model import Layer
+from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.html.facts import Facts, Side, where
@@ -76,7 +75,7 @@ def _chosen(image: SourceImage, image_layers: ImageLayers) -> Layer | None:
     try:
         return choose_layer(image, image_layers, None)
     except LayerError:
-        return max(image_layers.layers, key=lambda layer: (layer.likelihood, len(layer.members)), default=None)
+        return max(image_layers.layers, key=lambda layer: (layer.likelihood, layer.entry_count), default=None)
 
 
 def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
@@ -104,6 +103,6 @@ def _mapped(side: Side) -> Iterator[Weight]:
         for file in side.image.files:
             yield Weight(file.path, file.size, file.start if file.size else None)
         return
-    for node in LayerTree(side.chosen).values():
+    for node in side.chosen.tree().values():
         if node.content is not None:
             yield Weight(node.path, node.content.size, node.link)

@@ -158,10 +158,10 @@ def _layer(layer: Layer, chosen: bool) -> dict[str, Any]:
     """Return a layer; ``chosen`` marks the one that additions would go to."""
     return {
         "address": format_address(layer.address),
-        "codec": layer.parameters.name,
+        "codec": layer.codec_label,
         "parameters": layer.parameters.describe(),
-        "format": layer.trailer.header.magic.decode(),
-        "entries": len(layer.members),
+        "format": layer.version or layer.format.name,
+        "entries": layer.entry_count,
         "packed": layer.packed.length,
         "size": layer.size,
         "looks_like": _LOOKS[layer.likelihood],

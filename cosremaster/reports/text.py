@@ -118,8 +118,8 @@ def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
         mark = "; --add goes here" if layer is chosen else ""
         yield f"{indent}layer {format_address(layer.address)}: {_LOOKS[layer.likelihood]}{mark}"
         yield (
-            f"{indent}  cpio {layer.trailer.header.magic.decode()}, {len(layer.members):,} entries,"
-            f" {form.name}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
+            f"{indent}  {layer.format_label}, {layer.entry_count:,} entries,"
+            f" {layer.codec_label}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
         )
 
 

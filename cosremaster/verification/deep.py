@@ -8,8 +8,7 @@ from cosremaster.errors import CorruptError, CosremasterError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
-from cosremaster.layers.find import find_layers
-from cosremaster.layers.identify import HEAD_SIZE, probe
+from cosremaster.layers.find import find_layers, identify_files
 from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, holds, note
 
@@ -21,13 +20,8 @@ def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
     except CosremasterError as error:
         yield fails("layer.unreadable", f"layers cannot be looked for: {error.message}", error.place or source.place)
         return
-    seen = set[int]()
-    for file in sorted(image.files, key=lambda file: file.path):
-        if not file.size or file.records[0].lba in seen:
-            continue
-        seen.add(file.records[0].lba)
-        table = image.bytes_of(file)
-        if not probe(table.read(0, HEAD_SIZE)).is_archive:
+    for file in identify_files(image):
+        if file.is_alias or file.identification.format is None:
             continue
         place = source.place.inside(file.path)
         try:
@@ -38,7 +32,5 @@ def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
             yield note("layer.unsupported", error.message, error.place or place)
         else:
             for layer in found.layers:
-                message = (
-                    f"{format_address(layer.address)}: {len(layer.members):,} entries, {layer.size:,} bytes decode"
-                )
+                message = f"{format_address(layer.address)}: {layer.entry_count:,} entries, {layer.size:,} bytes decode"
                 yield holds("layer.decodes", message, layer.place)

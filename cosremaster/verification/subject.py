@@ -19,7 +19,7 @@ from cosremaster.iso.ecma119.records import (
     SUPPLEMENTARY,
     VolumeDescriptor,
     read_descriptors,
-    walk_directories,
+    walk,
 )
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
@@ -168,7 +168,7 @@ def _partition_starts(source: ByteSource, mbr: Mbr | None, gpt: Gpt | None) -> l
 
 def _tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
     """:raises ImageError: it cannot be walked."""
-    directories, records = walk_directories(source, descriptor.root, base)
+    directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
     if descriptor.type == SUPPLEMENTARY:
         name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"

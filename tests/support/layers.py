@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import cosremaster
-from cosremaster.layers.cpio.tree import LayerTree
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.layers.cpio.newc import NewcEntry
+from cosremaster.layers.cpio.read import CpioIndex
 from cosremaster.layers.find import choose_layer
+from cosremaster.layers.formats import ArchiveIndex
+from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.tree.nodes import Node
 
 
@@ -18,4 +22,15 @@ def plain_root(iso: Path) -> bytes:
 def with_layer_of(iso: Path) -> dict[bytes, Node]:
     """The nodes of the image's root filesystem, which is so small that its bytes are at hand."""
     with cosremaster.open(iso, remember=False) as image:
-        return dict(LayerTree(choose_layer(image.image, image.layers(), None)))
+        return dict(choose_layer(image.image, image.layers(), None).tree())
+
+
+def identify_bytes(data: bytes) -> Identification:
+    """What a file of these bytes is."""
+    return identify_table(PieceTable([Literal(data)]))
+
+
+def cpio_entries(index: ArchiveIndex) -> list[NewcEntry]:
+    """The entries of a cpio archive."""
+    assert isinstance(index, CpioIndex)
+    return [member.entry for member in index.members]

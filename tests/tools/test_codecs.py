@@ -13,9 +13,9 @@ import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs import codec_named, find_codec, installed_codecs
 from cosremaster.demo.image import build_archive, directory, regular, root_items
-from cosremaster.layers.identify import probe
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.layers import identify_bytes
 from tests.support.small import write_overlay
 
 TOOLS: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
@@ -130,5 +130,5 @@ def test_the_registry_is_unambiguous() -> None:
         found = find_codec(packed)
         assert found is not None
         assert found.name == TOOLS[case][0]
-        assert probe(packed).is_archive
+        assert identify_bytes(packed).format is not None
         assert codec_named(TOOLS[case][0]).name == TOOLS[case][0]

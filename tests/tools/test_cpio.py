@@ -15,7 +15,8 @@ from cosremaster.browse.names import UNREAD
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.scan import ScanOptions, read_contents
+from cosremaster.layers.cpio.read import read_index
+from cosremaster.layers.scan import MemberScanner, ScanOptions
 from cosremaster.tree.paths import normal_name, normal_names
 from tests.fixtures import tools
 
@@ -315,7 +316,7 @@ def _scanned(archive: bytes, step: int, effort: ScanOptions) -> tuple[list[bytes
     """The names and where the archive ended, or the error."""
     reader = ByteReader((archive[at : at + step] for at in range(0, len(archive), step)), PLACE)
     try:
-        found = read_contents(reader, 0, effort, 1)
+        found = read_index(reader, 0, MemberScanner(effort, 1))
     except CorruptError as error:
         return str(error)
     return [*found.names, *(member.entry.name for member in found.members)], reader.position
@@ -330,8 +331,21 @@ def test_names_alone_are_those_of_the_entries_and_so_are_the_errors(
     for at in data.draw(st.lists(st.integers(0, len(sound) - 1), max_size=2)):
         archive[at] = data.draw(st.sampled_from([0, 0x30, 0x31, 0x37, 0x46, 0x67, 0xFF]))
     archive = archive[: data.draw(st.integers(0, len(archive)))] if data.draw(st.booleans()) else archive
+    _same_names(bytes(archive), step)
+
+
+def _same_names(archive: bytes, step: int) -> None:
     whole = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
-    assert _scanned(bytes(archive), step, UNREAD) == _scanned(bytes(archive), step, whole)
+    assert _scanned(archive, step, UNREAD) == _scanned(archive, step, whole)
+
+
+@pytest.mark.parametrize("step", [1, 7, 237, 700])
+@pytest.mark.parametrize("modes", [(0o100644, 0o100644), (0o120777, 0o100644), (0o040755, 0o120777)])
+def test_wherever_an_archive_is_cut_the_error_is_the_same(modes: tuple[int, int], step: int) -> None:
+    for data in (b"", b"\0", b"abcdefg"):
+        sound = _archive(_entry(b"\x01", b"\0", mode=modes[0]), _entry(b"\x01" * 10, data, mode=modes[1]))
+        for end in range(len(sound)):
+            _same_names(sound[:end], step)
 
 
 ODD_NAMES = [b".", b"a", b"a/b", b"./a", b"././a", b"./", b"/a", b"a//b", b"a/.", b"a/", b"", b".a", b"a/.b", b"a\n/b"]

@@ -19,10 +19,11 @@ from cosremaster.demo.image import DemoEntry, build_archive, directory, regular,
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
-from cosremaster.layers.cpio import scan
+from cosremaster.layers import scan
 from cosremaster.layers.cpio.newc import Header, encode_name
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.layers import cpio_entries
 from tests.support.small import write_small
 
 PACKERS = {
@@ -141,7 +142,7 @@ def test_a_large_layer_is_no_bomb(
     monkeypatch.setattr(xz, "cpu_count", lambda: count)
     with cosremaster.open(tmp_path / "in", remember=False) as image:
         (layer,) = image.layers().layers
-        assert layer.members[0].entry.header.size == 3 << 20
+        assert cpio_entries(layer.index)[0].header.size == 3 << 20
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -263,7 +263,7 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
         for name in ("one.iso", "again.iso"):
             image.remaster(tmp_path / name, request)
         found = image.layers().layers
-    foreseen = min(found[1].holder.offset if found[1].holder else 0, BlockCache.LIMIT)
+    foreseen = min(found[1].container_entry.offset if found[1].container_entry else 0, BlockCache.LIMIT)
     assert packed.count(foreseen) == 1, "once for all remasters"
     monkeypatch.setattr(pack, "prepack_container_front", lambda *_: Worker(lambda: None))
     with cosremaster.open(source, remember=False) as image:

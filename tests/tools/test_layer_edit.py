@@ -15,14 +15,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import find_codec
 from cosremaster.demo.image import TIME, DemoEntry, build_archive, directory, outer_items, regular, root_items, symlink
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.edit import apply_edits, replace_entry_data
 from cosremaster.layers.cpio.rules import Checked, FinalEntry
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.merge import merge
@@ -39,10 +36,8 @@ def index(archive_bytes: bytes) -> Layer:
     """The archive as the nested layer of a debirf image, packed by gzip so that going back costs."""
     outer = build_archive(outer_items(b"rootfs.cgz", gzip.compress(archive_bytes, 1)))
     table = PieceTable([Literal(gzip.compress(outer, 1))])
-    codec = find_codec(b"\x1f\x8b\x08")
-    assert codec is not None
     place = Place(("live.cgz",))
-    indexed = index_file(b"live.cgz", table, codec, place, lambda _: None)
+    indexed = index_file(b"live.cgz", table, place)
     _, nested = build_layers(indexed, table, place)
     return nested
 
@@ -55,9 +50,8 @@ def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[by
     """The archive after these nodes were laid over it, through the index, the rules and the edit."""
     layer = index(archive_bytes)
     addition = Addition(tuple(sorted(nodes, key=lambda node: node.path)), b"", False, False, "overlay")
-    tree = LayerTree(layer)
-    edits = merge(tree, [addition], [Pattern(path) for path in remove], layer.place)
-    table = apply_edits(tree, edits)
+    edits = merge(layer.tree(), [addition], [Pattern(path) for path in remove], layer.place)
+    table = layer.edit(edits)
     plain = b"".join(table.chunks())
     assert len(plain) == table.length
     return plain
@@ -301,8 +295,8 @@ def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: 
     require(*BOTH)
     before = build_archive([directory(b"d"), regular(b"d/held", DATA, 0o600), regular(b"z", DATA)], magic)
     layer = index(before)
-    holder = next(member.entry for member in layer.members if member.entry.name == b"d/held")
-    table = replace_entry_data(layer, holder, PieceTable([Literal(data)]))
+    entry = layer.index.container_entry(list(layer.paths).index(b"d/held"))
+    table = layer.replace(entry, PieceTable([Literal(data)]))
     after = b"".join(table.chunks())
     assert len(after) == table.length and len(after) % 512 == 0
     old, now = spans(before), spans(after)
@@ -313,7 +307,7 @@ def test_exchanging_a_member_changes_only_its_data_and_size(data: bytes, magic: 
     if magic == cpio.CRC:
         verified(after)
     with pytest.raises(SizeError, match=r"rootfs\.cgz » d/held: 4,294,967,296 bytes do not fit"):
-        replace_entry_data(layer, holder, PieceTable([Range(layer.decoded, 0, 1 << 32)]))
+        layer.replace(entry, PieceTable([Range(layer.decoded, 0, 1 << 32)]))
 
 
 @pytest.mark.parametrize("carrier", range(3))

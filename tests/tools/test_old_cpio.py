@@ -14,15 +14,13 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.layers.cpio.old import old_form
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.identify import probe
+from cosremaster.layers.cpio.old import old_variant
 from cosremaster.layers.model import index_file
 from tests.fixtures import tools
+from tests.support.layers import cpio_entries, identify_bytes
 from tests.support.model import by_busybox, by_gnu, described, read_tree
 from tests.support.small import CGZ, write_overlay, write_small
 
@@ -95,12 +93,12 @@ def test_the_big_endian_binary_form(tmp_path: Path) -> None:
         if name == b"TRAILER!!!":
             break
         at += 26 + words[10] + words[10] % 2 + size + size % 2
-    assert old_form(bytes(swapped)) == "bin"
+    assert old_variant(bytes(swapped)) == "bin"
     tools.require("bsdtar")
     (tmp_path / "swapped").write_bytes(swapped)
     listed = tools.run(["bsdtar", "-tf", str(tmp_path / "swapped")]).splitlines()
-    found = index_file(b"x", PieceTable([Literal(bytes(swapped))]), probe(bytes(swapped)).codec, Place(), len_only)
-    assert [member.entry.name for member in found.archive.members] == listed
+    found = index_file(b"x", PieceTable([Literal(bytes(swapped))]), Place())
+    assert [entry.name for entry in cpio_entries(found.archive.contents)] == listed
 
 
 def len_only(_count: int) -> None:
@@ -158,8 +156,8 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, form: str, capsys:
 
 def test_two_bytes_are_no_magic() -> None:
     for data in (b"\xc7\x71" + bytes(400), b"\x71\xc7" + b"\xff" * 400, b"070707" + b"0" * 200, b"070707", b"\xc7\x71"):
-        assert old_form(data) is None
-        assert not probe(data).is_archive
+        assert old_variant(data) is None
+        assert identify_bytes(data).format is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,12 +166,12 @@ def test_mutated_ones_yield_located_errors_or_an_index(data: st.DataObject) -> N
     plain = bytearray(SAMPLES[data.draw(st.sampled_from(FORMS))])
     for _ in range(data.draw(st.integers(1, 4))):
         plain[data.draw(st.integers(0, len(plain) - 1))] = data.draw(st.integers(0, 255))
-    looked = probe(bytes(plain[:4096]))
-    if not looked.is_archive:
+    identified = identify_bytes(bytes(plain))
+    if identified.format is None:
         return
-    assert looked.codec is not PLAIN or bytes(plain[:6]) in (b"070701", b"070702")
+    assert identified.variant or bytes(plain[:6]) in (b"070701", b"070702")
     try:
-        index_file(b"x", PieceTable([Literal(bytes(plain))]), looked.codec, Place(("x",)), len_only, ScanOptions())
+        index_file(b"x", PieceTable([Literal(bytes(plain))]), Place(("x",)))
     except CosremasterError as error:
         assert str(error).startswith("x")
 

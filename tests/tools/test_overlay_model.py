@@ -10,13 +10,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cosremaster.codecs import PLAIN
 from cosremaster.demo.image import TIME, DemoEntry, build_archive, outer_items
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.edit import apply_edits
-from cosremaster.layers.cpio.tree import LayerTree
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
@@ -116,7 +113,7 @@ def nested(plain: bytes) -> Layer:
     """The archive as the root filesystem inside a debirf archive."""
     table = PieceTable([Literal(build_archive(outer_items(b"rootfs.c", plain)))])
     place = Place(("live",))
-    return build_layers(index_file(b"live", table, PLAIN, place, lambda _: None), table, place)[1]
+    return build_layers(index_file(b"live", table, place), table, place)[1]
 
 
 def on_disk(folder: Path, addition: Folder | OneFile) -> AddPath:
@@ -178,7 +175,7 @@ def test_unpackers_make_what_the_model_says(
         adds = [on_disk(folder / str(number), addition) for number, addition in enumerate(additions)]
         found, _ = read_additions(adds, context(TIME))
         layer = nested(before)
-        tree = LayerTree(layer)
+        tree = layer.tree()
         patterns = [Pattern(path) for path in removals]
         options = {"allow_missing": allow_missing, "force_type": force}
         try:
@@ -190,7 +187,7 @@ def test_unpackers_make_what_the_model_says(
             assert str(refused)
             return
         edits = merge(tree, found, patterns, layer.place, **options)
-        after = b"".join(apply_edits(tree, edits).chunks())
+        after = b"".join(layer.edit(edits).chunks())
         if edits.is_empty:
             event("nothing to do")
             assert after == before

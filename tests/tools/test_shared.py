@@ -10,17 +10,18 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.codecs import PLAIN, find_codec
 from cosremaster.codecs.xz import codec as xz
 from cosremaster.codecs.xz import read_block as xz_read
 from cosremaster.demo.image import DemoEntry, build_archive, directory, regular
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import Literal, PieceTable
-from cosremaster.layers.cpio.scan import ScanOptions
-from cosremaster.layers.cpio.shared import index_beside
+from cosremaster.layers.cpio.read import CpioIndex
 from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
+from cosremaster.layers.scan import ScanOptions
+from cosremaster.layers.shared import index_beside
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.layers import identify_bytes
 
 EFFORT = ScanOptions(digests=True, nesting=0, edits=False)
 WORDS = random.Random(5)
@@ -42,9 +43,7 @@ PACKERS = {
 
 
 def indexed(data: bytes) -> IndexedFile:
-    codec = find_codec(data)
-
-    return index_file(b"x", PieceTable([Literal(data)]), codec or PLAIN, Place(), lambda count: None, EFFORT)
+    return index_file(b"x", PieceTable([Literal(data)]), Place(), EFFORT)
 
 
 def layer(data: bytes) -> Layer:
@@ -52,14 +51,14 @@ def layer(data: bytes) -> Layer:
 
 
 def beside(old: bytes, new: bytes) -> IndexedFile | None:
-    codec = find_codec(new)
-
-    return index_beside(b"x", PieceTable([Literal(new)]), codec or PLAIN, Place(), EFFORT, layer(old))
+    return index_beside(b"x", PieceTable([Literal(new)]), identify_bytes(new), Place(), EFFORT, layer(old))
 
 
 def facts(found: IndexedFile) -> tuple[object, ...]:
     one = found.archive
-    return (one.size, one.members, one.trailer, one.span, one.form.describe(), found.streams)
+    contents = one.contents
+    assert isinstance(contents, CpioIndex)
+    return (one.size, contents.members, contents.trailer, one.span, one.parameters.describe(), found.streams)
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ def _signed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
     return damage
 
 
-def _found(values: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = values["files"][0]["found"]
-    return found
+def _archive(values: dict[str, Any]) -> dict[str, Any]:
+    archive: dict[str, Any] = values["files"][0]["archive"]
+    return archive
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -96,9 +96,11 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "another beginning": _signed(lambda values: values["key"].update(edges="")),
     "no files": _signed(lambda values: values.pop("files")),
     "another file": _signed(lambda values: values["files"][0].update(path=b"other".hex())),
-    "no such codec": _signed(lambda values: values["files"][0].update(codec="zoo")),
-    "columns of different lengths": _signed(lambda values: _found(values).update(names=[0, 0])),
-    "a blob that is not there": _signed(lambda values: _found(values).update(tail=[0, 1 << 40])),
+    "no such codec": _signed(lambda values: _archive(values).update(codec="zoo")),
+    "no such layer format": _signed(lambda values: _archive(values).update(format="zoo")),
+    "other layer formats": _signed(lambda values: values["key"].update(layer_formats=["cpio", "zoo"])),
+    "columns of different lengths": _signed(lambda values: _archive(values)["index"].update(names=[0, 0])),
+    "a blob that is not there": _signed(lambda values: _archive(values).update(tail=[0, 1 << 40])),
     "no list": _signed(lambda values: values.update(files=7)),
 }
 

@@ -6,15 +6,13 @@ Pure: values in, values out. Columns of equal things stand joined, since there m
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from msgspec import Struct, field
-
+from cosremaster.layers.blobs import Blobs, blob_reader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.old import layer_codec
-from cosremaster.layers.cpio.scan import Member, ScannedArchive
+from cosremaster.layers.cpio.read import CpioIndex, Member
 
 Values = dict[str, Any]
 
@@ -26,85 +24,41 @@ _entry = partial(tuple.__new__, cpio.NewcEntry)
 _member = partial(tuple.__new__, Member)
 
 
-class Blobs(Struct):
-    """Bytes beside JSON values, which hold their places."""
+def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
+    """Return ``index`` as values for :func:`load_index`, with its bytes in ``blobs``.
 
-    data: bytearray = field(default_factory=bytearray)
-
-    def put(self, data: bytes) -> list[int]:
-        """Keeps ``data``; returns its place."""
-        self.data += data
-        return [len(self.data) - len(data), len(self.data)]
-
-
-def _taker(kept: memoryview) -> Callable[[list[int]], bytes]:
-    """Gives from ``kept``, all that :meth:`Blobs.put` was given, what stands at a place.
-
-    The function raises ValueError or TypeError where nothing does.
+    :raises ValueError: a name or target holds a NUL.
     """
-
-    def take(place: list[int]) -> bytes:
-        start, end = place
-        if not 0 <= start <= end <= len(kept):
-            raise ValueError("no blob there")
-        return bytes(kept[start:end])
-
-    return take
-
-
-def dump_archive(found: ScannedArchive, blobs: Blobs) -> Values:
-    """``found`` as values for :func:`load_archive`, bytes in ``blobs``.
-
-    :raises ValueError: something in it cannot be written so.
-    """
-    entries = [member.entry for member in found.members]
-    positions = {entry.offset: number for number, entry in enumerate(entries)}
+    entries = [member.entry for member in index.members]
     return {
-        "form": found.form.dump(),
-        "size": found.size,
         "headers": blobs.put(b"".join(entry.header.raw for entry in entries)),
         "names": blobs.put(_join([entry.name for entry in entries])),
         "offsets": blobs.put(array("Q", [entry.offset for entry in entries]).tobytes()),
-        "targets": blobs.put(_join([member.target for member in found.members])),
-        "digests": blobs.put(b"".join(member.digest or _NO_DIGEST for member in found.members)),
-        "trailer": [blobs.put(found.trailer.header.raw), found.trailer.offset],
-        "tail": blobs.put(found.tail),
-        "inner": [
-            [positions[holder.offset], codec.name, dump_archive(inner, blobs)] for holder, codec, inner in found.inner
-        ],
+        "targets": blobs.put(_join([member.target for member in index.members])),
+        "digests": blobs.put(b"".join(member.digest or _NO_DIGEST for member in index.members)),
+        "trailer": [blobs.put(index.trailer.header.raw), index.trailer.offset],
     }
 
 
-def load_archive(values: Values, codec: str, kept: memoryview) -> ScannedArchive:
-    """What :func:`dump_archive` was given. ``kept``: the bytes of its blobs; ``codec``: the name of the one it was read
-    with.
+def load_index(values: Values, blobs: memoryview) -> CpioIndex:
+    """Return the index that :func:`dump_index` made ``values`` of; ``blobs``: the bytes of its blobs.
 
     :raises ValueError, KeyError, TypeError: these are not such values.
     """
-    take = _taker(kept)
-    names, targets = _split(take(values["names"])), _split(take(values["targets"]))
-    headers, digests = take(values["headers"]), take(values["digests"])
+    read = blob_reader(blobs)
+    names, targets = _split(read(values["names"])), _split(read(values["targets"]))
+    headers, digests = read(values["headers"]), read(values["digests"])
     offsets = array("Q")
-    offsets.frombytes(take(values["offsets"]))
+    offsets.frombytes(read(values["offsets"]))
     count = len(offsets)
     if not len(names) == len(targets) == count == len(headers) // cpio.HEADER_SIZE == len(digests) // 32:
         raise ValueError("columns of different lengths")
-    kept_headers = map(_header, zip(_parts(headers, cpio.HEADER_SIZE)))
-    entries = list(map(_entry, zip(kept_headers, names, offsets, strict=True)))
-    known = [b"" if digest == _NO_DIGEST else digest for digest in _parts(digests, 32)]
-    members = tuple(map(_member, zip(entries, targets, known, strict=True)))
-    inner = tuple(
-        (entries[number], layer_codec(name), load_archive(below, name, kept)) for number, name, below in values["inner"]
-    )
+    packed_headers = map(_header, zip(_parts(headers, cpio.HEADER_SIZE)))
+    entries = map(_entry, zip(packed_headers, names, offsets, strict=True))
+    taken = [b"" if digest == _NO_DIGEST else digest for digest in _parts(digests, 32)]
     raw, offset = values["trailer"]
-    return ScannedArchive(
-        form=layer_codec(codec).load(values["form"]),
-        size=values["size"],
-        members=members,
-        trailer=cpio.NewcEntry(cpio.Header(take(raw)), cpio.TRAILER, offset),
-        tail=take(values["tail"]),
-        inner=inner,
-    )
+    trailer = cpio.NewcEntry(cpio.Header(read(raw)), cpio.TRAILER, offset)
+    return CpioIndex(tuple(map(_member, zip(entries, targets, taken, strict=True))), trailer)
 
 
 def _parts(data: bytes, size: int) -> list[bytes]:

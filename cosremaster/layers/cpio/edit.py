@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
 from msgspec import Struct
 
 from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.format import CpioFormat
+from cosremaster.layers.cpio.read import Member, index_of, link_key
 from cosremaster.layers.cpio.rules import Checked, FinalEntry
-from cosremaster.layers.cpio.scan import Member
-from cosremaster.layers.cpio.tree import LayerTree, link_key
+from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.model import Layer
-from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-
-LIMITS = Limits("a cpio archive", cpio.MAX_FIELD)
 
 
 class Placed(Struct, frozen=True):
@@ -27,22 +26,23 @@ class Placed(Struct, frozen=True):
     pieces: tuple[Piece, ...]
 
 
-def apply_edits(tree: LayerTree, edits: Edits) -> PieceTable:
-    """The plain bytes of the layer of ``tree`` after ``edits``.
+def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
+    """Return the plain bytes of the stream of ``layer`` after ``edits``.
 
     :raises SizeError: a file too large for cpio. :raises OverlayError: a new entry would break a rule of the
         unpackers. :raises ProofError: an entry that stays would, and did not before.
     """
-    layer = tree.layer
+    tree = cast("CpioTree", layer.tree())
+    members, trailer = index_of(layer).members, index_of(layer).trailer
     new = list(_new(tree, [node for node, _ in edits.additions]))
     if edits.removed_paths:
-        paths = zip(layer.members, layer.paths, strict=True)
+        paths = zip(members, layer.paths, strict=True)
         kept = list(_kept(layer, [member for member, path in paths if path not in edits.removed_paths]))
         checked = Checked((one.final for one in (*kept, *new)), earlier=tree.earlier)
         pieces = [piece for one in kept for piece in one.pieces]
     else:
         checked = Checked((one.final for one in new), tree.checked)
-        pieces = [Range(layer.decoded, layer.span[0], layer.trailer.offset - layer.span[0])]
+        pieces = [Range(layer.decoded, layer.span[0], trailer.offset - layer.span[0])]
     _refuse(tree, checked, new)
     return _finished(layer, [*pieces, *(piece for one in new for piece in one.pieces)])
 
@@ -52,46 +52,28 @@ def replace_entry_data(layer: Layer, holder: cpio.NewcEntry, data: PieceTable) -
 
     :raises SizeError: the data does not fit a cpio entry.
     """
-    LIMITS.check_file_size(data.length, layer.place.inside(holder.name))
+    CpioFormat.limits.check_file_size(data.length, layer.place.inside(holder.name))
     check = cpio.data_sum(data.chunks()) if holder.header.magic == cpio.CRC else holder.header.check
     header = holder.header.with_data(data.length, check)
     before = Range(layer.decoded, layer.span[0], holder.offset - layer.span[0])
     body = [Literal(cpio.encode_name(header, holder.name)), *data.pieces, Zeros(cpio.padding(data.length))]
-    after = Range(layer.decoded, holder.end, layer.trailer.offset - holder.end)
+    after = Range(layer.decoded, holder.end, index_of(layer).trailer.offset - holder.end)
     return _finished(layer, [before, *body, after])
 
 
 def _finished(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     """``pieces`` with the layer's own trailer and the padding it used, between the other archives of its stream."""
     start, end = layer.span
-    trailer = Range(layer.decoded, layer.trailer.offset, layer.trailer.end - layer.trailer.offset)
+    trailer = Range(
+        layer.decoded, index_of(layer).trailer.offset, index_of(layer).trailer.end - index_of(layer).trailer.offset
+    )
     length = sum(piece.length for piece in pieces) + trailer.length
     blocked = (end - start) % cpio.BLOCKING == 0
-    tail = -length % cpio.BLOCKING if blocked else end - layer.trailer.end
+    tail = -length % cpio.BLOCKING if blocked else end - index_of(layer).trailer.end
     before, after = Range(layer.decoded, 0, start), Range(layer.decoded, end, layer.size - end)
     if after.length:
         tail += cpio.padding(length + tail)
     return PieceTable([before, *pieces, trailer, Zeros(tail), after])
-
-
-def replace_stream(layer: Layer, packed: PieceTable) -> PieceTable:
-    """The whole file that ``layer`` is in, with ``packed`` in place of its stream.
-
-    The other streams of a row stay byte for byte; each begins at a multiple of 4, as the kernel demands
-    (Documentation/driver-api/early-userspace/buffer-format.rst).
-    """
-    row = layer.concatenation
-    if row is None:
-        return packed
-    pieces: list[Piece] = []
-    length = reached = 0
-    for number, (start, end) in enumerate(row.streams):
-        gap = start - reached if start - reached >= cpio.ALIGNMENT else 0
-        gap += cpio.padding(length + gap)
-        table = packed if number == layer.stream else row.file.cut(start, end)
-        pieces += [Zeros(gap), *table.pieces]
-        length, reached = length + gap + table.length, end
-    return PieceTable([*pieces, Zeros(row.file.length - reached)])
 
 
 def _kept(layer: Layer, kept: Sequence[Member]) -> Iterator[Placed]:
@@ -131,14 +113,16 @@ def _heirs(layer: Layer, kept: Sequence[Member]) -> dict[int, Member]:
             last[key] = member
             if member.entry.header.size:
                 supplied.add(key)
-    carriers = {link_key(member): member for member in layer.members if link_key(member) and member.entry.header.size}
+    carriers = {
+        link_key(member): member for member in index_of(layer).members if link_key(member) and member.entry.header.size
+    }
     return {heir.entry.offset: carriers[key] for key, heir in last.items() if key not in supplied and key in carriers}
 
 
-def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
+def _new(tree: CpioTree, nodes: Sequence[Node]) -> Iterator[Placed]:
     """Entries for ``nodes``, in the archive's own name style, with inode numbers nobody has."""
     layer = tree.layer
-    prefix, magic = tree.name_prefix, layer.trailer.header.magic
+    prefix, magic = tree.name_prefix, index_of(layer).trailer.header.magic
     sizes = Counter(node.link for node in nodes if node.link is not None)
     left = dict(sizes)
     inodes = _free_inodes(tree.checked.inodes)
@@ -154,7 +138,7 @@ def _new(tree: LayerTree, nodes: Sequence[Node]) -> Iterator[Placed]:
         # A group of our own carries its data once, on its last name.
         data = PieceTable([]) if grouped and left[node.link] else _data(node)
         name = prefix + node.path
-        LIMITS.check_file_size(data.length, layer.place.inside(name))
+        CpioFormat.limits.check_file_size(data.length, layer.place.inside(name))
         header = cpio.Header.make(
             ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink, mtime=node.mtime,
             size=data.length, rdev=node.rdev, namesize=len(name) + 1, magic=magic,
@@ -176,7 +160,7 @@ def _free_inodes(used: Collection[int]) -> Iterator[int]:
     yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)
 
 
-def _refuse(tree: LayerTree, checked: Checked, new: Sequence[Placed]) -> None:
+def _refuse(tree: CpioTree, checked: Checked, new: Sequence[Placed]) -> None:
     """:raises OverlayError: a new entry breaks a rule. :raises ProofError: one that stays does, and did not before."""
     problems = set(checked.problems)
     if problems:

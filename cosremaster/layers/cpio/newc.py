@@ -239,18 +239,25 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
         raise CorruptError(_what_is_wrong(head), reader.place_at(start))
     if not 0 < length <= MAX_NAME:
         raise CorruptError(f"name of {length:,} bytes", reader.place_at(start))
-    before = HEADER_SIZE + length
-    before += -before % ALIGNMENT
-    if at + before > len(buffer):
-        reader.skip(HEADER_SIZE)
-        raw = reader.read_exactly(before - HEADER_SIZE)
+    data = HEADER_SIZE + length
+    data += -data % ALIGNMENT
+    end = start + data + size + -size % ALIGNMENT
+    is_buffered = at + data <= len(buffer)
+    if is_buffered:
+        raw = buffer[at + HEADER_SIZE : at + data]
+        reader.skip(data)
     else:
-        raw = buffer[at + HEADER_SIZE : at + before]
-        reader.skip(before)
+        reader.skip(HEADER_SIZE)
+        raw = reader.read_exactly(length)
     if raw[length - 1]:
         raise CorruptError("name does not end with a NUL", reader.place_at(start))
     name = raw[: raw.index(0)]
-    return NewcEntry(Header(head), name, start - origin), start + before + size + -size % ALIGNMENT
+    if not is_buffered:
+        padding_size = data - HEADER_SIZE - length
+        if len(reader.peek(padding_size)) < padding_size:
+            skip_to(reader, end, name)  # which says how much of the entry is missing
+        reader.skip(padding_size)
+    return NewcEntry(Header(head), name, start - origin), end
 
 
 def step_over(reader: ByteReader, types: bytes) -> list[bytes]:

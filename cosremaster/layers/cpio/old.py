@@ -10,40 +10,32 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
-from cosremaster.codecs import PLAIN, codec_named
-from cosremaster.codecs.base import BlockCache, Codec, Decoding, RepackJob, RepackResult, StreamParameters
 from cosremaster.errors import CorruptError, Place, SizeError, UnsupportedError
-from cosremaster.io.pieces import PieceTable
-from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.decoded import DecodedSource
+from cosremaster.layers.cpio.format import OLD_MAGICS
 from cosremaster.tree.nodes import NodeKind
 
 if TYPE_CHECKING:
     from cosremaster.archives.reader import Archive, ArchiveEntry
 
 ODC, BINARY = "odc", "bin"
-MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
 _KINDS = frozenset(NodeKind)
 _ODC = re.compile(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
 _BINARY = 26
 """Bytes of a binary header: thirteen 16-bit words, mode the fourth, name size the eleventh."""
 
 
-def old_form(plain: bytes) -> str | None:
+def old_variant(plain: bytes) -> str | None:
     """Which old form the archive that begins with ``plain`` has, or None.
 
     Two bytes of magic are few: the first entry's type and name have to make sense too.
     """
     if (octal := _ODC.match(plain)) is not None:
         return ODC if _sensible(int(octal[1], 8), int(octal[2], 8), plain[octal.end() :]) else None
-    if plain.startswith(MAGICS[1:]) and len(plain) >= _BINARY:
-        order = "<" if plain.startswith(MAGICS[1]) else ">"
+    if plain.startswith(OLD_MAGICS[1:]) and len(plain) >= _BINARY:
+        order = "<" if plain.startswith(OLD_MAGICS[1]) else ">"
         fields = struct.unpack_from(order + "13H", plain)
         return BINARY if _sensible(fields[3], fields[10], plain[_BINARY:]) else None
     return None
@@ -56,107 +48,14 @@ def _sensible(mode: int, namesize: int, rest: bytes) -> bool:
     return name.find(b"\0") == (namesize - 1 if len(name) == namesize else -1)
 
 
-class OldForm(Struct, frozen=True):
-    """An archive in an old form, its bytes packed as ``inner`` tells. It is packed as newc."""
-
-    inner: StreamParameters
-    kind: str
-
-    @property
-    def name(self) -> str:
-        """The compression, if any, and the archive's form."""
-        return _joined(self.inner.name, self.kind)
-
-    def describe(self) -> str:
-        """The compression's parameters."""
-        return self.inner.describe()
-
-    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
-        start, chunks = self.inner.decode_from(packed, 0, place)
-        assert start == 0
-        return 0, as_newc(chunks, place, self.kind)
-
-    def dump(self) -> dict[str, Any]:
-        """The compression's values."""
-        return self.inner.dump()
-
-    def repack(self, job: RepackJob) -> RepackResult:
-        """A newc archive under the same compression; nothing of the old bytes can stay."""
-        old = DecodedSource(job.packed, self.inner, Place(), b"", 0)
-        return self.inner.repack(replace(job, decoded=old, cache=BlockCache()))
-
-
-class OldDecoding(Struct, frozen=True):
-    """The archive as newc. What stands behind it must be zeros."""
-
-    inner: Decoding
-    kind: str
-    place: Place
-
-    @property
-    def position(self) -> int:
-        """What was decoded up to here."""
-        return self.inner.position
-
-    def chunks(self) -> Iterator[bytes]:
-        """The newc archive. :raises CorruptError: damage. :raises UnsupportedError: data follows."""
-        return as_newc(self.inner.chunks(), self.place, self.kind)
-
-    def next_stream(self) -> Iterator[bytes]:
-        """The same: no second one can follow."""
-        return self.chunks()
-
-    @property
-    def parameters(self) -> OldForm:
-        """How it is packed."""
-        return OldForm(self.inner.parameters, self.kind)
-
-
-class OldCodec:
-    """An old form of cpio under ``inner``, which may be none."""
-
-    def __init__(self, inner: Codec, kind: str) -> None:
-        self.name = _joined(inner.name, kind)
-        self.peek_size = inner.peek_size
-        self._inner = inner
-        self._kind = kind
-
-    def sniff(self, head: bytes) -> bool:
-        """True when a stream that begins with ``head`` may be such an archive."""
-        return head.startswith(MAGICS) if self._inner is PLAIN else self._inner.sniff(head)
-
-    def peek(self, head: bytes, count: int) -> bytes:
-        """The magic of what it decodes to."""
-        return cpio.NEWC[:count]
-
-    def decode(self, reader: ByteReader) -> OldDecoding:
-        """Begins to decode."""
-        return OldDecoding(self._inner.decode(reader), self._kind, reader.place)
-
-    def load(self, values: dict[str, Any]) -> OldForm:
-        """What ``dump`` wrote."""
-        return OldForm(self._inner.load(values), self._kind)
-
-
-def _joined(codec: str, kind: str) -> str:
-    return kind if codec == PLAIN.name else f"{codec}+{kind}"
-
-
-def layer_codec(name: str) -> Codec:
-    """The codec called ``name``, old forms of cpio included. :raises ValueError: there is none."""
-    codec, _, kind = name.rpartition("+")
-    if kind in (ODC, BINARY):
-        return OldCodec(codec_named(codec or PLAIN.name), kind)
-    return codec_named(name)
-
-
-def as_newc(chunks: Iterator[bytes], place: Place, kind: str) -> Iterator[bytes]:
+def convert_to_newc(chunks: Iterator[bytes], place: Place) -> Iterator[bytes]:
     """The archive of form ``kind`` that ``chunks`` hold, as newc: the same entries in the same order.
 
-    Inode numbers are counted anew, since newc's readers match hard links by the number alone; of hard links the first
-    that has data carries them. :raises CorruptError: damage. :raises UnsupportedError: more than zeros follows the
-    archive. :raises SizeError: a file that newc cannot hold.
+    Inode numbers are counted anew, since newc's readers match hard links by the number alone; of hard links the
+    first that has data carries them.
+
+    :raises CorruptError: damage. :raises UnsupportedError: more than zeros follows the archive.
+    :raises SizeError: a file that newc cannot hold.
     """
     fed = 0
     last = b""

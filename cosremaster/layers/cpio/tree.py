@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
-from cosremaster.layers.cpio.newc import values_of
-from cosremaster.layers.cpio.scan import Member
+from cosremaster.layers.cpio.read import Member, index_of, link_key, with_values
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -18,19 +17,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.cpio.rules import Checked, FinalEntry
 
 
-def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
-    """What names of one hard-linked file have in common: inode number and device. None: not linked."""
-    header = member.entry.header
-    linked = header.nlink > 1 and header.mode & 0o170000 == NodeKind.FILE
-    return (header.ino, header.dev) if linked else None
-
-
-def with_values(members: Iterable[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
-    """Each of ``members`` with all fields of its header."""
-    return zip(members, values_of(member.entry.header for member in members), strict=True)
-
-
-class LayerTree(Mapping[bytes, Node]):
+class CpioTree(Mapping[bytes, Node]):
     """The nodes of ``layer``, made when asked for; of several archives in a row also those unpacked before it. And
     what else edits have to know of all of it, found out once.
 
@@ -43,7 +30,7 @@ class LayerTree(Mapping[bytes, Node]):
         self._members: dict[bytes, tuple[Layer, Member]] = {}
         first_stays = layer.parent is not None
         for one in (*layer.preceding, layer):
-            for path, member in zip(one.paths, one.members, strict=True):
+            for path, member in zip(one.paths, index_of(one).members, strict=True):
                 if not (first_stays and path in self._members):
                     self._members[path] = (one, member)
 
@@ -53,7 +40,7 @@ class LayerTree(Mapping[bytes, Node]):
         return {
             key: member
             for layer in (*self.layer.preceding, self.layer)
-            for member, (_, _, _, _, nlink, _, size, *_) in with_values(layer.members)
+            for member, (_, _, _, _, nlink, _, size, *_) in with_values(index_of(layer).members)
             if nlink > 1 and size and (key := _key(layer, member))
         }
 
@@ -77,7 +64,11 @@ class LayerTree(Mapping[bytes, Node]):
     @cached_property
     def name_prefix(self) -> bytes:
         """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
-        names = [member.entry.name for path, member in zip(self.layer.paths, self.layer.members, strict=True) if path]
+        names = [
+            member.entry.name
+            for path, member in zip(self.layer.paths, index_of(self.layer).members, strict=True)
+            if path
+        ]
         styles = Counter(b"./" if name[:2] == b"./" else b"/" if name[:1] == b"/" else b"" for name in names)
         return max(styles, key=styles.__getitem__, default=b"")
 
@@ -98,7 +89,7 @@ def _final(layer: Layer) -> Iterator[FinalEntry]:
     """The entries of ``layer`` as they are."""
     from cosremaster.layers.cpio.rules import FinalEntry  # noqa: PLC0415 - only edits need it
 
-    return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in layer.members)
+    return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in index_of(layer).members)
 
 
 def _content(layer: Layer, carrier: Member) -> PieceContent:

@@ -209,11 +209,11 @@ def _layer(side: Side, layer: Layer, old: Layer | None, most: int) -> Markup:
     """Return the row of a layer. ``most`` is the size of the longest bar, in bytes."""
     stream = layer.parameters
     details = f" ({stream.describe()})" if stream.describe() else ""
-    entries = arrow(old, layer, lambda version: f"{len(version.members):,}")
+    entries = arrow(old, layer, lambda version: f"{version.entry_count:,}")
     packed = arrow(old, layer, lambda version: format_size(version.packed.length))
     plain = arrow(old, layer, lambda version: format_size(version.size))
-    kind = f"{_LOOKS[layer.likelihood]}: cpio {layer.trailer.header.magic.decode()}"
-    description = f"{kind}, {entries} entries, {stream.name}{details}, {packed} packed, {plain} plain"
+    kind = f"{_LOOKS[layer.likelihood]}: {layer.format_label}"
+    description = f"{kind}, {entries} entries, {layer.codec_label}{details}, {packed} packed, {plain} plain"
     depth = len(side.inner(layer.address))
     mark = "additions go here" if layer is side.chosen else ""
     return _row(depth, " ".join(_names(layer)[depth - 1 :]), description, layer.packed.length, layer.size, most, mark)

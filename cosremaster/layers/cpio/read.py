@@ -1,0 +1,202 @@
+"""Indexing a cpio archive: one pass that notes every entry.
+
+Little is imported: a plain listing of an initramfs needs this alone (browse/names.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from cosremaster.errors import CorruptError, Place
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry
+from cosremaster.tree.paths import normal_names
+
+if TYPE_CHECKING:
+    from cosremaster.io.pieces import PieceTable, Source
+    from cosremaster.layers.blobs import Blobs
+    from cosremaster.layers.cpio.tree import CpioTree
+    from cosremaster.layers.model import Layer
+    from cosremaster.layers.scan import MemberScanner
+    from cosremaster.tree.nodes import Edits
+
+MAX_TARGET = 65536
+"""A longer symlink target is taken for damage."""
+
+# File types as in st_mode (POSIX <sys/stat.h>), each as the hexadecimal digit it is; nodes.NodeKind has their names.
+_FILE, _SYMLINK, _OTHER = b"8", b"aA", b"1246cC"
+_TYPES = _FILE + _SYMLINK + _OTHER
+
+_TYPE_BITS, _FILE_BITS = 0o170000, 0o100000  # S_IFMT and S_IFREG
+
+
+class Member(NamedTuple):
+    """An entry with what its data told: a symlink's target, a regular file's SHA-256 (empty: not taken)."""
+
+    entry: cpio.NewcEntry
+    target: bytes
+    digest: bytes
+
+
+class CpioIndex(ArchiveIndex):
+    """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read."""
+
+    __slots__ = ("members", "names", "trailer")
+
+    def __init__(self, members: tuple[Member, ...], trailer: cpio.NewcEntry, names: tuple[bytes, ...] = ()) -> None:
+        self.members = members
+        self.trailer = trailer
+        self.names = names
+
+    @property
+    def version(self) -> str:
+        """The magic: 070701 or 070702."""
+        return self.trailer.header.magic.decode()
+
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The normal path of each entry."""
+        return normal_names(self.names or [member.entry.name for member in self.members])
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries stand before the trailer."""
+        return len(self.members)
+
+    def tree(self, layer: Layer) -> CpioTree:
+        """Return the nodes of ``layer`` by path."""
+        from cosremaster.layers.cpio.tree import CpioTree  # noqa: PLC0415 - a plain listing needs none of it
+
+        return CpioTree(layer)
+
+    def container_entry(self, number: int) -> ContainerEntry:
+        """Return the entry at place ``number``."""
+        entry = self.members[number].entry
+        return ContainerEntry(number, entry.name, entry.offset, entry.header.size)
+
+    def entry_data(self, number: int, plain: Source) -> PieceTable:
+        """Return the data of the entry at place ``number`` as a range of ``plain``."""
+        from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - a plain listing needs none of it
+
+        entry = self.members[number].entry
+        return PieceTable([Range(plain, entry.data_offset, entry.header.size)])
+
+    def edit(self, layer: Layer, edits: Edits) -> PieceTable:
+        """Return the plain bytes of the stream after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
+        from cosremaster.layers.cpio.edit import apply_edits  # noqa: PLC0415 - only edits need it
+
+        return apply_edits(layer, edits)
+
+    def replace(self, layer: Layer, entry: ContainerEntry, data: PieceTable) -> PieceTable:
+        """Return the plain bytes of the stream with ``data`` in ``entry``. :raises SizeError: they do not fit."""
+        from cosremaster.layers.cpio.edit import replace_entry_data  # noqa: PLC0415 - only edits need it
+
+        return replace_entry_data(layer, self.members[entry.number].entry, data)
+
+    def dump(self, blobs: Blobs) -> dict[str, Any]:
+        """Return the index as JSON values and blobs. :raises ValueError: a string holds a NUL."""
+        from cosremaster.layers.cpio.dump import dump_index  # noqa: PLC0415 - only a remembered index needs it
+
+        return dump_index(self, blobs)
+
+    def inodes(self, layer: Layer, removed: Collection[bytes]) -> Iterator[tuple[int, int]]:
+        """Yield type and size of each inode that keeps a path not in ``removed``."""
+        linked: dict[object, int] = {}
+        kept = set[object]()
+        for path, (member, values) in zip(layer.paths, with_values(self.members), strict=True):
+            _, mode, _, _, nlink, _, size, *_ = values
+            key = link_key(member) if nlink > 1 else None
+            if key is not None:
+                linked[key] = max(linked.get(key, 0), size)
+                if path not in removed:
+                    kept.add(key)
+            elif path not in removed:
+                yield mode & _TYPE_BITS, size
+        yield from ((_FILE_BITS, linked[key]) for key in kept)
+
+    def split_before(self, end: int) -> tuple[int, CpioIndex]:
+        """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
+        members = tuple(member for member in self.members if member.entry.end <= end)
+        return (members[-1].entry.end if members else 0), CpioIndex(members, self.trailer)
+
+    def joined(self, rest: ArchiveIndex) -> CpioIndex:
+        """Return the entries of both, with the trailer of ``rest``."""
+        later = cast("CpioIndex", rest)
+        return CpioIndex(self.members + later.members, later.trailer)
+
+
+def index_of(layer: Layer) -> CpioIndex:
+    """Return the index of ``layer``, a cpio archive."""
+    return cast("CpioIndex", layer.index)
+
+
+def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
+    """Return inode number and device, which names of one hard-linked file have in common; None for no hard link."""
+    header = member.entry.header
+    is_linked = header.nlink > 1 and header.mode & _TYPE_BITS == _FILE_BITS
+    return (header.ino, header.dev) if is_linked else None
+
+
+def with_values(members: Sequence[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
+    """Yield each of ``members`` with all fields of its header."""
+    return zip(members, cpio.values_of(member.entry.header for member in members), strict=True)
+
+
+def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioIndex:
+    """Index the archive that begins where ``reader`` stands; offsets count from position ``origin``.
+
+    ``scanner`` gets the data of regular files, if it wants them. :raises CorruptError: damage, with its place.
+    """
+    if scanner.options.names:
+        return _read_names(reader, origin)
+    members: list[Member] = []
+    wants_data = scanner.wants_data
+    for entry in cpio.read_entries(reader, origin):
+        header, name, _ = entry
+        if name == cpio.TRAILER:
+            break
+        target = digest = b""
+        kind = _checked_type(reader, entry)
+        if kind in _SYMLINK:
+            target = reader.read_upto(header.size)
+            if len(target) < header.size:
+                cpio.skip_to(reader, origin + entry.end, name)  # which says how much of the entry is missing
+        elif wants_data and kind in _FILE and (size := header.size):
+            digest = scanner.scan(reader, size, name, len(members))
+        members.append(Member(entry, target, digest))
+    reader.skip(origin + entry.end - reader.position)
+    return CpioIndex(tuple(members), entry)
+
+
+def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
+    """Index the names of the entries alone."""
+    names: list[bytes] = []
+    while True:
+        names += cpio.step_over(reader, _FILE + _OTHER)
+        entry, end = cpio.read_entry(reader, origin)
+        if entry.name != cpio.TRAILER:
+            _checked_type(reader, entry)
+            names.append(entry.name)
+        cpio.skip_to(reader, end, entry.name)
+        if entry.name == cpio.TRAILER:
+            return CpioIndex((), entry, tuple(names))
+
+
+def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
+    """Return the digit of the file type of ``entry``.
+
+    :raises CorruptError: there is no such type, or the entry is a symlink with a text of too many bytes.
+    """
+    header = entry.header
+    kind = header.type_digit
+    if kind not in _TYPES:
+        raise CorruptError(f"no file type has mode {header.mode:o}", _place_of(reader, entry))
+    if kind in _SYMLINK and header.size > MAX_TARGET:
+        raise CorruptError(f"symlink target of {header.size:,} bytes", _place_of(reader, entry))
+    return kind
+
+
+def _place_of(reader: ByteReader, entry: cpio.NewcEntry) -> Place:
+    return reader.place.inside(entry.name).at(entry.offset)

@@ -1,0 +1,212 @@
+"""The seam for root file systems: what a layer format has to offer, and the registry of formats.
+
+A format's module is loaded when the first bytes of a file are compared with it, so it imports little at its top:
+a plain listing of an initramfs needs no nodes and no edits (browse/names.py). docs/formats.md tells how to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from cosremaster.errors import Place
+    from cosremaster.io.pieces import PieceTable, Source
+    from cosremaster.io.streams import ByteReader
+    from cosremaster.layers.blobs import Blobs
+    from cosremaster.layers.model import Layer
+    from cosremaster.layers.scan import MemberScanner
+    from cosremaster.tree.limits import Limits
+    from cosremaster.tree.nodes import Edits, Node
+
+    Converter = Callable[[Iterator[bytes], Place], Iterator[bytes]]
+
+FORMATS: dict[str, str] = {
+    "cpio": "cosremaster.layers.cpio.format:CpioFormat",
+}
+"""By the format's name: ``module:class``. The module may stand outside the package."""
+
+PLAIN_HEAD_SIZE = 4096
+"""Plain bytes that a format sees of a file: tar's magic stands at 257, EROFS' at 1,024, ext4's at 1,080."""
+
+
+class ContainerEntry(NamedTuple):
+    """An entry of an archive whose data are an archive too.
+
+    ``number``: its place among the entries, from 0; ``name``: as the archive has it; ``offset``: the plain byte of the
+    archive's stream where the entry begins; ``size``: bytes of its data.
+    """
+
+    number: int
+    name: bytes
+    offset: int
+    size: int
+
+
+class ArchiveIndex(Protocol):
+    """The entries of one archive or file system, as its format found them. A format derives its own class."""
+
+    @property
+    def version(self) -> str:
+        """The version of the format for people, as in ``070701``; may be empty."""
+        return ""
+
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The normal path of each entry, in the archive's order."""
+        ...
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries the archive has."""
+        return len(self.paths)
+
+    def tree(self, layer: Layer) -> Mapping[bytes, Node]:
+        """Return the nodes of ``layer``, whose index this is, by path.
+
+        Of several archives in a file the nodes of those that are unpacked before it (``layer.preceding``) too.
+        """
+        ...
+
+    def container_entry(self, number: int) -> ContainerEntry:
+        """Return the entry at place ``number``, a regular file."""
+        ...
+
+    def entry_data(self, number: int, plain: Source) -> PieceTable:
+        """Return the data of the regular file at place ``number``; ``plain``: the stream that holds the archive."""
+        ...
+
+    def edit(self, layer: Layer, edits: Edits) -> PieceTable:
+        """Return the plain bytes of the stream of ``layer`` after ``edits``.
+
+        :raises SizeError: a file is too large for the format. :raises OverlayError: a new entry breaks a rule of the
+            programs that read the format. :raises ProofError: an entry that stays would.
+        """
+        ...
+
+    def replace(self, layer: Layer, entry: ContainerEntry, data: PieceTable) -> PieceTable:
+        """Return the plain bytes of the stream of ``layer`` with ``data`` in place of those of ``entry``.
+
+        :raises SizeError: ``data`` are too large for the format.
+        """
+        ...
+
+    def dump(self, blobs: Blobs) -> dict[str, Any]:
+        """Return the index as JSON values, with its bytes in ``blobs``, for :meth:`LayerFormat.load`.
+
+        :raises ValueError: something in it cannot be written so.
+        """
+        ...
+
+    def inodes(self, layer: Layer, removed: Collection[bytes]) -> Iterator[tuple[int, int]]:
+        """Yield the type (as in ``st_mode``) and size in bytes of each inode that keeps a path not in ``removed``.
+
+        The size of a symlink is that of its text. Data of hard links stay as long as one name does.
+        """
+        seen = set[object]()
+        for path, node in self.tree(layer).items():
+            if path in removed or node.link in seen:
+                continue
+            if node.link is not None:
+                seen.add(node.link)
+            yield node.kind, node.content.size if node.content is not None else len(node.target)
+
+    def split_before(self, end: int) -> tuple[int, ArchiveIndex] | None:
+        """Return where the first entry begins that does not end before plain byte ``end``, and the entries before it.
+
+        None where the format cannot begin to read in the middle of an archive.
+        """
+        return None
+
+    def joined(self, rest: ArchiveIndex) -> ArchiveIndex:
+        """Return the entries of this index, which :meth:`split_before` made, and those of ``rest`` behind them."""
+        raise TypeError(f"{type(self).__name__} was not split")
+
+
+class LayerFormat(Protocol):
+    """A kind of archive or file system that can be a layer."""
+
+    name: str
+    """As in ``cpio``."""
+
+    magic_end: int
+    """Plain bytes from the beginning up to the end of the magic of the ordinary variant: 6 of newc, 263 of tar."""
+
+    random_access: bool
+    """False for an archive, which is read front to back; True for a file system, which is read at any place."""
+
+    limits: Limits
+    """What it can hold."""
+
+    def identify(self, head: bytes) -> str | None:
+        """Return the variant of the archive that begins with ``head``, None if it is of another format.
+
+        ``head``: up to :data:`PLAIN_HEAD_SIZE` plain bytes. The ordinary variant is the empty string; the name of
+        another one is shown behind the codec's, as in ``gzip+odc``.
+        """
+        ...
+
+    def converter(self, variant: str) -> Converter | None:
+        """Return what turns plain bytes of ``variant`` into those of the ordinary one; None where nothing has to.
+
+        A converted layer is indexed and edited in the ordinary variant. The converter gets all that is left of a
+        stream and its place.
+        """
+        return None
+
+    def index(self, reader: ByteReader, origin: int, members: MemberScanner, table: PieceTable | None) -> ArchiveIndex:
+        """Index the archive that begins where ``reader`` stands; the reader stands behind it then.
+
+        :param origin: the position of ``reader`` from which offsets in the index count.
+        :param members: takes the data of each regular file, if it wants them.
+        :param table: all plain bytes of a format with random access, which needs no ``reader``; otherwise None.
+        :raises CorruptError: damage, with its place.
+        """
+        ...
+
+    def load(self, values: dict[str, Any], blobs: memoryview) -> ArchiveIndex:
+        """Return the index that :meth:`ArchiveIndex.dump` made values of.
+
+        :raises ValueError, KeyError, TypeError: these are not such values.
+        """
+        ...
+
+    def edit_warning(self, variant: str) -> str | None:
+        """Return what an edit changes in an archive of ``variant`` beside its entries, None for nothing."""
+        return None
+
+
+@cache
+def _load(target: str) -> LayerFormat:
+    module, _, name = target.partition(":")
+    layer_format: LayerFormat = getattr(importlib.import_module(module), name)()
+    return layer_format
+
+
+def load_format(name: str) -> LayerFormat:
+    """Return the format called ``name``. :raises KeyError: there is none."""
+    return _load(FORMATS[name])
+
+
+def identify_format(head: bytes) -> tuple[LayerFormat, str] | None:
+    """Return the format, and its variant, of the archive whose plain bytes begin with ``head``; None for no archive."""
+    for target in FORMATS.values():
+        layer_format = _load(target)
+        variant = layer_format.identify(head)
+        if variant is not None:
+            return layer_format, variant
+    return None
+
+
+def format_names() -> str:
+    """Return the names of all formats for people, as in ``cpio or tar``."""
+    return " or ".join(FORMATS)
+
+
+def strictest_limits() -> Limits:
+    """Return the limits of the format that holds the smallest files: for what is read before a layer is chosen."""
+    return min((_load(target).limits for target in FORMATS.values()), key=lambda limits: limits.max_file_size)

@@ -1,0 +1,77 @@
+"""Indexing a file beside one that is indexed: what both begin with is neither decoded nor digested again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from cosremaster.errors import Place
+from cosremaster.io.parallel import prefetch_batches
+from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import ByteReader, LastBytes, common_prefix_length
+from cosremaster.layers.identify import Identification
+from cosremaster.layers.model import IndexedFile, Layer
+from cosremaster.layers.scan import TAIL, MemberScanner, ScannedArchive, ScanOptions, bounded, skip_zeros
+
+
+def index_beside(
+    path: bytes, packed: PieceTable, identification: Identification, place: Place, options: ScanOptions, beside: Layer
+) -> IndexedFile | None:
+    """Index the archive ``packed`` as ``index_file`` does, without its digest, with the help of a similar archive.
+
+    Equal packed bytes are equal plain bytes: entries in front of the first difference are taken over from ``beside``,
+    which was indexed with the same options. None where that is not worth trying, or one of the two is no single
+    archive. Raises as ``index_file``.
+    """
+    codec, layer_format, variant, _ = identification
+    if (
+        (beside.parameters.name, beside.format, beside.variant) != (codec.name, layer_format, variant)
+        or beside.concatenation is not None
+        or beside.span != (0, beside.size)
+        or options.nesting
+    ):
+        return None
+    if (
+        packed.length == beside.packed.length
+        and common_prefix_length(packed.chunks(), beside.packed.chunks()) == packed.length
+    ):
+        archive = ScannedArchive(
+            beside.format, variant, beside.parameters, beside.size, beside.decoded.tail, beside.span, beside.index
+        )
+        return IndexedFile(path=path, digest=b"", archive=archive)
+    if codec.name != "xz" or beside.is_converted:
+        return None
+    return _index_behind_front(path, packed, place, options, beside)
+
+
+def _index_behind_front(
+    path: bytes, packed: PieceTable, place: Place, options: ScanOptions, beside: Layer
+) -> IndexedFile | None:
+    """Index the archive in the xz stream ``packed`` from where it begins to differ from that of ``beside``."""
+    from cosremaster.codecs.xz.codec import XzDecoding  # noqa: PLC0415 - not where there is no lzma
+    from cosremaster.codecs.xz.repack import XzParameters  # noqa: PLC0415 - the same
+    from cosremaster.codecs.xz.shared import shared_front  # noqa: PLC0415 - the same
+
+    assert isinstance(beside.parameters, XzParameters)
+    front = shared_front(beside.parameters, beside.packed, packed)
+    split = None if front is None else beside.index.split_before(front.plain)
+    if front is None or split is None:
+        return None
+    start, entries = split
+    reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
+    reader.position = front.end
+    decoding, tail = XzDecoding(reader, front), LastBytes(TAIL)
+    behind = bounded(prefetch_batches(decoding.next_stream()), reader, decoding, options.max_expand)
+    chunks: Iterator[bytes] = chain(beside.decoded.chunks(start, front.plain - start), behind)
+    plain = ByteReader(tail.watch(chunks), place)
+    plain.position = start
+    rest = beside.format.index(plain, 0, MemberScanner(options, 1), None)
+    skip_zeros(plain)
+    skip_zeros(reader)
+    if plain.peek(1) or reader.peek(1):
+        return None  # several archives
+    size = plain.position
+    archive = ScannedArchive(
+        beside.format, beside.variant, decoding.parameters, size, tail.bytes(), (0, size), entries.joined(rest)
+    )
+    return IndexedFile(path=path, digest=b"", archive=archive)

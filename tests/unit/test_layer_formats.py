@@ -1,0 +1,130 @@
+"""A layer format that the package has never heard of: one registry entry, and every command and call knows it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.demo.image import build_archive, directory, regular
+from cosremaster.layers.formats import FORMATS
+from cosremaster.layers.model import RootfsLikelihood
+from tests.support.small import without_layer
+from tests.support.toyfs import toy_file
+
+ROOT = {"etc/hostname": "toy", "etc/motd": "hello", "sbin/init": "#!init", "usr/bin/tool": "tool"}
+NAMES = ["toyfs", "toydisk"]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "toyfs", "tests.support.toyfs:ToyFormat")
+    monkeypatch.setitem(FORMATS, "toydisk", "tests.support.toyfs:ToyDisk")
+
+
+def as_file(name: str) -> tuple[dict[str, bytes], str]:
+    """Files for an ISO, and the address of the toy file system among them."""
+    return {"live/root.toy": toy_file(ROOT, name)}, "live/root.toy"
+
+
+def under_gzip(name: str) -> tuple[dict[str, bytes], str]:
+    return {"live/root.toy": gzip.compress(toy_file(ROOT, name), mtime=0)}, "live/root.toy"
+
+
+def in_an_initramfs(name: str) -> tuple[dict[str, bytes], str]:
+    items = [directory(b"lib"), regular(b"lib/f", b"x"), regular(b"root.toy", toy_file(ROOT, name))]
+    return {"initrd.gz": gzip.compress(build_archive(items), mtime=0)}, "initrd.gz::root.toy"
+
+
+WAYS = [as_file, under_gzip, in_an_initramfs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_command_and_call_knows_a_new_format(
+    name: str, way: Callable[[str], tuple[dict[str, bytes], str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, address = way(name)
+    image, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    image.write_bytes(without_layer(files))
+
+    def run(*words: object, code: int = 0) -> str:
+        assert main([str(word) for word in words]) == code
+        return capsys.readouterr().out
+
+    # Found by content, and taken for a root filesystem by its paths.
+    with cosremaster.open(image, remember=False) as opened:
+        layer = opened.layers().layers[-1]
+        assert (layer.format.name, layer.entry_count, layer.likelihood) == (name, len(ROOT), RootfsLikelihood.SYSTEM)
+    report = json.loads(run("inspect", "--json", "--deep", image))
+    assert [(one["address"], one["format"]) for one in report["layers"]][-1] == (address, name)
+    # Listed and read.
+    assert run("ls", f"{image}::{address}::etc").split() == ["hostname", "motd"]
+    assert run("cat", f"{image}::{address}::etc/motd") == "hello"
+    assert run("verify", "--deep", image).count(f"{address}: {len(ROOT)} entries") == 1
+    # Edited, by the command line and by the call.
+    (tmp_path / "site/etc").mkdir(parents=True)
+    (tmp_path / "site/etc/motd").write_text("other")
+    (tmp_path / "site/etc/new").write_text("new")
+    run(image, out, "--add", tmp_path / "site", "--remove", "usr/bin/tool")
+    result = cosremaster.remaster(image, tmp_path / "api.iso", add=[tmp_path / "site"], remove=["usr/bin/tool"])
+    assert (result.added, result.replaced, result.removed) == ((b"etc", b"etc/new"), (b"etc/motd",), (b"usr/bin/tool",))
+    assert out.read_bytes() == (tmp_path / "api.iso").read_bytes()
+    assert run("cat", f"{out}::{address}::etc/motd") == "other"
+    assert run("ls", "-R", f"{out}::{address}").split() == [
+        "etc", "etc/hostname", "etc/motd", "etc/new", "sbin", "sbin/init"
+    ]  # fmt: skip
+    run("verify", "--deep", out, "--against", image, "--changed", address.partition("::")[0])
+    # Compared, and exported.
+    found = json.loads(run("diff", "--json", f"{image}::{address}", f"{out}::{address}", code=1))
+    changes = {(one["what"], one["address"].rpartition("::")[2]) for one in found["differences"]}
+    assert {("added", "etc/new"), ("content", "etc/motd"), ("removed", "usr/bin/tool")} <= changes
+    run("export", f"{out}::{address}", "--maas", "toy", "--output", tmp_path / "root.tar")
+    with tarfile.open(tmp_path / "root.tar") as tar:
+        assert {"etc/motd", "etc/new", "sbin/init"} <= set(tar.getnames())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_new_format_is_remembered(
+    name: str, way: Callable[[str], tuple[dict[str, bytes], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = way(name)
+    image = tmp_path / "in.iso"
+    image.write_bytes(without_layer(files))
+    with cosremaster.open(image) as opened:
+        first = opened.layers()
+    monkeypatch.setattr("cosremaster.remastering.layer_index.find_layers", None)  # it would index again
+    with cosremaster.open(image) as opened:
+        again = opened.layers()
+        assert [layer.format.name for layer in again.layers] == [layer.format.name for layer in first.layers]
+        assert b"".join(again.layers[-1].tree()[b"etc/motd"].content.table().chunks()) == b"hello"  # type: ignore[union-attr]
+        opened.remaster(tmp_path / "out.iso", cosremaster.Request(remove=["etc/motd"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_toy_file_system_in_a_file_of_its_own(
+    name: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    source = tmp_path / "root.toy"
+    source.write_bytes(toy_file(ROOT, name))
+    assert main(["ls", str(source)]) == 0
+    assert capsysbinary.readouterr().out.split() == [b"etc", b"sbin", b"usr"]
+    cosremaster.remaster(source, tmp_path / "out.toy", remove=["usr/bin/tool"])
+    assert (tmp_path / "out.toy").read_bytes() == toy_file({p: t for p, t in ROOT.items() if "tool" not in p}, name)
+
+
+def test_without_its_entry_a_toy_file_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "in.iso"
+    image.write_bytes(without_layer(as_file("toyfs")[0]))
+    with cosremaster.open(image) as opened:
+        assert len(opened.layers().layers) == 1
+    monkeypatch.delitem(FORMATS, "toyfs")
+    with cosremaster.open(image) as opened:  # the index of before does not fit
+        assert not opened.layers().layers
