@@ -188,10 +188,9 @@ def _copy(subject: Subject, gpt: Gpt, name: str, at: Sector) -> Iterator[Finding
 
 def _pair(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:
     """What both copies say is the same; each leads to the other."""
-    swapped = {"my_lba": Sector(0), "alternate_lba": Sector(0), "entries_lba": Sector(0), "crc": 0}
 
     def common(header: GptHeader) -> GptHeader:
-        return replace(header, **swapped)
+        return replace(header, my_lba=Sector(0), alternate_lba=Sector(0), entries_lba=Sector(0), crc=0)
 
     if backup.header.alternate_lba != gpt.header.my_lba:
         message = f"GPT backup header: says the primary stands at sector {backup.header.alternate_lba:,}"
