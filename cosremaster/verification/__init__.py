@@ -1,1 +1,1 @@
-"""Verifying an image: every pointer, where it leads, and whether it holds. Findings are values."""
+"""Verify an image: follow every pointer, and check that it leads to the right place. Findings are values."""

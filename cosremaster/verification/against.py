@@ -1,4 +1,4 @@
-"""An image beside the one it was made from: what should be the same is the same."""
+"""Compare an image with the one that it was made from: everything that was not meant to change must be equal."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_offset
 from cosremaster.verification.fats import is_same_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge
 from cosremaster.verification.names import IntendedChanges, read_tree_names
-from cosremaster.verification.subject import Subject
+from cosremaster.verification.subject import MBR_TABLE, SectorRange, Subject
 
 STEP = 1 << 20
-_SAME = ((8, 80), (190, 883))
-"""What of a volume descriptor has no part in the layout: identifiers, dates (ECMA-119, 8.4)."""
-_SAME_BUT_NAME = ((8, 40), (72, 80), (190, 830), (847, 883))
+_IDENTITY = ((8, 80), (190, 883))
+"""Bytes of a volume descriptor that do not depend on the layout: identifiers, dates (ECMA-119, 8.4)."""
+_IDENTITY_BUT_NAME = ((8, 40), (72, 80), (190, 830), (847, 883))
 """The same without volume id and modification date."""
-_CODE = ((0, MBR_POINTER_OFFSET), (MBR_POINTER_OFFSET + 8, 446))
+_CODE = ((0, MBR_POINTER_OFFSET), (MBR_POINTER_OFFSET + 8, MBR_TABLE))
+"""Bytes of the MBR's code without the pointer in it."""
 
 
 def check_against(
     old: Subject, new: Subject, changed: Collection[bytes], *, changed_volume: bool = False
 ) -> Iterator[Finding]:
-    """Volume, files, boot images and partitions of ``new`` beside those of ``old``.
+    """Compare volume, files, boot images and partitions of ``new`` with those of ``old``.
 
-    ``changed``: paths that were meant to change, on the tree or inside FAT file systems; one of a directory that only
-    one of both has covers what is below it. ``changed_volume``: the volume id and the modification date were meant to.
+    :param changed: paths that were meant to change, on the tree or inside FAT file systems; a directory that only one
+        of both has covers everything below it.
+    :param changed_volume: the volume id and the modification date were meant to change.
     """
     try:
         before = read_image(old.source)
@@ -41,49 +43,47 @@ def check_against(
         return
     try:
         after = read_image(new.source)
-        meant = IntendedChanges(read_tree_names(before, old.source), read_tree_names(after, new.source), changed)
+        old_names, new_names = read_tree_names(before, old.source), read_tree_names(after, new.source)
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
-    changed = meant.paths
-    yield from _volume(old, new, changed_volume)
-    yield from _files(before, after, {*changed, *_boot_paths(before, after)})
-    yield from meant.findings(after.place)
-    yield from _boot(before, after, changed)
+    intended = IntendedChanges(old_names, new_names, changed)
+    changed = intended.paths
+    yield from _compare_descriptors(old, new, changed_volume)
+    yield from _compare_files(before, after, {*changed, *_shared_boot_paths(before, after)})
+    yield from intended.list_unintended(after.place)
+    yield from _compare_boot_entries(before, after, changed)
     starts = {file.records[0].lba for file in after.files if file.path in changed}
-    yield from _partitions(old, new, starts, changed)
+    yield from _compare_partition_tables(old, new, starts, changed)
 
 
-def _volume(old: Subject, new: Subject, changed: bool) -> Iterator[Finding]:
-    kinds = [[one.type for one in subject.descriptors] for subject in (old, new)]
-    bases = [[base for base, _ in subject.sets] for subject in (old, new)]
-    place = new.place.at(16 * BLOCK)
-    same = kinds[0] == kinds[1] and bases[0] == bases[1]
-    yield judge(
-        same, "against.descriptors", "the same volume descriptors as the original",
-        "other volume descriptors than the original", place,
-    )  # fmt: skip
-    for one in old.descriptors:
-        other = next((each for each in new.descriptors if _kind(each) == _kind(one)), None)
-        if one.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
-            same_parts = _SAME_BUT_NAME if changed else _SAME
-            equal = all(one.raw[a:b] == other.raw[a:b] for a, b in same_parts)
+def _compare_descriptors(old: Subject, new: Subject, changed_volume: bool) -> Iterator[Finding]:
+    """Compare the volume descriptors: their types, identifiers and dates."""
+    types = [[descriptor.type for descriptor in subject.descriptors] for subject in (old, new)]
+    bases = [[base for base, _ in subject.descriptor_sets] for subject in (old, new)]
+    message, failure = "the same volume descriptors as the original", "other volume descriptors than the original"
+    is_same = types[0] == types[1] and bases[0] == bases[1]
+    yield judge(is_same, "against.descriptors", message, failure, new.place.at(16 * BLOCK))
+    parts = _IDENTITY_BUT_NAME if changed_volume else _IDENTITY
+    for descriptor in old.descriptors:
+        kind = _kind_of(descriptor)
+        other = next((candidate for candidate in new.descriptors if _kind_of(candidate) == kind), None)
+        if descriptor.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
+            is_same = all(descriptor.raw[start:end] == other.raw[start:end] for start, end in parts)
             what = f"volume descriptor at block {other.lba}: identifiers and dates"
-            yield judge(
-                equal, "against.volume", f"{what} are the original's", f"{what} are not the original's",
-                new.place.at(lba_offset(other.lba)),
-            )  # fmt: skip
+            message, failure = f"{what} are the original's", f"{what} are not the original's"
+            yield judge(is_same, "against.volume", message, failure, new.place_at(other.lba))
 
 
-def _kind(descriptor: VolumeDescriptor) -> tuple[int, bytes]:
-    """Type, version, and the escape sequences that tell Joliet (8.5.6)."""
+def _kind_of(descriptor: VolumeDescriptor) -> tuple[int, bytes]:
+    """Return type, version, and the escape sequences that distinguish Joliet (8.5.6)."""
     return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
 
-def _files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
-    """Every file is there, no other is, and but for ``changed`` each holds what it held."""
+def _compare_files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
+    """Check that no file is missing or added, and that each holds the same bytes, except for ``changed``."""
     old, new = ({file.path: file for file in image.files} for image in (before, after))
-    odd = 0
+    failures = 0
     for path in sorted(old.keys() | new.keys()):
         place = after.place.inside(path)
         if path in changed:
@@ -93,152 +93,147 @@ def _files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Ite
         elif path not in old:
             finding = fails("against.extra", "is not in the original", place)
         elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
-            continue  # its entries tell of places; they are checked one by one
-        elif (at := _difference(before, old[path], after, new[path])) is not None and not is_same_fat(
+            continue  # it has block numbers; its entries are compared later
+        elif (at := _find_difference(before, old[path], after, new[path])) is not None and not is_same_fat(
             before.bytes_of(old[path]), after.bytes_of(new[path]), changed
         ):
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
         else:
             continue
-        odd += 1
+        failures += 1
         yield finding
-    if not odd:
-        kept = sum(path not in changed for path in new)
-        yield holds("against.file", f"{kept:,} files hold what they hold in the original", after.place)
+    if not failures:
+        equal = sum(path not in changed for path in new)
+        yield holds("against.file", f"{equal:,} files hold what they hold in the original", after.place)
 
 
-def _boot_paths(before: IsoImage, after: IsoImage) -> Iterator[bytes]:
-    """Paths of boot images: they are compared by what does not depend on their place."""
-    for one, other in zip(before.boot_images, after.boot_images, strict=False):
-        if one.path is not None and one.path == other.path:
-            yield one.path
+def _shared_boot_paths(before: IsoImage, after: IsoImage) -> Iterator[bytes]:
+    """Yield paths of boot images, of which only the bytes that do not depend on their place are compared."""
+    for old, new in zip(before.boot_images, after.boot_images, strict=False):
+        if old.path is not None and old.path == new.path:
+            yield old.path
 
 
 def _is_catalog(image: IsoImage, file: IsoFile) -> bool:
+    """Return True if ``file`` is the boot catalog."""
     return image.catalog is not None and bool(file.size) and file.records[0].lba == image.catalog.lba
 
 
-def _difference(before: IsoImage, old: IsoFile, after: IsoImage, new: IsoFile) -> int | None:
-    """The first megabyte in which two files differ, as its offset; None where they are equal."""
+def _find_difference(before: IsoImage, old: IsoFile, after: IsoImage, new: IsoFile) -> int | None:
+    """Return the offset of the first MiB in which two files differ; None if they are equal."""
     if old.size != new.size:
         return min(old.size, new.size)
-    tables = before.bytes_of(old), after.bytes_of(new)
+    old_bytes, new_bytes = before.bytes_of(old), after.bytes_of(new)
     for at in range(0, old.size, STEP):
-        one, other = (table.read(at, STEP) for table in tables)
-        if one != other:
+        if old_bytes.read(at, STEP) != new_bytes.read(at, STEP):
             return at
     return None
 
 
-def _boot(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
-    """El Torito entries lead to the same bytes, apart from the pointers in them."""
+def _compare_boot_entries(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
+    """Check that El Torito entries lead to the same bytes, apart from the pointers in these."""
     if len(before.boot_images) != len(after.boot_images):
-        count = f"{len(after.boot_images)} El Torito entries, the original has {len(before.boot_images)}"
-        yield fails("against.boot", count, after.place)
+        message = f"{len(after.boot_images)} El Torito entries, the original has {len(before.boot_images)}"
+        yield fails("against.boot", message, after.place)
         return
-    for number, (one, other) in enumerate(zip(before.boot_images, after.boot_images, strict=True), 1):
-        if one.path in changed and one.path is not None:
+    for number, (old, new) in enumerate(zip(before.boot_images, after.boot_images, strict=True), 1):
+        if old.path in changed and old.path is not None:
             continue
-        kind = one.entry.raw[:8] == other.entry.raw[:8] and one.entry.platform == other.entry.platform
-        same = kind and one.length == other.length and _same_boot(before, one, after, other, changed)
-        place = after.place.at(other.entry.offset)
-        yield judge(
-            same, "against.boot", f"El Torito entry {number}: leads to what it leads to in the original",
-            f"El Torito entry {number}: does not lead to what it leads to in the original", place,
-        )  # fmt: skip
+        is_same_kind = old.entry.raw[:8] == new.entry.raw[:8] and old.entry.platform == new.entry.platform
+        is_same = is_same_kind and old.length == new.length and _is_same_boot_image(before, old, after, new, changed)
+        what = f"El Torito entry {number}"
+        message = f"{what}: leads to what it leads to in the original"
+        failure = f"{what}: does not lead to what it leads to in the original"
+        yield judge(is_same, "against.boot", message, failure, after.place.at(new.entry.offset))
 
 
-def _same_boot(before: IsoImage, one: BootImage, after: IsoImage, other: BootImage, changed: Collection[bytes]) -> bool:
-    """Boot images hold the same; those that hold a FAT may differ in its files ``changed``."""
-    if _boot_bytes(before, one) == _boot_bytes(after, other):
+def _is_same_boot_image(
+    before: IsoImage, old: BootImage, after: IsoImage, new: BootImage, changed: Collection[bytes]
+) -> bool:
+    """Return True if both boot images hold the same; if they are FATs, their files ``changed`` may differ."""
+    if _hash_boot_image(before, old) == _hash_boot_image(after, new):
         return True
     tables = list[PieceTable]()
-    for image, boot in ((before, one), (after, other)):
+    for image, boot in ((before, old), (after, new)):
         start = lba_offset(boot.entry.lba)
         end = min(start + boot.length, image.size) if boot.path is not None else image.size
         tables.append(PieceTable([image.source.cut(start, end)]))
     return is_same_fat(tables[0], tables[1], changed)
 
 
-def _boot_bytes(image: IsoImage, boot: BootImage) -> bytes:
-    """The digest of a boot image without what depends on its place."""
+def _hash_boot_image(image: IsoImage, boot: BootImage) -> bytes:
+    """Return the digest of a boot image, with zeros for the bytes that depend on its place."""
     start = lba_offset(boot.entry.lba)
     table = PieceTable([image.source.cut(start, min(start + boot.length, image.size))])
     head = table.read(0, TABLE_END)
-    own = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
-    blanks = [(TABLE_OFFSET, 16)] * own + [(GRUB2_IMAGE_OFFSET, 8)] * boot.has_grub2_pointer
-    patches = [(at, bytes(size)) for at, size in blanks if at + size <= table.length]
+    has_info_table = len(head) == TABLE_END and BootInfoTable.parse(head).image == boot.entry.lba
+    pointers = [(TABLE_OFFSET, 16)] * has_info_table + [(GRUB2_IMAGE_OFFSET, 8)] * boot.has_grub2_pointer
+    patches = [(at, bytes(size)) for at, size in pointers if at + size <= table.length]
     return sha256_of(table.patched(patches).chunks())
 
 
-def _partitions(old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]) -> Iterator[Finding]:
-    """The same partitions in the same tables; those that hold no tree hold the same bytes.
+def _compare_partition_tables(
+    old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]
+) -> Iterator[Finding]:
+    """Check that the same partitions are in the same tables, and partitions without a tree hold the same bytes.
 
-    ``starts``: first blocks of files that were meant to change; a partition over one changes with it. ``changed``:
-    paths of files that may differ inside a FAT.
+    :param starts: first blocks of files that were meant to change; a partition over such a file changes with it.
+    :param changed: paths of files that may differ inside a FAT.
     """
-    rows = [
-        [(number, one.type, one.status) for number, one in subject.mbr.used_partitions] if subject.mbr else []
+    old_mbr, new_mbr = (
+        [(sectors.name, partition.type, partition.status) for sectors, partition in subject.mbr_partitions]
         for subject in (old, new)
-    ]
-    if rows[0] != rows[1]:
-        yield fails("against.mbr", "the MBR has other partitions than the original's", new.place.at(446))
+    )
+    if old_mbr != new_mbr:
+        place = new.place.at(MBR_TABLE)
+        yield fails("against.mbr", "the MBR has other partitions than the original's", place)
     elif old.mbr and new.mbr:
-        code = all(old.mbr.code[a:b] == new.mbr.code[a:b] for a, b in _CODE)
-        yield judge(
-            code, "against.code", "the MBR's code is the original's", "the MBR's code is not the original's",
-            new.place.at(0),
-        )  # fmt: skip
-    entries = [
-        [(number, one.type, one.guid, one.attributes, one.name) for number, one in subject.gpt.used_entries]
-        if subject.gpt
-        else []
+        is_same = all(old.mbr.code[start:end] == new.mbr.code[start:end] for start, end in _CODE)
+        message, failure = "the MBR's code is the original's", "the MBR's code is not the original's"
+        yield judge(is_same, "against.code", message, failure, new.place.at(0))
+    old_gpt, new_gpt = (
+        [
+            (sectors.name, entry.type, entry.guid, entry.attributes, entry.name)
+            for sectors, entry in subject.gpt_partitions
+        ]
         for subject in (old, new)
-    ]
-    guids = [subject.gpt.header.guid if subject.gpt else b"" for subject in (old, new)]
-    if (entries[0], guids[0]) != (entries[1], guids[1]):
+    )
+    old_guid, new_guid = (subject.gpt.header.guid if subject.gpt else b"" for subject in (old, new))
+    if (old_gpt, old_guid) != (new_gpt, new_guid):
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
-    if rows[0] == rows[1] and entries[0] == entries[1]:
-        yield from _contents(old, new, starts, changed)
+    if old_mbr == new_mbr and old_gpt == new_gpt:
+        yield from _compare_partitions(old, new, starts, changed)
 
 
-def _contents(old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]) -> Iterator[Finding]:
-    for (name, *one), (_, *other) in zip(_runs(old), _runs(new), strict=True):
-        if _holds_tree(old, *one) or _holds_tree(new, *other) or other[0] / SECTORS_PER_BLOCK in starts:
+def _compare_partitions(
+    old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]
+) -> Iterator[Finding]:
+    """Compare the bytes of the partitions that hold no tree; the parameters are those of the caller."""
+    pairs = zip(old.list_partitions(protective=False), new.list_partitions(protective=False), strict=True)
+    for before, after in pairs:
+        if _holds_tree(old, before) or _holds_tree(new, after) or after.start / SECTORS_PER_BLOCK in starts:
             continue
-        same = one[1] - one[0] == other[1] - other[0] and (
-            _digest(old.source, *one) == _digest(new.source, *other)
-            or is_same_fat(_run(old.source, *one), _run(new.source, *other), changed)
+        old_bytes, new_bytes = _partition_bytes(old.source, before), _partition_bytes(new.source, after)
+        is_same = before.end - before.start == after.end - after.start and (
+            sha256_of(old_bytes.chunks()) == sha256_of(new_bytes.chunks()) or is_same_fat(old_bytes, new_bytes, changed)
         )
-        yield judge(
-            same, "against.partition", f"{name}: holds what it holds in the original",
-            f"{name}: does not hold what it holds in the original", new.place.at(other[0] * SECTOR),
-        )  # fmt: skip
+        message = f"{before.name}: holds what it holds in the original"
+        failure = f"{before.name}: does not hold what it holds in the original"
+        yield judge(is_same, "against.partition", message, failure, new.place.at(after.start * SECTOR))
 
 
-def _runs(subject: Subject) -> Iterator[tuple[str, int, int]]:
-    """Name, first sector and the one behind the last of every partition but protective ones."""
-    for number, partition in subject.mbr.used_partitions if subject.mbr else ():
-        if partition.type != 0xEE:
-            yield f"MBR partition {number}", partition.start, partition.end
-    for number, one in subject.gpt.used_entries if subject.gpt else ():
-        yield f"GPT partition {number}", one.first, one.end
-
-
-def _holds_tree(subject: Subject, start: int, end: int) -> bool:
-    """True when a partition holds more of the tree than one file, or reaches into it."""
-    if subject.main is None:
+def _holds_tree(subject: Subject, partition: SectorRange) -> bool:
+    """Return True if a partition holds a directory or more than one file of the tree, or a file from its middle on."""
+    tree = subject.main_tree
+    if tree is None:
         return True
-    first, last = start // SECTORS_PER_BLOCK, -(-end // SECTORS_PER_BLOCK)
-    inside = {one.lba for one in subject.main.files if one.length and first <= one.lba < last}
-    directories = any(first <= one.lba < last for one in subject.main.directories)
-    return directories or bool(inside - {first}) or start <= SECTORS_PER_BLOCK
+    first, end = partition.start // SECTORS_PER_BLOCK, -(-partition.end // SECTORS_PER_BLOCK)
+    file_starts = {record.lba for record in tree.files if record.length and first <= record.lba < end}
+    has_directory = any(first <= directory.lba < end for directory in tree.directories)
+    return has_directory or bool(file_starts - {first}) or partition.start <= SECTORS_PER_BLOCK
 
 
-def _run(source: ByteSource, start: int, end: int) -> PieceTable:
-    first = min(start * SECTOR, source.size)
-    return PieceTable([Range(source, first, min(end * SECTOR, source.size) - first)])
-
-
-def _digest(source: ByteSource, start: int, end: int) -> bytes:
-    return sha256_of(source.chunks(start * SECTOR, min(end * SECTOR, source.size) - start * SECTOR))
+def _partition_bytes(source: ByteSource, partition: SectorRange) -> PieceTable:
+    """Return the bytes of a partition, fewer at the end of the image."""
+    first = min(partition.start * SECTOR, source.size)
+    return PieceTable([Range(source, first, min(partition.end * SECTOR, source.size) - first)])

@@ -1,4 +1,4 @@
-"""Decoding every layer: the codecs' own checks, and every archive's entries."""
+"""Decode every layer, with the checks of its codec and of its archive's entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cosremaster.verification.finding import Finding, fails, holds, note
 
 
 def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
-    """Every file of the tree that holds an archive, read from end to end."""
+    """Decode every file of the tree that holds an archive, from its first byte to its last."""
     try:
         image = read_image(source)
     except CosremasterError as error:
@@ -25,12 +25,12 @@ def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
             continue
         place = source.place.inside(file.path)
         try:
-            found = find_layers(image, (file.path,), progress)
+            image_layers = find_layers(image, (file.path,), progress)
         except CorruptError as error:
             yield fails("layer.corrupt", error.message, error.place or place)
         except CosremasterError as error:
             yield note("layer.unsupported", error.message, error.place or place)
         else:
-            for layer in found.layers:
+            for layer in image_layers.layers:
                 message = f"{format_address(layer.address)}: {layer.entry_count:,} entries, {layer.size:,} bytes decode"
                 yield holds("layer.decodes", message, layer.place)

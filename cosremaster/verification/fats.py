@@ -1,4 +1,4 @@
-"""Two FAT file systems beside each other: do they say the same but for files that were meant to change."""
+"""Compare two FAT file systems, except for files that were meant to change."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from cosremaster.io.pieces import PieceTable
 
 
 def is_same_fat(old: PieceTable, new: PieceTable, changed: Collection[bytes]) -> bool:
-    """True when both hold a FAT file system with the same boot sectors, the same names with the same attributes and
-    times, and the same bytes in all files but those at the paths ``changed`` (in any case of letters)."""
+    """Return True if both tables hold a FAT file system, and the two are equal.
+
+    They have the same boot sectors, the same names with the same attributes and times, and the same bytes in all files
+    but those at the paths ``changed`` (in any case of letters).
+    """
     try:
-        one, other = (Fat.open(table.read, table.length, Place()) for table in (old, new))
-        if one is None or other is None or one.bpb != other.bpb:
+        old_fat, new_fat = (Fat.open(table.read, table.length, Place()) for table in (old, new))
+        if old_fat is None or new_fat is None or old_fat.bpb != new_fat.bpb:
             return False
-        return _same_front(one, other) and _same_files(one, other, {path.lower() for path in changed})
+        changed = {path.lower() for path in changed}
+        return _read_front(old_fat) == _read_front(new_fat) and _has_same_files(old_fat, new_fat, changed)
     except CosremasterError:
         return False
 
 
-def _same_front(one: Fat, other: Fat) -> bool:
-    """What stands before the FAT, but for FSInfo's count of free clusters."""
-    fronts = [bytearray(fat.read(0, fat.bpb.fat_offset)) for fat in (one, other)]
-    for front in fronts:
-        if one.bpb.fsinfo_offset:
-            front[one.bpb.fsinfo_offset + 488 : one.bpb.fsinfo_offset + 492] = bytes(4)
-    return fronts[0] == fronts[1]
+def _read_front(fat: Fat) -> bytes:
+    """Return the bytes in front of the FAT, with FSInfo's count of free clusters set to zero."""
+    front = bytearray(fat.read(0, fat.bpb.fat_offset))
+    if fat.bpb.fsinfo_offset:
+        front[fat.bpb.fsinfo_offset + 488 : fat.bpb.fsinfo_offset + 492] = bytes(4)
+    return bytes(front)
 
 
-def _same_files(one: Fat, other: Fat, changed: Collection[bytes]) -> bool:
-    files: list[Mapping[bytes, FatFile]] = [{file.path: file for file in fat.walk()} for fat in (one, other)]
-    if files[0].keys() != files[1].keys():
+def _has_same_files(old_fat: Fat, new_fat: Fat, changed: Collection[bytes]) -> bool:
+    """Return True if both have the same files; the bytes of those at ``changed`` (in small letters) may differ."""
+    old_files: Mapping[bytes, FatFile] = {file.path: file for file in old_fat.walk()}
+    new_files: Mapping[bytes, FatFile] = {file.path: file for file in new_fat.walk()}
+    if old_files.keys() != new_files.keys():
         return False
-    for path, before in files[0].items():
-        after = files[1][path]
-        if _told(one, before) != _told(other, after):
+    for path, old in old_files.items():
+        new = new_files[path]
+        if _read_entry(old_fat, old) != _read_entry(new_fat, new):
             return False
-        if before.is_directory or path.lower() in changed:
+        if old.is_directory or path.lower() in changed:
             continue
-        if before.size != after.size or one.read_file(before) != other.read_file(after):
+        if old.size != new.size or old_fat.read_file(old) != new_fat.read_file(new):
             return False
     return True
 
 
-def _told(fat: Fat, file: FatFile) -> bytes:
-    """Name, attributes and times of a directory entry."""
+def _read_entry(fat: Fat, file: FatFile) -> bytes:
+    """Return name, attributes and times in the directory entry of a file."""
     raw = fat.read(file.entry_offset, ENTRY_SIZE)
     return raw[:20] + raw[22:26]

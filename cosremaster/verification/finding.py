@@ -1,8 +1,9 @@
-"""What a check found."""
+"""Findings of the checks, and the report of all of them."""
 
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -12,18 +13,20 @@ from cosremaster.errors import Place
 
 
 class Level(enum.Enum):
-    """How a finding counts. Only ``FAILS`` makes an image fail."""
+    """The weight of a finding. Only ``FAILS`` makes an image fail."""
 
     HOLDS = "holds"
     NOTE = "note"
-    """Odd, but tools that people use make images so."""
+    """Odd, but common tools make such images."""
     FAILS = "fails"
 
 
 class Finding(Struct, frozen=True):
-    """One finding. ``check`` names the kind of check and never changes its meaning; ``message`` is for people.
+    """One finding.
 
-    ``before``: the image it was compared with has the same fault, so that it does not count.
+    :param check: name of the kind of check; a name never changes its meaning (docs/verify.md).
+    :param message: a text for people.
+    :param is_preexisting: the original image has the same fault, so that it does not count.
     """
 
     level: Level
@@ -34,28 +37,28 @@ class Finding(Struct, frozen=True):
 
     @property
     def is_counted(self) -> bool:
-        """True when it makes the image fail."""
+        """Whether it makes the image fail."""
         return self.level is Level.FAILS and not self.is_preexisting
 
 
 def holds(check: str, message: str, place: Place) -> Finding:
-    """Something was looked at and is as it should be."""
+    """Return the finding that something is correct."""
     return Finding(Level.HOLDS, check, message, place)
 
 
 def note(check: str, message: str, place: Place) -> Finding:
-    """Something is odd, which harms nobody."""
+    """Return the finding that something is odd, but harmless."""
     return Finding(Level.NOTE, check, message, place)
 
 
 def fails(check: str, message: str, place: Place) -> Finding:
-    """Something is wrong."""
+    """Return the finding that something is wrong."""
     return Finding(Level.FAILS, check, message, place)
 
 
-def judge(good: bool, check: str, message: str, wrong: str, place: Place) -> Finding:
-    """``message`` where ``good``, else ``wrong`` as a failure."""
-    return holds(check, message, place) if good else fails(check, wrong, place)
+def judge(is_good: bool, check: str, message: str, failure: str, place: Place) -> Finding:
+    """Return the finding ``message`` if ``is_good``, else ``failure``."""
+    return holds(check, message, place) if is_good else fails(check, failure, place)
 
 
 class Report(Struct, frozen=True):
@@ -67,23 +70,20 @@ class Report(Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Nothing in it makes the image fail."""
+        """Whether no finding makes the image fail."""
         return not any(finding.is_counted for finding in self.findings)
 
     def at_level(self, level: Level) -> tuple[Finding, ...]:
-        """The findings of one level."""
+        """Return the findings of one level."""
         return tuple(finding for finding in self.findings if finding.level is level)
 
-    def mark_preexisting(self, before: Iterable[Finding]) -> Report:
-        """This report, with every failure marked that ``before`` has as well, as often as it has it."""
-        known: dict[str, int] = {}
-        for finding in before:
-            if finding.level is Level.FAILS:
-                known[finding.check] = known.get(finding.check, 0) + 1
-        marked = []
+    def mark_preexisting(self, original: Iterable[Finding]) -> Report:
+        """Return the report with those failures marked that the ``original`` image has too, as often as it has them."""
+        preexisting = Counter(finding.check for finding in original if finding.level is Level.FAILS)
+        marked = list[Finding]()
         for finding in self.findings:
-            if finding.level is Level.FAILS and known.get(finding.check, 0):
-                known[finding.check] -= 1
+            if finding.level is Level.FAILS and preexisting[finding.check]:
+                preexisting[finding.check] -= 1
                 marked.append(replace(finding, is_preexisting=True))
             else:
                 marked.append(finding)

@@ -1,4 +1,4 @@
-"""The names in every tree of an image beside those of its original: which were meant to come, go or change."""
+"""Compare the names in every tree of an image with the original's, and find changes that were not intended."""
 
 from __future__ import annotations
 
@@ -17,103 +17,125 @@ from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
 _KEPT, _KEPT_PLAIN = 16, 5
-"""Characters that every tree keeps of a name; and where the primary one is without Rock Ridge, a number in place of the
-last three of eight."""
+"""Characters of a name that every tree keeps. The second is for a primary tree without Rock Ridge, which may replace
+the last three of eight characters by a number."""
 _OTHER = re.compile("[^a-z0-9_]")
 
 
 class TreeNames(Struct, frozen=True):
-    """One tree of an image. ``files``: the first block of each file's data, None without any; ``ridge``: the names are
-    Rock Ridge's."""
+    """The names in one tree of an image.
+
+    :param kind: the tree's kind for people.
+    :param files: path -> first block of the file's data; None for an empty file.
+    :param directories: paths of directories.
+    :param has_rock_ridge: the names are those of Rock Ridge.
+    """
 
     kind: str
     files: Mapping[bytes, Lba | None]
-    folders: Collection[bytes]
-    ridge: bool
+    directories: Collection[bytes]
+    has_rock_ridge: bool
 
 
 def read_tree_names(image: IsoImage, source: ByteSource) -> Sequence[TreeNames]:
-    """The trees of ``image``, the primary first, without those that share another's root; UDF's last.
+    """Return the names in the trees of ``image``: the primary first, UDF last, no tree that shares another's root.
 
-    :raises ImageError: one cannot be read.
+    :raises ImageError: when a tree cannot be read.
     """
-    found = [_walked(tree, source) for tree in image.trees if tree.directories]
+    trees = [_read_iso_names(tree, source) for tree in image.trees if tree.directories]
     if image.udf is not None:
-        files = {_path(one.path): one.extents[0][0] if one.extents else None for one in image.udf.files}
-        found.append(
-            TreeNames("UDF", files, {_path(one.file_entry.path) for one in image.udf.directories} - {b""}, ridge=False)
-        )
-    return found
+        files = {_join(file.path): file.extents[0][0] if file.extents else None for file in image.udf.files}
+        directories = {_join(directory.file_entry.path) for directory in image.udf.directories} - {b""}
+        trees.append(TreeNames("UDF", files, directories, has_rock_ridge=False))
+    return trees
 
 
-def _walked(tree: IsoTree, source: ByteSource) -> TreeNames:
+def _read_iso_names(tree: IsoTree, source: ByteSource) -> TreeNames:
+    """Return the names in a tree of directory records."""
     root = tree.directories[0]
     skip = find_susp_skip(source.read(lba_offset(root.lba), 255)) if tree.has_rock_ridge else None
-    folders = {one.path for one in walk_records(source, root, tree.base, skip, tree.kind == JOLIET) if one.directory}
-    files = {one.path: one.records[0].lba if one.size else None for one in tree.files}
-    return TreeNames(tree.kind, files, folders, tree.has_rock_ridge)
+    records = walk_records(source, root, tree.base, skip, tree.kind == JOLIET)
+    directories = {record.path for record in records if record.directory}
+    files = {file.path: file.records[0].lba if file.size else None for file in tree.files}
+    return TreeNames(tree.kind, files, directories, tree.has_rock_ridge)
 
 
-def _path(parts: Sequence[str]) -> bytes:
+def _join(parts: Sequence[str]) -> bytes:
+    """Return the path with these parts."""
     return b"/".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
 class IntendedChanges:
-    """Which names ``asked`` covers: those of files and directories, and what is below a directory that only one of the
-    images has. Without Rock Ridge things are known by Joliet's names too, and in any case of letters."""
+    """The names that were meant to change.
 
-    def __init__(self, before: Sequence[TreeNames], after: Sequence[TreeNames], asked: Collection[bytes]) -> None:
+    They are the given paths, and everything below a directory that only one of the images has. Without Rock Ridge the
+    given paths may be Joliet's, and in any case of letters.
+    """
+
+    def __init__(self, before: Sequence[TreeNames], after: Sequence[TreeNames], changed: Collection[bytes]) -> None:
+        """Find all paths of the primary trees ``before[0]`` and ``after[0]`` that the paths ``changed`` mean."""
         self._trees = (before, after)
-        self.paths = set(asked) | self._covered(before[0], after[0], asked)
-        if not before[0].ridge:
-            for one, other in zip(before[1:], after[1:], strict=False):
-                known = self._covered(one, other, asked)
-                for names, primary in ((one, before[0]), (other, after[0])):
-                    blocks = {names.files[path] for path in known & names.files.keys()} - {None}
+        self.paths = set(changed) | self._covered_paths(before[0], after[0], changed)
+        if not before[0].has_rock_ridge:
+            for old, new in zip(before[1:], after[1:], strict=False):
+                covered = self._covered_paths(old, new, changed)
+                for names, primary in ((old, before[0]), (new, after[0])):
+                    blocks = {names.files[path] for path in covered & names.files.keys()} - {None}
                     self.paths |= {path for path, block in primary.files.items() if block in blocks}
-        self._kept = _KEPT if before[0].ridge else _KEPT_PLAIN
-        self._alike = {_cut(path, self._kept) for path in self.paths}
+        self._length = _KEPT if before[0].has_rock_ridge else _KEPT_PLAIN
+        self._shortened = {_shorten(path, self._length) for path in self.paths}
         self._blocks = [{names[0].files.get(path) for path in self.paths} for names in self._trees]
 
-    def _covered(self, one: TreeNames, other: TreeNames, asked: Collection[bytes]) -> set[bytes]:
-        known = set(asked) if one.ridge else {path.lower() for path in asked}
-        every = {*one.files, *other.files, *one.folders, *other.folders}
-        spelled = {path: path if one.ridge else path.lower() for path in every}
-        whole = {path for path in every if spelled[path] in known and (path in one.folders) != (path in other.folders)}
-        return {path for path in every if spelled[path] in known or any(above in whole for above in ancestors(path))}
+    def _covered_paths(self, old: TreeNames, new: TreeNames, changed: Collection[bytes]) -> set[bytes]:
+        """Return the paths of either tree that are in ``changed``, or below a directory of it that one tree lacks."""
+        changed = set(changed) if old.has_rock_ridge else {path.lower() for path in changed}
+        folded = {
+            path: path if old.has_rock_ridge else path.lower()
+            for path in {*old.files, *new.files, *old.directories, *new.directories}
+        }
+        named = {path for path, spelling in folded.items() if spelling in changed}
+        whole = {path for path in named if (path in old.directories) != (path in new.directories)}
+        return named | {path for path in folded if any(parent in whole for parent in ancestors(path))}
 
-    def findings(self, place: Place) -> Iterator[Finding]:
-        """Directories of the primary tree, and names of other trees, that came or left and were not meant to."""
+    def list_unintended(self, place: Place) -> Iterator[Finding]:
+        """Yield a failure for each name that was added or removed, and was not meant to.
+
+        These are directories of the primary tree, and files and directories of other trees.
+        """
         before, after = self._trees
-        for number, (one, other) in enumerate(zip(before, after, strict=False)):
-            mine = self._covered(one, other, self.paths) | self.paths
-            files = one.files.keys() ^ other.files.keys() if number else set[bytes]()
-            odd = {
+        for number, (old, new) in enumerate(zip(before, after, strict=False)):
+            intended = self._covered_paths(old, new, self.paths) | self.paths
+            files = old.files.keys() ^ new.files.keys() if number else set[bytes]()
+            unintended = {
                 path
-                for path in files - mine
-                if not self._is_of(path, *((one, before[0]) if path in one.files else (other, after[0])))
+                for path in files - intended
+                if not self._is_intended(path, *((old, before[0]) if path in old.files else (new, after[0])))
             }
-            mine |= files - odd
-            leading = {above for path in mine for above in ancestors(path)}
-            folders = set(one.folders) ^ set(other.folders)
-            odd |= {
-                path for path in folders - mine - leading if not number or _cut(path, self._kept) not in self._alike
+            intended |= files - unintended
+            parents = {parent for path in intended for parent in ancestors(path)}
+            directories = (set(old.directories) ^ set(new.directories)) - intended - parents
+            unintended |= {
+                path for path in directories if not number or _shorten(path, self._length) not in self._shortened
             }
-            where = f"'s {one.kind} tree" if number else ""
-            for path in sorted(odd):
-                if path in one.files or path in one.folders:
-                    yield fails("against.missing", f"is in the original{where}, and not here", place.inside(path))
+            tree = f"'s {old.kind} tree" if number else ""
+            for path in sorted(unintended):
+                if path in old.files or path in old.directories:
+                    yield fails("against.missing", f"is in the original{tree}, and not here", place.inside(path))
                 else:
-                    yield fails("against.extra", f"is not in the original{where}", place.inside(path))
+                    yield fails("against.extra", f"is not in the original{tree}", place.inside(path))
 
-    def _is_of(self, path: bytes, names: TreeNames, primary: TreeNames) -> bool:
-        """The name of another tree is that of a file that was meant to come or go."""
+    def _is_intended(self, path: bytes, names: TreeNames, primary: TreeNames) -> bool:
+        """Return True if a file of another tree is a file that was meant to be added or removed.
+
+        :param names: the tree that has ``path``.
+        :param primary: the primary tree of the same image.
+        """
         block = names.files[path]
         if block is None:
-            return _cut(path, self._kept) in self._alike
+            return _shorten(path, self._length) in self._shortened
         return block in self._blocks[primary is self._trees[1][0]]
 
 
-def _cut(path: bytes, most: int) -> str:
-    """``path`` as far as all trees have it: ``most`` characters of each name."""
-    return "/".join(_OTHER.sub("_", part[:most]) for part in path.decode("utf-8", "replace").lower().split("/"))
+def _shorten(path: bytes, length: int) -> str:
+    """Return ``path`` as all trees have it: the first ``length`` characters of each name, in small letters."""
+    return "/".join(_OTHER.sub("_", part[:length]) for part in path.decode("utf-8", "replace").lower().split("/"))

@@ -1,4 +1,4 @@
-"""All checks over one image."""
+"""Run all checks over one image."""
 
 from __future__ import annotations
 
@@ -39,17 +39,21 @@ def verify(
     deep: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Everything found about the image ``path``. Changes nothing.
+    """Check the image ``path``, and return all findings. Changes nothing.
 
-    ``against``: the image it was made from, whose own faults do not count; ``changed``: paths on it that were meant
-    to change, or inside FAT file systems on it; ``changed_volume``: its volume id and modification date
-    were. ``deep``: decode every layer, sum files that lists of sums name.
-    :raises ImageError: a file cannot be opened or read.
+    >>> verify("site.iso", against="vendor.iso", changed=[b"boot/grub/grub.cfg"]).ok  # doctest: +SKIP
+    True
+
+    :param against: the image that it was made from, whose own faults do not count.
+    :param changed: paths on the image, or inside FAT file systems on it, that were meant to change.
+    :param changed_volume: volume id and modification date were meant to change.
+    :param deep: decode every layer, and check the files that checksum lists name.
+    :raises ImageError: when a file cannot be opened or read.
     """
     progress = progress or SilentProgress()
     with open_source(Path(path)) as source:
         subject = read_subject(source)
-        findings = list(_all(subject))
+        findings = list(_run_checks(subject))
         if deep:
             findings += check_layers(source, progress)
             findings += check_lists(source, progress)
@@ -58,12 +62,13 @@ def verify(
             return report
         with open_source(Path(against)) as original, progress.step("compare", None):
             before = read_subject(original)
-            report = report.mark_preexisting(_all(before))
+            report = report.mark_preexisting(_run_checks(before))
             compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))
             return Report(report.place, report.size, (*report.findings, *compared))
 
 
-def _all(subject: Subject) -> Iterator[Finding]:
+def _run_checks(subject: Subject) -> Iterator[Finding]:
+    """Yield the findings of all checks of the structures."""
     yield from subject.problems
     for check in CHECKS:
         yield from check(subject)

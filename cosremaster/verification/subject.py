@@ -1,4 +1,4 @@
-"""An image as the checks see it: what could be read of it, and what could not, as findings."""
+"""The structures of an image as the checks need them; structures that cannot be read become findings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
-from cosremaster.boot.gpt import Gpt, read_gpt
-from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.gpt import Gpt, GptEntry, read_gpt
+from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import (
@@ -29,13 +29,25 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK
 from cosremaster.verification.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
+MBR_TABLE = 446
+"""Offset of the partition table in the MBR (UEFI 2.10, 5.2.1)."""
+
+
+class SectorRange(Struct, frozen=True):
+    """A partition of any table; ``start`` and ``end`` (exclusive) in sectors, or in the blocks of an Apple map."""
+
+    name: str
+    start: int
+    end: int
+    place: Place
 
 
 class SubjectTree(Struct, frozen=True):
-    """A directory tree. ``base``: the block that its descriptor and records count from; here all is absolute.
+    """A directory tree.
 
-    ``names``: the path that people know, for each record's path of identifiers. ``skip``: bytes before the Rock
-    Ridge fields of each record, None where it has none.
+    :param base: the block that its descriptor and records count from; block numbers here are absolute.
+    :param names: for each record's path of identifiers the path that people use.
+    :param skip: bytes in front of the Rock Ridge fields of each record; None without Rock Ridge.
     """
 
     name: str
@@ -47,44 +59,60 @@ class SubjectTree(Struct, frozen=True):
     skip: int | None
 
     @property
+    def root(self) -> Lba:
+        """Block of the root directory."""
+        return self.directories[0].lba
+
+    @property
     def files(self) -> Iterator[DirectoryRecord]:
         """The records of files."""
         return (record for record in self.records if not record.flags & DIRECTORY)
 
-    def path_of(self, one: DirectoryRecord) -> bytes:
-        """A record's path as people know it."""
-        return self.names[(*one.parent, one.identifier)]
+    def directory_extents(self) -> dict[tuple[bytes, ...], Extent]:
+        """Return the extent of each directory, by its path of identifiers."""
+        extents: dict[tuple[bytes, ...], Extent] = {(): self.directories[0]}
+        for record in self.records:
+            if record.flags & DIRECTORY:
+                extents[(*record.parent, record.identifier)] = Extent(record.lba, record.length)
+        return extents
 
-    def place_of(self, image: Place, one: DirectoryRecord) -> Place:
-        """Where a record stands in the image."""
-        return place_of_path(image, self.path_of(one)).at(one.offset)
+    def path_of(self, record: DirectoryRecord) -> bytes:
+        """Return a record's path as people use it."""
+        return self.names[(*record.parent, record.identifier)]
+
+    def place_of(self, image: Place, record: DirectoryRecord) -> Place:
+        """Return the place of a record in the image."""
+        return place_of_path(image, self.path_of(record)).at(record.offset)
 
     def list_whole_files(self) -> Iterator[tuple[Lba, bytes, int]]:
-        """First block, path and bytes of each file, its extents together."""
+        """Yield first block, path and bytes of each file; the extents of a file are added up."""
         start, length = None, 0
-        for one in self.files:
-            start, length = one.lba if start is None else start, length + one.length
-            if not one.flags & MULTI_EXTENT:
-                yield start, self.path_of(one), length
+        for record in self.files:
+            start, length = record.lba if start is None else start, length + record.length
+            if not record.flags & MULTI_EXTENT:
+                yield start, self.path_of(record), length
                 start, length = None, 0
 
     @property
     def metadata(self) -> Iterator[Span]:
-        """Its directories and path tables."""
-        for one in self.directories:
-            yield Span(one.lba, blocks_for(one.length), f"{self.name} directory")
+        """Spans of its directories and path tables."""
+        for directory in self.directories:
+            yield Span(directory.lba, blocks_for(directory.length), f"{self.name} directory")
         for table in self.descriptor.path_tables:
             yield Span(Lba(self.base + table.lba), blocks_for(table.length), f"{self.name} path table")
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """What could be read. ``trees``: the first is the primary volume's, where that could be read.
+    """The readable structures of an image.
 
-    ``descriptors``: those of the volume; ``sets``: base and descriptors of every set there is.
+    :param descriptor_sets: base and volume descriptors of every set; the first is the image's, others are those of
+        partitions.
+    :param trees: the first is the tree of the primary volume descriptor, if that is readable.
+    :param problems: findings about structures that cannot be read.
     """
 
     source: ByteSource
-    sets: tuple[tuple[Lba, tuple[VolumeDescriptor, ...]], ...]
+    descriptor_sets: tuple[tuple[Lba, tuple[VolumeDescriptor, ...]], ...]
     trees: tuple[SubjectTree, ...]
     mbr: Mbr | None
     gpt: Gpt | None
@@ -96,78 +124,124 @@ class Subject(Struct, frozen=True, kw_only=True):
         """The image."""
         return self.source.place
 
+    def place_at(self, lba: int) -> Place:
+        """Return the place of a block in the image."""
+        return self.place.at(lba_offset(Lba(lba)))
+
     @property
     def descriptors(self) -> tuple[VolumeDescriptor, ...]:
-        """The volume's own."""
-        return self.sets[0][1] if self.sets else ()
+        """The volume descriptors of the image."""
+        return self.descriptor_sets[0][1] if self.descriptor_sets else ()
 
     @property
     def primary(self) -> VolumeDescriptor | None:
         """The primary volume descriptor."""
-        return next((one for one in self.descriptors if one.type == PRIMARY), None)
+        return next((descriptor for descriptor in self.descriptors if descriptor.type == PRIMARY), None)
 
     @property
     def blocks(self) -> int:
-        """The volume's size, or the image's where no descriptor tells it."""
+        """Blocks of the volume, or of the image where there is no primary descriptor."""
         return self.primary.blocks if self.primary else self.source.size // BLOCK
 
     @property
-    def main(self) -> SubjectTree | None:
+    def main_tree(self) -> SubjectTree | None:
         """The primary volume's tree."""
         return next((tree for tree in self.trees if tree.base == IMAGE_START), None)
 
+    @property
+    def mbr_partitions(self) -> Iterator[tuple[SectorRange, MbrPartition]]:
+        """The partitions of the MBR."""
+        for number, partition in self.mbr.used_partitions if self.mbr else ():
+            place = self.place.at(MBR_TABLE + 16 * (number - 1))
+            yield SectorRange(f"MBR partition {number}", partition.start, partition.end, place), partition
+
+    @property
+    def gpt_partitions(self) -> Iterator[tuple[SectorRange, GptEntry]]:
+        """The partitions of the GPT."""
+        if self.gpt is None:
+            return
+        header = self.gpt.header
+        for number, entry in self.gpt.used_entries:
+            place = self.place.at(header.entries_lba * SECTOR + (number - 1) * header.entry_size)
+            yield SectorRange(f"GPT partition {number}", entry.first, entry.end, place), entry
+
+    def list_partitions(self, *, protective: bool) -> Iterator[SectorRange]:
+        """Yield the partitions of MBR and GPT, with or without the MBR's protective ones."""
+        for sectors, partition in self.mbr_partitions:
+            if protective or partition.type != GPT_PROTECTIVE:
+                yield sectors
+        yield from (sectors for sectors, _ in self.gpt_partitions)
+
+    def files_by_lba(self) -> dict[Lba, tuple[bytes, int]]:
+        """Return path and length in bytes of the files of all trees, by first block."""
+        files: dict[Lba, tuple[bytes, int]] = {}
+        for tree in self.trees:
+            for lba, path, length in tree.list_whole_files():
+                if length:
+                    files.setdefault(lba, (path, length))
+        return files
+
 
 def read_subject(source: ByteSource) -> Subject:
-    """Reads the structures of the image; what cannot be read becomes a problem."""
+    """Read the structures of the image; a structure that cannot be read becomes a problem."""
     problems: list[Finding] = []
     mbr = Mbr.parse(source.read(0, SECTOR))
     gpt = None
     try:
         gpt = read_gpt(source.read, GPT_PRIMARY, source.place)
     except ImageError as error:
-        problems.append(_unreadable("gpt.unreadable", error, source))
-    sets, trees = [], list[SubjectTree]()
-    for base in (IMAGE_START, *_partition_starts(source, mbr, gpt)):
+        problems.append(_describe_error("gpt.unreadable", error, source))
+    sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree]()
+    for base in (IMAGE_START, *_volume_starts(source, mbr, gpt)):
         try:
             descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
         except ImageError as error:
-            problems.append(_unreadable("volume.unreadable", error, source))
+            problems.append(_describe_error("volume.unreadable", error, source))
             continue
         sets.append((base, descriptors))
         for descriptor in descriptors:
             if descriptor.type in (PRIMARY, SUPPLEMENTARY):
                 try:
-                    trees.append(_tree(source, descriptor, base))
+                    trees.append(_read_tree(source, descriptor, base))
                 except ImageError as error:
-                    problems.append(_unreadable("tree.unreadable", error, source))
+                    problems.append(_describe_error("tree.unreadable", error, source))
     catalog = None
-    for lba in (find_catalog(one.raw) for one in (sets[0][1] if sets else ())):
+    for lba in (find_catalog(descriptor.raw) for descriptor in (sets[0][1] if sets else ())):
         if lba is not None and catalog is None:
+            offset = lba_offset(lba)
             try:
-                catalog = parse_catalog(source.read(lba_offset(lba), MAX_CATALOG), lba, lba_offset(lba), source.place)
+                catalog = parse_catalog(source.read(offset, MAX_CATALOG), lba, offset, source.place)
             except ImageError as error:
-                problems.append(_unreadable("eltorito.catalog", error, source))
+                problems.append(_describe_error("eltorito.catalog", error, source))
     return Subject(
-        source=source, sets=tuple(sets), trees=tuple(trees), mbr=mbr, gpt=gpt, catalog=catalog,
+        source=source,
+        descriptor_sets=tuple(sets),
+        trees=tuple(trees),
+        mbr=mbr,
+        gpt=gpt,
+        catalog=catalog,
         problems=tuple(problems),
-    )  # fmt: skip
+    )
 
 
-def _unreadable(check: str, error: ImageError, source: ByteSource) -> Finding:
+def _describe_error(check: str, error: ImageError, source: ByteSource) -> Finding:
+    """Return the finding about a structure that cannot be read."""
     return fails(check, error.message, error.place or source.place)
 
 
-def _partition_starts(source: ByteSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
-    """Blocks at which a partition begins that has volume descriptors of its own (xorriso's -partition_offset)."""
-    starts = {one.start for _, one in (mbr.used_partitions if mbr else ())} | {
-        one.first for _, one in (gpt.used_entries if gpt else ())
-    }
+def _volume_starts(source: ByteSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:
+    """Return the first blocks of partitions that have volume descriptors of their own (xorriso's -partition_offset)."""
+    starts = {partition.start for _, partition in (mbr.used_partitions if mbr else ())}
+    starts |= {entry.first for _, entry in (gpt.used_entries if gpt else ())}
     blocks = sorted(start // SECTORS_PER_BLOCK for start in starts if start and start % SECTORS_PER_BLOCK == 0)
     return [Lba(block) for block in blocks if source.read((block + FIRST_DESCRIPTOR) * BLOCK + 1, 5) == b"CD001"]
 
 
-def _tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
-    """:raises ImageError: it cannot be walked."""
+def _read_tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> SubjectTree:
+    """Read the directory tree of a volume descriptor.
+
+    :raises ImageError: when a directory is malformed, outside the image or inside itself.
+    """
     directories, records = walk(source, descriptor.root, base)
     name = "ISO 9660"
     if descriptor.type == SUPPLEMENTARY:
@@ -175,28 +249,28 @@ def _tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> Subjec
     if base != IMAGE_START:
         name = f"{name} at block {base}"
     skip = find_susp_skip(source.read(lba_offset(directories[0].lba), 255))
-    names = _names(source, records, skip, base, is_joliet(descriptor))
+    names = _read_names(source, records, skip, base, is_joliet(descriptor))
     return SubjectTree(name, base, descriptor, directories, records, names, skip)
 
 
-def _names(
+def _read_names(
     source: ByteSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
 ) -> dict[tuple[bytes, ...], bytes]:
-    """The path of every record: by Rock Ridge where it is there and sound. Parents come before what is in them."""
+    """Return the path of every record, by Rock Ridge where that is sound; parents come before their children."""
     names: dict[tuple[bytes, ...], bytes] = {(): b""}
-    for one in records:
-        name = decode_joliet(one.identifier) if joliet else decode_plain(one.identifier)
+    for record in records:
+        name = decode_joliet(record.identifier) if joliet else decode_plain(record.identifier)
         if skip is not None:
-            raw = source.read(one.offset, 255)
-            with contextlib.suppress(ImageError):  # check_rock_ridge tells it
-                name = read_rock_ridge(source, raw[: raw[0]], one.offset, skip, base).name or name
-        above = names[one.parent]
-        names[(*one.parent, one.identifier)] = above + b"/" + name if above else name
+            raw = source.read(record.offset, 255)
+            with contextlib.suppress(ImageError):  # check_rock_ridge reports it
+                name = read_rock_ridge(source, raw[: raw[0]], record.offset, skip, base).name or name
+        parent = names[record.parent]
+        names[(*record.parent, record.identifier)] = parent + b"/" + name if parent else name
     return names
 
 
 def place_of_path(image: Place, path: bytes) -> Place:
-    """The place of ``path`` in the image."""
+    """Return the place of ``path`` in the image."""
     for part in path.split(b"/") if path else ():
         image = image.inside(part)
     return image
