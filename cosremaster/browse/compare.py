@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.browse.container import Container, Looked, enter, is_container
+from cosremaster.browse.container import Container, NodeRef, enter, is_container
 from cosremaster.browse.report import size_of
 from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
@@ -33,7 +33,7 @@ class Difference(Struct, frozen=True):
     text: tuple[str, ...] = ()
 
 
-def compare(one: Looked, other: Looked, *, text: bool = False) -> Iterator[Difference]:
+def compare_nodes(one: NodeRef, other: NodeRef, *, text: bool = False) -> Iterator[Difference]:
     """How ``other`` differs from ``one``; both are directories, containers' roots, or files.
 
     Archives whose packed bytes are equal are not opened. Their containers should be opened with an effort that takes
@@ -47,7 +47,7 @@ def compare(one: Looked, other: Looked, *, text: bool = False) -> Iterator[Diffe
     yield from _nodes(one, replace(one.node, path=b""), other, replace(other.node, path=b""), "", text)
 
 
-def _trees(one: Looked, other: Looked, text: bool, above: str = "") -> Iterator[Difference]:
+def _trees(one: NodeRef, other: NodeRef, text: bool, above: str = "") -> Iterator[Difference]:
     """What stands below two directories."""
     left, right = _below(one), _below(other)
     for path in sorted({**left, **right}):
@@ -61,7 +61,7 @@ def _trees(one: Looked, other: Looked, text: bool, above: str = "") -> Iterator[
         yield from _nodes(one, before, other, after, where, text)
 
 
-def _below(looked: Looked) -> dict[bytes, Node]:
+def _below(looked: NodeRef) -> dict[bytes, Node]:
     cut = len(looked.node.path) + bool(looked.node.path)
     container = looked.container
     found = ((path[cut:], container.node(path)) for path in container.below(looked.node.path))
@@ -72,7 +72,7 @@ def _told(node: Node) -> str:
     return f"{node.kind.noun}, {size_of(node):,} bytes" if node.kind is NodeKind.FILE else node.kind.noun
 
 
-def _nodes(one: Looked, before: Node, other: Looked, after: Node, where: str, text: bool) -> Iterator[Difference]:
+def _nodes(one: NodeRef, before: Node, other: NodeRef, after: Node, where: str, text: bool) -> Iterator[Difference]:
     """Two nodes of one name."""
     if before.kind is not after.kind:
         yield Difference("type", where, (f"{before.kind.noun} -> {after.kind.noun}",))
@@ -85,7 +85,7 @@ def _nodes(one: Looked, before: Node, other: Looked, after: Node, where: str, te
     if is_container(before) and is_container(after):
         first = enter(one.container, before)
         inner = first, enter(other.container, after, beside=first)
-        left, right = (Looked(container, _root(container)) for container in inner)
+        left, right = (NodeRef(container, _root(container)) for container in inner)
         found = False
         for difference in _trees(left, right, text, f"{where}::" if where else ""):
             found = True

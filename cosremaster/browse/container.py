@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.browse.names import Names, names_of, paths_below
+from cosremaster.browse.names import Names, group_names, walk_names
 from cosremaster.codecs import unsupported_compression
 from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import PieceTable, Range
@@ -67,12 +67,12 @@ class Container:
 
     def _children(self) -> Names:
         if self._names is None:
-            self._names = names_of(self.nodes)
+            self._names = group_names(self.nodes)
         return self._names
 
     def below(self, path: bytes) -> Iterator[bytes]:
         """Every path under the directory ``path``, each directory before what is in it."""
-        return paths_below(self._children(), path)
+        return walk_names(self._children(), path)
 
     def resolve(self, path: bytes, *, last: bool) -> bytes:
         """``path`` with symlinks followed as in a chroot; that at its end only if ``last``.
@@ -90,7 +90,7 @@ class Container:
             raise LayerError("symlinks lead in a loop", self.place.inside(path)) from error
 
 
-class Looked(Struct, frozen=True):
+class NodeRef(Struct, frozen=True):
     """What stands at an address: a node of a container, by its path there."""
 
     container: Container
@@ -204,7 +204,7 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
+def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
     """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
 
     :raises LayerError: nothing stands there, or something on the way is no container.
@@ -229,11 +229,11 @@ def follow(top: Container, address: Address, *, last: bool = True) -> Looked:
         elif parts:
             container = enter(container, node)
             node = replace(ROOT)
-    return Looked(container, node)
+    return NodeRef(container, node)
 
 
-def inside(looked: Looked, beside: Container | None = None) -> Looked:
+def inside(looked: NodeRef, beside: Container | None = None) -> NodeRef:
     """``looked``, or the root of the container that it is; ``beside`` as in :func:`open_container`."""
     if is_container(looked.node):
-        return Looked(enter(looked.container, looked.node, beside=beside), replace(ROOT))
+        return NodeRef(enter(looked.container, looked.node, beside=beside), replace(ROOT))
     return looked

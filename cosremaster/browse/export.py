@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.browse.container import Container, Looked
+from cosremaster.browse.container import Container, NodeRef
 from cosremaster.browse.order import files_in_order
 from cosremaster.browse.tar import TarStream
 from cosremaster.browse.walk import archives_in
@@ -31,7 +31,7 @@ _HDRS = 0x202
 """Where a bootable Linux kernel says HdrS (Documentation/arch/x86/boot.rst)."""
 
 
-def gzipped(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:
+def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:
     """``tar`` under gzip, level 6; the same bytes whenever, wherever and on however many threads."""
     plain = tar.table()
     job = RepackJob(
@@ -70,7 +70,7 @@ class MaasResource(Struct, frozen=True, kw_only=True):
         return " ".join(shlex.quote(word) for word in words)
 
 
-def pxe_files(container: Container) -> Iterator[Node]:
+def list_pxe_files(container: Container) -> Iterator[Node]:
     """The kernel, the initramfs and ``boot.ipxe``, which starts them (ipxe.org/scripting).
 
     Kernel arguments are those of the first entry of the image's own boot menu.
@@ -95,7 +95,7 @@ def _is_kernel(node: Node) -> bool:
 
 def _only(container: Container, paths: list[bytes], what: str = "Linux kernel") -> Node:
     if len(paths) != 1:
-        listed = ", ".join(Looked(container, container.nodes[path]).address for path in paths)
+        listed = ", ".join(NodeRef(container, container.nodes[path]).address for path in paths)
         raise LayerError(f"has {f'several of a {what}: {listed}' if paths else f'no {what}'}", container.place)
     return container.nodes[paths[0]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cosremaster.browse.container import Container, Looked
+from cosremaster.browse.container import Container, NodeRef
 from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
@@ -37,7 +37,7 @@ class Extracted(Struct, frozen=True):
     mtree: Path | None
 
 
-def taken(looked: Looked) -> list[Node]:
+def select_nodes(looked: NodeRef) -> list[Node]:
     """The nodes at and below ``looked``, with paths as they come out: relative to a directory, a file by its name.
 
     Parents that are symlinks are followed as in a chroot. :raises CorruptError: two things come to one place.
@@ -86,8 +86,10 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
     return dict(sorted(nodes.items()))
 
 
-def extract(nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, notes: bool = True) -> Extracted:
-    """Makes ``nodes`` (as :func:`taken` gives them) in ``target``, a folder that must not exist or be empty.
+def extract_nodes(
+    nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, notes: bool = True
+) -> Extracted:
+    """Makes ``nodes`` (as :func:`select_nodes` gives them) in ``target``, a folder that must not exist or be empty.
 
     Root gets owners and device nodes. An ordinary user gets the data with permission bits, and beside the folder a
     file ``TARGET.mtree`` that tells the rest, unless ``notes`` is False.

@@ -19,7 +19,7 @@ UNREAD = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
 """Names alone: nothing is read again."""
 
 
-def names_of(paths: Iterable[bytes]) -> Names:
+def group_names(paths: Iterable[bytes]) -> Names:
     """``paths`` and the directories they imply."""
     below: dict[bytes, set[bytes]] = {b"": set()}
     for path in paths:
@@ -33,7 +33,7 @@ def names_of(paths: Iterable[bytes]) -> Names:
     return {parent: sorted(names) for parent, names in below.items()}
 
 
-def paths_below(names: Names, path: bytes) -> Iterator[bytes]:
+def walk_names(names: Names, path: bytes) -> Iterator[bytes]:
     """Every path under the directory ``path``, each directory before what is in it."""
     waiting = deque(names.get(path, ()))
     while waiting:
@@ -43,7 +43,7 @@ def paths_below(names: Names, path: bytes) -> Iterator[bytes]:
             waiting.extendleft(reversed(names[name]))
 
 
-def names_alone(source: ByteSource, max_expand: int) -> Names | None:
+def list_names(source: ByteSource, max_expand: int) -> Names | None:
     """The names in the archives that ``source`` is, as their tree has them; None: it is no archive that is read
     front to back.
 
@@ -54,4 +54,4 @@ def names_alone(source: ByteSource, max_expand: int) -> Names | None:
         return None
     reader = ByteReader(source.chunks(0, source.size), source.place)
     streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
-    return names_of(path for stream in streams for archive in stream.archives for path in archive.contents.paths)
+    return group_names(path for stream in streams for archive in stream.archives for path in archive.contents.paths)

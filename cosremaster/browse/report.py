@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cosremaster.browse.container import Looked
+from cosremaster.browse.container import NodeRef
 from cosremaster.errors import printable
 from cosremaster.tree.nodes import Node, NodeKind
 
 SCHEMA = 1
-"""Raised whenever a field of :func:`node_report` changes its meaning or goes away (docs/json.md)."""
+"""Raised whenever a field of :func:`describe_node` changes its meaning or goes away (docs/json.md)."""
 
 _TYPES = {
     NodeKind.FIFO: "fifo", NodeKind.CHAR: "char", NodeKind.DIRECTORY: "directory", NodeKind.BLOCK: "block",
@@ -20,7 +20,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def node_report(looked: Looked) -> dict[str, Any]:
+def describe_node(looked: NodeRef) -> dict[str, Any]:
     """A node as plain values; the fields are told in docs/json.md."""
     node = looked.node
     return {
@@ -44,20 +44,20 @@ def size_of(node: Node) -> int:
     return node.content.size if node.content is not None else 0
 
 
-def when(mtime: int) -> str:
+def format_time(mtime: int) -> str:
     """A time in UTC, for people."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(mtime))
 
 
-def long_line(node: Node, name: str) -> str:
+def format_long_line(node: Node, name: str) -> str:
     """``node`` as ``ls -l`` shows it, with numeric owners and UTC."""
     size = f"{node.rdev[0]}, {node.rdev[1]}" if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else str(size_of(node))
     arrow = f" -> {printable(node.target)}" if node.kind is NodeKind.SYMLINK else ""
     mode = stat.filemode(node.kind | node.mode)
-    return f"{mode} {node.uid:>5} {node.gid:>5} {size:>10} {when(node.mtime)} {name}{arrow}"
+    return f"{mode} {node.uid:>5} {node.gid:>5} {size:>10} {format_time(node.mtime)} {name}{arrow}"
 
 
-def stat_lines(looked: Looked, digest: str | None, contains: str | None) -> Iterator[str]:
+def stat_lines(looked: NodeRef, digest: str | None, contains: str | None) -> Iterator[str]:
     """Everything known about a node; ``digest``: SHA-256 of its data; ``contains``: what container it is."""
     node = looked.node
     yield f"{looked.address}: {node.kind.noun}"

@@ -69,7 +69,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
             yield node, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def tar_of(nodes: Iterable[Node]) -> TarStream:
+def build_tar(nodes: Iterable[Node]) -> TarStream:
     """The tar archive of ``nodes``, whose paths are relative to its root."""
     nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
     folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cosremaster.browse.container import Container, Looked, enter, is_container
+from cosremaster.browse.container import Container, NodeRef, enter, is_container
 from cosremaster.browse.order import files_in_order
 
 DEPTH = 6
 """Containers in containers that are entered; more only a bomb has."""
 
 
-def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterator[tuple[Looked, int]]:
+def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterator[tuple[NodeRef, int]]:
     """Everything below ``path``, each directory and container before what is in it, with how deep it stands.
 
     Raises as reading a layer does.
@@ -22,7 +22,7 @@ def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterato
         node = container.node(name)
         assert node is not None
         level = name.count(b"/") - base
-        yield Looked(container, node), level
+        yield NodeRef(container, node), level
         if name in holders:
             for looked, deeper in walk(enter(container, node), b"", depth - 1):
                 yield looked, level + 1 + deeper

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import click
 
-from cosremaster.browse.compare import Difference, compare
-from cosremaster.browse.container import Container, Looked, follow, inside, open_container, split_address
+from cosremaster.browse.compare import Difference, compare_nodes
+from cosremaster.browse.container import Container, NodeRef, follow, inside, open_container, split_address
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import ScanOptions
@@ -30,7 +30,7 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
     """
     with ExitStack() as stack:
         left = _open(stack, one, max_expand)
-        found = compare(left, _open(stack, other, max_expand, left.container), text=text)
+        found = compare_nodes(left, _open(stack, other, max_expand, left.container), text=text)
         if as_json:
             listed = list(found)
             values = [_values(difference) for difference in listed]
@@ -47,7 +47,7 @@ def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: in
         return int(different)
 
 
-def _open(stack: ExitStack, text: str, max_expand: int, beside: Container | None = None) -> Looked:
+def _open(stack: ExitStack, text: str, max_expand: int, beside: Container | None = None) -> NodeRef:
     path, address = split_address(text)
     source = stack.enter_context(open_source(path))
     effort = ScanOptions(digests=True, nesting=0, edits=False, max_expand=max_expand)

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from cosremaster.browse.container import follow, inside
-from cosremaster.browse.export import MaasResource, gzipped, pxe_files
-from cosremaster.browse.extract import extract, taken
-from cosremaster.browse.tar import tar_of
+from cosremaster.browse.export import MaasResource, gzip_tar, list_pxe_files
+from cosremaster.browse.extract import extract_nodes, select_nodes
+from cosremaster.browse.tar import build_tar
 from cosremaster.cli.listing import looking
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
@@ -42,19 +42,19 @@ def export_command(
     with looking(address, max_expand) as (source, top, rest):
         at = inside(follow(top, rest))
         if pxe is not None:
-            nodes = list(pxe_files(at.container))
+            nodes = list(list_pxe_files(at.container))
             with progress.step(f"export to {pxe}", None) as advance:
-                extract(nodes, pxe, advance, notes=False)
+                extract_nodes(nodes, pxe, advance, notes=False)
             click.echo("\n".join(f"{pxe}/{node.path.decode(errors='backslashreplace')}" for node in nodes))
             return
         assert maas is not None
         name = maas if "/" in maas else f"custom/{maas}"
         resource = MaasResource(name=name, title=title or name.rpartition("/")[2], architecture=arch)
         target = output or Path(resource.file_name)
-        tar = tar_of(taken(at))
+        tar = build_tar(select_nodes(at))
         with Output(target, source.local_paths, force=force) as result, Spool(result.folder) as spool:
             with progress.step(f"pack {target}", tar.table().length) as advance:
-                table = gzipped(tar, spool, threads or cpu_count(), advance)
+                table = gzip_tar(tar, spool, threads or cpu_count(), advance)
             result.write(table, None, lambda count: None)
             digest = sha256_of(table.chunks())
             source.check_unchanged()

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cosremaster.browse.names import names_alone, paths_below
+from cosremaster.browse.names import list_names, walk_names
 from cosremaster.errors import printable, printable_lines
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.layers.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
-    from cosremaster.browse.container import Container, Looked
+    from cosremaster.browse.container import Container, NodeRef
     from cosremaster.layers.address import Address
 
 _FLAGS = {
@@ -49,9 +49,9 @@ def _list_names(address: str, *, recursive: bool) -> bool:
     if "::" in address or "%" in address or not address:
         return False
     with open_source(address) as source:
-        names = names_alone(source, MAX_EXPAND)
+        names = list_names(source, MAX_EXPAND)
     if names is not None:
-        _write_names(paths_below(names, b"") if recursive else names[b""])
+        _write_names(walk_names(names, b"") if recursive else names[b""])
     return names is not None
 
 
@@ -66,13 +66,13 @@ def looking(text: str, max_expand: int) -> Iterator[tuple[ByteSource, Container,
         yield source, top, rest
 
 
-def print_json(nodes: Iterable[Looked]) -> None:
+def print_json(nodes: Iterable[NodeRef]) -> None:
     """The nodes as docs/json.md tells."""
     import json  # noqa: PLC0415 - a plain listing needs none of it
 
-    from cosremaster.browse.report import SCHEMA, node_report  # noqa: PLC0415 - the same
+    from cosremaster.browse.report import SCHEMA, describe_node  # noqa: PLC0415 - the same
 
-    report = {"schema": SCHEMA, "nodes": [node_report(one) for one in nodes]}
+    report = {"schema": SCHEMA, "nodes": [describe_node(one) for one in nodes]}
     _write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -88,7 +88,7 @@ def _write_names(names: Iterable[bytes]) -> None:
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Prints what stands in the directory, image or archive at ``address``."""
-    from cosremaster.browse.container import Looked, follow, inside  # noqa: PLC0415 - the same
+    from cosremaster.browse.container import NodeRef, follow, inside  # noqa: PLC0415 - the same
     from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
 
     with looking(address, max_expand) as (_, top, rest):
@@ -103,14 +103,14 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
                 _write_names(name[cut:] for name in names)
                 return
             found = ((name, container.node(name)) for name in names)
-            listed = [Looked(container, node) for _, node in found if node is not None]
+            listed = [NodeRef(container, node) for _, node in found if node is not None]
         if as_json:
             print_json(listed)
             return
         shown = [(one.node, printable(one.node.path[cut:])) for one in listed]
         if long:
-            from cosremaster.browse.report import long_line  # noqa: PLC0415 - a plain listing needs none of it
+            from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - a plain listing needs none of it
 
-            _write("".join(f"{long_line(node, name)}\n" for node, name in shown))
+            _write("".join(f"{format_long_line(node, name)}\n" for node, name in shown))
         else:
             _write("".join(f"{name}\n" for _, name in shown))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import click
 
-from cosremaster.browse.container import Looked, follow, inside, is_container
-from cosremaster.browse.extract import extract, taken
+from cosremaster.browse.container import NodeRef, follow, inside, is_container
+from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.report import stat_lines
-from cosremaster.browse.tar import tar_of
+from cosremaster.browse.tar import build_tar
 from cosremaster.browse.walk import walk
 from cosremaster.cli.listing import list_address, looking, print_json
 from cosremaster.cli.options import MAX_EXPAND
@@ -52,7 +52,7 @@ def cat_command(address: str, max_expand: int) -> None:
         _write_out(_content(at).chunks())
 
 
-def _content(at: Looked) -> PieceTable:
+def _content(at: NodeRef) -> PieceTable:
     """:raises LayerError: no file with data."""
     if at.node.content is None:
         raise LayerError(f"is a {at.node.kind.noun}, which has no bytes", at.place)
@@ -137,10 +137,10 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     """
     progress = terminal_progress(quiet=quiet)
     with looking(address, max_expand) as (source, top, rest):
-        nodes = taken(inside(follow(top, rest)))
+        nodes = select_nodes(inside(follow(top, rest)))
         size = sum(node.content.size for node in nodes if node.content is not None)
         if form == "tar":
-            table = tar_of(nodes).table()
+            table = build_tar(nodes).table()
             if str(target) == "-":
                 _write_out(table.chunks())
                 return
@@ -152,7 +152,7 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
             done = f"{target}: {len(nodes):,} entries, {format_size(table.length)}"
         else:
             with progress.step(f"extract to {target}", size) as advance:
-                made = extract(nodes, target, advance)
+                made = extract_nodes(nodes, target, advance)
             done = f"{target}: {made.files:,} files, {made.folders:,} directories, {made.others:,} others"
             if made.mtree is not None:
                 done += f"; owners and devices in {made.mtree}"

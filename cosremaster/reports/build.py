@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from cosremaster.browse.compare import Difference, compare
+from cosremaster.browse.compare import Difference, compare_nodes
 from cosremaster.browse.container import follow, inside, open_container
 from cosremaster.errors import LayerError
 from cosremaster.io.output import Output
@@ -85,7 +85,7 @@ def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: in
         inside(follow(*open_container(stack.enter_context(open_source(Path(path))), (), options)))
         for path in (old, new)
     ]
-    return compare(sides[0], sides[1])
+    return compare_nodes(sides[0], sides[1])
 
 
 def _exchanged(image: SourceImage, differences: Iterable[Difference]) -> set[bytes]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cosremaster.browse.container import Looked, follow, inside, open_container, split_address
-from cosremaster.browse.extract import extract, taken
-from cosremaster.browse.tar import tar_of
+from cosremaster.browse.container import NodeRef, follow, inside, open_container, split_address
+from cosremaster.browse.extract import extract_nodes, select_nodes
+from cosremaster.browse.tar import build_tar
 from cosremaster.cli import main
 from cosremaster.demo.image import DemoEntry, build_archive, directory, initramfs, regular, root_items
 from cosremaster.io.source import ByteSource, open_source
@@ -137,17 +137,17 @@ def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
         write_small(folder)
         folder.chmod(0o777)
         with open_source(folder / "in.iso") as source, without_root():
-            nodes = taken(_root(source, LAYER))
-            made = extract(nodes, folder / "out", lambda count: None)
+            nodes = select_nodes(_root(source, LAYER))
+            made = extract_nodes(nodes, folder / "out", lambda count: None)
             assert made.mtree == folder / "out.mtree"
             theirs = run(["bsdtar", "-cf", "-", "--format=pax", f"@{made.mtree}"], cwd=folder / "out")
-            ours = b"".join(tar_of(nodes).table().chunks())
+            ours = b"".join(build_tar(nodes).table().chunks())
     # What bsdtar makes of folder and mtree file together is the archive with everything in it.
     fields = ["tar", "--numeric-owner", "--utc", "--full-time", "-tvf", "-"]
     assert _no_links(run(fields, stdin=theirs)) == _no_links(run(fields, stdin=ours))
 
 
-def _root(source: ByteSource, address: str) -> Looked:
+def _root(source: ByteSource, address: str) -> NodeRef:
     return inside(follow(*open_container(source, split_address(address)[1])))
 
 
