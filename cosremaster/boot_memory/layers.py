@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -15,7 +14,6 @@ from cosremaster.boot_memory.estimate import (
     NestedRootfs,
     measure_footprint,
 )
-from cosremaster.codecs.base import StreamParameters
 from cosremaster.io.pieces import Range
 from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.tree.nodes import Edits, Node, NodeKind
@@ -98,21 +96,6 @@ def _parse_tmpfs_share(script: bytes) -> float:
     return min([1.0, *(percent / 100 for percent in percents if percent)])
 
 
-@runtime_checkable
-class HasDictionary(Protocol):
-    """Stream parameters of xz or lzma, whichever of their modules is loaded."""
-
-    @property
-    def dict_size(self) -> int:
-        """Bytes."""
-        ...
-
-
-def _dictionary_size(parameters: StreamParameters) -> int:
-    """Return the bytes of the decoder's dictionary; decoders of other codecs need little memory."""
-    return parameters.dict_size if isinstance(parameters, HasDictionary) else 0
-
-
 class EditedLayer(Struct, frozen=True):
     """``layer`` after ``edits``; ``packed``: its bytes in the entry that contains it."""
 
@@ -148,5 +131,5 @@ def measure_initramfs(
     if nested_layers:
         rootfs = max(nested_layers, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
         footprint = measure_layer(rootfs, edits if rootfs is chosen else None)
-        nested = NestedRootfs(footprint, find_tmpfs_share(archives), _dictionary_size(rootfs.parameters))
+        nested = NestedRootfs(footprint, find_tmpfs_share(archives), rootfs.parameters.dictionary_size)
     return InitramfsSizes(packed=size, files=files, nested=nested)

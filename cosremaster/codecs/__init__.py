@@ -65,25 +65,11 @@ def _loaded(name: str) -> Codec | None:
     return made
 
 
-def installed_codecs() -> tuple[Codec, ...]:
-    """Every codec whose library is installed here, plain data's not among them."""
-    return tuple(codec for name in _HOMES if (codec := _loaded(name)) is not None)
-
-
 def unsupported_compression(head: bytes) -> str | None:
     """The name of a compression that ``head`` announces and this version cannot decode, or None."""
     if find_codec(head) is not None:
         return None
     return next((name for magic, name in _FOREIGN if head.startswith(magic)), None)
-
-
-def reading(codec: Codec) -> Codec:
-    """``codec`` for who only reads: what decoding would note for packing anew alone costs no time."""
-    if codec.name == "gzip":
-        from cosremaster.codecs.gzip.codec import GzipCodec  # noqa: PLC0415 - it is loaded already
-
-        return GzipCodec(note=False)
-    return codec
 
 
 def codec_named(name: str) -> Codec:

@@ -1,9 +1,9 @@
-"""What a codec is: it sniffs, it decodes forward, and what it learned on the way can pack anew."""
+"""The protocol of a codec: it recognizes a format, decodes forward, and packs again by what decoding recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import Struct, field
 
@@ -16,34 +16,42 @@ if TYPE_CHECKING:
 
 
 class BlockCache:
-    """Small results that packing the same old bytes would give again, for all remasters of one opened image."""
+    """Small results of packing old bytes, kept for all remasters of one opened image."""
 
     LIMIT = 8 << 20
+    """Bytes of all values together."""
 
     def __init__(self) -> None:
-        self._known: dict[object, Any] = {}
+        """Make an empty cache."""
+        self._values: dict[object, Any] = {}
         self._size = 0
 
     def get(self, key: object) -> Any:
-        """What is kept under ``key``; None for nothing."""
-        return self._known.get(key)
+        """Return the value of ``key``, or None if there is none."""
+        return self._values.get(key)
 
     def put(self, key: object, value: object, size: int) -> None:
-        """Keeps ``value``, of ``size`` bytes, while there is room: :data:`LIMIT` bytes in all."""
-        if self._size + size <= self.LIMIT and key not in self._known:
+        """Keep ``value``, of ``size`` bytes, if :data:`LIMIT` leaves room for it."""
+        if self._size + size <= self.LIMIT and key not in self._values:
             self._size += size
-            self._known[key] = value
+            self._values[key] = value
 
 
 class RepackJob(Struct, frozen=True, kw_only=True):
     """A stream to be packed again after some of its plain bytes changed.
 
-    ``plain`` is what the stream has to hold. Its ranges of ``decoded`` are plain bytes of the old stream,
-    at the same offsets as there; ``packed`` is that old stream as it was. A codec that can may therefore
-    keep compressed bytes: everything in front of the first byte of ``plain`` that is no such range in its
-    old place, and every later block that is one. New bytes go to ``spool``; ``advance`` is told of
-    each plain byte that is done. ``preset``: the effort asked for, the codec's own when None;
-    ``always_compress``: do not store what does not shrink. ``memo`` belongs to ``decoded``.
+    A codec may keep compressed bytes where it can: those in front of the first changed plain byte, and every later
+    block of old plain bytes.
+
+    :ivar packed: the old stream.
+    :ivar decoded: the plain bytes of the old stream, as a source.
+    :ivar plain: the plain bytes of the new stream; ranges of ``decoded`` in it are old bytes.
+    :ivar spool: the place for newly packed bytes.
+    :ivar threads: how many threads may pack.
+    :ivar advance: called with the number of plain bytes of each finished part.
+    :ivar preset: the compression preset; None for the codec's default.
+    :ivar always_compress: also compress data that does not shrink, instead of storing it.
+    :ivar cache: keeps packed blocks of ``decoded`` for later jobs.
     """
 
     packed: PieceTable
@@ -58,8 +66,11 @@ class RepackJob(Struct, frozen=True, kw_only=True):
 
 
 class RepackResult(Struct, frozen=True):
-    """A packed stream, and how it came about: ``kept`` packed bytes are the old ones; of the new plain bytes
-    ``encoded`` were compressed and ``stored`` were not.
+    """A packed stream, and how it was made.
+
+    :ivar reused: bytes of the old stream in ``table``.
+    :ivar encoded: new plain bytes that were compressed.
+    :ivar stored: new plain bytes that were stored without compression.
     """
 
     table: PieceTable
@@ -68,57 +79,110 @@ class RepackResult(Struct, frozen=True):
     stored: int
 
 
-class StreamParameters(Protocol):
-    """How one stream was packed: the parameters that packing it again must keep."""
-
-    @property
-    def name(self) -> str:
-        """The codec's name, as in ``xz``."""
-        ...
-
-    def describe(self) -> str:
-        """The parameters for people, on one line; empty when there are none."""
-        ...
-
-    def repack(self, job: RepackJob) -> RepackResult:
-        """The new stream."""
-        ...
-
-    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """The plain bytes of the stream ``packed`` that this form was learned from, to their end, beginning at the
-        last place at or before plain ``offset`` where decoding can begin; and that place.
-
-        Reading them raises :class:`CorruptError` for damage.
-        """
-        ...
-
-    def dump(self) -> dict[str, Any]:
-        """This form as JSON values, for the codec's ``load``."""
-        ...
-
-
 class Decoding(Protocol):
-    """Streams of one format in a row, being decoded."""
+    """A decoder of concatenated streams of one format."""
 
     @property
     def position(self) -> int:
-        """Where in the packed stream, in bytes of its reader, stands what the last plain bytes came from. The reader
-        may be further."""
+        """The packed offset up to which the plain bytes so far were decoded; the reader may be further."""
         ...
 
     def chunks(self) -> Iterator[bytes]:
-        """The plain bytes of all streams. :raises CorruptError: damage, with its place in the packed stream,
-        or something else follows."""
+        """Yield the plain bytes of all streams.
+
+        :raises CorruptError: the data are damaged, with their place in the packed stream, or something else follows.
+        """
         ...
 
     def next_stream(self) -> Iterator[bytes]:
-        """The plain bytes of the next stream alone; the reader then stands right behind it. Raises as ``chunks``."""
+        """Yield the plain bytes of the next stream alone; the reader then stands right behind it.
+
+        :raises CorruptError: as :meth:`chunks` does.
+        """
         ...
 
     @property
     def parameters(self) -> StreamParameters:
-        """What was learned; complete once :meth:`chunks` has ended."""
+        """The parameters of the streams; complete once :meth:`chunks` has ended."""
         ...
+
+
+class SharedFront(Struct, frozen=True):
+    """The front of a packed stream that is known from another stream, without decoding it.
+
+    :ivar end: the packed offset behind the front.
+    :ivar plain: how many plain bytes the front holds.
+    :ivar decode_rest: begins to decode where its reader stands, which is behind the front.
+    """
+
+    end: int
+    plain: int
+    decode_rest: Callable[[ByteReader], Decoding]
+
+
+class StreamParameters(Protocol):
+    """The parameters of a stream, which packing it again keeps, and the places where decoding can begin."""
+
+    @property
+    def name(self) -> str:
+        """The codec's name, such as ``xz``."""
+        ...
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the packed bytes are the plain ones."""
+        ...
+
+    @property
+    def refusal(self) -> str | None:
+        """The reason why such a stream cannot be packed again, behind its place; None if it can be."""
+        ...
+
+    @property
+    def dictionary_size(self) -> int:
+        """The bytes of the dictionary that a decoder keeps; 0 where decoders need little memory."""
+        ...
+
+    @property
+    def caches_blocks(self) -> bool:
+        """Whether :meth:`repack` keeps packed blocks in the job's cache, so that an early job for the front of a stream
+        saves time later.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Return the parameters for people, on one line; empty when there are none."""
+        ...
+
+    def repack(self, job: RepackJob) -> RepackResult:
+        """Pack the new stream. :raises UnsupportedError: there is a :attr:`refusal`."""
+        ...
+
+    def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
+        """Begin to decode at the last possible place at or before plain ``offset``.
+
+        :param packed: the stream that these parameters were recorded from.
+        :return: the plain offset of that place, and the plain bytes from there to the end, which raise CorruptError
+            for damage.
+        """
+        ...
+
+    def dump(self) -> dict[str, Any]:
+        """Return the parameters as JSON values, for the codec's ``load``."""
+        ...
+
+
+class PackedParameters(Struct, frozen=True):
+    """The answers of :class:`StreamParameters` that most formats give."""
+
+    is_identity: ClassVar[bool] = False
+    refusal: ClassVar[str | None] = None
+    caches_blocks: ClassVar[bool] = False
+
+    @property
+    def dictionary_size(self) -> int:
+        """0: decoders need little memory."""
+        return 0
 
 
 class Codec(Protocol):
@@ -126,26 +190,45 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """As in ``xz``."""
+        """The name, such as ``xz``."""
         ...
 
     @property
+    def is_identity(self) -> bool:
+        """Whether the packed bytes are the plain ones."""
+        return False
+
+    @property
     def peek_size(self) -> int:
-        """Packed bytes within which the first plain ones are had."""
+        """How many packed bytes :meth:`peek` needs for the first plain ones."""
         ...
 
     def sniff(self, head: bytes) -> bool:
-        """True when a stream that begins with ``head`` is of this format."""
+        """Return whether a stream that begins with ``head`` has this format."""
         ...
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The first ``count`` plain bytes of a stream that begins with ``head``, or what can be had of them."""
+        """Return the first ``count`` plain bytes of a stream that begins with ``head``, fewer where it ends early."""
         ...
 
     def decode(self, reader: ByteReader) -> Decoding:
-        """Begins to decode what ``reader`` yields, to its end."""
+        """Begin to decode everything that ``reader`` yields."""
         ...
 
+    def for_reading(self) -> Codec:
+        """Return a variant that decodes without recording what only repacking needs."""
+        return self
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
+        """Return the front that the stream ``other`` shares with ``packed``, a stream with ``parameters``.
+
+        None if there is none, or decoding cannot begin behind one. Nothing is decoded for it.
+        """
+        return None
+
     def load(self, values: dict[str, Any]) -> StreamParameters:
-        """The form that ``dump`` made values of. :raises ValueError, KeyError, TypeError: it did not."""
+        """Return the parameters that ``dump`` made ``values`` of.
+
+        :raises ValueError, KeyError, TypeError: ``values`` are others.
+        """
         ...

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct
-
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
@@ -21,12 +19,13 @@ BLOCKS = 8
 """Blocks of plain bytes in each new stream of a row."""
 
 
-class Bzip2Parameters(Struct, frozen=True):
+class Bzip2Parameters(PackedParameters, frozen=True):
     """``level``: blocks of so many 100,000 bytes, as the first stream says; ``frames``: all streams."""
 
     level: int
     frames: tuple[Frame, ...]
-    name: str = "bzip2"
+
+    name = "bzip2"
 
     def describe(self) -> str:
         """Level, and streams when there are several."""
@@ -70,7 +69,7 @@ class Bzip2Decoding(FrameDecoding):
         yield from decode_frame(reader, bz2.BZ2Decompressor(), "bzip2", (OSError, ValueError))
 
 
-class Bzip2Codec:
+class Bzip2Codec(Codec):
     """bzip2."""
 
     name = "bzip2"

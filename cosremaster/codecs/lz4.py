@@ -7,9 +7,8 @@ from typing import Any
 
 import lz4.block
 import lz4.frame
-from msgspec import Struct
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
@@ -27,7 +26,7 @@ _BLOCKS = {4: "64 KiB", 5: "256 KiB", 6: "1 MiB", 7: "4 MiB"}
 _FAILURES = (RuntimeError, EOFError, ValueError)
 
 
-class Lz4Parameters(Struct, frozen=True):
+class Lz4Parameters(PackedParameters, frozen=True):
     """``block``: the id of the largest block (4 to 7), ``linked``, ``sums``: of content and of each block; all of the
     first frame."""
 
@@ -35,7 +34,8 @@ class Lz4Parameters(Struct, frozen=True):
     linked: bool
     sums: tuple[bool, bool]
     frames: tuple[Frame, ...]
-    name: str = "lz4"
+
+    name = "lz4"
 
     def describe(self) -> str:
         """Block size and frames."""
@@ -102,7 +102,7 @@ class Lz4Decoding(FrameDecoding):
         yield from decode_frame(reader, lz4.frame.LZ4FrameDecompressor(), "lz4", _FAILURES)
 
 
-class Lz4Codec:
+class Lz4Codec(Codec):
     """The lz4 frame format."""
 
     name = "lz4"
@@ -130,11 +130,12 @@ class Lz4Codec:
         return Lz4Parameters(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
 
 
-class Lz4LegacyParameters(Struct, frozen=True):
+class Lz4LegacyParameters(PackedParameters, frozen=True):
     """``frames``: each block behind its four bytes of length."""
 
     frames: tuple[Frame, ...]
-    name: str = "lz4-legacy"
+
+    name = "lz4-legacy"
 
     def describe(self) -> str:
         """Blocks."""
@@ -207,7 +208,7 @@ class Lz4LegacyDecoding:
                 raise CorruptError("bytes that are no lz4 block", self._reader.next_place)
 
 
-class Lz4LegacyCodec:
+class Lz4LegacyCodec(Codec):
     """The legacy lz4 format, as ``lz4 -l`` writes it."""
 
     name = "lz4-legacy"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct
-
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import pack_one
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
@@ -20,16 +18,17 @@ PRESET = 6
 MAX_PROPERTIES = 225  # (pb * 5 + lp) * 9 + lc, section 1.1.1
 
 
-class LzmaParameters(Struct, frozen=True):
-    """``properties``: lc, lp and pb as the header's first byte has them; ``dict_size``: bytes."""
+class LzmaParameters(PackedParameters, frozen=True):
+    """``properties``: lc, lp and pb as the header's first byte has them; ``dictionary_size``: bytes."""
 
     properties: int
-    dict_size: int
-    name: str = "lzma"
+    dictionary_size: int
+
+    name = "lzma"
 
     def describe(self) -> str:
         """Dictionary."""
-        return f"dictionary {self.dict_size:,} bytes"
+        return f"dictionary {self.dictionary_size:,} bytes"
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
@@ -37,14 +36,14 @@ class LzmaParameters(Struct, frozen=True):
 
     def dump(self) -> dict[str, Any]:
         """Properties and dictionary."""
-        return {"properties": self.properties, "dict_size": self.dict_size}
+        return {"properties": self.properties, "dict_size": self.dictionary_size}
 
     def repack(self, job: RepackJob) -> RepackResult:
         """One stream with the old properties and dictionary, of unknown size with an end marker, as xz writes it."""
         rest, lc = divmod(self.properties, 9)
         pb, lp = divmod(rest, 5)
         preset = PRESET if job.preset is None else job.preset
-        dict_size = max(4096, min(self.dict_size, 1 << 30))
+        dict_size = max(4096, min(self.dictionary_size, 1 << 30))
         filters = [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dict_size, "lc": lc, "lp": lp, "pb": pb}]
         maker = lzma.LZMACompressor(lzma.FORMAT_ALONE, filters=filters)
         return pack_one(job, maker.compress, maker.flush)
@@ -74,7 +73,7 @@ class LzmaDecoding(FrameDecoding):
         yield from decode_frame(reader, decompressor, "lzma", (lzma.LZMAError, EOFError))
 
 
-class LzmaCodec:
+class LzmaCodec(Codec):
     """.lzma."""
 
     name = "lzma"

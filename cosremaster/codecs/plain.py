@@ -10,13 +10,17 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import RepackJob, RepackResult
+    from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
 
 
 class PlainParameters(NamedTuple):
     """Stored as it is."""
 
     name: str = "none"
+    is_identity: bool = True
+    refusal: str | None = None
+    dictionary_size: int = 0
+    caches_blocks: bool = False
 
     def describe(self) -> str:
         """Nothing to say."""
@@ -64,6 +68,7 @@ class PlainCodec:
     """Never sniffed: it is what remains when no magic fits."""
 
     name = "none"
+    is_identity = True
     peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
@@ -77,6 +82,13 @@ class PlainCodec:
     def decode(self, reader: ByteReader) -> PlainDecoding:
         """Passes ``reader`` through."""
         return PlainDecoding(reader)
+
+    def for_reading(self) -> PlainCodec:
+        """Return the codec itself."""
+        return self
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
+        """Return None: there is nothing to decode."""
 
     def load(self, values: dict[str, Any]) -> PlainParameters:
         """Always the same."""

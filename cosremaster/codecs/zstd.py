@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import zstandard
-from msgspec import Struct
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
 from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
@@ -29,14 +28,15 @@ LEVELS = ((1 << 27, 22), (1 << 26, 21), (1 << 25, 20), (1 << 23, 19), (1 << 22, 
 """Window in bytes -> the level whose default it is, from zstd's own table for large inputs; 3 below."""
 
 
-class ZstdParameters(Struct, frozen=True):
+class ZstdParameters(PackedParameters, frozen=True):
     """``window``: bytes, of the largest frame; ``checksum``, ``sized``: the first has a checksum, tells its size."""
 
     window: int
     checksum: bool
     sized: bool
     frames: tuple[Frame, ...]
-    name: str = "zstd"
+
+    name = "zstd"
 
     @property
     def level(self) -> int:
@@ -133,7 +133,7 @@ def _is_skippable(head: bytes) -> bool:
     return head[1:4] == SKIPPABLE and head[0] & 0xF0 == 0x50
 
 
-class ZstdCodec:
+class ZstdCodec(Codec):
     """zstd."""
 
     name = "zstd"

@@ -55,7 +55,7 @@ class DecodedSource:
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield ``length`` plain bytes from plain byte ``offset`` on. :raises CorruptError: damage on the way."""
-        if self._parameters.name == "none" and self._convert is None:
+        if self._parameters.is_identity and self._convert is None:
             yield from self._packed.cut(offset, offset + length).chunks()
             return
         if offset >= self._tail_start:

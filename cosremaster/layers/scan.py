@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from cosremaster.codecs import PLAIN, SNIFF_SIZE, reading
+from cosremaster.codecs import SNIFF_SIZE
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.streams import ByteReader, LastBytes, hash_chunks, sha256_of
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
@@ -188,7 +188,7 @@ def scan_streams(
         end = reader.position
         skip_zeros(reader)
         start = reader.origin
-        yield ScannedStream(start, start + (reader.position if identification.codec is PLAIN else end), archives)
+        yield ScannedStream(start, start + (reader.position if identification.codec.is_identity else end), archives)
         if not reader.peek(1):
             return
         identification = identify(reader.peek)
@@ -208,9 +208,9 @@ def _scan_stream(
     """Index the archives of the stream that begins where ``packed`` stands; reads to its end."""
     codec, layer_format, variant, _ = identification
     assert layer_format is not None
-    decoding = (codec if options.edits else reading(codec)).decode(packed)
+    decoding = (codec if options.edits else codec.for_reading()).decode(packed)
     convert = layer_format.converter(variant)
-    if codec is PLAIN and convert is None:
+    if codec.is_identity and convert is None:
         start = packed.position
         members = MemberScanner(options, depth)
         index = layer_format.index(packed, start, members, None)
@@ -311,9 +311,9 @@ def _scan_table(
 
     codec, layer_format, variant, _ = identification
     assert layer_format is not None
-    decoding = (codec if options.edits else reading(codec)).decode(reader)
+    decoding = (codec if options.edits else codec.for_reading()).decode(reader)
     tail, size = LastBytes(options.tail), packed.length
-    if codec is not PLAIN:
+    if not codec.is_identity:
         size = sum(map(len, tail.watch(bounded(decoding.chunks(), reader, decoding, options.max_expand))))
     decoded = DecodedSource(packed, decoding.parameters, reader.place, tail.bytes(), size)
     table = PieceTable([Range(decoded, 0, size)])

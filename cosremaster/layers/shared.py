@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
 from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.pieces import PieceTable
@@ -39,28 +40,23 @@ def index_beside(
             beside.format, variant, beside.parameters, beside.size, beside.decoded.tail, beside.span, beside.index
         )
         return IndexedFile(path=path, digest=b"", archive=archive)
-    if codec.name != "xz" or beside.is_converted:
+    if beside.is_converted:
         return None
-    return _index_behind_front(path, packed, place, options, beside)
+    return _index_behind_front(path, packed, codec, place, options, beside)
 
 
 def _index_behind_front(
-    path: bytes, packed: PieceTable, place: Place, options: ScanOptions, beside: Layer
+    path: bytes, packed: PieceTable, codec: Codec, place: Place, options: ScanOptions, beside: Layer
 ) -> IndexedFile | None:
-    """Index the archive in the xz stream ``packed`` from where it begins to differ from that of ``beside``."""
-    from cosremaster.codecs.xz.codec import XzDecoding  # noqa: PLC0415 - not where there is no lzma
-    from cosremaster.codecs.xz.repack import XzParameters  # noqa: PLC0415 - the same
-    from cosremaster.codecs.xz.shared import shared_front  # noqa: PLC0415 - the same
-
-    assert isinstance(beside.parameters, XzParameters)
-    front = shared_front(beside.parameters, beside.packed, packed)
+    """Index the archive in the stream ``packed`` from where it begins to differ from that of ``beside``."""
+    front = codec.shared_front(beside.parameters, beside.packed, packed)
     split = None if front is None else beside.index.split_before(front.plain)
     if front is None or split is None:
         return None
     start, entries = split
     reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
     reader.position = front.end
-    decoding, tail = XzDecoding(reader, front), LastBytes(TAIL)
+    decoding, tail = front.decode_rest(reader), LastBytes(TAIL)
     behind = bounded(prefetch_batches(decoding.next_stream()), reader, decoding, options.max_expand)
     chunks: Iterator[bytes] = chain(beside.decoded.chunks(start, front.plain - start), behind)
     plain = ByteReader(tail.watch(chunks), place)

@@ -63,10 +63,8 @@ def with_containers(layer: Layer) -> Iterator[Layer]:
 def check_writable(layer: Layer) -> None:
     """Check that ``layer`` and its containers can be written. :raises UnsupportedError: a codec only reads."""
     for outer in with_containers(layer):
-        if outer.parameters.name == "lzop":
-            from cosremaster.codecs.lzop.codec import REFUSAL  # noqa: PLC0415 - loaded by now, and rare
-
-            raise UnsupportedError(REFUSAL, outer.place)
+        if outer.parameters.refusal is not None:
+            raise UnsupportedError(outer.parameters.refusal, outer.place)
 
 
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
@@ -92,7 +90,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
 
 @contextmanager
 def prepacking_container(layer: Layer, packing: Packing, folder: Path) -> Iterator[None]:
-    """Compress, on another thread, what stands before ``layer`` in a gzip container.
+    """Compress, on another thread, what stands before ``layer`` in a container whose codec caches blocks.
 
     Step 6 needs these bytes whatever ``layer`` becomes; they are kept in the caches of ``packing``, as much as these
     take. Temporary data go to ``folder``. Errors are ignored here, for they come again in step 6.
@@ -109,7 +107,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
 
     def prepack() -> None:
         container, entry = layer.parent, layer.container_entry
-        if container is None or entry is None or container.parameters.name != "gzip":
+        if container is None or entry is None or not container.parameters.caches_blocks:
             return
         if container.address in packing.caches:
             return

@@ -25,12 +25,12 @@ from cosremaster.codecs.xz.container import (
     check_stream_footer,
     decode_vli,
     encode_vli,
-    pack_dict_size,
+    pack_dictionary_size,
     pack_index,
     pack_stream_footer,
     pack_stream_header,
     parse_stream_header,
-    unpack_dict_size,
+    unpack_dictionary_size,
 )
 from cosremaster.codecs.xz.repack import XzParameters
 from cosremaster.errors import CorruptError, Place, UnsupportedError
@@ -137,7 +137,7 @@ def test_what_xz_makes_is_decoded_and_described(tmp_path: Path, options: str, sa
     assert plain == SAMPLES[sample]
     listing = _listed(packed, tmp_path)
     assert (form.streams, len(form.blocks)) == (1, listing.blocks)
-    assert form.dict_size == max(listing.dicts, default=0)
+    assert form.dictionary_size == max(listing.dicts, default=0)
     assert form.describe().startswith(listing.check.replace("None", "none") + ", dictionary ")
     assert find_codec(packed[:16]) is not None
 
@@ -150,7 +150,7 @@ def test_streams_in_a_row_are_one(tmp_path: Path, zeros: int) -> None:
         plain, form = _decode(packed, step)
         assert plain == TEXT + NOISE
         assert (form.streams, len(form.blocks), form.check) == (listing.streams, listing.blocks, 4) == (3, 2, 4)
-        assert form.dict_size == max(listing.dicts)
+        assert form.dictionary_size == max(listing.dicts)
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"\0\0\0", b"x", bytes(5), bytes(12), b"\xfd7zXZ\0", b"\0\0\0\0YZ\0\0"])
@@ -305,7 +305,7 @@ def test_a_block_header_that_tells_other_sizes_is_told(tmp_path: Path, packed: i
     old = _pack(_form(1, 4096), SMALL, tmp_path)
     header = BlockHeader.parse(old[12 : 12 + 4 * (old[12] + 1)], PLACE)
     assert header.packed is not None and header.plain is not None
-    forged = BlockHeader.make(header.packed + packed, header.plain + plain, header.dict_size)
+    forged = BlockHeader.make(header.packed + packed, header.plain + plain, header.dictionary_size)
     assert len(forged.raw) == len(header.raw)
     new = old[:12] + forged.raw + old[12 + len(forged.raw) :]
     if packed == plain == 0:
@@ -354,17 +354,17 @@ SIZES = st.one_of(st.none(), st.integers(1, MAX_VLI))
 def test_block_headers_come_back(packed: int | None, plain: int | None, dict_size: int) -> None:
     header = BlockHeader.make(packed, plain, dict_size)
     assert BlockHeader.parse(header.pack(), PLACE) == header
-    assert header.dict_size >= dict_size
+    assert header.dictionary_size >= dict_size
     assert len(header.raw) == (header.raw[0] + 1) * 4
 
 
 def test_dictionary_sizes_are_those_of_the_specification() -> None:
-    assert [unpack_dict_size(bits) for bits in (0, 1, 2, 3, 38, 39, 40)] == [
+    assert [unpack_dictionary_size(bits) for bits in (0, 1, 2, 3, 38, 39, 40)] == [
         4096, 6144, 8192, 12288, 2 << 30, 3 << 30, (4 << 30) - 1,
     ]  # fmt: skip
     for bits in range(41):
-        assert pack_dict_size(unpack_dict_size(bits)) == bytes((bits,))
-        assert bits == 40 or pack_dict_size(unpack_dict_size(bits) + 1) == bytes((bits + 1,))
+        assert pack_dictionary_size(unpack_dictionary_size(bits)) == bytes((bits,))
+        assert bits == 40 or pack_dictionary_size(unpack_dictionary_size(bits) + 1) == bytes((bits + 1,))
 
 
 @pytest.mark.parametrize("check", [0, 1, 4, 10])

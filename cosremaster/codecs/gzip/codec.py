@@ -12,7 +12,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
-    from cosremaster.codecs.base import RepackJob, RepackResult
+    from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
     from cosremaster.codecs.gzip.repack import GzipParameters
 
 GZIP = "gzip"
@@ -39,6 +39,9 @@ class GzipReader(GzipMembers):
     """All members as one plain stream, nothing noted; its own form, which is good for reading again."""
 
     name = GZIP
+    is_identity = caches_blocks = False
+    refusal = None
+    dictionary_size = 0
 
     @property
     def parameters(self) -> GzipReader:
@@ -71,6 +74,7 @@ class GzipCodec:
     """gzip. ``note``: whether decoding notes the stored blocks, for packing anew."""
 
     name = GZIP
+    is_identity = False
     peek_size = 4096
 
     def __init__(self, *, note: bool = True) -> None:
@@ -90,6 +94,13 @@ class GzipCodec:
     def decode(self, reader: ByteReader) -> GzipDecoding | GzipReader:
         """Begins to decode."""
         return GzipDecoding(reader) if self._note else GzipReader(reader)
+
+    def for_reading(self) -> GzipCodec:
+        """Return a codec that does not look for stored blocks."""
+        return GzipCodec(note=False)
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
+        """Return None: decoding can begin nowhere inside a deflate stream."""
 
     def load(self, values: dict[str, Any]) -> GzipParameters:
         """What ``dump`` wrote."""

@@ -15,7 +15,7 @@ from typing import Any
 from fastcrc import crc32
 from msgspec import Struct, field
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
@@ -49,7 +49,7 @@ _END = b"\x03\x00"  # an empty last block with fixed codes
 _FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
 
 
-class GzipParameters(Struct, frozen=True):
+class GzipParameters(PackedParameters, frozen=True):
     """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
     ``stored``: the stored blocks that were found.
     """
@@ -57,7 +57,9 @@ class GzipParameters(Struct, frozen=True):
     header: bytes
     members: int
     stored: StoredBlocks = field(default_factory=StoredBlocks)
-    name: str = "gzip"
+
+    name = "gzip"
+    caches_blocks = True
 
     @property
     def level(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable
@@ -27,7 +27,6 @@ ADLER_PLAIN, ADLER_PACKED, CRC_PLAIN, CRC_PACKED = 0x1, 0x2, 0x100, 0x200
 EXTRA, MULTIPART, FILTER, HEADER_CRC = 0x40, 0x400, 0x800, 0x1000
 _LEVELS = 0x0940  # the version from which on headers tell level, needed version and the time's upper half
 _METHODS = (1, 2, 3)  # LZO1X-1, LZO1X-1(15), LZO1X-999: one format
-REFUSAL = "is packed by lzop, which is read and not written; pack it again as gzip, xz or zstd first"
 
 
 class LzopBlock(Struct, frozen=True):
@@ -39,11 +38,13 @@ class LzopBlock(Struct, frozen=True):
     flags: int
 
 
-class LzopParameters(Struct, frozen=True):
+class LzopParameters(PackedParameters, frozen=True):
     """All blocks, so that decoding can begin at any."""
 
     blocks: tuple[LzopBlock, ...]
-    name: str = "lzop"
+
+    name = "lzop"
+    refusal = "is packed by lzop, which is read and not written; pack it again as gzip, xz or zstd first"
 
     def describe(self) -> str:
         """That it cannot be written."""
@@ -64,7 +65,7 @@ class LzopParameters(Struct, frozen=True):
 
     def repack(self, job: RepackJob) -> RepackResult:
         """:raises UnsupportedError: always."""
-        raise UnsupportedError(REFUSAL)
+        raise UnsupportedError(self.refusal)
 
 
 class LzopDecoding:
@@ -189,7 +190,7 @@ def _sums(reader: ByteReader, adler: int, crc: int) -> list[tuple[Callable[[byte
     return found
 
 
-class LzopCodec:
+class LzopCodec(Codec):
     """lzop."""
 
     name = "lzop"

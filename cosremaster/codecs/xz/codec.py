@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cosremaster.codecs.base import Codec, SharedFront, StreamParameters
 from cosremaster.codecs.lzma_module import lzma
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import (
@@ -21,9 +22,10 @@ from cosremaster.codecs.xz.container import (
 )
 from cosremaster.codecs.xz.read_block import in_turn, read_block, whole_blocks
 from cosremaster.codecs.xz.repack import XzParameters
-from cosremaster.codecs.xz.shared import SharedFront
+from cosremaster.codecs.xz.shared import XzFront, find_shared_front
 from cosremaster.errors import CorruptError
 from cosremaster.io.parallel import cpu_count, ordered_map
+from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
 
 WHOLE_LIMIT = 1 << 25
@@ -39,7 +41,7 @@ class XzDecoding:
     ``front``: what is known of the first one already; ``reader`` then stands behind it.
     """
 
-    def __init__(self, reader: ByteReader, front: SharedFront | None = None) -> None:
+    def __init__(self, reader: ByteReader, front: XzFront | None = None) -> None:
         self._reader = reader
         self._front = front
         self._check = front.check if front is not None else -1
@@ -119,7 +121,7 @@ class XzDecoding:
         check_stream_footer(reader.read_exactly(STREAM_HEADER_SIZE), check, len(index), where)
 
 
-class XzCodec:
+class XzCodec(Codec):
     """xz."""
 
     name = "xz"
@@ -139,6 +141,12 @@ class XzCodec:
     def decode(self, reader: ByteReader) -> XzDecoding:
         """Begins to decode."""
         return XzDecoding(reader)
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
+        """Return the blocks that both streams begin with, the last of them perhaps cut at a chunk border."""
+        assert isinstance(parameters, XzParameters)
+        front = find_shared_front(parameters, packed, other)
+        return SharedFront(front.end, front.plain, lambda reader: XzDecoding(reader, front)) if front else None
 
     def load(self, values: dict[str, Any]) -> XzParameters:
         """What ``dump`` wrote."""

@@ -119,10 +119,10 @@ class BlockHeader(Struct, frozen=True):
     filters: tuple[tuple[int, bytes], ...]
 
     @classmethod
-    def make(cls, packed: int | None, plain: int | None, dict_size: int) -> BlockHeader:
-        """A header for one LZMA2 filter whose dictionary holds at least ``dict_size`` bytes."""
+    def make(cls, packed: int | None, plain: int | None, dictionary_size: int) -> BlockHeader:
+        """A header for one LZMA2 filter whose dictionary holds at least ``dictionary_size`` bytes."""
         flags = (0x40 if packed is not None else 0) | (0x80 if plain is not None else 0)
-        filters = ((FILTER_LZMA2, pack_dict_size(dict_size)),)
+        filters = ((FILTER_LZMA2, pack_dictionary_size(dictionary_size)),)
         body = bytes((flags,))
         body += b"".join(encode_vli(size) for size in (packed, plain) if size is not None)
         body += b"".join(encode_vli(number) + encode_vli(len(props)) + props for number, props in filters)
@@ -169,7 +169,7 @@ class BlockHeader(Struct, frozen=True):
         chain: list[dict[str, Any]] = []
         for number, props in self.filters:
             if number == FILTER_LZMA2 and len(props) == 1 and props[0] <= 40:
-                size = unpack_dict_size(props[0])
+                size = unpack_dictionary_size(props[0])
                 if size > DICT_LIMIT:
                     raise UnsupportedError(f"xz dictionary of {size:,} bytes is too large", place)
                 chain.append({"id": lzma.FILTER_LZMA2, "dict_size": size})
@@ -185,19 +185,19 @@ class BlockHeader(Struct, frozen=True):
         return chain
 
     @property
-    def dict_size(self) -> int:
+    def dictionary_size(self) -> int:
         """Dictionary of the LZMA2 filter in bytes; the chain was checked by :meth:`decoder_filters`."""
-        return unpack_dict_size(self.filters[-1][1][0])
+        return unpack_dictionary_size(self.filters[-1][1][0])
 
 
-def unpack_dict_size(bits: int) -> int:
+def unpack_dictionary_size(bits: int) -> int:
     """Section 5.3.1."""
     return 0xFFFFFFFF if bits == 40 else (2 | (bits & 1)) << (bits // 2 + 11)
 
 
-def pack_dict_size(size: int) -> bytes:
+def pack_dictionary_size(size: int) -> bytes:
     """The smallest encodable dictionary (section 5.3.1) of at least ``size`` bytes."""
-    return bytes((next(bits for bits in range(41) if unpack_dict_size(bits) >= size),))
+    return bytes((next(bits for bits in range(41) if unpack_dictionary_size(bits) >= size),))
 
 
 class Lzma2ChunkHeader(Struct, frozen=True):

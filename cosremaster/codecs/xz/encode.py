@@ -46,14 +46,14 @@ class EncoderOptions(Struct, frozen=True):
     """How to encode: the check's id, the largest dictionary in bytes, the preset, and whether to try always."""
 
     check: int
-    dict_size: int
+    dictionary_size: int
     preset: int = PRESET
     always: bool = False
 
     @property
     def block_size(self) -> int:
         """Plain bytes of a block."""
-        return max(BLOCK_DICTS * self.dict_size, SEGMENT)
+        return max(BLOCK_DICTS * self.dictionary_size, SEGMENT)
 
 
 class EncodedBlock(Struct, frozen=True):
@@ -153,10 +153,10 @@ def _encode(plain: _Plain, run: _Run, how: EncoderOptions, stop: StopFlag) -> En
     data = plain.view(run.start, run.end)
     running = RunningCheck(how.check)
     running.update(data)
-    dict_size = max(MIN_DICT, min(how.dict_size, len(data)))
-    packed = _compressed(data, dict_size, how.preset, stop)
+    dictionary_size = max(MIN_DICT, min(how.dictionary_size, len(data)))
+    packed = _compressed(data, dictionary_size, how.preset, stop)
     size = sum(len(part) for part in packed)
-    header = BlockHeader.make(size, len(data), dict_size)
+    header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()
     record = IndexRecord(len(header.raw) + size + len(check), len(data))
     return EncodedBlock(record, (header.raw, *packed, bytes(-size % 4), check))
@@ -179,8 +179,8 @@ def _stored(plain: _Plain, run: _Run) -> EncodedBlock:
     return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
 
 
-def _compressed(plain: memoryview, dict_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dict_size}]
+def _compressed(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary_size}]
     maker = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
     parts = []
     for start in range(0, len(plain), CHUNK):

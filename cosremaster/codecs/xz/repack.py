@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
 from cosremaster.codecs.xz.blocks import XzBlock
 from cosremaster.codecs.xz.container import (
@@ -47,22 +47,23 @@ MOST_DECODED = 4 << 20
 """So many decoded bytes of a block are held apart from those that are read from files again."""
 
 
-class XzParameters(Struct, frozen=True):
+class XzParameters(PackedParameters, frozen=True):
     """``check``: an id of :mod:`checks`, that of the first stream, which packing anew keeps; ``blocks``: all."""
 
     check: int
     blocks: tuple[XzBlock, ...]
     streams: int
-    name: str = "xz"
+
+    name = "xz"
 
     @property
-    def dict_size(self) -> int:
+    def dictionary_size(self) -> int:
         """The largest dictionary of all blocks, in bytes; 0 when there is none."""
-        return max((block.header.dict_size for block in self.blocks), default=0)
+        return max((block.header.dictionary_size for block in self.blocks), default=0)
 
     def describe(self) -> str:
         """Check, dictionary, blocks and streams."""
-        text = f"{NAMES[self.check]}, dictionary {format_size(self.dict_size)}, "
+        text = f"{NAMES[self.check]}, dictionary {format_size(self.dictionary_size)}, "
         text += "1 block" if len(self.blocks) == 1 else f"{len(self.blocks)} blocks"
         return text + (f", {self.streams} streams" if self.streams != 1 else "")
 
@@ -84,8 +85,8 @@ class XzParameters(Struct, frozen=True):
         threads.
         """
         preset = PRESET if job.preset is None else job.preset
-        dict_size = max(MIN_DICT, min(self.dict_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        how = EncoderOptions(self.check, dict_size, preset, job.always_compress)
+        dictionary_size = max(MIN_DICT, min(self.dictionary_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
+        how = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
         kept = encoded = stored = 0
@@ -141,7 +142,7 @@ class XzParameters(Struct, frozen=True):
             return block.end - block.start, block.record
         chunks = job.packed.cut(block.data, block.borders.packed[kept.cut]).marked_packed()
         size = chunks.length + 1
-        header = BlockHeader.make(size, kept.plain, block.header.dict_size)
+        header = BlockHeader.make(size, kept.plain, block.header.dictionary_size)
         check = self._check(kept, job)
         pieces += [Literal(header.raw), *chunks.pieces, Literal(b"\0" + bytes(-size % 4) + check)]
         return chunks.length, IndexRecord(len(header.raw) + size + len(check), kept.plain)

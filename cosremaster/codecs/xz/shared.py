@@ -21,7 +21,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader, common_prefix_length, same_bytes
 
 
-class SharedFront(Struct, frozen=True):
+class XzFront(Struct, frozen=True):
     """Whole blocks that a stream with check ``check`` begins with, known without decoding it."""
 
     check: int
@@ -38,7 +38,7 @@ class SharedFront(Struct, frozen=True):
         return self.blocks[-1].plain_end
 
 
-def shared_front(form: XzParameters, old: PieceTable, other: PieceTable) -> SharedFront | None:
+def find_shared_front(form: XzParameters, old: PieceTable, other: PieceTable) -> XzFront | None:
     """The blocks of the stream ``other`` that are known from ``old``, a stream of ``form``; None if there are none."""
     if form.streams != 1 or not _same(old, other, 0, STREAM_HEADER_SIZE):
         return None
@@ -52,7 +52,7 @@ def shared_front(form: XzParameters, old: PieceTable, other: PieceTable) -> Shar
         at = known.end
         if known.record.plain != block.record.plain:
             break
-    return SharedFront(form.check, tuple(blocks)) if blocks else None
+    return XzFront(form.check, tuple(blocks)) if blocks else None
 
 
 def _same(old: PieceTable, other: PieceTable, start: int, end: int) -> bool:
