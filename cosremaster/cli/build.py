@@ -9,7 +9,7 @@ import click
 from cosremaster.cli.commands import print_result
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.io.output import DIGESTS
-from cosremaster.recipe import build, plan, read_recipe, target_of
+from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
 from cosremaster.recipe.variables import parse_setting
 from cosremaster.reports.plan import plan_lines
@@ -56,15 +56,14 @@ def build_command(
 
     Paths in RECIPE are relative to it. Everything that is wrong with it is told at once, before any work.
     """
-    read = read_recipe(recipe, dict(parse_setting(text) for text in settings))
+    read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
     progress = terminal_progress(quiet=quiet)
     if only_plan:
-        for line in plan_lines(plan(read, threads=threads, check_index=check_index, progress=progress)):
+        for line in plan_lines(plan(read, check_index=check_index, progress=progress)):
             click.echo(line)
         return
     result = build(
-        read, output=output, force=force, digest=digest, report=report, threads=threads, check_index=check_index,
-        progress=progress,
+        read, output=output, force=force, digest=digest, report=report, check_index=check_index, progress=progress,
     )  # fmt: skip
     if not quiet:
-        print_result(result, target_of(read, output))
+        print_result(result, resolve_output(read, output))

@@ -1,4 +1,4 @@
-"""What the ISO's own tree has to become, as a value."""
+"""Changes of the ISO's own tree, as a value."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cosremaster.tree.paths import ancestors
 class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     """Changes of the ISO's own tree; paths are those of the primary tree.
 
-    ``removed``: old paths that leave, directories with what is below them; ``renamed``: old paths and the new ones of
-    what stays, directories with what is below them. They change places all at once, and where one of these paths is
-    below another, the longer one counts. ``added``: what comes, at its new path, replacing nothing. ``exchanged``: old
-    paths of files that hold other bytes now. ``unchanged``: what was asked for and is there already; ``warnings``: what
-    the user should know.
+    ``replaced``: old paths of files, with their new contents. ``removed``: old paths of removed files and directories,
+    the latter with everything below them. ``renamed``: old and new paths of renamed files and directories, the latter
+    with everything below them. All removals and renames happen at once; where one of these paths is below another, the
+    longer path counts. ``added``: new nodes, at new paths that nothing has then. ``unchanged``: requested changes that
+    the image has already. ``warnings``: sentences for the user.
     """
 
     replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
@@ -33,38 +33,42 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def changes_names(self) -> bool:
-        """Names come, go or change."""
+        """Whether names are added, removed or renamed."""
         return bool(self.removed or self.renamed or self.added)
 
     @property
     def is_empty(self) -> bool:
-        """Nothing changes."""
+        """Whether nothing changes."""
         return not (self.replaced or self.changes_names)
 
     @cached_property
     def added_by_path(self) -> dict[bytes, Node]:
-        """What comes, by its path."""
+        """The added nodes by their paths."""
         return {node.path: node for node in self.added}
 
     def with_contents(self, tables: Mapping[bytes, PieceTable]) -> IsoEdits:
-        """These edits, but the files at ``tables``' paths hold other bytes: files that come, or old ones."""
-        new = {path: table for path, table in tables.items() if path in self.added_by_path}
-        added = (
-            replace(node, content=PieceContent(new[node.path].pieces)) if node.path in new else node
+        """Return these edits, but with the contents ``tables`` for the files at their paths.
+
+        A path is that of an added node, else the old path of a file on the image.
+        """
+        contents = {path: table for path, table in tables.items() if path in self.added_by_path}
+        added = tuple(
+            replace(node, content=PieceContent(contents[node.path].pieces)) if node.path in contents else node
             for node in self.added
         )
-        old = {path: table for path, table in tables.items() if path not in new}
-        return replace(self, replaced={**self.replaced, **old}, added=tuple(added))
+        replaced = {path: table for path, table in tables.items() if path not in contents}
+        return replace(self, replaced={**self.replaced, **replaced}, added=added)
 
     def new_path(self, old: bytes) -> bytes | None:
-        """Where what is at the path ``old`` will be; None where it leaves."""
+        """Return the new path of the file or directory at the path ``old``; None if it is removed."""
         for path in (old, *reversed(list(ancestors(old)))):
-            if path in self._gone:
+            if path in self._removed_paths:
                 return None
             if path in self.renamed:
                 return self.renamed[path] + old[len(path) :]
         return old
 
     @cached_property
-    def _gone(self) -> frozenset[bytes]:
+    def _removed_paths(self) -> frozenset[bytes]:
+        """The paths of ``removed``, as a set."""
         return frozenset(self.removed)

@@ -1,4 +1,4 @@
-"""The partitions that an image's tables tell of, as one kind of value, and where each goes in a new layout."""
+"""List the partitions of an image, whichever partition table describes them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,50 @@ from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 
 FILLER_TYPE = 0xCD
-"""The MBR type by which xorriso fills what a PReP partition leaves (libisofs, boot_sectors.txt)."""
-_FILLERS = ("ISO9660_data", "Apple_Free", "Apple_partition_map", "Apple_Void")
-_HFS = (b"H+", b"HX", b"BD")
+"""The type of MBR partitions that xorriso puts around a PReP partition (libisofs, boot_sectors.txt)."""
+_APM_FILLERS = ("ISO9660_data", "Apple_Free", "Apple_partition_map", "Apple_Void")
+_HFS_SIGNATURES = (b"H+", b"HX", b"BD")
 _HFS_HEADER = 1024
+"""Bytes from the start of an HFS or HFS+ file system to its volume header."""
 
 
 def list_partitions(mbr: Mbr | None, gpt: Gpt | None, apm: Apm | None) -> tuple[Partition, ...]:
-    """Every partition of the three tables."""
-    return (*_of_mbr(mbr), *_of_gpt(gpt), *_of_apm(apm))
+    """Return the partitions of all three partition tables."""
+    return (*_list_mbr(mbr), *_list_gpt(gpt), *_list_apm(apm))
 
 
-def _of_mbr(mbr: Mbr | None) -> Iterator[Partition]:
-    for number, one in mbr.used_partitions if mbr else ():
-        yield Partition("MBR", number, one.start, one.end, one.type == FILLER_TYPE, f"type 0x{one.type:02X}")
+def _list_mbr(mbr: Mbr | None) -> Iterator[Partition]:
+    """Yield the partitions of the master boot record."""
+    for number, entry in mbr.used_partitions if mbr else ():
+        is_filler = entry.type == FILLER_TYPE
+        yield Partition("MBR", number, entry.start, entry.end, is_filler, f"type 0x{entry.type:02X}")
 
 
-def _of_gpt(gpt: Gpt | None) -> Iterator[Partition]:
-    for number, one in gpt.used_entries if gpt else ():
-        yield Partition("GPT", number, one.first, one.end, one.label.startswith("Gap"), repr(one.label))
+def _list_gpt(gpt: Gpt | None) -> Iterator[Partition]:
+    """Yield the partitions of the GUID partition table."""
+    for number, entry in gpt.used_entries if gpt else ():
+        yield Partition("GPT", number, entry.first, entry.end, entry.label.startswith("Gap"), repr(entry.label))
 
 
-def _of_apm(apm: Apm | None) -> Iterator[Partition]:
-    for number, one in enumerate(apm.entries if apm else (), 1):
-        scale = apm.block_size // SECTOR if apm else 0
-        start, end = Sector(one.start * scale), Sector(one.end * scale)
-        yield Partition("APM", number, start, end, one.kind in _FILLERS, f"{one.kind} {one.label!r}")
+def _list_apm(apm: Apm | None) -> Iterator[Partition]:
+    """Yield the partitions of the Apple partition map."""
+    if apm is None:
+        return
+    scale = apm.block_size // SECTOR
+    for number, entry in enumerate(apm.entries, 1):
+        start, end = Sector(entry.start * scale), Sector(entry.end * scale)
+        is_filler = entry.kind in _APM_FILLERS
+        yield Partition("APM", number, start, end, is_filler, f"{entry.kind} {entry.label!r}")
 
 
 def find_hfs_partitions(source: ByteSource, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
-    """Those that begin with an HFS or HFS+ volume header (Apple technical note 1150, "Volume Header")."""
-    return tuple(one for one in partitions if one.start and has_hfs_header(source, one.start * SECTOR))
+    """Return the partitions that begin with an HFS or HFS+ file system."""
+    return tuple(p for p in partitions if p.start and has_hfs_header(source, p.start * SECTOR))
 
 
 def has_hfs_header(source: ByteSource, start: int) -> bool:
-    """True when a volume header of HFS or HFS+ belongs to a file system that begins at byte ``start``."""
-    return source.read(start + _HFS_HEADER, 2) in _HFS
+    """Return True if the file system that begins at byte ``start`` has a volume header of HFS or HFS+.
+
+    Apple technical note 1150, "Volume Header".
+    """
+    return source.read(start + _HFS_HEADER, 2) in _HFS_SIGNATURES

@@ -1,4 +1,4 @@
-"""The directory trees of an image, each file with the name people know it by and where its records stand."""
+"""Read the directory trees of an image: each file with its records, and with the name that readers show."""
 
 from __future__ import annotations
 
@@ -13,47 +13,52 @@ from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, Directory
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, find_susp_skip, read_rock_ridge
 from cosremaster.units import Lba, lba_offset
 
-_JOLIET = (b"%/@", b"%/C", b"%/E")
+_JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 _ENHANCED = 2
-"""The version of a supplementary descriptor that is ISO 9660:1999's enhanced one (8.5)."""
+"""The version of an enhanced volume descriptor (ISO 9660:1999, 8.5)."""
 JOLIET = "Joliet"
-"""What a tree of that kind is called."""
+"""The kind of a Joliet tree."""
 
 
 def is_joliet(descriptor: VolumeDescriptor) -> bool:
-    """A supplementary descriptor whose escape sequences say UCS-2 (Joliet specification, "SVD Escape Sequences")."""
-    return descriptor.type == SUPPLEMENTARY and descriptor.raw[88:91] in _JOLIET
+    """Return True for a supplementary descriptor whose escape sequences say UCS-2 (Joliet, "SVD Escape Sequences")."""
+    return descriptor.type == SUPPLEMENTARY and descriptor.raw[88:91] in _JOLIET_ESCAPES
 
 
 def read_trees(
-    source: ByteSource, descriptors: Iterable[VolumeDescriptor], base: Lba, known: Iterable[Lba] = ()
+    source: ByteSource, descriptors: Iterable[VolumeDescriptor], base: Lba, read_roots: Iterable[Lba] = ()
 ) -> Iterator[IsoTree]:
-    """The trees of the descriptors of one set, whose blocks count from ``base``.
+    """Yield the tree of each primary and supplementary descriptor of one set.
 
-    A descriptor that shares another's root (as ISO 9660:1999's does), or one of ``known``, has a tree without files.
-    :raises ImageError: a record is malformed, a directory or file lies outside the image.
+    A descriptor that shares the root of an earlier one, as an enhanced descriptor (ISO 9660:1999) does, has a tree
+    without files.
+
+    :param base: the block from which the descriptors count their blocks.
+    :param read_roots: the roots of trees that were read already.
+    :raises ImageError: when a record is malformed, or a directory or a file lies outside the image.
     """
-    roots = set(known)
+    roots = set(read_roots)
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
-        files, directories, rock_ridge = list[IsoFile](), list[Extent](), False
+        files, directories, skip = list[IsoFile](), list[Extent](), None
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
             root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else find_susp_skip(source.read(lba_offset(root.lba), 255))
-            rock_ridge = skip is not None
             directories.append(root)
-            files = list(_files(walk_records(source, root, base, skip, is_joliet(descriptor)), directories))
+            records = walk_records(source, root, base, skip, is_joliet(descriptor))
+            files = list(_collect_files(records, directories))
         yield IsoTree(
-            kind=_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
+            kind=_tree_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
             files=tuple(files), directories=tuple(directories), path_tables=tuple(
-                Extent(Lba(base + one.lba), one.length) for one in descriptor.path_tables
-            ), has_rock_ridge=rock_ridge,
+                Extent(Lba(base + table.lba), table.length) for table in descriptor.path_tables
+            ), has_rock_ridge=skip is not None,
         )  # fmt: skip
 
 
-def _kind(descriptor: VolumeDescriptor) -> str:
+def _tree_kind(descriptor: VolumeDescriptor) -> str:
+    """Return the kind of the descriptor's tree, in words."""
     if descriptor.type == PRIMARY:
         return "ISO 9660"
     if is_joliet(descriptor):
@@ -62,7 +67,10 @@ def _kind(descriptor: VolumeDescriptor) -> str:
 
 
 class NamedRecord(Struct, frozen=True):
-    """A record, its bytes, its Rock Ridge, and the path people know it by. ``below``: the directory that it is."""
+    """A directory record with its bytes, its Rock Ridge fields, and the path that readers show.
+
+    ``directory``: the extent of the directory that the record stands for, None for a file.
+    """
 
     path: bytes
     record: DirectoryRecord
@@ -72,77 +80,86 @@ class NamedRecord(Struct, frozen=True):
 
 
 def walk_records(source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool) -> Iterator[NamedRecord]:
-    """Every record below ``root``, a directory's own before those in it. Relocated ones count where CL stands.
+    """Yield every record below the directory ``root``, the record of a directory before those in it.
 
-    :raises ImageError: a record is malformed, a directory or file lies outside the image.
+    A relocated directory is at the place of its CL field (RRIP 4.1.5.1). Associated files (ECMA-119, 9.1.6) are left
+    out.
+
+    :param base: the block from which the records count their blocks.
+    :param skip: see :func:`find_susp_skip`; None without Rock Ridge.
+    :raises ImageError: when a record is malformed, or a directory or a file lies outside the image.
     """
     waiting: list[tuple[Extent, tuple[bytes, ...], bytes]] = [(root, (), b"")]
     seen = {root.lba}
     while waiting:
-        directory, raw_path, path = waiting.pop()
-        for record, raw in read_directory(source, directory, raw_path, base):
-            ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
-            if ridge.is_relocated or record.flags & ASSOCIATED:
-                continue  # a relocated directory is met where its CL stands
-            name = choose_name(record, ridge, joliet=joliet)
-            name = path + b"/" + name if path else name
-            below: Extent | None = None
-            if record.flags & DIRECTORY or ridge.child_lba is not None:
-                below = _directory(source, record, ridge, base)
-                if below.lba in seen:
+        parent, identifiers, parent_path = waiting.pop()
+        for record, raw in read_directory(source, parent, identifiers, base):
+            rock_ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
+            if rock_ridge.is_relocated or record.flags & ASSOCIATED:
+                continue
+            name = choose_name(record, rock_ridge, joliet=joliet)
+            path = parent_path + b"/" + name if parent_path else name
+            directory: Extent | None = None
+            if record.flags & DIRECTORY or rock_ridge.child_lba is not None:
+                directory = _find_extent(source, record, rock_ridge)
+                if directory.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
-                seen.add(below.lba)
-                waiting.append((below, (*raw_path, record.identifier), name))
+                seen.add(directory.lba)
+                waiting.append((directory, (*identifiers, record.identifier), path))
             elif record.length and lba_offset(record.lba) + record.length > source.size:
                 raise ImageError("its data lie outside the image", locate_record(source.place, record))
-            yield NamedRecord(name, record, raw, ridge, below)
+            yield NamedRecord(path, record, raw, rock_ridge, directory)
 
 
-def _files(named: Iterable[NamedRecord], directories: list[Extent]) -> Iterator[IsoFile]:
-    """The files among ``named``; ``directories`` gets the others."""
-    run: list[DirectoryRecord] = []
-    for one in named:
-        if one.directory is not None:
-            directories.append(one.directory)
+def _collect_files(records: Iterable[NamedRecord], directories: list[Extent]) -> Iterator[IsoFile]:
+    """Yield the files of ``records``; append the extents of directories to ``directories``."""
+    sections: list[DirectoryRecord] = []
+    for named in records:
+        if named.directory is not None:
+            directories.append(named.directory)
             continue
-        if run and run[0].parent != one.record.parent:
-            run = []  # a file whose last extent is missing
-        run.append(one.record)
-        if not one.record.flags & MULTI_EXTENT:
-            yield IsoFile(one.path, tuple(run), one.rock_ridge.is_regular, one.rock_ridge.zisofs_offset)
-            run = []
+        if sections and sections[0].parent != named.record.parent:
+            sections = []  # a file whose last section is missing
+        sections.append(named.record)
+        if not named.record.flags & MULTI_EXTENT:
+            rock_ridge = named.rock_ridge
+            yield IsoFile(named.path, tuple(sections), rock_ridge.is_regular, rock_ridge.zisofs_offset)
+            sections = []
 
 
-def _directory(source: ByteSource, record: DirectoryRecord, extra: RockRidge, base: Lba) -> Extent:
-    """The extent of the directory that ``record`` names; a relocated one tells its length itself, in its ``.``."""
-    if extra.child_lba is None:
+def _find_extent(source: ByteSource, record: DirectoryRecord, rock_ridge: RockRidge) -> Extent:
+    """Return the extent of the directory that ``record`` stands for.
+
+    The length of a relocated directory is in its own ``.`` record.
+    """
+    if rock_ridge.child_lba is None:
         return get_extent(record)
-    head = source.read(lba_offset(extra.child_lba), 34)
+    head = source.read(lba_offset(rock_ridge.child_lba), 34)
     if len(head) < 34 or head[33:34] != b"\0":
         raise ImageError("relocated directory is not where it should be", source.place.at(record.offset))
-    return Extent(extra.child_lba, int.from_bytes(head[10:14], "little"))
+    return Extent(rock_ridge.child_lba, int.from_bytes(head[10:14], "little"))
 
 
-def choose_name(record: DirectoryRecord, extra: RockRidge | None, *, joliet: bool) -> bytes:
-    """The name people know a record by: Rock Ridge's, Joliet's, or the identifier's."""
-    return (extra.name if extra else b"") or decode_identifier(record.identifier, joliet=joliet)
+def choose_name(record: DirectoryRecord, rock_ridge: RockRidge | None, *, joliet: bool) -> bytes:
+    """Return the name that readers show for a record: the Rock Ridge name, or the one that the identifier holds."""
+    return (rock_ridge.name if rock_ridge else b"") or decode_identifier(record.identifier, joliet=joliet)
 
 
 def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
-    """The name that an identifier alone tells."""
+    """Return the name that readers show for an identifier without Rock Ridge."""
     return decode_joliet(identifier) if joliet else decode_plain(identifier)
 
 
 def get_extent(record: DirectoryRecord) -> Extent:
-    """Where the directory that ``record`` names stands."""
+    """Return the extent that ``record`` describes."""
     return Extent(record.lba, record.length)
 
 
 def decode_plain(identifier: bytes) -> bytes:
-    """An ISO 9660 file identifier (7.5) without version and empty extension."""
+    """Return an ISO 9660 file identifier (7.5) without its version and an empty extension."""
     return identifier.partition(b";")[0].rstrip(b".")
 
 
 def decode_joliet(identifier: bytes) -> bytes:
-    """A Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
+    """Return a Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
     return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-8", "surrogatepass")

@@ -1,13 +1,14 @@
-"""A recipe as it is written: the types that both read it and make its JSON Schema (docs/recipe.md).
+"""The document of a recipe: the types that validate it and define its JSON Schema (docs/recipe.md).
 
-What can be told from one value alone is told here; what needs variables, files or two values together, in
-:mod:`cosremaster.recipe.read`.
+These types check each value alone. :mod:`cosremaster.recipe.read` checks what needs variables, files or two values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeAlias
+import operator
+from collections.abc import Mapping
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 
@@ -15,10 +16,11 @@ Text: TypeAlias = Annotated[str, Strict()]
 Flag: TypeAlias = Annotated[bool, Strict()]
 
 VARIABLE_NAME = "[A-Za-z_][A-Za-z0-9_]*"
-_OR_VARIABLE = r"|\$\{"  # what a variable brings is looked at when it is known
+_OR_VARIABLE = r"|\$\{"  # checked once the variable has its value
 
 
 def _digest(digits: int) -> Any:
+    """Return the field for a digest of ``digits`` hexadecimal digits."""
     return Field(
         default=None,
         pattern=f"^[0-9A-Fa-f]{{{digits}}}$" + _OR_VARIABLE,
@@ -27,7 +29,7 @@ def _digest(digits: int) -> Any:
 
 
 class _Table(BaseModel):
-    """Keys that are not named are faults."""
+    """A table of a recipe. Unknown keys are faults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, regex_engine="python-re")
 
@@ -124,44 +126,30 @@ ITEMS: dict[str, type[_Table]] = {
     "directory": DirectoryTable,
     "service": ServiceTable,
 }
-"""What can be added to the layer, by the key that says so."""
+"""The tables that add something to the layer, by the key that only they have."""
 
 ISO_ITEMS = {kind: table for kind, table in ITEMS.items() if table is not ServiceTable}
-"""What can be added to the ISO's own tree, likewise."""
+"""The tables that add something to the ISO's own tree, by their key."""
 
 
-def _kind_of_item(value: Any) -> str | None:
-    return _kind_among(ITEMS, value)
+def _one_of(tables: Mapping[str, type[_Table]]) -> Any:
+    """Return the type of a value that is one of ``tables``; the key that only one of them has decides which."""
+
+    def find_kind(value: Any) -> str | None:
+        """Return the key that ``value``, a dictionary or a table, has; None without one."""
+        keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, _Table) else ()
+        return next((kind for kind in tables if kind in keys), None)
+
+    members = (Annotated[table, Tag(kind)] for kind, table in tables.items())
+    return Annotated[reduce(operator.or_, members), Discriminator(find_kind)]
 
 
-def _kind_of_iso_item(value: Any) -> str | None:
-    return _kind_among(ISO_ITEMS, value)
-
-
-def _kind_among(kinds: Iterable[str], value: Any) -> str | None:
-    keys = value if isinstance(value, dict) else dict.fromkeys(type(value).model_fields) if _is_table(value) else {}
-    return next((kind for kind in kinds if kind in keys), None)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, _Table)
-
-
-ItemTable: TypeAlias = Annotated[
-    Annotated[SourceTable, Tag("source")]
-    | Annotated[FileTable, Tag("file")]
-    | Annotated[SymlinkTable, Tag("symlink")]
-    | Annotated[DirectoryTable, Tag("directory")]
-    | Annotated[ServiceTable, Tag("service")],
-    Discriminator(_kind_of_item),
-]
-IsoItemTable: TypeAlias = Annotated[
-    Annotated[SourceTable, Tag("source")]
-    | Annotated[FileTable, Tag("file")]
-    | Annotated[SymlinkTable, Tag("symlink")]
-    | Annotated[DirectoryTable, Tag("directory")],
-    Discriminator(_kind_of_iso_item),
-]
+if TYPE_CHECKING:
+    ItemTable: TypeAlias = _Table
+    IsoItemTable: TypeAlias = _Table
+else:
+    ItemTable = _one_of(ITEMS)
+    IsoItemTable = _one_of(ISO_ITEMS)
 
 
 class RenameTable(_Table):
@@ -182,7 +170,8 @@ class VariableTable(_Table):
 
 
 def _kind_of_variable(value: Any) -> str:
-    return "table" if isinstance(value, dict) or _is_table(value) else "text"
+    """Return the tag of a variable: a table, or the text of its default."""
+    return "table" if isinstance(value, dict | VariableTable) else "text"
 
 
 Variable: TypeAlias = Annotated[

@@ -1,4 +1,4 @@
-"""Collecting what is wrong with a recipe: each fault with its key and its line, all of them told together."""
+"""Collect the faults of a recipe, each with its key and its line, to report all of them together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cosremaster.recipe.document import (
     VariableTable,
     XzTable,
 )
-from cosremaster.recipe.toml_lines import Path, line_of
+from cosremaster.recipe.toml_lines import KeyPath, line_of
 
 _TABLES: dict[str, type[BaseModel]] = {
     "expect": ExpectTable,
@@ -28,7 +28,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "kernel_args": KernelArgsTable,
     "rename_iso": RenameTable,
 }
-_ADDED = {"add": ITEMS, "add_iso": ISO_ITEMS}
+_ITEM_KINDS = {"add": ITEMS, "add_iso": ISO_ITEMS}
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "bool_type": "must be true or false",
@@ -48,47 +48,48 @@ _PATTERNS = {
 }
 
 
-def spelled(path: Path) -> str:
-    """``path`` as people write it: ``add[2].mode``."""
+def format_key_path(path: KeyPath) -> str:
+    """Return ``path`` as people write it: ``add[2].mode``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}" if text else printable(part)
     return text
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A question to append to a complaint about ``name``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def suggest_name(name: str, valid_names: Iterable[str]) -> str:
+    """Return a question to append to a message about the wrong ``name``; empty if no valid name is similar."""
+    similar = difflib.get_close_matches(name, list(valid_names), n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 class Faults:
-    """The faults of the recipe file ``name``, whose keys stand at ``lines``."""
+    """The faults of the recipe file ``name``. ``lines``: the line of each key, from 1."""
 
-    def __init__(self, name: str, lines: Mapping[Path, int]) -> None:
+    def __init__(self, name: str, lines: Mapping[KeyPath, int]) -> None:
+        """Begin without faults."""
         self._name = name
         self._lines = lines
-        self._found: dict[tuple[int, Path, str], str] = {}
+        self._messages: dict[tuple[int, KeyPath, str], str] = {}
 
-    def add(self, path: Path, message: str) -> None:
-        """What is wrong with the value at ``path``."""
+    def add(self, path: KeyPath, message: str) -> None:
+        """Add a fault of the value at ``path``."""
         line = line_of(self._lines, path)
         place = Place().inside(self._name if line is None else f"{self._name}:{line}")
         if path:
-            place = place.inside(spelled(path))
-        self._found.setdefault((line or 0, path, message), f"{place}: {message}")
+            place = place.inside(format_key_path(path))
+        self._messages.setdefault((line or 0, path, message), f"{place}: {message}")
 
-    def told(self, path: Path) -> bool:
-        """A fault of the value at ``path`` itself is known."""
-        return any(path == where for _, where, _ in self._found)
+    def has_fault_at(self, path: KeyPath) -> bool:
+        """Return whether the value at exactly ``path`` has a fault."""
+        return any(path == fault_path for _, fault_path, _ in self._messages)
 
-    def add_shape(self, error: ErrorDetails, raw: object) -> None:
-        """What pydantic found wrong with the document ``raw``."""
-        path, kind, last = key_path(error["loc"]), error["type"], error["loc"][-1]
+    def add_validation_error(self, error: ErrorDetails, raw: object) -> None:
+        """Add a fault that pydantic reports for the document ``raw``."""
+        path, kind, last = to_key_path(error["loc"]), error["type"], error["loc"][-1]
         if error["loc"][-1] == "[key]":
             self.add(path, "is no name for a variable (letters, digits and _)")
         elif kind == "extra_forbidden":
-            self.add(path, _stranger(path, raw))
+            self.add(path, _describe_unknown_key(path, raw))
         elif kind == "missing":
             self.add(path[:-1], f"{path[-1]} is missing")
         elif kind == "string_pattern_mismatch":
@@ -98,49 +99,51 @@ class Faults:
         elif kind in _LIMITS:
             self.add(path, f"must lie in {_RANGES[str(last)]}")
         elif kind == "union_tag_not_found":
-            self.add(path, f"must be a table with what to add: {', '.join(_ADDED[str(path[0])])}")
+            self.add(path, f"must be a table with what to add: {', '.join(_ITEM_KINDS[str(path[0])])}")
         else:
             self.add(path, _MESSAGES.get(kind, error["msg"][:1].lower() + error["msg"][1:]))
 
-    def raise_any(self) -> None:
-        """:raises RecipeError: there is a fault; it tells all, in the order of lines and keys."""
-        if self._found:
-            order = sorted(self._found, key=_order)
-            raise RecipeError(printable(self._name), [self._found[fault] for fault in order])
+    def raise_if_any(self) -> None:
+        """Report all faults, in the order of their lines and keys. :raises RecipeError: there is a fault."""
+        if self._messages:
+            order = sorted(self._messages, key=_sort_key)
+            raise RecipeError(printable(self._name), [self._messages[fault] for fault in order])
 
 
-def _order(fault: tuple[int, Path, str]) -> tuple[int, list[str]]:
+def _sort_key(fault: tuple[int, KeyPath, str]) -> tuple[int, list[str]]:
+    """Return the key by which faults are sorted: by line, then by path, with numbers in numerical order."""
     line, path, _ = fault
     return line, [f"{part:08}" if isinstance(part, int) else part for part in path]
 
 
-def key_path(loc: tuple[int | str, ...]) -> Path:
-    """The keys of the document on the way to pydantic's ``loc``, which also names the members of unions."""
+def to_key_path(loc: tuple[int | str, ...]) -> KeyPath:
+    """Return the path in the document for pydantic's ``loc``, which also contains the tags of union members."""
     path = loc[:-1] if loc[-1:] == ("[key]",) else loc
-    tagged = len(path) > 2 and path[0] in (*_ADDED, "variables")
-    return (*path[:2], *path[3:]) if tagged else path
+    is_tagged = len(path) > 2 and path[0] in (*_ITEM_KINDS, "variables")
+    return (*path[:2], *path[3:]) if is_tagged else path
 
 
-def _stranger(path: Path, raw: object) -> str:
-    """The complaint about a key that nobody knows there."""
-    name, around = str(path[-1]), path[:-1]
-    if around and around[0] in _ADDED and len(around) == 2:
-        item, kinds = _at(raw, around), _ADDED[str(around[0])]
+def _describe_unknown_key(path: KeyPath, raw: object) -> str:
+    """Return the message about a key that its table does not have."""
+    name, table_path = str(path[-1]), path[:-1]
+    if table_path and table_path[0] in _ITEM_KINDS and len(table_path) == 2:
+        item, kinds = _value_at(raw, table_path), _ITEM_KINDS[str(table_path[0])]
         kind = next((kind for kind in kinds if isinstance(item, dict) and kind in item), "source")
-        elsewhere = [other for other, table in kinds.items() if name in table.model_fields]
-        if elsewhere:
-            return f"does not go together with {kind}; it belongs to {' or '.join(elsewhere)}"
-        known: type[BaseModel] = kinds[kind]
-    elif not around:
-        known = Document
-    elif around[0] == "variables":
-        known = VariableTable
+        other_kinds = [other for other, table in kinds.items() if name in table.model_fields]
+        if other_kinds:
+            return f"does not go together with {kind}; it belongs to {' or '.join(other_kinds)}"
+        expected: type[BaseModel] = kinds[kind]
+    elif not table_path:
+        expected = Document
+    elif table_path[0] == "variables":
+        expected = VariableTable
     else:
-        known = RuleTable if "rules" in around else _TABLES[str(around[0])]
-    return "no such key" + suggestion(name, known.model_fields)
+        expected = RuleTable if "rules" in table_path else _TABLES[str(table_path[0])]
+    return "no such key" + suggest_name(name, expected.model_fields)
 
 
-def _at(value: object, path: Path) -> object:
+def _value_at(value: object, path: KeyPath) -> object:
+    """Return the part of ``value`` at ``path``."""
     for part in path:
         value = value[part]  # type: ignore[index]
     return value

@@ -1,4 +1,4 @@
-"""What a recipe adds, as the overlay knows it; and what is wrong with it."""
+"""Turn the tables of a recipe that add something into overlay items, and find their faults."""
 
 from __future__ import annotations
 
@@ -25,110 +25,105 @@ from cosremaster.overlay.request import (
 )
 from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults
-from cosremaster.recipe.services import UNIT_FOLDERS, is_unit_name, parse_install, template_of
-from cosremaster.recipe.toml_lines import Path as KeyPath
+from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, parse_install, template_of
+from cosremaster.recipe.toml_lines import KeyPath
 
 STDIN = "-"
 
 
-class Made(Struct, frozen=True):
-    """An item of a recipe, its variables filled in. ``host``: a path of this machine, seen from the recipe."""
+class FilledTable(Struct, frozen=True):
+    """A table of a recipe that adds something, with the values of its variables.
+
+    ``key_path``: where it is in the recipe. ``host_path`` returns the path on this machine for a path in the recipe.
+    """
 
     table: Any
-    at: KeyPath
-    host: Callable[[str], Path]
+    key_path: KeyPath
+    host_path: Callable[[str], Path]
 
 
-def make_item(one: Made, others: Sequence[Made], faults: Faults) -> Iterator[OverlayItem]:
-    """What ``one`` of ``others`` adds. Faults are told; what comes out is then of no use."""
-    table = one.table
-    check = _Checks(one.at, faults)
-    if isinstance(table, SourceTable):
-        yield _source(table, one, check)
-    elif isinstance(table, FileTable):
-        check.made(table.file, "file", table.owner, table.mode)
-        yield InlineFile(table.file, table.content.encode("utf-8", "surrogateescape"), table.mode, table.owner)
-    elif isinstance(table, SymlinkTable):
-        check.made(table.symlink, "symlink", table.owner, None)
-        if not table.target or "\0" in table.target:
-            check.faults.add((*one.at, "target"), "must not be empty, nor hold a NUL")
-        yield Symlink(table.symlink, table.target, table.owner)
-    elif isinstance(table, DirectoryTable):
-        check.made(table.directory, "directory", table.owner, table.mode)
-        yield Directory(table.directory, table.mode, table.owner)
-    else:
-        yield from _service(table, others, check)
+class _ItemMaker:
+    """Makes the items of one table. ``others``: all tables of the same array. Faults go to ``faults``."""
 
+    def __init__(self, filled: FilledTable, others: Sequence[FilledTable], faults: Faults) -> None:
+        """Keep the arguments."""
+        self.key_path = filled.key_path
+        self.host_path = filled.host_path
+        self.others = others
+        self._faults = faults
 
-class _Checks:
-    """Looks at the values of the item at ``at``."""
+    def add_fault(self, message: str, *keys: str) -> None:
+        """Add a fault of the table, or of the value below it that ``keys`` lead to."""
+        self._faults.add((*self.key_path, *keys), message)
 
-    def __init__(self, at: KeyPath, faults: Faults) -> None:
-        self.at = at
-        self.faults = faults
-
-    def value(self, key: str | KeyPath, parse: Callable[[Any], object], value: object) -> None:
-        """``parse`` takes the value of ``key``, if there is one."""
+    def check_value(self, keys: str | KeyPath, parse: Callable[[Any], object], value: object) -> None:
+        """Add a fault if ``parse`` refuses the value at ``keys``. None is always accepted."""
         if value is None:
             return
         try:
             parse(value)
         except CosremasterError as error:
-            self.faults.add((*self.at, *((key,) if isinstance(key, str) else key)), error.message)
+            self._faults.add((*self.key_path, *((keys,) if isinstance(keys, str) else keys)), error.message)
 
-    def dest(self, key: str, value: str | None) -> None:
-        """An absolute path in the layer."""
-        self.value(key, lambda dest: parse_dest(dest, printable(dest)), value)
+    def check_dest(self, key: str, value: str | None) -> None:
+        """Check that the value of ``key`` is an absolute path in the layer."""
+        self.check_value(key, lambda dest: parse_dest(dest, printable(dest)), value)
 
-    def made(self, path: str, key: str, owner: str, mode: str | None) -> None:
-        """Something that comes from no file."""
-        self.dest(key, path)
+    def check_inline(self, key: str, path: str, owner: str, mode: str | None) -> None:
+        """Check the values of an item that comes from no file; its path is the value of ``key``."""
+        self.check_dest(key, path)
         if path.startswith("/") and posixpath.normpath(path) in ("/", "//"):
-            self.faults.add((*self.at, key), "the root directory cannot be made")
+            self.add_fault("the root directory cannot be made", key)
         if owner == "source":
-            self.faults.add((*self.at, "owner"), "there is no source that could tell its owner")
-        self.value("owner", parse_owner, owner)
-        self.value("mode", Mode, mode)
+            self.add_fault("there is no source that could tell its owner", "owner")
+        self.check_value("owner", parse_owner, owner)
+        self.check_value("mode", Mode, mode)
 
-    def file(self, key: str, path: Path) -> bool:
-        """A file of this machine that must be there."""
-        told = absence(path)
-        if told:
-            self.faults.add((*self.at, key), told)
-        return not told
+    def check_host_file(self, key: str, path: Path) -> bool:
+        """Check that the file ``path`` of this machine exists, and return whether it does."""
+        message = find_absence(path)
+        if message:
+            self.add_fault(message, key)
+        return not message
 
 
-def absence(path: Path) -> str:
-    """Why the file ``path`` of this machine cannot be had; nothing when it is there."""
+def find_absence(path: Path) -> str:
+    """Return why the file ``path`` of this machine cannot be reached; empty if it can."""
     try:
         os.stat(path)
     except PermissionError as error:
         return f"the file {printable(str(path))} cannot be reached: {error.strerror}"
-    except (OSError, ValueError):  # ValueError: a NUL in the name
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return f"there is no file {printable(str(path))}"
     return ""
 
 
-def _source(table: SourceTable, one: Made, check: _Checks) -> AddPath:
-    source = STDIN if table.source == STDIN else str(one.host(table.source))
-    archive = table.unpack if table.unpack is not None else is_archive_name(os.fsencode(source))
-    if source != STDIN and check.file("source", Path(source)):
-        single = not os.path.isdir(source) and not archive
-        if single and table.dest is None:
-            check.faults.add(one.at, "dest is missing: where does this file go?")
-    mtree = None if table.mtree is None else one.host(table.mtree)
-    if mtree is not None and check.file("mtree", mtree) and source != STDIN and os.path.isfile(source):
-        check.faults.add((*one.at, "mtree"), "an mtree file tells of a directory, and the source is none")
-    check.dest("dest", table.dest)
-    check.value("owner", parse_owner, table.owner)
-    check.value("mode", Mode, table.mode)
+def make_items(filled: FilledTable, others: Sequence[FilledTable], faults: Faults) -> Iterator[OverlayItem]:
+    """Yield what ``filled``, one of ``others``, adds. If it has faults they are added, and the items are of no use."""
+    yield from _MAKERS[type(filled.table)](filled.table, _ItemMaker(filled, others, faults))
+
+
+def _make_path(table: SourceTable, maker: _ItemMaker) -> Iterator[AddPath]:
+    """Yield the item for a file, a directory or an archive of this machine."""
+    source = STDIN if table.source == STDIN else str(maker.host_path(table.source))
+    is_archive = table.unpack if table.unpack is not None else is_archive_name(os.fsencode(source))
+    if source != STDIN and maker.check_host_file("source", Path(source)):
+        is_single_file = not os.path.isdir(source) and not is_archive
+        if is_single_file and table.dest is None:
+            maker.add_fault("dest is missing: where does this file go?")
+    mtree = None if table.mtree is None else maker.host_path(table.mtree)
+    if mtree is not None and maker.check_host_file("mtree", mtree) and source != STDIN and os.path.isfile(source):
+        maker.add_fault("an mtree file tells of a directory, and the source is none", "mtree")
+    maker.check_dest("dest", table.dest)
+    maker.check_value("owner", parse_owner, table.owner)
+    maker.check_value("mode", Mode, table.mode)
     for number, rule in enumerate(table.rules):
-        at = ("rules", number)
-        check.value((*at, "pattern"), Pattern, os.fsencode(rule.pattern))
-        check.value((*at, "owner"), parse_owner, rule.owner)
-        check.value((*at, "mode"), Mode, rule.mode)
-        check.value((*at, "directory_mode"), Mode, rule.directory_mode)
-    return AddPath(
+        rule_path = ("rules", number)
+        maker.check_value((*rule_path, "pattern"), Pattern, os.fsencode(rule.pattern))
+        maker.check_value((*rule_path, "owner"), parse_owner, rule.owner)
+        maker.check_value((*rule_path, "mode"), Mode, rule.mode)
+        maker.check_value((*rule_path, "directory_mode"), Mode, rule.directory_mode)
+    yield AddPath(
         source,
         table.dest,
         owner=table.owner,
@@ -140,68 +135,102 @@ def _source(table: SourceTable, one: Made, check: _Checks) -> AddPath:
     )
 
 
-def _service(table: ServiceTable, others: Sequence[Made], check: _Checks) -> Iterator[Symlink]:
-    """The links that enable a unit: those that are asked for, or those its [Install] section asks for."""
+def _make_file(table: FileTable, maker: _ItemMaker) -> Iterator[InlineFile]:
+    """Yield the item for a file whose content is in the recipe."""
+    maker.check_inline("file", table.file, table.owner, table.mode)
+    yield InlineFile(table.file, table.content.encode("utf-8", "surrogateescape"), table.mode, table.owner)
+
+
+def _make_symlink(table: SymlinkTable, maker: _ItemMaker) -> Iterator[Symlink]:
+    """Yield the item for a symlink."""
+    maker.check_inline("symlink", table.symlink, table.owner, None)
+    if not table.target or "\0" in table.target:
+        maker.add_fault("must not be empty, nor hold a NUL", "target")
+    yield Symlink(table.symlink, table.target, table.owner)
+
+
+def _make_directory(table: DirectoryTable, maker: _ItemMaker) -> Iterator[Directory]:
+    """Yield the item for a directory."""
+    maker.check_inline("directory", table.directory, table.owner, table.mode)
+    yield Directory(table.directory, table.mode, table.owner)
+
+
+def _make_service_links(table: ServiceTable, maker: _ItemMaker) -> Iterator[Symlink]:
+    """Yield the symlinks that enable a unit: those in ``wanted_by``, or else those of its [Install] section."""
     name = table.service
     if not is_unit_name(name) or "@." in name:
-        check.faults.add((*check.at, "service"), f"{printable(name)} is no name of a unit, as site.service would be")
+        maker.add_fault(f"{printable(name)} is no name of a unit, as site.service would be", "service")
         return
-    check.dest("unit", table.unit)
-    file = template_of(name)
+    maker.check_dest("unit", table.unit)
+    file_name = template_of(name)
     try:
-        found = next((unit for other in reversed(others) if (unit := _unit_in(other, file))), None)
+        unit = next((unit for other in reversed(maker.others) if (unit := _find_unit(other, file_name))), None)
     except OSError as error:
-        check.faults.add(check.at, f"the unit {printable(str(error.filename))} cannot be read: {error.strerror}")
+        maker.add_fault(f"the unit {printable(str(error.filename))} cannot be read: {error.strerror}")
         return
-    path = table.unit or (found[0] if found else f"{UNIT_FOLDERS[-1]}/{file}")
-    if table.wanted_by is not None:
-        links = [(unit, "wants") for unit in table.wanted_by.split()]
-        aliases: tuple[str, ...] = ()
-        if not links:
-            check.faults.add((*check.at, "wanted_by"), "names no unit")
-    elif found is None:
-        check.faults.add(check.at, f"wanted_by is missing: nothing here adds {file}, so its [Install] is not known")
+    install = _find_install(table, maker, file_name, None if unit is None else unit[1])
+    if install is None:
         return
-    else:
-        install = parse_install(found[1])
-        links, aliases = list(install.links), install.aliases
-        if not links and not aliases:
-            check.faults.add(check.at, f"wanted_by is missing: {file} has none in an [Install] section")
-        enabled = {other.table.service for other in others if isinstance(other.table, ServiceTable)}
-        for also in sorted(set(install.also) - enabled):
-            check.faults.add(check.at, f"{file} has Also={also}: give that service, too, or this one a wanted_by")
-    for other_name in (*(asking for asking, _ in links), *aliases):
+    for other_name in (*(wanting for wanting, _ in install.links), *install.aliases):
         if not is_unit_name(other_name):
-            check.faults.add(
-                check.at, f"{printable(other_name)} is no name of a unit; say with wanted_by what is meant"
-            )
+            maker.add_fault(f"{printable(other_name)} is no name of a unit; say with wanted_by what is meant")
             return
-    for asking, kind in links:
-        yield Symlink(f"{UNIT_FOLDERS[0]}/{asking}.{kind}/{name}", path)
-    for alias in aliases:
+    path = table.unit or (unit[0] if unit else f"{UNIT_FOLDERS[-1]}/{file_name}")
+    for wanting, kind in install.links:
+        yield Symlink(f"{UNIT_FOLDERS[0]}/{wanting}.{kind}/{name}", path)
+    for alias in install.aliases:
         yield Symlink(f"{UNIT_FOLDERS[0]}/{alias}", path)
 
 
-def _unit_in(one: Made, file: str) -> tuple[str, str] | None:
-    """Where in the layer ``one`` puts the unit file called ``file``, and what that holds; None if it does not."""
-    for folder in UNIT_FOLDERS:
-        path = f"{folder}/{file}"
-        if isinstance(one.table, FileTable) and posixpath.normpath(one.table.file) == path:
-            return path, one.table.content
-        if isinstance(one.table, SourceTable) and one.table.source != STDIN:
-            found = _on_host(one, path)
-            if found and os.path.isfile(found) and not os.path.islink(found):
-                return path, found.read_text("utf-8", "replace")
+def _find_install(table: ServiceTable, maker: _ItemMaker, file_name: str, unit_text: str | None) -> Install | None:
+    """Return how the unit is enabled: by ``wanted_by``, or else by the text of its file; None: that is not known."""
+    if table.wanted_by is not None:
+        links = tuple((unit, "wants") for unit in table.wanted_by.split())
+        if not links:
+            maker.add_fault("names no unit", "wanted_by")
+        return Install(links, (), ())
+    if unit_text is None:
+        maker.add_fault(f"wanted_by is missing: nothing here adds {file_name}, so its [Install] is not known")
+        return None
+    install = parse_install(unit_text)
+    if not install.links and not install.aliases:
+        maker.add_fault(f"wanted_by is missing: {file_name} has none in an [Install] section")
+    enabled = {other.table.service for other in maker.others if isinstance(other.table, ServiceTable)}
+    for also in sorted(set(install.also) - enabled):
+        maker.add_fault(f"{file_name} has Also={also}: give that service, too, or this one a wanted_by")
+    return install
+
+
+def _find_unit(filled: FilledTable, file_name: str) -> tuple[str, str] | None:
+    """Return the path and text of the unit file ``file_name`` if ``filled`` adds it to the layer, else None."""
+    for directory in UNIT_FOLDERS:
+        path = f"{directory}/{file_name}"
+        if isinstance(filled.table, FileTable) and posixpath.normpath(filled.table.file) == path:
+            return path, filled.table.content
+        if isinstance(filled.table, SourceTable) and filled.table.source != STDIN:
+            host_file = _find_host_file(filled, path)
+            if host_file and os.path.isfile(host_file) and not os.path.islink(host_file):
+                return path, host_file.read_text("utf-8", "replace")
     return None
 
 
-def _on_host(one: Made, path: str) -> Path | None:
-    """The file of this machine that comes to lie at ``path``, if the source is a directory or that file itself."""
-    source, dest = one.host(one.table.source), posixpath.normpath(one.table.dest or "/")
+def _find_host_file(filled: FilledTable, path: str) -> Path | None:
+    """Return the file of this machine that gets ``path``, if the source is a directory or that file itself."""
+    source, dest = filled.host_path(filled.table.source), posixpath.normpath(filled.table.dest or "/")
     if os.path.isdir(source):
         below = posixpath.relpath(path, dest)
         return None if below.startswith("../") else source / below
-    if one.table.dest is None:
+    if filled.table.dest is None:
         return None
-    into = posixpath.normpath(f"{dest}/{source.name}")
-    return source if path in (dest, into) else None
+    path_in_dest = posixpath.normpath(f"{dest}/{source.name}")
+    return source if path in (dest, path_in_dest) else None
+
+
+_MAKERS: dict[type, Callable[[Any, _ItemMaker], Iterator[OverlayItem]]] = {
+    SourceTable: _make_path,
+    FileTable: _make_file,
+    SymlinkTable: _make_symlink,
+    DirectoryTable: _make_directory,
+    ServiceTable: _make_service_links,
+}
+"""For each kind of table the function that yields its items."""

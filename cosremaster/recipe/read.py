@@ -1,4 +1,4 @@
-"""A recipe file made into a request; everything that is wrong with it told at once."""
+"""Read a recipe file as a request, and report all of its faults at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
-from cosremaster.recipe.faults import Faults, key_path
-from cosremaster.recipe.items import Made, absence, make_item
-from cosremaster.recipe.toml_lines import Path as KeyPath
-from cosremaster.recipe.toml_lines import find_lines
+from cosremaster.recipe.faults import Faults, to_key_path
+from cosremaster.recipe.items import FilledTable, find_absence, make_items
+from cosremaster.recipe.toml_lines import KeyPath, find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
 from cosremaster.remastering.request import Request
 
@@ -32,12 +31,12 @@ else:
     import tomli as tomllib
 
 _DIGITS = {"sha256": 64, "md5": 32}
-_WHERE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _Table = TypeVar("_Table", bound=BaseModel)
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
-    """A recipe that was read: nothing in it is left to be found out but what the image says.
+    """A recipe without faults: only the image itself can still show one.
 
     ``expect``: names of digests and the hexadecimal digits that ``input`` must have.
     """
@@ -50,40 +49,41 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
 
 def read_recipe(
-    path: str | Path, variables: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    path: str | Path,
+    variables: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    threads: int | None = None,
 ) -> Recipe:
-    """The recipe in the TOML file ``path`` (docs/recipe.md). Paths in it are relative to it.
+    """Read the recipe in the TOML file ``path`` (docs/recipe.md). Paths in it are relative to it.
 
-    ``variables`` overrule ``environ`` (the process's when None), which overrules the recipe's defaults.
+    ``variables`` take precedence over ``environ`` (that of the process when None), which takes precedence over the
+    defaults in the recipe. ``threads``: as in ``Request``.
 
-    :raises RecipeError: it has faults: it cannot be read, is no TOML, has unknown keys, wrong types, unknown
-        variables, values that make no sense, or names files that are not there. All faults of a sound TOML file
-        are told together.
+    :raises RecipeError: the recipe has faults: it cannot be read, is no TOML, has unknown keys, wrong types, unknown
+        variables or values that make no sense, or names files that do not exist. All faults of a valid TOML file are
+        reported together.
     :raises UsageError: ``variables`` has a name that the recipe does not declare.
     """
     path = Path(path)
-    text = _read(path)
+    text = _read_text(path)
     try:
-        return _recipe_of(path, text, variables or {}, os.environ if environ is None else environ)
+        raw = _parse_toml(path, text)
+        faults = Faults(str(path), find_lines(text))
+        document, items, iso_items = _validate(raw, faults)
+        values = Variables(document.variables, variables or {}, os.environ if environ is None else environ, faults)
+        reader = _RecipeReader(path, document, faults, values)
+        if isinstance(raw.get("input"), str):
+            reader.check_input()
+        recipe = reader.make_recipe(items, iso_items, threads)
     except RecursionError as error:
         raise RecipeError(str(path), [f"{printable(str(path))}: is nested too deep"]) from error
-
-
-def _recipe_of(path: Path, text: str, variables: Mapping[str, str], environ: Mapping[str, str]) -> Recipe:
-    """Raises as :func:`read_recipe`. :raises RecursionError: it is nested too deep."""
-    raw = _parse(path, text)
-    faults = Faults(str(path), find_lines(text))
-    document, items, iso_items = _shaped(raw, faults)
-    reader = _Reader(path, document, faults, Variables(document.variables, variables, environ, faults))
-    if isinstance(raw.get("input"), str):
-        reader.check_input()
-    recipe = reader.recipe(items, iso_items)
-    faults.raise_any()
+    faults.raise_if_any()
     return recipe
 
 
-def _read(path: Path) -> str:
-    """:raises RecipeError: unreadable, or not UTF-8."""
+def _read_text(path: Path) -> str:
+    """Return the text of the file ``path``. :raises RecipeError: it is unreadable, or not UTF-8."""
     name = printable(str(path))
     try:
         return path.read_bytes().decode("utf-8")
@@ -93,128 +93,137 @@ def _read(path: Path) -> str:
         raise RecipeError(name, [f"{name} @0x{error.start:X}: is not UTF-8, as TOML must be"]) from error
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    """:raises RecipeError: no TOML."""
+def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+    """Return the document ``text``. :raises RecipeError: it is no TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        told = str(error)
-        where = _WHERE.search(told)
-        place = f"{path}:{where[1] or len(text.splitlines())}" if where else str(path)
-        message = _WHERE.sub("", told)
+        match = _TOML_PLACE.search(str(error))
+        place = f"{path}:{match[1] or len(text.splitlines())}" if match else str(path)
+        message = _TOML_PLACE.sub("", str(error))
         raise RecipeError(str(path), [f"{printable(place)}: is no TOML: {message[:1].lower()}{message[1:]}"]) from error
 
 
-_Items: TypeAlias = list[tuple[int, Any]]
-"""Tables of an array, with their numbers."""
+_NumberedTables: TypeAlias = list[tuple[int, Any]]
+"""Tables of an array with their indexes in it."""
 
 
-def _shaped(raw: dict[str, Any], faults: Faults) -> tuple[Document, _Items, _Items]:
-    """The document without its additions, those of ``add`` and those of ``add_iso``; what is faulty left out and
-    told."""
+def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, _NumberedTables, _NumberedTables]:
+    """Return the document without its additions, the tables of ``add`` and those of ``add_iso``.
+
+    Values with faults are left out, and the faults are added to ``faults``.
+    """
     try:
         Document.model_validate(raw)
-    except ValidationError as error:
-        for one in error.errors(include_url=False, include_context=False):
-            faults.add_shape(one, raw)
+    except ValidationError as validation:
+        for error in validation.errors(include_url=False, include_context=False):
+            faults.add_validation_error(error, raw)
     rest = {"input": "", **{key: value for key, value in raw.items() if key not in ("add", "add_iso")}}
-    document = _salvaged(Document.model_validate, rest, ()) or Document(input="")
-    return document, _sound(raw, "add", ItemTable), _sound(raw, "add_iso", IsoItemTable)
+    document = _salvage(Document.model_validate, rest, ()) or Document(input="")
+    return document, _salvage_array(raw, "add", ItemTable), _salvage_array(raw, "add_iso", IsoItemTable)
 
 
-def _sound(raw: dict[str, Any], key: str, kind: Any) -> _Items:
-    """What is sound of the tables in the array ``key``, each a ``kind``."""
-    items, found = TypeAdapter[Any](kind), raw.get(key, [])
+def _salvage_array(raw: dict[str, Any], key: str, kind: Any) -> _NumberedTables:
+    """Return the valid parts of the tables in the array ``key``, each a ``kind``."""
+    adapter, elements = TypeAdapter[Any](kind), raw.get(key, [])
     return [
-        (number, item)
-        for number, one in enumerate(found if isinstance(found, list) else [])
-        if (item := _salvaged(items.validate_python, one, (key, number))) is not None
+        (number, table)
+        for number, element in enumerate(elements if isinstance(elements, list) else [])
+        if (table := _salvage(adapter.validate_python, element, (key, number))) is not None
     ]
 
 
-def _salvaged(validate: Callable[[Any], _Table], value: Any, at: KeyPath) -> _Table | None:
-    """``value``, which stands at ``at``, without the keys in it that do not fit; None when nothing is left of it."""
-    value = _copied(value)
+def _salvage(validate: Callable[[Any], _Table], value: Any, path: KeyPath) -> _Table | None:
+    """Return ``value``, which is at ``path``, without the keys that do not fit; None when nothing is left."""
+    value = _copy(value)
     while True:
         try:
             return validate(value)
         except ValidationError as error:
-            wrong = {(key_path((*at, *one["loc"]))[len(at) :], one["type"] == "missing") for one in error.errors()}
-            if sum(_mended(value, path, missing) for path, missing in wrong) == 0:
+            faulty_paths = {
+                (to_key_path((*path, *fault["loc"]))[len(path) :], fault["type"] == "missing")
+                for fault in error.errors()
+            }
+            if sum(_mend(value, faulty_path, is_missing) for faulty_path, is_missing in faulty_paths) == 0:
                 return None
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
+    """Return a deep copy of the tables and arrays in ``value``."""
     if isinstance(value, dict):
-        return {key: _copied(one) for key, one in value.items()}
-    return [_copied(one) for one in value] if isinstance(value, list) else value
+        return {key: _copy(element) for key, element in value.items()}
+    return [_copy(element) for element in value] if isinstance(value, list) else value
 
 
-def _mended(value: Any, path: KeyPath, missing: bool) -> bool:
-    """Makes what ``path`` names in ``value`` fit: a key goes, an element of an array becomes an empty text, so that the
-    others keep their numbers, and so does what is ``missing`` in a table inside. False: that cannot be."""
-    around = value
+def _mend(value: Any, path: KeyPath, is_missing: bool) -> bool:
+    """Make the part of ``value`` at ``path`` fit, and return whether that changed anything.
+
+    A key is removed. An element of an array becomes an empty text, so that the others keep their indexes, and so does
+    a missing key of an inner table.
+    """
+    container = value
     try:
         for part in path[:-1]:
-            around = around[part]
+            container = container[part]
     except (KeyError, IndexError, TypeError):
-        return False  # it went with what held it
+        return False  # it was removed together with its container
     if not path:
         return False
     last = path[-1]
-    if isinstance(around, list) and isinstance(last, int):
-        fits = bool(around[last] != "")
-        around[last] = ""
-        return fits
-    if missing and len(path) > 1:
-        around[last] = ""
+    if isinstance(container, list) and isinstance(last, int):
+        is_changed = bool(container[last] != "")
+        container[last] = ""
+        return is_changed
+    if is_missing and len(path) > 1:
+        container[last] = ""
         return True
-    return not missing and around.pop(last, None) is not None
+    return not is_missing and container.pop(last, None) is not None
 
 
-class _Reader:
-    """Fills in variables, and looks at what one value alone does not tell."""
+class _RecipeReader:
+    """Fills in the variables of a document and makes the checks that a single value does not allow."""
 
     def __init__(self, path: Path, document: Document, faults: Faults, variables: Variables) -> None:
+        """Fill in the variables of ``document``; faults are added to ``faults``."""
         self._path = path
         self._faults = faults
         self._variables = variables
         variables.check()
-        self._document, self._input_known = self._filled(document, ())
+        self._document, self._has_input = self._fill(document, ())
 
     def check_input(self) -> None:
-        """The input is there."""
-        told = absence(self._host(self._document.input)) if self._input_known else ""
-        if told:
-            self._faults.add(("input",), told)
+        """Check that the input exists."""
+        absence = find_absence(self._host_path(self._document.input)) if self._has_input else ""
+        if absence:
+            self._faults.add(("input",), absence)
 
-    def recipe(self, items: _Items, iso_items: _Items) -> Recipe:
-        """The recipe with ``items`` for the layer and ``iso_items`` for the ISO's own tree; faults are told to
-        ``faults``."""
+    def make_recipe(self, items: _NumberedTables, iso_items: _NumberedTables, threads: int | None) -> Recipe:
+        """Return the recipe with ``items`` for the layer and ``iso_items`` for the ISO's own tree, and add faults."""
         document = self._document
-        output = None if document.output is None else self._host(document.output)
+        output = None if document.output is None else self._host_path(document.output)
         if output is not None and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
         if document.layer is not None:
             self._check(("layer",), parse_address, document.layer)
-        self._check_names(document)
-        self._check_settings(document)
+        self._check_paths(document)
+        self._check_boot_settings(document)
         return Recipe(
             path=self._path,
-            input=self._host(document.input),
+            input=self._host_path(document.input),
             output=output,
-            expect=self._expected(document),
+            expect=self._check_digests(document),
             request=Request(
-                add=self._items(items, "add"),
+                add=self._make_items(items, "add"),
                 remove=tuple(document.remove),
-                add_iso=self._items(iso_items, "add_iso"),
+                add_iso=self._make_items(iso_items, "add_iso"),
                 remove_iso=tuple(document.remove_iso),
-                rename_iso=tuple((one.old, one.new) for one in document.rename_iso),
+                rename_iso=tuple((rename.old, rename.new) for rename in document.rename_iso),
                 drop_hfsplus=document.drop_hfsplus,
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
                 layer=document.layer,
+                threads=threads,
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,
                 source_date_epoch=document.source_date_epoch,
@@ -227,28 +236,29 @@ class _Reader:
             ),
         )
 
-    def _check_names(self, document: Document) -> None:
-        """Patterns and paths outside of the additions."""
+    def _check_paths(self, document: Document) -> None:
+        """Check the patterns to remove and the paths to rename."""
         for key, patterns in (("remove", document.remove), ("remove_iso", document.remove_iso)):
             for number, pattern in enumerate(patterns):
                 self._check((key, number), Pattern, os.fsencode(pattern))
         for number, rename in enumerate(document.rename_iso):
-            at: KeyPath = ("rename_iso", number)
-            if self._faults.told(at):
+            path: KeyPath = ("rename_iso", number)
+            if self._faults.has_fault_at(path):
                 continue
-            if self._checked((*at, "old"), "/" + rename.old) == b"":
-                self._faults.add((*at, "old"), "the root directory cannot be renamed")
-            self._checked((*at, "new"), rename.new)
+            if self._check_path((*path, "old"), "/" + rename.old) == b"":
+                self._faults.add((*path, "old"), "the root directory cannot be renamed")
+            self._check_path((*path, "new"), rename.new)
 
-    def _checked(self, at: KeyPath, path: str) -> bytes | None:
-        """The normal path of ``path``; None where it is none that a tree could have."""
+    def _check_path(self, key_path: KeyPath, path: str) -> bytes | None:
+        """Return ``path`` as a normal path, None with a fault where it is not absolute or holds ``..``."""
         try:
             return parse_dest(path, "")
         except UsageError:
-            self._faults.add(at, "must be an absolute path without ..")
+            self._faults.add(key_path, "must be an absolute path without ..")
             return None
 
-    def _check_settings(self, document: Document) -> None:
+    def _check_boot_settings(self, document: Document) -> None:
+        """Check the kernel arguments, the volume id and the volume date."""
         arguments = document.kernel_args
         for key, parse in (
             ("add", KernelArgument.parse),
@@ -264,70 +274,76 @@ class _Reader:
         if document.retarget and document.volume_id is None and document.volume_date is None:
             self._faults.add(("retarget",), "follows volume_id or volume_date, which are missing")
 
-    def _expected(self, document: Document) -> tuple[tuple[str, str], ...]:
-        found: list[tuple[str, str]] = []
+    def _check_digests(self, document: Document) -> tuple[tuple[str, str], ...]:
+        """Return the names and digits of the expected digests."""
+        digests: list[tuple[str, str]] = []
         for name, digits in _DIGITS.items():
             value = getattr(document.expect, name)
             if value is not None and not re.fullmatch(f"[0-9A-Fa-f]{{{digits}}}", value):
                 self._faults.add(("expect", name), f"must be {digits} hexadecimal digits")
             elif value is not None:
-                found.append((name, value.lower()))
-        return tuple(found)
+                digests.append((name, value.lower()))
+        return tuple(digests)
 
-    def _items(self, items: _Items, key: str) -> tuple[OverlayItem, ...]:
-        made: list[Made] = []
-        for number, table in items:
-            at: KeyPath = (key, number)
-            filled, whole = self._filled(table, at)
-            if whole:
-                made.append(Made(filled, at, self._host))
-        return tuple(item for one in made for item in make_item(one, made, self._faults))
+    def _make_items(self, tables: _NumberedTables, key: str) -> tuple[OverlayItem, ...]:
+        """Return the items of the ``tables`` in the array ``key``. A table without a required value adds none."""
+        filled_tables: list[FilledTable] = []
+        for number, table in tables:
+            path: KeyPath = (key, number)
+            filled, is_complete = self._fill(table, path)
+            if is_complete:
+                filled_tables.append(FilledTable(filled, path, self._host_path))
+        return tuple(item for filled in filled_tables for item in make_items(filled, filled_tables, self._faults))
 
-    def _filled(self, table: _Table, at: KeyPath) -> tuple[_Table, bool]:
-        """``table`` with its variables filled in; what has a fault is left out. False: something that must be there."""
+    def _fill(self, table: _Table, path: KeyPath) -> tuple[_Table, bool]:
+        """Return ``table`` with its variables filled in, without values that have faults.
+
+        The second value is whether all required values are there.
+        """
         changes: dict[str, Any] = {}
-        whole = True
+        is_complete = True
         for name, field in type(table).model_fields.items():
             value = getattr(table, name)
-            literal = name == "variables" or (name == "content" and not getattr(table, "expand", True))
+            is_literal = name == "variables" or (name == "content" and not getattr(table, "expand", True))
             try:
-                changes[name] = value if literal else self._filled_value(value, (*at, name))
+                changes[name] = value if is_literal else self._fill_value(value, (*path, name))
             except VariableError:
                 if field.is_required():
-                    whole = False
+                    is_complete = False
                 else:
                     changes[name] = field.get_default()
-        return table.model_copy(update=changes), whole
+        return table.model_copy(update=changes), is_complete
 
-    def _filled_value(self, value: Any, at: KeyPath) -> Any:
-        """:raises VariableError: it has been told."""
+    def _fill_value(self, value: Any, path: KeyPath) -> Any:
+        """Return ``value`` with its variables filled in. :raises VariableError: it has a fault, which was added."""
         if isinstance(value, BaseModel):
-            return self._filled(value, at)[0]
+            return self._fill(value, path)[0]
         if isinstance(value, list):
-            return [self._filled_element(one, (*at, number)) for number, one in enumerate(value)]
+            return [self._fill_element(element, (*path, number)) for number, element in enumerate(value)]
         if not isinstance(value, str):
             return value
         try:
             text = expand(value, self._variables.value_of)
-            # TOML is UTF-8, and so are the names in it, whatever the locale that os.fsencode goes by.
-            return text if at[-1] == "content" else os.fsdecode(text.encode("utf-8", "surrogateescape"))
+            # TOML is UTF-8, and so are the names in it, whatever locale os.fsencode uses.
+            return text if path[-1] == "content" else os.fsdecode(text.encode("utf-8", "surrogateescape"))
         except VariableError as fault:
-            self._faults.add(at, str(fault))
+            self._faults.add(path, str(fault))
             raise
 
-    def _filled_element(self, value: Any, at: KeyPath) -> Any:
-        """As it is when it has a fault, so that the others keep their numbers."""
+    def _fill_element(self, value: Any, path: KeyPath) -> Any:
+        """Return an element of an array, unchanged if it has a fault, so that the others keep their indexes."""
         try:
-            return self._filled_value(value, at)
+            return self._fill_value(value, path)
         except VariableError:
             return value
 
-    def _check(self, at: KeyPath, parse: Callable[[Any], object], value: Any) -> None:
+    def _check(self, path: KeyPath, parse: Callable[[Any], object], value: Any) -> None:
+        """Add a fault at ``path`` if ``parse`` refuses ``value``."""
         try:
             parse(value)
         except CosremasterError as error:
-            self._faults.add(at, error.message)
+            self._faults.add(path, error.message)
 
-    def _host(self, name: str) -> Path:
-        """A path of this machine, seen from the recipe."""
+    def _host_path(self, name: str) -> Path:
+        """Return the path on this machine for a path in the recipe, which is relative to the recipe."""
         return self._path.parent / name

@@ -1,4 +1,4 @@
-"""Enabling systemd units: the links that ``systemctl enable`` would make (systemd.unit(5), [Install])."""
+"""Enable systemd units: find the symlinks that ``systemctl enable`` would make (systemd.unit(5), [Install])."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from msgspec import Struct
 
 UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-"""Where units lie, the one that counts most first (systemd.unit(5), unit file load path)."""
+"""Directories of units, the one with the highest precedence first (systemd.unit(5), unit file load path)."""
 
 _NAME = re.compile(
     r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket|target|timer|path|mount|automount|swap|slice|scope|device)"
@@ -16,30 +16,36 @@ _LINKS = {"WantedBy": "wants", "RequiredBy": "requires", "UpheldBy": "upholds"}
 
 
 class Install(Struct, frozen=True):
-    """What a unit's [Install] section asks for: names of other units, by kind of link."""
+    """The [Install] section of a unit.
 
-    links: tuple[tuple[str, str], ...]  # (the unit that asks, "wants" and the like)
+    ``links``: names of units that are to start this one, each with the kind of link, such as ``wants``. ``aliases``:
+    further names of the unit. ``also``: units that are enabled with it.
+    """
+
+    links: tuple[tuple[str, str], ...]
     aliases: tuple[str, ...]
     also: tuple[str, ...]
 
 
 def is_unit_name(name: str) -> bool:
-    """True for names that systemd takes (systemd.unit(5), string escaping)."""
+    """Return whether systemd accepts ``name`` for a unit (systemd.unit(5), string escaping)."""
     return len(name) <= 255 and _NAME.fullmatch(name) is not None
 
 
 def template_of(name: str) -> str:
-    """The name of the file that holds the unit: ``getty@.service`` for ``getty@tty1.service``."""
-    before, at, after = name.partition("@")
-    return f"{before}@.{after.rpartition('.')[2]}" if at else name
+    """Return the file name of the unit ``name``: ``getty@.service`` for ``getty@tty1.service``."""
+    prefix, separator, instance = name.partition("@")
+    return f"{prefix}@.{instance.rpartition('.')[2]}" if separator else name
 
 
 def parse_install(text: str) -> Install:
-    """The [Install] section of a unit file (systemd.syntax(7)): lines go on after a backslash, an empty value
-    forgets those before it, words are separated by spaces."""
+    """Read the [Install] section of the unit file ``text`` (systemd.syntax(7)).
+
+    A backslash continues a line, an empty value clears the values before it, spaces separate words.
+    """
     values: dict[str, list[str]] = {}
     section = ""
-    for line in _whole_lines(text):
+    for line in _join_lines(text):
         if line.startswith("["):
             section = line
         elif section == "[Install]" and "=" in line:
@@ -50,17 +56,17 @@ def parse_install(text: str) -> Install:
     return Install(tuple(links), tuple(values.get("Alias", ())), tuple(values.get("Also", ())))
 
 
-def _whole_lines(text: str) -> list[str]:
-    """Lines without comments, those that go on joined."""
+def _join_lines(text: str) -> list[str]:
+    """Return the lines without comments, with continued lines joined."""
     lines: list[str] = []
-    going_on = False
+    is_continued = False
     for raw in text.splitlines():
         line = raw.strip()
-        if line[:1] in ("#", ";") or not (line or going_on):
+        if line[:1] in ("#", ";") or not (line or is_continued):
             continue
-        if going_on:
+        if is_continued:
             lines[-1] += " " + line.removesuffix("\\").rstrip()
         else:
             lines.append(line.removesuffix("\\").rstrip())
-        going_on = line.endswith("\\")
+        is_continued = line.endswith("\\")
     return lines

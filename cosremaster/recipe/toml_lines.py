@@ -1,6 +1,6 @@
-"""Where each key and array element of a TOML document stands; tomllib tells values alone.
+"""Find the line of each key and array element of a TOML document; tomllib returns the values alone.
 
-For documents that tomllib has accepted: then a scan that only tells strings, comments, brackets and keys apart is
+The document must be one that tomllib accepts. Then a scan that only separates strings, comments, brackets and keys is
 enough (TOML 1.0, https://toml.io/en/v1.0.0). It decides nothing about values.
 """
 
@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys of tables and numbers of array elements, from the document inwards."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _STRINGS = (
-    # The three-quoted forms first. Up to two quotes may stand right before the closing three.
+    # Triple quotes first. Up to two more quotes may precede the closing three.
     re.compile(r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*?"{3,5}', re.DOTALL),
     re.compile(r"'''(?:[^']|'{1,2}(?!'))*?'{3,5}", re.DOTALL),
     re.compile(r'"(?:[^"\\]|\\.)*"'),
@@ -28,8 +28,8 @@ _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
 _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 
 
-def line_of(lines: Mapping[Path, int], path: Path) -> int | None:
-    """The line, from 1, of what ``path`` names, or of the nearest thing around it that has one."""
+def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int | None:
+    """Return the line, from 1, of the value at ``path``, or of the nearest table or array around it that has one."""
     while path:
         if path in lines:
             return lines[path]
@@ -37,136 +37,143 @@ def line_of(lines: Mapping[Path, int], path: Path) -> int | None:
     return None
 
 
-def find_lines(text: str) -> dict[Path, int]:
-    """The line, from 1, on which each key and each array element of the sound document ``text`` begins.
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line, from 1, on which each key and each array element of the valid document ``text`` begins.
 
-    A table's line is that of its header, or of the first key that made it.
+    The line of a table is that of its header, or of the first key in it.
     """
-    return _Scan(text.replace("\r\n", "\n")).lines
+    return _TomlScan(text.replace("\r\n", "\n")).lines
 
 
-class _Scan:
-    """One pass over a document."""
+class _TomlScan:
+    """One pass over a document. ``lines``: the line of each value."""
 
     def __init__(self, text: str) -> None:
+        """Scan the whole document."""
         self._text = text
-        self._at = 0
-        self._line = 1
-        self._counted = 0
-        self._elements: dict[Path, int] = {}  # how many elements each array of tables has
-        self.lines: dict[Path, int] = {}
-        table: Path = ()
+        self._offset = 0
+        self._line = 1  # of the character at _line_offset
+        self._line_offset = 0
+        self._element_counts: dict[KeyPath, int] = {}  # of arrays of tables
+        self.lines: dict[KeyPath, int] = {}
+        table: KeyPath = ()
         self._skip(_BLANK)
-        while self._at < len(text):
-            if text[self._at] == "[":
-                table = self._header()
+        while self._offset < len(text):
+            if text[self._offset] == "[":
+                table = self._scan_header()
             else:
-                self._pair(table)
+                self._scan_pair(table)
             self._skip(_BLANK)
 
-    def _skip(self, what: re.Pattern[str]) -> str:
-        """Goes over ``what`` and returns it."""
-        found = what.match(self._text, self._at)
-        assert found is not None, f"no TOML at character {self._at}"
-        self._at = found.end()
-        return found[0]
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        """Go past the text that matches ``pattern`` and return it."""
+        match = pattern.match(self._text, self._offset)
+        assert match is not None, f"no TOML at character {self._offset}"
+        self._offset = match.end()
+        return match[0]
 
-    def _here(self) -> int:
-        self._line += self._text.count("\n", self._counted, self._at)
-        self._counted = self._at
+    def _current_line(self) -> int:
+        """Return the number of the current line."""
+        self._line += self._text.count("\n", self._line_offset, self._offset)
+        self._line_offset = self._offset
         return self._line
 
-    def _note(self, path: Path, line: int) -> None:
+    def _record(self, path: KeyPath, line: int) -> None:
+        """Record ``line`` for ``path`` and for the tables around it that have no line yet."""
         for depth in range(1, len(path) + 1):
             self.lines.setdefault(path[:depth], line)
 
-    def _header(self) -> Path:
-        """``[a.b]`` or ``[[a.b]]``: the table that the following keys belong to."""
-        line = self._here()
-        array = self._text.startswith("[[", self._at)
-        self._at += 2 if array else 1
-        keys = self._keys()
-        self._at += 2 if array else 1
-        path: Path = ()
+    def _scan_header(self) -> KeyPath:
+        """Scan ``[a.b]`` or ``[[a.b]]``. Return the path of the table that the following keys belong to."""
+        line = self._current_line()
+        is_array = self._text.startswith("[[", self._offset)
+        self._offset += 2 if is_array else 1
+        keys = self._scan_keys()
+        self._offset += 2 if is_array else 1
+        path: KeyPath = ()
         for number, key in enumerate(keys):
             path = (*path, key)
-            if array and number == len(keys) - 1:
-                self._elements[path] = self._elements.get(path, 0) + 1
-            if path in self._elements:
-                path = (*path, self._elements[path] - 1)
-        self._note(path, line)
+            if is_array and number == len(keys) - 1:
+                self._element_counts[path] = self._element_counts.get(path, 0) + 1
+            if path in self._element_counts:
+                path = (*path, self._element_counts[path] - 1)
+        self._record(path, line)
         return path
 
-    def _pair(self, table: Path) -> None:
-        """``key = value``."""
-        line = self._here()
-        path = (*table, *self._keys())
-        self._note(path, line)
-        self._at += 1  # the equals sign
+    def _scan_pair(self, table: KeyPath) -> None:
+        """Scan ``key = value`` in ``table``."""
+        line = self._current_line()
+        path = (*table, *self._scan_keys())
+        self._record(path, line)
+        self._offset += 1  # the equals sign
         self._skip(_SPACE)
-        self._value(path)
+        self._scan_value(path)
 
-    def _keys(self) -> tuple[str, ...]:
-        """``a . "b" . c``, with the space around it."""
+    def _scan_keys(self) -> tuple[str, ...]:
+        """Scan keys such as ``a . "b" . c`` and the space around them."""
         keys: list[str] = []
         while True:
             self._skip(_SPACE)
-            first = self._text[self._at]
-            keys.append(self._string() if first in "\"'" else self._skip(_BARE))
+            first = self._text[self._offset]
+            keys.append(self._scan_string() if first in "\"'" else self._skip(_BARE))
             self._skip(_SPACE)
-            if self._text[self._at] != ".":
+            if self._text[self._offset] != ".":
                 return tuple(keys)
-            self._at += 1
+            self._offset += 1
 
-    def _string(self) -> str:
-        """A string's text, escapes resolved as far as keys need it."""
-        for kind in _STRINGS:
-            if found := kind.match(self._text, self._at):
-                self._at = found.end()
-                quoted = found[0]
-                return _ESCAPE.sub(_unescaped, quoted[1:-1]) if quoted[0] == '"' else quoted[1:-1]
-        raise AssertionError(f"no TOML string at character {self._at}")
+    def _scan_string(self) -> str:
+        """Scan a string. Return its text, with escapes resolved as far as keys need it."""
+        for pattern in _STRINGS:
+            if match := pattern.match(self._text, self._offset):
+                self._offset = match.end()
+                quoted = match[0]
+                return _ESCAPE.sub(_unescape, quoted[1:-1]) if quoted[0] == '"' else quoted[1:-1]
+        raise AssertionError(f"no TOML string at character {self._offset}")
 
-    def _value(self, path: Path) -> None:
-        first = self._text[self._at]
+    def _scan_value(self, path: KeyPath) -> None:
+        """Scan the value at ``path``."""
+        first = self._text[self._offset]
         if first in "\"'":
-            self._string()
+            self._scan_string()
         elif first == "[":
-            self._array(path)
+            self._scan_array(path)
         elif first == "{":
-            self._inline_table(path)
+            self._scan_inline_table(path)
         else:
             self._skip(_SCALAR)
 
-    def _array(self, path: Path) -> None:
-        self._at += 1
+    def _scan_array(self, path: KeyPath) -> None:
+        """Scan the array at ``path``."""
+        self._offset += 1
         number = 0
         while True:
             self._skip(_BLANK)
-            if self._text[self._at] == "]":
+            if self._text[self._offset] == "]":
                 break
-            if self._text[self._at] == ",":
-                self._at += 1
+            if self._text[self._offset] == ",":
+                self._offset += 1
                 continue
             element = (*path, number)
-            self.lines[element] = self._here()
-            self._value(element)
+            self.lines[element] = self._current_line()
+            self._scan_value(element)
             number += 1
-        self._at += 1
+        self._offset += 1
 
-    def _inline_table(self, path: Path) -> None:
-        self._at += 1
+    def _scan_inline_table(self, path: KeyPath) -> None:
+        """Scan the inline table at ``path``."""
+        self._offset += 1
         while True:
             self._skip(_BLANK)
-            if self._text[self._at] == "}":
+            if self._text[self._offset] == "}":
                 break
-            if self._text[self._at] == ",":
-                self._at += 1
+            if self._text[self._offset] == ",":
+                self._offset += 1
                 continue
-            self._pair(path)
-        self._at += 1
+            self._scan_pair(path)
+        self._offset += 1
 
 
-def _unescaped(match: re.Match[str]) -> str:
+def _unescape(match: re.Match[str]) -> str:
+    """Return the character that an escape stands for."""
     number = match[1] or match[2]
     return chr(int(number, 16)) if number else _ESCAPED.get(match[3], match[3])

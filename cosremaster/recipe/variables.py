@@ -1,4 +1,4 @@
-"""Variables: ``${NAME}`` in a string is a value, ``$$`` a dollar, any other dollar itself."""
+"""Variables of recipes: ``${NAME}`` in a string is a value, ``$$`` is a dollar, any other dollar stays."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 
 from cosremaster.errors import UsageError
 from cosremaster.recipe.document import VARIABLE_NAME, Variable, VariableTable
-from cosremaster.recipe.faults import Faults, suggestion
+from cosremaster.recipe.faults import Faults, suggest_name
 
 _SPECIAL = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
 _NAME = re.compile(VARIABLE_NAME)
 
 
 class VariableError(Exception):
-    """A string whose variables cannot be filled in; the message says why."""
+    """The variables of a string cannot be filled in; the message says why."""
 
 
 def parse_setting(text: str) -> tuple[str, str]:
-    """``NAME=VALUE``. :raises UsageError: no name, or no equals sign."""
+    """Split ``NAME=VALUE``. :raises UsageError: there is no name or no equals sign."""
     name, equals, value = text.partition("=")
     if not equals or not _NAME.fullmatch(name):
         raise UsageError(f"--set {text!r}: NAME=VALUE is wanted")
@@ -26,68 +26,75 @@ def parse_setting(text: str) -> tuple[str, str]:
 
 
 def expand(text: str, value_of: Callable[[str], str]) -> str:
-    """``text`` with its variables filled in by ``value_of``. :raises VariableError: of it or of ``value_of``."""
+    """Return ``text`` with the values that ``value_of`` returns for its variables.
 
-    def one(match: re.Match[str]) -> str:
+    :raises VariableError: ``value_of`` raises it, or ``${`` begins no variable.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        """Return the text for one dollar expression."""
         if match[0] == "$$":
             return "$"
         if not match[2] or not _NAME.fullmatch(match[1]):
             raise VariableError("${ begins a variable as in ${NAME}; write $${ for a dollar and a brace")
         return value_of(match[1])
 
-    return _SPECIAL.sub(one, text)
+    return _SPECIAL.sub(replace, text)
 
 
 class Variables:
     """The values of the variables that a recipe declares: from ``given``, else ``environ``, else their defaults.
 
-    A default may name other variables. Faults of the defaults are told to ``faults``, once.
-
-    :raises UsageError: ``given`` names a variable that the recipe does not declare.
+    A default may contain other variables. :meth:`check` adds its faults to ``faults``.
     """
 
     def __init__(
         self, declared: Mapping[str, Variable], given: Mapping[str, str], environ: Mapping[str, str], faults: Faults
     ) -> None:
+        """Keep the values. :raises UsageError: ``given`` names a variable that the recipe does not declare."""
         self._declared = {
-            name: one if isinstance(one, VariableTable) else VariableTable(default=one)
-            for name, one in declared.items()
+            name: variable if isinstance(variable, VariableTable) else VariableTable(default=variable)
+            for name, variable in declared.items()
         }
         for name in given:
             if name not in self._declared:
-                raise UsageError(f"--set {name}: the recipe has no such variable{suggestion(name, self._declared)}")
-        self._outside = {name: text for name, text in {**environ, **given}.items() if name in self._declared}
+                raise UsageError(f"--set {name}: the recipe has no such variable{suggest_name(name, self._declared)}")
+        self._assigned = {name: text for name, text in {**environ, **given}.items() if name in self._declared}
         self._faults = faults
-        self._known: dict[str, str] = {}
-        self._open: list[str] = []
+        self._values: dict[str, str] = {}
+        self._expanding: list[str] = []
 
     def value_of(self, name: str) -> str:
-        """:raises VariableError: there is no such variable, or it has no value."""
-        if name not in self._declared:
-            raise VariableError(f"there is no variable {name}{suggestion(name, self._declared)}")
-        if name not in self._known:
-            self._known[name] = self._value_of(name)
-        return self._known[name]
+        """Return the value of the variable ``name``.
 
-    def _value_of(self, name: str) -> str:
-        if name in self._outside:
-            return self._outside[name]  # as it is: dollars in it mean nothing
+        :raises VariableError: there is no such variable, or it has no value.
+        """
+        if name not in self._declared:
+            raise VariableError(f"there is no variable {name}{suggest_name(name, self._declared)}")
+        if name not in self._values:
+            self._values[name] = self._compute_value(name)
+        return self._values[name]
+
+    def _compute_value(self, name: str) -> str:
+        """Return the value of a declared variable. :raises VariableError: it has none."""
+        if name in self._assigned:
+            return self._assigned[name]  # dollars in it mean nothing
         declared = self._declared[name]
         if declared.default is None:
-            told = f" ({declared.help})" if declared.help else ""
-            raise VariableError(f"the variable {name}{told} has no value; give one with --set {name}=...")
-        if name in self._open:
-            raise VariableError(f"the variable {name} stands in its own value: {' -> '.join([*self._open, name])}")
-        self._open.append(name)
+            purpose = f" ({declared.help})" if declared.help else ""
+            raise VariableError(f"the variable {name}{purpose} has no value; give one with --set {name}=...")
+        if name in self._expanding:
+            raise VariableError(f"the variable {name} stands in its own value: {' -> '.join([*self._expanding, name])}")
+        self._expanding.append(name)
         try:
             return expand(declared.default, self.value_of)
         finally:
-            self._open.pop()
+            self._expanding.pop()
 
     def check(self) -> None:
-        """Tells the faults of defaults that the recipe falls back on, used or not, but a missing value."""
+        """Add the faults of all defaults in effect, used or not. A missing default is no fault."""
         for name, declared in self._declared.items():
-            if name in self._outside or declared.default is None:
+            if name in self._assigned or declared.default is None:
                 continue
             try:
                 self.value_of(name)

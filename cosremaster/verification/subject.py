@@ -19,7 +19,7 @@ from cosremaster.iso.ecma119.records import (
     SUPPLEMENTARY,
     VolumeDescriptor,
     read_descriptors,
-    walk,
+    walk_directories,
 )
 from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
@@ -242,7 +242,7 @@ def _read_tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> S
 
     :raises ImageError: when a directory is malformed, outside the image or inside itself.
     """
-    directories, records = walk(source, descriptor.root, base)
+    directories, records = walk_directories(source, descriptor.root, base)
     name = "ISO 9660"
     if descriptor.type == SUPPLEMENTARY:
         name = "Joliet" if is_joliet(descriptor) else "ISO 9660:1999"

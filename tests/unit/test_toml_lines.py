@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosremaster.recipe.toml_lines import Path, find_lines, line_of
+from cosremaster.recipe.toml_lines import KeyPath, find_lines, line_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 
-def _paths(value: Any, at: Path = ()) -> set[Path]:
+def _paths(value: Any, at: KeyPath = ()) -> set[KeyPath]:
     """Every key and every array element in ``value``."""
     pairs: list[tuple[str | int, Any]] = []
     if isinstance(value, dict):

@@ -1,7 +1,4 @@
-"""A raw walk over volume descriptors and directory records, each with its place.
-
-ECMA-119; section numbers are its. Everything here reads, nothing changes.
-"""
+"""Read volume descriptors and directory records, each with its place (ECMA-119; section numbers are its)."""
 
 from __future__ import annotations
 
@@ -18,29 +15,32 @@ IMAGE_START = Lba(0)
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28
+"""The most bytes of a directory that is read; a longer one is damage."""
 ROOT_RECORD = 156
+"""The byte of a volume descriptor at which the root directory's record begins (8.4.18)."""
 VOLUME_SPACE_SIZE = 80
+"""The byte of a volume descriptor at which the size of its volume stands, in blocks (8.4.8)."""
 
 
 class VolumeDescriptor(Struct, frozen=True):
-    """A volume descriptor (8.1): 2,048 bytes and the block they stand in."""
+    """A volume descriptor (8.1): its 2,048 bytes, and the block that holds them."""
 
     lba: Lba
     raw: bytes
 
     @property
     def type(self) -> int:
-        """0 boot record, 1 primary, 2 supplementary, 255 terminator."""
+        """The volume descriptor type: 0 boot record, 1 primary, 2 supplementary, 255 set terminator (8.1.1)."""
         return self.raw[0]
 
     @property
     def blocks(self) -> int:
-        """Volume space size (8.4.8) in blocks."""
+        """The volume space size (8.4.8) in blocks."""
         return int.from_bytes(self.raw[VOLUME_SPACE_SIZE : VOLUME_SPACE_SIZE + 4], "little")
 
     @property
     def root(self) -> Extent:
-        """The root directory's extent (8.4.18), counted as the descriptor counts."""
+        """The root directory's extent (8.4.18); its block counts as the descriptor counts."""
         record = self.raw[ROOT_RECORD : ROOT_RECORD + 34]
         return Extent(Lba(int.from_bytes(record[2:6], "little")), int.from_bytes(record[10:14], "little"))
 
@@ -48,69 +48,76 @@ class VolumeDescriptor(Struct, frozen=True):
     def path_tables(self) -> tuple[Extent, ...]:
         """The extents of up to four path tables (8.4.13 to 8.4.17)."""
         size = int.from_bytes(self.raw[132:136], "little")
-        places = [int.from_bytes(self.raw[at : at + 4], "little") for at in (140, 144)]
-        places += [int.from_bytes(self.raw[at : at + 4], "big") for at in (148, 152)]
-        return tuple(Extent(Lba(lba), size) for lba in places if lba)
+        blocks = [int.from_bytes(self.raw[at : at + 4], "little") for at in (140, 144)]
+        blocks += [int.from_bytes(self.raw[at : at + 4], "big") for at in (148, 152)]
+        return tuple(Extent(Lba(lba), size) for lba in blocks if lba)
 
 
 def pack_both_endian(value: int) -> bytes:
-    """A 32-bit number little-endian, then big-endian (7.3.3)."""
+    """Return a 32-bit number in both byte orders, little-endian first (7.3.3)."""
     return value.to_bytes(4, "little") + value.to_bytes(4, "big")
 
 
 def read_descriptors(source: ByteSource, first: Lba = FIRST_DESCRIPTOR) -> tuple[VolumeDescriptor, ...]:
-    """The volume descriptors from block ``first`` on, the terminator last.
+    """Read the volume descriptors from block ``first`` on; the set terminator is the last one.
 
-    :raises ImageError: there are none (this is no ISO 9660 image), or they do not end.
+    :raises ImageError: when block ``first`` is not a volume descriptor, or there is no set terminator.
     """
-    found: list[VolumeDescriptor] = []
+    descriptors: list[VolumeDescriptor] = []
     for index in range(MAX_DESCRIPTORS):
         lba = Lba(first + index)
         raw = source.read(lba_offset(lba), BLOCK)
         if raw[1:6] != b"CD001":
-            if found:
+            if descriptors:
                 raise ImageError("volume descriptors end without a terminator", source.place.at(lba_offset(lba)))
             raise ImageError("is no ISO 9660 image (no volume descriptor at block 16)", source.place)
         if len(raw) < BLOCK:
             raise ImageError("is cut off inside its volume descriptors", source.place.at(lba_offset(lba)))
-        found.append(VolumeDescriptor(lba, raw))
+        descriptors.append(VolumeDescriptor(lba, raw))
         if raw[0] == TERMINATOR:
-            return tuple(found)
+            return tuple(descriptors)
     raise ImageError(f"has more than {MAX_DESCRIPTORS} volume descriptors", source.place)
 
 
-def walk(
+def walk_directories(
     source: ByteSource, root: Extent, base: Lba = IMAGE_START
 ) -> tuple[tuple[Extent, ...], tuple[DirectoryRecord, ...]]:
-    """Every directory below ``root`` (itself first) and every record in them but ``.`` and ``..``.
+    """Read all directories from ``root`` on, by their identifiers alone.
 
-    ``base``: the block from which ``root`` and the tree's records count; what is returned counts from the image's
-    start. :raises ImageError: a record is malformed, a directory lies outside the image or inside itself.
+    Returns the extents of the directories, ``root`` first, and their records except ``.`` and ``..``. All blocks of the
+    result count from the image's start.
+
+    :param base: the block from which ``root`` and the tree's records count their blocks.
+    :raises ImageError: when a record is malformed, or a directory lies outside the image or inside itself.
     """
     root = Extent(Lba(base + root.lba), root.length)
     directories, records = [root], list[DirectoryRecord]()
     waiting: list[tuple[Extent, tuple[bytes, ...]]] = [(root, ())]
     seen = {root.lba}
     while waiting:
-        directory, path = waiting.pop()
-        for record, _ in read_directory(source, directory, path, base):
+        parent, path = waiting.pop()
+        for record, _ in read_directory(source, parent, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
-                below = Extent(record.lba, record.length)
-                if below.lba in seen:
+                directory = Extent(record.lba, record.length)
+                if directory.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
-                seen.add(below.lba)
-                directories.append(below)
-                waiting.append((below, (*path, record.identifier)))
+                seen.add(directory.lba)
+                directories.append(directory)
+                waiting.append((directory, (*path, record.identifier)))
     return tuple(directories), tuple(records)
 
 
 def read_directory(
     source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
-    """The records of one directory but ``.`` and ``..``, with their bytes; none crosses a block (6.8.1.1).
+    """Yield the records of a directory except ``.`` and ``..``, each with its bytes.
 
-    :raises ImageError: one is malformed, or the directory lies outside the image.
+    A record does not cross the end of a block (6.8.1.1).
+
+    :param path: the identifiers of the directory's path, for the records and for messages.
+    :param base: the block from which the records count their blocks.
+    :raises ImageError: when a record is malformed, or the directory lies outside the image.
     """
     start = lba_offset(directory.lba)
     if directory.length > MAX_DIRECTORY or start + directory.length > source.size:
@@ -129,7 +136,7 @@ def read_directory(
 
 
 def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -> DirectoryRecord:
-    """One record (9.1)."""
+    """Parse a directory record (9.1) that begins at byte ``offset`` of the image."""
     return DirectoryRecord(
         offset=offset,
         lba=Lba(base + int.from_bytes(raw[2:6], "little") + raw[1]),  # data follow the extended attribute record
@@ -142,11 +149,12 @@ def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -
 
 
 def locate_record(place: Place, record: DirectoryRecord) -> Place:
-    """``record``'s place inside the image at ``place``."""
+    """Return the place of ``record``'s file inside the image at ``place``."""
     return _inside(place, (*record.parent, record.identifier))
 
 
 def _inside(place: Place, path: Iterable[bytes]) -> Place:
-    for part in path:
-        place = place.inside(part)
+    """Return the place of the entry with the identifiers of ``path`` inside ``place``."""
+    for identifier in path:
+        place = place.inside(identifier)
     return place
