@@ -1,4 +1,4 @@
-"""Two images, layers or files compared by meaning: boot records, files, and what stands inside archives."""
+"""Compare two images, layers or files by meaning: boot records, files, and the contents of archives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container
-from cosremaster.browse.report import size_of
+from cosremaster.browse.report import data_size
 from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
@@ -23,8 +23,10 @@ SYSTEM_AREA = 32768
 
 
 class Difference(Struct, frozen=True):
-    """``what`` (added, removed, type, metadata, content, packing, boot) differs at ``where``, an address without the
-    image; ``details``: a line for each thing that differs, ``text``: a unified diff, where one was asked for.
+    """A difference at the address ``where`` (without the image).
+
+    ``what`` is its kind: added, removed, type, metadata, content, packing or boot. ``details`` has a line for each
+    property that differs, ``text`` a unified diff where one was requested.
     """
 
     what: str
@@ -33,84 +35,91 @@ class Difference(Struct, frozen=True):
     text: tuple[str, ...] = ()
 
 
-def compare_nodes(one: NodeRef, other: NodeRef, *, text: bool = False) -> Iterator[Difference]:
-    """How ``other`` differs from ``one``; both are directories, containers' roots, or files.
+def compare_nodes(old: NodeRef, new: NodeRef, *, text: bool = False) -> Iterator[Difference]:
+    """Yield the differences of ``new`` from ``old``. Both are directories, roots of containers, or files.
 
-    Archives whose packed bytes are equal are not opened. Their containers should be opened with an effort that takes
-    digests, or data are read again to compare them. Raises as reading a layer does.
+    Archives whose packed bytes are equal are not opened. Open both containers with options that take digests; otherwise
+    data are read again to compare them. Raises as reading a layer does.
     """
-    if one.container.image is not None and other.container.image is not None and not one.node.path:
-        yield from _boot(one.container.image, other.container.image)
-    if one.node.kind is NodeKind.DIRECTORY and other.node.kind is NodeKind.DIRECTORY:
-        yield from _trees(one, other, text)
+    if old.container.image is not None and new.container.image is not None and not old.node.path:
+        yield from _compare_boot(old.container.image, new.container.image)
+    if old.node.kind is NodeKind.DIRECTORY and new.node.kind is NodeKind.DIRECTORY:
+        yield from _compare_trees(old, new, text)
         return
-    yield from _nodes(one, replace(one.node, path=b""), other, replace(other.node, path=b""), "", text)
+    yield from _compare_pair(old, replace(old.node, path=b""), new, replace(new.node, path=b""), "", text)
 
 
-def _trees(one: NodeRef, other: NodeRef, text: bool, above: str = "") -> Iterator[Difference]:
-    """What stands below two directories."""
-    left, right = _below(one), _below(other)
-    for path in sorted({**left, **right}):
+def _compare_trees(old: NodeRef, new: NodeRef, text: bool, above: str = "") -> Iterator[Difference]:
+    """Yield the differences below two directories."""
+    before_nodes, after_nodes = _nodes_below(old), _nodes_below(new)
+    for path in sorted({**before_nodes, **after_nodes}):
         where = above + format_address([path])
-        before, after = left.get(path), right.get(path)
+        before, after = before_nodes.get(path), after_nodes.get(path)
         if before is None or after is None:
-            there = before or after
-            assert there is not None
-            yield Difference("removed" if after is None else "added", where, (_told(there),))
+            node = before or after
+            assert node is not None
+            yield Difference("removed" if after is None else "added", where, (_describe(node),))
             continue
-        yield from _nodes(one, before, other, after, where, text)
+        yield from _compare_pair(old, before, new, after, where, text)
 
 
-def _below(looked: NodeRef) -> dict[bytes, Node]:
-    cut = len(looked.node.path) + bool(looked.node.path)
-    container = looked.container
-    found = ((path[cut:], container.node(path)) for path in container.below(looked.node.path))
-    return {path: node for path, node in found if node is not None and path}
+def _nodes_below(top: NodeRef) -> dict[bytes, Node]:
+    """Return the nodes below a directory by their path relative to it."""
+    cut = len(top.node.path) + bool(top.node.path)
+    container = top.container
+    nodes = ((path[cut:], container.node(path)) for path in container.walk_below(top.node.path))
+    return {path: node for path, node in nodes if node is not None and path}
 
 
-def _told(node: Node) -> str:
-    return f"{node.kind.noun}, {size_of(node):,} bytes" if node.kind is NodeKind.FILE else node.kind.noun
+def _describe(node: Node) -> str:
+    """Describe a node that stands on one side alone."""
+    return f"{node.kind.noun}, {data_size(node):,} bytes" if node.kind is NodeKind.FILE else node.kind.noun
 
 
-def _nodes(one: NodeRef, before: Node, other: NodeRef, after: Node, where: str, text: bool) -> Iterator[Difference]:
-    """Two nodes of one name."""
+def _compare_pair(
+    old: NodeRef, before: Node, new: NodeRef, after: Node, where: str, text: bool
+) -> Iterator[Difference]:
+    """Yield the differences of two nodes of one name."""
     if before.kind is not after.kind:
         yield Difference("type", where, (f"{before.kind.noun} -> {after.kind.noun}",))
         return
-    changed = tuple(_metadata(before, after))
+    changed = tuple(_compare_metadata(before, after))
     if changed:
         yield Difference("metadata", where, changed)
-    if before.content is None or after.content is None or _same_bytes(before, after):
+    if before.content is None or after.content is None or _have_same_bytes(before, after):
         return
     if is_container(before) and is_container(after):
-        first = enter(one.container, before)
-        inner = first, enter(other.container, after, beside=first)
-        left, right = (NodeRef(container, _root(container)) for container in inner)
-        found = False
-        for difference in _trees(left, right, text, f"{where}::" if where else ""):
-            found = True
+        old_inside = enter(old.container, before)
+        inner = old_inside, enter(new.container, after, beside=old_inside)
+        before_root, after_root = (NodeRef(container, _root_node(container)) for container in inner)
+        differs = False
+        for difference in _compare_trees(before_root, after_root, text, f"{where}::" if where else ""):
+            differs = True
             yield difference
-        if not found:
+        if not differs:
             kinds = f"{inner[0].kind} -> {inner[1].kind}"
             yield Difference("packing", where, (f"{kinds}, {before.content.size:,} -> {after.content.size:,} bytes",))
         return
     sizes = f"{before.content.size:,} -> {after.content.size:,} bytes"
-    yield Difference("content", where, (sizes,), tuple(_text(before, after, where)) if text else ())
+    yield Difference("content", where, (sizes,), tuple(_diff_text(before, after, where)) if text else ())
 
 
-def _root(container: Container) -> Node:
+def _root_node(container: Container) -> Node:
+    """Return the root of ``container``."""
     root = container.node(b"")
     assert root is not None
     return root
 
 
-def _same_bytes(before: Node, after: Node) -> bool:
+def _have_same_bytes(before: Node, after: Node) -> bool:
+    """Tell whether two files have equal data, by size and digest."""
     assert before.content is not None
     assert after.content is not None
     return before.content.size == after.content.size and before.content.digest() == after.content.digest()
 
 
-def _metadata(before: Node, after: Node) -> Iterator[str]:
+def _compare_metadata(before: Node, after: Node) -> Iterator[str]:
+    """Yield a line for each attribute that differs."""
     if before.mode != after.mode:
         yield f"mode {before.mode:04o} -> {after.mode:04o}"
     if (before.uid, before.gid) != (after.uid, after.gid):
@@ -123,8 +132,8 @@ def _metadata(before: Node, after: Node) -> Iterator[str]:
         yield f"device {before.rdev[0]}:{before.rdev[1]} -> {after.rdev[0]}:{after.rdev[1]}"
 
 
-def _text(before: Node, after: Node, where: str) -> Iterator[str]:
-    """A unified diff, if both hold text of at most :data:`MAX_TEXT` bytes."""
+def _diff_text(before: Node, after: Node, where: str) -> Iterator[str]:
+    """Yield a unified diff if both files hold text of at most :data:`MAX_TEXT` bytes."""
     texts = []
     for node in (before, after):
         if node.content is None or node.content.size > MAX_TEXT:
@@ -140,16 +149,20 @@ def _text(before: Node, after: Node, where: str) -> Iterator[str]:
     yield from (printable(line) for line in lines)
 
 
-def _boot(one: IsoImage, other: IsoImage) -> Iterator[Difference]:
-    """Volume and boot records, each as a line; what merely moved with its bytes intact is no difference."""
-    left, right = _boot_facts(one), _boot_facts(other)
-    for name in sorted({**left, **right}):
-        before, after = left.get(name, "none"), right.get(name, "none")
+def _compare_boot(old: IsoImage, new: IsoImage) -> Iterator[Difference]:
+    """Yield the differences of volume and boot records.
+
+    A record that merely moved, with the same bytes, is no difference.
+    """
+    before_facts, after_facts = _boot_facts(old), _boot_facts(new)
+    for name in sorted({**before_facts, **after_facts}):
+        before, after = before_facts.get(name, "none"), after_facts.get(name, "none")
         if before != after:
             yield Difference("boot", name, (f"{before} -> {after}",))
 
 
 def _boot_facts(image: IsoImage) -> dict[str, str]:
+    """Return a line about each volume and boot record, by its name."""
     facts = {
         "volume id": image.volume_id,
         "rock ridge": str(image.has_rock_ridge),
@@ -174,4 +187,5 @@ def _boot_facts(image: IsoImage) -> dict[str, str]:
 
 
 def _digest(image: IsoImage, start: int, end: int) -> str:
+    """Return the first 16 digits of the SHA-256 of a byte range of the image."""
     return sha256_of(PieceTable([image.source.cut(start, end)]).chunks()).hex()[:16]

@@ -1,4 +1,4 @@
-"""Containers and the way along an address: the image, an archive in it, an archive in that."""
+"""Containers, and the way along an address: the image, an archive in it, an archive in that archive."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ ROOT = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
 
 
 class Container:
-    """A file system inside a file: an ISO 9660 tree, or what the archives of one file unpack to.
+    """A file system inside a file: an ISO 9660 tree, or the tree that the archives of one file unpack to.
 
-    ``address`` leads here, the image's own file first. ``nodes`` are by path, as they stand in the container.
-    ``effort``: how closely archives in it are read; ``image``: boot records and all, of an ISO 9660 image;
-    ``layer``: the last archive, of a file of archives.
+    ``address`` leads to it; its first part is the image's own file. ``nodes`` are the container's nodes by path.
+    ``options`` say how closely archives in it are read. ``image`` is the parsed image of an ISO 9660 container,
+    ``layer`` the last archive of a file of archives.
     """
 
     def __init__(
         self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: ScanOptions,
         image: IsoImage | None = None, layer: Layer | None = None,
     ) -> None:  # fmt: skip
+        """Create a container of ``nodes``."""
         self.image = image
         self.layer = layer
-        self.effort = effort
+        self.options = effort
         self.address = address
         self.place = place
         self.kind = kind
@@ -53,34 +54,39 @@ class Container:
         self._names: Names | None = None
 
     def node(self, path: bytes) -> Node | None:
-        """What stands at exactly ``path``; a directory that nothing names, but that things stand in, is one too."""
-        found = self.nodes.get(path)
-        if not path and (found is None or found.kind is not NodeKind.DIRECTORY):
-            return ROOT
-        if found is None and path in self._children():
-            return replace(ROOT, path=path)
-        return found
+        """Return the node at exactly ``path``, or None.
 
-    def names(self, path: bytes) -> list[bytes]:
-        """The paths of what stands in the directory ``path``, sorted."""
+        A directory that only the paths below it imply is a node too.
+        """
+        match = self.nodes.get(path)
+        if not path and (match is None or match.kind is not NodeKind.DIRECTORY):
+            return ROOT
+        if match is None and path in self._children():
+            return replace(ROOT, path=path)
+        return match
+
+    def list_names(self, path: bytes) -> list[bytes]:
+        """Return the paths in the directory ``path``, sorted."""
         return self._children().get(path, [])
 
     def _children(self) -> Names:
+        """Return the paths in each directory, grouped once."""
         if self._names is None:
             self._names = group_names(self.nodes)
         return self._names
 
-    def below(self, path: bytes) -> Iterator[bytes]:
-        """Every path under the directory ``path``, each directory before what is in it."""
+    def walk_below(self, path: bytes) -> Iterator[bytes]:
+        """Yield every path below the directory ``path``, each directory before its content."""
         return walk_names(self._children(), path)
 
     def resolve(self, path: bytes, *, last: bool) -> bytes:
-        """``path`` with symlinks followed as in a chroot; that at its end only if ``last``.
+        """Return ``path`` with symlinks followed as in a chroot, a symlink at its end only if ``last``.
 
-        :raises LayerError: they lead in a loop.
+        :raises LayerError: the symlinks form a loop.
         """
 
         def link_target(path: bytes) -> bytes | None:
+            """Return the text of the symlink at ``path``, None for any other node."""
             node = self.nodes.get(path)
             return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
 
@@ -91,27 +97,27 @@ class Container:
 
 
 class NodeRef(Struct, frozen=True):
-    """What stands at an address: a node of a container, by its path there."""
+    """A node at an address: the container, and the node by its path there."""
 
     container: Container
     node: Node
 
     @property
     def place(self) -> Place:
-        """For messages."""
+        """The place for messages."""
         return self.container.place.inside(self.node.path) if self.node.path else self.container.place
 
     @property
     def address(self) -> str:
-        """As text that leads here again."""
+        """The address as text that leads here again."""
         tail = (self.node.path,) if self.node.path else ()
         return format_address((*self.container.address, *tail))
 
 
 def split_address(text: str) -> tuple[Path, Address]:
-    """The image's file and the address inside it, from ``text`` as in ``in.iso::live.cgz::etc/hostname``.
+    """Split ``text``, as in ``in.iso::live.cgz::etc/hostname``, into the image's file and the address inside it.
 
-    :raises UsageError: it is malformed.
+    :raises UsageError: ``text`` is malformed.
     """
     first, separator, rest = text.partition("::")
     if not first:
@@ -122,13 +128,17 @@ def split_address(text: str) -> tuple[Path, Address]:
 
 
 def open_container(
-    source: ByteSource, address: Address = (), effort: ScanOptions = ALONE, beside: Container | None = None
+    source: ByteSource, address: Address = (), options: ScanOptions = ALONE, beside: Container | None = None
 ) -> tuple[Container, Address]:
-    """The outermost container: what ``source`` is, by its content; and the rest of ``address``, which leads on in it.
+    """Return the outermost container, recognized by the content of ``source``, and the rest of ``address``, which leads
+    on in it.
 
-    Of several archives in a row the one that ``address`` begins with. ``effort``: how closely archives are read;
-    ``beside``: an opened one, of which this may be an offspring: what both begin with is not read closely again.
-    :raises ImageError: neither an ISO 9660 image nor an archive. :raises LayerError: there are not so many in a row.
+    Where ``address`` begins with an archive's number, the container is that one of several concatenated archives.
+    ``options`` say how closely archives are read. ``beside`` is an opened container that this one may be made from:
+    bytes that both begin with are not read closely again.
+
+    :raises ImageError: ``source`` is neither an ISO 9660 image nor an archive.
+    :raises LayerError: there are fewer archives than the number.
     """
     own = (os.fsencode(source.name),)
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
@@ -136,20 +146,20 @@ def open_container(
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 
         image = read_image(source)
-        return Container(own, source.place, "ISO 9660", read_nodes(image, source), effort, image), address
+        return Container(own, source.place, "ISO 9660", read_nodes(image, source), options, image), address
     table = PieceTable([Range(source, 0, source.size)])
     number = archive_number(address[0]) if address else None
-    inside = _archive(table, own, source.place, effort, number, beside)
+    inside = _open_archive(table, own, source.place, options, number, beside)
     if inside is None:
         raise ImageError(f"is neither an ISO 9660 image nor a {format_names()} archive", source.place)
     return inside, address if number is None else address[1:]
 
 
-def _archive(
-    table: PieceTable, address: Address, place: Place, effort: ScanOptions, number: int | None = None,
+def _open_archive(
+    table: PieceTable, address: Address, place: Place, options: ScanOptions, number: int | None = None,
     beside: Container | None = None,
 ) -> Container | None:  # fmt: skip
-    """The container that a file of bytes ``table`` is, or the ``number``-th of its archives; None if it is none."""
+    """Return the container that the bytes ``table`` hold, or the archive ``number`` of them; None if they hold none."""
     identification = identify_table(table)
     if identification.format is None:
         if identification.foreign and number is None:
@@ -159,24 +169,26 @@ def _archive(
     if number is None and beside is not None and beside.layer is not None:
         from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - only comparing needs it
 
-        indexed = index_beside(address[-1], table, identification, place, effort, beside.layer)
-    indexed = indexed or index_file(address[-1], table, place, effort, identification)
+        indexed = index_beside(address[-1], table, identification, place, options, beside.layer)
+    indexed = indexed or index_file(address[-1], table, place, options, identification)
     layers = build_layers(indexed, table, place)
     if number is None:
-        return Container(address, place, _kind(layers), layers[-1].tree(), effort, layer=layers[-1])
+        return Container(address, place, _describe_archives(layers), layers[-1].tree(), options, layer=layers[-1])
     if number > len(layers):
         raise LayerError(f"has {len(layers)} archives, no #{number}", place)
     layer = replace(layers[number - 1], preceding=())
-    return Container((*address, number_part(number)), place, _kind([layer]), layer.tree(), effort, layer=layer)
+    return Container(
+        (*address, number_part(number)), place, _describe_archives([layer]), layer.tree(), options, layer=layer
+    )
 
 
-def _kind(layers: Sequence[Layer]) -> str:
-    """Return for people what the archives are, as in ``cpio gzip``."""
+def _describe_archives(layers: Sequence[Layer]) -> str:
+    """Describe archives for people, as in ``cpio gzip``."""
     return ", ".join(f"{layer.format.name} {layer.codec_label}".removesuffix(" none") for layer in layers)
 
 
 def is_container(node: Node) -> bool:
-    """True when ``node`` is a file that holds an archive; looks at its first bytes."""
+    """Tell whether ``node`` is a file that holds an archive, by its first bytes."""
     content = node.content
     if node.kind is not NodeKind.FILE or content is None or not content.size:
         return False
@@ -184,15 +196,17 @@ def is_container(node: Node) -> bool:
 
 
 def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:
-    """The container that the file ``node`` is, or its ``number``-th archive; ``beside`` as in :func:`open_container`.
+    """Return the container that the file ``node`` is, or its archive ``number``; ``beside`` as in
+    :func:`open_container`.
 
-    :raises LayerError: it is none. :raises UnsupportedError: it is one of a kind that cannot be opened.
+    :raises LayerError: the file is no container.
+    :raises UnsupportedError: it is a container of a kind that cannot be opened.
     """
     place = container.place.inside(node.path)
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
-        raise LayerError(f"is {_a(node.kind.noun)}, not an archive", place)
-    inside = _archive(node.content.table(), address, place, container.effort, number, beside)
+        raise LayerError(f"is {_with_article(node.kind.noun)}, not an archive", place)
+    inside = _open_archive(node.content.table(), address, place, container.options, number, beside)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
         packed = unsupported_compression(head)
@@ -200,14 +214,15 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     return inside
 
 
-def _a(noun: str) -> str:
+def _with_article(noun: str) -> str:
+    """Return ``noun`` with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
-    """What stands at ``address`` in ``top``. Symlinks are followed, that at the end only if ``last``.
+    """Return the node at ``address`` in ``top``. Symlinks are followed, a symlink at the end only if ``last``.
 
-    :raises LayerError: nothing stands there, or something on the way is no container.
+    :raises LayerError: there is no such node, or a file on the way is no container.
     """
     container, node = top, top.node(b"")
     parts = list(address)
@@ -218,10 +233,10 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
         if number is not None:
             raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
         path = container.resolve(part, last=last or bool(parts))
-        found = container.node(path)
-        if found is None:
+        target = container.node(path)
+        if target is None:
             raise LayerError(f"has no {printable(part)}", container.place)
-        node = found
+        node = target
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
             container = enter(container, node, number)
@@ -232,8 +247,10 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
     return NodeRef(container, node)
 
 
-def inside(looked: NodeRef, beside: Container | None = None) -> NodeRef:
-    """``looked``, or the root of the container that it is; ``beside`` as in :func:`open_container`."""
-    if is_container(looked.node):
-        return NodeRef(enter(looked.container, looked.node, beside=beside), replace(ROOT))
-    return looked
+def enter_if_container(reference: NodeRef, beside: Container | None = None) -> NodeRef:
+    """Return the root of the container that ``reference`` is, or ``reference`` itself; ``beside`` as in
+    :func:`open_container`.
+    """
+    if is_container(reference.node):
+        return NodeRef(enter(reference.container, reference.node, beside=beside), replace(ROOT))
+    return reference

@@ -1,4 +1,4 @@
-"""What other systems take: a root filesystem for MAAS, kernel and initramfs for a network boot."""
+"""Export for other systems: a root file system for MAAS, kernel and initramfs for a network boot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cosremaster.browse.container import Container, NodeRef
 from cosremaster.browse.order import files_in_order
 from cosremaster.browse.tar import TarStream
-from cosremaster.browse.walk import archives_in
+from cosremaster.browse.walk import find_archives
 from cosremaster.codecs.base import RepackJob
 from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import LayerError, UsageError
@@ -32,7 +32,10 @@ _HDRS = 0x202
 
 
 def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:
-    """``tar`` under gzip, level 6; the same bytes whenever, wherever and on however many threads."""
+    """Compress ``tar`` with gzip at level 6.
+
+    The bytes are the same at any time, on any machine, with any number of threads.
+    """
     plain = tar.table()
     job = RepackJob(
         packed=PieceTable([]), decoded=tar, plain=plain, spool=spool, threads=threads, advance=advance
@@ -43,7 +46,7 @@ def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int]
 class MaasResource(Struct, frozen=True, kw_only=True):
     """A custom image as MAAS names it: ``custom/jammy``, ``amd64/generic``.
 
-    :raises UsageError: MAAS takes no such name.
+    :raises UsageError: MAAS accepts no such name.
     """
 
     name: str
@@ -51,17 +54,18 @@ class MaasResource(Struct, frozen=True, kw_only=True):
     architecture: str
 
     def __post_init__(self) -> None:
+        """Check the name and the architecture."""
         for what, value in (("name", self.name), ("architecture", self.architecture)):
             if not _NAME.fullmatch(value):
                 raise UsageError(f"MAAS takes no {what} {value!r}: letters, digits, . _ + - and one / in it")
 
     @property
     def file_name(self) -> str:
-        """A name for the archive."""
+        """The name of the archive's file."""
         return self.name.rpartition("/")[2] + ".tar.gz"
 
     def command(self, path: str, size: int, sha256: bytes) -> str:
-        """The line that uploads the archive at ``path``, for a shell."""
+        """Return the shell command that uploads the archive at ``path``; ``size`` is in bytes."""
         words = [
             *("maas", "admin", "boot-resources", "create", f"name={self.name}", f"title={self.title}"),
             *(f"architecture={self.architecture}", "filetype=tgz", f"sha256={sha256.hex()}", f"size={size}"),
@@ -71,15 +75,18 @@ class MaasResource(Struct, frozen=True, kw_only=True):
 
 
 def list_pxe_files(container: Container) -> Iterator[Node]:
-    """The kernel, the initramfs and ``boot.ipxe``, which starts them (ipxe.org/scripting).
+    """Yield the kernel, the initramfs and ``boot.ipxe``, the script that starts them (ipxe.org/scripting).
 
     Kernel arguments are those of the first entry of the image's own boot menu.
+
     :raises LayerError: the image has no kernel or no initramfs, or several.
     """
-    kernel = _only(container, [node.path for node in files_in_order(container.nodes.values()) if _is_kernel(node)])
-    initramfs = _only(container, sorted(archives_in(container)), "initramfs")
+    kernel = _single_node(
+        container, [node.path for node in files_in_order(container.nodes.values()) if _is_kernel(node)]
+    )
+    initramfs = _single_node(container, sorted(find_archives(container)), "initramfs")
     names = [_UNSAFE.sub(b"_", node.path.rpartition(b"/")[2]) for node in (kernel, initramfs)]
-    arguments = _arguments(container)
+    arguments = _first_arguments(container)
     script = b"#!ipxe\nkernel %s initrd=%s%s\ninitrd %s\nboot\n" % (
         names[0], names[1], b" " + arguments if arguments else b"", names[1],
     )  # fmt: skip
@@ -89,25 +96,27 @@ def list_pxe_files(container: Container) -> Iterator[Node]:
 
 
 def _is_kernel(node: Node) -> bool:
+    """Tell whether ``node`` is a bootable Linux kernel."""
     content = node.content
     return node.kind is NodeKind.FILE and content is not None and content.head(_HDRS + 4)[_HDRS:] == b"HdrS"
 
 
-def _only(container: Container, paths: list[bytes], what: str = "Linux kernel") -> Node:
+def _single_node(container: Container, paths: list[bytes], what: str = "Linux kernel") -> Node:
+    """Return the node at the only one of ``paths``."""
     if len(paths) != 1:
         listed = ", ".join(NodeRef(container, container.nodes[path]).address for path in paths)
         raise LayerError(f"has {f'several of a {what}: {listed}' if paths else f'no {what}'}", container.place)
     return container.nodes[paths[0]]
 
 
-def _arguments(container: Container) -> bytes:
-    """What the boot menu's first entry gives the kernel, without the initrd."""
+def _first_arguments(container: Container) -> bytes:
+    """Return the kernel arguments of the boot menu's first entry, without the initrd."""
     for path in _CONFIGS:
         node = container.nodes.get(path)
         if node is None or node.content is None:
             continue
-        found = _KERNEL_LINE.search(node.content.head(1 << 16))
-        if found:
-            words = found[1].split()
+        match = _KERNEL_LINE.search(node.content.head(1 << 16))
+        if match:
+            words = match[1].split()
             return b" ".join(word for word in words if not word.startswith((b"initrd=", b"$")) and word != b"---")
     return b""

@@ -1,4 +1,4 @@
-"""Taking nodes out into a folder: never outside it, through no symlink, complete or not at all."""
+"""Extract nodes into a folder: never outside it, through no symlink, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ MAX_DEPTH = 250
 
 
 class Extracted(Struct, frozen=True):
-    """What came out: how many of each, and the mtree file with what could not be made, where there is one."""
+    """The number of extracted files, folders and other nodes, their bytes, and the mtree file for what could not be
+    made.
+    """
 
     files: int
     folders: int
@@ -37,21 +39,24 @@ class Extracted(Struct, frozen=True):
     mtree: Path | None
 
 
-def select_nodes(looked: NodeRef) -> list[Node]:
-    """The nodes at and below ``looked``, with paths as they come out: relative to a directory, a file by its name.
+def select_nodes(reference: NodeRef) -> list[Node]:
+    """Return the nodes at and below ``reference`` with paths relative to the target folder; a file keeps its name.
 
-    Parents that are symlinks are followed as in a chroot. :raises CorruptError: two things come to one place.
+    Parents that are symlinks are followed as in a chroot.
+
+    :raises CorruptError: two nodes lead to one place.
     """
-    container, top = looked.container, looked.node
+    container, top = reference.container, reference.node
     if top.kind is not NodeKind.DIRECTORY:
-        return [_moved(top, top.path.rpartition(b"/")[2])]
+        return [_with_path(top, top.path.rpartition(b"/")[2])]
     real = _real_nodes(container)
     prefix = top.path + b"/" if top.path else b""
-    nodes = [_moved(node, path[len(prefix) :]) for path, node in real.items() if path.startswith(prefix)]
+    nodes = [_with_path(node, path[len(prefix) :]) for path, node in real.items() if path.startswith(prefix)]
     return [node for node in nodes if node.path]
 
 
-def _moved(node: Node, path: bytes) -> Node:
+def _with_path(node: Node, path: bytes) -> Node:
+    """Return a copy of ``node`` with another path."""
     return Node(
         path=path, kind=node.kind, mode=node.mode, uid=node.uid, gid=node.gid, mtime=node.mtime, target=node.target,
         rdev=node.rdev, content=node.content, link=node.link,
@@ -59,9 +64,9 @@ def _moved(node: Node, path: bytes) -> Node:
 
 
 def _real_nodes(container: Container) -> dict[bytes, Node]:
-    """All nodes by the path where an unpacker puts them, every missing parent made a directory, sorted."""
+    """Return all nodes, sorted by the path where an unpacker puts them, with every missing parent as a directory."""
     nodes: dict[bytes, Node] = {}
-    for path in container.below(b""):
+    for path in container.walk_below(b""):
         node = container.node(path)
         assert node is not None
         if path.count(b"/") > MAX_DEPTH:
@@ -71,13 +76,13 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
         if name in (b"", b".", b".."):
             continue
         real = folder + b"/" + name if folder else name
-        known = nodes.get(real)
-        if known is None or known.kind is NodeKind.DIRECTORY:
+        earlier = nodes.get(real)
+        if earlier is None or earlier.kind is NodeKind.DIRECTORY:
             nodes[real] = node
         while folder and folder not in nodes:
-            there = container.node(folder)
-            made = Node(path=folder, kind=NodeKind.DIRECTORY, mode=0o755)
-            nodes[folder] = there if there is not None and there.kind is NodeKind.DIRECTORY else made
+            directory = container.node(folder)
+            implied = Node(path=folder, kind=NodeKind.DIRECTORY, mode=0o755)
+            nodes[folder] = directory if directory is not None and directory.kind is NodeKind.DIRECTORY else implied
             folder = parent_of(folder)
     for path, node in nodes.items():
         parent = parent_of(path)
@@ -89,28 +94,28 @@ def _real_nodes(container: Container) -> dict[bytes, Node]:
 def extract_nodes(
     nodes: Iterable[Node], target: Path, advance: Callable[[int], None], *, notes: bool = True
 ) -> Extracted:
-    """Makes ``nodes`` (as :func:`select_nodes` gives them) in ``target``, a folder that must not exist or be empty.
+    """Make ``nodes`` (from :func:`select_nodes`) in the folder ``target``, which must not exist or be empty.
 
-    Root gets owners and device nodes. An ordinary user gets the data with permission bits, and beside the folder a
-    file ``TARGET.mtree`` that tells the rest, unless ``notes`` is False.
+    Root makes owners and device nodes. An ordinary user makes data with permission bits; a file ``TARGET.mtree`` beside
+    the folder describes the rest, unless ``notes`` is False.
 
-    :raises OutputError: it cannot be written; nothing is left then.
+    :raises OutputError: the folder cannot be written; nothing stays behind then.
     """
     nodes = list(nodes)
     place = Place((str(target),))
     sidecar = None if os.geteuid() == 0 or not notes else target.with_name(target.name + ".mtree")
-    _check(target, sidecar, place)
+    _check_target(target, sidecar, place)
     half = target.absolute().parent / f".cosremaster-{secrets.token_hex(8)}.part"
     half_notes = half.with_suffix(".mtree")
     try:
         half.mkdir(0o700)
-        with _opened(half) as root:
-            _Maker(root, place, advance).make(nodes)
+        with _open_folder(half) as root:
+            _NodeMaker(root, place, advance).make(nodes)
         if sidecar is not None:
             with half_notes.open("xb") as file:
                 file.writelines(mtree_lines(nodes))
             os.replace(half_notes, sidecar)
-        half.chmod(0o777 & ~_umask())
+        half.chmod(0o777 & ~_read_umask())
         if target.is_dir():
             target.rmdir()
         half.rename(target)
@@ -119,7 +124,7 @@ def extract_nodes(
     finally:
         half_notes.unlink(missing_ok=True)
         if half.exists():
-            _remove(half)
+            _remove_tree(half)
     kinds = [node.kind for node in nodes]
     files = kinds.count(NodeKind.FILE)
     folders = kinds.count(NodeKind.DIRECTORY)
@@ -127,7 +132,8 @@ def extract_nodes(
     return Extracted(files, folders, len(kinds) - files - folders, size, sidecar)
 
 
-def _check(target: Path, sidecar: Path | None, place: Place) -> None:
+def _check_target(target: Path, sidecar: Path | None, place: Place) -> None:
+    """Check that ``target`` and ``sidecar`` can be made."""
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise OutputError("exists already and is no empty folder", place)
     if not target.absolute().parent.is_dir():
@@ -136,14 +142,15 @@ def _check(target: Path, sidecar: Path | None, place: Place) -> None:
         raise OutputError("exists already", Place((str(sidecar),)))
 
 
-def _umask() -> int:
+def _read_umask() -> int:
+    """Return the process's umask."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
-def _remove(folder: Path) -> None:
-    """Takes away a half-made folder, directories without permissions too."""
+def _remove_tree(folder: Path) -> None:
+    """Remove a half-made folder, directories without permissions included."""
     for path, names, _ in os.walk(folder):
         for name in names:
             if not os.path.islink(os.path.join(path, name)):
@@ -152,7 +159,8 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path | bytes, dir_fd: int | None = None) -> Iterator[int]:
+def _open_folder(path: Path | bytes, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a directory, not a symlink to one, for the context."""
     fd = os.open(path, _FOLDER, dir_fd=dir_fd)
     try:
         yield fd
@@ -160,17 +168,18 @@ def _opened(path: Path | bytes, dir_fd: int | None = None) -> Iterator[int]:
         os.close(fd)
 
 
-class _Maker:
-    """Makes nodes below an open folder, each step relative to a descriptor, no symlink followed."""
+class _NodeMaker:
+    """Makes nodes below an open folder, each step relative to a descriptor, following no symlink."""
 
     def __init__(self, root: int, place: Place, advance: Callable[[int], None]) -> None:
+        """Begin below the open folder ``root``."""
         self._root = root
         self._place = place
         self._advance = advance
         self._is_root = os.geteuid() == 0
 
     def make(self, nodes: list[Node]) -> None:
-        """Directories, then data, then all that leads elsewhere, last the directories' modes and times."""
+        """Make directories, then data, then other nodes, and set the directories' modes and times last."""
         folders = sorted((node for node in nodes if node.kind is NodeKind.DIRECTORY), key=lambda node: node.path)
         for node in folders:
             with self._folder(node) as (fd, name):
@@ -192,7 +201,7 @@ class _Maker:
 
     @contextmanager
     def _folder(self, node: Node) -> Iterator[tuple[int, bytes]]:
-        """The open directory that ``node`` lies in, and its name there."""
+        """Open the directory of ``node`` for the context, and return its descriptor and the node's name in it."""
         *parents, name = node.path.split(b"/")
         fd = os.dup(self._root)
         try:
@@ -205,6 +214,7 @@ class _Maker:
             os.close(fd)
 
     def _file(self, node: Node) -> None:
+        """Write a regular file."""
         with self._folder(node) as (fd, name):
             file = os.open(name, _NEW, 0o600, dir_fd=fd)
             try:
@@ -216,11 +226,12 @@ class _Maker:
             self._finish(node, fd, name)
 
     def _link(self, first: Node, node: Node) -> None:
+        """Make a hard link to ``first``."""
         with self._folder(first) as (source, old), self._folder(node) as (fd, name):
             os.link(old, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
 
     def _other(self, node: Node) -> None:
-        """A symlink, FIFO, socket or device."""
+        """Make a symlink, FIFO, socket or device."""
         with self._folder(node) as (fd, name):
             if node.kind is NodeKind.SYMLINK:
                 os.symlink(node.target, name, dir_fd=fd)
@@ -233,7 +244,7 @@ class _Maker:
             self._finish(node, fd, name)
 
     def _finish(self, node: Node, fd: int, name: bytes) -> None:
-        """Owner, mode and time, in the order in which none undoes another."""
+        """Set owner, mode and time, in the order in which none undoes another."""
         if self._is_root:
             os.chown(name, node.uid, node.gid, dir_fd=fd, follow_symlinks=False)
         if node.kind is not NodeKind.SYMLINK:

@@ -1,4 +1,4 @@
-"""What an extraction by an ordinary user cannot make, as mtree(5) of libarchive: owners, modes, devices."""
+"""Describe extracted nodes as mtree(5) of libarchive: owners, modes and devices that an ordinary user cannot make."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _TYPES = {
 
 
 def mtree_lines(nodes: Iterable[Node]) -> Iterator[bytes]:
-    """One line for each node; ``bsdtar -cf x.tar @DIR.mtree`` inside the folder makes an archive with everything."""
+    """Yield a line for each node.
+
+    ``bsdtar -cf x.tar @DIR.mtree`` inside the folder makes an archive with everything.
+    """
     yield b"#mtree\n"
     for node in nodes:
-        words = [b"./" + _escaped(node.path) if node.path else b".", b"type=" + _TYPES[node.kind]]
+        words = [b"./" + _escape(node.path) if node.path else b".", b"type=" + _TYPES[node.kind]]
         words.append(b"mode=%04o uid=%d gid=%d time=%d.0" % (node.mode, node.uid, node.gid, node.mtime))
         if node.kind is NodeKind.SYMLINK:
-            words.append(b"link=" + _escaped(node.target))
+            words.append(b"link=" + _escape(node.target))
         if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
             words.append(b"device=linux,%d,%d" % node.rdev)
         if node.content is not None:
@@ -27,8 +30,8 @@ def mtree_lines(nodes: Iterable[Node]) -> Iterator[bytes]:
         yield b" ".join(words) + b"\n"
 
 
-def _escaped(name: bytes) -> bytes:
-    """``name`` with everything but plain characters in octal, as vis(3) with VIS_OCTAL writes it."""
+def _escape(name: bytes) -> bytes:
+    """Return ``name`` with special characters in octal, as vis(3) with VIS_OCTAL writes it."""
     return b"".join(
         bytes((char,)) if 0x21 <= char < 0x7F and char not in b"\\#*?[=" else b"\\%03o" % char for char in name
     )

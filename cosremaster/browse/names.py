@@ -1,4 +1,4 @@
-"""The names in a container, in order; of an archive in a file of its own also without any nodes around them."""
+"""The names in a container, in order; of an archive in a file of its own without any nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNREAD = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
 
 
 def group_names(paths: Iterable[bytes]) -> Names:
-    """``paths`` and the directories they imply."""
+    """Group ``paths`` and the directories that they imply by their parent."""
     below: dict[bytes, set[bytes]] = {b"": set()}
     for path in paths:
         while path:
@@ -34,20 +34,19 @@ def group_names(paths: Iterable[bytes]) -> Names:
 
 
 def walk_names(names: Names, path: bytes) -> Iterator[bytes]:
-    """Every path under the directory ``path``, each directory before what is in it."""
-    waiting = deque(names.get(path, ()))
-    while waiting:
-        name = waiting.popleft()
+    """Yield every path below the directory ``path``, each directory before its content."""
+    queue = deque(names.get(path, ()))
+    while queue:
+        name = queue.popleft()
         yield name
         if name in names:
-            waiting.extendleft(reversed(names[name]))
+            queue.extendleft(reversed(names[name]))
 
 
 def list_names(source: ByteSource, max_expand: int) -> Names | None:
-    """The names in the archives that ``source`` is, as their tree has them; None: it is no archive that is read
-    front to back.
+    """Return the names in the archives of ``source``, or None if it is no archive that is read front to back.
 
-    Raises as indexing it does.
+    ``max_expand`` is the ratio above which a stream is refused. Raises as indexing does.
     """
     identification = identify(partial(source.read, 0))
     if identification.format is None or identification.format.random_access:

@@ -1,4 +1,4 @@
-"""Nodes as a tar archive (POSIX.1-2001 pax, by the standard library) with everything kept, streamed."""
+"""Write nodes as a tar archive (POSIX.1-2001 pax, by the standard library), streamed, with every attribute."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ _TYPES = {
 
 
 class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached property has where to be kept
-    """A tar archive of ``nodes`` as a source of pieces: directories first, then data in the order they are read.
+    """A tar archive of ``nodes`` as a source of pieces:
 
-    A socket cannot be in a tar archive and is left out. The same nodes make the same bytes. Headers are kept once they
-    are made, 512 bytes or more for each node; data are read when they are asked for.
+    directories first, then data in the order in which they are read.
+
+    A tar archive cannot hold sockets; they are left out. Equal nodes make equal bytes. Headers stay in memory, 512
+    bytes or more for each node; data are read when they are needed.
     """
 
     nodes: tuple[Node, ...]
     name: str = "tar"
 
     def table(self) -> PieceTable:
-        """The whole archive; its length is known without reading data."""
+        """Return the whole archive as pieces; its length is exact without reading data."""
         return PieceTable([Range(self, 0, self._whole.length)])
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """``length`` bytes of the archive from ``offset``; data are decoded once if that only grows."""
+        """Yield ``length`` bytes of the archive from ``offset``. Data are decoded once if offsets only grow."""
         return self._whole.cut(offset, offset + length).chunks()
 
     @cached_property
     def _whole(self) -> PieceTable:
+        """The pieces of the archive."""
         pieces: list[Piece] = []
         length = 0
         for node, head in self._heads():
@@ -49,10 +52,10 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
                 padding = -node.content.size % tarfile.BLOCKSIZE
                 pieces += [*node.content.table().pieces, Zeros(padding)]
                 length += node.content.size + padding
-        return PieceTable([*pieces, Zeros(_end(length))])
+        return PieceTable([*pieces, Zeros(_end_length(length))])
 
     def _heads(self) -> Iterator[tuple[Node, bytes]]:
-        """Each node with its header blocks; a name of a file that stands before it goes as a link, without content."""
+        """Yield each node with its header blocks. A further name of a linked file becomes a link without content."""
         linked: dict[object, str] = {}
         for node in self.nodes:
             info = tarfile.TarInfo(os.fsdecode(node.path))
@@ -70,7 +73,7 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
 
 
 def build_tar(nodes: Iterable[Node]) -> TarStream:
-    """The tar archive of ``nodes``, whose paths are relative to its root."""
+    """Return the tar archive of ``nodes``, whose paths are relative to its root."""
     nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
     folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
     others = [node for node in nodes if node.kind not in (NodeKind.DIRECTORY, NodeKind.FILE)]
@@ -78,10 +81,11 @@ def build_tar(nodes: Iterable[Node]) -> TarStream:
 
 
 def _without_content(node: Node) -> Node:
+    """Return ``node`` without its content."""
     return Node(path=node.path, kind=node.kind, mode=node.mode, link=node.link)
 
 
-def _end(length: int) -> int:
-    """Two blocks of zeros, and as many as fill the last record."""
+def _end_length(length: int) -> int:
+    """Return the length of the end of archive: two blocks of zeros, and zeros to the end of the last record."""
     end = 2 * tarfile.BLOCKSIZE
     return end + -(length + end) % BLOCKING

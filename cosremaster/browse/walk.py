@@ -1,4 +1,4 @@
-"""Through all layers: everything that stands in a container, and in the containers in it."""
+"""Walk through all layers: the content of a container, and of the containers in it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ DEPTH = 6
 
 
 def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterator[tuple[NodeRef, int]]:
-    """Everything below ``path``, each directory and container before what is in it, with how deep it stands.
+    """Yield every node below ``path`` with its depth, each directory and container before its content.
 
     Raises as reading a layer does.
     """
-    holders = archives_in(container) if depth else frozenset()
+    archives = find_archives(container) if depth else frozenset()
     base = path.count(b"/") + 1 if path else 0
-    for name in container.below(path):
+    for name in container.walk_below(path):
         node = container.node(name)
         assert node is not None
         level = name.count(b"/") - base
         yield NodeRef(container, node), level
-        if name in holders:
-            for looked, deeper in walk(enter(container, node), b"", depth - 1):
-                yield looked, level + 1 + deeper
+        if name in archives:
+            for reference, deeper in walk(enter(container, node), b"", depth - 1):
+                yield reference, level + 1 + deeper
 
 
-def archives_in(container: Container) -> frozenset[bytes]:
-    """The paths of the files in ``container`` that are containers; each one's first bytes are read, in order."""
+def find_archives(container: Container) -> frozenset[bytes]:
+    """Return the paths of the files in ``container`` that are containers.
+
+    The first bytes of each file are read, in order.
+    """
     seen: dict[object, bool] = {}
-    found = set()
+    paths = set()
     for node in files_in_order(container.nodes[path] for path in container.nodes):
         key = node.path if node.link is None else node.link
         if key not in seen:
             seen[key] = is_container(node)
         if seen[key]:
-            found.add(node.path)
-    return frozenset(found)
+            paths.add(node.path)
+    return frozenset(paths)

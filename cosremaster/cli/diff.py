@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import click
 
 from cosremaster.browse.compare import Difference, compare_nodes
-from cosremaster.browse.container import Container, NodeRef, follow, inside, open_container, split_address
+from cosremaster.browse.container import Container, NodeRef, enter_if_container, follow, open_container, split_address
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import ScanOptions
@@ -51,7 +51,7 @@ def _open(stack: ExitStack, text: str, max_expand: int, beside: Container | None
     path, address = split_address(text)
     source = stack.enter_context(open_source(path))
     effort = ScanOptions(digests=True, nesting=0, edits=False, max_expand=max_expand)
-    return inside(follow(*open_container(source, address, effort, beside)), beside)
+    return enter_if_container(follow(*open_container(source, address, effort, beside)), beside)
 
 
 def _values(one: Difference) -> dict[str, object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.browse.container import follow, inside
+from cosremaster.browse.container import enter_if_container, follow
 from cosremaster.browse.export import MaasResource, gzip_tar, list_pxe_files
 from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.tar import build_tar
@@ -40,7 +40,7 @@ def export_command(
         raise UsageError("export wants --maas NAME or --pxe DIR")
     progress = terminal_progress(quiet=quiet)
     with looking(address, max_expand) as (source, top, rest):
-        at = inside(follow(top, rest))
+        at = enter_if_container(follow(top, rest))
         if pxe is not None:
             nodes = list(list_pxe_files(at.container))
             with progress.step(f"export to {pxe}", None) as advance:

@@ -88,16 +88,16 @@ def _write_names(names: Iterable[bytes]) -> None:
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Prints what stands in the directory, image or archive at ``address``."""
-    from cosremaster.browse.container import NodeRef, follow, inside  # noqa: PLC0415 - the same
+    from cosremaster.browse.container import NodeRef, enter_if_container, follow  # noqa: PLC0415 - the same
     from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
 
     with looking(address, max_expand) as (_, top, rest):
-        at = inside(follow(top, rest, last=not long))
+        at = enter_if_container(follow(top, rest, last=not long))
         container, base = at.container, at.node.path
         if at.node.kind is not NodeKind.DIRECTORY:
             listed, cut = [at], 0
         else:
-            names = container.below(base) if recursive else container.names(base)
+            names = container.walk_below(base) if recursive else container.list_names(base)
             cut = len(base) + bool(base)
             if not long and not as_json:
                 _write_names(name[cut:] for name in names)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from cosremaster.browse.container import NodeRef, follow, inside, is_container
+from cosremaster.browse.container import NodeRef, enter_if_container, follow, is_container
 from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.report import stat_lines
 from cosremaster.browse.tar import build_tar
@@ -81,7 +81,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
         if not at.node.path:
             contains: str | None = at.container.kind
         else:
-            contains = inside(at).container.kind if is_container(at.node) else None
+            contains = enter_if_container(at).container.kind if is_container(at.node) else None
         for line in stat_lines(at, digest, contains):
             click.echo(line)
 
@@ -92,7 +92,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 def tree_command(address: str, max_expand: int) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
     with looking(address, max_expand) as (_, top, rest):
-        at = inside(follow(top, rest))
+        at = enter_if_container(follow(top, rest))
         click.echo(at.address)
         for one, depth in walk(at.container, at.node.path) if at.node.kind is NodeKind.DIRECTORY else ():
             mark = {NodeKind.DIRECTORY: "/", NodeKind.SYMLINK: f" -> {printable(one.node.target)}"}.get(
@@ -113,7 +113,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
     """
     wanted = Pattern(os.fsencode(pattern))
     with looking(address, max_expand) as (_, top, rest):
-        at = inside(follow(top, rest))
+        at = enter_if_container(follow(top, rest))
         found = (one for one, _ in walk(at.container, at.node.path) if wanted.matches(one.node.path))
         if as_json:
             print_json(found)
@@ -137,7 +137,7 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     """
     progress = terminal_progress(quiet=quiet)
     with looking(address, max_expand) as (source, top, rest):
-        nodes = select_nodes(inside(follow(top, rest)))
+        nodes = select_nodes(enter_if_container(follow(top, rest)))
         size = sum(node.content.size for node in nodes if node.content is not None)
         if form == "tar":
             table = build_tar(nodes).table()

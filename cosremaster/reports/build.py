@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cosremaster.browse.compare import Difference, compare_nodes
-from cosremaster.browse.container import follow, inside, open_container
+from cosremaster.browse.container import enter_if_container, follow, open_container
 from cosremaster.errors import LayerError
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
@@ -82,7 +82,7 @@ def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: in
     """Compare two images without descending into archives inside archives."""
     options = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [
-        inside(follow(*open_container(stack.enter_context(open_source(Path(path))), (), options)))
+        enter_if_container(follow(*open_container(stack.enter_context(open_source(Path(path))), (), options)))
         for path in (old, new)
     ]
     return compare_nodes(sides[0], sides[1])

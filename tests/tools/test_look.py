@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cosremaster.browse.container import NodeRef, follow, inside, open_container, split_address
+from cosremaster.browse.container import NodeRef, enter_if_container, follow, open_container, split_address
 from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.tar import build_tar
 from cosremaster.cli import main
@@ -148,7 +148,7 @@ def test_an_ordinary_user_gets_the_rest_in_an_mtree_file() -> None:
 
 
 def _root(source: ByteSource, address: str) -> NodeRef:
-    return inside(follow(*open_container(source, split_address(address)[1])))
+    return enter_if_container(follow(*open_container(source, split_address(address)[1])))
 
 
 def _no_links(listing: bytes) -> list[bytes]:
