@@ -17,14 +17,14 @@ from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
 from cosremaster.errors import ImageError, OverlayError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.volume_id import (
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.model import IsoImage
+from cosremaster.iso.volume_id import (
     format_volume_uuid,
     make_identity_patches,
     read_volume_id,
     read_volume_uuid,
 )
-from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import IsoImage
 from cosremaster.units import lba_offset
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)

@@ -12,7 +12,6 @@ from cosremaster.boot_config.menus.model import Menu
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.units import SECTOR, lba_offset
 
@@ -167,7 +166,7 @@ def _find_fats(tree_files: _TreeFiles, warnings: list[str]) -> Iterator[LocatedF
 def _unnamed_areas(image: IsoImage) -> Iterator[tuple[str, int, int]]:
     """Yield label, first byte and bytes of areas that may hold a FAT; 0 bytes where only the FAT tells its size."""
     for partition in image.partitions:
-        if not (partition.is_filler or covers_volume(partition, image.trees)):
+        if not (partition.is_filler or partition.covers_volume(image.trees)):
             yield partition.name, partition.start * SECTOR, (partition.end - partition.start) * SECTOR
     for number, boot in enumerate(image.boot_images, 1):
         if boot.path is None:

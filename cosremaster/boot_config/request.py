@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cosremaster.errors import UsageError
-from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
+from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument

@@ -15,13 +15,13 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import covers_volume, find_data_end, find_unreferenced, list_file_spans
+from cosremaster.iso.layout.extents import find_data_end, find_unreferenced
 from cosremaster.iso.layout.implant import update_implanted_md5
 from cosremaster.iso.layout.place import Layout, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
 from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
-from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage
+from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.restructure import ExpectedFile, RestructuredTrees, is_removed, restructure_trees
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
@@ -127,13 +127,7 @@ def _layout(
     gone, vacated = (work.removed_data, work.vacated) if work else (frozenset[Lba](), ())
     given_up = {(span.start, span.blocks, span.label) for span in vacated}
     known = [one for one in image.fixed_spans if one.label not in dropped and _key(one) not in given_up]
-    files = [
-        span
-        for tree in image.trees
-        for file in tree.files
-        if not is_removed(file, gone)
-        for span in list_file_spans(file)
-    ]
+    files = [span for tree in image.trees for file in tree.files if not is_removed(file, gone) for span in file.spans]
     fixed, movable = pin_overlaps(known, files)
     olds = [*(one.old_span for one in exchanges if one.old_span), *vacated]
     first = min((old.start for old in olds), default=Lba(0))
@@ -173,7 +167,7 @@ def _tail(image: IsoImage, source: ByteSource) -> Lba:
 def _ends(image: IsoImage) -> Iterator[Sector]:
     """The ends of volumes and partitions that cover the volume."""
     yield from (Sector(tree.end * SECTORS_PER_BLOCK) for tree in image.trees)
-    yield from (one.end for one in image.partitions if covers_volume(one, image.trees))
+    yield from (one.end for one in image.partitions if one.covers_volume(image.trees))
 
 
 def _alignment(image: IsoImage) -> int:

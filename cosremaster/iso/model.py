@@ -14,41 +14,12 @@ from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.implanted import ImplantedMd5
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import BootInfoTable, identify_pointer
-from cosremaster.errors import Place
+from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
-from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
+from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import Udf
-from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
-
-DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
-
-
-class DirectoryRecord(Struct, frozen=True):
-    """One record of a directory (9.1). ``offset``: its byte offset in the image; ``length``: bytes of data.
-
-    ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own; ``plain``: its data are
-    all that belongs to it, without an extended attribute record, and in one piece (9.1.2, 9.1.7).
-    """
-
-    offset: int
-    lba: Lba
-    length: int
-    flags: int
-    parent: tuple[bytes, ...]
-    identifier: bytes
-    is_plain: bool = True
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of data."""
-        return blocks_for(self.length)
-
-
-class Extent(Struct, frozen=True):
-    """A directory's extent."""
-
-    lba: Lba
-    length: int
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
 class IsoFile(Struct, frozen=True):
@@ -77,6 +48,19 @@ class IsoFile(Struct, frozen=True):
     def extents(self) -> Iterable[tuple[int, int]]:
         """The byte offset in the image and the length of each extent."""
         return ((lba_offset(record.lba), record.length) for record in self.records)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The blocks of the data: one span if the extents follow each other, else one for each extent."""
+        label, spans = printable(self.path), list[Span]()
+        for record in self.records:
+            if not record.length:
+                continue
+            if spans and spans[-1].end == record.lba:
+                spans[-1] = Span(spans[-1].start, spans[-1].blocks + record.blocks, label)
+            else:
+                spans.append(Span(record.lba, record.blocks, label))
+        return tuple(spans)
 
 
 class IsoTree(Struct, frozen=True, kw_only=True):
@@ -118,9 +102,13 @@ class Partition(Struct, frozen=True):
 
     @property
     def span(self) -> Span:
-        """The blocks it touches."""
+        """The blocks that the partition shares."""
         first = self.start // SECTORS_PER_BLOCK
         return Span(Lba(first), -(-self.end // SECTORS_PER_BLOCK) - first, self.name)
+
+    def covers_volume(self, trees: Sequence[IsoTree]) -> bool:
+        """Return True if the partition begins before the primary tree: it covers the volume, or the beginning of it."""
+        return self.start <= trees[0].directories[0].lba * SECTORS_PER_BLOCK
 
 
 class BootImage(Struct, frozen=True):

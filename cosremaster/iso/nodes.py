@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_short_date
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -84,7 +85,7 @@ def _find_content(attributes: PosixAttributes, image: IsoImage, file: IsoFile) -
     if attributes.zisofs_field:
         zisofs = parse_zisofs(attributes.zisofs_field, image.bytes_of(file), image.place.inside(file.path))
         if zisofs is not None:
-            return zisofs
+            return PieceContent((Range(zisofs, 0, zisofs.size),))
     return PieceContent(tuple(image.source.cut(start, start + length) for start, length in file.extents))
 
 

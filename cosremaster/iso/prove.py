@@ -12,13 +12,13 @@ from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
-from cosremaster.iso.ecma119.volume_id import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.layout.pointers import map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.restructure import IN_UDF, ExpectedFile
 from cosremaster.iso.tree_edit.verify import prove_directories
+from cosremaster.iso.volume_id import VOLUME_ID
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 

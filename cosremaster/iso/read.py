@@ -18,10 +18,10 @@ from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
-from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import find_hfs_partitions, has_hfs_header, list_partitions
 from cosremaster.iso.read_trees import read_trees
+from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import read_udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 

@@ -8,8 +8,20 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor, locate_record, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoFile, IsoTree
+from cosremaster.iso.ecma119.records import (
+    ASSOCIATED,
+    DIRECTORY,
+    MULTI_EXTENT,
+    PRIMARY,
+    SUPPLEMENTARY,
+    DirectoryRecord,
+    Extent,
+    VolumeDescriptor,
+    decode_identifier,
+    locate_record,
+    read_directory,
+)
+from cosremaster.iso.model import IsoFile, IsoTree
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, find_susp_skip, read_rock_ridge
 from cosremaster.units import Lba, lba_offset
 
@@ -145,21 +157,6 @@ def choose_name(record: DirectoryRecord, rock_ridge: RockRidge | None, *, joliet
     return (rock_ridge.name if rock_ridge else b"") or decode_identifier(record.identifier, joliet=joliet)
 
 
-def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
-    """Return the name that readers show for an identifier without Rock Ridge."""
-    return decode_joliet(identifier) if joliet else decode_plain(identifier)
-
-
 def get_extent(record: DirectoryRecord) -> Extent:
     """Return the extent that ``record`` describes."""
     return Extent(record.lba, record.length)
-
-
-def decode_plain(identifier: bytes) -> bytes:
-    """Return an ISO 9660 file identifier (7.5) without its version and an empty extension."""
-    return identifier.partition(b";")[0].rstrip(b".")
-
-
-def decode_joliet(identifier: bytes) -> bytes:
-    """Return a Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
-    return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-8", "surrogatepass")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
-from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
+from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest

@@ -8,7 +8,6 @@ from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
 from cosremaster.codecs.base import RepackResult
 from cosremaster.errors import printable
-from cosremaster.iso.layout.extents import covers_volume
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
 from cosremaster.iso.prove import is_boot_info_true
 from cosremaster.layers.address import Address, format_address
@@ -100,7 +99,7 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
         where = "behind the volume's data"
     elif partition in image.hfs_partitions:
         where = "HFS+ over files of the tree"
-    elif covers_volume(partition, image.trees):
+    elif partition.covers_volume(image.trees):
         where = "over the volume"
     size = format_size((partition.end - partition.start) * SECTOR)
     active = ""

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Collection, Iterator
 
 from cosremaster.errors import ImageError
-from cosremaster.iso.model import DIRECTORY, DirectoryRecord
+from cosremaster.iso.ecma119.records import DIRECTORY, DirectoryRecord
 from cosremaster.iso.rockridge.read import cut_components, walk_fields
 from cosremaster.units import Lba
 from cosremaster.verification.finding import Finding, fails, holds

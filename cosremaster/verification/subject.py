@@ -14,17 +14,22 @@ from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import (
+    DIRECTORY,
     IMAGE_START,
+    MULTI_EXTENT,
     PRIMARY,
     SUPPLEMENTARY,
+    DirectoryRecord,
+    Extent,
     VolumeDescriptor,
+    decode_joliet,
+    decode_plain,
     read_descriptors,
     walk_directories,
 )
-from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
-from cosremaster.iso.read_trees import decode_joliet, decode_plain, is_joliet
+from cosremaster.iso.read_trees import is_joliet
 from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge
+from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 

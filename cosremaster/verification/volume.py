@@ -8,9 +8,16 @@ from itertools import chain
 
 from cosremaster.errors import printable
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
-from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent
+from cosremaster.iso.ecma119.records import (
+    DIRECTORY,
+    MULTI_EXTENT,
+    PRIMARY,
+    SUPPLEMENTARY,
+    DirectoryRecord,
+    Extent,
+    VolumeDescriptor,
+)
+from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, judge, note
 from cosremaster.verification.subject import Subject, SubjectTree, place_of_path

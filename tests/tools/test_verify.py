@@ -20,7 +20,7 @@ from cosremaster.boot.gpt import PRIMARY, Gpt, GptEntry, read_gpt
 from cosremaster.cli import main
 from cosremaster.errors import Place
 from cosremaster.io.source import open_source
-from cosremaster.iso.model import DirectoryRecord
+from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.iso.udf.read import compute_tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
 from cosremaster.verification.finding import Level, Report

@@ -11,7 +11,7 @@ import pytest
 from cosremaster import remaster
 from cosremaster.cli import main
 from cosremaster.errors import UsageError
-from cosremaster.iso.ecma119.volume_id import encode_volume_id, parse_volume_date
+from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.verification.run import verify
 from tests.fixtures import families, tools
 from tests.fixtures.families import FAMILIES

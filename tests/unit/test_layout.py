@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cosremaster.boot.mbr import ChsGeometry, MbrPartition, encode_chs
 from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, split_into_sections
 from cosremaster.iso.layout.place import PADDING, Layout, Placement, find_gaps, pin_overlaps, plan_layout
-from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.spans import Span
 from cosremaster.units import Lba, Sector
 
 

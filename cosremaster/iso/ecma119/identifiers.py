@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cosremaster.errors import Place, UnsupportedError
-from cosremaster.iso.read_trees import decode_identifier
+from cosremaster.iso.ecma119.records import decode_identifier
 
 _VERSION = b";1"
 _NOT_D_CHARACTER = re.compile(rb"[^A-Z0-9_]")

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.model import DIRECTORY, DirectoryRecord, Extent
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, lba_offset
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offset
 
 IMAGE_START = Lba(0)
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
@@ -20,6 +19,37 @@ ROOT_RECORD = 156
 """The byte of a volume descriptor at which the root directory's record begins (8.4.18)."""
 VOLUME_SPACE_SIZE = 80
 """The byte of a volume descriptor at which the size of its volume stands, in blocks (8.4.8)."""
+
+
+DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
+
+
+class DirectoryRecord(Struct, frozen=True):
+    """One record of a directory (9.1). ``offset``: its byte offset in the image; ``length``: bytes of data.
+
+    ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own; ``plain``: its data are
+    all that belongs to it, without an extended attribute record, and in one piece (9.1.2, 9.1.7).
+    """
+
+    offset: int
+    lba: Lba
+    length: int
+    flags: int
+    parent: tuple[bytes, ...]
+    identifier: bytes
+    is_plain: bool = True
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of data."""
+        return blocks_for(self.length)
+
+
+class Extent(Struct, frozen=True):
+    """A directory's extent."""
+
+    lba: Lba
+    length: int
 
 
 class VolumeDescriptor(Struct, frozen=True):
@@ -158,3 +188,18 @@ def _inside(place: Place, path: Iterable[bytes]) -> Place:
     for identifier in path:
         place = place.inside(identifier)
     return place
+
+
+def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
+    """Return the name that readers show for an identifier without Rock Ridge."""
+    return decode_joliet(identifier) if joliet else decode_plain(identifier)
+
+
+def decode_plain(identifier: bytes) -> bytes:
+    """Return an ISO 9660 file identifier (7.5) without its version and an empty extension."""
+    return identifier.partition(b";")[0].rstrip(b".")
+
+
+def decode_joliet(identifier: bytes) -> bytes:
+    """Return a Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
+    return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-8", "surrogatepass")

@@ -8,27 +8,11 @@ from itertools import chain
 from cosremaster.boot.eltorito import BootCatalog
 from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
-from cosremaster.errors import printable
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import BootImage, IsoFile, IsoTree, Partition
+from cosremaster.iso.model import BootImage, IsoTree, Partition
+from cosremaster.iso.spans import SYSTEM_AREA, Span
 from cosremaster.iso.udf.read import Udf
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
-
-SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
-
-
-def list_file_spans(file: IsoFile) -> tuple[Span, ...]:
-    """The blocks of a file: one span if its extents follow each other, else one for each."""
-    label, found = printable(file.path), list[Span]()
-    for record in file.records:
-        if not record.length:
-            continue
-        if found and found[-1].end == record.lba:
-            found[-1] = Span(found[-1].start, found[-1].blocks + record.blocks, label)
-        else:
-            found.append(Span(record.lba, record.blocks, label))
-    return tuple(found)
+from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 
 def list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
@@ -36,11 +20,6 @@ def list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
     for tree in trees:
         yield from (Span(one.lba, blocks_for(one.length), "path table") for one in tree.path_tables)
         yield from (Span(one.lba, blocks_for(one.length), "directory") for one in tree.directories)
-
-
-def covers_volume(partition: Partition, trees: Sequence[IsoTree]) -> bool:
-    """The partition begins before the tree does: it covers the volume, or its first part."""
-    return partition.start <= trees[0].directories[0].lba * SECTORS_PER_BLOCK
 
 
 def list_fixed_spans(
@@ -57,8 +36,8 @@ def list_fixed_spans(
     if catalog:
         sure.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
     odd = (file for tree in trees for file in tree.files if not all(record.is_plain for record in file.records))
-    sure += [span for file in odd for span in list_file_spans(file)]
-    files = {span.start: span for tree in trees for file in tree.files for span in list_file_spans(file)}
+    sure += [span for file in odd for span in file.spans]
+    files = {span.start: span for tree in trees for file in tree.files for span in file.spans}
     for one in udf.files if udf else ():
         alone = [(lba, length) for lba, length in one.extents if lba not in files]
         sure += [Span(lba, blocks_for(length), "file of UDF alone") for lba, length in alone]
@@ -71,7 +50,7 @@ def list_fixed_spans(
     starts = {*files, *(image.entry.lba for image in images)}
     for partition in partitions:
         span = partition.span
-        if not (partition.is_filler or covers_volume(partition, trees) or span.start >= end or span.start in starts):
+        if not (partition.is_filler or partition.covers_volume(trees) or span.start >= end or span.start in starts):
             sure.append(span)
     for header in firmware:
         for target in header.targets:
@@ -102,7 +81,7 @@ def find_tail(
 
 def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """The block behind everything that is known and no part of the tail."""
-    files = (span for tree in trees for file in tree.files for span in list_file_spans(file))
+    files = (span for tree in trees for file in tree.files for span in file.spans)
     return max(span.end for span in chain(files, fixed))
 
 

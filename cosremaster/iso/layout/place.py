@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.spans import Span
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector
 
 PADDING = 150

@@ -14,11 +14,11 @@ from cosremaster.boot.pointers import identify_pointer, move_pointer
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import VOLUME_SPACE_SIZE, pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
-from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoFile, IsoImage, Partition
 from cosremaster.iso.partitions import FILLER_TYPE
+from cosremaster.iso.spans import SYSTEM_AREA
 from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
@@ -167,7 +167,7 @@ def map_partition(
         return layout.map_start(one.start), layout.map_end(one.end)
     if one.is_filler or (drop and one in image.hfs_partitions):
         return one.start, min([layout.map_end(one.end), *_arrived(image, exchanged, one)])
-    if covers_volume(one, image.trees):
+    if one.covers_volume(image.trees):
         return one.start, layout.map_end(one.end)
     start = layout.map_start(one.start)
     return start, Sector(start + one.end - one.start)

@@ -18,9 +18,8 @@ from cosremaster.boot.pointers import (
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import list_file_spans
-from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
+from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
 NOWHERE = Lba(0)
@@ -86,7 +85,7 @@ def _exchange(
     paths = {file.path for file in files}
     alone = lba >= image.session_lba and bool(first.size) and {one.path for one in starts[0][lba]} == paths
     if alone:
-        spans = list_file_spans(first)
+        spans = first.spans
         if len(spans) != 1:
             raise UnsupportedError("cannot be exchanged: its extents do not follow each other", place)
         names = [(tree, file) for tree, found in zip(image.trees, starts, strict=True) for file in found.get(lba, ())]
@@ -158,7 +157,7 @@ def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> No
     gone = [file for file in image.files if file.size and edits.removed and edits.new_path(file.path) is None]
     for file in gone:
         place = image.place.inside(file.path)
-        for span in list_file_spans(file):
+        for span in file.spans:
             if image.catalog and span.start <= image.catalog.lba < span.end:
                 raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
             if any(span.start <= one.entry.lba < span.end for one in image.boot_images):

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from cosremaster.errors import CorruptError, Place
-from cosremaster.io.pieces import PieceTable, Range
-from cosremaster.io.streams import sha256_of
+from cosremaster.io.pieces import PieceTable
 
 MAGIC = bytes.fromhex("37E45396C9DBD607")
 ALGORITHM = b"pz"
@@ -38,18 +37,6 @@ class ZisofsFile(Struct, frozen=True):
     def name(self) -> str:
         """The file's place."""
         return str(self.place)
-
-    def table(self) -> PieceTable:
-        """The plain bytes."""
-        return PieceTable([Range(self, 0, self.size)])
-
-    def digest(self) -> bytes:
-        """SHA-256 of the plain bytes."""
-        return sha256_of(self.table().chunks())
-
-    def head(self, count: int) -> bytes:
-        """The first ``count`` plain bytes, or all when there are fewer."""
-        return b"".join(self.chunks(0, min(count, self.size)))
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield ``length`` uncompressed bytes from ``offset`` on. :raises CorruptError: when the file is damaged."""

@@ -11,8 +11,8 @@ from msgspec import Struct, field
 
 from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.iso.ecma119.identifiers import IdentifierAllocator
+from cosremaster.iso.ecma119.records import ASSOCIATED
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import ASSOCIATED
 from cosremaster.iso.tree_edit.directories import MAX_LEVEL, DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of

@@ -13,8 +13,17 @@ from msgspec import Struct, field
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.identifiers import IdentifierScheme, infer_joliet_rules, infer_rules
-from cosremaster.iso.ecma119.records import VolumeDescriptor, locate_record, read_directory
-from cosremaster.iso.model import ASSOCIATED, DIRECTORY, MULTI_EXTENT, DirectoryRecord, Extent, IsoTree
+from cosremaster.iso.ecma119.records import (
+    ASSOCIATED,
+    DIRECTORY,
+    MULTI_EXTENT,
+    DirectoryRecord,
+    Extent,
+    VolumeDescriptor,
+    locate_record,
+    read_directory,
+)
+from cosremaster.iso.model import IsoTree
 from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
 from cosremaster.iso.rockridge.read import RockRidge, find_susp_skip, read_rock_ridge, walk_fields
 from cosremaster.iso.rockridge.write import CE_SIZE, RockRidgeProfile

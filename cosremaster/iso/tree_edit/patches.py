@@ -6,8 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import ROOT_RECORD, pack_both_endian
-from cosremaster.iso.model import Extent
+from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, pack_both_endian
 from cosremaster.iso.rockridge.read import walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH

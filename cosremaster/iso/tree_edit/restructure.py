@@ -19,12 +19,11 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.extents import list_file_spans
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
-from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
+from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits, altered_name_warnings, apply_edits, edit_warnings
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.match_trees import read_matched_trees
@@ -353,9 +352,7 @@ def _vacated(image: IsoImage, works: Iterable[TreeRewrite], gone: frozenset[Lba]
                 yield Span(folder.extent.lba, folder.blocks, "directory")
         size = blocks_for(_table_size(work.tree))
         yield from (Span(lba, size, "path table") for lba in work.outgrown_path_tables if lba >= image.session_lba)
-    yield from {
-        span for tree in image.trees for file in tree.files if is_removed(file, gone) for span in list_file_spans(file)
-    }
+    yield from {span for tree in image.trees for file in tree.files if is_removed(file, gone) for span in file.spans}
 
 
 def is_removed(file: IsoFile, gone: frozenset[Lba]) -> bool:

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 ANCHOR, PARTITION, LOGICAL_VOLUME, TERMINATOR, INTEGRITY = 2, 5, 6, 8, 9

@@ -14,9 +14,10 @@ from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import YEAR_1, YEAR_10000
 from cosremaster.iso.ecma119.identifiers import UdfIdentifierRules
+from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import DirectoryRecord, Extent, IsoImage
+from cosremaster.iso.model import IsoImage
+from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits, apply_edits
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.match_trees import match_entries

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from cosremaster.boot.eltorito import PLATFORMS
 from cosremaster.errors import printable
-from cosremaster.iso.layout.extents import SYSTEM_AREA, covers_volume, list_file_spans
-from cosremaster.iso.layout.spans import Span
 from cosremaster.iso.model import IsoImage, Partition, SourceImage
+from cosremaster.iso.spans import SYSTEM_AREA, Span
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for
 
 MOST = 40
@@ -96,7 +95,7 @@ def _kind_of(path: bytes, layered: Collection[bytes]) -> str:
 def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tuple[str, Span]]:
     """Yield the kind and span of everything that stands in an ISO 9660 image."""
     for file in image.files:
-        yield from ((_kind_of(file.path, layered), span) for span in list_file_spans(file))
+        yield from ((_kind_of(file.path, layered), span) for span in file.spans)
     tables = [name for name, table in (("MBR", image.mbr), ("GPT", image.gpt), ("Apple map", image.apm)) if table]
     names = [*tables, *(partition.name for partition in image.firmware)]
     yield "system", replace(SYSTEM_AREA, label=f"system area{': ' if names else ''}{', '.join(names)}")
@@ -110,7 +109,7 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
         if span != SYSTEM_AREA and span not in behind and span.start not in inside:
             yield "volume", span
     for tree in image.trees[1:]:
-        yield from (("file", span) for file in tree.files for span in list_file_spans(file))
+        yield from (("file", span) for file in tree.files for span in file.spans)
     for partition in appended(image):
         yield "partition", replace(partition.span, label=f"{partition.name} ({partition.label})")
     for copy in image.gpt[1:]:
@@ -121,7 +120,7 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
 def appended(image: IsoImage) -> Iterator[Partition]:
     """Yield the partitions that stand behind the volume's data."""
     for partition in image.partitions:
-        if partition.start >= image.tail * SECTORS_PER_BLOCK and not covers_volume(partition, image.trees):
+        if partition.start >= image.tail * SECTORS_PER_BLOCK and not partition.covers_volume(image.trees):
             yield partition
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cosremaster.units import Lba
+from cosremaster.units import FIRST_DESCRIPTOR, Lba
 
 
 class Span(Struct, frozen=True):
@@ -22,3 +22,7 @@ class Span(Struct, frozen=True):
     def overlaps(self, other: Span) -> bool:
         """Return True if the two spans share a block."""
         return self.start < other.end and other.start < self.end
+
+
+SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
+"""The blocks in front of the volume descriptors (ECMA-119, 6.2.1)."""
