@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.descriptors import read_into
 from cosremaster.io.source import SourceIdentity
 from cosremaster.io.streams import CHUNK
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FileSource:
@@ -37,6 +40,8 @@ class FileSource:
     @property
     def local_paths(self) -> tuple[Path, ...]:
         """The file's path."""
+        from pathlib import Path  # noqa: PLC0415 - a plain listing needs none of it
+
         return (Path(self.name),)
 
     def __repr__(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
@@ -13,6 +12,7 @@ from cosremaster.io.pieces import DirectSource
 from cosremaster.io.streams import CHUNK
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from cosremaster.errors import Place
