@@ -1,1 +1,1 @@
-"""Read archives of many formats through libarchive."""
+"""Archives of other formats, read through libarchive."""

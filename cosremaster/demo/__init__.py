@@ -1,4 +1,4 @@
-"""``cosremaster demo``: remaster a small image that is made on the spot."""
+"""``cosremaster demo``: the main job on a small image made here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OVERLAY = {
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
-    """Write the ISO and the overlay of the demo into ``folder``, and return both paths."""
+    """Writes the demo's ISO and overlay into ``folder``; returns both paths."""
     image, overlay = folder / "in.iso", folder / "overlay"
     image.write_bytes(build_iso(debirf_files()))
     for name, (text, mode) in OVERLAY.items():
@@ -32,26 +32,23 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
 
 
 def run_demo(keep: Path | None, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
-    """Make the inputs in ``keep`` (None: in a temporary folder), remaster the image, and report the result.
+    """Builds the inputs in ``keep`` (a folder that goes away when None), remasters, and reports.
 
-    :param say: prints the command that does the same.
-    :param report: prints the result; its second argument is the path of the new image.
-    :raises OutputError: ``keep`` cannot be created or written to.
+    :raises OutputError: ``keep`` cannot be made or written to.
     """
     try:
         if keep is None:
             with tempfile.TemporaryDirectory(prefix="cosremaster-demo-") as folder:
-                _remaster_in(Path(folder), say, report)
+                _demo(Path(folder), say, report)
         else:
             keep.mkdir(parents=True, exist_ok=True)
-            _remaster_in(keep, say, report)
+            _demo(keep, say, report)
     except OSError as error:
         place = Place((str(keep or tempfile.gettempdir()),))
         raise OutputError(f"the demo cannot write there: {error.strerror or error}", place) from error
 
 
-def _remaster_in(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
-    """Make the inputs in ``folder`` and remaster the image."""
+def _demo(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
     image, overlay = write_inputs(folder)
     target = folder / "out.iso"
     say(f"$ cosremaster {image} {target} --add {overlay}/")

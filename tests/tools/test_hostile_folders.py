@@ -20,7 +20,7 @@ from cosremaster.iso.prove import prove_image
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.directories import read_editable_trees
 from cosremaster.iso.tree_edit.patches import find_path_tables
-from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
+from cosremaster.iso.tree_edit.serialize import TreePlacement, TreeSerializer
 from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -64,16 +64,13 @@ def test_path_tables_made_of_directories_are_the_makers(name: str) -> None:
     tools.require(*families.TOOLS)
     with open_source(families.build(name)) as source:
         for tree in read_editable_trees(source, read_image(source).trees):
-            places = {id(one): (one.extent.lba, one.extent.length) for one in tree.directories() if one.extent}
-            assembler = TreeSerializer(
-                tree, source, source.read, TreePlacement(places, lambda _: NO_BLOCK, {}, {}), {}, iter(())
-            )
-            slots = find_path_tables(tree)
-            assert slots
-            for lba, order, _ in slots:
-                table = assembler.serialize_path_table(order)
+            serializer = TreeSerializer(tree, source, source.read, TreePlacement.of_image(tree), {}, iter(()))
+            path_tables = find_path_tables(tree)
+            assert path_tables
+            for path_table in path_tables:
+                expected = serializer.serialize_path_table(path_table.order)
                 size = int.from_bytes(tree.descriptors[0].raw[132:136], "little")
-                assert source.read(lba * BLOCK, size) == table
+                assert source.read(path_table.lba * BLOCK, size) == expected
 
 
 def edits_of(image: IsoImage, chance: random.Random) -> Iterator[IsoEdits]:

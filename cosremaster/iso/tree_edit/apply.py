@@ -1,6 +1,6 @@
-"""Applying edits to a tree of folders: entries leave, get other names, and come (xorriso calls the last grafting).
+"""Apply edits to an editable tree: entries leave it, get other paths, and are added (xorriso: grafting).
 
-Changes the folders; says what of the image is given up and what comes.
+The directories are changed in place. :class:`AppliedEdits` lists what left the tree and what is new in it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 
 MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
-"""Bytes of a name and of a symlink's text that systems take (POSIX NAME_MAX, Linux PATH_MAX), and libisofs
+"""The most bytes of a name (POSIX NAME_MAX), of a symlink's text (Linux PATH_MAX), and of a symlink's text for libisofs
 (LIBISOFS_NODE_PATH_MAX)."""
 
 
 class AppliedEdits(Struct):
-    """What became of a tree. ``left``: entries that are no longer in it, and ``folders`` likewise; ``came``: new
-    entries, by path; ``missing``: new paths whose directory the tree does not have; ``unknown``: old paths that it
-    does not have."""
+    """What the edits did to a tree.
+
+    ``removed_entries``, ``removed_directories``: what is no longer in the tree.
+    ``new_entries``: added entries by path.
+    ``orphan_paths``: new paths whose directory the tree does not have.
+    ``unknown_paths``: old paths that the tree does not have.
+    """
 
     removed_entries: list[DirectoryEntry] = field(default_factory=list)
     removed_directories: list[EditableDirectory] = field(default_factory=list)
@@ -35,299 +39,335 @@ class AppliedEdits(Struct):
 
 
 def apply_edits(tree: EditableTree, edits: IsoEdits, place: Place) -> AppliedEdits:
-    """Applies ``edits`` to ``tree``, and gives identifiers to what has none.
+    """Apply ``edits`` to ``tree``, and give identifiers to all entries that need records.
 
-    :raises UnsupportedError: the tree cannot hold something, has no identifier left, or has a name already.
+    :raises UnsupportedError: when the tree cannot hold an entry, has no identifier left for it, or has another entry
+        of that name.
     """
-    done = AppliedEdits()
-    leave, move = _detached(tree, edits, done, place)
-    for entry in leave:
-        _drop(entry, done)
-    _check_relocation_dirs(tree, done, place)
-    paths = PathIndex(tree, place)
-    coming: list[tuple[bytes, Node | list[DirectoryEntry]]] = [(node.path, node) for node in edits.added]
-    coming += [(edits.renamed[old], entries) for old, entries in move.items()]
-    moved: list[EditableDirectory] = []
-    for path, what in sorted(coming, key=lambda one: one[0]):  # parents first
-        home = paths.find_directory(parent_of(path))
-        if home is None:
-            done.orphan_paths.append(path)
-            for entry in what if isinstance(what, list) else ():
-                _drop(entry, done)
-            continue
-        new = _new(tree, what, home, place) if isinstance(what, Node) else None
-        done.new_entries |= {path: new} if new else {}
-        for entry in what if isinstance(what, list) else [new] if new else []:
-            home.entries.append(entry)
-            home.is_changed = True
-            entry.primary_name = path.rpartition(b"/")[2]
-            paths.add_entry(home, entry)
-            if entry.directory is not None:
-                _settle(entry, entry.directory, home)
-                moved.append(entry.directory)
-    _relocate(tree, moved)
-    for folder in tree.directories():
-        if folder.is_changed:
-            _identify(tree, folder, place)
-    return done
+    return _TreeEditor(tree, place).apply(edits)
 
 
-class PathIndex:
-    """Finds what stands at a path of a tree that nothing leaves meanwhile.
-
-    :raises UnsupportedError: two things have a name that is on the way there.
-    """
+class _PathIndex:
+    """Finds entries of a tree by path, as long as no entry leaves the tree."""
 
     def __init__(self, tree: EditableTree, place: Place) -> None:
+        """Index ``tree`` of the image at ``place``."""
         self._place = place
-        self._folders: dict[bytes, EditableDirectory] = {b"": tree.root}
-        self._names: dict[int, dict[bytes, DirectoryEntry | None]] = {}
+        self._directories: dict[bytes, EditableDirectory] = {b"": tree.root}
+        self._entries: dict[int, dict[bytes, DirectoryEntry | None]] = {}
+        """By the directory's id and by name; None where two entries have the name."""
 
     def find_directory(self, path: bytes) -> EditableDirectory | None:
-        """The folder at ``path``; None where there is none."""
-        above = path
-        while above not in self._folders:
-            above = parent_of(above)
-        folder: EditableDirectory | None = self._folders[above]
-        for name in path[len(above) :].strip(b"/").split(b"/") if path != above else ():
-            entry = self._find(folder, name, path) if folder else None
-            folder = entry.directory if entry else None
-        if folder is not None:
-            self._folders[path] = folder
-        return folder
+        """Return the directory at ``path``, None where there is none.
+
+        :raises UnsupportedError: when two entries have a name that is part of the path.
+        """
+        ancestor = path
+        while ancestor not in self._directories:
+            ancestor = parent_of(ancestor)
+        directory: EditableDirectory | None = self._directories[ancestor]
+        for name in path[len(ancestor) :].strip(b"/").split(b"/") if path != ancestor else ():
+            entry = self._find_name(directory, name, path) if directory else None
+            directory = entry.directory if entry else None
+        if directory is not None:
+            self._directories[path] = directory
+        return directory
 
     def find_entry(self, path: bytes) -> tuple[EditableDirectory, DirectoryEntry] | None:
-        """The entry at ``path`` and the folder it is in; None where there is none."""
+        """Return the entry at ``path`` and the directory that holds it, None where there is none.
+
+        :raises UnsupportedError: when two entries have a name that is part of the path.
+        """
         parent, _, name = path.rpartition(b"/")
-        folder = self.find_directory(parent)
-        entry = self._find(folder, name, path) if folder else None
-        return (folder, entry) if folder and entry else None
+        directory = self.find_directory(parent)
+        entry = self._find_name(directory, name, path) if directory else None
+        return (directory, entry) if directory and entry else None
 
-    def add_entry(self, folder: EditableDirectory, entry: DirectoryEntry) -> None:
-        """``entry`` is in ``folder`` now."""
-        if id(folder) in self._names and not entry.is_hidden:
-            self._names[id(folder)][entry.primary_name or b""] = entry
+    def add_entry(self, directory: EditableDirectory, entry: DirectoryEntry) -> None:
+        """Note that ``entry`` is in ``directory`` now."""
+        if id(directory) in self._entries and not entry.is_hidden:
+            self._entries[id(directory)][entry.primary_name or b""] = entry
 
-    def _find(self, folder: EditableDirectory, name: bytes, path: bytes) -> DirectoryEntry | None:
-        if id(folder) not in self._names:
-            names: dict[bytes, DirectoryEntry | None] = {}
-            for one in folder.entries:
-                if one.primary_name is not None and not one.is_hidden:
-                    names[one.primary_name] = None if one.primary_name in names else one
-            self._names[id(folder)] = names
-        names = self._names[id(folder)]
-        found = names.get(name)
-        if found is None and name in names:
+    def _find_name(self, directory: EditableDirectory, name: bytes, path: bytes) -> DirectoryEntry | None:
+        """Return the entry called ``name`` in ``directory``, None where there is none."""
+        if id(directory) not in self._entries:
+            entries: dict[bytes, DirectoryEntry | None] = {}
+            for entry in directory.entries:
+                if entry.primary_name is not None and not entry.is_hidden:
+                    entries[entry.primary_name] = None if entry.primary_name in entries else entry
+            self._entries[id(directory)] = entries
+        entries = self._entries[id(directory)]
+        match = entries.get(name)
+        if match is None and name in entries:
             what = f"two things on the image are called {printable(name)}, so nothing there can be changed by name"
             raise UnsupportedError(what, self._place.inside(path))
-        return found
+        return match
 
 
-def _detached(
-    tree: EditableTree, edits: IsoEdits, done: AppliedEdits, place: Place
-) -> tuple[list[DirectoryEntry], dict[bytes, list[DirectoryEntry]]]:
-    """Takes what leaves and what moves out of its folders: (what leaves, what moves by its old path)."""
-    paths, leave, move = PathIndex(tree, place), list[DirectoryEntry](), dict[bytes, list[DirectoryEntry]]()
-    parted: dict[int, tuple[EditableDirectory, set[int]]] = {}
-    for path in (*edits.removed, *edits.renamed):
-        found = paths.find_entry(path)
-        if found is None:
-            done.unknown_paths.append(path)
-            continue
-        folder, entry = found
-        _, ids = parted.setdefault(id(folder), (folder, set()))
-        if id(entry) in ids:
-            continue
-        # an associated file (9.1.6) goes where its file goes
-        both = [entry] if entry.directory else [*_associated(folder, entry), entry]
-        ids |= {id(one) for one in both}
-        if path in edits.renamed:
-            move[path] = both
-        else:
-            leave += both
-    for folder, ids in parted.values():
-        folder.entries = [one for one in folder.entries if id(one) not in ids]
-        folder.is_changed = True
-    for entry in (one for both in move.values() for one in both):
-        entry.is_renamed = True
-        if entry.is_placeholder and entry.directory is not None and entry.directory.entry is not None:
-            entry.records, entry.is_placeholder = (
-                entry.directory.entry.records,
-                False,
-            )  # its true record becomes this one
-            _take_away(entry.directory)
-    return leave, move
+class _TreeEditor(Struct):
+    """Applies edits to one tree of the image at ``place``."""
+
+    tree: EditableTree
+    place: Place
+    applied: AppliedEdits = field(default_factory=AppliedEdits)
+
+    def apply(self, edits: IsoEdits) -> AppliedEdits:
+        """Apply ``edits`` as :func:`apply_edits` says."""
+        removed, moved = self._detach(edits)
+        for entry in removed:
+            self._drop(entry)
+        self._check_relocation_dirs()
+        arrivals: list[tuple[bytes, Node | list[DirectoryEntry]]] = [(node.path, node) for node in edits.added]
+        arrivals += [(edits.renamed[old_path], entries) for old_path, entries in moved.items()]
+        _relocate_deep_directories(self.tree, self._attach(sorted(arrivals, key=lambda arrival: arrival[0])))
+        for directory in self.tree.directories():
+            if directory.is_changed:
+                self._allocate_identifiers(directory)
+        return self.applied
+
+    def _detach(self, edits: IsoEdits) -> tuple[list[DirectoryEntry], dict[bytes, list[DirectoryEntry]]]:
+        """Take removed and renamed entries out of their directories.
+
+        Return the removed ones, and the renamed ones by their old path. The associated files of a file (9.1.6) go where
+        the file goes.
+        """
+        paths = _PathIndex(self.tree, self.place)
+        removed, moved = list[DirectoryEntry](), dict[bytes, list[DirectoryEntry]]()
+        detached: dict[int, tuple[EditableDirectory, set[int]]] = {}
+        for path in (*edits.removed, *edits.renamed):
+            match = paths.find_entry(path)
+            if match is None:
+                self.applied.unknown_paths.append(path)
+                continue
+            directory, entry = match
+            _, detached_ids = detached.setdefault(id(directory), (directory, set()))
+            if id(entry) in detached_ids:
+                continue
+            entries = [entry] if entry.directory else [*_associated_files(directory, entry), entry]
+            detached_ids |= {id(item) for item in entries}
+            if path in edits.renamed:
+                moved[path] = entries
+            else:
+                removed += entries
+        for directory, detached_ids in detached.values():
+            directory.entries = [entry for entry in directory.entries if id(entry) not in detached_ids]
+            directory.is_changed = True
+        for entry in (entry for entries in moved.values() for entry in entries):
+            entry.is_renamed = True
+            if entry.is_placeholder and entry.directory is not None and entry.directory.entry is not None:
+                # the true record of a relocated directory replaces the placeholder
+                entry.records, entry.is_placeholder = entry.directory.entry.records, False
+                _take_relocated_record(entry.directory)
+        return removed, moved
+
+    def _drop(self, dropped: DirectoryEntry) -> None:
+        """Note that ``dropped``, and everything below it, is no longer in the tree."""
+        waiting = [dropped]
+        while waiting:
+            entry = waiting.pop()
+            self.applied.removed_entries.append(entry)
+            if entry.directory is None:
+                continue
+            self.applied.removed_directories.append(entry.directory)
+            waiting += [below for below in entry.directory.entries if not below.is_relocated_record]
+            if entry.is_placeholder:
+                _take_relocated_record(entry.directory)
+
+    def _check_relocation_dirs(self) -> None:
+        """Check that no removed directory holds the record of a relocated directory that stays.
+
+        :raises UnsupportedError: when one does.
+        """
+        for directory in self.applied.removed_directories:
+            if any(entry.is_relocated_record for entry in directory.entries):
+                name = (directory.entry.primary_name if directory.entry else None) or b""
+                raise UnsupportedError(
+                    "cannot be removed: deep directories are recorded in it", self.place.inside(name)
+                )
+            if directory is self.tree.relocation_directory:
+                self.tree.relocation_directory = None
+
+    def _attach(self, arrivals: Iterable[tuple[bytes, Node | list[DirectoryEntry]]]) -> list[EditableDirectory]:
+        """Put new nodes and moved entries at their new paths, which are sorted; return the directories among them."""
+        paths = _PathIndex(self.tree, self.place)
+        attached: list[EditableDirectory] = []
+        for path, arrival in arrivals:
+            parent = paths.find_directory(parent_of(path))
+            if parent is None:
+                self.applied.orphan_paths.append(path)
+                for entry in arrival if isinstance(arrival, list) else ():
+                    self._drop(entry)
+                continue
+            entries = arrival if isinstance(arrival, list) else self._make_entries(arrival, parent)
+            for entry in entries:
+                parent.entries.append(entry)
+                parent.is_changed = True
+                entry.primary_name = path.rpartition(b"/")[2]
+                paths.add_entry(parent, entry)
+                if entry.directory is not None:
+                    _move_directory(entry.directory, parent, entry)
+                    attached.append(entry.directory)
+        return attached
+
+    def _make_entries(self, node: Node, parent: EditableDirectory) -> list[DirectoryEntry]:
+        """Return the entry for ``node`` in ``parent``; none where this tree has no such kind of entry (as Joliet).
+
+        :raises UnsupportedError: when the tree cannot hold it.
+        """
+        name = node.path.rpartition(b"/")[2]
+        if len(name) > MAX_NAME or len(node.target) > MAX_TARGET:
+            what = f"its name has more than {MAX_NAME}" if len(name) > MAX_NAME else f"it has more than {MAX_TARGET:,}"
+            raise UnsupportedError(f"a {node.kind.noun} cannot be added: {what} bytes", self.place.inside(node.path))
+        if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY) and self.tree.rock_ridge is None:
+            if self.tree.kind == "ISO 9660":
+                raise UnsupportedError(
+                    f"a {node.kind.noun} cannot be added: the image has no Rock Ridge", self.place.inside(node.path)
+                )
+            return []
+        entry = DirectoryEntry(name, b"", node=node)
+        if node.kind is NodeKind.DIRECTORY:
+            entry.directory = EditableDirectory(None, parent, parent.level + 1, parent, entry, node, is_changed=True)
+        self.applied.new_entries[node.path] = entry
+        return [entry]
+
+    def _allocate_identifiers(self, directory: EditableDirectory) -> None:
+        """Give identifiers to the entries that need records, in the order of their names; then sort them in.
+
+        :raises UnsupportedError: when there is no identifier left, or another entry has the name.
+        """
+        tree = self.tree
+        unnamed = sorted(
+            (entry for entry in directory.entries if entry.needs_records),
+            key=lambda entry: (entry.primary_name or b"", not entry.is_hidden),
+        )
+        unchanged = [entry for entry in directory.entries if not entry.needs_records]
+        identifiers = IdentifierAllocator(tree.naming, (entry.identifier for entry in unchanged), self.place)
+        taken_names = {entry.primary_name for entry in unchanged if not entry.is_hidden}
+        associated: list[DirectoryEntry] = []  # they sort before their file and get its identifier
+        for entry in unnamed:
+            name = entry.primary_name or b""
+            if entry.is_hidden and entry.directory is None:
+                associated.append(entry)
+                continue
+            if not entry.is_hidden:
+                if entry.primary_name in taken_names:
+                    raise UnsupportedError(
+                        "is there already, so nothing else can have the name", self.place.inside(name)
+                    )
+                taken_names.add(entry.primary_name)
+            is_directory = entry.directory is not None and not entry.is_placeholder
+            entry.identifier = identifiers.allocate(name, directory=is_directory)
+            entry.shown_name = name if tree.rock_ridge else tree.naming.display_name(entry.identifier)
+            for companion in associated:
+                companion.identifier, companion.shown_name = entry.identifier, entry.shown_name
+            associated = []
+        unnamed.sort(key=lambda entry: tree.naming.sort_key(entry.identifier))
+        directory.entries = list(_merge_entries(tree, unchanged, unnamed))
 
 
-def _associated(folder: EditableDirectory, entry: DirectoryEntry) -> Iterator[DirectoryEntry]:
-    if not any(record.flags & ASSOCIATED for one in folder.entries for record in one.records[:1]):
+def _associated_files(directory: EditableDirectory, file: DirectoryEntry) -> Iterator[DirectoryEntry]:
+    """Yield the associated files (9.1.6) of ``file`` in ``directory``."""
+    if not any(record.flags & ASSOCIATED for entry in directory.entries for record in entry.records[:1]):
         return
-    yield from (
-        one for one in folder.entries if one.is_hidden and not one.directory and one.identifier == entry.identifier
-    )
+    for entry in directory.entries:
+        if entry.is_hidden and not entry.directory and entry.identifier == file.identifier:
+            yield entry
 
 
-def _drop(entry: DirectoryEntry, done: AppliedEdits) -> None:
-    """Notes that an entry is no longer in its folder, nor anything below it."""
-    waiting = [entry]
+def _take_relocated_record(directory: EditableDirectory) -> None:
+    """Take the true record of a relocated directory out of the relocation directory."""
+    if directory.parent is not None:
+        directory.parent.entries = [entry for entry in directory.parent.entries if entry is not directory.entry]
+        directory.parent.is_changed = True
+
+
+def _move_directory(directory: EditableDirectory, parent: EditableDirectory, entry: DirectoryEntry) -> None:
+    """Make ``directory`` a directory in ``parent``, named by ``entry``."""
+    directory.is_reparented = directory.is_reparented or directory.parent is not parent
+    directory.is_changed = directory.is_changed or directory.is_reparented
+    directory.parent, directory.named_in, directory.entry = parent, parent, entry
+    _set_levels(directory, parent.level + 1)
+
+
+def _set_levels(top: EditableDirectory, top_level: int) -> None:
+    """Set the level of ``top`` to ``top_level``, and those of the directories below it to match."""
+    waiting = [(top, top_level)]
     while waiting:
-        one = waiting.pop()
-        done.removed_entries.append(one)
-        if one.directory is None:
-            continue
-        done.removed_directories.append(one.directory)
-        waiting += [below for below in one.directory.entries if not below.is_relocated_record]
-        if one.is_placeholder:
-            _take_away(one.directory)
+        directory, level = waiting.pop()
+        directory.level = level
+        for entry in directory.entries:
+            if entry.directory and not entry.is_placeholder:
+                waiting.append((entry.directory, level + 1))
 
 
-def _take_away(folder: EditableDirectory) -> None:
-    """Takes a relocated directory's record from where it stands."""
-    if folder.parent is not None:
-        folder.parent.entries = [one for one in folder.parent.entries if one is not folder.entry]
-        folder.parent.is_changed = True
+def _relocate_deep_directories(tree: EditableTree, moved: Iterable[EditableDirectory]) -> None:
+    """Record directories in and below ``moved`` in the relocation directory where they would be too deep (RRIP 4.1.5).
 
-
-def _check_relocation_dirs(tree: EditableTree, done: AppliedEdits, place: Place) -> None:
-    """:raises UnsupportedError: relocated directories stay, but not the one that they are recorded in."""
-    for folder in done.removed_directories:
-        if any(one.is_relocated_record for one in folder.entries):
-            name = (folder.entry.primary_name if folder.entry else None) or b""
-            raise UnsupportedError("cannot be removed: deep directories are recorded in it", place.inside(name))
-        if folder is tree.relocation_directory:
-            tree.relocation_directory = None
-
-
-def _settle(entry: DirectoryEntry, folder: EditableDirectory, home: EditableDirectory) -> None:
-    """A folder stands in ``home`` now, where ``entry`` leads to it."""
-    folder.is_reparented = folder.is_reparented or folder.parent is not home
-    folder.is_changed = folder.is_changed or folder.is_reparented
-    folder.parent, folder.named_in, folder.entry = home, home, entry
-    _relevel(folder, home.level + 1)
-
-
-def _relevel(folder: EditableDirectory, level: int) -> None:
-    waiting = [(folder, level)]
-    while waiting:
-        one, its = waiting.pop()
-        one.level = its
-        waiting += [(entry.directory, its + 1) for entry in one.entries if entry.directory and not entry.is_placeholder]
-
-
-def _new(tree: EditableTree, node: Node, home: EditableDirectory, place: Place) -> DirectoryEntry | None:
-    """An entry for ``node``; None where the tree has nothing of that kind.
-
-    :raises UnsupportedError: the tree cannot hold it."""
-    name = node.path.rpartition(b"/")[2]
-    if len(name) > MAX_NAME or len(node.target) > MAX_TARGET:
-        what = f"its name has more than {MAX_NAME}" if len(name) > MAX_NAME else f"it has more than {MAX_TARGET:,}"
-        raise UnsupportedError(f"a {node.kind.noun} cannot be added: {what} bytes", place.inside(node.path))
-    if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY) and tree.rock_ridge is None:
-        if tree.kind == "ISO 9660":
-            raise UnsupportedError(
-                f"a {node.kind.noun} cannot be added: the image has no Rock Ridge", place.inside(node.path)
-            )
-        return None  # a Joliet tree has files and directories alone
-    entry = DirectoryEntry(name, b"", node=node)
-    if node.kind is NodeKind.DIRECTORY:
-        entry.directory = EditableDirectory(None, home, home.level + 1, home, entry, node, is_changed=True)
-    return entry
-
-
-def _relocate(tree: EditableTree, moved: Iterable[EditableDirectory]) -> None:
-    """Directories in or below ``moved`` that would stand too deep are recorded in the folder for such (RRIP 4.1.5),
-    where the volume has one; their own entries only lead there."""
-    attic, waiting, seen = tree.relocation_directory, list(moved)[::-1], set[int]()
-    while waiting and attic is not None:
-        folder = waiting.pop()
-        if id(folder) in seen:
-            continue
-        seen.add(id(folder))
-        waiting += [one.directory for one in folder.entries if one.directory is not None and not one.is_hidden]
-        entry = folder.entry
-        if folder.level <= MAX_LEVEL or folder.parent is attic or entry is None or folder.named_in is None:
-            continue
-        true = DirectoryEntry(
-            entry.primary_name,
-            b"",
-            entry.records,
-            folder,
-            is_hidden=True,
-            is_renamed=bool(entry.records),
-            node=entry.node,
-        )
-        entry.is_placeholder, entry.is_renamed = True, bool(entry.records)
-        folder.entry, folder.parent = true, attic
-        folder.is_changed = folder.is_reparented = folder.named_in.is_changed = attic.is_changed = True
-        attic.entries.append(true)
-        _relevel(folder, attic.level + 1)
-
-
-def _identify(tree: EditableTree, folder: EditableDirectory, place: Place) -> None:
-    """Identifiers for the folder's new names, in the names' order; then the entries stand in the order of theirs.
-
-    :raises UnsupportedError: there is none left, or something has the name already.
+    Their own entries become placeholders (CL). A tree without a relocation directory is left as it is.
     """
-    fresh = sorted(
-        (one for one in folder.entries if one.needs_records),
-        key=lambda one: (one.primary_name or b"", not one.is_hidden),
-    )
-    stay = [one for one in folder.entries if not one.needs_records]
-    identifiers = IdentifierAllocator(tree.naming, (one.identifier for one in stay), place)
-    names = {one.primary_name for one in stay if not one.is_hidden}
-    associated: list[DirectoryEntry] = []
-    for one in fresh:
-        name = one.primary_name or b""
-        if one.is_hidden and one.directory is None:
-            associated.append(one)
+    relocation, waiting, seen = tree.relocation_directory, list(moved)[::-1], set[int]()
+    while waiting and relocation is not None:
+        directory = waiting.pop()
+        if id(directory) in seen:
             continue
-        if not one.is_hidden and one.primary_name in names:
-            raise UnsupportedError("is there already, so nothing else can have the name", place.inside(name))
-        names |= set() if one.is_hidden else {one.primary_name}
-        directory = one.directory is not None and not one.is_placeholder
-        one.identifier = identifiers.allocate(name, directory=directory)
-        one.shown_name = name if tree.rock_ridge else tree.naming.display_name(one.identifier)
-        for before in associated:
-            before.identifier, before.shown_name = one.identifier, one.shown_name
-        associated = []
-    fresh.sort(key=lambda one: tree.naming.sort_key(one.identifier))
-    folder.entries = list(_merged(tree, stay, fresh))
+        seen.add(id(directory))
+        waiting += [
+            entry.directory for entry in directory.entries if entry.directory is not None and not entry.is_hidden
+        ]
+        entry = directory.entry
+        if directory.level <= MAX_LEVEL or directory.parent is relocation or entry is None or not directory.named_in:
+            continue
+        on_image = bool(entry.records)
+        true_entry = DirectoryEntry(entry.primary_name, b"", entry.records, directory, is_hidden=True, node=entry.node)
+        true_entry.is_renamed = entry.is_renamed = on_image
+        entry.is_placeholder = True
+        directory.entry, directory.parent = true_entry, relocation
+        directory.is_changed = directory.is_reparented = True
+        directory.named_in.is_changed = relocation.is_changed = True
+        relocation.entries.append(true_entry)
+        _set_levels(directory, relocation.level + 1)
 
 
-def _merged(tree: EditableTree, stay: list[DirectoryEntry], fresh: list[DirectoryEntry]) -> Iterator[DirectoryEntry]:
-    """``stay`` in its order, each of ``fresh`` before the first that has to follow it (9.3)."""
-    at = 0
-    for one in fresh:
-        order = tree.naming.sort_key(one.identifier)
-        while at < len(stay) and tree.naming.sort_key(stay[at].identifier) <= order:
-            yield stay[at]
-            at += 1
-        yield one
-    yield from stay[at:]
+def _merge_entries(
+    tree: EditableTree, unchanged: list[DirectoryEntry], unnamed: list[DirectoryEntry]
+) -> Iterator[DirectoryEntry]:
+    """Yield ``unchanged`` in its order, and each entry of ``unnamed`` before the first that has to follow it (9.3)."""
+    index = 0
+    for entry in unnamed:
+        key = tree.naming.sort_key(entry.identifier)
+        while index < len(unchanged) and tree.naming.sort_key(unchanged[index].identifier) <= key:
+            yield unchanged[index]
+            index += 1
+        yield entry
+    yield from unchanged[index:]
 
 
-def edit_warnings(tree: EditableTree, done: AppliedEdits) -> Iterator[str]:
-    """What of the new names some readers do not show, a sentence each."""
-    if done.orphan_paths:
-        more = f" and {len(done.orphan_paths) - 1:,} more" if len(done.orphan_paths) > 1 else ""
-        first = printable(done.orphan_paths[0])
+def edit_warnings(tree: EditableTree, applied: AppliedEdits) -> Iterator[str]:
+    """Yield a sentence for each kind of new name that some readers do not show."""
+    if applied.orphan_paths:
+        more = f" and {len(applied.orphan_paths) - 1:,} more" if len(applied.orphan_paths) > 1 else ""
+        first = printable(applied.orphan_paths[0])
         yield f"{first}{more} will not be in the {tree.kind} tree, which does not show that directory"
-    long = [path for path, one in done.new_entries.items() if one.node and len(one.node.target) > XORRISO_TARGET]
-    for path in long[:1] if tree.rock_ridge is not None else ():
-        yield (
-            f"{printable(path)} leads to more than {XORRISO_TARGET:,} bytes: xorriso reads no image with such a symlink"
-        )
+    for path, entry in applied.new_entries.items() if tree.rock_ridge is not None else ():
+        if entry.node and len(entry.node.target) > XORRISO_TARGET:
+            limit = f"{XORRISO_TARGET:,} bytes"
+            yield f"{printable(path)} leads to more than {limit}: xorriso reads no image with such a symlink"
+            return
 
 
 def altered_name_warnings(tree: EditableTree) -> Iterator[str]:
-    """A sentence if new names of a primary tree without Rock Ridge are not what was asked for, in any case of letters
-    (which readers choose)."""
-    apart = [
-        (one.primary_name, one.shown_name)
-        for folder in tree.directories()
-        for one in folder.entries
-        if one.needs_records and one.primary_name and one.primary_name.lower() != one.shown_name.rstrip(b".").lower()
+    """Yield a sentence if a primary tree without Rock Ridge shows new entries under other names than their own.
+
+    Upper and lower case do not count: readers choose the case.
+    """
+    altered = [
+        (entry.primary_name, entry.shown_name)
+        for entry in tree.entries()
+        if entry.needs_records
+        and entry.primary_name
+        and entry.primary_name.lower() != entry.shown_name.rstrip(b".").lower()
     ]
-    if apart and tree.rock_ridge is None:
-        more = f", and {len(apart) - 1:,} more have other names too" if len(apart) > 1 else ""
-        yield f"the image has no Rock Ridge: {printable(apart[0][0])} is called {printable(apart[0][1])} on it{more}"
+    if altered and tree.rock_ridge is None:
+        more = f", and {len(altered) - 1:,} more have other names too" if len(altered) > 1 else ""
+        name, shown_name = altered[0]
+        yield f"the image has no Rock Ridge: {printable(name)} is called {printable(shown_name)} on it{more}"

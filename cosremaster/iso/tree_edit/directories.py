@@ -320,8 +320,8 @@ class _TreeReader(Struct):
         if ridge is not None and ridge.child_lba is not None:
             self.placeholders.append((directory, entry, ridge.child_lba))
         elif self.skip is not None and self.sample_fields is None:
-            found = walk_fields(self.source, raw, record.offset, self.skip, self.base)
-            self.sample_fields = [field_bytes for _, field_bytes in found]
+            fields = walk_fields(self.source, raw, record.offset, self.skip, self.base)
+            self.sample_fields = [field_bytes for _, field_bytes in fields]
 
     def _link_relocated(self, root: EditableDirectory) -> None:
         """Connect each placeholder with the relocated directory that it refers to (CL, RRIP 4.1.5.1)."""

@@ -1,4 +1,4 @@
-"""Which entries of another tree are the same things as those of the primary one."""
+"""Match the entries of a Joliet, UDF or second ISO 9660 tree with the entries of the primary tree."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from cosremaster.iso.model import IsoTree
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree, read_editable_trees
 from cosremaster.units import Lba
 
-_MOST_COMPARED = 10**6
+_MAX_COMPARISONS = 10**6
+"""The most pairs of names that are compared in one directory."""
 _SAMPLES = 4
-"""Files by whose data a directory is known that has another name in the other tree."""
+"""The number of files whose data identify a directory that has another name in the other tree."""
 
 
 def read_matched_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> list[EditableTree]:
-    """What :func:`read_folders` reads, the entries of all trees with the keys of the first one's."""
+    """Return the trees of :func:`read_editable_trees`, all entries with the names that the primary tree gives them.
+
+    :raises ImageError: when a record is malformed.
+    :raises UnsupportedError: when a directory has an extended attribute record.
+    """
     primary, *others = read_editable_trees(source, image_trees)
     for other in others:
         match_entries(primary, other)
@@ -27,163 +32,195 @@ def read_matched_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> li
 
 
 def match_entries(primary: EditableTree, other: EditableTree) -> None:
-    """Gives the entries of ``other`` the keys of those of ``primary`` that are the same things: by their data, else by
-    their names; directories by their names, else by what is in them. All others lose their keys."""
-    for folder in other.directories():
-        for entry in folder.entries:
-            entry.primary_name = None
-    alike = _TreeMatcher(primary, other, _DataIndex(primary), _samples(other))
+    """Set ``primary_name`` of each entry of ``other`` to the name of the same entry of ``primary``, else to None.
+
+    Files match by their data, else by their names; directories by their names, else by the files below them.
+    """
+    for entry in other.entries():
+        entry.primary_name = None
+    matcher = _TreeMatcher(primary, other, _DataIndex(primary), _sample_data(other))
     waiting = [(primary.root, other.root)]
     while waiting:
-        one, two = waiting.pop()
-        for known, match in alike.pairs(one, two):
-            match.primary_name = known.primary_name
-            if known.directory is not None and match.directory is not None:
-                waiting.append((known.directory, match.directory))
+        for primary_entry, entry in matcher.match_directories(*waiting.pop()):
+            entry.primary_name = primary_entry.primary_name
+            if primary_entry.directory is not None and entry.directory is not None:
+                waiting.append((primary_entry.directory, entry.directory))
 
 
 class _DataIndex:
-    """Where in a tree data are named. Folders have numbers, those below one the numbers behind its own."""
+    """Finds the directories of a tree that name a file's data.
+
+    ``number`` and ``end``: by a directory's id, its number, and the number behind those of the directories below it.
+    """
 
     def __init__(self, tree: EditableTree) -> None:
-        folders = list(tree.directories())
-        self.number = {id(folder): number for number, folder in enumerate(folders)}
-        self.end = {id(folder): number + 1 for number, folder in enumerate(folders)}
-        self._by_data: dict[Lba, list[int]] = {}
-        for number, folder in reversed(list(enumerate(folders))):
-            if folder.named_in is not None and folder is not tree.root:
-                self.end[id(folder.named_in)] = max(self.end[id(folder.named_in)], self.end[id(folder)])
-            for lba in _own_data(folder):
-                self._by_data.setdefault(lba, []).append(number)
-        for numbers in self._by_data.values():
+        """Number the directories of ``tree``, each before those below it, and index the data of their files."""
+        directories = list(tree.directories())
+        self.number = {id(directory): number for number, directory in enumerate(directories)}
+        self.end = {id(directory): number + 1 for number, directory in enumerate(directories)}
+        self._numbers_by_data: dict[Lba, list[int]] = {}
+        for number, directory in reversed(list(enumerate(directories))):
+            if directory.named_in is not None and directory is not tree.root:
+                above = id(directory.named_in)
+                self.end[above] = max(self.end[above], self.end[id(directory)])
+            for lba in _file_blocks(directory):
+                self._numbers_by_data.setdefault(lba, []).append(number)
+        for numbers in self._numbers_by_data.values():
             numbers.reverse()
 
-    def below(self, folder: EditableDirectory, lba: Lba) -> int | None:
-        """The number of the first folder below ``folder`` that names data at ``lba``."""
-        numbers = self._by_data.get(lba, [])
-        at = bisect_right(numbers, self.number[id(folder)])
-        return numbers[at] if at < len(numbers) and numbers[at] < self.end[id(folder)] else None
+    def find_below(self, directory: EditableDirectory, lba: Lba) -> int | None:
+        """Return the number of the first directory below ``directory`` that names the data at ``lba``."""
+        numbers = self._numbers_by_data.get(lba, [])
+        at = bisect_right(numbers, self.number[id(directory)])
+        return numbers[at] if at < len(numbers) and numbers[at] < self.end[id(directory)] else None
 
 
-def _own_data(folder: EditableDirectory) -> set[Lba]:
-    return {entry.records[0].lba for entry in folder.entries if entry.directory is None and entry.records[0].length}
+def _file_blocks(directory: EditableDirectory) -> set[Lba]:
+    """Return the first blocks of the data of all files in ``directory``."""
+    return {entry.records[0].lba for entry in directory.entries if entry.has_data}
 
 
-def _samples(tree: EditableTree) -> dict[int, tuple[Lba, ...]]:
-    """Some data that are named in or below each folder, by its id."""
-    found: dict[int, tuple[Lba, ...]] = {}
-    for folder in reversed(list(tree.directories())):
-        some = sorted(_own_data(folder))[:_SAMPLES]
-        for entry in folder.entries:
-            if len(some) < _SAMPLES and entry.directory is not None and not entry.is_relocated_record:
-                some += found[id(entry.directory)]
-        found[id(folder)] = tuple(some[:_SAMPLES])
-    return found
+def _sample_data(tree: EditableTree) -> dict[int, tuple[Lba, ...]]:
+    """Return, by each directory's id, the first blocks of a few files in or below it."""
+    samples: dict[int, tuple[Lba, ...]] = {}
+    for directory in reversed(list(tree.directories())):
+        blocks = sorted(_file_blocks(directory))[:_SAMPLES]
+        for entry in directory.entries:
+            if len(blocks) < _SAMPLES and entry.directory is not None and not entry.is_relocated_record:
+                blocks += samples[id(entry.directory)]
+        samples[id(directory)] = tuple(blocks[:_SAMPLES])
+    return samples
 
 
 class _TreeMatcher(Struct, frozen=True):
-    """Two trees. ``samples``: of ``other``."""
+    """Matches the directories of two trees. ``samples``: of ``other``, see :func:`_sample_data`."""
 
     primary: EditableTree
     other: EditableTree
-    named: _DataIndex
+    primary_index: _DataIndex
     samples: dict[int, tuple[Lba, ...]]
 
-    def pairs(self, one: EditableDirectory, two: EditableDirectory) -> Iterator[tuple[DirectoryEntry, DirectoryEntry]]:
-        """Entries of folder ``one`` and those of ``two`` that are the same."""
-        known = _CandidateIndex(one, self.named)
+    def match_directories(
+        self, primary_directory: EditableDirectory, other_directory: EditableDirectory
+    ) -> Iterator[tuple[DirectoryEntry, DirectoryEntry]]:
+        """Yield each entry of ``primary_directory`` with the same entry of ``other_directory``."""
+        candidates = _CandidateIndex(primary_directory, self.primary_index)
         taken: set[int] = set()
-        left: list[DirectoryEntry] = []
-        for match in two.entries:
-            found = None if match.is_hidden else self._first(known.alike(match, self.samples), taken)
-            if found is not None:
-                yield found, match
-            elif not match.is_hidden:
-                left.append(match)
-        by_made = self._by_made(one, taken) if left else {}
-        for match in left:
-            names = (
-                match.identifier,
-                self.primary.naming.make_identifier(match.shown_name, match.directory is not None, ""),
-            )
-            same = (by_made.get((name, match.directory is not None)) for name in names)
-            found = self._first((entry for entry in same if entry is not None), taken)
-            if found is not None:
-                yield found, match
+        unmatched: list[DirectoryEntry] = []
+        for entry in other_directory.entries:
+            if entry.is_hidden:
                 continue
-            others = by_made.values() if len(left) * len(by_made) < _MOST_COMPARED else ()
-            likely = [entry for entry in others if id(entry) not in taken and _shortened(entry, match)]
-            if len({id(entry) for entry in likely}) == 1:
+            match = _take_first(candidates.find_candidates(entry, self.samples), taken)
+            if match is not None:
+                yield match, entry
+            else:
+                unmatched.append(entry)
+        if unmatched:
+            yield from self._match_by_identifier(unmatched, self._index_identifiers(primary_directory, taken), taken)
+
+    def _match_by_identifier(
+        self, unmatched: list[DirectoryEntry], by_identifier: dict[tuple[bytes, bool], DirectoryEntry], taken: set[int]
+    ) -> Iterator[tuple[DirectoryEntry, DirectoryEntry]]:
+        """Yield the pairs that only identifiers tell: equal ones, else the only one that looks shortened."""
+        compares_all = len(unmatched) * len(by_identifier) < _MAX_COMPARISONS
+        for entry in unmatched:
+            is_directory = entry.directory is not None
+            own = self.primary.naming.make_identifier(entry.shown_name, is_directory, "")
+            equal = (by_identifier.get((identifier, is_directory)) for identifier in (entry.identifier, own))
+            match = _take_first((candidate for candidate in equal if candidate is not None), taken)
+            if match is not None:
+                yield match, entry
+                continue
+            likely = [
+                candidate
+                for candidate in (by_identifier.values() if compares_all else ())
+                if id(candidate) not in taken and _is_shortened(candidate, entry)
+            ]
+            if len({id(candidate) for candidate in likely}) == 1:
                 taken.add(id(likely[0]))
-                yield likely[0], match
+                yield likely[0], entry
 
-    @staticmethod
-    def _first(entries: Iterator[DirectoryEntry], taken: set[int]) -> DirectoryEntry | None:
-        found = next((entry for entry in entries if id(entry) not in taken), None)
-        taken |= {id(found)}
-        return found
+    def _index_identifiers(
+        self, directory: EditableDirectory, taken: set[int]
+    ) -> dict[tuple[bytes, bool], DirectoryEntry]:
+        """Return the entries of ``directory`` that no data identify, by identifier and by whether it is a directory.
 
-    def _by_made(self, one: EditableDirectory, taken: set[int]) -> dict[tuple[bytes, bool], DirectoryEntry]:
-        """What nothing but a name tells of, by the identifiers that it has here and would have there."""
-        found: dict[tuple[bytes, bool], DirectoryEntry] = {}
-        for entry in one.entries:
-            if entry.is_hidden or id(entry) in taken or (entry.directory is None and entry.records[0].length):
+        Each has the identifier of the primary tree and the one that the other tree would give it.
+        """
+        by_identifier: dict[tuple[bytes, bool], DirectoryEntry] = {}
+        for entry in directory.entries:
+            if entry.is_hidden or id(entry) in taken or entry.has_data:
                 continue
-            directory = entry.directory is not None
-            found.setdefault((entry.identifier, directory), entry)
-            found.setdefault(
-                (self.other.naming.make_identifier(entry.primary_name or b"", directory, ""), directory), entry
-            )
-        return found
+            is_directory = entry.directory is not None
+            by_identifier.setdefault((entry.identifier, is_directory), entry)
+            other = self.other.naming.make_identifier(entry.primary_name or b"", is_directory, "")
+            by_identifier.setdefault((other, is_directory), entry)
+        return by_identifier
 
 
-def _shortened(known: DirectoryEntry, match: DirectoryEntry) -> bool:
-    """The name of ``known`` has the letters and digits that one of ``match`` begins with, its extension too."""
-    if (known.directory is None) != (match.directory is None):
+def _take_first(candidates: Iterator[DirectoryEntry], taken: set[int]) -> DirectoryEntry | None:
+    """Return the first candidate whose id is not in ``taken``, and add its id there."""
+    match = next((candidate for candidate in candidates if id(candidate) not in taken), None)
+    taken |= {id(match)}
+    return match
+
+
+def _is_shortened(short: DirectoryEntry, long: DirectoryEntry) -> bool:
+    """Return whether the letters and digits of ``long``'s name begin with those of ``short``'s, extensions too."""
+    if (short.directory is None) != (long.directory is None):
         return False
-    (base, _, ending), (other, _, other_ending) = (one.shown_name.lower().rpartition(b".") for one in (known, match))
-    pairs = ((base or ending, other or other_ending), (ending if base else b"", other_ending if other else b""))
-    return all(_letters(longer).startswith(_letters(short)) for short, longer in pairs) and bool(_letters(pairs[0][0]))
+    short_base, _, short_extension = short.shown_name.lower().rpartition(b".")
+    long_base, _, long_extension = long.shown_name.lower().rpartition(b".")
+    stem = _keep_alphanumeric(short_base or short_extension)
+    extension = _keep_alphanumeric(short_extension if short_base else b"")
+    return (
+        bool(stem)
+        and _keep_alphanumeric(long_base or long_extension).startswith(stem)
+        and _keep_alphanumeric(long_extension if long_base else b"").startswith(extension)
+    )
 
 
-def _letters(name: bytes) -> bytes:
+def _keep_alphanumeric(name: bytes) -> bytes:
+    """Return the lower-case letters and the digits of ``name``."""
     return re.sub(rb"[^a-z0-9]", b"", name)
 
 
 class _CandidateIndex:
-    """The entries of a folder of the primary tree, as they may be looked for."""
+    """The entries of a directory of the primary tree, by name and by data."""
 
-    def __init__(self, folder: EditableDirectory, named: _DataIndex) -> None:
-        self._folder, self._named = folder, named
-        entries = [entry for entry in folder.entries if not entry.is_hidden]
+    def __init__(self, directory: EditableDirectory, data_index: _DataIndex) -> None:
+        """Index the entries of ``directory`` that are not hidden; ``data_index`` is that of its tree."""
+        self._directory, self._data_index = directory, data_index
+        entries = [entry for entry in directory.entries if not entry.is_hidden]
         self._by_name = {entry.primary_name or b"": entry for entry in entries}
-        self._by_folded = {name.lower(): entry for name, entry in self._by_name.items()}
+        self._by_folded_name = {name.lower(): entry for name, entry in self._by_name.items()}
         self._by_data: dict[Lba, list[DirectoryEntry]] = {}
         for entry in entries:
-            if entry.directory is None and entry.records[0].length:
+            if entry.has_data:
                 self._by_data.setdefault(entry.records[0].lba, []).append(entry)
-        children = [(named.number[id(entry.directory)], entry) for entry in entries if entry.directory is not None]
+        children = [(data_index.number[id(entry.directory)], entry) for entry in entries if entry.directory is not None]
         children.sort(key=lambda child: child[0])
         self._numbers, self._children = [number for number, _ in children], [entry for _, entry in children]
 
-    def alike(self, match: DirectoryEntry, samples: dict[int, tuple[Lba, ...]]) -> Iterator[DirectoryEntry]:
-        """What ``match`` may be, the likeliest first."""
-        named = (self._by_name.get(match.shown_name), self._by_folded.get(match.shown_name.lower()))
-        by_name = [entry for entry in named if entry is not None]
-        if match.directory is not None:
-            yield from (entry for entry in by_name if entry.directory is not None)
-            yield from self._above(samples[id(match.directory)])
-        elif match.records[0].length:
-            same = self._by_data.get(match.records[0].lba, [])
-            yield from (entry for entry in by_name if entry.records[0].lba == match.records[0].lba and entry in same)
-            yield from same
+    def find_candidates(self, entry: DirectoryEntry, samples: dict[int, tuple[Lba, ...]]) -> Iterator[DirectoryEntry]:
+        """Yield the entries of the primary tree that may be ``entry`` of the other tree, the likeliest first."""
+        named = (self._by_name.get(entry.shown_name), self._by_folded_name.get(entry.shown_name.lower()))
+        by_name = [candidate for candidate in named if candidate is not None]
+        if entry.directory is not None:
+            yield from (candidate for candidate in by_name if candidate.directory is not None)
+            yield from self._find_by_samples(samples[id(entry.directory)])
+        elif entry.has_data:
+            lba = entry.records[0].lba
+            same_data = self._by_data.get(lba, [])
+            yield from (candidate for candidate in by_name if candidate in same_data)
+            yield from same_data
         else:
-            yield from (entry for entry in by_name if entry.directory is None and not entry.records[0].length)
+            yield from (candidate for candidate in by_name if candidate.directory is None and not candidate.has_data)
 
-    def _above(self, data: tuple[Lba, ...]) -> Iterator[DirectoryEntry]:
-        """The directories in the folder that these data are named below."""
-        for lba in data:
-            number = self._named.below(self._folder, lba)
+    def _find_by_samples(self, samples: tuple[Lba, ...]) -> Iterator[DirectoryEntry]:
+        """Yield the directories in this directory that lead to files with these data."""
+        for lba in samples:
+            number = self._data_index.find_below(self._directory, lba)
             if number is not None:
                 at = bisect_left(self._numbers, number + 1) - 1
                 if at >= 0:

@@ -1,124 +1,101 @@
-"""What tells of directories elsewhere than in their own blocks: records, ``..``, relocations, link counts."""
+"""Patch what refers to directories from elsewhere: records, ``..``, CL and PL fields, link counts, path table pointers.
+
+Patches are pairs of a byte offset in the old image and the bytes that replace the bytes there.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
+from msgspec import Struct
+
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, pack_both_endian
 from cosremaster.iso.rockridge.read import walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
-from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH
+from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH, ByteOrder
 from cosremaster.units import Lba, lba_offset
 
-_TABLES = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))  # 8.4.14 to 8.4.17
+_POINTERS: tuple[tuple[int, ByteOrder], ...] = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))
+"""Where a volume descriptor has the blocks of path tables, and in which byte order (8.4.14 to 8.4.17)."""
 
 
-def find_path_tables(tree: EditableTree) -> list[tuple[Lba, str, tuple[int, ...]]]:
-    """The path tables of a tree: block from the image's start, byte order, and the byte offsets that tell it."""
-    found: dict[tuple[Lba, str], list[int]] = {}
+class PathTable(Struct, frozen=True):
+    """A path table. ``lba`` counts from the image's start; ``pointers``: offsets of the fields that refer to it."""
+
+    lba: Lba
+    order: ByteOrder
+    pointers: tuple[int, ...]
+
+
+def find_path_tables(tree: EditableTree) -> list[PathTable]:
+    """Return the path tables of ``tree``, each of them once."""
+    pointers: dict[tuple[Lba, ByteOrder], list[int]] = {}
     for descriptor in tree.descriptors:
-        for at, order in _TABLES:
-            lba = int.from_bytes(descriptor.raw[at : at + 4], order)  # type: ignore[arg-type]
+        for at, order in _POINTERS:
+            lba = int.from_bytes(descriptor.raw[at : at + 4], order)
             if lba:
-                found.setdefault((Lba(tree.base + lba), order), []).append(lba_offset(descriptor.lba) + at)
-    return [(lba, order, tuple(told)) for (lba, order), told in found.items()]
+                pointers.setdefault((Lba(tree.base + lba), order), []).append(lba_offset(descriptor.lba) + at)
+    return [PathTable(lba, order, tuple(offsets)) for (lba, order), offsets in pointers.items()]
 
 
 def patch_directories(
-    source: ByteSource, tree: EditableTree, places: Mapping[int, tuple[Lba, int]]
+    source: ByteSource, tree: EditableTree, extents: Mapping[int, Extent]
 ) -> Iterator[tuple[int, bytes]]:
-    """What tells of directories that moved or changed their length, and link counts; at old offsets."""
-    moved = {id(one) for one in tree.directories() if one.extent and places[id(one)][0] != one.extent.lba}
-    for folder in tree.directories():
-        if folder.extent is None or folder.parent is None:
+    """Yield patches of all that refers to a directory that moved or changed its length, and of link counts.
+
+    ``extents``: the new extents by the directory's id, counted from the image's start.
+    """
+    moved = {
+        id(directory)
+        for directory in tree.directories()
+        if directory.extent and extents[id(directory)].lba != directory.extent.lba
+    }
+    for directory in tree.directories():
+        if directory.extent is None or directory.parent is None:
             continue
-        start = lba_offset(folder.extent.lba)
-        if id(folder) in moved:
-            records = [start, *(one.offset for one in (folder.entry.records if folder.entry else ()))]
-            if folder is tree.root:
-                records += [lba_offset(one.lba) + ROOT_RECORD for one in tree.descriptors]
-            for at in records:
-                yield from _place_patch(at, tree, places[id(folder)])
-            yield from _relocation_patches(source, tree, folder, Lba(places[id(folder)][0] - tree.base))
-        if moved & {id(folder), id(folder.parent)}:
-            yield from _place_patch(find_parent_record(source, folder.extent), tree, places[id(folder.parent)])
-        if tree.counts_subdirectories and folder.is_changed:
-            yield from _link_counts(source, tree, folder)
+        extent = extents[id(directory)]
+        if id(directory) in moved:
+            records = _own_records(directory)
+            if directory is tree.root:
+                records += [lba_offset(descriptor.lba) + ROOT_RECORD for descriptor in tree.descriptors]
+            for offset in records:
+                yield from _patch_extent(offset, tree, extent)
+            yield from _patch_relocations(source, tree, directory, Lba(extent.lba - tree.base))
+        if moved & {id(directory), id(directory.parent)}:
+            yield from _patch_extent(find_parent_record(source, directory.extent), tree, extents[id(directory.parent)])
+        if tree.counts_subdirectories and directory.is_changed:
+            yield from _patch_link_counts(source, tree, directory)
 
 
 def patch_root_continuation(source: ByteSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
-    """What continues the root's ``.`` begins block ``lba`` now."""
+    """Yield the patch that makes the continuation area of the root's ``.`` begin at block ``lba``."""
     assert tree.root.extent is not None
     start = lba_offset(tree.root.extent.lba)
-    raw = source.read(start, source.read(start, 1)[0])
-    at = raw.find(CE_HEAD, IDENTIFIER_OFFSET + 1)
+    at = _read_record(source, start).find(CE_HEAD, IDENTIFIER_OFFSET + 1)
     if at >= 0:
         yield start + at + 4, pack_both_endian(lba - tree.base) + pack_both_endian(0)
 
 
-def _place_patch(record: int, tree: EditableTree, place: tuple[Lba, int]) -> Iterator[tuple[int, bytes]]:
-    """The directory record at byte ``record`` names this place."""
-    told = encode_extent(Extent(*place), tree)
-    yield record + RECORD_LBA, told[:8]
-    yield record + RECORD_LENGTH, told[8:]
-
-
 def find_parent_record(source: ByteSource, extent: Extent) -> int:
-    """The byte offset of a directory's second record."""
+    """Return the byte offset of a directory's second record, its ``..``."""
     start = lba_offset(extent.lba)
     return start + source.read(start, 1)[0]
 
 
-def _relocation_patches(
-    source: ByteSource, tree: EditableTree, folder: EditableDirectory, lba: Lba
-) -> Iterator[tuple[int, bytes]]:
-    """CL of a relocated directory that moved; PL of those whose name stands in a directory that moved."""
-    if folder.named_in is not None and folder.named_in is not folder.parent:
-        holder = next(one for one in folder.named_in.entries if one.directory is folder)
-        for record in holder.records:
-            yield from _field_patch(source, tree, record.offset, b"CL", 4, pack_both_endian(lba))
-    for entry in folder.entries:
-        if entry.is_placeholder and entry.directory is not None and entry.directory.extent is not None:
-            yield from _field_patch(
-                source, tree, find_parent_record(source, entry.directory.extent), b"PL", 4, pack_both_endian(lba)
-            )
+def encode_extent(extent: Extent, tree: EditableTree) -> bytes:
+    """Return the 16 bytes of a record that hold an extent's block and length (9.1.3, 9.1.4)."""
+    return pack_both_endian(extent.lba - tree.base) + pack_both_endian(extent.length)
 
 
-def _link_counts(source: ByteSource, tree: EditableTree, folder: EditableDirectory) -> Iterator[tuple[int, bytes]]:
-    """PX of a directory wherever it stands: in its own records and in the ``..`` of those below."""
-    assert folder.extent is not None
-    records = [lba_offset(folder.extent.lba)]
-    records += [one.offset for one in (folder.entry.records if folder.entry else ())]
-    if folder is tree.root:
-        records.append(find_parent_record(source, folder.extent))
-    for entry in folder.entries:
-        if entry.directory is not None and entry.directory.extent is not None and not entry.is_placeholder:
-            records.append(find_parent_record(source, entry.directory.extent))
-    count = pack_both_endian(2 + folder.subdirectory_count)
-    for offset in records:
-        yield from _field_patch(source, tree, offset, b"PX", 12, count)
-
-
-def _field_patch(
-    source: ByteSource, tree: EditableTree, offset: int, sign: bytes, inside: int, data: bytes
-) -> Iterator[tuple[int, bytes]]:
-    """``data`` inside the field ``sign`` of the record at ``offset``, unless it says so already."""
-    if tree.rock_ridge is None:
-        return
-    raw = source.read(offset, source.read(offset, 1)[0])
-    for at, told in walk_fields(source, raw, offset, tree.rock_ridge.skip, tree.base):
-        if told[:2] == sign and told[inside : inside + len(data)] != data:
-            yield at + inside, data
-
-
-def read_patched(source: ByteSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
-    """Reads the image as ``patches`` change it."""
+def make_patched_reader(source: ByteSource, patches: Mapping[int, bytes]) -> Callable[[int, int], bytes]:
+    """Return a function that reads bytes of the image, by offset and length, with ``patches`` applied."""
     offsets = sorted(patches)
     longest = max(map(len, patches.values()), default=0)
 
     def read(offset: int, length: int) -> bytes:
+        """Read ``length`` bytes from ``offset`` on."""
         raw = bytearray(source.read(offset, length))
         for at in offsets[bisect_left(offsets, offset - longest) : bisect_left(offsets, offset + len(raw))]:
             data = patches[at]
@@ -130,6 +107,62 @@ def read_patched(source: ByteSource, patches: Mapping[int, bytes]) -> Callable[[
     return read
 
 
-def encode_extent(extent: Extent, tree: EditableTree) -> bytes:
-    """How a record tells of an extent."""
-    return pack_both_endian(extent.lba - tree.base) + pack_both_endian(extent.length)
+def _read_record(source: ByteSource, offset: int) -> bytes:
+    """Read the directory record at byte ``offset``."""
+    return source.read(offset, source.read(offset, 1)[0])
+
+
+def _own_records(directory: EditableDirectory) -> list[int]:
+    """Return the offsets of the ``.`` of ``directory`` and of its record in its parent."""
+    assert directory.extent is not None
+    records = directory.entry.records if directory.entry else ()
+    return [lba_offset(directory.extent.lba), *(record.offset for record in records)]
+
+
+def _patch_extent(record: int, tree: EditableTree, extent: Extent) -> Iterator[tuple[int, bytes]]:
+    """Yield patches that make the directory record at byte ``record`` lead to ``extent``."""
+    encoded = encode_extent(extent, tree)
+    yield record + RECORD_LBA, encoded[:8]
+    yield record + RECORD_LENGTH, encoded[8:]
+
+
+def _patch_relocations(
+    source: ByteSource, tree: EditableTree, directory: EditableDirectory, lba: Lba
+) -> Iterator[tuple[int, bytes]]:
+    """Yield patches for a directory that moved to block ``lba``: of the CL that leads to it, of the PLs back to it."""
+    if directory.named_in is not None and directory.named_in is not directory.parent:
+        placeholder = next(entry for entry in directory.named_in.entries if entry.directory is directory)
+        for record in placeholder.records:
+            yield from _patch_field(source, tree, record.offset, b"CL", 4, pack_both_endian(lba))
+    for entry in directory.entries:
+        if entry.is_placeholder and entry.directory is not None and entry.directory.extent is not None:
+            dot_dot = find_parent_record(source, entry.directory.extent)
+            yield from _patch_field(source, tree, dot_dot, b"PL", 4, pack_both_endian(lba))
+
+
+def _patch_link_counts(
+    source: ByteSource, tree: EditableTree, directory: EditableDirectory
+) -> Iterator[tuple[int, bytes]]:
+    """Yield patches of the link count in every PX of ``directory``: in its own records and in the ``..`` below it."""
+    assert directory.extent is not None
+    records = _own_records(directory)
+    if directory is tree.root:
+        records.append(find_parent_record(source, directory.extent))
+    for entry in directory.entries:
+        if entry.directory is not None and entry.directory.extent is not None and not entry.is_placeholder:
+            records.append(find_parent_record(source, entry.directory.extent))
+    count = pack_both_endian(2 + directory.subdirectory_count)
+    for offset in records:
+        yield from _patch_field(source, tree, offset, b"PX", 12, count)
+
+
+def _patch_field(
+    source: ByteSource, tree: EditableTree, record: int, signature: bytes, at: int, data: bytes
+) -> Iterator[tuple[int, bytes]]:
+    """Yield patches that put ``data`` at byte ``at`` of the fields ``signature`` of a record, where it differs."""
+    if tree.rock_ridge is None:
+        return
+    raw = _read_record(source, record)
+    for offset, field in walk_fields(source, raw, record, tree.rock_ridge.skip, tree.base):
+        if field[:2] == signature and field[at : at + len(data)] != data:
+            yield offset + at, data

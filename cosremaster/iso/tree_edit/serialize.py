@@ -1,12 +1,13 @@
-"""The bytes of changed directories and of path tables (ECMA-119, 9.1 and 9.4), wherever things come to stand.
+"""Serialize changed directories and path tables (ECMA-119, 9.1 and 9.4).
 
-Called twice: to learn how long everything becomes, which no place has an influence on, and for the bytes.
+Run twice: first with dummy block numbers to measure (sizes do not depend on them), then with the real ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -14,6 +15,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import pack_short_date
 from cosremaster.iso.ecma119.records import DIRECTORY, MULTI_EXTENT, pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
+from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Extent
 from cosremaster.iso.rockridge.read import walk_fields
 from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile
 from cosremaster.iso.tree_edit.directories import (
@@ -26,28 +28,54 @@ from cosremaster.iso.tree_edit.directories import (
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
+ByteOrder = Literal["little", "big"]
+
 RECORD_LBA, RECORD_LENGTH, RECORD_FLAGS = 2, 10, 25
+"""Offsets in a directory record, in bytes (9.1.3, 9.1.4, 9.1.6)."""
+_RECORD_DATE, _RECORD_SEQUENCE_NUMBER, _RECORD_IDENTIFIER_LENGTH = 18, 28, 32
 _DOT, _DOT_DOT = b"\0", b"\1"
 NO_BLOCK = Lba(0)
+"""Stands for a block number that is not known yet."""
 CE_HEAD = b"CE\x1c\x01"
-"""How the field begins that leads to more fields (SUSP 5.1)."""
+"""The first bytes of a CE field, which leads to a continuation area (SUSP 5.1)."""
+
+
+def _place_nowhere(_: Node) -> Lba:
+    """Return no block: trees on the image have no new files."""
+    return NO_BLOCK
 
 
 class TreePlacement(Struct, frozen=True):
-    """Where things stand, counted from the image's start. ``folders``: block and bytes by a folder's id;
-    ``data``: block of a new file's data by its node's id; ``more``: further sections of files that grew, by their
-    entry's id; ``continued``: the first block of what continues a folder's records, by its id."""
+    """Where the parts of a tree are on the new image; blocks count from the image's start.
 
-    directories: Mapping[int, tuple[Lba, int]]
-    find_data: Callable[[Node], Lba]
-    extra_sections: Mapping[int, Sequence[tuple[Lba, int]]]
-    continuations: Mapping[int, Lba]
+    ``directories``: extents by the directory's id.
+    ``find_data``: returns the first block of a new file's data.
+    ``extra_sections``: block and bytes of the file sections that a larger file needs beside those it has, by the
+    entry's id.
+    ``continuations``: the first block of a directory's continuation areas (SUSP 5.1), by the directory's id.
+    ``path_tables``: the new first block of path tables that move, by their old first block.
+    """
+
+    directories: Mapping[int, Extent]
+    find_data: Callable[[Node], Lba] = _place_nowhere
+    extra_sections: Mapping[int, Sequence[tuple[Lba, int]]] = field(default_factory=dict)
+    continuations: Mapping[int, Lba] = field(default_factory=dict)
+    path_tables: Mapping[Lba, Lba] = field(default_factory=dict)
+
+    @classmethod
+    def of_image(cls, tree: EditableTree) -> TreePlacement:
+        """Return the placement of the directories of ``tree`` that are on the image."""
+        return cls({id(directory): directory.extent for directory in tree.directories() if directory.extent})
 
 
 class TreeSerializer(Struct):
-    """One round over ``tree``. ``patched``: bytes of the image by offset and length, with what else changed in them;
-    ``links``: how many names a new file has; ``serials``: numbers that no file has; ``bearer``: the folder whose
-    continued records begin with what continues the root's ``.``; ``numbered``: the numbers of what is new.
+    """Serializes the directories and path tables of ``tree``.
+
+    ``read``: returns bytes of the image, by offset and length, with all other changes of them.
+    ``link_counts``: the number of names of new files, by :attr:`Node.link`.
+    ``free_serials``: yields file serial numbers that are not in use.
+    ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
+    ``assigned_serials``: the serial numbers of new files, by :attr:`Node.link` or the node's id.
     """
 
     tree: EditableTree
@@ -60,267 +88,278 @@ class TreeSerializer(Struct):
     assigned_serials: dict[object, int] = field(default_factory=dict)
 
     def serialize_directories(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
-        """The bytes of each changed folder by its id, whole blocks; and what continues its records, where there is
-        any."""
-        found, more = dict[int, bytes](), dict[int, bytes]()
-        for folder in self.tree.directories():
-            if folder.is_changed:
-                first = self.placement.continuations.get(id(folder), self.tree.base)
-                continuation = ContinuationAreas(Lba(first - self.tree.base))
-                if folder is self.root_continuation_host:
-                    continuation.data += self.root_continuation_fields()
-                found[id(folder)] = self._laid(folder, continuation)
-                if continuation.data:
-                    more[id(folder)] = bytes(continuation.data)
-        return found, more
+        """Return the records of each changed directory, in whole blocks, and its continuation areas if it has any.
+
+        Both are keyed by the directory's id.
+        """
+        records, continuations = dict[int, bytes](), dict[int, bytes]()
+        for directory in self.tree.directories():
+            if directory.is_changed:
+                first = self.placement.continuations.get(id(directory), self.tree.base)
+                areas = ContinuationAreas(Lba(first - self.tree.base))
+                if directory is self.root_continuation_host:
+                    areas.data += self.root_continuation_fields()
+                records[id(directory)] = self._serialize_directory(directory, areas)
+                if areas.data:
+                    continuations[id(directory)] = bytes(areas.data)
+        return records, continuations
 
     def root_continuation_fields(self) -> bytes:
-        """The fields that continue the root's ``.`` (an ER, SUSP 5.5)."""
+        """Return the fields in the continuation area of the root's ``.`` (an ER field, SUSP 5.5)."""
         if self.tree.rock_ridge is None or self.tree.root.extent is None:
             return b""
         start = lba_offset(self.tree.root.extent.lba)
-        dot = self.source.read(
-            start, self.source.read(start, 1)[0]
-        )  # as it was: it leads elsewhere once that is settled
-        told = walk_fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
-        return b"".join(one for at, one in told if not start <= at < start + len(dot))
+        # read from the original image: the patched record leads to the new continuation area
+        dot = self.source.read(start, self.source.read(start, 1)[0])
+        fields = walk_fields(self.source, dot, start, self.tree.rock_ridge.skip, self.tree.base)
+        return b"".join(raw for at, raw in fields if not start <= at < start + len(dot))
 
-    def serialize_path_table(self, order: str) -> bytes:
-        """The path table with numbers in byte ``order``: by level, parent's number and identifier (6.9.1)."""
+    def serialize_path_table(self, order: ByteOrder) -> bytes:
+        """Return the path table in byte ``order``, sorted by level, parent's number and identifier (6.9.1)."""
         numbers, table = {id(self.tree.root): 1}, bytearray()
         level = [(1, _DOT, self.tree.root)]
         while level:
-            below: list[tuple[int, bytes, EditableDirectory]] = []
-            for parent, identifier, folder in level:
-                numbers.setdefault(id(folder), len(numbers) + 1)
-                lba = self._place(folder)[0].to_bytes(4, order)  # type: ignore[arg-type]
-                table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)  # type: ignore[arg-type]
+            next_level: list[tuple[int, bytes, EditableDirectory]] = []
+            for parent, identifier, directory in level:
+                number = numbers.setdefault(id(directory), len(numbers) + 1)
+                lba = self._get_extent(directory).lba.to_bytes(4, order)
+                table += bytes((len(identifier), 0)) + lba + parent.to_bytes(2, order)
                 table += identifier + bytes(len(identifier) % 2)
-                below += [
-                    (numbers[id(folder)], one.identifier, one.directory)
-                    for one in folder.entries
-                    if one.directory is not None and not one.is_placeholder
+                next_level += [
+                    (number, entry.identifier, entry.directory)
+                    for entry in directory.entries
+                    if entry.directory is not None and not entry.is_placeholder
                 ]
-            level = sorted(below, key=lambda item: (item[0], self.tree.naming.sort_key(item[1])))
+            level = sorted(next_level, key=lambda item: (item[0], self.tree.naming.sort_key(item[1])))
         return bytes(table)
 
-    def _place(self, folder: EditableDirectory) -> tuple[Lba, int]:
-        """Block, as the tree counts, and bytes."""
-        lba, length = self.placement.directories[id(folder)]
-        return Lba(lba - self.tree.base), length
+    def _get_extent(self, directory: EditableDirectory) -> Extent:
+        """Return the extent of ``directory`` on the new image; its block counts as the tree's records count."""
+        extent = self.placement.directories[id(directory)]
+        return Extent(Lba(extent.lba - self.tree.base), extent.length)
 
-    def _laid(self, folder: EditableDirectory, continuation: ContinuationAreas) -> bytes:
-        """A folder's records, none across a block's end (6.8.1.1)."""
-        laid, room = bytearray(), 0
-        for record in self._records(folder, continuation):
+    def _serialize_directory(self, directory: EditableDirectory, areas: ContinuationAreas) -> bytes:
+        """Return the records of ``directory`` in whole blocks; no record crosses a block's end (6.8.1.1)."""
+        blocks, room = bytearray(), 0
+        for record in self._make_records(directory, areas):
             if len(record) > room:
-                laid += bytes(room)
+                blocks += bytes(room)
                 room = BLOCK
-            laid += record
+            blocks += record
             room -= len(record)
-        return bytes(laid) + bytes(room)
+        return bytes(blocks) + bytes(room)
 
-    def _records(self, folder: EditableDirectory, continuation: ContinuationAreas) -> Iterator[bytes]:
-        dot, dot_dot = self._dots(folder)
-        if folder.extent is not None and folder.is_moved:
-            dot = self._carried(dot, lba_offset(folder.extent.lba), continuation)
-        yield dot or self._made(continuation, _DOT, self._own_fields(folder), *self._place(folder), folder.node)
-        if dot_dot and not folder.is_reparented:
-            yield dot_dot
-        else:
-            yield self._made(continuation, _DOT_DOT, *self._parent_of(folder))
-        for entry in folder.entries:
+    def _make_records(self, directory: EditableDirectory, areas: ContinuationAreas) -> Iterator[bytes]:
+        """Yield the records of ``directory``; fields that do not fit into them go into ``areas``."""
+        dot, dot_dot = self._read_dots(directory)
+        if directory.extent is not None and directory.is_moved:
+            dot = self._copy_record(dot, lba_offset(directory.extent.lba), areas)
+        if not dot:
+            extent = self._get_extent(directory)
+            dot = self._make_record(areas, _DOT, self._directory_fields(directory), extent, directory.node)
+        yield dot
+        yield dot_dot if dot_dot and not directory.is_reparented else self._make_dot_dot(directory, areas)
+        for entry in directory.entries:
             if entry.is_renamed:
-                yield from self._renamed(entry, continuation)
+                yield from self._rename_records(entry, areas)
             elif not entry.records:
-                yield from self._new(entry, continuation)
-            elif folder.is_moved:
-                for raw, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
-                    yield self._carried(_apart(raw, continuation), offset, continuation)
+                yield from self._make_new_records(entry, areas)
+            elif directory.is_moved:
+                for raw, offset in zip(self._read_records(entry), self._record_offsets(entry), strict=True):
+                    yield self._copy_record(_without_dangling_block(raw, areas), offset, areas)
             else:
-                yield from self._kept(entry)
+                yield from self._read_records(entry)
 
-    def _carried(self, raw: bytes, offset: int, continuation: ContinuationAreas) -> bytes:
-        """A record of a directory that moves, and what continues it with it: libarchive reads no continuation that
-        stands before its record."""
-        dialect, name = self.tree.rock_ridge, raw[IDENTIFIER_OFFSET : IDENTIFIER_OFFSET + raw[32]]
-        if dialect is None or CE_HEAD not in raw[IDENTIFIER_OFFSET + len(name) :]:
+    def _make_dot_dot(self, directory: EditableDirectory, areas: ContinuationAreas) -> bytes:
+        """Return a new ``..`` record, with a PL field where the directory is relocated (RRIP 4.1.5.2)."""
+        assert directory.parent is not None and directory.named_in is not None
+        fields = self._directory_fields(directory.parent)
+        if directory.named_in is not directory.parent:
+            fields.append(_make_link(b"PL", self._get_extent(directory.named_in).lba))
+        node = directory.node or directory.parent.node
+        return self._make_record(areas, _DOT_DOT, fields, self._get_extent(directory.parent), node)
+
+    def _copy_record(self, raw: bytes, offset: int, areas: ContinuationAreas) -> bytes:
+        """Return a record of a directory that moves, with its continuation area copied into ``areas``.
+
+        libarchive does not read a continuation area that lies in front of its record.
+        """
+        name = raw[IDENTIFIER_OFFSET : IDENTIFIER_OFFSET + raw[_RECORD_IDENTIFIER_LENGTH]]
+        if self.tree.rock_ridge is None or CE_HEAD not in raw[IDENTIFIER_OFFSET + len(name) :]:
             return raw
-        return self._packed(continuation, raw[:IDENTIFIER_OFFSET], name, self._fields(raw, offset), _system_use(raw))
+        fields = self._read_fields(raw, offset)
+        return self._pack_record(areas, raw[:IDENTIFIER_OFFSET], name, fields, _system_use_area(raw))
 
-    def _dots(self, folder: EditableDirectory) -> tuple[bytes, bytes]:
-        """The first two records of one that is on the image."""
-        if folder.extent is None:
+    def _read_dots(self, directory: EditableDirectory) -> tuple[bytes, bytes]:
+        """Return the first two records of ``directory``, both empty for a new directory."""
+        if directory.extent is None:
             return b"", b""
-        head = self.read(lba_offset(folder.extent.lba), min(2 * MAX_RECORD_SIZE, folder.extent.length))
+        head = self.read(lba_offset(directory.extent.lba), min(2 * MAX_RECORD_SIZE, directory.extent.length))
         return head[: head[0]], head[head[0] : head[0] + head[head[0]]]
 
-    def _own_fields(self, folder: EditableDirectory) -> list[bytes]:
-        """The Rock Ridge fields that tell of a folder: its node's, or those of its ``.``."""
-        dialect = self.tree.rock_ridge
-        if dialect is None:
+    def _directory_fields(self, directory: EditableDirectory) -> list[bytes]:
+        """Return the Rock Ridge fields with the attributes of ``directory``: from its node, else from its ``.``."""
+        profile = self.tree.rock_ridge
+        if profile is None:
             return []
-        if folder.node is not None:
-            nlink = 2 + folder.subdirectory_count if self.tree.counts_subdirectories else 1
-            return dialect.encode_node(folder.node, nlink, self._serial(folder.node))
-        dot, _ = self._dots(folder)
-        assert folder.extent is not None
-        told = self._fields(dot, lba_offset(folder.extent.lba))
-        return [one for one in told if one[:2] in (b"PX", b"TF")]
+        if directory.node is not None:
+            links = 2 + directory.subdirectory_count if self.tree.counts_subdirectories else 1
+            return profile.encode_node(directory.node, links, self._assign_serial(directory.node))
+        assert directory.extent is not None
+        fields = self._read_fields(self._read_dots(directory)[0], lba_offset(directory.extent.lba))
+        return [raw for raw in fields if raw[:2] in (b"PX", b"TF")]
 
-    def _parent_of(self, folder: EditableDirectory) -> tuple[list[bytes], Lba, int, Node | None]:
-        """What a new ``..`` says: fields, place, and the node its date comes from."""
-        assert folder.parent is not None and folder.named_in is not None
-        own = self._own_fields(folder.parent)
-        if folder.named_in is not folder.parent:
-            own.append(_link(b"PL", self._place(folder.named_in)[0]))
-        return own, *self._place(folder.parent), folder.node or folder.parent.node
-
-    def _serial(self, node: Node) -> int:
-        """An inode number (RRIP 4.1.1), the same for all names of a file."""
+    def _assign_serial(self, node: Node) -> int:
+        """Return the file serial number of ``node`` (PX, RRIP 4.1.1), the same for all names of a file."""
         key = node.link or id(node)
         if key not in self.assigned_serials:
             self.assigned_serials[key] = next(self.free_serials)
         return self.assigned_serials[key]
 
-    def _fields(self, record: bytes, offset: int) -> list[bytes]:
-        """The fields of a record that stood at ``offset``, with what changed in those that continue it."""
+    def _read_fields(self, record: bytes, offset: int) -> list[bytes]:
+        """Return the fields of the ``record`` at byte ``offset`` of the image, its continuation areas patched."""
         assert self.tree.rock_ridge is not None
-        found = walk_fields(self.source, record, offset, self.tree.rock_ridge.skip, self.tree.base)
+        fields = walk_fields(self.source, record, offset, self.tree.rock_ridge.skip, self.tree.base)
         inside = range(offset, offset + len(record))
-        return [one if at in inside else self.read(at, len(one)) for at, one in found]
+        return [raw if at in inside else self.read(at, len(raw)) for at, raw in fields]
 
-    def _kept(self, entry: DirectoryEntry) -> Iterator[bytes]:
-        """The records as they are; those that a larger size takes beside them are copies of the last."""
-        more = self.placement.extra_sections.get(id(entry), ())
+    def _read_records(self, entry: DirectoryEntry) -> Iterator[bytes]:
+        """Yield the records of ``entry``, and copies of the last one for the extra sections of a larger file."""
+        extra_sections = self.placement.extra_sections.get(id(entry), ())
         for index, record in enumerate(entry.records, 1):
-            raw = self._raw(record.offset)
-            last = index == len(entry.records)
-            yield _flagged(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (last and bool(more)))
-        for index, (lba, length) in enumerate(more, 1):
+            raw = self.read(record.offset, self.source.read(record.offset, 1)[0])
+            is_last = index == len(entry.records)
+            yield _set_multi_extent(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (is_last and bool(extra_sections)))
+        for index, (lba, length) in enumerate(extra_sections, 1):
             new = bytearray(raw)
             new[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(lba - self.tree.base)
             new[RECORD_LENGTH : RECORD_LENGTH + 8] = pack_both_endian(length)
-            yield _flagged(bytes(new), index < len(more))
+            yield _set_multi_extent(bytes(new), index < len(extra_sections))
 
-    def _raw(self, offset: int) -> bytes:
-        return self.read(offset, self.source.read(offset, 1)[0])
-
-    def _renamed(self, entry: DirectoryEntry, continuation: ContinuationAreas) -> Iterator[bytes]:
-        """The records under another name, all that they tell else as it was."""
-        for record, offset in zip(self._kept(entry), self._offsets(entry), strict=True):
-            told: list[bytes] = []
-            if self.tree.rock_ridge is not None:
-                told = [one for one in self._fields(record, offset) if one[:2] not in (b"CL", b"RE")]
-                told = self.tree.rock_ridge.with_name(self._relocated(entry, told), entry.primary_name or b"")
-            raw = _apart(record, continuation)
-            head = _leading(raw[:IDENTIFIER_OFFSET]) if entry.is_placeholder else raw[:IDENTIFIER_OFFSET]
-            yield self._packed(continuation, head, entry.identifier, told, _system_use(raw))
-
-    def _relocated(self, entry: DirectoryEntry, told: list[bytes]) -> list[bytes]:
-        """``told`` with what leads to a relocated directory, or says that this is one."""
-        if entry.is_placeholder and entry.directory is not None:
-            return [_link(b"CL", self._place(entry.directory)[0]), *told]
-        return [b"RE\x04\x01", *told] if entry.is_hidden and entry.directory is not None else told
-
-    def _offsets(self, entry: DirectoryEntry) -> Iterator[int]:
-        """Where each of the records stood that :meth:`_kept` yields; those of more sections are copies of the last."""
+    def _record_offsets(self, entry: DirectoryEntry) -> Iterator[int]:
+        """Yield the offset on the image of each record of :meth:`_read_records`; copies have the last record's."""
         yield from (record.offset for record in entry.records)
         yield from (entry.records[-1].offset for _ in self.placement.extra_sections.get(id(entry), ()))
 
-    def _new(self, entry: DirectoryEntry, continuation: ContinuationAreas) -> Iterator[bytes]:
-        node, dialect = entry.node, self.tree.rock_ridge
+    def _rename_records(self, entry: DirectoryEntry, areas: ContinuationAreas) -> Iterator[bytes]:
+        """Yield the records of ``entry`` with its new name; everything else in them stays."""
+        for record, offset in zip(self._read_records(entry), self._record_offsets(entry), strict=True):
+            fields: list[bytes] = []
+            if self.tree.rock_ridge is not None:
+                fields = [raw for raw in self._read_fields(record, offset) if raw[:2] not in (b"CL", b"RE")]
+                fields = self._name_fields(self.tree.rock_ridge, entry, fields)
+            raw = _without_dangling_block(record, areas)
+            head = raw[:IDENTIFIER_OFFSET]
+            if entry.is_placeholder:
+                head = _make_placeholder_head(head)
+            yield self._pack_record(areas, head, entry.identifier, fields, _system_use_area(raw))
+
+    def _name_fields(self, profile: RockRidgeProfile, entry: DirectoryEntry, fields: list[bytes]) -> list[bytes]:
+        """Return ``fields`` with the name of ``entry``, and with CL or RE for a relocated directory (RRIP 4.1.5)."""
+        if entry.is_placeholder and entry.directory is not None:
+            fields = [_make_link(b"CL", self._get_extent(entry.directory).lba), *fields]
+        elif entry.is_hidden and entry.directory is not None:
+            fields = [b"RE\x04\x01", *fields]
+        return profile.with_name(fields, entry.primary_name or b"")
+
+    def _make_new_records(self, entry: DirectoryEntry, areas: ContinuationAreas) -> Iterator[bytes]:
+        """Yield the records of a new entry, one for each file section."""
+        node, profile = entry.node, self.tree.rock_ridge
         assert node is not None
-        told: list[bytes] = []
-        if dialect is not None:
-            told = self._own_fields(entry.directory) if entry.directory else self._file_fields(node, dialect)
-            told = dialect.with_name(self._relocated(entry, told), entry.primary_name or b"")
+        fields: list[bytes] = []
+        if profile is not None:
+            links = self.link_counts.get(node.link, 1) if node.link else 1
+            if entry.directory is not None:
+                fields = self._directory_fields(entry.directory)
+            else:
+                fields = profile.encode_node(node, links, self._assign_serial(node))
+            fields = self._name_fields(profile, entry, fields)
         if entry.directory is not None and not entry.is_placeholder:
-            yield self._made(continuation, entry.identifier, told, *self._place(entry.directory), node, DIRECTORY)
+            extent = self._get_extent(entry.directory)
+            yield self._make_record(areas, entry.identifier, fields, extent, node)
             return
         size = node.content.size if node.content and not entry.is_placeholder else 0
         lengths = split_into_sections(size, 1)
-        # libarchive takes up what has no data where its block is, which so must not stand before what continues it.
-        start = self.placement.find_data(node) - self.tree.base if size else continuation.first_block
+        # libarchive handles a file without data when it reaches the file's block, which so must not lie in front of its
+        # continuation area.
+        start = self.placement.find_data(node) - self.tree.base if size else areas.first_block
         starts = accumulate(map(blocks_for, lengths[:-1]), initial=start)
         for index, (lba, length) in enumerate(zip(starts, lengths, strict=True), 1):
             flags = MULTI_EXTENT if index < len(lengths) else 0
-            yield self._made(continuation, entry.identifier, told, Lba(lba), length, node, flags)
+            yield self._make_record(areas, entry.identifier, fields, Extent(Lba(lba), length), node, flags)
 
-    def _file_fields(self, node: Node, dialect: RockRidgeProfile) -> list[bytes]:
-        return dialect.encode_node(node, self.link_counts.get(node.link, 1) if node.link else 1, self._serial(node))
-
-    def _made(
-        self, continuation: ContinuationAreas, identifier: bytes, told: Sequence[bytes], lba: Lba, length: int,
-        node: Node | None, flags: int | None = None,
+    def _make_record(
+        self, areas: ContinuationAreas, identifier: bytes, fields: Sequence[bytes], extent: Extent,
+        node: Node | None, flags: int = DIRECTORY,
     ) -> bytes:  # fmt: skip
-        """A record (9.1) of something new, or of ``.`` and ``..``."""
+        """Return a new record (9.1), dated as ``node``, or as the root where there is no node."""
         if identifier in (_DOT, _DOT_DOT) and self.tree.rock_ridge is not None:
-            told = self.tree.rock_ridge.with_rr_field(told)
-        dated = pack_short_date(node.mtime) if node is not None else self.read(self._root_date(), 7)
+            fields = self.tree.rock_ridge.with_rr_field(fields)
         head = bytearray(IDENTIFIER_OFFSET)
-        head[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(lba)
-        head[RECORD_LENGTH : RECORD_LENGTH + 8] = pack_both_endian(length)
-        head[18:25] = dated
-        head[RECORD_FLAGS] = DIRECTORY if flags is None else flags
-        head[28:32] = b"\x01\x00\x00\x01"
-        return self._packed(continuation, bytes(head), identifier, told)
+        head[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(extent.lba)
+        head[RECORD_LENGTH : RECORD_LENGTH + 8] = pack_both_endian(extent.length)
+        head[_RECORD_DATE : _RECORD_DATE + 7] = pack_short_date(node.mtime) if node is not None else self._root_date()
+        head[RECORD_FLAGS] = flags
+        head[_RECORD_SEQUENCE_NUMBER : _RECORD_SEQUENCE_NUMBER + 4] = b"\x01\x00\x00\x01"
+        return self._pack_record(areas, bytes(head), identifier, fields)
 
-    def _root_date(self) -> int:
-        """Where the date stands of the root's ``.``."""
+    def _root_date(self) -> bytes:
+        """Return the seven bytes of the date in the root's ``.`` (9.1.5)."""
         assert self.tree.root.extent is not None
-        return lba_offset(self.tree.root.extent.lba) + 18
+        return self.read(lba_offset(self.tree.root.extent.lba) + _RECORD_DATE, 7)
 
-    def _packed(
-        self,
-        continuation: ContinuationAreas,
-        head: bytes,
-        identifier: bytes,
-        told: Sequence[bytes],
-        before: bytes = b"",
+    def _pack_record(
+        self, areas: ContinuationAreas, head: bytes, identifier: bytes, fields: Sequence[bytes], old_area: bytes = b""
     ) -> bytes:
-        """A record with its identifier and its system use area, of an even length (9.1.12, 9.1.13). ``before``: the
-        area that it had, of which what Rock Ridge skips is kept; all without Rock Ridge, if there is room."""
+        """Return a record of an even length from its parts (9.1.12, 9.1.13).
+
+        ``old_area``: the system use area that the record had. The bytes that Rock Ridge skips are kept of it; without
+        Rock Ridge all of it, if there is room.
+        """
         raw = bytearray(head + identifier + bytes(1 - len(identifier) % 2))
-        raw[32] = len(identifier)
-        if told:
+        raw[_RECORD_IDENTIFIER_LENGTH] = len(identifier)
+        if fields:
             skip = self.tree.rock_ridge.skip if self.tree.rock_ridge else 0
-            raw += before[:skip].ljust(skip, b"\0")
-            raw += continuation.split_fields(told, MAX_RECORD_SIZE - len(raw))
-        elif self.tree.rock_ridge is None and len(raw) + len(before) <= MAX_RECORD_SIZE:
-            raw += before
+            raw += old_area[:skip].ljust(skip, b"\0")
+            raw += areas.split_fields(fields, MAX_RECORD_SIZE - len(raw))
+        elif self.tree.rock_ridge is None and len(raw) + len(old_area) <= MAX_RECORD_SIZE:
+            raw += old_area
         raw += bytes(len(raw) % 2)
         raw[0] = len(raw)
         return bytes(raw)
 
 
-def _link(sign: bytes, lba: Lba) -> bytes:
-    """CL or PL (RRIP 4.1.5)."""
-    return sign + b"\x0c\x01" + pack_both_endian(lba)
+def _make_link(signature: bytes, lba: Lba) -> bytes:
+    """Return a CL or PL field that leads to block ``lba`` (RRIP 4.1.5)."""
+    return signature + b"\x0c\x01" + pack_both_endian(lba)
 
 
-def _system_use(record: bytes) -> bytes:
-    """A record's bytes behind its identifier (9.1.13)."""
-    return record[IDENTIFIER_OFFSET + record[32] + 1 - record[32] % 2 :]
+def _system_use_area(record: bytes) -> bytes:
+    """Return the bytes of a record behind its identifier (9.1.13)."""
+    length = record[_RECORD_IDENTIFIER_LENGTH]
+    return record[IDENTIFIER_OFFSET + length + 1 - length % 2 :]
 
 
-def _leading(head: bytes) -> bytes:
-    """The head of a record that only leads elsewhere: no directory, and no data."""
+def _make_placeholder_head(head: bytes) -> bytes:
+    """Return the fixed fields of a directory's record as those of an empty file."""
     raw = bytearray(head)
     raw[RECORD_LBA : RECORD_LENGTH + 8] = bytes(16)
     raw[RECORD_FLAGS] &= ~DIRECTORY
     return bytes(raw)
 
 
-def _apart(record: bytes, continuation: ContinuationAreas) -> bytes:
-    """``record`` of a directory that moves. What has no data names any block; were it one that the directory or one
-    above it gets, libarchive would call that a loop."""
+def _without_dangling_block(record: bytes, areas: ContinuationAreas) -> bytes:
+    """Return ``record`` of a directory that moves; where it has no data, its block is that of the continuation area.
+
+    The block of an empty file may be any. If the directory or one above it got that block, libarchive would report a
+    loop.
+    """
     if record[RECORD_FLAGS] & DIRECTORY or any(record[RECORD_LENGTH : RECORD_LENGTH + 4]):
         return record
-    return record[:RECORD_LBA] + pack_both_endian(continuation.first_block) + record[RECORD_LENGTH:]
+    return record[:RECORD_LBA] + pack_both_endian(areas.first_block) + record[RECORD_LENGTH:]
 
 
-def _flagged(record: bytes, another: bool) -> bytes:
-    """``record`` with the flag that tells whether another section of the file follows (9.1.6)."""
-    flags = record[RECORD_FLAGS] & ~MULTI_EXTENT | (MULTI_EXTENT if another else 0)
+def _set_multi_extent(record: bytes, is_continued: bool) -> bytes:
+    """Return ``record`` with the flag that says whether another section of the file follows (9.1.6)."""
+    flags = record[RECORD_FLAGS] & ~MULTI_EXTENT | (MULTI_EXTENT if is_continued else 0)
     return record[:RECORD_FLAGS] + bytes((flags,)) + record[RECORD_FLAGS + 1 :]

@@ -1,0 +1,191 @@
+"""Rewrite one edited tree: measure what becomes of it, then write its records and path tables at their places."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+
+from msgspec import Struct, field
+
+from cosremaster.errors import Place, SizeError
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.records import pack_both_endian
+from cosremaster.iso.layout.spans import Span
+from cosremaster.iso.model import Extent
+from cosremaster.iso.tree_edit.apply import AppliedEdits
+from cosremaster.iso.tree_edit.directories import EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.patches import (
+    PathTable,
+    find_path_tables,
+    make_patched_reader,
+    patch_directories,
+    patch_root_continuation,
+)
+from cosremaster.iso.tree_edit.serialize import NO_BLOCK, TreePlacement, TreeSerializer
+from cosremaster.tree.nodes import Node
+from cosremaster.units import Lba, blocks_for, lba_offset
+
+MAX_DIRECTORIES = 0xFFFF
+"""The most directories of a tree: path tables number them in 16 bits (9.4.4)."""
+_PATH_TABLE_SIZE = 132
+"""Offset in a volume descriptor (8.4.13)."""
+
+Patches = dict[int, bytes]
+"""Bytes by their byte offset in the old image."""
+
+
+class TreeRewrite(Struct):
+    """The changes of one tree. Sizes count bytes and are known after :meth:`measure`.
+
+    ``directory_sizes``: of each changed directory, by its id.
+    ``continuation_sizes``: of the continuation areas of a directory (SUSP 5.1), by its id.
+    ``path_table_size``: of one path table.
+    ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
+    """
+
+    source: ByteSource
+    tree: EditableTree
+    applied: AppliedEdits
+    directory_sizes: dict[int, int] = field(default_factory=dict)
+    continuation_sizes: dict[int, int] = field(default_factory=dict)
+    path_table_size: int = 0
+    root_continuation_host: EditableDirectory | None = None
+
+    @property
+    def moved_directories(self) -> list[EditableDirectory]:
+        """The directories that get other blocks, each one before those below it."""
+        return [directory for directory in self.tree.directories() if directory.is_moved]
+
+    @property
+    def outgrown_path_tables(self) -> list[PathTable]:
+        """The path tables that need more blocks than they have."""
+        if blocks_for(self.path_table_size) <= blocks_for(get_path_table_size(self.tree)):
+            return []
+        return find_path_tables(self.tree)
+
+    def measure(self, place: Place, *, moves_root: bool) -> None:
+        """Set all sizes, and find the directories that have to move; ``moves_root``: the root does in any case.
+
+        :raises SizeError: when there are more directories than a path table can number.
+        """
+        tree = self.tree
+        extents = {id(directory): Extent(tree.base, 0) for directory in tree.directories()}
+        if len(extents) > MAX_DIRECTORIES:
+            raise SizeError(f"{len(extents):,} directories are more than the {tree.kind} tree can have", place)
+        sections = {
+            id(entry): [(tree.base, 0)] * entry.extra_records for entry in tree.entries() if entry.extra_records
+        }
+        serializer = self._make_serializer(self.source.read, TreePlacement(extents, lambda _: tree.base, sections))
+        records, continuations = serializer.serialize_directories()
+        for directory in tree.directories():
+            is_longer = directory.extent is not None and len(records.get(id(directory), b"")) > directory.extent.length
+            # libarchive reads continuation areas right behind their records, so those directories move too
+            directory.is_moved = is_longer or id(directory) in continuations
+        tree.root.is_moved = tree.root.is_moved or moves_root
+        tree.root.is_changed = tree.root.is_changed or moves_root
+        tree.propagate_moves()
+        records, continuations = serializer.serialize_directories()
+        if continuations and not tree.root.is_moved and serializer.root_continuation_fields():
+            # A continuation area that libarchive has not reached yet hides all that it would reach later. Where other
+            # directories moved behind it, the area of the root's "." would be that one, so it moves with the first.
+            self.root_continuation_host = next(
+                directory for directory in self.moved_directories if id(directory) in continuations
+            )
+            serializer.root_continuation_host = self.root_continuation_host
+            records, continuations = serializer.serialize_directories()
+        self.directory_sizes = {key: len(data) for key, data in records.items()}
+        self.continuation_sizes = {key: len(data) for key, data in continuations.items()}
+        self.path_table_size = len(serializer.serialize_path_table("little"))
+
+    def vacated_spans(self, session: Lba) -> Iterator[Span]:
+        """Yield the blocks that directories and path tables give up, from block ``session`` on."""
+        for directory in (*self.applied.removed_directories, *self.moved_directories):
+            if directory.extent is not None and directory.extent.lba >= session:
+                yield Span(directory.extent.lba, directory.blocks, "directory")
+        blocks = blocks_for(get_path_table_size(self.tree))
+        yield from (
+            Span(table.lba, blocks, "path table") for table in self.outgrown_path_tables if table.lba >= session
+        )
+
+    def needed_spans(self) -> Iterator[Span]:
+        """Yield the runs of blocks that the tree needs, in the order of :meth:`place`; their places are not known."""
+        for directory in self.moved_directories:
+            yield Span(NO_BLOCK, blocks_for(self.directory_sizes[id(directory)]), "directory")
+            if id(directory) in self.continuation_sizes:
+                yield Span(NO_BLOCK, blocks_for(self.continuation_sizes[id(directory)]), "continued records")
+        for _ in self.outgrown_path_tables:
+            yield Span(NO_BLOCK, blocks_for(self.path_table_size), "path table")
+
+    def place(
+        self,
+        starts: Iterator[Lba],
+        find_data: Callable[[Node], Lba],
+        extra_sections: Mapping[int, Sequence[tuple[Lba, int]]],
+    ) -> TreePlacement:
+        """Return the tree's placement; ``starts`` yields the first block of each of :meth:`needed_spans`."""
+        extents = dict(TreePlacement.of_image(self.tree).directories)
+        continuations: dict[int, Lba] = {}
+        for directory in self.moved_directories:
+            extents[id(directory)] = Extent(next(starts), self.directory_sizes[id(directory)])
+            if id(directory) in self.continuation_sizes:
+                continuations[id(directory)] = next(starts)
+        path_tables = {table.lba: next(starts) for table in self.outgrown_path_tables}
+        return TreePlacement(extents, find_data, extra_sections, continuations, path_tables)
+
+    def render(self, placement: TreePlacement, patches: Patches, tables: dict[Lba, PieceTable]) -> None:
+        """Add the tree's bytes to ``patches`` where they replace old ones, else to ``tables`` by their first block."""
+        patches |= dict(patch_directories(self.source, self.tree, placement.directories))
+        if self.root_continuation_host is not None:
+            areas_start = placement.continuations[id(self.root_continuation_host)]
+            patches |= dict(patch_root_continuation(self.source, self.tree, areas_start))
+        serializer = self._make_serializer(make_patched_reader(self.source, patches), placement)
+        records, continuations = serializer.serialize_directories()
+        for key, data in continuations.items():
+            tables[placement.continuations[key]] = PieceTable([Literal(data)])
+        offsets = sorted(patches)
+        for directory in self.tree.directories():
+            if not directory.is_changed:
+                continue
+            data, old, new = records[id(directory)], directory.extent, placement.directories[id(directory)]
+            if old is not None:
+                start = lba_offset(old.lba)
+                first, last = (bisect_left(offsets, at) for at in (start, start + old.length))
+                for offset in offsets[first:last]:
+                    patches.pop(offset, None)  # the serialized records hold the patch
+            if old is not None and new.lba == old.lba:
+                patches[lba_offset(new.lba)] = data.ljust(new.length, b"\0")
+            else:
+                tables[new.lba] = PieceTable([Literal(data)])
+        self._render_path_tables(serializer, placement, patches, tables)
+
+    def _render_path_tables(
+        self, serializer: TreeSerializer, placement: TreePlacement, patches: Patches, tables: dict[Lba, PieceTable]
+    ) -> None:
+        """Add the path tables, the pointers to those that move, and their size in the volume descriptors."""
+        for path_table in find_path_tables(self.tree):
+            data = serializer.serialize_path_table(path_table.order)
+            start = placement.path_tables.get(path_table.lba)
+            if start is None:
+                patches[lba_offset(path_table.lba)] = data.ljust(get_path_table_size(self.tree), b"\0")
+                continue
+            tables[start] = PieceTable([Literal(data)])
+            for pointer in path_table.pointers:
+                patches[pointer] = (start - self.tree.base).to_bytes(4, path_table.order)
+        for descriptor in self.tree.descriptors:
+            patches[lba_offset(descriptor.lba) + _PATH_TABLE_SIZE] = pack_both_endian(self.path_table_size)
+
+    def _make_serializer(self, read: Callable[[int, int], bytes], placement: TreePlacement) -> TreeSerializer:
+        """Return a serializer of the tree that gives new files the first free serial numbers."""
+        nodes = {id(entry.node): entry.node for entry in self.applied.new_entries.values() if entry.node}
+        links = Counter(node.link for node in nodes.values() if node.link is not None)
+        serials = (number for number in count(1) if number not in self.tree.serial_numbers)
+        host = self.root_continuation_host
+        return TreeSerializer(self.tree, self.source, read, placement, links, serials, host)
+
+
+def get_path_table_size(tree: EditableTree) -> int:
+    """Return the bytes of a path table of ``tree`` on the image (8.4.13)."""
+    return int.from_bytes(tree.descriptors[0].raw[_PATH_TABLE_SIZE : _PATH_TABLE_SIZE + 4], "little")
