@@ -1,4 +1,4 @@
-"""What of a UDF file system has to change when files move or change size and the volume's end moves."""
+"""Patch a UDF file system (ECMA-167) when files move or change size, or the volume's end moves."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from cosremaster.iso.udf.read import TAG_SIZE, Udf, UdfFile, compute_tag_checksu
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 MAX_EXTENT_SIZE = (1 << 30) - BLOCK
-"""Bytes of the longest extent that an allocation descriptor tells in whole blocks (4/14.14.1.1)."""
+"""The most bytes in whole blocks that an allocation descriptor can describe (4/14.14.1.1)."""
+_TAG_LOCATION, _CRC_LENGTH = slice(12, 16), slice(10, 12)  # 3/7.2.8, 3/7.2.7
+_PARTITION_LENGTH, _SIZE_TABLE = 192, 84
+"""Offsets in a partition descriptor (3/10.5.9) and in an integrity descriptor of one partition (3/10.10.8)."""
 
 
 class BlockMove(Struct, frozen=True):
-    """``blocks`` blocks from ``old`` on stand at ``new`` now."""
+    """A move of ``blocks`` blocks from block ``old`` to block ``new``."""
 
     old: Lba
     blocks: int
@@ -28,123 +31,131 @@ class BlockMove(Struct, frozen=True):
 
 
 def move_tail_anchors(udf: Udf, source: ByteSource, end: Lba) -> bytes:
-    """The anchors that end the volume, made to end before block ``end``: each names its own block."""
+    """Return the anchors that end the volume, rewritten to end before block ``end``; each names its own block."""
     if udf.tail_anchors is None:
         return b""
     start = end - udf.tail_anchors.blocks
-    blocks = []
+    anchors = []
     for index in range(udf.tail_anchors.blocks):
         raw = bytearray(source.read(lba_offset(Lba(udf.tail_anchors.start + index)), BLOCK))
-        raw[12:16] = (start + index).to_bytes(4, "little")
+        raw[_TAG_LOCATION] = (start + index).to_bytes(4, "little")
         raw[4] = compute_tag_checksum(bytes(raw))
-        blocks.append(bytes(raw))
-    return b"".join(blocks)
+        anchors.append(bytes(raw))
+    return b"".join(anchors)
 
 
 def patch_udf(
-    udf: Udf, source: ByteSource, moves: Iterable[BlockMove], exchanged: Mapping[Lba, tuple[Lba, int]], growth: int
+    udf: Udf, source: ByteSource, moves: Iterable[BlockMove], replaced: Mapping[Lba, tuple[Lba, int]], growth: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Byte offsets in the old image, and what has to stand there. The anchors at the end are ``tail_blocks``.
+    """Yield byte offsets in the old image and the bytes that replace the bytes there, without the tail anchors.
 
-    ``moves``: data that moved, disjoint; ``exchanged``: first block of a file whose data are others now -> where
-    they begin and how many bytes they are; ``growth``: blocks by which the volume grew, negative where it shrank.
-    :raises UnsupportedError: a file's extents no longer fit its entry.
+    ``moves``: disjoint moves of data. ``replaced``: the first block of a replaced file's old data, and block and bytes
+    of its new data. ``growth``: the blocks by which the volume grows, negative where it shrinks.
+
+    :raises UnsupportedError: when a file has more extents than its file entry can hold.
     """
-    placed = sorted(moves, key=lambda move: move.old)
+    sorted_moves = sorted(moves, key=lambda move: move.old)
     for file in udf.files:
         if not file.extents:
             continue
-        new = exchanged.get(file.extents[0][0])
-        runs = [new] if new else _joined(_moved(file, placed))
-        size = new[1] if new else file.size
-        if new or runs != _joined(file.extents):
-            yield patch_file_entry(udf, source, file, runs, size)
+        new = replaced.get(file.extents[0][0])
+        extents = [new] if new else _join_extents(_move_extents(file, sorted_moves))
+        if new or extents != _join_extents(file.extents):
+            yield patch_file_entry(udf, source, file, extents, new[1] if new else file.size)
     if growth:
         for offset in udf.partition_descriptors:
-            yield _resized(source, offset, 192, growth)
+            yield _add_to_field(source, offset, _PARTITION_LENGTH, growth)
         for offset in udf.integrity_descriptors:
-            yield _resized(source, offset, 84, growth)
+            yield _add_to_field(source, offset, _SIZE_TABLE, growth)
 
 
-def _moved(file: UdfFile, moves: list[BlockMove]) -> Iterator[tuple[Lba, int]]:
-    """The file's extents where they are now, cut where moves begin and end."""
+def _move_extents(file: UdfFile, moves: list[BlockMove]) -> Iterator[tuple[Lba, int]]:
+    """Yield the new places of the file's extents, cut where moves begin and end."""
     for lba, length in file.extents:
         at, end = int(lba), lba + blocks_for(length)
-        left = length
+        remaining = length
         first = bisect_right(moves, at, key=lambda move: move.old + move.blocks)
         for move in islice(moves, first, None):
             if move.old >= end:
                 break
             if move.old > at:
                 yield Lba(at), (move.old - at) * BLOCK
-                left -= (move.old - at) * BLOCK
+                remaining -= (move.old - at) * BLOCK
                 at = move.old
-            taken = min(end, move.old + move.blocks) - at
-            count = min(left, taken * BLOCK)
+            moved_blocks = min(end, move.old + move.blocks) - at
+            count = min(remaining, moved_blocks * BLOCK)
             yield Lba(move.new + at - move.old), count
-            left -= count
-            at += taken
-        if left > 0:
-            yield Lba(at), left
+            remaining -= count
+            at += moved_blocks
+        if remaining > 0:
+            yield Lba(at), remaining
 
 
-def _joined(extents: Iterable[tuple[Lba, int]]) -> list[tuple[Lba, int]]:
-    """Extents that follow each other as one."""
-    found: list[tuple[Lba, int]] = []
+def _join_extents(extents: Iterable[tuple[Lba, int]]) -> list[tuple[Lba, int]]:
+    """Return ``extents`` with those joined that follow each other on the image."""
+    joined: list[tuple[Lba, int]] = []
     for lba, length in extents:
-        if found and found[-1][1] % BLOCK == 0 and found[-1][0] + found[-1][1] // BLOCK == lba:
-            found[-1] = (found[-1][0], found[-1][1] + length)
+        if joined and joined[-1][1] % BLOCK == 0 and joined[-1][0] + joined[-1][1] // BLOCK == lba:
+            joined[-1] = (joined[-1][0], joined[-1][1] + length)
         else:
-            found.append((lba, length))
-    return found
+            joined.append((lba, length))
+    return joined
 
 
 def patch_file_entry(
-    udf: Udf, source: ByteSource, file: UdfFile, runs: Sequence[tuple[Lba, int]], size: int, links: int | None = None
+    udf: Udf, source: ByteSource, file: UdfFile, extents: Sequence[tuple[Lba, int]], size: int, links: int | None = None
 ) -> tuple[int, bytes]:
-    """The whole file entry for other extents and another size (4/14.9; 4/14.17), and link count where that is given."""
+    """Return the byte offset of a file entry and its whole block for other extents and another size (4/14.9, 4/14.17).
+
+    ``links``: the new link count, None to keep it. Data inside the entry become data in ``extents``.
+
+    :raises UnsupportedError: when the file entry cannot hold so many extents.
+    """
     raw = bytearray(source.read(file.entry_offset, BLOCK))
     if links is not None:
         raw[48:50] = links.to_bytes(2, "little")
-    raw[34] = raw[34] & ~7 | (1 if file.allocation_type == 1 else 0)  # where data stood in the entry, they no longer do
-    listed = pack_allocation_descriptors(udf, runs, long=file.allocation_type == 1)
-    if file.allocation_offset + len(listed) > BLOCK:
-        where = source.place.inside(printable("/".join(file.path)))
-        raise UnsupportedError("has more extents now than its UDF file entry can hold", where)
-    blocks = sum(blocks_for(length) for _, length in runs)
+    raw[34] = raw[34] & ~7 | (1 if file.allocation_type == 1 else 0)
+    descriptors = pack_allocation_descriptors(udf, extents, long=file.allocation_type == 1)
+    if file.allocation_offset + len(descriptors) > BLOCK:
+        place = source.place.inside(printable("/".join(file.path)))
+        raise UnsupportedError("has more extents now than its UDF file entry can hold", place)
     raw[56:64] = size.to_bytes(8, "little")
     if file.is_extended:
         raw[64:72] = size.to_bytes(8, "little")
-    at = 72 if file.is_extended else 64
     if file.recorded_blocks:
-        raw[at : at + 8] = blocks.to_bytes(8, "little")
-    raw[file.allocation_offset :] = listed.ljust(BLOCK - file.allocation_offset, b"\0")
-    length_at = 212 if file.is_extended else 172
-    raw[length_at : length_at + 4] = len(listed).to_bytes(4, "little")
-    return file.entry_offset, seal_descriptor(raw, file.allocation_offset - TAG_SIZE + len(listed))
+        at = 72 if file.is_extended else 64
+        raw[at : at + 8] = sum(blocks_for(length) for _, length in extents).to_bytes(8, "little")
+    raw[file.allocation_offset :] = descriptors.ljust(BLOCK - file.allocation_offset, b"\0")
+    at = 212 if file.is_extended else 172
+    raw[at : at + 4] = len(descriptors).to_bytes(4, "little")
+    return file.entry_offset, seal_descriptor(raw, file.allocation_offset - TAG_SIZE + len(descriptors))
 
 
-def pack_allocation_descriptors(udf: Udf, runs: Iterable[tuple[Lba, int]], *, long: bool) -> bytes:
-    """Allocation descriptors for ``runs``, the short ones (4/14.14.1) or the ``long`` (4/14.14.2)."""
-    listed = b""
-    for lba, length in runs:
+def pack_allocation_descriptors(udf: Udf, extents: Iterable[tuple[Lba, int]], *, long: bool) -> bytes:
+    """Return allocation descriptors for ``extents``, short (4/14.14.1) or ``long`` ones (4/14.14.2)."""
+    packed = b""
+    for lba, length in extents:
         for start in range(0, length, MAX_EXTENT_SIZE):
             count = min(MAX_EXTENT_SIZE, length - start)
             block = lba - udf.partition.start + start // BLOCK
-            listed += struct.pack("<IIH6x", count, block, 0) if long else struct.pack("<II", count, block)
-    return listed
+            packed += struct.pack("<IIH6x", count, block, 0) if long else struct.pack("<II", count, block)
+    return packed
 
 
-def _resized(source: ByteSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
-    """The descriptor at byte ``offset`` with ``growth`` added to its 32-bit number at ``at``."""
+def _add_to_field(source: ByteSource, offset: int, at: int, growth: int) -> tuple[int, bytes]:
+    """Return ``offset``, and the descriptor there with ``growth`` added to its 32-bit number at byte ``at``."""
     raw = bytearray(source.read(offset, BLOCK))
     raw[at : at + 4] = (int.from_bytes(raw[at : at + 4], "little") + growth).to_bytes(4, "little")
-    return offset, seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
+    return offset, seal_descriptor(raw)
 
 
-def seal_descriptor(raw: bytearray, length: int) -> bytes:
-    """``raw`` with a CRC over ``length`` bytes behind its tag, and the tag's checksum."""
-    raw[10:12] = length.to_bytes(2, "little")
+def seal_descriptor(raw: bytearray, crc_length: int | None = None) -> bytes:
+    """Return the descriptor ``raw`` with a new CRC and tag checksum (3/7.2.3, 3/7.2.6).
+
+    ``crc_length``: the bytes behind the tag that the CRC covers, None for as many as before.
+    """
+    length = int.from_bytes(raw[_CRC_LENGTH], "little") if crc_length is None else crc_length
+    raw[_CRC_LENGTH] = length.to_bytes(2, "little")
     raw[8:10] = crc16.xmodem(bytes(raw[TAG_SIZE : TAG_SIZE + length])).to_bytes(2, "little")
     raw[4] = compute_tag_checksum(bytes(raw))
     return bytes(raw)

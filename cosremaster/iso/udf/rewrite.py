@@ -1,11 +1,11 @@
-"""A UDF file system whose names come, go or change: its directories, file entries and counts (ECMA-167, part 4)."""
+"""Rewrite a UDF file system whose names change: directories, file entries and counts (ECMA-167, part 4)."""
 
 from __future__ import annotations
 
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -22,23 +22,27 @@ from cosremaster.iso.tree_edit.apply import AppliedEdits, apply_edits
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.match_trees import match_entries
 from cosremaster.iso.udf.patch import pack_allocation_descriptors, patch_file_entry, seal_descriptor
-from cosremaster.iso.udf.read import FILE_ENTRY, FILE_ID, MAX_DIRECTORY, TAG_SIZE, Udf, UdfDirectory, UdfFile
+from cosremaster.iso.udf.read import FILE_ENTRY, FILE_ID, FILE_ID_SIZE, MAX_DIRECTORY, TAG_SIZE, Udf, UdfDirectory
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
-_NOWHERE = Lba(0)
+_NO_BLOCK = Lba(0)
 _DIRECTORY, _FILE = 4, 5  # 4/14.6.6
 _ID_DIRECTORY, _ID_PARENT = 0x02, 0x08  # 4/14.4.3
-_HEAD = 38
-_UNIQUE, _COUNTS = 40, 120
-"""In an integrity descriptor (3/10.10, UDF 1.02, 2.2.6.4): the next unique number, and how many files there are."""
+_UNIQUE_ID, _COUNTS = 40, 120
+"""Offsets in an integrity descriptor: the next unique id (3/10.10.5), the counts of files and directories (UDF 1.02,
+2.2.6.4)."""
 
 Patches = dict[int, bytes]
 
 
 class UdfRewrite(Struct):
-    """What becomes of a UDF file system. ``blocks``: file entries by the id of what leads to them, blocks of the image;
-    ``homes``: folders' own entries by their id; ``lengths``: of changed folders by their id."""
+    """The changes of a UDF file system. Its tree has no directory records, but dummy ones with each file's data.
+
+    ``entry_blocks``: the image's block of each file entry, by the id of the :class:`DirectoryEntry` that names it.
+    ``original_directories``: directories on the image, by the id of the :class:`EditableDirectory`.
+    ``directory_sizes``: the bytes of each changed directory, by its id.
+    """
 
     udf: Udf
     source: ByteSource
@@ -50,293 +54,324 @@ class UdfRewrite(Struct):
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
-        """Folders whose names need blocks of their own."""
-        return [one for one in self.tree.directories() if one.is_changed and self._outgrown(one)]
+        """The directories whose file identifiers need other blocks."""
+        return [
+            directory for directory in self.tree.directories() if directory.is_changed and self._is_outgrown(directory)
+        ]
 
-    def _outgrown(self, folder: EditableDirectory) -> bool:
-        home = self.original_directories.get(id(folder))
-        if home is None or home.is_inline:
-            return True
-        return self.directory_sizes[id(folder)] > sum(
-            blocks_for(length) * BLOCK for _, length in home.file_entry.extents
+    def _is_outgrown(self, directory: EditableDirectory) -> bool:
+        """Return whether the blocks that ``directory`` has on the image cannot hold it."""
+        extents = self._original_extents(directory)
+        return not extents or self.directory_sizes[id(directory)] > sum(
+            blocks_for(length) * BLOCK for _, length in extents
         )
+
+    def _original_extents(self, directory: EditableDirectory) -> tuple[tuple[Lba, int], ...]:
+        """Return the extents of ``directory`` on the image, none if it is new or inside its file entry."""
+        original = self.original_directories.get(id(directory))
+        return () if original is None or original.is_inline else original.file_entry.extents
 
     @property
     def new_entries(self) -> list[DirectoryEntry]:
-        """Entries that need a file entry."""
-        return [one for folder in self.tree.directories() for one in folder.entries if not one.records]
+        """The entries that need a file entry."""
+        return [entry for entry in self.tree.entries() if not entry.records]
 
     @property
     def needed_spans(self) -> tuple[Span, ...]:
-        """The blocks that are needed: one run."""
-        count = len(self.new_entries) + sum(blocks_for(self.directory_sizes[id(one)]) for one in self.moved_directories)
-        return (Span(_NOWHERE, count, "UDF file entries"),) if count else ()
+        """The run of blocks that is needed, if any; its place is not known."""
+        count = sum(blocks_for(self.directory_sizes[id(directory)]) for directory in self.moved_directories)
+        count += len(self.new_entries)
+        return (Span(_NO_BLOCK, count, "UDF file entries"),) if count else ()
 
     def vacated_spans(self) -> Iterator[Span]:
-        """What metadata give up."""
-        kept = {self.entry_blocks.get(id(one)) for folder in self.tree.directories() for one in folder.entries}
-        left = {self.entry_blocks[id(one)] for one in self.applied.removed_entries} - kept
-        yield from (Span(block, 1, "UDF file entry") for block in sorted(left))
-        for folder in (*self.applied.removed_directories, *self.moved_directories):
-            home = self.original_directories.get(id(folder))
-            for lba, length in home.file_entry.extents if home is not None and not home.is_inline else ():
+        """Yield the blocks that metadata give up."""
+        named = {self.entry_blocks.get(id(entry)) for entry in self.tree.entries()}
+        removed = {self.entry_blocks[id(entry)] for entry in self.applied.removed_entries}
+        yield from (Span(block, 1, "UDF file entry") for block in sorted(removed - named))
+        for directory in (*self.applied.removed_directories, *self.moved_directories):
+            for lba, length in self._original_extents(directory):
                 yield Span(lba, blocks_for(length), "UDF directory")
 
-    def render(self, start: Lba, data: Callable[[Node], Lba], patches: Patches) -> bytes:
-        """The bytes of the run that begins at block ``start``; what else changes goes into ``patches``, by byte offset.
+    def measure(self) -> None:
+        """Set the sizes of changed directories."""
+        extents = [(self._partition_start, MAX_DIRECTORY)]
+        for directory in self.tree.directories():
+            if directory.is_changed:
+                self.directory_sizes[id(directory)] = len(self._serialize_directory(directory, extents, {}))
 
-        ``data``: where a new file's data begin.
+    def render(self, start: Lba, find_data: Callable[[Node], Lba], patches: Patches) -> bytes:
+        """Return the bytes of the needed blocks, which begin at block ``start``.
+
+        ``find_data``: returns the first block of a new file's data. ``patches``: all other changes of the image, by
+        byte offset; they are extended.
         """
-        places: dict[int, Lba] = {}
-        at = start
-        for folder in self.moved_directories:
-            places[id(folder)] = at
-            at = Lba(at + blocks_for(self.directory_sizes[id(folder)]))
-        made = {id(one): Lba(at + index) for index, one in enumerate(self.new_entries)}
-        self.entry_blocks |= made
-        unique = self._unique()
-        numbers = {key: unique + index for index, key in enumerate(made)}
-        run = bytearray((at - start + len(made)) * BLOCK)
-        for folder in self.tree.directories():
-            if not folder.is_changed:
+        extents: dict[int, tuple[Lba, int]] = {}
+        block = start
+        for directory in self.moved_directories:
+            extents[id(directory)] = block, self.directory_sizes[id(directory)]
+            block = Lba(block + blocks_for(self.directory_sizes[id(directory)]))
+        new_entries = self.new_entries
+        self.entry_blocks |= {id(entry): Lba(block + index) for index, entry in enumerate(new_entries)}
+        first_id = self._next_unique_id()
+        unique_ids = {id(entry): first_id + index for index, entry in enumerate(new_entries)}
+        run = bytearray((block - start + len(new_entries)) * BLOCK)
+        for directory in self.tree.directories():
+            if not directory.is_changed:
                 continue
-            home = self.original_directories.get(id(folder))
-            if id(folder) in places:
-                lba = places[id(folder)]
-                raw = self._names(folder, [(lba_offset(lba), self.directory_sizes[id(folder)])], numbers)
-                run[(lba - start) * BLOCK : (lba - start) * BLOCK + len(raw)] = raw
-                extents = [(lba, len(raw))]
-            else:
-                assert home is not None
-                extents = self._in_place(folder, home, numbers, patches)
-            if home is not None:
-                entry = replace(home.file_entry, allocation_type=0) if home.is_inline else home.file_entry
-                offset, raw = patch_file_entry(
-                    self.udf, self.source, entry, extents, self.directory_sizes[id(folder)], _links(folder)
-                )
-                patches[offset] = raw
-        for one in self.new_entries:
-            raw = self._entry(one, made[id(one)], numbers[id(one)], places, data)
-            begin = (made[id(one)] - start) * BLOCK
-            run[begin : begin + len(raw)] = raw
-        patches |= dict(self._link_counts(patches))
-        self._count(unique + len(made), patches)
+            extent = extents.get(id(directory))
+            if extent is not None:
+                raw = self._serialize_directory(directory, [extent], unique_ids)
+                _put_block(run, extent[0] - start, raw)
+            directory_extents = [extent] if extent else self._overwrite(directory, unique_ids, patches)
+            self._patch_directory_entry(directory, directory_extents, patches)
+        for entry in new_entries:
+            raw = self._make_file_entry(entry, unique_ids[id(entry)], extents, find_data)
+            _put_block(run, self.entry_blocks[id(entry)] - start, raw)
+        patches |= dict(self._patch_link_counts(patches))
+        self._update_integrity(first_id + len(new_entries), patches)
         return bytes(run)
 
-    def _link_counts(self, patches: Patches) -> Iterator[tuple[int, bytes]]:
-        """The link counts (4/14.9.6) of files that have fewer names now; a new name has an entry of its own."""
-        files = {Lba(one.entry_offset // BLOCK) for one in self.udf.files}
-        names = Counter(
-            self.udf.partition.start + one.icb_block for folder in self.udf.directories for one in folder.identifiers
-        )
-        left = Counter(self.entry_blocks[id(one)] for folder in self.tree.directories() for one in folder.entries)
-        for block in sorted(files):
-            if left[block] and left[block] != names[block]:
-                raw = bytearray(patches.get(lba_offset(block)) or self.source.read(lba_offset(block), BLOCK))
-                told = int.from_bytes(raw[48:50], "little")
-                raw[48:50] = max(1, told + left[block] - names[block]).to_bytes(2, "little")
-                yield lba_offset(block), seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
+    def _patch_directory_entry(
+        self, directory: EditableDirectory, extents: Sequence[tuple[Lba, int]], patches: Patches
+    ) -> None:
+        """Patch the file entry of a directory that is on the image."""
+        original = self.original_directories.get(id(directory))
+        if original is not None:
+            file_entry = replace(original.file_entry, allocation_type=0) if original.is_inline else original.file_entry
+            size = self.directory_sizes[id(directory)]
+            offset, raw = patch_file_entry(self.udf, self.source, file_entry, extents, size, _count_links(directory))
+            patches[offset] = raw
 
-    def _in_place(
-        self, folder: EditableDirectory, home: UdfDirectory, numbers: dict[int, int], patches: Patches
+    def _patch_link_counts(self, patches: Patches) -> Iterator[tuple[int, bytes]]:
+        """Yield patches of the link counts (4/14.9.6) of files that lost names; a new name has its own file entry."""
+        old_names = Counter(
+            Lba(self._partition_start + identifier.icb_block)
+            for directory in self.udf.directories
+            for identifier in directory.identifiers
+        )
+        names = Counter(self.entry_blocks[id(entry)] for entry in self.tree.entries())
+        for block in sorted({Lba(file.entry_offset // BLOCK) for file in self.udf.files}):
+            if names[block] and names[block] != old_names[block]:
+                raw = bytearray(patches.get(lba_offset(block)) or self.source.read(lba_offset(block), BLOCK))
+                links = int.from_bytes(raw[48:50], "little") + names[block] - old_names[block]
+                raw[48:50] = max(1, links).to_bytes(2, "little")
+                yield lba_offset(block), seal_descriptor(raw)
+
+    def _overwrite(
+        self, directory: EditableDirectory, unique_ids: Mapping[int, int], patches: Patches
     ) -> list[tuple[Lba, int]]:
-        """Writes names over the old ones; returns the extents that they take."""
-        left, extents = self.directory_sizes[id(folder)], list[tuple[Lba, int]]()
-        for lba, length in home.file_entry.extents:
-            taken = min(left, blocks_for(length) * BLOCK)
-            if taken:
-                extents.append((lba, taken))
-            left -= taken
-        raw = self._names(folder, [(lba_offset(lba), length) for lba, length in extents], numbers)
+        """Patch the file identifiers of ``directory`` in its old blocks; return the extents that they take."""
+        remaining, extents = self.directory_sizes[id(directory)], list[tuple[Lba, int]]()
+        old_extents = self._original_extents(directory)
+        for lba, length in old_extents:
+            count = min(remaining, blocks_for(length) * BLOCK)
+            if count:
+                extents.append((lba, count))
+            remaining -= count
+        raw = self._serialize_directory(directory, extents, unique_ids)
         at = 0
-        for lba, length in home.file_entry.extents:
+        for lba, length in old_extents:
             size = blocks_for(length) * BLOCK
             patches[lba_offset(lba)] = raw[at : at + size].ljust(size, b"\0")
             at += size
         return extents
 
-    def measure(self) -> None:
-        """Notes how long changed folders become."""
-        for folder in self.tree.directories():
-            if folder.is_changed:
-                self.directory_sizes[id(folder)] = len(
-                    self._names(folder, [(lba_offset(self.udf.partition.start), MAX_DIRECTORY)], {})
-                )
-
-    def _names(self, folder: EditableDirectory, places: list[tuple[int, int]], numbers: dict[int, int]) -> bytes:
-        """A folder's file identifiers, its parent's first, each with the block it stands in (3/7.2.8)."""
-        assert folder.parent is not None
-        raw, waiting, inside = bytearray(), list(places), 0
-        for one in (None, *folder.entries):
-            while waiting and inside >= waiting[0][1]:
-                inside -= waiting.pop(0)[1]
-            block = (waiting[0][0] + inside) // BLOCK - self.udf.partition.start
-            identifier = self._identifier(folder, one, numbers, block)
+    def _serialize_directory(
+        self, directory: EditableDirectory, extents: Sequence[tuple[Lba, int]], unique_ids: Mapping[int, int]
+    ) -> bytes:
+        """Return the file identifiers of ``directory``, its parent's first; each names the block it begins in."""
+        assert directory.parent is not None
+        raw, remaining_extents, at = bytearray(), list(extents), 0
+        for entry in (None, *directory.entries):
+            while remaining_extents and at >= remaining_extents[0][1]:
+                at -= remaining_extents.pop(0)[1]
+            block = remaining_extents[0][0] + at // BLOCK - self._partition_start
+            if entry is None:
+                identifier = self._make_parent_identifier(directory.parent, block)
+            else:
+                identifier = self._make_identifier(entry, unique_ids, block)
             raw += identifier
-            inside += len(identifier)
+            at += len(identifier)
         return bytes(raw)
 
-    def _identifier(
-        self, folder: EditableDirectory, entry: DirectoryEntry | None, numbers: dict[int, int], block: int
-    ) -> bytes:
-        """One file identifier (4/14.4); with no entry that of the parent."""
-        target = (
-            self._icb_of(folder.parent) if entry is None else self.entry_blocks.get(id(entry), self.udf.partition.start)
-        )
-        name = b"" if entry is None else entry.identifier
-        directory = entry is None or entry.directory is not None
-        number = 0 if entry is None or not entry.records else self._number_of(entry)
-        number = numbers.get(id(entry), number)
-        raw = bytearray(_HEAD) + name
+    def _make_parent_identifier(self, parent: EditableDirectory, block: int) -> bytes:
+        """Return the file identifier that leads to the ``parent`` directory (4/14.4)."""
+        original = self.original_directories.get(id(parent))
+        icb = original.block if original else self.entry_blocks.get(id(parent.entry), self._partition_start)
+        return self._pack_identifier(b"", _ID_DIRECTORY | _ID_PARENT, icb, 0, block)
+
+    def _make_identifier(self, entry: DirectoryEntry, unique_ids: Mapping[int, int], block: int) -> bytes:
+        """Return the file identifier of ``entry`` (4/14.4), with the unique id of its file entry."""
+        icb = self.entry_blocks.get(id(entry), self._partition_start)
+        unique_id = self._read_unique_id(entry) if entry.records else unique_ids.get(id(entry), 0)
+        flags = _ID_DIRECTORY if entry.directory is not None else 0
+        return self._pack_identifier(entry.identifier, flags, icb, unique_id, block)
+
+    def _pack_identifier(self, name: bytes, flags: int, icb: Lba, unique_id: int, block: int) -> bytes:
+        """Return a file identifier descriptor in ``block`` of the partition (4/14.4)."""
+        raw = bytearray(FILE_ID_SIZE) + name
         raw += bytes(-len(raw) % 4)
-        raw[16] = 1  # version
-        raw[18] = (_ID_DIRECTORY if directory else 0) | (_ID_PARENT if entry is None else 0)
+        raw[16] = 1  # file version number
+        raw[18] = flags
         raw[19] = len(name)
-        struct.pack_into("<II", raw, 20, BLOCK, target - self.udf.partition.start)
-        raw[32:36] = (number & 0xFFFFFFFF).to_bytes(4, "little")
-        return self._tag(raw, FILE_ID, block)
+        struct.pack_into("<II", raw, 20, BLOCK, icb - self._partition_start)
+        raw[32:36] = (unique_id & 0xFFFFFFFF).to_bytes(4, "little")
+        return self._add_tag(raw, FILE_ID, block)
 
-    def _icb_of(self, folder: EditableDirectory | None) -> Lba:
-        """The block of a folder's own file entry."""
-        assert folder is not None
-        home = self.original_directories.get(id(folder))
-        if home is not None:
-            return home.block
-        return self.entry_blocks.get(id(folder.entry), Lba(self.udf.partition.start))
-
-    def _number_of(self, entry: DirectoryEntry) -> int:
-        """The unique number in a file entry on the image (4/14.9.15; 4/14.17.18)."""
+    def _read_unique_id(self, entry: DirectoryEntry) -> int:
+        """Return the unique id in a file entry on the image (4/14.9.15, 4/14.17.18)."""
         raw = self.source.read(lba_offset(self.entry_blocks[id(entry)]), BLOCK)
         at = 160 if int.from_bytes(raw[:2], "little") == FILE_ENTRY else 200
         return int.from_bytes(raw[at : at + 8], "little")
 
-    def _entry(
-        self, entry: DirectoryEntry, block: Lba, number: int, places: dict[int, Lba], data: Callable[[Node], Lba]
+    def _make_file_entry(
+        self,
+        entry: DirectoryEntry,
+        unique_id: int,
+        directory_extents: Mapping[int, tuple[Lba, int]],
+        find_data: Callable[[Node], Lba],
     ) -> bytes:
-        """A new file entry (4/14.9)."""
+        """Return the file entry of a new entry (4/14.9)."""
         node = entry.node
         assert node is not None
-        root = self.source.read(self.udf.directories[0].file_entry.entry_offset, BLOCK)
+        root = self.source.read(self._root_entry_offset, BLOCK)
+        size = node.content.size if node.content else 0
+        extents = [(find_data(node), size)] if entry.directory is None and size else []
         if entry.directory is not None:
-            runs = [(places[id(entry.directory)], self.directory_sizes[id(entry.directory)])]
-        else:
-            size = node.content.size if node.content else 0
-            runs = [(data(node), size)] if size else []
-        listed = pack_allocation_descriptors(self.udf, runs, long=False)
+            extents = [directory_extents[id(entry.directory)]]
+        descriptors = pack_allocation_descriptors(self.udf, extents, long=False)
         raw = bytearray(176)
         struct.pack_into("<HHH", raw, 20, 4, 0, 1)  # strategy 4 (4/A.5)
         raw[27] = _FILE if entry.directory is None else _DIRECTORY
         raw[34:36] = root[34] & 0xF8, root[35]
-        struct.pack_into("<IIIH", raw, 36, node.uid, node.gid, _permissions(node.mode), _links(entry.directory))
-        struct.pack_into("<QQ", raw, 56, sum(one for _, one in runs), sum(blocks_for(one) for _, one in runs))
-        raw[72:108] = _stamp(node.mtime) * 3
+        links = _count_links(entry.directory) if entry.directory else 1
+        struct.pack_into("<IIIH", raw, 36, node.uid, node.gid, _encode_permissions(node.mode), links)
+        lengths = [length for _, length in extents]
+        struct.pack_into("<QQ", raw, 56, sum(lengths), sum(map(blocks_for, lengths)))
+        raw[72:108] = _encode_timestamp(node.mtime) * 3
         raw[108:112] = (1).to_bytes(4, "little")
         at = 128 if int.from_bytes(root[:2], "little") == FILE_ENTRY else 168
-        raw[128:160] = root[at : at + 32]
-        struct.pack_into("<QII", raw, 160, number, 0, len(listed))
-        return self._tag(raw + listed, FILE_ENTRY, block - self.udf.partition.start)
+        raw[128:160] = root[at : at + 32]  # implementation identifier
+        struct.pack_into("<QII", raw, 160, unique_id, 0, len(descriptors))
+        return self._add_tag(raw + descriptors, FILE_ENTRY, self.entry_blocks[id(entry)] - self._partition_start)
 
-    def _tag(self, raw: bytearray, kind: int, block: int) -> bytes:
-        """``raw`` with a tag like those of the file system (3/7.2)."""
-        version, serial = struct.unpack_from(
-            "<2xH2xH", self.source.read(self.udf.directories[0].file_entry.entry_offset, TAG_SIZE)
-        )
-        struct.pack_into("<HHBBHHHI", raw, 0, kind, version, 0, 0, serial, 0, 0, block)
+    def _add_tag(self, raw: bytearray, tag_id: int, block: int) -> bytes:
+        """Return ``raw`` in ``block`` of the partition with a tag like the others of the file system (3/7.2)."""
+        version, serial = struct.unpack_from("<2xH2xH", self.source.read(self._root_entry_offset, TAG_SIZE))
+        struct.pack_into("<HHBBHHHI", raw, 0, tag_id, version, 0, 0, serial, 0, 0, block)
         return seal_descriptor(raw, len(raw) - TAG_SIZE)
 
-    def _unique(self) -> int:
-        """The first unique number that nothing has."""
+    def _next_unique_id(self) -> int:
+        """Return the first unused unique id.
+
+        :raises ImageError: when the file system has no integrity descriptor.
+        """
         if not self.udf.integrity_descriptors:
             raise ImageError("UDF has no integrity descriptor", self.source.place)
         offset = self.udf.integrity_descriptors[-1]
-        return int.from_bytes(self.source.read(offset + _UNIQUE, 8), "little")
+        return int.from_bytes(self.source.read(offset + _UNIQUE_ID, 8), "little")
 
-    def _count(self, unique: int, patches: Patches) -> None:
-        """The integrity descriptors' counts and next number, beside what changes in them otherwise."""
-        folders = list(self.tree.directories())
-        files = {self.entry_blocks[id(one)] for folder in folders for one in folder.entries if one.directory is None}
+    def _update_integrity(self, next_unique_id: int, patches: Patches) -> None:
+        """Patch the counts and the next unique id of the integrity descriptors, beside other patches of them."""
+        directory_count = sum(1 for _ in self.tree.directories())
+        files = {self.entry_blocks[id(entry)] for entry in self.tree.entries() if entry.directory is None}
         for offset in self.udf.integrity_descriptors:
             raw = bytearray(patches.get(offset) or self.source.read(offset, BLOCK))
-            raw[_UNIQUE : _UNIQUE + 8] = unique.to_bytes(8, "little")
+            raw[_UNIQUE_ID : _UNIQUE_ID + 8] = next_unique_id.to_bytes(8, "little")
             if self.udf.integrity_counts is not None:
-                struct.pack_into("<II", raw, _COUNTS, len(files), len(folders))
-            patches[offset] = seal_descriptor(raw, int.from_bytes(raw[10:12], "little"))
+                struct.pack_into("<II", raw, _COUNTS, len(files), directory_count)
+            patches[offset] = seal_descriptor(raw)
+
+    @property
+    def _partition_start(self) -> Lba:
+        """The image's first block of the partition."""
+        return self.udf.partition.start
+
+    @property
+    def _root_entry_offset(self) -> int:
+        """The byte offset of the root's file entry."""
+        return self.udf.directories[0].file_entry.entry_offset
 
 
 def restructure_udf(image: IsoImage, source: ByteSource, primary: EditableTree, edits: IsoEdits) -> UdfRewrite | None:
-    """The UDF file system of ``image`` after ``edits``, measured; None without. ``primary``: the primary tree before.
+    """Apply ``edits`` to the UDF file system of ``image`` and measure it; return None without UDF.
 
-    :raises UnsupportedError: a directory has no identifier left.
+    ``primary``: the primary tree, not edited yet.
+
+    :raises UnsupportedError: when a directory has no identifier left for a name.
     """
     if image.udf is None:
         return None
-    tree, blocks, homes = _read(image.udf)
+    tree, entry_blocks, directories = _read_tree(image.udf)
     match_entries(primary, tree)
-    work = UdfRewrite(image.udf, source, tree, apply_edits(tree, edits, image.place), blocks, homes)
-    work.measure()
-    return work
+    applied = apply_edits(tree, edits, image.place)
+    rewrite = UdfRewrite(image.udf, source, tree, applied, entry_blocks, directories)
+    rewrite.measure()
+    return rewrite
 
 
-def _read(udf: Udf) -> tuple[EditableTree, dict[int, Lba], dict[int, UdfDirectory]]:
-    """The file system as folders, each entry's file entry, and each folder's own."""
-    by_block = {one.block: one for one in udf.directories}
-    files: dict[Lba, UdfFile] = {Lba(one.entry_offset // BLOCK): one for one in udf.files}
-    root = _folder(udf.directories[0], None)
-    blocks: dict[int, Lba] = {}
-    homes = {id(root): udf.directories[0]}
+def _read_tree(udf: Udf) -> tuple[EditableTree, dict[int, Lba], dict[int, UdfDirectory]]:
+    """Return the file system as an editable tree, and ``entry_blocks`` and ``original_directories`` of its rewrite."""
+    by_block = {directory.block: directory for directory in udf.directories}
+    files = {Lba(file.entry_offset // BLOCK): file for file in udf.files}
+    root = _make_directory(udf.directories[0], None)
+    entry_blocks: dict[int, Lba] = {}
+    originals = {id(root): udf.directories[0]}
     waiting = [(udf.directories[0], root)]
     while waiting:
-        home, folder = waiting.pop()
-        for one in home.identifiers:
-            block = Lba(udf.partition.start + one.icb_block)
-            name = one.name.encode("utf-8", "surrogatepass")
-            use = int.from_bytes(one.raw[36:38], "little")
-            identifier = one.raw[_HEAD + use : _HEAD + use + one.raw[19]]
+        original, parent = waiting.pop()
+        for file_identifier in original.identifiers:
+            block = Lba(udf.partition.start + file_identifier.icb_block)
+            name = file_identifier.name.encode("utf-8", "surrogatepass")
+            name_start = FILE_ID_SIZE + int.from_bytes(file_identifier.raw[36:38], "little")
+            identifier = file_identifier.raw[name_start : name_start + file_identifier.raw[19]]
+            entry = DirectoryEntry(name, identifier, shown_name=name)
             if block in by_block:
-                below = _folder(by_block[block], folder)
-                extent = below.extent or Extent(_NOWHERE, 0)
-                entry = DirectoryEntry(
-                    name, identifier, (_record(extent.lba, extent.length, identifier),), below, shown_name=name
-                )
-                below.entry = entry
-                homes[id(below)] = by_block[block]
-                waiting.append((by_block[block], below))
+                entry.directory = _make_directory(by_block[block], parent)
+                entry.directory.entry = entry
+                originals[id(entry.directory)] = by_block[block]
+                waiting.append((by_block[block], entry.directory))
+                extent = entry.directory.extent or Extent(_NO_BLOCK, 0)
             else:
                 file = files[block]
-                lba = file.extents[0][0] if file.extents else _NOWHERE
-                entry = DirectoryEntry(name, identifier, (_record(lba, file.size, identifier),), shown_name=name)
-            blocks[id(entry)] = block
-            folder.entries.append(entry)
-    return EditableTree("UDF", Lba(0), (), root, UdfIdentifierRules()), blocks, homes
+                extent = Extent(file.extents[0][0] if file.extents else _NO_BLOCK, file.size)
+            entry.records = (DirectoryRecord(0, extent.lba, extent.length, 0, (), identifier),)
+            entry_blocks[id(entry)] = block
+            parent.entries.append(entry)
+    return EditableTree("UDF", Lba(0), (), root, UdfIdentifierRules()), entry_blocks, originals
 
 
-def _folder(home: UdfDirectory, parent: EditableDirectory | None) -> EditableDirectory:
-    lba = home.file_entry.extents[0][0] if home.file_entry.extents else home.block
-    folder = EditableDirectory(Extent(lba, home.file_entry.size), parent, parent.level + 1 if parent else 1, parent)
+def _make_directory(original: UdfDirectory, parent: EditableDirectory | None) -> EditableDirectory:
+    """Return the editable directory for one on the image."""
+    file_entry = original.file_entry
+    lba = file_entry.extents[0][0] if file_entry.extents else original.block
+    level = parent.level + 1 if parent else 1
+    directory = EditableDirectory(Extent(lba, file_entry.size), parent, level, parent)
     if parent is None:
-        folder.parent = folder
-    return folder
+        directory.parent = directory
+    return directory
 
 
-def _record(lba: Lba, length: int, identifier: bytes) -> DirectoryRecord:
-    return DirectoryRecord(offset=0, lba=lba, length=length, flags=0, parent=(), identifier=identifier)
+def _put_block(run: bytearray, index: int, raw: bytes) -> None:
+    """Write ``raw`` into ``run`` from block ``index`` on."""
+    run[index * BLOCK : index * BLOCK + len(raw)] = raw
 
 
-def _links(folder: EditableDirectory | None) -> int:
-    """How many file identifiers lead to a file entry (4/14.9.6); a directory's subdirectories each have one."""
-    return 1 + folder.subdirectory_count if folder is not None else 1
+def _count_links(directory: EditableDirectory) -> int:
+    """Return the file link count of a directory (4/14.9.6): its own file identifier, and one of each subdirectory."""
+    return 1 + directory.subdirectory_count
 
 
-def _permissions(mode: int) -> int:
-    """Permissions (4/14.9.5) from those of POSIX: five bits each for others, group and owner."""
-    found = 0
+def _encode_permissions(mode: int) -> int:
+    """Return the permissions field (4/14.9.5) for POSIX permissions: five bits each for others, group and owner."""
+    permissions = 0
     for index in range(3):
         bits = mode >> 3 * index & 7
-        found |= (bits >> 2 & 1) << 5 * index + 2 | (bits >> 1 & 1) << 5 * index + 1 | (bits & 1) << 5 * index
-    return found
+        permissions |= (bits >> 2 & 1) << 5 * index + 2 | (bits >> 1 & 1) << 5 * index + 1 | (bits & 1) << 5 * index
+    return permissions
 
 
-def _stamp(seconds: int) -> bytes:
-    """A timestamp (1/7.3), in UTC."""
-    at = time.gmtime(min(max(seconds, YEAR_1), YEAR_10000 - 1))
-    return struct.pack("<HHBBBBB3x", 0x1000, at.tm_year, at.tm_mon, at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec)
+def _encode_timestamp(seconds: int) -> bytes:
+    """Return a timestamp in UTC (1/7.3), clipped to the years 1 to 9999."""
+    time_utc = time.gmtime(min(max(seconds, YEAR_1), YEAR_10000 - 1))
+    return struct.pack("<HHBBBBB3x", 0x1000, *time_utc[:6])
