@@ -260,7 +260,7 @@ def shuffled(edits: IsoEdits, chance: random.Random) -> IsoEdits:
     renamed, exchanged = list(edits.renamed.items()), list(edits.replaced.items())
     chance.shuffle(renamed)
     chance.shuffle(exchanged)
-    return replace(edits, renamed=dict(renamed), exchanged=dict(exchanged))
+    return replace(edits, renamed=dict(renamed), replaced=dict(exchanged))
 
 
 def expect(name: str, tree: Tree, image: IsoImage, source: ByteSource) -> None:
