@@ -258,7 +258,7 @@ def _vacated_spans(trees: RestructuredTrees) -> Iterator[Span]:
     for rewrite in trees.rewrites:
         yield from rewrite.vacated_spans(image.session_lba)
     removed = (file for tree in image.trees for file in tree.files if is_removed(file, trees.removed_data))
-    yield from {span for file in removed for span in list_file_spans(file)}
+    yield from {span for file in removed for span in file.spans}
     if trees.udf is not None:
         yield from trees.udf.vacated_spans()
 

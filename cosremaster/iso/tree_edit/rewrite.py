@@ -12,9 +12,8 @@ from msgspec import Struct, field
 from cosremaster.errors import Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import pack_both_endian
-from cosremaster.iso.layout.spans import Span
-from cosremaster.iso.model import Extent
+from cosremaster.iso.ecma119.records import Extent, pack_both_endian
+from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits
 from cosremaster.iso.tree_edit.directories import EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.patches import (

@@ -13,9 +13,8 @@ from msgspec import Struct, field
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import pack_short_date
-from cosremaster.iso.ecma119.records import DIRECTORY, MULTI_EXTENT, pack_both_endian
+from cosremaster.iso.ecma119.records import DIRECTORY, MULTI_EXTENT, Extent, pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
-from cosremaster.iso.model import DIRECTORY, MULTI_EXTENT, Extent
 from cosremaster.iso.rockridge.read import walk_fields
 from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile
 from cosremaster.iso.tree_edit.directories import (
