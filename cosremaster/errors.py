@@ -1,4 +1,4 @@
-"""The error tree: one class for each exit code, each error with the place it speaks of."""
+"""The error tree: a class for each exit code; each error has a message and a place in the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 
 def printable(name: bytes | str) -> str:
-    """A name as people can read it: undecodable bytes and control characters become ``\\xNN``."""
+    """Return ``name`` in readable form: undecodable bytes and control characters become ``\\xNN``."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     if text.isprintable():
         return text
@@ -15,50 +15,55 @@ def printable(name: bytes | str) -> str:
 
 
 def printable_lines(names: Iterable[bytes]) -> str:
-    """:func:`show` of each, with the end of a line behind it."""
+    """Return each name in readable form, as :func:`printable` does, on a line of its own."""
     lines = list(names)
     try:
         text = b"\n".join([*lines, b""]).decode()
-        plain = text.count("\n") == len(lines) and text.replace("\n", "").isprintable()
+        is_printable = text.count("\n") == len(lines) and text.replace("\n", "").isprintable()
     except UnicodeDecodeError:
-        plain = False
-    return text if plain else "".join([f"{printable(line)}\n" for line in lines])
+        is_printable = False
+    return text if is_printable else "".join([f"{printable(line)}\n" for line in lines])
 
 
 class Place(NamedTuple):
-    """Where something stands: a path through nested containers, and a byte offset in the innermost.
+    """A place for messages: a path through nested containers, and a byte offset in the innermost one.
 
-    ``parts`` are display names from the outside in; ``offset`` counts bytes in the last part. A tuple, as all values
-    that a plain listing needs are: to load dataclasses and what makes them takes as long as listing 3,000 entries.
+    It is a tuple, as all values of a plain listing: importing dataclasses takes as long as listing 3,000 entries.
+
+    :ivar parts: display names of the containers, the outermost first.
+    :ivar offset: bytes from the beginning of the last part; None for all of it.
     """
 
     parts: tuple[str, ...] = ()
     offset: int | None = None
 
     def inside(self, name: bytes | str) -> Place:
-        """The place of the thing called ``name`` inside this one."""
+        """Return the place of the file or container ``name`` inside this one."""
         return Place((*self.parts, printable(name)))
 
     def at(self, offset: int) -> Place:
-        """This place at byte ``offset``."""
+        """Return this place with byte ``offset``."""
         return Place(self.parts, offset)
 
     def __str__(self) -> str:
+        """Return the place for people, such as ``live.iso » initrd.img @0x10``."""
         path = " » ".join(self.parts)
         return path if self.offset is None else f"{path} @0x{self.offset:X}".lstrip()
 
 
 class CosremasterError(Exception):
-    """Any failure this package reports. ``str()`` is one sentence: place, colon, message."""
+    """The base of all errors of this package. ``str()`` is one sentence: place, colon, message."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, place: Place | None = None) -> None:
+        """Make an error with ``message``, which is about ``place``."""
         super().__init__(message, place)
         self.message = message
         self.place = place
 
     def __str__(self) -> str:
+        """Return the place and the message."""
         return f"{self.place}: {self.message}" if self.place else self.message
 
 
@@ -69,9 +74,10 @@ class UsageError(CosremasterError):
 
 
 class RecipeError(UsageError):
-    """A recipe has faults; ``problems`` holds a sentence for each, with its place and line."""
+    """A recipe has faults; ``problems``: a sentence for each, with its place and line."""
 
     def __init__(self, name: str, problems: Sequence[str]) -> None:
+        """Make the error for the recipe ``name``."""
         self.problems = tuple(problems)
         if len(self.problems) == 1:
             super().__init__(self.problems[0])
@@ -80,7 +86,7 @@ class RecipeError(UsageError):
 
 
 class ImageError(CosremasterError):
-    """The input cannot be read, is no ISO 9660 image, or its file system is damaged."""
+    """The input cannot be read, is not an ISO 9660 image, or its file system is damaged."""
 
     exit_code = 3
 
@@ -92,25 +98,25 @@ class CorruptError(CosremasterError):
 
 
 class UnsupportedError(CosremasterError):
-    """The image holds something sound that this version does not handle."""
+    """The image holds sound data of a kind that this version does not handle."""
 
     exit_code = 5
 
 
 class LayerError(CosremasterError):
-    """No layer fits, several do, or the one asked for is not there."""
+    """No layer fits, several do, or the requested one does not exist."""
 
     exit_code = 6
 
 
 class OverlayError(CosremasterError):
-    """A source is missing or unreadable, or it cannot be laid over this image."""
+    """A source of the overlay is missing or unreadable, or cannot be laid over this image."""
 
     exit_code = 7
 
 
 class OutputError(CosremasterError):
-    """The output cannot be written where it was asked for."""
+    """The output cannot be written at the requested place."""
 
     exit_code = 8
 
@@ -122,6 +128,6 @@ class SizeError(CosremasterError):
 
 
 class ProofError(CosremasterError):
-    """The finished result does not hold what the plan promised; it was thrown away."""
+    """The finished result differs from the plan; it was thrown away."""
 
     exit_code = 10

@@ -1,4 +1,4 @@
-"""What long work tells whoever waits for it."""
+"""Reports of progress from long work to its caller."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Reports that so many more bytes are done."""
+"""Called with the number of bytes that were processed since the last call."""
 
 
 class Progress(Protocol):
-    """Receives the steps of a remaster, in order, from the thread that runs it."""
+    """Receives the steps of long work, in order, from the thread that runs it."""
 
     def step(self, title: str, total: int | None) -> AbstractContextManager[Advance]:
-        """Begins a step called ``title`` of ``total`` bytes (None: not known); ends with the context."""
+        """Begin the step ``title`` of ``total`` bytes (None: not known); it ends with the context."""
         ...
 
     def warn(self, message: str) -> None:
-        """Something the user should know that stops nothing."""
+        """Report a warning, which stops nothing."""
         ...
 
 
 class SilentProgress:
-    """The progress of a caller who does not want any."""
+    """Reports nothing."""
 
     @contextmanager
     def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Takes the step and says nothing."""
+        """Begin a step without a report."""
         yield lambda count: None
 
     def warn(self, message: str) -> None:
-        """Says nothing; the warning is in the result too."""
+        """Drop the warning; it is in the result too."""

@@ -1,4 +1,4 @@
-"""The three ways to count inside an image, as types of their own."""
+"""The units of offsets and sizes inside an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Sector = NewType("Sector", int)
 """A disk sector: 512 bytes, the unit of partition tables and of El Torito load sizes."""
 
 FIRST_DESCRIPTOR = Lba(16)
-"""Where the volume descriptors begin, behind the system area (ECMA-119, 6.2.1)."""
+"""The block of the first volume descriptor, behind the system area (ECMA-119, 6.2.1)."""
 
 BLOCK = 2048
 SECTOR = 512
@@ -19,22 +19,17 @@ SECTORS_PER_BLOCK = BLOCK // SECTOR
 
 
 def lba_offset(lba: Lba) -> int:
-    """The byte offset at which block ``lba`` begins."""
+    """Return the byte offset of block ``lba``."""
     return lba * BLOCK
 
 
-def sector_bytes(sector: Sector) -> int:
-    """The byte offset at which ``sector`` begins."""
-    return sector * SECTOR
-
-
 def blocks_for(length: int) -> int:
-    """How many whole blocks hold ``length`` bytes."""
+    """Return how many blocks ``length`` bytes take."""
     return -(-length // BLOCK)
 
 
 def format_size(count: int) -> str:
-    """``count`` bytes for people: three figures and a binary unit."""
+    """Return ``count`` bytes for people: three figures and a binary unit."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

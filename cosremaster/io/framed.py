@@ -1,6 +1,7 @@
-"""Bytes cut into frames, each behind a head of its own, as the formats store what does not compress.
+"""Bytes cut into frames, each behind a header, as compression formats store data that does not compress.
 
-Nothing is written for that anywhere: the frames are made while they are read, and taken apart while they are read back.
+The frames are written to no temporary file: they are made while they are read, and taken apart while they are read
+back.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ PAGE = 4096
 
 
 class Framing(Protocol):
-    """How a format frames: ``size`` bytes at most behind each head of ``head_size`` bytes."""
+    """The frames of a format: at most ``size`` bytes behind each header of ``head_size`` bytes."""
 
     @property
     def size(self) -> int:
-        """Bytes of a full frame without its head."""
+        """The bytes of a full frame without its header."""
         ...
 
     @property
     def head_size(self) -> int:
-        """Bytes of a head."""
+        """The bytes of a header."""
         ...
 
     def head(self, length: int, *, first: bool) -> bytes:
-        """The head of a frame that holds ``length`` bytes; ``first``: no other is before it."""
+        """Return the header of a frame that holds ``length`` bytes; ``first``: no other frame is before it."""
         ...
 
 
-class _Parts(Struct, frozen=True, eq=False):
-    """A source made of a table's bytes: in chunks by filling."""
+class _FilledSource(Struct, frozen=True, eq=False):
+    """A direct source that makes chunks by filling buffers."""
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.DirectSource`."""
+        """Fill ``views``; see :class:`~cosremaster.io.pieces.DirectSource`."""
         raise NotImplementedError
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """``length`` bytes from ``offset``."""
+        """Yield ``length`` bytes from ``offset`` on."""
         end = offset + length
         while offset < end:
             data = bytearray(min(CHUNK, end - offset))
@@ -55,20 +56,20 @@ class _Parts(Struct, frozen=True, eq=False):
             offset += len(data)
 
 
-class ConcatSource(_Parts, frozen=True, eq=False):
-    """The bytes of ``table`` as one source; ``crc`` is their CRC32."""
+class ConcatSource(_FilledSource, frozen=True, eq=False):
+    """The bytes of ``table`` as one source; ``crc``: their CRC32."""
 
     table: PieceTable
     crc: int
     name: str = "files"
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.DirectSource`."""
+        """Fill ``views``; see :class:`~cosremaster.io.pieces.DirectSource`."""
         self.table.fill(offset, views)
 
 
-class FramedSource(_Parts, frozen=True, eq=False):
-    """The bytes of ``table`` in frames. ``crc``: the CRC32 of the bytes without heads, where it is known already."""
+class FramedSource(_FilledSource, frozen=True, eq=False):
+    """The bytes of ``table`` in frames. ``crc``: the CRC32 of the bytes without headers; None where it is not known."""
 
     table: PieceTable
     framing: Framing
@@ -77,94 +78,99 @@ class FramedSource(_Parts, frozen=True, eq=False):
 
     @property
     def length(self) -> int:
-        """Bytes, heads included."""
+        """Its length in bytes, headers included."""
         return self.table.length + self.framing.head_size * -(-self.table.length // self.framing.size)
 
     def piece(self) -> Range:
-        """All of it."""
+        """Return all frames as a piece."""
         return Range(self, 0, self.length, True)
 
-    def _heads(self, number: int) -> Iterator[tuple[bytes, int]]:
-        """The heads from that of frame ``number`` on, each with how many bytes are behind it."""
+    def _headers(self, number: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the headers from that of frame ``number`` on, each with the number of bytes behind it."""
         size = self.framing.size
-        left = self.table.length - number * size
-        if left and not number:
-            yield self.framing.head(min(left, size), first=True), min(left, size)
-            left -= min(left, size)
+        rest = self.table.length - number * size
+        if rest and not number:
+            yield self.framing.head(min(rest, size), first=True), min(rest, size)
+            rest -= min(rest, size)
         full = self.framing.head(size, first=False), size
-        while left >= size:
+        while rest >= size:
             yield full
-            left -= size
-        if left:
-            yield self.framing.head(left, first=False), left
+            rest -= size
+        if rest:
+            yield self.framing.head(rest, first=False), rest
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """See :class:`~cosremaster.io.pieces.DirectSource`."""
+        """Fill ``views``; see :class:`~cosremaster.io.pieces.DirectSource`."""
         head_size = self.framing.head_size
-        number, inside = divmod(offset, self.framing.size + head_size)
-        start = number * self.framing.size + max(0, inside - head_size)
-        heads = self._heads(number)
-        head, length = next(heads, (b"", 0))
+        number, position = divmod(offset, self.framing.size + head_size)  # position in the frame, header included
+        start = number * self.framing.size + max(0, position - head_size)
+        headers = self._headers(number)
+        header, length = next(headers, (b"", 0))
         bodies: list[memoryview] = []
         for view in views:
             at, end = 0, len(view)
             while at < end:
-                if inside == head_size + length:
-                    head, length = next(heads)
-                    inside = 0
-                if inside < head_size:
-                    part = head[inside : inside + end - at]
+                if position == head_size + length:
+                    header, length = next(headers)
+                    position = 0
+                if position < head_size:
+                    part = header[position : position + end - at]
                     view[at : at + len(part)] = part
                     at += len(part)
-                    inside += len(part)
-                count = min(end - at, head_size + length - inside)
+                    position += len(part)
+                count = min(end - at, head_size + length - position)
                 if count:
                     bodies.append(view[at : at + count])
                     at += count
-                    inside += count
+                    position += count
         self.table.fill(start, bodies)
 
     def crc32_of(self, fill: Filler) -> int | None:
-        """The CRC32 of what ``fill(offset, views)`` gives for this source's bytes, without heads; None where heads are
-        not as they must be."""
+        """Return the CRC32, without headers, of the frames that ``fill(offset, views)`` reads back.
+
+        None where a header is not the expected one.
+        """
         crc = 0
-        for heads, wanted, bodies in prefetch(self._read(fill), AHEAD):
-            if heads != wanted:
+        for headers, expected, bodies in prefetch(self._read_back(fill), AHEAD):
+            if headers != expected:
                 return None
             for body in bodies:
                 crc = crc32.iso_hdlc(body, crc)
         return crc
 
-    def _read(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, list[memoryview]]]:
-        """What ``fill`` gives, in parts: heads, what they must be, and what is behind each. A part is good until
-        :data:`AHEAD` more have been taken."""
+    def _read_back(self, fill: Filler) -> Iterator[tuple[memoryview, bytes, list[memoryview]]]:
+        """Yield groups of frames that ``fill`` reads: their headers, the expected headers, and the bytes behind each.
+
+        A group is valid until :data:`AHEAD` more have been taken.
+        """
         size, head_size = self.framing.size, self.framing.head_size
         count, room = max(1, STEP // size), -(-size // PAGE) * PAGE  # each body begins with a page
         buffers = [(memoryview(bytearray(count * head_size)), aligned_buffer(count * room)) for _ in range(BUFFERS)]
-        frames = self._heads(0)
-        for turn, (heads, space) in enumerate(cycle(buffers)):
+        frames = self._headers(0)
+        for turn, (headers, space) in enumerate(cycle(buffers)):
             group = list(islice(frames, count))
             if not group:
                 return
-            bodies = [space[at * room : at * room + length] for at, (_, length) in enumerate(group)]
+            bodies = [space[index * room : index * room + length] for index, (_, length) in enumerate(group)]
             views: list[memoryview] = []
-            for at, body in enumerate(bodies):
-                views += [heads[at * head_size : (at + 1) * head_size], body]
+            for index, body in enumerate(bodies):
+                views += [headers[index * head_size : (index + 1) * head_size], body]
             fill(turn * count * (size + head_size), views)
-            wanted = b"".join(head for head, _ in group)
-            yield heads[: len(wanted)], wanted, bodies
+            expected = b"".join(header for header, _ in group)
+            yield headers[: len(expected)], expected, bodies
 
 
 class FramedCrc32:
-    """The CRC32 of frames, heads included, of bytes that come in parts."""
+    """The CRC32 of frames, headers included, of bytes that are added in parts."""
 
     def __init__(self, framing: Framing) -> None:
+        """Begin with no bytes."""
         self._framing = framing
-        self._crc, self._first = 0, True
+        self._crc, self._is_first = 0, True
         self._rest = b""
 
     def update(self, data: bytes | memoryview) -> None:
-        """Takes in ``data``."""
+        """Add ``data``."""
         size, view = self._framing.size, memoryview(data)
         if self._rest:
             missing = size - len(self._rest)
@@ -172,20 +178,21 @@ class FramedCrc32:
             view = view[missing:]
             if len(self._rest) < size:
                 return
-            self._frame(self._rest)
+            self._add_frame(self._rest)
         whole = len(view) - len(view) % size
-        for at in range(0, whole, size):
-            self._frame(view[at : at + size])
+        for start in range(0, whole, size):
+            self._add_frame(view[start : start + size])
         self._rest = bytes(view[whole:])
 
-    def _frame(self, body: bytes | memoryview) -> None:
-        self._crc = crc32.iso_hdlc(self._framing.head(len(body), first=self._first), self._crc)
+    def _add_frame(self, body: bytes | memoryview) -> None:
+        """Add a frame with its header."""
+        self._crc = crc32.iso_hdlc(self._framing.head(len(body), first=self._is_first), self._crc)
         self._crc = crc32.iso_hdlc(body, self._crc)
-        self._first = False
+        self._is_first = False
 
     def value(self) -> int:
-        """The sum, when all has come."""
+        """Return the CRC32 when all bytes were added."""
         if self._rest:
-            self._frame(self._rest)
+            self._add_frame(self._rest)
             self._rest = b""
         return self._crc

@@ -1,4 +1,4 @@
-"""Ordered work on several threads with a bound on what is under way."""
+"""Ordered work on several threads with a bound on the memory that it takes."""
 
 from __future__ import annotations
 
@@ -17,122 +17,128 @@ Result = TypeVar("Result")
 
 
 def cpu_count() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class CancelledError(Exception):
-    """Raised by work that noticed that nobody waits for it any more."""
+    """Raised by work that was told to stop."""
 
 
 class StopFlag:
-    """Tells work on other threads that it is no longer wanted."""
+    """Tells work on other threads to stop."""
 
     def __init__(self) -> None:
+        """Make a flag that is not set."""
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Asks all work to end."""
+        """Tell all work to stop."""
         self._event.set()
 
     def check(self) -> None:
-        """:raises CancelledError: the work is no longer wanted."""
+        """Return if the flag is not set. :raises CancelledError: it is set."""
         if self._event.is_set():
             raise CancelledError
 
 
 def ordered_map(
-    work: Callable[[Item, StopFlag], Result], items: Iterable[Item], threads: int, most: int | None = None
+    work: Callable[[Item, StopFlag], Result], items: Iterable[Item], threads: int, limit: int | None = None
 ) -> Iterator[Result]:
-    """``work(item, stop)`` for each item, in order, on ``threads`` threads.
+    """Yield ``work(item, stop)`` for each item, in order, computed on ``threads`` threads.
 
-    At most ``most`` items, twice as many when None, are under way, wait for one before them, or are at hand for the
-    next thread, so memory is bounded; ``items`` is pulled from the caller's thread. An exception of ``work`` is raised
-    where its result would have come. When the caller goes away, the work under way is stopped at its next
-    ``stop.check()``.
+    ``items`` is consumed by the calling thread. An exception of ``work`` is raised in the place of its result. When the
+    caller closes the iterator, running work ends at its next ``stop.check()``.
+
+    :param limit: the number of items that may be in memory at once: being worked on, waiting for an earlier one, or
+        waiting for a thread; None for twice the number of threads.
     """
     stop = StopFlag()
-    news: SimpleQueue[None] = SimpleQueue()
-    rest = iter(items)
-    waiting: deque[Worker[Result]] = deque()
-    hand: list[Item] = []
-    more, most = True, most or 2 * threads
+    events: SimpleQueue[None] = SimpleQueue()  # gets an item whenever a worker ends
+    source = iter(items)
+    workers: deque[Worker[Result]] = deque()  # in the order of their items
+    pending: list[Item] = []  # at most one item, for the next free thread
+    has_more, limit = True, limit or 2 * threads
     try:
         while True:
-            if hand and (len(waiting) < threads or sum(not one.has_ended for one in waiting) < threads):
-                waiting.append(Worker(partial(work, hand.pop(), stop), news))
-            elif len(waiting) >= threads and waiting[0].has_ended:
-                yield waiting.popleft().result()
-            elif more and not hand and len(waiting) < most:
-                more = _pull(rest, hand)
-            elif waiting and waiting[0].has_ended:
-                yield waiting.popleft().result()
-            elif waiting:
-                _next(news)
+            if pending and (len(workers) < threads or sum(not worker.has_ended for worker in workers) < threads):
+                workers.append(Worker(partial(work, pending.pop(), stop), events))
+            elif len(workers) >= threads and workers[0].has_ended:
+                yield workers.popleft().result()
+            elif has_more and not pending and len(workers) < limit:
+                has_more = _pull(source, pending)
+            elif workers and workers[0].has_ended:
+                yield workers.popleft().result()
+            elif workers:
+                _wait_for(events)
             else:
                 return
     finally:
         stop.set()
-        for worker in waiting:
+        for worker in workers:
             worker.join()
 
 
-def _pull(rest: Iterator[Item], hand: list[Item]) -> bool:
-    """Takes one more of ``rest`` to ``hand``; False when there is none."""
-    for item in rest:
-        hand.append(item)
+def _pull(source: Iterator[Item], pending: list[Item]) -> bool:
+    """Move the next item of ``source`` to ``pending``; return False if there is none."""
+    for item in source:
+        pending.append(item)
         return True
     return False
 
 
-_NAP = 0.2
-"""Seconds between two looks for a signal. The kernel may hand one to any thread, and Python acts on it in the main one:
-that must not sleep until the work is done."""
+_POLL = 0.2
+"""Seconds between two checks for a signal. The kernel may deliver one to any thread, and Python handles it in the main
+thread, which must not sleep until the work is finished."""
 
 
-def _next(queue: SimpleQueue[None]) -> None:
-    """Waits for something in ``queue``."""
+def _wait_for(queue: SimpleQueue[None]) -> None:
+    """Wait until ``queue`` holds an item, and remove it."""
     while True:
         with suppress(Empty):
-            return queue.get(timeout=_NAP)
+            return queue.get(timeout=_POLL)
 
 
 class Worker(Generic[Result]):
-    """``work`` on a thread of its own, which puts something into ``news`` at its end. (concurrent.futures would load
-    logging at every start.)"""
+    """Runs ``work`` on a thread of its own, which puts an item into ``events`` at its end.
 
-    def __init__(self, work: Callable[[], Result], news: SimpleQueue[None] | None = None) -> None:
+    (concurrent.futures would load logging at every start.)
+    """
+
+    def __init__(self, work: Callable[[], Result], events: SimpleQueue[None] | None = None) -> None:
+        """Start the thread."""
         self._work: Callable[[], Result] | None = work
-        self._news = news
+        self._events = events
         self._result: list[Result] = []
         self._error: BaseException | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="cosremaster-work").start()
 
     def _run(self) -> None:
+        """Do the work and keep its result or its exception."""
         assert self._work is not None
         try:
             self._result.append(self._work())
-        except BaseException as error:  # whatever it is, it belongs to the caller
+        except BaseException as error:  # of any kind: it is raised where the result is taken
             self._error = error
         finally:
             self._work = None
             self._ended.set()
-            if self._news is not None:
-                self._news.put(None)
+            if self._events is not None:
+                self._events.put(None)
 
     @property
     def has_ended(self) -> bool:
-        """True once there is a result."""
+        """Whether there is a result."""
         return self._ended.is_set()
 
     def join(self) -> None:
-        """Waits for its end. (Once interrupted, Thread.join takes a running thread for ended.)"""
-        while not self._ended.wait(_NAP):
+        """Wait for the end of the work. (After an interruption Thread.join takes a running thread for ended.)"""
+        while not self._ended.wait(_POLL):
             pass
 
     def result(self) -> Result:
-        """What the work returned, once; raises what it raised. Waits for its end."""
+        """Wait for the end of the work and return its result, once; raise the exception of the work."""
         self.join()
         if self._error is not None:
             raise self._error
@@ -140,28 +146,31 @@ class Worker(Generic[Result]):
 
 
 DEPTH = 4
-"""Things that may wait between a producer and its consumer."""
+"""Items that may wait between a producer and its consumer."""
 
 BATCH = 1 << 20
-"""Bytes that are handed to another thread at least at once: each time it has to be woken."""
+"""The least bytes that are handed to another thread at once, since each time it has to be woken."""
 
 
 def prefetch_batches(chunks: Iterable[Item], size: Callable[[Any], int] = len) -> Iterator[Item]:
-    """``chunks``, as :func:`prefetch` has them, but several are handed over at once. ``size``: bytes of one."""
+    """Yield ``chunks`` as :func:`prefetch` does, but hand several over at once.
+
+    :param size: returns the bytes of a chunk.
+    """
     return chain.from_iterable(prefetch(_batches(chunks, size)))
 
 
 def _batches(chunks: Iterable[Item], size: Callable[[Any], int]) -> Iterator[list[Item]]:
-    """``chunks`` in lists of :data:`BATCH` bytes or more; those before an exception come before it."""
+    """Yield ``chunks`` in lists of :data:`BATCH` bytes or more; an exception comes behind the chunks before it."""
     batch: list[Item] = []
-    held = 0
+    total = 0
     try:
         for chunk in chunks:
             batch.append(chunk)
-            held += size(chunk)
-            if held >= BATCH:
+            total += size(chunk)
+            if total >= BATCH:
                 yield batch
-                batch, held = [], 0
+                batch, total = [], 0
     except Exception:
         yield batch
         raise
@@ -169,40 +178,43 @@ def _batches(chunks: Iterable[Item], size: Callable[[Any], int]) -> Iterator[lis
 
 
 def prefetch(chunks: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
-    """``chunks`` made on a thread of their own while the caller works on those before, of which ``depth`` may wait.
+    """Yield ``chunks``, made on a thread of their own while the caller works on those before.
 
-    An exception of ``chunks`` is raised in their place. When the caller goes away, the thread ends with its
+    An exception of ``chunks`` is raised in their place. When the caller closes the iterator, the thread ends with its
     next chunk.
+
+    :param depth: the number of chunks that may wait for the caller.
     """
-    made: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
-    room: SimpleQueue[None] = SimpleQueue()  # holds as many as may be put into the other
+    produced: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
+    slots: SimpleQueue[None] = SimpleQueue()  # holds as many items as may be put into ``produced``
     for _ in range(depth):
-        room.put(None)
-    wanted = True
+        slots.put(None)
+    is_closed = False
 
     def produce() -> None:
+        """Put all chunks into ``produced``, and None or the exception at the end."""
         try:
             for chunk in chunks:
-                room.get()
-                if not wanted:
+                slots.get()
+                if is_closed:
                     return
-                made.put((chunk,))
-            made.put(None)
-        except BaseException as error:  # whatever it is, it belongs to the caller
-            made.put(error)
+                produced.put((chunk,))
+            produced.put(None)
+        except BaseException as error:  # of any kind: it is raised in the caller's thread
+            produced.put(error)
 
     thread = threading.Thread(target=produce, name="cosremaster-prefetch", daemon=True)
     thread.start()
     try:
-        while (item := made.get()) is not None:
+        while (item := produced.get()) is not None:
             if isinstance(item, BaseException):
                 try:
                     raise item
                 finally:
                     del item  # its traceback holds this frame
-            room.put(None)
+            slots.put(None)
             yield item[0]
     finally:
-        wanted = False
-        room.put(None)
+        is_closed = True
+        slots.put(None)
         thread.join()

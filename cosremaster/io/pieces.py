@@ -1,4 +1,4 @@
-"""The piece table: bytes to be written, as an ordered list of where each run of them comes from.
+"""The piece table: bytes to be written, as an ordered list of pieces that say where the bytes come from.
 
 A table is a value. It knows its length without reading anything, can be cut and joined, and yields its
 bytes on demand in order.
@@ -16,42 +16,42 @@ from cosremaster.io.streams import CHUNK
 
 
 class Source(Protocol):
-    """Something that pieces take ranges of: a file, a decoded stream, a spool."""
+    """Bytes that pieces refer to: a file, a decoded stream, a spool."""
 
     @property
     def name(self) -> str:
-        """For people: what this source is."""
+        """The source's name for people."""
         ...
 
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
-        """Exactly ``length`` bytes from byte ``offset`` on, in order, in chunks of any size."""
+        """Yield exactly ``length`` bytes from byte ``offset`` on, in order, in chunks of any size."""
         ...
 
 
 class DirectSource(Source, Protocol):
-    """A source whose ranges cost no more when they are read a second time, straight into where they are wanted."""
+    """A source that can be read twice at no extra cost, straight into the buffers of the caller."""
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """Fills ``views``, one after another, with the bytes from byte ``offset`` on."""
+        """Fill ``views``, one after another, with the bytes from byte ``offset`` on."""
         ...
 
 
 class Literal(NamedTuple):
-    """Bytes made by us."""
+    """Bytes in memory."""
 
     data: bytes
 
     @property
     def length(self) -> int:
-        """Bytes in this piece."""
+        """Its length in bytes."""
         return len(self.data)
 
     def cut(self, start: int, end: int) -> Literal:
-        """Bytes ``start`` to ``end`` of this piece."""
+        """Return bytes ``start`` to ``end`` of this piece."""
         return Literal(self.data[start:end])
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes."""
+        """Yield the bytes."""
         yield self.data
 
 
@@ -61,11 +61,11 @@ class Zeros(NamedTuple):
     length: int
 
     def cut(self, start: int, end: int) -> Zeros:
-        """Bytes ``start`` to ``end`` of this piece."""
+        """Return bytes ``start`` to ``end`` of this piece."""
         return Zeros(end - start)
 
     def chunks(self) -> Iterator[bytes]:
-        """The zeros."""
+        """Yield the zeros."""
         block = bytes(min(self.length, CHUNK))
         for start in range(0, self.length, CHUNK):
             yield block[: min(CHUNK, self.length - start)]
@@ -74,7 +74,7 @@ class Zeros(NamedTuple):
 class Range(NamedTuple):
     """``length`` bytes of ``source`` from byte ``offset``.
 
-    ``packed`` says that they are compressed already, so that nobody tries to compress them again.
+    ``packed``: they are compressed already, so that compressing them again gains nothing.
     """
 
     source: Source
@@ -83,11 +83,11 @@ class Range(NamedTuple):
     packed: bool = False
 
     def cut(self, start: int, end: int) -> Range:
-        """Bytes ``start`` to ``end`` of this piece."""
+        """Return bytes ``start`` to ``end`` of this piece."""
         return Range(self.source, self.offset + start, end - start, self.packed)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes, read from the source now."""
+        """Yield the bytes, which are read from the source now."""
         return self.source.chunks(self.offset, self.length)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -102,31 +102,34 @@ class PieceTable:
     """An immutable ordered list of pieces."""
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
-        self.pieces: tuple[Piece, ...] = tuple(_joined(pieces))
+        """Make a table of ``pieces``; empty ones are left out, and neighbours that continue each other are joined."""
+        self.pieces: tuple[Piece, ...] = tuple(_join_neighbours(pieces))
 
     @cached_property
     def _starts(self) -> list[int]:
+        """The offset of each piece, and the table's length at the end."""
         return list(accumulate((piece.length for piece in self.pieces), initial=0))
 
     @property
     def length(self) -> int:
-        """Bytes in the whole table."""
+        """Its length in bytes."""
         return self._starts[-1]
 
     def marked_packed(self) -> PieceTable:
-        """This table with its ranges marked as compressed."""
+        """Return this table with its ranges marked as compressed."""
         return PieceTable(
             Range(piece.source, piece.offset, piece.length, True) if isinstance(piece, Range) else piece
             for piece in self.pieces
         )
 
     def cut(self, start: int, end: int) -> PieceTable:
-        """Bytes ``start`` to ``end`` as a table of its own. Both must lie inside this one."""
+        """Return bytes ``start`` to ``end`` as a table. :raises ValueError: they are not inside this one."""
         if not 0 <= start <= end <= self.length:
             raise ValueError(f"cut {start}..{end} leaves a table of {self.length} bytes")
         return PieceTable(self._cut(start, end))
 
     def _cut(self, start: int, end: int) -> Iterator[Piece]:
+        """Yield the pieces of bytes ``start`` to ``end``."""
         index = max(bisect_right(self._starts, start) - 1, 0)
         while start < end:
             piece, base = self.pieces[index], self._starts[index]
@@ -137,7 +140,11 @@ class PieceTable:
             index += 1
 
     def patched(self, patches: Iterable[tuple[int, bytes]]) -> PieceTable:
-        """This table with bytes replaced: ``patches`` are (offset, bytes) in any order, not overlapping."""
+        """Return this table with bytes replaced.
+
+        :param patches: pairs of offset and bytes, in any order.
+        :raises ValueError: two patches overlap, or one passes the end.
+        """
         pieces: list[Piece] = []
         reached = 0
         for offset, data in sorted(patches):
@@ -149,7 +156,7 @@ class PieceTable:
         return PieceTable([*pieces, *self._cut(reached, self.length)])
 
     def chunks(self) -> Iterator[bytes]:
-        """Every byte, front to back."""
+        """Yield all bytes in order."""
         for piece in self.pieces:
             yield from piece.chunks()
 
@@ -159,26 +166,27 @@ class PieceTable:
         return b"".join([chunk for piece in self._cut(offset, end) for chunk in piece.chunks()])
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
-        """Fills ``views``, one after another, with the bytes from byte ``offset`` on; they must not pass the end."""
-        waiting = Buffers(views)
+        """Fill ``views``, one after another, with the bytes from byte ``offset`` on, which must not pass the end."""
+        buffers = Buffers(views)
         index = max(bisect_right(self._starts, offset) - 1, 0)
-        while waiting.length:
+        while buffers.length:
             piece, start = self.pieces[index], offset - self._starts[index]
-            count = min(piece.length - start, waiting.length)
-            _fill(piece, start, waiting.take(count))
+            count = min(piece.length - start, buffers.length)
+            _fill(piece, start, buffers.take(count))
             offset += count
             index += 1
 
 
 class Buffers:
-    """Buffers that are to be filled, one after another; ``length`` bytes in all."""
+    """Buffers to be filled, one after another; ``length``: bytes that are still to be filled."""
 
     def __init__(self, views: Sequence[memoryview]) -> None:
+        """Begin with all of ``views``."""
         self._views = list(reversed(views))
         self.length = sum(map(len, views))
 
     def take(self, count: int) -> list[memoryview]:
-        """The first ``count`` bytes of what is left."""
+        """Take away the next ``count`` bytes and return their buffers."""
         taken: list[memoryview] = []
         self.length -= count
         while count:
@@ -191,21 +199,21 @@ class Buffers:
         return taken
 
     def take_buffers(self, count: int) -> list[memoryview]:
-        """At most ``count`` buffers of what is left."""
+        """Take away and return the next ``count`` buffers, fewer if there are no more."""
         taken = self._views[: -count - 1 : -1]
         del self._views[-count:]
         self.length -= sum(map(len, taken))
         return taken
 
     def put_back(self, views: Sequence[memoryview], filled: int) -> None:
-        """Puts ``views``, which were taken last, in front again, without the first ``filled`` bytes of them."""
-        again = Buffers(views)
-        again.take(filled)
-        self._views += again._views
-        self.length += again.length
+        """Put ``views``, which were taken last, in front again, without their first ``filled`` bytes."""
+        rest = Buffers(views)
+        rest.take(filled)
+        self._views += rest._views
+        self.length += rest.length
 
     def put(self, data: bytes) -> None:
-        """Fills the first bytes of what is left with ``data``."""
+        """Fill the next bytes with ``data``."""
         at = 0
         for view in self.take(len(data)):
             view[:] = data[at : at + len(view)]
@@ -213,38 +221,38 @@ class Buffers:
 
 
 def direct_source(piece: Piece) -> DirectSource | None:
-    """The source of ``piece`` if that is a direct one."""
+    """Return the source of ``piece`` if it is a direct one, else None."""
     if isinstance(piece, Range) and hasattr(piece.source, "fill"):
         return cast("DirectSource", piece.source)
     return None
 
 
 def is_direct(piece: Piece) -> bool:
-    """True when ``piece`` can be read again for nothing."""
+    """Return whether ``piece`` can be read a second time at no extra cost."""
     return not isinstance(piece, Range) or direct_source(piece) is not None
 
 
 def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:
-    """Fills ``views`` with the bytes of ``piece`` from its byte ``start`` on."""
+    """Fill ``views`` with the bytes of ``piece`` from its byte ``start`` on."""
     source = direct_source(piece)
     if source is not None and isinstance(piece, Range):
         source.fill(piece.offset + start, views)
         return
-    waiting = Buffers(views)
-    for chunk in piece.cut(start, start + waiting.length).chunks():
-        waiting.put(chunk)
+    buffers = Buffers(views)
+    for chunk in piece.cut(start, start + buffers.length).chunks():
+        buffers.put(chunk)
 
 
-def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """``pieces`` without empty ones, neighbours that continue each other made one."""
+def _join_neighbours(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield ``pieces`` without empty ones, neighbours that continue each other joined."""
     last: Piece | None = None
     for piece in pieces:
         if not piece.length:
             continue
         if last is not None:
-            one = _one(last, piece)
-            if one is not None:
-                last = one
+            joined = _join(last, piece)
+            if joined is not None:
+                last = joined
                 continue
             yield last
         last = piece
@@ -252,13 +260,16 @@ def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield last
 
 
-def _one(left: Piece, right: Piece) -> Piece | None:
-    match left, right:
+def _join(first: Piece, second: Piece) -> Piece | None:
+    """Return both pieces as one, or None if ``second`` does not continue ``first``."""
+    match first, second:
         case Range(), Range() if (
-            left.source is right.source and left.offset + left.length == right.offset and left.packed == right.packed
+            first.source is second.source
+            and first.offset + first.length == second.offset
+            and first.packed == second.packed
         ):
-            return Range(left.source, left.offset, left.length + right.length, left.packed)
+            return Range(first.source, first.offset, first.length + second.length, first.packed)
         case Zeros(), Zeros():
-            return Zeros(left.length + right.length)
+            return Zeros(first.length + second.length)
         case _:
             return None

@@ -1,7 +1,7 @@
-"""Copying an image's front while it is still being planned what will stand in the new one.
+"""Copying the front of an image while the plan for the new one is still being made.
 
-Most of an image stays where it is, and copying it takes longer than the plan that says so. Whoever begins early may
-have copied too much: it is cut off again.
+Most of an image stays where it is, and copying it takes longer than planning. A copy that began early may have copied
+too much: the surplus is cut off again.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.source import ByteSource
 
 STEP = 1 << 25
-"""Bytes that are copied at once."""
+"""Bytes that are copied in one call."""
 
-ROOM = 3
-"""So many times the image there must be free: for this copy, for what is packed, and for what is added."""
+FREE_SPACE_FACTOR = 3
+"""The free space that is required, in sizes of the image: for this copy, for packed data, and for added files."""
 
 
 class Precopy:
     """Copies ``source`` from its beginning on to the same offsets of ``fd``, an empty file, on a thread of its own.
 
-    Holes stay holes. It is done inside the kernel, in large steps: after each this thread has to wait for those that
-    plan. Where that is not possible nothing is copied, and where blocks may be shared neither: that is no work later.
-    Nor is anything where it might take the room from what is being packed meanwhile. An error ends it; who writes the
-    file in earnest will meet it again.
+    The kernel copies in steps of :data:`STEP` bytes, so that the planning threads get the interpreter lock in between;
+    holes stay holes. Nothing is copied where copy_file_range(2) is missing, where the file system can share blocks
+    (copying takes no time later), or where the free space is less than :data:`FREE_SPACE_FACTOR` times the image.
+    An error ends the copy: the writer of the file will meet it again.
     """
 
     def __init__(self, source: ByteSource, fd: int) -> None:
+        """Start the thread, if copying early gains anything."""
         self._source = source
-        self._wanted, self._copied = True, 0
+        self._is_stopped, self._copied = False, 0
         self._worker: Worker[None] | None = None
         self._source_fd = source.descriptor if hasattr(os, "copy_file_range") else None
         if self._source_fd is not None and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
-            # A descriptor of its own: whoever closes the other one may be interrupted before this thread has ended.
+            # A descriptor of its own: closing the other one may be interrupted before this thread has ended.
             self._fd = os.dup(fd)
             self._worker = Worker(self._run)
 
     def _run(self) -> None:
+        """Copy; after an error the file is empty again."""
         try:
             self._copy()
         except OSError:
@@ -51,50 +53,52 @@ class Precopy:
             os.close(self._fd)
 
     def _copy(self) -> None:
+        """Copy run by run until the end, or until it is stopped."""
         source, fd = self._source_fd, self._fd
         assert source is not None
-        for begin, length, data in data_runs(source, 0, self._source.size):
-            at, end = (begin, begin + length) if data else (begin + length, begin + length)
-            while at < end:
-                if not self._wanted:
+        for begin, length, is_data in data_runs(source, 0, self._source.size):
+            offset, end = (begin, begin + length) if is_data else (begin + length, begin + length)
+            while offset < end:
+                if self._is_stopped:
                     return
-                count = os.copy_file_range(source, fd, min(STEP, end - at), at, at)
+                count = os.copy_file_range(source, fd, min(STEP, end - offset), offset, offset)
                 if not count:
                     return
-                at += count
-                self._copied = at
+                offset += count
+                self._copied = offset
             self._copied = end
 
     def stop(self) -> None:
-        """Ends copying."""
-        self._wanted = False
+        """End the copy."""
+        self._is_stopped = True
         if self._worker is not None:
             self._worker.join()
 
     def reusable_front(self, table: PieceTable) -> int:
-        """Ends copying; returns the length in bytes of the front of the file that ``table`` has from the same places,
-        but for small pieces of other bytes between. What is behind that is to be cut off.
+        """End the copy and return the length in bytes of its front that ``table`` takes from the same offsets.
+
+        Small pieces of other bytes in it do not matter, as they are written over. Everything behind is to be cut off.
         """
         self.stop()
-        return min(self._copied, _front(table, self._source))
+        return min(self._copied, _front_length(table, self._source))
 
 
 def _has_room(fd: int, size: int) -> bool:
-    """True when the file system of ``fd`` has room for several files of ``size`` bytes."""
-    room = os.fstatvfs(fd)
-    return room.f_bavail * room.f_frsize >= ROOM * size
+    """Return whether the file system of ``fd`` has room for several files of ``size`` bytes."""
+    status = os.fstatvfs(fd)
+    return status.f_bavail * status.f_frsize >= FREE_SPACE_FACTOR * size
 
 
-def is_in_place(piece: Piece, source: ByteSource, at: int) -> bool:
-    """True when ``piece``, which is to stand at ``at``, stands there in ``source``."""
-    return isinstance(piece, Range) and piece.source is source and piece.offset == at
+def is_in_place(piece: Piece, source: ByteSource, offset: int) -> bool:
+    """Return whether ``piece``, which is to be written at ``offset``, has that offset in ``source`` too."""
+    return isinstance(piece, Range) and piece.source is source and piece.offset == offset
 
 
-def _front(table: PieceTable, source: ByteSource) -> int:
-    """How many bytes from the beginning on are those of ``source`` in their old places, or will be written over."""
-    at = 0
+def _front_length(table: PieceTable, source: ByteSource) -> int:
+    """Return how many bytes from the beginning on keep their offsets in ``source`` or will be written over."""
+    offset = 0
     for piece in table.pieces:
-        if piece.length >= MIN_HOLE and not is_in_place(piece, source, at):
+        if piece.length >= MIN_HOLE and not is_in_place(piece, source, offset):
             break
-        at += piece.length
-    return at
+        offset += piece.length
+    return offset

@@ -1,4 +1,4 @@
-"""Forward-only reading over an iterator of byte chunks: exact, counted, without needless copies."""
+"""Forward-only reading of byte chunks: in exact lengths, with a position, without needless copies."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Protocol
 from cosremaster.errors import CorruptError, Place
 
 CHUNK = 1 << 18
-"""How many bytes the package reads at once where nothing else sets the size."""
+"""The bytes that the package reads at once where nothing else sets the size."""
 
 
 class ByteReader:
-    """Reads a stream of chunks as counted bytes.
+    """Reads a stream of chunks forward, in lengths that the caller chooses.
 
-    ``chunks`` is consumed only as far as asked. ``place`` names the stream in errors; its offset is the
-    reader's position. Running dry where bytes must follow raises :class:`CorruptError`.
+    ``chunks`` is consumed only as far as needed. ``place`` names the stream in errors; its offset is the reader's
+    position. Where the stream ends before the bytes that must follow, :class:`CorruptError` is raised.
     """
 
     __slots__ = ("_chunks", "_current", "_start", "origin", "place", "position")
 
     def __init__(self, chunks: Iterable[bytes], place: Place) -> None:
+        """Begin at the first byte of ``chunks``."""
         self._chunks: Iterator[bytes] = iter(chunks)
         self._current = b""
         self._start = 0
@@ -31,19 +32,20 @@ class ByteReader:
 
     @property
     def next_place(self) -> Place:
-        """The place of the next byte."""
+        """The place of the next byte, for messages."""
         return self.place_at(self.position)
 
     def place_at(self, position: int) -> Place:
-        """The place of a byte."""
+        """Return the place of the byte at ``position``, for messages."""
         return self.place.at(self.origin + position)
 
     def restart_position(self) -> None:
-        """The next byte gets position 0; places stay what they are. :attr:`origin` tells how far that is."""
+        """Give position 0 to the next byte. Places do not change; :attr:`origin` is the sum of earlier positions."""
         self.origin += self.position
         self.position = 0
 
     def _fill(self) -> bool:
+        """Take chunks until a byte can be read; return False at the end of the stream."""
         while self._start == len(self._current):
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -52,7 +54,7 @@ class ByteReader:
         return True
 
     def read_some(self, limit: int = CHUNK) -> bytes:
-        """Whatever comes next, at most ``limit`` bytes; empty only at the end of the stream."""
+        """Return at most ``limit`` bytes, as many as the next chunk holds; none only at the end of the stream."""
         if not self._fill():
             return b""
         end = min(self._start + limit, len(self._current))
@@ -63,9 +65,9 @@ class ByteReader:
         return data
 
     def read_upto(self, count: int) -> bytes:
-        """The next ``count`` bytes, or what is left when the stream ends before."""
+        """Return the next ``count`` bytes, fewer where the stream ends."""
         end = self._start + count
-        if end <= len(self._current):  # most often so, and the walk over an archive's entries lives on it
+        if end <= len(self._current):  # the usual case, on which the walk over an archive's entries depends
             data = self._current[self._start : end]
             self._start = end
             self.position += count
@@ -73,32 +75,31 @@ class ByteReader:
         first = self.read_some(count)
         if len(first) == count or not first:
             return first
-        parts, have = [first], len(first)
-        while have < count and (part := self.read_some(count - have)):
+        parts, size = [first], len(first)
+        while size < count and (part := self.read_some(count - size)):
             parts.append(part)
-            have += len(part)
+            size += len(part)
         return b"".join(parts)
 
     def read_exactly(self, count: int) -> bytes:
-        """The next ``count`` bytes. :raises CorruptError: the stream ends before."""
-        start = self.position
+        """Return the next ``count`` bytes. :raises CorruptError: the stream ends before."""
         data = self.read_upto(count)
         if len(data) != count:
-            raise self._short(start, count)
+            raise self._too_short(self.position + count - len(data))
         return data
 
     def peek(self, count: int) -> bytes:
-        """The next ``count`` bytes (fewer at the end), left to be read again."""
+        """Return the next ``count`` bytes, fewer where the stream ends, without consuming them."""
         data = self.read_upto(count)
         self.unread(data)
         return data
 
     def buffered(self) -> tuple[bytes, int]:
-        """What is at hand without another chunk: bytes, and where in them the next one stands. Nothing is consumed."""
+        """Return the current chunk and the index in it of the next byte. Nothing is consumed."""
         return self._current, self._start
 
     def unread(self, data: bytes) -> None:
-        """Puts back ``data``, the bytes that were read last."""
+        """Put back ``data``, the bytes that were read last."""
         if not data:
             return
         rest = self._current[self._start :]
@@ -106,87 +107,86 @@ class ByteReader:
         self.position -= len(data)
 
     def read_parts(self, count: int) -> Iterator[bytes]:
-        """The next ``count`` bytes in parts. :raises CorruptError: the stream ends before."""
-        start, left = self.position, count
-        while left:
-            part = self.read_some(left)
+        """Yield the next ``count`` bytes in parts. :raises CorruptError: the stream ends before."""
+        end = self.position + count
+        while self.position < end:
+            part = self.read_some(end - self.position)
             if not part:
-                raise self._short(start, count)
-            left -= len(part)
+                raise self._too_short(end)
             yield part
 
     def skip(self, count: int) -> None:
-        """Leaves out ``count`` bytes. :raises CorruptError: the stream ends before."""
+        """Move forward by ``count`` bytes. :raises CorruptError: the stream ends before."""
         end = self._start + count
         if end <= len(self._current):
             self._start = end
             self.position += count
             return
-        start, left = self.position, count
-        while left:
+        position = self.position + count
+        while self.position < position:
             if not self._fill():
-                raise self._short(start, count)
-            step = min(left, len(self._current) - self._start)
+                raise self._too_short(position)
+            step = min(position - self.position, len(self._current) - self._start)
             self._start += step
             self.position += step
-            left -= step
 
     def read_rest(self) -> Iterator[bytes]:
-        """All that is left, in parts."""
+        """Yield all bytes that follow, in parts."""
         while part := self.read_some():
             yield part
 
-    def _short(self, start: int, count: int) -> CorruptError:
-        missing = count - (self.position - start)
-        return CorruptError(f"ends {missing:,} bytes too early", self.next_place)
+    def _too_short(self, end: int) -> CorruptError:
+        """Return the error for a stream that ends before position ``end``."""
+        return CorruptError(f"ends {end - self.position:,} bytes too early", self.next_place)
 
 
 def count_chunks(chunks: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
-    """``chunks`` unchanged, the length of each told to ``count`` before it is passed on."""
+    """Yield ``chunks`` unchanged; ``count`` is called with the length of each before."""
     for chunk in chunks:
         count(len(chunk))
         yield chunk
 
 
 class Digest(Protocol):
-    """A digest of hashlib."""
+    """A digest, as hashlib makes them."""
 
     def update(self, data: bytes, /) -> None:
-        """Takes in ``data``."""
+        """Add ``data``."""
         ...
 
 
 def hash_chunks(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
-    """``chunks`` unchanged, each taken into ``digest`` before it is passed on."""
+    """Yield ``chunks`` unchanged; each is added to ``digest`` before."""
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
 
 
 class LastBytes:
-    """Passes chunks on and keeps the last ``keep`` bytes of them, or a little more."""
+    """Keeps the last ``size`` bytes of the chunks that it passes on, or a little more."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
+    def __init__(self, size: int) -> None:
+        """Begin with no bytes."""
+        self._limit = size
         self._chunks: deque[bytes] = deque()
         self._size = 0
 
     def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """``chunks`` unchanged."""
+        """Yield ``chunks`` unchanged."""
         for chunk in chunks:
             self._chunks.append(chunk)
             self._size += len(chunk)
-            while self._size - len(self._chunks[0]) >= self._keep:
+            while self._size - len(self._chunks[0]) >= self._limit:
                 self._size -= len(self._chunks.popleft())
             yield chunk
 
     def bytes(self) -> bytes:
-        """The last bytes that went by."""
+        """Return the last bytes that were passed on."""
         return b"".join(self._chunks)
 
 
 def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
-    """The digest of all chunks together, by hashlib's ``name``."""
+    """Return the digest of all chunks together; ``name`` is one of hashlib's."""
     import hashlib  # noqa: PLC0415 - a plain listing needs none of it
 
     digest = hashlib.new(name, usedforsecurity=False)
@@ -196,39 +196,40 @@ def digest_of(name: str, chunks: Iterable[bytes]) -> bytes:
 
 
 def digests_of(names: Iterable[str], chunks: Iterable[bytes]) -> dict[str, str]:
-    """Several digests of all chunks together in hexadecimal digits, by hashlib's names, from one reading."""
+    """Return several digests of all chunks together, from one reading: hashlib's name to hexadecimal digits."""
     import hashlib  # noqa: PLC0415 - the same
 
-    found = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     for chunk in chunks:
-        for digest in found.values():
+        for digest in digests.values():
             digest.update(chunk)
-    return {name: digest.hexdigest() for name, digest in found.items()}
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def same_bytes(one: Iterable[bytes], other: Iterable[bytes]) -> bool:
-    """True when both hold the same bytes, however they are cut."""
-    left, right = ByteReader(one, Place()), ByteReader(other, Place())
+def same_bytes(first: Iterable[bytes], second: Iterable[bytes]) -> bool:
+    """Return whether both hold the same bytes, however they are cut into chunks."""
+    readers = ByteReader(first, Place()), ByteReader(second, Place())
     while True:
-        data = left.read_upto(CHUNK)
-        if data != right.read_upto(CHUNK):
+        data = readers[0].read_upto(CHUNK)
+        if data != readers[1].read_upto(CHUNK):
             return False
         if not data:
             return True
 
 
-def common_prefix_length(one: Iterable[bytes], other: Iterable[bytes]) -> int:
-    """How many bytes both begin with, however they are cut."""
-    left, right = ByteReader(one, Place()), ByteReader(other, Place())
+def common_prefix_length(first: Iterable[bytes], second: Iterable[bytes]) -> int:
+    """Return how many bytes both begin with, however they are cut into chunks."""
+    readers = ByteReader(first, Place()), ByteReader(second, Place())
     while True:
-        start, data, beside = left.position, left.read_upto(CHUNK), right.read_upto(CHUNK)
-        if data != beside:
-            pairs = enumerate(zip(data, beside, strict=False))
-            return start + next((at for at, (a, b) in pairs if a != b), min(len(data), len(beside)))
+        start = readers[0].position
+        data, other = readers[0].read_upto(CHUNK), readers[1].read_upto(CHUNK)
+        if data != other:
+            pairs = enumerate(zip(data, other, strict=False))
+            return start + next((index for index, (a, b) in pairs if a != b), min(len(data), len(other)))
         if not data:
             return start
 
 
 def sha256_of(chunks: Iterable[bytes]) -> bytes:
-    """The SHA-256 digest of all chunks together."""
+    """Return the SHA-256 digest of all chunks together."""
     return digest_of("sha256", chunks)

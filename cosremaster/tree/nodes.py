@@ -1,4 +1,4 @@
-"""A file-system node and a change to one: the words that overlays and layers share."""
+"""Nodes of a file system and changes to them, in the types that overlays, layers and the ISO's tree share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cosremaster.io.pieces import PieceTable
 
 
 class NodeKind(enum.IntEnum):
-    """What a node is; the values are the file-type bits of ``st_mode`` (POSIX ``<sys/stat.h>``)."""
+    """The file type of a node; the values are the file-type bits of ``st_mode`` (POSIX ``<sys/stat.h>``)."""
 
     FIFO = 0o010000
     CHAR = 0o020000
@@ -23,7 +23,7 @@ class NodeKind(enum.IntEnum):
 
     @property
     def noun(self) -> str:
-        """For people."""
+        """The type's name for people."""
         return _NOUNS[self]
 
 
@@ -39,32 +39,36 @@ _NOUNS = {
 
 
 class Content(Protocol):
-    """The bytes of a regular file, wherever they are kept."""
+    """The bytes of a regular file, in memory or in any source."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its length in bytes."""
         ...
 
     def digest(self) -> bytes:
-        """SHA-256 of the bytes; may read them."""
+        """Return the SHA-256 of the bytes; may read them."""
         ...
 
     def table(self) -> PieceTable:
-        """The bytes as pieces."""
+        """Return the bytes as a piece table."""
         ...
 
     def head(self, count: int) -> bytes:
-        """The first ``count`` bytes, or all when there are fewer."""
+        """Return the first ``count`` bytes, or all when there are fewer."""
         ...
 
 
 class Node(Struct, frozen=True, kw_only=True):
-    """One name in a file system.
+    """A name in a file system.
 
-    ``path`` has no leading slash and no ``.`` or ``..``; the root is empty. ``mode`` is the twelve
-    permission bits; ``mtime`` seconds since 1970; ``target`` a symlink's text; ``link`` is equal for
-    names of one hard-linked file and None for a file with one name.
+    :ivar path: has no leading slash and no ``.`` or ``..``; that of the root is empty.
+    :ivar mode: the twelve permission bits.
+    :ivar mtime: the time of the last change, in seconds since 1970.
+    :ivar target: the text of a symlink.
+    :ivar rdev: major and minor number of a device.
+    :ivar content: the bytes of a regular file.
+    :ivar link: equal for all hard links of a file; None for a file with one name.
     """
 
     path: bytes
@@ -80,7 +84,7 @@ class Node(Struct, frozen=True, kw_only=True):
 
 
 class Action(enum.Enum):
-    """What happens to a path."""
+    """The kinds of changes to a path."""
 
     ADDED = "added"
     REPLACED = "replaced"
@@ -90,11 +94,12 @@ class Action(enum.Enum):
 
 
 class Edits(Struct, frozen=True):
-    """What a layer has to become.
+    """The changes to a layer.
 
-    ``gone``: paths whose entries leave (removed or replaced). ``new``: nodes that come, sorted by path,
-    parents before children, each with why. ``removed``: what leaves, without what is below it. ``unchanged``:
-    overlay paths that were there already.
+    :ivar removed_paths: the paths of entries to be removed, those of replaced entries included.
+    :ivar additions: new nodes, each with the kind of its change; sorted by path, parents before children.
+    :ivar removed: the paths that are removed and not replaced, without those below another.
+    :ivar unchanged: paths of the overlay that the layer has already.
     """
 
     removed_paths: frozenset[bytes]
@@ -105,9 +110,9 @@ class Edits(Struct, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        """True when the layer stays as it is."""
+        """Whether the layer stays as it is."""
         return not self.removed_paths and not self.additions
 
     def paths(self, action: Action) -> tuple[bytes, ...]:
-        """The paths of the new nodes that came by ``action``."""
-        return tuple(node.path for node, why in self.additions if why is action)
+        """Return the paths of the additions whose change is ``action``."""
+        return tuple(node.path for node, kind in self.additions if kind is action)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import cosremaster
 from cosremaster.errors import OutputError
-from cosremaster.io import output
-from cosremaster.io import precopy as headstart
+from cosremaster.io import output, precopy
 from cosremaster.io.descriptors import MIN_HOLE, Failure
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
@@ -26,8 +25,8 @@ DATA = os.urandom(HOLE[0]) + bytes(HOLE[1] - HOLE[0]) + os.urandom(3 * MIN_HOLE 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headstart, "STEP", STEP)
-    monkeypatch.setattr(headstart, "may_share_blocks", lambda device: False)
+    monkeypatch.setattr(precopy, "STEP", STEP)
+    monkeypatch.setattr(precopy, "may_share_blocks", lambda device: False)
 
 
 def _sparse(path: Path) -> Path:
@@ -40,9 +39,9 @@ def _sparse(path: Path) -> Path:
 
 def _wait(output: Output) -> None:
     """Until all is copied."""
-    assert output._headstart is not None
-    assert output._headstart._worker is not None
-    output._headstart._worker.join()
+    assert output._precopy is not None
+    assert output._precopy._worker is not None
+    output._precopy._worker.join()
 
 
 def _written(target: Path, source: ByteSource, table: PieceTable, reached: int | None = None) -> tuple[int, bytes]:
@@ -52,9 +51,9 @@ def _written(target: Path, source: ByteSource, table: PieceTable, reached: int |
     with Output(target, (), force=True) as output:
         output.start_precopy(source)
         _wait(output)
-        assert output._headstart is not None
+        assert output._precopy is not None
         if reached is not None:
-            output._headstart._copied = min(reached, output._headstart._copied)
+            output._precopy._copied = min(reached, output._precopy._copied)
         output.write(table, source, counts.append)
         output.publish()
     return sum(counts), target.read_bytes()
@@ -69,7 +68,7 @@ KINDS = st.lists(
 def test_what_was_copied_before_does_not_show(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, int]], reached: int | None
 ) -> None:
-    folder = tmp_path_factory.mktemp("headstart")
+    folder = tmp_path_factory.mktemp("precopy")
     with open_source(_sparse(folder / "in")) as source:
         pieces: list[Piece] = []
         at = 0
@@ -144,14 +143,14 @@ def test_where_room_is_scarce_nothing_is_copied(tmp_path: Path, monkeypatch: pyt
 
     def scarce(fd: int) -> os.statvfs_result:
         found = list(real(fd))
-        found[4] = headstart.ROOM * len(DATA) // found[1] - 1  # f_bavail in units of f_frsize
+        found[4] = precopy.FREE_SPACE_FACTOR * len(DATA) // found[1] - 1  # f_bavail in units of f_frsize
         return os.statvfs_result(found)
 
     monkeypatch.setattr(os, "fstatvfs", scarce)
     with open_source(_sparse(tmp_path / "in")) as source, Output(tmp_path / "out", (), force=False) as output:
         output.start_precopy(source)
-        assert output._headstart is not None
-        assert output._headstart._worker is None
+        assert output._precopy is not None
+        assert output._precopy._worker is None
         output.write(PieceTable([Range(source, 0, source.size)]), source, lambda _: None)
         output.publish()
     assert (tmp_path / "out").read_bytes() == DATA
@@ -214,9 +213,9 @@ def test_nothing_is_left_when_closing_fails(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = headstart.Precopy.stop
+    real = precopy.Precopy.stop
 
-    def stop(self: headstart.Precopy) -> None:
+    def stop(self: precopy.Precopy) -> None:
         real(self)
         raise KeyboardInterrupt
 
@@ -226,5 +225,5 @@ def test_nothing_is_left_when_waiting_is_interrupted(tmp_path: Path, monkeypatch
         Output(tmp_path / "out", (), force=False, digest="md5") as output,
     ):
         output.start_precopy(source)
-        monkeypatch.setattr(headstart.Precopy, "stop", stop)
+        monkeypatch.setattr(precopy.Precopy, "stop", stop)
     assert os.listdir(tmp_path) == ["in"]
