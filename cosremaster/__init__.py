@@ -1,4 +1,8 @@
-"""Remasters bootable ISO images: files are added to the root filesystem inside, everything else stays."""
+"""Remaster bootable images: add files to the root file system inside, and leave everything else as it is.
+
+What ``__all__`` lists here, and :mod:`cosremaster.recipe`, is public (docs/api.md); everything else may change at any
+time.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -19,49 +23,101 @@ from cosremaster.errors import (
 )
 
 if TYPE_CHECKING:
+    from cosremaster.boot_config.menus.arguments import LineChange
+    from cosremaster.boot_config.values import MenuChange
+    from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.browse.compare import Difference
+    from cosremaster.browse.entry import FileEntry
+    from cosremaster.browse.export import MaasResource
+    from cosremaster.checksums.renew import ListChange
+    from cosremaster.errors import Place
+    from cosremaster.image import (
+        Image,
+        diff,
+        export,
+        extract,
+        inspect,
+        ls,
+        open,  # noqa: A004 - as gzip.open
+        read,
+        verify,
+    )
+    from cosremaster.keywords import RemasterOptions, plan, remaster
     from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
     from cosremaster.progress import Progress
-    from cosremaster.remastering.image import OpenedImage, open, remaster  # noqa: A004 - as gzip.open
-    from cosremaster.remastering.plan import RemasterPlan
+    from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.request import Request
-    from cosremaster.remastering.result import Result
+    from cosremaster.results import Changes, Result
+    from cosremaster.verification.finding import Finding, Level, Report
+    from cosremaster.views import ArchiveInfo, Export, Extraction, ImageInfo, LayerInfo, Plan
 
-_HOMES = {
-    "cosremaster.remastering.image": ("OpenedImage", "open", "remaster"),
-    "cosremaster.overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
-    "cosremaster.remastering.plan": ("RemasterPlan",),
-    "cosremaster.progress": ("Progress",),
-    "cosremaster.remastering.request": ("Request",),
-    "cosremaster.remastering.result": ("Result",),
-}
+_MODULES = {
+    "boot_config.menus.arguments": ("LineChange",),
+    "boot_config.values": ("MenuChange",),
+    "boot_memory.estimate": ("MemoryEstimate",),
+    "browse.compare": ("Difference",),
+    "browse.entry": ("FileEntry",),
+    "browse.export": ("MaasResource",),
+    "checksums.renew": ("ListChange",),
+    "errors": ("Place",),
+    "image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
+    "keywords": ("RemasterOptions", "plan", "remaster"),
+    "overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
+    "progress": ("Progress",),
+    "remastering.pack": ("PackedLayer",),
+    "remastering.request": ("Request",),
+    "results": ("Changes", "Result"),
+    "verification.finding": ("Finding", "Level", "Report"),
+    "views": ("ArchiveInfo", "Export", "Extraction", "ImageInfo", "LayerInfo", "Plan"),
+}  # fmt: skip
+"""The module of each public name that is loaded on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    """What is loaded when it is first asked for (PEP 562): commands that only look need none of it."""
-    for module, names in _HOMES.items():
+    """Load the public ``name`` (PEP 562): programs that only look at an image need little of the package."""
+    for module, names in _MODULES.items():
         if name in names:
-            found = globals()[name] = getattr(importlib.import_module(module), name)
-            return found
+            value = globals()[name] = getattr(importlib.import_module(f"cosremaster.{module}"), name)
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
     "AddPath",
+    "ArchiveInfo",
+    "Changes",
     "CorruptError",
     "CosremasterError",
+    "Difference",
     "Directory",
+    "Export",
+    "Extraction",
+    "FileEntry",
+    "Finding",
+    "Image",
     "ImageError",
+    "ImageInfo",
     "InlineFile",
     "LayerError",
-    "OpenedImage",
+    "LayerInfo",
+    "Level",
+    "LineChange",
+    "ListChange",
+    "MaasResource",
+    "MemoryEstimate",
+    "MenuChange",
     "OutputError",
     "OverlayError",
     "OverlayItem",
     "OwnershipRule",
+    "PackedLayer",
+    "Place",
+    "Plan",
     "Progress",
     "ProofError",
     "RecipeError",
-    "RemasterPlan",
+    "RemasterOptions",
+    "Report",
     "Request",
     "Result",
     "SizeError",
@@ -69,6 +125,14 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "__version__",
+    "diff",
+    "export",
+    "extract",
+    "inspect",
+    "ls",
     "open",
+    "plan",
+    "read",
     "remaster",
+    "verify",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from cosremaster.boot_config.menus.retarget import VolumeRename
 
 
-class MenuChange(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class MenuChange:
     """The changes to a boot menu.
 
     :param label: the menu's path for people, with the FAT image in front of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -85,7 +86,8 @@ class InitramfsSizes(Struct, frozen=True, kw_only=True):
     nested: NestedRootfs | None = None
 
 
-class MemoryEstimate(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
     """An estimate of the memory that a boot needs; all sizes are in bytes.
 
     :param need: memory that suffices to boot; None where the archives were not read.

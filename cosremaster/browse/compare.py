@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container
-from cosremaster.browse.report import data_size
 from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
@@ -22,7 +21,8 @@ MAX_TEXT = 1 << 20
 SYSTEM_AREA = 32768
 
 
-class Difference(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Difference:
     """A difference at the address ``where`` (without the image).
 
     ``what`` is its kind: added, removed, type, metadata, content, packing or boot. ``details`` has a line for each
@@ -73,7 +73,8 @@ def _nodes_below(top: NodeRef) -> dict[bytes, Node]:
 
 def _describe(node: Node) -> str:
     """Describe a node that stands on one side alone."""
-    return f"{node.kind.noun}, {data_size(node):,} bytes" if node.kind is NodeKind.FILE else node.kind.noun
+    size = f", {node.content.size:,} bytes" if node.kind is NodeKind.FILE and node.content is not None else ""
+    return node.kind.noun + size
 
 
 def _compare_pair(

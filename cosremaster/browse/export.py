@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.browse.container import Container, NodeRef
@@ -43,18 +43,26 @@ def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int]
     return GzipParameters(_HEADER, 1).repack(job).table
 
 
-class MaasResource(Struct, frozen=True, kw_only=True):
-    """A custom image as MAAS names it: ``custom/jammy``, ``amd64/generic``.
+@dataclass(frozen=True)
+class MaasResource:
+    """A custom image as MAAS names it.
+
+    ``name``: as in ``jammy`` or ``custom/jammy``, without a slash below ``custom/``; ``title``: what MAAS shows, the
+    last part of the name when empty; ``architecture``: as in ``amd64/generic``.
 
     :raises UsageError: MAAS accepts no such name.
     """
 
     name: str
-    title: str
-    architecture: str
+    title: str = ""
+    architecture: str = "amd64/generic"
 
     def __post_init__(self) -> None:
-        """Check the name and the architecture."""
+        """Complete and check the names."""
+        if "/" not in self.name:
+            object.__setattr__(self, "name", f"custom/{self.name}")
+        if not self.title:
+            object.__setattr__(self, "title", self.name.rpartition("/")[2])
         for what, value in (("name", self.name), ("architecture", self.architecture)):
             if not _NAME.fullmatch(value):
                 raise UsageError(f"MAAS takes no {what} {value!r}: letters, digits, . _ + - and one / in it")

@@ -1,76 +1,52 @@
-"""Nodes as JSON values and as lines of text."""
+"""Entries inside an image as JSON values and as lines."""
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from cosremaster.browse.container import NodeRef
+from cosremaster.browse.entry import FileEntry
 from cosremaster.errors import printable
-from cosremaster.tree.nodes import Node, NodeKind
 
 SCHEMA = 1
-"""Raised whenever a field of :func:`describe_node` changes its meaning or goes away (docs/json.md)."""
-
-_TYPES = {
-    NodeKind.FIFO: "fifo", NodeKind.CHAR: "char", NodeKind.DIRECTORY: "directory", NodeKind.BLOCK: "block",
-    NodeKind.FILE: "file", NodeKind.SYMLINK: "symlink", NodeKind.SOCKET: "socket",
-}  # fmt: skip
+"""Raised whenever a field of :func:`describe_entry` changes its meaning or goes away (docs/json.md)."""
 
 
-def describe_node(reference: NodeRef) -> dict[str, Any]:
-    """Return a node as plain values; docs/json.md describes the fields."""
-    node = reference.node
+def describe_entry(entry: FileEntry) -> dict[str, Any]:
+    """Return ``entry`` as plain values; docs/json.md describes the fields."""
     return {
-        "address": reference.address,
-        "path": printable(node.path),
-        "type": _TYPES[node.kind],
-        "mode": f"{node.mode:04o}",
-        "uid": node.uid,
-        "gid": node.gid,
-        "mtime": node.mtime,
-        "size": data_size(node),
-        "target": printable(node.target) if node.kind is NodeKind.SYMLINK else None,
-        "device": list(node.rdev) if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else None,
+        "address": entry.address,
+        "path": printable(entry.path),
+        "type": entry.type,
+        "mode": f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime": entry.mtime,
+        "size": entry.size,
+        "target": None if entry.target is None else printable(entry.target),
+        "device": None if entry.device is None else list(entry.device),
     }
 
 
-def data_size(node: Node) -> int:
-    """Return the bytes of a file's data or a symlink's text; 0 for other nodes."""
-    if node.kind is NodeKind.SYMLINK:
-        return len(node.target)
-    return node.content.size if node.content is not None else 0
+def format_long_line(entry: FileEntry, name: str) -> str:
+    """Return ``entry`` as ``ls -l`` shows it, with numeric owners and UTC."""
+    size = str(entry.size) if entry.device is None else f"{entry.device[0]}, {entry.device[1]}"
+    arrow = "" if entry.target is None else f" -> {printable(entry.target)}"
+    mtime = time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.mtime))
+    return f"{entry.mode_text} {entry.uid:>5} {entry.gid:>5} {size:>10} {mtime} {name}{arrow}"
 
 
-def format_time(mtime: int) -> str:
-    """Return a time in UTC for people."""
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(mtime))
-
-
-def format_long_line(node: Node, name: str) -> str:
-    """Return ``node`` as ``ls -l`` shows it, with numeric owners and UTC."""
-    size = f"{node.rdev[0]}, {node.rdev[1]}" if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else str(data_size(node))
-    arrow = f" -> {printable(node.target)}" if node.kind is NodeKind.SYMLINK else ""
-    mode = stat.filemode(node.kind | node.mode)
-    return f"{mode} {node.uid:>5} {node.gid:>5} {size:>10} {format_time(node.mtime)} {name}{arrow}"
-
-
-def stat_lines(reference: NodeRef, digest: str | None, contains: str | None) -> Iterator[str]:
-    """Yield lines with all attributes of a node.
-
-    ``digest`` is its SHA-256, ``contains`` the kind of container it is.
-    """
-    node = reference.node
-    yield f"{reference.address}: {node.kind.noun}"
-    yield f"  mode {node.mode:04o} ({stat.filemode(node.kind | node.mode)}), owner {node.uid}:{node.gid}"
-    yield f"  mtime {node.mtime} ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(node.mtime))} UTC)"
-    if node.kind is NodeKind.SYMLINK:
-        yield f"  target {printable(node.target)}"
-    if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
-        yield f"  device {node.rdev[0]}:{node.rdev[1]}"
-    if digest is not None:
-        yield f"  {data_size(node):,} bytes, SHA-256 {digest}"
-    if contains is not None:
-        yield f"  contains {contains}"
+def stat_lines(entry: FileEntry) -> Iterator[str]:
+    """Yield all facts about ``entry``."""
+    yield f"{entry.address}: {entry.noun}"
+    yield f"  mode {entry.mode:04o} ({entry.mode_text}), owner {entry.uid}:{entry.gid}"
+    yield f"  mtime {entry.mtime} ({time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(entry.mtime))} UTC)"
+    if entry.target is not None:
+        yield f"  target {printable(entry.target)}"
+    if entry.device is not None:
+        yield f"  device {entry.device[0]}:{entry.device[1]}"
+    if entry.sha256 is not None:
+        yield f"  {entry.size:,} bytes, SHA-256 {entry.sha256}"
+    if entry.contains is not None:
+        yield f"  contains {entry.contains}"

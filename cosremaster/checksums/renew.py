@@ -7,6 +7,7 @@ a list is known without any digest, and the plan tells what the files will hold 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from msgspec import Struct, field
@@ -25,7 +26,8 @@ MAX_LISTED = 3
 """Paths that a warning names; further ones are only counted."""
 
 
-class ListChange(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListChange:
     """Numbers of changed lines in the list at ``path``. A line that is both renamed and rewritten counts as both."""
 
     path: bytes

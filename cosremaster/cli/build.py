@@ -12,7 +12,6 @@ from cosremaster.io.output import DIGESTS
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
 from cosremaster.recipe.variables import parse_setting
-from cosremaster.reports.plan import plan_lines
 
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -59,7 +58,7 @@ def build_command(
     read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
     progress = terminal_progress(quiet=quiet)
     if only_plan:
-        for line in plan_lines(plan(read, check_index=check_index, progress=progress)):
+        for line in plan(read, check_index=check_index, progress=progress).lines:
             click.echo(line)
         return
     result = build(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +14,16 @@ from cosremaster import __version__
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.image import Image
 from cosremaster.io.output import DIGESTS
 from cosremaster.overlay.request import AddPath
-from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
-from cosremaster.remastering.result import Result
 from cosremaster.reports.menus import menu_change_lines
 from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.units import format_size
+
+if TYPE_CHECKING:
+    from cosremaster.results import Result
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
@@ -177,7 +179,7 @@ def remaster_command(
     """
     request = _request(**options)
     progress = terminal_progress(quiet=quiet)
-    with OpenedImage(source, check_index=check_index, max_expand=max_expand) as image:
+    with Image(source, check_index=check_index, max_expand=max_expand) as image:
         result = image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
     if not quiet:
         print_result(result, target)
@@ -193,17 +195,15 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
-    from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - no other command needs it
-
     request = _request(**options)
-    with OpenedImage(source, max_expand=max_expand) as image:
+    with Image(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
         import json  # noqa: PLC0415 - as above
 
-        click.echo(json.dumps(plan_report(plan), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(plan.values, indent=2, ensure_ascii=False))
     else:
-        for line in plan_lines(plan):
+        for line in plan.lines:
             click.echo(line)
 
 
@@ -226,7 +226,7 @@ def print_result(result: Result, target: Path) -> None:
     for line in (*menu_change_lines(result.menus), *sums_lines(result.sums)):
         click.echo(line)
     for layer in result.packed:
-        click.echo(packed_line(layer.address, layer.codec, layer.packed))
+        click.echo(packed_line(layer))
     if result.memory is not None and result.layer_file is not None:
         for line in memory_lines(result.layer_file, result.memory):
             click.echo(line)
@@ -255,6 +255,8 @@ def _iso_lines(result: Result) -> Iterator[str]:
 @MAX_EXPAND
 def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
+    from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
+
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         found = opened.layers(progress=terminal_progress(quiet=False))
         for line in layer_lines(found.layers, None):

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import click
 
-from cosremaster.browse.container import enter_if_container, follow
-from cosremaster.browse.export import MaasResource, gzip_tar, list_pxe_files
-from cosremaster.browse.extract import extract_nodes, select_nodes
-from cosremaster.browse.tar import build_tar
-from cosremaster.cli.listing import looking
+from cosremaster.browse.export import MaasResource
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.io.output import Output
-from cosremaster.io.parallel import cpu_count
-from cosremaster.io.spool import Spool
-from cosremaster.io.streams import sha256_of
+from cosremaster.image import export
 
 
 @click.command()
@@ -39,25 +32,14 @@ def export_command(
     if (maas is None) == (pxe is None):
         raise UsageError("export wants --maas NAME or --pxe DIR")
     progress = terminal_progress(quiet=quiet)
-    with looking(address, max_expand) as (source, top, rest):
-        at = enter_if_container(follow(top, rest))
-        if pxe is not None:
-            nodes = list(list_pxe_files(at.container))
-            with progress.step(f"export to {pxe}", None) as advance:
-                extract_nodes(nodes, pxe, advance, notes=False)
-            click.echo("\n".join(f"{pxe}/{node.path.decode(errors='backslashreplace')}" for node in nodes))
-            return
-        assert maas is not None
-        name = maas if "/" in maas else f"custom/{maas}"
-        resource = MaasResource(name=name, title=title or name.rpartition("/")[2], architecture=arch)
-        target = output or Path(resource.file_name)
-        tar = build_tar(select_nodes(at))
-        with Output(target, source.local_paths, force=force) as result, Spool(result.folder) as spool:
-            with progress.step(f"pack {target}", tar.table().length) as advance:
-                table = gzip_tar(tar, spool, threads or cpu_count(), advance)
-            result.write(table, None, lambda count: None)
-            digest = sha256_of(table.chunks())
-            source.check_unchanged()
-            result.publish()
-        click.echo(f"{target}: {table.length} bytes, SHA-256 {digest.hex()}")
-        click.echo(resource.command(str(target), table.length, digest))
+    if pxe is not None:
+        click.echo("\n".join(export(address, pxe, max_expand=max_expand, progress=progress).files))
+        return
+    assert maas is not None
+    resource = MaasResource(maas, title or "", arch)
+    target = output or Path(resource.file_name)
+    exported = export(
+        address, target, maas=resource, threads=threads, force=force, max_expand=max_expand, progress=progress
+    )
+    click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}")
+    click.echo(exported.command)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import list_names, walk_names
 from cosremaster.errors import printable, printable_lines
-from cosremaster.io.source import ByteSource, open_source
+from cosremaster.io.source import open_source
 from cosremaster.layers.scan import MAX_EXPAND
 
 if TYPE_CHECKING:
-    from cosremaster.browse.container import Container, NodeRef
-    from cosremaster.layers.address import Address
+    from cosremaster.browse.entry import FileEntry
 
 _FLAGS = {
     "-l": ("long",), "--long": ("long",), "-R": ("recursive",), "--recursive": ("recursive",), "--json": ("as_json",),
@@ -55,24 +53,13 @@ def _list_names(address: str, *, recursive: bool) -> bool:
     return names is not None
 
 
-@contextmanager
-def looking(text: str, max_expand: int) -> Iterator[tuple[ByteSource, Container, Address]]:
-    """The file that an address begins with, what it is, and the rest of the address."""
-    from cosremaster.browse.container import ALONE, open_container, split_address  # noqa: PLC0415 - not for names alone
-
-    path, address = split_address(text)
-    with open_source(path) as source:
-        top, rest = open_container(source, address, ALONE._replace(max_expand=max_expand))
-        yield source, top, rest
-
-
-def print_json(nodes: Iterable[NodeRef]) -> None:
-    """The nodes as docs/json.md tells."""
+def print_json(entries: Iterable[FileEntry]) -> None:
+    """Print ``entries`` as JSON (docs/json.md)."""
     import json  # noqa: PLC0415 - a plain listing needs none of it
 
-    from cosremaster.browse.report import SCHEMA, describe_node  # noqa: PLC0415 - the same
+    from cosremaster.browse.report import SCHEMA, describe_entry  # noqa: PLC0415 - the same
 
-    report = {"schema": SCHEMA, "nodes": [describe_node(one) for one in nodes]}
+    report = {"schema": SCHEMA, "nodes": [describe_entry(entry) for entry in entries]}
     _write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -87,30 +74,21 @@ def _write_names(names: Iterable[bytes]) -> None:
 
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
-    """Prints what stands in the directory, image or archive at ``address``."""
-    from cosremaster.browse.container import NodeRef, enter_if_container, follow  # noqa: PLC0415 - the same
-    from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+    """Print the entries of the directory, image or archive at ``address``."""
+    from cosremaster.image import image_at  # noqa: PLC0415 - the same
 
-    with looking(address, max_expand) as (_, top, rest):
-        at = enter_if_container(follow(top, rest, last=not long))
-        container, base = at.container, at.node.path
-        if at.node.kind is not NodeKind.DIRECTORY:
-            listed, cut = [at], 0
-        else:
-            names = container.walk_below(base) if recursive else container.list_names(base)
-            cut = len(base) + bool(base)
-            if not long and not as_json:
-                _write_names(name[cut:] for name in names)
-                return
-            found = ((name, container.node(name)) for name in names)
-            listed = [NodeRef(container, node) for _, node in found if node is not None]
-        if as_json:
-            print_json(listed)
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        names = image.names(inner, recursive=recursive, follow=not long)
+        if names and not long and not as_json:
+            _write_names(names)
             return
-        shown = [(one.node, printable(one.node.path[cut:])) for one in listed]
-        if long:
-            from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - a plain listing needs none of it
+        entries = image.ls(inner, recursive=recursive, follow=not long)
+        if as_json:
+            print_json(entries)
+            return
+        shown = [printable(name) for name in names or (entry.path for entry in entries)]
+    if long:
+        from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - a plain listing needs none of it
 
-            _write("".join(f"{format_long_line(node, name)}\n" for node, name in shown))
-        else:
-            _write("".join(f"{name}\n" for _, name in shown))
+        shown = [format_long_line(entry, name) for entry, name in zip(entries, shown, strict=True)]
+    _write("".join(f"{line}\n" for line in shown))

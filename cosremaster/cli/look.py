@@ -5,26 +5,18 @@ The listing itself is in ``listing``, which loads next to nothing.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from cosremaster.browse.container import NodeRef, enter_if_container, follow, is_container
-from cosremaster.browse.extract import extract_nodes, select_nodes
 from cosremaster.browse.report import stat_lines
-from cosremaster.browse.tar import build_tar
-from cosremaster.browse.walk import walk
-from cosremaster.cli.listing import list_address, looking, print_json
+from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.errors import LayerError, printable
-from cosremaster.io.output import Output
-from cosremaster.io.pieces import PieceTable
-from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import NodeKind
+from cosremaster.errors import printable
+from cosremaster.image import image_at
 from cosremaster.units import format_size
 
 _ADDRESS = click.argument("address", metavar="ADDRESS")
@@ -47,16 +39,8 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
 @MAX_EXPAND
 def cat_command(address: str, max_expand: int) -> None:
     """Write the bytes of the file at ADDRESS to standard output."""
-    with looking(address, max_expand) as (_, top, rest):
-        at = follow(top, rest)
-        _write_out(_content(at).chunks())
-
-
-def _content(at: NodeRef) -> PieceTable:
-    """:raises LayerError: no file with data."""
-    if at.node.content is None:
-        raise LayerError(f"is a {at.node.kind.noun}, which has no bytes", at.place)
-    return at.node.content.table()
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        _write_out(image.chunks(inner))
 
 
 def _write_out(chunks: Iterable[bytes]) -> None:
@@ -72,17 +56,12 @@ def _write_out(chunks: Iterable[bytes]) -> None:
 @_JSON
 def stat_command(address: str, as_json: bool, max_expand: int) -> None:
     """Print all that is known about what stands at ADDRESS."""
-    with looking(address, max_expand) as (_, top, rest):
-        at = follow(top, rest, last=False)
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        entry = image.stat(inner, full=not as_json)
         if as_json:
-            print_json([at])
+            print_json([entry])
             return
-        digest = at.node.content.digest().hex() if at.node.content is not None else None
-        if not at.node.path:
-            contains: str | None = at.container.kind
-        else:
-            contains = enter_if_container(at).container.kind if is_container(at.node) else None
-        for line in stat_lines(at, digest, contains):
+        for line in stat_lines(entry):
             click.echo(line)
 
 
@@ -91,14 +70,13 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
 @MAX_EXPAND
 def tree_command(address: str, max_expand: int) -> None:
     """Print everything at ADDRESS as a tree, through all layers."""
-    with looking(address, max_expand) as (_, top, rest):
-        at = enter_if_container(follow(top, rest))
-        click.echo(at.address)
-        for one, depth in walk(at.container, at.node.path) if at.node.kind is NodeKind.DIRECTORY else ():
-            mark = {NodeKind.DIRECTORY: "/", NodeKind.SYMLINK: f" -> {printable(one.node.target)}"}.get(
-                one.node.kind, ""
-            )
-            click.echo(f"{'  ' * (depth + 1)}{printable(one.node.path.rpartition(b'/')[2])}{mark}")
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        click.echo(image.stat(inner, follow=True).address)
+        for entry in image.walk(inner):
+            mark = "/" if entry.type == "directory" else ""
+            if entry.target is not None:
+                mark = f" -> {printable(entry.target)}"
+            click.echo(f"{'  ' * (entry.depth + 1)}{printable(entry.name)}{mark}")
 
 
 @click.command()
@@ -111,15 +89,13 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 
     A pattern is matched against the whole path in each container; * does not cross /, ** does: **/*.conf
     """
-    wanted = Pattern(os.fsencode(pattern))
-    with looking(address, max_expand) as (_, top, rest):
-        at = enter_if_container(follow(top, rest))
-        found = (one for one, _ in walk(at.container, at.node.path) if wanted.matches(one.node.path))
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        entries = image.walk(inner, pattern)
         if as_json:
-            print_json(found)
+            print_json(entries)
             return
-        for one in found:
-            click.echo(one.address)
+        for entry in entries:
+            click.echo(entry.address)
 
 
 @click.command()
@@ -136,25 +112,16 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     nodes go into DIR.mtree. A tar archive keeps everything.
     """
     progress = terminal_progress(quiet=quiet)
-    with looking(address, max_expand) as (source, top, rest):
-        nodes = select_nodes(enter_if_container(follow(top, rest)))
-        size = sum(node.content.size for node in nodes if node.content is not None)
-        if form == "tar":
-            table = build_tar(nodes).table()
-            if str(target) == "-":
-                _write_out(table.chunks())
-                return
-            with Output(target, source.local_paths, force=force) as output:
-                with progress.step(f"write {target}", table.length) as advance:
-                    output.write(table, None, advance)
-                source.check_unchanged()
-                output.publish()
-            done = f"{target}: {len(nodes):,} entries, {format_size(table.length)}"
-        else:
-            with progress.step(f"extract to {target}", size) as advance:
-                made = extract_nodes(nodes, target, advance)
-            done = f"{target}: {made.files:,} files, {made.folders:,} directories, {made.others:,} others"
-            if made.mtree is not None:
-                done += f"; owners and devices in {made.mtree}"
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        if form == "tar" and str(target) == "-":
+            _write_out(image.tar_chunks(inner))
+            return
+        made = image.extract(inner, target, as_tar=form == "tar", force=force, progress=progress)
+    if form == "tar":
+        summary = f"{made.entries:,} entries, {format_size(made.size)}"
+    else:
+        summary = f"{made.files:,} files, {made.directories:,} directories, {made.others:,} others"
+    if made.mtree is not None:
+        summary += f"; owners and devices in {made.mtree}"
     if not quiet:
-        click.echo(done)
+        click.echo(f"{target}: {summary}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import click
 from cosremaster.cli.options import AGAINST_MISSING
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.image import verify
 from cosremaster.reports.verify import verify_lines, verify_report
-from cosremaster.verification.run import verify
 
 
 @click.command()
@@ -39,8 +38,9 @@ def verify_command(
     if (changed or changed_volume) and against is None:
         raise UsageError(AGAINST_MISSING if changed else AGAINST_MISSING.replace("--changed", "--changed-volume"))
     progress = terminal_progress(quiet=not sys.stderr.isatty())
-    names = [os.fsencode(name).strip(b"/") for name in changed]
-    report = verify(source, against=against, changed=names, changed_volume=changed_volume, deep=deep, progress=progress)
+    report = verify(
+        source, against=against, changed=changed, changed_volume=changed_volume, deep=deep, progress=progress
+    )
     if as_json:
         click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
     else:

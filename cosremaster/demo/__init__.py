@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cosremaster.demo.image import build_iso, debirf_files
 from cosremaster.errors import OutputError, Place
-from cosremaster.remastering.image import remaster
-from cosremaster.remastering.result import Result
+from cosremaster.keywords import remaster
+from cosremaster.results import Result
 
 OVERLAY = {
     "bin/site-check": ("#!/bin/sh\necho checking the site\n", 0o755),

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.errors import UsageError
+from cosremaster.image import Image
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
-from cosremaster.remastering.image import OpenedImage, open  # noqa: A004 - as gzip.open
-from cosremaster.remastering.plan import RemasterPlan
-from cosremaster.remastering.result import Result
+
+if TYPE_CHECKING:
+    from cosremaster.results import Result
+    from cosremaster.views import Plan
 
 
 def resolve_output(recipe: Recipe, output: str | Path | None) -> Path:
@@ -38,7 +41,7 @@ def build(
     """Write the image that ``recipe`` describes: the result of :func:`read_recipe`, or the path of a recipe to read.
 
     ``output``, relative to the working directory, replaces the output of the recipe. The other arguments are those of
-    ``OpenedImage.remaster``.
+    ``Image.remaster``.
 
     :raises RecipeError: the recipe has faults.
     :raises ImageError: the digest of the input is not the expected one.
@@ -51,16 +54,16 @@ def build(
         return image.remaster(target, recipe.request, force=force, digest=digest, report=report, progress=progress)
 
 
-def plan(recipe: Recipe, *, check_index: bool = False, progress: Progress | None = None) -> RemasterPlan:
+def plan(recipe: Recipe, *, check_index: bool = False, progress: Progress | None = None) -> Plan:
     """Return what :func:`build` would write. Raises as it does."""
     with _open_input(recipe, check_index, progress) as image:
         return image.plan(recipe.request, progress=progress)
 
 
 @contextmanager
-def _open_input(recipe: Recipe, check_index: bool, progress: Progress | None) -> Iterator[OpenedImage]:
+def _open_input(recipe: Recipe, check_index: bool, progress: Progress | None) -> Iterator[Image]:
     """Open the input of the recipe. :raises ImageError: it has not the expected digests."""
-    with open(recipe.input, check_index=check_index) as image:
+    with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
-            image.expect(name, digits, progress=progress)
+            image.check_digest(name, digits, progress=progress)
         yield image

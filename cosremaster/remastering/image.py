@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,13 +14,11 @@ from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
-from cosremaster.overlay.request import OverlayItem
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.plan import RemasterPlan, plan_remaster
 from cosremaster.remastering.request import Request, normalize_request, parse_layer_address
-from cosremaster.remastering.result import Result, result_of
 from cosremaster.remastering.write import open_image, write_image
 
 
@@ -89,8 +86,8 @@ class OpenedImage:
     def remaster(
         self, target: str | os.PathLike[str], request: Request, *, force: bool = False, digest: str | None = None,
         report: str | os.PathLike[str] | None = None, progress: Progress | None = None,
-    ) -> Result:  # fmt: skip
-        """Write the image to ``target`` with the changes of ``request``.
+    ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
+        """Write the image to ``target`` with the changes of ``request``. Return the plan and the proof, in lines.
 
         ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
         it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
@@ -118,7 +115,7 @@ class OpenedImage:
             proof = write_image(self.image, plan.result, output, self._file, context.progress)
             if report_output is not None:
                 report_output.publish()
-        return result_of(plan, proof)
+        return plan, proof
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> RemasterPlan:
         """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed."""
@@ -140,59 +137,3 @@ def _check_report(
         if os.path.realpath(report) == os.path.realpath(other):
             raise UsageError(f"{os.fspath(other)} cannot be the report too")
     return Path(report)
-
-
-def open(source: str | Path, *, remember: bool = True, check_index: bool = False) -> OpenedImage:  # noqa: A001
-    """The image ``source``, opened, as :class:`OpenedImage` tells.
-
-    :raises ImageError: it cannot be read, or is no ISO 9660 image.
-    """
-    return OpenedImage(source, remember=remember, check_index=check_index)
-
-
-def remaster(
-    source: str | Path,
-    target: str | Path,
-    *,
-    add: Iterable[str | Path | OverlayItem] = (),
-    remove: Iterable[str | bytes] = (),
-    add_iso: Iterable[str | Path | OverlayItem] = (),
-    remove_iso: Iterable[str | bytes] = (),
-    rename_iso: Iterable[str | tuple[str, str]] = (),
-    drop_hfsplus: bool = False,
-    keep_sums: bool = False,
-    allow_missing: bool = False,
-    force_type: bool = False,
-    layer: str | None = None,
-    force: bool = False,
-    threads: int | None = None,
-    xz_preset: int | None = None,
-    always_compress: bool = False,
-    source_date_epoch: int | None = None,
-    kernel_args: Iterable[str] = (),
-    remove_kernel_args: Iterable[str] = (),
-    replace_kernel_args: Iterable[str] = (),
-    volume_id: str | None = None,
-    volume_date: str | None = None,
-    retarget: bool = False,
-    digest: str | None = None,
-    report: str | Path | None = None,
-    remember: bool = True,
-    check_index: bool = False,
-    progress: Progress | None = None,
-) -> Result:
-    """Writes the image ``source`` to ``target`` with files added to its root filesystem.
-
-    The arguments are those of :class:`Request`, :class:`OpenedImage` and :meth:`OpenedImage.remaster`.
-
-    :raises CosremasterError: one of its kinds (docs/exit-codes.md); the target is then not there.
-    """
-    request = Request(
-        add=add, remove=remove, allow_missing=allow_missing, force_type=force_type, add_iso=add_iso,
-        remove_iso=remove_iso, rename_iso=rename_iso, drop_hfsplus=drop_hfsplus, keep_sums=keep_sums, layer=layer,
-        threads=threads, xz_preset=xz_preset, always_compress=always_compress, source_date_epoch=source_date_epoch,
-        kernel_args=kernel_args, remove_kernel_args=remove_kernel_args, replace_kernel_args=replace_kernel_args,
-        volume_id=volume_id, volume_date=volume_date, retarget=retarget,
-    )  # fmt: skip
-    with open(source, remember=remember, check_index=check_index) as image:
-        return image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)

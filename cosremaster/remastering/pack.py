@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -14,7 +15,7 @@ from cosremaster.errors import CosremasterError, UnsupportedError, printable
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.spool import Spool
-from cosremaster.layers.address import Address
+from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
@@ -44,12 +45,39 @@ class Packing(Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
-class PackedLayer(Struct, frozen=True):
-    """A layer that was compressed again."""
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """A layer that was compressed again; sizes are in bytes.
+
+    ``address``: of the layer, as in ``"live.cgz::rootfs.cxz"``; ``name``: the last part of it; ``codec``: name of the
+    compression. ``size``: of the new compressed data. Of these, ``reused`` bytes were copied from the input. Of the new
+    decoded data, ``encoded`` bytes were compressed and ``stored`` bytes were not.
+    """
+
+    address: str
+    name: str
+    codec: str
+    size: int
+    reused: int
+    encoded: int
+    stored: int
+
+
+class RepackedLayer(Struct, frozen=True):
+    """A layer that was compressed again, with its bytes."""
 
     address: Address
     codec: str
     packed: RepackResult
+
+    @property
+    def summary(self) -> PackedLayer:
+        """The layer as callers get it."""
+        packed = self.packed
+        return PackedLayer(
+            format_address(self.address), printable(self.address[-1]), self.codec, packed.table.length, packed.reused,
+            packed.encoded, packed.stored,
+        )  # fmt: skip
 
 
 def with_containers(layer: Layer) -> Iterator[Layer]:
@@ -67,7 +95,7 @@ def check_writable(layer: Layer) -> None:
             raise UnsupportedError(outer.parameters.refusal, outer.place)
 
 
-def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
+def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLayer:
     """Return ``layer`` with the new decoded bytes ``plain``, compressed as it was. Step 5, instead of cpio and xz.
 
     The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
@@ -85,7 +113,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer
             cache=BlockCache() if layer.is_converted else packing.caches.setdefault(layer.address, BlockCache()),
         )
         packed = layer.parameters.repack(job)
-    return PackedLayer(layer.address, layer.codec_label, packed)
+    return RepackedLayer(layer.address, layer.codec_label, packed)
 
 
 @contextmanager
@@ -118,7 +146,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
     return Worker(prepack)
 
 
-def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tuple[PackedLayer, ...]:
+def repack_containers(layer: Layer, packed: RepackedLayer, packing: Packing) -> tuple[RepackedLayer, ...]:
     """Return ``packed`` and every container of ``layer``, compressed with it inside. Step 6, instead of cpio and gzip.
 
     ``packed`` is first; the file on the ISO, or its stream where the file is a row of streams, is last.
@@ -131,7 +159,7 @@ def repack_containers(layer: Layer, packed: PackedLayer, packing: Packing) -> tu
     return tuple(layers)
 
 
-def rebuilt_file(layer: Layer, packed: PackedLayer) -> PieceTable:
+def rebuilt_file(layer: Layer, packed: RepackedLayer) -> PieceTable:
     """Return the bytes of the file on the image that holds ``layer``, whose outermost stream became ``packed``."""
     *_, outermost = with_containers(layer)
     return outermost.replace_stream(packed.packed.table)

@@ -32,8 +32,8 @@ from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import (
-    PackedLayer,
     Packing,
+    RepackedLayer,
     check_writable,
     pack_layer,
     prepacking_container,
@@ -62,7 +62,7 @@ class LayerChange(Struct, frozen=True):
     iso: IsoEdits
     layer: Layer | None = None
     edits: Edits = Edits(frozenset(), (), (), (), ())
-    packed: tuple[PackedLayer, ...] = ()
+    packed: tuple[RepackedLayer, ...] = ()
     memory: MemoryEstimate | None = None
 
 
@@ -76,7 +76,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     image: RemasterImage
     layer: Layer | None
     edits: Edits
-    packed: tuple[PackedLayer, ...]
+    packed: tuple[RepackedLayer, ...]
     iso: IsoEdits
     settings: BootSettingsPlan
     result: ImagePlan
@@ -175,7 +175,7 @@ def plan_overlay(layer: Layer, overlay: Overlay, request: NormalizedRequest, con
 
 
 def layer_warnings(
-    layer: Layer, layers: ImageLayers, edits: Edits, packed: Sequence[PackedLayer]
+    layer: Layer, layers: ImageLayers, edits: Edits, packed: Sequence[RepackedLayer]
 ) -> Iterator[str]:  # fmt: skip
     """Yield the warnings about a ``layer`` that ``edits`` changed and that was ``packed``."""
     yield from layer.edit_warnings()
@@ -202,7 +202,7 @@ def shadowing_warnings(layer: Layer, layers: ImageLayers, edits: Edits) -> Itera
             yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
-def replace_layer_file(image: SourceImage, iso: IsoEdits, layer: Layer, packed: PackedLayer) -> IsoEdits:
+def replace_layer_file(image: SourceImage, iso: IsoEdits, layer: Layer, packed: RepackedLayer) -> IsoEdits:
     """Return ``iso`` with the new bytes of the file that holds ``layer``, whose outermost stream became ``packed``.
 
     :raises UsageError: ``iso`` replaces or removes that file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,10 +25,10 @@ from cosremaster.verification.run import verify
 
 
 def write_overview(
-    source: str | Path,
-    target: str | Path,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
-    against: str | Path | None = None,
+    against: str | os.PathLike[str] | None = None,
     changed: Collection[bytes] = (),
     force: bool = False,
     max_expand: int = MAX_EXPAND,
@@ -61,7 +62,7 @@ def write_overview(
         output.publish()
 
 
-def _side(stack: ExitStack, path: str | Path, max_expand: int, progress: Progress) -> Side:
+def _side(stack: ExitStack, path: str | os.PathLike[str], max_expand: int, progress: Progress) -> Side:
     """Open the image at ``path`` and return it with its layers; ``stack`` closes it."""
     opened = stack.enter_context(OpenedImage(path, max_expand=max_expand))
     image_layers = opened.layers(progress=progress)
@@ -78,7 +79,9 @@ def _chosen(image: SourceImage, image_layers: ImageLayers) -> Layer | None:
         return max(image_layers.layers, key=lambda layer: (layer.likelihood, layer.entry_count), default=None)
 
 
-def _compared(stack: ExitStack, old: str | Path, new: str | Path, max_expand: int) -> Iterable[Difference]:
+def _compared(
+    stack: ExitStack, old: str | os.PathLike[str], new: str | os.PathLike[str], max_expand: int
+) -> Iterable[Difference]:
     """Compare two images without descending into archives inside archives."""
     options = ScanOptions(digests=True, nesting=0, max_expand=max_expand)
     sides = [

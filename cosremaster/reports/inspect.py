@@ -54,7 +54,7 @@ def inspect_report(
             {"path": printable(archive.path), "codec": archive.codec, "size": archive.size} for archive in archives
         ],
         "memory": [{"path": printable(path), **memory_report(need)} for path, need in needs.items()],
-        "layers": None if layers is None else [_layer(layer, layer is chosen) for layer in layers],
+        "layers": None if layers is None else [layer_report(layer, layer is chosen) for layer in layers],
     }
 
 
@@ -154,7 +154,7 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer, chosen: bool) -> dict[str, Any]:
+def layer_report(layer: Layer, chosen: bool) -> dict[str, Any]:
     """Return a layer; ``chosen`` marks the one that additions would go to."""
     return {
         "address": format_address(layer.address),

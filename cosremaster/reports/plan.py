@@ -14,7 +14,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.remastering.pack import PackedLayer
+from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
@@ -91,7 +91,7 @@ def _list_report(change: ListChange) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layer_report(layer: PackedLayer) -> dict[str, Any]:
+def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
     """Return a layer that was packed again, with sizes in bytes."""
     return {
         "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
@@ -170,7 +170,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     yield from menu_change_lines(plan.settings.menus)
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
-        yield packed_line(packed.address, packed.codec, packed.packed)
+        yield packed_line(packed.summary)
     if plan.memory is not None and plan.layer is not None:
         yield from memory_lines(printable(plan.layer.address[0]), plan.memory)
     yield "pieces of the new image:"

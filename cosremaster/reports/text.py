@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.checksums.renew import ListChange
-from cosremaster.codecs.base import RepackResult
 from cosremaster.errors import printable
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
 from cosremaster.iso.prove import is_boot_info_true
-from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
+from cosremaster.remastering.pack import PackedLayer
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
 
 ACTIVE = 0x80
@@ -166,8 +166,8 @@ def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
         yield f"sums in {printable(change.path)}: {summary}"
 
 
-def packed_line(address: Address, codec: str, packed: RepackResult) -> str:
+def packed_line(layer: PackedLayer) -> str:
     """Describe how a layer was packed again: bytes that stay, encoded bytes, stored bytes."""
-    parts = ((packed.reused, "kept compressed"), (packed.encoded, "encoded"), (packed.stored, "stored"))
+    parts = ((layer.reused, "kept compressed"), (layer.encoded, "encoded"), (layer.stored, "stored"))
     summary = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
-    return f"{codec} {printable(address[-1])}: {format_size(packed.table.length)} ({summary})"
+    return f"{layer.codec} {layer.name}: {format_size(layer.size)} ({summary})"

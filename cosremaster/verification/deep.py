@@ -9,11 +9,12 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.read import read_image
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import find_layers, identify_files
+from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress
 from cosremaster.verification.finding import Finding, fails, holds, note
 
 
-def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
+def check_layers(source: ByteSource, progress: Progress, options: ScanOptions) -> Iterator[Finding]:
     """Decode every file of the tree that holds an archive, from its first byte to its last."""
     try:
         image = read_image(source)
@@ -25,7 +26,7 @@ def check_layers(source: ByteSource, progress: Progress) -> Iterator[Finding]:
             continue
         place = source.place.inside(file.path)
         try:
-            image_layers = find_layers(image, (file.path,), progress)
+            image_layers = find_layers(image, (file.path,), progress, options)
         except CorruptError as error:
             yield fails("layer.corrupt", error.message, error.place or place)
         except CosremasterError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from cosremaster.io.source import open_source
+from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.verification.against import check_against
 from cosremaster.verification.booting import check_boot
@@ -31,12 +33,13 @@ CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
 
 
 def verify(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
-    against: str | Path | None = None,
+    against: str | os.PathLike[str] | None = None,
     changed: Collection[bytes] = (),
     changed_volume: bool = False,
     deep: bool = False,
+    max_expand: int = MAX_EXPAND,
     progress: Progress | None = None,
 ) -> Report:
     """Check the image ``path``, and return all findings. Changes nothing.
@@ -55,7 +58,7 @@ def verify(
         subject = read_subject(source)
         findings = list(_run_checks(subject))
         if deep:
-            findings += check_layers(source, progress)
+            findings += check_layers(source, progress, ScanOptions(max_expand=max_expand))
             findings += check_lists(source, progress)
         report = Report(source.place, source.size, tuple(findings))
         if against is None:

@@ -2,26 +2,26 @@
 
 from pathlib import Path
 
-import cosremaster
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.cpio.newc import NewcEntry
 from cosremaster.layers.cpio.read import CpioIndex
 from cosremaster.layers.find import choose_layer
 from cosremaster.layers.formats import ArchiveIndex
 from cosremaster.layers.identify import Identification, identify_table
+from cosremaster.remastering.image import OpenedImage
 from cosremaster.tree.nodes import Node
 
 
 def plain_root(iso: Path) -> bytes:
     """The root filesystem's archive, by our reader."""
-    with cosremaster.open(iso, remember=False) as image:
+    with OpenedImage(iso, remember=False) as image:
         layer = image.layers().layers[-1]
         return b"".join(layer.decoded.chunks(0, layer.size))
 
 
 def with_layer_of(iso: Path) -> dict[bytes, Node]:
     """The nodes of the image's root filesystem, which is so small that its bytes are at hand."""
-    with cosremaster.open(iso, remember=False) as image:
+    with OpenedImage(iso, remember=False) as image:
         return dict(choose_layer(image.image, image.layers(), None).tree())
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz import codec as xz
 from cosremaster.demo.image import DemoEntry, build_archive, directory, regular, root_items
@@ -21,6 +20,7 @@ from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.layers import scan
 from cosremaster.layers.cpio.newc import Header, encode_name
+from cosremaster.remastering.image import OpenedImage
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.layers import cpio_entries
@@ -140,7 +140,7 @@ def test_a_large_layer_is_no_bomb(
     (tmp_path / "in").write_bytes(run(packer, stdin=plain))
     monkeypatch.setattr(scan, "FREE_EXPANSION", 1 << 20)
     monkeypatch.setattr(xz, "cpu_count", lambda: count)
-    with cosremaster.open(tmp_path / "in", remember=False) as image:
+    with OpenedImage(tmp_path / "in", remember=False) as image:
         (layer,) = image.layers().layers
         assert cpio_entries(layer.index)[0].header.size == 3 << 20
 

@@ -32,7 +32,8 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.layers.model import Layer
 from cosremaster.remastering import pack
 from cosremaster.remastering import plan as planning
-from cosremaster.remastering.pack import PackedLayer, Packing
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.pack import Packing, RepackedLayer
 from tests.fixtures import tools
 from tests.support.listener import Listener
 from tests.support.small import CGZ, write_overlay, write_small
@@ -91,7 +92,7 @@ def test_the_plan_tells_what_the_remaster_does(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     result = cosremaster.remaster("in.iso", "out.iso", add=["overlay"])
     assert plan["image"]["size"] == {"before": result.input_size, "after": result.output_size}
-    assert [layer["size"] for layer in plan["layers"]] == [one.packed.table.length for one in result.packed]
+    assert [layer["size"] for layer in plan["layers"]] == [one.size for one in result.packed]
     assert plan["layer"] == result.layer
     edits = plan["edits"]
     assert (edits["added"], edits["unchanged"]) == (["etc/motd", "noise", "site.sh"], ["etc/hostname"])
@@ -252,7 +253,7 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
     packed: list[int] = []
     real = pack.pack_layer
 
-    def noted(layer: Layer, plain: PieceTable, packing: Packing) -> PackedLayer:
+    def noted(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLayer:
         packed.append(plain.length)
         return real(layer, plain, packing)
 
@@ -262,7 +263,8 @@ def test_what_is_foreseen_of_a_holder_changes_nothing(
         request = cosremaster.Request(add=[overlay])
         for name in ("one.iso", "again.iso"):
             image.remaster(tmp_path / name, request)
-        found = image.layers().layers
+    with OpenedImage(source, remember=False) as opened:
+        found = opened.layers().layers
     foreseen = min(found[1].container_entry.offset if found[1].container_entry else 0, BlockCache.LIMIT)
     assert packed.count(foreseen) == 1, "once for all remasters"
     monkeypatch.setattr(pack, "prepack_container_front", lambda *_: Worker(lambda: None))

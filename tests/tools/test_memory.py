@@ -6,12 +6,12 @@ import gzip
 import json
 import lzma
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from cosremaster import remaster
 from cosremaster.boot_memory.estimate import (

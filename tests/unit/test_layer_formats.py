@@ -15,6 +15,8 @@ from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, directory, regular
 from cosremaster.layers.formats import FORMATS
 from cosremaster.layers.model import RootfsLikelihood
+from cosremaster.remastering.image import OpenedImage
+from cosremaster.remastering.request import Request
 from tests.support.small import without_layer
 from tests.support.toyfs import toy_file
 
@@ -59,7 +61,7 @@ def test_every_command_and_call_knows_a_new_format(
         return capsys.readouterr().out
 
     # Found by content, and taken for a root filesystem by its paths.
-    with cosremaster.open(image, remember=False) as opened:
+    with OpenedImage(image, remember=False) as opened:
         layer = opened.layers().layers[-1]
         assert (layer.format.name, layer.entry_count, layer.likelihood) == (name, len(ROOT), RootfsLikelihood.SYSTEM)
     report = json.loads(run("inspect", "--json", "--deep", image))
@@ -98,14 +100,14 @@ def test_a_new_format_is_remembered(
     files, _ = way(name)
     image = tmp_path / "in.iso"
     image.write_bytes(without_layer(files))
-    with cosremaster.open(image) as opened:
+    with OpenedImage(image) as opened:
         first = opened.layers()
     monkeypatch.setattr("cosremaster.remastering.layer_index.find_layers", None)  # it would index again
-    with cosremaster.open(image) as opened:
+    with OpenedImage(image) as opened:
         again = opened.layers()
         assert [layer.format.name for layer in again.layers] == [layer.format.name for layer in first.layers]
         assert b"".join(again.layers[-1].tree()[b"etc/motd"].content.table().chunks()) == b"hello"  # type: ignore[union-attr]
-        opened.remaster(tmp_path / "out.iso", cosremaster.Request(remove=["etc/motd"]))
+        opened.remaster(tmp_path / "out.iso", Request(remove=["etc/motd"]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,8 +125,8 @@ def test_a_toy_file_system_in_a_file_of_its_own(
 def test_without_its_entry_a_toy_file_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = tmp_path / "in.iso"
     image.write_bytes(without_layer(as_file("toyfs")[0]))
-    with cosremaster.open(image) as opened:
+    with OpenedImage(image) as opened:
         assert len(opened.layers().layers) == 1
     monkeypatch.delitem(FORMATS, "toyfs")
-    with cosremaster.open(image) as opened:  # the index of before does not fit
+    with OpenedImage(image) as opened:  # the index of before does not fit
         assert not opened.layers().layers

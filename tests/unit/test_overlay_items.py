@@ -13,6 +13,7 @@ from cosremaster import InlineFile, OverlayError, OverlayItem, UsageError
 from cosremaster.cli import main
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import PREPARERS, ReadContext
+from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.tree.nodes import Node
 from tests.support.overlays import directory, file, folder_of, merged, reasons
 from tests.support.small import CGZ, write_small
@@ -73,7 +74,7 @@ def test_faults_that_need_no_image_are_reported_before_the_long_work(
     def no_layers(*_: object) -> None:
         raise AssertionError("the layers were looked for")
 
-    monkeypatch.setattr(cosremaster.OpenedImage, "layers", no_layers)
+    monkeypatch.setattr(LayerIndex, "layers", no_layers)
     with pytest.raises(UsageError, match=r"^a copy needs a name$"):
         cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[CopyOf(b"etc/motd", b"")])
 

@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_looked_at_is_none(folder: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", f"{folder}/{'a' * 300}")  # as one that belongs to somebody else
     with cosremaster.open(folder / "in.iso") as image:
         image.remaster(folder / "out.iso", cosremaster.Request(add=[folder / "overlay"]))
-        assert image.remembered_at is None
+        assert image.index_file is None
 
 
 def test_an_index_is_kept_before_the_image_closes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

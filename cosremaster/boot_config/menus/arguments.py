@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -100,7 +101,8 @@ class ArgumentChanges(Struct, frozen=True):
     add: tuple[KernelArgument, ...] = ()
 
 
-class LineChange(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class LineChange:
     """The changes to a kernel line; arguments are without quotes.
 
     :param number: the line in the menu, from 1.

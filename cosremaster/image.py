@@ -1,0 +1,625 @@
+"""The public face: an image with a method for everything that can be done with it, and functions for one-off use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from cosremaster.errors import LayerError
+from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
+from cosremaster.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from cosremaster.browse.compare import Difference
+    from cosremaster.browse.container import Container, NodeRef
+    from cosremaster.browse.entry import FileEntry
+    from cosremaster.browse.export import MaasResource
+    from cosremaster.io.pieces import PieceTable
+    from cosremaster.io.source import ByteSource
+    from cosremaster.layers.address import Address
+    from cosremaster.layers.find import ImageLayers
+    from cosremaster.layers.model import Layer
+    from cosremaster.remastering.image import OpenedImage
+    from cosremaster.remastering.request import Request
+    from cosremaster.results import Result
+    from cosremaster.verification.finding import Report
+    from cosremaster.views import Export, Extraction, ImageInfo, LayerInfo, Plan
+
+StrPath: TypeAlias = str | os.PathLike[str]
+"""A path on this machine."""
+
+
+class Image:
+    """A bootable image: an ISO 9660 image, or an initramfs in a file of its own. A context manager.
+
+    Nothing here changes the image; :meth:`remaster` writes a new one. Parts of the image are read when a method needs
+    them, once, and serve every later call; several threads may use one image. An *address* says where something is
+    inside the image, as in ``"live.cgz::rootfs.cxz::etc/hostname"``: a path on the ISO, a path in the archive that this
+    file is, and so on; ``""`` is the image itself.
+
+    ``remember``: use and keep the index of the layers in the user's cache directory; ``check_index``: before a kept
+    index is used, compare the SHA-256 of the files that it describes. ``max_expand``: data beyond the first GiB that
+    expand by more than this ratio are refused as a bomb.
+
+    >>> import cosremaster
+    >>> with cosremaster.open("vendor.iso") as image:
+    ...     print(image.read("vmlinuz")[:2])
+    b'MZ'
+    """
+
+    def __init__(
+        self, path: StrPath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
+    ) -> None:
+        self.path = Path(path)
+        self._remember, self._check_index, self._max_expand = remember, check_index, max_expand
+        self._closing = ExitStack()
+        self._lock = threading.RLock()
+        self._source: ByteSource | None = None
+        self._container: Container | None = None
+        self._opened: OpenedImage | None = None
+
+    def __enter__(self) -> Image:
+        """Return the image itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the image."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the image, when the index of its layers is stored."""
+        self._closing.close()
+
+    def info(
+        self, *, deep: bool = False, layer: str | None = None, progress: Progress | None = None
+    ) -> ImageInfo:  # fmt: skip
+        """Return the facts about the image. ``deep``: read every layer; ``layer``: read only the file of this layer.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print(image.info().kind, image.info(deep=True).root_layer)
+        iso9660 debirf-live-demo.cgz::rootfs.cxz
+
+        :raises ImageError: the image cannot be read, or is neither an ISO 9660 image nor an archive.
+        :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
+        """
+        from cosremaster.boot_config.places import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
+        from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
+        from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
+        from cosremaster.views import make_info  # noqa: PLC0415
+
+        opened = self._remastering
+        image, layers, chosen, problem = opened.image, None, None, ""
+        if deep or layer is not None:
+            image_layers = opened.layers(layer, progress)
+            layers = image_layers.layers
+            chosen, problem = self._choose(image_layers, layer)
+        archives = tuple(find_archive_files(image))
+        menus = None if image.volume is None else find_boot_menus(image.volume)
+        if layers is None:
+            memory = estimate_packed_memory((archive.path, archive.size) for archive in archives)
+        else:
+            memory = estimate_image_memory(image, layers)
+        return make_info(image, archives, layers, chosen, menus, memory, problem)
+
+    def layers(self, layer: str | None = None, *, progress: Progress | None = None) -> tuple[LayerInfo, ...]:
+        """Return the layers of the image, or of the file that ``layer`` names; outer ones come before inner ones.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     for layer in image.layers():
+        ...         print(layer.address, layer.codec, layer.entries)
+        debirf-live-demo.cgz gzip 6
+        debirf-live-demo.cgz::rootfs.cxz xz 17
+
+        :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
+        """
+        from cosremaster.views import layer_infos  # noqa: PLC0415 - a remaster needs none of it
+
+        image_layers = self._remastering.layers(layer, progress)
+        chosen, _ = self._choose(image_layers, layer)
+        return layer_infos(image_layers.layers, chosen)
+
+    @property
+    def index_file(self) -> Path | None:
+        """The file that keeps the index of the layers for later runs; None if there is none."""
+        return self._remastering.remembered_at
+
+    def names(self, address: str = "", *, recursive: bool = False, follow: bool = True) -> list[bytes]:
+        """Return the names in the directory or archive at ``address``, sorted.
+
+        ``recursive``: the paths of all below.
+        """
+        reference = self._enter(address, follow=follow)
+        path = reference.node.path
+        start = len(path) + bool(path)
+        below = reference.container.walk_below(path) if recursive else reference.container.list_names(path)
+        return [name[start:] for name in below]
+
+    def ls(self, address: str = "", *, recursive: bool = False, follow: bool = True) -> tuple[FileEntry, ...]:
+        """Return the entries of the directory or archive at ``address``, sorted; a file alone is its only entry.
+
+        ``recursive``: all entries below, but not those inside archives (:meth:`walk` enters these).
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print([entry.name for entry in image.ls("debirf-live-demo.cgz::rootfs.cxz::etc")])
+        [b'hostname', b'issue']
+
+        :raises LayerError: nothing is there.
+        """
+        from cosremaster.browse.container import NodeRef  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - the same
+        from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+
+        reference = self._enter(address, follow=follow)
+        container = reference.container
+        if reference.node.kind is not NodeKind.DIRECTORY:
+            return (entry_of(reference),)
+        paths = container.walk_below(reference.node.path) if recursive else container.list_names(reference.node.path)
+        nodes = (container.node(path) for path in paths)
+        return tuple(entry_of(NodeRef(container, node)) for node in nodes if node is not None)
+
+    def stat(self, address: str = "", *, full: bool = False, follow: bool = False) -> FileEntry:
+        """Return the entry at ``address``; a symlink at its end is not followed.
+
+        ``full``: with ``sha256`` and ``contains``.
+
+        :raises LayerError: nothing is there.
+        """
+        from dataclasses import replace  # noqa: PLC0415 - as all of browse: a remaster needs none
+
+        from cosremaster.browse.container import enter_if_container, is_container  # noqa: PLC0415 - the same
+        from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - the same
+
+        reference = self._find(address, follow=follow)
+        entry, node = entry_of(reference), reference.node
+        if not full:
+            return entry
+        contains = reference.container.kind if not node.path else None
+        if node.path and is_container(node):
+            contains = enter_if_container(reference).container.kind
+        digest = None if node.content is None else node.content.digest().hex()
+        return replace(entry, sha256=digest, contains=contains)
+
+    def walk(self, address: str = "", pattern: str | None = None) -> Iterator[FileEntry]:
+        """Yield all entries below ``address``, also inside archives; directories and archives before what is in them.
+
+        ``pattern``: only entries whose path in their file system matches; ``*`` does not cross ``/``, ``**`` does.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print([entry.address for entry in image.walk(pattern="**/hostname")])
+        ['vendor.iso::debirf-live-demo.cgz::rootfs.cxz::etc/hostname']
+
+        :raises LayerError: nothing is there. :raises CorruptError: an archive is damaged.
+        """
+        from cosremaster.browse.entry import entry_of  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.walk import walk  # noqa: PLC0415 - the same
+        from cosremaster.overlay.patterns import Pattern  # noqa: PLC0415 - the same
+        from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+
+        wanted = None if pattern is None else Pattern(os.fsencode(pattern))
+        reference = self._enter(address)
+        if reference.node.kind is not NodeKind.DIRECTORY:
+            return
+        for below, depth in walk(reference.container, reference.node.path):
+            if wanted is None or wanted.matches(below.node.path):
+                yield entry_of(below, depth)
+
+    def read(self, address: str) -> bytes:
+        """Return the bytes of the file at ``address``; symlinks are followed.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print(image.read("debirf-live-demo.cgz::rootfs.cxz::etc/hostname"))
+        b'debirf\\n'
+
+        :raises LayerError: no file is there.
+        """
+        return b"".join(self.chunks(address))
+
+    def chunks(self, address: str) -> Iterator[bytes]:
+        """Yield the bytes of the file at ``address`` in chunks. Raises as :meth:`read`."""
+        reference = self._find(address)
+        if reference.node.content is None:
+            raise LayerError(f"is a {reference.node.kind.noun}, which has no bytes", reference.place)
+        yield from reference.node.content.table().chunks()
+
+    def tar_chunks(self, address: str = "") -> Iterator[bytes]:
+        """Yield a tar archive of what is at ``address``, in chunks."""
+        from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
+
+        yield from build_tar(select_nodes(self._enter(address))).table().chunks()
+
+    def extract(
+        self, address: str, target: StrPath, *, as_tar: bool = False, force: bool = False,
+        progress: Progress | None = None,
+    ) -> Extraction:  # fmt: skip
+        """Write what is at ``address`` to the new folder ``target``, or to a tar archive.
+
+        Nothing is written outside ``target``, which appears only when it is complete. Without root, owners and device
+        nodes go to ``TARGET.mtree``; a tar archive keeps everything. ``force`` replaces an existing archive.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print(image.extract("debirf-live-demo.cgz::rootfs.cxz::etc", "etc").files)
+        2
+
+        :raises LayerError: nothing is there. :raises OutputError: the target cannot be written.
+        """
+        from cosremaster.browse.extract import extract_nodes, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
+        from cosremaster.views import Extraction  # noqa: PLC0415 - the same
+
+        target, progress = Path(target), progress or SilentProgress()
+        nodes = select_nodes(self._enter(address))
+        size = sum(node.content.size for node in nodes if node.content is not None)
+        kinds = [node.kind.noun for node in nodes]
+        if as_tar:
+            table, mtree = build_tar(nodes).table(), None
+            size = table.length
+            self._write(table, target, force, progress)
+        else:
+            with progress.step(f"extract to {target}", size) as advance:
+                mtree = extract_nodes(nodes, target, advance).mtree
+        files, directories = kinds.count("file"), kinds.count("directory")
+        return Extraction(
+            entries=len(nodes), files=files, directories=directories, others=len(nodes) - files - directories,
+            size=size, mtree=mtree,
+        )  # fmt: skip
+
+    def export(
+        self, target: StrPath, *, address: str = "", maas: MaasResource | None = None, threads: int | None = None,
+        force: bool = False, progress: Progress | None = None,
+    ) -> Export:  # fmt: skip
+        """Write what a network boot takes to the new folder ``target``: kernel, initramfs and an iPXE script.
+
+        ``maas``: write the root file system at ``address`` as a ``.tar.gz`` for MAAS instead. ``threads`` compress it,
+        None for one per processor; ``force`` replaces an existing archive.
+
+        :raises LayerError: there is no kernel or no initramfs, or several. :raises OutputError: it cannot be written.
+        """
+        target, progress = Path(target), progress or SilentProgress()
+        if maas is not None:
+            return self._export_maas(target, address, maas, threads, force=force, progress=progress)
+        from cosremaster.browse.export import list_pxe_files  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.extract import extract_nodes  # noqa: PLC0415 - the same
+        from cosremaster.views import Export  # noqa: PLC0415 - the same
+
+        nodes = list(list_pxe_files(self._enter(address).container))
+        with progress.step(f"export to {target}", None) as advance:
+            extract_nodes(nodes, target, advance, notes=False)
+        return Export(files=tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes))
+
+    def plan(self, request: Request | None = None, *, progress: Progress | None = None) -> Plan:
+        """Return what :meth:`remaster` would do. Layers are compressed, into a temporary file, so that sizes are exact.
+
+        >>> import cosremaster
+        >>> from cosremaster import InlineFile, Request
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print(image.plan(Request(add=[InlineFile("/etc/site", b"7")])).added)
+        (b'etc/site',)
+
+        Raises as :meth:`remaster`.
+        """
+        from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
+        from cosremaster.views import make_plan  # noqa: PLC0415 - a remaster needs none of it
+
+        return make_plan(self._remastering.plan(request or Request(), progress=progress))
+
+    def remaster(
+        self, target: StrPath, request: Request | None = None, *, force: bool = False,
+        digest: str | None = None, report: StrPath | None = None, progress: Progress | None = None,
+    ) -> Result:  # fmt: skip
+        """Write the image to ``target`` with the changes of ``request``.
+
+        ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
+        it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+
+        >>> import cosremaster
+        >>> from cosremaster import InlineFile, Request
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     result = image.remaster("site.iso", Request(add=[InlineFile("/etc/site", b"7")]))
+        >>> print(result.added, len(result.proof) > 0)
+        (b'etc/site',) True
+
+        :raises CosremasterError: one of its kinds (docs/exit-codes.md); there is no target then.
+        """
+        from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
+
+        plan, proof = self._remastering.remaster(
+            target, request or Request(), force=force, digest=digest, report=report, progress=progress
+        )
+        from cosremaster.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
+
+        return Result(**changes_of_plan(plan), proof=proof)
+
+    def verify(
+        self, *, against: StrPath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,
+        deep: bool = False, progress: Progress | None = None,
+    ) -> Report:  # fmt: skip
+        """Check every pointer of the image.
+
+        ``against``: the image that it was made from, whose own faults do not count.
+
+        ``changed``: paths on the image, or in FAT file systems on it, that were meant to change; ``changed_volume``:
+        the volume id and date were. ``deep``: decode every layer and check lists of checksums.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     print(image.verify().ok)
+        True
+
+        :raises ImageError: a file cannot be opened or read.
+        """
+        from cosremaster.verification.run import verify  # noqa: PLC0415 - a remaster needs none of it
+
+        paths = [os.fsencode(path).strip(b"/") for path in changed]
+        return verify(
+            self.path, against=against, changed=paths, changed_volume=changed_volume, deep=deep,
+            max_expand=self._max_expand, progress=progress,
+        )  # fmt: skip
+
+    def diff(
+        self, other: Image, address: str = "", other_address: str | None = None, *, text: bool = False
+    ) -> Iterator[Difference]:
+        """Yield the differences of ``other`` from this image, by meaning: boot records, files, entries of archives.
+
+        ``address``: compare only what is there, with ``other_address`` in ``other``, the same address when None.
+        ``text``: with a unified diff of text files.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as old, cosremaster.open("vendor.iso") as new:
+        ...     print(list(old.diff(new)))
+        []
+
+        :raises LayerError: nothing is there. :raises CorruptError: an archive is damaged.
+        """
+        from cosremaster.browse.compare import compare_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
+
+        left = self._open_side(address)
+        right = other._open_side(address if other_address is None else other_address, left.container)
+        yield from compare_nodes(left, right, text=text)
+
+    def write_page(
+        self, target: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
+        force: bool = False, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        """Write everything about the image to ``target`` as an HTML page of one file (docs/html.md).
+
+        ``against``: the image that it was made from, for what changed; ``changed``: boot images that were meant to.
+        ``force`` replaces an existing target. :raises CorruptError: a layer is damaged.
+        """
+        from cosremaster.reports.build import write_overview  # noqa: PLC0415 - a remaster needs none of it
+
+        paths = [os.fsencode(path).strip(b"/") for path in changed]
+        write_overview(
+            self.path, target, against=against, changed=paths, force=force, max_expand=self._max_expand,
+            progress=progress,
+        )  # fmt: skip
+
+    def check_digest(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
+        """Read the whole image and compare its digest ``name`` with the hexadecimal ``digits``.
+
+        :raises ImageError: the digest differs. :raises UsageError: there is no such digest.
+        """
+        self._remastering.expect(name, digits, progress=progress)
+
+    @property
+    def _remastering(self) -> OpenedImage:
+        """The image with its structures read."""
+        with self._lock:
+            if self._opened is None:
+                from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - browsing needs none of it
+
+                opened = OpenedImage(
+                    self.path, remember=self._remember, check_index=self._check_index, max_expand=self._max_expand
+                )
+                self._opened = self._closing.enter_context(opened)
+            return self._opened
+
+    @property
+    def _browsing(self) -> ByteSource:
+        """The image as bytes."""
+        with self._lock:
+            if self._source is None:
+                from cosremaster.io.source import open_source  # noqa: PLC0415 - a remaster opens it by itself
+
+                self._source = self._closing.enter_context(open_source(self.path))
+            return self._source
+
+    def _choose(self, image_layers: ImageLayers, layer: str | None) -> tuple[Layer | None, str]:
+        """Return the layer that additions go to; None and the reason where there is none."""
+        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - browsing needs none of it
+
+        opened = self._remastering
+        try:
+            address = None if layer is None else opened.address_in(layer)
+            return choose_layer(opened.image, image_layers, address), ""
+        except LayerError as error:
+            return None, error.message
+
+    def _find(self, address: str, *, follow: bool = True) -> NodeRef:
+        """Return the node at ``address``."""
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.layers.address import parse_address  # noqa: PLC0415 - the same
+
+        parts: Address = parse_address(address) if address else ()
+        with self._lock:
+            if self._container is None:
+                options = containers.ALONE._replace(max_expand=self._max_expand)
+                container, rest = containers.open_container(self._browsing, parts, options)
+                if rest == parts:  # else it is one of several archives
+                    self._container = container
+            else:
+                container, rest = self._container, parts
+        return containers.follow(container, rest, last=follow)
+
+    def _enter(self, address: str, *, follow: bool = True) -> NodeRef:
+        """Return the node at ``address``, or the root of the archive that it is."""
+        from cosremaster.browse.container import enter_if_container  # noqa: PLC0415 - a remaster needs none of it
+
+        return enter_if_container(self._find(address, follow=follow))
+
+    def _open_side(self, address: str, beside: Container | None = None) -> NodeRef:
+        """Return the node at ``address`` for a comparison, in containers that know digests."""
+        from cosremaster.browse.container import enter_if_container, follow, open_container  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.layers.address import parse_address  # noqa: PLC0415 - the same
+
+        options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self._max_expand)
+        parts = parse_address(address) if address else ()
+        return enter_if_container(follow(*open_container(self._browsing, parts, options, beside)), beside)
+
+    def _write(self, table: PieceTable, target: Path, force: bool, progress: Progress) -> None:
+        """Write ``table`` to the new file ``target``."""
+        from cosremaster.io.output import Output  # noqa: PLC0415 - browsing needs none of it
+
+        source = self._browsing
+        with Output(target, source.local_paths, force=force) as output:
+            with progress.step(f"write {target}", table.length) as advance:
+                output.write(table, None, advance)
+            source.check_unchanged()
+            output.publish()
+
+    def _export_maas(
+        self, target: Path, address: str, maas: MaasResource, threads: int | None, *, force: bool, progress: Progress
+    ) -> Export:  # fmt: skip
+        """Write the root file system at ``address`` for MAAS."""
+        from cosremaster.browse.export import gzip_tar  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - the same
+        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
+        from cosremaster.io.output import Output  # noqa: PLC0415 - the same
+        from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
+        from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
+        from cosremaster.io.streams import sha256_of  # noqa: PLC0415 - the same
+        from cosremaster.views import Export  # noqa: PLC0415 - the same
+
+        tar, source = build_tar(select_nodes(self._enter(address))), self._browsing
+        with Output(target, source.local_paths, force=force) as output, Spool(output.folder) as spool:
+            with progress.step(f"pack {target}", tar.table().length) as advance:
+                table = gzip_tar(tar, spool, threads or cpu_count(), advance)
+            output.write(table, None, lambda count: None)
+            digest = sha256_of(table.chunks())
+            source.check_unchanged()
+            output.publish()
+        command = maas.command(str(target), table.length, digest)
+        return Export(files=(str(target),), size=table.length, sha256=digest.hex(), command=command)
+
+
+def open(  # noqa: A001 - as gzip.open
+    path: StrPath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
+) -> Image:
+    """Open the image ``path``; the arguments are those of :class:`Image`.
+
+    :raises ImageError: it cannot be read, or is neither an ISO 9660 image nor an archive.
+    """
+    image = Image(path, remember=remember, check_index=check_index, max_expand=max_expand)
+    assert image._remastering
+    return image
+
+
+def inspect(
+    source: StrPath, *, deep: bool = False, layer: str | None = None, max_expand: int = MAX_EXPAND,
+    progress: Progress | None = None,
+) -> ImageInfo:  # fmt: skip
+    """Return the facts about the image ``source``; see :meth:`Image.info`.
+
+    >>> import cosremaster
+    >>> print(cosremaster.inspect("vendor.iso").volume_id)
+    DEBIRF_LIVE
+    """
+    with Image(source, max_expand=max_expand) as image:
+        return image.info(deep=deep, layer=layer, progress=progress)
+
+
+def verify(
+    source: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
+    changed_volume: bool = False, deep: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Check every pointer of the image ``source``; see :meth:`Image.verify`.
+
+    >>> import cosremaster
+    >>> report = cosremaster.verify("vendor.iso", deep=True)
+    >>> print(report.ok, [finding.message for finding in report.findings if finding.counts])
+    True []
+    """
+    with Image(source, max_expand=max_expand) as image:
+        return image.verify(
+            against=against, changed=changed, changed_volume=changed_volume, deep=deep, progress=progress
+        )
+
+
+def diff(
+    one: StrPath, other: StrPath, *, text: bool = False, max_expand: int = MAX_EXPAND
+) -> Iterator[Difference]:  # fmt: skip
+    """Yield how ``other`` differs from ``one``: two images, or addresses in them; see :meth:`Image.diff`.
+
+    >>> import cosremaster
+    >>> etc = "vendor.iso::debirf-live-demo.cgz::rootfs.cxz::etc"
+    >>> for difference in cosremaster.diff(f"{etc}/hostname", f"{etc}/issue", text=True):
+    ...     print(difference.what, difference.details)
+    content ('7 -> 18 bytes',)
+    """
+    with (
+        image_at(one, max_expand=max_expand) as (left, address),
+        image_at(other, max_expand=max_expand) as (right, other_address),
+    ):
+        yield from left.diff(right, address, other_address, text=text)
+
+
+def extract(
+    address: StrPath, target: StrPath, *, as_tar: bool = False, force: bool = False, max_expand: int = MAX_EXPAND,
+    progress: Progress | None = None,
+) -> Extraction:  # fmt: skip
+    """Write what is at ``address``, as in ``"in.iso::live.cgz::etc"``, to ``target``; see :meth:`Image.extract`."""
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        return image.extract(inner, target, as_tar=as_tar, force=force, progress=progress)
+
+
+def export(
+    address: StrPath, target: StrPath, *, maas: MaasResource | None = None, threads: int | None = None,
+    force: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+) -> Export:  # fmt: skip
+    """Write what a network boot, or MAAS, takes of what is at ``address``; see :meth:`Image.export`."""
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        return image.export(target, address=inner, maas=maas, threads=threads, force=force, progress=progress)
+
+
+def ls(address: StrPath, *, recursive: bool = False, max_expand: int = MAX_EXPAND) -> tuple[FileEntry, ...]:
+    """Return the entries of the directory or archive at ``address``; see :meth:`Image.ls`.
+
+    >>> import cosremaster
+    >>> print([entry.path for entry in cosremaster.ls("vendor.iso")])
+    [b'boot', b'debirf-live-demo.cgz', b'vmlinuz']
+    """
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        return image.ls(inner, recursive=recursive)
+
+
+def read(address: StrPath, *, max_expand: int = MAX_EXPAND) -> bytes:
+    """Return the bytes of the file at ``address``, as in ``"in.iso::live.cgz::etc/hostname"``.
+
+    See :meth:`Image.read`.
+    """
+    with image_at(address, max_expand=max_expand) as (image, inner):
+        return image.read(inner)
+
+
+@contextmanager
+def image_at(address: StrPath, *, max_expand: int = MAX_EXPAND) -> Iterator[tuple[Image, str]]:
+    """Open the image that ``address`` begins with, and give it with the rest of the address.
+
+    :raises UsageError: ``address`` cannot be parsed.
+    """
+    from cosremaster.browse.container import split_address  # noqa: PLC0415 - a remaster needs none of it
+
+    text = os.fspath(address)
+    path, _ = split_address(text)
+    with Image(path, max_expand=max_expand) as image:
+        yield image, text.partition("::")[2]

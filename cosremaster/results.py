@@ -1,0 +1,82 @@
+"""The result of a remaster, as callers get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cosremaster.boot_config.values import MenuChange
+from cosremaster.boot_memory.estimate import MemoryEstimate
+from cosremaster.checksums.renew import ListChange
+from cosremaster.errors import printable
+from cosremaster.layers.address import format_address
+from cosremaster.remastering.pack import PackedLayer
+from cosremaster.remastering.plan import RemasterPlan
+from cosremaster.tree.nodes import Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The changes of a remaster. Paths are bytes, relative to the root of the layer; sizes are in bytes.
+
+    ``layer``: the address of the changed layer. ``added``, ``replaced``, ``removed``, ``unchanged`` (already there) and
+    ``parents`` (made for additions) are paths in it. Those that begin with ``iso_`` are paths on the ISO's own tree;
+    ``iso_renamed`` has pairs of the old and the new path.
+
+    ``menus``: the boot menus, where kernel arguments or the volume changed; ``sums``: the changed lists of checksums on
+    the ISO. ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
+    were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
+    initramfs. ``identical``: nothing changes, the output is the input byte for byte.
+    """
+
+    layer: str | None
+    added: tuple[bytes, ...] = ()
+    replaced: tuple[bytes, ...] = ()
+    removed: tuple[bytes, ...] = ()
+    unchanged: tuple[bytes, ...] = ()
+    parents: tuple[bytes, ...] = ()
+    iso_added: tuple[bytes, ...] = ()
+    iso_removed: tuple[bytes, ...] = ()
+    iso_renamed: tuple[tuple[bytes, bytes], ...] = ()
+    iso_exchanged: tuple[bytes, ...] = ()
+    iso_unchanged: tuple[bytes, ...] = ()
+    menus: tuple[MenuChange, ...] = ()
+    sums: tuple[ListChange, ...] = ()
+    input_size: int
+    output_size: int
+    layer_file: str | None = None
+    layer_file_size: int = 0
+    packed: tuple[PackedLayer, ...] = ()
+    memory: MemoryEstimate | None = None
+    warnings: tuple[str, ...] = ()
+    identical: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Changes):
+    """The result of a remaster: its changes, and what was proved of the finished image.
+
+    ``proof``: a line for each thing that was found true when the image was read again.
+    """
+
+    proof: tuple[str, ...]
+
+
+def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
+    """Return the fields of :class:`Changes` for ``plan``."""
+    image, layer, edits = plan.image, plan.layer, plan.edits
+    outer = None if layer is None else layer.address[0]
+    sizes = {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
+    return {
+        "layer": None if layer is None else format_address(layer.address),
+        "added": edits.paths(Action.ADDED), "replaced": edits.paths(Action.REPLACED), "removed": edits.removed,
+        "unchanged": edits.unchanged, "parents": edits.paths(Action.PARENT),
+        "iso_added": tuple(node.path for node in plan.iso.added), "iso_removed": plan.iso.removed,
+        "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
+        "iso_unchanged": plan.iso.unchanged, "menus": plan.settings.menus, "sums": plan.sums,
+        "input_size": image.size, "output_size": plan.result.table.length,
+        "layer_file": None if outer is None else printable(outer),
+        "layer_file_size": 0 if outer is None else sizes[outer],
+        "packed": tuple(layer.summary for layer in plan.packed),
+        "memory": plan.memory, "warnings": plan.warnings, "identical": plan.identical,
+    }  # fmt: skip
