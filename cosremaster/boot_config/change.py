@@ -19,12 +19,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.volume_id import (
-    format_volume_uuid,
-    make_identity_patches,
-    read_volume_id,
-    read_volume_uuid,
-)
+from cosremaster.iso.volume_id import format_volume_uuid, make_identity_patches, read_volume_id, read_volume_uuid
 from cosremaster.units import lba_offset
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
@@ -130,9 +125,7 @@ def _retarget(menu: Menu, mentions: Sequence[Mention]) -> Menu:
     return retargeted
 
 
-def _write_menus(
-    new_data: Iterable[tuple[LocatedMenu, bytes]],
-) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
+def _write_menus(new_data: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
     """Return the new bytes of files on the tree, and patches (by offset in the image) of FATs that are no files."""
     files, patches = dict[bytes, PieceTable](), dict[int, bytes]()
     by_fat: dict[int, tuple[LocatedFat, dict[bytes, bytes]]] = {}

@@ -17,10 +17,10 @@ DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128:
 
 _HEX = b"(?P<sum>" + b"|".join(b"[0-9A-Fa-f]{%d}" % digits for digits in sorted(DIGESTS, reverse=True)) + b")"
 # "HEX  name", "HEX *name" (binary), "HEX name" (md5 -r); a backslash in front says that the name is escaped.
-_PLAIN = re.compile(rb"(?P<before>[ \t]*\\?)" + _HEX + rb"(?P<middle>[ \t][ *]?)(?P<name>.+)", re.DOTALL)
+_PLAIN = re.compile(rb"(?P<prefix>[ \t]*\\?)" + _HEX + rb"(?P<separator>[ \t][ *]?)(?P<name>.+)", re.DOTALL)
 # "MD5 (name) = HEX" as BSD writes it and sha256sum --tag, "MD5(name)= HEX" as openssl(1) does.
 _TAGGED = re.compile(
-    rb"(?P<before>[ \t]*\\?(?P<tag>MD5|SHA1|SHA224|SHA256|SHA384|SHA512) ?\()(?P<name>.+)(?P<middle>\)[ \t]*=[ \t]*)"
+    rb"(?P<prefix>[ \t]*\\?(?P<tag>MD5|SHA1|SHA224|SHA256|SHA384|SHA512) ?\()(?P<name>.+)(?P<separator>\)[ \t]*=[ \t]*)"
     + _HEX,
     re.DOTALL,
 )
@@ -31,20 +31,20 @@ _UNESCAPED = {escape: letter for letter, escape in _ESCAPES.items()}
 class ChecksumLine(Struct, frozen=True):
     """One line of a list. Its bytes are kept in parts, which :attr:`raw` joins.
 
-    A line that is no checksum has all its bytes but the end in ``before``.
+    A line that is no checksum has all its bytes but the end in ``prefix``.
 
-    :param before: bytes in front of the first of checksum and name.
+    :param prefix: bytes in front of the first of checksum and name.
     :param checksum: the hexadecimal digits.
-    :param middle: bytes between checksum and name.
+    :param separator: bytes between checksum and name.
     :param encoded_name: the file's name as the list spells it, with escapes.
     :param end: the line end; empty for a last line without one.
     :param digest: hashlib's name of the digest; empty where the line is no checksum of a file.
-    :param is_tagged: the name comes before the middle and the checksum after it (BSD's form).
+    :param is_tagged: the name comes before the separator and the checksum after it (BSD's form).
     """
 
-    before: bytes
+    prefix: bytes
     checksum: bytes = b""
-    middle: bytes = b""
+    separator: bytes = b""
     encoded_name: bytes = b""
     end: bytes = b""
     digest: str = ""
@@ -54,12 +54,12 @@ class ChecksumLine(Struct, frozen=True):
     def raw(self) -> bytes:
         """The line's bytes."""
         first, last = (self.encoded_name, self.checksum) if self.is_tagged else (self.checksum, self.encoded_name)
-        return self.before + first + self.middle + last + self.end
+        return self.prefix + first + self.separator + last + self.end
 
     @property
     def name(self) -> bytes:
         """The file's name without escapes."""
-        if not self.before.lstrip(b" \t").startswith(b"\\"):
+        if not self.prefix.lstrip(b" \t").startswith(b"\\"):
             return self.encoded_name
         return re.sub(rb"\\[\\nr]", lambda escape: _UNESCAPED[escape[0]], self.encoded_name)
 
@@ -75,13 +75,13 @@ class ChecksumLine(Struct, frozen=True):
     def with_name(self, name: bytes) -> ChecksumLine:
         """Return the line with another name, escaped where ``name`` has a backslash or a line end."""
         encoded = re.sub(rb"[\\\n\r]", lambda letter: _ESCAPES[letter[0]], name)
-        unescaped = self.before.replace(b"\\", b"", 1)
+        unescaped = self.prefix.replace(b"\\", b"", 1)
         indent = len(unescaped) - len(unescaped.lstrip(b" \t"))
-        before = unescaped if encoded == name else unescaped[:indent] + b"\\" + unescaped[indent:]
-        middle = self.middle
-        if not self.is_tagged and len(middle) == 1 and encoded[:1] in (b" ", b"*"):
-            middle += b" "  # a single space would swallow the name's first letter
-        return replace(self, before=before, middle=middle, encoded_name=encoded)
+        prefix = unescaped if encoded == name else unescaped[:indent] + b"\\" + unescaped[indent:]
+        separator = self.separator
+        if not self.is_tagged and len(separator) == 1 and encoded[:1] in (b" ", b"*"):
+            separator += b" "  # a single space would swallow the name's first letter
+        return replace(self, prefix=prefix, separator=separator, encoded_name=encoded)
 
 
 def parse_lines(data: bytes) -> tuple[ChecksumLine, ...]:
@@ -99,7 +99,9 @@ def _parse_line(raw: bytes) -> ChecksumLine:
             continue
         digest, is_tagged = DIGESTS[len(match["sum"])], pattern is _TAGGED
         if not is_tagged or digest == match["tag"].decode().lower():
-            return ChecksumLine(match["before"], match["sum"], match["middle"], match["name"], end, digest, is_tagged)
+            return ChecksumLine(
+                match["prefix"], match["sum"], match["separator"], match["name"], end, digest, is_tagged
+            )
     return ChecksumLine(body, end=end)
 
 

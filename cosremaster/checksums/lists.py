@@ -44,7 +44,7 @@ class ChecksumList(Struct, frozen=True):
     @property
     def is_signed(self) -> bool:
         """Whether the lines are inside a PGP signed message."""
-        return any(line.before == _SIGNED for line in self.lines[:4])
+        return any(line.prefix == _SIGNED for line in self.lines[:4])
 
 
 class NameLookup:

@@ -37,23 +37,23 @@ def check_against(
     :param changed_volume: the volume id and the modification date were meant to change.
     """
     try:
-        before = read_image(old.source)
+        old_image = read_image(old.source)
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared with: {error.message}", error.place or old.place)
         return
     try:
-        after = read_image(new.source)
-        old_names, new_names = read_tree_names(before, old.source), read_tree_names(after, new.source)
+        new_image = read_image(new.source)
+        old_names, new_names = read_tree_names(old_image, old.source), read_tree_names(new_image, new.source)
     except CosremasterError as error:
         yield fails("against.unreadable", f"cannot be compared: {error.message}", error.place or new.place)
         return
     intended = IntendedChanges(old_names, new_names, changed)
     changed = intended.paths
     yield from _compare_descriptors(old, new, changed_volume)
-    yield from _compare_files(before, after, {*changed, *_shared_boot_paths(before, after)})
-    yield from intended.list_unintended(after.place)
-    yield from _compare_boot_entries(before, after, changed)
-    starts = {file.records[0].lba for file in after.files if file.path in changed}
+    yield from _compare_files(old_image, new_image, {*changed, *_shared_boot_paths(old_image, new_image)})
+    yield from intended.list_unintended(new_image.place)
+    yield from _compare_boot_entries(old_image, new_image, changed)
+    starts = {file.records[0].lba for file in new_image.files if file.path in changed}
     yield from _compare_partition_tables(old, new, starts, changed)
 
 
@@ -70,8 +70,8 @@ def _compare_descriptors(old: Subject, new: Subject, changed_volume: bool) -> It
         other = next((candidate for candidate in new.descriptors if _kind_of(candidate) == kind), None)
         if descriptor.type in (PRIMARY, SUPPLEMENTARY) and other is not None:
             is_same = all(descriptor.raw[start:end] == other.raw[start:end] for start, end in parts)
-            what = f"volume descriptor at block {other.lba}: identifiers and dates"
-            message, failure = f"{what} are the original's", f"{what} are not the original's"
+            label = f"volume descriptor at block {other.lba}: identifiers and dates"
+            message, failure = f"{label} are the original's", f"{label} are not the original's"
             yield judge(is_same, "against.volume", message, failure, new.place_at(other.lba))
 
 
@@ -80,22 +80,22 @@ def _kind_of(descriptor: VolumeDescriptor) -> tuple[int, bytes]:
     return descriptor.type, descriptor.raw[6:7] + descriptor.raw[88:120]
 
 
-def _compare_files(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
+def _compare_files(old_image: IsoImage, new_image: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
     """Check that no file is missing or added, and that each holds the same bytes, except for ``changed``."""
-    old, new = ({file.path: file for file in image.files} for image in (before, after))
+    old, new = ({file.path: file for file in image.files} for image in (old_image, new_image))
     failures = 0
     for path in sorted(old.keys() | new.keys()):
-        place = after.place.inside(path)
+        place = new_image.place.inside(path)
         if path in changed:
             continue
         if path not in new:
             finding = fails("against.missing", "is in the original, and not here", place)
         elif path not in old:
             finding = fails("against.extra", "is not in the original", place)
-        elif _is_catalog(before, old[path]) and _is_catalog(after, new[path]):
+        elif _is_catalog(old_image, old[path]) and _is_catalog(new_image, new[path]):
             continue  # it has block numbers; its entries are compared later
-        elif (at := _find_difference(before, old[path], after, new[path])) is not None and not is_same_fat(
-            before.bytes_of(old[path]), after.bytes_of(new[path]), changed
+        elif (at := _find_difference(old_image, old[path], new_image, new[path])) is not None and not is_same_fat(
+            old_image.bytes_of(old[path]), new_image.bytes_of(new[path]), changed
         ):
             finding = fails("against.file", "does not hold what it holds in the original", place.at(at))
         else:
@@ -104,12 +104,12 @@ def _compare_files(before: IsoImage, after: IsoImage, changed: Collection[bytes]
         yield finding
     if not failures:
         equal = sum(path not in changed for path in new)
-        yield holds("against.file", f"{equal:,} files hold what they hold in the original", after.place)
+        yield holds("against.file", f"{equal:,} files hold what they hold in the original", new_image.place)
 
 
-def _shared_boot_paths(before: IsoImage, after: IsoImage) -> Iterator[bytes]:
+def _shared_boot_paths(old_image: IsoImage, new_image: IsoImage) -> Iterator[bytes]:
     """Yield paths of boot images, of which only the bytes that do not depend on their place are compared."""
-    for old, new in zip(before.boot_images, after.boot_images, strict=False):
+    for old, new in zip(old_image.boot_images, new_image.boot_images, strict=False):
         if old.path is not None and old.path == new.path:
             yield old.path
 
@@ -119,42 +119,44 @@ def _is_catalog(image: IsoImage, file: IsoFile) -> bool:
     return image.catalog is not None and bool(file.size) and file.records[0].lba == image.catalog.lba
 
 
-def _find_difference(before: IsoImage, old: IsoFile, after: IsoImage, new: IsoFile) -> int | None:
+def _find_difference(old_image: IsoImage, old: IsoFile, new_image: IsoImage, new: IsoFile) -> int | None:
     """Return the offset of the first MiB in which two files differ; None if they are equal."""
     if old.size != new.size:
         return min(old.size, new.size)
-    old_bytes, new_bytes = before.bytes_of(old), after.bytes_of(new)
+    old_bytes, new_bytes = old_image.bytes_of(old), new_image.bytes_of(new)
     for at in range(0, old.size, STEP):
         if old_bytes.read(at, STEP) != new_bytes.read(at, STEP):
             return at
     return None
 
 
-def _compare_boot_entries(before: IsoImage, after: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
+def _compare_boot_entries(old_image: IsoImage, new_image: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
     """Check that El Torito entries lead to the same bytes, apart from the pointers in these."""
-    if len(before.boot_images) != len(after.boot_images):
-        message = f"{len(after.boot_images)} El Torito entries, the original has {len(before.boot_images)}"
-        yield fails("against.boot", message, after.place)
+    if len(old_image.boot_images) != len(new_image.boot_images):
+        message = f"{len(new_image.boot_images)} El Torito entries, the original has {len(old_image.boot_images)}"
+        yield fails("against.boot", message, new_image.place)
         return
-    for number, (old, new) in enumerate(zip(before.boot_images, after.boot_images, strict=True), 1):
+    for number, (old, new) in enumerate(zip(old_image.boot_images, new_image.boot_images, strict=True), 1):
         if old.path in changed and old.path is not None:
             continue
         is_same_kind = old.entry.raw[:8] == new.entry.raw[:8] and old.entry.platform == new.entry.platform
-        is_same = is_same_kind and old.length == new.length and _is_same_boot_image(before, old, after, new, changed)
-        what = f"El Torito entry {number}"
-        message = f"{what}: leads to what it leads to in the original"
-        failure = f"{what}: does not lead to what it leads to in the original"
-        yield judge(is_same, "against.boot", message, failure, after.place.at(new.entry.offset))
+        is_same = (
+            is_same_kind and old.length == new.length and _is_same_boot_image(old_image, old, new_image, new, changed)
+        )
+        label = f"El Torito entry {number}"
+        message = f"{label}: leads to what it leads to in the original"
+        failure = f"{label}: does not lead to what it leads to in the original"
+        yield judge(is_same, "against.boot", message, failure, new_image.place.at(new.entry.offset))
 
 
 def _is_same_boot_image(
-    before: IsoImage, old: BootImage, after: IsoImage, new: BootImage, changed: Collection[bytes]
+    old_image: IsoImage, old: BootImage, new_image: IsoImage, new: BootImage, changed: Collection[bytes]
 ) -> bool:
     """Return True if both boot images hold the same; if they are FATs, their files ``changed`` may differ."""
-    if _hash_boot_image(before, old) == _hash_boot_image(after, new):
+    if _hash_boot_image(old_image, old) == _hash_boot_image(new_image, new):
         return True
     tables = list[PieceTable]()
-    for image, boot in ((before, old), (after, new)):
+    for image, boot in ((old_image, old), (new_image, new)):
         start = lba_offset(boot.entry.lba)
         end = min(start + boot.length, image.size) if boot.path is not None else image.size
         tables.append(PieceTable([image.source.cut(start, end)]))
@@ -210,16 +212,20 @@ def _compare_partitions(
 ) -> Iterator[Finding]:
     """Compare the bytes of the partitions that hold no tree; the parameters are those of the caller."""
     pairs = zip(old.list_partitions(protective=False), new.list_partitions(protective=False), strict=True)
-    for before, after in pairs:
-        if _holds_tree(old, before) or _holds_tree(new, after) or after.start / SECTORS_PER_BLOCK in starts:
+    for old_partition, new_partition in pairs:
+        if (
+            _holds_tree(old, old_partition)
+            or _holds_tree(new, new_partition)
+            or new_partition.start / SECTORS_PER_BLOCK in starts
+        ):
             continue
-        old_bytes, new_bytes = _partition_bytes(old.source, before), _partition_bytes(new.source, after)
-        is_same = before.end - before.start == after.end - after.start and (
+        old_bytes, new_bytes = _partition_bytes(old.source, old_partition), _partition_bytes(new.source, new_partition)
+        is_same = old_partition.end - old_partition.start == new_partition.end - new_partition.start and (
             sha256_of(old_bytes.chunks()) == sha256_of(new_bytes.chunks()) or is_same_fat(old_bytes, new_bytes, changed)
         )
-        message = f"{before.name}: holds what it holds in the original"
-        failure = f"{before.name}: does not hold what it holds in the original"
-        yield judge(is_same, "against.partition", message, failure, new.place.at(after.start * SECTOR))
+        message = f"{old_partition.name}: holds what it holds in the original"
+        failure = f"{old_partition.name}: does not hold what it holds in the original"
+        yield judge(is_same, "against.partition", message, failure, new.place.at(new_partition.start * SECTOR))
 
 
 def _holds_tree(subject: Subject, partition: SectorRange) -> bool:

@@ -47,19 +47,19 @@ def _find_container(subject: Subject, lba: Lba) -> str | None:
 
 
 def _check_entry(
-    subject: Subject, what: str, entry: BootEntry, files: Mapping[Lba, tuple[bytes, int]]
+    subject: Subject, label: str, entry: BootEntry, files: Mapping[Lba, tuple[bytes, int]]
 ) -> Iterator[Finding]:
     """Check one El Torito entry.
 
-    :param what: the entry's name for people.
+    :param label: the entry's name for people.
     :param files: path and length of files, by first block.
     """
     source, place = subject.source, subject.place.at(entry.offset)
     start = lba_offset(entry.lba)
     if entry.raw[0] not in (0, 0x88) or entry.media not in MEDIA:
-        yield fails("eltorito.entry", f"{what}: neither bootable nor not, or of unknown media", place)
+        yield fails("eltorito.entry", f"{label}: neither bootable nor not, or of unknown media", place)
     if start + max(entry.load_sectors * SECTOR if entry.platform != UEFI else 1, 1) > source.size:
-        yield fails("eltorito.outside", f"{what}: block {entry.lba} lies outside the image", place)
+        yield fails("eltorito.outside", f"{label}: block {entry.lba} lies outside the image", place)
         return
     file = files.get(entry.lba)
     sector = entry.lba * SECTORS_PER_BLOCK
@@ -67,19 +67,19 @@ def _check_entry(
     partition = next((partition.name for partition in partitions if partition.start == sector), None)
     container = None if file or partition else _find_container(subject, entry.lba)
     if container:
-        message = f"{what}: block {entry.lba} is inside {container}, not where it begins"
+        message = f"{label}: block {entry.lba} is inside {container}, not where it begins"
         yield fails("eltorito.inside", message, place)
         return
     head = source.read(start, BLOCK)
     if not head.strip(b"\0") and b"H+" not in source.read(start + 1024, 4):
-        yield fails("eltorito.blank", f"{what}: block {entry.lba} is blank", place)
+        yield fails("eltorito.blank", f"{label}: block {entry.lba} is blank", place)
         return
     target = printable(file[0]) if file else partition or "a boot image with no name"
     if entry.platform == UEFI and not looks_like_fat(head):
-        yield note("eltorito.no-fat", f"{what}: {target} at block {entry.lba} is no FAT file system", place)
-    yield holds("eltorito.entry", f"{what}: leads to {target} at block {entry.lba}", place)
-    yield from _check_info_table(subject, what, entry.lba, file[1] if file else None)
-    yield from _check_grub_info(subject, what, entry.lba)
+        yield note("eltorito.no-fat", f"{label}: {target} at block {entry.lba} is no FAT file system", place)
+    yield holds("eltorito.entry", f"{label}: leads to {target} at block {entry.lba}", place)
+    yield from _check_info_table(subject, label, entry.lba, file[1] if file else None)
+    yield from _check_grub_info(subject, label, entry.lba)
 
 
 def looks_like_fat(head: bytes) -> bool:
@@ -88,7 +88,7 @@ def looks_like_fat(head: bytes) -> bool:
     return jump and head[510:512] == b"\x55\xaa" and int.from_bytes(head[11:13], "little") in (512, 1024, 2048, 4096)
 
 
-def _check_info_table(subject: Subject, what: str, lba: Lba, length: int | None) -> Iterator[Finding]:
+def _check_info_table(subject: Subject, label: str, lba: Lba, length: int | None) -> Iterator[Finding]:
     """Check the boot-info-table of a boot image, if it has one.
 
     A boot-info-table is recognized by the block of the volume descriptor and by 40 bytes of zeros.
@@ -101,24 +101,24 @@ def _check_info_table(subject: Subject, what: str, lba: Lba, length: int | None)
     table = pointers.BootInfoTable.parse(head.ljust(pointers.TABLE_END, b"\0"))
     place = subject.place.at(start + pointers.TABLE_OFFSET)
     if _UNSET in (table.length, table.checksum) and table.descriptor == FIRST_DESCRIPTOR:
-        yield note("bootinfo.unset", f"{what}: no boot-info-table was written into its image", place)
+        yield note("bootinfo.unset", f"{label}: no boot-info-table was written into its image", place)
         return
     if not (table.image == lba and _is_primary_descriptor(subject, table.descriptor)):
         if not head[_RESERVED].strip(b"\0") and table.length and table.checksum:
             blocks = f"volume descriptor at block {table.descriptor}, image at block {table.image}"
-            message = f"{what}: boot-info-table says {blocks}, but it stands at block {lba}"
+            message = f"{label}: boot-info-table says {blocks}, but it stands at block {lba}"
             yield fails("bootinfo.place", message, place)
         return
     if length is not None and table.length != length:
-        message = f"{what}: boot-info-table says {table.length:,} bytes, the file has {length:,}"
+        message = f"{label}: boot-info-table says {table.length:,} bytes, the file has {length:,}"
         yield fails("bootinfo.length", message, place)
         return
     if start + table.length > subject.source.size:
-        yield fails("bootinfo.length", f"{what}: boot-info-table says {table.length:,} bytes, behind the end", place)
+        yield fails("bootinfo.length", f"{label}: boot-info-table says {table.length:,} bytes, behind the end", place)
         return
     checksum = pointers.compute_boot_image_checksum(subject.source.chunks(start, table.length))
-    message = f"{what}: boot-info-table holds ({table.length:,} bytes)"
-    failure = f"{what}: boot-info-table has the sum 0x{table.checksum:08X}, its image 0x{checksum:08X}"
+    message = f"{label}: boot-info-table holds ({table.length:,} bytes)"
+    failure = f"{label}: boot-info-table has the sum 0x{table.checksum:08X}, its image 0x{checksum:08X}"
     yield judge(checksum == table.checksum, "bootinfo.sum", message, failure, place)
 
 
@@ -127,7 +127,7 @@ def _is_primary_descriptor(subject: Subject, lba: Lba) -> bool:
     return subject.source.read(lba_offset(lba), 6) == b"\1CD001"
 
 
-def _check_grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]:
+def _check_grub_info(subject: Subject, label: str, lba: Lba) -> Iterator[Finding]:
     """Check grub2-boot-info, if the boot image at block ``lba`` is GRUB's."""
     start = lba_offset(lba)
     at, mark = _GRUB_MARK
@@ -137,11 +137,11 @@ def _check_grub_info(subject: Subject, what: str, lba: Lba) -> Iterator[Finding]
     raw, place = subject.source.read(offset, 8), subject.place.at(offset)
     sector = int.from_bytes(raw, "little")
     if sector == _GRUB_UNSET:
-        yield note("grub2.unset", f"{what}: no grub2-boot-info was written into its image", place)
+        yield note("grub2.unset", f"{label}: no grub2-boot-info was written into its image", place)
         return
-    failure = f"{what}: grub2-boot-info says sector {sector:,}, not {lba * SECTORS_PER_BLOCK + 5:,}"
+    failure = f"{label}: grub2-boot-info says sector {sector:,}, not {lba * SECTORS_PER_BLOCK + 5:,}"
     is_right = raw == pointers.pack_grub2_image_pointer(lba)
-    yield judge(is_right, "grub2.image", f"{what}: grub2-boot-info holds", failure, place)
+    yield judge(is_right, "grub2.image", f"{label}: grub2-boot-info holds", failure, place)
 
 
 def _check_mbr_code(subject: Subject) -> Iterator[Finding]:
@@ -150,18 +150,18 @@ def _check_mbr_code(subject: Subject) -> Iterator[Finding]:
         return
     code, at = subject.mbr.code, pointers.MBR_POINTER_OFFSET
     if b"GRUB \0" in code:
-        what, size, pack = "GRUB2 hybrid MBR", 8, pointers.pack_grub2_mbr_pointer
+        label, size, pack = "GRUB2 hybrid MBR", 8, pointers.pack_grub2_mbr_pointer
     elif b"isolinux.bin missing" in code:
-        what, size, pack = "ISOLINUX hybrid MBR", 4, pointers.pack_isolinux_mbr_pointer
+        label, size, pack = "ISOLINUX hybrid MBR", 4, pointers.pack_isolinux_mbr_pointer
     else:
         return
     value, place = int.from_bytes(code[at : at + size], "little"), subject.place.at(at)
     if value in (0, 1):
-        yield note("mbr.pointer-unset", f"{what}: points at no boot image", place)
+        yield note("mbr.pointer-unset", f"{label}: points at no boot image", place)
         return
     entries = subject.catalog.entries if subject.catalog else ()
     is_right = any(value == int.from_bytes(pack(entry.lba), "little") for entry in entries)
-    message = f"{what}: loads sector {value:,}, an El Torito boot image"
+    message = f"{label}: loads sector {value:,}, an El Torito boot image"
     yield judge(
-        is_right, "mbr.pointer", message, f"{what}: loads sector {value:,}, where no El Torito boot image is", place
+        is_right, "mbr.pointer", message, f"{label}: loads sector {value:,}, where no El Torito boot image is", place
     )

@@ -72,17 +72,19 @@ class IntendedChanges:
     given paths may be Joliet's, and in any case of letters.
     """
 
-    def __init__(self, before: Sequence[TreeNames], after: Sequence[TreeNames], changed: Collection[bytes]) -> None:
-        """Find all paths of the primary trees ``before[0]`` and ``after[0]`` that the paths ``changed`` mean."""
-        self._trees = (before, after)
-        self.paths = set(changed) | self._covered_paths(before[0], after[0], changed)
-        if not before[0].has_rock_ridge:
-            for old, new in zip(before[1:], after[1:], strict=False):
+    def __init__(
+        self, old_trees: Sequence[TreeNames], new_trees: Sequence[TreeNames], changed: Collection[bytes]
+    ) -> None:
+        """Find all paths of the primary trees ``old_trees[0]`` and ``new_trees[0]`` that the paths ``changed`` mean."""
+        self._trees = (old_trees, new_trees)
+        self.paths = set(changed) | self._covered_paths(old_trees[0], new_trees[0], changed)
+        if not old_trees[0].has_rock_ridge:
+            for old, new in zip(old_trees[1:], new_trees[1:], strict=False):
                 covered = self._covered_paths(old, new, changed)
-                for names, primary in ((old, before[0]), (new, after[0])):
+                for names, primary in ((old, old_trees[0]), (new, new_trees[0])):
                     blocks = {names.files[path] for path in covered & names.files.keys()} - {None}
                     self.paths |= {path for path, block in primary.files.items() if block in blocks}
-        self._length = _KEPT if before[0].has_rock_ridge else _KEPT_PLAIN
+        self._length = _KEPT if old_trees[0].has_rock_ridge else _KEPT_PLAIN
         self._shortened = {_shorten(path, self._length) for path in self.paths}
         self._blocks = [{names[0].files.get(path) for path in self.paths} for names in self._trees]
 
@@ -102,14 +104,14 @@ class IntendedChanges:
 
         These are directories of the primary tree, and files and directories of other trees.
         """
-        before, after = self._trees
-        for number, (old, new) in enumerate(zip(before, after, strict=False)):
+        old_trees, new_trees = self._trees
+        for number, (old, new) in enumerate(zip(old_trees, new_trees, strict=False)):
             intended = self._covered_paths(old, new, self.paths) | self.paths
             files = old.files.keys() ^ new.files.keys() if number else set[bytes]()
             unintended = {
                 path
                 for path in files - intended
-                if not self._is_intended(path, *((old, before[0]) if path in old.files else (new, after[0])))
+                if not self._is_intended(path, *((old, old_trees[0]) if path in old.files else (new, new_trees[0])))
             }
             intended |= files - unintended
             parents = {parent for path in intended for parent in ancestors(path)}

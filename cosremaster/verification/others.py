@@ -24,13 +24,13 @@ def check_firmware(subject: Subject) -> Iterator[Finding]:
         has_partitions = header.name in ("Sun disk label", "PReP", "CHRP")
         for target in header.targets:
             place = subject.place.at(target.pointer_offset)
-            what = f"{header.name}, {target.name}"
+            label = f"{header.name}, {target.name}"
             if target.start + (0 if target.start == 0 else target.length) > _round_to_cylinder(subject.source.size):
-                yield fails("firmware.outside", f"{what}: leads behind the image", place)
+                yield fails("firmware.outside", f"{label}: leads behind the image", place)
             elif target.start == 0 or has_partitions or _leads_to_file(header.name, target.start, files):
-                yield holds("firmware.target", f"{what}: leads to byte {target.start:,}", place)
+                yield holds("firmware.target", f"{label}: leads to byte {target.start:,}", place)
             else:
-                yield fails("firmware.target", f"{what}: no file is at byte {target.start:,}", place)
+                yield fails("firmware.target", f"{label}: no file is at byte {target.start:,}", place)
 
 
 def _round_to_cylinder(size: int) -> int:
@@ -61,14 +61,14 @@ def _check_tags(subject: Subject, udf: Udf) -> Iterator[Finding]:
     """Check the descriptor tags (ECMA-167, 3/7.2), and that the last block is an anchor."""
     damaged = [tag for tag in udf.tags if not tag.is_sound]
     for tag in damaged:
-        place, what = subject.place.at(tag.offset), f"UDF {tag.name}"
+        place, label = subject.place.at(tag.offset), f"UDF {tag.name}"
         if not tag.has_valid_checksum:
-            yield fails("udf.tag-checksum", f"{what}: its tag's checksum is wrong", place)
+            yield fails("udf.tag-checksum", f"{label}: its tag's checksum is wrong", place)
         elif tag.tag_location != tag.true_location:
-            message = f"{what}: says block {tag.tag_location:,}, stands at {tag.true_location:,}"
+            message = f"{label}: says block {tag.tag_location:,}, stands at {tag.true_location:,}"
             yield fails("udf.tag-place", message, place)
         else:
-            yield fails("udf.crc", f"{what}: its CRC is wrong", place)
+            yield fails("udf.crc", f"{label}: its CRC is wrong", place)
     if not damaged:
         yield holds("udf.tags", f"UDF: {len(udf.tags):,} descriptors hold", subject.place_at(udf.anchors[0]))
     if udf.tail_anchors is None:

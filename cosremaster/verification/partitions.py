@@ -154,16 +154,16 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
 
 def _check_gpt_copy(subject: Subject, gpt: Gpt, name: str, lba: Sector) -> Iterator[Finding]:
     """Check the header at sector ``lba`` and the checksum of its entries."""
-    header, place, what = gpt.header, subject.place.at(lba * SECTOR), f"GPT {name}"
-    message, failure = f"{what} header at sector {lba:,}: sum holds", f"{what} header: its sum is wrong"
+    header, place, label = gpt.header, subject.place.at(lba * SECTOR), f"GPT {name}"
+    message, failure = f"{label} header at sector {lba:,}: sum holds", f"{label} header: its sum is wrong"
     yield judge(header.crc == header.computed_crc, f"gpt.{name}-header-sum", message, failure, place)
     message, failure = (
-        f"{what} entries at sector {header.entries_lba:,}: sum holds",
-        f"{what} entries: their sum is wrong",
+        f"{label} entries at sector {header.entries_lba:,}: sum holds",
+        f"{label} entries: their sum is wrong",
     )
     yield judge(header.entries_crc == gpt.computed_entries_crc, f"gpt.{name}-array-sum", message, failure, place)
     if header.my_lba != lba:
-        yield fails("gpt.own-place", f"{what} header: says it stands at sector {header.my_lba:,}, not {lba:,}", place)
+        yield fails("gpt.own-place", f"{label} header: says it stands at sector {header.my_lba:,}, not {lba:,}", place)
 
 
 def _compare_gpt_copies(gpt: Gpt, backup: Gpt, place: Place) -> Iterator[Finding]:

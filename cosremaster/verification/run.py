@@ -64,9 +64,9 @@ def verify(
         if against is None:
             return report
         with open_source(Path(against)) as original, progress.step("compare", None):
-            before = read_subject(original)
-            report = report.mark_preexisting(_run_checks(before))
-            compared = tuple(check_against(before, subject, changed, changed_volume=changed_volume))
+            original_subject = read_subject(original)
+            report = report.mark_preexisting(_run_checks(original_subject))
+            compared = tuple(check_against(original_subject, subject, changed, changed_volume=changed_volume))
             return Report(report.place, report.size, (*report.findings, *compared))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -34,8 +36,11 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK
 from cosremaster.verification.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
+"""Bytes of a boot catalog that are read at most."""
 MBR_TABLE = 446
 """Offset of the partition table in the MBR (UEFI 2.10, 5.2.1)."""
+
+T = TypeVar("T")
 
 
 class SectorRange(Struct, frozen=True):
@@ -190,38 +195,36 @@ class Subject(Struct, frozen=True, kw_only=True):
 def read_subject(source: ByteSource) -> Subject:
     """Read the structures of the image; a structure that cannot be read becomes a problem."""
     problems: list[Finding] = []
-    mbr = Mbr.parse(source.read(0, SECTOR))
-    gpt = None
-    try:
-        gpt = read_gpt(source.read, GPT_PRIMARY, source.place)
-    except ImageError as error:
-        problems.append(_describe_error("gpt.unreadable", error, source))
-    sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree]()
-    for base in (IMAGE_START, *_volume_starts(source, mbr, gpt)):
+
+    def attempt(check: str, read: Callable[[], T]) -> T | None:
+        """Return the result of ``read``; if it fails, add a problem and return None."""
         try:
-            descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
+            return read()
         except ImageError as error:
-            problems.append(_describe_error("volume.unreadable", error, source))
+            problems.append(fails(check, error.message, error.place or source.place))
+            return None
+
+    mbr = Mbr.parse(source.read(0, SECTOR))
+    gpt = attempt("gpt.unreadable", lambda: read_gpt(source.read, GPT_PRIMARY, source.place))
+    sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree | None]()
+    for base in (IMAGE_START, *_volume_starts(source, mbr, gpt)):
+        first = Lba(base + FIRST_DESCRIPTOR)
+        descriptors = attempt("volume.unreadable", partial(read_descriptors, source, first))
+        if descriptors is None:
             continue
         sets.append((base, descriptors))
         for descriptor in descriptors:
             if descriptor.type in (PRIMARY, SUPPLEMENTARY):
-                try:
-                    trees.append(_read_tree(source, descriptor, base))
-                except ImageError as error:
-                    problems.append(_describe_error("tree.unreadable", error, source))
-    catalog = None
-    for lba in (find_catalog(descriptor.raw) for descriptor in (sets[0][1] if sets else ())):
-        if lba is not None and catalog is None:
-            offset = lba_offset(lba)
-            try:
-                catalog = parse_catalog(source.read(offset, MAX_CATALOG), lba, offset, source.place)
-            except ImageError as error:
-                problems.append(_describe_error("eltorito.catalog", error, source))
+                trees.append(attempt("tree.unreadable", partial(_read_tree, source, descriptor, base)))
+    catalog_lbas = (find_catalog(descriptor.raw) for descriptor in (sets[0][1] if sets else ()))
+    catalogs = (
+        attempt("eltorito.catalog", partial(_read_catalog, source, lba)) for lba in catalog_lbas if lba is not None
+    )
+    catalog = next((catalog for catalog in catalogs if catalog is not None), None)
     return Subject(
         source=source,
         descriptor_sets=tuple(sets),
-        trees=tuple(trees),
+        trees=tuple(tree for tree in trees if tree is not None),
         mbr=mbr,
         gpt=gpt,
         catalog=catalog,
@@ -229,9 +232,9 @@ def read_subject(source: ByteSource) -> Subject:
     )
 
 
-def _describe_error(check: str, error: ImageError, source: ByteSource) -> Finding:
-    """Return the finding about a structure that cannot be read."""
-    return fails(check, error.message, error.place or source.place)
+def _read_catalog(source: ByteSource, lba: Lba) -> BootCatalog:
+    """Read the boot catalog at block ``lba``."""
+    return parse_catalog(source.read(lba_offset(lba), MAX_CATALOG), lba, lba_offset(lba), source.place)
 
 
 def _volume_starts(source: ByteSource, mbr: Mbr | None, gpt: Gpt | None) -> list[Lba]:

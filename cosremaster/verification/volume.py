@@ -46,17 +46,17 @@ def _check_descriptor(subject: Subject, descriptor: VolumeDescriptor, base: Lba)
     """Check one volume descriptor."""
     place = subject.place_at(descriptor.lba)
     kind = "primary" if descriptor.type == PRIMARY else "supplementary"
-    what = f"{kind} volume descriptor at block {descriptor.lba}"
+    label = f"{kind} volume descriptor at block {descriptor.lba}"
     wrong = ", ".join(str(at) for at, size in _BOTH_ENDIAN if not _is_both_endian(descriptor.raw, at, size))
-    failure = f"{what}: little- and big-endian differ at byte {wrong}"
-    yield judge(not wrong, "volume.both-endian", f"{what}: both byte orders agree", failure, place)
+    failure = f"{label}: little- and big-endian differ at byte {wrong}"
+    yield judge(not wrong, "volume.both-endian", f"{label}: both byte orders agree", failure, place)
     blocks, excess = descriptor.blocks, (base + descriptor.blocks) * BLOCK - subject.source.size
-    message = f"{what}: {blocks:,} blocks, inside the image"
-    failure = f"{what}: says {blocks:,} blocks, which end {excess:,} bytes behind the image"
+    message = f"{label}: {blocks:,} blocks, inside the image"
+    failure = f"{label}: says {blocks:,} blocks, which end {excess:,} bytes behind the image"
     yield judge(blocks > 0 and excess <= 0, "volume.size", message, failure, place)
     size = int.from_bytes(descriptor.raw[128:130], "little")
     if size != BLOCK:
-        yield fails("volume.block-size", f"{what}: logical blocks of {size} bytes", place)
+        yield fails("volume.block-size", f"{label}: logical blocks of {size} bytes", place)
 
 
 def _is_both_endian(raw: bytes, at: int, size: int) -> bool:
@@ -79,19 +79,19 @@ def _check_path_table(
 ) -> Finding:
     """Check the path table at ``lba``."""
     byte_order = "big" if is_big_endian else "little"
-    check, what = f"pathtable.{byte_order}", f"{tree.name} path table ({byte_order}-endian) at block {lba}"
+    check, label = f"pathtable.{byte_order}", f"{tree.name} path table ({byte_order}-endian) at block {lba}"
     length = int.from_bytes(tree.descriptor.raw[132:136], "little")
     place = subject.place_at(lba)
     if length > MAX_PATH_TABLE or lba_offset(lba) + length > subject.source.size:
-        return fails(check, f"{what}: lies outside the image", place)
+        return fails(check, f"{label}: lies outside the image", place)
     try:
         raw = subject.source.read(lba_offset(lba), length)
         entries = _parse_path_table(raw, ">" if is_big_endian else "<", tree.base)
     except (struct.error, IndexError):
-        return fails(check, f"{what}: cannot be read", place)
+        return fails(check, f"{label}: cannot be read", place)
     different = sorted(entries ^ expected)
-    message = f"{what}: {len(entries):,} directories, as in the tree"
-    failure = f"{what}: says something else than the tree of {printable(different[0][1]) if different else ''}"
+    message = f"{label}: {len(entries):,} directories, as in the tree"
+    failure = f"{label}: says something else than the tree of {printable(different[0][1]) if different else ''}"
     return judge(not different, check, message, failure, place)
 
 

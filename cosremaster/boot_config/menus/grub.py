@@ -187,10 +187,10 @@ def quote_grub_word(text: bytes) -> bytes:
     return _escape(text)
 
 
-def quote_grub_part(before: bytes, text: bytes) -> bytes:
-    """Quote ``text`` for insertion into a GRUB word after ``before``, honouring a quote that ``before`` leaves open."""
+def quote_grub_part(prefix: bytes, text: bytes) -> bytes:
+    """Quote ``text`` for insertion into a GRUB word after ``prefix``, honouring a quote that ``prefix`` leaves open."""
     quote = 0
-    for match in re.finditer(rb"\\.|['\"]", before, re.DOTALL):
+    for match in re.finditer(rb"\\.|['\"]", prefix, re.DOTALL):
         if match[0] in (b"'", b'"'):
             quote = 0 if quote == match[0][0] else quote or match[0][0]
     if quote == ord("'"):

@@ -103,14 +103,14 @@ def _spellings_of(old: bytes) -> re.Pattern[bytes]:
     return re.compile(b"".join(parts))
 
 
-def _is_volume_name(before: bytes, behind: bytes, is_search: bool, rename: VolumeRename) -> bool:
-    """Return True if the text between ``before`` and ``behind`` in a word is a whole value that finds a volume."""
-    before = before.rstrip(b"\"'")
-    if _NOT_BEFORE.search(before) or not _BEHIND.match(behind):
+def _is_volume_name(prefix: bytes, suffix: bytes, is_search: bool, rename: VolumeRename) -> bool:
+    """Return True if the text between ``prefix`` and ``suffix`` in a word is a whole value that finds a volume."""
+    prefix = prefix.rstrip(b"\"'")
+    if _NOT_BEFORE.search(prefix) or not _BEHIND.match(suffix):
         return False
-    if rename.is_unique or before.endswith(b"by-label/"):
+    if rename.is_unique or prefix.endswith(b"by-label/"):
         return True
-    if not before:
+    if not prefix:
         return is_search
-    key = before[:-1].rpartition(b"=")[2].lstrip(b"\"'")
-    return before.endswith(b"=") and not _OTHER_KEYS.search(key)
+    key = prefix[:-1].rpartition(b"=")[2].lstrip(b"\"'")
+    return prefix.endswith(b"=") and not _OTHER_KEYS.search(key)
