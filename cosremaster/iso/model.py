@@ -1,4 +1,4 @@
-"""What an image is made of, as values (ECMA-119; section numbers are its)."""
+"""The structures of an ISO 9660 image as values (ECMA-119; section numbers are those of the standard)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
 class IsoFile(Struct, frozen=True):
-    """A file of a tree. ``path``: its Rock Ridge name where there is one; ``records``: one for each extent.
+    """A file of a tree.
 
-    ``regular``: it is no symlink and no device; ``zisofs``: the byte offset of the Rock Ridge field that calls its
-    data compressed, 0 without.
+    ``path``: of the names that readers show, those of Rock Ridge where a tree has them. ``records``: the directory
+    record of each extent. ``is_regular``: the file is neither a symlink nor a device. ``zisofs_offset``: the byte
+    offset in the image of the Rock Ridge field that says the data are compressed, 0 without one.
     """
 
     path: bytes
@@ -64,10 +65,11 @@ class IsoFile(Struct, frozen=True):
 
 
 class IsoTree(Struct, frozen=True, kw_only=True):
-    """One of the directory trees. ``kind``: in words; ``descriptor``: its volume descriptor's block.
+    """A directory tree of the image.
 
-    ``base``: the block from which the tree's own numbers count (records here count from the image's start);
-    ``blocks``: the descriptor's volume space size. A tree that shares an earlier one's root has no files.
+    ``kind``: the kind of tree in words. ``descriptor_lba``: the block of its volume descriptor. ``base``: the block
+    from which the numbers on the image count; all blocks in the other values count from the image's start. ``blocks``:
+    the volume space size. A tree that shares the root of an earlier one has no files.
     """
 
     kind: str
@@ -81,12 +83,12 @@ class IsoTree(Struct, frozen=True, kw_only=True):
 
     @property
     def end(self) -> Lba:
-        """The block behind its volume, from the image's start."""
+        """The block after the last one of its volume, counted from the image's start."""
         return Lba(self.base + self.blocks)
 
 
 class Partition(Struct, frozen=True):
-    """A partition, whatever table tells of it. ``filler``: it only covers what no other partition does."""
+    """A partition of one of the partition tables. ``is_filler``: it only covers what no other partition covers."""
 
     table: str
     number: int
@@ -97,7 +99,7 @@ class Partition(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Table and number."""
+        """The partition table and the number in it."""
         return f"{self.table} partition {self.number}"
 
     @property
@@ -112,10 +114,11 @@ class Partition(Struct, frozen=True):
 
 
 class BootImage(Struct, frozen=True):
-    """What an El Torito entry points at.
+    """The boot image of an El Torito entry.
 
-    ``length``: bytes, from the tree where a file begins there, else what the entry itself tells.
-    ``info``: a boot-info-table that says true things of it; ``grub2``: byte 2548 points at it.
+    ``length``: bytes; of the file that begins at its block, else of what the entry loads. ``path``: that of the file.
+    ``boot_info``: the boot information table inside the image, if it names the image's block. ``has_grub2_pointer``:
+    byte 2548 of the image points into the image.
     """
 
     entry: BootEntry
@@ -177,14 +180,14 @@ class SourceImage(Protocol):
 
 
 class IsoImage(Struct, frozen=True, kw_only=True):
-    """An image as it was read.
+    """An ISO 9660 image, as :func:`~cosremaster.iso.read.read_image` reads it.
 
-    ``size``: bytes of the whole file; ``trees``: the primary one first. ``gpt``: the copies of the GPT that are
-    there, the primary first. ``fixed``: spans that must stay where they are. ``tail``: the block at which what
-    ends the image begins (appended partitions, a backup GPT, padding); it moves with the volume's end. ``hfs``:
-    partitions that hold an HFS file system over files of the tree. ``session``: the block at which the last of several
-    sessions begins, 0 where there is but one. ``blockers``: what is in the image that any
-    exchange of a file would damage, in words.
+    ``size``: bytes of the image. ``trees``: the directory trees, the primary one first. ``fixed_spans``: blocks that
+    must stay at their place. ``tail``: the first block of the end of the image (appended partitions, a backup GPT,
+    padding), which moves with the end of the volume. ``gpt``: the primary and the backup GPT, as far as they can be
+    read. ``hfs_partitions``: partitions with an HFS file system over the files of the tree. ``session_lba``: the first
+    block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
+    damage, in words.
     """
 
     place: Place
@@ -224,7 +227,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
 
     @property
     def blocks(self) -> int:
-        """The primary volume descriptor's volume space size."""
+        """The volume space size of the primary volume descriptor."""
         return self.trees[0].blocks
 
     @property

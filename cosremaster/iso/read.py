@@ -1,9 +1,11 @@
-"""Reading an image: its trees, boot records, partition tables, and what must stay where it is."""
+"""Read an image: its trees, boot records and partition tables, and the blocks that must stay at their place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from cosremaster.boot import pointers
 from cosremaster.boot.apm import Apm, read_apm
@@ -18,7 +20,7 @@ from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
-from cosremaster.iso.model import BootImage, IsoFile, IsoImage, Partition
+from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree, Partition
 from cosremaster.iso.partitions import find_hfs_partitions, has_hfs_header, list_partitions
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.spans import Span
@@ -26,59 +28,52 @@ from cosremaster.iso.udf.read import read_udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
+"""Bytes in front of the volume descriptors (ECMA-119, 6.2.1)."""
 MAX_CATALOG = 64 * 1024
 _SESSION_STEP = 16
 """Sessions on files begin at a multiple of so many blocks."""
+_LOGICAL_BLOCK_SIZE = slice(128, 130)
+"""The bytes of a volume descriptor that hold the logical block size, little-endian (8.4.12)."""
 
-Found = TypeVar("Found")
+Structure = TypeVar("Structure")
 
 
 def read_image(source: ByteSource) -> IsoImage:
-    """The image in ``source``. Reads descriptors, directories and boot records, no file's data.
+    """Read an ISO 9660 image: its volume descriptors, directories and boot records, but no file's data.
 
-    Damage to what is beside ISO 9660 and El Torito does not stop it, but any exchange of files.
-    :raises ImageError: no ISO 9660 image, cut off, or damaged.
+    Damaged structures beside ISO 9660 and El Torito are noted in the image's ``blockers``.
+
+    :raises ImageError: when this is not an ISO 9660 image, or the image is cut off or damaged.
     """
     descriptors = read_descriptors(source)
-    primary = _primary(source, descriptors)
+    primary = _find_primary(source, descriptors)
     area = source.read(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
-    apm = _sound(lambda: read_apm(source.read, source.place), damaged)
-    for number, one in mbr.used_partitions if mbr else ():
-        if one.type != GPT_PROTECTIVE and one.end * SECTOR > source.size:
-            raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
-    gpt = _sound(lambda: tuple(_gpt_copies(source)), damaged) or ()
+    apm = _try_read(lambda: read_apm(source.read, source.place), damaged)
+    _check_mbr_ends(source, mbr)
+    gpt = _try_read(lambda: tuple(_read_gpt_copies(source)), damaged) or ()
     partitions = list_partitions(mbr, gpt[0] if gpt else None, apm)
-    trees = tuple(read_trees(source, descriptors, IMAGE_START))
-    descriptor_spans = [Span(one.lba, 1, "volume descriptor") for one in descriptors]
-    bases = _second_bases(source, partitions, primary)
-    for base in bases:
-        second = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
-        trees += tuple(read_trees(source, second, base))
-        descriptor_spans += [Span(one.lba, 1, "volume descriptor") for one in second]
-    session = _session(source, primary)
-    if session:
-        copies = read_descriptors(source, Lba(session + FIRST_DESCRIPTOR))
-        trees += tuple(read_trees(source, copies, IMAGE_START, {one.root.lba for one in descriptors}))
-        descriptor_spans.append(Span(IMAGE_START, session, "earlier sessions"))
-    catalog = _catalog(source, descriptors)
-    boot_images = _boot_images(source, catalog, trees[0].files)
-    udf = _sound(lambda: read_udf(source, primary.blocks), damaged)
+    session = _find_session(source, primary)
+    trees, descriptor_spans = _read_all_trees(source, descriptors, _find_bases(source, partitions, primary), session)
+    catalog = _read_catalog(source, descriptors)
+    boot_images = _read_boot_images(source, catalog, trees[0].files)
+    udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
-    fixed = list_fixed_spans(descriptor_spans, trees, catalog, boot_images, partitions, firmware, udf)
-    return IsoImage(
+    image = IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
-        volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed_spans=fixed,
-        tail=find_tail(source.size, trees, fixed, partitions, gpt, udf),
+        volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed_spans=(), tail=Lba(0),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
         implanted=ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
-        session_lba=session, blockers=(*damaged, *_blockers(source, _explained(area, mbr, gpt, apm, firmware))),
+        session_lba=session,
+        blockers=(*damaged, *_list_blockers(source, _blank_known(area, mbr, gpt, apm, firmware))),
     )  # fmt: skip
+    fixed = list_fixed_spans(image, descriptor_spans)
+    return replace(image, fixed_spans=fixed, tail=find_tail(image, fixed))
 
 
-def _sound(read: Callable[[], Found | None], damaged: list[str]) -> Found | None:
-    """What ``read`` reads; where it cannot, None, and ``damaged`` gets why."""
+def _try_read(read: Callable[[], Structure | None], damaged: list[str]) -> Structure | None:
+    """Return the result of ``read``; if it fails, append the reason to ``damaged`` and return None."""
     try:
         return read()
     except (ImageError, UnsupportedError) as error:
@@ -86,11 +81,15 @@ def _sound(read: Callable[[], Found | None], damaged: list[str]) -> Found | None
         return None
 
 
-def _primary(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> VolumeDescriptor:
-    primary = next((one for one in descriptors if one.type == PRIMARY), None)
+def _find_primary(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> VolumeDescriptor:
+    """Return the primary volume descriptor.
+
+    :raises ImageError: when there is none, its blocks are not of 2,048 bytes, or its volume is cut off.
+    """
+    primary = next((descriptor for descriptor in descriptors if descriptor.type == PRIMARY), None)
     if primary is None:
         raise ImageError("has no primary volume descriptor", source.place)
-    if int.from_bytes(primary.raw[128:130], "little") != BLOCK:
+    if int.from_bytes(primary.raw[_LOGICAL_BLOCK_SIZE], "little") != BLOCK:
         raise ImageError("its logical blocks are not of 2,048 bytes", source.place)
     if primary.blocks * BLOCK > source.size:
         missing = primary.blocks * BLOCK - source.size
@@ -98,8 +97,15 @@ def _primary(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> Vol
     return primary
 
 
-def _gpt_copies(source: ByteSource) -> Iterator[Gpt]:
-    """The primary GPT, and the backup where it names one that is there."""
+def _check_mbr_ends(source: ByteSource, mbr: Mbr | None) -> None:
+    """Check that the partitions of the MBR are inside the image. :raises ImageError: when one of them is not."""
+    for number, partition in mbr.used_partitions if mbr else ():
+        if partition.type != GPT_PROTECTIVE and partition.end * SECTOR > source.size:
+            raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
+
+
+def _read_gpt_copies(source: ByteSource) -> Iterator[Gpt]:
+    """Yield the primary GPT, and the backup GPT if it is where the primary one says."""
     primary = read_gpt(source.read, GPT_PRIMARY, source.place)
     if primary is None:
         return
@@ -109,10 +115,12 @@ def _gpt_copies(source: ByteSource) -> Iterator[Gpt]:
         yield backup
 
 
-def _second_bases(source: ByteSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:
-    """Starts of partitions that carry descriptors and a tree of their own over the same files (xorriso(1),
-    -partition_offset)."""
-    starts = {one.start // SECTORS_PER_BLOCK for one in partitions if one.start % SECTORS_PER_BLOCK == 0}
+def _find_bases(source: ByteSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:
+    """Return the first blocks of partitions that have volume descriptors and a tree of their own over the same files.
+
+    xorriso makes them by its option -partition_offset (xorriso(1)).
+    """
+    starts = {p.start // SECTORS_PER_BLOCK for p in partitions if p.start % SECTORS_PER_BLOCK == 0}
     return [
         Lba(start)
         for start in sorted(starts)
@@ -120,11 +128,12 @@ def _second_bases(source: ByteSource, partitions: Iterable[Partition], primary: 
     ]
 
 
-def _session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
-    """Where the last of several sessions begins, 0 where there is one.
+def _find_session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
+    """Return the first block of the last session; 0 if there is one session only.
 
     On files xorriso keeps a copy of the last session's descriptors at block 16 (libburn, doc/cookbook.txt,
-    "overwriteable media"); its own stand 16 blocks behind its start, shortly before its root directory.
+    "overwriteable media"). The session's own descriptors are 16 blocks after its start, shortly before its root
+    directory.
     """
     nearest = (primary.root.lba - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
     for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
@@ -134,7 +143,31 @@ def _session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
     return IMAGE_START
 
 
-def _catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:
+def _read_all_trees(
+    source: ByteSource, descriptors: Sequence[VolumeDescriptor], bases: Iterable[Lba], session: Lba
+) -> tuple[tuple[IsoTree, ...], list[Span]]:
+    """Read the trees of all sets of volume descriptors.
+
+    :param descriptors: the descriptors from block 16 on.
+    :param bases: the first blocks of partitions with descriptors of their own.
+    :param session: the first block of the last session, 0 if there is one session only.
+    :return: the trees, the primary one first, and the spans of all descriptors.
+    """
+    trees = [*read_trees(source, descriptors, IMAGE_START)]
+    spans = [Span(descriptor.lba, 1, "volume descriptor") for descriptor in descriptors]
+    for base in bases:
+        partition_descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
+        trees += read_trees(source, partition_descriptors, base)
+        spans += [Span(descriptor.lba, 1, "volume descriptor") for descriptor in partition_descriptors]
+    if session:
+        copies = read_descriptors(source, Lba(session + FIRST_DESCRIPTOR))
+        trees += read_trees(source, copies, IMAGE_START, {descriptor.root.lba for descriptor in descriptors})
+        spans.append(Span(IMAGE_START, session, "earlier sessions"))
+    return tuple(trees), spans
+
+
+def _read_catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> BootCatalog | None:
+    """Read the boot catalog that a boot record volume descriptor points at; None without El Torito."""
     for descriptor in descriptors:
         lba = find_catalog(descriptor.raw)
         if lba is not None:
@@ -143,48 +176,55 @@ def _catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -> Boo
     return None
 
 
-def _boot_images(source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile]) -> tuple[BootImage, ...]:
-    """The boot images of all entries. :raises ImageError: one lies outside the image."""
-    starts = {file.records[0].lba: file for file in files if file.size}
-    return tuple(_boot_image(source, entry, starts.get(entry.lba)) for entry in (catalog.entries if catalog else ()))
+def _read_boot_images(
+    source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile]
+) -> tuple[BootImage, ...]:
+    """Read the boot images of all entries. :raises ImageError: when one is outside the image."""
+    by_start = {file.start: file for file in files if file.size}
+    entries = catalog.entries if catalog else ()
+    return tuple(_read_boot_image(source, entry, by_start.get(entry.lba)) for entry in entries)
 
 
-def _boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
+def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
+    """Read the boot image of ``entry``, with the tables inside it; ``file``: the file that begins at its block."""
     start = lba_offset(entry.lba)
     if start + (file.size if file else 1) > source.size:
         raise ImageError("El Torito entry points outside the image", source.place.at(entry.offset))
     head = source.read(start, pointers.GRUB2_IMAGE_OFFSET + 8)
-    grub2 = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.pack_grub2_image_pointer(entry.lba)
+    has_grub2_pointer = head[pointers.GRUB2_IMAGE_OFFSET :] == pointers.pack_grub2_image_pointer(entry.lba)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
     if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):
         info = None
-    told = file.size if file else info.length if info else 0
-    length = min(max(entry.minimum_size, told), source.size - start)
-    return BootImage(entry, length, file.path if file else None, info, grub2)
+    size = file.size if file else info.length if info else 0
+    length = min(max(entry.minimum_size, size), source.size - start)
+    return BootImage(entry, length, file.path if file else None, info, has_grub2_pointer)
 
 
-def _explained(
+def _blank_known(
     area: bytes, mbr: Mbr | None, gpt: Sequence[Gpt], apm: Apm | None, firmware: Sequence[FirmwareHeader]
 ) -> bytes:
-    """The system area without what we know; the rest should be zeros."""
+    """Return the system area with zeros for all structures that were read; the rest should be zeros too."""
     rest = bytearray(area)
-    known = [(0, SECTOR)] if mbr else []
-    known += [(0, BLOCK)] if firmware else []  # HP-PA keeps its command line in the second half
+    ranges = [(0, SECTOR)] if mbr else []
+    ranges += [(0, BLOCK)] if firmware else []  # HP-PA keeps its command line in the second half
     if gpt:
         header = gpt[0].header
-        known += [(header.my_lba * SECTOR, SECTOR), (header.entries_lba * SECTOR, header.entries_size)]
+        ranges += [(header.my_lba * SECTOR, SECTOR), (header.entries_lba * SECTOR, header.entries_size)]
     if apm:
-        known += [(0, SECTOR), *((apm.entry_offset(index), SECTOR) for index in range(len(apm.entries)))]
-    for start, length in known:
+        ranges += [(0, SECTOR), *((apm.entry_offset(index), SECTOR) for index in range(len(apm.entries)))]
+    for start, length in ranges:
         end = min(start + length, len(rest))
         rest[start:end] = bytes(max(0, end - start))
     return bytes(rest)
 
 
-def _blockers(source: ByteSource, unexplained: bytes) -> Iterator[str]:
-    """What this version would damage if it moved anything."""
+def _list_blockers(source: ByteSource, unknown: bytes) -> Iterator[str]:
+    """Yield the structures, in words, that changing any file would damage.
+
+    :param unknown: the system area without the structures that were read.
+    """
     if has_hfs_header(source, 0):
         yield "an HFS file system over the whole image"
-    elif unexplained.strip(b"\0"):
-        at = len(unexplained) - len(unexplained.lstrip(b"\0"))
+    elif unknown.strip(b"\0"):
+        at = len(unknown) - len(unknown.lstrip(b"\0"))
         yield f"unknown boot data in the system area at byte 0x{at:X}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cosremaster.boot.mbr import ChsGeometry, MbrPartition, encode_chs
 from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, split_into_sections
-from cosremaster.iso.layout.place import PADDING, Layout, Placement, find_gaps, pin_overlaps, plan_layout
+from cosremaster.iso.layout.place import PADDING, Layout, Placement, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.spans import Span
 from cosremaster.units import Lba, Sector
 
@@ -91,7 +91,7 @@ def test_everything_has_a_place_and_nothing_overlaps(
     change: tuple[list[Span], list[Span], int, dict[Lba, int]],
 ) -> None:
     fixed, movable, blocks, sizes = change
-    layout = plan_layout(fixed, movable, blocks, sizes)
+    layout = plan_layout(VolumeSpans(fixed, movable, blocks), sizes)
     assert all(one.end <= other.start for one, other in pairwise(layout.placements))
     placed = by_old(layout)
     assert len(placed) == len(layout.placements) and set(placed) == {*fixed, *movable}
@@ -109,7 +109,7 @@ def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]
     fixed, movable, blocks = volume
     everything: list[Mapping[Lba, int]] = [{}, {one.start: one.blocks for one in movable}]
     for sizes in everything:
-        layout = plan_layout(fixed, movable, blocks, sizes)
+        layout = plan_layout(VolumeSpans(fixed, movable, blocks), sizes)
         assert layout.tail == blocks and not layout.moved_starts
         assert [(one.start, one.blocks) for one in layout.placements] == sorted(
             (one.start, one.blocks) for one in (*fixed, *movable)
@@ -120,7 +120,7 @@ def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]
 @given(changes())
 def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span], int, dict[Lba, int]]) -> None:
     fixed, movable, blocks, sizes = change
-    layout = plan_layout(fixed, movable, blocks, sizes)
+    layout = plan_layout(VolumeSpans(fixed, movable, blocks), sizes)
     placed, wall = by_old(layout), max(one.end for one in fixed)
     grown = {one for one in movable if sizes.get(one.start, 0) > one.blocks}
     last = [one for one in movable if one.start >= wall]
@@ -167,7 +167,7 @@ def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span]
 )
 def test_a_file_between_fixed_spans(size: int, places: dict[int, int], blocks: int) -> None:
     fixed, movable = [span(0, 20), span(40, 2)], [span(20, 8), span(30, 5), span(50, 5)]
-    layout = plan_layout(fixed, movable, 60, {Lba(20): size})
+    layout = plan_layout(VolumeSpans(fixed, movable, 60), {Lba(20): size})
     assert {one.span.start: one.start for one in layout.placements if one.span in movable} == places
     assert layout.tail == blocks
 
@@ -188,7 +188,7 @@ EMPTY = MbrPartition.parse(bytes(16))
 def test_partitions_follow_the_end_of_the_volume(new: int, geometry: ChsGeometry) -> None:
     """Over the volume: grows. Appended: moves. Inside: stays. CHS follow."""
     old, shift = 1000, (new - 1000) * 4
-    layout = plan_layout([span(0, 250)], [span(250, 700)], old, {Lba(250): 700 + new - old})
+    layout = plan_layout(VolumeSpans([span(0, 250)], [span(250, 700)], old), {Lba(250): 700 + new - old})
     before = [(0, 4000), (4000, 2880), (200, 800), (64, 3936)]
     after = [(0, 4000 + shift), (4000 + shift, 2880), (200, 800), (64, 3936 + shift)]
     for one, other in zip(before, after, strict=True):
@@ -224,7 +224,7 @@ def test_every_end_keeps_its_distance_from_what_it_belongs_to(
     data = max(one.end for one in (*fixed, *movable))
     tail = data + padding
     end = Sector((data + min(volume, padding)) * 4)
-    layout = plan_layout(fixed, movable, tail, sizes, ends=(end,), align=align)
+    layout = plan_layout(VolumeSpans(fixed, movable, tail, ends=(end,), alignment=align), sizes)
     old, new = layout.data_ends
     assert (old, new) == (data, max(one.end for one in layout.placements))
     assert (layout.tail - tail) % align == 0
@@ -247,8 +247,8 @@ def test_new_files_stand_behind_all_data_and_before_the_tail(
     change: tuple[list[Span], list[Span], int, dict[Lba, int]], more: list[int]
 ) -> None:
     fixed, movable, tail, sizes = change
-    without = plan_layout(fixed, movable, tail, sizes)
-    layout = plan_layout(fixed, movable, tail, sizes, appended=[span(0, blocks) for blocks in more])
+    without = plan_layout(VolumeSpans(fixed, movable, tail), sizes)
+    layout = plan_layout(VolumeSpans(fixed, movable, tail), sizes, [span(0, blocks) for blocks in more])
     assert layout.placements == without.placements
     assert layout.tail == without.tail + sum(more)
     every = (*layout.placements, *layout.appended)
@@ -270,7 +270,7 @@ def test_what_is_given_up_leaves_room_only_at_the_end(
     sizes = {one.start: one.blocks + data.draw(st.integers(-2, 9)) for one in changing}
     sizes = {start: max(1, blocks) for start, blocks in sizes.items()}
     appended = [span(0, blocks) for blocks in more]
-    layout = plan_layout(fixed, movable, tail, sizes, appended=appended, vacated=vacated, align=align)
+    layout = plan_layout(VolumeSpans(fixed, movable, tail, vacated=vacated, alignment=align), sizes, appended)
     placed = by_old(layout)
     assert set(placed) == {*fixed, *movable} and [one.blocks for one in layout.appended] == more
     both = sorted((*layout.placements, *layout.appended), key=lambda one: (one.start, one.end))
@@ -298,7 +298,7 @@ def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
     fixed, movable, tail = volume
     one = data.draw(st.sampled_from(fixed))
     size = one.blocks + data.draw(st.integers(-1, 9))
-    layout = plan_layout(fixed, movable, tail, {one.start: size})
+    layout = plan_layout(VolumeSpans(fixed, movable, tail), {one.start: size})
     placed = by_old(layout)
     room = min([other.start for other in (*fixed, *movable) if other.start >= one.end] + [Lba(tail)]) - one.start
     assert placed[one].blocks == size

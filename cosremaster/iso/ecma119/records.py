@@ -22,13 +22,15 @@ VOLUME_SPACE_SIZE = 80
 
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
+"""File flags of a directory record (9.1.6)."""
 
 
 class DirectoryRecord(Struct, frozen=True):
-    """One record of a directory (9.1). ``offset``: its byte offset in the image; ``length``: bytes of data.
+    """A directory record (9.1).
 
-    ``parent`` and ``identifier`` are the raw identifiers of its directory's path and its own; ``plain``: its data are
-    all that belongs to it, without an extended attribute record, and in one piece (9.1.2, 9.1.7).
+    ``offset``: the byte offset of the record in the image. ``lba`` and ``length``: the first block and the bytes of the
+    data. ``parent``: the identifiers of the directory's path; ``identifier``: that of the record itself. ``is_plain``:
+    the data have no extended attribute record and are not interleaved (9.1.2, 9.1.7).
     """
 
     offset: int
@@ -41,12 +43,12 @@ class DirectoryRecord(Struct, frozen=True):
 
     @property
     def blocks(self) -> int:
-        """Blocks of data."""
+        """The number of blocks of data."""
         return blocks_for(self.length)
 
 
 class Extent(Struct, frozen=True):
-    """A directory's extent."""
+    """The first block and the bytes of a directory or of a path table."""
 
     lba: Lba
     length: int

@@ -1,8 +1,8 @@
-"""Where everything goes when files change size. Pure: spans and new sizes in, a layout out.
+"""Plan the places of all data when files change their sizes. Pure: spans and new sizes in, a layout out.
 
-Some spans are fixed, some movable, some new ("appended"); what ends the image (appended partitions, a backup GPT,
-padding) is the tail, which moves as one. An end (of a volume, of a partition) belongs to the data's end or to the
-tail, and keeps its distance from what it belongs to.
+Spans are fixed, movable or appended (new). The end of the image (appended partitions, a backup GPT, padding) is the
+tail, which moves as a whole. The end of a volume or of a partition belongs to the end of the data or to the tail, and
+keeps its distance from it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cosremaster.iso.spans import Span
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector
 
 PADDING = 150
-"""Blocks behind the data that readers of discs may read ahead into (mkisofs(8), -pad)."""
+"""Blocks after the data that a drive may read ahead into (mkisofs(8), -pad)."""
 
 
 class Placement(Struct, frozen=True):
-    """A span of the old volume at its place in the new one, ``blocks`` long there."""
+    """A span of the old volume at its place in the new one, where it has ``blocks`` blocks."""
 
     span: Span
     start: Lba
@@ -30,15 +30,31 @@ class Placement(Struct, frozen=True):
 
     @property
     def end(self) -> Lba:
-        """The block behind the last."""
+        """The block after the last one."""
         return Lba(self.start + self.blocks)
 
 
-class Layout(Struct, frozen=True, dict=True):
-    """Placements in order of their new place, without overlap.
+class VolumeSpans(Struct, frozen=True):
+    """The spans of a volume before its files change; no two of them overlap.
 
-    ``tail``: where the tail began; ``blocks``: where it begins now; ``data``: the old and the new end of the data.
-    ``appended``: where each of the new spans went.
+    ``tail``: the first block of the tail. ``vacated``: spans whose data are removed or move to appended spans.
+    ``ends``: the ends of volumes and partitions that the tail must leave room for. ``alignment``: the tail moves by a
+    multiple of so many blocks.
+    """
+
+    fixed: Sequence[Span]
+    movable: Sequence[Span]
+    tail: int
+    vacated: Sequence[Span] = ()
+    ends: Sequence[Sector] = ()
+    alignment: int = 1
+
+
+class Layout(Struct, frozen=True, dict=True):
+    """The new places of all spans: placements in the order of their new starts, without overlaps.
+
+    ``tail`` and ``old_tail``: the new and the old first block of the tail. ``data_ends``: the old and the new end of
+    the data. ``appended``: the placements of the appended spans, in their order.
     """
 
     placements: tuple[Placement, ...]
@@ -49,134 +65,133 @@ class Layout(Struct, frozen=True, dict=True):
 
     @cached_property
     def moved_starts(self) -> dict[Lba, Lba]:
-        """Old start -> new start of everything that moved."""
-        return {one.span.start: one.start for one in self.placements if one.start != one.span.start}
+        """The old and the new start of each span that moved."""
+        return {placed.span.start: placed.start for placed in self.placements if placed.start != placed.span.start}
 
     @cached_property
-    def _by_old(self) -> list[Placement]:
-        return sorted(self.placements, key=lambda one: one.span.start)
+    def _by_old_start(self) -> list[Placement]:
+        """The placements in the order of their old starts."""
+        return sorted(self.placements, key=lambda placed: placed.span.start)
 
     def map_block(self, old: Lba) -> Lba:
-        """Where block ``old`` of a span, or of the tail, stands now."""
+        """Return the new place of block ``old`` of a span or of the tail."""
         if old >= self.old_tail:
             return Lba(old + self.tail - self.old_tail)
-        index = bisect_right(self._by_old, old, key=lambda one: one.span.start) - 1
-        found = self._by_old[index] if index >= 0 else None
-        inside = found is not None and old < found.span.end
-        return Lba(old + found.start - found.span.start) if found and inside else old
+        index = bisect_right(self._by_old_start, old, key=lambda placed: placed.span.start) - 1
+        placed = self._by_old_start[index] if index >= 0 else None
+        return Lba(old + placed.start - placed.span.start) if placed and old < placed.span.end else old
 
     def map_start(self, old: Sector) -> Sector:
-        """Where a start that stood at sector ``old`` stands now."""
+        """Return the new sector of a volume or partition that began at sector ``old``."""
         block, rest = divmod(old, SECTORS_PER_BLOCK)
         return Sector(self.map_block(Lba(block)) * SECTORS_PER_BLOCK + rest)
 
     def map_end(self, old: Sector) -> Sector:
-        """Where an end that stood at sector ``old`` stands now."""
+        """Return the new end, in sectors, of a volume or partition that ended before sector ``old``."""
         if old >= (self.old_tail - 1) * SECTORS_PER_BLOCK:
             return Sector(old + (self.tail - self.old_tail) * SECTORS_PER_BLOCK)
-        before, now = self.data_ends
-        return Sector(old + (now - before) * SECTORS_PER_BLOCK) if old >= before * SECTORS_PER_BLOCK else old
+        old_end, new_end = self.data_ends
+        shift = new_end - old_end if old >= old_end * SECTORS_PER_BLOCK else 0
+        return Sector(old + shift * SECTORS_PER_BLOCK)
 
 
 def pin_overlaps(fixed: Iterable[Span], movable: Iterable[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """(fixed, movable) without overlaps: a movable span that shares blocks with another becomes fixed.
+    """Return the fixed and the movable spans without overlaps.
 
-    Equal movable spans (hard links, files sharing an extent) are one. Fixed spans are joined where they
-    overlap.
+    A movable span that overlaps another span becomes fixed. Equal movable spans (hard links, files that share an
+    extent) are one. Fixed spans that overlap are joined.
     """
-    unique = sorted(set(movable), key=lambda span: (span.start, span.blocks, span.label))
-    seen: dict[tuple[Lba, int], Span] = {}
-    for span in unique:
-        seen.setdefault((span.start, span.blocks), span)
-    spans = [(span, False) for span in seen.values()] + [(span, True) for span in fixed if span.blocks]
+    unique: dict[tuple[Lba, int], Span] = {}
+    for span in sorted(set(movable), key=lambda span: (span.start, span.blocks, span.label)):
+        unique.setdefault((span.start, span.blocks), span)
+    spans = [(span, False) for span in unique.values()] + [(span, True) for span in fixed if span.blocks]
     spans.sort(key=lambda item: (item[0].start, item[0].end))
     groups: list[tuple[Span, bool]] = []
-    for span, pinned in spans:
+    for span, is_fixed in spans:
         if groups and span.start < groups[-1][0].end:
             last = groups[-1][0]
             end = max(last.end, span.end)
             groups[-1] = (Span(last.start, end - last.start, f"{last.label}, {span.label}"), True)
         else:
-            groups.append((span, pinned))
-    return tuple(span for span, pin in groups if pin), tuple(span for span, pin in groups if not pin)
+            groups.append((span, is_fixed))
+    pinned = tuple(span for span, is_fixed in groups if is_fixed)
+    return pinned, tuple(span for span, is_fixed in groups if not is_fixed)
 
 
 def find_gaps(spans: Iterable[Span], blocks: int) -> tuple[Span, ...]:
-    """The runs of blocks of a volume of ``blocks`` that no span covers."""
+    """Return the runs of blocks that no span covers, in a volume of ``blocks`` blocks."""
     ordered = sorted(spans, key=lambda span: span.start)
     edges = [Span(Lba(0), 0, ""), *ordered, Span(Lba(blocks), 0, "")]
-    found, reached = [], 0
-    for before, after in pairwise(edges):
-        reached = max(reached, before.end)
-        if after.start > reached:
-            found.append(Span(Lba(reached), after.start - reached, "unreferenced data"))
-    return tuple(found)
+    gaps, reached = [], 0
+    for previous, following in pairwise(edges):
+        reached = max(reached, previous.end)
+        if following.start > reached:
+            gaps.append(Span(Lba(reached), following.start - reached, "unreferenced data"))
+    return tuple(gaps)
 
 
-def plan_layout(
-    fixed: Sequence[Span],
-    movable: Sequence[Span],
-    tail: int,
-    sizes: Mapping[Lba, int],
-    *,
-    appended: Sequence[Span] = (),
-    vacated: Sequence[Span] = (),
-    ends: Sequence[Sector] = (),
-    align: int = 1,
-) -> Layout:
-    """The layout of an image whose tail begins at block ``tail``, when spans at ``sizes`` take so many blocks.
+def plan_layout(volume: VolumeSpans, sizes: Mapping[Lba, int], appended: Sequence[Span] = ()) -> Layout:
+    """Plan the layout of a volume in which some spans change their sizes.
 
-    No two of the spans overlap. Behind the last fixed span everything follows what changed before it, so
-    that nothing is wasted; between fixed spans files move only into room that is there, and one that no
-    longer fits goes to the end of the data. So do the ``appended``, each as long as its span tells. A fixed span may be
-    among ``sizes``: it stays if it has the room. What was ``vacated`` is in none of the others; it stays empty, but for
-    what of it ended the data. The tail keeps its distance from the data's end; with ``align`` it
-    moves by multiples of so many blocks, the fewest that leave room for the data, for :data:`PADDING` as far as there
-    was any, and for what ``ends`` become.
+    After the last fixed span, everything follows what changed before it, so that no room is wasted. Between fixed spans
+    files move only into free room; a file that does not fit any more goes to the end of the data, and so do the
+    appended spans. A fixed span that grows stays if there is room after it. Vacated spans stay empty, except where they
+    ended the data. The tail keeps its distance from the end of the data; with an alignment it moves by the fewest
+    multiples that leave room for the data, for the old :data:`PADDING`, and for the new places of the volume's
+    ``ends``.
+
+    :param sizes: the new number of blocks of each span that changes, by its old start.
+    :param appended: new spans; only their labels and numbers of blocks count.
     """
-    starts = sorted(span.start for span in (*fixed, *movable))
-    placements: list[Placement] = []
-    overflow: list[Placement] = []
-    for span in fixed:
-        size = sizes.get(span.start, span.blocks)
-        index = bisect_left(starts, span.end)
-        room = (starts[index] if index < len(starts) else tail) - span.start
-        (placements if size <= max(room, span.blocks) else overflow).append(Placement(span, span.start, size))
-    for run, limit in _runs(fixed, movable):
+    placements, overflow = _place_fixed(volume, sizes)
+    for run, limit in _list_runs(volume.fixed, volume.movable):
         if not any(span.start in sizes for span in run):
             placements += [Placement(span, span.start, span.blocks) for span in run]
         elif limit is None:
-            placements += _shifted(run, sizes)
+            placements += _shift_run(run, sizes)
         else:
-            stay, out = _fitted(run, limit, sizes)
-            placements += stay
-            overflow += out
-    old_end = max((span.end for span in (*fixed, *movable, *vacated)), default=Lba(0))
-    end = max((one.end for one in placements), default=Lba(0))
-    behind = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
-    for index, one in enumerate(behind):
-        behind[index] = Placement(one.span, Lba(end), one.blocks)
-        end = behind[index].end
-    placements = sorted([*placements, *behind[: len(overflow)]], key=lambda one: (one.start, one.end))
-    shift = _shift(old_end, end, tail, ends, align)
-    return Layout(tuple(placements), tail + shift, tail, (old_end, end), tuple(behind[len(overflow) :]))
+            fitting, leaving = _fit_run(run, limit, sizes)
+            placements += fitting
+            overflow += leaving
+    old_end = max((span.end for span in (*volume.fixed, *volume.movable, *volume.vacated)), default=Lba(0))
+    end = max((placed.end for placed in placements), default=Lba(0))
+    last = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
+    for index, placed in enumerate(last):
+        last[index] = Placement(placed.span, end, placed.blocks)
+        end = last[index].end
+    placements = sorted([*placements, *last[: len(overflow)]], key=lambda placed: (placed.start, placed.end))
+    tail = volume.tail + _shift_tail(volume, old_end, end)
+    return Layout(tuple(placements), tail, volume.tail, (old_end, end), tuple(last[len(overflow) :]))
 
 
-def _shift(old: int, new: int, tail: int, ends: Iterable[Sector], align: int) -> int:
-    """By how many blocks the tail moves when the data's end goes from ``old`` to ``new``."""
-    if align == 1:
-        return new - old
-    near = [end for end in ends if old * SECTORS_PER_BLOCK <= end < (tail - 1) * SECTORS_PER_BLOCK]
-    last = max([old + min(PADDING, tail - old), *(-(-end // SECTORS_PER_BLOCK) for end in near)])
-    need = last + new - old - tail
-    return -(-need // align) * align
+def _place_fixed(volume: VolumeSpans, sizes: Mapping[Lba, int]) -> tuple[list[Placement], list[Placement]]:
+    """Return the placements of fixed spans that stay, and those of spans that have no room to grow."""
+    starts = sorted(span.start for span in (*volume.fixed, *volume.movable))
+    placements, overflow = list[Placement](), list[Placement]()
+    for span in volume.fixed:
+        size = sizes.get(span.start, span.blocks)
+        index = bisect_left(starts, span.end)
+        room = (starts[index] if index < len(starts) else volume.tail) - span.start
+        (placements if size <= max(room, span.blocks) else overflow).append(Placement(span, span.start, size))
+    return placements, overflow
 
 
-def _runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[list[Span], Lba | None]]:
-    """Movable spans between fixed ones, each run with the start of the fixed span behind it, if any."""
+def _shift_tail(volume: VolumeSpans, old_end: int, new_end: int) -> int:
+    """Return by how many blocks the tail moves when the end of the data moves from ``old_end`` to ``new_end``."""
+    if volume.alignment == 1:
+        return new_end - old_end
+    last_sector = (volume.tail - 1) * SECTORS_PER_BLOCK
+    ends = (end for end in volume.ends if old_end * SECTORS_PER_BLOCK <= end < last_sector)
+    last = max([old_end + min(PADDING, volume.tail - old_end), *(-(-end // SECTORS_PER_BLOCK) for end in ends)])
+    needed = last + new_end - old_end - volume.tail
+    return -(-needed // volume.alignment) * volume.alignment
+
+
+def _list_runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[list[Span], Lba | None]]:
+    """Return the runs of movable spans between fixed ones, each with the start of the next fixed span."""
     walls = sorted(span.start for span in fixed)
     runs: list[tuple[list[Span], Lba | None]] = []
-    for span in sorted(movable, key=lambda one: one.start):
+    for span in sorted(movable, key=lambda span: span.start):
         index = bisect_left(walls, span.end)
         limit = walls[index] if index < len(walls) else None
         if runs and runs[-1][1] == limit:
@@ -186,29 +201,27 @@ def _runs(fixed: Sequence[Span], movable: Sequence[Span]) -> list[tuple[list[Spa
     return runs
 
 
-def _shifted(run: Sequence[Span], sizes: Mapping[Lba, int]) -> list[Placement]:
-    """Everything behind a change moves by what it grew or shrank."""
-    shift, placed = 0, []
+def _shift_run(run: Sequence[Span], sizes: Mapping[Lba, int]) -> list[Placement]:
+    """Move each span of ``run`` by the growth of the spans before it."""
+    shift, placements = 0, []
     for span in run:
         size = sizes.get(span.start, span.blocks)
-        placed.append(Placement(span, Lba(span.start + shift), size))
+        placements.append(Placement(span, Lba(span.start + shift), size))
         shift += size - span.blocks
-    return placed
+    return placements
 
 
-def _fitted(run: Sequence[Span], limit: Lba, sizes: Mapping[Lba, int]) -> tuple[list[Placement], list[Placement]]:
-    """(what stays before ``limit``, what has to leave): moved up only where a neighbour grew into it."""
-    placed, cursor = [], Lba(0)
+def _fit_run(run: Sequence[Span], limit: Lba, sizes: Mapping[Lba, int]) -> tuple[list[Placement], list[Placement]]:
+    """Return the placements before ``limit``, and those of spans that have to leave.
+
+    A span moves up only where the span before it grew into it. If not all spans fit, the growing ones leave.
+    """
+    placements, end = [], Lba(0)
     for span in run:
-        start = max(span.start, cursor)
-        placed.append(Placement(span, start, sizes.get(span.start, span.blocks)))
-        cursor = placed[-1].end
-    if cursor <= limit:
-        return placed, []
-    stay = [
-        Placement(span, span.start, sizes.get(span.start, span.blocks))
-        for span in run
-        if sizes.get(span.start, 0) <= span.blocks
-    ]
-    leave = [Placement(span, span.start, sizes[span.start]) for span in run if sizes.get(span.start, 0) > span.blocks]
-    return stay, leave
+        placements.append(Placement(span, max(span.start, end), sizes.get(span.start, span.blocks)))
+        end = placements[-1].end
+    if end <= limit:
+        return placements, []
+    placements = [Placement(span, span.start, sizes.get(span.start, span.blocks)) for span in run]
+    growing = [placed for placed in placements if placed.blocks > placed.span.blocks]
+    return [placed for placed in placements if placed.blocks <= placed.span.blocks], growing

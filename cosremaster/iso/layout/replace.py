@@ -1,4 +1,4 @@
-"""Which directory records follow when a file of the ISO gets other bytes, and what forbids it."""
+"""Replace the contents of files: find every directory record to update, and refuse what cannot be updated."""
 
 from __future__ import annotations
 
@@ -22,126 +22,159 @@ from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
-NOWHERE = Lba(0)
+NO_BLOCK = Lba(0)
 
 
 class FileReplacement(Struct, frozen=True):
-    """New bytes for a file. ``files``: its names in all trees; ``old``: the blocks they give up, None where other
-    names or earlier sessions keep them (or there were none), so that the new bytes need blocks of their own.
-    ``start``: where the bytes go, once that is planned."""
+    """New bytes for a file of the image.
+
+    ``files``: the file's entries in all trees. ``old_span``: the blocks that the new bytes may take; None where other
+    names or earlier sessions still need them, or there are none, so that the new bytes need a span of their own.
+    ``start``: the first block of the new bytes, as soon as it is planned.
+    """
 
     path: bytes
     table: PieceTable
     files: tuple[tuple[IsoTree, IsoFile], ...]
     old_span: Span | None
-    start: Lba = NOWHERE
+    start: Lba = NO_BLOCK
 
     @property
     def keeps_size(self) -> bool:
-        """The file keeps its length: nothing but its bytes changes."""
+        """Whether the file keeps its length."""
         return self.table.length == self.files[0][1].size
 
 
-def resolve_replacements(image: IsoImage, exchanged: Mapping[bytes, PieceTable]) -> tuple[FileReplacement, ...]:
-    """What has to happen so that the files at the paths of ``exchanged`` hold other bytes.
+def resolve_replacements(image: IsoImage, replaced: Mapping[bytes, PieceTable]) -> tuple[FileReplacement, ...]:
+    """Find the entries in all trees of each file that gets new bytes.
 
-    Names that share an extent and get the same table go on sharing. :raises ImageError: there is no such file.
-    :raises UnsupportedError: it cannot be exchanged.
+    Names that share an extent and get the same table still share it.
+
+    :param replaced: the new bytes of files of the primary tree, by path.
+    :raises ImageError: when a file does not exist.
+    :raises UnsupportedError: when a file cannot be replaced.
     """
     by_path = {file.path: file for file in image.files}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
-    for path, table in sorted(exchanged.items(), key=lambda one: one[0]):
+    for path, table in sorted(replaced.items(), key=lambda item: item[0]):
         if path not in by_path:
             raise ImageError(f"has no file {printable(path)}", image.place)
         file = by_path[path]
         if not file.is_regular:
             raise UnsupportedError("is no regular file", image.place.inside(path))
-        groups[id(table), file.records[0].lba if file.size else None].append(file)
-    starts = [_by_start(tree) for tree in image.trees]
-    return tuple(_exchange(image, starts, files, exchanged[files[0].path]) for files in _split_empty(groups.values()))
+        groups[id(table), file.start if file.size else None].append(file)
+    by_start = [_group_by_start(tree) for tree in image.trees]
+    return tuple(
+        _make_replacement(image, by_start, files, replaced[files[0].path]) for files in _split_empty(groups.values())
+    )
 
 
 def _split_empty(groups: Iterable[list[IsoFile]]) -> Iterator[list[IsoFile]]:
-    """Empty files share nothing, whatever block their records name."""
+    """Yield the groups of files that share an extent; empty files share none, whatever block their records name."""
     for files in groups:
-        yield from ([one] for one in files) if not files[0].size else [files]
+        yield from ([file] for file in files) if not files[0].size else [files]
 
 
-def _by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
-    found: dict[Lba, list[IsoFile]] = defaultdict(list)
+def _group_by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
+    """Return the files of ``tree`` that are not empty, by their first block."""
+    by_start: dict[Lba, list[IsoFile]] = defaultdict(list)
     for file in tree.files:
         if file.size:
-            found[file.records[0].lba].append(file)
-    return found
+            by_start[file.start].append(file)
+    return by_start
 
 
-def _exchange(
-    image: IsoImage, starts: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
+def _make_replacement(
+    image: IsoImage, by_start: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
 ) -> FileReplacement:
+    """Return the replacement of ``files``, entries of the primary tree that share an extent.
+
+    :param by_start: for each tree, its files by their first block.
+    :raises UnsupportedError: when the files cannot be replaced.
+    """
     first, place = files[0], image.place.inside(files[0].path)
     if not all(record.is_plain for file in files for record in file.records):
         raise UnsupportedError("cannot be exchanged: it has an extended attribute record or is interleaved", place)
-    lba = first.records[0].lba
+    lba = first.start
     paths = {file.path for file in files}
-    alone = lba >= image.session_lba and bool(first.size) and {one.path for one in starts[0][lba]} == paths
-    if alone:
+    is_alone = lba >= image.session_lba and bool(first.size) and {file.path for file in by_start[0][lba]} == paths
+    if is_alone:
         spans = first.spans
         if len(spans) != 1:
             raise UnsupportedError("cannot be exchanged: its extents do not follow each other", place)
-        names = [(tree, file) for tree, found in zip(image.trees, starts, strict=True) for file in found.get(lba, ())]
-        exchange = FileReplacement(first.path, table, tuple(names), spans[0])
+        sharing = zip(image.trees, (starts.get(lba, ()) for starts in by_start), strict=True)
+        entries = [(tree, file) for tree, tree_files in sharing for file in tree_files]
+        replacement = FileReplacement(first.path, table, tuple(entries), spans[0])
     else:
         if image.udf:
             raise UnsupportedError("cannot be exchanged beside UDF: it is empty, or other names share its data", place)
-        names = [(image.trees[0], file) for file in files]
-        for tree, found in zip(image.trees[1:], starts[1:], strict=True):
-            names += [(tree, file) for file in _same_names(tree, found.get(lba, []), paths, place, bool(first.size))]
-        exchange = FileReplacement(first.path, table, tuple(names), None)
-    _check_pointers(image, exchange, place)
-    return exchange
+        entries = [(image.trees[0], file) for file in files]
+        for tree, starts in zip(image.trees[1:], by_start[1:], strict=True):
+            candidates = starts.get(lba, []) if first.size else tree.files
+            entries += [(tree, file) for file in _find_same_paths(tree, candidates, paths, place)]
+        replacement = FileReplacement(first.path, table, tuple(entries), None)
+    _check_pointers(image, replacement, place)
+    return replacement
 
 
-def _same_names(
-    tree: IsoTree, sharing: Sequence[IsoFile], paths: set[bytes], place: Place, shared: bool
-) -> list[IsoFile]:
-    """The files of another tree that are the ones at ``paths``, though others share their extent or they are empty."""
-    found = [file for file in (sharing if shared else tree.files) if file.path in paths]
-    if len(found) != len(paths) and (sharing if shared else tree.files):
+def _find_same_paths(tree: IsoTree, candidates: Sequence[IsoFile], paths: set[bytes], place: Place) -> list[IsoFile]:
+    """Return the ``candidates`` of another tree at the paths ``paths``.
+
+    :raises UnsupportedError: when the tree has not all of the paths.
+    """
+    files = [file for file in candidates if file.path in paths]
+    if len(files) != len(paths) and candidates:
         raise UnsupportedError(f"cannot be exchanged alone: the {tree.kind} tree has no file of that name", place)
-    return found
+    return files
 
 
-def _check_pointers(image: IsoImage, exchange: FileReplacement, place: Place) -> None:
-    """:raises UnsupportedError: something that cannot follow points at the file."""
-    span = exchange.old_span
+def _check_pointers(image: IsoImage, replacement: FileReplacement, place: Place) -> None:
+    """Check that everything that points at the old blocks of a file can be updated.
+
+    :raises UnsupportedError: when a structure cannot.
+    """
+    span, length = replacement.old_span, replacement.table.length
     if span is None:
         return
     if image.catalog and span.start <= image.catalog.lba < span.end:
         raise UnsupportedError("is the boot catalog, which is kept as it is", place)
-    for image_at in image.boot_images:
-        start = image_at.entry.lba
-        if span.start < start < span.end:
-            raise UnsupportedError("a boot image begins inside it", place)
-        if start == span.start and image_at.entry.media and exchange.table.length != image_at.length:
-            raise UnsupportedError(
-                f"is the image of an emulated drive and has to keep its {image_at.length:,} bytes", place
-            )
-        least = GRUB2_IMAGE_OFFSET + 8 if image_at.has_grub2_pointer else TABLE_END if image_at.boot_info else 1
-        if start == span.start and exchange.table.length < least:
-            raise UnsupportedError(f"is a boot image and cannot be shorter than {least:,} bytes", place)
-    if not exchange.table.length and any(one.span.start == span.start for one in image.partitions):
+    for boot in image.boot_images:
+        _check_boot_image(boot, span, length, place)
+    if not length and any(partition.span.start == span.start for partition in image.partitions):
         raise UnsupportedError("a partition begins with it, so it cannot be empty", place)
-    for one in image.firmware:
-        for target in one.targets:
-            inside = span.start * BLOCK <= target.start < span.end * BLOCK
-            if inside and not exchange.keeps_size:
-                raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
+    if not replacement.keeps_size:
+        _check_firmware_targets(image, span, place)
+
+
+def _check_boot_image(boot: BootImage, span: Span, length: int, place: Place) -> None:
+    """Check that a boot image in ``span`` can become ``length`` bytes long.
+
+    :raises UnsupportedError: when it cannot.
+    """
+    start = boot.entry.lba
+    if span.start < start < span.end:
+        raise UnsupportedError("a boot image begins inside it", place)
+    if start != span.start:
+        return
+    if boot.entry.media and length != boot.length:
+        raise UnsupportedError(f"is the image of an emulated drive and has to keep its {boot.length:,} bytes", place)
+    least = GRUB2_IMAGE_OFFSET + 8 if boot.has_grub2_pointer else TABLE_END if boot.boot_info else 1
+    if length < least:
+        raise UnsupportedError(f"is a boot image and cannot be shorter than {least:,} bytes", place)
+
+
+def _check_firmware_targets(image: IsoImage, span: Span, place: Place) -> None:
+    """Check that no header of firmware points into ``span``. :raises UnsupportedError: when one does."""
+    for header in image.firmware:
+        for target in header.targets:
+            if span.start * BLOCK <= target.start < span.end * BLOCK:
+                raise UnsupportedError(f"the {header.name}'s {target.name} points at it", place)
 
 
 def update_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba) -> PieceTable:
-    """A boot image's new bytes at block ``lba``, with the tables inside it that the old one had, made true.
+    """Return the new bytes ``table`` of boot images at block ``lba``, with right tables where the old ones had tables.
 
-    The grub2 pointer comes first: the boot-info-table's sum covers it.
+    The GRUB2 pointer is written first, because the checksum of the boot information table covers it.
     """
     for image in images:
         if image.has_grub2_pointer:
@@ -153,23 +186,29 @@ def update_boot_tables(table: PieceTable, images: Iterable[BootImage], lba: Lba)
 
 
 def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> None:
-    """:raises UnsupportedError: something that cannot follow points at a file that should go."""
-    gone = [file for file in image.files if file.size and edits.removed and edits.new_path(file.path) is None]
-    for file in gone:
-        place = image.place.inside(file.path)
-        for span in file.spans:
-            if image.catalog and span.start <= image.catalog.lba < span.end:
-                raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
-            if any(span.start <= one.entry.lba < span.end for one in image.boot_images):
-                raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
-            if any(span.start <= one.span.start < span.end and not one.is_filler for one in image.partitions):
-                raise UnsupportedError("a partition begins with it", place)
-            for one in image.firmware:
-                for target in one.targets:
-                    if span.start * BLOCK <= target.start < span.end * BLOCK:
-                        raise UnsupportedError(f"the {one.name}'s {target.name} points at it", place)
-            if not drop_hfsplus and any(one.span.overlaps(span) for one in image.hfs_partitions):
-                raise UnsupportedError(
-                    "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)",
-                    place,
-                )
+    """Check that nothing points at a file that ``edits`` remove.
+
+    :param drop_hfsplus: HFS+ file systems are given up.
+    :raises UnsupportedError: when a structure that cannot be updated points at a removed file.
+    """
+    if not edits.removed:
+        return
+    for file in image.files:
+        if file.size and edits.new_path(file.path) is None:
+            for span in file.spans:
+                _check_removed_span(image, span, image.place.inside(file.path), drop_hfsplus)
+
+
+def _check_removed_span(image: IsoImage, span: Span, place: Place, drop_hfsplus: bool) -> None:
+    """Check that nothing points into the ``span`` of a removed file; see :func:`check_removal`."""
+    if image.catalog and span.start <= image.catalog.lba < span.end:
+        raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
+    if any(span.start <= boot.entry.lba < span.end for boot in image.boot_images):
+        raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
+    if any(span.start <= p.span.start < span.end and not p.is_filler for p in image.partitions):
+        raise UnsupportedError("a partition begins with it", place)
+    _check_firmware_targets(image, span, place)
+    if not drop_hfsplus and any(partition.span.overlaps(span) for partition in image.hfs_partitions):
+        raise UnsupportedError(
+            "cannot be removed: an HFS+ file system names it too (--drop-hfsplus gives that file system up)", place
+        )

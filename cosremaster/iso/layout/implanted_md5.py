@@ -1,4 +1,4 @@
-"""An implanted MD5 that stands before the bytes it sums: made anew in the plan."""
+"""Compute anew the MD5 that isomd5sum implanted in an image, in front of the bytes that it covers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Sector, lba_offset
 
 
 def update_implanted_md5(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
-    """``table``, the new image, with the MD5 that isomd5sum implanted in the old one made true; reads all of it.
+    """Return the new image ``table`` with a right implanted MD5, for which all of it is read.
 
-    An image without one is given back as it is.
+    Returns ``table`` itself where the old ``image`` has no implanted MD5.
     """
-    old = image.implanted
-    if old is None:
+    implanted = image.implanted
+    if implanted is None:
         return table
     area = lba_offset(image.trees[0].descriptor_lba) + APPLICATION_USE
     blocks = layout.map_end(Sector(image.trees[0].end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
-    total = (blocks - old.skip) * BLOCK
-    new = old.with_sums(compute_md5_sums(table.chunks(), area, total, old.count))
+    total = (blocks - implanted.skip) * BLOCK
+    new = implanted.with_sums(compute_md5_sums(table.chunks(), area, total, implanted.count))
     return table.patched([(area, new.pack())])
