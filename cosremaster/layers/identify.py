@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from cosremaster.codecs import PLAIN, find_codec, unsupported_compression
+from cosremaster.codecs import PLAIN, SNIFF_SIZE, find_codec, unsupported_compression
 from cosremaster.layers.formats import PLAIN_HEAD_SIZE, LayerFormat, identify_format
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def identify(peek: Callable[[int], bytes]) -> Identification:
     codec = find_codec(head)
     if codec is not None:
         head = peek(max(2 * HEAD_SIZE, codec.peek_size))
-        plain = codec.peek(head, PLAIN_HEAD_SIZE)
+        # Decoding stops at damage without a byte: then fewer bytes, before it, may still show the format.
+        plain = next((plain for size in (PLAIN_HEAD_SIZE, 512, SNIFF_SIZE) if (plain := codec.peek(head, size))), b"")
     identified = identify_format(plain)
     if identified is not None:
         return Identification(codec or PLAIN, *identified, None)
