@@ -87,7 +87,7 @@ class Image:
         :raises ImageError: the image cannot be read, or is neither an ISO 9660 image nor an archive.
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
-        from cosremaster.boot_config.places import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
+        from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
         from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
         from cosremaster.views import make_info  # noqa: PLC0415

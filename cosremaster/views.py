@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosremaster.boot_config.places import BootMenus
+from cosremaster.boot_config.boot_menus import BootMenus
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.errors import printable
 from cosremaster.iso.model import SourceImage

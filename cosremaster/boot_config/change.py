@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from cosremaster.boot.fat_edit import replace_files
+from cosremaster.boot_config.boot_menus import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
 from cosremaster.boot_config.menus.arguments import ArgumentChanges, change_arguments, collect_arguments
 from cosremaster.boot_config.menus.find import parse_menu
 from cosremaster.boot_config.menus.model import Menu, apply_splices
 from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
-from cosremaster.boot_config.places import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
 from cosremaster.errors import ImageError, OverlayError, printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cosremaster.boot_config.places import LocatedMenu, find_boot_menus
+from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
 from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage

@@ -12,9 +12,9 @@ from graphlib import TopologicalSorter
 
 from msgspec import Struct, field
 
+from cosremaster.checksums.draft import FileChanges, ListDraft, PlannedLine, draft_list
 from cosremaster.checksums.lines import pack_lines
 from cosremaster.checksums.lists import ChecksumList, DigestCache, signature_paths
-from cosremaster.checksums.rows import FileChanges, ListDraft, PlannedLine, draft_list
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lists import DigestCache, read_checksum_lists
 from cosremaster.checksums.renew import ReadNewFile, RenewedLists, find_stale_lists, renew_lists
-from cosremaster.checksums.rows import FileChanges
 from cosremaster.errors import SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.iso.edits import IsoEdits

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS
-from cosremaster.boot_config.places import BootMenus
+from cosremaster.boot_config.boot_menus import BootMenus
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory
 from cosremaster.errors import printable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cosremaster.errors import printable
 
 if TYPE_CHECKING:
-    from cosremaster.boot_config.places import BootMenus, LocatedMenu
+    from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu
     from cosremaster.boot_config.values import MenuChange
 
 

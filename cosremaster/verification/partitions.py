@@ -12,7 +12,7 @@ from cosremaster.boot.gpt import PRIMARY, SIGNATURE, Gpt, GptHeader, format_guid
 from cosremaster.boot.mbr import GPT_PROTECTIVE, ChsGeometry, MbrPartition, encode_chs
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
-from cosremaster.verification.booting import looks_like_fat
+from cosremaster.verification.boot_entries import looks_like_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import MBR_TABLE, SectorRange, Subject
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
-from cosremaster.verification.against import check_against
-from cosremaster.verification.booting import check_boot
-from cosremaster.verification.deep import check_layers
+from cosremaster.verification.boot_entries import check_boot
+from cosremaster.verification.checksum_lists import check_lists
+from cosremaster.verification.compare import check_against
 from cosremaster.verification.finding import Finding, Report
-from cosremaster.verification.lists import check_lists
-from cosremaster.verification.others import check_firmware, check_implanted, check_udf
+from cosremaster.verification.firmware import check_firmware
+from cosremaster.verification.implanted import check_implanted
+from cosremaster.verification.layers import check_layers
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
 from cosremaster.verification.subject import Subject, read_subject
+from cosremaster.verification.udf import check_udf
 from cosremaster.verification.volume import (
     check_agreement,
     check_descriptors,

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cosremaster import remaster
+from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lines import pack_lines, parse_lines
 from cosremaster.checksums.lists import DigestCache, is_list, read_checksum_lists
 from cosremaster.checksums.renew import ListChange, RenewedLists, renew_lists
-from cosremaster.checksums.rows import FileChanges
 from cosremaster.checksums.update import update_checksums
 from cosremaster.cli import main
 from cosremaster.demo.image import build_iso, debirf_files, initramfs

@@ -1,48 +1,14 @@
-"""Check other firmware's headers, UDF and implanted MD5s."""
+"""Check UDF: its descriptors, sizes and files (ECMA-167)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 
-from cosremaster.boot.firmware import find_firmware
-from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5, compute_md5_sums
 from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.iso.udf.read import Udf, read_udf
-from cosremaster.units import BLOCK, SECTOR, Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
-
-
-def check_firmware(subject: Subject) -> Iterator[Finding]:
-    """Check that headers of MIPS, SPARC, Alpha, HP-PA and PowerPC firmware lead to files, partitions or the volume."""
-    files = subject.files_by_lba()
-    for header in find_firmware(subject.source.read(0, BLOCK), subject.mbr):
-        if header.has_valid_checksum is not None:
-            message, failure = f"{header.name}: its sum holds", f"{header.name}: its sum is wrong"
-            yield judge(header.has_valid_checksum, "firmware.sum", message, failure, subject.place.at(0))
-        has_partitions = header.name in ("Sun disk label", "PReP", "CHRP")
-        for target in header.targets:
-            place = subject.place.at(target.pointer_offset)
-            label = f"{header.name}, {target.name}"
-            if target.start + (0 if target.start == 0 else target.length) > _round_to_cylinder(subject.source.size):
-                yield fails("firmware.outside", f"{label}: leads behind the image", place)
-            elif target.start == 0 or has_partitions or _leads_to_file(header.name, target.start, files):
-                yield holds("firmware.target", f"{label}: leads to byte {target.start:,}", place)
-            else:
-                yield fails("firmware.target", f"{label}: no file is at byte {target.start:,}", place)
-
-
-def _round_to_cylinder(size: int) -> int:
-    """Return the end that firmware may see: it counts tracks and cylinders, the last of which may exceed the image."""
-    return -(-size // SECTOR) * SECTOR + 640 * SECTOR
-
-
-def _leads_to_file(header: str, start: int, files: Mapping[Lba, tuple[bytes, int]]) -> bool:
-    """Return True if byte ``start`` is the first one of a file; in a DEC boot block it may be any byte of a file."""
-    if header == "DEC boot block":
-        return any(lba_offset(lba) <= start < lba_offset(lba) + length for lba, (_, length) in files.items())
-    return start % BLOCK == 0 and Lba(start // BLOCK) in files
 
 
 def check_udf(subject: Subject) -> Iterator[Finding]:
@@ -114,24 +80,3 @@ def _check_files(subject: Subject, udf: Udf) -> Iterator[Finding]:
         yield note("udf.hidden", f"UDF: {hidden:,} files of the ISO 9660 tree are not in it", subject.place)
     if not failures:
         yield holds("udf.file", f"UDF: {len(udf.files):,} files, the data of all are those of ISO 9660", subject.place)
-
-
-def check_implanted(subject: Subject) -> Iterator[Finding]:
-    """Check the implanted MD5, which covers the whole volume."""
-    primary = subject.primary
-    if primary is None or primary.blocks * BLOCK > subject.source.size:
-        return
-    offset = lba_offset(primary.lba) + APPLICATION_USE
-    place = subject.place.at(offset)
-    implanted = ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE])
-    if implanted is None:
-        if primary.raw[APPLICATION_USE:].startswith(b"ISO MD5SUM"):
-            yield fails("md5.malformed", "implanted MD5: cannot be read", place)
-        return
-    length = (primary.blocks - implanted.skip) * BLOCK
-    sums = compute_md5_sums(subject.source.chunks(0, length), offset, length, implanted.count)
-    is_right, md5 = sums.md5 == implanted.sums.md5, sums.md5.decode()
-    failure = f"implanted MD5: says {implanted.sums.md5.decode()}, the image has {md5}"
-    yield judge(is_right, "md5.implanted", f"implanted MD5: {md5} holds", failure, place)
-    if is_right and sums.fragments != implanted.sums.fragments:
-        yield fails("md5.fragments", "implanted MD5: its fragment sums are wrong", place)

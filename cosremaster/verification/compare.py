@@ -13,10 +13,10 @@ from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescri
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_offset
-from cosremaster.verification.fats import is_same_fat
+from cosremaster.verification.compare_fats import is_same_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge
-from cosremaster.verification.names import IntendedChanges, read_tree_names
 from cosremaster.verification.subject import MBR_TABLE, SectorRange, Subject
+from cosremaster.verification.tree_names import IntendedChanges, read_tree_names
 
 STEP = 1 << 20
 _IDENTITY = ((8, 80), (190, 883))
