@@ -1,1 +1,1 @@
-"""Boot records: El Torito, the MBR, and the pointers inside boot images, each parsed and packed."""
+"""Boot structures: partition tables, the El Torito boot catalog, FAT, and pointers in boot code; a file for each."""

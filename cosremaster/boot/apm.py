@@ -15,15 +15,16 @@ DRIVER_SIGNATURE = b"ER"
 ENTRY_SIGNATURE = b"PM"
 ENTRY_SIZE = 512
 MAX_ENTRIES = 64
-_ENTRY = struct.Struct(">2sHIII32s32sII")  # the fields up to pmDataCnt; the rest is kept
+_ENTRY = struct.Struct(">2sHIII32s32sII")  # the fields up to pmDataCnt
 
 Read = Callable[[int, int], bytes]
 
 
 class ApmEntry(Struct, frozen=True):
-    """One partition of the map. ``start``, ``count`` and ``data_count`` count the map's blocks.
+    """An entry of the partition map.
 
-    ``entries``: how many the map has, the same in each. ``tail``: what follows pmDataCnt, 424 bytes.
+    ``start``, ``count``, ``data_start`` and ``data_count`` count blocks of :attr:`Apm.block_size`.
+    ``entry_count``: the number of entries in the map, the same in each entry. ``tail``: the 424 bytes after pmDataCnt.
     """
 
     reserved: int
@@ -38,14 +39,14 @@ class ApmEntry(Struct, frozen=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> ApmEntry | None:
-        """The entry in 512 bytes; None where the signature is missing."""
+        """Parse an entry of 512 bytes; return None where the signature is missing."""
         if len(raw) != ENTRY_SIZE or not raw.startswith(ENTRY_SIGNATURE):
             return None
         _, reserved, entries, start, count, name, kind, data_start, data_count = _ENTRY.unpack_from(raw)
         return cls(reserved, entries, start, count, name, kind, data_start, data_count, raw[_ENTRY.size :])
 
     def pack(self) -> bytes:
-        """512 bytes."""
+        """Return the entry's 512 bytes."""
         return (
             _ENTRY.pack(
                 ENTRY_SIGNATURE, self.reserved, self.entry_count, self.start, self.count, self.name, self.type,
@@ -56,7 +57,7 @@ class ApmEntry(Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """The block behind the last."""
+        """The block behind the last one."""
         return self.start + self.count
 
     @property
@@ -70,15 +71,16 @@ class ApmEntry(Struct, frozen=True):
         return self.name.partition(b"\0")[0].decode("mac-roman")
 
     def moved_to(self, start: int, count: int) -> ApmEntry:
-        """This entry over other blocks; the data count follows where it was the partition's."""
+        """Return this entry for other blocks; the data count follows if it was the partition's."""
         data = count if self.data_count == self.count else self.data_count
         return replace(self, start=start, count=count, data_count=data)
 
 
 class Apm(Struct, frozen=True):
-    """The map. ``block_size``: bytes, 512 or 2,048; entry ``n`` (from 0) stands at ``offset(n)``.
+    """An Apple partition map.
 
-    ``blocks`` is what block 0 tells of the medium's size: a dummy on isohybrid images, whose block 0 is code.
+    ``block_size``: 512 or 2,048 bytes. ``blocks``: the medium's size in block 0; a dummy on isohybrid images, whose
+    block 0 is boot code.
     """
 
     block_size: int
@@ -86,19 +88,21 @@ class Apm(Struct, frozen=True):
     entries: tuple[ApmEntry, ...]
 
     def entry_offset(self, index: int) -> int:
-        """The byte at which entry ``index`` begins: one to a block, from block 1 on."""
+        """Return the byte offset of entry ``index``, from 0 on; each has a block of its own, from block 1 on."""
         return (index + 1) * self.block_size
 
 
 def read_apm(read: Read, place: Place) -> Apm | None:
-    """The map of the image that ``read`` reads; None where there is none.
+    """Read the partition map of an image; return None where there is none.
 
-    The block size is block 0's, or where that is not there, the one at which the first entry is found.
-    :raises ImageError: the map is longer than any, or an entry of it is missing.
+    The block size is that of block 0. Without a block 0 it is the size at which a first entry is found.
+
+    :param read: returns bytes of the image, by offset and length.
+    :raises ImageError: when the map claims too many entries, or an entry is missing.
     """
     head = read(0, 8)
-    told = int.from_bytes(head[2:4], "big") if head.startswith(DRIVER_SIGNATURE) else 0
-    for size in dict.fromkeys((told, BLOCK, SECTOR)):
+    stated_size = int.from_bytes(head[2:4], "big") if head.startswith(DRIVER_SIGNATURE) else 0
+    for size in dict.fromkeys((stated_size, BLOCK, SECTOR)):
         first = ApmEntry.parse(read(size, ENTRY_SIZE)) if size in (SECTOR, BLOCK) else None
         if first is None:
             continue
@@ -110,5 +114,5 @@ def read_apm(read: Read, place: Place) -> Apm | None:
             if entry is None:
                 raise ImageError(f"Apple partition map has no entry {number}", place.at(number * size))
             entries.append(entry)
-        return Apm(size, int.from_bytes(head[4:8], "big") if told else 0, tuple(entries))
+        return Apm(size, int.from_bytes(head[4:8], "big") if stated_size else 0, tuple(entries))
     return None

@@ -19,9 +19,9 @@ _ENTRY = struct.Struct("<BBHBxHI20s")  # figures 3 and 5: initial and section en
 
 
 class BootEntry(Struct, frozen=True):
-    """An initial or section entry. ``raw`` keeps all 32 bytes; ``offset`` is where it stands in the image.
+    """An initial entry or a section entry (figures 3 and 5).
 
-    ``load_sectors`` counts 512-byte sectors that firmware loads; ``lba`` is where the boot image begins.
+    ``raw``: its 32 bytes. ``offset``: its byte offset in the image. ``platform``: a key of :data:`PLATFORMS`.
     """
 
     raw: bytes
@@ -30,17 +30,17 @@ class BootEntry(Struct, frozen=True):
 
     @property
     def is_bootable(self) -> bool:
-        """The boot indicator is 0x88."""
+        """Whether the boot indicator is 0x88."""
         return self.raw[0] == 0x88
 
     @property
     def media(self) -> int:
-        """Emulation, a key of :data:`MEDIA`."""
+        """The emulated medium, a key of :data:`MEDIA`."""
         return self.raw[1] & 0x0F
 
     @property
     def load_sectors(self) -> int:
-        """Sectors of 512 bytes to load."""
+        """The number of 512-byte sectors that firmware loads."""
         return int(_ENTRY.unpack(self.raw)[4])
 
     @property
@@ -50,11 +50,11 @@ class BootEntry(Struct, frozen=True):
 
     @property
     def minimum_size(self) -> int:
-        """How long the boot image is at least: what is loaded, or the emulated floppy."""
+        """The least bytes of the boot image: the sectors to load, or the emulated floppy disk."""
         return max(self.load_sectors * SECTOR, _FLOPPY_BYTES.get(self.media, 0))
 
     def describe(self) -> str:
-        """Platform, emulation and load size."""
+        """Return platform, emulation and load size in words."""
         platform = PLATFORMS.get(self.platform, f"platform 0x{self.platform:02X}")
         media = MEDIA.get(self.media, f"media {self.media}")
         return f"{platform}, {media}, loads {self.load_sectors} sectors" + (
@@ -63,7 +63,7 @@ class BootEntry(Struct, frozen=True):
 
 
 class BootCatalog(Struct, frozen=True):
-    """The validation entry and all boot entries. ``length``: bytes from ``lba`` on that it takes."""
+    """A boot catalog. ``length``: its bytes from block ``lba`` on. ``entries``: all boot entries, the initial first."""
 
     lba: Lba
     length: int
@@ -71,16 +71,16 @@ class BootCatalog(Struct, frozen=True):
 
 
 def find_catalog(descriptor: bytes) -> Lba | None:
-    """The catalog's place, from a boot record volume descriptor; None if it is not El Torito's (figure 7)."""
+    """Return the catalog's block from a boot record volume descriptor (figure 7); None if it is not El Torito's."""
     if descriptor[0] != 0 or not descriptor[7:39].startswith(BOOT_SYSTEM):
         return None
     return Lba(int.from_bytes(descriptor[71:75], "little"))
 
 
 def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog:
-    """The catalog in ``raw``, which begins at byte ``start`` of the image.
+    """Parse the boot catalog in ``raw``, which begins at block ``lba`` and byte ``start`` of the image.
 
-    :raises ImageError: its validation entry is wrong, or it does not end inside ``raw``.
+    :raises ImageError: when its validation entry is wrong, or it does not end inside ``raw``.
     """
     validation = raw[:ENTRY_SIZE]
     words = struct.unpack("<16H", validation) if len(validation) == ENTRY_SIZE else (1,)
@@ -88,12 +88,14 @@ def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog
         raise ImageError("El Torito boot catalog has no sound validation entry", place.at(start))
 
     def record(index: int) -> bytes:
-        found = raw[index * ENTRY_SIZE : (index + 1) * ENTRY_SIZE]
-        if len(found) < ENTRY_SIZE:
+        """Return the 32 bytes of record ``index``."""
+        entry_bytes = raw[index * ENTRY_SIZE : (index + 1) * ENTRY_SIZE]
+        if len(entry_bytes) < ENTRY_SIZE:
             raise ImageError("El Torito boot catalog does not end", place.at(start))
-        return found
+        return entry_bytes
 
     def entry(index: int, platform: int) -> BootEntry:
+        """Return the boot entry in record ``index``."""
         return BootEntry(record(index), start + index * ENTRY_SIZE, platform)
 
     entries = [entry(1, validation[1])]

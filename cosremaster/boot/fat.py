@@ -1,6 +1,6 @@
-"""A FAT12, FAT16 or FAT32 file system, read: the files in it and where their bytes stand.
+"""Read a FAT12, FAT16 or FAT32 file system: its files, and where their bytes are.
 
-FAT: General Overview of On-Disk Format (Microsoft, 1.03); section names are its. Everything here reads.
+Section names are those of "FAT: General Overview of On-Disk Format" (Microsoft, 1.03). This module only reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Struct
 from cosremaster.errors import ImageError, Place, UnsupportedError
 
 Read = Callable[[int, int], bytes]
-"""``length`` bytes from byte ``offset`` of the file system, fewer where what holds it ends."""
+"""Returns bytes of the file system, by offset and length; fewer at the end of what holds it."""
 
 ENTRY_SIZE = 32
 DIRECTORY, VOLUME, LONG_NAME = 0x10, 0x08, 0x0F
@@ -23,18 +23,18 @@ _DELETED, _END = 0xE5, 0x00
 _LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
 _LAST_LONG = 0x40
 MAX_TABLE = 1 << 24
-"""Bytes of the largest FAT that is read: that of a volume of 4 million clusters."""
+"""The most bytes of a FAT that is read: that of a volume of 4 million clusters."""
 _MAX_ENTRIES = 1 << 16
 _MAX_DEPTH = 64
 
 
 class BiosParameterBlock(Struct, frozen=True, kw_only=True):
-    """The BIOS parameter block ("Boot Sector and BPB"), in bytes from the file system's start.
+    """The BIOS parameter block ("Boot Sector and BPB"). Offsets and sizes count bytes of the file system.
 
-    ``bits``: 12, 16 or 32; ``table`` and ``table_size``: the first FAT, of which ``copies`` follow each other;
-    ``root``: the root directory's place of ``root_size`` bytes, or, on FAT32, 0 and its first cluster ``root_cluster``;
-    ``data``: where cluster 2 begins; ``clusters``: how many there are; ``info``: the FSInfo sector, 0 where none is.
-    ``mirrored``: all copies count.
+    ``bits``: 12, 16 or 32, the bits of a FAT entry. ``fat_offset``: the first FAT's; ``fat_count`` of them follow each
+    other. ``root_offset`` and ``root_size``: the root directory's; 0 on FAT32, which has ``root_cluster`` instead.
+    ``data_offset``: that of cluster 2. ``cluster_count``: the number of clusters. ``fsinfo_offset``: 0 where there is
+    no FSInfo sector. ``is_mirrored``: all FATs are kept equal.
     """
 
     bits: int
@@ -53,46 +53,36 @@ class BiosParameterBlock(Struct, frozen=True, kw_only=True):
 
 
 def parse_bpb(raw: bytes) -> BiosParameterBlock | None:
-    """What the first 512 bytes say; None where they are no FAT boot sector."""
+    """Parse the first 512 bytes of a file system; return None where they are no FAT boot sector."""
     if len(raw) < 512 or raw[510:512] != b"\x55\xaa" or raw[0] not in (0xEB, 0xE9):
         return None
-    sector, per, reserved, copies, entries, short = struct.unpack_from("<HBHBHH", raw, 11)
-    size16, total32 = struct.unpack_from("<H", raw, 22)[0], struct.unpack_from("<I", raw, 32)[0]
-    wide = not size16
-    size = struct.unpack_from("<I", raw, 36)[0] if wide else size16
-    flags, root_cluster, info = struct.unpack_from("<H2xIH", raw, 40) if wide else (0, 0, 0)
-    total = short or total32
-    if sector not in (512, 1024, 2048, 4096) or per not in (1, 2, 4, 8, 16, 32, 64, 128):
+    sector, cluster_sectors, reserved, fat_count, root_entries, total16 = struct.unpack_from("<HBHBHH", raw, 11)
+    fat_sectors16, total32 = struct.unpack_from("<H", raw, 22)[0], struct.unpack_from("<I", raw, 32)[0]
+    is_fat32 = not fat_sectors16
+    fat_sectors = struct.unpack_from("<I", raw, 36)[0] if is_fat32 else fat_sectors16
+    flags, root_cluster, fsinfo = struct.unpack_from("<H2xIH", raw, 40) if is_fat32 else (0, 0, 0)
+    total = total16 or total32
+    if sector not in (512, 1024, 2048, 4096) or cluster_sectors not in (1, 2, 4, 8, 16, 32, 64, 128):
         return None
-    if not (reserved and 1 <= copies <= 4 and size and total) or bool(entries) == wide:
+    if not (reserved and 1 <= fat_count <= 4 and fat_sectors and total) or bool(root_entries) == is_fat32:
         return None
-    root = (reserved + copies * size) * sector
-    root_size = -(-entries * ENTRY_SIZE // sector) * sector
-    data = root + root_size
-    clusters = (total * sector - data) // (per * sector)
-    if clusters < 1:
+    root = (reserved + fat_count * fat_sectors) * sector
+    root_size = -(-root_entries * ENTRY_SIZE // sector) * sector
+    cluster_count = (total * sector - root - root_size) // (cluster_sectors * sector)
+    if cluster_count < 1:
         return None
-    bits = 32 if wide else 12 if clusters < 4085 else 16
-    clusters = min(clusters, size * sector * 8 // bits - 2)
+    bits = 32 if is_fat32 else 12 if cluster_count < 4085 else 16
     return BiosParameterBlock(
-        bits=bits,
-        cluster_size=per * sector,
-        fat_offset=reserved * sector,
-        fat_size=size * sector,
-        fat_count=copies,
-        root_offset=0 if wide else root,
-        root_size=root_size,
-        root_cluster=root_cluster,
-        data_offset=data,
-        cluster_count=clusters,
-        total_size=total * sector,
-        fsinfo_offset=info * sector if wide and 0 < info < reserved else 0,
-        is_mirrored=not (wide and flags & 0x80),
-    )
+        bits=bits, cluster_size=cluster_sectors * sector, fat_offset=reserved * sector, fat_size=fat_sectors * sector,
+        fat_count=fat_count, root_offset=0 if is_fat32 else root, root_size=root_size, root_cluster=root_cluster,
+        data_offset=root + root_size, cluster_count=min(cluster_count, fat_sectors * sector * 8 // bits - 2),
+        total_size=total * sector, fsinfo_offset=fsinfo * sector if is_fat32 and 0 < fsinfo < reserved else 0,
+        is_mirrored=not (is_fat32 and flags & 0x80),
+    )  # fmt: skip
 
 
 class FatFile(Struct, frozen=True):
-    """A file or directory. ``entry``: the byte at which its entry stands; ``first``: its first cluster, 0 without."""
+    """A file or directory. ``entry_offset``: its directory entry's; ``first_cluster``: 0 if it has no clusters."""
 
     path: bytes
     entry_offset: int
@@ -102,7 +92,7 @@ class FatFile(Struct, frozen=True):
 
 
 class Fat(Struct, frozen=True, dict=True):
-    """A FAT file system. ``size``: bytes of what holds it, which may be less than it claims."""
+    """A FAT file system. ``size``: the bytes of the image or partition that holds it, maybe fewer than it claims."""
 
     bpb: BiosParameterBlock
     read: Read
@@ -111,65 +101,80 @@ class Fat(Struct, frozen=True, dict=True):
 
     @classmethod
     def open(cls, read: Read, size: int, place: Place) -> Fat | None:
-        """The file system at the start of what ``read`` reads; None where none begins there."""
-        geometry = parse_bpb(read(0, 512))
-        return None if geometry is None else cls(geometry, read, size, place)
+        """Open the file system that begins at byte 0 of ``read``; return None where there is none."""
+        bpb = parse_bpb(read(0, 512))
+        return None if bpb is None else cls(bpb, read, size, place)
 
     @cached_property
     def first_fat(self) -> bytes:
-        """The first FAT. :raises UnsupportedError: it is too large. :raises ImageError: it is cut off."""
-        geometry = self.bpb
-        if geometry.fat_size > MAX_TABLE:
+        """The bytes of the first FAT.
+
+        :raises UnsupportedError: when it is too large.
+        :raises ImageError: when it is cut off.
+        """
+        bpb = self.bpb
+        if bpb.fat_size > MAX_TABLE:
             raise UnsupportedError("its FAT is too large to be read", self.place)
-        raw = self.read(geometry.fat_offset, geometry.fat_size)
-        if len(raw) < geometry.fat_size:
-            raise ImageError("FAT file system is cut off", self.place.at(geometry.fat_offset))
+        raw = self.read(bpb.fat_offset, bpb.fat_size)
+        if len(raw) < bpb.fat_size:
+            raise ImageError("FAT file system is cut off", self.place.at(bpb.fat_offset))
         return raw
 
     def cluster_offset(self, cluster: int) -> int:
-        """The byte at which a cluster begins."""
+        """Return the byte offset of a cluster."""
         return self.bpb.data_offset + (cluster - 2) * self.bpb.cluster_size
 
     def read_chain(self, first: int, place: Place) -> tuple[int, ...]:
-        """The clusters of a chain. :raises ImageError: it leads outside, into itself, or to a free cluster."""
-        found, seen, cluster = list[int](), set[int](), first
+        """Return the clusters of the chain that begins with cluster ``first``.
+
+        :raises ImageError: when the chain leads outside, into itself, or to a free cluster.
+        """
+        clusters, cluster = dict[int, None](), first
         end = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self.bpb.bits]
         while cluster < end:
-            if not 2 <= cluster < self.bpb.cluster_count + 2 or cluster in seen:
+            if not 2 <= cluster < self.bpb.cluster_count + 2 or cluster in clusters:
                 raise ImageError(f"its chain of clusters is broken at cluster {cluster}", place)
-            seen.add(cluster)
-            found.append(cluster)
+            clusters[cluster] = None
             cluster = get_fat_entry(self.first_fat, cluster, self.bpb.bits)
-        return tuple(found)
+        return tuple(clusters)
 
     def read_file(self, file: FatFile) -> bytes:
-        """A file's bytes. :raises ImageError: its chain is broken, or is too short."""
+        """Return a file's bytes.
+
+        :raises ImageError: when its chain is broken or too short.
+        """
         place = self.place.inside(file.path)
-        left, parts = file.size, list[bytes]()
-        for start, length in self._runs(self.read_chain(file.first_cluster, place) if file.size else ()):
-            parts.append(self.read(start, min(left, length)))
-            left -= len(parts[-1])
-        if left:
-            raise ImageError(f"lacks {left:,} of its {file.size:,} bytes", place)
+        remaining, parts = file.size, list[bytes]()
+        for start, length in self._cluster_runs(self.read_chain(file.first_cluster, place) if file.size else ()):
+            parts.append(self.read(start, min(remaining, length)))
+            remaining -= len(parts[-1])
+        if remaining:
+            raise ImageError(f"lacks {remaining:,} of its {file.size:,} bytes", place)
         return b"".join(parts)
 
-    def _runs(self, chain: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-        """First byte and bytes of each run of clusters that follow each other."""
-        for _, group in groupby(enumerate(chain), lambda one: one[1] - one[0]):
+    def _cluster_runs(self, chain: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+        """Yield offset and length in bytes of each run of consecutive clusters."""
+        for _, group in groupby(enumerate(chain), lambda item: item[1] - item[0]):
             run = [cluster for _, cluster in group]
             yield self.cluster_offset(run[0]), len(run) * self.bpb.cluster_size
 
-    def _directory(self, first: int, place: Place) -> tuple[tuple[int, int], ...]:
-        """Where a directory's entries stand. :raises ImageError: it is damaged, or larger than one may be."""
+    def _locate_directory(self, first: int, place: Place) -> tuple[tuple[int, int], ...]:
+        """Return offset and length in bytes of each run of a directory that begins with cluster ``first``.
+
+        :raises ImageError: when it is damaged, or larger than a directory may be.
+        """
         chain = self.read_chain(first, place)
         if len(chain) * self.bpb.cluster_size > max(_MAX_ENTRIES * ENTRY_SIZE, self.bpb.cluster_size):
             raise ImageError("directory is too large", place)
-        return tuple(self._runs(chain))
+        return tuple(self._cluster_runs(chain))
 
     def walk(self) -> Iterator[FatFile]:
-        """Every file and directory but the root. :raises ImageError: a directory is damaged or leads into itself."""
+        """Yield every file and directory but the root.
+
+        :raises ImageError: when a directory is damaged or leads into itself.
+        """
         root = self.bpb.root_cluster
-        spans = self._directory(root, self.place) if root else ((self.bpb.root_offset, self.bpb.root_size),)
+        spans = self._locate_directory(root, self.place) if root else ((self.bpb.root_offset, self.bpb.root_size),)
         waiting, seen, count = [(b"", spans)], {root}, 0
         while waiting:
             path, spans = waiting.pop()
@@ -188,45 +193,48 @@ class Fat(Struct, frozen=True, dict=True):
                     raise ImageError("directory leads into another", self.place.inside(below))
                 seen.add(first)
                 yield FatFile(below, entry, first, 0, is_directory=True)
-                waiting.append((below, self._directory(first, self.place.inside(below))))
+                waiting.append((below, self._locate_directory(first, self.place.inside(below))))
 
     def _entries(self, spans: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int, bytes]]:
-        """Name, place and bytes of each entry of a directory, without ``.`` and ``..`` and the volume's label."""
-        long = dict[int, bytes]()
+        """Yield name, byte offset and bytes of each entry in a directory but ``.``, ``..`` and the volume label."""
+        long_parts = dict[int, bytes]()
         for start, size in spans:
-            raw = self.read(start, size)
-            for at in range(0, len(raw) - ENTRY_SIZE + 1, ENTRY_SIZE):
-                one = raw[at : at + ENTRY_SIZE]
-                if one[0] == _END:
+            data = self.read(start, size)
+            for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
+                raw = data[at : at + ENTRY_SIZE]
+                if raw[0] == _END:
                     return
-                if one[0] == _DELETED:
-                    long.clear()
-                elif one[11] & 0x3F == LONG_NAME:
-                    if one[0] & _LAST_LONG:
-                        long.clear()
-                    long[one[0] & 0x1F] = one[1:11] + one[14:26] + one[28:32] + one[13:14]
+                if raw[0] == _DELETED:
+                    long_parts.clear()
+                elif raw[11] & 0x3F == LONG_NAME:
+                    if raw[0] & _LAST_LONG:
+                        long_parts.clear()
+                    long_parts[raw[0] & 0x1F] = raw[1:11] + raw[14:26] + raw[28:32] + raw[13:14]
                 else:
-                    name = _long_name(long, one[:11]) or _short_name(one)
-                    long.clear()
-                    if not one[11] & VOLUME and one[:2] not in (b". ", b".."):
-                        yield name, start + at, one
+                    name = _join_long_name(long_parts, raw[:11]) or _decode_short_name(raw)
+                    long_parts.clear()
+                    if not raw[11] & VOLUME and raw[:2] not in (b". ", b".."):
+                        yield name, start + at, raw
 
 
-def _long_name(parts: dict[int, bytes], short: bytes) -> bytes:
-    """The name that long entries tell ("Long File Name Implementation"); empty where they are not this entry's."""
+def _join_long_name(parts: dict[int, bytes], short: bytes) -> bytes:
+    """Return the long name ("Long File Name Implementation"), empty where the long entries belong to no short entry.
+
+    ``parts``: the name parts of the long entries by number, each followed by its checksum. ``short``: the short name.
+    """
     if not parts or sorted(parts) != list(range(1, len(parts) + 1)):
         return b""
-    total = 0
+    checksum = 0
     for byte in short:
-        total = ((total >> 1) | (total << 7 & 0x80)) + byte & 0xFF
-    if any(part[26] != total for part in parts.values()):
+        checksum = ((checksum >> 1) | (checksum << 7 & 0x80)) + byte & 0xFF
+    if any(part[26] != checksum for part in parts.values()):
         return b""
     text = b"".join(parts[number][:26] for number in sorted(parts)).decode("utf-16-le", "replace")
     return text.partition("\0")[0].encode("utf-8")
 
 
-def _short_name(raw: bytes) -> bytes:
-    """The 8.3 name, in small letters where the entry says so (as Windows NT, Linux and mtools have it)."""
+def _decode_short_name(raw: bytes) -> bytes:
+    """Return the short (8.3) name, in lower case where the entry says so, as Windows NT, Linux and mtools do."""
     base, extension = raw[:8].rstrip(b" "), raw[8:11].rstrip(b" ")
     if base[:1] == b"\x05":
         base = b"\xe5" + base[1:]
@@ -236,7 +244,7 @@ def _short_name(raw: bytes) -> bytes:
 
 
 def get_fat_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:
-    """A cluster's entry in a FAT ("FAT Data Structure")."""
+    """Return the entry of ``cluster`` in a FAT with entries of ``bits`` bits ("FAT Data Structure")."""
     if bits == 12:
         pair = int.from_bytes(table[cluster + cluster // 2 : cluster + cluster // 2 + 2], "little")
         return pair >> 4 if cluster & 1 else pair & 0xFFF

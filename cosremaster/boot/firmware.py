@@ -1,30 +1,29 @@
-"""Boot headers of firmware other than a PC's, in the first sectors of the system area.
+"""Boot headers for firmware other than a PC's, in the first sectors of the system area.
 
-They are recognized and told, never rewritten: the layouts are those of libisofs' collection ("Collection of Boot
+They are recognized and reported, never rewritten. The layouts are those of libisofs' collection ("Collection of Boot
 Sector Formats for ISO 9660 Images", boot_sectors.txt), checked against what xorriso writes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.mbr import ENTRY_SIZE, TABLE, Mbr
 from cosremaster.errors import printable
 from cosremaster.units import SECTOR
 
 PREP, CHRP = 0x41, 0x96
-"""MBR partition types of IBM's PowerPC firmware: a raw boot program, and the whole volume."""
+"""MBR partition types for IBM's PowerPC firmware: PReP is a raw boot program, CHRP the whole volume."""
 
 _SUN_CYLINDER_SECTORS = struct.Struct(">HH")  # heads, sectors of a track
 
 
 class FirmwareTarget(Struct, frozen=True):
-    """What a header points at. ``field``: where in the image the pointer stands; all counts are bytes.
+    """What a boot header points at. Offsets and lengths count bytes.
 
-    ``length`` is 0 where the header tells none.
+    ``pointer_offset``: the pointer's offset in the image. ``length``: 0 where the header has none.
     """
 
     name: str
@@ -34,7 +33,7 @@ class FirmwareTarget(Struct, frozen=True):
 
 
 class FirmwareHeader(Struct, frozen=True):
-    """A header that was found. ``sound``: its own sum holds; None for those that have none."""
+    """A boot header. ``has_valid_checksum``: None for a header without a checksum."""
 
     name: str
     targets: tuple[FirmwareTarget, ...]
@@ -42,17 +41,17 @@ class FirmwareHeader(Struct, frozen=True):
 
 
 def find_firmware(area: bytes, mbr: Mbr | None) -> tuple[FirmwareHeader, ...]:
-    """The headers in ``area``, the image's first bytes (2,048 or more); ``mbr`` is its MBR where it has one."""
+    """Return the boot headers in ``area``, the image's first 2,048 bytes or more; ``mbr``: the image's MBR, if any."""
     head = area[:SECTOR].ljust(SECTOR, b"\0")
-    return tuple(
-        found
-        for found in (_mips(head), _mipsel(head), _sun(head), _palo(head), _alpha(head), _powerpc(mbr))
-        if found is not None
-    )
+    headers = (
+        _parse_mips(head), _parse_mipsel(head), _parse_sun(head), _parse_palo(head), _parse_alpha(head),
+        _find_powerpc(mbr),
+    )  # fmt: skip
+    return tuple(header for header in headers if header is not None)
 
 
-def _mips(head: bytes) -> FirmwareHeader | None:
-    """MIPS volume header, for SGI: a volume directory of 15 names; all big-endian words add up to zero."""
+def _parse_mips(head: bytes) -> FirmwareHeader | None:
+    """Parse a MIPS volume header, for SGI: a volume directory of 15 names; all big-endian words add up to zero."""
     if head[:4] != b"\x0b\xe5\xa9\x41":
         return None
     targets = []
@@ -71,8 +70,8 @@ def _mips(head: bytes) -> FirmwareHeader | None:
     )
 
 
-def _mipsel(head: bytes) -> FirmwareHeader | None:
-    """DEC boot block, for DECstations: a boot map of counts and starts in sectors, ended by an empty entry."""
+def _parse_mipsel(head: bytes) -> FirmwareHeader | None:
+    """Parse a DEC boot block, for DECstations: a boot map of counts and starts in sectors, ended by an empty entry."""
     if head[8:12] != b"\x7a\x75\x02\x00":
         return None
     targets = []
@@ -84,8 +83,8 @@ def _mipsel(head: bytes) -> FirmwareHeader | None:
     return FirmwareHeader("DEC boot block", tuple(targets))
 
 
-def _sun(head: bytes) -> FirmwareHeader | None:
-    """Sun disk label: eight slices that begin at cylinders; the exclusive or of all words is zero."""
+def _parse_sun(head: bytes) -> FirmwareHeader | None:
+    """Parse a Sun disk label: eight slices that begin at cylinders; the exclusive or of all words is zero."""
     if head[508:510] != b"\xda\xbe":
         return None
     heads, track = _SUN_CYLINDER_SECTORS.unpack_from(head, 436)
@@ -101,19 +100,19 @@ def _sun(head: bytes) -> FirmwareHeader | None:
     return FirmwareHeader("Sun disk label", tuple(targets), total == 0)
 
 
-def _palo(head: bytes) -> FirmwareHeader | None:
-    """PALO header, for HP-PA: byte addresses and lengths."""
+def _parse_palo(head: bytes) -> FirmwareHeader | None:
+    """Parse a PALO header, for HP-PA: byte addresses and lengths."""
     if head[:6] != b"\x80\0PALO":
         return None
     fields = (("32-bit kernel", 8), ("ramdisk", 16), ("64-bit kernel", 232), ("boot loader", 240))
-    found = ((what, at, *struct.unpack_from(">II", head, at)) for what, at in fields)
-    return FirmwareHeader("HP-PA PALO header", tuple(FirmwareTarget(*one) for one in found if one[3]))
+    targets = (FirmwareTarget(name, at, *struct.unpack_from(">II", head, at)) for name, at in fields)
+    return FirmwareHeader("HP-PA PALO header", tuple(target for target in targets if target.length))
 
 
-def _alpha(head: bytes) -> FirmwareHeader | None:
-    """DEC Alpha SRM boot block: a count and a start in sectors; the last word is the sum of the 63 before it.
+def _parse_alpha(head: bytes) -> FirmwareHeader | None:
+    """Parse a DEC Alpha SRM boot block: a count and a start in sectors; the last word is the sum of the 63 before it.
 
-    It has no magic number: the sum and a loader that lies behind the system area tell it.
+    It has no magic number. It is recognized by aboot's text, or by a true sum over words that are not all zero.
     """
     words = struct.unpack("<64Q", head)
     count, start = words[60], words[61]
@@ -126,20 +125,17 @@ def _alpha(head: bytes) -> FirmwareHeader | None:
     )
 
 
-def _powerpc(mbr: Mbr | None) -> FirmwareHeader | None:
-    """PReP and CHRP: partitions of the MBR."""
-    return next((FirmwareHeader(name, tuple(found)) for name, found in _powerpc_partitions(mbr) if found), None)
-
-
-def _powerpc_partitions(mbr: Mbr | None) -> Iterator[tuple[str, list[FirmwareTarget]]]:
-    for name, kind in (("PReP", PREP), ("CHRP", CHRP)):
-        yield (
-            name,
-            [
-                FirmwareTarget(
-                    f"MBR partition {number}", 446 + 16 * (number - 1) + 8, one.start * SECTOR, one.count * SECTOR
-                )
-                for number, one in (mbr.used_partitions if mbr else ())
-                if one.type == kind
-            ],
-        )
+def _find_powerpc(mbr: Mbr | None) -> FirmwareHeader | None:
+    """Return the PReP partitions of the MBR as a header, else its CHRP partitions, None without either."""
+    for name, partition_type in (("PReP", PREP), ("CHRP", CHRP)):
+        targets = [
+            FirmwareTarget(
+                f"MBR partition {number}", TABLE + ENTRY_SIZE * (number - 1) + 8,
+                partition.start * SECTOR, partition.count * SECTOR,
+            )
+            for number, partition in (mbr.used_partitions if mbr else ())
+            if partition.type == partition_type
+        ]  # fmt: skip
+        if targets:
+            return FirmwareHeader(name, tuple(targets))
+    return None

@@ -1,4 +1,4 @@
-"""The GUID partition table (UEFI specification 2.10, section 5.3): headers, entry arrays, their sums."""
+"""The GUID partition table (UEFI specification 2.10, section 5.3): headers, partition entry arrays, and their CRCs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from cosremaster.units import SECTOR, Sector
 
 SIGNATURE = b"EFI PART"
 PRIMARY = Sector(1)
-"""Where the primary header stands (5.3.1)."""
+"""The sector of the primary header (5.3.1)."""
 
 MAX_ARRAY = 1 << 20
-"""Bytes of an entry array that are taken for sound; the usual one has 16 KiB."""
+"""The most bytes of an entry array that is read; the usual array has 16 KiB."""
 
 _HEADER = struct.Struct("<8s4I4Q16sQ3I")  # table 5.5
 _ENTRY = struct.Struct("<16s16s3Q72s")  # table 5.6
 _CRC_AT = 16
 
 Read = Callable[[int, int], bytes]
-"""Bytes of the image from an offset on, fewer at its end."""
+"""Returns bytes of the image, by offset and length; fewer at the image's end."""
 
 
 def format_guid(raw: bytes) -> str:
-    """A GUID as people write it: the first three fields are little-endian (UEFI 2.10, appendix A)."""
+    """Return a GUID as text; its first three fields are little-endian (UEFI 2.10, appendix A)."""
     parts = (raw[3::-1], raw[5:3:-1], raw[7:5:-1], raw[8:10], raw[10:16])
     return "-".join(part.hex().upper() for part in parts)
 
 
 class GptHeader(Struct, frozen=True, kw_only=True):
-    """A header. Places are sectors of 512 bytes; ``other`` is the second header's, ``array`` the entries'.
+    """A header (5.3.2); the names of the fields follow table 5.5. LBAs count sectors of 512 bytes.
 
-    ``size``: bytes that ``crc`` covers; ``rest``: what follows the fields in its sector.
+    ``my_lba``: the sector of this header; ``alternate_lba``: of the other one; ``entries_lba``: of the entry array.
+    ``size``: the bytes that ``crc`` covers. ``rest``: the bytes of the sector behind the fields.
     """
 
     revision: int
@@ -56,7 +57,7 @@ class GptHeader(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> GptHeader | None:
-        """The header in 512 bytes; None where the signature is missing."""
+        """Parse a header of 512 bytes; return None where the signature is missing."""
         if len(raw) != SECTOR or not raw.startswith(SIGNATURE):
             return None
         _, revision, size, crc, reserved, own, other, first, last, guid, array, count, each, array_crc = (
@@ -80,10 +81,11 @@ class GptHeader(Struct, frozen=True, kw_only=True):
         )
 
     def pack(self) -> bytes:
-        """512 bytes, with the sums as they stand."""
+        """Return the header's 512 bytes, with its CRCs as they are."""
         return self._pack(self.crc)
 
     def _pack(self, crc: int) -> bytes:
+        """Return the header's 512 bytes with ``crc`` as its CRC."""
         return (
             _HEADER.pack(
                 SIGNATURE,
@@ -106,17 +108,17 @@ class GptHeader(Struct, frozen=True, kw_only=True):
 
     @property
     def computed_crc(self) -> int:
-        """The sum that ``crc`` should be: over ``size`` bytes, with itself zero."""
+        """The CRC that the header should have: over ``size`` bytes, with the CRC field zero."""
         return zlib.crc32(self._pack(0)[: self.size])
 
     @property
     def entries_size(self) -> int:
-        """Bytes of the entry array."""
+        """The bytes of the entry array."""
         return self.entry_count * self.entry_size
 
     @property
     def is_readable(self) -> bool:
-        """Sizes are such that the rest can be read (5.3.2)."""
+        """Whether the sizes are such that the entry array can be read (5.3.2)."""
         return (
             _HEADER.size <= self.size <= SECTOR
             and self.entry_size >= _ENTRY.size
@@ -126,7 +128,7 @@ class GptHeader(Struct, frozen=True, kw_only=True):
 
 
 class GptEntry(Struct, frozen=True):
-    """A partition. ``first`` and ``last`` are sectors, both inside it; ``name`` UTF-16LE, zero-filled."""
+    """A partition entry (5.3.3). ``first`` and ``last``: its sectors, inclusive. ``name``: UTF-16LE, zero-filled."""
 
     type: bytes
     guid: bytes
@@ -138,23 +140,23 @@ class GptEntry(Struct, frozen=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> GptEntry:
-        """An entry of 128 bytes or more."""
+        """Parse an entry of 128 bytes or more."""
         kind, guid, first, last, attributes, name = _ENTRY.unpack_from(raw)
         return cls(kind, guid, Sector(first), Sector(last), attributes, name, raw[_ENTRY.size :])
 
     def pack(self) -> bytes:
-        """As many bytes as were parsed."""
+        """Return as many bytes as were parsed."""
         packed = _ENTRY.pack(self.type, self.guid, self.first, self.last, self.attributes, self.name)
         return packed + self.rest
 
     @property
     def is_used(self) -> bool:
-        """False for an empty slot, whose type is all zeros."""
+        """Whether it describes a partition; the type of an unused entry is all zeros."""
         return any(self.type)
 
     @property
     def end(self) -> Sector:
-        """The sector behind the last."""
+        """The sector behind the last one."""
         return Sector(self.last + 1)
 
     @property
@@ -164,49 +166,55 @@ class GptEntry(Struct, frozen=True):
 
 
 class Gpt(Struct, frozen=True):
-    """One of the two copies: a header and its entry array."""
+    """A copy of the partition table, primary or backup: a header and its entry array."""
 
     header: GptHeader
     entries: tuple[GptEntry, ...]
 
     @classmethod
     def parse(cls, header: GptHeader, array: bytes) -> Gpt:
-        """``array`` holds ``header.array_bytes`` bytes; the header is ``sound``."""
+        """Parse an entry ``array`` of ``header.entries_size`` bytes; the header has to be readable."""
         each = header.entry_size
         return cls(header, tuple(GptEntry.parse(array[at : at + each]) for at in range(0, header.entries_size, each)))
 
     def pack_array(self) -> bytes:
-        """The entry array's bytes."""
+        """Return the bytes of the entry array."""
         return b"".join(entry.pack() for entry in self.entries)
 
     @property
     def used_entries(self) -> tuple[tuple[int, GptEntry], ...]:
-        """The partitions that are there, each with its number from 1 on."""
-        return tuple((number, one) for number, one in enumerate(self.entries, 1) if one.is_used)
+        """The entries that describe a partition, each with its number from 1 on."""
+        return tuple((number, entry) for number, entry in enumerate(self.entries, 1) if entry.is_used)
 
     @property
     def computed_entries_crc(self) -> int:
-        """The sum that the header's ``array_crc`` should be."""
+        """The CRC that the header should have for the entry array."""
         return zlib.crc32(self.pack_array())
 
     @property
     def has_valid_crcs(self) -> bool:
-        """Both sums are true."""
+        """Whether both CRCs are right."""
         return (self.header.crc, self.header.entries_crc) == (self.header.computed_crc, self.computed_entries_crc)
 
     def moved_to(
-        self, *, own: Sector, other: Sector, array: Sector, last_usable: Sector, entries: Iterable[GptEntry]
+        self,
+        *,
+        my_lba: Sector,
+        alternate_lba: Sector,
+        entries_lba: Sector,
+        last_usable: Sector,
+        entries: Iterable[GptEntry],
     ) -> Gpt:
-        """This copy at other places and over other partitions, with its sums made anew.
+        """Return this copy at other sectors and with other entries, its CRCs computed anew.
 
         GUIDs, attributes, names, first usable sector and unknown bytes stay.
         """
         moved = Gpt(self.header, tuple(entries))
         header = replace(
             self.header,
-            my_lba=own,
-            alternate_lba=other,
-            entries_lba=array,
+            my_lba=my_lba,
+            alternate_lba=alternate_lba,
+            entries_lba=entries_lba,
             last_usable=last_usable,
             entries_crc=moved.computed_entries_crc,
         )
@@ -214,9 +222,11 @@ class Gpt(Struct, frozen=True):
 
 
 def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
-    """The copy whose header stands at sector ``header_at``; None where there is no header.
+    """Read the copy with its header in sector ``header_at``; return None where there is no header.
 
-    Wrong sums are the caller's to compare. :raises ImageError: its sizes make no sense, or it is cut off.
+    CRCs are not checked, see :attr:`Gpt.has_valid_crcs`.
+
+    :raises ImageError: when its sizes make no sense, or the image ends inside it.
     """
     at = header_at * SECTOR
     header = GptHeader.parse(read(at, SECTOR))

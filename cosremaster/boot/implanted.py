@@ -1,7 +1,7 @@
-"""The implanted MD5 of isomd5sum: an MD5 of the image in the primary volume descriptor's application use area.
+"""The MD5 that isomd5sum implants in the primary volume descriptor's application use area (ECMA-119, 8.4.32).
 
-The area (ECMA-119, 8.4.32) counts as spaces while it is summed, and the volume's last ``skip`` blocks are left
-out. Fragment sums are taken while the sum runs, at the buffer of 32 KiB in which each fragment ends.
+The area counts as spaces, and the volume's last ``skip`` blocks are left out. Fragment sums are intermediate digests,
+taken at the buffer of 32 KiB in which each fragment ends.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 APPLICATION_USE = 883
-"""Where the area stands in the descriptor."""
+"""The area's offset in the descriptor, in bytes."""
 AREA_SIZE = 512
 FRAGMENT_CHARACTERS = 60
-"""Characters of all fragment sums together."""
+"""The characters of all fragment sums together."""
 _BUFFER = 32 * 1024
 _FIELDS = re.compile(
     rb"ISO MD5SUM = (?P<md5>[0-9a-f]{32});SKIPSECTORS = (?P<skip>\d{1,6});"
@@ -26,14 +26,14 @@ _FIELDS = re.compile(
 
 
 class Md5Sums(Struct, frozen=True):
-    """``md5``: 32 hexadecimal digits; ``fragments``: the fragment sums in a row, empty where there are none."""
+    """The sums. ``md5``: 32 hexadecimal digits. ``fragments``: the fragment sums in a row, empty if there are none."""
 
     md5: bytes
     fragments: bytes
 
 
 class ImplantedMd5(Struct, frozen=True):
-    """What the area says. ``skip``: blocks of 2,048 bytes left out; ``count``: fragments, 0 where there are none."""
+    """An application use area with an MD5. ``skip``: blocks of 2,048 bytes left out. ``count``: fragments, or 0."""
 
     raw: bytes
     sums: Md5Sums
@@ -42,69 +42,72 @@ class ImplantedMd5(Struct, frozen=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> ImplantedMd5 | None:
-        """The 512 bytes of the application use area; None where no MD5 is implanted in them."""
-        found = _FIELDS.match(raw)
-        if found is None or len(raw) != AREA_SIZE:
+        """Parse the 512 bytes of an application use area; return None where no MD5 is implanted in them."""
+        fields = _FIELDS.match(raw)
+        if fields is None or len(raw) != AREA_SIZE:
             return None
-        sums = Md5Sums(found["md5"], found["fragments"] or b"")
-        count = int(found["count"] or 0)
-        return cls(raw, sums, int(found["skip"]), count if 0 < count <= FRAGMENT_CHARACTERS else 0)
+        sums = Md5Sums(fields["md5"], fields["fragments"] or b"")
+        count = int(fields["count"] or 0)
+        return cls(raw, sums, int(fields["skip"]), count if 0 < count <= FRAGMENT_CHARACTERS else 0)
 
     def pack(self) -> bytes:
-        """The 512 bytes."""
+        """Return the area's 512 bytes."""
         return self.raw
 
     def with_sums(self, sums: Md5Sums) -> ImplantedMd5:
-        """The area with other sums; all else in it stays."""
-        found = _FIELDS.match(self.raw)
-        assert found is not None
+        """Return the area with other sums; everything else in it stays."""
+        fields = _FIELDS.match(self.raw)
+        assert fields is not None
         raw = self.raw
         if self.count:
-            raw = raw[: found.start("fragments")] + sums.fragments + raw[found.end("fragments") :]
-        raw = raw[: found.start("md5")] + sums.md5 + raw[found.end("md5") :]
+            raw = raw[: fields.start("fragments")] + sums.fragments + raw[fields.end("fragments") :]
+        raw = raw[: fields.start("md5")] + sums.md5 + raw[fields.end("md5") :]
         return ImplantedMd5(raw[:AREA_SIZE].ljust(AREA_SIZE), sums, self.skip, self.count)
 
 
 def compute_md5_sums(chunks: Iterable[bytes], area: int, total: int, count: int) -> Md5Sums:
-    """The sums of an image whose bytes from its start on are ``chunks``.
+    """Compute the sums of an image.
 
-    ``area``: the byte at which the application use area stands; ``total``: bytes that are summed, the volume
-    without the blocks left out; ``count``: fragments.
+    :param chunks: the image's bytes, from its start on.
+    :param area: the byte offset of the application use area.
+    :param total: the bytes to sum: the volume without the blocks left out.
+    :param count: the number of fragments.
     """
     digest = hashlib.md5(usedforsecurity=False)
     fragments = bytearray()
     size = total // (count + 1) if count else 0
     width = FRAGMENT_CHARACTERS // count if count else 0
-    before = 0
-    for offset, buffer in _buffers(chunks, area, total):
+    last_fragment = 0
+    for offset, buffer in _cut_buffers(chunks, area, total):
         digest.update(buffer)
-        if size and offset // size != before:
-            before = offset // size
-            fragments += _abridged(digest.digest()[:width])
+        if size and offset // size != last_fragment:
+            last_fragment = offset // size
+            fragments += _abridge(digest.digest()[:width])
     return Md5Sums(digest.hexdigest().encode(), bytes(fragments))
 
 
-def _abridged(digest: bytes) -> bytes:
-    """The first hexadecimal digit of each byte as ``%x`` prints it."""
+def _abridge(digest: bytes) -> bytes:
+    """Return the first hexadecimal digit of each byte, as ``%x`` prints it."""
     return b"".join((b"%x" % byte)[:1] for byte in digest)
 
 
-def _buffers(chunks: Iterable[bytes], area: int, total: int) -> Iterator[tuple[int, bytes]]:
-    """``chunks`` cut into buffers as isomd5sum reads them, each with its offset, the area blanked."""
+def _cut_buffers(chunks: Iterable[bytes], area: int, total: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes of ``chunks`` in buffers as isomd5sum reads them, with their offsets and the area blanked."""
     waiting = bytearray()
     offset = 0
     for chunk in chunks:
         waiting += chunk
         while len(waiting) >= _BUFFER or offset + len(waiting) >= total:
-            taken = min(_BUFFER, total - offset)
-            if taken <= 0:
+            length = min(_BUFFER, total - offset)
+            if length <= 0:
                 return
-            yield offset, _blanked(waiting[:taken], area - offset)
-            del waiting[:taken]
-            offset += taken
+            yield offset, _blank_area(waiting[:length], area - offset)
+            del waiting[:length]
+            offset += length
 
 
-def _blanked(buffer: bytearray, start: int) -> bytes:
+def _blank_area(buffer: bytearray, start: int) -> bytes:
+    """Return ``buffer`` with spaces in place of the area, which begins at byte ``start`` of it (maybe before it)."""
     end = min(len(buffer), start + AREA_SIZE)
     start = max(0, start)
     if start < end:

@@ -98,8 +98,8 @@ def test_a_table_of_sgdisk_moves_to_a_larger_disk_as_sgdisk_moves_it(tmp_path: P
     end = Sector(len(raw) // SECTOR - 1)
     usable = Sector(end - 33)
     common = {"last_usable": usable, "entries": before.entries}
-    primary = before.moved_to(own=PRIMARY, other=end, array=before.header.entries_lba, **common)  # type: ignore[arg-type]
-    backup = before.moved_to(own=end, other=PRIMARY, array=Sector(end - 32), **common)  # type: ignore[arg-type]
+    primary = before.moved_to(my_lba=PRIMARY, alternate_lba=end, entries_lba=before.header.entries_lba, **common)  # type: ignore[arg-type]
+    backup = before.moved_to(my_lba=end, alternate_lba=PRIMARY, entries_lba=Sector(end - 32), **common)  # type: ignore[arg-type]
     assert primary == read_gpt(reader(raw), PRIMARY, PLACE)
     assert backup == read_gpt(reader(raw), end, PLACE)
 

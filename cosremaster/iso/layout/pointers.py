@@ -221,9 +221,9 @@ def _gpt(gpt: Gpt, layout: Layout, moves: Moves, fillers: Iterable[tuple[str, in
             entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
     header = gpt.header
     return gpt.moved_to(
-        own=layout.map_start(header.my_lba) if backup else header.my_lba,
-        other=header.alternate_lba if backup else layout.map_start(header.alternate_lba),
-        array=layout.map_start(header.entries_lba) if backup else header.entries_lba,
+        my_lba=layout.map_start(header.my_lba) if backup else header.my_lba,
+        alternate_lba=header.alternate_lba if backup else layout.map_start(header.alternate_lba),
+        entries_lba=layout.map_start(header.entries_lba) if backup else header.entries_lba,
         last_usable=Sector(layout.map_end(Sector(header.last_usable + 1)) - 1),
         entries=entries,
     )
