@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/python -m cosremaster demo
 
-# Under a minute on two cores: no apt, no root, no other program.
+# Under a minute on two cores: no apt, no root, no other program; property tests take a share of their examples.
 check: setup-test lint
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit $(PYTEST_ARGS)
+	COSREMASTER_QUICK_TESTS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit $(PYTEST_ARGS)
 
 test: tools setup-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

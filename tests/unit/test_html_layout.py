@@ -14,6 +14,7 @@ from cosremaster.iso.read import read_image
 from cosremaster.reports.html.regions import KINDS, MOST, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, Weight, boxes, grow, squarified
 from cosremaster.units import blocks_for
+from tests.support.examples import examples
 from tests.support.small import CGZ, write_small
 
 falling = st.lists(st.integers(1, 1 << 40), min_size=1, max_size=60).map(lambda sizes: sorted(sizes, reverse=True))
@@ -46,7 +47,7 @@ parts = st.lists(st.sampled_from([b"usr", b"lib", b"bin", b"a", b"b", b"c"]), ma
 trees = st.dictionaries(parts.map(lambda names: b"/".join([*names, b"file"])), st.integers(0, 1 << 30), max_size=80)
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trees)
 def test_boxes_account_for_every_byte_of_the_tree(sizes: dict[bytes, int]) -> None:
     """What stands in the boxes that are not opened is the whole tree, and opened ones hold what is over them."""

@@ -19,6 +19,7 @@ from cosremaster.iso.ecma119.identifiers import (
     infer_joliet_rules,
     infer_rules,
 )
+from tests.support.examples import examples
 
 ROOM = 254 - 33 - 28
 """Bytes for an identifier in a record that needs a field leading to more fields."""
@@ -69,7 +70,7 @@ def made(style: IdentifierScheme, names: list[tuple[bytes, bool]]) -> list[bytes
 
 
 @pytest.mark.parametrize("name", STYLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(names=st.lists(st.tuples(NAMES, st.booleans()), max_size=30, unique=True))
 def test_identifiers_are_legal_and_unlike(name: str, names: list[tuple[bytes, bool]]) -> None:
     style = STYLES[name]
@@ -161,7 +162,7 @@ def test_a_file_and_a_directory_do_not_look_the_same() -> None:
     assert identifiers.allocate(b"readme", directory=True) == b"READM000"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.from_regex(r"[A-Z0-9_]{1,9}(\.[A-Z0-9_]{0,4};1)?", fullmatch=True), max_size=12, unique=True))
 def test_the_order_is_that_of_the_standard(names: list[str]) -> None:
     found = sorted((one.encode() for one in names), key=LEVEL_1.sort_key)
@@ -193,7 +194,7 @@ def parts(identifier: bytes) -> tuple[bytes, bytes, bytes]:
 UNITS = st.characters(max_codepoint=0xFFFF, exclude_characters=";/\0", exclude_categories=["Cs"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.text(UNITS, min_size=1, max_size=8), max_size=8, unique=True))
 def test_joliet_is_sorted_by_its_characters(names: list[str]) -> None:
     found = sorted(((one + ";1").encode("utf-16-be") for one in names), key=JOLIET.sort_key)

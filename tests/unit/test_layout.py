@@ -12,6 +12,7 @@ from cosremaster.iso.ecma119.sections import MAX_EXTENT, MAX_SECTION, split_into
 from cosremaster.iso.layout.place import PADDING, Layout, Placement, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.spans import Span
 from cosremaster.units import Lba, Sector
+from tests.support.examples import examples
 
 
 def span(start: int, blocks: int, label: str = "") -> Span:
@@ -25,7 +26,7 @@ def covered(spans: Sequence[Span]) -> set[int]:
     return {block for one in spans for block in range(one.start, one.end)}
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(SPANS, SPANS)
 def test_pinning_leaves_no_overlap_and_loses_no_block(fixed: list[Span], movable: list[Span]) -> None:
     pinned, free = pin_overlaps(fixed, movable)
@@ -50,7 +51,7 @@ def test_pinning_joins_names_and_keeps_equal_files_movable() -> None:
     assert pin_overlaps([span(5, 5)], [span(10, 5)]) == ((span(5, 5),), (span(10, 5),)), "neighbours share nothing"
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(SPANS, st.integers(0, 10))
 def test_gaps_are_what_no_span_covers(spans: list[Span], behind: int) -> None:
     blocks = max((one.end for one in spans), default=0) + behind
@@ -85,7 +86,7 @@ def by_old(layout: Layout) -> dict[Span, Placement]:
     return {one.span: one for one in layout.placements}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(changes())
 def test_everything_has_a_place_and_nothing_overlaps(
     change: tuple[list[Span], list[Span], int, dict[Lba, int]],
@@ -103,7 +104,7 @@ def test_everything_has_a_place_and_nothing_overlaps(
     assert layout.moved_starts == {one.span.start: one.start for one in moved}
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(volumes())
 def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]) -> None:
     fixed, movable, blocks = volume
@@ -116,7 +117,7 @@ def test_no_change_is_the_same_layout(volume: tuple[list[Span], list[Span], int]
         )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(changes())
 def test_nothing_moves_further_than_it_must(change: tuple[list[Span], list[Span], int, dict[Lba, int]]) -> None:
     fixed, movable, blocks, sizes = change
@@ -215,7 +216,7 @@ def test_a_beyond_that_isohybrid_wrote_stays() -> None:
     assert odd.moved_to(Sector(400), 5760, GEOMETRY) == MbrPartition(0, marker, 0xEF, marker, Sector(400), 5760)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(changes(), st.integers(0, 400), st.integers(0, 400), st.sampled_from([1, 7, 512]))
 def test_every_end_keeps_its_distance_from_what_it_belongs_to(
     change: tuple[list[Span], list[Span], int, dict[Lba, int]], padding: int, volume: int, align: int
@@ -241,7 +242,7 @@ def test_every_end_keeps_its_distance_from_what_it_belongs_to(
     assert layout.map_block(Lba(tail + 5)) == layout.tail + 5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(changes(), st.lists(st.integers(0, 9), max_size=3))
 def test_new_files_stand_behind_all_data_and_before_the_tail(
     change: tuple[list[Span], list[Span], int, dict[Lba, int]], more: list[int]
@@ -256,7 +257,7 @@ def test_new_files_stand_behind_all_data_and_before_the_tail(
     assert [one.blocks for one in layout.appended] == more
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(volumes(), st.data(), st.lists(st.integers(0, 9), max_size=4), st.sampled_from([1, 7]))
 def test_what_is_given_up_leaves_room_only_at_the_end(
     volume: tuple[list[Span], list[Span], int], data: st.DataObject, more: list[int], align: int
@@ -290,7 +291,7 @@ def test_what_is_given_up_leaves_room_only_at_the_end(
     assert all(one.start >= max((other.end for other in layout.placements), default=0) for one in layout.appended)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(volumes(), st.data())
 def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
     volume: tuple[list[Span], list[Span], int], data: st.DataObject

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosremaster.recipe.toml_lines import KeyPath, find_lines, line_of
+from tests.support.examples import examples
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,7 +118,7 @@ _STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(st.lists(_STATEMENTS, max_size=8))
 def test_finds_what_tomllib_finds_and_where_it_stands(statements: list[str]) -> None:
     sound: list[str] = []
