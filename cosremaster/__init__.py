@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.request import Request
     from cosremaster.results import Changes, Result
-    from cosremaster.verification.finding import Finding, Level, Report
+    from cosremaster.verification.finding import Finding, Level, VerificationReport
     from cosremaster.views import ArchiveInfo, Export, Extraction, ImageInfo, LayerInfo, Plan
 
 _MODULES = {
@@ -67,7 +67,7 @@ _MODULES = {
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
     "results": ("Changes", "Result"),
-    "verification.finding": ("Finding", "Level", "Report"),
+    "verification.finding": ("Finding", "Level", "VerificationReport"),
     "views": ("ArchiveInfo", "Export", "Extraction", "ImageInfo", "LayerInfo", "Plan"),
 }  # fmt: skip
 """The module of each public name that is loaded on first use."""
@@ -117,13 +117,13 @@ __all__ = [
     "ProofError",
     "RecipeError",
     "RemasterOptions",
-    "Report",
     "Request",
     "Result",
     "SizeError",
     "Symlink",
     "UnsupportedError",
     "UsageError",
+    "VerificationReport",
     "__version__",
     "diff",
     "export",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.request import Request
     from cosremaster.results import Result
-    from cosremaster.verification.finding import Report
+    from cosremaster.verification.finding import VerificationReport
     from cosremaster.views import Export, Extraction, ImageInfo, LayerInfo, Plan
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -113,8 +113,8 @@ class Image:
         >>> with cosremaster.open("vendor.iso") as image:
         ...     for layer in image.layers():
         ...         print(layer.address, layer.codec, layer.entries)
-        debirf-live-demo.cgz gzip 6
-        debirf-live-demo.cgz::rootfs.cxz xz 17
+        debirf-live-demo.cgz gzip 4
+        debirf-live-demo.cgz::rootfs.cxz xz 22
 
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
@@ -148,7 +148,7 @@ class Image:
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
         ...     print([entry.name for entry in image.ls("debirf-live-demo.cgz::rootfs.cxz::etc")])
-        [b'hostname', b'issue']
+        [b'hostname', b'mtab', b'os-release']
 
         :raises LayerError: nothing is there.
         """
@@ -343,7 +343,7 @@ class Image:
     def verify(
         self, *, against: StrPath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,
         deep: bool = False, progress: Progress | None = None,
-    ) -> Report:  # fmt: skip
+    ) -> VerificationReport:  # fmt: skip
         """Check every pointer of the image.
 
         ``against``: the image that it was made from, whose own faults do not count.
@@ -532,7 +532,7 @@ def inspect(
 
     >>> import cosremaster
     >>> print(cosremaster.inspect("vendor.iso").volume_id)
-    DEBIRF_LIVE
+    DEBIRF_DEMO
     """
     with Image(source, max_expand=max_expand) as image:
         return image.info(deep=deep, layer=layer, progress=progress)
@@ -541,12 +541,12 @@ def inspect(
 def verify(
     source: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
     changed_volume: bool = False, deep: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
-) -> Report:  # fmt: skip
+) -> VerificationReport:  # fmt: skip
     """Check every pointer of the image ``source``; see :meth:`Image.verify`.
 
     >>> import cosremaster
     >>> report = cosremaster.verify("vendor.iso", deep=True)
-    >>> print(report.ok, [finding.message for finding in report.findings if finding.counts])
+    >>> print(report.ok, [finding.message for finding in report.findings if finding.is_counted])
     True []
     """
     with Image(source, max_expand=max_expand) as image:
@@ -561,10 +561,10 @@ def diff(
     """Yield how ``other`` differs from ``one``: two images, or addresses in them; see :meth:`Image.diff`.
 
     >>> import cosremaster
-    >>> etc = "vendor.iso::debirf-live-demo.cgz::rootfs.cxz::etc"
-    >>> for difference in cosremaster.diff(f"{etc}/hostname", f"{etc}/issue", text=True):
-    ...     print(difference.what, difference.details)
-    content ('7 -> 18 bytes',)
+    >>> result = cosremaster.remaster("vendor.iso", "site.iso", add=["site/"])
+    >>> for difference in cosremaster.diff("vendor.iso", "site.iso"):
+    ...     print(difference.what, difference.where, difference.details)
+    added debirf-live-demo.cgz::rootfs.cxz::etc/motd ('file, 8 bytes',)
     """
     with (
         image_at(one, max_expand=max_expand) as (left, address),
@@ -596,7 +596,7 @@ def ls(address: StrPath, *, recursive: bool = False, max_expand: int = MAX_EXPAN
 
     >>> import cosremaster
     >>> print([entry.path for entry in cosremaster.ls("vendor.iso")])
-    [b'boot', b'debirf-live-demo.cgz', b'vmlinuz']
+    [b'EFI', b'boot', b'debirf-live-demo.cgz', b'vmlinuz']
     """
     with image_at(address, max_expand=max_expand) as (image, inner):
         return image.ls(inner, recursive=recursive)

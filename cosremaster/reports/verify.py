@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cosremaster.verification.finding import Finding, Level, Report
+from cosremaster.verification.finding import Finding, Level, VerificationReport
 
 VERSION = 1
 """Of the JSON; it grows when a field changes its meaning or goes away (docs/verify.md)."""
@@ -13,7 +13,7 @@ VERSION = 1
 _MARKS = {Level.HOLDS: "ok  ", Level.NOTE: "note", Level.FAILS: "FAIL"}
 
 
-def verify_lines(report: Report) -> Iterator[str]:
+def verify_lines(report: VerificationReport) -> Iterator[str]:
     """Yield a line for each finding, then the totals."""
     for finding in report.findings:
         before = " (the original has it too)" if finding.is_preexisting else ""
@@ -26,14 +26,14 @@ def verify_lines(report: Report) -> Iterator[str]:
     yield f"{report.place}: {'sound' if report.ok else 'NOT SOUND'} ({totals})"
 
 
-def _where(report: Report, finding: Finding) -> str:
+def _where(report: VerificationReport, finding: Finding) -> str:
     """Return the place of a note or failure, unless it is the image as a whole."""
     if finding.level is Level.HOLDS or finding.place == report.place:
         return ""
     return f"{finding.place}: "
 
 
-def _counts(report: Report) -> dict[str, int]:
+def _counts(report: VerificationReport) -> dict[str, int]:
     """Count the findings of each level."""
     return {
         "holds": len(report.at_level(Level.HOLDS)),
@@ -43,7 +43,7 @@ def _counts(report: Report) -> dict[str, int]:
     }
 
 
-def verify_report(report: Report) -> dict[str, Any]:
+def verify_report(report: VerificationReport) -> dict[str, Any]:
     """Return the report as plain values (docs/verify.md)."""
     return {
         "version": VERSION,

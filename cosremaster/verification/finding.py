@@ -5,9 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable
-
-from msgspec import Struct
-from msgspec.structs import replace
+from dataclasses import dataclass, replace
 
 from cosremaster.errors import Place
 
@@ -21,7 +19,8 @@ class Level(enum.Enum):
     FAILS = "fails"
 
 
-class Finding(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """One finding.
 
     :param check: name of the kind of check; a name never changes its meaning (docs/verify.md).
@@ -61,7 +60,8 @@ def judge(is_good: bool, check: str, message: str, failure: str, place: Place) -
     return holds(check, message, place) if is_good else fails(check, failure, place)
 
 
-class Report(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
     """All findings about one image of ``size`` bytes."""
 
     place: Place
@@ -77,7 +77,7 @@ class Report(Struct, frozen=True):
         """Return the findings of one level."""
         return tuple(finding for finding in self.findings if finding.level is level)
 
-    def mark_preexisting(self, original: Iterable[Finding]) -> Report:
+    def mark_preexisting(self, original: Iterable[Finding]) -> VerificationReport:
         """Return the report with those failures marked that the ``original`` image has too, as often as it has them."""
         preexisting = Counter(finding.check for finding in original if finding.level is Level.FAILS)
         marked = list[Finding]()
@@ -87,4 +87,4 @@ class Report(Struct, frozen=True):
                 marked.append(replace(finding, is_preexisting=True))
             else:
                 marked.append(finding)
-        return Report(self.place, self.size, tuple(marked))
+        return VerificationReport(self.place, self.size, tuple(marked))

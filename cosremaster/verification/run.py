@@ -12,7 +12,7 @@ from cosremaster.progress import Progress, SilentProgress
 from cosremaster.verification.boot_entries import check_boot
 from cosremaster.verification.checksum_lists import check_lists
 from cosremaster.verification.compare import check_against
-from cosremaster.verification.finding import Finding, Report
+from cosremaster.verification.finding import Finding, VerificationReport
 from cosremaster.verification.firmware import check_firmware
 from cosremaster.verification.implanted import check_implanted
 from cosremaster.verification.layers import check_layers
@@ -43,7 +43,7 @@ def verify(
     deep: bool = False,
     max_expand: int = MAX_EXPAND,
     progress: Progress | None = None,
-) -> Report:
+) -> VerificationReport:
     """Check the image ``path``, and return all findings. Changes nothing.
 
     >>> verify("site.iso", against="vendor.iso", changed=[b"boot/grub/grub.cfg"]).ok  # doctest: +SKIP
@@ -62,14 +62,14 @@ def verify(
         if deep:
             findings += check_layers(source, progress, ScanOptions(max_expand=max_expand))
             findings += check_lists(source, progress)
-        report = Report(source.place, source.size, tuple(findings))
+        report = VerificationReport(source.place, source.size, tuple(findings))
         if against is None:
             return report
         with open_source(Path(against)) as original, progress.step("compare", None):
             original_subject = read_subject(original)
             report = report.mark_preexisting(_run_checks(original_subject))
             compared = tuple(check_against(original_subject, subject, changed, changed_volume=changed_volume))
-            return Report(report.place, report.size, (*report.findings, *compared))
+            return VerificationReport(report.place, report.size, (*report.findings, *compared))
 
 
 def _run_checks(subject: Subject) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import pycdlib
 from cosremaster.cli import main
 from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
-from cosremaster.verification.finding import Level, Report
+from cosremaster.verification.finding import Level, VerificationReport
 from cosremaster.verification.run import verify
 from tests.boot_table.measure import heard
 from tests.fixtures import families
@@ -147,14 +147,14 @@ def measure(name: str, folder: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
-def _count(report: Report, checks: Iterable[str]) -> list[int]:
+def _count(report: VerificationReport, checks: Iterable[str]) -> list[int]:
     """How often each of the checks holds; nothing where none does."""
     held = [one.check for one in report.at_level(Level.HOLDS)]
     counts = [held.count(check) for check in checks]
     return counts if any(counts) else []
 
 
-def survives(structure: Structure, before: Report, after: Report) -> bool:
+def survives(structure: Structure, before: VerificationReport, after: VerificationReport) -> bool:
     """True when the structure is still there and nothing about it fails."""
     held = zip(_count(after, structure.holds), _count(before, structure.holds), strict=False)
     found = [now >= (was if structure.each else min(was, 1)) for now, was in held]

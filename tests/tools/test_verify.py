@@ -23,7 +23,7 @@ from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119.records import DirectoryRecord
 from cosremaster.iso.udf.read import compute_tag_checksum
 from cosremaster.units import BLOCK, SECTOR, Sector, lba_offset
-from cosremaster.verification.finding import Level, Report
+from cosremaster.verification.finding import Level, VerificationReport
 from cosremaster.verification.run import verify
 from cosremaster.verification.subject import Subject, read_subject
 from tests.fixtures import families, tools
@@ -43,7 +43,7 @@ def image(name: str) -> bytes:
     return families.build(name).read_bytes()
 
 
-def failing(report: Report) -> set[str]:
+def failing(report: VerificationReport) -> set[str]:
     """The checks that fail."""
     return {finding.check for finding in report.findings if finding.is_counted}
 
@@ -77,7 +77,7 @@ class Broken:
         with open_source(path) as source:
             self.subject: Subject = read_subject(source)
 
-    def report(self, *, deep: bool = False) -> Report:
+    def report(self, *, deep: bool = False) -> VerificationReport:
         """What verify finds now."""
         path = self._folder / "broken.iso"
         path.write_bytes(self.raw)

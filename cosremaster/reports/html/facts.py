@@ -12,7 +12,7 @@ from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
 from cosremaster.reports.html.treemap import Weight
-from cosremaster.verification.finding import Level, Report
+from cosremaster.verification.finding import Level, VerificationReport
 
 
 class Side(Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     new: Side
     old: Side | None
     differences: tuple[Difference, ...]
-    verified: Report | None
+    verified: VerificationReport | None
     mapped: Iterable[Weight]
 
     @property
@@ -69,7 +69,7 @@ def where(difference: Difference) -> Address:
 
 
 def pointers_alone(
-    image: SourceImage, differences: Iterable[Difference], verified: Report | None
+    image: SourceImage, differences: Iterable[Difference], verified: VerificationReport | None
 ) -> frozenset[Address]:
     """Return the addresses of boot files in which nothing but block numbers differs.
 

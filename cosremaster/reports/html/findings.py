@@ -9,7 +9,7 @@ from cosremaster.layers.address import Address
 from cosremaster.reports.html.facts import Facts, pointers_alone, where
 from cosremaster.reports.html.markup import LONGEST, Child, Markup, element, joined, text
 from cosremaster.reports.html.sections import section
-from cosremaster.verification.finding import Finding, Level, Report
+from cosremaster.verification.finding import Finding, Level, VerificationReport
 
 LISTED = 150
 """Lines of a kind before the rest is only counted."""
@@ -104,7 +104,7 @@ def _is_boot(finding: Finding) -> bool:
 _MARKS = {Level.HOLDS: ("ok", "✓"), Level.NOTE: ("note", "•"), Level.FAILS: ("fail", "✗")}
 
 
-def _findings(title: str, findings: Sequence[Finding], report: Report, *, shown: bool) -> Markup:
+def _findings(title: str, findings: Sequence[Finding], report: VerificationReport, *, shown: bool) -> Markup:
     """Return a list of findings, failures first."""
     ordered = sorted(findings, key=lambda finding: (not finding.is_counted, finding.level is not Level.FAILS))
     lines = [element("li", *_finding(finding, report), class_=_MARKS[finding.level][0]) for finding in ordered[:LISTED]]
@@ -114,7 +114,7 @@ def _findings(title: str, findings: Sequence[Finding], report: Report, *, shown:
     return element("details", head, element("ul", *lines, class_="checks"), open_="open" if shown else "")
 
 
-def _finding(finding: Finding, report: Report) -> Iterator[Child]:
+def _finding(finding: Finding, report: VerificationReport) -> Iterator[Child]:
     """Yield the parts of a line about ``finding``: mark, place, message, check."""
     word, mark = _MARKS[finding.level]
     yield element("i", mark, title=word, role="img", aria_label=word)
