@@ -88,7 +88,7 @@ def _describe(name: str, value: Any) -> Iterator[str]:
     """A function or class in Markdown."""
     if not inspect.isclass(value):
         yield f"### `{name}`\n"
-        yield f"```python\n{_signature(value, name.rpartition('.')[2])}\n```\n"
+        yield f"```text\n{_signature(value, name.rpartition('.')[2])}\n```\n"
         yield _text(value)
         return
     bases = [base.__name__ for base in value.__bases__ if base.__name__ in cosremaster.__all__]
@@ -98,14 +98,14 @@ def _describe(name: str, value: Any) -> Iterator[str]:
     yield _text(value)
     fields = list(_fields(value))
     if fields:
-        yield "```python\n" + "\n".join(fields) + "\n```\n"
+        yield "```text\n" + "\n".join(fields) + "\n```\n"
     for method, function in _methods(value):
         short = name.rpartition(".")[2]
         if isinstance(function, property):
             yield f"#### `{short}.{method}`\n\nA property. {_text(function)}"
         else:
             yield f"#### `{short}.{method}`\n"
-            yield f"```python\n{_signature(function, method)}\n```\n"
+            yield f"```text\n{_signature(function, method)}\n```\n"
             yield _text(function)
 
 
