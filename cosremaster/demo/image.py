@@ -48,15 +48,15 @@ def build_archive(items: Iterable[DemoEntry], magic: bytes = cpio.NEWC) -> bytes
     """A cpio archive of ``items`` in their order, padded as GNU cpio does."""
     out = bytearray()
     for number, item in enumerate(items, 1):
-        header = cpio.Header.make(
+        header = cpio.HeaderFields(
             ino=item.ino or 1000 + number, mode=item.mode, uid=item.uid, gid=item.gid, nlink=item.nlink,
-            mtime=item.mtime, size=len(item.data), rdev=item.rdev, namesize=len(item.path) + 1, magic=magic,
+            mtime=item.mtime, size=len(item.data), rdev=item.rdev, name_size=len(item.path) + 1,
             check=sum(item.data) & cpio.MAX_FIELD if magic == cpio.CRC else 0,
-        )  # fmt: skip
+        ).encode(magic)  # fmt: skip
         if item.dev:
             header = cpio.Header(header.raw[:62] + b"%08X" % item.dev + header.raw[70:])
-        out += cpio.encode_name(header, item.path) + item.data + bytes(cpio.padding(len(item.data)))
-    out += cpio.trailer(magic)
+        out += cpio.encode_head(header, item.path) + item.data + bytes(cpio.padding_size(len(item.data)))
+    out += cpio.encode_trailer(magic)
     return bytes(out + bytes(-len(out) % cpio.BLOCKING))
 
 

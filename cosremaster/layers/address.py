@@ -1,4 +1,4 @@
-"""The address of a thing inside nested containers, as in ``debirf-live.cgz::rootfs.cxz::etc/hostname``."""
+"""Addresses of files inside nested containers, as in ``debirf-live.cgz::rootfs.cxz::etc/hostname``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cosremaster.tree.paths import normal_name
 Address: TypeAlias = tuple[bytes, ...]
 """One normal path for each container, from the outside in; the image itself is not part of it.
 
-Behind the path of a file of several archives :func:`nth` may stand, and means one of them.
+Behind the path of a file of several archives a part by :func:`number_part` may stand: it means one of them.
 """
 
-_NTH = b"/#"  # no normal path begins so
+_NUMBER_PREFIX = b"/#"  # no normal path begins so
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _NUMBER = re.compile(rb"#[1-9][0-9]{0,5}")
@@ -24,22 +24,25 @@ _STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def number_part(number: int) -> bytes:
-    """The part that means the ``number``-th archive of a row, from 1; it is written ``#1``."""
-    return _NTH + b"%d" % number
+    """Return the part that means one of several archives in a file; ``number`` counts from 1, and is written ``#1``."""
+    return _NUMBER_PREFIX + b"%d" % number
 
 
 def archive_number(part: bytes) -> int | None:
-    """What :func:`nth` made ``part`` from, None if it did not."""
-    return int(part[len(_NTH) :]) if part.startswith(_NTH) else None
+    """Return the number that :func:`number_part` made ``part`` of, None for another part."""
+    return int(part[len(_NUMBER_PREFIX) :]) if part.startswith(_NUMBER_PREFIX) else None
 
 
 def without_numbers(address: Address) -> Address:
-    """``address`` without the parts that :func:`nth` made."""
+    """Return ``address`` without the parts that :func:`number_part` made."""
     return tuple(part for part in address if archive_number(part) is None)
 
 
 def parse_address(text: str | bytes) -> Address:
-    """The address written as ``text``: parts split at every ``::``, ``%XX`` for any byte, ``#2`` the second archive.
+    """Return the address written as ``text``: parts between ``::``, ``%XX`` for a byte, ``#2`` for the second archive.
+
+    >>> parse_address("live.cgz::rootfs.cxz::/etc/hostname")
+    (b'live.cgz', b'rootfs.cxz', b'etc/hostname')
 
     :raises UsageError: an empty part, or a ``%`` without two hexadecimal digits.
     """
@@ -53,15 +56,17 @@ def parse_address(text: str | bytes) -> Address:
 
 
 def _unescaped(part: bytes) -> bytes:
+    """Return ``part`` with a byte for each ``%XX``."""
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), part)
 
 
 def format_address(address: Sequence[bytes]) -> str:
-    """``address`` as :func:`parse_address` reads it."""
+    """Return ``address`` as text that :func:`parse_address` reads."""
     return "::".join(_escape(part) for part in address)
 
 
 def _escape(part: bytes) -> str:
+    """Return ``part`` as text, with ``%XX`` for what would mean something else or cannot be printed."""
     number = archive_number(part)
     if number is not None:
         return f"#{number}"

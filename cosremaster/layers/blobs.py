@@ -25,6 +25,7 @@ def blob_reader(blobs: memoryview) -> Callable[[list[int]], bytes]:
     """
 
     def read(place: list[int]) -> bytes:
+        """Return the bytes at ``place``."""
         start, end = place
         if not 0 <= start <= end <= len(blobs):
             raise ValueError("no blob at this place")

@@ -1,8 +1,8 @@
-"""Remembered indexes: files in the user's cache directory, one for each image, never trusted unseen.
+"""Remembered indexes: files in the user's cache directory, one for each image, each verified before it is used.
 
-A file holds its SHA-256, a line of JSON, and the bytes that this speaks of. An index is used only if the
+A file holds its SHA-256, a line of JSON, and the bytes that the JSON refers to. An index is used only if the
 image's file is the same inode with the same size and times and the same first and last bytes, and if its own
-digest holds. Anything else is ignored, and the image indexed anew.
+digest holds. Anything else is ignored, and the image indexed again.
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from cosremaster.layers.formats import FORMATS, load_format
 from cosremaster.layers.model import IndexedFile
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 
-FORMAT = 3
+INDEX_FORMAT = 3
 MAX_INDEXES = 32
-"""So many indexes are kept; the ones longest unused go."""
+"""How many indexes are kept; the ones unused for longest are removed."""
 
 _EDGE = 1 << 16
+"""Bytes at the beginning and the end of an image that are compared."""
 
 
 class StoredIndex(Struct, frozen=True):
-    """The indexed files of an image, and what else was recognized in it, in words."""
+    """The indexed files of an image, and, for people, files that look like something that cannot be opened."""
 
     files: tuple[IndexedFile, ...]
-    others: tuple[str, ...]
+    foreign_files: tuple[str, ...]
 
 
 def index_path(source: ByteSource) -> Path:
-    """Where the index of the image in ``source`` is kept."""
+    """Return the path of the index of the image in ``source``."""
     from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
 
     return Path(user_cache_path("cosremaster")) / "index" / f"{source.identity().name}.index"
 
 
 def _key(source: ByteSource) -> dict[str, Any]:
-    """What must be the same for an index to be this image's; cheap to look at."""
+    """Return what must be equal for an index to be that of this image; quick to make."""
     edges = source.read(0, _EDGE) + source.read(max(source.size - _EDGE, 0), _EDGE)
     return {
-        "format": FORMAT,
+        "format": INDEX_FORMAT,
         "layer_formats": list(FORMATS),
         "version": __about__.__version__,
         **source.identity().state,
@@ -61,34 +62,33 @@ def _key(source: ByteSource) -> dict[str, Any]:
 
 
 def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> StoredIndex | None:
-    """The index of this image, or None if there is none that fits.
+    """Return the index of this image, None if there is none that fits.
 
-    ``check``: also read every indexed file of the image and compare its SHA-256.
+    :param check: also read every indexed file of the image and compare its SHA-256.
     """
     path = index_path(source)
     try:
-        whole = path.read_bytes()  # of which nothing is copied at large
-        begin = whole.index(b"\n") + 1
-        if whole[: begin - 1] != hashlib.sha256(memoryview(whole)[begin:]).hexdigest().encode():
+        data = path.read_bytes()
+        view = memoryview(data)  # large parts are not copied
+        body = data.index(b"\n") + 1
+        end = data.index(b"\n", body)
+        if data[: body - 1] != hashlib.sha256(view[body:]).hexdigest().encode():
             return None
-        end = whole.index(b"\n", begin)
-        kept = memoryview(whole)[end + 1 :]
-        values = msgspec.json.decode(memoryview(whole)[begin:end])
+        values, blobs = msgspec.json.decode(view[body:end]), view[end + 1 :]
         if values["key"] != _key(source):
             return None
-        files = tuple(_load_file(one, kept) for one in values["files"])
-        others = tuple(str(one) for one in values["others"])
+        files = tuple(_load_file(file, blobs) for file in values["files"])
+        foreign = tuple(str(text) for text in values["foreign_files"])
     except (OSError, ValueError, KeyError, TypeError, IndexError, msgspec.DecodeError):
         return None
-    there = {file.path: file for file in image.files}
-    for one in files:
-        if one.path not in there:
-            return None
-        if check and sha256_of(image.bytes_of(there[one.path]).chunks()) != one.digest:
+    by_path = {file.path: file for file in image.files}
+    for indexed in files:
+        file = by_path.get(indexed.path)
+        if file is None or (check and sha256_of(image.bytes_of(file).chunks()) != indexed.digest):
             return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    return StoredIndex(files, others)
+    return StoredIndex(files, foreign)
 
 
 def _load_file(values: dict[str, Any], blobs: memoryview) -> IndexedFile:
@@ -105,7 +105,7 @@ def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> dict[str, Any]:
 
     :raises ValueError: something in it cannot be written so.
     """
-    nested = [(one.number, one.archive) for one in archive.nested if one.archive is not None]
+    nested = [(number, inner) for number, inner, _ in archive.nested if inner is not None]
     return {
         "format": archive.format.name,
         "variant": archive.variant,
@@ -137,26 +137,26 @@ def _load_archive(values: dict[str, Any], blobs: memoryview) -> ScannedArchive:
     )
 
 
-def store_index(source: ByteSource, files: Iterable[IndexedFile], others: Iterable[str]) -> bool:
-    """Keeps an index for :func:`recall`; False where it cannot be written, which harms nothing.
+def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files: Iterable[str]) -> bool:
+    """Write the index of the image in ``source``; return False where it cannot be written, which harms nothing.
 
-    Files of several archives are not remembered; reading one again costs what reading it first did.
+    Files of several archives are not remembered: reading such an index costs as much as making it.
     """
     files = tuple(files)
-    if any(one.streams for one in files):
+    if any(file.streams for file in files):
         return False
     try:
         blobs = Blobs()
         values = {
             "key": _key(source),
-            "others": list(others),
+            "foreign_files": list(foreign_files),
             "files": [
                 {
-                    "path": one.path.hex(),
-                    "digest": one.digest.hex(),
-                    "archive": _dump_archive(one.archive, blobs),
+                    "path": file.path.hex(),
+                    "digest": file.digest.hex(),
+                    "archive": _dump_archive(file.archive, blobs),
                 }
-                for one in files
+                for file in files
             ],
         }
         head = msgspec.json.encode(values) + b"\n"
@@ -166,13 +166,13 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], others: Iterab
         path.parent.mkdir(parents=True, exist_ok=True)
         import tempfile  # noqa: PLC0415 - only the first run with an image writes
 
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as output:
             try:
-                file.writelines((digest.hexdigest().encode() + b"\n", head, blobs.data))
-                file.close()
-                os.replace(file.name, path)
+                output.writelines((digest.hexdigest().encode() + b"\n", head, blobs.data))
+                output.close()
+                os.replace(output.name, path)
             except BaseException:
-                os.unlink(file.name)
+                os.unlink(output.name)
                 raise
         _prune(path.parent)
     except (OSError, ValueError):
@@ -181,7 +181,7 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], others: Iterab
 
 
 def _prune(folder: Path) -> None:
-    """Removes the indexes longest unused beyond :data:`KEPT`."""
-    found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
-    for path in found[:-MAX_INDEXES]:
+    """Remove the indexes unused for longest beyond :data:`MAX_INDEXES`."""
+    indexes = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
+    for path in indexes[:-MAX_INDEXES]:
         path.unlink(missing_ok=True)

@@ -130,35 +130,48 @@ def layers_from_index(
     return ImageLayers(tuple(layers), tuple(foreign), tuple(indexed), tuple(refusals))
 
 
-def choose_layer(image: SourceImage, found: ImageLayers, wanted: Address | None) -> Layer:
-    """Step 3: the root filesystem among the layers, or the one ``wanted``.
+def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | None) -> Layer:
+    """Step 3: return the layer at ``address``; without it, the one that looks most like an installed system.
 
-    Without ``wanted``: the archive that looks most like an installed system; of one inside another the inner, of
-    several in a row the last.
-    :raises LayerError: none fits (told with what was found instead), or several do (listed).
+    Of such layers one inside the other the inner is taken, of several archives in one file the last.
+    :raises LayerError: none fits (with what was found instead), or several do (listed).
     """
-    listed = ", ".join(format_address(layer.address) for layer in found.layers)
-    if wanted is not None:
-        for layer in reversed(found.layers):
-            if wanted in (layer.address, without_numbers(layer.address)):
+    listed = _list_addresses(layers.layers)
+    if address is not None:
+        for layer in reversed(layers.layers):
+            if address in (layer.address, without_numbers(layer.address)):
                 return layer
-        raise LayerError(f"has no layer {format_address(wanted)}; found: {listed}", image.place)
-    best = max((layer.likelihood for layer in found.layers), default=RootfsLikelihood.NOT)
-    fit = [layer for layer in found.layers if layer.likelihood is best and best is not RootfsLikelihood.NOT]
-    parents = [layer.parent for layer in fit]
-    fit = [layer for layer in fit if not any(layer is parent for parent in parents)]
-    # Of several archives in a row the last counts: what it holds is unpacked over the others.
-    fit = [layer for layer in fit if not any(layer is one for other in fit for one in other.preceding)]
-    if len(fit) == 1:
-        return fit[0]
-    if fit:
-        choices = ", ".join(format_address(layer.address) for layer in fit)
-        raise LayerError(f"several layers look like a root filesystem: {choices}; choose one with --layer", image.place)
-    if found.refusals:
-        raise found.refusals[0]
+        raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
+    candidates = _most_likely(layers.layers)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        listed = _list_addresses(candidates)
+        raise LayerError(f"several layers look like a root filesystem: {listed}; choose one with --layer", image.place)
+    if layers.refusals:
+        raise layers.refusals[0]
     if listed:
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
         )
-    instead = f"; found instead: {', '.join(found.foreign_files[:5])}, not supported yet" if found.foreign_files else ""
+    foreign = ", ".join(layers.foreign_files[:5])
+    instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)
+
+
+def _most_likely(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers that look most like a root filesystem, without those that contain another or precede one."""
+    best = max((layer.likelihood for layer in layers), default=RootfsLikelihood.NOT)
+    if best is RootfsLikelihood.NOT:
+        return []
+    likely = [layer for layer in layers if layer.likelihood is best]
+    containers = {id(layer.parent) for layer in likely}
+    inner = [layer for layer in likely if id(layer) not in containers]
+    # Of several archives in one file the last counts: its entries are unpacked over those of the others.
+    preceding = {id(archive) for layer in inner for archive in layer.preceding}
+    return [layer for layer in inner if id(layer) not in preceding]
+
+
+def _list_addresses(layers: Sequence[Layer]) -> str:
+    """Return the addresses of ``layers`` for people."""
+    return ", ".join(format_address(layer.address) for layer in layers)

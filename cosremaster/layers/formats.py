@@ -182,6 +182,7 @@ class LayerFormat(Protocol):
 
 @cache
 def _load(target: str) -> LayerFormat:
+    """Return the format whose class is ``module:class``."""
     module, _, name = target.partition(":")
     layer_format: LayerFormat = getattr(importlib.import_module(module), name)()
     return layer_format

@@ -19,7 +19,7 @@ from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, LayerFormat
 from cosremaster.layers.identify import Identification, codec_label, identify_table
-from cosremaster.layers.scan import THOROUGH, ScannedArchive, ScannedStream, ScanOptions, scan_file
+from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import normal_name
@@ -124,6 +124,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
 
     @cached_property
     def _tree(self) -> Mapping[bytes, Node]:
+        """The nodes, as the format makes them."""
         return self.index.tree(self)
 
     def edit(self, edits: Edits) -> PieceTable:
@@ -200,7 +201,7 @@ class IndexedFile(Struct, frozen=True, kw_only=True):
 
 
 def index_file(
-    path: bytes, packed: PieceTable, place: Place, options: ScanOptions = THOROUGH,
+    path: bytes, packed: PieceTable, place: Place, options: ScanOptions = ALL_DETAILS,
     identification: Identification | None = None, advance: Callable[[int], None] = lambda count: None,
 ) -> IndexedFile:  # fmt: skip
     """Index all archives in the file ``packed``: a single one, or several as the kernel reads them.
@@ -263,6 +264,7 @@ def _stream_layers(
 def _layer(
     address: Address, place: Place, packed: PieceTable, decoded: DecodedSource, archive: ScannedArchive
 ) -> Layer:
+    """Return the layer of ``archive``, without what is around it."""
     return Layer(
         address=address, place=place, format=archive.format, variant=archive.variant, packed=packed,
         parameters=archive.parameters, decoded=decoded, size=archive.size, span=archive.span, index=archive.contents,

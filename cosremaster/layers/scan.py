@@ -8,7 +8,7 @@ on expansion. All values are tuples, and little is imported: a plain listing of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster.codecs import SNIFF_SIZE
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec, Decoding, StreamParameters
     from cosremaster.io.pieces import PieceTable
     from cosremaster.layers.decoded import DecodedSource
+    from cosremaster.layers.formats import Converter
 
 TAIL = 4 << 20
 """Plain bytes kept from a layer's end: twice what an LZMA2 chunk holds, so that additions decode nothing again."""
@@ -52,7 +53,7 @@ class ScanOptions(NamedTuple):
     names: bool = False
 
 
-THOROUGH = ScanOptions()
+ALL_DETAILS = ScanOptions()
 
 
 class NestedArchive(NamedTuple):
@@ -197,6 +198,7 @@ def scan_streams(
 
 
 def _data_follows(layer_format: LayerFormat, reader: ByteReader) -> UnsupportedError:
+    """Return the error for what stands behind an archive, at ``reader``."""
     return UnsupportedError(
         f"data follows the end of the {layer_format.name} archive, and is no other archive", reader.next_place
     )
@@ -247,8 +249,11 @@ class _PlainStream:
 
     def __init__(
         self, codec: Codec, packed: ByteReader, decoding: Decoding, options: ScanOptions,
-        convert: Callable[[Iterator[bytes], Place], Iterator[bytes]] | None,
+        convert: Converter | None,
     ) -> None:  # fmt: skip
+        """:param packed: stands before the stream, which ``decoding`` decodes.
+        :param convert: turns an archive of another variant into the ordinary one.
+        """
         self.is_complete = False
         self._codec = codec
         self._packed = packed
@@ -350,6 +355,7 @@ def _complete(
 
 
 def _is_incomplete(archive: ScannedArchive) -> bool:
+    """Return whether a file system in ``archive``, at any depth, is not indexed yet."""
     return any(nested.archive is None or _is_incomplete(nested.archive) for nested in archive.nested)
 
 

@@ -63,7 +63,7 @@ class LayerIndex:
         if index is None:
             return None
         files = [file for file in index.files if address is None or file.path == address[0]]
-        return layers_from_index(self._image, files, index.others) if files or address is None else None
+        return layers_from_index(self._image, files, index.foreign_files) if files or address is None else None
 
     def _find(self, address: Address | None, progress: Progress) -> ImageLayers:
         """Index the layers, and store the index beside other work."""

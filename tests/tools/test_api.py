@@ -40,7 +40,7 @@ def member(plain: bytes, name: str) -> bytes:
 
 def names_of(plain: bytes) -> list[bytes]:
     """The names in a cpio archive, in order."""
-    return [entry.name for entry in _entries(plain) if not entry.is_trailer]
+    return [entry.name for entry in _entries(plain)][:-1]
 
 
 def _entries(plain: bytes) -> Iterator[NewcEntry]:

@@ -19,7 +19,7 @@ from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.streams import CHUNK, ByteReader
 from cosremaster.layers import scan
-from cosremaster.layers.cpio.newc import Header, encode_name
+from cosremaster.layers.cpio.newc import HeaderFields, encode_head
 from cosremaster.remastering.image import OpenedImage
 from tests.fixtures import tools
 from tests.fixtures.tools import run
@@ -106,10 +106,8 @@ def test_damaged_streams(tmp_path: Path, codec: str, capsys: pytest.CaptureFixtu
 def test_a_real_bomb_in_bounded_memory(tmp_path: Path) -> None:
     tools.require("zstd")
     size = (4 << 30) - 4
-    header = Header.make(
-        ino=1, mode=0o100644, uid=0, gid=0, nlink=1, mtime=0, size=size, rdev=(0, 0), namesize=2
-    )  # fmt: skip
-    (tmp_path / "head").write_bytes(encode_name(header, b"z"))
+    header = HeaderFields(ino=1, mode=0o100644, size=size, name_size=2).encode()
+    (tmp_path / "head").write_bytes(encode_head(header, b"z"))
     bomb = tmp_path / "bomb"
     with bomb.open("wb") as out:
         pack = f"(cat '{tmp_path}/head'; head -c {size} /dev/zero) | zstd -q -1 --long=20"

@@ -19,7 +19,7 @@ from cosremaster.demo.image import TIME, DemoEntry, build_archive, directory, ou
 from cosremaster.errors import OverlayError, Place, ProofError, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.rules import Checked, FinalEntry
+from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.merge import merge
@@ -339,7 +339,7 @@ def finals(items: Iterable[DemoEntry], new: bool = False) -> list[FinalEntry]:
 
 
 def rules(items: Iterable[DemoEntry], new: bool = False) -> set[str]:
-    return {problem.rule for problem in Checked(finals(items, new)).problems}
+    return {problem.rule for problem in CheckedEntries(finals(items, new)).broken_rules}
 
 
 def faults(items: Sequence[DemoEntry]) -> list[str]:
@@ -475,12 +475,11 @@ def test_a_new_entry_must_not_have_an_inode_number_of_another() -> None:
     old = [linked(b"a", b"old", 5, 3), linked(b"b", b"", 5, 3)]
     for ours in (linked(b"c", b"", 5), regular(b"c", b"")):
         entries = [*finals(old), *finals([DemoEntry(ours.path, ours.mode, nlink=ours.nlink, ino=5)], new=True)]
-        assert {one.rule for one in Checked(entries).problems} >= {"another entry has its inode number"}
+        assert {one.rule for one in CheckedEntries(entries).broken_rules} >= {"another entry has its inode number"}
     pair = finals([linked(b"c", b"", 6), linked(b"d", b"new", 6)], new=True)
-    assert not Checked([*finals(old), *pair]).problems
-    assert not Checked(finals([regular(b"a", b"1"), DemoEntry(b"b", NodeKind.FILE | 0o644, ino=1001)])).problems, (
-        "ours alone count"
-    )
+    assert not CheckedEntries([*finals(old), *pair]).broken_rules
+    same = finals([regular(b"a", b"1"), DemoEntry(b"b", NodeKind.FILE | 0o644, ino=1001)])
+    assert not CheckedEntries(same).broken_rules, "ours alone count"
 
 
 TARGETS = (b"a", b"b", b"a/x", b"../a", b"/a", b"x..y", b".", b"none", b"a/../b", b"./b", b"l", b"m", b"x")

@@ -1,6 +1,6 @@
-"""What indexing learned, as JSON values and blobs, and back: so that an image is indexed once.
+"""The index of a cpio archive as JSON values and blobs, and back: so that an image is indexed once.
 
-Pure: values in, values out. Columns of equal things stand joined, since there may be a hundred thousand entries.
+Pure: values in, values out. Each column is one blob, since there may be a hundred thousand entries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Values = dict[str, Any]
 
 _NO_DIGEST = bytes(32)
 
-# Each from a tuple of its fields, without a Python function for each of a hundred thousand.
+# Each makes a named tuple of a tuple without a call of a Python function: there may be a hundred thousand.
 _header = partial(tuple.__new__, cpio.Header)
 _entry = partial(tuple.__new__, cpio.NewcEntry)
 _member = partial(tuple.__new__, Member)
@@ -62,11 +62,12 @@ def load_index(values: Values, blobs: memoryview) -> CpioIndex:
 
 
 def _parts(data: bytes, size: int) -> list[bytes]:
+    """Return ``data`` in parts of ``size`` bytes."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _join(strings: Sequence[bytes]) -> bytes:
-    """Strings that hold no NUL, one after another."""
+    """Return ``strings``, each with a NUL behind it. :raises ValueError: one holds a NUL."""
     joined = b"".join(string + b"\0" for string in strings)
     if joined.count(b"\0") != len(strings):
         raise ValueError("a string holds a NUL")
@@ -74,4 +75,5 @@ def _join(strings: Sequence[bytes]) -> bytes:
 
 
 def _split(joined: bytes) -> list[bytes]:
+    """Return the strings that :func:`_join` was given."""
     return joined.split(b"\0")[:-1]

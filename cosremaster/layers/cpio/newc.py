@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from cosremaster.errors import CorruptError, Place
+from cosremaster.errors import CorruptError
 from cosremaster.io.streams import ByteReader
 
 HEADER_SIZE = 110
@@ -43,44 +43,51 @@ ALIGNMENT = 4
 """Headers, data, and archives behind the first begin at a multiple of this many bytes."""
 
 
-def padding(length: int) -> int:
-    """How many zero bytes bring ``length`` to a multiple of 4."""
+def padding_size(length: int) -> int:
+    """Return how many zero bytes bring ``length`` to a multiple of 4."""
     return -length % ALIGNMENT
 
 
+class HeaderFields(NamedTuple):
+    """The fields of a header that is made here; the device of the file is 0. Every value must fit 32 bits.
+
+    ``name_size``: bytes of the name with its NUL; ``check``: the sum of all data bytes, in a 070702 archive.
+    """
+
+    ino: int
+    mode: int
+    name_size: int
+    uid: int = 0
+    gid: int = 0
+    nlink: int = 1
+    mtime: int = 0
+    size: int = 0
+    rdev: tuple[int, int] = (0, 0)
+    check: int = 0
+
+    def encode(self, magic: bytes = NEWC) -> Header:
+        """Return the header with these fields."""
+        values = (
+            self.ino, self.mode, self.uid, self.gid, self.nlink, self.mtime, self.size, 0, 0, *self.rdev,
+            self.name_size, self.check,
+        )  # fmt: skip
+        return Header(magic + b"".join(b"%08X" % value for value in values))
+
+
 class Header(NamedTuple):
-    """The 110 bytes before a name, kept as they were found; fields are read on demand.
+    """The 110 bytes before a name, as they are in the archive; fields are decoded when they are read.
 
     Compact on purpose: an index keeps one for every entry of an archive.
     """
 
     raw: bytes
 
-    @classmethod
-    def parse(cls, raw: bytes, place: Place) -> Header:
-        """Checks and wraps 110 bytes. :raises CorruptError: bad magic, or a field is not hexadecimal."""
-        if len(raw) != HEADER_SIZE or raw[:6] not in MAGICS or not _is_hex(raw[6:]):
-            raise CorruptError(_what_is_wrong(raw), place)
-        return cls(raw)
-
-    @classmethod
-    def make(
-        cls, *, ino: int, mode: int, uid: int, gid: int, nlink: int, mtime: int, size: int,
-        rdev: tuple[int, int], namesize: int, magic: bytes = NEWC, check: int = 0,
-    ) -> Header:  # fmt: skip
-        """A header of our own; device numbers are zero. Every value must fit 32 bits."""
-        fields = (ino, mode, uid, gid, nlink, mtime, size, 0, 0, *rdev, namesize, check)
-        return cls(magic + b"".join(b"%08X" % value for value in fields))
-
-    def pack(self) -> bytes:
-        """The 110 bytes."""
-        return self.raw
-
     def _field(self, index: int) -> int:
+        """Return field ``index`` of the 13."""
         return int(self.raw[6 + 8 * index : 14 + 8 * index], 16)
 
     def with_data(self, size: int, check: int) -> Header:
-        """This header for an entry that carries ``size`` bytes with cpio sum ``check``."""
+        """Return this header for ``size`` bytes of data with the sum ``check``."""
         raw = self.raw
         return Header(raw[:54] + b"%08X" % size + raw[62:102] + b"%08X" % check)
 
@@ -101,7 +108,7 @@ class Header(NamedTuple):
 
     @property
     def type_digit(self) -> int:
-        """The file type in :attr:`mode`, as the character (ASCII) that stands in the field."""
+        """The file type in :attr:`mode`, as the ASCII code of its hexadecimal digit."""
         return self.raw[_TYPE_AT]
 
     @property
@@ -150,14 +157,18 @@ class Header(NamedTuple):
         return self._field(_CHECK)
 
 
-def values_of(headers: Iterable[Header]) -> Iterator[tuple[int, ...]]:
-    """All fields of each of ``headers``, in their order. What looks at every entry of an archive lives on this."""
+def decode_headers(headers: Iterable[Header]) -> Iterator[tuple[int, ...]]:
+    """Yield the 13 fields of each of ``headers``.
+
+    Decodes 4,096 headers at once: for loops over all entries of an archive.
+    """
     rest = iter(headers)
     while group := [header.raw[6:] for header in islice(rest, _AT_ONCE)]:
         yield from _unpack_all(_unhexlify(b"".join(group)))
 
 
 def _is_hex(digits: bytes) -> bool:
+    """Return whether ``digits`` are pairs of hexadecimal digits."""
     try:
         binascii.unhexlify(digits)
     except binascii.Error:
@@ -165,18 +176,16 @@ def _is_hex(digits: bytes) -> bool:
     return True
 
 
-def _what_is_wrong(raw: bytes) -> str:
-    """With 110 bytes that are no header."""
+def _describe_fault(raw: bytes) -> str:
+    """Return what is wrong with 110 bytes that are no header."""
     if raw[:6] not in MAGICS:
         return f"no cpio header here (magic is {raw[:6]!r})"
-    wrong = (
-        name for at, name in enumerate(_FIELDS) if not _is_hex(raw[6 + 8 * at : 14 + 8 * at])
-    )  # fmt: skip
+    wrong = (name for at, name in enumerate(_FIELDS) if not _is_hex(raw[6 + 8 * at : 14 + 8 * at]))
     return f"{next(wrong)} field is not hexadecimal"
 
 
 class NewcEntry(NamedTuple):
-    """A header, its name as bytes without the NUL, and its byte offset in the archive.
+    """A header, the name without its NUL, and the byte offset of the header in the archive.
 
     A tuple, as one is made for every entry of an archive that is only listed.
     """
@@ -187,26 +196,23 @@ class NewcEntry(NamedTuple):
 
     @property
     def data_offset(self) -> int:
-        """Where the data begins."""
-        end = self.offset + HEADER_SIZE + self.header.namesize
-        return end + padding(HEADER_SIZE + self.header.namesize)
+        """The byte offset of the data."""
+        length = HEADER_SIZE + self.header.namesize
+        return self.offset + length + padding_size(length)
 
     @property
     def end(self) -> int:
-        """Where the next header begins."""
-        return self.data_offset + self.header.size + padding(self.header.size)
-
-    @property
-    def is_trailer(self) -> bool:
-        """True for the entry that ends an archive."""
-        return self.name == TRAILER
+        """The byte offset of the next header."""
+        return self.data_offset + self.header.size + padding_size(self.header.size)
 
 
 def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[NewcEntry]:
-    """The entries of one archive, the trailer last.
+    """Yield the entries of one archive, the trailer last.
 
-    At each yield ``reader`` stands at the entry's data, which the caller may consume in part or whole.
-    Offsets count from ``origin``, where the reader stood at first when None. :raises CorruptError: anything malformed.
+    At each of them ``reader`` stands at the entry's data, and the caller may read these in part or whole.
+
+    :param origin: the position from which offsets count; where the reader stands at first when None.
+    :raises CorruptError: the archive is malformed.
     """
     base = reader.position if origin is None else origin
     while True:
@@ -215,13 +221,13 @@ def read_entries(reader: ByteReader, origin: int | None = None) -> Iterator[Newc
         if entry.name == TRAILER:
             return
         if end != reader.position:
-            skip_to(reader, end, entry.name)
+            skip_data(reader, end, entry.name)
 
 
 def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
-    """The entry that begins where ``reader`` stands, and the position where its data end, padding included.
+    """Return the entry that begins where ``reader`` stands, and the position where its data and their padding end.
 
-    ``reader`` stands at the data then. :raises CorruptError: as :func:`read_entries`.
+    The reader stands at the data then. :raises CorruptError: as :func:`read_entries`.
     """
     start = reader.position
     buffer, at = reader.buffered()
@@ -236,7 +242,7 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
         if len(head) < HEADER_SIZE:
             reader.skip(len(head))
             raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.next_place)
-        raise CorruptError(_what_is_wrong(head), reader.place_at(start))
+        raise CorruptError(_describe_fault(head), reader.place_at(start))
     if not 0 < length <= MAX_NAME:
         raise CorruptError(f"name of {length:,} bytes", reader.place_at(start))
     data = HEADER_SIZE + length
@@ -253,18 +259,18 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
         raise CorruptError("name does not end with a NUL", reader.place_at(start))
     name = raw[: raw.index(0)]
     if not is_buffered:
-        padding_size = data - HEADER_SIZE - length
-        if len(reader.peek(padding_size)) < padding_size:
-            skip_to(reader, end, name)  # which says how much of the entry is missing
-        reader.skip(padding_size)
+        gap = data - HEADER_SIZE - length
+        if len(reader.peek(gap)) < gap:
+            skip_data(reader, end, name)  # this error says how much of the entry is missing
+        reader.skip(gap)
     return NewcEntry(Header(head), name, start - origin), end
 
 
-def step_over(reader: ByteReader, types: bytes) -> list[bytes]:
-    """The names of the next entries of ``types`` (:attr:`Header.type_digit`) that are sound and at hand.
+def skip_entries(reader: ByteReader, types: bytes) -> list[bytes]:
+    """Skip the next entries of ``types`` (:attr:`Header.type_digit`), and return their names; fast, for listings.
 
-    ``reader`` stands behind the data of the last then. It stops before the trailer, before what a chunk's end cuts,
-    and before anything odd: :func:`read_entry` knows what to do about it. Listing names alone lives on this.
+    Stops before the trailer, before an entry whose name the end of a chunk cuts, and before anything odd: these are
+    for :func:`read_entry`. The reader stands behind the data of the last skipped entry then.
     """
     names = []
     buffer, at = reader.buffered()
@@ -280,7 +286,7 @@ def step_over(reader: ByteReader, types: bytes) -> list[bytes]:
         name = buffer[end + HEADER_SIZE : data]
         if head[_TYPE_AT] not in types or not head.startswith(MAGICS) or length > MAX_NAME:
             break
-        if name.find(0) != length - 1 or name.startswith(TRAILER):  # the first also when the chunk's end cuts it
+        if name.find(0) != length - 1 or name.startswith(TRAILER):  # no NUL: the chunk's end cuts the name
             break
         names.append(name[:-1])
         at = end
@@ -288,33 +294,32 @@ def step_over(reader: ByteReader, types: bytes) -> list[bytes]:
         end = data + size + -size % ALIGNMENT
     if names:
         reader.skip(at - begin)
-        skip_to(reader, reader.position + end - at, names[-1])
+        skip_data(reader, reader.position + end - at, names[-1])
     return names
 
 
-def skip_to(reader: ByteReader, end: int, name: bytes) -> None:
-    """Leaves out what is left of the data of the entry ``name``, up to position ``end``."""
+def skip_data(reader: ByteReader, end: int, name: bytes) -> None:
+    """Skip the rest of the data of the entry ``name``, up to position ``end``.
+
+    :raises CorruptError: the stream ends before.
+    """
     try:
         reader.skip(end - reader.position)
     except CorruptError as error:
         raise CorruptError(error.message, reader.place.inside(name).at(reader.origin + reader.position)) from error
 
 
-def encode_name(header: Header, name: bytes) -> bytes:
-    """``header`` and ``name`` as they stand in an archive: as many bytes as ``header`` says, padding included."""
+def encode_head(header: Header, name: bytes) -> bytes:
+    """Return ``header`` and ``name`` as bytes of an archive: as many as ``header`` says, and padding."""
     length = HEADER_SIZE + header.namesize
-    return (header.pack() + name).ljust(length + padding(length), b"\0")
+    return (header.raw + name).ljust(length + padding_size(length), b"\0")
 
 
-def trailer(magic: bytes = NEWC) -> bytes:
-    """The entry that ends an archive."""
-    header = Header.make(
-        ino=0, mode=0, uid=0, gid=0, nlink=1, mtime=0, size=0, rdev=(0, 0),
-        namesize=len(TRAILER) + 1, magic=magic,
-    )  # fmt: skip
-    return encode_name(header, TRAILER)
+def encode_trailer(magic: bytes = NEWC) -> bytes:
+    """Return the entry that ends an archive."""
+    return encode_head(HeaderFields(ino=0, mode=0, name_size=len(TRAILER) + 1).encode(magic), TRAILER)
 
 
-def data_sum(chunks: Iterable[bytes]) -> int:
-    """The 070702 check of ``chunks``: all bytes added up, modulo 2**32."""
+def sum_data(chunks: Iterable[bytes]) -> int:
+    """Return the check of a 070702 archive for the data ``chunks``: the sum of all bytes, modulo 2**32."""
     return sum(sum(chunk) for chunk in chunks) & MAX_FIELD

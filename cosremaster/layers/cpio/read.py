@@ -46,6 +46,7 @@ class CpioIndex(ArchiveIndex):
     __slots__ = ("members", "names", "trailer")
 
     def __init__(self, members: tuple[Member, ...], trailer: cpio.NewcEntry, names: tuple[bytes, ...] = ()) -> None:
+        """:param names: of the entries, in place of ``members``."""
         self.members = members
         self.trailer = trailer
         self.names = names
@@ -104,17 +105,17 @@ class CpioIndex(ArchiveIndex):
     def inodes(self, layer: Layer, removed: Collection[bytes]) -> Iterator[tuple[int, int]]:
         """Yield type and size of each inode that keeps a path not in ``removed``."""
         linked: dict[object, int] = {}
-        kept = set[object]()
-        for path, (member, values) in zip(layer.paths, with_values(self.members), strict=True):
+        remaining = set[object]()
+        for path, (member, values) in zip(layer.paths, with_fields(self.members), strict=True):
             _, mode, _, _, nlink, _, size, *_ = values
             key = link_key(member) if nlink > 1 else None
             if key is not None:
                 linked[key] = max(linked.get(key, 0), size)
                 if path not in removed:
-                    kept.add(key)
+                    remaining.add(key)
             elif path not in removed:
                 yield mode & _TYPE_BITS, size
-        yield from ((_FILE_BITS, linked[key]) for key in kept)
+        yield from ((_FILE_BITS, linked[key]) for key in remaining)
 
     def split_before(self, end: int) -> tuple[int, CpioIndex]:
         """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
@@ -139,9 +140,9 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
     return (header.ino, header.dev) if is_linked else None
 
 
-def with_values(members: Sequence[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
+def with_fields(members: Sequence[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
     """Yield each of ``members`` with all fields of its header."""
-    return zip(members, cpio.values_of(member.entry.header for member in members), strict=True)
+    return zip(members, cpio.decode_headers(member.entry.header for member in members), strict=True)
 
 
 def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioIndex:
@@ -162,7 +163,7 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
         if kind in _SYMLINK:
             target = reader.read_upto(header.size)
             if len(target) < header.size:
-                cpio.skip_to(reader, origin + entry.end, name)  # which says how much of the entry is missing
+                cpio.skip_data(reader, origin + entry.end, name)  # which says how much of the entry is missing
         elif wants_data and kind in _FILE and (size := header.size):
             digest = scanner.scan(reader, size, name, len(members))
         members.append(Member(entry, target, digest))
@@ -174,12 +175,12 @@ def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
     """Index the names of the entries alone."""
     names: list[bytes] = []
     while True:
-        names += cpio.step_over(reader, _FILE + _OTHER)
+        names += cpio.skip_entries(reader, _FILE + _OTHER)
         entry, end = cpio.read_entry(reader, origin)
         if entry.name != cpio.TRAILER:
             _checked_type(reader, entry)
             names.append(entry.name)
-        cpio.skip_to(reader, end, entry.name)
+        cpio.skip_data(reader, end, entry.name)
         if entry.name == cpio.TRAILER:
             return CpioIndex((), entry, tuple(names))
 
@@ -199,4 +200,5 @@ def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
 
 
 def _place_of(reader: ByteReader, entry: cpio.NewcEntry) -> Place:
+    """Return the place of the header of ``entry``."""
     return reader.place.inside(entry.name).at(entry.offset)

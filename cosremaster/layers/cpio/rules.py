@@ -1,7 +1,7 @@
 """The rules of the programs that unpack a layer, checked over its final entry list.
 
-The programs are busybox ``cpio -i`` into an empty tmpfs and the kernel's initramfs unpacker; what they do
-with an entry that breaks a rule is told in docs/formats.md. Pure: entries in, problems out.
+The programs are busybox ``cpio -i`` into an empty tmpfs and the kernel's initramfs unpacker; docs/formats.md says what
+they do with an entry that breaks a rule. Pure: entries in, broken rules out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, 
 
 
 class FinalEntry(NamedTuple):
-    """An entry as it will stand in the archive. ``target``: a symlink's text. ``new``: made by us.
+    """An entry of the finished archive. ``target``: a symlink's text. ``is_new``: the edit adds it.
 
     A tuple, as one is made for every entry of a layer.
     """
@@ -25,58 +25,61 @@ class FinalEntry(NamedTuple):
     name: bytes
     header: cpio.Header
     target: bytes = b""
-    new: bool = False
+    is_new: bool = False
 
 
-class Problem(Struct, frozen=True):
-    """A rule that an entry breaks."""
+class BrokenRule(Struct, frozen=True):
+    """A rule that the entry ``name`` breaks, in words."""
 
     name: bytes
     rule: str
 
 
 MAX_PART = 255
-"""Bytes of a name between slashes that Linux file systems take."""
+"""Bytes of a name between slashes that Linux file systems take (NAME_MAX)."""
 
 MAX_TARGET = 4095
+"""Bytes of a symlink's text: PATH_MAX without the NUL."""
 
 _TYPE = 0o170000
 _FILE, _SYMLINK, _DIRECTORY = int(NodeKind.FILE), int(NodeKind.SYMLINK), int(NodeKind.DIRECTORY)
-"""As numbers: comparing with a member of an enumeration is dear, and there are three for each entry."""
+"""As numbers: three comparisons with members of an enumeration are slow for each of 100,000 entries."""
 _NOTHING = (0, b"")
 
 _NO_PARENT = "no entry before it makes its parent directory"
 
 
 class _RuleError(Exception):
-    """A directory on a path breaks a rule, which is the text."""
+    """A path breaks the rule in the message."""
 
 
-class _Seen(Struct):
-    """What the entries so far have made: by real path, the type and a symlink's text.
+class _UnpackedTree(Struct):
+    """The tree that the entries so far unpack to.
 
-    ``inodes``: what entries with the same number have in common; ``shared``: numbers that several such have; ``last``:
-    a directory that no link leads to, since entries of one stand together.
+    ``made``: type and symlink text by real path. ``earlier``: the same for archives before this one in the file.
+    ``late_links``: paths that are made only when the archive has ended. ``inodes``: the first link group (or name) of
+    each inode number; ``shared``: by number, further ones. ``groups``: entries by inode number and device.
+    ``last_directory``: the directory of the last entry, if no link leads to it; entries of one stand together.
     """
 
     made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
-    late: set[bytes] = field(default_factory=set)
+    late_links: set[bytes] = field(default_factory=set)
     inodes: dict[int, object] = field(default_factory=dict)
     shared: dict[int, set[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
-    last: bytes | None = None
+    last_directory: bytes | None = None
 
-    def copy(self) -> _Seen:
-        """The same, to go on with."""
+    def copy(self) -> _UnpackedTree:
+        """Return a copy that can be changed."""
         shared = {ino: set(owners) for ino, owners in self.shared.items()}
         groups = {key: list(entries) for key, entries in self.groups.items()}
-        return _Seen(dict(self.made), self.earlier, set(self.late), dict(self.inodes), shared, groups)
+        return _UnpackedTree(dict(self.made), self.earlier, set(self.late_links), dict(self.inodes), shared, groups)
 
-    def folder(self, path: bytes) -> tuple[bytes, str]:
-        """(the real path of the directory ``path``, "") or ("", the rule that it breaks)."""
+    def resolve_directory(self, path: bytes) -> tuple[bytes, str]:
+        """Return the real path of the directory ``path`` and an empty rule, or an empty path and the broken rule."""
         if self.made.get(path, _NOTHING)[0] == _DIRECTORY:
-            self.last = path  # and what it is it stays
+            self.last_directory = path  # a directory never changes its type
             return path, ""
         if b".." in path.split(b"/"):
             return b"", _NO_PARENT
@@ -86,61 +89,68 @@ class _Seen(Struct):
             return b"", str(broken) or _NO_PARENT
 
     def _link_target(self, path: bytes) -> bytes | None:
-        if path in self.late:
+        """Return the text of the symlink ``path``, None for no symlink. :raises _RuleError: it is made too late."""
+        if path in self.late_links:
             raise _RuleError("its path leads through a link that is made only at the end")
         kind, target = self._entry(path)
         return target if kind == _SYMLINK else None
 
     def _enter(self, path: bytes, _link: bytes) -> None:
+        """Check that ``path`` is a directory. :raises _RuleError: it is not."""
         if self._entry(path)[0] != _DIRECTORY:
             raise _RuleError(_NO_PARENT)
 
     def _entry(self, path: bytes) -> tuple[int, bytes]:
+        """Return type and symlink text at the real path ``path``; type 0 where nothing is."""
         return self.made.get(path) or self.earlier.get(path, _NOTHING)
 
 
-class Checked:
-    """Entries that were checked, and every rule that they break, in order."""
+class CheckedEntries:
+    """The entries of an archive, and every rule that they break."""
 
     def __init__(
-        self, entries: Iterable[FinalEntry], before: Checked | None = None, earlier: Iterable[FinalEntry] = ()
+        self, entries: Iterable[FinalEntry], preceding: CheckedEntries | None = None, earlier: Iterable[FinalEntry] = ()
     ) -> None:
-        """``entries`` of an archive, the trailer left out; they follow those of ``before``.
+        """Check ``entries``, without the trailer.
 
-        ``earlier``: the entries of archives that stand before this one in a row; their directories are there.
+        :param preceding: checked entries that stand before them in the archive.
+        :param earlier: entries of the archives before this one in the file, whose directories exist already.
         """
-        self._seen: _Seen = _Seen() if before is None else before._seen.copy()
+        self._tree: _UnpackedTree = _UnpackedTree() if preceding is None else preceding._tree.copy()
         for entry in earlier:
-            self._seen.earlier[normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
-        self._single: list[Problem] = [] if before is None else list(before._single)
+            self._tree.earlier[normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
+        self._single: list[BrokenRule] = [] if preceding is None else list(preceding._single)
         listed = list(entries)
         paths = normal_names([entry.name for entry in listed])
-        for entry, path, values in zip(listed, paths, cpio.values_of(entry.header for entry in listed), strict=True):
-            for rule in _check_one(entry, path, values, self._seen):
-                self._single.append(Problem(entry.name, rule))
+        headers = cpio.decode_headers(entry.header for entry in listed)
+        for entry, path, fields in zip(listed, paths, headers, strict=True):
+            for rule in _check_entry(entry, path, fields, self._tree):
+                self._single.append(BrokenRule(entry.name, rule))
 
     @property
     def inodes(self) -> Collection[int]:
         """Every inode number of an entry."""
-        return self._seen.inodes.keys()
+        return self._tree.inodes.keys()
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The rules that are broken."""
-        seen = self._seen
-        shared = [Problem(group[0].name, rule) for group in seen.groups.values() for rule in _check_group(group, seen)]
+    def broken_rules(self) -> tuple[BrokenRule, ...]:
+        """All broken rules."""
+        groups = self._tree.groups.values()
+        shared = [BrokenRule(group[0].name, rule) for group in groups for rule in _check_group(group, self._tree)]
         return (*self._single, *shared)
 
 
-def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _Seen) -> Sequence[str]:
-    """The rules that ``entry`` breaks; what it makes is noted in ``seen``. ``path``: its normal name; ``values``: the
-    fields of its header."""
-    ino, mode, nlink, size = values[0], values[1], values[4], values[6]
+def _check_entry(entry: FinalEntry, path: bytes, fields: tuple[int, ...], tree: _UnpackedTree) -> Sequence[str]:
+    """Return the rules that ``entry`` breaks, and add it to ``tree``.
+
+    :param path: its normal name. :param fields: of its header.
+    """
+    ino, mode, nlink, size = fields[0], fields[1], fields[4], fields[6]
     broken: list[str] = []
     kind = mode & _TYPE
-    linked = kind == _FILE and nlink > 1
-    key = ino, (values[7], values[8])
-    group: object = key if linked else entry.name  # equal for entries that are to share an inode
+    is_linked = kind == _FILE and nlink > 1
+    key = ino, (fields[7], fields[8])
+    group: object = key if is_linked else entry.name  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
         broken.append("the name ends the archive for every unpacker")
@@ -150,33 +160,36 @@ def _check_one(entry: FinalEntry, path: bytes, values: tuple[int, ...], seen: _S
         broken.append(f"a part of its name is longer than {MAX_PART} bytes")
     if kind == _SYMLINK and not 0 < len(entry.target) <= MAX_TARGET:
         broken.append("no symlink can have its text")
-    folder, rule = (parent, "") if parent == seen.last else seen.folder(parent)
+    directory, rule = (parent, "") if parent == tree.last_directory else tree.resolve_directory(parent)
     if rule:
         broken.append(rule)
-    real = folder + b"/" + name if folder else name
-    if not rule and (real in seen.made or real in seen.late):
+    real = directory + b"/" + name if directory else name
+    if not rule and (real in tree.made or real in tree.late_links):
         broken.append("an entry of this name stands before it")
-    owner = seen.inodes.setdefault(ino, group)
-    if owner != group and group not in (sharing := seen.shared.setdefault(ino, set())):
-        if entry.new:
+    owner = tree.inodes.setdefault(ino, group)
+    if owner != group and group not in (sharing := tree.shared.setdefault(ino, set())):
+        if entry.is_new:
             broken.append("another entry has its inode number")
         sharing.add(group)
-    if linked:
-        seen.groups.setdefault(key, []).append(entry)
+    if is_linked:
+        tree.groups.setdefault(key, []).append(entry)
     if rule:
         real = path
-    late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
-    if late_symlink or (linked and not size):
-        seen.late.add(real)
+    is_late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
+    if is_late_symlink or (is_linked and not size):
+        tree.late_links.add(real)
     else:
-        seen.made.setdefault(real, (kind, entry.target))
+        tree.made.setdefault(real, (kind, entry.target))
     return broken
 
 
-def _check_group(group: Sequence[FinalEntry], seen: _Seen) -> Iterable[str]:
-    """Hard links: one size of data, and no other group under the inode number (busybox knows no device)."""
+def _check_group(group: Sequence[FinalEntry], tree: _UnpackedTree) -> Iterable[str]:
+    """Yield the rules that a group of hard links breaks: one size of data, and no other group under its inode number.
+
+    busybox compares inode numbers alone, not devices.
+    """
     header = group[0].header
     if len({entry.header.size for entry in group if entry.header.size}) > 1:
         yield "names of one hard-linked file carry data of different sizes"
-    if sum(1 for key in seen.groups if key[0] == header.ino) > 1:
+    if sum(1 for key in tree.groups if key[0] == header.ino) > 1:
         yield "two hard-linked files on different devices have one inode number"

@@ -1,4 +1,4 @@
-"""A layer seen as a file system: nodes by path."""
+"""A cpio layer as a file system: nodes by path."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
-from cosremaster.layers.cpio.read import Member, index_of, link_key, with_values
+from cosremaster.layers.cpio.read import Member, index_of, link_key, with_fields
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 
 if TYPE_CHECKING:
-    from cosremaster.layers.cpio.rules import Checked, FinalEntry
+    from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
 
 
 class CpioTree(Mapping[bytes, Node]):
-    """The nodes of ``layer``, made when asked for; of several archives in a row also those unpacked before it. And
-    what else edits have to know of all of it, found out once.
+    """The nodes of ``layer`` by path, each made when it is read; and what edits need to know of all entries, made once.
 
-    Of two entries with one name the one that its unpacker leaves standing counts: the last for the
-    kernel, the first for busybox cpio. A directory that no entry names is not there.
+    Archives that are unpacked before it from the same file count too. Of two entries with one name that counts which
+    its unpacker keeps: the last for the kernel, the first for busybox cpio. A directory that no entry names is missing.
     """
 
     def __init__(self, layer: Layer) -> None:
+        """Find the entry that counts for each path."""
         self.layer = layer
         self._members: dict[bytes, tuple[Layer, Member]] = {}
-        first_stays = layer.parent is not None
-        for one in (*layer.preceding, layer):
-            for path, member in zip(one.paths, index_of(one).members, strict=True):
-                if not (first_stays and path in self._members):
-                    self._members[path] = (one, member)
+        keeps_first = layer.parent is not None
+        for archive in (*layer.preceding, layer):
+            for path, member in zip(archive.paths, index_of(archive).members, strict=True):
+                if not (keeps_first and path in self._members):
+                    self._members[path] = (archive, member)
 
     @cached_property
     def _carriers(self) -> dict[object, Member]:
-        """By what linked names have in common: the member with the data."""
+        """By link key: the member with the data."""
         return {
             key: member
             for layer in (*self.layer.preceding, self.layer)
-            for member, (_, _, _, _, nlink, _, size, *_) in with_values(index_of(layer).members)
-            if nlink > 1 and size and (key := _key(layer, member))
+            for member, (_, _, _, _, nlink, _, size, *_) in with_fields(index_of(layer).members)
+            if nlink > 1 and size and (key := _layer_link_key(layer, member))
         }
 
     def __getitem__(self, path: bytes) -> Node:
+        """Return the node at ``path``. :raises KeyError: no entry has this path."""
         layer, member = self._members[path]
-        header, key = member.entry.header, _key(layer, member)
+        header, key = member.entry.header, _layer_link_key(layer, member)
         kind = NodeKind(header.mode & 0o170000)
         carrier = self._carriers.get(key, member) if key else member
         return Node(
@@ -56,40 +57,39 @@ class CpioTree(Mapping[bytes, Node]):
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[bytes]:
+        """Yield every path."""
         return iter(self._members)
 
     def __len__(self) -> int:
+        """Return how many paths there are."""
         return len(self._members)
 
     @cached_property
     def name_prefix(self) -> bytes:
-        """What the archive writes before a path: nothing, ``./`` or ``/``, whichever most entries have."""
-        names = [
-            member.entry.name
-            for path, member in zip(self.layer.paths, index_of(self.layer).members, strict=True)
-            if path
-        ]
+        """What most names begin with before the path: nothing, ``./`` or ``/``."""
+        paths_and_members = zip(self.layer.paths, index_of(self.layer).members, strict=True)
+        names = (member.entry.name for path, member in paths_and_members if path)
         styles = Counter(b"./" if name[:2] == b"./" else b"/" if name[:1] == b"/" else b"" for name in names)
         return max(styles, key=styles.__getitem__, default=b"")
 
     @cached_property
-    def checked(self) -> Checked:
-        """The entries as they are, checked."""
-        from cosremaster.layers.cpio.rules import Checked  # noqa: PLC0415 - only edits need it
+    def checked_entries(self) -> CheckedEntries:
+        """The entries of the archive as it is, checked."""
+        from cosremaster.layers.cpio.rules import CheckedEntries  # noqa: PLC0415 - only edits need it
 
-        return Checked(_final(self.layer), earlier=self.earlier)
+        return CheckedEntries(_final_entries(self.layer), earlier=self.preceding_entries)
 
     @property
-    def earlier(self) -> Iterator[FinalEntry]:
-        """The entries of the archives before this one in a row."""
-        return (entry for layer in self.layer.preceding for entry in _final(layer))
+    def preceding_entries(self) -> Iterator[FinalEntry]:
+        """The entries of the archives before this one in the file."""
+        return (entry for layer in self.layer.preceding for entry in _final_entries(layer))
 
 
-def _final(layer: Layer) -> Iterator[FinalEntry]:
-    """The entries of ``layer`` as they are."""
+def _final_entries(layer: Layer) -> Iterator[FinalEntry]:
+    """Return the entries of ``layer`` as they are."""
     from cosremaster.layers.cpio.rules import FinalEntry  # noqa: PLC0415 - only edits need it
 
-    return (FinalEntry(one.entry.name, one.entry.header, one.target) for one in index_of(layer).members)
+    return (FinalEntry(entry.name, entry.header, target) for entry, target, _ in index_of(layer).members)
 
 
 def _content(layer: Layer, carrier: Member) -> PieceContent:
@@ -98,7 +98,10 @@ def _content(layer: Layer, carrier: Member) -> PieceContent:
     return PieceContent((Range(layer.decoded, entry.data_offset, entry.header.size),), carrier.digest)
 
 
-def _key(layer: Layer, member: Member) -> object:
-    """Equal for names of one file: hard links do not reach into another archive. None: not linked."""
+def _layer_link_key(layer: Layer, member: Member) -> object:
+    """Return a key that is equal for names of one file, None for no hard link.
+
+    Hard links do not reach into another archive.
+    """
     key = link_key(member)
     return (len(layer.preceding), *key) if key else None
