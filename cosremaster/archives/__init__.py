@@ -1,1 +1,1 @@
-"""Archives of other formats, read through libarchive."""
+"""Read archives of many formats through libarchive."""

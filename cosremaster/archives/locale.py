@@ -1,4 +1,4 @@
-"""A locale whose text is UTF-8 for the calling thread: libarchive turns names into the current locale's bytes."""
+"""Set a UTF-8 locale for the calling thread: libarchive converts names to the bytes of the current locale."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _NAMES = (b"C.UTF-8", b"C.utf8", b"en_US.UTF-8", b"UTF-8")
 
 @contextmanager
 def use_utf8_names() -> Iterator[None]:
-    """Sets the thread's character type to UTF-8 (POSIX uselocale) where the system can; restores it at the end."""
+    """Set the character type of this thread to UTF-8 (POSIX uselocale) where possible, and restore it afterwards."""
     library = ctypes.CDLL(None)
     try:
-        new, use, free = library.newlocale, library.uselocale, library.freelocale
+        new_locale, use_locale, free_locale = library.newlocale, library.uselocale, library.freelocale
     except AttributeError:
         yield
         return
-    new.argtypes, new.restype = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p], ctypes.c_void_p
-    use.argtypes, use.restype = [ctypes.c_void_p], ctypes.c_void_p
-    free.argtypes, free.restype = [ctypes.c_void_p], None
-    chosen = next((found for found in (new(_CTYPE_MASK, name, None) for name in _NAMES) if found), None)
-    if chosen is None:
+    new_locale.argtypes, new_locale.restype = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p], ctypes.c_void_p
+    use_locale.argtypes, use_locale.restype = [ctypes.c_void_p], ctypes.c_void_p
+    free_locale.argtypes, free_locale.restype = [ctypes.c_void_p], None
+    utf8 = next((locale for locale in (new_locale(_CTYPE_MASK, name, None) for name in _NAMES) if locale), None)
+    if utf8 is None:
         yield
         return
-    before = use(chosen)
+    previous = use_locale(utf8)
     try:
         yield
     finally:
-        use(before)
-        free(chosen)
+        use_locale(previous)
+        free_locale(utf8)

@@ -1,6 +1,6 @@
-"""Archives read through libarchive: entries and their data, once and in order. The only room that knows it.
+"""Read archives through libarchive: entries and their data, once and in order. No other package imports it.
 
-It is loaded when the first archive is opened. Specification: libarchive's archive_read(3) and archive_entry(3).
+libarchive is loaded when the first archive is opened. Specification: its archive_read(3) and archive_entry(3).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _T = TypeVar("_T")
 
 
 class ArchiveEntry(Struct, frozen=True, kw_only=True):
-    """A header as the archive has it: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds, ``size`` in bytes.
+    """The header of an entry: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds since 1970, ``size`` in bytes.
 
-    ``hardlink``: the name of an entry before, of which this is another name; names of one file have ``inode`` (device
-    and number) in common, and there are ``nlink`` of them. ``warning``: what libarchive could not make sense of.
+    ``hardlink``: the name of an earlier entry for the same file, None without one. The ``nlink`` names of one file have
+    the same ``inode`` (device and number). ``warning``: a message of libarchive about something it could not interpret.
     """
 
     name: bytes
@@ -44,20 +44,23 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
 
 
 class Archive:
-    """An archive that libarchive reads, compressed by one of ``filters`` or not. Entries and data come once, in order.
+    """An archive that libarchive reads. Its entries and their data can be read once, in order.
 
-    What the methods raise as OverlayError is ``error``, where another is given.
-    :raises UnsupportedError: there is no libarchive.
+    A context manager. Where the methods raise OverlayError they raise the class ``error`` instead, if one is given.
     """
 
     def __init__(
         self, formats: Sequence[str], place: Place, filters: Sequence[str] = FILTERS,
         error: type[CosremasterError] = OverlayError,
     ) -> None:  # fmt: skip
+        """Prepare to read one of ``formats``, compressed by one of ``filters`` or not; ``place`` is for errors.
+
+        :raises UnsupportedError: there is no libarchive.
+        """
         self._ffi, self._failure = _library(place)
         self._place = place
         self._error = error
-        self._within: BaseException | None = None
+        self._callback_error: BaseException | None = None
         self._buffer = ctypes.create_string_buffer(CHUNK)
         self._callback: Any = None
         self._pointer: int = self._ffi.read_new()
@@ -67,59 +70,67 @@ class Archive:
             getattr(self._ffi, f"read_support_format_{name}")(self._pointer)
 
     def __enter__(self) -> Archive:
+        """Return the archive."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Free the memory of libarchive."""
         self._ffi.read_free(self._pointer)
 
     def open_fd(self, fd: int) -> Archive:
-        """Reads from the descriptor ``fd``. :raises OverlayError: no known archive."""
+        """Read from the descriptor ``fd``. :raises OverlayError: it is no archive of these formats."""
         self._call(self._place, self._ffi.read_open_fd, self._pointer, fd, CHUNK)
         return self
 
     def open_data_of(self, outer: Archive) -> Archive:
-        """Reads from the data of the entry that ``outer`` stands at. :raises OverlayError: no known archive."""
+        """Read from the data of the current entry of ``outer``. :raises OverlayError: no archive of these formats."""
         return self.open_chunks(outer.data(self._place))
 
     def open_chunks(self, chunks: Iterator[bytes]) -> Archive:
-        """Reads what ``chunks`` yields; what that raises is raised by whatever reads. :raises OverlayError: no known
-        archive."""
-        held = b""
+        """Read the bytes that ``chunks`` yields. Its exceptions pass through the method that reads.
 
-        def read(_archive: int, _context: int, where: Any) -> int:
-            nonlocal held
+        :raises OverlayError: they are no archive of these formats.
+        """
+        current = b""  # libarchive uses its memory until the next call
+
+        def read(_archive: int, _context: int, buffer: Any) -> int:
+            """Give the next chunk to libarchive: its address and its length, which is 0 at the end."""
+            nonlocal current
             try:
-                held = next((chunk for chunk in chunks if chunk), b"")  # kept until the next is asked for
+                current = next((chunk for chunk in chunks if chunk), b"")
             except BaseException as error:  # C code would swallow it
-                self._within = error
+                self._callback_error = error
                 return -1
-            where[0] = ctypes.cast(ctypes.c_char_p(held), ctypes.c_void_p)
-            return len(held)
+            buffer[0] = ctypes.cast(ctypes.c_char_p(current), ctypes.c_void_p)
+            return len(current)
 
         ffi = self._ffi
-        self._callback = ffi.READ_CALLBACK(read)  # kept as long as libarchive may call it
+        self._callback = ffi.READ_CALLBACK(read)  # must live as long as libarchive may call it
         self._call(self._place, ffi.read_open, self._pointer, None, ffi.NO_OPEN_CB, self._callback, ffi.NO_CLOSE_CB)
         return self
 
     def _call(self, place: Place, function: Callable[..., _T], *arguments: object) -> _T:
-        """What ``function`` returns. :raises OverlayError: it failed, at ``place``."""
+        """Call ``function`` and return its result. :raises OverlayError: it failed, at ``place``."""
         try:
             result = function(*arguments)
         except self._failure as error:
-            if self._within is not None:
-                raise self._within from None
-            told = printable(getattr(error, "msg", None) or "it is damaged").rstrip(".")
-            raise self._error(f"cannot be read as an archive: {told}", place) from error
-        if self._within is not None:
-            raise self._within
+            if self._callback_error is not None:
+                raise self._callback_error from None
+            reason = printable(getattr(error, "msg", None) or "it is damaged").rstrip(".")
+            raise self._error(f"cannot be read as an archive: {reason}", place) from error
+        if self._callback_error is not None:
+            raise self._callback_error
         return result
 
     def entries(self) -> Iterator[ArchiveEntry]:
-        """Every header that is left; :meth:`data` of one can be had before the next. :raises OverlayError: damage."""
+        """Yield the remaining entries. The :meth:`data` of an entry can be read until the next entry is taken.
+
+        :raises OverlayError: the archive is damaged.
+        """
         ffi = self._ffi
         entry = ffi.entry_new()
         try:
-            while (told := self._call(self._place, ffi.read_next_header2, self._pointer, entry)) != ffi.ARCHIVE_EOF:
+            while (status := self._call(self._place, ffi.read_next_header2, self._pointer, entry)) != ffi.ARCHIVE_EOF:
                 yield ArchiveEntry(
                     name=ffi.entry_pathname(entry) or b"",
                     mode=ffi.entry_mode(entry),
@@ -133,28 +144,29 @@ class Archive:
                     inode=(ffi.entry_dev(entry), ffi.entry_ino64(entry)),
                     nlink=ffi.entry_nlink(entry),
                     warning=""
-                    if told != ffi.ARCHIVE_WARN
+                    if status != ffi.ARCHIVE_WARN
                     else printable(ffi.error_string(self._pointer) or b"").rstrip("."),
                 )
         finally:
             ffi.entry_free(entry)
 
     def data(self, place: Place) -> Iterator[bytes]:
-        """The data of the entry whose header came last, holes between them filled with zeros; one at the end is not.
+        """Yield the data of the current entry, with zeros for its holes, except for a hole at the end.
 
-        ``place`` is the entry's. :raises OverlayError: damage.
+        :param place: of the entry, for errors.
+        :raises OverlayError: the archive is damaged.
         """
         while count := self.read(place, self._buffer):
             yield ctypes.string_at(self._buffer, count)
 
     def read(self, place: Place, buffer: ctypes.Array[ctypes.c_char]) -> int:
-        """Puts the next of that data into ``buffer``; returns how many bytes, 0 at the end."""
+        """Read the next bytes of the data of the current entry into ``buffer``. Return their number, 0 at the end."""
         count: int = self._call(place, self._ffi.read_data, self._pointer, buffer, len(buffer))
         return count
 
     @property
     def cpio_end(self) -> int | None:
-        """Where, in plain bytes, the trailer of a cpio archive ends that was read to its end; None: another format."""
+        """Offset of the end of the trailer in the decompressed bytes of a cpio archive that was read; None: no cpio."""
         if b"cpio" not in (self._ffi.format_name(self._pointer) or b""):
             return None
         end: int = self._ffi.filter_bytes(self._pointer, 0)
@@ -162,7 +174,7 @@ class Archive:
 
 
 def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
-    """libarchive-c's function table and its error. :raises UnsupportedError: there is no libarchive."""
+    """Return the functions of libarchive-c and its exception. :raises UnsupportedError: there is no libarchive."""
     try:
         from libarchive import ArchiveError, ffi  # noqa: PLC0415 - it loads the C library, which may be missing
     except (ImportError, OSError, AttributeError, TypeError) as error:
@@ -170,8 +182,12 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
             "archives are read by libarchive, which is not installed here (Debian: libarchive13; Python: libarchive-c)",
             place,
         ) from error
-    for name, kind in (("entry_dev", ctypes.c_uint64), ("entry_ino64", ctypes.c_int64), ("entry_nlink", ctypes.c_uint)):
-        ffi.ffi(name, [ffi.c_archive_entry_p], kind)  # libarchive-c does not declare them
+    for name, c_type in (
+        ("entry_dev", ctypes.c_uint64),
+        ("entry_ino64", ctypes.c_int64),
+        ("entry_nlink", ctypes.c_uint),
+    ):
+        ffi.ffi(name, [ffi.c_archive_entry_p], c_type)  # libarchive-c does not declare them
     import logging  # noqa: PLC0415 - loaded with libarchive, which few runs need
 
     logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error
@@ -180,7 +196,7 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
 
 @contextmanager
 def open_archive_file(source: bytes | None, place: Place) -> Iterator[int]:
-    """A descriptor of the archive ``source`` (None: standard input), with names read as UTF-8 meanwhile.
+    """Open the archive ``source`` (None: standard input) and yield its descriptor; names are UTF-8 meanwhile.
 
     :raises OverlayError: it cannot be opened.
     """

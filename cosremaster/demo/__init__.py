@@ -1,4 +1,4 @@
-"""``cosremaster demo``: the main job on a small image made here."""
+"""``cosremaster demo``: remaster a small image that is made on the spot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OVERLAY = {
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
-    """Writes the demo's ISO and overlay into ``folder``; returns both paths."""
+    """Write the ISO and the overlay of the demo into ``folder``, and return both paths."""
     image, overlay = folder / "in.iso", folder / "overlay"
     image.write_bytes(build_iso(debirf_files()))
     for name, (text, mode) in OVERLAY.items():
@@ -32,23 +32,26 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
 
 
 def run_demo(keep: Path | None, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
-    """Builds the inputs in ``keep`` (a folder that goes away when None), remasters, and reports.
+    """Make the inputs in ``keep`` (None: in a temporary folder), remaster the image, and report the result.
 
-    :raises OutputError: ``keep`` cannot be made or written to.
+    :param say: prints the command that does the same.
+    :param report: prints the result; its second argument is the path of the new image.
+    :raises OutputError: ``keep`` cannot be created or written to.
     """
     try:
         if keep is None:
             with tempfile.TemporaryDirectory(prefix="cosremaster-demo-") as folder:
-                _demo(Path(folder), say, report)
+                _remaster_in(Path(folder), say, report)
         else:
             keep.mkdir(parents=True, exist_ok=True)
-            _demo(keep, say, report)
+            _remaster_in(keep, say, report)
     except OSError as error:
         place = Place((str(keep or tempfile.gettempdir()),))
         raise OutputError(f"the demo cannot write there: {error.strerror or error}", place) from error
 
 
-def _demo(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
+def _remaster_in(folder: Path, say: Callable[[str], None], report: Callable[[Result, Path], None]) -> None:
+    """Make the inputs in ``folder`` and remaster the image."""
     image, overlay = write_inputs(folder)
     target = folder / "out.iso"
     say(f"$ cosremaster {image} {target} --add {overlay}/")

@@ -1,7 +1,7 @@
-"""A small image of the debirf shape, made by pure Python: for ``cosremaster demo`` and for tests.
+"""Make a small image in the layout of debirf, in pure Python: for ``cosremaster demo`` and for tests.
 
-It has every boot record of the real thing, with dummies for boot code; it does not boot. The same bytes come
-out every time. Written through pycdlib, whose clock-made dates are then overwritten.
+It has every boot record of a real image, with dummies for boot code; it does not boot. The bytes are the same every
+time: pycdlib writes the image, and its dates, which come from the clock, are overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cosremaster.tree.nodes import NodeKind
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector
 
 TIME = 1_700_000_000
-"""Every mtime in the image: 2023-11-14."""
+"""The mtime of every file in the image: 2023-11-14."""
 
 _DATE = bytes((123, 11, 14, 22, 13, 20, 0))  # ECMA-119, 9.1.5
 _LONG_DATE = b"2023111422132000\0"  # ECMA-119, 8.4.26.1
@@ -30,7 +30,7 @@ _GEOMETRY = (64, 32)
 
 
 class DemoEntry(Struct, frozen=True):
-    """One entry of an archive. ``mode`` with file type; names of one hard-linked file share ``ino``."""
+    """An entry of a cpio archive. ``mode`` includes the file type; names of one hard-linked file share ``ino``."""
 
     path: bytes
     mode: int
@@ -45,7 +45,7 @@ class DemoEntry(Struct, frozen=True):
 
 
 def build_archive(items: Iterable[DemoEntry], magic: bytes = cpio.NEWC) -> bytes:
-    """A cpio archive of ``items`` in their order, padded as GNU cpio does."""
+    """Return a cpio archive of ``items`` in their order, padded as by GNU cpio."""
     out = bytearray()
     for number, item in enumerate(items, 1):
         header = cpio.HeaderFields(
@@ -61,22 +61,25 @@ def build_archive(items: Iterable[DemoEntry], magic: bytes = cpio.NEWC) -> bytes
 
 
 def directory(path: bytes, mode: int = 0o755) -> DemoEntry:
-    """A directory owned by root."""
+    """Return a directory of root."""
     return DemoEntry(path, NodeKind.DIRECTORY | mode, nlink=2)
 
 
 def regular(path: bytes, data: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> DemoEntry:
-    """A regular file."""
+    """Return a regular file."""
     return DemoEntry(path, NodeKind.FILE | mode, data, uid, gid)
 
 
 def symlink(path: bytes, target: bytes) -> DemoEntry:
-    """A symlink."""
+    """Return a symlink."""
     return DemoEntry(path, NodeKind.SYMLINK | 0o777, target)
 
 
 def root_items() -> tuple[DemoEntry, ...]:
-    """A usr-merged root filesystem with all that is easily lost: devices, setuid, owners, hard links, names."""
+    """Return a usr-merged root filesystem with everything that is easily lost.
+
+    That is: devices, set-user-ID bits, owners, hard links and names that are not UTF-8.
+    """
     return (
         symlink(b"bin", b"usr/bin"),
         directory(b"dev"),
@@ -104,7 +107,7 @@ def root_items() -> tuple[DemoEntry, ...]:
 
 
 def outer_items(name: bytes, packed: bytes) -> tuple[DemoEntry, ...]:
-    """What a debirf ``.cgz`` holds around the nested layer ``packed``."""
+    """Return the entries of a debirf ``.cgz`` around the compressed nested layer ``packed``."""
     return (
         directory(b"bin"),
         regular(b"bin/run-init", b"\x7fELF run-init" * 20, 0o755),
@@ -114,14 +117,14 @@ def outer_items(name: bytes, packed: bytes) -> tuple[DemoEntry, ...]:
 
 
 def initramfs(name: bytes = b"rootfs.cxz", items: Iterable[DemoEntry] | None = None) -> bytes:
-    """A ``.cgz`` with a root filesystem under ``name`` (xz for ``.cxz``, gzip for ``.cgz``)."""
+    """Return a ``.cgz`` with a root filesystem in the file ``name`` (xz for ``.cxz``, gzip for ``.cgz``)."""
     plain = build_archive(root_items() if items is None else items)
     packed = gzip.compress(plain, 6, mtime=0) if name.endswith(b"gz") else lzma.compress(plain, check=lzma.CHECK_CRC64)
     return gzip.compress(build_archive(outer_items(name, packed)), 6, mtime=0)
 
 
 def debirf_files(cgz: bytes | None = None) -> dict[str, bytes]:
-    """The files of a debirf ISO besides its boot images."""
+    """Return the files of a debirf ISO without its boot images."""
     return {
         "boot/grub/grub.cfg": b"linux /vmlinuz\ninitrd /debirf-live-demo.cgz\n",
         "debirf-live-demo.cgz": initramfs() if cgz is None else cgz,
@@ -130,56 +133,55 @@ def debirf_files(cgz: bytes | None = None) -> dict[str, bytes]:
 
 
 def build_iso(files: Mapping[str, bytes]) -> bytes:
-    """An ISO with ``files`` and the debirf boot records around them."""
-    bios, efi = _boot_image(b"bios", 60_000), _fat_head(_boot_image(b"efi", 120_000))
+    """Return an ISO with ``files`` and the boot records of debirf."""
+    bios, efi = _boot_image(b"bios", 60_000), _with_fat_boot_sector(_boot_image(b"efi", 120_000))
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident="DEBIRF_DEMO", rock_ridge="1.09")
-    every = {"EFI/efiboot.img": efi, "boot/grub/bios.img": bios, **files}
-    folders = sorted(
-        {"/".join(parts[:n]) for path in every for parts in [path.split("/")] for n in range(1, len(parts))}
-    )
-    for folder in folders:
-        iso.add_directory("/" + _identifiers(folder, ""), rr_name=folder.rpartition("/")[2])
-    for path, data in every.items():
-        iso.add_fp(BytesIO(data), len(data), "/" + _identifiers(path, ".;1"), rr_name=path.rpartition("/")[2])
+    all_files = {"EFI/efiboot.img": efi, "boot/grub/bios.img": bios, **files}
+    directories = {
+        "/".join(parts[:depth]) for parts in (path.split("/") for path in all_files) for depth in range(1, len(parts))
+    }
+    for path in sorted(directories):
+        iso.add_directory("/" + _iso_path(path, ""), rr_name=path.rpartition("/")[2])
+    for path, data in all_files.items():
+        iso.add_fp(BytesIO(data), len(data), "/" + _iso_path(path, ".;1"), rr_name=path.rpartition("/")[2])
     iso.add_eltorito(
         "/BOOT/GRUB/BIOS_IMG.;1", bootcatfile="/BOOT/GRUB/BOOT_CAT.;1", rr_bootcatname="boot.cat", boot_load_size=4
     )
     iso.add_eltorito("/EFI/EFIBOOT_IMG.;1", efi=True)
     out = BytesIO()
     iso.write_fp(out)
-    places = {}
-    for path in ("/BOOT/GRUB/BIOS_IMG.;1", "/EFI/EFIBOOT_IMG.;1"):
-        places[path] = Lba(iso.get_record(iso_path=path).extent_location())
+    bios_lba = Lba(iso.get_record(iso_path="/BOOT/GRUB/BIOS_IMG.;1").extent_location())
     iso.close()
-    return _finished(out.getvalue(), places["/BOOT/GRUB/BIOS_IMG.;1"], bios, efi)
+    return _finish(out.getvalue(), bios_lba, bios, efi)
 
 
-def _identifiers(path: str, ending: str) -> str:
-    """An ISO 9660 path for a Rock Ridge one."""
-    return "".join(c if c.isalnum() or c == "/" else "_" for c in path.upper()) + ending
+def _iso_path(path: str, ending: str) -> str:
+    """Return the ISO 9660 path for a Rock Ridge path."""
+    return "".join(char if char.isalnum() or char == "/" else "_" for char in path.upper()) + ending
 
 
-def _boot_image(what: bytes, length: int) -> bytes:
-    return (b"dummy " + what + b" boot image\n").ljust(2600, b".") + bytes(range(256)) * (length // 256)
+def _boot_image(name: bytes, length: int) -> bytes:
+    """Return a dummy boot image of about ``length`` bytes."""
+    return (b"dummy " + name + b" boot image\n").ljust(2600, b".") + bytes(range(256)) * (length // 256)
 
 
-def _fat_head(image: bytes) -> bytes:
-    """``image`` with the boot sector of an empty FAT12 file system of its size, as firmware looks for one."""
+def _with_fat_boot_sector(image: bytes) -> bytes:
+    """Return ``image`` with the boot sector of an empty FAT12 file system of its size, which firmware looks for."""
     sectors = len(image) // SECTOR
     fields = struct.pack("<HBHBHHBHHHII", SECTOR, 4, 1, 2, 112, sectors, 0xF8, 1, 32, 64, 0, 0)
     head = b"\xeb\x3c\x90DUMMYFAT" + fields
     return head + image[len(head) : 510] + b"\x55\xaa" + image[SECTOR:]
 
 
-def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
-    """``raw`` with fixed dates, the tables inside the BIOS image, hybrid MBR and appended partition."""
+def _finish(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
+    """Return the ISO ``raw`` with fixed dates, the tables in its BIOS image, a hybrid MBR and an appended partition."""
     out = bytearray(raw)
     _fix_dates(out)
     image = bytearray(bios)
     image[2548:2556] = pointers.pack_grub2_image_pointer(bios_lba)
-    total = pointers.compute_boot_image_checksum([bytes(image)])
-    image[8:64] = pointers.BootInfoTable(Lba(16), bios_lba, len(image), total).pack() + bytes(40)
+    checksum = pointers.compute_boot_image_checksum([bytes(image)])
+    image[8:64] = pointers.BootInfoTable(Lba(16), bios_lba, len(image), checksum).pack() + bytes(40)
     out[bios_lba * BLOCK : bios_lba * BLOCK + len(image)] = image
     blocks = len(out) // BLOCK
     appended = efi + bytes(-len(efi) % BLOCK)
@@ -200,29 +202,29 @@ def _finished(raw: bytes, bios_lba: Lba, bios: bytes, efi: bytes) -> bytes:
 
 
 def _fix_dates(out: bytearray) -> None:
-    """Every date of volume descriptor, directory records and Rock Ridge TF fields."""
+    """Overwrite every date in the volume descriptor, the directory records and the Rock Ridge TF fields."""
     descriptor = 16 * BLOCK
     for date in (813, 830, 864):  # creation, modification, effective (8.4.26 to 8.4.29)
         out[descriptor + date : descriptor + date + len(_LONG_DATE)] = _LONG_DATE
-    for start in _records(out, descriptor):
+    for start in _record_offsets(out, descriptor):
         out[start + 18 : start + 25] = _DATE
         record = bytes(out[start : start + out[start]])
-        at = record.find(b"TF", 33)
-        if at >= 0:
-            stamps = (record[at + 2] - 5) // 7
-            out[start + at + 5 : start + at + 5 + 7 * stamps] = _DATE * stamps
+        field = record.find(b"TF", 33)
+        if field >= 0:
+            count = (record[field + 2] - 5) // 7
+            out[start + field + 5 : start + field + 5 + 7 * count] = _DATE * count
 
 
-def _records(out: bytearray, descriptor: int) -> Iterator[int]:
-    """The byte offset of every directory record, the descriptor's own copy of the root's first."""
+def _record_offsets(out: bytearray, descriptor: int) -> Iterator[int]:
+    """Yield the byte offset of every directory record, first that of the root's record in the volume descriptor."""
     yield descriptor + 156
-    waiting = [descriptor + 156]
-    while waiting:
-        lba, length = struct.unpack_from("<I4xI", out, waiting.pop() + 2)
+    pending = [descriptor + 156]
+    while pending:
+        lba, length = struct.unpack_from("<I4xI", out, pending.pop() + 2)
         for block in range(lba * BLOCK, lba * BLOCK + length, BLOCK):
-            at = block
-            while at < block + BLOCK and out[at]:
-                yield at
-                if out[at + 25] & 2 and out[at + 33] > 1:
-                    waiting.append(at)
-                at += out[at]
+            offset = block
+            while offset < block + BLOCK and out[offset]:
+                yield offset
+                if out[offset + 25] & 2 and out[offset + 33] > 1:
+                    pending.append(offset)
+                offset += out[offset]
