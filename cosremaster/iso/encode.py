@@ -130,11 +130,11 @@ def _plan_layout(
     removed_data, vacated = (trees.removed_data, trees.vacated) if trees else (frozenset[Lba](), ())
     dropped = {partition.name for partition in image.hfs_partitions} if drop else set()
     unused = set(vacated)
-    known = [span for span in image.fixed_spans if span.label not in dropped and span not in unused]
+    kept_spans = [span for span in image.fixed_spans if span.label not in dropped and span not in unused]
     files = [
         span for tree in image.trees for file in tree.files if not is_removed(file, removed_data) for span in file.spans
     ]
-    fixed, movable = pin_overlaps(known, files)
+    fixed, movable = pin_overlaps(kept_spans, files)
     first = min((span.start for span in (*(r.old_span for r in replacements if r.old_span), *vacated)), default=Lba(0))
     tail = _find_unused_tail(image, source)
     holes = find_gaps((*fixed, *movable, *vacated), tail)

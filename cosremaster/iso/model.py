@@ -232,16 +232,16 @@ class IsoImage(Struct, frozen=True, kw_only=True):
 
     @property
     def has_rock_ridge(self) -> bool:
-        """The primary tree has Rock Ridge's names."""
+        """Whether the primary tree has the names of Rock Ridge."""
         return self.trees[0].has_rock_ridge
 
     @property
     def mbr_pointer(self) -> str | None:
-        """What the MBR's code points at, in words."""
-        for one in self.boot_images if self.mbr else ():
-            kind = self.mbr and identify_pointer(self.mbr.code, one.entry.lba)
+        """The kind of code in the MBR and the block that it loads, in words; None for unknown code."""
+        for boot in self.boot_images if self.mbr else ():
+            kind = self.mbr and identify_pointer(self.mbr.code, boot.entry.lba)
             if kind:
-                return f"{kind} -> block {one.entry.lba}"
+                return f"{kind} -> block {boot.entry.lba}"
         return None
 
     def bytes_of(self, file: SourceFile) -> PieceTable:

@@ -1,4 +1,4 @@
-"""Proving a finished image: it is read again, and every boot pointer must lead to the bytes it led to."""
+"""Prove a new image: it is read again, and every boot pointer must lead to the bytes that it led to before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.encode import ImagePlan, map_offset
-from cosremaster.iso.layout.pointers import map_partition
+from cosremaster.iso.layout.partition_tables import map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.read import read_image
 from cosremaster.iso.tree_edit.restructure import IN_UDF, ExpectedFile
@@ -23,156 +23,178 @@ from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 
 def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
-    """What was found true of ``result``, a line each.
+    """Return what was proved true of the new image, a line each.
 
-    Reads the image's structures, boot images, appended partitions and all bytes that did not come from the
-    input; ``written`` tells them. :raises ProofError: something is not as it was or as planned.
+    Reads the structures of the image, boot images, appended partitions, and all bytes that were not copied from the
+    old image.
+
+    :param written: the ranges of the new image that were not copied.
+    :param result: the file that holds the new image.
+    :raises ProofError: when the new image differs from the plan.
     """
     new = read_image(result)
-    _same(new.size, plan.table.length, "the image's length", old)
-    lines = [*_volume(old, new, plan, result), *_boot(old, new, plan), *_partitions(old, new, plan)]
+    _check_equal(new.size, plan.table.length, "the image's length", old)
+    lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
     lines.append(prove_new_bytes(written, result))
     return tuple(lines)
 
 
-def _same(found: object, wanted: object, what: str, image: IsoImage) -> None:
-    if found != wanted:
-        raise ProofError(f"{what} is {found} in the result, not {wanted}", image.place)
+def _check_equal(actual: object, expected: object, what: str, image: IsoImage) -> None:
+    """Check that a value of the new image is as expected. :raises ProofError: when it is not; ``what`` names it."""
+    if actual != expected:
+        raise ProofError(f"{what} is {actual} in the result, not {expected}", image.place)
 
 
-def _copied(old: IsoImage, start: int, new: IsoImage, other: int, length: int, plan: ImagePlan) -> bool:
-    """True when ``length`` bytes of both images are the same, from byte ``start`` of one and ``other`` of the other,
-    but for what was to be overwritten, which is as it was to be."""
-    wanted = PieceTable([old.source]).patched(plan.overwrites.items()).cut(start, start + length)
-    return same_bytes(wanted.chunks(), new.source.cut(other, other + length).chunks())
+def _is_copied(old: IsoImage, start: int, new: IsoImage, new_start: int, length: int, plan: ImagePlan) -> bool:
+    """Return True if ``length`` bytes of both images are the same, except for the planned overwrites.
+
+    The bytes begin at byte ``start`` of the old image, and at byte ``new_start`` of the new one.
+    """
+    expected = PieceTable([old.source]).patched(plan.overwrites.items()).cut(start, start + length)
+    return same_bytes(expected.chunks(), new.source.cut(new_start, new_start + length).chunks())
 
 
-def _kept(plan: ImagePlan, start: int, length: int) -> str:
-    """What to call ``length`` bytes from byte ``start`` of the old image, which were found as planned."""
-    inside = sum(len(data) for at, data in plan.overwrites.items() if start <= at < start + length)
-    return f"unchanged but for {inside:,}" if inside else "unchanged"
+def _describe_copied(plan: ImagePlan, start: int, length: int) -> str:
+    """Return the words for ``length`` copied bytes, from byte ``start`` of the old image on."""
+    overwritten = sum(len(data) for at, data in plan.overwrites.items() if start <= at < start + length)
+    return f"unchanged but for {overwritten:,}" if overwritten else "unchanged"
 
 
-def _volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSource) -> Iterator[str]:
-    """Trees, volume id and sizes."""
-    _same(new.volume_id, _volume_id(old, plan), "the volume id", old)
-    _same([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
-    for before, after in zip(old.trees, new.trees, strict=True):
-        end = plan.layout.map_end(Sector(before.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
-        _same(after.end, end, f"the end of the {before.kind} volume", old)
-        _same(after.base, before.base, "a volume descriptor's block", old)
-        _same(after.descriptor_lba, before.descriptor_lba, "a volume descriptor's block", old)
+def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSource) -> Iterator[str]:
+    """Prove the trees, the volume id, and the sizes of volumes."""
+    _check_equal(new.volume_id, _find_volume_id(old, plan), "the volume id", old)
+    _check_equal([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
+    for old_tree, new_tree in zip(old.trees, new.trees, strict=True):
+        end = plan.layout.map_end(Sector(old_tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+        _check_equal(new_tree.end, end, f"the end of the {old_tree.kind} volume", old)
+        _check_equal(new_tree.base, old_tree.base, "a volume descriptor's block", old)
+        _check_equal(new_tree.descriptor_lba, old_tree.descriptor_lba, "a volume descriptor's block", old)
         if plan.expected_trees is None:
-            _tree(old, before, after, plan)
+            _prove_tree(old, old_tree, new_tree, plan)
         else:
-            _restructured(old, after, plan.expected_trees[before.descriptor_lba])
+            _prove_restructured(old, new_tree, plan.expected_trees[old_tree.descriptor_lba])
     if plan.expected_trees is not None:
         prove_directories(result, new)
-        _udf(old, new, plan.expected_trees.get(IN_UDF, {}))
+        _prove_udf(old, new, plan.expected_trees.get(IN_UDF, {}))
     for at, data in plan.overwrites.items():
         start = map_offset(plan.layout, at)
-        told = new.source.read(start, len(data))
-        _same(told == data, True, f"what was to be overwritten at byte {at:,} was:", old)
+        actual = new.source.read(start, len(data))
+        _check_equal(actual == data, True, f"what was to be overwritten at byte {at:,} was:", old)
     moved = len(plan.layout.moved_starts)
     yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
     if len(new.trees) > 1:
         yield f"{', '.join(tree.kind for tree in new.trees[1:])}: the same files at the same places"
 
 
-def _volume_id(old: IsoImage, plan: ImagePlan) -> str:
-    told = plan.overwrites.get(lba_offset(old.trees[0].descriptor_lba) + VOLUME_ID)
-    return old.volume_id if told is None else printable(told.rstrip(b" \0"))
+def _find_volume_id(old: IsoImage, plan: ImagePlan) -> str:
+    """Return the volume id that the new image must have."""
+    overwrite = plan.overwrites.get(lba_offset(old.trees[0].descriptor_lba) + VOLUME_ID)
+    return old.volume_id if overwrite is None else printable(overwrite.rstrip(b" \0"))
 
 
-def _tree(old: IsoImage, before: IsoTree, after: IsoTree, plan: ImagePlan) -> None:
-    """Every file of a tree is where the plan has it."""
-    exchanged = {(tree.descriptor_lba, file.path): one for one in plan.replacements for tree, file in one.files}
-    for one, other in zip_longest(before.files, after.files):
-        path = (one or other).path
-        _same(other and other.path, one and one.path, "a name in the tree", old)
-        new = exchanged.get((before.descriptor_lba, one.path))
-        _same(other.size, new.table.length if new else one.size, f"the size of {path!r}", old)
-        starts = [new.start] if new else [plan.layout.map_block(record.lba) for record in one.records]
-        for record, start in zip(other.records, starts, strict=False):
+def _prove_tree(old: IsoImage, old_tree: IsoTree, new_tree: IsoTree, plan: ImagePlan) -> None:
+    """Check that every file of a tree whose names did not change is at its planned place."""
+    replacements = {(tree.descriptor_lba, file.path): new for new in plan.replacements for tree, file in new.files}
+    for old_file, new_file in zip_longest(old_tree.files, new_tree.files):
+        path = (old_file or new_file).path
+        _check_equal(new_file and new_file.path, old_file and old_file.path, "a name in the tree", old)
+        replacement = replacements.get((old_tree.descriptor_lba, old_file.path))
+        size = replacement.table.length if replacement else old_file.size
+        _check_equal(new_file.size, size, f"the size of {path!r}", old)
+        starts = (
+            [replacement.start] if replacement else [plan.layout.map_block(record.lba) for record in old_file.records]
+        )
+        for record, start in zip(new_file.records, starts, strict=False):
             if record.length:
-                _same(record.lba, start, f"the block of {path!r}", old)
+                _check_equal(record.lba, start, f"the block of {path!r}", old)
 
 
-def _restructured(old: IsoImage, after: IsoTree, expected: Mapping[bytes, ExpectedFile]) -> None:
-    """A tree whose names changed holds what was planned, and nothing else."""
-    found = {file.path: file for file in after.files}
-    _same(sorted(found), sorted(expected), f"the list of files in the {after.kind} tree", old)
-    for path, one in expected.items():
-        file = found[path]
-        _same(file.size, one.size, f"the size of {path!r}", old)
+def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: Mapping[bytes, ExpectedFile]) -> None:
+    """Check that a tree whose names changed holds the planned files, and no others."""
+    files = {file.path: file for file in new_tree.files}
+    _check_equal(sorted(files), sorted(expected), f"the list of files in the {new_tree.kind} tree", old)
+    for path, expected_file in expected.items():
+        file = files[path]
+        _check_equal(file.size, expected_file.size, f"the size of {path!r}", old)
         starts = [record.lba for record in file.records if record.length]
-        _same(starts[: len(one.starts)], list(one.starts), f"the block of {path!r}", old)
+        expected_starts = list(expected_file.starts)
+        _check_equal(starts[: len(expected_starts)], expected_starts, f"the block of {path!r}", old)
 
 
-def _udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFile]) -> None:
-    """UDF holds what was planned under tags that hold, and counts it."""
+def _prove_udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFile]) -> None:
+    """Check that UDF holds the planned files, and that its descriptor tags are right where they were right before."""
     if old.udf is None or new.udf is None:
-        _same(new.udf, old.udf, "the UDF file system", old)
+        _check_equal(new.udf, old.udf, "the UDF file system", old)
         return
-    found = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named_files()}
-    _same(sorted(found), sorted(expected), "the list of files in UDF", old)
-    for path, one in expected.items():
-        _same(found[path].size, one.size, f"the size of {path!r} in UDF", old)
-        _same([lba for lba, _ in found[path].extents[:1]], list(one.starts[:1]), f"the block of {path!r} in UDF", old)
-    _same(all(tag.is_sound for tag in new.udf.tags), all(tag.is_sound for tag in old.udf.tags), "UDF's tags hold:", old)
+    files = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named_files()}
+    _check_equal(sorted(files), sorted(expected), "the list of files in UDF", old)
+    for path, expected_file in expected.items():
+        starts = [lba for lba, _ in files[path].extents[:1]]
+        _check_equal(files[path].size, expected_file.size, f"the size of {path!r} in UDF", old)
+        _check_equal(starts, list(expected_file.starts[:1]), f"the block of {path!r} in UDF", old)
+    _check_equal(
+        all(tag.is_sound for tag in new.udf.tags), all(tag.is_sound for tag in old.udf.tags), "UDF's tags hold:", old
+    )
 
 
-def _boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
-    """El Torito entries and the pointers inside boot images and MBR."""
+def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+    """Prove the El Torito entries, and the pointers inside boot images and in the MBR."""
     if old.catalog is None:
         return
     catalog = new.catalog
-    _same(catalog and catalog.lba, old.catalog.lba, "the boot catalog's block", old)
-    _same(len(new.boot_images), len(old.boot_images), "the number of El Torito entries", old)
-    exchanged = {one.old_span.start for one in plan.replacements if one.old_span}
-    for number, (before, after) in enumerate(zip(old.boot_images, new.boot_images, strict=True), 1):
+    _check_equal(catalog and catalog.lba, old.catalog.lba, "the boot catalog's block", old)
+    _check_equal(len(new.boot_images), len(old.boot_images), "the number of El Torito entries", old)
+    replaced = {replacement.old_span.start for replacement in plan.replacements if replacement.old_span}
+    for number, (old_boot, new_boot) in enumerate(zip(old.boot_images, new.boot_images, strict=True), 1):
         what = f"El Torito entry {number}"
-        lba = plan.layout.map_block(before.entry.lba)
-        _same(after.entry.lba, lba, f"{what}: its block", old)
-        tables = (after.boot_info is None, after.has_grub2_pointer)
-        _same(tables, (before.boot_info is None, before.has_grub2_pointer), f"{what}: its tables", old)
-        told = f"{PLATFORMS.get(before.entry.platform, 'boot')} image at block {lba}, {after.length:,} bytes"
-        if before.entry.lba in exchanged:
-            yield f"{what}: {told} exchanged{_tables(old, new, before, after, exchanged=True)}"
+        lba = plan.layout.map_block(old_boot.entry.lba)
+        _check_equal(new_boot.entry.lba, lba, f"{what}: its block", old)
+        tables = (new_boot.boot_info is None, new_boot.has_grub2_pointer)
+        _check_equal(tables, (old_boot.boot_info is None, old_boot.has_grub2_pointer), f"{what}: its tables", old)
+        platform = PLATFORMS.get(old_boot.entry.platform, "boot")
+        words = f"{platform} image at block {lba}, {new_boot.length:,} bytes"
+        if old_boot.entry.lba in replaced:
+            yield f"{what}: {words} exchanged{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=True)}"
             continue
-        same = _copied(old, lba_offset(before.entry.lba), new, lba_offset(lba), before.length, plan)
-        _same(same, True, f"{what} leads to the same bytes:", old)
-        kept = _kept(plan, lba_offset(before.entry.lba), before.length)
-        yield f"{what}: {told} {kept}{_tables(old, new, before, after, exchanged=False)}"
-    pointer = _pointer(old, plan)
-    _same(new.mbr_pointer, pointer, "the MBR's pointer", old)
+        is_same = _is_copied(old, lba_offset(old_boot.entry.lba), new, lba_offset(lba), old_boot.length, plan)
+        _check_equal(is_same, True, f"{what} leads to the same bytes:", old)
+        copied = _describe_copied(plan, lba_offset(old_boot.entry.lba), old_boot.length)
+        yield f"{what}: {words} {copied}{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=False)}"
+    pointer = _find_mbr_pointer(old, plan)
+    _check_equal(new.mbr_pointer, pointer, "the MBR's pointer", old)
     if new.mbr_pointer:
         yield f"MBR: {new.mbr_pointer} {'unchanged' if pointer == old.mbr_pointer else 'followed'}"
 
 
-def _pointer(old: IsoImage, plan: ImagePlan) -> str | None:
-    """What the MBR has to point at."""
+def _find_mbr_pointer(old: IsoImage, plan: ImagePlan) -> str | None:
+    """Return the pointer that the new MBR must have, in the words of ``mbr_pointer``."""
     if old.mbr_pointer is None:
         return None
     kind, _, block = old.mbr_pointer.rpartition(" ")
     return f"{kind} {plan.layout.map_block(Lba(int(block)))}"
 
 
-def _tables(old: IsoImage, new: IsoImage, before: BootImage, after: BootImage, *, exchanged: bool) -> str:
-    """Proves a boot-info-table's length and sum where the original's were right, and names what is there."""
+def _prove_boot_tables(
+    old: IsoImage, new: IsoImage, old_boot: BootImage, new_boot: BootImage, *, is_replaced: bool
+) -> str:
+    """Check the length and the checksum in a boot information table, and return the words for the image's tables.
+
+    In an image that is not replaced they must be right if they were right before.
+    """
     words = []
-    if before.boot_info and after.boot_info:
-        held = is_boot_info_true(old, before, before.boot_info)
-        _same(is_boot_info_true(new, after, after.boot_info), held or exchanged, "a boot-info-table's truth", old)
-        words.append("boot-info-table" if held else "boot-info-table (its sum was wrong before)")
-    if after.has_grub2_pointer:
+    if old_boot.boot_info and new_boot.boot_info:
+        was_true = is_boot_info_true(old, old_boot, old_boot.boot_info)
+        is_true = is_boot_info_true(new, new_boot, new_boot.boot_info)
+        _check_equal(is_true, was_true or is_replaced, "a boot-info-table's truth", old)
+        words.append("boot-info-table" if was_true else "boot-info-table (its sum was wrong before)")
+    if new_boot.has_grub2_pointer:
         words.append("grub2-boot-info")
-    told = "made true" if exchanged else "as before"
-    return f"; {' and '.join(words)} {told}" if words else ""
+    state = "made true" if is_replaced else "as before"
+    return f"; {' and '.join(words)} {state}" if words else ""
 
 
 def is_boot_info_true(image: IsoImage, boot: BootImage, info: BootInfoTable) -> bool:
-    """True when a boot-info-table's length and sum are those of the boot image it is in."""
+    """Return True if the length and the checksum in a boot information table are those of the boot image around it."""
     start = lba_offset(boot.entry.lba)
     if start + info.length > image.size:
         return False
@@ -180,42 +202,47 @@ def is_boot_info_true(image: IsoImage, boot: BootImage, info: BootInfoTable) -> 
     return compute_boot_image_checksum(data.chunks()) == info.checksum
 
 
-def _partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
-    """Partitions are where the plan has them, and hold the same bytes if they lie behind the data."""
-    _same([one.name for one in new.partitions], [one.name for one in old.partitions], "the list of partitions", old)
-    for one, other in zip(old.partitions, new.partitions, strict=True):
-        moved = map_partition(old, plan.layout, plan.replacements, one, drop=plan.drops_hfsplus)
-        _same((other.start, other.end), moved, f"{one.name}: its place", old)
+def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+    """Check that partitions are at their planned places; those after the data must hold the same bytes."""
+    names = [partition.name for partition in new.partitions]
+    _check_equal(names, [partition.name for partition in old.partitions], "the list of partitions", old)
+    for before, after in zip(old.partitions, new.partitions, strict=True):
+        place = map_partition(old, plan.layout, plan.replacements, before, drop=plan.drops_hfsplus)
+        _check_equal((after.start, after.end), place, f"{before.name}: its place", old)
         if not plan.drops_hfsplus:
-            _same(other.label, one.label, f"{one.name}: its type", old)
-        yield f"{one.name}: {_partition_line(old, new, one, other, plan)}"
-    for before, after in zip_longest(old.gpt, new.gpt):
-        _same(after and before and after.header.guid == before.header.guid, True, "a copy of the GPT is kept:", old)
-        _same(after.has_valid_crcs, before.has_valid_crcs or bool(plan.replacements), "a GPT's sums hold:", old)
+            _check_equal(after.label, before.label, f"{before.name}: its type", old)
+        yield f"{before.name}: {_prove_partition(old, new, before, after, plan)}"
+    for old_gpt, new_gpt in zip_longest(old.gpt, new.gpt):
+        is_kept = new_gpt and old_gpt and new_gpt.header.guid == old_gpt.header.guid
+        _check_equal(is_kept, True, "a copy of the GPT is kept:", old)
+        expected = old_gpt.has_valid_crcs or bool(plan.replacements)
+        _check_equal(new_gpt.has_valid_crcs, expected, "a GPT's sums hold:", old)
     if new.gpt:
-        true = "true sums" if all(copy.has_valid_crcs for copy in new.gpt) else "sums as wrong as before"
-        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {true}, GUIDs as before"
+        sums = "true sums" if all(gpt.has_valid_crcs for gpt in new.gpt) else "sums as wrong as before"
+        yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {sums}, GUIDs as before"
 
 
-def _partition_line(old: IsoImage, new: IsoImage, one: Partition, other: Partition, plan: ImagePlan) -> str:
-    count = other.end - other.start
-    told = f"{other.label} at sector {other.start:,}, {count:,} sectors"
-    if one.start >= plan.layout.old_tail * SECTORS_PER_BLOCK:
-        if one.is_filler or any(gpt.header.entries_lba < one.end for gpt in old.gpt[1:]):
-            return f"{told}, moved with the image's end"
-        length = (one.end - one.start) * SECTOR
-        same = _copied(old, one.start * SECTOR, new, other.start * SECTOR, length, plan)
-        _same((count * SECTOR, same), (length, True), f"{one.name}: length and equality", old)
-        return f"{told}, {length:,} bytes {_kept(plan, one.start * SECTOR, length)}"
-    if any(boot.entry.lba == other.span.start for boot in new.boot_images):
-        return f"{told}, holds a boot image"
-    if one.start == 0 and one.end >= old.blocks * SECTORS_PER_BLOCK:
-        return f"{told}, covers the volume"
-    return f"{told}, {'unchanged' if (one.start, one.end) == (other.start, other.end) else 'follows the data'}"
+def _prove_partition(old: IsoImage, new: IsoImage, before: Partition, after: Partition, plan: ImagePlan) -> str:
+    """Check the bytes of a partition after the data, and return the words for a partition."""
+    count = after.end - after.start
+    words = f"{after.label} at sector {after.start:,}, {count:,} sectors"
+    if before.start >= plan.layout.old_tail * SECTORS_PER_BLOCK:
+        if before.is_filler or any(gpt.header.entries_lba < before.end for gpt in old.gpt[1:]):
+            return f"{words}, moved with the image's end"
+        length = (before.end - before.start) * SECTOR
+        is_same = _is_copied(old, before.start * SECTOR, new, after.start * SECTOR, length, plan)
+        _check_equal((count * SECTOR, is_same), (length, True), f"{before.name}: length and equality", old)
+        return f"{words}, {length:,} bytes {_describe_copied(plan, before.start * SECTOR, length)}"
+    if any(boot.entry.lba == after.span.start for boot in new.boot_images):
+        return f"{words}, holds a boot image"
+    if before.start == 0 and before.end >= old.blocks * SECTORS_PER_BLOCK:
+        return f"{words}, covers the volume"
+    is_unmoved = (before.start, before.end) == (after.start, after.end)
+    return f"{words}, {'unchanged' if is_unmoved else 'follows the data'}"
 
 
 def prove_new_bytes(written: Written, result: ByteSource) -> str:
-    """Reads back every byte that is not the input's."""
+    """Read back every byte that was not copied. :raises ProofError: when one differs from the written byte."""
     for run in written.new_runs:
         if not run.is_in(result):
             raise ProofError("bytes read back are not those that were planned", result.place.at(run.start))

@@ -1,0 +1,168 @@
+"""Update the partition tables for a new layout: MBR, Apple partition map, both copies of the GPT."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from msgspec.structs import replace
+
+from cosremaster.boot.apm import Apm, ApmEntry
+from cosremaster.boot.gpt import Gpt, GptEntry
+from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.pointers import identify_pointer, move_pointer
+from cosremaster.io.source import ByteSource
+from cosremaster.iso.layout.place import Layout
+from cosremaster.iso.layout.replace import FileReplacement
+from cosremaster.iso.model import IsoImage, Partition
+from cosremaster.iso.partitions import FILLER_TYPE
+from cosremaster.iso.spans import SYSTEM_AREA
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
+
+_HFS_HEADERS = 1024
+"""Bytes from a file system's start to its header, and from its alternate header to its end (technical note 1150)."""
+_GAP_TYPE = bytes.fromhex("a2a0d0ebe5b9334487c068b6b72699c7")
+"""Basic data, the type that xorriso gives to GPT partitions that fill a gap (UEFI 2.10, table 5.8)."""
+
+PartitionKey = tuple[str, int]
+"""A partition table, and the number of a partition in it."""
+Places = Mapping[PartitionKey, tuple[Sector, Sector]]
+"""The new start and end of each partition."""
+
+
+def patch_partition_tables(
+    image: IsoImage, source: ByteSource, layout: Layout, replacements: Iterable[FileReplacement], *, drop: bool
+) -> Iterator[tuple[int, bytes]]:
+    """Yield byte offsets in the new image with the new bytes there.
+
+    These are the changed sectors of the system area, the backup GPT, and the headers of dropped HFS+ file systems.
+
+    :param source: the file that holds the old image.
+    :param drop: HFS partitions become fillers.
+    """
+    old = source.read(0, SYSTEM_AREA.blocks * BLOCK)
+    area = bytearray(old)
+    places = {
+        (partition.table, partition.number): map_partition(image, layout, replacements, partition, drop=drop)
+        for partition in image.partitions
+    }
+    fillers = {(partition.table, partition.number) for partition in image.hfs_partitions} if drop else set()
+    if image.mbr:
+        area[:SECTOR] = _update_mbr(image, image.mbr, layout, places, fillers).pack()
+    if image.apm:
+        _write_apm(area, image, image.apm, layout, _update_apm(image.apm, places, fillers))
+    for index, gpt in enumerate(image.gpt):
+        new = _update_gpt(gpt, layout, places, fillers, is_backup=index > 0)
+        for sector, data in ((new.header.my_lba, new.header.pack()), (new.header.entries_lba, new.pack_array())):
+            at = sector * SECTOR
+            if at + len(data) <= len(area):
+                area[at : at + len(data)] = data
+            else:
+                yield at, data
+    for at in range(0, len(area), SECTOR):
+        if area[at : at + SECTOR] != old[at : at + SECTOR]:
+            yield at, bytes(area[at : at + SECTOR])
+    for hfs in image.hfs_partitions if drop else ():
+        yield from ((at, bytes(SECTOR)) for at in {hfs.start * SECTOR + _HFS_HEADERS, hfs.end * SECTOR - _HFS_HEADERS})
+
+
+def map_partition(
+    image: IsoImage, layout: Layout, replacements: Iterable[FileReplacement], partition: Partition, *, drop: bool
+) -> tuple[Sector, Sector]:
+    """Return the start and the end of a partition in the new image.
+
+    A partition that begins where a replaced file begins moves with it, and has its new length if it had the old one.
+    A partition after the data moves with the tail. The end of a filler, or of a partition that covers the volume, moves
+    with the end that it belongs to. Other partitions move with the blocks that they begin with.
+    """
+    start, end = partition.start, partition.end
+    block, rest = divmod(start, SECTORS_PER_BLOCK)
+    for new in replacements:
+        if new.old_span and rest == 0 and new.old_span.start == block:
+            new_start = Sector(new.start * SECTORS_PER_BLOCK)
+            return new_start, Sector(new_start + _resize(end - start, new.files[0][1].size, new.table.length))
+    if start >= layout.old_tail * SECTORS_PER_BLOCK:
+        return layout.map_start(start), layout.map_end(end)
+    if partition.is_filler or (drop and partition in image.hfs_partitions):
+        return start, min([layout.map_end(end), *_find_moved_starts(image, replacements, partition)])
+    if partition.covers_volume(image.trees):
+        return start, layout.map_end(end)
+    new_start = layout.map_start(start)
+    return new_start, Sector(new_start + end - start)
+
+
+def _resize(sectors: int, old_length: int, new_length: int) -> int:
+    """Return the new number of sectors of a partition over a file whose bytes changed from old to new length.
+
+    A partition whose length was not that of the file, in whole blocks or in whole sectors, keeps its length.
+    """
+    for unit in (BLOCK, SECTOR):
+        if sectors * SECTOR == -(-old_length // unit) * unit:
+            return -(-new_length // unit) * unit // SECTOR
+    return sectors
+
+
+def _find_moved_starts(image: IsoImage, replacements: Iterable[FileReplacement], filler: Partition) -> Iterator[Sector]:
+    """Yield the new starts, after that of the filler, of partitions of its table that moved with their file."""
+    for new in replacements:
+        if new.old_span is None or new.start <= new.old_span.start:
+            continue
+        old_start, start = new.old_span.start * SECTORS_PER_BLOCK, Sector(new.start * SECTORS_PER_BLOCK)
+        if start > filler.start and any(p.table == filler.table and p.start == old_start for p in image.partitions):
+            yield start
+
+
+def _update_mbr(image: IsoImage, mbr: Mbr, layout: Layout, places: Places, fillers: Collection[PartitionKey]) -> Mbr:
+    """Return the MBR with partitions at their new places, and with code that loads the boot image from there."""
+    geometry = mbr.find_geometry()
+    partitions = list(mbr.partitions)
+    for number, partition in mbr.used_partitions:
+        start, end = places["MBR", number]
+        partitions[number - 1] = partition.moved_to(start, end - start, geometry)
+        if ("MBR", number) in fillers:
+            partitions[number - 1] = replace(partitions[number - 1], type=FILLER_TYPE)
+    code = mbr.code
+    for boot in image.boot_images:
+        lba = layout.map_block(boot.entry.lba)
+        if lba != boot.entry.lba and identify_pointer(code, boot.entry.lba):
+            code = move_pointer(code, boot.entry.lba, lba)
+            break
+    return replace(mbr, code=code, partitions=tuple(partitions))
+
+
+def _update_apm(apm: Apm, places: Places, fillers: Collection[PartitionKey]) -> Iterator[bytes]:
+    """Yield the entries of the Apple partition map at their new places."""
+    scale = apm.block_size // SECTOR
+    for number, entry in enumerate(apm.entries, 1):
+        start, end = places["APM", number]
+        moved: ApmEntry = entry.moved_to(start // scale, (end - start) // scale)
+        if ("APM", number) in fillers:
+            moved = replace(moved, name=b"Gap".ljust(32, b"\0"), type=b"ISO9660_data".ljust(32, b"\0"))
+        yield moved.pack()
+
+
+def _write_apm(area: bytearray, image: IsoImage, apm: Apm, layout: Layout, entries: Iterable[bytes]) -> None:
+    """Write the ``entries`` of the Apple partition map into the system area, and the device's size if it was right."""
+    for index, entry in enumerate(entries):
+        area[apm.entry_offset(index) : apm.entry_offset(index) + len(entry)] = entry
+    if apm.blocks * apm.block_size == image.size:
+        blocks = apm.blocks + (layout.tail - layout.old_tail) * BLOCK // apm.block_size
+        area[4:8] = blocks.to_bytes(4, "big")
+
+
+def _update_gpt(gpt: Gpt, layout: Layout, places: Places, fillers: Collection[PartitionKey], *, is_backup: bool) -> Gpt:
+    """Return a copy of the GPT for the new layout; the backup is in the tail."""
+    entries: list[GptEntry] = list(gpt.entries)
+    for number, entry in gpt.used_entries:
+        start, end = places.get(("GPT", number), (entry.first, entry.end))
+        entries[number - 1] = replace(entry, first=start, last=Sector(end - 1))
+        if ("GPT", number) in fillers:
+            name = "Gap".encode("utf-16-le").ljust(72, b"\0")
+            entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
+    header = gpt.header
+    return gpt.moved_to(
+        my_lba=layout.map_start(header.my_lba) if is_backup else header.my_lba,
+        alternate_lba=header.alternate_lba if is_backup else layout.map_start(header.alternate_lba),
+        entries_lba=layout.map_start(header.entries_lba) if is_backup else header.entries_lba,
+        last_usable=Sector(layout.map_end(Sector(header.last_usable + 1)) - 1),
+        entries=entries,
+    )
