@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import BLOCK, SECTOR
@@ -21,7 +21,7 @@ Read = Callable[[int, int], bytes]
 
 
 class ApmEntry(Struct, frozen=True):
-    """An entry of the partition map.
+    """An entry of the partition map, its fields in their order on the image.
 
     ``start``, ``count``, ``data_start`` and ``data_count`` count blocks of :attr:`Apm.block_size`.
     ``entry_count``: the number of entries in the map, the same in each entry. ``tail``: the 424 bytes after pmDataCnt.
@@ -42,18 +42,12 @@ class ApmEntry(Struct, frozen=True):
         """Parse an entry of 512 bytes; return None where the signature is missing."""
         if len(raw) != ENTRY_SIZE or not raw.startswith(ENTRY_SIGNATURE):
             return None
-        _, reserved, entries, start, count, name, kind, data_start, data_count = _ENTRY.unpack_from(raw)
-        return cls(reserved, entries, start, count, name, kind, data_start, data_count, raw[_ENTRY.size :])
+        fields = (*_ENTRY.unpack_from(raw)[1:], raw[_ENTRY.size :])
+        return cls(*fields)
 
     def pack(self) -> bytes:
         """Return the entry's 512 bytes."""
-        return (
-            _ENTRY.pack(
-                ENTRY_SIGNATURE, self.reserved, self.entry_count, self.start, self.count, self.name, self.type,
-                self.data_start, self.data_count,
-            )
-            + self.tail
-        )  # fmt: skip
+        return _ENTRY.pack(ENTRY_SIGNATURE, *astuple(self)[:-1]) + self.tail
 
     @property
     def end(self) -> int:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.units import SECTOR, Sector
@@ -33,8 +33,8 @@ def format_guid(raw: bytes) -> str:
     return "-".join(part.hex().upper() for part in parts)
 
 
-class GptHeader(Struct, frozen=True, kw_only=True):
-    """A header (5.3.2); the names of the fields follow table 5.5. LBAs count sectors of 512 bytes.
+class GptHeader(Struct, frozen=True):
+    """A header (5.3.2); its fields in the order of table 5.5. LBAs count sectors of 512 bytes.
 
     ``my_lba``: the sector of this header; ``alternate_lba``: of the other one; ``entries_lba``: of the entry array.
     ``size``: the bytes that ``crc`` covers. ``rest``: the bytes of the sector behind the fields.
@@ -60,25 +60,8 @@ class GptHeader(Struct, frozen=True, kw_only=True):
         """Parse a header of 512 bytes; return None where the signature is missing."""
         if len(raw) != SECTOR or not raw.startswith(SIGNATURE):
             return None
-        _, revision, size, crc, reserved, own, other, first, last, guid, array, count, each, array_crc = (
-            _HEADER.unpack_from(raw)
-        )
-        return cls(
-            revision=revision,
-            size=size,
-            crc=crc,
-            reserved=reserved,
-            my_lba=Sector(own),
-            alternate_lba=Sector(other),
-            first_usable=Sector(first),
-            last_usable=Sector(last),
-            guid=guid,
-            entries_lba=Sector(array),
-            entry_count=count,
-            entry_size=each,
-            entries_crc=array_crc,
-            rest=raw[_HEADER.size :],
-        )
+        fields = (*_HEADER.unpack_from(raw)[1:], raw[_HEADER.size :])
+        return cls(*fields)
 
     def pack(self) -> bytes:
         """Return the header's 512 bytes, with its CRCs as they are."""
@@ -86,25 +69,7 @@ class GptHeader(Struct, frozen=True, kw_only=True):
 
     def _pack(self, crc: int) -> bytes:
         """Return the header's 512 bytes with ``crc`` as its CRC."""
-        return (
-            _HEADER.pack(
-                SIGNATURE,
-                self.revision,
-                self.size,
-                crc,
-                self.reserved,
-                self.my_lba,
-                self.alternate_lba,
-                self.first_usable,
-                self.last_usable,
-                self.guid,
-                self.entries_lba,
-                self.entry_count,
-                self.entry_size,
-                self.entries_crc,
-            )
-            + self.rest
-        )
+        return _HEADER.pack(SIGNATURE, *astuple(replace(self, crc=crc))[:-1]) + self.rest
 
     @property
     def computed_crc(self) -> int:
@@ -128,7 +93,10 @@ class GptHeader(Struct, frozen=True, kw_only=True):
 
 
 class GptEntry(Struct, frozen=True):
-    """A partition entry (5.3.3). ``first`` and ``last``: its sectors, inclusive. ``name``: UTF-16LE, zero-filled."""
+    """A partition entry, its fields in the order of table 5.6.
+
+    ``first`` and ``last``: its sectors, inclusive. ``name``: UTF-16LE, zero-filled.
+    """
 
     type: bytes
     guid: bytes
@@ -141,13 +109,12 @@ class GptEntry(Struct, frozen=True):
     @classmethod
     def parse(cls, raw: bytes) -> GptEntry:
         """Parse an entry of 128 bytes or more."""
-        kind, guid, first, last, attributes, name = _ENTRY.unpack_from(raw)
-        return cls(kind, guid, Sector(first), Sector(last), attributes, name, raw[_ENTRY.size :])
+        fields = (*_ENTRY.unpack_from(raw), raw[_ENTRY.size :])
+        return cls(*fields)
 
     def pack(self) -> bytes:
         """Return as many bytes as were parsed."""
-        packed = _ENTRY.pack(self.type, self.guid, self.first, self.last, self.attributes, self.name)
-        return packed + self.rest
+        return _ENTRY.pack(*astuple(self)[:-1]) + self.rest
 
     @property
     def is_used(self) -> bool:
