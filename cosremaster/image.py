@@ -54,6 +54,7 @@ class Image:
     def __init__(
         self, path: StrPath, *, remember: bool = True, check_index: bool = False, max_expand: int = MAX_EXPAND
     ) -> None:
+        """Remember the path; the image is opened by the first method that reads it."""
         self.path = Path(path)
         self._remember, self._check_index, self._max_expand = remember, check_index, max_expand
         self._closing = ExitStack()
@@ -203,12 +204,12 @@ class Image:
         from cosremaster.overlay.patterns import Pattern  # noqa: PLC0415 - the same
         from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
 
-        wanted = None if pattern is None else Pattern(os.fsencode(pattern))
+        compiled = None if pattern is None else Pattern(os.fsencode(pattern))
         reference = self._enter(address)
         if reference.node.kind is not NodeKind.DIRECTORY:
             return
         for below, depth in walk(reference.container, reference.node.path):
-            if wanted is None or wanted.matches(below.node.path):
+            if compiled is None or compiled.matches(below.node.path):
                 yield entry_of(below, depth)
 
     def read(self, address: str) -> bytes:
@@ -383,9 +384,9 @@ class Image:
         """
         from cosremaster.browse.compare import compare_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
 
-        left = self._open_side(address)
-        right = other._open_side(address if other_address is None else other_address, left.container)
-        yield from compare_nodes(left, right, text=text)
+        old = self._open_side(address)
+        new = other._open_side(address if other_address is None else other_address, old.container)
+        yield from compare_nodes(old, new, text=text)
 
     def write_page(
         self, target: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
@@ -556,9 +557,9 @@ def verify(
 
 
 def diff(
-    one: StrPath, other: StrPath, *, text: bool = False, max_expand: int = MAX_EXPAND
+    old: StrPath, new: StrPath, *, text: bool = False, max_expand: int = MAX_EXPAND
 ) -> Iterator[Difference]:  # fmt: skip
-    """Yield how ``other`` differs from ``one``: two images, or addresses in them; see :meth:`Image.diff`.
+    """Yield how ``new`` differs from ``old``: two images, or addresses in them; see :meth:`Image.diff`.
 
     >>> import cosremaster
     >>> result = cosremaster.remaster("vendor.iso", "site.iso", add=["site/"])
@@ -567,10 +568,10 @@ def diff(
     added debirf-live-demo.cgz::rootfs.cxz::etc/motd ('file, 8 bytes',)
     """
     with (
-        image_at(one, max_expand=max_expand) as (left, address),
-        image_at(other, max_expand=max_expand) as (right, other_address),
+        image_at(old, max_expand=max_expand) as (image, address),
+        image_at(new, max_expand=max_expand) as (other, new_address),
     ):
-        yield from left.diff(right, address, other_address, text=text)
+        yield from image.diff(other, address, new_address, text=text)
 
 
 def extract(

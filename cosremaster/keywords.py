@@ -42,6 +42,7 @@ def _with_keywords(
     """Return ``function`` with the fields of the dataclass ``options`` as keywords, in place of a value of it."""
 
     def call(source: StrPath, target: StrPath, /, *args: _P.args, **keywords: _P.kwargs) -> _R:
+        """Make the options and call the function."""
         return function(source, target, options(*args, **keywords))
 
     call.__doc__, call.__name__, call.__qualname__ = function.__doc__, "remaster", "remaster"

@@ -20,8 +20,10 @@ SCHEMA = 1
 
 
 def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
-    """The report on ``plan`` for the image in ``source``, in UTF-8, a line for each path. Files that come are read for
-    their digests, and of the ISO's own those that leave or are exchanged too."""
+    """Yield the report on ``plan`` for the image in ``source``, in UTF-8, a line for each path.
+
+    Added files are read for their digests, and so are files on the ISO that are removed or get other bytes.
+    """
     head = {
         "schema": SCHEMA,
         "layer": None if plan.layer is None else format_address(plan.layer.address),
@@ -41,7 +43,7 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
 
 
 def _changes(plan: RemasterPlan) -> Iterator[dict[str, Any]]:
-    """One value for each path, sorted by the paths' bytes."""
+    """Yield a value for each path in the layer, sorted by the bytes of the paths."""
     if plan.layer is None:
         return
     tree = plan.layer.tree()
@@ -50,11 +52,11 @@ def _changes(plan: RemasterPlan) -> Iterator[dict[str, Any]]:
         node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.removed_paths else Action.UNCHANGED))
         before = tree.get(path)
         change = {"path": format_address([path]), "action": _WORDS[action]}
-        yield change | {key: _facts(one) for key, one in (("before", before), ("after", node)) if one is not None}
+        yield change | _sides(before, node)
 
 
 def _iso_changes(plan: RemasterPlan, source: ByteSource) -> Iterator[dict[str, Any]]:
-    """One value for each path of the ISO's own tree, sorted by the paths' bytes: the old one of what was there."""
+    """Yield a value for each path of the ISO's own tree, sorted by the bytes of the old paths, or else the new ones."""
     edits = plan.iso
     if edits.is_empty and not edits.unchanged:
         return
@@ -73,7 +75,7 @@ def _iso_changes(plan: RemasterPlan, source: ByteSource) -> Iterator[dict[str, A
         new = edits.new_path(path) if action in (_RENAMED, _EXCHANGED) else None
         if new is not None and new != path:
             change["to"] = format_address([new])
-        yield change | {key: _facts(one) for key, one in (("before", before), ("after", after)) if one is not None}
+        yield change | _sides(before, after)
 
 
 _REMOVED, _RENAMED, _EXCHANGED, _ADDED, _UNCHANGED = range(5)
@@ -89,8 +91,13 @@ _WORDS = {
 }
 
 
+def _sides(before: Node | None, after: Node | None) -> dict[str, Any]:
+    """Return the attributes of an entry before and after, as far as it exists."""
+    return {key: _facts(node) for key, node in (("before", before), ("after", after)) if node is not None}
+
+
 def _facts(node: Node) -> dict[str, Any]:
-    """What a node is: the fields that docs/report.md lists."""
+    """Return the attributes of ``node`` that docs/report.md lists."""
     facts: dict[str, Any] = {
         "type": node.kind.noun, "mode": f"{node.mode:04o}", "uid": node.uid, "gid": node.gid, "mtime": node.mtime,
     }  # fmt: skip

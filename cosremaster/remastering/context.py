@@ -18,6 +18,7 @@ class Warnings:
     """The warnings of one remaster, in the order in which they were found."""
 
     def __init__(self) -> None:
+        """Begin without warnings."""
         self._messages: list[str] = []
 
     def add(self, message: str) -> None:
@@ -45,6 +46,7 @@ class RemasterContext:
         self, source: ByteSource, folder: Path, progress: Progress | None = None, *,
         caches: dict[Address, BlockCache] | None = None, start_precopy: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """Open the temporary files."""
         self.source = source
         self.folder = folder
         self.progress = progress or SilentProgress()

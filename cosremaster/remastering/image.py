@@ -34,6 +34,7 @@ class OpenedImage:
         self, source: str | os.PathLike[str], *, remember: bool = True, check_index: bool = False,
         max_expand: int = MAX_EXPAND,
     ) -> None:  # fmt: skip
+        """Open the image and read its structures. Raises as ``open_image``."""
         self.path = Path(source)
         self._file = open_source(self.path)
         try:

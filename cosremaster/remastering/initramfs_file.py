@@ -81,6 +81,7 @@ class InitramfsFile(Struct, frozen=True):
         return tuple(self._proof(plan, written, result))
 
     def _proof(self, plan: ImagePlan, written: Written, result: ByteSource) -> Iterator[str]:
+        """Yield the lines of the proof."""
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
         table = PieceTable([Range(result, 0, result.size)])

@@ -1,13 +1,16 @@
-"""What was asked of the ISO's own tree, as edits of it: the overlay's rules over the names on the image."""
+"""Requests to change the ISO's own tree, as edits of it (docs/iso-tree.md).
+
+The rules of overlays over the image's names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, UsageError, printable
+from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
@@ -19,38 +22,41 @@ from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
-from cosremaster.tree.nodes import Action, Node, NodeKind
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
 
 
 class Rename(Struct, frozen=True):
-    """``old`` becomes ``new``, absolute normal paths; ``into``: in the directory ``new``, under its own name."""
+    """A new path for ``old``.
+
+    ``new``: the path, or the directory to move it into when ``into``; both are normal paths.
+    """
 
     old: bytes
     new: bytes
     into: bool = False
 
     @classmethod
-    def parse(cls, asked: str | tuple[str, str]) -> Rename:
-        """``OLD:NEW``, split at the last ``:/``, or the two by themselves.
+    def parse(cls, rename: str | tuple[str, str]) -> Rename:
+        """Read ``OLD:NEW``, split at the last ``:/``, or a pair of the two.
 
         :raises UsageError: one is missing, not absolute where it has to be, or holds ``..``.
         """
-        if isinstance(asked, str):
-            old, colon, new = asked.rpartition(":/")
+        if isinstance(rename, str):
+            old, colon, new = rename.rpartition(":/")
             if not colon or not old:
-                raise UsageError(f"--rename-iso {asked!r}: OLD:NEW is wanted, NEW absolute")
-            asked = old, "/" + new
-        old, new = asked
-        what = f"--rename-iso {old}:{new}"
-        source = parse_dest("/" + old.lstrip("/"), what)
+                raise UsageError(f"--rename-iso {rename!r}: OLD:NEW is wanted, NEW absolute")
+            rename = old, "/" + new
+        old, new = rename
+        option = f"--rename-iso {old}:{new}"
+        source = parse_dest("/" + old.lstrip("/"), option)
         if not source:
-            raise UsageError(f"{what}: the root directory cannot be renamed")
-        return cls(source, parse_dest(new, what), new.endswith("/"))
+            raise UsageError(f"{option}: the root directory cannot be renamed")
+        return cls(source, parse_dest(new, option), new.endswith("/"))
 
 
 class IsoTreeRequest(Struct, frozen=True, kw_only=True):
-    """What is asked: ``remove`` comes first, then ``rename``, then ``add``."""
+    """The requested changes of the ISO's own tree: first ``remove``, then ``rename``, then ``add``."""
 
     add: Sequence[PreparedItem] = ()
     remove: Sequence[Pattern] = ()
@@ -59,165 +65,180 @@ class IsoTreeRequest(Struct, frozen=True, kw_only=True):
     force_type: bool = False
 
 
-def plan_iso_tree(image: SourceImage, source: ByteSource, asked: IsoTreeRequest) -> IsoEdits:
-    """The edits of the tree of ``image`` that ``asked`` comes to.
+def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeRequest) -> IsoEdits:
+    """Return the edits of the tree of ``image``, which is in ``source``, that ``request`` asks for.
 
-    :raises OverlayError: there is nothing to remove or rename, something is there already, or types do not agree.
-    :raises UsageError: ``image`` is no ISO.
+    :raises OverlayError: there is nothing to remove or rename, a new path is in use, or types do not agree.
+    :raises UsageError: ``image`` has no volume.
     """
-    if not (asked.add or asked.remove or asked.rename):
+    if not (request.add or request.remove or request.rename):
         return IsoEdits()
     volume = image.volume
     if volume is None:
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
-    tree = _Renamed({path: node for path, node in read_nodes(volume, source).items() if path})
-    known = {} if volume.has_rock_ridge else _other_names(volume, source)
-
-    def alias(path: bytes) -> bytes:
-        return _spelled(path, known, tree) if known else path
-
-    removals = [_known_by(one, alias) for one in asked.remove]
-    first = merge(tree.nodes, (), removals, image.place, allow_missing=asked.allow_missing)
-    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in first.removed_paths}
-    for rename in asked.rename:
-        _rename(tree, replace(rename, old=alias(rename.old), new=alias(rename.new)), volume, asked.force_type)
-    items = [_Respelled(item, alias) for item in asked.add]
-    edits = merge(tree.nodes, items, (), image.place, force_type=asked.force_type)
-    removed = [*first.removed, *(tree.origin(path) for path in edits.removed if path not in tree.made)]
-    for path in edits.removed:
-        tree.made.pop(path, None)
-        removed += [old for old, new in tree.renamed.items() if new.startswith(path + b"/")]
-    exchanged: dict[bytes, PieceTable] = {}
-    added, unchanged = list[Node](), list(edits.unchanged)
-    for node, action in edits.additions:
-        before = tree.nodes.get(node.path)
-        if action is not Action.REPLACED or before is None:
-            added.append(node)
-        elif before.content is not None and node.content is not None:
-            same = before.content.size == node.content.size and before.content.digest() == node.content.digest()
-            if same:
-                unchanged.append(node.path)
-            else:
-                exchanged[tree.origin(node.path)] = node.content.table()
-        else:
-            if tree.made.pop(node.path, None) is None:
-                removed.append(tree.origin(node.path))
-            added.append(node)
-    gone = set(removed)
-    added += tree.made.values()
-    return IsoEdits(
-        replaced=exchanged, removed=tuple(dict.fromkeys(removed)),
-        renamed={old: new for old, new in tree.renamed.items() if old not in gone},
-        added=tuple(sorted(added, key=lambda node: node.path)), unchanged=tuple(sorted(unchanged)),
-        warnings=edits.warnings,
-    )  # fmt: skip
+    tree = _RenamedTree({path: node for path, node in read_nodes(volume, source).items() if path})
+    spelling = _Spelling({} if volume.has_rock_ridge else _read_other_names(volume, source), tree)
+    removals = [spelling.pattern(pattern) for pattern in request.remove]
+    removal = merge(tree.nodes, (), removals, image.place, allow_missing=request.allow_missing)
+    tree.nodes = {path: node for path, node in tree.nodes.items() if path not in removal.removed_paths}
+    for rename in request.rename:
+        spelled = replace(rename, old=spelling.path(rename.old), new=spelling.path(rename.new))
+        _rename(tree, spelled, image.place, request.force_type)
+    items = [_RespelledItem(item, spelling) for item in request.add]
+    edits = merge(tree.nodes, items, (), image.place, force_type=request.force_type)
+    return _iso_edits(tree, removal, edits)
 
 
-class _Renamed(Struct):
-    """The tree while things get other names. ``renamed``: where things were and are now; ``made``: parents that had to
-    come for that."""
+class _RenamedTree(Struct):
+    """The tree while its entries are renamed.
+
+    ``renamed``: the path on the image -> the present path; ``new_parents``: directories that renames needed.
+    """
 
     nodes: dict[bytes, Node]
     renamed: dict[bytes, bytes] = field(default_factory=dict)
-    made: dict[bytes, Node] = field(default_factory=dict)
-    _old: dict[bytes, bytes] = field(default_factory=dict)
+    new_parents: dict[bytes, Node] = field(default_factory=dict)
+    _origins: dict[bytes, bytes] = field(default_factory=dict)
 
     def origin(self, path: bytes) -> bytes:
-        """Where what is at ``path`` now was on the image."""
-        for above in (path, *reversed(list(ancestors(path)))) if self.renamed else ():
-            if above in self._old:
-                return self._old[above] + path[len(above) :]
+        """Return the path on the image of the entry that is at ``path`` now."""
+        for parent in (path, *reversed(list(ancestors(path)))) if self.renamed else ():
+            if parent in self._origins:
+                return self._origins[parent] + path[len(parent) :]
         return path
 
     def rename(self, old: bytes, new: bytes) -> None:
-        """What is at ``old`` now, and below, gets another place; ``new`` is free."""
+        """Move the entry at ``old``, and all below, to the free path ``new``."""
         origin = self.origin(old)
         for path in [path for path in self.nodes if path == old or path.startswith(old + b"/")]:
-            now = new + path[len(old) :]
-            self.nodes[now] = replace(self.nodes.pop(path), path=now)
-            if path in self.made:
-                self.made[now] = replace(self.made.pop(path), path=now)
-        for before, path in self.renamed.items():
+            target = new + path[len(old) :]
+            self.nodes[target] = replace(self.nodes.pop(path), path=target)
+            if path in self.new_parents:
+                self.new_parents[target] = replace(self.new_parents.pop(path), path=target)
+        for source, path in self.renamed.items():
             if path == old or path.startswith(old + b"/"):
-                self.renamed[before] = new + path[len(old) :]
-        if new not in self.made:
+                self.renamed[source] = new + path[len(old) :]
+        if new not in self.new_parents:
             self.renamed[origin] = new
-        self._old = {after: before for before, after in self.renamed.items()}
+        self._origins = {path: source for source, path in self.renamed.items()}
 
 
-def _rename(tree: _Renamed, asked: Rename, image: IsoImage, force_type: bool) -> None:
-    """:raises OverlayError: there is nothing at the old path, something at the new one, or no way there."""
-    old, _ = resolve_location(tree.nodes, asked.old, image.place, None)
+def _rename(tree: _RenamedTree, rename: Rename, image: Place, force_type: bool) -> None:
+    """Rename an entry of ``tree``.
+
+    :raises OverlayError: there is no entry at the old path, the new one is in use, or no directory can hold it.
+    """
+    old, _ = resolve_location(tree.nodes, rename.old, image, None)
     node = tree.nodes.get(old)
-    place = image.place.inside(asked.old)
+    place = image.inside(rename.old)
     if node is None:
         raise OverlayError("cannot be renamed: it is not there", place)
-    new, made = resolve_location(tree.nodes, asked.new, image.place, node, force_type=force_type)
-    there = tree.nodes.get(new)
-    if asked.into or (there is not None and there.kind is NodeKind.DIRECTORY):
-        new, made = resolve_location(tree.nodes, join(asked.new, old.rpartition(b"/")[2]), image.place, node)
-        there = tree.nodes.get(new)
+    new, parents = resolve_location(tree.nodes, rename.new, image, node, force_type=force_type)
+    target = tree.nodes.get(new)
+    if rename.into or (target is not None and target.kind is NodeKind.DIRECTORY):
+        new, parents = resolve_location(tree.nodes, join(rename.new, old.rpartition(b"/")[2]), image, node)
+        target = tree.nodes.get(new)
     if new == old:
         return
-    if there is not None:
+    if target is not None:
         raise OverlayError(
             f"cannot become {printable(new)}, which is there already (--remove-iso takes it away)", place
         )
     if new.startswith(old + b"/"):
         raise OverlayError("cannot be moved into itself", place)
-    tree.nodes |= made
-    tree.made |= made
+    tree.nodes |= parents
+    tree.new_parents |= parents
     tree.rename(old, new)
 
 
-def _known_by(pattern: Pattern, alias: Callable[[bytes], bytes]) -> Pattern:
-    return Pattern(alias(pattern.literal_prefix)) if pattern.is_literal else pattern
+def _iso_edits(tree: _RenamedTree, removal: Edits, edits: Edits) -> IsoEdits:
+    """Return the edits of the image's tree: the ``removal``, then the renames of ``tree``, then ``edits``."""
+    removed = [*removal.removed, *(tree.origin(path) for path in edits.removed if path not in tree.new_parents)]
+    for path in edits.removed:
+        tree.new_parents.pop(path, None)
+        removed += [old for old, new in tree.renamed.items() if new.startswith(path + b"/")]
+    replaced: dict[bytes, PieceTable] = {}
+    added, unchanged = list[Node](), list(edits.unchanged)
+    for node, action in edits.additions:
+        old = tree.nodes.get(node.path) if action is Action.REPLACED else None
+        if old is None:
+            added.append(node)
+        elif old.content is None or node.content is None:
+            if tree.new_parents.pop(node.path, None) is None:
+                removed.append(tree.origin(node.path))
+            added.append(node)
+        elif old.content.size == node.content.size and old.content.digest() == node.content.digest():
+            unchanged.append(node.path)
+        else:
+            replaced[tree.origin(node.path)] = node.content.table()
+    removed_paths = set(removed)
+    return IsoEdits(
+        replaced=replaced, removed=tuple(dict.fromkeys(removed)),
+        renamed={old: new for old, new in tree.renamed.items() if old not in removed_paths},
+        added=tuple(sorted([*added, *tree.new_parents.values()], key=lambda node: node.path)),
+        unchanged=tuple(sorted(unchanged)), warnings=edits.warnings,
+    )  # fmt: skip
 
 
-class _Respelled(Struct, frozen=True):
-    """An item whose additions get paths as the tree spells them, by ``alias``."""
+class _Spelling(Struct, frozen=True):
+    """Finds the names of the primary tree for the names that people know.
+
+    Without Rock Ridge people also use names in lower case, or those of Joliet. ``other_names``: for each directory of
+    the image, such names and the primary tree's name for each; empty with Rock Ridge.
+    """
+
+    other_names: Mapping[bytes, Mapping[bytes, bytes]]
+    tree: _RenamedTree
+
+    def path(self, path: bytes) -> bytes:
+        """Return ``path`` in the primary tree's names, as far as its entries exist now."""
+        if not self.other_names:
+            return path
+        spelled = b""
+        for part in path.split(b"/") if path else ():
+            names = self.other_names.get(self.tree.origin(spelled), {})
+            name = names.get(part) or names.get(part.lower())
+            spelled = join(spelled, name if name is not None and join(spelled, name) in self.tree.nodes else part)
+        return spelled
+
+    def pattern(self, pattern: Pattern) -> Pattern:
+        """Return ``pattern`` in the primary tree's names, if it is a path."""
+        return Pattern(self.path(pattern.literal_prefix)) if pattern.is_literal else pattern
+
+    def addition(self, addition: Addition) -> Addition:
+        """Return ``addition`` with paths in the primary tree's names."""
+        dest = self.path(addition.dest)
+        start = len(dest) + 1 if dest else 0
+        nodes = addition.nodes
+        if not addition.is_single_file or addition.into_directory:
+            nodes = tuple(replace(node, path=self.path(join(dest, node.path))[start:]) for node in nodes)
+        return replace(addition, dest=dest, nodes=nodes)
+
+
+class _RespelledItem(Struct, frozen=True):
+    """An item whose additions get paths in the primary tree's names."""
 
     item: PreparedItem
-    alias: Callable[[bytes], bytes]
+    spelling: _Spelling
 
     def additions(self, tree: Mapping[bytes, Node]) -> Sequence[Addition]:
         """Return the additions of the item, with other paths."""
-        return [_placed(addition, self.alias) for addition in self.item.additions(tree)]
+        return [self.spelling.addition(addition) for addition in self.item.additions(tree)]
 
 
-def _placed(addition: Addition, alias: Callable[[bytes], bytes]) -> Addition:
-    """``addition`` at paths as the tree spells them."""
-    dest = alias(addition.dest)
-    skip = len(dest) + 1 if dest else 0
-    single = addition.is_single_file and not addition.into_directory
-    nodes = [one if single else replace(one, path=alias(join(dest, one.path))[skip:]) for one in addition.nodes]
-    return replace(addition, dest=dest, nodes=tuple(nodes))
-
-
-def _other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
-    """Without Rock Ridge people know things by other names too, in lower case or as Joliet has them: for each directory
-    those names, and what the primary tree calls it."""
+def _read_other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
+    """Return, for each directory, its entries' names in other trees and in lower case -> names in the primary tree."""
     primary, *others = read_matched_trees(source, image.trees)
-    known: dict[bytes, dict[bytes, bytes]] = {}
+    other_names: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):
         waiting: list[tuple[EditableDirectory, bytes]] = [(tree.root, b"")]
         while waiting:
-            folder, path = waiting.pop()
-            names = known.setdefault(path, {})
-            for one in folder.entries:
-                if one.primary_name is None:
+            directory, path = waiting.pop()
+            names = other_names.setdefault(path, {})
+            for entry in directory.entries:
+                if entry.primary_name is None:
                     continue
-                names |= {one.shown_name.lower(): one.primary_name, one.shown_name: one.primary_name}
-                if one.directory is not None:
-                    waiting.append((one.directory, join(path, one.primary_name)))
-    return known
-
-
-def _spelled(path: bytes, known: Mapping[bytes, Mapping[bytes, bytes]], tree: _Renamed) -> bytes:
-    """``path`` as the primary tree spells it now, as far as it is there."""
-    found = b""
-    for part in path.split(b"/") if path else ():
-        names = known.get(tree.origin(found), {})
-        name = names.get(part) or names.get(part.lower())
-        found = join(found, name if name is not None and join(found, name) in tree.nodes else part)
-    return found
+                names |= {entry.shown_name.lower(): entry.primary_name, entry.shown_name: entry.primary_name}
+                if entry.directory is not None:
+                    waiting.append((entry.directory, join(path, entry.primary_name)))
+    return other_names

@@ -26,6 +26,7 @@ class LayerIndex:
     def __init__(
         self, image: SourceImage, source: ByteSource, options: ScanOptions, *, remember: bool, check_index: bool
     ) -> None:
+        """Begin without an index."""
         self._image, self._source, self._options = image, source, options
         self._remember, self._check_index = remember, check_index
         self._layers: dict[bytes | None, ImageLayers] = {}

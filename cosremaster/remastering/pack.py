@@ -134,6 +134,7 @@ def prepack_container_front(layer: Layer, packing: Packing, folder: Path) -> Wor
     """Start the thread of :func:`prepacking_container`."""
 
     def prepack() -> None:
+        """Compress the front of the container, unless its cache has it."""
         container, entry = layer.parent, layer.container_entry
         if container is None or entry is None or not container.parameters.caches_blocks:
             return

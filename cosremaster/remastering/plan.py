@@ -258,6 +258,7 @@ def plan_checksums(
     plain = replace(image.volume, implanted=None)
 
     def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
+        """Return the plan of the image with these lists."""
         changed = with_checksum_lists(plain, edits, lists)
         return plan_result(plain, context.source, changed, drop_hfsplus=request.drop_hfsplus)
 
