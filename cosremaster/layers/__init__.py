@@ -1,1 +1,1 @@
-"""Layers: the cpio archives inside an image, how they are found, addressed, indexed and changed."""
+"""Layers: the archives and file systems inside an image, how they are found, addressed, indexed and changed."""
