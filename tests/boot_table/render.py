@@ -12,48 +12,50 @@ RESULTS, PAGE = DOCS / "boot.json", DOCS / "boot.md"
 WAYS = {"bios disc": "BIOS disc", "bios disk": "BIOS disk", "uefi disc": "UEFI disc", "uefi disk": "UEFI disk"}
 
 _HEAD = """\
-# What boots, and what survives
+# Which images boot after an edit, and what an edit keeps
 
-Made by `make boot-table` from what it measured (`docs/boot.json`); nothing here is written by hand. The images are
-small ones made by the tools named in `tests/fixtures/families.py`, and three that Debian packages. Measured with
+`make boot-table` makes this page from its measurements (`docs/boot.json`). The images are small. Most are made with the
+tools that `tests/fixtures/families.py` names; three are from Debian packages. Measured with
 {tools}.
 
-- inspect: `cosremaster inspect` ends with 0. Copy: `cosremaster IN OUT` gives the same bytes.
-- edit: files of the tree are exchanged for longer ones (`--add-iso`). "same size": refused when longer, because
-  something that we do not rewrite would have to change, and done when as long.
-- verify: the image is sound, and so is the edited one beside it (`cosremaster verify --against`).
-- boots: in QEMU, before -> after the edit. A disc is an optical drive; a disk has no El Torito. The loader prints words
-  that stand in an exchanged file, so "yes" after the edit means that the new file was read. memtest86+ reads
-  no file: there it is heard to start. "-": not made to boot that way, or says nothing there.
+- inspect: `cosremaster inspect` ends with exit code 0. copy: `cosremaster IN OUT` writes the same bytes.
+- edit: files of the ISO's tree are replaced by longer ones (`--add-iso`). "same size" means that longer files are
+  refused, because a structure would have to change that cosremaster does not rewrite; files of the same length work.
+- verify: `cosremaster verify` finds no fault in the image, and `verify --against` none in the edited image.
+- The second table is the boot in QEMU, before -> after the edit. A disc is an optical drive. A disk is a hard disk or a
+  USB stick, which does not use El Torito. The boot loader prints words from a replaced file, so "yes" after the edit
+  means that it read the new file. memtest86+ reads no file: there the test waits for its start. "-" means that the
+  image is not made to boot in this way, or prints nothing.
 
-`make test` measures inspect, copy, edit and verify again for every family but the one above 4 GiB, and boots the edited
-images (`tests/tools/test_families.py`). The originals' boots and the peers are measured by `make boot-table` alone.
+`make test` measures inspect, copy, edit and verify again for every family except the one above 4 GiB, and boots the
+edited images (`tests/tools/test_families.py`). Only `make boot-table` boots the originals and measures the other tools.
 """
 
 _PEERS = """\
-## The peers beside us
+## Comparison with other tools
 
-One file of the tree (`{path}`) exchanged for a longer one, by four tools, each used
-as its users do: xorriso with `-boot_image any replay`, pycdlib with `rm_file` and `add_fp`, genisoimage over a copied
-tree with the boot options typed again. "kept": there as often as before, and `cosremaster verify --against` finds no
-fault with it. "boots" is QEMU's word. "no image": the tool refused. On grub-mkrescue's image cosremaster gives up the
-HFS+ file system, which names the file too, because it was told to (`--drop-hfsplus`): that partition is lost.
+Four tools replace one file of the tree (`{path}`) with a longer one. Each is used
+as its users do: xorriso with `-boot_image any replay`, pycdlib with `rm_file` and `add_fp`, genisoimage on a copy of
+the tree with the boot options given again. "kept" means that the structure is there as often as before, and that
+`cosremaster verify --against` finds no fault in it. "boots" is the result of QEMU. "no image" means that the tool
+refused. For grub-mkrescue's image cosremaster was told to give up the HFS+ file system (`--drop-hfsplus`), because that
+also refers to the file; so its partition is lost.
 """
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join(_lines(results)) + "\n"
 
 
 def _lines(results: Mapping[str, Any]) -> Iterator[str]:
     tools = ", ".join(f"{name} {version}" for name, version in results["tools"].items())
     yield _HEAD.format(tools=tools)
-    yield "| family | made so by | inspect | copy | edit | verify |"
+    yield "| family | example | inspect | copy | edit | verify |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, row in results["families"].items():
         marks = (row["inspect"], row["copy"], row["edit"], row["verify"])
-        yield f"| {name} | {row['made']} | {' | '.join(_mark(one) for one in marks)} |"
+        yield f"| {name} | {row['made']} | {' | '.join(_mark(mark) for mark in marks)} |"
     yield ""
     yield "| family | " + " | ".join(WAYS.values()) + " |"
     yield "| --- |" + " --- |" * len(WAYS)
@@ -85,6 +87,6 @@ def _boot(boots: Mapping[str, Any], way: str) -> str:
 
 
 def load() -> dict[str, Any]:
-    """The results as they were measured."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text())
-    return found
+    """Return the results as they were measured."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    return results
