@@ -1,6 +1,6 @@
-"""One codec family a file, one protocol, and a registry that knows them by their magic.
+"""The compression formats: a module or package for each, and a registry that finds a codec by the magic of a stream.
 
-A family's module is loaded when the first stream of it is met: listing a gzip'd initramfs needs no xz.
+The module of a format is imported with the first stream of it: listing an initramfs under gzip needs no xz.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 PLAIN = PlainCodec()
 
 _SKIPPABLE = bytes(range(0x50, 0x60))
-"""First bytes of frames that zstd and lz4 say are to be skipped."""
+"""First bytes of skippable frames in zstd and lz4."""
 
-_HOMES: dict[str, tuple[bytes, str, str]] = {
+_CODECS: dict[str, tuple[bytes, str, str]] = {
     "gzip": (b"\x1f", "gzip.codec", "GzipCodec"),
     "zstd": (b"\x28" + _SKIPPABLE, "zstd", "ZstdCodec"),
     "bzip2": (b"B", "bzip2", "Bzip2Codec"),
@@ -30,51 +30,52 @@ _HOMES: dict[str, tuple[bytes, str, str]] = {
     "lz4": (b"\x04" + _SKIPPABLE, "lz4", "Lz4Codec"),
     "lz4-legacy": (b"\x02", "lz4", "Lz4LegacyCodec"),
 }
-"""By the codec's name: the first bytes its streams can have, module, class."""
+"""By the codec's name: the possible first bytes of its streams, module, class."""
 
-_FOREIGN = (
+_UNSUPPORTED = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\xfd7zXZ\x00", "xz (which the extra cosremaster[lzma] opens, as this Python has no lzma module)"),
 )
+"""The magic of formats whose library may be missing, and their description."""
 
 SNIFF_SIZE = 16
-"""How many bytes :func:`find_codec` and :func:`unsupported_compression` want to see."""
+"""The first bytes of a stream that :func:`find_codec` and :func:`unsupported_compression` need."""
 
 
 def find_codec(head: bytes) -> Codec | None:
-    """The codec whose magic ``head`` begins with, or None."""
-    for name, (first, _, _) in _HOMES.items():
-        if head[:1] in first and head and (codec := _loaded(name)) is not None and codec.sniff(head):
+    """Return the codec of a stream that begins with ``head``, or None if there is none."""
+    for name, (first_bytes, _, _) in _CODECS.items():
+        if head[:1] in first_bytes and head and (codec := _load_codec(name)) is not None and codec.sniff(head):
             return codec
     return None
 
 
 @cache
-def _loaded(name: str) -> Codec | None:
-    """The codec called ``name``; None where the library that it needs is not installed."""
-    _, module, kind = _HOMES[name]
+def _load_codec(name: str) -> Codec | None:
+    """Return the codec ``name``, or None if its library is not installed."""
+    _, module, class_name = _CODECS[name]
     if module in ("xz.codec", "lzma_alone"):
-        from cosremaster.codecs.lzma_module import AVAILABLE  # noqa: PLC0415 - only where one of these is asked for
+        from cosremaster.codecs.lzma_module import AVAILABLE  # noqa: PLC0415 - only these formats need it
 
         if not AVAILABLE:
             return None
     if module == "lz4" and importlib.util.find_spec("lz4") is None:
         return None
-    made: Codec = getattr(importlib.import_module(f"cosremaster.codecs.{module}"), kind)()
-    return made
+    codec: Codec = getattr(importlib.import_module(f"cosremaster.codecs.{module}"), class_name)()
+    return codec
 
 
 def unsupported_compression(head: bytes) -> str | None:
-    """The name of a compression that ``head`` announces and this version cannot decode, or None."""
+    """Return the name of the compression of ``head`` if it cannot be decoded here, else None."""
     if find_codec(head) is not None:
         return None
-    return next((name for magic, name in _FOREIGN if head.startswith(magic)), None)
+    return next((name for magic, name in _UNSUPPORTED if head.startswith(magic)), None)
 
 
 def codec_named(name: str) -> Codec:
-    """The codec called ``name``. :raises ValueError: there is none."""
-    found = PLAIN if name == PLAIN.name else _loaded(name) if name in _HOMES else None
-    if found is not None:
-        return found
-    raise ValueError(f"no codec is called {name!r}")
+    """Return the codec ``name``. :raises ValueError: there is none."""
+    codec = PLAIN if name == PLAIN.name else _load_codec(name) if name in _CODECS else None
+    if codec is None:
+        raise ValueError(f"no codec is called {name!r}")
+    return codec

@@ -14,16 +14,17 @@ SIZES = {NONE: 0, CRC32: 4, CRC64: 8, SHA256: 32}
 
 
 class RunningCheck:
-    """The check of a growing run of bytes; ``kind`` is one of :data:`NAMES`."""
+    """The check of bytes that are added in parts; ``kind`` is one of :data:`NAMES`."""
 
     def __init__(self, kind: int) -> None:
+        """Begin with no bytes."""
         self._crc = 0
         self._sha = hashlib.sha256() if kind == SHA256 else None
         self._step: Callable[[bytes | memoryview, int], int] | None = {CRC32: zlib.crc32, CRC64: crc64.xz}.get(kind)
         self._size = SIZES[kind]
 
     def update(self, data: bytes | memoryview) -> None:
-        """Takes in ``data``."""
+        """Add ``data``."""
         if self._sha is not None:
             self._sha.update(data)
         elif self._step is not None:
@@ -31,11 +32,11 @@ class RunningCheck:
 
     @property
     def number(self) -> int | None:
-        """A CRC as it stands now; None for a check that cannot be kept as a number."""
+        """The CRC so far; None for a check that is not a number."""
         return self._crc if self._sha is None else None
 
     def value(self) -> bytes:
-        """The check field as it stands in a block; empty for no check."""
+        """Return the check field of a block; it is empty for no check."""
         if self._sha is not None:
             return self._sha.digest()
         return self._crc.to_bytes(self._size, "little")
@@ -45,27 +46,27 @@ _POLYNOMIAL = 0xEDB88320  # of CRC32, reflected
 
 
 def crc32_joined(first: int, second: int, length: int) -> int:
-    """The CRC32 of two runs of bytes one after the other, from theirs; ``length``: bytes of the second run."""
+    """Return the CRC32 of two runs of bytes together, from their CRC32; ``length``: bytes of the second run."""
     return _product(_power(length), first) ^ second
 
 
 def crc32_without(whole: int, first: int, length: int) -> int:
-    """The CRC32 of a run's last ``length`` bytes, from that of the whole run and of what is before them."""
+    """Return the CRC32 of the last ``length`` bytes of a run, from that of the whole run and of the bytes before."""
     return crc32_joined(first, whole, length)
 
 
-def _product(left: int, right: int) -> int:
-    """The product of two polynomials over GF(2) modulo CRC32's; bit 31 is the coefficient of 1."""
+def _product(first: int, second: int) -> int:
+    """Return the product of two polynomials over GF(2) modulo CRC32's; bit 31 is the coefficient of 1."""
     product = 0
     for bit in range(31, -1, -1):
-        if left >> bit & 1:
-            product ^= right
-        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+        if first >> bit & 1:
+            product ^= second
+        second = second >> 1 ^ (_POLYNOMIAL if second & 1 else 0)
     return product
 
 
 def _power(length: int) -> int:
-    """x to the power of 8 * ``length``, modulo CRC32's polynomial."""
+    """Return x to the power of 8 * ``length``, modulo CRC32's polynomial."""
     power, square = 1 << 31, 1 << 23  # 1 and x^8
     while length:
         if length & 1:

@@ -1,22 +1,31 @@
-"""Formats whose streams are rows of independent frames: what of an old row a new one can keep, the rest made anew."""
+"""Streams that are a sequence of independent frames: decoding them, and packing them again around unchanged frames.
+
+This is the form of bzip2, lzma, lz4 and zstd. A decompressor must tell where a frame ends.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from cosremaster.codecs.base import RepackJob, RepackResult
-from cosremaster.errors import Place
+from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.streams import ByteReader
 
+FEED = 1 << 14
+"""Packed bytes that a decompressor gets at once."""
+
+STEP = 1 << 20
+"""Plain bytes that a decompressor gives at once."""
+
 
 class Frame(Struct, frozen=True):
-    """A frame: its bytes ``start`` to ``end`` of the packed stream hold ``size`` plain bytes from ``plain`` on."""
+    """A frame: its bytes ``start`` to ``end`` of the packed stream hold ``size`` plain bytes from offset ``plain``."""
 
     start: int
     end: int
@@ -24,54 +33,153 @@ class Frame(Struct, frozen=True):
     size: int
 
     def dump(self) -> list[int]:
-        """As JSON values."""
+        """Return the frame as JSON values."""
         return [self.start, self.end, self.plain, self.size]
 
 
 def load_frames(values: Any) -> tuple[Frame, ...]:
-    """What :meth:`Frame.dump` wrote of each. :raises ValueError, TypeError: it did not."""
-    return tuple(Frame(*(int(one) for one in frame)) for frame in values)
+    """Return the frames that :meth:`Frame.dump` made ``values`` of. :raises ValueError, TypeError: it did not."""
+    return tuple(Frame(*(int(number) for number in frame)) for frame in values)
+
+
+class Decompressor(Protocol):
+    """A frame that is being decoded, with the interface of the standard library's decompressors."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the frame's end was reached."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes | None:
+        """The bytes behind the frame's end that were fed."""
+        ...
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether no plain bytes can come without more data."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
+        """Return at most ``max_length`` plain bytes."""
+        ...
+
+
+def decode_frame(
+    reader: ByteReader, decompressor: Decompressor, name: str, failures: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """Yield the plain bytes of the frame where ``reader`` stands, which is then right behind it.
+
+    :param name: the format, for messages.
+    :param failures: the exceptions that the decompressor raises for damage.
+    :raises CorruptError: the frame is damaged, with a place as near as the decompressor tells, or is cut off.
+    """
+    while not decompressor.eof:
+        data = reader.read_some(FEED) if decompressor.needs_input else b""
+        if decompressor.needs_input and not data:
+            raise CorruptError(f"{name} data ends too early", reader.next_place)
+        try:
+            plain = decompressor.decompress(data, STEP)
+        except failures as error:
+            place = reader.place_at(reader.position - len(data))
+            raise CorruptError(f"corrupt {name} data ({error})", place) from error
+        if plain:
+            yield plain
+    reader.unread(decompressor.unused_data or b"")
+
+
+class FrameDecoding:
+    """Decodes the frames of a stream and records where each begins and ends."""
+
+    def __init__(self, reader: ByteReader, decode: Callable[[ByteReader], Iterator[bytes]]) -> None:
+        """Begin where ``reader`` stands; ``decode`` yields the plain bytes of one frame."""
+        self.reader = reader
+        self.frames: list[Frame] = []
+        self._decode = decode
+        self._base = reader.position
+        self._plain = 0
+
+    @property
+    def position(self) -> int:
+        """The packed offset up to which everything was decoded."""
+        return self.reader.position
+
+    def next_stream(self) -> Iterator[bytes]:
+        """Yield the plain bytes of the next frame. :raises CorruptError: it is damaged."""
+        start, plain = self.reader.position, self._plain
+        for chunk in self._decode(self.reader):
+            self._plain += len(chunk)
+            yield chunk
+        end = self.reader.position
+        self.frames.append(Frame(start - self._base, end - self._base, plain, self._plain - plain))
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the plain bytes of all frames. :raises CorruptError: damage, or bytes that belong to no frame."""
+        while True:
+            yield from self.next_stream()
+            self.reader.skip_zeros()
+            if not self.reader.peek(1):
+                return
+
+
+def decode_from_frame(
+    packed: PieceTable, frames: Sequence[Frame], offset: int, place: Place,
+    decoding: Callable[[ByteReader], FrameDecoding],
+) -> tuple[int, Iterator[bytes]]:  # fmt: skip
+    """Begin to decode at the last of ``frames`` that begins at or before plain ``offset``.
+
+    Returns as :meth:`~cosremaster.codecs.base.StreamParameters.decode_from` does.
+    """
+    number = max(bisect_right([frame.plain for frame in frames], offset) - 1, 0)
+    start, plain = (frames[number].start, frames[number].plain) if frames else (0, 0)
+    reader = ByteReader(packed.cut(start, packed.length).chunks(), place)
+    reader.origin = start
+    return plain, decoding(reader).chunks()
 
 
 Part: TypeAlias = Frame | PieceTable
+"""A frame that can be kept, or bytes that have to be packed."""
 
 
 def split_frames(job: RepackJob, frames: Sequence[Frame]) -> Iterator[Part]:
-    """The plain bytes of ``job`` as frames that can stay, wherever they come to stand, and what lies between."""
+    """Yield the plain bytes of ``job`` in order, as unchanged frames of the old stream and the bytes between them."""
     starts = [frame.plain for frame in frames]
-    fresh: list[Piece] = []
+    pieces: list[Piece] = []
     for piece in job.plain.pieces:
         if not isinstance(piece, Range) or piece.source is not job.decoded:
-            fresh.append(piece)
+            pieces.append(piece)
             continue
-        at, end = piece.offset, piece.offset + piece.length
-        for frame in frames[bisect_left(starts, at) :]:
+        offset, end = piece.offset, piece.offset + piece.length
+        for frame in frames[bisect_left(starts, offset) :]:
             if frame.plain + frame.size > end:
                 break
             if not frame.size:
                 continue
-            fresh.append(Range(piece.source, at, frame.plain - at))
-            table = PieceTable(fresh)
+            pieces.append(Range(piece.source, offset, frame.plain - offset))
+            table = PieceTable(pieces)
             if table.length:
                 yield table
-            fresh = []
+            pieces = []
             yield frame
-            at = frame.plain + frame.size
-        fresh.append(Range(piece.source, at, end - at))
-    table = PieceTable(fresh)
+            offset = frame.plain + frame.size
+        pieces.append(Range(piece.source, offset, end - offset))
+    table = PieceTable(pieces)
     if table.length:
         yield table
 
 
-def pack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> RepackResult:
-    """``job`` as a row of frames: clean ones kept, the rest in frames of ``size`` plain bytes, made by ``encode``.
+def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> RepackResult:
+    """Pack ``job`` as a sequence of frames: unchanged ones are kept, the rest becomes frames of ``size`` plain bytes.
 
-    The same bytes for any number of threads.
+    The result does not depend on the number of threads.
+
+    :param encode: returns the frame that holds its argument.
     """
     pieces: list[Piece] = []
-    kept = encoded = 0
+    reused = encoded = 0
 
     def items() -> Iterator[Frame | bytes]:
+        """Yield kept frames, and the plain bytes of new ones."""
         for part in split_frames(job, frames):
             if isinstance(part, Frame):
                 yield part
@@ -80,26 +188,29 @@ def pack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Call
             while plain := reader.read_upto(size):
                 yield plain
 
-    def work(item: Frame | bytes, stop: StopFlag) -> Frame | tuple[int, bytes]:
+    def encode_item(item: Frame | bytes, stop: StopFlag) -> Frame | tuple[int, bytes]:
+        """Return a kept frame, or the plain size and the bytes of a new one."""
         stop.check()
         return item if isinstance(item, Frame) else (len(item), encode(item))
 
-    for done in ordered_map(work, items(), job.threads):
-        if isinstance(done, Frame):
-            pieces += job.packed.cut(done.start, done.end).marked_packed().pieces
-            kept += done.end - done.start
-            job.advance(done.size)
+    for result in ordered_map(encode_item, items(), job.threads):
+        if isinstance(result, Frame):
+            pieces += job.packed.cut(result.start, result.end).marked_packed().pieces
+            reused += result.end - result.start
+            job.advance(result.size)
         else:
-            pieces.append(job.spool.append((done[1],), packed=True))
-            encoded += done[0]
-            job.advance(done[0])
-    return RepackResult(PieceTable(pieces), kept, encoded, stored=0)
+            plain_size, packed = result
+            pieces.append(job.spool.append((packed,), packed=True))
+            encoded += plain_size
+            job.advance(plain_size)
+    return RepackResult(PieceTable(pieces), reused, encoded, stored=0)
 
 
-def pack_one(job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> RepackResult:
-    """``job`` as a single stream, as whoever decodes no more than one (the kernel) needs it."""
+def repack_whole(job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> RepackResult:
+    """Pack ``job`` as a single frame, for decoders that read no more than one, such as the kernel."""
 
     def chunks() -> Iterator[bytes]:
+        """Yield the packed bytes."""
         for chunk in job.plain.chunks():
             yield compress(chunk)
             job.advance(len(chunk))

@@ -9,8 +9,15 @@ import lz4.block
 import lz4.frame
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
-from cosremaster.codecs.frames import Frame, load_frames, pack_frames, pack_one
-from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
+from cosremaster.codecs.frames import (
+    Frame,
+    FrameDecoding,
+    decode_frame,
+    decode_from_frame,
+    load_frames,
+    repack_frames,
+    repack_whole,
+)
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import ByteReader
@@ -19,7 +26,7 @@ MAGIC = b"\x04\x22\x4d\x18"
 LEGACY = b"\x02\x21\x4c\x18"
 LEGACY_BLOCK = 8 << 20
 LEVEL = 9
-"""No stream says its level; this one is what ``lz4 -9`` takes."""
+"""The level of ``lz4 -9``; a stream does not tell its level."""
 
 FRAME_PLAIN = 16 << 20
 _BLOCKS = {4: "64 KiB", 5: "256 KiB", 6: "1 MiB", 7: "4 MiB"}
@@ -27,70 +34,80 @@ _FAILURES = (RuntimeError, EOFError, ValueError)
 
 
 class Lz4Parameters(PackedParameters, frozen=True):
-    """``block``: the id of the largest block (4 to 7), ``linked``, ``sums``: of content and of each block; all of the
-    first frame."""
+    """The parameters of lz4 frames; all but the last are those of the first frame.
+
+    :ivar block: the id of the largest block size (4 to 7).
+    :ivar linked: whether blocks depend on those before.
+    :ivar checksums: whether there is one of the content, and one of each block.
+    :ivar frames: all frames.
+    """
 
     block: int
     linked: bool
-    sums: tuple[bool, bool]
+    checksums: tuple[bool, bool]
     frames: tuple[Frame, ...]
 
     name = "lz4"
 
     def describe(self) -> str:
-        """Block size and frames."""
+        """Return the block size, and the number of frames when there are several."""
         text = f"blocks of {_BLOCKS.get(self.block, '64 KiB')}"
         return text + (f", {len(self.frames)} frames" if len(self.frames) > 1 else "")
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a frame."""
-        return plain_from_frame(packed, self.frames, offset, place, Lz4Decoding)
+        """Begin to decode at the beginning of a frame."""
+        return decode_from_frame(packed, self.frames, offset, place, Lz4Decoding)
 
     def dump(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all parameters as JSON values."""
         frames = [frame.dump() for frame in self.frames]
-        return {"block": self.block, "linked": self.linked, "sums": list(self.sums), "frames": frames}
+        return {"block": self.block, "linked": self.linked, "sums": list(self.checksums), "frames": frames}
 
-    def _maker(self) -> Any:
+    def _new_compressor(self) -> Any:
+        """Return a compressor with these parameters."""
         return lz4.frame.LZ4FrameCompressor(
-            block_size=self.block, block_linked=self.linked, content_checksum=self.sums[0],
-            block_checksum=self.sums[1], compression_level=LEVEL,
+            block_size=self.block, block_linked=self.linked, content_checksum=self.checksums[0],
+            block_checksum=self.checksums[1], compression_level=LEVEL,
         )  # fmt: skip
 
-    def _whole(self, plain: bytes) -> bytes:
-        maker = self._maker()
-        return bytes(maker.begin() + maker.compress(plain) + maker.flush())
+    def _encode_frame(self, plain: bytes) -> bytes:
+        """Return a frame that holds ``plain``."""
+        compressor = self._new_compressor()
+        return bytes(compressor.begin() + compressor.compress(plain) + compressor.flush())
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """One frame where there was one, else a row."""
+        """Pack one frame where there was one, else several."""
         if len(self.frames) > 1:
-            return pack_frames(job, self.frames, FRAME_PLAIN, self._whole)
-        maker = self._maker()
-        waiting = [maker.begin()]
+            return repack_frames(job, self.frames, FRAME_PLAIN, self._encode_frame)
+        compressor = self._new_compressor()
+        pending = [compressor.begin()]
 
         def compress(plain: bytes) -> bytes:
-            return (waiting.pop() if waiting else b"") + bytes(maker.compress(plain))
+            """Return the packed bytes of ``plain``, the first time behind the frame's header."""
+            return (pending.pop() if pending else b"") + bytes(compressor.compress(plain))
 
-        return pack_one(job, compress, lambda: (waiting.pop() if waiting else b"") + bytes(maker.flush()))
+        return repack_whole(job, compress, lambda: (pending.pop() if pending else b"") + bytes(compressor.flush()))
 
 
 class Lz4Decoding(FrameDecoding):
-    """All frames as one plain stream."""
+    """Decodes all frames as one stream."""
 
     def __init__(self, reader: ByteReader) -> None:
-        super().__init__(reader, self._frame, "lz4")
+        """Begin where ``reader`` stands."""
+        super().__init__(reader, self._decode_frame)
         self._info: dict[str, Any] = {}
 
     @property
     def parameters(self) -> Lz4Parameters:
-        """What the first frame says."""
+        """The parameters of the first frame, and all frames."""
         sums = (bool(self._info.get("content_checksum")), bool(self._info.get("block_checksum")))
         block = int(self._info.get("block_size_id", 4))
         return Lz4Parameters(
             block if block in _BLOCKS else 4, bool(self._info.get("block_linked")), sums, tuple(self.frames)
         )
 
-    def _frame(self, reader: ByteReader) -> Iterator[bytes]:
+    def _decode_frame(self, reader: ByteReader) -> Iterator[bytes]:
+        """Yield the plain bytes of one frame."""
         head = reader.peek(19)
         if not head.startswith(MAGIC):
             raise CorruptError("bytes that are no lz4 frame", reader.next_place)
@@ -109,68 +126,72 @@ class Lz4Codec(Codec):
     peek_size = (4 << 20) + 4096
 
     def sniff(self, head: bytes) -> bool:
-        """The frame's magic."""
+        """Return whether there is the magic of a frame."""
         return head.startswith(MAGIC)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The first plain bytes; none where the first block is not whole."""
+        """Return the first plain bytes, or none where the head holds no whole block."""
         try:
             return bytes(lz4.frame.LZ4FrameDecompressor().decompress(head, count))
         except _FAILURES:
             return b""
 
     def decode(self, reader: ByteReader) -> Lz4Decoding:
-        """Begins to decode."""
+        """Begin to decode."""
         return Lz4Decoding(reader)
 
     def load(self, values: dict[str, Any]) -> Lz4Parameters:
-        """What ``dump`` wrote."""
+        """Return the parameters that ``dump`` made ``values`` of."""
         content, block = values["sums"]
         sums = (bool(content), bool(block))
         return Lz4Parameters(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
 
 
 class Lz4LegacyParameters(PackedParameters, frozen=True):
-    """``frames``: each block behind its four bytes of length."""
+    """The parameters of a legacy stream. ``frames``: all blocks, each with its four bytes of length."""
 
     frames: tuple[Frame, ...]
 
     name = "lz4-legacy"
 
     def describe(self) -> str:
-        """Blocks."""
+        """Return the number of blocks."""
         return f"{len(self.frames)} blocks of 8 MiB"
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        """Begin to decode at the beginning."""
         return 0, Lz4LegacyDecoding(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
-        """Blocks."""
+        """Return the blocks as JSON values."""
         return {"frames": [frame.dump() for frame in self.frames]}
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """One stream: clean blocks kept, the rest in new ones; the kernel takes a short block anywhere."""
-        made = pack_frames(job, self.frames, LEGACY_BLOCK, _legacy_block)
-        return RepackResult(PieceTable([Literal(LEGACY), *made.table.pieces]), made.reused, made.encoded, made.stored)
+        """Pack one stream: unchanged blocks are kept. The kernel accepts a short block anywhere."""
+        blocks = repack_frames(job, self.frames, LEGACY_BLOCK, _encode_legacy_block)
+        return RepackResult(
+            PieceTable([Literal(LEGACY), *blocks.table.pieces]), blocks.reused, blocks.encoded, blocks.stored
+        )
 
 
-def _legacy_block(plain: bytes) -> bytes:
+def _encode_legacy_block(plain: bytes) -> bytes:
+    """Return a block that holds ``plain``, behind its four bytes of length."""
     packed = lz4.block.compress(plain, mode="high_compression", compression=LEVEL, store_size=False)
     return len(packed).to_bytes(4, "little") + bytes(packed)
 
 
 class Lz4LegacyDecoding:
-    """Blocks up to the end, or to zeros or a length that no block has, as the kernel's ``unlz4`` reads them."""
+    """Decodes blocks up to the end, or to a length that no block has (zeros too), as the kernel's ``unlz4`` does."""
 
     def __init__(self, reader: ByteReader) -> None:
+        """Begin where ``reader`` stands."""
         self._reader = reader
         self._base = reader.position
         self._frames: list[Frame] = []
 
     @property
     def position(self) -> int:
-        """What was decoded up to here."""
+        """The packed offset up to which everything was decoded."""
         return self._reader.position
 
     @property
@@ -179,12 +200,12 @@ class Lz4LegacyDecoding:
         return Lz4LegacyParameters(tuple(self._frames))
 
     def next_stream(self) -> Iterator[bytes]:
-        """The plain bytes. :raises CorruptError: damage."""
+        """Yield the plain bytes. :raises CorruptError: a block is damaged."""
         reader, plain = self._reader, 0
         if reader.read_upto(4) != LEGACY:
             raise CorruptError("bytes that are no legacy lz4 stream", reader.next_place)
         while True:
-            start, here = reader.position, reader.next_place
+            start, place = reader.position, reader.next_place
             size = int.from_bytes(reader.peek(4), "little")
             if reader.peek(4) == LEGACY:
                 reader.skip(4)
@@ -195,13 +216,13 @@ class Lz4LegacyDecoding:
             try:
                 block = bytes(lz4.block.decompress(reader.read_exactly(size), uncompressed_size=LEGACY_BLOCK))
             except lz4.block.LZ4BlockError as error:
-                raise CorruptError(f"corrupt lz4 block ({error})", here) from error
+                raise CorruptError(f"corrupt lz4 block ({error})", place) from error
             yield block
             self._frames.append(Frame(start - self._base, reader.position - self._base, plain, len(block)))
             plain += len(block)
 
     def chunks(self) -> Iterator[bytes]:
-        """The plain bytes. :raises CorruptError: damage, or something else follows."""
+        """Yield the plain bytes. :raises CorruptError: a block is damaged, or something else follows."""
         yield from self.next_stream()
         for chunk in self._reader.read_rest():
             if chunk.strip(b"\0"):
@@ -215,11 +236,11 @@ class Lz4LegacyCodec(Codec):
     peek_size = LEGACY_BLOCK + LEGACY_BLOCK // 255 + 64
 
     def sniff(self, head: bytes) -> bool:
-        """The magic."""
+        """Return whether there is the magic."""
         return head.startswith(LEGACY)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The first plain bytes; none where the first block is not whole."""
+        """Return the first plain bytes, or none where the head holds no whole block."""
         size = int.from_bytes(head[4:8], "little")
         try:
             return bytes(lz4.block.decompress(head[8 : 8 + size], uncompressed_size=LEGACY_BLOCK))[:count]
@@ -227,9 +248,9 @@ class Lz4LegacyCodec(Codec):
             return b""
 
     def decode(self, reader: ByteReader) -> Lz4LegacyDecoding:
-        """Begins to decode."""
+        """Begin to decode."""
         return Lz4LegacyDecoding(reader)
 
     def load(self, values: dict[str, Any]) -> Lz4LegacyParameters:
-        """What ``dump`` wrote."""
+        """Return the parameters that ``dump`` made ``values`` of."""
         return Lz4LegacyParameters(load_frames(values["frames"]))

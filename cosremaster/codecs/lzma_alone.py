@@ -1,4 +1,7 @@
-""".lzma ("LZMA_alone"; lzma-file-format.txt of XZ Utils): one LZMA stream behind 13 bytes. Packed anew as a whole."""
+"""The .lzma format ("LZMA_alone"; lzma-file-format.txt of XZ Utils): a header of 13 bytes and an LZMA stream.
+
+It is packed again as a whole.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
-from cosremaster.codecs.frames import pack_one
+from cosremaster.codecs.frames import FrameDecoding, decode_frame, decode_from_frame, repack_whole
 from cosremaster.codecs.lzma_module import lzma
-from cosremaster.codecs.rows import FrameDecoding, decode_frame, plain_from_frame
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
@@ -19,7 +21,11 @@ MAX_PROPERTIES = 225  # (pb * 5 + lp) * 9 + lc, section 1.1.1
 
 
 class LzmaParameters(PackedParameters, frozen=True):
-    """``properties``: lc, lp and pb as the header's first byte has them; ``dictionary_size``: bytes."""
+    """The parameters of an .lzma stream.
+
+    :ivar properties: lc, lp and pb, encoded as in the header's first byte.
+    :ivar dictionary_size: bytes.
+    """
 
     properties: int
     dictionary_size: int
@@ -27,45 +33,47 @@ class LzmaParameters(PackedParameters, frozen=True):
     name = "lzma"
 
     def describe(self) -> str:
-        """Dictionary."""
+        """Return the size of the dictionary."""
         return f"dictionary {self.dictionary_size:,} bytes"
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
-        return plain_from_frame(packed, (), offset, place, LzmaDecoding)
+        """Begin to decode at the beginning: there is no other place."""
+        return decode_from_frame(packed, (), offset, place, LzmaDecoding)
 
     def dump(self) -> dict[str, Any]:
-        """Properties and dictionary."""
+        """Return properties and dictionary as JSON values."""
         return {"properties": self.properties, "dict_size": self.dictionary_size}
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """One stream with the old properties and dictionary, of unknown size with an end marker, as xz writes it."""
+        """Pack a stream with the old properties and dictionary, of unknown size with an end marker, as xz does."""
         rest, lc = divmod(self.properties, 9)
         pb, lp = divmod(rest, 5)
         preset = PRESET if job.preset is None else job.preset
         dict_size = max(4096, min(self.dictionary_size, 1 << 30))
         filters = [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": dict_size, "lc": lc, "lp": lp, "pb": pb}]
-        maker = lzma.LZMACompressor(lzma.FORMAT_ALONE, filters=filters)
-        return pack_one(job, maker.compress, maker.flush)
+        compressor = lzma.LZMACompressor(lzma.FORMAT_ALONE, filters=filters)
+        return repack_whole(job, compressor.compress, compressor.flush)
 
 
 class LzmaDecoding(FrameDecoding):
-    """The stream."""
+    """Decodes the stream."""
 
     def __init__(self, reader: ByteReader) -> None:
-        super().__init__(reader, self._frame, "lzma")
-        self._head = bytes(HEADER_SIZE)
+        """Begin where ``reader`` stands."""
+        super().__init__(reader, self._decode_stream)
+        self._header = bytes(HEADER_SIZE)
 
     @property
     def parameters(self) -> LzmaParameters:
-        """What the header says."""
-        return LzmaParameters(self._head[0], int.from_bytes(self._head[1:5], "little"))
+        """The values of the header."""
+        return LzmaParameters(self._header[0], int.from_bytes(self._header[1:5], "little"))
 
-    def _frame(self, reader: ByteReader) -> Iterator[bytes]:
-        head = reader.peek(HEADER_SIZE)
-        if len(head) < HEADER_SIZE or head[0] >= MAX_PROPERTIES:
+    def _decode_stream(self, reader: ByteReader) -> Iterator[bytes]:
+        """Yield the plain bytes."""
+        header = reader.peek(HEADER_SIZE)
+        if len(header) < HEADER_SIZE or header[0] >= MAX_PROPERTIES:
             raise CorruptError("bytes that are no lzma stream", reader.next_place)
-        self._head = head
+        self._header = header
         try:
             decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
         except lzma.LZMAError as error:  # pragma: no cover
@@ -74,29 +82,32 @@ class LzmaDecoding(FrameDecoding):
 
 
 class LzmaCodec(Codec):
-    """.lzma."""
+    """The .lzma format."""
 
     name = "lzma"
     peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
-        """It has no magic: the default properties, a dictionary of whole KiB, a size below 2**40 or unknown."""
+        """Return whether ``head`` has the default properties, a dictionary of whole KiB, and a possible size.
+
+        The format has no magic. A possible size is below 2**40 bytes or unknown.
+        """
         size = head[5:HEADER_SIZE]
         return head.startswith(b"\x5d\0") and len(size) == 8 and (size == b"\xff" * 8 or not any(size[5:]))
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The first plain bytes; none where the head is damaged."""
+        """Return the first plain bytes, or none where the head is damaged."""
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(head, count)
         except (lzma.LZMAError, EOFError):
             return b""
 
     def decode(self, reader: ByteReader) -> LzmaDecoding:
-        """Begins to decode."""
+        """Begin to decode."""
         return LzmaDecoding(reader)
 
     def load(self, values: dict[str, Any]) -> LzmaParameters:
-        """What ``dump`` wrote."""
+        """Return the parameters that ``dump`` made ``values`` of."""
         if values["properties"] not in range(MAX_PROPERTIES):
             raise ValueError("no such properties")
         return LzmaParameters(values["properties"], int(values["dict_size"]))

@@ -1,4 +1,4 @@
-"""Python's ``lzma`` module, from wherever it is to be had. The only place that imports it.
+"""Python's ``lzma`` module, or its backport where Python has none. No other module imports it.
 
 A Python built without liblzma has no ``_lzma``; the extra ``cosremaster[lzma]`` brings ``backports.lzma`` for it. That
 is the module as it was in Python 3.3, whose decompressor knows no bound for what comes out at once.
@@ -10,41 +10,42 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 FEED = 64
-"""Packed bytes given at once to a decompressor without a bound: LZMA expands by some 7,000 at most."""
+"""Packed bytes that a decompressor without a bound gets at once: LZMA expands by a factor of at most some 7,000."""
 
 
 class Bounded:
-    """``decompressor``, which gives all that comes of what it is fed, with the bound and the attributes of today's."""
+    """Gives ``decompressor``, which has no bound on its output, the bound and the attributes of Python 3.5."""
 
     def __init__(self, decompressor: Any) -> None:
+        """Wrap ``decompressor``, which was fed nothing so far."""
         self._inner = decompressor
         self._packed = b""
         self._plain = b""
 
     @property
     def eof(self) -> bool:
-        """Behind the stream's end, and everything was taken."""
+        """Whether the stream's end was reached and all plain bytes were returned."""
         return bool(self._inner.eof) and not self._plain
 
     @property
     def unused_data(self) -> bytes:
-        """What was fed from behind the end."""
+        """The bytes behind the stream's end that were fed."""
         return bytes(self._inner.unused_data) + self._packed if self._inner.eof else b""
 
     @property
     def needs_input(self) -> bool:
-        """Nothing more comes without more data."""
+        """Whether no plain bytes can come without more data."""
         return not (self._plain or self._packed or self._inner.eof)
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Plain bytes, at most ``max_length`` of them where that is not negative."""
+        """Return plain bytes, at most ``max_length`` where that is not negative."""
         self._packed += data
-        parts, have = [self._plain], len(self._plain)
+        parts, size = [self._plain], len(self._plain)
         feed = FEED if max_length >= 0 else len(self._packed)
-        while self._packed and not self._inner.eof and (max_length < 0 or have < max_length):
+        while self._packed and not self._inner.eof and (max_length < 0 or size < max_length):
             parts.append(self._inner.decompress(self._packed[:feed]))
             self._packed = self._packed[feed:]
-            have += len(parts[-1])
+            size += len(parts[-1])
         plain = b"".join(parts)
         cut = len(plain) if max_length < 0 else max_length
         self._plain = plain[cut:]
@@ -66,6 +67,6 @@ else:
             lzma.LZMADecompressor = lambda *args, **kwargs: Bounded(_old.LZMADecompressor(*args, **kwargs))
 
 AVAILABLE = lzma is not None
-"""Whether there is one. Where not, nothing may use :data:`lzma`."""
+"""Whether there is an lzma module. If not, :data:`lzma` must not be used."""
 
 __all__ = ["AVAILABLE", "Bounded", "lzma"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PlainParameters(NamedTuple):
-    """Stored as it is."""
+    """The parameters of bytes that are not compressed."""
 
     name: str = "none"
     is_identity: bool = True
@@ -23,19 +23,19 @@ class PlainParameters(NamedTuple):
     caches_blocks: bool = False
 
     def describe(self) -> str:
-        """Nothing to say."""
+        """Return nothing: there are no parameters."""
         return ""
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: from ``offset``."""
+        """Begin at ``offset``."""
         return offset, packed.cut(offset, packed.length).chunks()
 
     def dump(self) -> dict[str, Any]:
-        """Nothing to remember."""
+        """Return nothing: there are no parameters."""
         return {}
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """The plain bytes themselves: every unchanged range stays where it comes from."""
+        """Return the plain bytes themselves: every unchanged range stays where it comes from."""
         from cosremaster.codecs.base import RepackResult  # noqa: PLC0415 - a plain listing needs none of it
 
         length = job.plain.length
@@ -45,42 +45,42 @@ class PlainParameters(NamedTuple):
 
 
 class PlainDecoding(NamedTuple):
-    """Bytes passed on."""
+    """Passes the bytes of a reader on."""
 
     reader: ByteReader
     parameters: PlainParameters = PlainParameters()
 
     @property
     def position(self) -> int:
-        """What was decoded up to here."""
+        """The offset up to which bytes were passed on."""
         return self.reader.position
 
     def chunks(self) -> Iterator[bytes]:
-        """All of the reader's bytes."""
+        """Yield all bytes of the reader."""
         return self.reader.read_rest()
 
     def next_stream(self) -> Iterator[bytes]:
-        """All of the reader's bytes: nothing tells where they end."""
+        """Yield all bytes of the reader: nothing marks the end of a stream."""
         return self.reader.read_rest()
 
 
 class PlainCodec:
-    """Never sniffed: it is what remains when no magic fits."""
+    """The codec of bytes that are not compressed, for streams without a magic."""
 
     name = "none"
     is_identity = True
     peek_size = 4096
 
     def sniff(self, head: bytes) -> bool:
-        """Nothing announces itself as uncompressed."""
+        """Return False: there is no magic."""
         return False
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The bytes themselves."""
+        """Return the bytes themselves."""
         return head[:count]
 
     def decode(self, reader: ByteReader) -> PlainDecoding:
-        """Passes ``reader`` through."""
+        """Begin to pass the bytes of ``reader`` on."""
         return PlainDecoding(reader)
 
     def for_reading(self) -> PlainCodec:
@@ -91,5 +91,5 @@ class PlainCodec:
         """Return None: there is nothing to decode."""
 
     def load(self, values: dict[str, Any]) -> PlainParameters:
-        """Always the same."""
+        """Return the parameters, of which there are none."""
         return PlainParameters()

@@ -135,6 +135,14 @@ class ByteReader:
         while part := self.read_some():
             yield part
 
+    def skip_zeros(self) -> None:
+        """Move forward to the next byte that is not zero, or to the end of the stream."""
+        for chunk in self.read_rest():
+            rest = chunk.lstrip(b"\0")
+            if rest:
+                self.unread(rest)
+                return
+
     def _too_short(self, end: int) -> CorruptError:
         """Return the error for a stream that ends before position ``end``."""
         return CorruptError(f"ends {end - self.position:,} bytes too early", self.next_place)
