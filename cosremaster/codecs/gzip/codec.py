@@ -1,4 +1,4 @@
-"""gzip (RFC 1952) around deflate (RFC 1951): members decoded in a row, written as one member."""
+"""gzip (RFC 1952) around deflate (RFC 1951): concatenated members are decoded as one stream, and written as one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ GZIP = "gzip"
 
 
 class GzipDecoding(GzipMembers):
-    """All members as one plain stream, the stored blocks in them noted."""
+    """Decodes all members as one stream, and records the stored blocks in them."""
 
     def __init__(self, reader: ByteReader) -> None:
-        from cosremaster.codecs.gzip.stored import StoredBlockFinder  # noqa: PLC0415 - who only reads needs none of it
+        """Begin where ``reader`` stands."""
+        from cosremaster.codecs.gzip.stored import StoredBlockFinder  # noqa: PLC0415 - reading alone needs none of it
 
         self._finder = StoredBlockFinder()
         super().__init__(reader, self._finder.feed)
 
     @property
     def parameters(self) -> GzipParameters:
-        """The first header, how many members there were, and the stored blocks in them."""
+        """The first header, the number of members, and the stored blocks in them."""
         from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
 
         return GzipParameters(self.header, self.count, self._finder.blocks)
 
 
 class GzipReader(GzipMembers):
-    """All members as one plain stream, nothing noted; its own form, which is good for reading again."""
+    """Decodes all members as one stream and records nothing. It is its own parameters, which allow reading again."""
 
     name = GZIP
     is_identity = caches_blocks = False
@@ -45,66 +46,68 @@ class GzipReader(GzipMembers):
 
     @property
     def parameters(self) -> GzipReader:
-        """This."""
+        """The reader itself."""
         return self
 
     def describe(self) -> str:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`."""
-        return self._noted().describe()
+        """Return the parameters for people."""
+        return self._without_blocks().describe()
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        """Begin to decode at the beginning."""
         return 0, GzipMembers(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`."""
-        return self._noted().dump()
+        """Return the parameters as JSON values."""
+        return self._without_blocks().dump()
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: nothing of the old bytes can stay."""
-        return self._noted().repack(job)
+        """Pack everything again, since nothing was recorded."""
+        return self._without_blocks().repack(job)
 
-    def _noted(self) -> GzipParameters:
-        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - who only reads needs none of it
+    def _without_blocks(self) -> GzipParameters:
+        """Return the parameters, without stored blocks."""
+        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - reading alone needs none of it
 
         return GzipParameters(self.header, self.count)
 
 
 class GzipCodec:
-    """gzip. ``note``: whether decoding notes the stored blocks, for packing anew."""
+    """The gzip format."""
 
     name = GZIP
     is_identity = False
     peek_size = 4096
 
-    def __init__(self, *, note: bool = True) -> None:
-        self._note = note
+    def __init__(self, *, records_blocks: bool = True) -> None:
+        """Make a codec; ``records_blocks``: decoding records the stored blocks, for packing again."""
+        self._records_blocks = records_blocks
 
     def sniff(self, head: bytes) -> bool:
-        """RFC 1952 magic with method 8 (deflate)."""
+        """Return whether there is the magic of RFC 1952 with method 8 (deflate)."""
         return head.startswith(MAGIC)
 
     def peek(self, head: bytes, count: int) -> bytes:
-        """The first plain bytes; none where the head is damaged."""
+        """Return the first plain bytes, or none where the head is damaged."""
         try:
             return zlib.decompressobj(31).decompress(head, count)
         except zlib.error:
             return b""
 
     def decode(self, reader: ByteReader) -> GzipDecoding | GzipReader:
-        """Begins to decode."""
-        return GzipDecoding(reader) if self._note else GzipReader(reader)
+        """Begin to decode."""
+        return GzipDecoding(reader) if self._records_blocks else GzipReader(reader)
 
     def for_reading(self) -> GzipCodec:
         """Return a codec that does not look for stored blocks."""
-        return GzipCodec(note=False)
+        return GzipCodec(records_blocks=False)
 
     def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> None:
         """Return None: decoding can begin nowhere inside a deflate stream."""
 
     def load(self, values: dict[str, Any]) -> GzipParameters:
-        """What ``dump`` wrote."""
-        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - as above
+        """Return the parameters that ``dump`` made ``values`` of."""
+        from cosremaster.codecs.gzip.repack import GzipParameters  # noqa: PLC0415 - the same
         from cosremaster.codecs.gzip.stored import StoredBlocks  # noqa: PLC0415 - the same
 
         stored = StoredBlocks.load(values["stored"])

@@ -1,4 +1,4 @@
-"""Raw deflate data inflated in steps: by ISA-L where the ``isal`` package is installed, else by zlib."""
+"""Inflating raw deflate data in steps: by ISA-L where the ``isal`` package is installed, else by zlib."""
 
 from __future__ import annotations
 
@@ -7,78 +7,82 @@ import zlib
 from typing import Any, Protocol
 
 HAS_ISAL = importlib.util.find_spec("isal") is not None
-"""An optional extra: several times faster, not needed."""
+"""Whether ISA-L is installed, an optional extra that is several times faster."""
 
 
 class DeflateError(Exception):
-    """The data are no deflate data. ``offset``: where the damage is, as near as can be told, counted from
-    behind the last input (so it is negative)."""
+    """The data are no deflate data.
+
+    ``offset``: the place of the damage, as near as is known, relative to the end of the last input (so it is negative).
+    """
 
     def __init__(self, reason: str, offset: int) -> None:
+        """Make the error for damage at ``offset``."""
         super().__init__(reason)
         self.offset = offset
 
 
 class Inflater(Protocol):
-    """Inflates one raw deflate stream (RFC 1951) fed in pieces."""
+    """Inflates a raw deflate stream (RFC 1951) that is fed in parts."""
 
     def feed(self, data: bytes, limit: int) -> bytes:
-        """Plain bytes, at most ``limit``. ``data`` is empty when :attr:`hungry` is False.
+        """Return at most ``limit`` plain bytes. ``data`` must be empty when :attr:`needs_input` is False.
 
-        :raises DeflateError: damage.
+        :raises DeflateError: the data are damaged.
         """
         ...
 
     @property
-    def hungry(self) -> bool:
-        """True when nothing more comes without more data."""
+    def needs_input(self) -> bool:
+        """Whether no plain bytes can come without more data."""
         ...
 
     @property
-    def done(self) -> bool:
-        """True behind the stream's end."""
+    def eof(self) -> bool:
+        """Whether the stream's end was reached."""
         ...
 
     @property
-    def unused(self) -> bytes:
-        """What was fed from behind the end."""
+    def unused_data(self) -> bytes:
+        """The bytes behind the stream's end that were fed."""
         ...
 
 
 class ZlibInflater:
-    """By the standard library."""
+    """Inflates by the standard library."""
 
     def __init__(self) -> None:
+        """Begin a stream."""
         self._inflate = zlib.decompressobj(-15)
 
     def feed(self, data: bytes, limit: int) -> bytes:
-        """See :class:`Inflater`."""
+        """Return at most ``limit`` plain bytes; see :class:`Inflater`."""
         data = self._inflate.unconsumed_tail + data
-        before = self._inflate.copy()
+        copy = self._inflate.copy()
         try:
             return self._inflate.decompress(data, limit)
         except zlib.error as error:
             reason = str(error).rpartition(": ")[2]
-            raise DeflateError(reason, _sound(before, data) - len(data)) from error
+            raise DeflateError(reason, _count_sound(copy, data) - len(data)) from error
 
     @property
-    def hungry(self) -> bool:
-        """See :class:`Inflater`."""
+    def needs_input(self) -> bool:
+        """Whether no plain bytes can come without more data."""
         return not self._inflate.unconsumed_tail
 
     @property
-    def done(self) -> bool:
-        """See :class:`Inflater`."""
+    def eof(self) -> bool:
+        """Whether the stream's end was reached."""
         return self._inflate.eof
 
     @property
-    def unused(self) -> bytes:
-        """See :class:`Inflater`."""
+    def unused_data(self) -> bytes:
+        """The bytes behind the stream's end that were fed."""
         return self._inflate.unused_data
 
 
-def _sound(inflate: zlib._Decompress, data: bytes) -> int:
-    """How many bytes of ``data`` can be inflated before the damage."""
+def _count_sound(inflate: zlib._Decompress, data: bytes) -> int:
+    """Return how many bytes of ``data`` can be inflated before the damage."""
     for index in range(len(data)):
         try:
             inflate.decompress(data[index : index + 1])
@@ -88,17 +92,18 @@ def _sound(inflate: zlib._Decompress, data: bytes) -> int:
 
 
 class IsalInflater:
-    """By ISA-L, which cannot tell where in the last input the damage is."""
+    """Inflates by ISA-L, which does not tell where in the last input the damage is."""
 
     def __init__(self) -> None:
+        """Begin a stream."""
         from isal import igzip_lib  # noqa: PLC0415 - only where it is installed
 
         self._inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-        self._error: Any = igzip_lib.IsalError  # its stub calls the class an instance
+        self._error: Any = igzip_lib.IsalError  # its stub declares the class as an instance
         self._fed = 0
 
     def feed(self, data: bytes, limit: int) -> bytes:
-        """See :class:`Inflater`."""
+        """Return at most ``limit`` plain bytes; see :class:`Inflater`."""
         self._fed = len(data) or self._fed
         try:
             plain = self._inflate.decompress(data, limit)
@@ -108,21 +113,21 @@ class IsalInflater:
         return plain
 
     @property
-    def hungry(self) -> bool:
-        """See :class:`Inflater`."""
+    def needs_input(self) -> bool:
+        """Whether no plain bytes can come without more data."""
         return bool(self._inflate.needs_input)
 
     @property
-    def done(self) -> bool:
-        """See :class:`Inflater`."""
+    def eof(self) -> bool:
+        """Whether the stream's end was reached."""
         return bool(self._inflate.eof)
 
     @property
-    def unused(self) -> bytes:
-        """See :class:`Inflater`."""
+    def unused_data(self) -> bytes:
+        """The bytes behind the stream's end that were fed."""
         return bytes(self._inflate.unused_data)
 
 
 def new_inflater() -> Inflater:
-    """The fastest there is."""
+    """Return an inflater of the fastest library that is installed."""
     return IsalInflater() if HAS_ISAL else ZlibInflater()

@@ -1,7 +1,7 @@
-"""What inflating a gzip stream taught, and packing it again as one member.
+"""Packing a gzip stream again as one member, by what inflating it recorded.
 
-What is compressed already goes into stored blocks (RFC 1951, 3.2.4), so that it costs a copy and a sum; where it
-stood in stored blocks before, not even that. In front of the first change, a stream that we wrote is kept as it was.
+Compressed data inside go into stored blocks (RFC 1951, 3.2.4): that takes a copy and a CRC32, and less where they were
+in stored blocks before. The front of a stream of ours is kept up to the last sync flush before the first change.
 """
 
 from __future__ import annotations
@@ -26,32 +26,35 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, is_direct
 from cosremaster.io.streams import CHUNK, ByteReader
 
 STORE_FROM = 4096
-"""A packed piece smaller than this is deflated with its neighbours."""
+"""The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""
 
 DEFLATE_BLOCK = 1 << 20
 WINDOW = 1 << 15
-_UNPROVED = 16  # parts of a stream, each of a chunk at most
+_BATCH = 16  # parts of a stream, each of a chunk at most, that are inflated at once
 
 
 class StoredFrames(Struct, frozen=True):
-    """Stored blocks (RFC 1951, 3.2.4) that begin at a byte: type, length, its complement."""
+    """The framing of stored blocks (RFC 1951, 3.2.4) that begin at a byte: type, length, its complement."""
 
     size: int = FULL
     head_size: int = HEAD
 
     def head(self, length: int, *, first: bool) -> bytes:
-        """See :class:`~cosremaster.io.framed.Framing`."""
+        """Return the header of a block that holds ``length`` bytes."""
         return b"\0" + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
 
 
 STORED = StoredFrames()
-_END = b"\x03\x00"  # an empty last block with fixed codes
-_FLUSHED = b"\0\0\xff\xff"  # what a sync flush ends with: an empty stored block, behind which a byte begins
+_FINAL_BLOCK = b"\x03\x00"  # empty, with fixed codes
+_FLUSH = b"\0\0\xff\xff"  # the end of a sync flush: an empty stored block, behind which a byte begins
 
 
 class GzipParameters(PackedParameters, frozen=True):
-    """``header``: the first member's header bytes but its extra field, to be written again; ``members``: how many;
-    ``stored``: the stored blocks that were found.
+    """The parameters of gzip members.
+
+    :ivar header: the first member's header without its extra field, to be written again.
+    :ivar members: their number.
+    :ivar stored: the stored blocks in their deflate streams.
     """
 
     header: bytes
@@ -63,37 +66,41 @@ class GzipParameters(PackedParameters, frozen=True):
 
     @property
     def level(self) -> int:
-        """The deflate level that XFL tells of (RFC 1952, 2.3.1); 6 when it tells nothing."""
+        """The deflate level by XFL (RFC 1952, 2.3.1); 6 where that does not tell it."""
         return {2: 9, 4: 1}.get(self.header[8], 6)
 
     def describe(self) -> str:
-        """Level, and the number of members when it is not one."""
+        """Return the level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: always from the beginning."""
+        """Begin to decode at the beginning."""
         return 0, GzipMembers(ByteReader(packed.chunks(), place)).chunks()
 
     def dump(self) -> dict[str, Any]:
-        """Header, number of members, stored blocks."""
+        """Return header, number of members and stored blocks as JSON values."""
         return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """One member: the front kept up to a border before the first change, packed pieces stored, everything else
-        deflated on ``job.threads`` threads.
+        """Pack one member: the front is kept up to a sync flush before the first change, packed pieces are stored.
+
+        Everything else is deflated on ``job.threads`` threads.
         """
-        stream = _Stream(self, job)
-        stream.keep(_front(job))
-        rest = job.plain.cut(stream.plain, job.plain.length)
-        for stored, group in groupby(_sorted_out(rest.pieces), key=itemgetter(0)):
-            (stream.store if stored else stream.deflate)(piece for _, piece in group)
-        return stream.finished()
+        member = _MemberWriter(self, job)
+        member.keep_front(_find_front(job))
+        rest = job.plain.cut(member.plain, job.plain.length)
+        for is_stored, group in groupby(_choose_stored(rest.pieces), key=itemgetter(0)):
+            (member.store if is_stored else member.deflate)(piece for _, piece in group)
+        return member.finish()
 
 
-def _sorted_out(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
-    """Each piece, and whether it is to be stored: packed ones, and a few bytes that stand before one, so that a later
-    run need not inflate everything before these for them, and what it puts there instead takes as much room."""
-    stored = [_is_stored(piece) for piece in pieces]
+def _choose_stored(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
+    """Yield each piece with whether it is to be stored.
+
+    Packed pieces are, and a few bytes in front of one: a later run then need not inflate everything before these bytes
+    to replace them, and their replacement takes as much room.
+    """
+    stored = [_is_large_packed(piece) for piece in pieces]
     room = 0
     for index in reversed(range(len(pieces))):
         if stored[index]:
@@ -106,7 +113,8 @@ def _sorted_out(pieces: Sequence[Piece]) -> Iterator[tuple[bool, Piece]]:
     yield from zip(stored, pieces, strict=True)
 
 
-def _is_stored(piece: Piece) -> bool:
+def _is_large_packed(piece: Piece) -> bool:
+    """Return whether ``piece`` is compressed already and large enough for blocks of its own."""
     return isinstance(piece, Range) and piece.packed and piece.length >= STORE_FROM
 
 
@@ -119,75 +127,80 @@ class _Front(Struct, frozen=True):
     crc: int = 0
 
 
-def _front(job: RepackJob) -> _Front:
-    """What of the old stream can be kept in front of the first changed byte.
+def _find_front(job: RepackJob) -> _Front:
+    """Return the front of the old stream that can be kept: it ends before the first changed byte, at a sync flush.
 
-    It ends where a sync flush did. That is proved by inflating it with an end set behind: bytes that only look like
-    a sync flush are inside a block, and no end is found there.
+    A sync flush is proved by inflating the front with a final block behind it: bytes that only look like one are inside
+    a block, and the stream does not end there.
     """
     first = next(iter(job.plain.pieces), None)
     if not isinstance(first, Range) or first.source is not job.decoded or first.offset or first.packed:
         return _Front()
-    if not job.packed.length:  # nothing is packed anew, but for the first time
+    if not job.packed.length:  # the stream is packed for the first time
         return _Front()
     key = "front", first.length
     front: _Front | None = job.cache.get(key)
     if front is None:
-        front = _border(job, first.length)
+        front = _find_last_flush(job, first.length)
         job.cache.put(key, front, 0)
     return front
 
 
-def _border(job: RepackJob, limit: int) -> _Front:
-    """The front up to the last border at or before plain offset ``limit``."""
+def _find_last_flush(job: RepackJob, limit: int) -> _Front:
+    """Return the front up to the last sync flush at or before plain offset ``limit``."""
     reader = ByteReader(job.packed.chunks(), Place())
     read_header(reader)
-    best = _Front(reader.position)
-    inflate = zlib.decompressobj(-15)
+    front = _Front(reader.position)
+    inflater = zlib.decompressobj(-15)
     crc = plain = 0
-    waiting: list[bytes] = []
-    for packed, flushed in _split(reader):
-        waiting.append(packed)
-        if not flushed:  # there is nothing to be proved
-            if reader.position - best.start > _most_packed(limit):
+    parts: list[bytes] = []
+    for part, has_flush in _split_at_flushes(reader):
+        parts.append(part)
+        if not has_flush:
+            if reader.position - front.start > _max_packed_size(limit):
                 break
-            if len(waiting) < _UNPROVED:
+            if len(parts) < _BATCH:
                 continue
-        left = b"".join(waiting)
-        waiting = []
-        while left and not inflate.eof:
-            data = inflate.decompress(left, CHUNK)
-            left = inflate.unconsumed_tail
+        packed = b"".join(parts)
+        parts = []
+        while packed and not inflater.eof:
+            data = inflater.decompress(packed, CHUNK)
+            packed = inflater.unconsumed_tail
             crc, plain = crc32.iso_hdlc(data, crc), plain + len(data)
-        if plain > limit or inflate.eof:
+        if plain > limit or inflater.eof:
             break
-        ends = inflate.copy()
-        if flushed and not ends.decompress(_END, 1) and ends.eof:
-            best = _Front(best.start, reader.position, plain, crc)
-    return best
+        trial = inflater.copy()
+        if has_flush and not trial.decompress(_FINAL_BLOCK, 1) and trial.eof:
+            front = _Front(front.start, reader.position, plain, crc)
+    return front
 
 
-def _most_packed(plain: int) -> int:
-    """More bytes than ``plain`` ones are deflated to, unless somebody wastes them (RFC 1951, 3.2.4)."""
+def _max_packed_size(plain: int) -> int:
+    """Return more bytes than ``plain`` ones are deflated to by any sensible encoder (RFC 1951, 3.2.4)."""
     return plain + plain // 1024 + 4096
 
 
-def _split(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
-    """What is left, in parts; True: one ends with what a sync flush ends with. The reader stands behind each."""
+def _split_at_flushes(reader: ByteReader) -> Iterator[tuple[bytes, bool]]:
+    """Yield the rest in parts, each with whether it ends like a sync flush. The reader stands behind each part."""
     before = b""
     while data := reader.read_some():
         joined = before + data
-        found = joined.find(_FLUSHED)
-        if found >= 0:
-            end = found + len(_FLUSHED) - len(before)
+        flush = joined.find(_FLUSH)
+        if flush >= 0:
+            end = flush + len(_FLUSH) - len(before)
             reader.unread(data[end:])
             data = data[:end]
-        yield data, found >= 0
-        before = b"" if found >= 0 else joined[-len(_FLUSHED) + 1 :]
+        yield data, flush >= 0
+        before = b"" if flush >= 0 else joined[-len(_FLUSH) + 1 :]
 
 
-class _Deflated(Struct, frozen=True):
-    """A packed block: how many plain bytes it holds, their CRC32, and the last of them."""
+class _DeflateBlock(Struct, frozen=True):
+    """A deflated block.
+
+    :ivar length: its plain bytes.
+    :ivar crc: their CRC32.
+    :ivar window: the last of them, on which the next block depends.
+    """
 
     packed: bytes
     length: int
@@ -195,178 +208,188 @@ class _Deflated(Struct, frozen=True):
     window: bytes
 
 
-class _Block(Struct, frozen=True):
-    """A plain block and what is before it, or what was made of it when it was known by its ``key``."""
+class _PlainBlock(Struct, frozen=True):
+    """The plain bytes of a block to be deflated.
+
+    :ivar key: the key of the block in the cache; None for a block with new bytes.
+    :ivar before: the plain bytes before it, up to :data:`WINDOW`.
+    :ivar cached: the deflated block from the cache; ``plain`` is empty then.
+    """
 
     key: object
     plain: bytes
     before: bytes
-    known: _Deflated | None
+    cached: _DeflateBlock | None
 
 
-class _Stream:
-    """A gzip member that grows at its end; between calls it stands at a byte border."""
+class _MemberWriter:
+    """Makes a gzip member front to back; between calls it ends at a byte."""
 
-    def __init__(self, form: GzipParameters, job: RepackJob) -> None:
-        self._form, self._job = form, job
-        self._pieces: list[Piece] = [Literal(form.header)]
-        self._unframed: list[Piece] = []
+    def __init__(self, parameters: GzipParameters, job: RepackJob) -> None:
+        """Begin with the header."""
+        self._parameters, self._job = parameters, job
+        self._pieces: list[Piece] = [Literal(parameters.header)]
+        self._unframed: list[Piece] = []  # of the stored blocks that are being made
         self._unframed_crc = 0
-        self._crc = self._kept = self._encoded = self._stored = 0
+        self._crc = self._reused = self._encoded = self._stored = 0
         self.plain = 0
 
-    def keep(self, front: _Front) -> None:
-        """Takes the front of the old stream over."""
+    def keep_front(self, front: _Front) -> None:
+        """Take over the front of the old stream."""
         if front.plain:
             self._pieces += self._job.packed.cut(front.start, front.end).pieces
-            self._kept += front.end - front.start
+            self._reused += front.end - front.start
             self._crc = front.crc
-            self._done(front.plain)
+            self._advance(front.plain)
 
     def store(self, pieces: Iterable[Piece]) -> None:
-        """``pieces`` in stored blocks: old ones with what stands in them, where there are such, else new ones."""
+        """Add ``pieces`` in stored blocks: old blocks for old bytes in such blocks, else new ones."""
         start = self.plain
         for piece in pieces:
             if isinstance(piece, Range) and piece.source is self._job.decoded:
                 self._store_old(piece)
             else:
-                self._frame([piece])
+                self._add_to_frames([piece])
         self._flush()
         self._stored += self.plain - start
 
     def _store_old(self, piece: Range) -> None:
-        """Bytes of the old stream, from its packed bytes where they lie in stored blocks."""
-        at, end = piece.offset, piece.offset + piece.length
-        for run in self._form.stored.runs(at, end):
-            self._frame([Range(piece.source, at, run.start - at, True)])
+        """Add bytes of the old stream, from its packed bytes where they are in stored blocks."""
+        offset, end = piece.offset, piece.offset + piece.length
+        for run in self._parameters.stored.runs(offset, end):
+            self._add_to_frames([Range(piece.source, offset, run.start - offset, True)])
             packed = self._job.packed.cut(run.packed, run.packed_end)
-            self._kept += packed.length
+            self._reused += packed.length
             if run.whole and run.crc is not None:
                 self._flush()
                 self._pieces += packed.pieces
                 self._crc = crc32_joined(self._crc, run.crc, run.end - run.start)
-                self._done(run.end - run.start)
+                self._advance(run.end - run.start)
             else:
-                self._frame(packed.pieces)
-            at = run.end
-        self._frame([Range(piece.source, at, end - at, True)])
+                self._add_to_frames(packed.pieces)
+            offset = run.end
+        self._add_to_frames([Range(piece.source, offset, end - offset, True)])
 
-    def _frame(self, pieces: Iterable[Piece]) -> None:
-        """Takes ``pieces`` into the block under way. A few bytes before a packed piece get one of their own."""
+    def _add_to_frames(self, pieces: Iterable[Piece]) -> None:
+        """Add ``pieces`` to the stored blocks that are being made. A few bytes before a packed piece get their own."""
         for piece in pieces:
             if piece.length:
-                if piece.length >= STORE_FROM and all(isinstance(one, Literal) for one in self._unframed):
+                if piece.length >= STORE_FROM and all(isinstance(other, Literal) for other in self._unframed):
                     self._flush()
                 self._unframed.append(piece)
-                known = self._known_sum(piece)
-                if known is not None:
-                    self._unframed_crc = crc32_joined(self._unframed_crc, known, piece.length)
-                    self._done(piece.length)
+                crc = self._find_crc(piece)
+                if crc is not None:
+                    self._unframed_crc = crc32_joined(self._unframed_crc, crc, piece.length)
+                    self._advance(piece.length)
                     continue
                 for chunk in piece.chunks():
                     self._unframed_crc = crc32.iso_hdlc(chunk, self._unframed_crc)
-                    self._done(len(chunk))
+                    self._advance(len(chunk))
 
-    def _known_sum(self, piece: Piece) -> int | None:
-        """The CRC32 of ``piece`` where it was taken before."""
+    def _find_crc(self, piece: Piece) -> int | None:
+        """Return the CRC32 of ``piece`` where it is known without reading, else None."""
         if isinstance(piece, Range) and piece.source is self._job.spool:
-            sums = self._job.spool.crcs_around(piece.offset, piece.length)
-            return None if sums is None else crc32_without(sums[1], sums[0], piece.length)
+            crcs = self._job.spool.crcs_around(piece.offset, piece.length)
+            return None if crcs is None else crc32_without(crcs[1], crcs[0], piece.length)
         if isinstance(piece, Range) and isinstance(piece.source, ConcatSource):
             return piece.source.crc if piece.length == piece.source.table.length else None
         return None
 
     def _flush(self) -> None:
-        """Frames what was taken (RFC 1951, 3.2.4); what can be read again is framed when it is written."""
+        """End the stored blocks that are being made. Pieces that can be read twice are framed when they are written."""
         table, crc = PieceTable(self._unframed), self._unframed_crc
         self._unframed, self._unframed_crc = [], 0
         if not table.length:
             return
         self._crc = crc32_joined(self._crc, crc, table.length)
-        for start, end, direct in _spans(table):
+        for start, end, is_framed_later in _split_by_source(table):
             part = table.cut(start, end)
-            if direct:
+            if is_framed_later:
                 self._pieces.append(FramedSource(part, STORED, crc if part.length == table.length else None).piece())
             else:
                 self._pieces += [Literal(STORED.head(part.length, first=False)), *part.pieces]
 
     def deflate(self, pieces: Iterable[Piece]) -> None:
-        """``pieces`` deflated into the spool."""
+        """Add ``pieces``, deflated into the spool."""
         start = self.plain
-        packed = ordered_map(self._deflated, self._blocks(pieces), self._job.threads)
-        self._pieces.append(self._job.spool.append(self._summed(packed), packed=True))
+        blocks = ordered_map(self._deflate_block, self._plain_blocks(pieces), self._job.threads)
+        self._pieces.append(self._job.spool.append(self._packed_bytes(blocks), packed=True))
         self._encoded += self.plain - start
 
-    def _blocks(self, pieces: Iterable[Piece]) -> Iterator[_Block]:
-        """Plain blocks, each with what is before it. Old bytes end a block, so that a later run finds a border
-        there when what follows changes again."""
+    def _plain_blocks(self, pieces: Iterable[Piece]) -> Iterator[_PlainBlock]:
+        """Yield plain blocks. A block ends with old bytes, so that a later run finds a sync flush there when the bytes
+        behind them change again."""
         key: object = None
         before = b""
-        for table in _up_to_old(pieces, self._job):
+        for table in _split_behind_old(pieces, self._job):
             for start in range(0, table.length, DEFLATE_BLOCK):
-                piece = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
-                key = self._key(piece, key, before)
-                known: _Deflated | None = self._job.cache.get(key)
-                plain = b"" if known else piece.read()
-                yield _Block(key, plain, before, known)
-                before = known.window if known else plain[-WINDOW:]
+                part = table.cut(start, min(start + DEFLATE_BLOCK, table.length))
+                key = self._key_of(part, key, before)
+                cached: _DeflateBlock | None = self._job.cache.get(key)
+                plain = b"" if cached else part.read()
+                yield _PlainBlock(key, plain, before, cached)
+                before = cached.window if cached else plain[-WINDOW:]
 
-    def _key(self, block: PieceTable, last: object, before: bytes) -> object:
-        """What tells a block of old bytes behind the block of key ``last``; None for one with others in it."""
+    def _key_of(self, block: PieceTable, key_before: object, before: bytes) -> object:
+        """Return the key of a block of old bytes behind the block of ``key_before``; None for one with new bytes."""
         old = [piece for piece in block.pieces if isinstance(piece, Range) and piece.source is self._job.decoded]
-        if len(old) != len(block.pieces) or (before and last is None):
+        if len(old) != len(block.pieces) or (before and key_before is None):
             return None
-        return self._form.level, last, tuple((piece.offset, piece.length) for piece in old)
+        return self._parameters.level, key_before, tuple((piece.offset, piece.length) for piece in old)
 
-    def _deflated(self, block: _Block, stop: StopFlag) -> _Deflated:
-        """A block, packed now or in an earlier remaster of the same image."""
+    def _deflate_block(self, block: _PlainBlock, stop: StopFlag) -> _DeflateBlock:
+        """Deflate a block, or return it from an earlier remaster of the same image."""
         stop.check()
-        if block.known:
-            return block.known
-        maker = zlib.compressobj(self._form.level, zlib.DEFLATED, -15, zdict=block.before)
-        packed = maker.compress(block.plain) + maker.flush(zlib.Z_SYNC_FLUSH)
+        if block.cached:
+            return block.cached
+        compressor = zlib.compressobj(self._parameters.level, zlib.DEFLATED, -15, zdict=block.before)
+        packed = compressor.compress(block.plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
         crc = crc32.iso_hdlc(block.plain)
-        done = _Deflated(packed, len(block.plain), crc, block.plain[-WINDOW:])
+        deflated = _DeflateBlock(packed, len(block.plain), crc, block.plain[-WINDOW:])
         if block.key is not None:
-            self._job.cache.put(block.key, done, len(packed) + WINDOW)
-        return done
+            self._job.cache.put(block.key, deflated, len(packed) + WINDOW)
+        return deflated
 
-    def _summed(self, blocks: Iterable[_Deflated]) -> Iterator[bytes]:
-        """The packed bytes of ``blocks``."""
+    def _packed_bytes(self, blocks: Iterable[_DeflateBlock]) -> Iterator[bytes]:
+        """Yield the packed bytes of ``blocks``."""
         for block in blocks:
             self._crc = crc32_joined(self._crc, block.crc, block.length)
-            self._done(block.length)
+            self._advance(block.length)
             yield block.packed
 
-    def _done(self, count: int) -> None:
+    def _advance(self, count: int) -> None:
+        """Count ``count`` more plain bytes."""
         self.plain += count
         self._job.advance(count)
 
-    def finished(self) -> RepackResult:
-        """The stream with its end (RFC 1952, 2.3.1)."""
+    def finish(self) -> RepackResult:
+        """End the member (RFC 1952, 2.3.1) and return it."""
         size = self.plain & 0xFFFFFFFF
-        self._pieces.append(Literal(_END + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
-        return RepackResult(PieceTable(self._pieces), reused=self._kept, encoded=self._encoded, stored=self._stored)
+        self._pieces.append(Literal(_FINAL_BLOCK + self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")))
+        return RepackResult(PieceTable(self._pieces), self._reused, self._encoded, self._stored)
 
 
-def _spans(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
-    """``table`` in parts of whole frames: single ones with a piece that is not direct, and all between them."""
-    at = reached = 0
+def _split_by_source(table: PieceTable) -> Iterator[tuple[int, int, bool]]:
+    """Yield the parts of ``table``, in whole frames: begin, end, and whether all of its sources are direct.
+
+    Each frame with a piece that is not direct is a part of its own.
+    """
+    offset = reached = 0
     for piece in table.pieces:
         if not is_direct(piece):
-            first = max(reached, at - at % STORED.size)
+            first = max(reached, offset - offset % STORED.size)
             if first > reached:
                 yield reached, first, True
-            for start in range(first, at + piece.length, STORED.size):
+            for start in range(first, offset + piece.length, STORED.size):
                 reached = min(start + STORED.size, table.length)
                 yield start, reached, False
-        at += piece.length
+        offset += piece.length
     if reached < table.length:
         yield reached, table.length, True
 
 
-def _up_to_old(pieces: Iterable[Piece], job: RepackJob) -> Iterator[PieceTable]:
-    """``pieces`` as tables that end with each long run of old bytes."""
+def _split_behind_old(pieces: Iterable[Piece], job: RepackJob) -> Iterator[PieceTable]:
+    """Yield ``pieces`` as tables that end with each long run of old bytes."""
     group: list[Piece] = []
     for piece in pieces:
         group.append(piece)
