@@ -67,8 +67,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = xz_read.read_block
 
-    def counting(*words: object, aside: bool) -> Iterator[bytes]:
-        for chunk in real(*words, aside=aside):  # type: ignore[arg-type]
+    def counting(*words: object, on_threads: bool) -> Iterator[bytes]:
+        for chunk in real(*words, on_threads=on_threads):  # type: ignore[arg-type]
             counts.append(len(chunk))
             yield chunk
 

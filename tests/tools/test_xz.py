@@ -353,7 +353,7 @@ SIZES = st.one_of(st.none(), st.integers(1, MAX_VLI))
 @given(SIZES, SIZES, st.integers(4096, 0xFFFFFFFF))
 def test_block_headers_come_back(packed: int | None, plain: int | None, dict_size: int) -> None:
     header = BlockHeader.make(packed, plain, dict_size)
-    assert BlockHeader.parse(header.pack(), PLACE) == header
+    assert BlockHeader.parse(header.raw, PLACE) == header
     assert header.dictionary_size >= dict_size
     assert len(header.raw) == (header.raw[0] + 1) * 4
 

@@ -1,4 +1,4 @@
-"""The blocks of an .xz stream that was read, and where they can be cut."""
+"""The blocks of an .xz stream that was read, and the chunk borders at which they can be cut."""
 
 from __future__ import annotations
 
@@ -15,31 +15,40 @@ from cosremaster.errors import CosremasterError, Place
 
 
 class ChunkBorders(Struct, frozen=True):
-    """The LZMA2 chunk borders of a block: packed offset, plain offset, and the check of the block before it.
+    """The borders of a block's LZMA2 chunks.
 
     A decoder needs nothing behind a border to decode everything before it, so a block can end there.
-    ``checks`` is empty where the check is no number (SHA-256).
+
+    :ivar packed: the packed offset of each border.
+    :ivar plain: the plain offset.
+    :ivar checks: the check of the block's plain bytes before the border; empty where it is no number (SHA-256).
     """
 
     packed: array[int] = field(default_factory=lambda: array("Q"))
     plain: array[int] = field(default_factory=lambda: array("Q"))
     checks: array[int] = field(default_factory=lambda: array("Q"))
 
-    def note(self, packed: int, plain: int, running: RunningCheck) -> None:
-        """Adds a border."""
+    def add(self, packed: int, plain: int, running: RunningCheck) -> None:
+        """Add a border; ``running``: the check of the plain bytes before it."""
         self.packed.append(packed)
         self.plain.append(plain)
         if running.number is not None:
             self.checks.append(running.number)
 
-    def before(self, plain: int) -> int:
-        """The index of the last border at or before plain offset ``plain``."""
+    def last_before(self, plain: int) -> int:
+        """Return the index of the last border at or before plain offset ``plain``."""
         return bisect_right(self.plain, plain) - 1
 
 
 class XzBlock(Struct, frozen=True):
-    """A block of the stream that was read. ``start``: its header; ``data``: its first chunk; ``end``: behind
-    its check; all as packed offsets. ``plain``: where its plain bytes begin. ``record``: its index record.
+    """A block of a stream that was read.
+
+    :ivar check: the id of its check.
+    :ivar start: the packed offset of its header.
+    :ivar data: the packed offset of its first chunk.
+    :ivar plain: the plain offset of its first plain byte.
+    :ivar end: the packed offset behind its check.
+    :ivar record: its index record.
     """
 
     header: BlockHeader
@@ -51,12 +60,12 @@ class XzBlock(Struct, frozen=True):
     record: IndexRecord = field(default_factory=lambda: IndexRecord(0, 0))
     borders: ChunkBorders = field(default_factory=ChunkBorders)
 
-    def ended(self, end: int, record: IndexRecord) -> XzBlock:
-        """This block, now that all of it is known."""
+    def with_end(self, end: int, record: IndexRecord) -> XzBlock:
+        """Return this block with its end and its index record."""
         return replace(self, end=end, record=record)
 
     def dump(self) -> dict[str, Any]:
-        """This block as JSON values, numbers of borders as hexadecimal columns."""
+        """Return the block as JSON values; the borders are columns in hexadecimal digits."""
         columns = (self.borders.packed, self.borders.plain, self.borders.checks)
         return {
             "header": self.header.raw.hex(),
@@ -68,7 +77,10 @@ class XzBlock(Struct, frozen=True):
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> XzBlock:
-        """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
+        """Return the block that :meth:`dump` made ``values`` of.
+
+        :raises ValueError, KeyError, TypeError: it did not.
+        """
         try:
             header = BlockHeader.parse(bytes.fromhex(values["header"]), Place())
         except CosremasterError as error:
@@ -83,14 +95,14 @@ class XzBlock(Struct, frozen=True):
 
     @property
     def plain_end(self) -> int:
-        """Where its plain bytes end."""
+        """The plain offset behind its last plain byte."""
         return self.plain + self.record.plain
 
     @property
     def can_be_cut(self) -> bool:
-        """True when its filters allow to keep a part (a BCJ or delta filter looks across borders)."""
+        """Whether it can be cut at a border; a BCJ or delta filter depends on bytes across borders."""
         return [number for number, _ in self.header.filters] == [FILTER_LZMA2]
 
-    def check_before(self, cut: int) -> int | None:
-        """The check of the plain bytes before border ``cut``; None where it was not noted."""
-        return self.borders.checks[cut] if self.borders.checks else None
+    def check_before(self, border: int) -> int | None:
+        """Return the check of the plain bytes before border number ``border``; None where it is not known."""
+        return self.borders.checks[border] if self.borders.checks else None

@@ -1,6 +1,6 @@
 """The .xz container as values: stream header and footer, block header, index, LZMA2 chunk header.
 
-Specification: The .xz File Format 1.2.1. Sections are named at each record. Nothing here does IO.
+Specification: The .xz File Format 1.2.1; each value names its section. Nothing here does IO.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAGIC = b"\xfd7zXZ\0"
 FOOTER_MAGIC = b"YZ"
 STREAM_HEADER_SIZE = 12
 DICT_LIMIT = 1 << 30
-"""A stream that asks for a larger dictionary is refused: decoding it would take that much memory."""
+"""The largest dictionary in bytes: decoding takes as much memory, so larger ones are refused."""
 
 FILTER_DELTA, FILTER_LZMA2 = 0x03, 0x21
 _BCJ = {
@@ -30,7 +30,7 @@ MAX_VLI = (1 << 63) - 1
 
 
 def encode_vli(value: int) -> bytes:
-    """A multibyte integer (section 1.2)."""
+    """Return ``value`` as a multibyte integer (section 1.2)."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -40,7 +40,10 @@ def encode_vli(value: int) -> bytes:
 
 
 def decode_vli(data: bytes, start: int, place: Place) -> tuple[int, int]:
-    """The multibyte integer at ``start`` (section 1.2), and the offset behind it."""
+    """Return the multibyte integer at ``start`` (section 1.2) and the offset behind it.
+
+    :raises CorruptError: it is malformed.
+    """
     value = shift = 0
     for position in range(start, min(start + 9, len(data))):
         byte = data[position]
@@ -54,17 +57,18 @@ def decode_vli(data: bytes, start: int, place: Place) -> tuple[int, int]:
 
 
 def _crc(data: bytes) -> bytes:
+    """Return the CRC32 field of ``data``."""
     return zlib.crc32(data).to_bytes(4, "little")
 
 
 def pack_stream_header(check: int) -> bytes:
-    """Section 2.1.1."""
+    """Return a stream header (section 2.1.1) for check id ``check``."""
     flags = bytes((0, check))
     return MAGIC + flags + _crc(flags)
 
 
 def parse_stream_header(raw: bytes, place: Place) -> int:
-    """The check type of a stream header (section 2.1.1).
+    """Return the check id of a stream header (section 2.1.1).
 
     :raises CorruptError: wrong magic or CRC. :raises UnsupportedError: a check or flag of a later format.
     """
@@ -78,40 +82,44 @@ def parse_stream_header(raw: bytes, place: Place) -> int:
 
 
 def pack_stream_footer(check: int, index_size: int) -> bytes:
-    """Section 2.1.2. ``index_size`` in bytes."""
+    """Return a stream footer (section 2.1.2); ``index_size``: bytes of the index."""
     body = (index_size // 4 - 1).to_bytes(4, "little") + bytes((0, check))
     return _crc(body) + body + FOOTER_MAGIC
 
 
 def check_stream_footer(raw: bytes, check: int, index_size: int, place: Place) -> None:
-    """Section 2.1.2. :raises CorruptError: the footer does not belong to this header and index."""
+    """Check a stream footer (section 2.1.2). :raises CorruptError: it does not fit the header and the index."""
     if raw != pack_stream_footer(check, index_size):
         raise CorruptError("xz stream footer does not fit its header and index", place)
 
 
 class IndexRecord(Struct, frozen=True):
-    """One record of an index (section 4.3). ``unpadded``: header, data and check; ``plain``: decoded."""
+    """A record of an index (section 4.3). ``unpadded``: bytes of header, data and check; ``plain``: decoded bytes."""
 
     unpadded: int
     plain: int
 
     @property
     def padded(self) -> int:
-        """Bytes the block takes in the stream."""
+        """The bytes of the block in the stream, with its padding."""
         return self.unpadded + -self.unpadded % 4
 
 
 def pack_index(records: Iterable[IndexRecord]) -> bytes:
-    """Section 4."""
-    listed = list(records)
-    body = b"\0" + encode_vli(len(listed))
-    body += b"".join(encode_vli(record.unpadded) + encode_vli(record.plain) for record in listed)
+    """Return an index (section 4)."""
+    fields = [encode_vli(record.unpadded) + encode_vli(record.plain) for record in records]
+    body = b"\0" + encode_vli(len(fields)) + b"".join(fields)
     body += bytes(-len(body) % 4)
     return body + _crc(body)
 
 
 class BlockHeader(Struct, frozen=True):
-    """Section 3.1. Sizes are None where the header leaves them out. ``filters`` are (id, properties)."""
+    """A block header (section 3.1).
+
+    :ivar packed: the size of the compressed data; None where the header does not tell it.
+    :ivar plain: the size of the decoded data, or None.
+    :ivar filters: pairs of filter id and properties.
+    """
 
     raw: bytes
     packed: int | None
@@ -120,7 +128,7 @@ class BlockHeader(Struct, frozen=True):
 
     @classmethod
     def make(cls, packed: int | None, plain: int | None, dictionary_size: int) -> BlockHeader:
-        """A header for one LZMA2 filter whose dictionary holds at least ``dictionary_size`` bytes."""
+        """Return a header for an LZMA2 filter whose dictionary has at least ``dictionary_size`` bytes."""
         flags = (0x40 if packed is not None else 0) | (0x80 if plain is not None else 0)
         filters = ((FILTER_LZMA2, pack_dictionary_size(dictionary_size)),)
         body = bytes((flags,))
@@ -134,7 +142,11 @@ class BlockHeader(Struct, frozen=True):
 
     @classmethod
     def parse(cls, raw: bytes, place: Place) -> BlockHeader:
-        """A whole header, its size byte first. :raises CorruptError: malformed."""
+        """Return the header with the bytes ``raw``, its size byte included.
+
+        :raises CorruptError: it is malformed.
+        :raises UnsupportedError: it has flags of a later format.
+        """
         if raw[-4:] != _crc(raw[:-4]):
             raise CorruptError("xz block header CRC32 does not fit", place)
         flags = raw[1]
@@ -157,14 +169,10 @@ class BlockHeader(Struct, frozen=True):
             raise CorruptError("xz block header is not padded with zeros", place)
         return cls(raw, sizes[0], sizes[1], tuple(filters))
 
-    def pack(self) -> bytes:
-        """The header's bytes."""
-        return self.raw
-
     def decoder_filters(self, place: Place) -> list[dict[str, Any]]:
-        """The chain for ``lzma.LZMADecompressor(FORMAT_RAW)``.
+        """Return the filter chain for ``lzma.LZMADecompressor(FORMAT_RAW)``.
 
-        :raises UnsupportedError: a filter liblzma's Python binding does not offer, or a huge dictionary.
+        :raises UnsupportedError: there is a filter that Python's lzma module does not have, or a huge dictionary.
         """
         chain: list[dict[str, Any]] = []
         for number, props in self.filters:
@@ -186,24 +194,24 @@ class BlockHeader(Struct, frozen=True):
 
     @property
     def dictionary_size(self) -> int:
-        """Dictionary of the LZMA2 filter in bytes; the chain was checked by :meth:`decoder_filters`."""
+        """The bytes of the LZMA2 filter's dictionary; the chain was checked by :meth:`decoder_filters`."""
         return unpack_dictionary_size(self.filters[-1][1][0])
 
 
 def unpack_dictionary_size(bits: int) -> int:
-    """Section 5.3.1."""
+    """Return the bytes of the dictionary that is encoded as ``bits`` (section 5.3.1)."""
     return 0xFFFFFFFF if bits == 40 else (2 | (bits & 1)) << (bits // 2 + 11)
 
 
 def pack_dictionary_size(size: int) -> bytes:
-    """The smallest encodable dictionary (section 5.3.1) of at least ``size`` bytes."""
+    """Return the encoding of the smallest dictionary (section 5.3.1) with at least ``size`` bytes."""
     return bytes((next(bits for bits in range(41) if unpack_dictionary_size(bits) >= size),))
 
 
 class Lzma2ChunkHeader(Struct, frozen=True):
     """An LZMA2 chunk header (section 5.3.1 names LZMA2; layout as in xz-embedded's xz_dec_lzma2.c).
 
-    ``size``: bytes of the chunk's data behind the header; ``plain``: bytes it decodes to.
+    ``size``: bytes of the chunk's data behind the header; ``plain``: bytes of its decoded data.
     """
 
     header: bytes
@@ -212,7 +220,7 @@ class Lzma2ChunkHeader(Struct, frozen=True):
 
     @classmethod
     def header_size(cls, control: int, place: Place) -> int:
-        """Bytes of a header that begins with ``control`` (not 0). :raises CorruptError: no such control."""
+        """Return the bytes of a header that begins with ``control`` (not 0). :raises CorruptError: none does."""
         if control >= 0x80:
             return 6 if control >= 0xC0 else 5
         if control in (1, 2):
@@ -221,7 +229,7 @@ class Lzma2ChunkHeader(Struct, frozen=True):
 
     @classmethod
     def parse(cls, header: bytes) -> Lzma2ChunkHeader:
-        """A header of :meth:`header_size` bytes."""
+        """Return the values of a header of :meth:`header_size` bytes."""
         plain = int.from_bytes(header[1:3], "big") + 1
         if header[0] < 0x80:
             return cls(header, plain, plain)

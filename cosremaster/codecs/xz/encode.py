@@ -1,4 +1,4 @@
-"""Encoding plain bytes as .xz blocks: LZMA2 where it gains something, uncompressed chunks where it does not."""
+"""Encoding plain bytes as .xz blocks: LZMA2 where that makes them smaller, uncompressed chunks where it does not."""
 
 from __future__ import annotations
 
@@ -25,25 +25,30 @@ PRESET_DICTS = tuple(size << 10 for size in (256, 1024, 2048, 4096, 4096, 8192, 
 
 MIN_DICT = 4096
 BLOCK_DICTS = 3
-"""A block holds three dictionaries of plain bytes, as ``xz -T0`` makes them."""
+"""The plain bytes of a block, in dictionaries, as ``xz -T0`` makes them."""
 
 SEGMENT = 1 << 20
-"""Whether bytes compress is decided for so many at a time."""
+"""The bytes for which it is decided at once whether they compress."""
 
 DIRECT_FROM = 1 << 16
-"""Stored bytes stay where they are, if the pieces they come in hold as many as this or more, one with another."""
+"""Stored bytes stay in their sources if their pieces have at least so many bytes on average."""
 
-_MOST_LITERAL = 1 << 16  # bytes of such a block that may be kept in memory
+_MAX_LITERAL = 1 << 16  # bytes of such a block that may be in memory
 _SAMPLES = 16
-_TRIED, _COUNTED = 1024, 8192  # bytes of each sample
-_WORTH = 0.99
-_THOROUGH = 64  # of a piece of data segments 0, 1, 2, 4, 8 and so on to this are tried by all means, then each such
-_REPEATS, _LOOKED = 32, 8  # repeats are looked for in the first segments, then in the first so many of as many again
-_ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 to the MiB of random bytes
+_TRIAL_SIZE, _COUNT_SIZE = 1024, 8192  # bytes of each sample
+_WORTH = 0.99  # the size after compression from which on it is not worth it
+_THOROUGH = 64  # every method is tried on segments 0, 1, 2, 4, 8 and so on to this of a file, then on every 64th
+_REPEATS, _SEARCHED = 32, 8  # repeats are searched in the first 32 segments, then in 8 of every 32
+_ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 matches in a MiB of random bytes
 
 
 class EncoderOptions(Struct, frozen=True):
-    """How to encode: the check's id, the largest dictionary in bytes, the preset, and whether to try always."""
+    """The options of the encoder.
+
+    :ivar check: the check id.
+    :ivar dictionary_size: the largest dictionary in bytes.
+    :ivar always: compress everything, without a trial.
+    """
 
     check: int
     dictionary_size: int
@@ -52,14 +57,18 @@ class EncoderOptions(Struct, frozen=True):
 
     @property
     def block_size(self) -> int:
-        """Plain bytes of a block."""
+        """The plain bytes of a block."""
         return max(BLOCK_DICTS * self.dictionary_size, SEGMENT)
 
 
 class EncodedBlock(Struct, frozen=True):
-    """A block ready to be written, padding included, and its index record. ``stored``: it is uncompressed.
+    """A block ready to be written, padding included.
 
-    Its bytes are ``parts``, or ``table`` where they need not be kept, and ``crc`` then their CRC32.
+    :ivar record: its index record.
+    :ivar parts: its bytes; empty where there is ``table``.
+    :ivar stored: its chunks are uncompressed.
+    :ivar table: its bytes as pieces of their sources, or None.
+    :ivar crc: the CRC32 of ``table``.
     """
 
     record: IndexRecord
@@ -70,30 +79,34 @@ class EncodedBlock(Struct, frozen=True):
 
 
 class StoredChunks(Struct, frozen=True):
-    """LZMA2 uncompressed chunks: control 1 (resets the dictionary) or 2, then size - 1 as 16 bits big-endian."""
+    """The framing of uncompressed LZMA2 chunks.
+
+    A header is control 1 (which resets the dictionary) or 2, and size - 1 as 16 bits big-endian.
+    """
 
     size: int = 65536
     head_size: int = 3
 
     def head(self, length: int, *, first: bool) -> bytes:
-        """See :class:`~cosremaster.io.framed.Framing`."""
+        """Return the header of a chunk that holds ``length`` bytes."""
         return (b"\x01" if first else b"\x02") + (length - 1).to_bytes(2, "big")
 
 
 STORED = StoredChunks()
 
 
-class _Plain:
-    """Plain bytes that are looked at in parts: pieces that can be read again, or one in memory."""
+class _PlainData:
+    """Plain bytes that are read in parts: pieces that can be read twice, or one in memory."""
 
     def __init__(self, table: PieceTable) -> None:
+        """Begin without reading."""
         self.table = table
         only = table.pieces[0] if len(table.pieces) == 1 else None
         self._whole = memoryview(only.data) if isinstance(only, Literal) else None
         self._buffer = memoryview(b"") if self._whole is not None else aligned_buffer(min(SEGMENT, table.length))
 
     def segment(self, start: int, end: int) -> memoryview:
-        """At most :data:`SEGMENT` bytes, good until the next are asked for."""
+        """Return bytes ``start`` to ``end``, at most :data:`SEGMENT`; they are valid until the next call."""
         if self._whole is not None:
             return self._whole[start:end]
         view = self._buffer[: end - start]
@@ -101,60 +114,63 @@ class _Plain:
         return view
 
     def view(self, start: int, end: int) -> memoryview:
-        """Any bytes, to be kept."""
+        """Return bytes ``start`` to ``end``, valid for ever."""
         if self._whole is not None:
             return self._whole[start:end]
         view = memoryview(bytearray(end - start))
         self.table.fill(start, [view])
         return view
 
-    def again(self, start: int, end: int) -> PieceTable | None:
-        """The bytes as pieces to be read again when they are written; None where that would cost more than it saves."""
+    def pieces(self, start: int, end: int) -> PieceTable | None:
+        """Return the bytes as pieces that are read when they are written; None where that costs more than it saves."""
         if self._whole is not None:
             return None
         table = self.table.cut(start, end)
-        held = sum(piece.length for piece in table.pieces if isinstance(piece, Literal))
-        return table if held <= _MOST_LITERAL and len(table.pieces) * DIRECT_FROM <= table.length else None
+        literal = sum(piece.length for piece in table.pieces if isinstance(piece, Literal))
+        return table if literal <= _MAX_LITERAL and len(table.pieces) * DIRECT_FROM <= table.length else None
 
 
-class _Run:
-    """Bytes from ``start`` on that are worth compressing, or are not; of those the sums are taken."""
+class _Segments:
+    """Consecutive segments that are all worth compressing, or are not. The checks of the latter are computed."""
 
-    def __init__(self, start: int, check: int, *, worth: bool) -> None:
+    def __init__(self, start: int, check: int, *, is_worth_it: bool) -> None:
+        """Begin at ``start`` without segments."""
         self.start = self.end = start
-        self.worth = worth
+        self.is_worth_it = is_worth_it
         self.check, self.framed = RunningCheck(check), FramedCrc32(STORED)
 
     def add(self, segment: memoryview) -> None:
-        """The run goes on."""
+        """Add a segment."""
         self.end += len(segment)
-        if not self.worth:
+        if not self.is_worth_it:
             self.check.update(segment)
             self.framed.update(segment)
 
 
 def encode_blocks(
-    table: PieceTable, marks: Sequence[int], how: EncoderOptions, stop: StopFlag
+    table: PieceTable, marks: Sequence[int], options: EncoderOptions, stop: StopFlag
 ) -> tuple[EncodedBlock, ...]:
-    """``table``, of direct pieces, as blocks with their sizes in the header.
+    """Return ``table``, which has direct pieces only, as blocks with their sizes in the headers.
 
-    Runs of it that do not compress become blocks of uncompressed chunks. ``marks`` are offsets where other data
-    may begin, in order. :raises CancelledError: ``stop`` is set.
+    Runs of segments that do not compress become blocks of uncompressed chunks.
+
+    :param marks: offsets at which other data may begin, in order.
+    :raises CancelledError: ``stop`` is set.
     """
-    plain = _Plain(table)
-    whole = _Run(0, how.check, worth=True)
+    plain = _PlainData(table)
+    whole = _Segments(0, options.check, is_worth_it=True)
     whole.end = table.length
-    runs = [whole] if how.always else _runs(plain, marks, how.check, stop) or [whole]
-    return tuple(_encode(plain, run, how, stop) if run.worth else _stored(plain, run) for run in runs)
+    runs = [whole] if options.always else _find_runs(plain, marks, options.check, stop) or [whole]
+    return tuple(_compress(plain, run, options, stop) if run.is_worth_it else _store(plain, run) for run in runs)
 
 
-def _encode(plain: _Plain, run: _Run, how: EncoderOptions, stop: StopFlag) -> EncodedBlock:
-    """A run as a compressed block."""
+def _compress(plain: _PlainData, run: _Segments, options: EncoderOptions, stop: StopFlag) -> EncodedBlock:
+    """Return a run as a compressed block."""
     data = plain.view(run.start, run.end)
-    running = RunningCheck(how.check)
+    running = RunningCheck(options.check)
     running.update(data)
-    dictionary_size = max(MIN_DICT, min(how.dictionary_size, len(data)))
-    packed = _compressed(data, dictionary_size, how.preset, stop)
+    dictionary_size = max(MIN_DICT, min(options.dictionary_size, len(data)))
+    packed = _lzma2(data, dictionary_size, options.preset, stop)
     size = sum(len(part) for part in packed)
     header = BlockHeader.make(size, len(data), dictionary_size)
     check = running.value()
@@ -162,9 +178,9 @@ def _encode(plain: _Plain, run: _Run, how: EncoderOptions, stop: StopFlag) -> En
     return EncodedBlock(record, (header.raw, *packed, bytes(-size % 4), check))
 
 
-def _stored(plain: _Plain, run: _Run) -> EncodedBlock:
-    """A run in uncompressed chunks; its bytes stay where they are, if they can."""
-    length, table = run.end - run.start, plain.again(run.start, run.end)
+def _store(plain: _PlainData, run: _Segments) -> EncodedBlock:
+    """Return a run as a block of uncompressed chunks; its bytes stay in their sources, if they can."""
+    length, table = run.end - run.start, plain.pieces(run.start, run.end)
     framed = FramedSource(plain.table.cut(run.start, run.end) if table is None else table, STORED)
     size = framed.length + 1
     header = BlockHeader.make(size, length, MIN_DICT)
@@ -179,94 +195,100 @@ def _stored(plain: _Plain, run: _Run) -> EncodedBlock:
     return EncodedBlock(record, (), True, whole, crc32.iso_hdlc(end, crc))
 
 
-def _compressed(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+def _lzma2(plain: memoryview, dictionary_size: int, preset: int, stop: StopFlag) -> tuple[bytes, ...]:
+    """Return the LZMA2 chunks of ``plain`` in parts."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary_size}]
-    maker = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
+    compressor = lzma.LZMACompressor(format=lzma.FORMAT_RAW, filters=filters)
     parts = []
     for start in range(0, len(plain), CHUNK):
         stop.check()
-        parts.append(maker.compress(plain[start : start + CHUNK]))
-    return (*parts, maker.flush())
+        parts.append(compressor.compress(plain[start : start + CHUNK]))
+    return (*parts, compressor.flush())
 
 
-def _runs(plain: _Plain, marks: Sequence[int], check: int, stop: StopFlag) -> list[_Run]:
-    """The runs of ``plain``; none where it repeats itself somewhere."""
-    runs: list[_Run] = []
-    seen: set[bytes] = set()
+def _find_runs(plain: _PlainData, marks: Sequence[int], check: int, stop: StopFlag) -> list[_Segments]:
+    """Return the runs of ``plain``; none where it repeats itself, so that all of it is worth compressing."""
+    runs: list[_Segments] = []
+    anchors: set[bytes] = set()
     trial = _Trial()
     for start, end, number in _segments(plain.table.length, marks):
         stop.check()
         segment = plain.segment(start, end)
-        worth = trial.shrinks(segment, number)
-        looked = number < _REPEATS or number % _REPEATS < _LOOKED
-        if not worth and looked and _repeats(segment, seen):
+        is_worth_it = trial.shrinks(segment, number)
+        is_searched = number < _REPEATS or number % _REPEATS < _SEARCHED
+        if not is_worth_it and is_searched and _repeats(segment, anchors):
             return []
-        if not runs or runs[-1].worth != worth:
-            runs.append(_Run(start, check, worth=worth))
+        if not runs or runs[-1].is_worth_it != is_worth_it:
+            runs.append(_Segments(start, check, is_worth_it=is_worth_it))
         runs[-1].add(segment)
     return runs
 
 
 def _segments(length: int, marks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(start, end, number) of pieces of at most :data:`SEGMENT` bytes that begin anew, with 0, at each mark; a mark
-    before all of them tells how many came before."""
+    """Yield begin, end and number of segments of at most :data:`SEGMENT` bytes.
+
+    At each mark a segment begins, with number 0. A mark before the first byte tells how many segments were before.
+    """
     before = -max((mark for mark in marks if mark <= 0), default=0)
     edges = [0, *(mark for mark in marks if 0 < mark < length), length]
-    for left, right in pairwise(edges):
-        first = 0 if left else -(-before // SEGMENT)
-        for number, start in enumerate(range(left, right, SEGMENT), first):
-            yield start, min(start + SEGMENT, right), number
+    for begin, end in pairwise(edges):
+        first = 0 if begin else -(-before // SEGMENT)
+        for number, start in enumerate(range(begin, end, SEGMENT), first):
+            yield start, min(start + SEGMENT, end), number
 
 
 class _Trial:
-    """Tries whether segments, one after another, get smaller."""
+    """Tries whether consecutive segments get smaller."""
 
     def __init__(self) -> None:
+        """Begin with the quick method."""
         import zstandard  # noqa: PLC0415 - a remaster that encodes nothing starts sooner without it
 
         self._quick = zstandard.ZstdCompressor(level=3, write_content_size=False, write_checksum=False)
-        self._all = False
+        self._is_thorough = False
 
     def shrinks(self, segment: memoryview, number: int) -> bool:
-        """True when samples of ``segment``, the one of this number of its data, get smaller by a hundredth."""
-        sample = _sample(segment, _TRIED)
+        """Return whether samples of ``segment``, which has this number in its file, get smaller by a hundredth."""
+        sample = _sample(segment, _TRIAL_SIZE)
         if len(self._quick.compress(sample)) < _WORTH * len(sample):
             return True
-        power = number & (number - 1) == 0 and number <= _THOROUGH
-        if self._all or power or number % _THOROUGH == 0:
-            self._all = _shrinks(segment, sample)
-            return self._all
+        is_power = number & (number - 1) == 0 and number <= _THOROUGH
+        if self._is_thorough or is_power or number % _THOROUGH == 0:
+            self._is_thorough = _shrinks(segment, sample)
+            return self._is_thorough
         return False
 
 
 def _shrinks(segment: memoryview, sample: bytes) -> bool:
-    """True when ``sample`` of ``segment`` gets smaller by a hundredth under deflate or LZMA, or a larger one by its
-    bytes' frequencies alone.
+    """Return whether ``sample`` of ``segment`` gets smaller by a hundredth under deflate or LZMA, or a larger sample by
+    the frequencies of its bytes alone.
 
-    LZMA finds those too, but only in more than it could be asked to try.
+    LZMA uses frequencies too, but only in samples too large for a trial.
     """
     if len(zlib.compress(sample, 1)) < _WORTH * len(sample):
         return True
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 16}]
     if len(lzma.compress(sample, lzma.FORMAT_RAW, filters=filters)) < _WORTH * len(sample):
         return True
-    sample = _sample(segment, _COUNTED)
+    sample = _sample(segment, _COUNT_SIZE)
     huffman = zlib.compressobj(1, zlib.DEFLATED, -15, strategy=zlib.Z_HUFFMAN_ONLY)
     return len(huffman.compress(sample)) + len(huffman.flush()) < _WORTH * len(sample)
 
 
 def _sample(segment: memoryview, size: int) -> bytes:
-    """:data:`_SAMPLES` parts of ``size`` bytes from all over ``segment``, joined."""
+    """Return :data:`_SAMPLES` parts of ``size`` bytes, evenly distributed over ``segment``, joined."""
     step = max(len(segment) // _SAMPLES, size)
     return b"".join(segment[at : at + size] for at in range(0, len(segment), step))
 
 
-def _repeats(segment: memoryview, seen: set[bytes]) -> bool:
-    """True when something in ``segment`` stands in it, or in those before it, once more; ``seen`` grows with it.
+def _repeats(segment: memoryview, anchors: set[bytes]) -> bool:
+    """Return whether ``segment`` repeats something in itself or in the segments before it.
 
-    Looked at are the bytes from each anchor on, so that a repeat is found wherever it stands.
+    Only the bytes from each anchor on are compared, so that a repeat is detected at any distance.
+
+    :param anchors: the bytes at the anchors of the segments before; those of ``segment`` are added.
     """
-    found = _ANCHOR.findall(segment)
-    repeated = len(set(found)) < len(found) or not seen.isdisjoint(found)
-    seen.update(found)
-    return repeated
+    matches = _ANCHOR.findall(segment)
+    is_repeated = len(set(matches)) < len(matches) or not anchors.isdisjoint(matches)
+    anchors.update(matches)
+    return is_repeated

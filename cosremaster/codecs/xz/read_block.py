@@ -1,4 +1,4 @@
-"""Reading one .xz block: its LZMA2 chunks decoded, their borders noted, its sizes and check compared."""
+"""Reading an .xz block: decoding its LZMA2 chunks, recording their borders, comparing its sizes and its check."""
 
 from __future__ import annotations
 
@@ -17,101 +17,111 @@ from cosremaster.io.streams import ByteReader
 
 
 def read_header(reader: ByteReader) -> BlockHeader:
-    """The block header (section 3.1) at ``reader``. :raises CorruptError: damage."""
-    where = reader.next_place
+    """Return the block header (section 3.1) at ``reader``. :raises CorruptError: it is damaged."""
+    place = reader.next_place
     size = reader.read_exactly(1)
-    return BlockHeader.parse(size + reader.read_exactly(size[0] * 4 + 3), where)
+    return BlockHeader.parse(size + reader.read_exactly(size[0] * 4 + 3), place)
 
 
 def read_block(
-    reader: ByteReader, check: int, plain: int, ended: Callable[[XzBlock], None],
-    reached: Callable[[int], None] = lambda _: None, *, aside: bool = False,
+    reader: ByteReader, check: int, plain: int, on_end: Callable[[XzBlock], None],
+    on_chunk: Callable[[int], None] = lambda _: None, *, on_threads: bool = False,
 ) -> Iterator[bytes]:  # fmt: skip
-    """The plain bytes of the block at ``reader``, whose first has offset ``plain``; at its end ``ended`` gets it.
+    """Yield the plain bytes of the block at ``reader``.
 
-    ``reached`` is told the packed offset of each chunk before its plain bytes are yielded. ``aside``: decode on a
-    thread that does nothing else, for that takes longest; one before it reads.
-    :raises CorruptError: damage. :raises UnsupportedError: a filter that is not handled.
+    :param check: the id of the stream's check.
+    :param plain: the plain offset of the block's first byte.
+    :param on_end: called with the block at its end.
+    :param on_chunk: called with the packed offset of each chunk before its plain bytes are yielded.
+    :param on_threads: decode on a thread that does nothing else, as that takes longest, and read on another.
+    :raises CorruptError: the block is damaged.
+    :raises UnsupportedError: it has a filter that is not supported.
     """
-    where, start = reader.next_place, reader.position
+    place, start = reader.next_place, reader.position
     header = read_header(reader)
     try:
-        decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=header.decoder_filters(where))
+        decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=header.decoder_filters(place))
     except lzma.LZMAError as error:
-        raise UnsupportedError(f"xz filter chain is not supported ({error})", where) from error
+        raise UnsupportedError(f"xz filter chain is not supported ({error})", place) from error
     block = XzBlock(header, check, start, reader.position, plain)
-    packed = _chunks(reader)
-    decoded = _decoded(decoder, prefetch_batches(packed, _packed_size) if aside else packed)
+    packed = _read_chunks(reader)
+    decoded = _decode_chunks(decoder, prefetch_batches(packed, _packed_size) if on_threads else packed)
     running = RunningCheck(check)
-    at = plain
-    for offset, chunk in prefetch_batches(decoded, _plain_size) if aside else decoded:
-        block.borders.note(offset, at, running)
-        reached(offset)
+    position = plain
+    for offset, chunk in prefetch_batches(decoded, _plain_size) if on_threads else decoded:
+        block.borders.add(offset, position, running)
+        on_chunk(offset)
         if chunk:
             running.update(chunk)
-            at += len(chunk)
-            if header.plain is not None and at - plain > header.plain:
-                raise _lies(where)
+            position += len(chunk)
+            if header.plain is not None and position - plain > header.plain:
+                raise _wrong_sizes(place)
             yield chunk
-    size, length = reader.position - block.data, at - plain
-    _end_block(reader, header, where, size, length, running.value())
-    ended(block.ended(reader.position, IndexRecord(len(header.raw) + size + SIZES[check], length)))
+    size, length = reader.position - block.data, position - plain
+    _check_end(reader, header, place, size, length, running.value())
+    on_end(block.with_end(reader.position, IndexRecord(len(header.raw) + size + SIZES[check], length)))
 
 
-def _lies(where: Place) -> CorruptError:
-    return CorruptError("xz block header tells other sizes than the block has", where)
+def _wrong_sizes(place: Place) -> CorruptError:
+    """Return the error for a block header with wrong sizes."""
+    return CorruptError("xz block header tells other sizes than the block has", place)
 
 
-_Chunk: TypeAlias = "tuple[Place, int, bytes]"  # place, packed offset, header and data
+_Chunk: TypeAlias = "tuple[Place, int, bytes]"  # place, packed offset, header with data
 _END = b"\0"
 
 
-def _chunks(reader: ByteReader) -> Iterator[_Chunk]:
-    """The LZMA2 chunks at ``reader``, the end marker last."""
+def _read_chunks(reader: ByteReader) -> Iterator[_Chunk]:
+    """Yield the LZMA2 chunks at ``reader``, the end marker last."""
     while True:
-        at, offset = reader.next_place, reader.position
+        place, offset = reader.next_place, reader.position
         data = control = reader.read_exactly(1)
         if control != _END:
-            head = control + reader.read_exactly(Lzma2ChunkHeader.header_size(control[0], at) - 1)
+            head = control + reader.read_exactly(Lzma2ChunkHeader.header_size(control[0], place) - 1)
             data = head + reader.read_exactly(Lzma2ChunkHeader.parse(head).size)
-        yield at, offset, data
+        yield place, offset, data
         if control == _END:
             return
 
 
 def _packed_size(chunk: _Chunk) -> int:
+    """Return the packed bytes of ``chunk``."""
     return len(chunk[2])
 
 
-def _decoded(decoder: lzma.LZMADecompressor, chunks: Iterable[_Chunk]) -> Iterator[tuple[int, bytes]]:
-    """The packed offset of each chunk, and its plain bytes."""
-    for at, offset, data in chunks:
+def _decode_chunks(decoder: lzma.LZMADecompressor, chunks: Iterable[_Chunk]) -> Iterator[tuple[int, bytes]]:
+    """Yield the packed offset of each chunk and its plain bytes."""
+    for place, offset, data in chunks:
         try:
             plain = decoder.decompress(data)
         except lzma.LZMAError as error:
-            raise CorruptError(f"corrupt xz data in the LZMA2 chunk here ({error})", at) from error
+            raise CorruptError(f"corrupt xz data in the LZMA2 chunk here ({error})", place) from error
         if data == _END and not decoder.eof:
-            raise CorruptError("xz block ends inside its data", at)
+            raise CorruptError("xz block ends inside its data", place)
         yield offset, plain
 
 
 def _plain_size(chunk: tuple[int, bytes]) -> int:
+    """Return the plain bytes of ``chunk``."""
     return len(chunk[1])
 
 
-def _end_block(reader: ByteReader, header: BlockHeader, where: Place, packed: int, plain: int, value: bytes) -> None:
-    """Block padding and check (sections 3.3, 3.4), and the sizes the header promised."""
+def _check_end(reader: ByteReader, header: BlockHeader, place: Place, packed: int, plain: int, value: bytes) -> None:
+    """Read block padding and check (sections 3.3, 3.4); compare the check, and the sizes with those of the header.
+
+    :raises CorruptError: they do not fit.
+    """
     if header.packed not in (None, packed) or header.plain not in (None, plain):
-        raise _lies(where)
+        raise _wrong_sizes(place)
     if any(reader.read_exactly(-packed % 4)):
         raise CorruptError("xz block is not padded with zeros", reader.next_place)
-    at = reader.next_place
+    check_place = reader.next_place
     if reader.read_exactly(len(value)) != value:
-        raise CorruptError("xz block check does not fit the data", at)
+        raise CorruptError("xz block check does not fit the data", check_place)
 
 
 class WholeBlock(Struct, frozen=True):
-    """The bytes of a block whose header tells its sizes, to be decoded on any thread."""
+    """The bytes of a block whose header has its sizes, to be decoded on any thread."""
 
     data: bytes
     place: Place
@@ -120,8 +130,8 @@ class WholeBlock(Struct, frozen=True):
     check: int
     plain: int
 
-    def decoded(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
-        """The block and its plain bytes. Raises as :func:`read_block`."""
+    def decode(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
+        """Return the block and its plain bytes. Raises as :func:`read_block`."""
         reader = ByteReader((self.data,), self.place)
         reader.origin, reader.position = self.origin, self.start
         blocks: list[XzBlock] = []
@@ -133,17 +143,17 @@ class WholeBlock(Struct, frozen=True):
 
 
 class FailedBlock(Struct, frozen=True):
-    """What came instead of a block; told in its turn, behind the damage of those before."""
+    """An error in place of a block, to be raised behind the errors of the blocks before."""
 
     error: CosremasterError
 
-    def decoded(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
-        """Raises the error."""
+    def decode(self, stop: StopFlag) -> tuple[XzBlock, list[bytes]]:
+        """Raise the error."""
         raise self.error
 
 
-def in_turn(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBlock]:
-    """``blocks``, and what reading the next one raises as one more."""
+def with_error(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBlock]:
+    """Yield ``blocks``, and at the end the error of reading the next one, if there is one."""
     try:
         yield from blocks
     except CosremasterError as error:
@@ -151,9 +161,9 @@ def in_turn(blocks: Iterator[WholeBlock]) -> Iterator[WholeBlock | FailedBlock]:
 
 
 def whole_blocks(reader: ByteReader, check: int, plain: int, largest: int) -> Iterator[WholeBlock]:
-    """The blocks at ``reader``, as long as their headers tell sizes of at most ``largest`` bytes in all.
+    """Yield the blocks at ``reader``, while their headers have sizes of at most ``largest`` bytes together.
 
-    Ends before one that does not, is damaged, or is no block.
+    Ends before a block that is larger or damaged, or whose header has no sizes, and before the index.
     """
     while (size := reader.peek(1)) and size[0]:
         start = reader.position

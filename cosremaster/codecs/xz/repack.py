@@ -1,4 +1,4 @@
-"""What decoding an .xz stream taught, and packing it again: kept parts and fresh blocks in one stream."""
+"""Packing an .xz stream again, by what decoding it recorded: kept blocks and new ones in one stream."""
 
 from __future__ import annotations
 
@@ -39,16 +39,21 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.units import format_size
 
 SMALL_PART = 12
-"""A fresh part below this part of the stream is split into :data:`SPLIT` blocks."""
+"""A part of new data that is smaller than the stream by this factor is split into :data:`SPLIT` blocks."""
 
 SPLIT = 4
 
 MOST_DECODED = 4 << 20
-"""So many decoded bytes of a block are held apart from those that are read from files again."""
+"""The most decoded bytes of a block in memory beside pieces that are read from files again; if more, all are."""
 
 
 class XzParameters(PackedParameters, frozen=True):
-    """``check``: an id of :mod:`checks`, that of the first stream, which packing anew keeps; ``blocks``: all."""
+    """The parameters of .xz streams.
+
+    :ivar check: the check id of the first stream, which packing again keeps.
+    :ivar blocks: the blocks of all streams.
+    :ivar streams: their number.
+    """
 
     check: int
     blocks: tuple[XzBlock, ...]
@@ -62,104 +67,108 @@ class XzParameters(PackedParameters, frozen=True):
         return max((block.header.dictionary_size for block in self.blocks), default=0)
 
     def describe(self) -> str:
-        """Check, dictionary, blocks and streams."""
+        """Return check, dictionary, number of blocks, and number of streams when it is not one."""
         text = f"{NAMES[self.check]}, dictionary {format_size(self.dictionary_size)}, "
         text += "1 block" if len(self.blocks) == 1 else f"{len(self.blocks)} blocks"
         return text + (f", {self.streams} streams" if self.streams != 1 else "")
 
     def dump(self) -> dict[str, Any]:
-        """Check, number of streams, blocks."""
+        """Return check, number of streams and blocks as JSON values."""
         return {"check": self.check, "streams": self.streams, "blocks": [block.dump() for block in self.blocks]}
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> XzParameters:
-        """What :meth:`dump` wrote. :raises ValueError, KeyError, TypeError: it did not write that."""
+        """Return the parameters that :meth:`dump` made ``values`` of.
+
+        :raises ValueError, KeyError, TypeError: it did not.
+        """
         if values["check"] not in NAMES:
             raise ValueError("no such check")
-        return cls(values["check"], tuple(XzBlock.load(one) for one in values["blocks"]), int(values["streams"]))
+        return cls(values["check"], tuple(XzBlock.load(block) for block in values["blocks"]), int(values["streams"]))
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """One stream: blocks and fronts of blocks that stay are kept as they are, the rest is encoded anew.
+        """Pack one stream: unchanged blocks and fronts of blocks are kept, everything else is encoded.
 
-        The dictionary is the old one, or the preset's where that is less. The same bytes for any number of
-        threads.
+        The dictionary is the old one, or the preset's where that is smaller. The result does not depend on the number
+        of threads.
         """
         preset = PRESET if job.preset is None else job.preset
         dictionary_size = max(MIN_DICT, min(self.dictionary_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        how = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
+        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
-        kept = encoded = stored = 0
-        fresh = _Fresh(job.spool)
+        reused = encoded = stored = 0
+        new_blocks = _NewBlocks(job.spool)
 
-        def work(item: KeptBlock | _Task, stop: StopFlag) -> KeptBlock | tuple[EncodedBlock, ...]:
-            return item if isinstance(item, KeptBlock) else encode_blocks(item.table, item.marks, how, stop)
+        def encode(item: KeptBlock | _EncodeTask, stop: StopFlag) -> KeptBlock | tuple[EncodedBlock, ...]:
+            """Return a kept block, or the new blocks of a task."""
+            return item if isinstance(item, KeptBlock) else encode_blocks(item.table, item.marks, options, stop)
 
-        for done in ordered_map(work, self._items(job, how), job.threads):
-            if isinstance(done, KeptBlock):
-                pieces += fresh.taken()
-                old, record = self._kept(done, job, pieces)
+        for result in ordered_map(encode, self._items(job, options), job.threads):
+            if isinstance(result, KeptBlock):
+                pieces += new_blocks.take()
+                count, record = self._add_kept(result, job, pieces)
                 records.append(record)
-                kept += old
+                reused += count
                 job.advance(record.plain)
                 continue
-            for block in done:
-                fresh.add(block)
+            for block in result:
+                new_blocks.add(block)
                 records.append(block.record)
                 encoded += 0 if block.stored else block.record.plain
                 stored += block.record.plain if block.stored else 0
                 job.advance(block.record.plain)
         index = pack_index(records)
-        pieces += fresh.taken()
+        pieces += new_blocks.take()
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
-        return RepackResult(PieceTable(pieces), kept, encoded, stored)
+        return RepackResult(PieceTable(pieces), reused, encoded, stored)
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
-        """See :class:`~cosremaster.codecs.base.StreamParameters`: from the beginning of a block."""
+        """Begin to decode at the beginning of a block."""
         starts = [block.plain for block in self.blocks]
         blocks = self.blocks[max(bisect_right(starts, offset) - 1, 0) :]
-        return (blocks[0].plain if blocks else 0), _decoded(packed, blocks, place)
+        return (blocks[0].plain if blocks else 0), _decode_blocks(packed, blocks, place)
 
-    def _items(self, job: RepackJob, how: EncoderOptions) -> Iterator[KeptBlock | _Task]:
-        """What is kept, and what has to be encoded, in order."""
+    def _items(self, job: RepackJob, options: EncoderOptions) -> Iterator[KeptBlock | _EncodeTask]:
+        """Yield the kept blocks and the tasks for the threads, in order."""
         for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
             if isinstance(part, KeptBlock):
                 yield part
                 continue
-            marks = list(_marks(part.table))
-            size = _block_size(part.table.length, job.plain.length, how)
+            marks = list(_file_borders(part.table))
+            size = _block_size(part.table.length, job.plain.length, options)
             for start in range(0, part.table.length, size):
                 end = min(start + size, part.table.length)
-                table = _readable_again(part.table.cut(start, end))
+                table = _make_direct(part.table.cut(start, end))
                 first = bisect_right(marks, start) - 1
-                yield _Task(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
+                yield _EncodeTask(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
 
-    def _kept(self, kept: KeptBlock, job: RepackJob, pieces: list[Piece]) -> tuple[int, IndexRecord]:
-        """Appends a kept block to ``pieces``; returns how many of its bytes are old ones, and its index record."""
-        block = kept.block
-        if kept.cut is None:
+    def _add_kept(self, kept_block: KeptBlock, job: RepackJob, pieces: list[Piece]) -> tuple[int, IndexRecord]:
+        """Append a kept block to ``pieces``; return the number of old bytes in it, and its index record."""
+        block = kept_block.block
+        if kept_block.border is None:
             pieces += job.packed.cut(block.start, block.end).marked_packed().pieces
             return block.end - block.start, block.record
-        chunks = job.packed.cut(block.data, block.borders.packed[kept.cut]).marked_packed()
+        chunks = job.packed.cut(block.data, block.borders.packed[kept_block.border]).marked_packed()
         size = chunks.length + 1
-        header = BlockHeader.make(size, kept.plain, block.header.dictionary_size)
-        check = self._check(kept, job)
+        header = BlockHeader.make(size, kept_block.plain, block.header.dictionary_size)
+        check = self._check_of_front(kept_block, job)
         pieces += [Literal(header.raw), *chunks.pieces, Literal(b"\0" + bytes(-size % 4) + check)]
-        return chunks.length, IndexRecord(len(header.raw) + size + len(check), kept.plain)
+        return chunks.length, IndexRecord(len(header.raw) + size + len(check), kept_block.plain)
 
-    def _check(self, kept: KeptBlock, job: RepackJob) -> bytes:
-        """The check of a kept front: noted while decoding, or taken by decoding it again (SHA-256)."""
-        noted = kept.block.check_before(kept.cut or 0)
-        if noted is not None:
-            return noted.to_bytes(SIZES[self.check], "little")
+    def _check_of_front(self, kept_block: KeptBlock, job: RepackJob) -> bytes:
+        """Return the check of a block's kept kept_block: recorded while decoding, or by decoding it again (SHA-256)."""
+        check = kept_block.block.check_before(kept_block.border or 0)
+        if check is not None:
+            return check.to_bytes(SIZES[self.check], "little")
         running = RunningCheck(self.check)
-        for chunk in job.decoded.chunks(kept.block.plain, kept.plain):
+        for chunk in job.decoded.chunks(kept_block.block.plain, kept_block.plain):
             running.update(chunk)
         return running.value()
 
 
-def _decoded(packed: PieceTable, blocks: Sequence[XzBlock], place: Place) -> Iterator[bytes]:
-    """The plain bytes of ``blocks``, which follow each other."""
+def _decode_blocks(packed: PieceTable, blocks: Sequence[XzBlock], place: Place) -> Iterator[bytes]:
+    """Yield the plain bytes of consecutive ``blocks``."""
     if not blocks:
         return
     reader = ByteReader(packed.cut(blocks[0].start, blocks[-1].end).chunks(), place)
@@ -169,31 +178,35 @@ def _decoded(packed: PieceTable, blocks: Sequence[XzBlock], place: Place) -> Ite
         yield from read_block(reader, block.check, block.plain, lambda _: None)
 
 
-class _Task(Struct, frozen=True):
-    """Plain bytes for one thread, and the offsets from their beginning where data begin, the last before it first."""
+class _EncodeTask(Struct, frozen=True):
+    """Plain bytes for a thread.
+
+    ``marks``: the offsets from their beginning at which other data begin, the last one before them included.
+    """
 
     table: PieceTable
     marks: list[int]
 
 
-def _readable_again(table: PieceTable) -> PieceTable:
-    """``table`` with what has to be decoded read into memory; all of it, where that is much."""
+def _make_direct(table: PieceTable) -> PieceTable:
+    """Return ``table`` with its decoded pieces read into memory; all pieces, where these are many bytes."""
     decoded = sum(piece.length for piece in table.pieces if not is_direct(piece))
     if decoded > MOST_DECODED or len(table.pieces) * DIRECT_FROM > table.length:
         return PieceTable([Literal(table.read())])
     return PieceTable(piece if is_direct(piece) else Literal(b"".join(piece.chunks())) for piece in table.pieces)
 
 
-class _Fresh:
-    """Fresh blocks in a row: in the spool, or where their bytes come from."""
+class _NewBlocks:
+    """Consecutive new blocks: in the spool, or as pieces of their sources."""
 
     def __init__(self, spool: Spool) -> None:
+        """Begin without blocks."""
         self._spool = spool
         self._pieces: list[Piece] = []
         self._crc = 0
 
     def add(self, block: EncodedBlock) -> None:
-        """One more. :raises SizeError: they are too many for the spool, or would be."""
+        """Add a block. :raises SizeError: all of them together exceed the limit of the spool."""
         if block.table is None:
             piece = self._spool.append(block.parts, packed=True)
             self._pieces.append(piece)
@@ -205,8 +218,8 @@ class _Fresh:
             crc, length = block.crc, block.table.length
         self._crc = crc32_joined(self._crc, crc, length)
 
-    def taken(self) -> tuple[Piece, ...]:
-        """Those that came since the last call, as one piece."""
+    def take(self) -> tuple[Piece, ...]:
+        """Return the blocks since the last call, as one piece if there are any."""
         table, crc = PieceTable(self._pieces), self._crc
         self._pieces, self._crc = [], 0
         if len(table.pieces) < 2:
@@ -214,24 +227,24 @@ class _Fresh:
         return (Range(ConcatSource(table, crc), 0, table.length, True),)
 
 
-def _block_size(length: int, whole: int, how: EncoderOptions) -> int:
-    """Plain bytes of each block of a fresh part of ``length`` bytes in a stream of ``whole``.
+def _block_size(length: int, whole: int, options: EncoderOptions) -> int:
+    """Return the plain bytes of each block of new data of ``length`` bytes in a stream of ``whole`` plain bytes.
 
-    A small part becomes several blocks, for several threads; being small, it may lose a few parts in a hundred
-    by that, which are no half per cent of the whole. The blocks of a larger one are of one size, and there is an even
-    number of them, so that threads end together.
+    Little data become several blocks, for several threads. They may lose some percent by that, less than half a percent
+    of the whole. The blocks of more data are of one size, and their number is even, so that threads end
+    together.
     """
-    if length <= how.block_size:
-        return max(-(-length // SPLIT), SEGMENT) if length * SMALL_PART <= whole else how.block_size
-    count = -(-length // how.block_size)
+    if length <= options.block_size:
+        return max(-(-length // SPLIT), SEGMENT) if length * SMALL_PART <= whole else options.block_size
+    count = -(-length // options.block_size)
     return -(-length // (count + count % 2))
 
 
-def _marks(table: PieceTable) -> Iterator[int]:
-    """Where large pieces, which are mostly files, begin and end."""
-    at = 0
+def _file_borders(table: PieceTable) -> Iterator[int]:
+    """Yield the offsets at which large pieces begin and end, which are mostly files."""
+    offset = 0
     for piece in table.pieces:
         if piece.length >= SEGMENT:
-            yield at
-            yield at + piece.length
-        at += piece.length
+            yield offset
+            yield offset + piece.length
+        offset += piece.length

@@ -1,7 +1,7 @@
-"""What two .xz streams have in common from their beginning, found without decoding the second.
+"""Finding the front that two .xz streams have in common, without decoding the second one.
 
-A stream that additions were spliced into begins with the old one's blocks, the last of them cut at a chunk border,
-under headers that may tell other sizes. Equal packed bytes are equal plain bytes, so all before that border is known.
+A stream with new data spliced in begins with the blocks of the old stream. The last of these may be cut at a chunk
+border, and headers may have other sizes. Equal packed bytes have equal plain bytes.
 """
 
 from __future__ import annotations
@@ -22,70 +22,71 @@ from cosremaster.io.streams import ByteReader, common_prefix_length, same_bytes
 
 
 class XzFront(Struct, frozen=True):
-    """Whole blocks that a stream with check ``check`` begins with, known without decoding it."""
+    """The first blocks of a stream with check id ``check``, known without decoding it."""
 
     check: int
     blocks: tuple[XzBlock, ...]
 
     @property
     def end(self) -> int:
-        """Where the next block, or the index, begins."""
+        """The packed offset of the next block, or of the index."""
         return self.blocks[-1].end
 
     @property
     def plain(self) -> int:
-        """How many plain bytes the blocks hold."""
+        """The number of plain bytes in the blocks."""
         return self.blocks[-1].plain_end
 
 
-def find_shared_front(form: XzParameters, old: PieceTable, other: PieceTable) -> XzFront | None:
-    """The blocks of the stream ``other`` that are known from ``old``, a stream of ``form``; None if there are none."""
-    if form.streams != 1 or not _same(old, other, 0, STREAM_HEADER_SIZE):
+def find_shared_front(parameters: XzParameters, old: PieceTable, other: PieceTable) -> XzFront | None:
+    """Return the first blocks of ``other`` that ``old``, a stream of ``parameters``, has too; None if it has none."""
+    if parameters.streams != 1 or not _equal_bytes(old, other, 0, STREAM_HEADER_SIZE):
         return None
     blocks: list[XzBlock] = []
-    at = STREAM_HEADER_SIZE
-    for block in form.blocks:
-        known = _known(block, old, other, at)
-        if known is None:
+    offset = STREAM_HEADER_SIZE
+    for old_block in parameters.blocks:
+        block = _find_block(old_block, old, other, offset)
+        if block is None:
             break
-        blocks.append(known)
-        at = known.end
-        if known.record.plain != block.record.plain:
+        blocks.append(block)
+        offset = block.end
+        if block.record.plain != old_block.record.plain:
             break
-    return XzFront(form.check, tuple(blocks)) if blocks else None
+    return XzFront(parameters.check, tuple(blocks)) if blocks else None
 
 
-def _same(old: PieceTable, other: PieceTable, start: int, end: int) -> bool:
+def _equal_bytes(old: PieceTable, other: PieceTable, start: int, end: int) -> bool:
+    """Return whether both streams have the same bytes from ``start`` to ``end``."""
     return end <= other.length and same_bytes(old.cut(start, end).chunks(), other.cut(start, end).chunks())
 
 
-def _known(block: XzBlock, old: PieceTable, other: PieceTable, start: int) -> XzBlock | None:
-    """``block`` as it stands at byte ``start`` of ``other``, whole or cut at a chunk border; None if it does not."""
-    header = _header(other, start)
+def _find_block(block: XzBlock, old: PieceTable, other: PieceTable, start: int) -> XzBlock | None:
+    """Return ``block`` as it is at byte ``start`` of ``other``, whole or cut at a border; None if it is not there."""
+    header = _read_header(other, start)
     if header is None or header.filters != block.header.filters:
         return None
-    moved = start + len(header.raw) - block.data
-    stop = min(block.end, other.length - moved)
-    same = common_prefix_length(
-        old.cut(block.data, stop).chunks(), other.cut(block.data + moved, stop + moved).chunks()
-    )
-    whole = block.data + same == block.end
-    cut = len(block.borders.packed) - 1 if whole else _cut(block, same, other, moved)
-    if cut is None:
+    shift = start + len(header.raw) - block.data
+    end = min(block.end, other.length - shift)
+    equal = common_prefix_length(old.cut(block.data, end).chunks(), other.cut(block.data + shift, end + shift).chunks())
+    is_whole = block.data + equal == block.end
+    border = len(block.borders.packed) - 1 if is_whole else _find_border(block, equal, other, shift)
+    if border is None:
         return None
-    size, plain = block.borders.packed[cut] + 1 - block.data, block.borders.plain[cut] - block.plain
+    size, plain = block.borders.packed[border] + 1 - block.data, block.borders.plain[border] - block.plain
     if header.plain not in (None, plain) or header.packed not in (None, size):
         return None
-    cuts = ChunkBorders(
-        array("Q", (at + moved for at in block.borders.packed[: cut + 1])), block.borders.plain[: cut + 1],
-        block.borders.checks[: cut + 1],
-    )  # fmt: skip
+    borders = ChunkBorders(
+        array("Q", (offset + shift for offset in block.borders.packed[: border + 1])),
+        block.borders.plain[: border + 1],
+        block.borders.checks[: border + 1],
+    )
     record = IndexRecord(len(header.raw) + size + SIZES[block.check], plain)
-    return XzBlock(header, block.check, start, block.data + moved, block.plain, start + record.padded, record, cuts)
+    end = start + record.padded
+    return XzBlock(header, block.check, start, block.data + shift, block.plain, end, record, borders)
 
 
-def _header(other: PieceTable, start: int) -> BlockHeader | None:
-    """The block header at byte ``start``; None where the blocks end, or something is wrong with it."""
+def _read_header(other: PieceTable, start: int) -> BlockHeader | None:
+    """Return the block header at byte ``start``; None behind the last block, or where it is damaged."""
     reader = ByteReader(other.cut(min(start, other.length), other.length).chunks(), Place())
     if reader.peek(1) in (b"", b"\0"):
         return None
@@ -95,15 +96,16 @@ def _header(other: PieceTable, start: int) -> BlockHeader | None:
         return None
 
 
-def _cut(block: XzBlock, same: int, other: PieceTable, moved: int) -> int | None:
-    """The border of ``block`` at which it ends in ``other``, ``moved`` bytes further on: the last one in the first
-    ``same`` bytes of its data. None if it does not end there, or not with the check of what is before."""
-    cut = bisect_right(block.borders.packed, block.data + same) - 1
-    number = block.check_before(cut)
-    if cut < 1 or not block.can_be_cut or (number is None and SIZES[block.check]):
+def _find_border(block: XzBlock, equal: int, other: PieceTable, shift: int) -> int | None:
+    """Return the number of the border at which ``block`` ends in ``other``, where it is ``shift`` bytes further on.
+
+    That is the last border in the first ``equal`` bytes of its data. None if the block does not end there with the
+    check of its bytes before.
+    """
+    border = bisect_right(block.borders.packed, block.data + equal) - 1
+    check = block.check_before(border)
+    if border < 1 or not block.can_be_cut or (check is None and SIZES[block.check]):
         return None
-    border = block.borders.packed[cut]
-    closing = bytes(1 + -(border + 1 - block.data) % 4) + (number or 0).to_bytes(SIZES[block.check], "little")
-    end = border + moved + len(closing)
-    fits = end <= other.length and other.read(border + moved, len(closing)) == closing
-    return cut if fits else None
+    offset = block.borders.packed[border]
+    block_end = bytes(1 + -(offset + 1 - block.data) % 4) + (check or 0).to_bytes(SIZES[block.check], "little")
+    return border if other.read(offset + shift, len(block_end)) == block_end else None

@@ -1,4 +1,4 @@
-"""Which compressed parts of an old .xz stream a new one can keep. Pure: a piece table and blocks in, parts out."""
+"""Planning which blocks of an old .xz stream a new one can keep. Pure: a piece table and blocks in, parts out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cosremaster.io.pieces import Piece, PieceTable, Range, Source
 
 
 class KeptBlock(Struct, frozen=True):
-    """An old block: whole, or (``cut``) up to that border of its chunks."""
+    """A block of the old stream that is kept: whole, or up to the chunk border with number ``border``."""
 
     block: XzBlock
-    cut: int | None
+    border: int | None
 
     @property
     def plain(self) -> int:
-        """Plain bytes that are kept."""
+        """The number of plain bytes that are kept."""
         block = self.block
-        return block.record.plain if self.cut is None else block.borders.plain[self.cut] - block.plain
+        return block.record.plain if self.border is None else block.borders.plain[self.border] - block.plain
 
 
 class NewData(Struct, frozen=True):
@@ -35,28 +35,34 @@ Part: TypeAlias = KeptBlock | NewData
 
 
 def plan_splice(plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check: int) -> tuple[Part, ...]:
-    """``plain`` in order as parts of the old stream that hold the same bytes, and what is between them.
+    """Return ``plain`` in order, as blocks of the old stream that hold the same bytes and the bytes between them.
 
-    Ranges of ``decoded`` are plain bytes of the old stream. A block is kept where all of it stands in such a
-    range, wherever that is now; its front, up to a chunk's border, where only the front does. ``check`` is the
-    new stream's; blocks under another cannot be kept.
+    A block is kept where all of its plain bytes are in one range, wherever that is now; its front, up to a chunk
+    border, where only the front is.
+
+    :param decoded: the plain bytes of the old stream, as the source of ranges in ``plain``.
+    :param blocks: the blocks of the old stream.
+    :param check: the check id of the new stream; blocks with another cannot be kept.
     """
     parts: list[Part] = []
-    fresh: list[Piece] = []
-    for part in _parts(plain, decoded, [block for block in blocks if block.record.plain], check):
+    pieces: list[Piece] = []
+    for part in _kept_blocks_and_pieces(plain, decoded, [block for block in blocks if block.record.plain], check):
         if isinstance(part, KeptBlock):
-            if fresh:
-                parts.append(NewData(PieceTable(fresh)))
-                fresh = []
+            if pieces:
+                parts.append(NewData(PieceTable(pieces)))
+                pieces = []
             parts.append(part)
         else:
-            fresh.append(part)
-    if fresh:
-        parts.append(NewData(PieceTable(fresh)))
+            pieces.append(part)
+    if pieces:
+        parts.append(NewData(PieceTable(pieces)))
     return tuple(parts)
 
 
-def _parts(plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check: int) -> Iterator[KeptBlock | Piece]:
+def _kept_blocks_and_pieces(
+    plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check: int
+) -> Iterator[KeptBlock | Piece]:
+    """Yield ``plain`` in order, as kept blocks and the pieces between them."""
     starts = [block.plain for block in blocks]
     for piece in plain.pieces:
         if not isinstance(piece, Range) or piece.source is not decoded:
@@ -65,21 +71,21 @@ def _parts(plain: PieceTable, decoded: Source, blocks: Sequence[XzBlock], check:
         offset, end = piece.offset, piece.offset + piece.length
         while offset < end:
             block = blocks[bisect_right(starts, offset) - 1]
-            kept = _kept(block, offset, end, check)
-            if kept is not None:
-                yield kept
-                offset += kept.plain
+            kept_block = _keep(block, offset, end, check)
+            if kept_block is not None:
+                yield kept_block
+                offset += kept_block.plain
             stop = min(end, block.plain_end)
             if offset < stop:
                 yield Range(decoded, offset, stop - offset, piece.packed)
             offset = stop
 
 
-def _kept(block: XzBlock, offset: int, end: int, check: int) -> KeptBlock | None:
-    """What of ``block`` can be kept where its plain bytes from ``offset`` to ``end`` stand in the new stream."""
+def _keep(block: XzBlock, offset: int, end: int, check: int) -> KeptBlock | None:
+    """Return the part of ``block`` that can be kept, where the new stream has plain bytes ``offset`` to ``end``."""
     if offset != block.plain or block.check != check:
         return None
     if end >= block.plain_end:
         return KeptBlock(block, None)
-    cut = block.borders.before(end) if block.can_be_cut else 0
-    return KeptBlock(block, cut) if cut > 0 else None
+    border = block.borders.last_before(end) if block.can_be_cut else 0
+    return KeptBlock(block, border) if border > 0 else None
