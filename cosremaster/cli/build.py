@@ -1,8 +1,9 @@
-"""``cosremaster build``: a remaster written down in a recipe."""
+"""The command that builds what a recipe describes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from cosremaster.recipe.variables import parse_setting
 
 
 def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the JSON Schema of recipes and exit, where the flag is given."""
     if value:
         click.echo(shipped_schema(), nl=False)
         context.exit()
@@ -48,21 +50,19 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
     help="Print the JSON Schema of recipes, for editors.",
 )
 def build_command(
-    recipe: Path, settings: tuple[str, ...], output: Path | None, threads: int | None, check_index: bool,
-    digest: str | None, report: str | None, only_plan: bool, force: bool, quiet: bool,
-) -> None:  # fmt: skip
+    recipe: Path, settings: tuple[str, ...], output: Path | None, only_plan: bool, quiet: bool, **options: Any
+) -> None:
     """Write the image that the TOML file RECIPE describes.
 
-    Paths in RECIPE are relative to it. Everything that is wrong with it is told at once, before any work.
+    Paths in RECIPE are relative to it. All its faults are listed at once, before any work.
     """
+    threads = options.pop("threads")
     read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
     progress = terminal_progress(quiet=quiet)
     if only_plan:
-        for line in plan(read, check_index=check_index, progress=progress).lines:
+        for line in plan(read, check_index=options["check_index"], progress=progress).lines:
             click.echo(line)
         return
-    result = build(
-        read, output=output, force=force, digest=digest, report=report, check_index=check_index, progress=progress,
-    )  # fmt: skip
+    result = build(read, output=output, progress=progress, **options)
     if not quiet:
         print_result(result, resolve_output(read, output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR.
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the version and exit, where the flag is given."""
     if value:
         click.echo(f"cosremaster {__version__}")
         context.exit()
@@ -46,23 +47,23 @@ _CHECK_INDEX = click.option(
 _IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 _REQUEST = (
     click.option(
-        "--add", "adds", multiple=True, metavar="SRC[:DEST]",
+        "--add", multiple=True, metavar="SRC[:DEST]",
         help="Add a file, or the contents of a directory or an archive (by its name; - is a tar on standard input), to"
         " the root filesystem. DEST is absolute in it; a file goes into DEST if that ends in / or is a directory."
         " Without DEST contents merge at /. May be given again.",
     ),
     click.option(
-        "--add-iso", "iso_adds", multiple=True, metavar="SRC:DEST",
+        "--add-iso", multiple=True, metavar="SRC:DEST",
         help="Add a file, or the contents of a directory or an archive, to the ISO's own tree, by the rules of --add;"
         " a file that is there is exchanged. May be given again.",
     ),
     click.option(
-        "--remove-iso", "iso_removes", multiple=True, metavar="PATTERN",
+        "--remove-iso", multiple=True, metavar="PATTERN",
         help="Remove what fits from the ISO's own tree, directories with what is in them, before anything is renamed or"
         " added. May be given again.",
     ),
     click.option(
-        "--rename-iso", "iso_renames", multiple=True, metavar="OLD:NEW",
+        "--rename-iso", multiple=True, metavar="OLD:NEW",
         help="Give a file or directory of the ISO's own tree another name. NEW is absolute; it goes into NEW if that"
         " ends in / or is a directory. May be given again.",
     ),
@@ -75,11 +76,11 @@ _REQUEST = (
         help="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
     ),
     click.option(
-        "--add-file", "files", multiple=True, metavar="SRC:DEST",
+        "--add-file", multiple=True, metavar="SRC:DEST",
         help="Add an archive as the file it is, after everything that --add brings. May be given again.",
     ),
     click.option(
-        "--remove", "removes", multiple=True, metavar="PATTERN",
+        "--remove", multiple=True, metavar="PATTERN",
         help="Remove what fits, directories with what is in them, before anything is added. * and ? do not cross /,"
         " ** does. May be given again.",
     ),
@@ -128,32 +129,30 @@ _REQUEST = (
 
 
 def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with the options that make a request, the first of them first in its help."""
+    """Add the options that make a request to ``command``, in the order of :data:`_REQUEST`."""
     for option in reversed(_REQUEST):
         command = option(command)
     return command
 
 
-def _request(
-    adds: tuple[str, ...], files: tuple[str, ...], removes: tuple[str, ...], iso_adds: tuple[str, ...],
-    iso_removes: tuple[str, ...], iso_renames: tuple[str, ...],
-    owner: str | None, mode: str | None, setuid: bool, mtree: str | None, **options: Any,
-) -> Request:  # fmt: skip
-    """The request that the options of :data:`_REQUEST` make.
+def _pop_request(options: dict[str, Any]) -> Request:
+    """Take the options of :data:`_REQUEST` out of ``options`` and return the request that they make.
 
-    :raises UsageError: an mtree file without just one directory that it could be for.
+    :raises UsageError: an mtree file needs exactly one added directory that it describes.
     """
-    asked = [AddPath.parse(text) for text in adds] + [replace(AddPath.parse(text), unpack=False) for text in files]
-    items = [replace(item, owner=owner, mode=mode, setuid=setuid) for item in asked]
+    rules = {name: options.pop(name) for name in ("owner", "mode", "setuid")}
+    mtree, archives = options.pop("mtree"), options.pop("add_file")
+    items = [AddPath.parse(text) for text in options.pop("add")]
+    items += [replace(AddPath.parse(text), unpack=False) for text in archives]
+    items = [replace(item, **rules) for item in items]
     if mtree is not None:
         folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
         if len(folders) != 1:
             raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
         items[folders[0]] = replace(items[folders[0]], mtree=mtree)
-    return Request(
-        add=items, remove=removes, add_iso=[AddPath.parse(text, "--add-iso") for text in iso_adds],
-        remove_iso=iso_removes, rename_iso=iso_renames, **options,
-    )  # fmt: skip
+    add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
+    others = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
+    return Request(add=items, add_iso=add_iso, **others)
 
 
 @click.command(epilog=_EPILOG)
@@ -170,17 +169,16 @@ def _request(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def remaster_command(
-    source: Path, target: Path, check_index: bool, max_expand: int, digest: str | None, report: str | None,
-    force: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    source: Path, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
+) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
-    request = _request(**options)
+    request = _pop_request(options)
     progress = terminal_progress(quiet=quiet)
     with Image(source, check_index=check_index, max_expand=max_expand) as image:
-        result = image.remaster(target, request, force=force, digest=digest, report=report, progress=progress)
+        result = image.remaster(target, request, progress=progress, **options)
     if not quiet:
         print_result(result, target)
 
@@ -195,7 +193,7 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
-    request = _request(**options)
+    request = _pop_request(options)
     with Image(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
@@ -208,7 +206,7 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
 
 def print_result(result: Result, target: Path) -> None:
-    """What was done, on standard output."""
+    """Print a summary of the remaster on standard output."""
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
     click.echo(f"{target}: {format_size(result.output_size)} ({change})")
     if result.layer is not None:
@@ -216,8 +214,8 @@ def print_result(result: Result, target: Path) -> None:
             (len(result.added), "added"), (len(result.replaced), "replaced"), (len(result.removed), "removed"),
             (len(result.parents), "made as parents"), (len(result.unchanged), "unchanged"),
         )  # fmt: skip
-        told = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
-        click.echo(f"{result.layer}: {told}")
+        summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
+        click.echo(f"{result.layer}: {summary}")
         for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
             for line in change_lines(mark, paths):
                 click.echo(line)
@@ -236,14 +234,14 @@ def print_result(result: Result, target: Path) -> None:
 
 
 def _iso_lines(result: Result) -> Iterator[str]:
-    """What became of the ISO's own tree."""
-    what = {
+    """Yield lines about changes to the ISO's own tree."""
+    changes = {
         "added": result.iso_added, "exchanged": result.iso_exchanged, "removed": result.iso_removed,
         "renamed": result.iso_renamed, "unchanged": result.iso_unchanged,
     }  # fmt: skip
-    told = ", ".join(f"{len(found):,} {word}" for word, found in what.items() if found)
-    if told:
-        yield f"on the ISO: {told}"
+    summary = ", ".join(f"{len(paths):,} {word}" for word, paths in changes.items() if paths)
+    if summary:
+        yield f"on the ISO: {summary}"
     for mark, paths in (("+", result.iso_added), ("~", result.iso_exchanged), ("-", result.iso_removed)):
         yield from change_lines(mark, paths)
     yield from rename_lines(result.iso_renamed)
@@ -258,8 +256,8 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
 
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
-        found = opened.layers(progress=terminal_progress(quiet=False))
-        for line in layer_lines(found.layers, None):
+        layers = opened.layers(progress=terminal_progress(quiet=False)).layers
+        for line in layer_lines(layers, None):
             click.echo(line)
         path = opened.remembered_at
     click.echo(f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written")

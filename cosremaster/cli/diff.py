@@ -15,20 +15,20 @@ _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content":
 
 
 @click.command()
-@click.argument("one", metavar="A")
-@click.argument("other", metavar="B")
+@click.argument("old", metavar="A")
+@click.argument("new", metavar="B")
 @click.option("--text", is_flag=True, help="Show how text files differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @MAX_EXPAND
-def diff_command(one: str, other: str, text: bool, as_json: bool, max_expand: int) -> int:
+def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int) -> int:
     """Compare two addresses by meaning: boot records, files, and layers entry by entry.
 
     Exit code 1 when they differ. + added, - removed, ~ content, m metadata, ! type, z packed otherwise, b boot record.
     """
-    differences = diff(one, other, text=text, max_expand=max_expand)
+    differences = diff(old, new, text=text, max_expand=max_expand)
     if as_json:
         values = [_values(difference) for difference in differences]
-        report = {"schema": SCHEMA, "a": one, "b": other, "different": bool(values), "differences": values}
+        report = {"schema": SCHEMA, "a": old, "b": new, "different": bool(values), "differences": values}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return int(bool(values))
     has_difference = False

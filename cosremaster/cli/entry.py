@@ -49,16 +49,18 @@ class _Stopped(BaseException):
     """A signal asked us to end; unwinding removes what is unfinished."""
 
     def __init__(self, number: int) -> None:
+        """Remember the signal's number."""
         super().__init__(number)
         self.number = number
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    """Raise the signal as an exception, so that unwinding removes unfinished files."""
     raise _Stopped(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code. ``arguments``: those of the process when None."""
+    """Run the program and return its exit code. ``arguments`` are those of the process when None."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    """Does what ``words`` ask for."""
+    """Run the command that ``words`` name and return its exit code."""
     if words[:1] == ["ls"]:
         with _uncollected():  # an index is many small values that stay, and no garbage
             from cosremaster.cli.listing import list_plainly  # noqa: PLC0415 - loads next to nothing
@@ -96,7 +98,7 @@ def _run(words: list[str]) -> int:
 
 
 def _loaded(module: str, function: str) -> click.Command:
-    """A command. What is loaded with it stays: the garbage collector need not look at it, now or later."""
+    """Load a command. Modules that come with it stay, so the garbage collector need not look at them, now or later."""
     with _uncollected():
         command: click.Command = getattr(importlib.import_module(f"cosremaster.cli.{module}"), function)
         gc.freeze()
@@ -106,7 +108,7 @@ def _loaded(module: str, function: str) -> click.Command:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """The garbage collector rests meanwhile."""
+    """Pause the garbage collector for the context."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -117,7 +119,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _explain(error: BaseException) -> int | None:
-    """Says on standard error why the program ends, and returns its exit code; None for a fault of ours."""
+    """Print on standard error why the program ends and return its exit code; return None for an internal fault."""
     if isinstance(error, CosremasterError):
         sys.stderr.write(f"cosremaster: {error}\n")
         return error.exit_code

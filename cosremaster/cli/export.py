@@ -1,8 +1,9 @@
-"""The command that writes what MAAS or a network boot takes."""
+"""The command that exports for MAAS or for a network boot."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,9 +26,8 @@ from cosremaster.image import export
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MAX_EXPAND
 def export_command(
-    address: str, maas: str | None, pxe: Path | None, title: str | None, arch: str, output: Path | None,
-    threads: int | None, force: bool, quiet: bool, max_expand: int,
-) -> None:  # fmt: skip
+    address: str, maas: str | None, pxe: Path | None, output: Path | None, quiet: bool, max_expand: int, **options: Any
+) -> None:
     """Export the root filesystem layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot."""
     if (maas is None) == (pxe is None):
         raise UsageError("export wants --maas NAME or --pxe DIR")
@@ -36,10 +36,8 @@ def export_command(
         click.echo("\n".join(export(address, pxe, max_expand=max_expand, progress=progress).files))
         return
     assert maas is not None
-    resource = MaasResource(maas, title or "", arch)
+    resource = MaasResource(maas, options.pop("title") or "", options.pop("arch"))
     target = output or Path(resource.file_name)
-    exported = export(
-        address, target, maas=resource, threads=threads, force=force, max_expand=max_expand, progress=progress
-    )
+    exported = export(address, target, maas=resource, max_expand=max_expand, progress=progress, **options)
     click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}")
     click.echo(exported.command)

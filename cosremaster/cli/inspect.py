@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,25 +34,25 @@ from cosremaster.units import format_size
 )
 @click.option("--force", is_flag=True, help="With --html: replace FILE if it exists.")
 @MAX_EXPAND
-def inspect_command(
-    source: Path, layer: str | None, deep: bool, as_json: bool, html: Path | None, against: Path | None,
-    changed: tuple[str, ...], force: bool, max_expand: int,
-) -> None:  # fmt: skip
+def inspect_command(source: Path, as_json: bool, html: Path | None, max_expand: int, **options: Any) -> None:
     """Show an image's boot records, partitions and archives; with --deep its layers with codecs and sizes.
 
-    Without --deep no layer is read, nor its remembered index. With --html all are, and what they say becomes a
-    page of one file (docs/html.md).
+    Without --deep no layer is read, nor its remembered index. With --html all layers are read, and a page of one file
+    is written (docs/html.md).
     """
+    page = {name: options.pop(name) for name in ("against", "changed", "force")}
     if html is not None:
-        if as_json or layer is not None:
+        if as_json or options["layer"] is not None:
             raise UsageError(f"--html and {'--json' if as_json else '--layer'} exclude each other")
-        if changed and against is None:
+        if page["changed"] and page["against"] is None:
             raise UsageError(AGAINST_MISSING)
-        _write_page(source, html, against, changed, force=force, max_expand=max_expand)
+        with Image(source, max_expand=max_expand) as image:
+            image.write_page(html, progress=_progress(), **page)
+        click.echo(f"{html}: {format_size(html.stat().st_size)}")
         return
-    if against is not None or changed or force:
+    if any(page.values()):
         raise UsageError("--against, --changed and --force belong to --html FILE, which is missing")
-    info = inspect(source, deep=deep, layer=layer, max_expand=max_expand, progress=_progress())
+    info = inspect(source, max_expand=max_expand, progress=_progress(), **options)
     if as_json:
         click.echo(json.dumps(info.values, indent=2, ensure_ascii=False))
         return
@@ -62,12 +63,3 @@ def inspect_command(
 def _progress() -> Progress:
     """Return progress for a terminal; a file gets nothing but the result."""
     return terminal_progress(quiet=not sys.stderr.isatty())
-
-
-def _write_page(
-    source: Path, html: Path, against: Path | None, changed: tuple[str, ...], *, force: bool, max_expand: int
-) -> None:
-    """Write the page about ``source``."""
-    with Image(source, max_expand=max_expand) as image:
-        image.write_page(html, against=against, changed=changed, force=force, progress=_progress())
-    click.echo(f"{html}: {format_size(html.stat().st_size)}")

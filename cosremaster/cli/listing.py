@@ -1,4 +1,4 @@
-"""Listing what stands at an address. Nothing here loads click: listing an initramfs takes no longer than reading it."""
+"""List directories. Nothing here loads click: listing an initramfs should take no longer than reading it."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _FLAGS = {
 
 
 def list_plainly(words: Sequence[str]) -> bool:
-    """Does what ``ls`` with the arguments ``words`` is to do, if they are an address and flags and nothing else.
+    """List what ``words``, the arguments of ``ls``, name, if they are one address and plain flags.
 
-    False when they are not: the command's own parser knows the rest, and what to say.
+    Return False for any other arguments: the command's own parser handles those, and reports their faults.
     """
-    wanted = dict.fromkeys(("long", "recursive", "as_json"), False)
+    flags = dict.fromkeys(("long", "recursive", "as_json"), False)
     addresses = []
     for word in words:
         if not word.startswith("-"):
             addresses.append(word)
         elif word in _FLAGS:
-            wanted.update(dict.fromkeys(_FLAGS[word], True))
+            flags.update(dict.fromkeys(_FLAGS[word], True))
         else:
             return False
     if len(addresses) != 1:
         return False
-    listed = not (wanted["long"] or wanted["as_json"]) and _list_names(addresses[0], recursive=wanted["recursive"])
+    listed = not (flags["long"] or flags["as_json"]) and _list_names(addresses[0], recursive=flags["recursive"])
     if not listed:
-        list_address(addresses[0], max_expand=MAX_EXPAND, **wanted)
+        list_address(addresses[0], max_expand=MAX_EXPAND, **flags)
     return True
 
 
 def _list_names(address: str, *, recursive: bool) -> bool:
-    """Prints the names in the archive at ``address`` if it is a file of its own; False if it is not."""
+    """Print the names in the archive at ``address`` if that is a file of its own; return whether it is."""
     if "::" in address or "%" in address or not address:
         return False
     with open_source(address) as source:
@@ -64,12 +64,13 @@ def print_json(entries: Iterable[FileEntry]) -> None:
 
 
 def _write(text: str) -> None:
-    """To standard output, in one go."""
+    """Write ``text`` to standard output in one go."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def _write_names(names: Iterable[bytes]) -> None:
+    """Write names to standard output, one on each line."""
     _write(printable_lines(names))
 
 

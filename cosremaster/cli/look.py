@@ -1,6 +1,6 @@
-"""Commands that look into any layer and take things out: ls, cat, stat, tree, find, extract.
+"""Commands that look into any layer and extract from it: ls, cat, stat, tree, find, extract.
 
-The listing itself is in ``listing``, which loads next to nothing.
+Listing itself is in ``listing``, which loads next to nothing.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def cat_command(address: str, max_expand: int) -> None:
 
 
 def _write_out(chunks: Iterable[bytes]) -> None:
+    """Write bytes to standard output."""
     sys.stdout.flush()
     for chunk in chunks:
         sys.stdout.buffer.write(chunk)

@@ -14,36 +14,38 @@ from cosremaster.units import format_size
 
 
 class Lines:
-    """One line when a step ends."""
+    """Progress as one line for each step, printed when it ends."""
 
     @contextmanager
     def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Runs a step and says how long it took."""
-        done = 0
+        """Run a step and print how long it took."""
+        total_count = 0
 
         def advance(count: int) -> None:
-            nonlocal done
-            done += count
+            """Count bytes."""
+            nonlocal total_count
+            total_count += count
 
         start = time.monotonic()
         yield advance
-        self._say(title, done, time.monotonic() - start)
+        self._say(title, total_count, time.monotonic() - start)
 
-    def _say(self, title: str, done: int, seconds: float) -> None:
-        amount = f": {format_size(done)}" if done else ""
+    def _say(self, title: str, size: int, seconds: float) -> None:
+        """Print the line of a step: ``size`` bytes in ``seconds``."""
+        amount = f": {format_size(size)}" if size else ""
         click.echo(f"{title}{amount} in {seconds:.1f} s", err=True)
 
     def warn(self, message: str) -> None:
-        """A line of its own."""
+        """Print a warning on a line of its own."""
         click.echo(f"warning: {message}", err=True)
 
 
 class Bars(Lines):
-    """A bar with bytes and rate while a step runs, its line when it has ended."""
+    """Progress as a bar with bytes and rate while a step runs, and its line when it has ended."""
 
     @contextmanager
     def step(self, title: str, total: int | None) -> Iterator[Advance]:
-        """Runs a step under a bar."""
+        """Run a step under a bar."""
         from rich.console import Console  # noqa: PLC0415 - most runs have no bars, and start faster without rich
         from rich.markup import escape  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
@@ -62,6 +64,7 @@ class Bars(Lines):
             task = progress.add_task(escape(title), total=total)
 
             def advance(count: int) -> None:
+                """Count bytes and move the bar."""
                 counted(count)
                 progress.update(task, advance=count)
 
@@ -69,17 +72,17 @@ class Bars(Lines):
 
 
 class Quiet(Lines):
-    """Nothing but what an error says."""
+    """No progress: nothing is printed but errors."""
 
-    def _say(self, title: str, done: int, seconds: float) -> None:
-        pass
+    def _say(self, title: str, size: int, seconds: float) -> None:
+        """Print nothing."""
 
     def warn(self, message: str) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 def terminal_progress(*, quiet: bool) -> Lines:
-    """The progress that suits standard error."""
+    """Return the progress that suits standard error."""
     if quiet:
         return Quiet()
     return Bars() if sys.stderr.isatty() else Lines()
