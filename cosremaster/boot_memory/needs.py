@@ -11,7 +11,7 @@ from cosremaster.layers.model import Layer
 
 
 def estimate_packed_memory(archives: Iterable[tuple[bytes, int]]) -> dict[bytes, MemoryEstimate]:
-    """Return estimates of ``archives`` (path and size in bytes) of which only the packed size is known."""
+    """Return estimates of ``archives`` (path and size in bytes) before any layer is read."""
     return {path: estimate_memory(InitramfsSizes(packed=size)) for path, size in archives}
 
 

@@ -108,7 +108,7 @@ def _compare_files(old_image: IsoImage, new_image: IsoImage, changed: Collection
 
 
 def _shared_boot_paths(old_image: IsoImage, new_image: IsoImage) -> Iterator[bytes]:
-    """Yield paths of boot images, of which only the bytes that do not depend on their place are compared."""
+    """Yield the paths of boot images, whose bytes :func:`_compare_boot_entries` compares without their pointers."""
     for old, new in zip(old_image.boot_images, new_image.boot_images, strict=False):
         if old.path is not None and old.path == new.path:
             yield old.path
@@ -210,7 +210,7 @@ def _compare_partition_tables(
 def _compare_partitions(
     old: Subject, new: Subject, starts: Collection[int], changed: Collection[bytes]
 ) -> Iterator[Finding]:
-    """Compare the bytes of the partitions that hold no tree; the parameters are those of the caller."""
+    """Compare the bytes of partitions without a tree; parameters as in :func:`_compare_partition_tables`."""
     pairs = zip(old.list_partitions(protective=False), new.list_partitions(protective=False), strict=True)
     for old_partition, new_partition in pairs:
         if (
