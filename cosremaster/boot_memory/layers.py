@@ -84,7 +84,7 @@ def _tmpfs_share_of(init: Node) -> float:
     table = init.content.table()
     if any(isinstance(piece, Range) and piece.offset > MAX_INIT_OFFSET for piece in table.pieces):
         return DEFAULT_TMPFS_SHARE
-    return _parse_tmpfs_share(b"".join(table.chunks()))
+    return _parse_tmpfs_share(table.read())
 
 
 def _parse_tmpfs_share(script: bytes) -> float:

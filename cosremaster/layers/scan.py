@@ -187,7 +187,7 @@ def scan_streams(
         reader.restart_position()
         archives = tuple(_scan_stream(reader, identification, options, depth))
         end = reader.position
-        skip_zeros(reader)
+        reader.skip_zeros()
         start = reader.origin
         yield ScannedStream(start, start + (reader.position if identification.codec.is_identity else end), archives)
         if not reader.peek(1):
@@ -216,7 +216,7 @@ def _scan_stream(
         start = packed.position
         members = MemberScanner(options, depth)
         index = layer_format.index(packed, start, members, None)
-        skip_zeros(packed)
+        packed.skip_zeros()
         size = packed.position - start
         yield ScannedArchive(
             layer_format, variant, decoding.parameters, size, b"", (0, size), index, tuple(members.nested)
@@ -232,7 +232,7 @@ def _scan_stream(
         stream.is_complete = False
         index = layer_format.index(reader, 0, members, None)
         stream.is_complete = True
-        skip_zeros(reader)
+        reader.skip_zeros()
         parts.append((index, tuple(members.nested), (start, reader.position)))
     if reader.peek(1):
         raise _data_follows(layer_format, reader)
@@ -267,7 +267,7 @@ class _PlainStream:
             yield from bounded(self._decoded(), self._packed, self._decoding, self._options.max_expand)
             if self.is_complete:
                 return
-            skip_zeros(self._packed)
+            self._packed.skip_zeros()
             if not self._codec.sniff(self._packed.peek(SNIFF_SIZE)):
                 return
 
@@ -357,12 +357,3 @@ def _complete(
 def _is_incomplete(archive: ScannedArchive) -> bool:
     """Return whether a file system in ``archive``, at any depth, is not indexed yet."""
     return any(nested.archive is None or _is_incomplete(nested.archive) for nested in archive.nested)
-
-
-def skip_zeros(reader: ByteReader) -> None:
-    """Skip zero bytes."""
-    for chunk in reader.read_rest():
-        rest = chunk.lstrip(b"\0")
-        if rest:
-            reader.unread(rest)
-            return

@@ -12,7 +12,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader, LastBytes, common_prefix_length
 from cosremaster.layers.identify import Identification
 from cosremaster.layers.model import IndexedFile, Layer
-from cosremaster.layers.scan import TAIL, MemberScanner, ScannedArchive, ScanOptions, bounded, skip_zeros
+from cosremaster.layers.scan import TAIL, MemberScanner, ScannedArchive, ScanOptions, bounded
 
 
 def index_beside(
@@ -62,8 +62,8 @@ def _index_behind_front(
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start
     rest = beside.format.index(plain, 0, MemberScanner(options, 1), None)
-    skip_zeros(plain)
-    skip_zeros(reader)
+    plain.skip_zeros()
+    reader.skip_zeros()
     if plain.peek(1) or reader.peek(1):
         return None  # several archives
     size = plain.position
