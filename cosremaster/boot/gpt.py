@@ -21,7 +21,6 @@ MAX_ARRAY = 1 << 20
 
 _HEADER = struct.Struct("<8s4I4Q16sQ3I")  # table 5.5
 _ENTRY = struct.Struct("<16s16s3Q72s")  # table 5.6
-_CRC_AT = 16
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of the image, by offset and length; fewer at the image's end."""
