@@ -186,7 +186,7 @@ def test_progress_counts_every_byte_and_warnings_are_in_the_result(tmp_path: Pat
 
 
 def test_warns_at_grubs_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "EVERYWHERE", 5000)
+    monkeypatch.setattr(estimate, "LARGEST_LOADED", 5000)
     source, overlay = write_small(tmp_path), write_overlay(tmp_path)
     result = cosremaster.remaster(source, tmp_path / "out.iso", add=[overlay])
     assert f"{CGZ} is " in result.warnings[0]
