@@ -125,7 +125,7 @@ def test_no_more_work_than_names() -> None:
         tried = 0
 
         class Counting(IdentifierRules, frozen=True):
-            def made(self, name: bytes, directory: bool, mark: str) -> bytes:
+            def make_identifier(self, name: bytes, directory: bool, mark: str) -> bytes:
                 nonlocal tried
                 tried += 1
                 return super().make_identifier(name, directory, mark)
@@ -134,7 +134,7 @@ def test_no_more_work_than_names() -> None:
         names += [(b"abcde%03d+%06d.BIN" % (number % spread, number), False) for number in range(6000)]
         found = made(Counting(), names)
         assert len(set(found)) == len(names)
-        assert tried < 8 * len(names)
+        assert len(names) <= tried < 8 * len(names)
 
 
 def test_names_alone_are_made_as_the_volume_has_them() -> None:
@@ -163,7 +163,13 @@ def test_a_file_and_a_directory_do_not_look_the_same() -> None:
 
 
 @settings(max_examples=examples(200), deadline=None)
-@given(st.lists(st.from_regex(r"[A-Z0-9_]{1,9}(\.[A-Z0-9_]{0,4};1)?", fullmatch=True), max_size=12, unique=True))
+@given(
+    st.lists(
+        st.from_regex(r"[A-Z0-9_]{1,9}(\.[A-Z0-9_]{0,4};1)?", fullmatch=True),
+        max_size=12,
+        unique_by=lambda name: LEVEL_1.display_name(name.encode()),  # as IdentifierAllocator sees to it
+    )
+)
 def test_the_order_is_that_of_the_standard(names: list[str]) -> None:
     found = sorted((one.encode() for one in names), key=LEVEL_1.sort_key)
     for one, other in pairwise(found):
