@@ -44,7 +44,6 @@ def inspect_report(
             "kind": image.kind,
             "size": image.size,
             **(_NO_VOLUME if volume is None else _volume(volume)),
-            "files": len(image.files),
         },
         "boot": _NO_BOOT if volume is None else _boot(volume),
         "menus": [] if menus is None else menus_report(menus),
@@ -59,7 +58,7 @@ def inspect_report(
 
 
 _NO_VOLUME: dict[str, Any] = {
-    "volume_id": "", "blocks": 0, "rock_ridge": False, "directories": 0,
+    "volume_id": "", "blocks": 0, "rock_ridge": False, "files": 1, "directories": 0,
     "trees": [{"kind": "no", "descriptor": 0, "base": 0, "blocks": 0}], "udf": False, "session": 0,
     "implanted_md5": None,
 }  # fmt: skip
@@ -76,6 +75,7 @@ def _volume(image: IsoImage) -> dict[str, Any]:
         "volume_id": image.volume_id,
         "blocks": image.blocks,
         "rock_ridge": image.has_rock_ridge,
+        "files": len(image.files),
         "directories": len(image.trees[0].directories),
         "trees": [
             {"kind": tree.kind, "descriptor": tree.descriptor_lba, "base": tree.base, "blocks": tree.blocks}
