@@ -1,1 +1,1 @@
-"""The ISO 9660 image: read, planned anew, encoded, proved."""
+"""ISO 9660 images: read one, plan a changed one, encode it, prove it."""

@@ -1,1 +1,1 @@
-"""The records of ECMA-119 (ISO 9660) volumes."""
+"""Volume descriptors, directory records, identifiers, dates and file sections of ECMA-119 (ISO 9660)."""

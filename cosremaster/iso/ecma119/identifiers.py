@@ -115,7 +115,7 @@ class IdentifierAllocator:
     def __init__(self, scheme: IdentifierScheme, used: Iterable[bytes], place: Place) -> None:
         """Begin with the identifiers ``used`` by the entries of the directory at ``place``."""
         self._scheme, self._place = scheme, place
-        # a file and a directory may not be shown alike either
+        # readers may not show a file and a directory under one name either
         self._used = {scheme.display_name(identifier) for identifier in used}
         self._next_mark: dict[bytes, int] = {}  # by the first marked name of all names that take turns
 

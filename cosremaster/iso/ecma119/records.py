@@ -18,7 +18,7 @@ MAX_DIRECTORY = 1 << 28
 ROOT_RECORD = 156
 """The byte of a volume descriptor at which the root directory's record begins (8.4.18)."""
 VOLUME_SPACE_SIZE = 80
-"""The byte of a volume descriptor at which the size of its volume stands, in blocks (8.4.8)."""
+"""The byte of a volume descriptor that begins the volume space size, in blocks (8.4.8)."""
 
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80

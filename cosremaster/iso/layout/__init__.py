@@ -1,1 +1,1 @@
-"""Where extents stand in a new image, and the pointers that follow them."""
+"""The places of all data in a new image, and the patches of every structure that points at them."""

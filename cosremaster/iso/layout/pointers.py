@@ -19,9 +19,9 @@ from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
-"""Bytes of a directory record at which the place and the length of its extent stand (ECMA-119, 9.1.3, 9.1.4)."""
+"""Offsets in a directory record of the location and the data length of its extent (ECMA-119, 9.1.3, 9.1.4)."""
 _ENTRY_SECTORS, _ENTRY_LBA = 6, 8
-"""Bytes of a boot catalog entry at which the load size and the boot image's block stand (El Torito, figure 3)."""
+"""Offsets in a boot catalog entry of the sector count and of the boot image's block (El Torito, figure 3)."""
 
 Patches = Iterator[tuple[int, bytes]]
 

@@ -1,1 +1,1 @@
-"""SUSP and Rock Ridge system use entries, read and written; zisofs files."""
+"""System use fields of SUSP and Rock Ridge, and files that zisofs compresses."""
