@@ -23,15 +23,7 @@ from cosremaster.errors import (
 )
 
 if TYPE_CHECKING:
-    from cosremaster.boot_config.menus.arguments import LineChange
-    from cosremaster.boot_config.values import MenuChange
-    from cosremaster.boot_memory.estimate import MemoryEstimate
-    from cosremaster.browse.compare import Difference
-    from cosremaster.browse.entry import FileEntry
-    from cosremaster.browse.export import MaasResource
-    from cosremaster.checksums.renew import ListChange
-    from cosremaster.errors import Place
-    from cosremaster.image import (
+    from cosremaster.api.image import (
         Image,
         diff,
         export,
@@ -42,14 +34,22 @@ if TYPE_CHECKING:
         read,
         verify,
     )
-    from cosremaster.keywords import RemasterOptions, plan, remaster
+    from cosremaster.api.keywords import RemasterOptions, plan, remaster
+    from cosremaster.api.results import Changes, Result
+    from cosremaster.api.views import ArchiveInfo, Export, Extraction, ImageInfo, LayerInfo, Plan
+    from cosremaster.boot_config.menus.arguments import LineChange
+    from cosremaster.boot_config.values import MenuChange
+    from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.browse.compare import Difference
+    from cosremaster.browse.entry import FileEntry
+    from cosremaster.browse.export import MaasResource
+    from cosremaster.checksums.renew import ListChange
+    from cosremaster.errors import Place
     from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
     from cosremaster.progress import Progress
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.request import Request
-    from cosremaster.results import Changes, Result
     from cosremaster.verification.finding import Finding, Level, VerificationReport
-    from cosremaster.views import ArchiveInfo, Export, Extraction, ImageInfo, LayerInfo, Plan
 
 _MODULES = {
     "boot_config.menus.arguments": ("LineChange",),
@@ -60,15 +60,15 @@ _MODULES = {
     "browse.export": ("MaasResource",),
     "checksums.renew": ("ListChange",),
     "errors": ("Place",),
-    "image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
-    "keywords": ("RemasterOptions", "plan", "remaster"),
+    "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
+    "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
-    "results": ("Changes", "Result"),
+    "api.results": ("Changes", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
-    "views": ("ArchiveInfo", "Export", "Extraction", "ImageInfo", "LayerInfo", "Plan"),
+    "api.views": ("ArchiveInfo", "Export", "Extraction", "ImageInfo", "LayerInfo", "Plan"),
 }  # fmt: skip
 """The module of each public name that is loaded on first use."""
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cosremaster import __version__
+from cosremaster.api.image import Image
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.image import Image
 from cosremaster.io.output import DIGESTS
 from cosremaster.overlay.request import AddPath
 from cosremaster.remastering.request import Request
@@ -23,7 +23,7 @@ from cosremaster.reports.text import change_lines, layer_lines, memory_lines, pa
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
-    from cosremaster.results import Result
+    from cosremaster.api.results import Result
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],

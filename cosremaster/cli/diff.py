@@ -6,9 +6,9 @@ import json
 
 import click
 
+from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
 from cosremaster.cli.options import MAX_EXPAND
-from cosremaster.image import diff
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}

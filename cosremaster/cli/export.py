@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.image import export
 
 
 @click.command()

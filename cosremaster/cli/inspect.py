@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from cosremaster.api.image import Image, inspect
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.image import Image, inspect
 from cosremaster.progress import Progress
 from cosremaster.units import format_size
 

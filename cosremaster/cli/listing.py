@@ -76,7 +76,7 @@ def _write_names(names: Iterable[bytes]) -> None:
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
     """Print the entries of the directory, image or archive at ``address``."""
-    from cosremaster.image import image_at  # noqa: PLC0415 - the same
+    from cosremaster.api.image import image_at  # noqa: PLC0415 - the same
 
     with image_at(address, max_expand=max_expand) as (image, inner):
         names = image.names(inner, recursive=recursive, follow=not long)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
+from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import MAX_EXPAND
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
-from cosremaster.image import image_at
 from cosremaster.units import format_size
 
 _ADDRESS = click.argument("address", metavar="ADDRESS")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
+from cosremaster.api.image import verify
 from cosremaster.cli.options import AGAINST_MISSING
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
-from cosremaster.image import verify
 from cosremaster.reports.verify import verify_lines, verify_report
 
 

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from cosremaster.api.keywords import remaster
+from cosremaster.api.results import Result
 from cosremaster.demo.image import build_iso, debirf_files
 from cosremaster.errors import OutputError, Place
-from cosremaster.keywords import remaster
-from cosremaster.results import Result
 
 OVERLAY = {
     "bin/site-check": ("#!/bin/sh\necho checking the site\n", 0o755),

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cosremaster.api.image import Image
 from cosremaster.errors import UsageError
-from cosremaster.image import Image
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
 
 if TYPE_CHECKING:
-    from cosremaster.results import Result
-    from cosremaster.views import Plan
+    from cosremaster.api.results import Result
+    from cosremaster.api.views import Plan
 
 
 def resolve_output(recipe: Recipe, output: str | Path | None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cosremaster import remaster
-from cosremaster.results import Result
+from cosremaster.api.results import Result
 from tests.fixtures import families, tools
 from tests.fixtures.tools import EPOCH
 from tests.support import judges

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from cosremaster.image import Image, StrPath
+from cosremaster.api.image import Image, StrPath
 from cosremaster.layers.scan import MAX_EXPAND
 from cosremaster.progress import Progress
 from cosremaster.remastering.request import Request
 
 if TYPE_CHECKING:
-    from cosremaster.results import Result
-    from cosremaster.views import Plan
+    from cosremaster.api.results import Result
+    from cosremaster.api.views import Plan
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -14,6 +14,8 @@ from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from cosremaster.api.results import Result
+    from cosremaster.api.views import Export, Extraction, ImageInfo, LayerInfo, Plan
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.container import Container, NodeRef
     from cosremaster.browse.entry import FileEntry
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.model import Layer
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.request import Request
-    from cosremaster.results import Result
     from cosremaster.verification.finding import VerificationReport
-    from cosremaster.views import Export, Extraction, ImageInfo, LayerInfo, Plan
 
 StrPath: TypeAlias = str | os.PathLike[str]
 """A path on this machine."""
@@ -88,10 +88,10 @@ class Image:
         :raises ImageError: the image cannot be read, or is neither an ISO 9660 image nor an archive.
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
+        from cosremaster.api.views import make_info  # noqa: PLC0415
         from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
         from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
-        from cosremaster.views import make_info  # noqa: PLC0415
 
         opened = self._remastering
         image, layers, chosen, problem = opened.image, None, None, ""
@@ -119,7 +119,7 @@ class Image:
 
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
-        from cosremaster.views import layer_infos  # noqa: PLC0415 - a remaster needs none of it
+        from cosremaster.api.views import layer_infos  # noqa: PLC0415 - a remaster needs none of it
 
         image_layers = self._remastering.layers(layer, progress)
         chosen, _ = self._choose(image_layers, layer)
@@ -254,9 +254,9 @@ class Image:
 
         :raises LayerError: nothing is there. :raises OutputError: the target cannot be written.
         """
+        from cosremaster.api.views import Extraction  # noqa: PLC0415 - the same
         from cosremaster.browse.extract import extract_nodes, select_nodes  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
-        from cosremaster.views import Extraction  # noqa: PLC0415 - the same
 
         target, progress = Path(target), progress or SilentProgress()
         nodes = select_nodes(self._enter(address))
@@ -289,9 +289,9 @@ class Image:
         target, progress = Path(target), progress or SilentProgress()
         if maas is not None:
             return self._export_maas(target, address, maas, threads, force=force, progress=progress)
+        from cosremaster.api.views import Export  # noqa: PLC0415 - the same
         from cosremaster.browse.export import list_pxe_files  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.extract import extract_nodes  # noqa: PLC0415 - the same
-        from cosremaster.views import Export  # noqa: PLC0415 - the same
 
         nodes = list(list_pxe_files(self._enter(address).container))
         with progress.step(f"export to {target}", None) as advance:
@@ -309,8 +309,8 @@ class Image:
 
         Raises as :meth:`remaster`.
         """
+        from cosremaster.api.views import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
-        from cosremaster.views import make_plan  # noqa: PLC0415 - a remaster needs none of it
 
         return make_plan(self._remastering.plan(request or Request(), progress=progress))
 
@@ -337,7 +337,7 @@ class Image:
         plan, proof = self._remastering.remaster(
             target, request or Request(), force=force, digest=digest, report=report, progress=progress
         )
-        from cosremaster.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
+        from cosremaster.api.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
 
         return Result(**changes_of_plan(plan), proof=proof)
 
@@ -492,6 +492,7 @@ class Image:
         self, target: Path, address: str, maas: MaasResource, threads: int | None, *, force: bool, progress: Progress
     ) -> Export:  # fmt: skip
         """Write the root file system at ``address`` for MAAS."""
+        from cosremaster.api.views import Export  # noqa: PLC0415 - the same
         from cosremaster.browse.export import gzip_tar  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - the same
         from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
@@ -499,7 +500,6 @@ class Image:
         from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
         from cosremaster.io.streams import sha256_of  # noqa: PLC0415 - the same
-        from cosremaster.views import Export  # noqa: PLC0415 - the same
 
         tar, source = build_tar(select_nodes(self._enter(address))), self._browsing
         with Output(target, source.local_paths, force=force) as output, Spool(output.folder) as spool:

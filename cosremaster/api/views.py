@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosremaster.api.results import Changes, changes_of_plan
 from cosremaster.boot_config.boot_menus import BootMenus
 from cosremaster.boot_memory.estimate import MemoryEstimate
 from cosremaster.errors import printable
@@ -18,7 +19,6 @@ from cosremaster.reports.inspect import inspect_report, layer_report
 from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.plan import plan_lines, plan_report
 from cosremaster.reports.text import image_lines, layer_lines, memory_lines
-from cosremaster.results import Changes, changes_of_plan
 from cosremaster.units import format_size
 
 
