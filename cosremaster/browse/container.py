@@ -36,7 +36,8 @@ class Container:
 
     ``address`` leads to it; its first part is the image's own file. ``nodes`` are the container's nodes by path.
     ``options`` say how closely archives in it are read. ``image`` is the parsed image of an ISO 9660 container,
-    ``layer`` the last archive of a file of archives.
+    ``layer`` the last archive of a file of archives. ``entered`` are the containers in it that addresses led through,
+    by path and number.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Container:
         self.place = place
         self.kind = kind
         self.nodes = nodes
+        self.entered: dict[tuple[bytes, int | None], Container] = {}
         self._names: Names | None = None
 
     def node(self, path: bytes) -> Node | None:
@@ -214,6 +216,14 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     return inside
 
 
+def _enter_once(container: Container, node: Node, number: int | None = None) -> Container:
+    """Return what :func:`enter` does; a container that was entered before is not read again."""
+    key = (node.path, number)
+    if key not in container.entered:
+        container.entered[key] = enter(container, node, number)
+    return container.entered[key]
+
+
 def _with_article(noun: str) -> str:
     """Return ``noun`` with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -239,10 +249,10 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
         node = target
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)
-            container = enter(container, node, number)
+            container = _enter_once(container, node, number)
             node = replace(ROOT)
         elif parts:
-            container = enter(container, node)
+            container = _enter_once(container, node)
             node = replace(ROOT)
     return NodeRef(container, node)
 
@@ -251,6 +261,8 @@ def enter_if_container(reference: NodeRef, beside: Container | None = None) -> N
     """Return the root of the container that ``reference`` is, or ``reference`` itself; ``beside`` as in
     :func:`open_container`.
     """
-    if is_container(reference.node):
-        return NodeRef(enter(reference.container, reference.node, beside=beside), replace(ROOT))
-    return reference
+    container, node = reference.container, reference.node
+    if not is_container(node):
+        return reference
+    inside = _enter_once(container, node) if beside is None else enter(container, node, beside=beside)
+    return NodeRef(inside, replace(ROOT))
