@@ -102,7 +102,7 @@ class FileSource:
             yield data
             offset += len(data)
 
-    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fill ``views``, one after another, from byte ``offset`` on. :raises ImageError: the file ends before."""
         size = sum(map(len, views))
         try:

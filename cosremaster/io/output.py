@@ -43,7 +43,7 @@ class NewBytes:
     def is_in(self, result: ByteSource) -> bool:
         """Return whether ``result`` holds the run as it was written."""
         crc = 0
-        for view in read_ahead(result.fill, self.start, self.end - self.start):
+        for view in read_ahead(result.read_into, self.start, self.end - self.start):
             crc = crc64.xz(view, crc)
         return crc == self.crc
 
@@ -61,7 +61,9 @@ class NewFrames(Struct, frozen=True):
 
     def is_in(self, result: ByteSource) -> bool:
         """Return whether ``result`` holds the planned frames."""
-        return self.framed.crc == self.framed.crc32_of(lambda offset, views: result.fill(self.start + offset, views))
+        return self.framed.crc == self.framed.crc32_of(
+            lambda offset, views: result.read_into(self.start + offset, views)
+        )
 
 
 class NewHole(Struct, frozen=True):

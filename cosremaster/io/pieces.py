@@ -228,13 +228,8 @@ def direct_source(piece: Piece) -> DirectSource | None:
 
 
 def is_direct(piece: Piece) -> bool:
-    """Return whether ``piece`` can be read a second time at no extra cost.
-
-    Bytes of an image count as no such piece: the kernel copies them, and their frames must not be joined with others.
-    """
-    if not isinstance(piece, Range):
-        return True
-    return direct_source(piece) is not None and not hasattr(piece.source, "check_unchanged")
+    """Return whether ``piece`` can be read a second time at no extra cost."""
+    return not isinstance(piece, Range) or direct_source(piece) is not None
 
 
 def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
-from cosremaster.io.pieces import DirectSource
+from cosremaster.io.pieces import Source
 from cosremaster.io.streams import CHUNK
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class SourceIdentity(NamedTuple):
     state: dict[str, int | str]
 
 
-class ByteSource(DirectSource, Protocol):
-    """An image, or another file, that is read at any offset from any thread. It closes with its context."""
+class ByteSource(Source, Protocol):
+    """An image, or another file, that is read at any offset from any thread. It closes with its context.
+
+    It is no :class:`~cosremaster.io.pieces.DirectSource` (which has ``fill``): the kernel copies the bytes of an image
+    to the output, so they must not be joined with others in one piece.
+    """
 
     @property
     def size(self) -> int:
@@ -62,6 +66,10 @@ class ByteSource(DirectSource, Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer where the source ends. :raises ImageError: a read fails."""
+        ...
+
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fill ``views``, one after another, from byte ``offset`` on. :raises ImageError: the source ends before."""
         ...
 
     def identity(self) -> SourceIdentity:
@@ -146,6 +154,6 @@ def _copy_data(source: ByteSource, fd: int, offset: int, length: int, failure: F
                 break
             offset += count
             yield count
-    for view in read_ahead(source.fill, offset, end - offset):
+    for view in read_ahead(source.read_into, offset, end - offset):
         write_all(fd, view, failure)
         yield len(view)

@@ -146,10 +146,10 @@ def test_more_buffers_than_the_system_takes_at_once_are_filled(tmp_path: Path, m
 
     monkeypatch.setattr(os, "preadv", short)
     with open_source(tmp_path / "noise") as source:
-        source.fill(7, views)
+        source.read_into(7, views)
         assert buffer == NOISE[7:]
         with pytest.raises(CosremasterError, match=r"noise @0x\w+: ends 7 bytes too early$"):
-            source.fill(14, views)
+            source.read_into(14, views)
 
 
 @pytest.mark.parametrize("check", ["none", "crc32", "crc64", "sha256"])
