@@ -179,9 +179,10 @@ def _wait(machine: "subprocess.Popen[bytes]", log: Path, timeout: float, until: 
     """Return when the machine has said `until`, or has ended, or cannot get any further, or has run for too long."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and machine.poll() is None:
-        if until in _read(log):
+        output = _read(log)
+        if until in output or END in output:  # nothing comes behind the end
             return
-        if any(words in _read(log) for words in _DEAD_ENDS):
+        if any(words in output for words in _DEAD_ENDS):
             time.sleep(1)  # for the rest of its message
             return
         time.sleep(0.2)
