@@ -101,7 +101,7 @@ def plan_remaster(
     overlay = prepare_overlay(request, context)
     iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
     context.warnings.extend(iso.warnings)
-    if index.is_ready or not request.is_for_layer:
+    if not request.is_for_layer or index.is_ready:  # whether it is ready costs an import and a look at the cache
         context.start_precopy()
     change = plan_layer(image, index, request, overlay, iso, context) if request.is_for_layer else LayerChange(iso)
     settings = plan_settings(image, change.iso, request, context)
@@ -120,11 +120,13 @@ def plan_remaster(
 def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Overlay:
     """Read and check the user's files. Raises as ``prepare_item``."""
     reading = ReadContext(
-        max_mtime=request.max_mtime, limits=strictest_limits(), spool=context.contents, progress=context.progress,
+        max_mtime=request.max_mtime, limits=None, spool=context.contents, progress=context.progress,
         warn=context.warnings.add,
     )  # fmt: skip
-    items = prepare_items(request.additions, reading)
-    return Overlay(items, prepare_items(request.iso_additions, replace(reading, limits=None, option="--add-iso")))
+    items: tuple[PreparedItem, ...] = ()
+    if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
+        items = prepare_items(request.additions, replace(reading, limits=strictest_limits()))
+    return Overlay(items, prepare_items(request.iso_additions, replace(reading, option="--add-iso")))
 
 
 def plan_layer(
