@@ -243,6 +243,7 @@ class _TreeEditor(Struct):
         unchanged = [entry for entry in directory.entries if not entry.needs_records]
         identifiers = IdentifierAllocator(tree.naming, (entry.identifier for entry in unchanged), self.place)
         taken_names = {entry.primary_name for entry in unchanged if not entry.is_hidden}
+        own_names = {entry.shown_name.lower() for entry in unchanged if entry.primary_name is None}
         associated: list[DirectoryEntry] = []  # they sort before their file and get its identifier
         for entry in unnamed:
             name = entry.primary_name or b""
@@ -254,6 +255,9 @@ class _TreeEditor(Struct):
                     raise UnsupportedError(
                         "is there already, so nothing else can have the name", self.place.inside(name)
                     )
+                if name.lower() in own_names:
+                    what = f"has other things under this name in its {tree.kind} tree than in the others"
+                    raise UnsupportedError(f"{what}, so nothing can be changed there", self.place.inside(name))
                 taken_names.add(entry.primary_name)
             is_directory = entry.directory is not None and not entry.is_placeholder
             entry.identifier = identifiers.allocate(name, directory=is_directory)
