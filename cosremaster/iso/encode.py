@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.alignment import find_alignment
+from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import find_data_end, find_unreferenced
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
@@ -21,8 +23,10 @@ from cosremaster.iso.layout.pointers import plan_pointer_patches
 from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.spans import Span
-from cosremaster.iso.tree_edit.restructure import ExpectedFile, RestructuredTrees, is_removed, restructure_trees
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
+
+if TYPE_CHECKING:
+    from cosremaster.iso.tree_edit.restructure import RestructuredTrees
 
 
 class ImagePlan(Struct, frozen=True):
@@ -75,7 +79,7 @@ def plan_image(
     if not drop:
         _check_hfs(image, replacements)
     check_removal(image, edits, drop_hfsplus=drop)
-    trees = restructure_trees(image, source, edits, replacements)
+    trees = _restructure_trees(image, source, edits, replacements)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
     placed = _place_replacements(image, replacements, layout)
@@ -94,6 +98,18 @@ def plan_image(
         None if trees is None else trees.expected_files(layout, placed),
         (*(trees.warnings if trees else ()), *_warn_of_sections(edits)),
     )  # fmt: skip
+
+
+def _restructure_trees(
+    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement]
+) -> RestructuredTrees | None:
+    """Return the edited trees; None where no record comes, goes or changes. Raises as ``restructure_trees``."""
+    needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
+    if not (edits.changes_names or needs_records):
+        return None
+    from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - a change of a layer goes without
+
+    return restructure_trees(image, source, edits, replacements)
 
 
 def _warn_of_sections(edits: IsoEdits) -> Iterator[str]:

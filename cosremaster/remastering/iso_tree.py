@@ -6,6 +6,7 @@ The rules of overlays over the image's names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -15,15 +16,15 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
-from cosremaster.iso.nodes import read_nodes
-from cosremaster.iso.tree_edit.directories import EditableDirectory
-from cosremaster.iso.tree_edit.match_trees import read_matched_trees
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors, join
+
+if TYPE_CHECKING:
+    from cosremaster.iso.tree_edit.directories import EditableDirectory
 
 
 class Rename(Struct, frozen=True):
@@ -76,6 +77,8 @@ def plan_iso_tree(image: SourceImage, source: ByteSource, request: IsoTreeReques
     volume = image.volume
     if volume is None:
         raise UsageError(f"{image.place}: is no ISO, so it has no tree of its own to change")
+    from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - a change of a layer goes without
+
     tree = _RenamedTree({path: node for path, node in read_nodes(volume, source).items() if path})
     spelling = _Spelling({} if volume.has_rock_ridge else _read_other_names(volume, source), tree)
     removals = [spelling.pattern(pattern) for pattern in request.remove]
@@ -228,6 +231,8 @@ class _RespelledItem(Struct, frozen=True):
 
 def _read_other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
     """Return, for each directory, its entries' names in other trees and in lower case -> names in the primary tree."""
+    from cosremaster.iso.tree_edit.match_trees import read_matched_trees  # noqa: PLC0415 - rarely needed
+
     primary, *others = read_matched_trees(source, image.trees)
     other_names: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):

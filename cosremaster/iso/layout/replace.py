@@ -17,6 +17,7 @@ from cosremaster.boot.pointers import (
 )
 from cosremaster.errors import ImageError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import Span
@@ -43,6 +44,12 @@ class FileReplacement(Struct, frozen=True):
     def keeps_size(self) -> bool:
         """Whether the file keeps its length."""
         return self.table.length == self.files[0][1].size
+
+    def extra_records(self) -> Iterator[tuple[IsoFile, int]]:
+        """Yield each name of the file, and how many records its new size needs beside those it has."""
+        for _, file in self.files:
+            sections = split_into_sections(self.table.length, len(file.records))
+            yield file, len(sections) - len(file.records)
 
 
 def resolve_replacements(image: IsoImage, replaced: Mapping[bytes, PieceTable]) -> tuple[FileReplacement, ...]:

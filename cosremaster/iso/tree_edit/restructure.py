@@ -16,6 +16,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, is_removed
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -30,16 +31,6 @@ from cosremaster.iso.tree_edit.serialize import NO_BLOCK
 from cosremaster.iso.udf.rewrite import UdfRewrite, restructure_udf
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
-
-IN_UDF = Lba(-1)
-"""Stands for the UDF file system where trees are named by the block of their volume descriptor."""
-
-
-class ExpectedFile(Struct, frozen=True):
-    """A file of the new image: its bytes, and the first block of its data (of each section of a file that stays)."""
-
-    size: int
-    starts: tuple[Lba, ...]
 
 
 class RestructuredTrees(Struct):
@@ -147,16 +138,14 @@ class RestructuredTrees(Struct):
 
 def restructure_trees(
     image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement]
-) -> RestructuredTrees | None:
-    """Apply ``edits`` to the trees of ``image`` and measure them; return None where no record comes, goes or changes.
+) -> RestructuredTrees:
+    """Apply ``edits`` to the trees of ``image`` and measure them.
 
     :raises ImageError: when an edited path does not exist, or directories overlap.
     :raises UnsupportedError: when something refers to what should go, or a tree cannot hold what should come.
     :raises SizeError: when there are more directories than a path table can number.
     """
-    grown_files = [(file, count) for file, count in _count_extra_records(replacements) if count > 0]
-    if not (edits.changes_names or grown_files):
-        return None
+    grown_files = [pair for replacement in replacements for pair in replacement.extra_records() if pair[1] > 0]
     trees = read_matched_trees(source, image.trees)
     _add_extra_records(trees, grown_files)
     udf = restructure_udf(image, source, trees[0], edits)
@@ -175,14 +164,6 @@ def restructure_trees(
     result.vacated = tuple(_vacated_spans(result))
     result.appended = tuple(_needed_spans(result))
     return result
-
-
-def _count_extra_records(replacements: Iterable[FileReplacement]) -> Iterator[tuple[IsoFile, int]]:
-    """Yield each name of a replaced file, and how many records its new size needs beside those it has."""
-    for replacement in replacements:
-        for _, file in replacement.files:
-            sections = split_into_sections(replacement.table.length, len(file.records))
-            yield file, len(sections) - len(file.records)
 
 
 def _add_extra_records(trees: Iterable[EditableTree], grown_files: Iterable[tuple[IsoFile, int]]) -> None:
@@ -245,11 +226,6 @@ def _find_removed_data(image: IsoImage, changes: Sequence[tuple[EditableTree, Ap
         return frozenset()
     named = {record.lba for tree, _ in changes for entry in tree.entries() for record in entry.records}
     return frozenset(lba for lba in removed - named if lba >= image.session_lba)
-
-
-def is_removed(file: IsoFile, removed_data: frozenset[Lba]) -> bool:
-    """Return whether the data of ``file`` are among ``removed_data``, first blocks of data that leave the image."""
-    return bool(file.size) and file.records[0].lba in removed_data
 
 
 def _vacated_spans(trees: RestructuredTrees) -> Iterator[Span]:

@@ -1,0 +1,23 @@
+"""The files that an image with edited trees is to hold, for the proof of the written image."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cosremaster.iso.model import IsoFile
+from cosremaster.units import Lba
+
+IN_UDF = Lba(-1)
+"""Stands for the UDF file system where trees are named by the block of their volume descriptor."""
+
+
+class ExpectedFile(Struct, frozen=True):
+    """A file of the new image: its bytes, and the first block of its data (of each section of a file that stays)."""
+
+    size: int
+    starts: tuple[Lba, ...]
+
+
+def is_removed(file: IsoFile, removed_data: frozenset[Lba]) -> bool:
+    """Return whether the data of ``file`` are among ``removed_data``, first blocks of data that leave the image."""
+    return bool(file.size) and file.records[0].lba in removed_data
