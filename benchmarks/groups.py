@@ -17,7 +17,8 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.progress import SilentProgress
-from cosremaster.remastering.write import open_image, plan_result, write_image
+from cosremaster.remastering.open import open_image
+from cosremaster.remastering.write import plan_result, write_image
 from tests.fixtures.debirf import CGZ
 
 Side = Callable[[Path], float | None]

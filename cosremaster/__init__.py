@@ -34,9 +34,10 @@ if TYPE_CHECKING:
         read,
         verify,
     )
+    from cosremaster.api.info import ArchiveInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
-    from cosremaster.api.results import Changes, Result
-    from cosremaster.api.views import ArchiveInfo, Export, Extraction, ImageInfo, LayerInfo, Plan
+    from cosremaster.api.results import Changes, Plan, Result
+    from cosremaster.api.views import Export, Extraction
     from cosremaster.boot_config.menus.arguments import LineChange
     from cosremaster.boot_config.values import MenuChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
@@ -66,9 +67,10 @@ _MODULES = {
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
-    "api.results": ("Changes", "Result"),
+    "api.info": ("ArchiveInfo", "ImageInfo", "LayerInfo"),
+    "api.results": ("Changes", "Plan", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
-    "api.views": ("ArchiveInfo", "Export", "Extraction", "ImageInfo", "LayerInfo", "Plan"),
+    "api.views": ("Export", "Extraction"),
 }  # fmt: skip
 """The module of each public name that is loaded on first use."""
 

@@ -14,8 +14,9 @@ from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
-    from cosremaster.api.results import Result
-    from cosremaster.api.views import Export, Extraction, ImageInfo, LayerInfo, Plan
+    from cosremaster.api.info import ImageInfo, LayerInfo
+    from cosremaster.api.results import Plan, Result
+    from cosremaster.api.views import Export, Extraction
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.container import Container, NodeRef
     from cosremaster.browse.entry import FileEntry
@@ -88,7 +89,7 @@ class Image:
         :raises ImageError: the image cannot be read, or is neither an ISO 9660 image nor an archive.
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
-        from cosremaster.api.views import make_info  # noqa: PLC0415
+        from cosremaster.api.info import make_info  # noqa: PLC0415
         from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
         from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
@@ -119,7 +120,7 @@ class Image:
 
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
-        from cosremaster.api.views import layer_infos  # noqa: PLC0415 - a remaster needs none of it
+        from cosremaster.api.info import layer_infos  # noqa: PLC0415 - a remaster needs none of it
 
         image_layers = self._remastering.layers(layer, progress)
         chosen, _ = self._choose(image_layers, layer)
@@ -309,7 +310,7 @@ class Image:
 
         Raises as :meth:`remaster`.
         """
-        from cosremaster.api.views import make_plan  # noqa: PLC0415 - a remaster needs none of it
+        from cosremaster.api.results import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
         return make_plan(self._remastering.plan(request or Request(), progress=progress))

@@ -12,8 +12,7 @@ from cosremaster.progress import Progress
 from cosremaster.remastering.request import Request
 
 if TYPE_CHECKING:
-    from cosremaster.api.results import Result
-    from cosremaster.api.views import Plan
+    from cosremaster.api.results import Plan, Result
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

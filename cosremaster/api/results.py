@@ -1,18 +1,20 @@
-"""The result of a remaster, as callers get it."""
+"""The plan and the result of a remaster, as callers get them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from cosremaster.boot_config.values import MenuChange
-from cosremaster.boot_memory.estimate import MemoryEstimate
-from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
-from cosremaster.remastering.pack import PackedLayer
-from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.tree.nodes import Action
+
+if TYPE_CHECKING:
+    from cosremaster.boot_config.values import MenuChange
+    from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.checksums.renew import ListChange
+    from cosremaster.remastering.pack import PackedLayer
+    from cosremaster.remastering.plan import RemasterPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +82,29 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "packed": tuple(layer.summary for layer in plan.packed),
         "memory": plan.memory, "warnings": plan.warnings, "identical": plan.identical,
     }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Changes):
+    """The changes that a remaster would make, with exact sizes; nothing is written."""
+
+    details: RemasterPlan = field(repr=False, compare=False)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The plan as text."""
+        from cosremaster.reports.plan import plan_lines  # noqa: PLC0415 - a remaster shows no plan
+
+        return tuple(plan_lines(self.details))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The plan as plain values for JSON (docs/json.md)."""
+        from cosremaster.reports.plan import plan_report  # noqa: PLC0415 - a remaster shows no plan
+
+        return plan_report(self.details)
+
+
+def make_plan(plan: RemasterPlan) -> Plan:
+    """Return ``plan`` as callers get it."""
+    return Plan(**changes_of_plan(plan), details=plan)

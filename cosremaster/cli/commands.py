@@ -18,8 +18,6 @@ from cosremaster.errors import UsageError
 from cosremaster.io.output import DIGESTS
 from cosremaster.overlay.request import AddPath
 from cosremaster.remastering.request import Request
-from cosremaster.reports.menus import menu_change_lines
-from cosremaster.reports.text import change_lines, layer_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -207,6 +205,9 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
 def print_result(result: Result, target: Path) -> None:
     """Print a summary of the remaster on standard output."""
+    from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
+    from cosremaster.reports.text import change_lines, memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
+
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
     click.echo(f"{target}: {format_size(result.output_size)} ({change})")
     if result.layer is not None:
@@ -235,6 +236,8 @@ def print_result(result: Result, target: Path) -> None:
 
 def _iso_lines(result: Result) -> Iterator[str]:
     """Yield lines about changes to the ISO's own tree."""
+    from cosremaster.reports.text import change_lines, rename_lines  # noqa: PLC0415 - as print_result
+
     changes = {
         "added": result.iso_added, "exchanged": result.iso_exchanged, "removed": result.iso_removed,
         "renamed": result.iso_renamed, "unchanged": result.iso_unchanged,
@@ -254,6 +257,7 @@ def _iso_lines(result: Result) -> Iterator[str]:
 def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     """Index IN and remember it, so that remastering it needs to decode no root filesystem."""
     from cosremaster.remastering.image import OpenedImage  # noqa: PLC0415 - a remaster loads it after its options
+    from cosremaster.reports.text import layer_lines  # noqa: PLC0415 - a remaster loads it after the work
 
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         layers = opened.layers(progress=terminal_progress(quiet=False)).layers

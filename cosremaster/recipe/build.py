@@ -13,8 +13,7 @@ from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
 
 if TYPE_CHECKING:
-    from cosremaster.api.results import Result
-    from cosremaster.api.views import Plan
+    from cosremaster.api.results import Plan, Result
 
 
 def resolve_output(recipe: Recipe, output: str | Path | None) -> Path:

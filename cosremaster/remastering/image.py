@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import ImageError, UsageError
-from cosremaster.io.output import Output, check_digest_name
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
-from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.plan import RemasterPlan, plan_remaster
-from cosremaster.remastering.request import Request, normalize_request, parse_layer_address
-from cosremaster.remastering.write import open_image, write_image
+from cosremaster.remastering.open import open_image
+
+if TYPE_CHECKING:
+    from cosremaster.remastering.plan import RemasterPlan
+    from cosremaster.remastering.request import Request
 
 
 class OpenedImage:
@@ -66,6 +67,8 @@ class OpenedImage:
 
     def address_in(self, layer: str) -> Address:
         """Return the address that ``layer`` means in this image. :raises UsageError: it is no address."""
+        from cosremaster.remastering.request import parse_layer_address  # noqa: PLC0415 - rarely asked for by itself
+
         return parse_layer_address(layer, self.image)
 
     def expect(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
@@ -73,6 +76,8 @@ class OpenedImage:
 
         :raises ImageError: the digest differs. :raises UsageError: there is no such digest.
         """
+        from cosremaster.io.output import check_digest_name  # noqa: PLC0415 - who looks at an image writes none
+
         check_digest_name(name)
         with (progress or SilentProgress()).step(f"check {name}", self._file.size) as advance:
             digest = digest_of(name, count_chunks(self._file.chunks(0, self._file.size), advance)).hex()
@@ -95,6 +100,12 @@ class OpenedImage:
 
         :raises CosremasterError: one of its kinds; the target is then not there.
         """
+        from cosremaster.io.output import Output, check_digest_name  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
+        from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
+
         normalized = normalize_request(request, self.image)
         if digest is not None:
             check_digest_name(digest)
@@ -121,6 +132,10 @@ class OpenedImage:
     def plan(self, request: Request, *, progress: Progress | None = None) -> RemasterPlan:
         """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed."""
         import tempfile  # noqa: PLC0415 - a remaster goes without
+
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
 
         normalized = normalize_request(request, self.image)
         folder = Path(tempfile.gettempdir())

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,14 +14,14 @@ from cosremaster.errors import CosremasterError, Place, ProofError
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.encode import ImagePlan
-from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import SourceFile
-from cosremaster.iso.prove import prove_new_bytes
 from cosremaster.layers.identify import identify
 from cosremaster.layers.model import index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
+
+if TYPE_CHECKING:
+    from cosremaster.iso.encode import ImagePlan
 
 
 class WholeFile(Struct, frozen=True):
@@ -68,6 +69,9 @@ class InitramfsFile(Struct, frozen=True):
 
     def plan(self, replaced: Mapping[bytes, PieceTable]) -> ImagePlan:
         """Return the plan whose image is the only file of ``replaced``; without one, the file as it is."""
+        from cosremaster.iso.encode import ImagePlan  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.iso.layout.place import Layout  # noqa: PLC0415 - the same
+
         table, changed = PieceTable([self.source]), {}
         for path, new in replaced.items():
             table, changed = new, {path: new.length}
@@ -82,6 +86,8 @@ class InitramfsFile(Struct, frozen=True):
 
     def _proof(self, plan: ImagePlan, written: Written, result: ByteSource) -> Iterator[str]:
         """Yield the lines of the proof."""
+        from cosremaster.iso.prove import prove_new_bytes  # noqa: PLC0415 - who looks at an image proves none
+
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
         table = PieceTable([Range(result, 0, result.size)])

@@ -31,6 +31,7 @@ from cosremaster.overlay.merge import merge
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.layer_index import LayerIndex
+from cosremaster.remastering.open import RemasterImage
 from cosremaster.remastering.pack import (
     Packing,
     RepackedLayer,
@@ -41,7 +42,7 @@ from cosremaster.remastering.pack import (
     repack_containers,
 )
 from cosremaster.remastering.request import NormalizedRequest
-from cosremaster.remastering.write import RemasterImage, plan_result
+from cosremaster.remastering.write import plan_result
 from cosremaster.tree.nodes import Edits, NodeKind
 
 EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")

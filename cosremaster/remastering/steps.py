@@ -10,6 +10,7 @@ from cosremaster.layers.address import format_address, parse_address
 from cosremaster.layers.find import choose_layer, find_layers
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.iso_tree import plan_iso_tree
+from cosremaster.remastering.open import open_image
 from cosremaster.remastering.pack import Packing, pack_layer, repack_containers
 from cosremaster.remastering.plan import (
     layer_warnings,
@@ -22,7 +23,7 @@ from cosremaster.remastering.plan import (
     with_checksum_lists,
 )
 from cosremaster.remastering.request import Request, normalize_request
-from cosremaster.remastering.write import open_image, write_image
+from cosremaster.remastering.write import write_image
 from cosremaster.tree.nodes import Action
 
 __all__ = [

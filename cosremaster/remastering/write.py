@@ -1,27 +1,16 @@
-"""Steps 1 and 7 of a remaster: an image is opened; the new image is planned, written and proved."""
+"""Step 7 of a remaster: the new image is planned, written and proved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from cosremaster.io.output import Output
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
-from cosremaster.iso.model import IsoImage
 from cosremaster.iso.prove import prove_image
-from cosremaster.iso.read import read_image
 from cosremaster.progress import Progress
-from cosremaster.remastering.initramfs_file import InitramfsFile, is_archive_file, read_initramfs_file
-
-RemasterImage: TypeAlias = IsoImage | InitramfsFile
-"""The kinds of images that can be remastered; ``image.volume`` tells them apart."""
-
-
-def open_image(source: ByteSource) -> RemasterImage:
-    """Read the structures of the image in ``source``. Step 1, instead of a loop mount. Raises as ``read_image``."""
-    return read_initramfs_file(source) if is_archive_file(source) else read_image(source)
+from cosremaster.remastering.open import RemasterImage
 
 
 def plan_result(

@@ -276,7 +276,7 @@ def test_a_file_that_changes_between_plan_and_write_is_told(
         change(added / "data/large")
         return real(*arguments)
 
-    monkeypatch.setattr("cosremaster.remastering.image.write_image", late)
+    monkeypatch.setattr("cosremaster.remastering.write.write_image", late)
     before = sorted(path.name for path in tmp_path.iterdir())
     error, message = CHANGES[change]
     with pytest.raises(error, match=message):
