@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 from cosremaster.boot.eltorito import PLATFORMS
-from cosremaster.boot.pointers import BootInfoTable, compute_boot_image_checksum
 from cosremaster.errors import ProofError, printable
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
+from cosremaster.iso.boot_info import is_boot_info_true
 from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
 from cosremaster.iso.layout.partition_tables import map_partition
@@ -192,15 +192,6 @@ def _prove_boot_tables(
         words.append("grub2-boot-info")
     state = "made true" if is_replaced else "as before"
     return f"; {' and '.join(words)} {state}" if words else ""
-
-
-def is_boot_info_true(image: IsoImage, boot: BootImage, info: BootInfoTable) -> bool:
-    """Return True if the length and the checksum in a boot information table are those of the boot image around it."""
-    start = lba_offset(boot.entry.lba)
-    if start + info.length > image.size:
-        return False
-    data = PieceTable([image.source.cut(start, start + info.length)])
-    return compute_boot_image_checksum(data.chunks()) == info.checksum
 
 
 def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from cosremaster.boot_memory.estimate import MemoryEstimate
-from cosremaster.checksums.renew import ListChange
 from cosremaster.errors import printable
+from cosremaster.iso.boot_info import is_boot_info_true
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition, SourceImage
-from cosremaster.iso.prove import is_boot_info_true
 from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.remastering.pack import PackedLayer
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
+
+if TYPE_CHECKING:
+    from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.checksums.renew import ListChange
+    from cosremaster.remastering.pack import PackedLayer
 
 ACTIVE = 0x80
 """An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
