@@ -20,13 +20,16 @@ from cosremaster.io.streams import CHUNK
 
 FILTERS = ("gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "lzip")
 _T = TypeVar("_T")
+_ACL_KINDS = {"system.posix_acl_access": 0x100, "system.posix_acl_default": 0x200}
+"""The kinds of ACLs of archive_entry_acl(3)."""
 
 
 class ArchiveEntry(Struct, frozen=True, kw_only=True):
     """The header of an entry: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds since 1970, ``size`` in bytes.
 
     ``hardlink``: the name of an earlier entry for the same file, None without one. The ``nlink`` names of one file have
-    the same ``inode`` (device and number). ``warning``: a message of libarchive about something it could not interpret.
+    the same ``inode`` (device and number). ``attributes``: names of its extended attributes, an ACL's among them.
+    ``warning``: a message of libarchive about something it could not interpret.
     """
 
     name: bytes
@@ -40,6 +43,7 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
     device: tuple[int, int]
     inode: tuple[int, int]
     nlink: int
+    attributes: tuple[str, ...]
     warning: str
 
 
@@ -143,6 +147,7 @@ class Archive:
                     device=(ffi.entry_rdevmajor(entry), ffi.entry_rdevminor(entry)),
                     inode=(ffi.entry_dev(entry), ffi.entry_ino64(entry)),
                     nlink=ffi.entry_nlink(entry),
+                    attributes=_attribute_names(ffi, entry),
                     warning=""
                     if status != ffi.ARCHIVE_WARN
                     else printable(ffi.error_string(self._pointer) or b"").rstrip("."),
@@ -173,6 +178,16 @@ class Archive:
         return end
 
 
+def _attribute_names(ffi: ModuleType, entry: object) -> tuple[str, ...]:
+    """Return the names of the extended attributes of ``entry``; those of Linux for ACLs, whatever the archive's."""
+    names = [name for name, kinds in _ACL_KINDS.items() if ffi.entry_acl_count(entry, kinds)]
+    name, value, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_size_t()
+    for _ in range(ffi.entry_xattr_reset(entry)):
+        ffi.entry_xattr_next(entry, ctypes.byref(name), ctypes.byref(value), ctypes.byref(size))
+        names.append(os.fsdecode(name.value or b""))
+    return tuple(names)
+
+
 def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
     """Return the functions of libarchive-c and its exception. :raises UnsupportedError: there is no libarchive."""
     try:
@@ -186,8 +201,12 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
         ("entry_dev", ctypes.c_uint64),
         ("entry_ino64", ctypes.c_int64),
         ("entry_nlink", ctypes.c_uint),
+        ("entry_xattr_reset", ctypes.c_int),
     ):
         ffi.ffi(name, [ffi.c_archive_entry_p], c_type)  # libarchive-c does not declare them
+    ffi.ffi("entry_acl_count", [ffi.c_archive_entry_p, ctypes.c_int], ctypes.c_int)
+    pointers = [ctypes.POINTER(kind) for kind in (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)]
+    ffi.ffi("entry_xattr_next", [ffi.c_archive_entry_p, *pointers], ctypes.c_int)
     import logging  # noqa: PLC0415 - loaded with libarchive, which few runs need
 
     logging.getLogger("libarchive").addHandler(logging.NullHandler())  # or its warnings go to standard error

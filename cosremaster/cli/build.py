@@ -40,7 +40,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 @click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option(
     "--schema",
     is_flag=True,

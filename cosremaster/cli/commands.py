@@ -112,6 +112,10 @@ _REQUEST = (
         " root, and for archives source.",
     ),
     click.option("--mode", metavar="MODE", help="Mode of the regular files that are added, as for chmod."),
+    click.option(
+        "--keep-modes", is_flag=True,
+        help="Take modes as they are, with what the umask made of them. Without it files are 0644 or 0755.",
+    ),
     click.option("--setuid", is_flag=True, help="Keep set-user-ID, set-group-ID and sticky bits of what is added."),
     click.option(
         "--mtree", metavar="FILE", help="mtree(5) file with owners, modes and nodes of the directory that is added."
@@ -138,7 +142,7 @@ def _pop_request(options: dict[str, Any]) -> Request:
 
     :raises UsageError: an mtree file needs exactly one added directory that it describes.
     """
-    rules = {name: options.pop(name) for name in ("owner", "mode", "setuid")}
+    rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid")}
     mtree, archives = options.pop("mtree"), options.pop("add_file")
     items = [AddPath.parse(text) for text in options.pop("add")]
     items += [replace(AddPath.parse(text), unpack=False) for text in archives]
@@ -162,7 +166,7 @@ def _pop_request(options: dict[str, Any]) -> Request:
 @click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
 @click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )

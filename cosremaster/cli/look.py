@@ -105,7 +105,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--as", "form", type=click.Choice(["tar"]), help="Write a tar archive to DIR (- is standard output).")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 def extract_command(address: str, target: Path, form: str | None, force: bool, quiet: bool, max_expand: int) -> None:
     """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
 

@@ -72,12 +72,9 @@ class Bars(Lines):
 
 
 class Quiet(Lines):
-    """No progress: nothing is printed but errors."""
+    """No progress: nothing is printed but warnings and errors."""
 
     def _say(self, title: str, size: int, seconds: float) -> None:
-        """Print nothing."""
-
-    def warn(self, message: str) -> None:
         """Print nothing."""
 
 

@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
+from cosremaster.overlay.attributes import attribute_warnings
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Owner, OwnershipPolicy
 from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
 from cosremaster.overlay.scan import SourceScan, scan_source
+from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
@@ -40,7 +44,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
         )
     _check_sizes(scan, place, context)
     into_directory = single and dest_text.endswith(b"/")
-    nodes = [policy.apply_defaults(node) for node in scan.nodes]
+    source_nodes = scan.nodes if item.keep_modes or is_archive else _undo_umask(scan, place, context)
+    nodes = [policy.apply_defaults(node) for node in source_nodes]
     if item.mtree is not None:
         nodes = _apply_mtree_file(nodes, item.source, item.mtree, context)
     split = WhiteoutSplit(tuple(nodes), (), ()) if single else split_whiteouts(nodes, place, context.warn)
@@ -48,15 +53,41 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     if item.rules:
         is_name_open = single and not into_directory
         laid_nodes = _apply_rules(laid_nodes, policy, scan.nodes, dest, is_name_open=is_name_open)
-    for node in filter(policy.drops_special_bits, scan.nodes):
-        origin = place if single else place.inside(node.path)
+    for path in _paths_without_special_bits(scan.nodes, laid_nodes):
+        origin = place if single else place.inside(path)
         context.warn(f"{origin}: its set-user-ID or set-group-ID bit is not taken over")
+    for warning in attribute_warnings(scan.attributed, place, is_single=single):
+        context.warn(warning)
     for pattern in policy.unused_patterns():
         context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
     return Addition(
         tuple(laid_nodes), dest, single, into_directory, os.fsdecode(source),
-        hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories,
+        hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories, is_archive=is_archive,
     )  # fmt: skip
+
+
+def _undo_umask(scan: SourceScan, place: Place, context: ReadContext) -> list[Node]:
+    """Return the nodes of ``scan`` with modes that no umask shows in (docs/overlay.md, "Modes").
+
+    A single file is no evidence of a umask: what is closed there stays closed.
+    """
+    granted = READ_BITS if scan.is_single_file else granted_reads(scan.nodes, scan.directory_mode)
+    modes = [mode_without_umask(node, granted) for node in scan.nodes]
+    if granted != READ_BITS and any(mode & ~node.mode for mode, node in zip(modes, scan.nodes, strict=True)):
+        closed, umask = ("others", "027") if granted & 0o040 else ("group and others", "077")
+        context.warn(
+            f"{place}: nothing in it is open to {closed}, as under umask {umask}; in the image it is"
+            " (--keep-modes keeps it closed)"
+        )
+    return [
+        node if node.mode == mode else replace(node, mode=mode) for node, mode in zip(scan.nodes, modes, strict=True)
+    ]
+
+
+def _paths_without_special_bits(source_nodes: Iterable[Node], laid_nodes: Iterable[Node]) -> list[bytes]:
+    """Return the paths of ``source_nodes`` whose set-user-ID or set-group-ID bit ``laid_nodes`` lack."""
+    special = {node.path: node.mode & 0o6000 for node in source_nodes if node.mode & 0o6000}
+    return [node.path for node in laid_nodes if special and special.get(node.path, 0) & ~node.mode]
 
 
 def _is_archive(item: AddPath, source: bytes) -> bool:
@@ -71,7 +102,7 @@ def _scan_archive(source: bytes, context: ReadContext) -> SourceScan:
     from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
     with context.progress.step(f"read {printable(source)}", None) as advance:
-        return SourceScan(read_archive(source, context, advance), False)
+        return read_archive(source, context, advance)
 
 
 def _check_sizes(scan: SourceScan, place: Place, context: ReadContext) -> None:

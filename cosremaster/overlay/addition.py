@@ -31,7 +31,8 @@ class Addition(Struct, frozen=True):
     goes into ``dest`` if that is a directory in the file system or ``into_directory`` is set; otherwise ``dest`` is its
     new path. ``source`` names the origin in errors. ``hidden_paths`` and the contents of ``opaque_directories`` (both
     below ``dest``) are removed before any node is laid. ``has_explicit_ownership``: owners and modes were given for
-    exactly these nodes, so the user is warned when an existing directory keeps its own.
+    exactly these nodes, so the user is warned when an existing directory keeps its own. ``is_archive``: the nodes are
+    as somebody packed them.
 
     An addition is its own :class:`PreparedItem`: it does not depend on the file system.
     """
@@ -44,6 +45,7 @@ class Addition(Struct, frozen=True):
     hidden_paths: tuple[bytes, ...] = ()
     opaque_directories: tuple[bytes, ...] = ()
     has_explicit_ownership: bool = False
+    is_archive: bool = False
 
     def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
         """Return the addition itself."""

@@ -16,9 +16,10 @@ from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import hash_chunks
+from cosremaster.overlay.attributes import AttributedPath, select_given
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
-from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.overlay.scan import SourceScan, clamp_mtime
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
@@ -33,7 +34,7 @@ _AR = b"!<arch>\n"
 _KINDS = frozenset(NodeKind)
 
 
-def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], None]) -> tuple[Node, ...]:
+def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], None]) -> SourceScan:
     """Return the nodes in the archive ``source``, in its order; of several entries with one name the last.
 
     Nodes have the owners, modes and times of the archive, within the limits of ``context``. Contents go into its
@@ -62,7 +63,8 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
         after = os.fstat(fd)
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
-    return tuple(collector.nodes.values())
+    attributed = tuple(AttributedPath(path, names) for path, names in collector.attributes.items())
+    return SourceScan(tuple(collector.nodes.values()), False, attributed)
 
 
 class _NodeCollector:
@@ -72,6 +74,7 @@ class _NodeCollector:
         """Collect within the limits of ``context``; ``advance`` is called with the size of each chunk."""
         self.place = self._entry_place = place
         self.nodes: dict[bytes, Node] = {}
+        self.attributes: dict[bytes, tuple[str, ...]] = {}
         self.context = context
         self._advance = advance
         self._entries = self._bytes = 0
@@ -101,6 +104,10 @@ class _NodeCollector:
                     self.nodes |= {name: replace(self.nodes[name], content=content) for name in names}
         if path:
             self.nodes[path] = node
+            self.attributes.pop(path, None)
+            given = select_given(entry.attributes)
+            if given:
+                self.attributes[path] = given
 
     def _normal_path(self, name: bytes, what: str) -> bytes:
         """Return ``name`` as a normal path. :raises OverlayError: no image may get it; the message names ``what``."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, printable
 from cosremaster.overlay.addition import Addition, PreparedItem
+from cosremaster.overlay.attributes import SHOWN, name_some
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Action, Content, Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
@@ -354,11 +355,11 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
         else:
             removed.add(path)
             additions.append((laid.node, Action.REPLACED))
-    script_warnings = [
-        f"{printable(node.path)} begins with #! but is not executable"
-        for node, _ in additions
-        if _is_script_without_x(node)
-    ]
+    local = (node for node, _ in additions if not tree.laid[node.path].addition.is_archive)
+    scripts = [node.path for node in local if _is_script_without_x(node)]
+    script_warnings = [f"{printable(path)} begins with #! but is not executable" for path in scripts]
+    if len(scripts) > SHOWN:
+        script_warnings = [f"{len(scripts):,} files begin with #! but are not executable: {name_some(scripts)}"]
     not_replaced = removed - added
     return Edits(
         removed_paths=frozenset(removed), additions=tuple(additions), warnings=(*tree.warnings, *script_warnings),

@@ -132,10 +132,6 @@ class OwnershipPolicy:
             for rule in rules
         ]
 
-    def drops_special_bits(self, node: Node) -> bool:
-        """Return whether ``node`` of the source has set-user-ID or set-group-ID bits that are not taken over."""
-        return not self._setuid and bool(node.mode & 0o6000)
-
     def apply_defaults(self, node: Node) -> Node:
         """Return ``node`` of the source with the owner and mode for the whole addition."""
         owner, mode = self._owner or Owner(node.uid, node.gid), node.mode

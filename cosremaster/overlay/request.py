@@ -54,10 +54,12 @@ class AddPath(OverlayItem):
     - ``rules``: owners and modes of single paths. The last matching rule wins, separately for owner and mode.
     - ``mtree``: an mtree(5) file with owners, modes and further nodes of a directory.
     - ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
+    - ``keep_modes``: take the modes of a file or directory as they are, with what the umask made of them. Those of an
+      archive always are.
     - ``unpack``: whether ``source`` is an archive to unpack; None: the end of its name decides.
 
-    >>> AddPath("site/", owner="source")
-    AddPath(source='site/', dest=None, owner='source', mode=None, rules=(), mtree=None, setuid=False, unpack=None)
+    >>> AddPath("site/", owner="source").source
+    'site/'
     """
 
     source: str | os.PathLike[str]
@@ -67,6 +69,7 @@ class AddPath(OverlayItem):
     rules: tuple[OwnershipRule, ...] = ()
     mtree: str | os.PathLike[str] | None = None
     setuid: bool = False
+    keep_modes: bool = False
     unpack: bool | None = None
 
     @classmethod

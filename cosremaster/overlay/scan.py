@@ -14,6 +14,7 @@ from cosremaster.errors import OverlayError, Place
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
+from cosremaster.overlay.attributes import AttributedPath, list_attributes
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
@@ -125,11 +126,14 @@ class HostFile(Struct, frozen=True):
 class SourceScan(Struct, frozen=True):
     """The nodes of one source, with paths relative to it, in order.
 
-    The node of a single file has the name of the file as its path.
+    The node of a single file has the name of the file as its path. ``attributed``: the paths with extended attributes.
+    ``directory_mode``: the permission bits of the directory that was read; 0 for another source.
     """
 
     nodes: tuple[Node, ...]
     is_single_file: bool
+    attributed: tuple[AttributedPath, ...] = ()
+    directory_mode: int = 0
 
 
 def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
@@ -145,17 +149,31 @@ def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
         status = os.stat(source)
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
+    attributed: list[AttributedPath] = []
     if stat.S_ISDIR(status.st_mode):
-        nodes = sorted(_walk(source, max_mtime), key=lambda node: node.path)
-        return SourceScan(tuple(nodes), False)
+        nodes = sorted(_walk(source, max_mtime, attributed), key=lambda node: node.path)
+        attributed.sort(key=lambda entry: entry.path)
+        return SourceScan(tuple(nodes), False, tuple(attributed), stat.S_IMODE(status.st_mode))
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    return SourceScan((_make_node(source, name, None, source, max_mtime),), True)
+    node = _make_node(source, name, None, source, max_mtime)
+    _collect_attributes(attributed, node, source, None, source)
+    return SourceScan((node,), True, tuple(attributed))
 
 
-def _walk(source: bytes, max_mtime: int | None) -> Iterator[Node]:
-    """Yield the node of everything below the directory ``source``."""
+def _collect_attributes(
+    attributed: list[AttributedPath], node: Node, host_path: bytes, directory: int | None, name: bytes
+) -> None:
+    """Add the extended attributes of ``node``, if it has any, to ``attributed``."""
+    if node.kind in (NodeKind.FILE, NodeKind.DIRECTORY):
+        names = list_attributes(host_path, directory, name)
+        if names:
+            attributed.append(AttributedPath(node.path, names))
+
+
+def _walk(source: bytes, max_mtime: int | None, attributed: list[AttributedPath]) -> Iterator[Node]:
+    """Yield the node of everything below the directory ``source``; extended attributes go to ``attributed``."""
     pending = [(source, b"")]
     while pending:
         directory, path = pending.pop()
@@ -169,6 +187,7 @@ def _walk(source: bytes, max_mtime: int | None) -> Iterator[Node]:
             for name in names:
                 host_path = os.path.join(directory, name)
                 node = _make_node(host_path, join(path, name), fd, name, max_mtime)
+                _collect_attributes(attributed, node, host_path, fd, name)
                 yield node
                 if node.kind is NodeKind.DIRECTORY:
                     pending.append((host_path, node.path))

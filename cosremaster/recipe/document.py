@@ -72,6 +72,7 @@ class SourceTable(_Table):
     rules: list[RuleTable] = Field(default=[], description="Owners and modes of single paths.")
     mtree: Text | None = Field(default=None, description="mtree(5) file with owners, modes and nodes of the directory.")
     setuid: Flag = Field(default=False, description="Keep set-user-ID, set-group-ID and sticky bits.")
+    keep_modes: Flag = Field(default=False, description="Take modes as they are, with what the umask made of them.")
     unpack: Flag | None = Field(
         default=None, description="Take the file for an archive, or for a mere file; else by its name's ending."
     )

@@ -131,6 +131,7 @@ def _make_path(table: SourceTable, maker: _ItemMaker) -> Iterator[AddPath]:
         rules=tuple(OwnershipRule(rule.pattern, rule.owner, rule.mode, rule.directory_mode) for rule in table.rules),
         mtree=mtree,
         setuid=table.setuid,
+        keep_modes=table.keep_modes,
         unpack=table.unpack,
     )
 

@@ -21,5 +21,5 @@ def warned(path: Path, newest: int | None = None) -> tuple[dict[bytes, Node], li
     spool = Spool(path.parent)
     warnings: list[str] = []
     reading = replace(context(newest, spool=spool), warn=warnings.append)
-    nodes = read_archive(os.fsencode(path), reading, lambda _: None)
-    return {node.path: node for node in nodes}, warnings
+    scan = read_archive(os.fsencode(path), reading, lambda _: None)
+    return {node.path: node for node in scan.nodes}, warnings

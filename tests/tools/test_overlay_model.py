@@ -126,12 +126,12 @@ def on_disk(folder: Path, addition: Folder | OneFile) -> AddPath:
             return AddPath(path, addition.dest, owner)
         folder.mkdir()
         write_tree(folder, addition.tree)
-        return AddPath(folder, addition.dest, owner)
+        return AddPath(folder, addition.dest, owner, keep_modes=True)
     folder.mkdir()
     path = folder / os.fsdecode(addition.name)
     path.write_bytes(addition.file.data)
     path.chmod(addition.file.mode)
-    return AddPath(path, addition.dest)
+    return AddPath(path, addition.dest, keep_modes=True)
 
 
 TYPES = {"d": tarfile.DIRTYPE, "-": tarfile.REGTYPE, "l": tarfile.SYMTYPE, "p": tarfile.FIFOTYPE}

@@ -1,0 +1,47 @@
+"""Modes without the traces of the umask under which a source was made.
+
+A umask takes permission bits of group and others away. So these bits tell how a shell was set up, and nothing about
+what the user wants in the image. The bits of the owner, and bits that no umask can explain, are the user's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cosremaster.tree.nodes import Node, NodeKind
+
+READ_BITS = 0o044
+"""The read bits of group and others."""
+
+_KINDS = frozenset((NodeKind.FILE, NodeKind.DIRECTORY, NodeKind.FIFO))
+_STICKY_OPEN = 0o1002
+_CLASS_SHIFTS = (3, 0)  # of group and others in a mode
+
+
+def granted_reads(nodes: Iterable[Node], directory_mode: int) -> int:
+    """Return the bits of :data:`READ_BITS` that any of ``nodes``, or the directory around them, has.
+
+    The umask did not take these away, so an entry without them lacks them on purpose.
+    """
+    granted = directory_mode & READ_BITS
+    for node in nodes:
+        if node.kind in _KINDS:
+            granted |= node.mode & READ_BITS
+    return granted
+
+
+def mode_without_umask(node: Node, granted: int) -> int:
+    """Return the mode of ``node`` as it would be under umask 022.
+
+    ``granted``: the bits of :data:`READ_BITS` that the umask left. Group and others read and execute what the owner
+    does, and never write. A class that may not read, though the umask let it, gets nothing new. Devices and directories
+    like /tmp keep their modes: no umask makes them so.
+    """
+    mode = node.mode
+    if node.kind not in _KINDS or mode & _STICKY_OPEN == _STICKY_OPEN:
+        return mode
+    owner, plain = mode >> 6 & 5, mode & 0o7700
+    for shift in _CLASS_SHIFTS:
+        is_withheld = granted & 4 << shift and not mode & 4 << shift
+        plain |= mode & 5 << shift if is_withheld else owner << shift
+    return plain
