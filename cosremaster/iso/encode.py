@@ -16,7 +16,7 @@ from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.alignment import find_alignment
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
-from cosremaster.iso.layout.extents import find_data_end, find_unreferenced
+from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
@@ -164,8 +164,23 @@ def _plan_layout(
         elif not replacement.keeps_size:
             sizes[replacement.old_span.start] = blocks
     ends = tuple(_list_ends(image))
-    volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image))
+    empty_blocks = _list_empty_blocks(image, replacements, trees)
+    slack = find_slack((tree.end for tree in image.trees), empty_blocks)
+    volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image), slack)
     return plan_layout(volume, sizes, (*appended, *(trees.appended if trees else ())))
+
+
+def _list_empty_blocks(
+    image: IsoImage, replacements: Iterable[FileReplacement], trees: RestructuredTrees | None
+) -> Iterator[Lba]:
+    """Yield the blocks that records without data name in the new image, as far as they are in the old one."""
+    if trees is None:
+        yield from (lba for tree in image.trees for lba in tree.empty_blocks)
+    else:
+        yield from (lba for rewrite in trees.rewrites for lba in rewrite.tree.empty_blocks())
+    for replacement in replacements:
+        if not replacement.table.length:
+            yield from (record.lba for _, file in replacement.files for record in file.records)
 
 
 def _check_shared_blocks(

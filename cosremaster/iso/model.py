@@ -69,7 +69,10 @@ class IsoTree(Struct, frozen=True, kw_only=True):
 
     ``kind``: the kind of tree in words. ``descriptor_lba``: the block of its volume descriptor. ``base``: the block
     from which the numbers on the image count; all blocks in the other values count from the image's start. ``blocks``:
-    the volume space size. A tree that shares the root of an earlier one has no files.
+    the volume space size. ``other_spans``: blocks of other data that its records name: continuation areas (SUSP 5.1),
+    extended attribute records, associated files. ``empty_blocks``: the blocks that records without data name.
+    ``extension_fields``: the fields of the root's ``.`` that say something about the whole tree (SP, ER; SUSP 5.3,
+    5.5). A tree that shares the root of an earlier one has no files.
     """
 
     kind: str
@@ -80,6 +83,9 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     directories: tuple[Extent, ...]
     path_tables: tuple[Extent, ...]
     has_rock_ridge: bool
+    other_spans: tuple[Span, ...] = ()
+    empty_blocks: frozenset[Lba] = frozenset()
+    extension_fields: tuple[bytes, ...] = ()
 
     @property
     def end(self) -> Lba:

@@ -16,6 +16,7 @@ from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
 from cosremaster.iso.layout.partition_tables import map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
+from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.volume_id import VOLUME_ID
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
@@ -72,6 +73,7 @@ def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSou
             _prove_tree(old, old_tree, new_tree, plan)
         else:
             _prove_restructured(old, new_tree, plan.expected_trees[old_tree.descriptor_lba])
+    prove_areas(old, new)
     if plan.expected_trees is not None:
         from cosremaster.iso.tree_edit.verify import prove_directories  # noqa: PLC0415 - a change of a layer goes without
 

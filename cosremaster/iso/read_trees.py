@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
@@ -19,13 +19,24 @@ from cosremaster.iso.ecma119.records import (
     VolumeDescriptor,
     decode_identifier,
     locate_record,
-    read_directory,
+    read_all_records,
 )
 from cosremaster.iso.model import IsoFile, IsoTree
-from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, RockRidge, find_susp_skip, read_rock_ridge
-from cosremaster.units import Lba, lba_offset
+from cosremaster.iso.rockridge.read import (
+    CE_HEAD,
+    NO_ROCK_RIDGE,
+    RockRidge,
+    find_areas,
+    find_susp_skip,
+    read_rock_ridge,
+    read_root_fields,
+)
+from cosremaster.iso.spans import Span
+from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 _JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
+_ATTRIBUTE_BLOCKS = 1
+"""The byte of a directory record that holds the blocks of its extended attribute record (ECMA-119, 9.1.2)."""
 _ENHANCED = 2
 """The version of an enhanced volume descriptor (ISO 9660:1999, 8.5)."""
 JOLIET = "Joliet"
@@ -53,20 +64,29 @@ def read_trees(
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
-        files, directories, skip = list[IsoFile](), list[Extent](), None
+        files, directories, skip, others = list[IsoFile](), list[Extent](), None, NamedBlocks(base)
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
             root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else find_susp_skip(source.read(lba_offset(root.lba), 255))
             directories.append(root)
-            records = walk_records(source, root, base, skip, is_joliet(descriptor))
+            records = walk_records(source, root, base, skip, is_joliet(descriptor), others)
             files = list(_collect_files(records, directories))
         yield IsoTree(
             kind=_tree_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
             files=tuple(files), directories=tuple(directories), path_tables=tuple(
                 Extent(Lba(base + table.lba), table.length) for table in descriptor.path_tables
-            ), has_rock_ridge=skip is not None,
+            ), has_rock_ridge=skip is not None, other_spans=others.list_spans(source.size),
+            empty_blocks=frozenset(others.empty_blocks),
+            extension_fields=() if skip is None else tuple(_read_extension_fields(source, root.lba, skip, base)),
         )  # fmt: skip
+
+
+def _read_extension_fields(source: ByteSource, root: Lba, skip: int, base: Lba) -> Iterator[bytes]:
+    """Yield the fields of a root's ``.`` that say something about the whole tree, not about the root alone."""
+    for raw in read_root_fields(source, root, skip, base):
+        if raw[:2] not in (b"PX", b"TF", b"RR"):
+            yield raw
 
 
 def _tree_kind(descriptor: VolumeDescriptor) -> str:
@@ -91,7 +111,48 @@ class NamedRecord(Struct, frozen=True):
     directory: Extent | None
 
 
-def walk_records(source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool) -> Iterator[NamedRecord]:
+class NamedBlocks(Struct):
+    """Collects the blocks that the records of a tree name beside those of directories and files.
+
+    ``base``: see :func:`walk_records`. ``area_blocks``: those of continuation areas. ``spans``: extended attribute
+    records and the data of associated files. ``empty_blocks``: those that records without data name.
+    """
+
+    base: Lba
+    area_blocks: set[Lba] = field(default_factory=set)
+    spans: set[Span] = field(default_factory=set)
+    empty_blocks: set[Lba] = field(default_factory=set)
+
+    def add_record(self, record: DirectoryRecord, raw: bytes, rock_ridge: RockRidge) -> None:
+        """Collect the blocks of a record, of which ``raw`` are the bytes."""
+        self.add_areas(rock_ridge.areas)
+        if raw[_ATTRIBUTE_BLOCKS]:
+            attributes = Lba(record.lba - raw[_ATTRIBUTE_BLOCKS])
+            self.spans.add(Span(attributes, raw[_ATTRIBUTE_BLOCKS], "extended attribute record"))
+        if not record.length:
+            self.empty_blocks.add(record.lba)
+        elif record.flags & ASSOCIATED:
+            self.spans.add(Span(record.lba, record.blocks, "associated file"))
+
+    def add_areas(self, areas: Iterable[tuple[int, int]]) -> None:
+        """Collect the blocks of continuation areas, each a byte offset and a number of bytes."""
+        for offset, length in areas:
+            self.area_blocks.update(Lba(lba) for lba in range(offset // BLOCK, blocks_for(offset + length)))
+
+    def list_spans(self, size: int) -> tuple[Span, ...]:
+        """Return the spans of all but records without data, as far as they are inside an image of ``size`` bytes."""
+        end, areas = blocks_for(size), list[Span]()
+        for lba in sorted(self.area_blocks):
+            if areas and areas[-1].end == lba:
+                areas[-1] = Span(areas[-1].start, areas[-1].blocks + 1, areas[-1].label)
+            else:
+                areas.append(Span(lba, 1, "continuation area"))
+        return tuple(span for span in (*areas, *sorted(self.spans, key=lambda span: span.start)) if span.end <= end)
+
+
+def walk_records(
+    source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool, others: NamedBlocks | None = None
+) -> Iterator[NamedRecord]:
     """Yield every record below the directory ``root``, the record of a directory before those in it.
 
     A relocated directory is at the place of its CL field (RRIP 4.1.5.1). Associated files (ECMA-119, 9.1.6) are left
@@ -99,14 +160,21 @@ def walk_records(source: ByteSource, root: Extent, base: Lba, skip: int | None, 
 
     :param base: the block from which the records count their blocks.
     :param skip: see :func:`find_susp_skip`; None without Rock Ridge.
+    :param others: collects what the records name beside directories and files, those of ``.`` and ``..`` included.
     :raises ImageError: when a record is malformed, or a directory or a file lies outside the image.
     """
     waiting: list[tuple[Extent, tuple[bytes, ...], bytes]] = [(root, (), b"")]
     seen = {root.lba}
     while waiting:
         parent, identifiers, parent_path = waiting.pop()
-        for record, raw in read_directory(source, parent, identifiers, base):
+        for record, raw in read_all_records(source, parent, identifiers, base):
+            if record.is_dot:
+                if others is not None and skip is not None and CE_HEAD in raw:
+                    others.add_areas(find_areas(source, raw, record.offset, skip, base))
+                continue
             rock_ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
+            if others is not None:
+                others.add_record(record, raw, rock_ridge)
             if rock_ridge.is_relocated or record.flags & ASSOCIATED:
                 continue
             name = choose_name(record, rock_ridge, joliet=joliet)

@@ -28,6 +28,9 @@ MAX_PATH_TABLE = 1 << 26
 _BOTH_ENDIAN = ((80, 4), (120, 2), (124, 2), (128, 2), (132, 4), (158, 4), (166, 4))
 """Offset and size of both-endian numbers in a volume descriptor (8.4.8 to 8.4.13, the root's record)."""
 
+_NEGATIVE = 1 << 31
+"""libarchive takes block numbers from here on for negative ones, which records without data may have."""
+
 PathTableEntry = tuple[Lba, bytes, Lba]
 """Block of a directory, its identifier, block of its parent."""
 
@@ -138,6 +141,9 @@ def _check_record_fields(subject: Subject, tree: SubjectTree) -> Iterator[Findin
             yield fails("record.outside", f"{tree.name}: its data lie outside the image", place)
         elif record.length and record.lba + record.blocks > end:
             yield fails("record.outside-volume", f"{tree.name}: its data end behind the volume", place)
+        elif not record.length and end < record.lba < tree.base + _NEGATIVE:
+            message = f"{tree.name}: it has no data, and names a block behind the volume: libarchive reads no further"
+            yield fails("record.outside-volume", message, place)
         identity = record.parent, record.identifier
         if unfinished is not None and (unfinished.parent, unfinished.identifier) != identity:
             yield fails("record.extents", extents_failure, place)

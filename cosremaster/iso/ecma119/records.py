@@ -46,6 +46,11 @@ class DirectoryRecord(Struct, frozen=True):
         """The number of blocks of data."""
         return blocks_for(self.length)
 
+    @property
+    def is_dot(self) -> bool:
+        """Whether this is the ``.`` or the ``..`` of its directory (6.8.2.2)."""
+        return self.identifier in (b"\0", b"\1")
+
 
 class Extent(Struct, frozen=True):
     """The first block and the bytes of a directory or of a path table."""
@@ -143,7 +148,16 @@ def walk_directories(
 def read_directory(
     source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
 ) -> Iterator[tuple[DirectoryRecord, bytes]]:
-    """Yield the records of a directory except ``.`` and ``..``, each with its bytes.
+    """Yield the records of a directory except ``.`` and ``..``, each with its bytes; see :func:`read_all_records`."""
+    for record, raw in read_all_records(source, directory, path, base):
+        if not record.is_dot:
+            yield record, raw
+
+
+def read_all_records(
+    source: ByteSource, directory: Extent, path: tuple[bytes, ...], base: Lba
+) -> Iterator[tuple[DirectoryRecord, bytes]]:
+    """Yield the records of a directory, ``.`` and ``..`` too, each with its bytes.
 
     A record does not cross the end of a block (6.8.1.1).
 
@@ -161,9 +175,7 @@ def read_directory(
             length = data[at]
             if length < 34 or at + length > end or 33 + data[at + 32] > length:
                 raise ImageError("malformed directory record", _inside(source.place, path).at(start + at))
-            record = _parse_record(data[at : at + length], start + at, path, base)
-            if record.identifier not in (b"\0", b"\1"):
-                yield record, data[at : at + length]
+            yield _parse_record(data[at : at + length], start + at, path, base), data[at : at + length]
             at += length
 
 

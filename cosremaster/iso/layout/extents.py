@@ -35,10 +35,11 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
 
 
 def _list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
-    """Yield the spans of path tables and directories."""
+    """Yield the spans of path tables, directories, and of what records name beside files."""
     for tree in trees:
         yield from (Span(table.lba, blocks_for(table.length), "path table") for table in tree.path_tables)
         yield from (Span(extent.lba, blocks_for(extent.length), "directory") for extent in tree.directories)
+        yield from tree.other_spans
 
 
 def _list_udf_only(image: IsoImage, file_spans: Mapping[Lba, Span]) -> Iterator[Span]:
@@ -93,6 +94,18 @@ def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """Return the block after all files and all ``fixed`` spans."""
     files = (span for tree in trees for file in tree.files for span in file.spans)
     return max(span.end for span in chain(files, fixed))
+
+
+def find_slack(ends: Iterable[Lba], blocks: Iterable[Lba]) -> int | None:
+    """Return by how many blocks the volumes that end at ``ends`` may get shorter; None if nothing limits it.
+
+    No record may name a block behind the end of its volume, without data either: libarchive reads no further then.
+    Blocks that are behind it already do not count.
+
+    :param blocks: the blocks that records without data name.
+    """
+    named = set(blocks)
+    return min((end - lba for end in set(ends) for lba in named if lba <= end), default=None)
 
 
 def find_unreferenced(source: ByteSource, holes: Iterable[Span]) -> Iterator[Span]:

@@ -39,7 +39,8 @@ class VolumeSpans(Struct, frozen=True):
 
     ``tail``: the first block of the tail. ``vacated``: spans whose data are removed or move to appended spans.
     ``ends``: the ends of volumes and partitions that the tail must leave room for. ``alignment``: the tail moves by a
-    multiple of so many blocks.
+    multiple of so many blocks. ``slack``: the end of the data moves to the front by so many blocks at most; None if
+    nothing limits it.
     """
 
     fixed: Sequence[Span]
@@ -48,6 +49,7 @@ class VolumeSpans(Struct, frozen=True):
     vacated: Sequence[Span] = ()
     ends: Sequence[Sector] = ()
     alignment: int = 1
+    slack: int | None = None
 
 
 class Layout(Struct, frozen=True, dict=True):
@@ -159,6 +161,8 @@ def plan_layout(volume: VolumeSpans, sizes: Mapping[Lba, int], appended: Sequenc
     for index, placed in enumerate(last):
         last[index] = Placement(placed.span, end, placed.blocks)
         end = last[index].end
+    if volume.slack is not None:
+        end = Lba(max(end, old_end - volume.slack))
     placements = sorted([*placements, *last[: len(overflow)]], key=lambda placed: (placed.start, placed.end))
     tail = volume.tail + _shift_tail(volume, old_end, end)
     return Layout(tuple(placements), tail, volume.tail, (old_end, end), tuple(last[len(overflow) :]))

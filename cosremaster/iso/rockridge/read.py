@@ -6,16 +6,20 @@ attributes of the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
-from cosremaster.units import BLOCK, Lba
+from cosremaster.units import BLOCK, Lba, lba_offset
 
 MAX_CONTINUATIONS = 32
+CE_HEAD = b"CE\x1c\x01"
+"""The first bytes of a CE field, which leads to a continuation area (SUSP 5.1)."""
 _FILE_TYPE, _REGULAR_FILE = 0o170000, 0o100000
 
 
@@ -26,7 +30,8 @@ class RockRidge(Struct, frozen=True):
     record stands for (CL, RRIP 4.1.5.1). ``is_relocated``: the record is that of a relocated directory (RE), whose
     place in the tree is elsewhere. ``is_regular``: the file is neither a symlink nor a device. ``zisofs_offset``: the
     byte offset in the image of the field that says the data are compressed (ZF), 0 without one. ``serial``: the file
-    serial number (PX, RRIP 4.1.1), 0 without one.
+    serial number (PX, RRIP 4.1.1), 0 without one. ``areas``: byte offset and bytes of each continuation area (CE,
+    SUSP 5.1).
     """
 
     name: bytes = b""
@@ -35,6 +40,7 @@ class RockRidge(Struct, frozen=True):
     is_regular: bool = True
     zisofs_offset: int = 0
     serial: int = 0
+    areas: tuple[tuple[int, int], ...] = ()
 
 
 NO_ROCK_RIDGE = RockRidge()
@@ -61,6 +67,9 @@ class PosixAttributes(Struct, frozen=True, kw_only=True):
     zisofs_field: bytes = b""
 
 
+ROCK_RIDGE_EXTENSIONS = frozenset((b"RRIP_1991A", b"IEEE_P1282", b"IEEE_1282"))
+"""The identifiers of Rock Ridge in an ER field: RRIP 1.09 and 1.10, 1.12, and its draft."""
+_ER_HEAD = 8
 _PX, _PX_1_10, _PN = 44, 36, 20
 """Bytes of the fields; PX has a serial number since RRIP 1.12 (4.1.1)."""
 _MODIFIED, _LONG_FORM = 0x02, 0x80
@@ -86,7 +95,8 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
     :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
     name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
-    for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
+    areas: list[tuple[int, int]] = []
+    for at, field in walk_fields(source, raw, offset, skip, base, strict=False, areas=areas):
         match field[:2]:
             case b"NM" if len(field) > 5:
                 name += field[5:]
@@ -101,17 +111,50 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
                 regular = False
             case b"ZF":
                 zisofs = at
-    return RockRidge(name, child, relocated, regular, zisofs, serial)
+    return RockRidge(name, child, relocated, regular, zisofs, serial, tuple(areas))
+
+
+def find_areas(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> tuple[tuple[int, int], ...]:
+    """Return byte offset and bytes of the continuation areas of a directory record, as far as they can be read.
+
+    The arguments are those of :func:`read_rock_ridge`.
+    """
+    areas: list[tuple[int, int]] = []
+    with contextlib.suppress(ImageError):  # the fields of . and .. say nothing that a tree needs
+        deque(walk_fields(source, raw, offset, skip, base, strict=False, areas=areas), maxlen=0)
+    return tuple(areas)
+
+
+def read_root_fields(source: ByteSource, root: Lba, skip: int, base: Lba) -> list[bytes]:
+    """Return the fields of the ``.`` of the root directory at block ``root``, as far as they can be read.
+
+    :param skip: see :func:`find_susp_skip`.
+    :param base: the block from which the tree counts its blocks.
+    """
+    start, fields = lba_offset(root), list[bytes]()
+    raw = source.read(start, 255)
+    with contextlib.suppress(ImageError):
+        fields += (field for _, field in walk_fields(source, raw[: raw[0]], start, skip, base, strict=False))
+    return fields
+
+
+def find_extensions(fields: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the identifier of each extension that the ``fields`` of a root's ``.`` name (ER, SUSP 5.5)."""
+    for raw in fields:
+        if raw[:2] == b"ER" and len(raw) > _ER_HEAD:
+            yield raw[_ER_HEAD : _ER_HEAD + raw[4]]
 
 
 def walk_fields(
-    source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True
-) -> Iterator[tuple[int, bytes]]:
+    source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba, *, strict: bool = True,
+    areas: list[tuple[int, int]] | None = None,
+) -> Iterator[tuple[int, bytes]]:  # fmt: skip
     """Yield the byte offset and the bytes of each field, those in continuation areas included (SUSP 5.1).
 
     Unless ``strict``, a malformed field after an SL field ends its area, as in the kernel and in libarchive:
     genisoimage writes an SL field of more than 255 bytes with the low byte of its length, and the bytes after that
-    length are not a field. The other arguments are those of :func:`read_rock_ridge`.
+    length are not a field. Byte offset and bytes of each continuation area are appended to ``areas``. The other
+    arguments are those of :func:`read_rock_ridge`.
 
     :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
@@ -140,6 +183,8 @@ def walk_fields(
         if continuation is None:
             return
         area_offset, size = continuation
+        if areas is not None:
+            areas.append(continuation)
         area = source.read(area_offset, size)
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 

@@ -168,6 +168,13 @@ class EditableTree(Struct, eq=False):
         for directory in self.directories():
             yield from directory.entries
 
+    def empty_blocks(self) -> Iterator[Lba]:
+        """Yield the block that each record without data names, as far as the record stays as it is."""
+        for directory in self.directories():
+            if not directory.is_moved:
+                records = (record for entry in directory.entries if not entry.is_renamed for record in entry.records)
+                yield from (record.lba for record in records if not record.length)
+
     def files_by_path(self) -> Iterator[tuple[bytes, DirectoryEntry]]:
         """Yield every entry that is not a directory, with the path that readers of this tree show."""
         waiting = [(b"", self.root)]

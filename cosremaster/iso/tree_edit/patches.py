@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import ROOT_RECORD, Extent, pack_both_endian
-from cosremaster.iso.rockridge.read import walk_fields
+from cosremaster.iso.rockridge.read import CE_HEAD, walk_fields
 from cosremaster.iso.tree_edit.directories import IDENTIFIER_OFFSET, EditableDirectory, EditableTree
-from cosremaster.iso.tree_edit.serialize import CE_HEAD, RECORD_LBA, RECORD_LENGTH, ByteOrder
+from cosremaster.iso.tree_edit.serialize import RECORD_LBA, RECORD_LENGTH, ByteOrder
 from cosremaster.units import Lba, lba_offset
 
 _POINTERS: tuple[tuple[int, ByteOrder], ...] = ((140, "little"), (144, "little"), (148, "big"), (152, "big"))

@@ -15,7 +15,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import pack_short_date
 from cosremaster.iso.ecma119.records import DIRECTORY, MULTI_EXTENT, Extent, pack_both_endian
 from cosremaster.iso.ecma119.sections import split_into_sections
-from cosremaster.iso.rockridge.read import walk_fields
+from cosremaster.iso.rockridge.read import CE_HEAD, walk_fields
 from cosremaster.iso.rockridge.write import ContinuationAreas, RockRidgeProfile
 from cosremaster.iso.tree_edit.directories import (
     IDENTIFIER_OFFSET,
@@ -35,8 +35,6 @@ _RECORD_DATE, _RECORD_SEQUENCE_NUMBER, _RECORD_IDENTIFIER_LENGTH = 18, 28, 32
 _DOT, _DOT_DOT = b"\0", b"\1"
 NO_BLOCK = Lba(0)
 """Stands for a block number that is not known yet."""
-CE_HEAD = b"CE\x1c\x01"
-"""The first bytes of a CE field, which leads to a continuation area (SUSP 5.1)."""
 
 
 def _place_nowhere(_: Node) -> Lba:

@@ -1,0 +1,42 @@
+"""Prove what the records of a new image name beside files: continuation areas, and blocks without data (SUSP 5.1)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import chain
+
+from cosremaster.errors import ProofError
+from cosremaster.iso.model import IsoImage, IsoTree
+
+
+def prove_areas(old: IsoImage, new: IsoImage) -> None:
+    """Check that the blocks that records name are in the volume, and that each root's ``.`` says what it said.
+
+    That is where an ER field says that a tree has Rock Ridge (SUSP 5.5): without it Linux shows no names of Rock Ridge.
+
+    :raises ProofError: when a block that a record names is behind the volume, a continuation area shares blocks with a
+        file, or the fields of a root differ; unless it was so in the old image.
+    """
+    for old_tree, new_tree in zip(old.trees, new.trees, strict=True):
+        if _count_outside(new_tree) > _count_outside(old_tree):
+            raise ProofError(f"a record of the {new_tree.kind} tree names a block behind the volume", new.place)
+        if new_tree.extension_fields != old_tree.extension_fields:
+            raise ProofError(f"the root of the {new_tree.kind} tree has other SUSP fields", new.place)
+    if _has_shared_area(new) and not _has_shared_area(old):
+        raise ProofError("a continuation area shares blocks with a file", new.place)
+
+
+def _count_outside(tree: IsoTree) -> int:
+    """Return how many blocks that records of ``tree`` name, with or without data, are behind its volume."""
+    spans = chain(tree.other_spans, (span for file in tree.files for span in file.spans))
+    return sum(lba > tree.end for lba in tree.empty_blocks) + sum(span.end > tree.end for span in spans)
+
+
+def _has_shared_area(image: IsoImage) -> bool:
+    """Return whether a continuation area shares blocks with the data of a file."""
+    files = sorted({span for tree in image.trees for file in tree.files for span in file.spans}, key=lambda s: s.start)
+    for area in (span for tree in image.trees for span in tree.other_spans):
+        at = bisect_right(files, area.start, key=lambda span: span.start)
+        if any(area.overlaps(span) for span in files[max(0, at - 1) : at + 1]):
+            return True
+    return False
