@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from cosremaster.api.info import ArchiveInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
-    from cosremaster.api.results import Changes, Plan, Result
+    from cosremaster.api.results import ChangedLayer, Changes, Plan, Result
     from cosremaster.api.views import Export, Extraction
     from cosremaster.boot_config.menus.arguments import LineChange
     from cosremaster.boot_config.values import MenuChange
@@ -68,7 +68,7 @@ _MODULES = {
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
     "api.info": ("ArchiveInfo", "ImageInfo", "LayerInfo"),
-    "api.results": ("Changes", "Plan", "Result"),
+    "api.results": ("ChangedLayer", "Changes", "Plan", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
     "api.views": ("Export", "Extraction"),
 }  # fmt: skip
@@ -87,6 +87,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AddPath",
     "ArchiveInfo",
+    "ChangedLayer",
     "Changes",
     "CorruptError",
     "CosremasterError",

@@ -10,17 +10,42 @@ from cosremaster.layers.address import format_address
 from cosremaster.tree.nodes import Action
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cosremaster.boot_config.values import MenuChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
+    from cosremaster.remastering.plan_layers import LayerChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedLayer:
+    """The changes of a layer; its paths are bytes, relative to its root.
+
+    ``layer``: its address; of an initramfs of several archives that of the file where more than one of them changes.
+    ``files``: the files on the image that hold it, its own first, then hard links and files of equal bytes; ``size``:
+    bytes of such a file after the changes; ``memory``: what it takes to boot one. The others are as in
+    :class:`Changes`.
+    """
+
+    layer: str
+    files: tuple[str, ...]
+    size: int
+    added: tuple[bytes, ...] = ()
+    replaced: tuple[bytes, ...] = ()
+    removed: tuple[bytes, ...] = ()
+    unchanged: tuple[bytes, ...] = ()
+    parents: tuple[bytes, ...] = ()
+    memory: MemoryEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """The changes of a remaster. Paths are bytes, relative to the root of the layer; sizes are in bytes.
 
+    ``layers``: every layer that was meant, in the order of the request. What stands beside them is that of the first:
     ``layer``: the address of the changed layer. ``added``, ``replaced``, ``removed``, ``unchanged`` (already there) and
     ``parents`` (made for additions) are paths in it. Those that begin with ``iso_`` are paths on the ISO's own tree;
     ``iso_renamed`` has pairs of the old and the new path.
@@ -31,6 +56,7 @@ class Changes:
     initramfs. ``identical``: nothing changes, the output is the input byte for byte.
     """
 
+    layers: tuple[ChangedLayer, ...] = ()
     layer: str | None
     added: tuple[bytes, ...] = ()
     replaced: tuple[bytes, ...] = ()
@@ -66,22 +92,33 @@ class Result(Changes):
 
 def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
     """Return the fields of :class:`Changes` for ``plan``."""
-    image, layer, edits = plan.image, plan.layer, plan.edits
-    outer = None if layer is None else layer.address[0]
+    image = plan.image
     sizes = {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
+    layers = tuple(_changed_layer(change, sizes) for change in plan.changes)
+    first = layers[0] if layers else None
+    names = ("layer", "added", "replaced", "removed", "unchanged", "parents", "memory")
     return {
-        "layer": None if layer is None else format_address(layer.address),
-        "added": edits.paths(Action.ADDED), "replaced": edits.paths(Action.REPLACED), "removed": edits.removed,
-        "unchanged": edits.unchanged, "parents": edits.paths(Action.PARENT),
+        "layers": layers,
+        **({"layer": None} if first is None else {name: getattr(first, name) for name in names}),
         "iso_added": tuple(node.path for node in plan.iso.added), "iso_removed": plan.iso.removed,
         "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
         "iso_unchanged": plan.iso.unchanged, "menus": plan.settings.menus, "sums": plan.sums,
         "input_size": image.size, "output_size": plan.result.table.length,
-        "layer_file": None if outer is None else printable(outer),
-        "layer_file_size": 0 if outer is None else sizes[outer],
+        "layer_file": None if first is None else first.files[0],
+        "layer_file_size": 0 if first is None else first.size,
         "packed": tuple(layer.summary for layer in plan.packed),
-        "memory": plan.memory, "warnings": plan.warnings, "identical": plan.identical,
+        "warnings": plan.warnings, "identical": plan.identical,
     }  # fmt: skip
+
+
+def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLayer:
+    """Return ``change`` as callers get it; ``sizes``: bytes of the files of the new image."""
+    edits = change.edits
+    return ChangedLayer(
+        layer=format_address(change.address), files=tuple(printable(path) for path in change.paths),
+        size=sizes[change.paths[0]], added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
+        removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT), memory=change.memory,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

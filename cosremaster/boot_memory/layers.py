@@ -105,31 +105,32 @@ class EditedLayer(Struct, frozen=True):
 
 
 def measure_initramfs(
-    layers: Sequence[Layer], path: bytes, size: int, edited: EditedLayer | None = None
+    layers: Sequence[Layer], path: bytes, size: int, edited: Sequence[EditedLayer] = ()
 ) -> InitramfsSizes | None:
     """Return the sizes of the initramfs in the ISO's file ``path``; None if none of its archives looks like a system.
 
     :param layers: all layers of the image.
     :param size: bytes of the file.
-    :param edited: a layer of the image that is changed.
+    :param edited: the layers of the file that are changed.
     """
     in_file = [layer for layer in layers if layer.address[0] == path]
     if all(layer.likelihood is RootfsLikelihood.NOT for layer in in_file):
         return None
-    chosen, edits = (None, None) if edited is None else (edited.layer, edited.edits)
+    edits = {change.layer.address: change.edits for change in edited}
     archives = [layer for layer in in_file if layer.parent is None]
     files = Footprint(0, 0)
     for layer in archives:
-        files += measure_layer(layer, edits if layer is chosen else None)
-    if edited is not None and edited.layer.container_entry is not None and edited.layer.parent in archives:
-        old, new = measure_footprint([edited.layer.container_entry.size]), measure_footprint([edited.packed])
-        files = Footprint(files.data - old.data + new.data, files.inodes)
+        files += measure_layer(layer, edits.get(layer.address))
+    for change in edited:
+        if change.layer.container_entry is not None and change.layer.parent in archives:
+            old, new = measure_footprint([change.layer.container_entry.size]), measure_footprint([change.packed])
+            files = Footprint(files.data - old.data + new.data, files.inodes)
     nested_layers = [
         layer for layer in in_file if layer.parent in archives and layer.likelihood is not RootfsLikelihood.NOT
     ]
     nested = None
     if nested_layers:
-        rootfs = max(nested_layers, key=lambda layer: (layer is chosen, layer.likelihood, layer.size))
-        footprint = measure_layer(rootfs, edits if rootfs is chosen else None)
+        rootfs = max(nested_layers, key=lambda layer: (layer.address in edits, layer.likelihood, layer.size))
+        footprint = measure_layer(rootfs, edits.get(rootfs.address))
         nested = NestedRootfs(footprint, find_tmpfs_share(archives), rootfs.parameters.dictionary_size)
     return InitramfsSizes(packed=size, files=files, nested=nested)

@@ -26,11 +26,13 @@ def estimate_image_memory(image: SourceImage, layers: Sequence[Layer]) -> dict[b
     return {path: estimate_memory(initramfs) for path, initramfs in measured if initramfs is not None}
 
 
-def estimate_edited_memory(layers: Sequence[Layer], edited: EditedLayer, size: int) -> MemoryEstimate | None:
-    """Return the memory needed to boot the file that holds the layer ``edited``; None if it looks like no initramfs.
+def estimate_edited_memory(
+    layers: Sequence[Layer], edited: Sequence[EditedLayer], size: int
+) -> MemoryEstimate | None:  # fmt: skip
+    """Return the memory needed to boot the file that holds the layers ``edited``; None if it looks like no initramfs.
 
     :param layers: all layers of the old image.
     :param size: bytes of the file in the new image.
     """
-    initramfs = measure_initramfs(layers, edited.layer.address[0], size, edited)
+    initramfs = measure_initramfs(layers, edited[0].layer.address[0], size, edited)
     return None if initramfs is None else estimate_memory(initramfs)

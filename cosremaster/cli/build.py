@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cosremaster.cli.commands import print_result
+from cosremaster.cli.options import StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.io.output import DIGESTS
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
@@ -22,7 +23,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
         context.exit()
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.option(
     "--set",

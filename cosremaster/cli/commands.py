@@ -12,7 +12,7 @@ import click
 
 from cosremaster import __version__
 from cosremaster.api.image import Image
-from cosremaster.cli.options import MAX_EXPAND
+from cosremaster.cli.options import MAX_EXPAND, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.output import DIGESTS
@@ -21,7 +21,7 @@ from cosremaster.remastering.request import Request
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
-    from cosremaster.api.results import Result
+    from cosremaster.api.results import ChangedLayer, Result
 
 _EPILOG = """\b
 Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
@@ -122,7 +122,9 @@ _REQUEST = (
     ),
     click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
     click.option(
-        "--layer", metavar="ADDRESS", help="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
+        "--layer", multiple=True, metavar="ADDRESS",
+        help="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in '**/initrd*', or all; else found by"
+        " content. May be given again.",
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
     click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
@@ -157,7 +159,7 @@ def _pop_request(options: dict[str, Any]) -> Request:
     return Request(add=items, add_iso=add_iso, **others)
 
 
-@click.command(epilog=_EPILOG)
+@click.command(cls=StrictCommand, epilog=_EPILOG)
 @_IMAGE
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @_takes_request
@@ -185,7 +187,7 @@ def remaster_command(
         print_result(result, target)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_IMAGE
 @_takes_request
 @MAX_EXPAND
@@ -210,32 +212,42 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 def print_result(result: Result, target: Path) -> None:
     """Print a summary of the remaster on standard output."""
     from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
-    from cosremaster.reports.text import change_lines, memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
+    from cosremaster.reports.text import memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
     click.echo(f"{target}: {format_size(result.output_size)} ({change})")
-    if result.layer is not None:
-        counts = (
-            (len(result.added), "added"), (len(result.replaced), "replaced"), (len(result.removed), "removed"),
-            (len(result.parents), "made as parents"), (len(result.unchanged), "unchanged"),
-        )  # fmt: skip
-        summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
-        click.echo(f"{result.layer}: {summary}")
-        for mark, paths in (("+", result.added), ("~", result.replaced), ("-", result.removed), ("d", result.parents)):
-            for line in change_lines(mark, paths):
-                click.echo(line)
+    for changed in result.layers:
+        for line in _layer_lines(changed):
+            click.echo(line)
     for line in _iso_lines(result):
         click.echo(line)
     for line in (*menu_change_lines(result.menus), *sums_lines(result.sums)):
         click.echo(line)
     for layer in result.packed:
         click.echo(packed_line(layer))
-    if result.memory is not None and result.layer_file is not None:
-        for line in memory_lines(result.layer_file, result.memory):
+    for changed in {changed.files[0]: changed for changed in result.layers}.values():
+        for line in memory_lines(changed.files[0], changed.memory) if changed.memory is not None else ():
             click.echo(line)
     click.echo("proved:")
     for line in result.proof:
         click.echo(f"  {line}")
+
+
+def _layer_lines(changed: ChangedLayer) -> Iterator[str]:
+    """Yield lines about the changes to a layer."""
+    from cosremaster.reports.text import change_lines  # noqa: PLC0415 - after the work
+
+    counts = (
+        (len(changed.added), "added"), (len(changed.replaced), "replaced"), (len(changed.removed), "removed"),
+        (len(changed.parents), "made as parents"), (len(changed.unchanged), "unchanged"),
+    )  # fmt: skip
+    summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
+    yield f"{changed.layer}: {summary}"
+    if len(changed.files) > 1:
+        yield f"  the same in {', '.join(changed.files[1:])}"
+    marks = (("+", changed.added), ("~", changed.replaced), ("-", changed.removed), ("d", changed.parents))
+    for mark, paths in marks:
+        yield from change_lines(mark, paths)
 
 
 def _iso_lines(result: Result) -> Iterator[str]:
@@ -254,7 +266,7 @@ def _iso_lines(result: Result) -> Iterator[str]:
     yield from rename_lines(result.iso_renamed)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_IMAGE
 @_CHECK_INDEX
 @MAX_EXPAND
@@ -271,7 +283,7 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     click.echo(f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the images in DIR.")
 def demo_command(keep: Path | None) -> None:
     """Build a small image and remaster it."""

@@ -8,13 +8,13 @@ import click
 
 from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
-from cosremaster.cli.options import MAX_EXPAND
+from cosremaster.cli.options import MAX_EXPAND, StrictCommand
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("old", metavar="A")
 @click.argument("new", metavar="B")
 @click.option("--text", is_flag=True, help="Show how text files differ.")

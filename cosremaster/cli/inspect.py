@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from cosremaster.api.image import Image, inspect
-from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND
+from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.progress import Progress
 from cosremaster.units import format_size
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")

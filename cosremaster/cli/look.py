@@ -14,7 +14,7 @@ import click
 from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.listing import list_address, print_json
-from cosremaster.cli.options import MAX_EXPAND
+from cosremaster.cli.options import MAX_EXPAND, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
 from cosremaster.units import format_size
@@ -23,7 +23,7 @@ _ADDRESS = click.argument("address", metavar="ADDRESS")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 @click.option("-l", "--long", "long", is_flag=True, help="Mode, owner, size, time (UTC) and symlink target.")
@@ -34,7 +34,7 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
     list_address(address, long=long, recursive=recursive, as_json=as_json, max_expand=max_expand)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 def cat_command(address: str, max_expand: int) -> None:
@@ -51,7 +51,7 @@ def _write_out(chunks: Iterable[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 @_JSON
@@ -66,7 +66,7 @@ def stat_command(address: str, as_json: bool, max_expand: int) -> None:
             click.echo(line)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 def tree_command(address: str, max_expand: int) -> None:
@@ -80,7 +80,7 @@ def tree_command(address: str, max_expand: int) -> None:
             click.echo(f"{'  ' * (entry.depth + 1)}{printable(entry.name)}{mark}")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 @click.argument("pattern")
@@ -99,7 +99,7 @@ def find_command(address: str, pattern: str, as_json: bool, max_expand: int) -> 
             click.echo(entry.address)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @_ADDRESS
 @MAX_EXPAND
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))

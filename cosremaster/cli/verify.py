@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 
 from cosremaster.api.image import verify
-from cosremaster.cli.options import AGAINST_MISSING
+from cosremaster.cli.options import AGAINST_MISSING, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.reports.verify import verify_lines, verify_report
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option(
     "--against",

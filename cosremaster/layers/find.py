@@ -133,7 +133,8 @@ def layers_from_index(
 def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | None) -> Layer:
     """Step 3: return the layer at ``address``; without it, the one that looks most like an installed system.
 
-    Of such layers one inside the other the inner is taken, of several archives in one file the last.
+    Of such layers one inside the other the inner is taken. Several archives in one file are unpacked over each other:
+    the last stands for them, unless ``address`` has the number of another.
     :raises LayerError: none fits (with what was found instead), or several do (listed).
     """
     listed = _list_addresses(layers.layers)
@@ -147,7 +148,11 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         return candidates[0]
     if candidates:
         listed = _list_addresses(candidates)
-        raise LayerError(f"several layers look like a root filesystem: {listed}; choose one with --layer", image.place)
+        raise LayerError(
+            f"several layers look like a root filesystem: {listed}; choose with --layer, which may be given again"
+            " (all means all of them)",
+            image.place,
+        )
     if layers.refusals:
         raise layers.refusals[0]
     if listed:
@@ -159,17 +164,25 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)
 
 
+def choose_in_file(layers: Sequence[Layer]) -> Layer | None:
+    """Return of ``layers``, all those in a file, the one that looks most like an installed system; None for none."""
+    return next(iter(_most_likely(layers)), None)
+
+
 def _most_likely(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers that look most like a root filesystem, without those that contain another or precede one."""
+    """Return the layers that look most like a root filesystem, without those that contain another.
+
+    For archives of one file the last of them stands.
+    """
     best = max((layer.likelihood for layer in layers), default=RootfsLikelihood.NOT)
     if best is RootfsLikelihood.NOT:
         return []
     likely = [layer for layer in layers if layer.likelihood is best]
     containers = {id(layer.parent) for layer in likely}
     inner = [layer for layer in likely if id(layer) not in containers]
-    # Of several archives in one file the last counts: its entries are unpacked over those of the others.
-    preceding = {id(archive) for layer in inner for archive in layer.preceding}
-    return [layer for layer in inner if id(layer) not in preceding]
+    last = {layer.address[0]: layer for layer in layers if layer.parent is None}
+    chosen = (last[layer.address[0]] if layer.parent is None else layer for layer in inner)
+    return list({layer.address: layer for layer in chosen}.values())
 
 
 def _list_addresses(layers: Sequence[Layer]) -> str:

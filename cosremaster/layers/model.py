@@ -170,19 +170,23 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         return DecodedSource(self.packed, self.parameters, Place(), b"", 0)
 
     def replace_stream(self, packed: PieceTable) -> PieceTable:
-        """Return the whole file that the layer is in, with ``packed`` in place of its stream.
+        """Return the whole file that the layer is in, with ``packed`` in place of its stream."""
+        return self.replace_streams({self.stream: packed})
+
+    def replace_streams(self, packed: Mapping[int, PieceTable]) -> PieceTable:
+        """Return the whole file that the layer is in, with ``packed`` in place of its streams of these numbers.
 
         The other streams of several stay byte for byte; each begins at a multiple of 4.
         """
         concatenation = self.concatenation
         if concatenation is None:
-            return packed
+            return packed[self.stream]
         pieces: list[Piece] = []
         length = reached = 0
         for number, (start, end) in enumerate(concatenation.streams):
             gap = start - reached if start - reached >= _STREAM_ALIGNMENT else 0
             gap += -(length + gap) % _STREAM_ALIGNMENT
-            table = packed if number == self.stream else concatenation.file.cut(start, end)
+            table = packed[number] if number in packed else concatenation.file.cut(start, end)
             pieces += [Zeros(gap), *table.pieces]
             length, reached = length + gap + table.length, end
         return PieceTable([*pieces, Zeros(concatenation.file.length - reached)])

@@ -181,6 +181,16 @@ Variable: TypeAlias = Annotated[
 VariableName: TypeAlias = Annotated[Text, Field(pattern=f"^{VARIABLE_NAME}$")]
 
 
+def _kind_of_layers(value: Any) -> str:
+    """Return the tag of what names layers: an array, or the text of one."""
+    return "array" if isinstance(value, list) else "text"
+
+
+_Layers: TypeAlias = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Tag("array")], Discriminator(_kind_of_layers)
+]
+
+
 class ExpectTable(_Table):
     """Digests that the input must have."""
 
@@ -213,8 +223,10 @@ class Document(_Table):
 
     input: Text = Field(description="The image to start from.")
     output: Text | None = Field(default=None, description="The image to write, unless the command line names another.")
-    layer: Text | None = Field(
-        default=None, description="The layer to add to, as in live.cgz::rootfs.cxz; else found by content."
+    layer: _Layers | None = Field(
+        default=None,
+        description="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in **/initrd*, or all; several in an"
+        " array. Without it the layer is found by content.",
     )
     expect: ExpectTable = ExpectTable()
     remove: list[Text] = Field(

@@ -119,6 +119,8 @@ def _sort_key(fault: tuple[int, KeyPath, str]) -> tuple[int, list[str]]:
 def to_key_path(loc: tuple[int | str, ...]) -> KeyPath:
     """Return the path in the document for pydantic's ``loc``, which also contains the tags of union members."""
     path = loc[:-1] if loc[-1:] == ("[key]",) else loc
+    if path[:1] == ("layer",):
+        return (*path[:1], *path[2:])
     is_tagged = len(path) > 2 and path[0] in (*_ITEM_KINDS, "variables")
     return (*path[:2], *path[3:]) if is_tagged else path
 

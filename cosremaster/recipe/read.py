@@ -15,7 +15,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
-from cosremaster.layers.address import parse_address
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
@@ -24,6 +23,7 @@ from cosremaster.recipe.items import FilledTable, find_absence, make_items
 from cosremaster.recipe.toml_lines import KeyPath, find_lines
 from cosremaster.recipe.variables import VariableError, Variables, expand
 from cosremaster.remastering.request import Request
+from cosremaster.remastering.select_layers import LayerSelector
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -203,8 +203,13 @@ class _RecipeReader:
         output = None if document.output is None else self._host_path(document.output)
         if output is not None and not os.path.isdir(output.parent):
             self._faults.add(("output",), f"there is no folder {printable(str(output.parent))}")
-        if document.layer is not None:
-            self._check(("layer",), parse_address, document.layer)
+        layers = document.layer
+        if isinstance(layers, list):
+            for number, text in enumerate(layers):
+                if not self._faults.has_fault_at(("layer", number)):
+                    self._check(("layer", number), LayerSelector.parse, text)
+        elif layers is not None:
+            self._check(("layer",), LayerSelector.parse, layers)
         self._check_paths(document)
         self._check_boot_settings(document)
         return Recipe(
@@ -222,7 +227,7 @@ class _RecipeReader:
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
-                layer=document.layer,
+                layer=tuple(layers) if isinstance(layers, list) else layers,
                 threads=threads,
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,

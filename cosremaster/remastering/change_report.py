@@ -12,6 +12,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
 from cosremaster.remastering.plan import RemasterPlan
+from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Action, Node, NodeKind
 
@@ -24,32 +25,48 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
 
     Added files are read for their digests, and so are files on the ISO that are removed or get other bytes.
     """
+    first, others = (plan.changes[0] if plan.changes else None), plan.changes[1:]
     head = {
         "schema": SCHEMA,
-        "layer": None if plan.layer is None else format_address(plan.layer.address),
+        "layer": None if first is None else format_address(first.address),
+        "files": [] if first is None else [format_address([path]) for path in first.paths],
         "identical": plan.identical,
         "size": {"before": plan.image.size, "after": plan.result.table.length},
         "warnings": list(plan.warnings),
     }
     yield json.dumps(head, indent=1).removesuffix("\n}").encode()
-    for name, changes in (("paths", _changes(plan)), ("iso", _iso_changes(plan, source))):
-        yield f',\n "{name}": ['.encode()
-        between = b"\n  "
-        for change in changes:
-            yield between + json.dumps(change).encode()
-            between = b",\n  "
+    yield from _list_chunks("paths", _changes(first))
+    yield from _list_chunks("iso", _iso_changes(plan, source))
+    if others:
+        yield b',\n "further_layers": ['
+        for number, change in enumerate(others):
+            files = [format_address([path]) for path in change.paths]
+            layer = json.dumps({"layer": format_address(change.address), "files": files})
+            yield (b",\n" if number else b"\n") + layer.removesuffix("}").encode()
+            yield from _list_chunks("paths", _changes(change))
+            yield b"}"
         yield b"\n ]"
     yield b"\n}\n"
 
 
-def _changes(plan: RemasterPlan) -> Iterator[dict[str, Any]]:
-    """Yield a value for each path in the layer, sorted by the bytes of the paths."""
-    if plan.layer is None:
+def _list_chunks(name: str, values: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the key ``name`` with a list of ``values``, a line for each."""
+    yield f',\n "{name}": ['.encode()
+    between = b"\n  "
+    for value in values:
+        yield between + json.dumps(value).encode()
+        between = b",\n  "
+    yield b"\n ]"
+
+
+def _changes(changed: LayerChange | None) -> Iterator[dict[str, Any]]:
+    """Yield a value for each path in a layer, sorted by the bytes of the paths."""
+    if changed is None:
         return
-    tree = plan.layer.tree()
-    new = {node.path: (node, action) for node, action in plan.edits.additions}
-    for path in sorted({*new, *plan.edits.removed_paths, *plan.edits.unchanged}):
-        node, action = new.get(path, (None, Action.REMOVED if path in plan.edits.removed_paths else Action.UNCHANGED))
+    tree, edits = changed.layer.tree(), changed.edits
+    new = {node.path: (node, action) for node, action in edits.additions}
+    for path in sorted({*new, *edits.removed_paths, *edits.unchanged}):
+        node, action = new.get(path, (None, Action.REMOVED if path in edits.removed_paths else Action.UNCHANGED))
         before = tree.get(path)
         change = {"path": format_address([path]), "action": _WORDS[action]}
         yield change | _sides(before, node)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,20 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult
-from cosremaster.errors import CosremasterError, UnsupportedError, printable
+from cosremaster.errors import CosremasterError, UnsupportedError, UsageError, printable
 from cosremaster.io.parallel import Worker
-from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.formats import ContainerEntry
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
+from cosremaster.remastering.spread_edits import ArchiveEdits, with_replaced_files
+from cosremaster.tree.content import PieceContent
+from cosremaster.tree.nodes import Edits
+from cosremaster.tree.paths import normal_name
 
 
 class Packing(Struct, frozen=True, kw_only=True):
@@ -78,6 +84,13 @@ class RepackedLayer(Struct, frozen=True):
             format_address(self.address), printable(self.address[-1]), self.codec, packed.table.length, packed.reused,
             packed.encoded, packed.stored,
         )  # fmt: skip
+
+
+class PackedFile(Struct, frozen=True):
+    """A file of the image after edits of its layers: its new bytes, and what was compressed, the inner layers first."""
+
+    table: PieceTable
+    layers: tuple[RepackedLayer, ...]
 
 
 def with_containers(layer: Layer) -> Iterator[Layer]:
@@ -164,3 +177,77 @@ def rebuilt_file(layer: Layer, packed: RepackedLayer) -> PieceTable:
     """Return the bytes of the file on the image that holds ``layer``, whose outermost stream became ``packed``."""
     *_, outermost = with_containers(layer)
     return outermost.replace_stream(packed.packed.table)
+
+
+def pack_file(changes: Sequence[ArchiveEdits], packing: Packing, folder: Path) -> PackedFile:
+    """Return the file of the image that holds the layers of ``changes`` after these. Steps 5 and 6.
+
+    Temporary data go to ``folder``. :raises UnsupportedError: a codec only reads. :raises UsageError: an edit of a
+    container removes or replaces the file that holds another layer of ``changes``.
+    """
+    for change in changes:
+        check_writable(change.layer)
+    if len(changes) > 1:
+        return _pack_several(changes, packing)
+    ((layer, edits),) = ((change.layer, change.edits) for change in changes)
+    with prepacking_container(layer, packing, folder):
+        inner = pack_layer(layer, layer.edit(edits), packing)
+    packed = repack_containers(layer, inner, packing)
+    return PackedFile(rebuilt_file(layer, packed[-1]), packed)
+
+
+def _pack_several(changes: Sequence[ArchiveEdits], packing: Packing) -> PackedFile:
+    """Return the file after ``changes`` of several of its layers; raises as :func:`pack_file`."""
+    edits = {change.layer.address: change.edits for change in changes}
+    layers = {outer.address: outer for change in changes for outer in with_containers(change.layer)}
+    new_files: dict[Address, list[tuple[ContainerEntry, PieceTable]]] = defaultdict(list)
+    streams: dict[int, list[tuple[Layer, PieceTable]]] = defaultdict(list)
+    packed: list[RepackedLayer] = []
+    for layer in sorted(layers.values(), key=lambda layer: -len(list(with_containers(layer)))):
+        plain = _edit_archive(layer, edits.get(layer.address), new_files[layer.address])
+        if layer.parent is not None and layer.container_entry is not None:
+            packed.append(pack_layer(layer, plain, packing))
+            new_files[layer.parent.address].append((layer.container_entry, packed[-1].packed.table))
+        else:
+            streams[layer.stream].append((layer, plain))
+    new_streams: dict[int, PieceTable] = {}
+    for number, archives in sorted(streams.items()):
+        packed.append(pack_layer(archives[-1][0], _join_archives(archives), packing))
+        new_streams[number] = packed[-1].packed.table
+    return PackedFile(archives[-1][0].replace_streams(new_streams), tuple(packed))
+
+
+def _edit_archive(
+    layer: Layer, edits: Edits | None, new_files: Sequence[tuple[ContainerEntry, PieceTable]]
+) -> PieceTable:
+    """Return the plain bytes of the stream of ``layer`` after ``edits``, with ``new_files`` in these entries.
+
+    :raises UsageError: an edit removes or replaces one of the entries.
+    """
+    if edits is None and len(new_files) == 1:
+        return layer.replace(*new_files[0])
+    contents = []
+    for entry, table in new_files:
+        path = normal_name(entry.name)
+        if edits is not None and path in edits.removed_paths:
+            raise UsageError(
+                f"{printable(path)} cannot be changed inside and be replaced or removed", layer.place.inside(path)
+            )
+        node = replace(layer.tree()[path], content=PieceContent(tuple(table.pieces)))
+        contents.append((path, node))
+    return layer.edit(with_replaced_files(layer, edits, contents))
+
+
+def _join_archives(archives: Sequence[tuple[Layer, PieceTable]]) -> PieceTable:
+    """Return the plain bytes of a stream of several archives, of which some changed.
+
+    :param archives: each changed one with the plain bytes of the stream in which it alone changed.
+    """
+    pieces: list[Piece] = []
+    reached = 0
+    for layer, plain in sorted(archives, key=lambda changed: changed[0].span):
+        start, end = layer.span
+        own = plain.cut(start, plain.length - (layer.size - end))
+        pieces += [Range(layer.decoded, reached, start - reached), *own.pieces]
+        reached = end
+    return PieceTable([*pieces, Range(layer.decoded, reached, layer.size - reached)])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.boot_config.request import BootSettings, read_boot_settings
-from cosremaster.errors import UsageError
+from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
@@ -17,7 +19,13 @@ from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
+from cosremaster.remastering.select_layers import LayerSelector
 from cosremaster.tree.limits import MAX_NUMBER
+from cosremaster.tree.nodes import NodeKind
+from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+
+if TYPE_CHECKING:
+    from cosremaster.io.source import ByteSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +43,11 @@ class Request:
     (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
     lists of checksums on the ISO, such as md5sum.txt, as they are, though their lines for changed files become wrong.
 
-    ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``; None finds the root file system by
-    content. ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the
-    environment's SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what
-    xz has to encode; None for 6. ``always_compress``: compress also data that do not shrink.
+    ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``, a pattern of addresses, ``"all"``
+    for every layer like a system, or several of these; None finds the root file system by content.
+    ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the environment's
+    SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what xz has to
+    encode; None for 6. ``always_compress``: compress also data that do not shrink.
 
     ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
     every boot menu (docs/kernel-args.md); ``allow_missing`` holds for arguments to remove or replace too. ``volume_id``
@@ -55,7 +64,7 @@ class Request:
     keep_sums: bool = False
     allow_missing: bool = False
     force_type: bool = False
-    layer: str | None = None
+    layer: str | Iterable[str] | None = None
     threads: int | None = None
     xz_preset: int | None = None
     always_compress: bool = False
@@ -71,8 +80,8 @@ class Request:
 class NormalizedRequest(Struct, frozen=True, kw_only=True):
     """A :class:`Request` whose texts are parsed and whose defaults are filled in; every step reads this one value.
 
-    ``layer``: the parsed address; None finds the root file system by content. ``max_mtime``: seconds since 1970; None
-    for no limit.
+    ``layers``: the layers that are named; none finds the root file system by content. ``max_mtime``: seconds since
+    1970; None for no limit.
     """
 
     additions: tuple[OverlayItem, ...]
@@ -84,7 +93,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     keep_checksums: bool
     allow_missing: bool
     force_type: bool
-    layer: Address | None
+    layers: tuple[LayerSelector, ...]
     threads: int
     xz_preset: int | None
     always_compress: bool
@@ -94,7 +103,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     @property
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
-        return bool(self.additions or self.removals or self.layer is not None)
+        return bool(self.additions or self.removals or self.layers)
 
     def iso_tree(self, items: Sequence[PreparedItem]) -> IsoTreeRequest:
         """Return the part of the request about the ISO's own tree; ``items``: its additions, prepared."""
@@ -122,7 +131,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
         drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums, allow_missing=request.allow_missing,
         force_type=request.force_type,
-        layer=None if request.layer is None else parse_layer_address(request.layer, image),
+        layers=parse_layers(request.layer, image),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
         max_mtime=_parse_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(
@@ -133,15 +142,44 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
     )  # fmt: skip
 
 
-def parse_layer_address(text: str, image: SourceImage) -> Address:
-    """Return the address of a layer of ``image``. An image without a volume is the first container itself.
+def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:
+    """Return the layers of ``image`` that ``texts`` name. :raises UsageError: one of them is no address."""
+    listed = () if texts is None else (texts,) if isinstance(texts, str) else texts
+    selectors = (LayerSelector.parse(text) for text in listed)
+    return tuple(
+        selector if selector.address is None else replace(selector, address=_address_in(image, selector.address))
+        for selector in selectors
+    )
 
-    :raises UsageError: ``text`` is no address.
+
+def parse_layer_address(text: str, image: SourceImage) -> Address:
+    """Return the address of a layer of ``image``. :raises UsageError: ``text`` is no address."""
+    return _address_in(image, parse_address(text))
+
+
+def _address_in(image: SourceImage, address: Address) -> Address:
+    """Return ``address`` in ``image``, with symlinks on the ISO followed.
+
+    An image without a volume is the first container itself. :raises LayerError: symlinks lead in a loop.
     """
-    address = parse_address(text)
-    if image.volume is not None or address[0] == image.files[0].path:
+    volume = image.volume
+    if volume is None:
+        return address if address[0] == image.files[0].path else (image.files[0].path, *address)
+    if any(file.path == address[0] and file.size for file in image.files):
         return address
-    return (image.files[0].path, *address)
+    from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - only a name that is no file needs the tree
+
+    nodes = read_nodes(volume, cast("ByteSource", volume.source.source))
+
+    def link_target(path: bytes) -> bytes | None:
+        """Return the text of the symlink at ``path``, None for any other node."""
+        node = nodes.get(path)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    try:
+        return (resolve_in_root(address[0], link_target), *address[1:])
+    except SymlinkLoopError as error:
+        raise LayerError("symlinks lead in a loop", image.place.inside(address[0])) from error
 
 
 def _parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> OverlayItem:

@@ -7,22 +7,15 @@ docs/steps.md goes through them with an example. They are the functions that
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
 from cosremaster.layers.address import format_address, parse_address
-from cosremaster.layers.find import choose_layer, find_layers
+from cosremaster.layers.find import find_layers
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.open import open_image
-from cosremaster.remastering.pack import Packing, pack_layer, repack_containers
-from cosremaster.remastering.plan import (
-    layer_warnings,
-    plan_checksums,
-    plan_new_image,
-    plan_overlay,
-    plan_settings,
-    prepare_overlay,
-    replace_layer_file,
-    with_checksum_lists,
-)
+from cosremaster.remastering.pack import Packing, pack_layer, rebuilt_file, repack_containers
+from cosremaster.remastering.plan import plan_checksums, plan_new_image, plan_settings, with_checksum_lists
+from cosremaster.remastering.plan_layers import layer_warnings, plan_overlay, prepare_overlay, replace_layer_file
 from cosremaster.remastering.request import Request, normalize_request
+from cosremaster.remastering.select_layers import select_layers
 from cosremaster.remastering.write import write_image
 from cosremaster.tree.nodes import Action
 
@@ -32,7 +25,6 @@ __all__ = [
     "Packing",
     "RemasterContext",
     "Request",
-    "choose_layer",
     "find_layers",
     "format_address",
     "layer_warnings",
@@ -47,8 +39,10 @@ __all__ = [
     "plan_overlay",
     "plan_settings",
     "prepare_overlay",
+    "rebuilt_file",
     "repack_containers",
     "replace_layer_file",
+    "select_layers",
     "with_checksum_lists",
     "write_image",
 ]

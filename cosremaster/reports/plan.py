@@ -16,6 +16,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
+from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
@@ -35,8 +36,10 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "identical": plan.identical,
-        "layer": None if plan.layer is None else format_address(plan.layer.address),
-        "edits": _edits_report(plan.edits),
+        "layer": format_address(plan.changes[0].address) if plan.changes else None,
+        "edits": _edits_report(plan.changes[0].edits if plan.changes else Edits(frozenset(), (), (), (), ())),
+        "files": _printable_paths(plan.changes[0].paths if plan.changes else ()),
+        "further_layers": [_change_report(change) for change in plan.changes[1:]],
         "iso": _iso_report(plan.iso),
         "menus": menu_changes_report(settings.menus),
         "renamed": [
@@ -56,9 +59,22 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
                 for placement in layout.appended
             ],
         },
-        "memory": None if plan.memory is None else memory_report(plan.memory),
+        "memory": _memory(plan.changes[0]) if plan.changes else None,
         "warnings": list(plan.warnings),
     }
+
+
+def _change_report(change: LayerChange) -> dict[str, Any]:
+    """Return what happens to another layer than the first."""
+    return {
+        "layer": format_address(change.address), "files": _printable_paths(change.paths),
+        "edits": _edits_report(change.edits), "memory": _memory(change),
+    }  # fmt: skip
+
+
+def _memory(change: LayerChange) -> dict[str, Any] | None:
+    """Return what it takes to boot the file of a layer; None where it is no initramfs."""
+    return None if change.memory is None else memory_report(change.memory)
 
 
 def _edits_report(edits: Edits) -> dict[str, Any]:
@@ -150,9 +166,9 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     report = plan_report(plan)
     if plan.identical:
         yield "nothing changes: the output would be the input, byte for byte"
-    edits = plan.edits
-    if plan.layer is not None:
-        yield f"layer {report['layer']}"
+    for change in plan.changes:
+        edits = change.edits
+        yield f"layer {', '.join(format_address(address) for address in (change.address, *_others(change)))}"
         for mark, action in (("+", Action.ADDED), ("~", Action.REPLACED), ("d", Action.PARENT)):
             yield from change_lines(mark, edits.paths(action))
         yield from change_lines("-", edits.removed)
@@ -171,8 +187,9 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
         yield packed_line(packed.summary)
-    if plan.memory is not None and plan.layer is not None:
-        yield from memory_lines(printable(plan.layer.address[0]), plan.memory)
+    for change in {change.paths[0]: change for change in plan.changes}.values():
+        if change.memory is not None:
+            yield from memory_lines(printable(change.paths[0]), change.memory)
     yield "pieces of the new image:"
     for kind, sums in report["pieces"].items():
         yield f"  {kind:8} {sums['pieces']:>7,} pieces, {sums['bytes']:,} bytes"
@@ -188,6 +205,11 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     yield from _appended_lines(plan.result.layout.appended)
     for warning in plan.warnings:
         yield f"warning: {warning}"
+
+
+def _others(change: LayerChange) -> Iterator[tuple[bytes]]:
+    """Yield the addresses of the other files that hold the layer."""
+    yield from ((path,) for path in change.paths[1:])
 
 
 def _appended_lines(appended: Iterable[Placement]) -> Iterator[str]:

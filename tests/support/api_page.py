@@ -48,7 +48,17 @@ SECTIONS = (
     Section("Changes", ("Request", "AddPath", "InlineFile", "Symlink", "Directory", "OwnershipRule", "OverlayItem")),
     Section(
         "Results of a remaster",
-        ("Changes", "Plan", "Result", "PackedLayer", "MenuChange", "LineChange", "ListChange", "MemoryEstimate"),
+        (
+            "Changes",
+            "ChangedLayer",
+            "Plan",
+            "Result",
+            "PackedLayer",
+            "MenuChange",
+            "LineChange",
+            "ListChange",
+            "MemoryEstimate",
+        ),
     ),
     Section("Facts about an image", ("ImageInfo", "ArchiveInfo", "LayerInfo", "FileEntry", "Difference")),
     Section("Verification", ("VerificationReport", "Finding", "Level")),

@@ -19,6 +19,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.layers.model import build_layers, index_file
 from cosremaster.remastering.image import OpenedImage
 from tests.fixtures import tools
+from tests.support.archives_of_trees import pack_tree, unpack, unpack_row, write_tree
 from tests.support.small import CGZ, write_overlay, write_small
 
 UCODE = build_archive([directory(b"kernel"), directory(b"kernel/x86"), regular(b"kernel/x86/ucode.bin", b"u" * 1001)])
@@ -92,8 +93,10 @@ def test_an_earlier_archive_when_it_is_named(tmp_path: Path) -> None:
 
 def test_what_stands_in_another_archive(tmp_path: Path) -> None:
     image = write_small(tmp_path, cgz=_row(MODULES, _gz(MAIN)))
-    with pytest.raises(OverlayError, match=r"one\.ko: stands in .*::#1, where alone it can be removed"):
-        cosremaster.remaster(image, tmp_path / "out.iso", remove=["lib/modules/one.ko"])
+    with pytest.raises(OverlayError, match=r"one\.ko: stands in .*::#1, not in .*::#2; --layer .* removes it"):
+        cosremaster.remaster(image, tmp_path / "out.iso", remove=["lib/modules/one.ko"], layer=f"{CGZ}::#2")
+    with pytest.raises(OverlayError, match=r"hostname: stands in .*::#2, not in .*::#1; --layer .* removes it"):
+        cosremaster.remaster(image, tmp_path / "out.iso", remove=["etc/hostname"], layer=f"{CGZ}::#1")
     # Its folder is in the first archive; the second needs no entry for it.
     (tmp_path / "two.ko").write_bytes(b"2")
     result = cosremaster.remaster(image, tmp_path / "out.iso", add=[f"{tmp_path}/two.ko:/lib/modules/"])
@@ -103,6 +106,92 @@ def test_what_stands_in_another_archive(tmp_path: Path) -> None:
         image, tmp_path / "out2.iso", add=[f"{tmp_path}/hostname:/etc/hostname"], layer=f"{CGZ}::#1"
     )
     assert any("is unpacked later and counts" in warning for warning in result.warnings)
+
+
+MKOSI = (
+    ("plain", {"kernel/x86/microcode/ucode.bin": "u\n"}),
+    ("zstd", {"init": "#!/bin/sh\n", "etc/site": "main\n", "etc/only": "main\n", "bin/sh": "sh\n"}),
+    ("plain", {"etc/site": "late\n", "lib/modules/x.ko": "x\n"}),
+)
+"""What mkosi makes: something early, the system, and the kernel's modules, which are unpacked over it."""
+
+
+def _write_row(tmp_path: Path, parts: tuple[tuple[str, dict[str, str]], ...]) -> Path:
+    trees = (write_tree(tmp_path / f"tree{number}", files) for number, (_, files) in enumerate(parts))
+    row = _row(*(pack_tree(tree, packer) for tree, (packer, _) in zip(trees, parts, strict=True)))
+    (tmp_path / "initrd").write_bytes(row)
+    return tmp_path / "initrd"
+
+
+@pytest.mark.parametrize("packers", [("plain", "zstd", "plain"), ("plain", "plain", "gzip"), ("xz", "zstd", "gzip")])
+def test_an_edit_goes_where_it_takes_effect(tmp_path: Path, packers: tuple[str, str, str]) -> None:
+    initrd = _write_row(tmp_path, tuple((packer, files) for packer, (_, files) in zip(packers, MKOSI, strict=True)))
+    before = unpack_row(initrd, tmp_path / "before")
+    site = write_tree(tmp_path / "site", {"etc/site": "site\n", "etc/only": "site\n", "opt/new": "site\n"})
+    result = cosremaster.remaster(initrd, tmp_path / "out", add=[site], remove=["/lib/modules/x.ko"])
+    assert (result.layer, result.replaced) == ("initrd", (b"etc/only", b"etc/site"))
+    assert result.warnings == ()
+    del before["lib/modules/x.ko"]
+    assert unpack_row(tmp_path / "out", tmp_path / "after") == {
+        **before, "etc/site": "site\n", "etc/only": "site\n", "opt/new": "site\n",
+    }  # fmt: skip
+    assert cosremaster.read(f"{tmp_path}/out::#2::etc/only") == b"site\n"  # where it was
+    assert b"etc/site" not in [entry.path for entry in cosremaster.ls(f"{tmp_path}/out::#2::etc")]
+    assert (
+        (tmp_path / "out")
+        .read_bytes()
+        .startswith(initrd.read_bytes()[: len(pack_tree(tmp_path / "tree0", packers[0]))])
+    )
+
+
+def test_removal_takes_it_from_each_archive_that_has_it(tmp_path: Path) -> None:
+    initrd = _write_row(tmp_path, MKOSI)
+    cosremaster.remaster(initrd, tmp_path / "out", remove=["/etc/site", "/kernel"])
+    assert unpack_row(tmp_path / "out", tmp_path / "after") == {
+        "init": "#!/bin/sh\n", "etc/only": "main\n", "bin/sh": "sh\n", "lib/modules/x.ko": "x\n",
+    }  # fmt: skip
+
+
+def test_several_archives_in_one_stream_change_together(tmp_path: Path) -> None:
+    parts = [pack_tree(write_tree(tmp_path / f"tree{n}", files), "plain") for n, (_, files) in enumerate(MKOSI)]
+    (tmp_path / "initrd").write_bytes(_gz(parts[0] + bytes(8) + parts[1] + parts[2]))
+    site = write_tree(tmp_path / "site", {"etc/only": "site\n"})
+    result = cosremaster.remaster(tmp_path / "initrd", tmp_path / "out", add=[site], remove=["/etc/site", "/kernel"])
+    assert [layer.codec for layer in result.packed] == ["gzip"]
+    with OpenedImage(tmp_path / "out", remember=False) as opened:
+        archives = opened.layers().layers
+    plain, texts = gzip.decompress((tmp_path / "out").read_bytes()), {}
+    for archive in archives:
+        assert archive.span[0] % 4 == 0
+        texts = unpack(plain[slice(*archive.span)], tmp_path / "after")
+    assert texts == {"init": "#!/bin/sh\n", "etc/only": "site\n", "bin/sh": "sh\n", "lib/modules/x.ko": "x\n"}
+
+
+def test_microcode_goes_into_the_first_archive(tmp_path: Path) -> None:
+    """The kernel looks for it there alone, before it unpacks anything, and in a plain archive alone."""
+    microcode = write_tree(tmp_path / "site", {"kernel/x86/microcode/AuthenticAMD.bin": "amd\n", "etc/new": "n\n"})
+    initrd = _write_row(tmp_path, (MKOSI[0], ("gzip", MKOSI[1][1])))
+    result = cosremaster.remaster(initrd, tmp_path / "out", add=[microcode])
+    assert result.warnings == ()
+    early = [entry.path for entry in cosremaster.ls(f"{tmp_path}/out::#1", recursive=True)]
+    assert b"kernel/x86/microcode/AuthenticAMD.bin" in early
+    assert b"etc/new" not in early
+    assert unpack_row(tmp_path / "out", tmp_path / "after")["etc/new"] == "n\n"
+    (tmp_path / "packed").mkdir()
+    packed = _write_row(tmp_path / "packed", (("gzip", MKOSI[0][1]), MKOSI[1]))
+    result = cosremaster.remaster(packed, tmp_path / "out2", add=[microcode])
+    assert any("looks for it in the first archive alone" in warning for warning in result.warnings)
+
+
+def test_hard_links_and_other_types_stay_together(tmp_path: Path) -> None:
+    """A link does not reach into another archive, and a directory that replaces a file has its contents beside it."""
+    initrd = _write_row(tmp_path, MKOSI)
+    site = write_tree(tmp_path / "site", {"etc/only": "linked\n", "etc/site/below": "deep\n"})
+    (site / "etc/again").hardlink_to(site / "etc/only")
+    cosremaster.remaster(initrd, tmp_path / "out", add=[site], force_type=True)
+    texts = unpack_row(tmp_path / "out", tmp_path / "after")
+    assert (texts["etc/only"], texts["etc/again"], texts["etc/site/below"]) == ("linked\n", "linked\n", "deep\n")
+    assert (tmp_path / "after/etc/only").stat().st_nlink == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES)

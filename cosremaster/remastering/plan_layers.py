@@ -1,0 +1,247 @@
+"""The plan of what happens to layers: steps 2 to 6 of a remaster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
+from cosremaster.boot_memory.layers import EditedLayer
+from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
+from cosremaster.errors import OverlayError, UsageError, printable
+from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.model import SourceImage
+from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.find import ImageLayers
+from cosremaster.layers.formats import strictest_limits
+from cosremaster.layers.model import Layer
+from cosremaster.overlay.addition import PreparedItem
+from cosremaster.overlay.items import ReadContext, prepare_items
+from cosremaster.overlay.merge import merge
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.remastering.context import RemasterContext
+from cosremaster.remastering.layer_index import LayerIndex
+from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
+from cosremaster.remastering.request import NormalizedRequest
+from cosremaster.remastering.select_layers import FileTargets, LayerTarget, group_targets, read_layers, select_layers
+from cosremaster.remastering.spread_edits import EARLY, ArchiveEdits, spread_edits, takes_early_files
+from cosremaster.tree.nodes import Edits, NodeKind
+
+
+class Overlay(Struct, frozen=True):
+    """The additions of a request, read from this machine: those to the layer, and those to the ISO's own tree."""
+
+    items: tuple[PreparedItem, ...]
+    iso_items: tuple[PreparedItem, ...]
+
+
+class LayerChange(Struct, frozen=True, kw_only=True):
+    """What happens to a layer.
+
+    ``address``: of several archives in a file, of the one that changes, or of the file where several do. ``paths``: of
+    the files on the image that hold it; the first is its own, the others are hard links and files of equal bytes.
+    ``memory``: what it takes to boot such a file.
+    """
+
+    layer: Layer
+    address: Address
+    edits: Edits
+    paths: tuple[bytes, ...]
+    memory: MemoryEstimate | None = None
+
+
+class LayerChanges(Struct, frozen=True):
+    """What happens to all layers that a request changes.
+
+    ``packed``: layers and their containers, compressed again, the inner first; ``iso``: the edits of the ISO's tree
+    with the new files that hold the layers.
+    """
+
+    iso: IsoEdits
+    changes: tuple[LayerChange, ...] = ()
+    packed: tuple[RepackedLayer, ...] = ()
+
+
+def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Overlay:
+    """Read and check the user's files. Raises as ``prepare_item``."""
+    reading = ReadContext(
+        max_mtime=request.max_mtime, limits=None, spool=context.contents, progress=context.progress,
+        warn=context.warnings.add,
+    )  # fmt: skip
+    items: tuple[PreparedItem, ...] = ()
+    if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
+        items = prepare_items(request.additions, replace(reading, limits=strictest_limits()))
+    return Overlay(items, prepare_items(request.iso_additions, replace(reading, option="--add-iso")))
+
+
+def plan_layers(
+    image: SourceImage, index: LayerIndex, request: NormalizedRequest, overlay: Overlay, iso: IsoEdits,
+    context: RemasterContext,
+) -> LayerChanges:  # fmt: skip
+    """Return what the request does to the layers that it names, or to the root file system: steps 2 to 6."""
+    layers = read_layers(index, request.layers, context.progress)
+    context.start_precopy()
+    targets = select_layers(image, layers, request.layers)
+    result = LayerChanges(iso)
+    for group in group_targets(image, layers, targets):
+        part = _plan_file(image, layers, group, request, overlay, replace(result, changes=(), packed=()), context)
+        result = LayerChanges(part.iso, (*result.changes, *part.changes), (*result.packed, *part.packed))
+    return result
+
+
+def _plan_file(
+    image: SourceImage, layers: ImageLayers, group: FileTargets, request: NormalizedRequest, overlay: Overlay,
+    before: LayerChanges, context: RemasterContext,
+) -> LayerChanges:  # fmt: skip
+    """Return what happens to the layers in a file of the image; ``before``: with the edits of the ISO's tree so far."""
+    edits = [(target, plan_overlay(target, layers, overlay, request, context)) for target in group.targets]
+    spread = [(target, whole, _spread(target, whole)) for target, whole in edits]
+    archives = [archive for _, _, parts in spread for archive in parts]
+    iso = before.iso
+    packed: tuple[RepackedLayer, ...] = ()
+    if archives:
+        packed_file = pack_file(archives, Packing.of(request, context), context.folder)
+        iso, packed = replace_layer_file(iso, group.paths, packed_file.table), packed_file.layers
+        memory = estimate_edited_memory(layers.layers, edited_layers(archives, packed), packed_file.table.length)
+        context.warnings.extend(size_warnings(group.paths[0], packed_file.table))
+    else:
+        memory = estimate_image_memory(image, layers.layers).get(group.paths[0])
+    for target, whole, _ in spread:
+        context.warnings.extend(layer_warnings(target, layers, whole))
+    changes = tuple(
+        LayerChange(
+            layer=target.layer, address=_address_of(target.layer, parts), edits=whole, paths=group.paths, memory=memory
+        )
+        for target, whole, parts in spread
+    )
+    return LayerChanges(iso, changes, packed)
+
+
+def _spread(target: LayerTarget, edits: Edits) -> tuple[ArchiveEdits, ...]:
+    """Return ``edits`` of ``target`` by the archives that they change."""
+    if target.is_whole:
+        return spread_edits(target.layer, edits)
+    return () if edits.is_empty else (ArchiveEdits(target.layer, edits),)
+
+
+def _address_of(layer: Layer, parts: Sequence[ArchiveEdits]) -> Address:
+    """Return the address of the archive in ``parts``, that of the file where they are several, else of ``layer``."""
+    if len(parts) > 1:
+        return layer.address[:1]
+    return parts[0].layer.address if parts else layer.address
+
+
+def edited_layers(changes: Sequence[ArchiveEdits], packed: Sequence[RepackedLayer]) -> tuple[EditedLayer, ...]:
+    """Return ``changes`` with the bytes that each layer takes in its container, by what was ``packed``."""
+    sizes = {layer.address: layer.packed.table.length for layer in packed}
+    return tuple(
+        EditedLayer(change.layer, change.edits, sizes.get(change.layer.address, change.layer.packed.length))
+        for change in changes
+    )
+
+
+def plan_overlay(
+    target: LayerTarget, layers: ImageLayers, overlay: Overlay, request: NormalizedRequest, context: RemasterContext
+) -> Edits:  # fmt: skip
+    """Return the edits that lay ``overlay`` over ``target``. Step 4, instead of cp.
+
+    Paths that the request removes are removed first, directories with their contents.
+
+    :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, there is nothing to remove
+        (unless ``allow_missing``), or it stands in another archive of the same file than the one that is meant.
+    """
+    layer = target.layer
+    following = [other for other in layers.layers if any(layer is earlier for earlier in other.preceding)]
+    if not target.is_whole:
+        _check_removals(layer, following, request.removals)
+    edits = merge(
+        layer.tree(), overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
+        force_type=request.force_type,
+    )  # fmt: skip
+    if not target.is_whole:
+        _check_preceding(layer, edits)
+    context.warnings.extend(edits.warnings)
+    return edits
+
+
+def _check_removals(layer: Layer, following: Sequence[Layer], removals: Sequence[Pattern]) -> None:
+    """Check that nothing is to be removed from ``layer`` that only archives behind it have.
+
+    :raises OverlayError: something is.
+    """
+    for pattern in removals if following else ():
+        if any(pattern.matches(path) for path in layer.tree()):
+            continue
+        for other in following:
+            match = next((path for path in other.paths if pattern.matches(path)), None)
+            if match is not None:
+                raise _stands_elsewhere(layer, other, match)
+
+
+def _check_preceding(layer: Layer, edits: Edits) -> None:
+    """Check that ``edits`` remove nothing that an archive before ``layer`` has. :raises OverlayError: they do."""
+    for earlier in layer.preceding:
+        names = set(earlier.paths)
+        for path in edits.removed:
+            if path in names or any(name.startswith(path + b"/") for name in names):
+                raise _stands_elsewhere(layer, earlier, path)
+
+
+def _stands_elsewhere(layer: Layer, other: Layer, path: bytes) -> OverlayError:
+    """Return the error for ``path``, which is to leave ``layer`` and stands in the archive ``other`` of its file."""
+    file = format_address(layer.address[:1])
+    return OverlayError(
+        f"stands in {format_address(other.address)}, not in {format_address(layer.address)}; --layer {file} removes it"
+        " from each archive that has it",
+        layer.place.inside(path),
+    )
+
+
+def layer_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -> Iterator[str]:
+    """Yield the warnings about the layer ``target``, which ``edits`` change."""
+    if not edits.is_empty:
+        yield from target.layer.edit_warnings()
+    yield from shadowing_warnings(target, layers, edits)
+
+
+def size_warnings(path: bytes, table: PieceTable) -> Iterator[str]:
+    """Yield a warning where the new bytes ``table`` of the file ``path`` are too many to be booted."""
+    for warning in estimate_memory(InitramfsSizes(packed=table.length)).warnings:
+        yield f"{printable(path)} {warning}"
+
+
+def shadowing_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -> Iterator[str]:
+    """Yield a warning for each addition that has no effect because of another archive in the same file."""
+    layer = target.layer
+    following = [other for other in layers.layers if any(layer is earlier for earlier in other.preceding)]
+    shadows = {path: other for other in following for path in other.paths}
+    is_late = bool(layer.preceding) and not (target.is_whole and takes_early_files(layer.preceding[0]))
+    for node, _ in edits.additions:
+        if node.kind is NodeKind.DIRECTORY:
+            continue
+        shadow = shadows.get(node.path)
+        if shadow is not None:
+            yield (
+                f"{printable(node.path)} stands in {format_address(shadow.address)} too,"
+                " which is unpacked later and counts"
+            )
+        if is_late and node.path.startswith(EARLY):
+            first = format_address(layer.preceding[0].address)
+            yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+
+
+def replace_layer_file(iso: IsoEdits, paths: Sequence[bytes], table: PieceTable) -> IsoEdits:
+    """Return ``iso`` with the bytes ``table`` for the files at ``paths``, which hold a layer.
+
+    :raises UsageError: ``iso`` replaces or removes one of these files.
+    """
+    for path in paths:
+        if path in iso.replaced:
+            raise UsageError(f"{printable(path)} cannot be changed inside and be exchanged as a whole")
+    if iso.new_path(paths[0]) is None:
+        raise UsageError(f"{printable(paths[0])} cannot be changed inside and be removed")
+    remaining = [path for path in paths if iso.new_path(path) is not None]
+    return replace(iso, replaced={**iso.replaced, **dict.fromkeys(remaining, table)})

@@ -1,0 +1,190 @@
+"""Step 3 of a remaster: the layers that a request means, by address, by pattern, or all that look like a system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cosremaster.errors import LayerError, UsageError
+from cosremaster.iso.model import SourceImage
+from cosremaster.layers.address import Address, archive_number, format_address, parse_address, without_numbers
+from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer
+from cosremaster.layers.model import Layer
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.progress import Progress
+from cosremaster.remastering.layer_index import LayerIndex
+
+ALL_LAYERS = "all"
+"""The text that means, of each file with a layer like a system, the one that additions would go to."""
+
+_WILDCARDS = "*?"
+
+
+class LayerSelector(Struct, frozen=True):
+    """A layer, or several, as a user names them with ``text``.
+
+    ``address``: of one layer; None for :data:`ALL_LAYERS` and for a pattern, which has ``parts``, one for each part of
+    an address.
+    """
+
+    text: str
+    address: Address | None = None
+    parts: tuple[Pattern, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> LayerSelector:
+        """Read an address, a pattern or ``all``. :raises UsageError: it is none of them."""
+        if text == ALL_LAYERS:
+            return cls(text)
+        if any(wildcard in text for wildcard in _WILDCARDS):
+            return cls(text, None, tuple(Pattern(part.encode("utf-8", "surrogateescape")) for part in text.split("::")))
+        return cls(text, parse_address(text))
+
+    def fits(self, address: Address) -> bool:
+        """Return whether the pattern fits ``address``."""
+        return len(self.parts) == len(address) and all(
+            pattern.matches(part) for pattern, part in zip(self.parts, address, strict=True)
+        )
+
+
+class LayerTarget(Struct, frozen=True):
+    """A layer that a request changes.
+
+    ``is_whole``: what all archives of its file unpack to is meant, and ``layer`` is the last of them; otherwise
+    ``layer`` alone.
+    """
+
+    layer: Layer
+    is_whole: bool = False
+
+
+class FileTargets(Struct, frozen=True):
+    """The ``targets`` in the file of the image at the first of ``paths``; the files at the others have equal bytes."""
+
+    paths: tuple[bytes, ...]
+    targets: tuple[LayerTarget, ...]
+
+
+def read_layers(index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress) -> ImageLayers:
+    """Return the layers of the image, or only those of the files that ``selectors`` name. Step 2."""
+    addresses = {selector.address[0]: selector.address for selector in selectors if selector.address is not None}
+    if not selectors or any(selector.address is None for selector in selectors):
+        return index.layers(None, progress)
+    first, *others = (index.layers(address, progress) for address in addresses.values())
+    for other in others:
+        first = ImageLayers(
+            (*first.layers, *other.layers), (*first.foreign_files, *other.foreign_files),
+            (*first.indexed_files, *other.indexed_files), (*first.refusals, *other.refusals),
+        )  # fmt: skip
+    return first
+
+
+def select_layers(
+    image: SourceImage, layers: ImageLayers, selectors: Sequence[LayerSelector]
+) -> tuple[LayerTarget, ...]:  # fmt: skip
+    """Return the layers that ``selectors`` name, each once; without selectors, the root file system.
+
+    :raises LayerError: nothing fits a selector, or without one no layer or several (with what was found).
+    """
+    if not selectors:
+        return (_target_of(choose_layer(image, layers, None), None),)
+    targets: dict[Address, LayerTarget] = {}
+    for selector in selectors:
+        for target in _select(image, layers, selector):
+            same = targets.get(target.layer.address)
+            targets[target.layer.address] = target if same is None or target.is_whole else same
+    return tuple(targets.values())
+
+
+def _select(image: SourceImage, layers: ImageLayers, selector: LayerSelector) -> Iterable[LayerTarget]:
+    """Return the layers that ``selector`` names. :raises LayerError: there are none."""
+    if selector.address is not None:
+        return [_target_of(choose_layer(image, layers, selector.address), selector.address)]
+    found = [_target_of(layer, None) for layer in _likely_layers(layers)]
+    if selector.parts:
+        found = list(_matching_targets(image, layers, selector))
+    if not found:
+        what = f"that fits {selector.text}" if selector.parts else "that looks like a root filesystem"
+        listed = ", ".join(format_address(layer.address) for layer in layers.layers)
+        raise LayerError(f"has no layer {what}; found: {listed or 'none'}", image.place)
+    return found
+
+
+def _likely_layers(layers: ImageLayers) -> list[Layer]:
+    """Return of each file with a layer that looks like a system the layer that additions would go to."""
+    files = dict.fromkeys(layer.address[0] for layer in layers.layers)
+    chosen = (choose_in_file([layer for layer in layers.layers if layer.address[0] == path]) for path in files)
+    return [layer for layer in chosen if layer is not None]
+
+
+def _matching_targets(
+    image: SourceImage, layers: ImageLayers, selector: LayerSelector
+) -> Iterable[LayerTarget]:  # fmt: skip
+    """Return the layers whose addresses the pattern ``selector`` fits, under any name of their files."""
+    names = _names_of_files(image)
+    targets: dict[Address, LayerTarget] = {}
+    for layer in layers.layers:
+        for name in names.get(layer.address[0], (layer.address[0],)):
+            address = (name, *layer.address[1:])
+            if selector.fits(without_numbers(address)):  # of several archives in a file the last stays
+                targets[without_numbers(layer.address)] = _target_of(layer, None)
+            elif selector.fits(tuple(_numbered(part) for part in address)):
+                targets[layer.address] = LayerTarget(layer)
+    return targets.values()
+
+
+def _numbered(part: bytes) -> bytes:
+    """Return ``part`` of an address as patterns see it: ``#2`` for the second archive."""
+    number = archive_number(part)
+    return part if number is None else b"#%d" % number
+
+
+def _names_of_files(image: SourceImage) -> Mapping[bytes, tuple[bytes, ...]]:
+    """Return the paths of all files that share the data of a file, by the path of each."""
+    by_start: dict[tuple[int, int], tuple[bytes, ...]] = {}
+    for file in image.files:
+        key = (file.start, file.size)
+        by_start[key] = (*by_start.get(key, ()), file.path)
+    return {file.path: by_start[file.start, file.size] if file.size else (file.path,) for file in image.files}
+
+
+def _target_of(layer: Layer, address: Address | None) -> LayerTarget:
+    """Return the target that ``layer`` is when it is chosen by ``address``, or by its content."""
+    has_number = address is not None and archive_number(address[-1]) is not None
+    return LayerTarget(layer, is_whole=layer.concatenation is not None and not has_number)
+
+
+def group_targets(
+    image: SourceImage, layers: ImageLayers, targets: Sequence[LayerTarget]
+) -> tuple[FileTargets, ...]:  # fmt: skip
+    """Return ``targets`` by the file that they are in, with the paths of files that share its data.
+
+    Files of equal bytes in which the same is meant are one group: what happens to them is the same.
+    """
+    digests = {file.path: file.digest for file in layers.indexed_files}
+    names = _names_of_files(image)
+    sizes = {file.path: file.size for file in image.files}
+    files: dict[bytes, list[LayerTarget]] = {}
+    for target in targets:
+        files.setdefault(target.layer.address[0], []).append(target)
+    groups: dict[object, FileTargets] = {}
+    for path, inside in files.items():
+        meant = frozenset((target.layer.address[1:], target.is_whole) for target in inside)
+        digest = digests.get(path)
+        key = (digest, sizes[path], meant) if digest else path
+        group = groups.get(key, FileTargets((), tuple(inside)))
+        groups[key] = replace(group, paths=tuple(dict.fromkeys((*group.paths, path, *names[path]))))
+    _check_distinct(groups.values())
+    return tuple(groups.values())
+
+
+def _check_distinct(groups: Iterable[FileTargets]) -> None:
+    """Check that no file is in two groups. :raises UsageError: other layers are meant under another of its names."""
+    seen: set[bytes] = set()
+    for group in groups:
+        if seen & set(group.paths):
+            names = ", ".join(format_address((path,)) for path in group.paths)
+            raise UsageError(f"{names} are one file on the image; name all layers in it under one of its names")
+        seen |= set(group.paths)

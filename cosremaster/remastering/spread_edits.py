@@ -1,0 +1,91 @@
+"""Edits of what an initramfs of several archives unpacks to, as edits of its single archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from cosremaster.layers.model import Layer
+from cosremaster.tree.nodes import Action, Edits, Node
+from cosremaster.tree.paths import ancestors, parent_of
+
+EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
+"""What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
+
+
+class ArchiveEdits(Struct, frozen=True):
+    """The edits of the archive ``layer``."""
+
+    layer: Layer
+    edits: Edits
+
+
+def archives_of(layer: Layer) -> tuple[Layer, ...]:
+    """Return ``layer`` and the archives that are unpacked before it from the same file, in their order."""
+    return (*layer.preceding, layer)
+
+
+def takes_early_files(layer: Layer) -> bool:
+    """Return whether the kernel reads ``layer``, the first archive of a file, before it unpacks anything."""
+    return layer.parameters.is_identity and not layer.is_converted
+
+
+def spread_edits(last: Layer, edits: Edits) -> tuple[ArchiveEdits, ...]:
+    """Return ``edits`` of the tree of ``last``, the last archive of its file, as edits of the archives of that file.
+
+    What is removed or replaced leaves every archive that has it. A new entry goes into the last archive that had its
+    path, and else into the last of all, so that nothing is unpacked over it. Files that the kernel reads before it
+    unpacks go into the first archive, if that is not compressed. Archives without a change are left out.
+    """
+    archives = archives_of(last)
+    if len(archives) == 1:
+        return () if edits.is_empty else (ArchiveEdits(last, edits),)
+    paths = [frozenset(archive.paths) for archive in archives]
+    homes = _find_homes(archives, paths, [node for node, _ in edits.additions])
+    spread = []
+    for number, archive in enumerate(archives):
+        removed = edits.removed_paths & paths[number]
+        additions = tuple(
+            (node, action) for (node, action), home in zip(edits.additions, homes, strict=True) if home == number
+        )
+        if removed or additions:
+            only = tuple(path for path in edits.removed if path in removed)
+            spread.append(ArchiveEdits(archive, Edits(removed, additions, only, (), ())))
+    return tuple(spread)
+
+
+def _find_homes(archives: Sequence[Layer], paths: Sequence[frozenset[bytes]], nodes: Sequence[Node]) -> list[int]:
+    """Return for each of ``nodes``, parents before children, the number of the archive that it goes into.
+
+    ``paths``: those of each of ``archives``. Names of one file share an archive: links do not reach into another.
+    """
+    early: set[bytes] = set()
+    if takes_early_files(archives[0]):
+        early = {node.path for node in nodes if node.path.startswith(EARLY)}
+        early |= {directory for path in early for directory in ancestors(path)}
+    homes: dict[bytes, int] = {}
+    shared: dict[object, int] = {}
+    for node in nodes:
+        holders = [number for number, names in enumerate(paths) if node.path in names]
+        parent = homes.get(parent_of(node.path))
+        if node.path in early:
+            home = 0
+        elif parent is not None:
+            home = max([parent, *holders])
+        else:
+            home = holders[-1] if holders else len(archives) - 1
+        homes[node.path] = home
+        if node.link is not None:
+            shared[node.link] = max(home, shared.get(node.link, 0))
+    return [shared.get(node.link, homes[node.path]) for node in nodes]
+
+
+def with_replaced_files(layer: Layer, edits: Edits | None, contents: Sequence[tuple[bytes, Node]]) -> Edits:
+    """Return ``edits`` of ``layer`` that also put new nodes in place of its files: pairs of a path and a node."""
+    base = edits or Edits(frozenset(), (), (), (), ())
+    additions = [*base.additions, *((node, Action.REPLACED) for _, node in contents)]
+    return Edits(
+        base.removed_paths | {path for path, _ in contents},
+        tuple(sorted(additions, key=lambda addition: addition[0].path)), base.removed, base.unchanged, base.warnings,
+    )  # fmt: skip
