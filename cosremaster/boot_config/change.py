@@ -8,13 +8,19 @@ from contextlib import suppress
 
 from cosremaster.boot.fat_edit import replace_files
 from cosremaster.boot_config.boot_menus import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
-from cosremaster.boot_config.menus.arguments import ArgumentChanges, change_arguments, collect_arguments
+from cosremaster.boot_config.menus.arguments import (
+    ArgumentChanges,
+    LineChange,
+    change_arguments,
+    collect_arguments,
+    find_lost_argument,
+)
 from cosremaster.boot_config.menus.find import parse_menu
 from cosremaster.boot_config.menus.model import Menu, apply_splices
 from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
-from cosremaster.errors import ImageError, OverlayError, printable
+from cosremaster.errors import ImageError, OverlayError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
@@ -24,6 +30,16 @@ from cosremaster.units import lba_offset
 
 _UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
 """Paths of unified kernel images (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
+
+_OTHER_MENUS = {
+    loader: re.compile(rb"(?:^|/)(?:" + names + rb")$", re.IGNORECASE)
+    for loader, names in (
+        ("GRUB Legacy", rb"menu\.lst"), ("yaboot", rb"yaboot\.conf"), ("zipl", rb"zipl\.conf"),
+        ("iPXE", rb"[^/]+\.ipxe"), ("rEFInd", rb"refind[^/]*\.conf"), ("ELILO", rb"elilo\.conf"),
+        ("SILO", rb"silo\.conf"),
+    )
+}  # fmt: skip
+"""Boot loaders, and patterns for the paths of their menus, whose languages are not parsed."""
 
 MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
@@ -35,7 +51,7 @@ def plan_boot_settings(
     """Return what ``settings`` do to ``image``, whose tree ``edits`` change in the same run.
 
     :raises OverlayError: when an argument to remove is in no menu (unless that is allowed), or no menu has a kernel.
-    :raises UnsupportedError: when a FAT file system, or UDF, cannot be changed safely.
+    :raises UnsupportedError: when a menu is not understood, or a FAT file system, or UDF, cannot be changed safely.
     :raises SizeError: when a FAT file system has no room.
     :raises UsageError: when a replacement is ambiguous.
     """
@@ -47,15 +63,15 @@ def plan_boot_settings(
     changes = ArgumentChanges()
     if settings.changes_arguments:
         changes = _resolve_changes(image, settings, boot_menus)
-        warnings += _unified_kernel_warnings(image, boot_menus)
+        warnings += [*_unified_kernel_warnings(image, boot_menus), *_other_menu_warnings(image, boot_menus)]
     menu_changes, new_data = list[MenuChange](), list[tuple[LocatedMenu, bytes]]()
     for located in boot_menus.menus:
         mentions = find_mentions(located.menu, renames)
         if not settings.retarget:
             warnings += [_mention_warning(located, mention) for mention in mentions]
             mentions = ()
-        data, lines = change_arguments(_retarget(located.menu, mentions), changes)
-        retargeted = tuple((mention.line, printable(mention.text)) for mention in mentions)
+        data, lines = _change_menu(image, located, mentions, changes)
+        retargeted = tuple((mention.line, printable(mention.text), printable(mention.new_text)) for mention in mentions)
         lines = lines if settings.changes_arguments else ()
         menu_changes.append(MenuChange(located.label, located.menu.language.value, lines, retargeted))
         if data != located.menu.data:
@@ -84,7 +100,18 @@ def _volume_renames(image: IsoImage, source: ByteSource, settings: BootSettings)
 
 
 def _resolve_changes(image: IsoImage, settings: BootSettings, boot_menus: BootMenus) -> ArgumentChanges:
-    """Return the requested changes to kernel arguments; raise if an argument to remove or replace is missing."""
+    """Return the requested changes to kernel arguments; raise if an argument to remove or replace is missing.
+
+    :raises UnsupportedError: when a menu has a line that cannot be changed.
+    """
+    for located in boot_menus.menus:
+        for unread in located.menu.unread:
+            label = f" ({printable(unread.label)})" if unread.label else ""
+            raise UnsupportedError(
+                f"{located.label} line {unread.number}{label} {unread.reason}; so no kernel argument can change"
+                " (--add-iso exchanges that menu)",
+                image.place,
+            )
     if not any(located.menu.lines for located in boot_menus.menus):
         raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
     present = collect_arguments(located.menu for located in boot_menus.menus)
@@ -99,11 +126,23 @@ def _resolve_changes(image: IsoImage, settings: BootSettings, boot_menus: BootMe
 
 def _unified_kernel_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str]:
     """Yield a warning for each unified kernel image: its arguments are inside it."""
-    programs = [(printable(file.path), file.path) for file in image.files]
-    programs += [(f"{fat.name} » {printable(path)}", path) for fat in boot_menus.fats for path in fat.files]
-    for name, path in programs:
+    for name, path in _list_files(image, boot_menus):
         if _UNIFIED.fullmatch(path):
             yield f"{name} is a kernel with arguments of its own inside, which stay as they are"
+
+
+def _other_menu_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str]:
+    """Yield a warning for each menu in a language that cannot be changed."""
+    for name, path in _list_files(image, boot_menus):
+        for loader, pattern in _OTHER_MENUS.items():
+            if pattern.search(path):
+                yield f"{name} is a menu of {loader}, which stays as it is"
+
+
+def _list_files(image: IsoImage, boot_menus: BootMenus) -> Iterator[tuple[str, bytes]]:
+    """Yield name for people and path of each file of the tree and of the FAT file systems."""
+    yield from ((printable(file.path), file.path) for file in image.files)
+    yield from ((f"{fat.name} » {printable(path)}", path) for fat in boot_menus.fats for path in fat.files)
 
 
 def _mention_warning(located: LocatedMenu, mention: Mention) -> str:
@@ -115,14 +154,38 @@ def _mention_warning(located: LocatedMenu, mention: Mention) -> str:
     )
 
 
+def _change_menu(
+    image: IsoImage, located: LocatedMenu, mentions: Sequence[Mention], changes: ArgumentChanges
+) -> tuple[bytes, tuple[LineChange, ...]]:
+    """Return the new bytes of a menu, and the changes to each of its kernel lines.
+
+    :raises UnsupportedError: when a new argument would not become one, because of what stands around it.
+    """
+    menu = _retarget(located.menu, mentions)
+    data, lines = change_arguments(menu, changes)
+    number = find_lost_argument(menu, _parse_again(menu, data), changes) if data != menu.data else None
+    if number is not None:
+        raise UnsupportedError(
+            f"{located.label} line {number} would not pass on a new argument; so no kernel argument can change"
+            " (--add-iso exchanges that menu)",
+            image.place,
+        )
+    return data, lines
+
+
+def _parse_again(menu: Menu, data: bytes) -> Menu:
+    """Parse the new bytes ``data`` of ``menu``."""
+    again = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
+    assert again is not None
+    return again
+
+
 def _retarget(menu: Menu, mentions: Sequence[Mention]) -> Menu:
     """Return the menu with the new names; it is parsed again, because offsets behind a changed name move."""
     if not mentions:
         return menu
     data = apply_splices(menu.data, (splice for mention in mentions for splice in mention.splices))
-    retargeted = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
-    assert retargeted is not None
-    return retargeted
+    return _parse_again(menu, data)
 
 
 def _write_menus(new_data: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:

@@ -22,13 +22,13 @@ class MenuChange:
     :param label: the menu's path for people, with the FAT image in front of it.
     :param language: name of the language that the menu is written in.
     :param lines: a change for each of its kernel lines, in order; empty where no arguments were to change.
-    :param retargeted: line number and old text of each place that now looks for the volume by its new name.
+    :param retargeted: line number, old and new text of each place that now looks for the volume by its new name.
     """
 
     label: str
     language: str
     lines: tuple[LineChange, ...]
-    retargeted: tuple[tuple[int, str], ...] = ()
+    retargeted: tuple[tuple[int, str, str], ...] = ()
 
     @property
     def changed_count(self) -> int:

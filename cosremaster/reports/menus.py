@@ -20,6 +20,9 @@ def menu_lines(boot_menus: BootMenus) -> Iterator[str]:
         for line in place.menu.lines:
             arguments = " ".join(printable(text) for text in _arguments(place, line.arguments))
             yield f"  line {line.number}: {printable(line.kernel)}: {arguments or 'no arguments'}"
+        for unread in place.menu.unread:
+            label = f" ({printable(unread.label)})" if unread.label else ""
+            yield f"  line {unread.number}{label}: {unread.reason}"
     yield from boot_menus.warnings
 
 
@@ -43,6 +46,10 @@ def menus_report(boot_menus: BootMenus) -> list[dict[str, Any]]:
                 }
                 for line in place.menu.lines
             ],
+            "unread": [
+                {"line": line.number, "label": printable(line.label), "reason": line.reason}
+                for line in place.menu.unread
+            ],
         }
         for place in boot_menus.menus
     ]
@@ -57,7 +64,7 @@ def menu_change_lines(menus: Sequence[MenuChange]) -> Iterator[str]:
         parts += [f"{unchanged} had what was to be added"] if unchanged else []
         if parts:
             yield f"boot menu {menu.label}: {', '.join(parts)}"
-        yield from (f"  line {number}: {text}: looks for the new name" for number, text in menu.retargeted)
+        yield from (f"  line {number}: {old} -> {new}" for number, old, new in menu.retargeted)
 
 
 def _change_texts(menu: MenuChange) -> Iterator[str]:
@@ -86,7 +93,7 @@ def menu_changes_report(menus: Iterable[MenuChange]) -> list[dict[str, Any]]:
                 }
                 for line in menu.lines
             ],
-            "retargeted": [{"line": number, "text": text} for number, text in menu.retargeted],
+            "retargeted": [{"line": number, "text": old, "new_text": new} for number, old, new in menu.retargeted],
         }
         for menu in menus
     ]

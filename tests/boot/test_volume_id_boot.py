@@ -24,7 +24,7 @@ def test_retargeted_menus_boot(by_name: Path, tmp_path: Path, firmware: Literal[
     result = remaster(
         by_name, out, add=[f"{script}:/root/"], volume_id=ID, volume_date=DATE, retarget=True, kernel_args=["site=7"]
     )
-    assert [line for line, _ in result.menus[0].retargeted] == [5, 6, 8]
+    assert [line for line, _, _ in result.menus[0].retargeted] == [5, 6, 8]
     assert not [one for one in result.warnings if "looks for" in one]
     said = qemu.boot(out, firmware=firmware, medium="disc")
     assert debirf.MARKER in said

@@ -100,7 +100,7 @@ def test_inspect_and_plan_tell(with_fat_menu: Path, capsys: pytest.CaptureFixtur
     menus = json.loads(capsys.readouterr().out)["menus"]
     kernel = {"line": 3, "kernel": "/vmlinuz", "arguments": ["console=ttyS0", "panic=-1", "quiet"]}
     assert menus[1:] == [
-        {"path": FAT_PATH, "fat": fat, "kind": "grub", "kernels": [kernel]}
+        {"path": FAT_PATH, "fat": fat, "kind": "grub", "kernels": [kernel], "unread": []}
         for fat in ("EFI/efiboot.img", "MBR partition 2")
     ]
     assert main(["plan", "--json", str(with_fat_menu), *OPTIONS]) == 0

@@ -136,6 +136,20 @@ def change_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[bytes, tuple
     return apply_splices(menu.data, splices), tuple(line_changes)
 
 
+def find_lost_argument(menu: Menu, changed: Menu, changes: ArgumentChanges) -> int | None:
+    """Return the number of the first line of the ``changed`` menu that lacks an argument which was added to it.
+
+    A backslash at the end of a file, or a quote in a kernel's name, can swallow what is added behind it.
+    """
+    if len(menu.lines) != len(changed.lines):
+        return changed.lines[0].number if changed.lines else 1
+    added = {argument.text for argument in changes.add}
+    for old, new in zip(menu.lines, changed.lines, strict=True):
+        if old.insert is not None and not added <= {word.text for word in new.arguments}:
+            return new.number
+    return None
+
+
 def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tuple[LineChange, list[Splice]]:
     """Return the changes to a kernel line, and the splices that make them."""
     to_remove = {argument.text for argument in changes.remove}
@@ -146,7 +160,7 @@ def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tupl
         is_behind_init = is_behind_init or word.text == INIT
         if word.text in to_remove:
             removed.append(word.text)
-            splices.append((_start_with_blanks(menu.data, word), word.end, b""))
+            splices.append(_cut_word(menu.data, word, splices[-1][1] if splices else 0, line.insert))
             continue
         text = word.text
         if text in replacements:
@@ -157,7 +171,7 @@ def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tupl
             present.add(text)
     to_add = dict.fromkeys(changes.add)
     added = [argument for argument in to_add if argument.text not in present and line.insert is not None]
-    splices += _insert_arguments(menu, line, added)
+    splices += _insert_arguments(menu, line, added, len(removed) == len(line.arguments))
     change = LineChange(
         number=line.number,
         removed=tuple(removed),
@@ -168,17 +182,27 @@ def _change_line(menu: Menu, line: KernelLine, changes: ArgumentChanges) -> tupl
     return change, splices
 
 
-def _start_with_blanks(data: bytes, word: Word) -> int:
-    """Return the first byte of the blanks in front of a word, which are removed with it."""
-    start = word.start
-    while start and data[start - 1] in b" \t":
+def _cut_word(data: bytes, word: Word, reached: int, insert: int | None) -> Splice:
+    """Return the splice that removes a word with the blanks in front of it, or those behind it where there are none.
+
+    :param reached: the byte up to which the menu is changed already.
+    :param insert: the byte at which arguments are inserted.
+    """
+    start, end = word.start, word.end
+    while start > reached and data[start - 1] in b" \t":
         start -= 1
-    return start
+    while start == word.start and insert != word.end and end < len(data) and data[end] in b" \t":
+        end += 1
+    return start, end, b""
 
 
-def _insert_arguments(menu: Menu, line: KernelLine, added: Sequence[KernelArgument]) -> list[Splice]:
-    """Return the splices that insert ``added`` into a kernel line."""
+def _insert_arguments(menu: Menu, line: KernelLine, added: Sequence[KernelArgument], is_first: bool) -> list[Splice]:
+    """Return the splices that insert ``added`` into a kernel line.
+
+    :param is_first: no other argument stays in the line.
+    """
     if not added or line.insert is None:
         return []
-    text = line.lead + b" ".join(argument.render(menu.language) for argument in added)
+    lead = line.first_lead if is_first and line.first_lead is not None else line.lead
+    text = lead + b" ".join(argument.render(menu.language) for argument in added)
     return [*([(line.stub.start, line.stub.end, b"")] if line.stub else []), (line.insert, line.insert, text)]

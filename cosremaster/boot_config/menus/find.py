@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from cosremaster.boot_config.menus.assignments import detect_assignments, parse_esxi, parse_xen
 from cosremaster.boot_config.menus.grub import parse_grub
 from cosremaster.boot_config.menus.loader import parse_loader_entry
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage
@@ -16,6 +17,7 @@ MAX_MENU = 1 << 20
 _ENTRY = re.compile(rb"(?:^|/)loader/entries/[^/]+\.conf$", re.IGNORECASE)
 _GRUB_NAME = re.compile(rb"(?:^|/)grub\.cfg$", re.IGNORECASE)
 _SYSLINUX_NAME = re.compile(rb"(?:^|/)(?:(?:isolinux|syslinux|pxelinux|extlinux)\.(?:cfg|conf))$", re.IGNORECASE)
+_ASSIGNMENTS_NAME = re.compile(rb"(?:^|/)(?:boot|xen[^/]*)\.cfg$", re.IGNORECASE)
 _FOLDER = re.compile(rb"(?:^|/)(?:boot|efi|isolinux|syslinux|extlinux)(?:/|$)", re.IGNORECASE)
 _CONFIGURATION = re.compile(rb"(?:^|/)[^/]+\.(?:cfg|conf)$", re.IGNORECASE)
 _SAYS_SYSLINUX = re.compile(
@@ -34,13 +36,21 @@ _LABEL = re.compile(rb"^[ \t]*label[ \t]+\S", re.IGNORECASE | re.MULTILINE)
 def may_be_menu(path: bytes) -> bool:
     """Return True for a path that boot menus have.
 
-    These are grub.cfg anywhere, isolinux.cfg and its kin, loader/entries/*.conf, and *.cfg and *.conf at the root or
-    below boot, EFI, isolinux, syslinux, extlinux.
+    These are grub.cfg anywhere, isolinux.cfg and its kin, loader/entries/*.conf, boot.cfg and xen.cfg, and *.cfg and
+    *.conf at the root or below boot, EFI, isolinux, syslinux, extlinux.
     """
-    if _ENTRY.search(path) or _GRUB_NAME.search(path) or _SYSLINUX_NAME.search(path):
+    if any(name.search(path) for name in (_ENTRY, _GRUB_NAME, _SYSLINUX_NAME, _ASSIGNMENTS_NAME)):
         return True
     folder = path.rpartition(b"/")[0]
     return bool(_CONFIGURATION.search(path) and (not folder or _FOLDER.search(folder)))
+
+
+_PARSERS: dict[MenuLanguage, Callable[[bytes], Menu]] = {
+    MenuLanguage.GRUB: parse_grub,
+    MenuLanguage.LOADER_ENTRY: parse_loader_entry,
+    MenuLanguage.ESXI: parse_esxi,
+    MenuLanguage.XEN: parse_xen,
+}
 
 
 def parse_menu(
@@ -51,12 +61,12 @@ def parse_menu(
     :param language: the language of the menu that includes it.
     :param inherited: as for :func:`parse_syslinux`.
     """
-    language = language or detect_language(path, data)
-    if language is None or b"\0" in data or len(data) > MAX_MENU:
+    if b"\0" in data or len(data) > MAX_MENU:
         return None
+    language = language or detect_language(path, data)
     if language is MenuLanguage.SYSLINUX:
         return parse_syslinux(data, inherited=inherited)
-    return parse_grub(data) if language is MenuLanguage.GRUB else parse_loader_entry(data)
+    return _PARSERS[language](data) if language is not None else None
 
 
 def detect_language(path: bytes, data: bytes) -> MenuLanguage | None:
@@ -67,6 +77,9 @@ def detect_language(path: bytes, data: bytes) -> MenuLanguage | None:
         return MenuLanguage.GRUB
     if _SYSLINUX_NAME.search(path):
         return MenuLanguage.SYSLINUX
+    assigned = detect_assignments(data)
+    if assigned is not None:
+        return assigned
     if _SAYS_GRUB.search(data) and not _LABEL.search(data):
         return MenuLanguage.GRUB
     return MenuLanguage.SYSLINUX if _SAYS_SYSLINUX.search(data) else None
@@ -115,7 +128,9 @@ def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[b
             old = menus.get(other) if other else None
             if other is None or (old is not None and (old.defaults or not menu.defaults)):
                 continue
-            new = parse_menu(other, old.data if old else read(other), language=menu.language, inherited=menu.defaults)
+            data = old.data if old else read(other)
+            language = detect_assignments(data) or menu.language
+            new = parse_menu(other, data, language=language, inherited=menu.defaults)
             if new is not None and (old is None or new.language is old.language):
                 menus[other] = new
                 waiting.append((other, top))

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cosremaster.boot_config.menus.model import KernelLine, Menu, MenuLanguage, Word, find_insertion_point, is_linux
+from cosremaster.boot_config.menus.model import (
+    KernelLine,
+    Menu,
+    MenuLanguage,
+    UnreadLine,
+    Word,
+    find_insertion_point,
+    is_linux,
+)
+from cosremaster.boot_config.menus.multiboot import Module, find_kernel_modules, strip_options
 
 _META = frozenset(b"{}|&;<>")
 _BLANK = frozenset(b" \t\r")
@@ -19,8 +28,9 @@ _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"d
 """Words that a command may follow on the same line."""
 
 _LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
-_MODULE = re.compile(rb"module2?")
-_KERNEL_NAME = re.compile(rb"vmlinu|bzimage|linux", re.IGNORECASE)
+_HYPERVISOR = re.compile(rb"multiboot2?|xen_hypervisor")
+_MODULE = re.compile(rb"module2?|xen_module")
+_ENTRIES = frozenset((b"menuentry", b"submenu"))
 _MESSAGES = frozenset((b"menuentry", b"submenu", b"echo", b"title"))
 _READERS = frozenset((b"source", b"configfile", b".", b"extract_entries_source", b"extract_entries_configfile",
                       b"syslinux_configfile"))  # fmt: skip
@@ -33,48 +43,66 @@ class _CommandEnd(Struct, frozen=True):
 
 
 def parse_grub(data: bytes) -> Menu:
-    """Parse a GRUB menu. Text behind a quote that never ends is ignored."""
-    lines, includes, searched = list[KernelLine](), list[bytes](), list[tuple[bytes, Word]]()
-    number, counted = 1, 0
-    for words in _commands(data):
+    """Parse a GRUB menu. Text behind a quote that never ends is not read, and GRUB reads no part of such a file."""
+    includes, searched, commands = list[bytes](), list[tuple[bytes, Word]](), list[list[Word]]()
+    open_quotes = list[int]()
+    for words in _commands(data, open_quotes):
         command = words[0].text
         if command not in _MESSAGES:
             searched += [(command, word) for word in words]
         if command in _READERS and len(words) > 1:
             includes.append(words[-1].text)
-        if len(words) > 1 and _is_kernel_line(data, words):
-            number += data.count(b"\n", counted, words[0].start)
-            counted = words[0].start
-            arguments = tuple(words[2:])
-            lines.append(
-                KernelLine(
-                    number=number,
-                    kernel=words[1].text,
-                    arguments=arguments,
-                    insert=find_insertion_point(arguments, words[1].end),
-                )
-            )
+        commands.append(words)
     return Menu(
         language=MenuLanguage.GRUB,
         data=data,
-        lines=tuple(lines),
+        lines=tuple(_kernel_lines(data, commands)),
         includes=tuple(includes),
         searched_words=tuple(searched),
+        unread=tuple(
+            UnreadLine(data.count(b"\n", 0, at) + 1, b"", "has a quote that never ends, so GRUB cannot read this menu")
+            for at in open_quotes
+        ),
     )
 
 
-def _is_kernel_line(data: bytes, words: list[Word]) -> bool:
-    """Return True for a command that loads Linux: linux and its kin, or a hypervisor's module named like a kernel."""
-    raw, kernel = data[words[0].start : words[0].end], words[1].text
-    if _LINUX.fullmatch(raw):
-        return is_linux(kernel)
-    return bool(_MODULE.fullmatch(raw) and _KERNEL_NAME.search(kernel.rpartition(b"/")[2])) and is_linux(kernel)
+def _kernel_lines(data: bytes, commands: list[list[Word]]) -> Iterator[KernelLine]:
+    """Yield the kernel line of each command that loads Linux, and of each module of a hypervisor that is Linux."""
+    modules = {kernel.start for kernel in _find_kernel_modules(data, commands)}
+    number, counted = 1, 0
+    for words in commands:
+        is_linux_command = _is_command(data, words, _LINUX)
+        kernel, *arguments = (words[1:] if is_linux_command else strip_options(words[1:])) or (None,)
+        if kernel is None or not (kernel.start in modules or (is_linux_command and is_linux(kernel.text))):
+            continue
+        number += data.count(b"\n", counted, words[0].start)
+        counted = words[0].start
+        insert = find_insertion_point(tuple(arguments), kernel.end)
+        yield KernelLine(number=number, kernel=kernel.text, arguments=tuple(arguments), insert=insert)
 
 
-def _commands(data: bytes) -> Iterator[list[Word]]:
-    """Yield the words of each command."""
+def _is_command(data: bytes, words: list[Word], pattern: re.Pattern[bytes]) -> bool:
+    """Return True if ``pattern`` fits the name of the command as the menu spells it, and it has an argument."""
+    return len(words) > 1 and bool(pattern.fullmatch(data, words[0].start, words[0].end))
+
+
+def _find_kernel_modules(data: bytes, commands: list[list[Word]]) -> Iterator[Word]:
+    """Yield the file name of each module that is a Linux kernel; modules belong to the hypervisor before them."""
+    program, modules = b"", list[Module]()
+    for words in commands:
+        if _is_command(data, words, _MODULE):
+            modules.append(words[1:])
+        elif words[0].text in _ENTRIES or _is_command(data, words, _HYPERVISOR):
+            yield from (module[0] for module in find_kernel_modules(program, modules))
+            loaded = strip_options(words[1:]) if words[0].text not in _ENTRIES else ()
+            program, modules = loaded[0].text if loaded else b"", []
+    yield from (module[0] for module in find_kernel_modules(program, modules))
+
+
+def _commands(data: bytes, open_quotes: list[int]) -> Iterator[list[Word]]:
+    """Yield the words of each command; append the byte of the word that has a quote without an end."""
     words: list[Word] = []
-    for token in _tokens(data):
+    for token in _tokens(data, open_quotes):
         if isinstance(token, Word) and (words or token.text not in _STARTERS):
             words.append(token)
         elif not isinstance(token, Word):
@@ -85,8 +113,8 @@ def _commands(data: bytes) -> Iterator[list[Word]]:
         yield words
 
 
-def _tokens(data: bytes) -> Iterator[Word | _CommandEnd]:
-    """Yield the words, and the ends of commands."""
+def _tokens(data: bytes, open_quotes: list[int]) -> Iterator[Word | _CommandEnd]:
+    """Yield the words, and the ends of commands; append the byte of the word that has a quote without an end."""
     at = 0
     while at < len(data):
         byte = data[at]
@@ -103,6 +131,7 @@ def _tokens(data: bytes) -> Iterator[Word | _CommandEnd]:
         else:
             word = _read_word(data, at)
             if word is None:
+                open_quotes.append(at)
                 return
             yield word
             at = word.end
@@ -141,7 +170,7 @@ def _read_word(data: bytes, start: int) -> Word | None:
         if end <= 0:
             return None
         at = end
-    return Word(start, at, bytes(text))
+    return Word(start, at, bytes(text), text.count(b'"') % 2 == 1)
 
 
 def _read_escape(data: bytes, at: int, text: bytearray) -> int:

@@ -53,7 +53,9 @@ def _kernel_lines(data: bytes, values: dict[bytes, list[tuple[int, int, int, int
         lead = detect_line_end(data, end) + b"options "
         return (KernelLine(number=number, kernel=kernel, arguments=(), insert=end, lead=lead),)
     arguments = [split_arguments(data, first, last) for _, _, first, last in options]
-    number, key_end, _, _ = options[-1]
+    open_lines = (index for index, words in enumerate(arguments) if any(word.is_open for word in words))
+    index = next(open_lines, len(options) - 1)  # a quote without an end takes the lines behind it too
+    number, key_end, _, _ = options[index]
     all_arguments = tuple(word for words in arguments for word in words)
-    insert = find_insertion_point(arguments[-1], key_end)
+    insert = find_insertion_point(arguments[index], key_end)
     return (KernelLine(number=number, kernel=kernel, arguments=all_arguments, insert=insert),)

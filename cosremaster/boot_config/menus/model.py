@@ -15,14 +15,21 @@ class MenuLanguage(Enum):
     GRUB = "GRUB"
     SYSLINUX = "SYSLINUX"
     LOADER_ENTRY = "systemd-boot entry"
+    ESXI = "ESXi boot.cfg"
+    XEN = "xen.cfg"
 
 
 class Word(Struct, frozen=True):
-    """A word of a menu at bytes ``start`` to ``end``. ``text``: its value without quotes and escapes."""
+    """A word of a menu at bytes ``start`` to ``end``.
+
+    :param text: its value without quotes and escapes.
+    :param is_open: a quote of the kernel's begins in it and does not end, so that all words behind it belong to it.
+    """
 
     start: int
     end: int
     text: bytes
+    is_open: bool = False
 
 
 class KernelLine(Struct, frozen=True, kw_only=True):
@@ -32,6 +39,7 @@ class KernelLine(Struct, frozen=True, kw_only=True):
     :param kernel: path of the kernel as the menu spells it.
     :param insert: the byte at which a new argument is inserted; None where that is impossible.
     :param lead: bytes in front of the first new argument.
+    :param first_lead: the same where no argument stays in front of it; None where it makes no difference.
     :param stub: a word that means "no arguments", and is removed when there is one.
     """
 
@@ -40,7 +48,21 @@ class KernelLine(Struct, frozen=True, kw_only=True):
     arguments: tuple[Word, ...]
     insert: int | None
     lead: bytes = b" "
+    first_lead: bytes | None = None
     stub: Word | None = None
+
+
+class UnreadLine(Struct, frozen=True):
+    """A line whose kernel, or whose arguments, cannot be told, so that no arguments can change in this menu.
+
+    :param number: the line of the file, from 1.
+    :param label: the entry that it belongs to, as the menu spells it; empty where there is none.
+    :param reason: why, as the end of a sentence that begins with the line.
+    """
+
+    number: int
+    label: bytes
+    reason: str
 
 
 class Menu(Struct, frozen=True, kw_only=True):
@@ -50,6 +72,7 @@ class Menu(Struct, frozen=True, kw_only=True):
     :param searched_words: words by which the menu may find or name a volume (all words but those of titles, messages
         and comments), each with the first word of its line.
     :param defaults: arguments at its head are valid for the menus that it includes too.
+    :param unread: lines that start a kernel in a way that this module does not understand.
     """
 
     language: MenuLanguage
@@ -58,6 +81,7 @@ class Menu(Struct, frozen=True, kw_only=True):
     includes: tuple[bytes, ...] = ()
     searched_words: tuple[tuple[bytes, Word], ...] = ()
     defaults: bool = False
+    unread: tuple[UnreadLine, ...] = ()
 
     def line_number_at(self, at: int) -> int:
         """Return the number of the line, from 1, that has byte ``at``."""
@@ -109,7 +133,7 @@ def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
             quoted ^= data[at] == ord('"')
             at += 1
         last = first + len(data[first:at].rstrip())  # a quote without an end takes the rest of the line
-        words.append(Word(first, last, data[first:last].replace(b'"', b"")))
+        words.append(Word(first, last, data[first:last].replace(b'"', b""), quoted))
     return tuple(words)
 
 
@@ -122,10 +146,13 @@ def detect_line_end(data: bytes, at: int) -> bytes:
 
 
 def find_insertion_point(arguments: tuple[Word, ...], otherwise: int) -> int:
-    """Return the byte for a new argument: behind the last one before a separator; ``otherwise`` if there is none."""
+    """Return the byte for a new argument: behind the last one before a separator; ``otherwise`` if there is none.
+
+    A quote that does not end would swallow a new argument behind it, so a new one goes before it.
+    """
     last = otherwise
     for word in arguments:
-        if word.text in SEPARATORS:
+        if word.text in SEPARATORS or word.is_open:
             break
         last = word.end
     return last

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.boot_config.menus.grub import quote_grub_part
-from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Splice, Word
+from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Splice, Word, apply_splices
 
 _UDEV_PLAIN = re.compile(rb"[A-Za-z0-9#+.:=@_/-]")
 """Letters that udev keeps in names below /dev/disk; others become ``\\xNN`` (libudev, encode_string)."""
@@ -39,12 +39,14 @@ class Mention(Struct, frozen=True):
 
     :param line: its line, from 1.
     :param text: the word, or the whole ``search`` command that has it, as the menu spells it.
+    :param new_text: the same with the new name.
     :param splices: replacements that make it the new name.
     """
 
     rename: VolumeRename
     line: int
     text: bytes
+    new_text: bytes
     splices: tuple[Splice, ...]
 
 
@@ -64,15 +66,26 @@ def find_mentions(menu: Menu, renames: Iterable[VolumeRename]) -> tuple[Mention,
             raw = menu.data[word.start : word.end]
             splices = tuple(_rename_splices(menu.language, command, word, raw, rename))
             if splices:
-                text = _line_around(menu.data, word.start) if command.startswith(b"search") else raw
-                mentions[word.start, rename.attribute] = Mention(rename, menu.line_number_at(word.start), text, splices)
+                start, end = word.start, word.end
+                if command.startswith(b"search"):
+                    start, end = _line_around(menu.data, word.start)
+                text, new_text = menu.data[start:end], _changed_text(menu.data, start, end, splices)
+                line = menu.line_number_at(word.start)
+                mentions[word.start, rename.attribute] = Mention(rename, line, text, new_text, splices)
     return tuple(mentions[key] for key in sorted(mentions))
 
 
-def _line_around(data: bytes, at: int) -> bytes:
-    """Return the line that has byte ``at``, at most 100 bytes of it."""
-    end = data.find(b"\n", at)
-    return data[data.rfind(b"\n", 0, at) + 1 : len(data) if end < 0 else end].strip()[:100]
+def _line_around(data: bytes, at: int) -> tuple[int, int]:
+    """Return the first byte and the end of the line that has byte ``at``, without blanks around it."""
+    start, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
+    end = len(data) if end < 0 else end
+    line = data[start:end]
+    return start + len(line) - len(line.lstrip()), start + len(line.rstrip())
+
+
+def _changed_text(data: bytes, start: int, end: int, splices: Iterable[Splice]) -> bytes:
+    """Return bytes ``start`` to ``end`` of ``data`` with the replacements ``splices``, which lie in them."""
+    return apply_splices(data[start:end], ((first - start, last - start, new) for first, last, new in splices))
 
 
 def _rename_splices(

@@ -15,18 +15,21 @@ from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
     MenuLanguage,
+    UnreadLine,
     Word,
     detect_line_end,
     find_insertion_point,
     is_linux,
     split_arguments,
 )
+from cosremaster.boot_config.menus.programs import ProgramLines, is_program, loads_kernel, read_program
 
 _LINE = re.compile(rb"[ \t]*(\S*)[ \t]*")
 _OTHER_KINDS = (b".c32", b".com", b".cbt", b".bin", b".bs", b".bss", b".0", b".img", b".32")
 """Extensions of programs other than Linux that KERNEL loads (syslinux.txt, "KERNEL image")."""
 _STARTS = frozenset((b"kernel", b"linux"))
 _NO_KERNEL = frozenset((b"com32", b"boot", b"bss", b"pxe", b"fdimage", b"comboot", b"localboot", b"config"))
+_PROGRAM_KEYWORDS = frozenset((b"kernel", b"com32"))
 _DEFAULTS = frozenset((b"default", b"ontimeout", b"onerror"))
 _MESSAGES = frozenset(
     (b"menu", b"say", b"label", b"text", b"f1", b"f2", b"f3", b"f4", b"f5", b"f6", b"f7", b"f8", b"f9")
@@ -85,9 +88,14 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
         if line.keyword not in _MESSAGES:
             searched += [(line.keyword, word) for word in split_arguments(data, line.value, line.end)]
     head, *named = labels
-    lines = [
-        *_label_lines(data, head, named, bool(includes), inherited), *_default_lines(data, head, named, inherited)
+    started = [
+        *_label_programs(data, head, named, inherited), *_default_programs(data, head, named)
     ]  # fmt: skip
+    lines = [
+        *_label_lines(data, head, named, bool(includes), inherited), *_default_lines(data, head, named, inherited),
+        *(line for program in started for line in program.lines),
+    ]  # fmt: skip
+    includes += [path for program in started for path in program.includes]
     return Menu(
         language=MenuLanguage.SYSLINUX,
         data=data,
@@ -95,6 +103,7 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
         includes=tuple(includes),
         searched_words=tuple(searched),
         defaults=head.append is not None or inherited,
+        unread=(*_open_quotes(data, named), *(line for program in started for line in program.unread)),
     )
 
 
@@ -129,7 +138,9 @@ def _label_lines(
                 yield KernelLine(number=label.kernel.number, kernel=kernel, arguments=arguments, insert=None)
         else:
             yield _line_without_append(data, label.kernel, kernel, arguments)
-    if head.append is not None and (shared or includes or not labels):
+    programs = (_program_of(data, line) for line in head.defaults)
+    is_for_program = any(program is not None and loads_kernel(program) for program in programs)
+    if head.append is not None and (shared or includes or not (labels or is_for_program)):
         yield _line_with_append(data, head.append.number, shared or b"*", (), head.append)
 
 
@@ -144,6 +155,52 @@ def _default_lines(data: bytes, head: _Label, labels: list[_Label], inherited: b
         if is_linux(command.text) or command.text in names:
             insert = find_insertion_point(tuple(arguments), command.end) if has_no_append else None
             yield KernelLine(number=line.number, kernel=command.text, arguments=tuple(arguments), insert=insert)
+
+
+def _program_of(data: bytes, line: _Line | None) -> Word | None:
+    """Return the module of SYSLINUX that a line starts; None if it starts none."""
+    words = split_arguments(data, line.value, line.end) if line is not None else ()
+    return words[0] if words and is_program(words[0].text) else None
+
+
+def _label_programs(data: bytes, head: _Label, labels: list[_Label], inherited: bool) -> Iterator[ProgramLines]:
+    """Yield the kernels of each label that starts a module of SYSLINUX."""
+    names = {label.name for label in labels if label.name}
+    for label in labels:
+        program = _program_of(data, label.kernel)
+        if label.kernel is None or program is None or label.kernel.keyword not in _PROGRAM_KEYWORDS:
+            continue
+        name = label.name or b""
+        own = split_arguments(data, label.kernel.value, label.kernel.end)[1:]
+        appended = _appended_words(data, label.append or head.append)
+        started = read_program(label.kernel.number, name, program, own + appended, names)
+        if not (label.append or head.append) and inherited and loads_kernel(program):
+            reason = "starts a kernel with the arguments of the file that includes this one"
+            started = ProgramLines(unread=(UnreadLine(label.kernel.number, name, reason),))
+        yield started
+
+
+def _default_programs(data: bytes, head: _Label, labels: list[_Label]) -> Iterator[ProgramLines]:
+    """Yield the kernels of each DEFAULT, ONTIMEOUT and ONERROR whose command is a module of SYSLINUX."""
+    names = {label.name for label in labels if label.name}
+    for line in head.defaults:
+        program, *words = split_arguments(data, line.value, line.end) or (None,)
+        if program is not None and is_program(program.text):
+            yield read_program(line.number, b"", program, (*words, *_appended_words(data, head.append)), names)
+
+
+def _appended_words(data: bytes, append: _Line | None) -> tuple[Word, ...]:
+    """Return the words of an APPEND; none for ``APPEND -``, which means no words."""
+    words = () if append is None else split_arguments(data, append.value, append.end)
+    return () if [word.text for word in words] == [b"-"] else words
+
+
+def _open_quotes(data: bytes, labels: list[_Label]) -> Iterator[UnreadLine]:
+    """Yield each line of a kernel that has an argument with a quote that does not end: it takes the APPEND too."""
+    for label in labels:
+        words = split_arguments(data, label.kernel.value, label.kernel.end) if label.kernel is not None else ()
+        if label.kernel is not None and any(word.is_open for word in words) and label.append is not None:
+            yield UnreadLine(label.kernel.number, label.name or b"", "has a quote that does not end on its line")
 
 
 def _linux_of(data: bytes, label: _Label) -> bytes | None:
