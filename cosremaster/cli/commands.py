@@ -13,6 +13,7 @@ import click
 from cosremaster import __version__
 from cosremaster.api.image import Image
 from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.io.output import DIGESTS
@@ -201,9 +202,7 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
     with Image(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
     if as_json:
-        import json  # noqa: PLC0415 - as above
-
-        click.echo(json.dumps(plan.values, indent=2, ensure_ascii=False))
+        write_json(plan.values)
     else:
         for line in plan.lines:
             click.echo(line)
@@ -211,26 +210,31 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
 def print_result(result: Result, target: Path) -> None:
     """Print a summary of the remaster on standard output."""
+    with reporting_finished_work(f"{target} is written and proved"):
+        for line in _result_lines(result, target):
+            click.echo(line)
+
+
+def _result_lines(result: Result, target: Path) -> Iterator[str]:
+    """Yield the summary of a remaster as lines."""
     from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
     from cosremaster.reports.text import memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
-    click.echo(f"{target}: {format_size(result.output_size)} ({change})")
+    yield f"{target}: {format_size(result.output_size)} ({change})"
     for changed in result.layers:
-        for line in _layer_lines(changed):
-            click.echo(line)
-    for line in _iso_lines(result):
-        click.echo(line)
-    for line in (*menu_change_lines(result.menus), *sums_lines(result.sums)):
-        click.echo(line)
+        yield from _layer_lines(changed)
+    yield from _iso_lines(result)
+    yield from menu_change_lines(result.menus)
+    yield from sums_lines(result.sums)
     for layer in result.packed:
-        click.echo(packed_line(layer))
+        yield packed_line(layer)
     for changed in {changed.files[0]: changed for changed in result.layers}.values():
-        for line in memory_lines(changed.files[0], changed.memory) if changed.memory is not None else ():
-            click.echo(line)
-    click.echo("proved:")
+        if changed.memory is not None:
+            yield from memory_lines(changed.files[0], changed.memory)
+    yield "proved:"
     for line in result.proof:
-        click.echo(f"  {line}")
+        yield f"  {line}"
 
 
 def _layer_lines(changed: ChangedLayer) -> Iterator[str]:
@@ -277,10 +281,13 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
 
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         layers = opened.layers(progress=terminal_progress(quiet=False)).layers
-        for line in layer_lines(layers, None):
-            click.echo(line)
+        lines = list(layer_lines(layers, None))
         path = opened.remembered_at
-    click.echo(f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written")
+    stored = f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written"
+    with reporting_finished_work(stored):
+        for line in lines:
+            click.echo(line)
+        click.echo(stored)
 
 
 @click.command(cls=StrictCommand)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
 from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.standard_streams import write_json
 
 SCHEMA = 1
 _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content": "~", "packing": "z", "boot": "b"}
@@ -29,7 +28,7 @@ def diff_command(old: str, new: str, text: bool, as_json: bool, max_expand: int)
     if as_json:
         values = [_values(difference) for difference in differences]
         report = {"schema": SCHEMA, "a": old, "b": new, "different": bool(values), "differences": values}
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        write_json(report)
         return int(bool(values))
     has_difference = False
     for difference in differences:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from cosremaster.cli.standard_streams import PipeClosedError, StandardOutputError, prepare_streams
 from cosremaster.errors import CosremasterError
 
 if TYPE_CHECKING:
@@ -61,19 +61,20 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. ``arguments`` are those of the process when None."""
+    if arguments is None:
+        prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return INTERRUPTED + signal.SIGPIPE
     except (Exception, KeyboardInterrupt, _Stopped) as error:
         explained = _explain(error)
         if explained is None:
             raise
+        with suppress(StandardOutputError):  # or the interpreter meets it at its end
+            sys.stdout.flush()
         return explained
     finally:
         for number, handler in before.items():
@@ -120,6 +121,8 @@ def _uncollected() -> Iterator[None]:
 
 def _explain(error: BaseException) -> int | None:
     """Print on standard error why the program ends and return its exit code; return None for an internal fault."""
+    if isinstance(error, PipeClosedError):
+        return error.exit_code
     if isinstance(error, CosremasterError):
         sys.stderr.write(f"cosremaster: {error}\n")
         return error.exit_code

@@ -10,6 +10,7 @@ import click
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 
@@ -33,11 +34,14 @@ def export_command(
         raise UsageError("export wants --maas NAME or --pxe DIR")
     progress = terminal_progress(quiet=quiet)
     if pxe is not None:
-        click.echo("\n".join(export(address, pxe, max_expand=max_expand, progress=progress).files))
+        files = export(address, pxe, max_expand=max_expand, progress=progress).files
+        with reporting_finished_work(f"{pxe} is written"):
+            click.echo("\n".join(files))
         return
     assert maas is not None
     resource = MaasResource(maas, options.pop("title") or "", options.pop("arch"))
     target = output or Path(resource.file_name)
     exported = export(address, target, maas=resource, max_expand=max_expand, progress=progress, **options)
-    click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}")
-    click.echo(exported.command)
+    with reporting_finished_work(f"{target} is written"):
+        click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}")
+        click.echo(exported.command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from cosremaster.api.image import Image, inspect
 from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.progress import Progress
@@ -48,13 +48,14 @@ def inspect_command(source: Path, as_json: bool, html: Path | None, max_expand: 
             raise UsageError(AGAINST_MISSING)
         with Image(source, max_expand=max_expand) as image:
             image.write_page(html, progress=_progress(), **page)
-        click.echo(f"{html}: {format_size(html.stat().st_size)}")
+        with reporting_finished_work(f"{html} is written"):
+            click.echo(f"{html}: {format_size(html.stat().st_size)}")
         return
     if any(page.values()):
         raise UsageError("--against, --changed and --force belong to --html FILE, which is missing")
     info = inspect(source, max_expand=max_expand, progress=_progress(), **options)
     if as_json:
-        click.echo(json.dumps(info.values, indent=2, ensure_ascii=False))
+        write_json(info.values)
         return
     for line in info.lines:
         click.echo(line)

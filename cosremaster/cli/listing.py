@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import list_names, walk_names
+from cosremaster.cli.standard_streams import write_json, write_text
 from cosremaster.errors import printable, printable_lines
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import MAX_EXPAND
@@ -55,23 +55,14 @@ def _list_names(address: str, *, recursive: bool) -> bool:
 
 def print_json(entries: Iterable[FileEntry]) -> None:
     """Print ``entries`` as JSON (docs/json.md)."""
-    import json  # noqa: PLC0415 - a plain listing needs none of it
+    from cosremaster.browse.report import SCHEMA, describe_entry  # noqa: PLC0415 - a plain listing needs none of it
 
-    from cosremaster.browse.report import SCHEMA, describe_entry  # noqa: PLC0415 - the same
-
-    report = {"schema": SCHEMA, "nodes": [describe_entry(entry) for entry in entries]}
-    _write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write(text: str) -> None:
-    """Write ``text`` to standard output in one go."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    write_json({"schema": SCHEMA, "nodes": [describe_entry(entry) for entry in entries]})
 
 
 def _write_names(names: Iterable[bytes]) -> None:
     """Write names to standard output, one on each line."""
-    _write(printable_lines(names))
+    write_text(printable_lines(names))
 
 
 def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, max_expand: int) -> None:
@@ -92,4 +83,4 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
         from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - a plain listing needs none of it
 
         shown = [format_long_line(entry, name) for entry, name in zip(entries, shown, strict=True)]
-    _write("".join(f"{line}\n" for line in shown))
+    write_text("".join(f"{line}\n" for line in shown))

@@ -5,8 +5,6 @@ Listing itself is in ``listing``, which loads next to nothing.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -15,6 +13,7 @@ from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.listing import list_address, print_json
 from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
 from cosremaster.units import format_size
@@ -40,15 +39,7 @@ def ls_command(address: str, long: bool, recursive: bool, as_json: bool, max_exp
 def cat_command(address: str, max_expand: int) -> None:
     """Write the bytes of the file at ADDRESS to standard output."""
     with image_at(address, max_expand=max_expand) as (image, inner):
-        _write_out(image.chunks(inner))
-
-
-def _write_out(chunks: Iterable[bytes]) -> None:
-    """Write bytes to standard output."""
-    sys.stdout.flush()
-    for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
+        write_bytes(image.chunks(inner))
 
 
 @click.command(cls=StrictCommand)
@@ -115,7 +106,7 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     progress = terminal_progress(quiet=quiet)
     with image_at(address, max_expand=max_expand) as (image, inner):
         if form == "tar" and str(target) == "-":
-            _write_out(image.tar_chunks(inner))
+            write_bytes(image.tar_chunks(inner))
             return
         made = image.extract(inner, target, as_tar=form == "tar", force=force, progress=progress)
     if form == "tar":
@@ -125,4 +116,5 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     if made.mtree is not None:
         summary += f"; owners and devices in {made.mtree}"
     if not quiet:
-        click.echo(f"{target}: {summary}")
+        with reporting_finished_work(f"{target} is written"):
+            click.echo(f"{target}: {summary}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from cosremaster.api.image import verify
 from cosremaster.cli.options import AGAINST_MISSING, StrictCommand
+from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 from cosremaster.reports.verify import verify_lines, verify_report
@@ -42,7 +42,7 @@ def verify_command(
         source, against=against, changed=changed, changed_volume=changed_volume, deep=deep, progress=progress
     )
     if as_json:
-        click.echo(json.dumps(verify_report(report), indent=2, ensure_ascii=False))
+        write_json(verify_report(report))
     else:
         for line in verify_lines(report):
             click.echo(line)

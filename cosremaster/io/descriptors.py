@@ -51,7 +51,7 @@ def data_runs(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, boo
                 yield begin, offset - begin, True
             yield offset, data - offset, False
             begin = data
-        offset = min(end, os.lseek(fd, data, os.SEEK_HOLE)) if data < end else end
+        offset = _next_hole(fd, data, end)
     if end > begin:
         yield begin, end - begin, True
 
@@ -64,6 +64,17 @@ def _next_data(fd: int, offset: int, end: int) -> int:
         return min(end, os.lseek(fd, offset, os.SEEK_DATA))
     except OSError as error:
         return end if error.errno == errno.ENXIO else offset
+
+
+def _next_hole(fd: int, offset: int, end: int) -> int:
+    """Return the first offset behind ``offset`` that holds no data; ``end`` where there is none before it.
+
+    Block devices do not know SEEK_HOLE: all of them is data.
+    """
+    try:
+        return min(end, os.lseek(fd, offset, os.SEEK_HOLE)) if offset < end else end
+    except OSError:
+        return end
 
 
 def aligned_buffer(size: int) -> memoryview:
