@@ -158,9 +158,14 @@ class Gpt(Struct, frozen=True):
         return zlib.crc32(self.pack_array())
 
     @property
+    def valid_crcs(self) -> tuple[bool, bool]:
+        """Whether the header's CRC is right, and whether that of the entry array is."""
+        return self.header.crc == self.header.computed_crc, self.header.entries_crc == self.computed_entries_crc
+
+    @property
     def has_valid_crcs(self) -> bool:
         """Whether both CRCs are right."""
-        return (self.header.crc, self.header.entries_crc) == (self.header.computed_crc, self.computed_entries_crc)
+        return all(self.valid_crcs)
 
     def moved_to(
         self,
@@ -171,20 +176,28 @@ class Gpt(Struct, frozen=True):
         last_usable: Sector,
         entries: Iterable[GptEntry],
     ) -> Gpt:
-        """Return this copy at other sectors and with other entries, its CRCs computed anew.
+        """Return this copy at other sectors and with other entries, and with new CRCs where they were right.
 
-        GUIDs, attributes, names, first usable sector and unknown bytes stay.
+        A wrong CRC stays: whoever checks it ignores this copy, and damage must not look sound. GUIDs, attributes,
+        names, first usable sector and unknown bytes stay.
         """
         moved = Gpt(self.header, tuple(entries))
+        has_valid_header, has_valid_array = self.valid_crcs
         header = replace(
             self.header,
             my_lba=my_lba,
             alternate_lba=alternate_lba,
             entries_lba=entries_lba,
             last_usable=last_usable,
-            entries_crc=moved.computed_entries_crc,
+            entries_crc=moved.computed_entries_crc if has_valid_array else self.header.entries_crc,
         )
-        return Gpt(replace(header, crc=header.computed_crc), moved.entries)
+        return Gpt(replace(header, crc=header.computed_crc) if has_valid_header else header, moved.entries)
+
+
+def choose_copy(copies: Iterable[Gpt]) -> Gpt | None:
+    """Return the copy that counts (5.3.2): the first one whose CRCs are right, else the first one."""
+    copies = list(copies)
+    return next((copy for copy in copies if copy.has_valid_crcs), copies[0] if copies else None)
 
 
 def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:

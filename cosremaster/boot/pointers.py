@@ -17,7 +17,9 @@ _TABLE = struct.Struct("<4I")
 
 GRUB2_IMAGE_OFFSET = 2548
 MBR_POINTER_OFFSET = 0x1B0
-_GRUB2 = "GRUB2 hybrid MBR"
+GRUB2, ISOLINUX = "GRUB2 hybrid MBR", "ISOLINUX hybrid MBR"
+_CODE_MARKS = ((b"isolinux.bin missing", ISOLINUX), (b"GRUB \0", GRUB2))
+"""Texts in an MBR's code by which its kind is known (isohdpfx.bin of SYSLINUX, boot_hybrid.img of GRUB)."""
 
 
 class BootInfoTable(Struct, frozen=True):
@@ -77,16 +79,30 @@ def pack_isolinux_mbr_pointer(lba: Lba) -> bytes:
     return struct.pack("<I", lba * SECTORS_PER_BLOCK)
 
 
-def identify_pointer(code: bytes, lba: Lba) -> str | None:
-    """Return the kind of an MBR with ``code`` that loads the boot image at ``lba``; None if it does not load it."""
-    at = MBR_POINTER_OFFSET
-    if code[at : at + 8] == pack_grub2_mbr_pointer(lba):
-        return _GRUB2
-    return "ISOLINUX hybrid MBR" if code[at : at + 4] == pack_isolinux_mbr_pointer(lba) else None
+def identify_code(code: bytes) -> str | None:
+    """Return the kind of an MBR by the texts in its ``code``; None where they say nothing."""
+    return next((kind for mark, kind in _CODE_MARKS if mark in code), None)
 
 
-def move_pointer(code: bytes, old: Lba, new: Lba) -> bytes:
-    """Return an MBR's ``code`` that loads the boot image at ``new``; it loaded that at ``old``."""
-    is_grub2 = identify_pointer(code, old) == _GRUB2
-    pointer = pack_grub2_mbr_pointer(new) if is_grub2 else pack_isolinux_mbr_pointer(new)
+def list_pointers(code: bytes, lbas: Iterable[Lba]) -> list[tuple[str, Lba]]:
+    """Return how the pointer in an MBR's ``code`` can be read: the kind of the MBR, and the block that it loads.
+
+    ISOLINUX's sector of one block may be GRUB2's of the block before. Where the code says of which kind it is, only
+    that reading counts.
+
+    :param lbas: the first blocks of boot images.
+    """
+    kind, at = identify_code(code), MBR_POINTER_OFFSET
+    readings: dict[tuple[str, Lba], None] = {}
+    for lba in lbas:
+        if kind != ISOLINUX and code[at : at + 8] == pack_grub2_mbr_pointer(lba):
+            readings[GRUB2, lba] = None
+        elif kind != GRUB2 and code[at : at + 4] == pack_isolinux_mbr_pointer(lba):
+            readings[ISOLINUX, lba] = None
+    return list(readings)
+
+
+def move_pointer(code: bytes, kind: str, new: Lba) -> bytes:
+    """Return an MBR's ``code`` of ``kind`` that loads the boot image at ``new``."""
+    pointer = pack_grub2_mbr_pointer(new) if kind == GRUB2 else pack_isolinux_mbr_pointer(new)
     return code[:MBR_POINTER_OFFSET] + pointer + code[MBR_POINTER_OFFSET + len(pointer) :]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.errors import ProofError, UnsupportedError, printable
+from cosremaster.errors import ImageError, ProofError, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable, Zeros
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import locate_record
@@ -18,6 +18,7 @@ from cosremaster.iso.layout.alignment import find_alignment
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
+from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
 from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
@@ -96,7 +97,7 @@ def plan_image(
     return ImagePlan(
         update_implanted_md5(image, table, layout), layout, sizes, placed, drop, overwrites or {},
         None if trees is None else trees.expected_files(layout, placed),
-        (*(trees.warnings if trees else ()), *_warn_of_sections(edits)),
+        (*(trees.warnings if trees else ()), *_warn_of_sections(edits), *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip
 
 
@@ -324,7 +325,8 @@ def _check_unchanged_files(
 
     The boot catalog is left out where it is a file, because its entries are patched.
 
-    :raises ProofError: when the plan would lose a file's data.
+    :raises ImageError: when the plan would lose a file's data, which lie in something else on the image.
+    :raises ProofError: when it would lose them for no such reason.
     """
     replaced = {record.offset for new in placed for _, file in new.files for record in file.records}
     removed_data = trees.removed_data if trees else frozenset[Lba]()
@@ -334,4 +336,9 @@ def _check_unchanged_files(
             continue
         start, old = lba_offset(layout.map_block(record.lba)), lba_offset(record.lba)
         if table.cut(start, start + record.length).pieces != (image.source.cut(old, old + record.length),):
-            raise ProofError("the plan would lose its data", locate_record(image.place, record))
+            place = locate_record(image.place, record)
+            span = Span(record.lba, record.blocks, "")
+            for other in image.fixed_spans:
+                if other.overlaps(span) and (other.start != span.start or other.label in ("directory", "path table")):
+                    raise ImageError(f"shares blocks with a {other.label}, so nothing can be changed", place)
+            raise ProofError("the plan would lose its data", place)

@@ -13,7 +13,7 @@ from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.implanted import ImplantedMd5
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.pointers import BootInfoTable, identify_pointer
+from cosremaster.boot.pointers import BootInfoTable, list_pointers
 from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
@@ -242,13 +242,17 @@ class IsoImage(Struct, frozen=True, kw_only=True):
         return self.trees[0].has_rock_ridge
 
     @property
+    def mbr_pointers(self) -> list[tuple[str, Lba]]:
+        """Each reading of the pointer in the MBR's code: the kind of code, and the boot image's block that it loads.
+
+        There is one, none for unknown code; several where code of no known kind can be read in several ways.
+        """
+        return list_pointers(self.mbr.code, [boot.entry.lba for boot in self.boot_images]) if self.mbr else []
+
+    @property
     def mbr_pointer(self) -> str | None:
         """The kind of code in the MBR and the block that it loads, in words; None for unknown code."""
-        for boot in self.boot_images if self.mbr else ():
-            kind = self.mbr and identify_pointer(self.mbr.code, boot.entry.lba)
-            if kind:
-                return f"{kind} -> block {boot.entry.lba}"
-        return None
+        return next((f"{kind} -> block {lba}" for kind, lba in self.mbr_pointers), None)
 
     def bytes_of(self, file: SourceFile) -> PieceTable:
         """Return the data of ``file``."""

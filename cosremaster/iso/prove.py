@@ -19,7 +19,7 @@ from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.volume_id import VOLUME_ID
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Sector, lba_offset
 
 
 def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
@@ -163,18 +163,15 @@ def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         _check_equal(is_same, True, f"{what} leads to the same bytes:", old)
         copied = _describe_copied(plan, lba_offset(old_boot.entry.lba), old_boot.length)
         yield f"{what}: {words} {copied}{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=False)}"
-    pointer = _find_mbr_pointer(old, plan)
-    _check_equal(new.mbr_pointer, pointer, "the MBR's pointer", old)
-    if new.mbr_pointer:
-        yield f"MBR: {new.mbr_pointer} {'unchanged' if pointer == old.mbr_pointer else 'followed'}"
+    yield from _prove_mbr_pointer(old, new, plan)
 
 
-def _find_mbr_pointer(old: IsoImage, plan: ImagePlan) -> str | None:
-    """Return the pointer that the new MBR must have, in the words of ``mbr_pointer``."""
-    if old.mbr_pointer is None:
-        return None
-    kind, _, block = old.mbr_pointer.rpartition(" ")
-    return f"{kind} {plan.layout.map_block(Lba(int(block)))}"
+def _prove_mbr_pointer(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+    """Prove that the code in the MBR loads the boot image that it loaded before."""
+    for kind, old_lba in old.mbr_pointers[:1]:
+        lba = plan.layout.map_block(old_lba)
+        _check_equal((kind, lba) in new.mbr_pointers, True, f"the MBR's pointer leads to block {lba}:", old)
+        yield f"MBR: {kind} -> block {lba} {'unchanged' if lba == old_lba else 'followed'}"
 
 
 def _prove_boot_tables(
@@ -209,8 +206,7 @@ def _prove_partitions(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator
     for old_gpt, new_gpt in zip_longest(old.gpt, new.gpt):
         is_kept = new_gpt and old_gpt and new_gpt.header.guid == old_gpt.header.guid
         _check_equal(is_kept, True, "a copy of the GPT is kept:", old)
-        expected = old_gpt.has_valid_crcs or bool(plan.replacements)
-        _check_equal(new_gpt.has_valid_crcs, expected, "a GPT's sums hold:", old)
+        _check_equal(new_gpt.valid_crcs, old_gpt.valid_crcs, "whether a GPT's two sums hold", old)
     if new.gpt:
         sums = "true sums" if all(gpt.has_valid_crcs for gpt in new.gpt) else "sums as wrong as before"
         yield f"GPT: {' and '.join(('primary', 'backup')[: len(new.gpt)])} with {sums}, GUIDs as before"

@@ -12,7 +12,7 @@ from cosremaster.boot.apm import Apm, read_apm
 from cosremaster.boot.eltorito import BootCatalog, BootEntry, find_catalog, parse_catalog
 from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
-from cosremaster.boot.gpt import Gpt, read_gpt
+from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
@@ -52,7 +52,7 @@ def read_image(source: ByteSource) -> IsoImage:
     apm = _try_read(lambda: read_apm(source.read, source.place), damaged)
     _check_mbr_ends(source, mbr)
     gpt = _try_read(lambda: tuple(_read_gpt_copies(source)), damaged) or ()
-    partitions = list_partitions(mbr, gpt[0] if gpt else None, apm)
+    partitions = list_partitions(mbr, choose_copy(gpt), apm)
     session = _find_session(source, primary)
     trees, descriptor_spans = _read_all_trees(source, descriptors, _find_bases(source, partitions, primary), session)
     catalog = _read_catalog(source, descriptors)

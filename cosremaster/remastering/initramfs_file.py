@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from cosremaster.errors import CosremasterError, Place, ProofError
+from cosremaster.errors import Place, ProofError
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
 from cosremaster.layers.identify import identify
-from cosremaster.layers.model import index_file
+from cosremaster.layers.model import IndexedFile, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
@@ -68,19 +68,28 @@ class InitramfsFile(Struct, frozen=True):
         return PieceTable(self.source.cut(start, start + length) for start, length in file.extents)
 
     def plan(self, replaced: Mapping[bytes, PieceTable]) -> ImagePlan:
-        """Return the plan whose image is the only file of ``replaced``; without one, the file as it is."""
+        """Return the plan whose image is the only file of ``replaced``; without one, the file as it is.
+
+        :raises CorruptError: the file as it is cannot be read to its end. :raises UnsupportedError: likewise.
+        """
         from cosremaster.iso.encode import ImagePlan  # noqa: PLC0415 - who looks at an image plans none
         from cosremaster.iso.layout.place import Layout  # noqa: PLC0415 - the same
 
         table, changed = PieceTable([self.source]), {}
         for path, new in replaced.items():
             table, changed = new, {path: new.length}
+        if not changed:
+            self._index(table, self.place)
         return ImagePlan(table, Layout((), 0, 0, (0, 0)), changed)
+
+    def _index(self, table: PieceTable, place: Place) -> IndexedFile:
+        """Return the archives in ``table``, which are read to their ends. Raises as ``index_file``."""
+        return index_file(self.files[0].path, table, place, ScanOptions(digests=False, nesting=0, edits=False))
 
     def prove(self, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
         """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.
 
-        :raises ProofError: it cannot be read, or is not as planned.
+        :raises ProofError: it is not as planned. Raises as ``index_file`` when it cannot be read.
         """
         return tuple(self._proof(plan, written, result))
 
@@ -90,14 +99,10 @@ class InitramfsFile(Struct, frozen=True):
 
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
-        table = PieceTable([Range(result, 0, result.size)])
-        try:
-            options = ScanOptions(digests=False, nesting=0, edits=False)
-            indexed = index_file(self.files[0].path, table, Place(), options)
-        except CosremasterError as error:
-            raise ProofError(f"the result cannot be read: {error}", self.place) from error
+        indexed = self._index(PieceTable([Range(result, 0, result.size)]), result.place)
         archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
-        if any(stream.start % 4 for stream in indexed.streams):
+        # Files that others joined may have archives at any byte, as long as they are compressed.
+        if plan.replaced_sizes and any(stream.start % 4 for stream in indexed.streams):
             raise ProofError("an archive in the result begins at no multiple of 4", self.place)
         entries = sum(archive.contents.entry_count for archive in archives)
         yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cosremaster.io.output import Output
+from cosremaster.errors import CosremasterError, Place, ProofError
+from cosremaster.io.output import Output, Written
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan, plan_copy, plan_image
@@ -38,9 +39,27 @@ def write_image(
     with progress.step("write", plan.table.length) as advance:
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), open_source(written.path) as result:
-        proof = (
-            image.prove(plan, written, result) if image.volume is None else prove_image(image, plan, written, result)
-        )
+        proof = prove_result(image, plan, written, result, output.place)
     source.check_unchanged()
     output.publish()
     return proof
+
+
+def prove_result(
+    image: RemasterImage, plan: ImagePlan, written: Written, result: ByteSource, place: Place
+) -> tuple[str, ...]:
+    """Prove the new image in ``result`` and return the proof, in lines.
+
+    :param place: the new image's place in messages, by the name that it will have.
+    :raises ProofError: it cannot be read, or is not what was planned.
+    """
+    try:
+        if image.volume is None:
+            return image.prove(plan, written, result)
+        return prove_image(image, plan, written, result)
+    except CosremasterError as error:
+        message = error.message if isinstance(error, ProofError) else f"the result cannot be read: {error.message}"
+        where = error.place or result.place
+        if where.parts[: len(result.place.parts)] == result.place.parts:  # the name of a temporary file says nothing
+            where = Place((*place.parts, *where.parts[len(result.place.parts) :]), where.offset)
+        raise ProofError(message, where) from error

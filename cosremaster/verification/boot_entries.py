@@ -149,12 +149,12 @@ def _check_mbr_code(subject: Subject) -> Iterator[Finding]:
     if subject.mbr is None:
         return
     code, at = subject.mbr.code, pointers.MBR_POINTER_OFFSET
-    if b"GRUB \0" in code:
-        label, size, pack = "GRUB2 hybrid MBR", 8, pointers.pack_grub2_mbr_pointer
-    elif b"isolinux.bin missing" in code:
-        label, size, pack = "ISOLINUX hybrid MBR", 4, pointers.pack_isolinux_mbr_pointer
-    else:
+    label = pointers.identify_code(code)
+    if label is None:
         return
+    size, pack = (8, pointers.pack_grub2_mbr_pointer)
+    if label == pointers.ISOLINUX:
+        size, pack = (4, pointers.pack_isolinux_mbr_pointer)
     value, place = int.from_bytes(code[at : at + size], "little"), subject.place.at(at)
     if value in (0, 1):
         yield note("mbr.pointer-unset", f"{label}: points at no boot image", place)

@@ -261,7 +261,7 @@ CHANGES: dict[Callable[[Path], None], tuple[type[CosremasterError], str]] = {
     rewritten: (OverlayError, r"/data/large: changed while it was being read$"),
     cut_short: (OverlayError, r"/data/large: changed while it was being read$"),
     Path.unlink: (OverlayError, r"/data/large: cannot be opened: No such file or directory$"),
-    rewritten_unseen: (ProofError, r"^\S+\.part @0x\w+: bytes read back are not those that were planned"),
+    rewritten_unseen: (ProofError, r"^\S+/out\.iso @0x\w+: bytes read back are not those that were planned"),
 }
 
 

@@ -17,6 +17,8 @@ MAX_DIRECTORY = 1 << 28
 """The most bytes of a directory that is read; a longer one is damage."""
 ROOT_RECORD = 156
 """The byte of a volume descriptor at which the root directory's record begins (8.4.18)."""
+PATH_TABLE_SIZE = 132
+"""The byte of a volume descriptor that begins the path tables' size, in bytes (8.4.13)."""
 VOLUME_SPACE_SIZE = 80
 """The byte of a volume descriptor that begins the volume space size, in blocks (8.4.8)."""
 

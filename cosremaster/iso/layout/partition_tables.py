@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.pointers import identify_pointer, move_pointer
+from cosremaster.boot.pointers import move_pointer
+from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
@@ -51,7 +52,7 @@ def patch_partition_tables(
     if image.apm:
         _write_apm(area, image, image.apm, layout, _update_apm(image.apm, places, fillers))
     for index, gpt in enumerate(image.gpt):
-        new = _update_gpt(gpt, layout, places, fillers, is_backup=index > 0)
+        new = _update_gpt(image, gpt, layout, places, fillers, is_backup=index > 0)
         for sector, data in ((new.header.my_lba, new.header.pack()), (new.header.entries_lba, new.pack_array())):
             at = sector * SECTOR
             if at + len(data) <= len(area):
@@ -63,6 +64,14 @@ def patch_partition_tables(
             yield at, bytes(area[at : at + SECTOR])
     for hfs in image.hfs_partitions if drop else ():
         yield from ((at, bytes(SECTOR)) for at in {hfs.start * SECTOR + _HFS_HEADERS, hfs.end * SECTOR - _HFS_HEADERS})
+
+
+def warn_of_wrong_sums(gpt: Sequence[Gpt]) -> Iterator[str]:
+    """Yield a warning if a copy of the GPT has a wrong sum, which so stays wrong."""
+    names = [name for name, copy in zip(("primary", "backup"), gpt, strict=False) if not copy.has_valid_crcs]
+    if names:
+        subject = f"{names[0]} copy has" if len(names) == 1 else "copies have"
+        yield f"the GPT's {subject} wrong sums on the image, and so on the new one: programs that check them ignore it"
 
 
 def map_partition(
@@ -120,13 +129,22 @@ def _update_mbr(image: IsoImage, mbr: Mbr, layout: Layout, places: Places, fille
         partitions[number - 1] = partition.moved_to(start, end - start, geometry)
         if ("MBR", number) in fillers:
             partitions[number - 1] = replace(partitions[number - 1], type=FILLER_TYPE)
-    code = mbr.code
-    for boot in image.boot_images:
-        lba = layout.map_block(boot.entry.lba)
-        if lba != boot.entry.lba and identify_pointer(code, boot.entry.lba):
-            code = move_pointer(code, boot.entry.lba, lba)
-            break
-    return replace(mbr, code=code, partitions=tuple(partitions))
+    return replace(mbr, code=_update_code(image, mbr.code, layout), partitions=tuple(partitions))
+
+
+def _update_code(image: IsoImage, code: bytes, layout: Layout) -> bytes:
+    """Return the MBR's ``code`` so that it loads the boot image from its new place.
+
+    :raises UnsupportedError: a boot image moves, and the code may load that one or another one.
+    """
+    pointers = image.mbr_pointers
+    moved = [(kind, layout.map_block(lba)) for kind, lba in pointers if layout.map_block(lba) != lba]
+    if len(pointers) > 1 and moved:
+        blocks = " or ".join(f"{lba:,}" for _, lba in pointers)
+        raise UnsupportedError(
+            f"the code in its MBR is unknown and may load block {blocks}, so no boot image can move", image.place
+        )
+    return move_pointer(code, *moved[0]) if moved else code
 
 
 def _update_apm(apm: Apm, places: Places, fillers: Collection[PartitionKey]) -> Iterator[bytes]:
@@ -149,11 +167,21 @@ def _write_apm(area: bytearray, image: IsoImage, apm: Apm, layout: Layout, entri
         area[4:8] = blocks.to_bytes(4, "big")
 
 
-def _update_gpt(gpt: Gpt, layout: Layout, places: Places, fillers: Collection[PartitionKey], *, is_backup: bool) -> Gpt:
-    """Return a copy of the GPT for the new layout; the backup is in the tail."""
+def _update_gpt(
+    image: IsoImage, gpt: Gpt, layout: Layout, places: Places, fillers: Collection[PartitionKey], *, is_backup: bool
+) -> Gpt:
+    """Return a copy of the GPT for the new layout; the backup is in the tail.
+
+    Entries stay that are not those of the copy that counts.
+    """
     entries: list[GptEntry] = list(gpt.entries)
+    old_places = {
+        partition.number: (partition.start, partition.end) for partition in image.partitions if partition.table == "GPT"
+    }
     for number, entry in gpt.used_entries:
-        start, end = places.get(("GPT", number), (entry.first, entry.end))
+        if old_places.get(number) != (entry.first, entry.end):
+            continue
+        start, end = places["GPT", number]
         entries[number - 1] = replace(entry, first=start, last=Sector(end - 1))
         if ("GPT", number) in fillers:
             name = "Gap".encode("utf-16-le").ljust(72, b"\0")

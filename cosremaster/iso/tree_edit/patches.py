@@ -69,6 +69,35 @@ def patch_directories(
             yield from _patch_link_counts(source, tree, directory)
 
 
+def mend_dots(source: ByteSource, tree: EditableTree, extents: Mapping[int, Extent]) -> Iterator[tuple[int, bytes]]:
+    """Yield patches of each ``.``, ``..`` and root record that leads elsewhere than it has to (6.8.2.2, 8.4.18).
+
+    Joliet trees of libisofs and old images of genisoimage have a ``..`` that leads to its own directory; those stay.
+
+    :param extents: the new extents by the directory's id, counted from the image's start.
+    """
+    assert tree.root.extent is not None
+    for record in (lba_offset(descriptor.lba) + ROOT_RECORD for descriptor in tree.descriptors):
+        if _read_extent(source, record) != encode_extent(tree.root.extent, tree):
+            yield from _patch_extent(record, tree, extents[id(tree.root)])
+    for directory in tree.directories():
+        parent = directory.parent
+        if directory.extent is None or parent is None:
+            continue
+        dot, dot_dot = lba_offset(directory.extent.lba), find_parent_record(source, directory.extent)
+        own = encode_extent(directory.extent, tree)
+        if _read_extent(source, dot) != own:
+            yield from _patch_extent(dot, tree, extents[id(directory)])
+        if _read_extent(source, dot_dot) not in (own, parent.extent and encode_extent(parent.extent, tree)):
+            yield from _patch_extent(dot_dot, tree, extents[id(parent)])
+
+
+def count_stale_dots(source: ByteSource, tree: EditableTree) -> int:
+    """Return how many records of ``tree``, as it is on the image, :func:`mend_dots` changes."""
+    extents = {id(directory): directory.extent or Extent(tree.base, 0) for directory in tree.directories()}
+    return sum(1 for _ in mend_dots(source, tree, extents)) // 2
+
+
 def patch_root_continuation(source: ByteSource, tree: EditableTree, lba: Lba) -> Iterator[tuple[int, bytes]]:
     """Yield the patch that makes the continuation area of the root's ``.`` begin at block ``lba``."""
     assert tree.root.extent is not None
@@ -82,6 +111,11 @@ def find_parent_record(source: ByteSource, extent: Extent) -> int:
     """Return the byte offset of a directory's second record, its ``..``."""
     start = lba_offset(extent.lba)
     return start + source.read(start, 1)[0]
+
+
+def _read_extent(source: ByteSource, record: int) -> bytes:
+    """Return the 16 bytes with the extent's block and length of the directory record at byte ``record``."""
+    return source.read(record + RECORD_LBA, 16)
 
 
 def encode_extent(extent: Extent, tree: EditableTree) -> bytes:

@@ -25,9 +25,10 @@ from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits, altered_name_warnings, apply_edits, edit_warnings
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
 from cosremaster.iso.tree_edit.match_trees import read_matched_trees
-from cosremaster.iso.tree_edit.patches import find_path_tables
-from cosremaster.iso.tree_edit.rewrite import Patches, TreeRewrite, get_path_table_size
+from cosremaster.iso.tree_edit.patches import count_stale_dots, find_path_tables
+from cosremaster.iso.tree_edit.rewrite import Patches, TreeRewrite, get_path_table_size, share_blocks
 from cosremaster.iso.tree_edit.serialize import NO_BLOCK
+from cosremaster.iso.tree_edit.verify import has_stale_tables
 from cosremaster.iso.udf.rewrite import UdfRewrite, restructure_udf
 from cosremaster.tree.nodes import Node
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
@@ -147,6 +148,7 @@ def restructure_trees(
     """
     grown_files = [pair for replacement in replacements for pair in replacement.extra_records() if pair[1] > 0]
     trees = read_matched_trees(source, image.trees)
+    mended = [line for tree in trees for line in _list_mended(source, tree)]
     _add_extra_records(trees, grown_files)
     udf = restructure_udf(image, source, trees[0], edits)
     _check_no_overlap(image, trees, udf)
@@ -156,7 +158,7 @@ def restructure_trees(
     changes = [(rewrite.tree, rewrite.applied) for rewrite in rewrites] + ([(udf.tree, udf.applied)] if udf else [])
     removed_data = _find_removed_data(image, changes)
     result = RestructuredTrees(image, rewrites, udf, removed_data, *_collect_new_data(edits.added))
-    result.warnings = tuple(line for tree, applied in changes for line in edit_warnings(tree, applied))
+    result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
     if all(tree.kind == trees[0].kind for tree, _ in changes):
         result.warnings += tuple(altered_name_warnings(trees[0]))
     for rewrite in rewrites:  # libarchive takes the Joliet tree if its root lies in front of the primary one
@@ -164,6 +166,17 @@ def restructure_trees(
     result.vacated = tuple(_vacated_spans(result))
     result.appended = tuple(_needed_spans(result))
     return result
+
+
+def _list_mended(source: ByteSource, tree: EditableTree) -> Iterator[str]:
+    """Yield a line for each kind of fault of ``tree`` that is mended, because the tree is written anew."""
+    if count := count_stale_dots(source, tree):
+        yield f"{tree.kind}: records of ., .. or the root directory that led elsewhere were mended: {count:,}"
+    tables = find_path_tables(tree)
+    if share_blocks(tables):
+        yield f"{tree.kind}: path tables that shared blocks were mended: each got its own"
+    elif has_stale_tables(source, tree):
+        yield f"{tree.kind}: path tables that disagreed with the directories were mended"
 
 
 def _add_extra_records(trees: Iterable[EditableTree], grown_files: Iterable[tuple[IsoFile, int]]) -> None:

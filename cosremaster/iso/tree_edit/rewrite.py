@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from cosremaster.errors import Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import Extent, pack_both_endian
+from cosremaster.iso.ecma119.records import PATH_TABLE_SIZE, Extent, pack_both_endian
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits
 from cosremaster.iso.tree_edit.directories import EditableDirectory, EditableTree
@@ -20,6 +20,7 @@ from cosremaster.iso.tree_edit.patches import (
     PathTable,
     find_path_tables,
     make_patched_reader,
+    mend_dots,
     patch_directories,
     patch_root_continuation,
 )
@@ -29,8 +30,6 @@ from cosremaster.units import Lba, blocks_for, lba_offset
 
 MAX_DIRECTORIES = 0xFFFF
 """The most directories of a tree: path tables number them in 16 bits (9.4.4)."""
-_PATH_TABLE_SIZE = 132
-"""Offset in a volume descriptor (8.4.13)."""
 
 Patches = dict[int, bytes]
 """Bytes by their byte offset in the old image."""
@@ -60,10 +59,10 @@ class TreeRewrite(Struct):
 
     @property
     def outgrown_path_tables(self) -> list[PathTable]:
-        """The path tables that need more blocks than they have."""
-        if blocks_for(self.path_table_size) <= blocks_for(get_path_table_size(self.tree)):
-            return []
-        return find_path_tables(self.tree)
+        """The path tables that need more blocks than they have, or a block that is not another one's too."""
+        tables = find_path_tables(self.tree)
+        is_larger = blocks_for(self.path_table_size) > blocks_for(get_path_table_size(self.tree))
+        return tables if is_larger or share_blocks(tables) else []
 
     def measure(self, place: Place, *, moves_root: bool) -> None:
         """Set all sizes, and find the directories that have to move; ``moves_root``: the root does in any case.
@@ -105,9 +104,8 @@ class TreeRewrite(Struct):
             if directory.extent is not None and directory.extent.lba >= session:
                 yield Span(directory.extent.lba, directory.blocks, "directory")
         blocks = blocks_for(get_path_table_size(self.tree))
-        yield from (
-            Span(table.lba, blocks, "path table") for table in self.outgrown_path_tables if table.lba >= session
-        )
+        lbas = dict.fromkeys(table.lba for table in self.outgrown_path_tables)
+        yield from (Span(lba, blocks, "path table") for lba in lbas if lba >= session)
 
     def needed_spans(self) -> Iterator[Span]:
         """Yield the runs of blocks that the tree needs, in the order of :meth:`place`; their places are not known."""
@@ -131,11 +129,12 @@ class TreeRewrite(Struct):
             extents[id(directory)] = Extent(next(starts), self.directory_sizes[id(directory)])
             if id(directory) in self.continuation_sizes:
                 continuations[id(directory)] = next(starts)
-        path_tables = {table.lba: next(starts) for table in self.outgrown_path_tables}
+        path_tables = {(table.lba, table.order): next(starts) for table in self.outgrown_path_tables}
         return TreePlacement(extents, find_data, extra_sections, continuations, path_tables)
 
     def render(self, placement: TreePlacement, patches: Patches, tables: dict[Lba, PieceTable]) -> None:
         """Add the tree's bytes to ``patches`` where they replace old ones, else to ``tables`` by their first block."""
+        patches |= dict(mend_dots(self.source, self.tree, placement.directories))
         patches |= dict(patch_directories(self.source, self.tree, placement.directories))
         if self.root_continuation_host is not None:
             areas_start = placement.continuations[id(self.root_continuation_host)]
@@ -166,7 +165,7 @@ class TreeRewrite(Struct):
         """Add the path tables, the pointers to those that move, and their size in the volume descriptors."""
         for path_table in find_path_tables(self.tree):
             data = serializer.serialize_path_table(path_table.order)
-            start = placement.path_tables.get(path_table.lba)
+            start = placement.path_tables.get((path_table.lba, path_table.order))
             if start is None:
                 patches[lba_offset(path_table.lba)] = data.ljust(get_path_table_size(self.tree), b"\0")
                 continue
@@ -174,7 +173,7 @@ class TreeRewrite(Struct):
             for pointer in path_table.pointers:
                 patches[pointer] = (start - self.tree.base).to_bytes(4, path_table.order)
         for descriptor in self.tree.descriptors:
-            patches[lba_offset(descriptor.lba) + _PATH_TABLE_SIZE] = pack_both_endian(self.path_table_size)
+            patches[lba_offset(descriptor.lba) + PATH_TABLE_SIZE] = pack_both_endian(self.path_table_size)
 
     def _make_serializer(self, read: Callable[[int, int], bytes], placement: TreePlacement) -> TreeSerializer:
         """Return a serializer of the tree that gives new files the first free serial numbers."""
@@ -185,6 +184,11 @@ class TreeRewrite(Struct):
         return TreeSerializer(self.tree, self.source, read, placement, links, serials, host)
 
 
+def share_blocks(tables: Sequence[PathTable]) -> bool:
+    """Return whether two of the path tables of a tree begin at the same block, where they cannot both be right."""
+    return len({table.lba for table in tables}) < len(tables)
+
+
 def get_path_table_size(tree: EditableTree) -> int:
     """Return the bytes of a path table of ``tree`` on the image (8.4.13)."""
-    return int.from_bytes(tree.descriptors[0].raw[_PATH_TABLE_SIZE : _PATH_TABLE_SIZE + 4], "little")
+    return int.from_bytes(tree.descriptors[0].raw[PATH_TABLE_SIZE : PATH_TABLE_SIZE + 4], "little")

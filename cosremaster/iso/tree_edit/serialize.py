@@ -50,14 +50,14 @@ class TreePlacement(Struct, frozen=True):
     ``extra_sections``: block and bytes of the file sections that a larger file needs beside those it has, by the
     entry's id.
     ``continuations``: the first block of a directory's continuation areas (SUSP 5.1), by the directory's id.
-    ``path_tables``: the new first block of path tables that move, by their old first block.
+    ``path_tables``: the new first block of path tables that move, by their old first block and byte order.
     """
 
     directories: Mapping[int, Extent]
     find_data: Callable[[Node], Lba] = _place_nowhere
     extra_sections: Mapping[int, Sequence[tuple[Lba, int]]] = field(default_factory=dict)
     continuations: Mapping[int, Lba] = field(default_factory=dict)
-    path_tables: Mapping[Lba, Lba] = field(default_factory=dict)
+    path_tables: Mapping[tuple[Lba, ByteOrder], Lba] = field(default_factory=dict)
 
     @classmethod
     def of_image(cls, tree: EditableTree) -> TreePlacement:

@@ -6,11 +6,26 @@ from itertools import count
 
 from cosremaster.errors import ProofError
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.records import PATH_TABLE_SIZE, pack_both_endian
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.tree_edit.directories import read_editable_trees
-from cosremaster.iso.tree_edit.patches import encode_extent, find_parent_record, find_path_tables
-from cosremaster.iso.tree_edit.serialize import RECORD_LBA, TreePlacement, TreeSerializer
+from cosremaster.iso.tree_edit.directories import EditableTree, read_editable_trees
+from cosremaster.iso.tree_edit.patches import count_stale_dots, find_path_tables
+from cosremaster.iso.tree_edit.serialize import TreePlacement, TreeSerializer
 from cosremaster.units import lba_offset
+
+
+def has_stale_tables(source: ByteSource, tree: EditableTree) -> bool:
+    """Return whether a path table of ``tree``, or its size, disagrees with the directories (8.4.13, 9.4)."""
+    serializer = TreeSerializer(tree, source, source.read, TreePlacement.of_image(tree), {}, count(1))
+    expected = {table.order: b"" for table in find_path_tables(tree)}
+    expected = {order: serializer.serialize_path_table(order) for order in expected}
+    sizes = {pack_both_endian(len(data)) for data in expected.values()}
+    if any({descriptor.raw[PATH_TABLE_SIZE : PATH_TABLE_SIZE + 8]} != sizes for descriptor in tree.descriptors):
+        return bool(sizes)
+    return any(
+        source.read(lba_offset(table.lba), len(expected[table.order])) != expected[table.order]
+        for table in find_path_tables(tree)
+    )
 
 
 def prove_directories(source: ByteSource, image: IsoImage) -> None:
@@ -19,19 +34,7 @@ def prove_directories(source: ByteSource, image: IsoImage) -> None:
     :raises ProofError: when they differ.
     """
     for tree in read_editable_trees(source, image.trees):
-        serializer = TreeSerializer(tree, source, source.read, TreePlacement.of_image(tree), {}, count(1))
-        for path_table in find_path_tables(tree):
-            expected = serializer.serialize_path_table(path_table.order)
-            if source.read(lba_offset(path_table.lba), len(expected)) != expected:
-                raise ProofError(f"a path table of the {tree.kind} tree tells of other directories", source.place)
-        for directory in tree.directories():
-            parent = directory.parent
-            assert directory.extent is not None and parent is not None and parent.extent is not None
-            start = lba_offset(directory.extent.lba)
-            own_extent, parent_extent = (encode_extent(extent, tree) for extent in (directory.extent, parent.extent))
-            if source.read(start + RECORD_LBA, 16) != own_extent:
-                raise ProofError("a directory's . leads elsewhere", source.place.at(start))
-            # In a Joliet tree of libisofs every .. leads to its own directory; where nothing moved it still does.
-            dot_dot = source.read(find_parent_record(source, directory.extent) + RECORD_LBA, 16)
-            if dot_dot not in (parent_extent, own_extent):
-                raise ProofError("a directory's .. leads elsewhere", source.place.at(start))
+        if has_stale_tables(source, tree):
+            raise ProofError(f"a path table of the {tree.kind} tree tells of other directories", source.place)
+        if count_stale_dots(source, tree):
+            raise ProofError(f"a . or .. of the {tree.kind} tree leads to another directory", source.place)

@@ -1,0 +1,286 @@
+"""Faults of the input that others live with are kept or mended, and told; the rest is refused by the input's name."""
+
+import gzip
+import io
+import itertools
+import lzma
+import re
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pycdlib
+import pytest
+
+import cosremaster
+from cosremaster.boot.gpt import read_gpt
+from cosremaster.errors import CorruptError, ImageError, Place, ProofError, UnsupportedError
+from cosremaster.io.source import ByteSource
+from cosremaster.units import BLOCK, SECTOR, Sector
+from cosremaster.verification.run import verify
+from tests.fixtures import tools
+from tests.support import judges
+
+ISOLINUX = Path("/usr/lib/ISOLINUX/isolinux.bin")
+TOOLS = ("genisoimage", "isoinfo", "bsdtar", "7z", "xorriso", "isohybrid", "sgdisk", "sfdisk", "cpio", str(ISOLINUX))
+DIRECTORIES = 320
+"""So many records of directories fill several blocks of their parent, which pycdlib then moves."""
+
+
+@pytest.fixture(autouse=True)
+def _real_tools() -> None:
+    tools.require(*TOOLS)
+
+
+def graft(source: Path, *items: tuple[str, bytes], **options: Any) -> tuple[Path, tuple[str, ...]]:
+    """The image after additions to its tree, and the warnings."""
+    out = source.with_name("out.iso")
+    out.unlink(missing_ok=True)
+    add = [cosremaster.InlineFile(f"/{name}", data) for name, data in items]
+    result = cosremaster.remaster(source, out, add_iso=add, **options)
+    return out, result.warnings
+
+
+def failures(path: Path) -> set[str]:
+    """The checks of verify that fail."""
+    return {finding.check for finding in verify(path).findings if finding.is_counted}
+
+
+PARAMETERS = {"rock_ridge": "rr_name", "joliet": "joliet_path", "udf": "udf_path"}
+"""What pycdlib calls a directory's name in each tree."""
+
+
+def by_pycdlib(path: Path, **form: Any) -> Path:
+    """An image with many directories: pycdlib moves the root's records and leaves old ``..`` records behind."""
+    iso = pycdlib.PyCdlib()
+    iso.new(**form)
+    for number in range(DIRECTORIES):
+        values = {"rock_ridge": f"dir{number}", "joliet": f"/dir{number}", "udf": f"/dir{number}"}
+        names: dict[str, Any] = {PARAMETERS[kind]: value for kind, value in values.items() if kind in form}
+        iso.add_directory(f"/DIR{number}", **names)
+    iso.write(str(path))
+    iso.close()
+    return path
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {}, "rock-ridge": {"rock_ridge": "1.09"}, "joliet": {"joliet": 3}, "udf": {"udf": "2.60"},
+    "both": {"rock_ridge": "1.12", "joliet": 3}, "enhanced": {"interchange_level": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stale_records_of_directories_are_mended_where_the_tree_is_written(form: str, tmp_path: Path) -> None:
+    source = by_pycdlib(tmp_path / "in.iso", **FORMS[form])
+    assert "record.dot" in failures(source)
+    before = judges.tree(source)
+    out, warnings = graft(source, ("NEW.TXT", b"new"))
+    assert any("led elsewhere were mended" in warning for warning in warnings)
+    assert failures(out) == set()
+    after = judges.tree(out)
+    (new,) = after.keys() - before.keys()
+    assert new.upper() == "NEW.TXT" and {name: after[name] for name in before} == before
+    pycdlib.PyCdlib().open(str(out))
+
+
+def test_content_alone_changes_nothing_of_stale_records(tmp_path: Path) -> None:
+    iso = pycdlib.PyCdlib()
+    iso.new()
+    for number in range(DIRECTORIES):
+        iso.add_directory(f"/DIR{number}")
+    iso.add_fp(io.BytesIO(b"old"), 3, "/FILE.TXT;1")
+    iso.write(str(tmp_path / "in.iso"))
+    out, warnings = graft(tmp_path / "in.iso", ("FILE.TXT", b"new"))
+    assert warnings == ()
+    old, new = (path.read_bytes() for path in (tmp_path / "in.iso", out))
+    assert old.replace(b"old", b"new") == new
+
+
+def plain_image(folder: Path, *options: str) -> Path:
+    """An image of a few directories by genisoimage."""
+    for name in ("alpha/sub", "beta", "gamma"):
+        (folder / "tree" / name).mkdir(parents=True)
+        (folder / "tree" / name / "file").write_text(name)
+    tools.run(["genisoimage", "-quiet", *options, "-o", folder / "in.iso", folder / "tree"])
+    return folder / "in.iso"
+
+
+def path_tables(raw: bytes | bytearray, descriptor: int = 16) -> tuple[int, int]:
+    """The blocks of the little-endian and the big-endian path table."""
+    at = descriptor * BLOCK
+    return int.from_bytes(raw[at + 140 : at + 144], "little"), int.from_bytes(raw[at + 148 : at + 152], "big")
+
+
+def test_a_stale_path_table_is_mended(tmp_path: Path) -> None:
+    source = plain_image(tmp_path, "-R")
+    raw = bytearray(source.read_bytes())
+    little, _ = path_tables(raw)
+    raw[little * BLOCK + 12] ^= 7  # the block of the first directory below the root
+    source.write_bytes(raw)
+    assert failures(source) == {"pathtable.little"}
+    out, warnings = graft(source, ("new", b"new"))
+    assert warnings == ("ISO 9660: path tables that disagreed with the directories were mended",)
+    assert failures(out) == set()
+    assert judges.tree(out).keys() == judges.tree(source).keys() | {"new"}
+
+
+def test_path_tables_in_one_block_get_blocks_of_their_own(tmp_path: Path) -> None:
+    source = plain_image(tmp_path, "-R")
+    raw = bytearray(source.read_bytes())
+    little, big = path_tables(raw)
+    raw[16 * BLOCK + 148 : 16 * BLOCK + 152] = little.to_bytes(4, "big")
+    source.write_bytes(raw)
+    assert failures(source) == {"pathtable.big"}
+    out, warnings = graft(source, ("new", b"new"))
+    assert warnings == ("ISO 9660: path tables that shared blocks were mended: each got its own",)
+    assert failures(out) == set()
+    assert big not in path_tables(out.read_bytes())
+    assert judges.tree(out).keys() == judges.tree(source).keys() | {"new"}
+
+
+def test_a_path_table_that_reaches_into_files_is_refused(tmp_path: Path) -> None:
+    source = plain_image(tmp_path, "-R")
+    raw = bytearray(source.read_bytes())
+    first = raw.index(b"alpha/sub") // BLOCK  # a file's data
+    raw[16 * BLOCK + 140 : 16 * BLOCK + 144] = first.to_bytes(4, "little")
+    source.write_bytes(raw)
+    with pytest.raises(ImageError, match=r"^\S+/in\.iso "):
+        graft(source, ("new", b"new"))
+    assert not (tmp_path / "out.iso").exists()
+
+
+# Partition tables
+
+
+def hybrid_by_pycdlib(path: Path) -> Path:
+    """An isohybrid by pycdlib, whose GPT has wrong sums of its entries."""
+    iso = pycdlib.PyCdlib()
+    iso.new()
+    for name, data in (("ISOLINUX.BIN", ISOLINUX.read_bytes()), ("EFIBOOT.IMG", b"efi")):
+        iso.add_fp(io.BytesIO(data), len(data), f"/{name};1")
+    iso.add_eltorito("/ISOLINUX.BIN;1", "/BOOT.CAT;1", boot_load_size=4, boot_info_table=True)
+    iso.add_eltorito("/EFIBOOT.IMG;1", efi=True)
+    iso.add_isohybrid(efi=True)
+    iso.write(str(path))
+    iso.close()
+    return path
+
+
+def sgdisk_says(path: Path) -> list[str]:
+    """What sgdisk says of headers and tables."""
+    lines = subprocess.run(["sgdisk", "-p", path], capture_output=True, text=True, check=False).stderr.splitlines()
+    return [line for line in lines if line.startswith(("Main", "Backup"))]
+
+
+@pytest.mark.parametrize("name", ["NEW.TXT", "EFIBOOT.IMG", "ISOLINUX.BIN"])
+def test_sums_of_a_gpt_that_were_wrong_stay_wrong(name: str, tmp_path: Path) -> None:
+    source = hybrid_by_pycdlib(tmp_path / "in.iso")
+    assert "Main partition table: ERROR" in sgdisk_says(source)
+    data = ISOLINUX.read_bytes() + bytes(5000) if name == "ISOLINUX.BIN" else b"new" * 3000
+    out, warnings = graft(source, (name, data))
+    assert any(warning.startswith("the GPT's copies have wrong sums") for warning in warnings)
+    assert sgdisk_says(out) == sgdisk_says(source)
+    assert failures(out) == failures(source)
+    assert dict(tree_data(out))[name] == len(data)
+
+
+def tree_data(path: Path) -> list[tuple[str, int]]:
+    """The names and sizes of files as isoinfo lists them."""
+    lines = (line.split() for line in tools.run(["isoinfo", "-l", "-i", path]).decode().splitlines())
+    return [(words[-1].partition(";")[0], int(words[4])) for words in lines if len(words) > 10 and words[0][0] == "-"]
+
+
+@pytest.mark.parametrize("copy", ["primary", "backup"])
+def test_the_other_copy_of_a_gpt_stays_right(copy: str, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(b"x" * 50_000)
+    (tmp_path / "esp").write_bytes(b"\xeb" + bytes(509) + b"\x55\xaa" + bytes(40_000))
+    tools.run([
+        "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", tmp_path / "in.iso", "-partition_offset", "16",
+        "-appended_part_as_gpt", "-append_partition", "2", "0xef", tmp_path / "esp", tmp_path / "tree",
+    ])  # fmt: skip
+    raw = bytearray((tmp_path / "in.iso").read_bytes())
+    primary = read_gpt(lambda at, size: bytes(raw[at : at + size]), Sector(1), Place())
+    assert primary is not None
+    header = 1 if copy == "primary" else primary.header.alternate_lba
+    raw[header * SECTOR + 20] ^= 1  # reserved bytes, which the header's sum covers
+    (tmp_path / "in.iso").write_bytes(raw)
+    out, warnings = graft(tmp_path / "in.iso", ("new", b"new" * 40_000))
+    assert warnings[0].startswith(f"the GPT's {copy} copy has wrong sums")
+    assert [(line, "OK" if copy.title() not in line.replace("Main", "Primary") or "table" in line else "ERROR")
+            for line in ("Main header", "Backup header", "Main partition table", "Backup partition table")] == [
+        (line.partition(":")[0], line.partition(": ")[2]) for line in sgdisk_says(out)
+    ]  # fmt: skip
+    assert failures(out) == failures(tmp_path / "in.iso")
+
+
+def test_isolinux_behind_an_image_of_one_block_keeps_its_pointer(tmp_path: Path) -> None:
+    """The sector that ISOLINUX's code loads may also be read as GRUB2's of the block before."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/efi.img").write_bytes(b"efi")
+    (tmp_path / "tree/isolinux.bin").write_bytes(ISOLINUX.read_bytes())
+    (tmp_path / "sort").write_text("tree/efi.img 2\ntree/isolinux.bin 1\n")
+    source = tmp_path / "in.iso"
+    options = [*("-b", "isolinux.bin", "-c", "boot.cat", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table")]
+    options += ["-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot"]
+    tools.run(["genisoimage", "-quiet", "-R", "-sort", "sort", *options, "-o", source, "tree"], cwd=tmp_path)
+    tools.run(["isohybrid", "-u", source])
+    pointer = struct.unpack_from("<I", source.read_bytes(), 0x1B0)[0]
+    assert {finding.check for finding in verify(source).findings} >= {"mbr.pointer"}
+    for name, data in (("efi.img", b"e" * 9000), ("isolinux.bin", ISOLINUX.read_bytes() + bytes(9000)), ("n", b"n")):
+        out, _ = graft(source, (name, data))
+        raw = out.read_bytes()
+        moved = struct.unpack_from("<I", raw, 0x1B0)[0]
+        assert raw[moved * SECTOR + 64 :][:2000] == ISOLINUX.read_bytes()[64:][:2000]
+        assert moved == pointer or name == "efi.img"
+        assert failures(out) <= failures(source)
+
+
+# A file of archives without an ISO
+
+
+def archive(text: str) -> bytes:
+    """A small cpio archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "init").write_text(text)
+        return tools.run(["cpio", "-o", "-H", "newc", "--quiet"], stdin=b"init\n", cwd=Path(folder))
+
+
+def compressed_oddly() -> bytes:
+    """A gzip file whose length is no multiple of 4."""
+    sizes = (gzip.compress(archive("x" * count), mtime=0) for count in itertools.count(1))
+    return next(data for data in sizes if len(data) % 4)
+
+
+def test_joined_archives_are_copied_wherever_they_begin(tmp_path: Path) -> None:
+    source, out = tmp_path / "initrd", tmp_path / "out"
+    source.write_bytes(compressed_oddly() + lzma.compress(archive("2"), check=lzma.CHECK_CRC32))
+    cosremaster.remaster(source, out)
+    assert out.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-20], lambda raw: raw[:40] + b"\xff\xff\xff" + raw[43:]], ids=["cut", "changed"]
+)
+def test_a_damaged_archive_is_refused_by_its_name(damage: Any, tmp_path: Path) -> None:
+    source, out = tmp_path / "initrd", tmp_path / "out"
+    source.write_bytes(damage(gzip.compress(archive("text" * 100), mtime=0)))
+    with pytest.raises((CorruptError, UnsupportedError)) as caught:
+        cosremaster.remaster(source, out)
+    assert str(caught.value).startswith(f"{source}")
+    assert [path.name for path in tmp_path.iterdir()] == ["initrd"]
+
+
+def test_no_message_names_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = plain_image(tmp_path)
+
+    def fail(result: ByteSource, _: object) -> None:
+        raise ImageError("malformed directory record", result.place.inside("file").at(7))
+
+    monkeypatch.setattr("cosremaster.iso.tree_edit.verify.prove_directories", fail)
+    message = f"{tmp_path}/out.iso » file @0x7: the result cannot be read: malformed directory record"
+    with pytest.raises(ProofError, match=re.escape(message)):
+        graft(source, ("new", b"new"))
+    assert not (tmp_path / "out.iso").exists()
