@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": ("verify", "verify_command"),
     "plan": ("commands", "plan_command"),
     "index": ("commands", "index_command"),
+    "cache": ("cache", "cache_command"),
     "demo": ("commands", "demo_command"),
     "build": ("build", "build_command"),
     "diff": ("diff", "diff_command"),

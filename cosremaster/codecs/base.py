@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from cosremaster.errors import Place
 from cosremaster.io.pieces import PieceTable, Source
@@ -13,6 +13,10 @@ from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
     from cosremaster.io.spool import Spool
+
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""A size or an offset among the JSON values of parameters."""
 
 
 class BlockCache:
@@ -171,6 +175,13 @@ class StreamParameters(Protocol):
         """Return the parameters as JSON values, for the codec's ``load``."""
         ...
 
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check that they can be those of a stream of so many ``packed`` and ``plain`` bytes (None: unknown).
+
+        :raises ValueError: they cannot.
+        """
+        ...
+
 
 class PackedParameters(Struct, frozen=True):
     """The answers of :class:`StreamParameters` that most formats give."""
@@ -183,6 +194,9 @@ class PackedParameters(Struct, frozen=True):
     def dictionary_size(self) -> int:
         """0: decoders need little memory."""
         return 0
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check nothing: no size is among the parameters."""
 
 
 class Codec(Protocol):
@@ -229,6 +243,6 @@ class Codec(Protocol):
     def load(self, values: dict[str, Any]) -> StreamParameters:
         """Return the parameters that ``dump`` made ``values`` of.
 
-        :raises ValueError, KeyError, TypeError: ``values`` are others.
+        :raises ValueError, KeyError, TypeError, MsgspecError, CosremasterError: ``values`` are others.
         """
         ...

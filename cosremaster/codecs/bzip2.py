@@ -5,12 +5,15 @@ from __future__ import annotations
 import bz2
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, convert
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
+    check_frames,
     decode_frame,
     decode_from_frame,
     load_frames,
@@ -49,6 +52,10 @@ class Bzip2Parameters(PackedParameters, frozen=True):
     def dump(self) -> dict[str, Any]:
         """Return level and streams as JSON values."""
         return {"level": self.level, "frames": [frame.dump() for frame in self.frames]}
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the frames. :raises ValueError: they are those of another stream."""
+        check_frames(self.frames, packed, plain)
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream where there was one, since the kernel reads no more; else several."""
@@ -105,6 +112,5 @@ class Bzip2Codec(Codec):
 
     def load(self, values: dict[str, Any]) -> Bzip2Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        if values["level"] not in range(1, 10):
-            raise ValueError("no such level")
-        return Bzip2Parameters(values["level"], load_frames(values["frames"]))
+        level = convert(values["level"], Annotated[int, Meta(ge=1, le=9)])
+        return Bzip2Parameters(level, load_frames(values["frames"]))

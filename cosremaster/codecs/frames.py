@@ -9,9 +9,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
-from cosremaster.codecs.base import RepackJob, RepackResult
+from cosremaster.codecs.base import Count, RepackJob, RepackResult
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
@@ -38,8 +38,23 @@ class Frame(Struct, frozen=True):
 
 
 def load_frames(values: Any) -> tuple[Frame, ...]:
-    """Return the frames that :meth:`Frame.dump` made ``values`` of. :raises ValueError, TypeError: it did not."""
-    return tuple(Frame(*(int(number) for number in frame)) for frame in values)
+    """Return the frames that :meth:`Frame.dump` made ``values`` of. :raises MsgspecError: it did not."""
+    return tuple(Frame(*frame) for frame in convert(values, tuple[tuple[Count, Count, Count, Count], ...]))
+
+
+def check_frames(frames: Sequence[Frame], packed: int, plain: int | None, first: int = 0) -> None:
+    """Check that ``frames`` follow one another from byte ``first`` of ``packed`` ones, and hold ``plain`` ones.
+
+    Frames with zeros between them are refused too: few streams have such. ``plain`` None: any number.
+    :raises ValueError: they do not.
+    """
+    end, plain_end = first, 0
+    for frame in frames:
+        if not end == frame.start < frame.end or frame.plain != plain_end:
+            raise ValueError("frames do not follow one another")
+        end, plain_end = frame.end, frame.plain + frame.size
+    if end > packed or plain not in (None, plain_end):
+        raise ValueError("frames of another stream")
 
 
 class Decompressor(Protocol):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import lz4.block
 import lz4.frame
+from msgspec import Meta, convert
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
+    check_frames,
     decode_frame,
     decode_from_frame,
     load_frames,
@@ -74,6 +76,10 @@ class Lz4Parameters(PackedParameters, frozen=True):
         """Return a frame that holds ``plain``."""
         compressor = self._new_compressor()
         return bytes(compressor.begin() + compressor.compress(plain) + compressor.flush())
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the frames. :raises ValueError: they are those of another stream."""
+        check_frames(self.frames, packed, plain)
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one frame where there was one, else several."""
@@ -142,9 +148,12 @@ class Lz4Codec(Codec):
 
     def load(self, values: dict[str, Any]) -> Lz4Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        content, block = values["sums"]
-        sums = (bool(content), bool(block))
-        return Lz4Parameters(int(values["block"]), bool(values["linked"]), sums, load_frames(values["frames"]))
+        block, linked = (
+            convert(values["block"], Annotated[int, Meta(ge=min(_BLOCKS), le=max(_BLOCKS))]),
+            convert(values["linked"], bool),
+        )
+        checksums = convert(values["sums"], tuple[bool, bool])
+        return Lz4Parameters(block, linked, checksums, load_frames(values["frames"]))
 
 
 class Lz4LegacyParameters(PackedParameters, frozen=True):
@@ -165,6 +174,10 @@ class Lz4LegacyParameters(PackedParameters, frozen=True):
     def dump(self) -> dict[str, Any]:
         """Return the blocks as JSON values."""
         return {"frames": [frame.dump() for frame in self.frames]}
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the frames. :raises ValueError: they are those of another stream."""
+        check_frames(self.frames, packed, plain, len(LEGACY))
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream: unchanged blocks are kept. The kernel accepts a short block anywhere."""

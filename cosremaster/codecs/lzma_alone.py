@@ -6,7 +6,9 @@ It is packed again as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, convert
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import FrameDecoding, decode_frame, decode_from_frame, repack_whole
@@ -18,6 +20,7 @@ from cosremaster.io.streams import ByteReader
 HEADER_SIZE = 13
 PRESET = 6
 MAX_PROPERTIES = 225  # (pb * 5 + lp) * 9 + lc, section 1.1.1
+MAX_BITS = 4  # of lc and lp together, for liblzma
 
 
 class LzmaParameters(PackedParameters, frozen=True):
@@ -108,6 +111,7 @@ class LzmaCodec(Codec):
 
     def load(self, values: dict[str, Any]) -> LzmaParameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        if values["properties"] not in range(MAX_PROPERTIES):
+        properties = convert(values["properties"], Annotated[int, Meta(ge=0, lt=MAX_PROPERTIES)])
+        if properties % 9 + properties // 9 % 5 > MAX_BITS:
             raise ValueError("no such properties")
-        return LzmaParameters(values["properties"], int(values["dict_size"]))
+        return LzmaParameters(properties, convert(values["dict_size"], Annotated[int, Meta(ge=0, lt=1 << 32)]))

@@ -34,6 +34,11 @@ class PlainParameters(NamedTuple):
         """Return nothing: there are no parameters."""
         return {}
 
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check that there are no more plain bytes than packed ones. :raises ValueError: there are."""
+        if plain is not None and plain > packed:
+            raise ValueError("more plain bytes than packed ones")
+
     def repack(self, job: RepackJob) -> RepackResult:
         """Return the plain bytes themselves: every unchanged range stays where it comes from."""
         from cosremaster.codecs.base import RepackResult  # noqa: PLC0415 - a plain listing needs none of it

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import zstandard
+from msgspec import convert
 
-from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
+    check_frames,
     decode_frame,
     decode_from_frame,
     load_frames,
@@ -76,6 +78,10 @@ class ZstdParameters(PackedParameters, frozen=True):
             self.level, window_log=window, write_checksum=self.checksum, write_content_size=self.sized, threads=threads
         )
         return zstandard.ZstdCompressor(compression_params=parameters)
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the frames. :raises ValueError: they are those of another stream."""
+        check_frames(self.frames, packed, plain)
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one frame where there was one, since the kernel reads no more; else several.
@@ -176,5 +182,6 @@ class ZstdCodec(Codec):
 
     def load(self, values: dict[str, Any]) -> ZstdParameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        frames = load_frames(values["frames"])
-        return ZstdParameters(int(values["window"]), bool(values["checksum"]), bool(values["sized"]), frames)
+        window = convert(values["window"], Count)
+        checksum, sized = (convert(values[name], bool) for name in ("checksum", "sized"))
+        return ZstdParameters(window, checksum, sized, load_frames(values["frames"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,8 @@ class FileSource:
         status = os.fstat(self.descriptor)
         return SourceIdentity(
             f"{status.st_dev:x}-{status.st_ino:x}",
-            {"size": status.st_size, "mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns},
+            {"size": self.size, "mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns},
+            stat.S_ISREG(status.st_mode),
         )
 
     def read(self, offset: int, length: int) -> bytes:

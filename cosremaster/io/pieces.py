@@ -234,10 +234,11 @@ def is_direct(piece: Piece) -> bool:
 
 def _fill(piece: Piece, start: int, views: Sequence[memoryview]) -> None:
     """Fill ``views`` with the bytes of ``piece`` from its byte ``start`` on."""
-    source = direct_source(piece)
-    if source is not None and isinstance(piece, Range):
-        source.fill(piece.offset + start, views)
-        return
+    if isinstance(piece, Range):
+        fill = getattr(piece.source, "fill", None) or getattr(piece.source, "read_into", None)
+        if fill is not None:
+            fill(piece.offset + start, views)
+            return
     buffers = Buffers(views)
     for chunk in piece.cut(start, start + buffers.length).chunks():
         buffers.put(chunk)

@@ -30,11 +30,12 @@ class SourceIdentity(NamedTuple):
     """Says which source it is, and in which state, without reading it.
 
     ``name`` is equal for one source whenever it is opened, and may be part of a file name. ``state`` (JSON values)
-    changes when the bytes change.
+    changes when the bytes change, where the source ``is_dated``: a device does not tell of another medium.
     """
 
     name: str
     state: dict[str, int | str]
+    is_dated: bool = True
 
 
 class ByteSource(Source, Protocol):

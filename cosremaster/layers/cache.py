@@ -1,38 +1,53 @@
 """Remembered indexes: files in the user's cache directory, one for each image, each verified before it is used.
 
-A file holds its SHA-256, a line of JSON, and the bytes that the JSON refers to. An index is used only if the
-image's file is the same inode with the same size and times and the same first and last bytes, and if its own
-digest holds. Anything else is ignored, and the image indexed again.
+A file holds its SHA-256, two lines of JSON, and the bytes that these refer to. An index is used only if the image's
+file is the same inode with the same size and times and the same first and last bytes, if its own digest holds, and if
+everything in it has its type and agrees with the rest. Anything else is ignored, and the image indexed again.
+
+The packed bytes that an index stands for are compared with checksums in it (:mod:`cosremaster.layers.packed_sums`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec.json
-from msgspec import Struct
+from msgspec import Meta, MsgspecError, Struct
 
 from cosremaster import __about__
 from cosremaster.codecs import codec_named
+from cosremaster.errors import CorruptError, CosremasterError, ImageError, Place
+from cosremaster.io.parallel import StopFlag
+from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.blobs import Blobs, blob_reader
+from cosremaster.layers.cache_folder import (
+    MAX_BYTES,
+    SUFFIX,
+    CachedIndex,
+    has_index,
+    index_folder,
+    read_index,
+    write_index,
+)
 from cosremaster.layers.formats import FORMATS, load_format
 from cosremaster.layers.model import IndexedFile
+from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 
-INDEX_FORMAT = 3
-MAX_INDEXES = 32
-"""How many indexes are kept; the ones unused for longest are removed."""
+INDEX_FORMAT = 4
 
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Span = tuple[Count, Count]
 
 
 class StoredIndex(Struct, frozen=True):
@@ -42,14 +57,67 @@ class StoredIndex(Struct, frozen=True):
     foreign_files: tuple[str, ...]
 
 
+class _Head(Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line of JSON. ``image``: its path, for people; ``key``: what :func:`_key` returns."""
+
+    image: str
+    key: dict[str, int | str | list[str]]
+
+
+class _ArchiveValues(Struct, frozen=True, forbid_unknown_fields=True):
+    """A scanned archive as values. ``parameters`` and ``index`` are for the codec and the layer format."""
+
+    format: str
+    variant: str
+    codec: str
+    parameters: dict[str, Any]
+    size: Count
+    tail: Span
+    index: dict[str, Any]
+    nested: tuple[tuple[Count, _ArchiveValues], ...] = ()
+
+
+class _FileValues(Struct, frozen=True, forbid_unknown_fields=True):
+    """An indexed file as values; ``path`` and ``digest`` in hexadecimal digits, ``sums`` a place among the blobs."""
+
+    path: str
+    digest: str
+    sums: Span
+    archive: _ArchiveValues
+
+
+class _Body(Struct, frozen=True, forbid_unknown_fields=True):
+    """The second line of JSON."""
+
+    files: tuple[_FileValues, ...]
+    foreign_files: tuple[str, ...]
+
+
 def index_path(source: ByteSource) -> Path:
     """Return the path of the index of the image in ``source``."""
-    from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
-
-    return Path(user_cache_path("cosremaster")) / "index" / f"{source.identity().name}.index"
+    return index_folder() / _file_name(source)
 
 
-def _key(source: ByteSource) -> dict[str, Any]:
+def is_remembered(source: ByteSource) -> bool:
+    """Return whether there is an index of the image in ``source``; it may not fit."""
+    return has_index(_file_name(source))
+
+
+def indexed_image(index: CachedIndex) -> str:
+    """Return the path of the image that ``index`` was made of; empty where its first bytes do not tell."""
+    _, _, rest = index.head.partition(b"\n")
+    try:
+        return msgspec.json.decode(rest.partition(b"\n")[0], type=_Head).image
+    except MsgspecError:
+        return ""
+
+
+def _file_name(source: ByteSource) -> str:
+    """Return the name of the index of the image in ``source``."""
+    return f"{source.identity().name}{SUFFIX}"
+
+
+def _key(source: ByteSource) -> dict[str, int | str | list[str]]:
     """Return what must be equal for an index to be that of this image; quick to make."""
     edges = source.read(0, _EDGE) + source.read(max(source.size - _EDGE, 0), _EDGE)
     return {
@@ -66,75 +134,100 @@ def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> Stored
 
     :param check: also read every indexed file of the image and compare its SHA-256.
     """
-    path = index_path(source)
+    data = read_index(_file_name(source))
+    if data is None:
+        return None
+    sizes = {file.path: file.size for file in image.files}
     try:
-        data = path.read_bytes()
-        view = memoryview(data)  # large parts are not copied
-        body = data.index(b"\n") + 1
-        end = data.index(b"\n", body)
-        if data[: body - 1] != hashlib.sha256(view[body:]).hexdigest().encode():
-            return None
-        values, blobs = msgspec.json.decode(view[body:end]), view[end + 1 :]
-        if values["key"] != _key(source):
-            return None
-        files = tuple(_load_file(file, blobs) for file in values["files"])
-        foreign = tuple(str(text) for text in values["foreign_files"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, msgspec.DecodeError):
+        index = _parse_index(data, source, sizes)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MsgspecError, CosremasterError):
+        return None
+    if index is None:
         return None
     by_path = {file.path: file for file in image.files}
-    for indexed in files:
-        file = by_path.get(indexed.path)
-        if file is None or (check and sha256_of(image.bytes_of(file).chunks()) != indexed.digest):
+    is_dated = source.identity().is_dated  # else another medium may be in the device
+    for indexed in index.files:
+        table = image.bytes_of(by_path[indexed.path])
+        if (check and sha256_of(table.chunks()) != indexed.digest) or not (is_dated or _has_sums(table, indexed.sums)):
             return None
-    with contextlib.suppress(OSError):
-        os.utime(path)
-    return StoredIndex(files, foreign)
+    return index
 
 
-def _load_file(values: dict[str, Any], blobs: memoryview) -> IndexedFile:
+def _has_sums(packed: PieceTable, sums: bytes) -> bool:
+    """Return whether the file ``packed`` has these checksums."""
+    try:
+        check_sums(packed, sums, Place(), StopFlag())
+    except CorruptError:
+        return False
+    return True
+
+
+def _parse_index(data: bytes, source: ByteSource, sizes: dict[bytes, int]) -> StoredIndex | None:
+    """Return the index in the file ``data``; None where it is that of another state of the image in ``source``.
+
+    ``sizes``: of the image's files, in bytes, by path. Raises as :func:`_load_archive`.
+    """
+    view = memoryview(data)  # large parts are not copied
+    head = data.index(b"\n") + 1
+    body = data.index(b"\n", head) + 1
+    end = data.index(b"\n", body)
+    if data[: head - 1] != hashlib.sha256(view[head:]).hexdigest().encode():
+        return None
+    if msgspec.json.decode(view[head : body - 1], type=_Head).key != _key(source):
+        return None
+    values, blobs = msgspec.json.decode(view[body:end], type=_Body), view[end + 1 :]
+    files = tuple(_load_file(file, blobs, sizes) for file in values.files)
+    return StoredIndex(files, values.foreign_files)
+
+
+def _load_file(values: _FileValues, blobs: memoryview, sizes: dict[bytes, int]) -> IndexedFile:
     """Return the indexed file that :func:`store_index` made values of; raises as :func:`_load_archive`."""
-    return IndexedFile(
-        path=bytes.fromhex(values["path"]),
-        digest=bytes.fromhex(values["digest"]),
-        archive=_load_archive(values["archive"], blobs),
-    )
+    path, digest, sums = bytes.fromhex(values.path), bytes.fromhex(values.digest), blob_reader(blobs)(values.sums)
+    if len(digest) != hashlib.sha256().digest_size or len(sums) != sums_size(sizes[path]):
+        raise ValueError("a digest of another length")
+    return IndexedFile(path=path, digest=digest, sums=sums, archive=_load_archive(values.archive, blobs, sizes[path]))
 
 
-def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> dict[str, Any]:
-    """Return ``archive`` as JSON values for :func:`_load_archive`, with its bytes in ``blobs``.
+def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> _ArchiveValues:
+    """Return ``archive`` as values for :func:`_load_archive`, with its bytes in ``blobs``.
 
     :raises ValueError: something in it cannot be written so.
     """
     nested = [(number, inner) for number, inner, _ in archive.nested if inner is not None]
-    return {
-        "format": archive.format.name,
-        "variant": archive.variant,
-        "codec": archive.parameters.name,
-        "parameters": archive.parameters.dump(),
-        "size": archive.size,
-        "tail": blobs.put(archive.tail),
-        "index": archive.contents.dump(blobs),
-        "nested": [[number, _dump_archive(inner, blobs)] for number, inner in nested],
-    }
-
-
-def _load_archive(values: dict[str, Any], blobs: memoryview) -> ScannedArchive:
-    """Return the archive that :func:`_dump_archive` made ``values`` of.
-
-    :raises ValueError, KeyError, TypeError: these are not such values.
-    """
-    layer_format, size = load_format(values["format"]), values["size"]
-    codec, variant = codec_named(values["codec"]), values["variant"]
-    return ScannedArchive(
-        format=layer_format,
-        variant=variant,
-        parameters=codec.load(values["parameters"]),
-        size=size,
-        tail=blob_reader(blobs)(values["tail"]),
-        span=(0, size),
-        contents=layer_format.load(values["index"], blobs),
-        nested=tuple(NestedArchive(number, _load_archive(inner, blobs)) for number, inner in values["nested"]),
+    return _ArchiveValues(
+        format=archive.format.name,
+        variant=archive.variant,
+        codec=archive.parameters.name,
+        parameters=archive.parameters.dump(),
+        size=archive.size,
+        tail=blobs.put(archive.tail),
+        index=archive.contents.dump(blobs),
+        nested=tuple((number, _dump_archive(inner, blobs)) for number, inner in nested),
     )
+
+
+def _load_archive(values: _ArchiveValues, blobs: memoryview, packed: int) -> ScannedArchive:
+    """Return the archive that :func:`_dump_archive` made ``values`` of; ``packed``: bytes of its stream.
+
+    :raises ValueError, KeyError, TypeError, MsgspecError, CosremasterError: these are not such values.
+    """
+    layer_format, size, variant = load_format(values.format), values.size, values.variant
+    parameters = codec_named(values.codec).load(values.parameters)
+    is_converted = layer_format.converter(variant) is not None
+    parameters.check_sizes(packed, None if is_converted else size)
+    contents = layer_format.load(values.index, blobs)
+    tail = blob_reader(blobs)(values.tail)
+    if len(tail) > size:
+        raise ValueError("more last bytes than bytes")
+    contents.check_loaded(size, tail)
+    nested = []
+    for number, inner in values.nested:
+        entry = contents.container_entry(number)
+        nested.append(NestedArchive(number, _load_archive(inner, blobs, entry.size)))
+    return ScannedArchive(
+        format=layer_format, variant=variant, parameters=parameters, size=size, tail=tail, span=(0, size),
+        contents=contents, nested=tuple(nested),
+    )  # fmt: skip
 
 
 def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files: Iterable[str]) -> bool:
@@ -146,42 +239,29 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files:
     if any(file.streams for file in files):
         return False
     try:
+        source.check_unchanged()
         blobs = Blobs()
-        values = {
-            "key": _key(source),
-            "foreign_files": list(foreign_files),
-            "files": [
-                {
-                    "path": file.path.hex(),
-                    "digest": file.digest.hex(),
-                    "archive": _dump_archive(file.archive, blobs),
-                }
+        paths = [os.fspath(path.absolute()) for path in source.local_paths] or [source.place.parts[0]]
+        head = _Head(paths[0].encode("utf-8", "backslashreplace").decode(), _key(source))
+        body = _Body(
+            files=tuple(
+                _FileValues(
+                    path=file.path.hex(),
+                    digest=file.digest.hex(),
+                    sums=blobs.put(file.sums),
+                    archive=_dump_archive(file.archive, blobs),
+                )
                 for file in files
-            ],
-        }
-        head = msgspec.json.encode(values) + b"\n"
-        digest = hashlib.sha256(head)
+            ),
+            foreign_files=tuple(foreign_files),
+        )
+        lines = b"%s\n%s\n" % (msgspec.json.encode(head), msgspec.json.encode(body))
+        digest = hashlib.sha256(lines)
         digest.update(blobs.data)
-        path = index_path(source)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        import tempfile  # noqa: PLC0415 - only the first run with an image writes
-
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as output:
-            try:
-                output.writelines((digest.hexdigest().encode() + b"\n", head, blobs.data))
-                output.close()
-                os.replace(output.name, path)
-            except BaseException:
-                os.unlink(output.name)
-                raise
-        _prune(path.parent)
-    except (OSError, ValueError):
+        parts = (digest.hexdigest().encode() + b"\n", lines, blobs.data)
+        if sum(map(len, parts)) > MAX_BYTES:
+            return False
+        write_index(_file_name(source), parts)
+    except (OSError, ValueError, ImageError):
         return False
     return True
-
-
-def _prune(folder: Path) -> None:
-    """Remove the indexes unused for longest beyond :data:`MAX_INDEXES`."""
-    indexes = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
-    for path in indexes[:-MAX_INDEXES]:
-        path.unlink(missing_ok=True)

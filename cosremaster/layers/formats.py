@@ -102,6 +102,13 @@ class ArchiveIndex(Protocol):
         """
         ...
 
+    def check_loaded(self, size: int, tail: bytes) -> None:
+        """Check that an index that was loaded can be that of ``size`` plain bytes, of which ``tail`` are the last.
+
+        :raises ValueError: it cannot.
+        """
+        return
+
     def inodes(self, layer: Layer, removed: Collection[bytes]) -> Iterator[tuple[int, int]]:
         """Yield the type (as in ``st_mode``) and size in bytes of each inode that keeps a path not in ``removed``.
 
@@ -171,7 +178,7 @@ class LayerFormat(Protocol):
     def load(self, values: dict[str, Any], blobs: memoryview) -> ArchiveIndex:
         """Return the index that :meth:`ArchiveIndex.dump` made values of.
 
-        :raises ValueError, KeyError, TypeError: these are not such values.
+        :raises ValueError, KeyError, TypeError, MsgspecError: these are not such values.
         """
         ...
 

@@ -19,6 +19,7 @@ from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, LayerFormat
 from cosremaster.layers.identify import Identification, codec_label, identify_table
+from cosremaster.layers.packed_sums import PackedSums
 from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node
@@ -195,11 +196,13 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
 class IndexedFile(Struct, frozen=True, kw_only=True):
     """A file of the image that is an archive, indexed: its path and the SHA-256 of its bytes.
 
-    ``archive``: its first archive; ``streams``: all its streams where it holds more than one archive.
+    ``sums``: checksums of its bytes (:mod:`cosremaster.layers.packed_sums`); empty without a digest. ``archive``: its
+    first archive; ``streams``: all its streams where it holds more than one archive.
     """
 
     path: bytes
     digest: bytes
+    sums: bytes
     archive: ScannedArchive
     streams: tuple[ScannedStream, ...] = ()
 
@@ -215,14 +218,15 @@ def index_file(
     :raises CorruptError: damage, with its place. :raises UnsupportedError: something else stands behind an archive.
     """
     identification = identification or identify_table(packed)
-    digest = hashlib.sha256()
+    digest, sums = hashlib.sha256(), PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
-    reader = ByteReader(hash_chunks(chunks, digest) if options.digests else chunks, place)
+    reader = ByteReader(sums.watch(hash_chunks(chunks, digest)) if options.digests else chunks, place)
     streams = scan_file(packed, reader, identification, options)
     is_single = len(streams) == 1 and len(streams[0].archives) == 1
     return IndexedFile(
-        path=path, digest=digest.digest(), archive=streams[0].archives[0], streams=() if is_single else streams
-    )
+        path=path, digest=digest.digest(), sums=sums.packed(), archive=streams[0].archives[0],
+        streams=() if is_single else streams,
+    )  # fmt: skip
 
 
 def build_layers(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:

@@ -39,7 +39,7 @@ def index_beside(
         archive = ScannedArchive(
             beside.format, variant, beside.parameters, beside.size, beside.decoded.tail, beside.span, beside.index
         )
-        return IndexedFile(path=path, digest=b"", archive=archive)
+        return IndexedFile(path=path, digest=b"", sums=b"", archive=archive)
     if beside.is_converted:
         return None
     return _index_behind_front(path, packed, codec, place, options, beside)
@@ -70,4 +70,4 @@ def _index_behind_front(
     archive = ScannedArchive(
         beside.format, beside.variant, decoding.parameters, size, tail.bytes(), (0, size), entries.joined(rest)
     )
-    return IndexedFile(path=path, digest=b"", archive=archive)
+    return IndexedFile(path=path, digest=b"", sums=b"", archive=archive)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
-from cosremaster.errors import ImageError, UsageError
+from cosremaster.errors import CorruptError, ImageError, ProofError, UsageError
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.layers.address import Address
@@ -19,8 +19,9 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import open_image
 
 if TYPE_CHECKING:
+    from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.plan import RemasterPlan
-    from cosremaster.remastering.request import Request
+    from cosremaster.remastering.request import NormalizedRequest, Request
 
 
 class OpenedImage:
@@ -57,7 +58,7 @@ class OpenedImage:
 
     def close(self) -> None:
         """Close the file, when the index is stored."""
-        self._index.wait()
+        self._index.close()
         self._file.close()
 
     @property
@@ -87,7 +88,9 @@ class OpenedImage:
     def layers(self, layer: str | None = None, progress: Progress | None = None) -> ImageLayers:
         """Return the layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
         address = None if layer is None else self.address_in(layer)
-        return self._index.layers(address, progress or SilentProgress())
+        layers = self._index.layers(address, progress or SilentProgress())
+        self._index.check()
+        return layers
 
     def remaster(
         self, target: str | os.PathLike[str], request: Request, *, force: bool = False, digest: str | None = None,
@@ -102,7 +105,6 @@ class OpenedImage:
         """
         from cosremaster.io.output import Output, check_digest_name  # noqa: PLC0415 - who looks at an image writes none
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
-        from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
         from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
 
@@ -119,12 +121,14 @@ class OpenedImage:
                 start_precopy=lambda: output.start_precopy(self._file),
             ) as context,
         ):  # fmt: skip
-            plan = plan_remaster(self.image, self._index, normalized, context)
+            plan = self._plan(normalized, context)
             if report_output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
 
                 report_output.write_chunks(report_chunks(plan, self._file))
-            proof = write_image(self.image, plan.result, output, self._file, context.progress)
+            proof = write_image(
+                self.image, plan.result, output, self._file, context.progress, check_input=self._index.check
+            )
             if report_output is not None:
                 report_output.publish()
         return plan, proof
@@ -134,13 +138,24 @@ class OpenedImage:
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - who looks at an image plans none
-        from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
 
         normalized = normalize_request(request, self.image)
         folder = Path(tempfile.gettempdir())
         with RemasterContext(self._file, folder, progress, caches=self._caches) as context:
-            return plan_remaster(self.image, self._index, normalized, context)
+            plan = self._plan(normalized, context)
+            self._index.check()
+            return plan
+
+    def _plan(self, request: NormalizedRequest, context: RemasterContext) -> RemasterPlan:
+        """Return the plan of a remaster. Raises as ``plan_remaster``; damage is told by its place in the image."""
+        from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - who looks at an image plans none
+
+        try:
+            return plan_remaster(self.image, self._index, request, context)
+        except (CorruptError, ProofError):
+            self._index.check()  # decoding damaged bytes may have led to any such error
+            raise
 
 
 def _check_report(

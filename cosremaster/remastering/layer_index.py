@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from cosremaster.io.parallel import Worker
+from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
-from cosremaster.layers.cache import index_path, load_index, store_index
+from cosremaster.layers.cache import index_path, is_remembered, load_index, store_index
 from cosremaster.layers.find import ImageLayers, find_layers, layers_from_index
+from cosremaster.layers.model import IndexedFile
+from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress
 
 
 class LayerIndex:
     """The layers of ``image``, which is in ``source``; several threads may use it.
+
+    The packed bytes that a kept index stands for are read beside other work, and compared with its checksums: nobody
+    may rely on the layers before :meth:`check`.
 
     ``remember``: use and keep the index in the user's cache directory; ``check_index``: before a kept index is used,
     compare the SHA-256 of the files of the image that it describes.
@@ -31,7 +37,26 @@ class LayerIndex:
         self._remember, self._check_index = remember, check_index
         self._layers: dict[bytes | None, ImageLayers] = {}
         self._storing: Worker[bool] | None = None
+        self._checks: list[Worker[None]] = []
+        self._stop = StopFlag()
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Wait until the index is stored, and end comparing: the image is read no more."""
+        self._stop.set()
+        for worker in self._checks:
+            worker.join()
+        self.wait()
+
+    def check(self) -> None:
+        """Wait until the bytes of the image are known to be those that a kept index stands for.
+
+        :raises CorruptError: they are not, with the first place that differs. :raises ImageError: a read fails.
+        """
+        with self._lock:
+            while self._checks:
+                self._checks[0].result()
+                del self._checks[0]
 
     def wait(self) -> None:
         """Wait until the index is stored."""
@@ -42,8 +67,7 @@ class LayerIndex:
     def stored_at(self) -> Path | None:
         """The file that keeps the index between runs; None if there is none."""
         self.wait()
-        path = index_path(self._source)
-        return path if os.path.exists(path) else None  # also None if the cache folder is unreadable
+        return index_path(self._source) if is_remembered(self._source) else None
 
     @property
     def is_ready(self) -> bool:
@@ -64,7 +88,15 @@ class LayerIndex:
         if index is None:
             return None
         files = [file for file in index.files if address is None or file.path == address[0]]
+        self._checks.append(Worker(lambda: self._compare(files)))
         return layers_from_index(self._image, files, index.foreign_files) if files or address is None else None
+
+    def _compare(self, indexed: Sequence[IndexedFile]) -> None:
+        """Compare the files of the image with the checksums of ``indexed``. Raises as :meth:`check`."""
+        tables = {file.path: self._image.bytes_of(file) for file in self._image.files}
+        with suppress(CancelledError):
+            for file in indexed:
+                check_sums(tables[file.path], file.sums, self._image.place.inside(file.path), self._stop)
 
     def _find(self, address: Address | None, progress: Progress) -> ImageLayers:
         """Index the layers, and store the index beside other work."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cosremaster.errors import CosremasterError, Place, ProofError
 from cosremaster.io.output import Output, Written
@@ -30,9 +30,12 @@ def plan_result(
 
 
 def write_image(
-    image: RemasterImage, plan: ImagePlan, output: Output, source: ByteSource, progress: Progress
-) -> tuple[str, ...]:
+    image: RemasterImage, plan: ImagePlan, output: Output, source: ByteSource, progress: Progress, *,
+    check_input: Callable[[], None] = lambda: None,
+) -> tuple[str, ...]:  # fmt: skip
     """Write the new image, prove it, and give it its name. Step 7, instead of mkisofs. Return the proof, in lines.
+
+    ``check_input`` is called before the image gets its name; it raises where ``source`` is not what was planned with.
 
     :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
     """
@@ -41,6 +44,7 @@ def write_image(
     with progress.step("prove", None), open_source(written.path) as result:
         proof = prove_result(image, plan, written, result, output.place)
     source.check_unchanged()
+    check_input()
     output.publish()
     return proof
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,16 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.codecs.xz.codec import XzCodec
-from cosremaster.layers.cache import MAX_INDEXES, store_index
+from cosremaster.errors import Place
+from cosremaster.io.files import FileSource
+from cosremaster.io.parallel import StopFlag
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import open_source
+from cosremaster.layers.cache import store_index
+from cosremaster.layers.cache_folder import MAX_INDEXES
+from cosremaster.layers.packed_sums import SPAN, PackedSums, check_sums, sums_size
 from tests.support.listener import Listener
-from tests.support.small import CGZ, write_overlay, write_small
+from tests.support.small import CGZ, packed_root, read_volume, write_overlay, write_small
 
 
 def run(folder: Path, name: str, *, remember: bool = True, check_index: bool = False) -> tuple[bytes, bool]:
@@ -70,10 +78,12 @@ def _signed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
     """Damage under a digest that holds."""
 
     def damage(data: bytes) -> bytes:
-        text, _, blobs = data.partition(b"\n")[2].partition(b"\n")
-        values = json.loads(text)
+        _, first, second, blobs = data.split(b"\n", 3)
+        head, values = json.loads(first), json.loads(second)
+        values["key"] = head["key"]
         change(values)
-        body = json.dumps(values).encode() + b"\n" + blobs
+        head["key"] = values.pop("key")
+        body = b"\n".join((json.dumps(head).encode(), json.dumps(values).encode(), blobs))
         return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
     return damage
@@ -194,3 +204,88 @@ def test_the_index_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert f"layer {CGZ}::rootfs.cxz: looks like a root filesystem" in out
     _, indexed = run(folder, "first.iso")
     assert not indexed
+
+
+@pytest.fixture
+def rotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Flips a bit of the image as storage does: its size and all of its times stay."""
+    times = {"mtime": 1, "ctime": 1}
+    read = FileSource.identity
+    monkeypatch.setattr(
+        FileSource, "identity", lambda source: read(source)._replace(state={**read(source).state, **times})
+    )
+
+    def flip(offset: int) -> None:
+        with (folder / "in.iso").open("r+b") as file:
+            file.seek(offset)
+            (byte,) = file.read(1)
+            file.seek(offset)
+            file.write(bytes((byte ^ 4,)))
+
+    return flip
+
+
+def _layer_span(image: Path) -> tuple[int, int]:
+    file = next(file for file in read_volume(image).files if file.path == CGZ.encode())
+    return file.start * 2048, file.size
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.9999])
+def test_rot_beneath_an_index_is_refused(folder: Path, rotten: Callable[[int], None], share: float) -> None:
+    first, _ = run(folder, "first.iso")
+    start, size = _layer_span(folder / "in.iso")
+    rotten(start + int(share * size))
+    with pytest.raises(cosremaster.CorruptError) as caught:
+        run(folder, "second.iso")
+    assert caught.value.place is not None
+    assert caught.value.place.parts[1] == CGZ
+    assert not (folder / "second.iso").exists()
+    assert not list(folder.glob(".cosremaster*"))
+    rotten(start + int(share * size))
+    assert run(folder, "third.iso") == (first, False)
+
+
+def test_rot_is_told_by_whoever_uses_the_index(
+    folder: Path, rotten: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    run(folder, "first.iso")
+    start, size = _layer_span(folder / "in.iso")
+    rotten(start + size // 2)
+    for words in (["index"], ["plan", "--add", "overlay"], ["inspect", "--deep"], ["verify", "--deep"]):
+        assert main([words[0], "in.iso", *words[1:]]) in (1, 4)
+        captured = capsys.readouterr()
+        assert "@0x" in captured.out + captured.err
+        assert "remembered in" not in captured.out
+
+
+def test_the_place_of_rot_is_its_mebibyte(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(3 * SPAN + 5)
+    sums = PackedSums()
+    assert b"".join(sums.watch([data[: SPAN + 7], data[SPAN + 7 :]])) == data
+    assert len(sums.packed()) == sums_size(len(data)) == 4 * 8
+    for offset in (0, SPAN, 3 * SPAN - 1, 3 * SPAN + 4):
+        path = tmp_path / "data"
+        path.write_bytes(data)
+        with open_source(path) as source:
+            table = PieceTable([Range(source, 0, source.size)])
+            check_sums(table, sums.packed(), Place(), StopFlag())
+            with path.open("r+b") as file:
+                file.seek(offset)
+                file.write(bytes((data[offset] ^ 1,)))
+            with pytest.raises(cosremaster.CorruptError) as caught:
+                check_sums(table, sums.packed(), Place(), StopFlag())
+        assert caught.value.place == Place((), offset - offset % SPAN)
+
+
+def test_an_index_of_an_undated_source_is_compared_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosremaster.layers.cache._EDGE", 16)
+    read = FileSource.identity  # as a device is, whose times do not tell of another medium
+    state: dict[str, int | str] = {"size": 0, "mtime": 1, "ctime": 1}
+    monkeypatch.setattr(FileSource, "identity", lambda source: read(source)._replace(state=state, is_dated=False))
+    first, _ = run(folder, "first.iso")
+    assert run(folder, "second.iso") == (first, False)
+    write_small(folder, packed_root())
+    other, indexed = run(folder, "third.iso")
+    assert indexed
+    assert other == run(folder, "fourth.iso", remember=False)[0] != first

@@ -81,6 +81,10 @@ class GzipParameters(PackedParameters, frozen=True):
         """Return header, number of members and stored blocks as JSON values."""
         return {"header": self.header.hex(), "members": self.members, "stored": self.stored.dump()}
 
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the stored blocks. :raises ValueError: they are those of another stream."""
+        self.stored.check_sizes(packed, plain)
+
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one member: the front is kept up to a sync flush before the first change, packed pieces are stored.
 

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from fastcrc import crc32
-from msgspec import Struct, field
+from msgspec import Struct, convert, field
 
 from cosremaster.codecs.checks import crc32_without
 
@@ -77,13 +77,27 @@ class StoredBlocks(Struct, frozen=True):
 
     @classmethod
     def load(cls, values: list[str]) -> StoredBlocks:
-        """Return the blocks that :meth:`dump` made ``values`` of. :raises ValueError, TypeError: it did not."""
+        """Return the blocks that :meth:`dump` made ``values`` of. :raises ValueError, MsgspecError: it did not."""
         blocks = cls()
-        for column, text in zip(blocks.columns, values, strict=True):
+        for column, text in zip(blocks.columns, convert(values, list[str]), strict=True):
             column.frombytes(bytes.fromhex(text))
         if len({len(column) for column in blocks.columns}) != 1:
             raise ValueError("columns of different lengths")
         return blocks
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check that the blocks follow one another in ``packed`` bytes and ``plain`` ones (None: any number).
+
+        :raises ValueError: they do not.
+        """
+        end = plain_end = 0
+        for place, offset, length, linked in zip(self.packed, self.plain, self.lengths, self.linked, strict=True):
+            is_next = end > 0 and (place, offset) == (end + HEAD, plain_end)
+            if not length or linked > 1 or not (is_next if linked else place >= end + HEAD and offset >= plain_end):
+                raise ValueError("stored blocks do not follow one another")
+            end, plain_end = place + length, offset + length
+        if end > packed or (plain is not None and plain_end > plain):
+            raise ValueError("stored blocks of another stream")
 
     def add(self, packed: int, plain: int, data: bytes, linked: bool) -> None:
         """Add a block behind all others."""

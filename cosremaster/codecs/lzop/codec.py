@@ -11,9 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
-from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.lzop.lzo1x import LzoError, expand, expand_some
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 from cosremaster.io.pieces import PieceTable
@@ -66,6 +66,16 @@ class LzopParameters(PackedParameters, frozen=True):
     def dump(self) -> dict[str, Any]:
         """Return the blocks as JSON values."""
         return {"blocks": [[block.start, block.plain, block.flags] for block in self.blocks]}
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check that the blocks follow one another. :raises ValueError: they do not, or are those of another stream."""
+        start = offset = -1
+        for block in self.blocks:
+            if block.start <= start or block.plain <= offset:
+                raise ValueError("blocks do not follow one another")
+            start, offset = block.start, block.plain
+        if start >= packed or (plain is not None and offset >= plain):
+            raise ValueError("blocks of another stream")
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Refuse to pack. :raises UnsupportedError: always."""
@@ -227,6 +237,5 @@ class LzopCodec(Codec):
 
     def load(self, values: dict[str, Any]) -> LzopParameters:
         """Return the parameters that ``dump`` made ``values`` of."""
-        return LzopParameters(
-            tuple(LzopBlock(int(start), int(plain), int(flags)) for start, plain, flags in values["blocks"])
-        )
+        rows = convert(values["blocks"], tuple[tuple[Count, Count, Count], ...])
+        return LzopParameters(tuple(LzopBlock(*row) for row in rows))

@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.codecs.checks import RunningCheck
+from cosremaster.codecs.base import Count
+from cosremaster.codecs.checks import NAMES, SHA256, SIZES, RunningCheck
 from cosremaster.codecs.xz.container import FILTER_LZMA2, BlockHeader, IndexRecord
-from cosremaster.errors import CosremasterError, Place
+from cosremaster.errors import Place
 
 
 class ChunkBorders(Struct, frozen=True):
@@ -38,6 +39,16 @@ class ChunkBorders(Struct, frozen=True):
     def last_before(self, plain: int) -> int:
         """Return the index of the last border at or before plain offset ``plain``."""
         return bisect_right(self.plain, plain) - 1
+
+
+class StoredXzBlock(Struct, frozen=True, forbid_unknown_fields=True):
+    """A block as JSON values, which :meth:`XzBlock.dump` made."""
+
+    header: str
+    check: Count
+    places: tuple[Count, Count, Count, Count]
+    record: tuple[Count, Count]
+    cuts: tuple[str, str, str]
 
 
 class XzBlock(Struct, frozen=True):
@@ -76,22 +87,33 @@ class XzBlock(Struct, frozen=True):
         }
 
     @classmethod
-    def load(cls, values: dict[str, Any]) -> XzBlock:
-        """Return the block that :meth:`dump` made ``values`` of.
-
-        :raises ValueError, KeyError, TypeError: it did not.
-        """
-        try:
-            header = BlockHeader.parse(bytes.fromhex(values["header"]), Place())
-        except CosremasterError as error:
-            raise ValueError(str(error)) from error
+    def load(cls, values: StoredXzBlock) -> XzBlock:
+        """Return the block that :meth:`dump` made ``values`` of. :raises ValueError, CosremasterError: it did not."""
+        header = BlockHeader.parse(bytes.fromhex(values.header), Place())
+        header.decoder_filters(Place())
+        if values.check not in NAMES:
+            raise ValueError("no such check")
         columns = [array("Q") for _ in range(3)]
-        for column, text in zip(columns, values["cuts"], strict=True):
+        for column, text in zip(columns, values.cuts, strict=True):
             column.frombytes(bytes.fromhex(text))
-        start, data, plain, end = values["places"]
-        return cls(
-            header, values["check"], start, data, plain, end, IndexRecord(*values["record"]), ChunkBorders(*columns)
-        )
+        record = IndexRecord(*values.record)
+        return cls(header, values.check, *values.places, record=record, borders=ChunkBorders(*columns))
+
+    def check_borders(self) -> None:
+        """Check that its offsets and borders agree. :raises ValueError: they do not."""
+        borders, header = self.borders, self.header
+        if self.data != self.start + len(header.raw) or self.end != self.start + self.record.padded:
+            raise ValueError("a block of another length")
+        if len(borders.packed) != len(borders.plain) or len(borders.checks) not in (0, len(borders.packed)):
+            raise ValueError("columns of different lengths")
+        if bool(borders.checks) == (self.check == SHA256) and borders.packed:
+            raise ValueError("checks of another kind")
+        packed = [self.data, *borders.packed, self.end - SIZES[self.check]]
+        plain = [self.plain, *borders.plain, self.plain_end]
+        if sorted(packed) != packed or sorted(plain) != plain or len(set(borders.packed)) != len(borders.packed):
+            raise ValueError("borders do not follow one another")
+        if any(check >= 1 << 8 * SIZES[self.check] for check in borders.checks):
+            raise ValueError("checks of another size")
 
     @property
     def plain_end(self) -> int:

@@ -6,11 +6,11 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
-from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
-from cosremaster.codecs.xz.blocks import XzBlock
+from cosremaster.codecs.xz.blocks import StoredXzBlock, XzBlock
 from cosremaster.codecs.xz.container import (
     BlockHeader,
     IndexRecord,
@@ -47,6 +47,14 @@ MOST_DECODED = 4 << 20
 """The most decoded bytes of a block in memory beside pieces that are read from files again; if more, all are."""
 
 
+class _StoredParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters as JSON values."""
+
+    check: Count
+    streams: Count
+    blocks: tuple[StoredXzBlock, ...]
+
+
 class XzParameters(PackedParameters, frozen=True):
     """The parameters of .xz streams.
 
@@ -80,11 +88,23 @@ class XzParameters(PackedParameters, frozen=True):
     def load(cls, values: dict[str, Any]) -> XzParameters:
         """Return the parameters that :meth:`dump` made ``values`` of.
 
-        :raises ValueError, KeyError, TypeError: it did not.
+        :raises ValueError, MsgspecError, CosremasterError: it did not.
         """
-        if values["check"] not in NAMES:
+        stored = convert(values, _StoredParameters)
+        if stored.check not in NAMES:
             raise ValueError("no such check")
-        return cls(values["check"], tuple(XzBlock.load(block) for block in values["blocks"]), int(values["streams"]))
+        return cls(stored.check, tuple(XzBlock.load(block) for block in stored.blocks), stored.streams)
+
+    def check_sizes(self, packed: int, plain: int | None) -> None:
+        """Check the blocks. :raises ValueError: they do not follow one another, or are those of another stream."""
+        end = plain_end = 0
+        for block in self.blocks:
+            block.check_borders()
+            if block.start < end or block.plain != plain_end:
+                raise ValueError("blocks do not follow one another")
+            end, plain_end = block.end, block.plain_end
+        if end > packed or plain not in (None, plain_end) or self.check != next(iter(self.blocks), self).check:
+            raise ValueError("blocks of another stream")
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream: unchanged blocks and fronts of blocks are kept, everything else is encoded.

@@ -5,16 +5,21 @@ Pure: values in, values out. Each column is one blob, since there may be a hundr
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, convert
 
 from cosremaster.layers.blobs import Blobs, blob_reader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.read import CpioIndex, Member
+from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex, Member
 
 Values = dict[str, Any]
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Span = tuple[Count, Count]
 
 _NO_DIGEST = bytes(32)
 
@@ -22,6 +27,17 @@ _NO_DIGEST = bytes(32)
 _header = partial(tuple.__new__, cpio.Header)
 _entry = partial(tuple.__new__, cpio.NewcEntry)
 _member = partial(tuple.__new__, Member)
+
+
+class _Places(Struct, frozen=True, forbid_unknown_fields=True):
+    """The values of an index: where its columns stand among the blobs; of the trailer its header, and its offset."""
+
+    headers: Span
+    names: Span
+    offsets: Span
+    targets: Span
+    digests: Span
+    trailer: tuple[Span, Count]
 
 
 def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
@@ -43,22 +59,64 @@ def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
 def load_index(values: Values, blobs: memoryview) -> CpioIndex:
     """Return the index that :func:`dump_index` made ``values`` of; ``blobs``: the bytes of its blobs.
 
-    :raises ValueError, KeyError, TypeError: these are not such values.
+    :raises ValueError, MsgspecError: these are not such values.
     """
-    read = blob_reader(blobs)
-    names, targets = _split(read(values["names"])), _split(read(values["targets"]))
-    headers, digests = read(values["headers"]), read(values["digests"])
+    read, places = blob_reader(blobs), convert(values, _Places)
+    names, targets = _split(read(places.names)), _split(read(places.targets))
+    headers, digests = read(places.headers), read(places.digests)
     offsets = array("Q")
-    offsets.frombytes(read(values["offsets"]))
+    offsets.frombytes(read(places.offsets))
     count = len(offsets)
-    if not len(names) == len(targets) == count == len(headers) // cpio.HEADER_SIZE == len(digests) // 32:
+    lengths = len(headers), len(digests)
+    if not len(names) == len(targets) == count or lengths != (count * cpio.HEADER_SIZE, count * len(_NO_DIGEST)):
         raise ValueError("columns of different lengths")
     packed_headers = map(_header, zip(_parts(headers, cpio.HEADER_SIZE)))
     entries = map(_entry, zip(packed_headers, names, offsets, strict=True))
     taken = [b"" if digest == _NO_DIGEST else digest for digest in _parts(digests, 32)]
-    raw, offset = values["trailer"]
+    raw, offset = places.trailer
     trailer = cpio.NewcEntry(cpio.Header(read(raw)), cpio.TRAILER, offset)
     return CpioIndex(tuple(map(_member, zip(entries, targets, taken, strict=True))), trailer)
+
+
+def check_entries(index: CpioIndex, size: int) -> None:
+    """Check that the entries of ``index`` follow one another in ``size`` bytes, and that their headers are possible.
+
+    :raises ValueError: no archive has such entries.
+    """
+    entries = [member.entry for member in index.members] + [index.trailer]
+    raw = [entry.header.raw for entry in entries]
+    if any(len(header) != cpio.HEADER_SIZE or header[:6] not in cpio.MAGICS for header in raw):
+        raise ValueError("no headers")
+    end = 0
+    for entry, fields in zip(entries, cpio.decode_headers(entry.header for entry in entries), strict=True):
+        _, _, _, _, _, _, data, _, _, _, _, length, _ = fields
+        if entry.offset != end or not len(entry.name) < length <= cpio.MAX_NAME:
+            raise ValueError("entries do not follow one another")
+        end += cpio.HEADER_SIZE + length
+        end += cpio.padding_size(end) + data
+        end += cpio.padding_size(end)
+    if end > size:
+        raise ValueError("entries of another archive")
+    for entry, target, _ in index.members:
+        kind = entry.header.type_digit
+        if kind not in TYPES or len(target) > (entry.header.size if kind in SYMLINK else 0):
+            raise ValueError("an entry of another type")
+
+
+def check_tail(index: CpioIndex, size: int, tail: bytes) -> None:
+    """Check that ``tail``, the last of ``size`` bytes, holds the entries that ``index`` has there.
+
+    :raises ValueError: it holds others.
+    """
+    start = size - len(tail)
+    for entry, target, digest in reversed([*index.members, Member(index.trailer, b"", b"")]):
+        if entry.offset < start:
+            return
+        begin = entry.data_offset - start
+        data = tail[begin : begin + entry.header.size]
+        is_same = tail.startswith(entry.header.raw + entry.name + b"\0", entry.offset - start)
+        if not is_same or not data.startswith(target) or (digest and hashlib.sha256(data).digest() != digest):
+            raise ValueError("last bytes of another archive")
 
 
 def _parts(data: bytes, size: int) -> list[bytes]:

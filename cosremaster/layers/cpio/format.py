@@ -40,9 +40,11 @@ class CpioFormat:
         return old_variant(head)
 
     def converter(self, variant: str) -> Converter | None:
-        """Return what turns an older form into newc, None for newc and crc."""
+        """Return what turns an older form into newc, None for newc and crc. :raises KeyError: there is no such form."""
         if not variant:
             return None
+        if variant not in _OLD_NAMES:
+            raise KeyError(variant)
         from cosremaster.layers.cpio.old import convert_to_newc  # noqa: PLC0415 - no layer today needs it
 
         return convert_to_newc

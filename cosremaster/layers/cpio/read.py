@@ -26,8 +26,8 @@ MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
 
 # File types as in st_mode (POSIX <sys/stat.h>), each as the hexadecimal digit it is; nodes.NodeKind has their names.
-_FILE, _SYMLINK, _OTHER = b"8", b"aA", b"1246cC"
-_TYPES = _FILE + _SYMLINK + _OTHER
+_FILE, SYMLINK, _OTHER = b"8", b"aA", b"1246cC"
+TYPES = _FILE + SYMLINK + _OTHER
 
 _TYPE_BITS, _FILE_BITS = 0o170000, 0o100000  # S_IFMT and S_IFREG
 
@@ -102,6 +102,16 @@ class CpioIndex(ArchiveIndex):
 
         return dump_index(self, blobs)
 
+    def check_loaded(self, size: int, tail: bytes) -> None:
+        """Check entries that were loaded: they follow one another in ``size`` bytes, which end with ``tail``.
+
+        :raises ValueError: they do not, or have impossible headers.
+        """
+        from cosremaster.layers.cpio.dump import check_entries, check_tail  # noqa: PLC0415 - only a remembered index needs it
+
+        check_entries(self, size)
+        check_tail(self, size, tail)
+
     def inodes(self, layer: Layer, removed: Collection[bytes]) -> Iterator[tuple[int, int]]:
         """Yield type and size of each inode that keeps a path not in ``removed``."""
         linked: dict[object, int] = {}
@@ -160,7 +170,7 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
             break
         target = digest = b""
         kind = _checked_type(reader, entry)
-        if kind in _SYMLINK:
+        if kind in SYMLINK:
             target = reader.read_upto(header.size)
             if len(target) < header.size:
                 cpio.skip_data(reader, origin + entry.end, name)  # which says how much of the entry is missing
@@ -192,9 +202,9 @@ def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:
     """
     header = entry.header
     kind = header.type_digit
-    if kind not in _TYPES:
+    if kind not in TYPES:
         raise CorruptError(f"no file type has mode {header.mode:o}", _place_of(reader, entry))
-    if kind in _SYMLINK and header.size > MAX_TARGET:
+    if kind in SYMLINK and header.size > MAX_TARGET:
         raise CorruptError(f"symlink target of {header.size:,} bytes", _place_of(reader, entry))
     return kind
 

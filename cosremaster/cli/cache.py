@@ -1,0 +1,37 @@
+"""The command for remembered indexes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import click
+
+from cosremaster.errors import OutputError, Place, printable
+from cosremaster.layers.cache import indexed_image
+from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes
+from cosremaster.units import format_size
+
+
+@click.command()
+@click.argument("action", type=click.Choice(("list", "clear", "path")))
+def cache_command(action: str) -> None:
+    """List or remove the remembered indexes, or print where they are.
+
+    An index is what is known of the layers of an image; without it the next run reads the layers again.
+    """
+    if action == "path":
+        click.echo(index_folder())
+    elif action == "clear":
+        try:
+            count = clear_indexes()
+        except OSError as error:
+            raise OutputError(f"cannot be cleared: {error.strerror or error}", Place((str(index_folder()),))) from error
+        click.echo(f"removed {count:,} {'index' if count == 1 else 'indexes'}")
+    else:
+        indexes = list_indexes()
+        for index in indexes:
+            used = datetime.fromtimestamp(index.used, timezone.utc).strftime("%Y-%m-%d %H:%M")
+            image = printable(indexed_image(index)) or "(of another version)"
+            click.echo(f"{format_size(index.size)}, last used {used} UTC, {index.path.name}: {image}")
+        total = format_size(sum(index.size for index in indexes))
+        click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {index_folder()}")

@@ -1,0 +1,206 @@
+"""The folder of remembered indexes: files of ours alone, so that nobody else says what an image holds.
+
+The folder belongs to us, and nobody else may look into it (0700). A file in it is believed when it is a regular file of
+ours that nobody else can write. Everything is opened by the folder's descriptor and without following links.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIX = ".index"
+MAX_INDEXES = 32
+"""How many indexes are kept; the ones unused for longest are removed."""
+
+MAX_BYTES = 1 << 30
+"""How many bytes all indexes may take together."""
+
+HEAD = 1 << 14
+"""Bytes of an index that :func:`list_indexes` reads."""
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+_UNFINISHED_BEFORE = re.compile(r"tmp[a-z0-9_]{8}")
+"""Names of unfinished files of version 0.1, which held no lock."""
+
+_OLD = 3600  # seconds after which nobody writes to such a file any more
+
+
+class CachedIndex(NamedTuple):
+    """A remembered index: its path, size in bytes, time of last use in seconds since 1970, and its first bytes."""
+
+    path: Path
+    size: int
+    used: float
+    head: bytes
+
+
+def index_folder() -> Path:
+    """Return the path of the folder, which need not exist."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 - an exchange on the ISO's own tree needs none
+
+    return Path(user_cache_path("cosremaster")) / "index"
+
+
+def read_index(name: str) -> bytes | None:
+    """Return the bytes of the index ``name`` and mark it as used; None where there is none that can be believed."""
+    with suppress(OSError), _opened_folder(index_folder()) as folder:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            status = os.fstat(fd)
+            if not _is_ours(status) or status.st_size > MAX_BYTES:
+                return None
+            data = file.readall()
+            os.utime(fd)
+            return data
+    return None
+
+
+def has_index(name: str) -> bool:
+    """Return whether there is an index ``name`` that can be believed."""
+    with suppress(OSError), _opened_folder(index_folder()) as folder:
+        return _is_ours(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    return False
+
+
+def write_index(name: str, parts: Iterable[bytes | bytearray]) -> None:
+    """Write the index ``name``, in place of an older one, and keep the folder within its bounds.
+
+    :raises OSError: it cannot be written.
+    """
+    import fcntl  # noqa: PLC0415 - only the first run with an image writes
+
+    path = index_folder()
+    _make_folder(path)
+    with _opened_folder(path) as folder:
+        unfinished = f".{os.urandom(8).hex()}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(unfinished, flags, 0o600, dir_fd=folder), "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)  # says that its writer lives
+                file.writelines(parts)
+                file.flush()
+                os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(unfinished, dir_fd=folder)
+                raise
+        _prune(folder)
+
+
+def list_indexes() -> list[CachedIndex]:
+    """Return all indexes that can be believed, the one unused for longest last."""
+    path = index_folder()
+    indexes = []
+    with suppress(OSError), _opened_folder(path) as folder:
+        for name, status in _own_files(folder, SUFFIX):
+            with suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                with os.fdopen(fd, "rb") as file:
+                    head = file.read(HEAD)
+                indexes.append(CachedIndex(path / name, status.st_size, status.st_mtime, head))
+    return sorted(indexes, key=lambda index: index.used, reverse=True)
+
+
+def clear_indexes() -> int:
+    """Remove all indexes, and what killed runs left over; return how many indexes there were."""
+    count = 0
+    with suppress(FileNotFoundError), _opened_folder(index_folder()) as folder:
+        for name, _ in list(_own_files(folder, SUFFIX)):
+            os.unlink(name, dir_fd=folder)
+            count += 1
+        _remove_unfinished(folder)
+    return count
+
+
+@contextmanager
+def _opened_folder(path: Path) -> Iterator[int]:
+    """Open the folder ``path``, and give a descriptor of it.
+
+    What others could write to before is emptied first: they may have put indexes there.
+
+    :raises OSError: there is no such folder, or it is not ours.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(f"{path} belongs to somebody else")
+        if status.st_mode & _OTHERS:
+            os.fchmod(fd, 0o700)
+        if status.st_mode & _OTHERS_WRITE:
+            for name, _ in list(_own_files(fd, SUFFIX)):
+                os.unlink(name, dir_fd=fd)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder ``path`` with its parents, unless it is there.
+
+    A home directory that is missing is not made, and root makes none in that of somebody else (sudo(8) may keep HOME).
+
+    :raises OSError: it cannot be made.
+    """
+    home = Path(os.path.expanduser("~"))
+    parent = next(parent for parent in path.parents if parent.exists())
+    if parent in home.parents and home in path.parents:
+        raise FileNotFoundError(f"there is no home directory {home}")
+    if not path.exists() and os.geteuid() == 0 and parent.stat().st_uid != 0:
+        raise PermissionError(f"{parent} belongs to somebody else")
+    path.mkdir(0o700, parents=True, exist_ok=True)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Return whether ``status`` is that of a regular file of ours, with one name, that nobody else can write."""
+    is_regular = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return is_regular and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
+
+
+def _own_files(folder: int, suffix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and status of each regular file of ours in ``folder`` whose name ends with ``suffix``."""
+    for name in os.listdir(folder):
+        if name.endswith(suffix):
+            with suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    yield name, status
+
+
+def _prune(folder: int) -> None:
+    """Remove the indexes unused for longest beyond the bounds, and what killed runs left over."""
+    size = 0
+    files = sorted(_own_files(folder, SUFFIX), key=lambda file: file[1].st_mtime_ns, reverse=True)
+    for number, (name, status) in enumerate(files):
+        size += status.st_size
+        if number >= MAX_INDEXES or size > MAX_BYTES:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+    _remove_unfinished(folder)
+
+
+def _remove_unfinished(folder: int) -> None:
+    """Remove the files of writers that were killed: nobody has a lock on them."""
+    import fcntl  # noqa: PLC0415 - as above
+
+    for name, status in list(_own_files(folder)):
+        if _UNFINISHED_BEFORE.fullmatch(name) and time.time() - status.st_mtime > _OLD:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+        elif _UNFINISHED.fullmatch(name):
+            with suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name, dir_fd=folder)
+                finally:
+                    os.close(fd)
