@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_config.values import MenuChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.plan_layers import LayerChange
@@ -50,6 +51,8 @@ class Changes:
     ``parents`` (made for additions) are paths in it. Those that begin with ``iso_`` are paths on the ISO's own tree;
     ``iso_renamed`` has pairs of the old and the new path.
 
+    ``fats``: the changes in FAT file systems on the image, but for their boot menus.
+
     ``menus``: the boot menus, where kernel arguments or the volume changed; ``sums``: the changed lists of checksums on
     the ISO. ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
@@ -68,6 +71,7 @@ class Changes:
     iso_renamed: tuple[tuple[bytes, bytes], ...] = ()
     iso_exchanged: tuple[bytes, ...] = ()
     iso_unchanged: tuple[bytes, ...] = ()
+    fats: tuple[FatChange, ...] = ()
     menus: tuple[MenuChange, ...] = ()
     sums: tuple[ListChange, ...] = ()
     input_size: int
@@ -102,7 +106,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         **({"layer": None} if first is None else {name: getattr(first, name) for name in names}),
         "iso_added": tuple(node.path for node in plan.iso.added), "iso_removed": plan.iso.removed,
         "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
-        "iso_unchanged": plan.iso.unchanged, "menus": plan.settings.menus, "sums": plan.sums,
+        "iso_unchanged": plan.iso.unchanged, "fats": plan.fats, "menus": plan.settings.menus, "sums": plan.sums,
         "input_size": image.size, "output_size": plan.result.table.length,
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,

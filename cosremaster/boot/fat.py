@@ -12,19 +12,27 @@ from itertools import groupby
 
 from msgspec import Struct
 
+from cosremaster.boot.fat_names import (
+    ATTRIBUTES,
+    DIRECTORY,
+    ENTRY_SIZE,
+    LAST_LONG,
+    LONG_NAME,
+    decode_short_name,
+    join_long_name,
+    parse_time,
+)
 from cosremaster.errors import ImageError, Place, UnsupportedError
 
 Read = Callable[[int, int], bytes]
 """Returns bytes of the file system, by offset and length; fewer at the end of what holds it."""
 
-ENTRY_SIZE = 32
-DIRECTORY, VOLUME, LONG_NAME = 0x10, 0x08, 0x0F
-_DELETED, _END = 0xE5, 0x00
-_LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
-_LAST_LONG = 0x40
+VOLUME = 0x08
+DELETED, END = 0xE5, 0x00
+"""The first byte of an entry that is free, and of the first one of those that were never used."""
 MAX_TABLE = 1 << 24
 """The most bytes of a FAT that is read: that of a volume of 4 million clusters."""
-_MAX_ENTRIES = 1 << 16
+MAX_ENTRIES = 1 << 16
 _MAX_DEPTH = 64
 
 
@@ -82,13 +90,19 @@ def parse_bpb(raw: bytes) -> BiosParameterBlock | None:
 
 
 class FatFile(Struct, frozen=True):
-    """A file or directory. ``entry_offset``: its directory entry's; ``first_cluster``: 0 if it has no clusters."""
+    """A file or directory. ``entry_offset``: its directory entry's; ``first_cluster``: 0 if it has no clusters.
+
+    ``long_offsets``: the offsets of the entries that hold its long name. ``mtime``: seconds since 1970, as if its time
+    were UTC.
+    """
 
     path: bytes
     entry_offset: int
     first_cluster: int
     size: int
     is_directory: bool = False
+    long_offsets: tuple[int, ...] = ()
+    mtime: int = 0
 
 
 class Fat(Struct, frozen=True, dict=True):
@@ -139,34 +153,43 @@ class Fat(Struct, frozen=True, dict=True):
         return tuple(clusters)
 
     def read_file(self, file: FatFile) -> bytes:
-        """Return a file's bytes.
+        """Return a file's bytes. Raises as :meth:`locate_file`."""
+        return b"".join(self.read(start, length) for start, length in self.locate_file(file))
 
-        :raises ImageError: when its chain is broken or too short.
+    def locate_file(self, file: FatFile) -> tuple[tuple[int, int], ...]:
+        """Return offset and length in bytes of each run of a file's bytes.
+
+        :raises ImageError: when its chain is broken or too short, or leads behind the end of what holds it.
         """
         place = self.place.inside(file.path)
-        remaining, parts = file.size, list[bytes]()
-        for start, length in self._cluster_runs(self.read_chain(file.first_cluster, place) if file.size else ()):
-            parts.append(self.read(start, min(remaining, length)))
-            remaining -= len(parts[-1])
+        remaining, runs = file.size, list[tuple[int, int]]()
+        for start, length in self.cluster_runs(self.read_chain(file.first_cluster, place) if file.size else ()):
+            part = min(remaining, length, max(0, self.size - start))
+            runs.append((start, part))
+            remaining -= part
         if remaining:
             raise ImageError(f"lacks {remaining:,} of its {file.size:,} bytes", place)
-        return b"".join(parts)
+        return tuple(run for run in runs if run[1])
 
-    def _cluster_runs(self, chain: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    def cluster_runs(self, chain: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         """Yield offset and length in bytes of each run of consecutive clusters."""
         for _, group in groupby(enumerate(chain), lambda item: item[1] - item[0]):
             run = [cluster for _, cluster in group]
             yield self.cluster_offset(run[0]), len(run) * self.bpb.cluster_size
 
-    def _locate_directory(self, first: int, place: Place) -> tuple[tuple[int, int], ...]:
-        """Return offset and length in bytes of each run of a directory that begins with cluster ``first``.
+    def locate_directory(self, first: int, place: Place) -> tuple[tuple[int, int], ...]:
+        """Return offset and length in bytes of each run of the directory that begins with cluster ``first``.
+
+        Cluster 0 means the root directory of FAT12 and FAT16, which is outside the clusters.
 
         :raises ImageError: when it is damaged, or larger than a directory may be.
         """
+        if not first and self.bpb.root_size:
+            return ((self.bpb.root_offset, self.bpb.root_size),)
         chain = self.read_chain(first, place)
-        if len(chain) * self.bpb.cluster_size > max(_MAX_ENTRIES * ENTRY_SIZE, self.bpb.cluster_size):
+        if len(chain) * self.bpb.cluster_size > max(MAX_ENTRIES * ENTRY_SIZE, self.bpb.cluster_size):
             raise ImageError("directory is too large", place)
-        return tuple(self._cluster_runs(chain))
+        return tuple(self.cluster_runs(chain))
 
     def walk(self) -> Iterator[FatFile]:
         """Yield every file and directory but the root.
@@ -174,73 +197,55 @@ class Fat(Struct, frozen=True, dict=True):
         :raises ImageError: when a directory is damaged or leads into itself.
         """
         root = self.bpb.root_cluster
-        spans = self._locate_directory(root, self.place) if root else ((self.bpb.root_offset, self.bpb.root_size),)
-        waiting, seen, count = [(b"", spans)], {root}, 0
+        waiting, seen, count = [(b"", self.locate_directory(root, self.place))], {root}, 0
         while waiting:
             path, spans = waiting.pop()
-            for name, entry, raw in self._entries(spans):
+            for name, entries, raw in self._entries(spans):
                 count += 1
-                if count > _MAX_ENTRIES or path.count(b"/") > _MAX_DEPTH:
+                if count > MAX_ENTRIES or path.count(b"/") > _MAX_DEPTH:
                     raise ImageError("FAT file system has too many files", self.place)
                 below = path + b"/" + name if path else name
                 first = int.from_bytes(raw[26:28], "little")
                 if self.bpb.bits == 32:
                     first |= int.from_bytes(raw[20:22], "little") << 16
-                if not raw[11] & DIRECTORY:
-                    yield FatFile(below, entry, first, int.from_bytes(raw[28:32], "little"))
+                is_directory = bool(raw[ATTRIBUTES] & DIRECTORY)
+                size = 0 if is_directory else int.from_bytes(raw[28:32], "little")
+                yield FatFile(below, entries[-1], first, size, is_directory, entries[:-1], parse_time(raw[22:26]))
+                if not is_directory:
                     continue
                 if first in seen:
                     raise ImageError("directory leads into another", self.place.inside(below))
                 seen.add(first)
-                yield FatFile(below, entry, first, 0, is_directory=True)
-                waiting.append((below, self._locate_directory(first, self.place.inside(below))))
+                waiting.append((below, self.locate_directory(first, self.place.inside(below))))
 
-    def _entries(self, spans: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int, bytes]]:
-        """Yield name, byte offset and bytes of each entry in a directory but ``.``, ``..`` and the volume label."""
-        long_parts = dict[int, bytes]()
+    def _entries(self, spans: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, tuple[int, ...], bytes]]:
+        """Yield name, byte offsets and bytes of each entry in a directory but ``.``, ``..`` and the volume label.
+
+        The last offset is the entry's own; those before it are of the entries that hold its long name.
+        """
+        long_parts, long_offsets = dict[int, bytes](), list[int]()
         for start, size in spans:
             data = self.read(start, size)
             for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
                 raw = data[at : at + ENTRY_SIZE]
-                if raw[0] == _END:
+                if raw[0] == END:
                     return
-                if raw[0] == _DELETED:
+                if raw[0] == DELETED:
                     long_parts.clear()
-                elif raw[11] & 0x3F == LONG_NAME:
-                    if raw[0] & _LAST_LONG:
+                    long_offsets.clear()
+                elif raw[ATTRIBUTES] & 0x3F == LONG_NAME:
+                    if raw[0] & LAST_LONG:
                         long_parts.clear()
+                        long_offsets.clear()
                     long_parts[raw[0] & 0x1F] = raw[1:11] + raw[14:26] + raw[28:32] + raw[13:14]
+                    long_offsets.append(start + at)
                 else:
-                    name = _join_long_name(long_parts, raw[:11]) or _decode_short_name(raw)
+                    long_name = join_long_name(long_parts, raw[:11])
+                    offsets = (*(long_offsets if long_name else ()), start + at)
                     long_parts.clear()
-                    if not raw[11] & VOLUME and raw[:2] not in (b". ", b".."):
-                        yield name, start + at, raw
-
-
-def _join_long_name(parts: dict[int, bytes], short: bytes) -> bytes:
-    """Return the long name ("Long File Name Implementation"), empty where the long entries belong to no short entry.
-
-    ``parts``: the name parts of the long entries by number, each followed by its checksum. ``short``: the short name.
-    """
-    if not parts or sorted(parts) != list(range(1, len(parts) + 1)):
-        return b""
-    checksum = 0
-    for byte in short:
-        checksum = ((checksum >> 1) | (checksum << 7 & 0x80)) + byte & 0xFF
-    if any(part[26] != checksum for part in parts.values()):
-        return b""
-    text = b"".join(parts[number][:26] for number in sorted(parts)).decode("utf-16-le", "replace")
-    return text.partition("\0")[0].encode("utf-8")
-
-
-def _decode_short_name(raw: bytes) -> bytes:
-    """Return the short (8.3) name, in lower case where the entry says so, as Windows NT, Linux and mtools do."""
-    base, extension = raw[:8].rstrip(b" "), raw[8:11].rstrip(b" ")
-    if base[:1] == b"\x05":
-        base = b"\xe5" + base[1:]
-    base = base.lower() if raw[12] & _LOWER_BASE else base
-    extension = extension.lower() if raw[12] & _LOWER_EXTENSION else extension
-    return base + b"." + extension if extension else base
+                    long_offsets.clear()
+                    if not raw[ATTRIBUTES] & VOLUME and raw[:2] not in (b". ", b".."):
+                        yield long_name or decode_short_name(raw), offsets, raw
 
 
 def get_fat_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:

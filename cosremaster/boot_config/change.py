@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from cosremaster.boot.fat_edit import replace_files
-from cosremaster.boot_config.boot_menus import BootMenus, LocatedFat, LocatedMenu, find_boot_menus
+from cosremaster.boot.fat_edit import FatEdits, edit_fat
+from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu, find_boot_menus
 from cosremaster.boot_config.menus.arguments import (
     ArgumentChanges,
     LineChange,
@@ -24,6 +24,7 @@ from cosremaster.errors import ImageError, OverlayError, UnsupportedError, print
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.fats import LocatedFat
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.volume_id import format_volume_uuid, make_identity_patches, read_volume_id, read_volume_uuid
 from cosremaster.units import lba_offset
@@ -78,10 +79,10 @@ def plan_boot_settings(
             new_data.append((located, data))
     warnings += _program_warnings(image, boot_menus, renames)
     patches = dict(make_identity_patches(image, source, settings.volume_id, settings.volume_date))
-    files, fat_patches = _write_menus(new_data)
-    patches |= fat_patches
+    files, areas = _write_menus(new_data)
     return BootSettingsPlan(
         replaced=files,
+        areas=areas,
         overwritten={at: data for at, data in patches.items() if source.read(at, len(data)) != data},
         menus=tuple(menu_changes),
         volume_renames=renames,
@@ -188,23 +189,26 @@ def _retarget(menu: Menu, mentions: Sequence[Mention]) -> Menu:
     return _parse_again(menu, data)
 
 
-def _write_menus(new_data: Iterable[tuple[LocatedMenu, bytes]]) -> tuple[dict[bytes, PieceTable], dict[int, bytes]]:
-    """Return the new bytes of files on the tree, and patches (by offset in the image) of FATs that are no files."""
-    files, patches = dict[bytes, PieceTable](), dict[int, bytes]()
-    by_fat: dict[int, tuple[LocatedFat, dict[bytes, bytes]]] = {}
+def _write_menus(
+    new_data: Iterable[tuple[LocatedMenu, bytes]],
+) -> tuple[dict[bytes, PieceTable], dict[int, PieceTable]]:
+    """Return the new bytes of files on the tree, and those (by offset in the image) of FATs that are no files."""
+    files, areas = dict[bytes, PieceTable](), dict[int, PieceTable]()
+    by_fat: dict[int, tuple[LocatedFat, dict[bytes, PieceTable]]] = {}
     for located, data in new_data:
+        table = PieceTable([Literal(data)])
         if located.fat is None:
             if located.path not in files:
-                files |= dict.fromkeys(located.names, PieceTable([Literal(data)]))
+                files |= dict.fromkeys(located.names, table)
         else:
-            by_fat.setdefault(id(located.fat), (located.fat, {}))[1][located.path] = data
+            by_fat.setdefault(id(located.fat), (located.fat, {}))[1][located.path] = table
     for fat, menus in by_fat.values():
-        fat_patches = replace_files(fat.fat, menus)
+        new_table = fat.table.patched(edit_fat(fat.fat, FatEdits(replaced=menus)))
         if fat.paths:
-            files |= dict.fromkeys(fat.paths, fat.table.patched(fat_patches))
+            files |= dict.fromkeys(fat.paths, new_table)
         else:
-            patches |= {fat.offset + at: data for at, data in fat_patches}
-    return files, patches
+            areas[fat.offset] = new_table
+    return files, areas
 
 
 def _program_warnings(image: IsoImage, boot_menus: BootMenus, renames: Sequence[VolumeRename]) -> Iterator[str]:

@@ -75,6 +75,10 @@ _REQUEST = (
         help="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
     ),
     click.option(
+        "--keep-fat-copies", is_flag=True,
+        help="Leave copies of changed files in FAT file systems, such as an EFI system partition, as they are.",
+    ),
+    click.option(
         "--add-file", multiple=True, metavar="SRC:DEST",
         help="Add an archive as the file it is, after everything that --add brings. May be given again.",
     ),
@@ -218,13 +222,14 @@ def print_result(result: Result, target: Path) -> None:
 def _result_lines(result: Result, target: Path) -> Iterator[str]:
     """Yield the summary of a remaster as lines."""
     from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
-    from cosremaster.reports.text import memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
+    from cosremaster.reports.text import fat_lines, memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
     yield f"{target}: {format_size(result.output_size)} ({change})"
     for changed in result.layers:
         yield from _layer_lines(changed)
     yield from _iso_lines(result)
+    yield from fat_lines(result.fats)
     yield from menu_change_lines(result.menus)
     yield from sums_lines(result.sums)
     for layer in result.packed:

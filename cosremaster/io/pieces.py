@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from cosremaster.io.streams import CHUNK
@@ -139,7 +140,7 @@ class PieceTable:
             start = max(start, stop)
             index += 1
 
-    def patched(self, patches: Iterable[tuple[int, bytes]]) -> PieceTable:
+    def patched(self, patches: Iterable[tuple[int, bytes | PieceTable]]) -> PieceTable:
         """Return this table with bytes replaced.
 
         :param patches: pairs of offset and bytes, in any order.
@@ -147,12 +148,13 @@ class PieceTable:
         """
         pieces: list[Piece] = []
         reached = 0
-        for offset, data in sorted(patches):
-            if offset < reached or offset + len(data) > self.length:
-                raise ValueError(f"patch of {len(data)} bytes at {offset} overlaps another or the end")
+        for offset, data in sorted(patches, key=itemgetter(0)):
+            table = PieceTable([Literal(data)]) if isinstance(data, bytes) else data
+            if offset < reached or offset + table.length > self.length:
+                raise ValueError(f"patch of {table.length} bytes at {offset} overlaps another or the end")
             pieces += self._cut(reached, offset)
-            pieces.append(Literal(data))
-            reached = offset + len(data)
+            pieces += table.pieces
+            reached = offset + table.length
         return PieceTable([*pieces, *self._cut(reached, self.length)])
 
     def chunks(self) -> Iterator[bytes]:

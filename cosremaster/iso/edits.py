@@ -20,14 +20,16 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
     ``replaced``: old paths of files, with their new contents. ``removed``: old paths of removed files and directories,
     the latter with everything below them. ``renamed``: old and new paths of renamed files and directories, the latter
     with everything below them. All removals and renames happen at once; where one of these paths is below another, the
-    longer path counts. ``added``: new nodes, at new paths that nothing has then. ``unchanged``: requested changes that
-    the image has already. ``warnings``: sentences for the user.
+    longer path counts. ``added``: new nodes, at new paths that nothing has then. ``areas``: byte offsets in the old
+    image of areas that are no files, such as appended partitions, with as many new bytes. ``unchanged``: requested
+    changes that the image has already. ``warnings``: sentences for the user.
     """
 
     replaced: Mapping[bytes, PieceTable] = field(default_factory=dict)
     removed: tuple[bytes, ...] = ()
     renamed: Mapping[bytes, bytes] = field(default_factory=dict)
     added: tuple[Node, ...] = ()
+    areas: Mapping[int, PieceTable] = field(default_factory=dict)
     unchanged: tuple[bytes, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -37,9 +39,14 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
         return bool(self.removed or self.renamed or self.added)
 
     @property
+    def changes_tree(self) -> bool:
+        """Whether names or contents of files change."""
+        return bool(self.replaced) or self.changes_names
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return not (self.replaced or self.changes_names)
+        return not (self.changes_tree or self.areas)
 
     @cached_property
     def added_by_path(self) -> dict[bytes, Node]:
@@ -58,6 +65,10 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
         )
         replaced = {path: table for path, table in tables.items() if path not in contents}
         return replace(self, replaced={**self.replaced, **replaced}, added=added)
+
+    def with_areas(self, areas: Mapping[int, PieceTable]) -> IsoEdits:
+        """Return these edits, but with the bytes ``areas`` for the areas at their offsets."""
+        return replace(self, areas={**self.areas, **areas})
 
     def new_path(self, old: bytes) -> bytes | None:
         """Return the new path of the file or directory at the path ``old``; None if it is removed."""

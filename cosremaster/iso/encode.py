@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.errors import ImageError, ProofError, UnsupportedError, printable
-from cosremaster.io.pieces import Piece, PieceTable, Zeros
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
@@ -45,18 +45,43 @@ class ImagePlan(Struct, frozen=True):
     replaced_sizes: Mapping[bytes, int]
     replacements: tuple[FileReplacement, ...] = ()
     drops_hfsplus: bool = False
-    overwrites: Mapping[int, bytes] = field(default_factory=dict)
+    overwrites: Mapping[int, PieceTable] = field(default_factory=dict)
     expected_trees: Mapping[Lba, Mapping[bytes, ExpectedFile]] | None = None
     warnings: tuple[str, ...] = ()
 
 
-def plan_copy(image: IsoImage, overwrites: Mapping[int, bytes] | None = None) -> ImagePlan:
-    """Return the plan that makes ``image`` again, except for the bytes of ``overwrites`` (by byte offset)."""
+def plan_copy(
+    image: IsoImage, overwrites: Mapping[int, bytes] | None = None, areas: Mapping[int, PieceTable] | None = None
+) -> ImagePlan:
+    """Return the plan that makes ``image`` again, except for the bytes of ``overwrites`` and ``areas``.
+
+    Both are new bytes by byte offset; ``areas``: as in :class:`IsoEdits`.
+    """
+    all_overwrites = _join_overwrites(image, overwrites or {}, areas or {})
     layout = Layout((), image.tail, image.tail, (image.tail, image.tail))
     table = PieceTable([image.source])
-    if overwrites:
-        table = update_implanted_md5(image, table.patched(overwrites.items()), layout)
-    return ImagePlan(table, layout, {}, overwrites=overwrites or {})
+    if all_overwrites:
+        table = update_implanted_md5(image, table.patched(all_overwrites.items()), layout)
+    return ImagePlan(table, layout, {}, overwrites=all_overwrites)
+
+
+def _join_overwrites(
+    image: IsoImage, overwrites: Mapping[int, bytes], areas: Mapping[int, PieceTable]
+) -> dict[int, PieceTable]:
+    """Return ``overwrites``, and those bytes of ``areas`` that are not the old image's, by byte offset."""
+    joined = {at: PieceTable([Literal(data)]) for at, data in overwrites.items()}
+    for start, table in areas.items():
+        at = start
+        for piece in table.pieces:
+            is_old = (
+                piece.source is image.source.source and piece.offset == at
+                if isinstance(piece, Range)
+                else isinstance(piece, Literal) and image.source.read(at, piece.length) == piece.data
+            )
+            if not is_old:
+                joined[at] = PieceTable([piece])
+            at += piece.length
+    return joined
 
 
 def plan_image(
@@ -92,10 +117,11 @@ def plan_image(
     body = _join_body(image, layout, placed, contents, trees.vacated if trees else ())
     table = PieceTable([*body.pieces, tail]).patched(patches.items())
     _check_unchanged_files(image, table, layout, placed, trees)
-    table = table.patched((map_offset(layout, at), data) for at, data in (overwrites or {}).items())
+    all_overwrites = _join_overwrites(image, overwrites or {}, edits.areas)
+    table = table.patched((map_offset(layout, at), data) for at, data in all_overwrites.items())
     sizes = {file.path: new.table.length for new in placed for tree, file in new.files if tree is image.trees[0]}
     return ImagePlan(
-        update_implanted_md5(image, table, layout), layout, sizes, placed, drop, overwrites or {},
+        update_implanted_md5(image, table, layout), layout, sizes, placed, drop, all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
         (*(trees.warnings if trees else ()), *_warn_of_sections(edits), *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip

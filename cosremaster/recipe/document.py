@@ -254,6 +254,10 @@ class Document(_Table):
         default=False,
         description="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",
     )
+    keep_fat_copies: Flag = Field(
+        default=False,
+        description="Leave copies of changed files in FAT file systems, such as an EFI system partition, as they are.",
+    )
     source_date_epoch: Annotated[int, Strict()] | None = Field(
         default=None, ge=0, le=0xFFFFFFFF, description="No added file is newer, in seconds since 1970."
     )

@@ -227,6 +227,7 @@ class _RecipeReader:
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
+                keep_fat_copies=document.keep_fat_copies,
                 layer=tuple(layers) if isinstance(layers, list) else layers,
                 threads=threads,
                 xz_preset=document.xz.preset,

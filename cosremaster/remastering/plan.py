@@ -19,6 +19,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import SourceImage
 from cosremaster.remastering.context import RemasterContext
+from cosremaster.remastering.fat_changes import FatChange, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage
@@ -31,14 +32,16 @@ from cosremaster.remastering.write import plan_result
 class RemasterPlan(Struct, frozen=True, kw_only=True):
     """A remaster before it is written: the changed layers, how they were packed, the new image.
 
-    ``iso``: the edits of the ISO's own tree as requested; ``settings``: kernel arguments, volume id and date; ``sums``:
-    the lists of checksums on the ISO.
+    ``iso``: the edits of the ISO's own tree as requested; ``fats``: what changes in FAT file systems on the image, but
+    for their boot menus; ``settings``: kernel arguments, volume id and date; ``sums``: the lists of checksums on the
+    ISO.
     """
 
     image: RemasterImage
     changes: tuple[LayerChange, ...]
     packed: tuple[RepackedLayer, ...]
     iso: IsoEdits
+    fats: tuple[FatChange, ...]
     settings: BootSettingsPlan
     result: ImagePlan
     sums: tuple[ListChange, ...]
@@ -48,7 +51,8 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     def identical(self) -> bool:
         """The new image is the old one."""
         settings = self.settings
-        return self.iso.is_empty and not (self.packed or settings.replaced or settings.overwritten)
+        is_menu_changed = settings.replaced or settings.areas or settings.overwritten
+        return self.iso.is_empty and not (self.packed or self.fats or is_menu_changed)
 
 
 def plan_remaster(
@@ -66,16 +70,17 @@ def plan_remaster(
     change = LayerChanges(iso)
     if request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
-    settings = plan_settings(image, change.iso, request, context)
-    edits = change.iso.with_contents(settings.replaced)
+    fats = plan_fats(image, change.iso, request, context)
+    settings = plan_settings(image, fats.edits, request, context)
+    edits = fats.edits.with_contents(settings.replaced).with_areas(settings.areas)
     checksums = plan_checksums(image, edits, request, context)
     edits = with_checksum_lists(image, edits, checksums.lists)
     result = plan_new_image(image, edits, settings, request, context)
     for warning in context.warnings.messages:
         context.progress.warn(warning)
     return RemasterPlan(
-        image=image, changes=change.changes, packed=change.packed, iso=iso, settings=settings, result=result,
-        sums=checksums.changes, warnings=context.warnings.messages,
+        image=image, changes=change.changes, packed=change.packed, iso=iso, fats=fats.changes, settings=settings,
+        result=result, sums=checksums.changes, warnings=context.warnings.messages,
     )  # fmt: skip
 
 

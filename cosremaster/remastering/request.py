@@ -42,6 +42,7 @@ class Request:
     patterns of paths that are removed from that tree first; ``rename_iso``: then other names, ``"/old:/new"`` or a pair
     (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
     lists of checksums on the ISO, such as md5sum.txt, as they are, though their lines for changed files become wrong.
+    ``keep_fat_copies``: leave copies of changed files in FAT file systems as they are (docs/fat.md).
 
     ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``, a pattern of addresses, ``"all"``
     for every layer like a system, or several of these; None finds the root file system by content.
@@ -62,6 +63,7 @@ class Request:
     rename_iso: Iterable[str | tuple[str, str]] = ()
     drop_hfsplus: bool = False
     keep_sums: bool = False
+    keep_fat_copies: bool = False
     allow_missing: bool = False
     force_type: bool = False
     layer: str | Iterable[str] | None = None
@@ -91,6 +93,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     iso_renames: tuple[Rename, ...]
     drop_hfsplus: bool
     keep_checksums: bool
+    keep_fat_copies: bool
     allow_missing: bool
     force_type: bool
     layers: tuple[LayerSelector, ...]
@@ -129,7 +132,8 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         iso_additions=tuple(_parse_item(item, "--add-iso") for item in request.add_iso),
         iso_removals=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
-        drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums, allow_missing=request.allow_missing,
+        drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums,
+        keep_fat_copies=request.keep_fat_copies, allow_missing=request.allow_missing,
         force_type=request.force_type,
         layers=parse_layers(request.layer, image),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,

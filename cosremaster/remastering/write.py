@@ -24,8 +24,8 @@ def plan_result(
     """
     if image.volume is None:
         return image.plan(edits.replaced)
-    if edits.is_empty:
-        return plan_copy(image, overwritten)
+    if not edits.changes_tree:
+        return plan_copy(image, overwritten, edits.areas)
     return plan_image(image, source, edits, drop_hfsplus=drop_hfsplus, overwrites=overwritten)
 
 

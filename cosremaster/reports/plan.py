@@ -14,12 +14,13 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
-from cosremaster.reports.text import change_lines, memory_lines, packed_line, rename_lines, sums_lines
+from cosremaster.reports.text import change_lines, fat_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.tree.nodes import Action, Edits
 from cosremaster.units import SECTORS_PER_BLOCK, Sector, format_size
 
@@ -41,12 +42,16 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "files": _printable_paths(plan.changes[0].paths if plan.changes else ()),
         "further_layers": [_change_report(change) for change in plan.changes[1:]],
         "iso": _iso_report(plan.iso),
+        "fats": [_fat_report(change) for change in plan.fats],
         "menus": menu_changes_report(settings.menus),
         "renamed": [
             {"what": rename.attribute, "before": printable(rename.old), "after": printable(rename.new)}
             for rename in settings.volume_renames
         ],
-        "overwritten": [{"offset": at, "bytes": len(data)} for at, data in sorted(settings.overwritten.items())],
+        "overwritten": [
+            {"offset": at, "bytes": table.length}
+            for at, table in sorted(plan.result.overwrites.items(), key=lambda item: item[0])
+        ],
         "sums": [_list_report(change) for change in plan.sums],
         "layers": [_layer_report(layer) for layer in plan.packed],
         "pieces": _pieces(plan.result.table.pieces, plan),
@@ -96,6 +101,15 @@ def _iso_report(edits: IsoEdits) -> dict[str, Any]:
         "removed": _printable_paths(edits.removed),
         "renamed": [{"before": printable(old), "after": printable(new)} for old, new in edits.renamed.items()],
         "unchanged": _printable_paths(edits.unchanged),
+    }
+
+
+def _fat_report(change: FatChange) -> dict[str, Any]:
+    """Return the paths that change in a FAT file system, by what happens to them."""
+    return {
+        "fat": change.name,
+        "exchanged": _printable_paths(change.exchanged),
+        "copies": {printable(path): printable(original) for path, original in sorted(change.copies.items())},
     }
 
 
@@ -180,6 +194,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
         yield from change_lines("-", plan.iso.removed)
         yield from rename_lines(plan.iso.renamed.items())
         yield from change_lines("=", plan.iso.unchanged)
+    yield from fat_lines(plan.fats)
     yield from (
         f"{name.attribute}: {printable(name.old)} -> {printable(name.new)}" for name in plan.settings.volume_renames
     )

@@ -15,6 +15,7 @@ from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
 if TYPE_CHECKING:
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
 
 ACTIVE = 0x80
@@ -132,6 +133,17 @@ LISTED = 40
 def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
     """Yield a line for each path, the first :data:`LISTED` of them, then a count."""
     return _listed(mark, [printable(path) for path in paths])
+
+
+def fat_lines(changes: Iterable[FatChange]) -> Iterator[str]:
+    """Yield lines about the changes in FAT file systems."""
+    for change in changes:
+        yield f"in {change.name}: {len(change.exchanged):,} exchanged"
+        copies = (
+            f"{printable(path)}, as {printable(change.copies[path])}" if path in change.copies else printable(path)
+            for path in change.exchanged
+        )
+        yield from _listed("~", list(copies))
 
 
 def rename_lines(renamed: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cosremaster.boot.fat import ENTRY_SIZE, Fat, FatFile
+from cosremaster.boot.fat import Fat, FatFile
+from cosremaster.boot.fat_names import ENTRY_SIZE
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.boot.fat import Fat
-from cosremaster.boot.fat_edit import replace_files
+from cosremaster.boot.fat_edit import FatEdits, Patch, edit_fat
 from cosremaster.errors import CosremasterError, ImageError, Place, SizeError, UnsupportedError
+from cosremaster.io.pieces import Literal, PieceTable
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
 
@@ -58,12 +59,12 @@ def opened(raw: bytes, place: Place | None = None) -> Fat:
     return fat
 
 
+def replace_files(fat: Fat, new: dict[bytes, bytes]) -> tuple[Patch, ...]:
+    return edit_fat(fat, FatEdits(replaced={path: PieceTable([Literal(data)]) for path, data in new.items()}))
+
+
 def exchanged(raw: bytes, new: dict[bytes, bytes]) -> bytes:
-    out = bytearray(raw)
-    for at, data in replace_files(opened(raw), new):
-        out[at : at + len(data)] = data
-    assert len(out) == len(raw)
-    return bytes(out)
+    return PieceTable([Literal(raw)]).patched(replace_files(opened(raw), new)).read()
 
 
 def test_files_are_found_as_mtools_wrote_them(made: Path) -> None:
@@ -121,7 +122,7 @@ def test_several_files_at_once(made: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_told(made: Path) -> None:
     raw = made.read_bytes()
-    with pytest.raises(SizeError, match=r"boot/grub/grub.cfg: does not fit: its file system lacks [\d,]+ free"):
+    with pytest.raises(SizeError, match=r"boot/grub/grub.cfg: does not fit: it needs [\d,]+ more bytes, and .* has"):
         replace_files(opened(raw), {b"boot/grub/grub.cfg": bytes(len(raw))})
     with pytest.raises(ImageError, match="nothing: is not there"):
         replace_files(opened(raw), {b"nothing": b""})

@@ -259,7 +259,7 @@ def test_a_fat_without_room_is_told(with_fat_menu: Path, tmp_path: Path, capsys:
     raw[start : start + fat.stat().st_size] = fat.read_bytes()
     iso.write_bytes(raw)
     assert main([str(iso), str(tmp_path / "out.iso"), *OPTIONS]) == 9
-    assert f"EFI/efiboot.img » {FAT_PATH}: does not fit: its file system lacks 1 free" in capsys.readouterr().err
+    assert f"EFI/efiboot.img » {FAT_PATH}: does not fit: it needs 4,096 more bytes, and its" in capsys.readouterr().err
     assert not (tmp_path / "out.iso").exists()
 
 

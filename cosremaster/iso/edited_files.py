@@ -1,0 +1,51 @@
+"""The files on an image's own tree after edits of it: their bytes, and which of them share their bytes."""
+
+from __future__ import annotations
+
+from cosremaster.io.pieces import PieceTable
+from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.model import IsoFile, IsoImage
+
+
+class EditedFiles:
+    """The files on the edited tree: their bytes, and which paths share them."""
+
+    def __init__(self, image: IsoImage, edits: IsoEdits) -> None:
+        """Index the files of ``image`` that ``edits`` keep, and those that they add."""
+        self.image, self._replaced = image, edits.replaced
+        self.files: dict[bytes, IsoFile] = {
+            file.path: file for file in image.files if file.is_regular and edits.new_path(file.path) is not None
+        }
+        self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
+        self._sharing: dict[object, list[bytes]] = {}
+        for path in self.files:
+            self._sharing.setdefault(self._content_key(path), []).append(path)
+
+    def _content_key(self, path: bytes) -> object:
+        """Return a key that paths with the same bytes share."""
+        file = self.files[path]
+        if path in self._replaced:
+            return id(self._replaced[path])
+        return (file.records[0].lba, file.size) if file.size else path
+
+    def _new_bytes(self, path: bytes) -> PieceTable | None:
+        """Return the bytes of an added or replaced file; None for a file that is unchanged."""
+        return self.added.get(path) or self._replaced.get(path)
+
+    def size_of(self, path: bytes) -> int:
+        """Return the bytes of the file."""
+        table = self._new_bytes(path)
+        return self.files[path].size if table is None else table.length
+
+    def names_of(self, path: bytes) -> tuple[bytes, ...]:
+        """Return all paths that share the bytes of ``path``."""
+        return (path,) if path in self.added else tuple(self._sharing[self._content_key(path)])
+
+    def bytes_of(self, path: bytes) -> PieceTable:
+        """Return the contents of the file."""
+        table = self._new_bytes(path)
+        return self.image.bytes_of(self.files[path]) if table is None else table
+
+    def is_plain(self, path: bytes) -> bool:
+        """Return True if zisofs does not compress the file."""
+        return self._new_bytes(path) is not None or not self.files[path].zisofs_offset
