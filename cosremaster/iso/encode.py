@@ -15,6 +15,7 @@ from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.alignment import find_alignment
+from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
@@ -108,11 +109,11 @@ def plan_image(
     trees = _restructure_trees(image, source, edits, replacements)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
-    placed = _place_replacements(image, replacements, layout)
+    replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
+    placed = _place_replacements(image, replacements, layout, replaced_starts)
     patches, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
     if trees is not None:
-        starts = [placement.start for placement in layout.appended[len(layout.appended) - len(trees.appended) :]]
-        patches, contents = trees.render(starts, placed, patches)
+        patches, contents = trees.render(tree_starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)
     body = _join_body(image, layout, placed, contents, trees.vacated if trees else ())
     table = PieceTable([*body.pieces, tail]).patched(patches.items())
@@ -123,7 +124,8 @@ def plan_image(
     return ImagePlan(
         update_implanted_md5(image, table, layout), layout, sizes, placed, drop, all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
-        (*(trees.warnings if trees else ()), *_warn_of_sections(edits), *warn_of_wrong_sums(image.gpt)),
+        (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(edits),
+         *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip
 
 
@@ -137,6 +139,15 @@ def _restructure_trees(
     from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - a change of a layer goes without
 
     return restructure_trees(image, source, edits, replacements)
+
+
+def _list_tree_warnings(
+    image: IsoImage, layout: Layout, replacements: Iterable[FileReplacement], trees: RestructuredTrees | None
+) -> Iterator[str]:
+    """Yield what users have to know of the edited trees."""
+    if trees is not None:
+        yield from trees.warnings
+        yield from warn_of_continued(image, layout, replacements, trees.continued_records)
 
 
 def _warn_of_sections(edits: IsoEdits) -> Iterator[str]:
@@ -194,7 +205,23 @@ def _plan_layout(
     empty_blocks = _list_empty_blocks(image, replacements, trees)
     slack = find_slack((tree.end for tree in image.trees), empty_blocks)
     volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image), slack)
-    return plan_layout(volume, sizes, (*appended, *(trees.appended if trees else ())))
+    if trees is None:
+        return plan_layout(volume, sizes, appended)
+    if not trees.continued_records:
+        return plan_layout(volume, sizes, (*appended, *trees.appended))
+    leaving = list_leaving_spans(image, trees.continued_records, replacements, movable, drop=drop)
+    last = len(trees.appended) - trees.last_spans
+    return plan_layout(volume, sizes, (*trees.appended[:last], *appended, *leaving, *trees.appended[last:]))
+
+
+def _split_appended(
+    layout: Layout, replacements: Iterable[FileReplacement], trees: RestructuredTrees | None
+) -> tuple[list[Lba], list[Lba]]:
+    """Return the starts of the new spans: those of replaced files, and those of ``trees``, each in its order."""
+    starts = [placement.start for placement in layout.appended]
+    count = sum(new.old_span is None for new in replacements)
+    first = len(trees.appended) - trees.last_spans if trees is not None and trees.continued_records else 0
+    return starts[first : first + count], [*starts[:first], *starts[first + count :]]
 
 
 def _list_empty_blocks(
@@ -245,12 +272,15 @@ def _list_ends(image: IsoImage) -> Iterator[Sector]:
 
 
 def _place_replacements(
-    image: IsoImage, replacements: Iterable[FileReplacement], layout: Layout
+    image: IsoImage, replacements: Iterable[FileReplacement], layout: Layout, appended_starts: Iterable[Lba]
 ) -> tuple[FileReplacement, ...]:
-    """Return the replacements with their places, and with right tables inside boot images."""
-    placed, appended = [], iter(layout.appended)
+    """Return the replacements with their places, and with right tables inside boot images.
+
+    :param appended_starts: the first blocks of those that need a span of their own.
+    """
+    placed, starts = [], iter(appended_starts)
     for new in replacements:
-        start = layout.map_block(new.old_span.start) if new.old_span else next(appended).start
+        start = layout.map_block(new.old_span.start) if new.old_span else next(starts)
         images = [boot for boot in image.boot_images if new.old_span and boot.entry.lba == new.old_span.start]
         placed.append(replace(new, table=update_boot_tables(new.table, images, start), start=start))
     return tuple(placed)
@@ -312,6 +342,7 @@ def _join_body(
     changes = [new.old_span.start for new in placed if new.old_span]
     changes += [placement.start for placement in placements if placement.start in contents]
     changes += [span.start for span in vacated]
+    changes += [placement.span.start for placement in layout.placements if placement.start != placement.span.start]
     at = lba_offset(min([Lba(layout.old_tail), *changes]))
     pieces: list[Piece] = [image.source.cut(0, min(at, image.size))]
     for placement in placements:

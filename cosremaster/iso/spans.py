@@ -24,5 +24,7 @@ class Span(Struct, frozen=True):
         return self.start < other.end and other.start < self.end
 
 
+CONTINUED_RECORDS = "continued records"
+"""The label of new continuation areas (SUSP 5.1)."""
 SYSTEM_AREA = Span(Lba(0), FIRST_DESCRIPTOR, "system area")
 """The blocks in front of the volume descriptors (ECMA-119, 6.2.1)."""

@@ -5,10 +5,8 @@ Linux, isoinfo, xorriso and libarchive show no name of Rock Ridge where a root's
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import pycdlib
 import pytest
 
 import cosremaster
@@ -20,6 +18,7 @@ from cosremaster.iso.read import read_image
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support import judges
+from tests.support.makers import make_rock_ridge
 
 BLOCK = 2048
 MAKERS = ("R", "RJ", "R-no-pad", "RJ-no-pad", "bsdtar", "pycdlib", "pycdlib-joliet", "xorriso")
@@ -28,30 +27,7 @@ MAKERS = ("R", "RJ", "R-no-pad", "RJ-no-pad", "bsdtar", "pycdlib", "pycdlib-joli
 def make(maker: str, folder: Path, iso: Path) -> None:
     """Makes an image of ``folder`` with Rock Ridge by the maker's real tool."""
     tools.require("genisoimage", *judges.TOOLS)
-    match maker.split("-"):
-        case ["pycdlib", *joliet]:
-            _make_with_pycdlib(folder, iso, joliet=bool(joliet))
-        case ["bsdtar"]:
-            run(["bsdtar", "-cf", iso, "--format=iso9660", "-C", folder, *sorted(p.name for p in folder.iterdir())])
-        case ["xorriso"]:
-            run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-J", "-o", iso, folder])
-        case [extensions, *no_pad]:
-            pad = ["-no-pad"] if no_pad else []
-            run(["genisoimage", "-quiet", *(f"-{letter}" for letter in extensions), *pad, "-o", iso, folder])
-
-
-def _make_with_pycdlib(folder: Path, iso: Path, *, joliet: bool) -> None:
-    image = pycdlib.PyCdlib()
-    image.new(rock_ridge="1.09", joliet=3 if joliet else None)
-    for number, path in enumerate(sorted(folder.iterdir())):
-        joliet_path = f"/{path.name}" if joliet else None
-        if path.is_symlink():
-            image.add_symlink(f"/L{number}.;1", path.name, str(path.readlink()))
-        else:
-            data = path.read_bytes()
-            image.add_fp(io.BytesIO(data), len(data), f"/F{number}.;1", rr_name=path.name, joliet_path=joliet_path)
-    image.write(str(iso))
-    image.close()
+    make_rock_ridge(maker, folder, iso)
 
 
 def names(iso: Path) -> dict[str, set[str]]:

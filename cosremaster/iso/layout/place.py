@@ -56,7 +56,7 @@ class Layout(Struct, frozen=True, dict=True):
     """The new places of all spans: placements in the order of their new starts, without overlaps.
 
     ``tail`` and ``old_tail``: the new and the old first block of the tail. ``data_ends``: the old and the new end of
-    the data. ``appended``: the placements of the appended spans, in their order.
+    the data. ``appended``: the placements of the new spans, in their order.
     """
 
     placements: tuple[Placement, ...]
@@ -143,10 +143,12 @@ def plan_layout(volume: VolumeSpans, sizes: Mapping[Lba, int], appended: Sequenc
     ``ends``.
 
     :param sizes: the new number of blocks of each span that changes, by its old start.
-    :param appended: new spans; only their labels and numbers of blocks count.
+    :param appended: new spans, of which only labels and numbers of blocks count; and movable spans that go there.
     """
     placements, overflow = _place_fixed(volume, sizes)
-    for run, limit in _list_runs(volume.fixed, volume.movable):
+    leaving_starts = {span.start for span in appended if span.start}
+    staying = [span for span in volume.movable if span.start not in leaving_starts]
+    for run, limit in _list_runs(volume.fixed, staying):
         if not any(span.start in sizes for span in run):
             placements += [Placement(span, span.start, span.blocks) for span in run]
         elif limit is None:
@@ -157,15 +159,17 @@ def plan_layout(volume: VolumeSpans, sizes: Mapping[Lba, int], appended: Sequenc
             overflow += leaving
     old_end = max((span.end for span in (*volume.fixed, *volume.movable, *volume.vacated)), default=Lba(0))
     end = max((placed.end for placed in placements), default=Lba(0))
-    last = [*overflow, *(Placement(span, span.start, span.blocks) for span in appended)]
+    last = [*overflow, *(Placement(span, span.start, sizes.get(span.start, span.blocks)) for span in appended)]
     for index, placed in enumerate(last):
         last[index] = Placement(placed.span, end, placed.blocks)
         end = last[index].end
     if volume.slack is not None:
         end = Lba(max(end, old_end - volume.slack))
-    placements = sorted([*placements, *last[: len(overflow)]], key=lambda placed: (placed.start, placed.end))
+    new = [placed for placed in last[len(overflow) :] if not placed.span.start]
+    placements += [placed for index, placed in enumerate(last) if index < len(overflow) or placed.span.start]
+    placements.sort(key=lambda placed: (placed.start, placed.end))
     tail = volume.tail + _shift_tail(volume, old_end, end)
-    return Layout(tuple(placements), tail, volume.tail, (old_end, end), tuple(last[len(overflow) :]))
+    return Layout(tuple(placements), tail, volume.tail, (old_end, end), tuple(new))
 
 
 def _place_fixed(volume: VolumeSpans, sizes: Mapping[Lba, int]) -> tuple[list[Placement], list[Placement]]:

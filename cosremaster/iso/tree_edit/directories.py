@@ -25,7 +25,7 @@ from cosremaster.iso.ecma119.records import (
 )
 from cosremaster.iso.model import IsoTree
 from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
-from cosremaster.iso.rockridge.read import RockRidge, find_susp_skip, read_rock_ridge, walk_fields
+from cosremaster.iso.rockridge.read import RockRidge, find_areas, find_susp_skip, read_rock_ridge, walk_fields
 from cosremaster.iso.rockridge.write import CE_SIZE, RockRidgeProfile
 from cosremaster.tree.nodes import Node
 from cosremaster.tree.paths import join
@@ -92,7 +92,7 @@ class EditableDirectory(Struct, eq=False):
     ``named_in``: the directory that holds its name; not ``parent`` where it is relocated.
     ``level``: 1 for the root. ``entry``: the entry of its true record.
     ``is_changed``: its records are written anew. ``is_reparented``: its ``..`` is written anew.
-    ``is_moved``: it gets other blocks.
+    ``is_moved``: it gets other blocks. ``area_blocks``: the blocks of the continuation areas of its entries' records.
     """
 
     extent: Extent | None
@@ -105,6 +105,7 @@ class EditableDirectory(Struct, eq=False):
     is_changed: bool = False
     is_reparented: bool = False
     is_moved: bool = False
+    area_blocks: set[Lba] = field(default_factory=set)
 
     @property
     def blocks(self) -> int:
@@ -139,6 +140,7 @@ class EditableTree(Struct, eq=False):
     ``counts_subdirectories``: the link counts of directories include their subdirectories.
     ``relocation_directory``: the directory that holds the true records of relocated directories (libisofs names it
     RR_MOVED), None where no directory is relocated. ``serial_numbers``: the file serial numbers in use (PX).
+    ``root_area_blocks``: the blocks of the continuation areas of the root's ``.``.
     """
 
     kind: str
@@ -150,6 +152,7 @@ class EditableTree(Struct, eq=False):
     counts_subdirectories: bool = False
     relocation_directory: EditableDirectory | None = None
     serial_numbers: frozenset[int] = frozenset()
+    root_area_blocks: set[Lba] = field(default_factory=set)
 
     def directories(self) -> Iterator[EditableDirectory]:
         """Yield every directory, each one before those below it."""
@@ -239,6 +242,7 @@ def _read_tree(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]
         tree.rock_ridge = RockRidgeProfile.from_fields(
             root_fields if reader.sample_fields is None else reader.sample_fields, skip
         )
+        tree.root_area_blocks = list_area_blocks(find_areas(source, dot[: dot[0]], lba_offset(extent.lba), skip, base))
         px = next((raw for raw in root_fields if raw[:2] == b"PX" and len(raw) > 16), b"")
         tree.counts_subdirectories = int.from_bytes(px[12:16], "little") == 2 + root.subdirectory_count
     return tree
@@ -285,6 +289,7 @@ class _TreeReader(Struct):
             if self.skip is not None:
                 ridge = read_rock_ridge(self.source, raw, record.offset, self.skip, self.base)
                 self.serial_numbers.add(ridge.serial)
+                directory.area_blocks |= list_area_blocks(ridge.areas)
             if record.flags & DIRECTORY:
                 below.append(self._add_directory(directory, record, ridge))
                 continue
@@ -354,6 +359,11 @@ class _TreeReader(Struct):
         if self.joliet:
             return infer_joliet_rules(files, directories)
         return infer_rules(files, directories, enhanced=enhanced, room=room)
+
+
+def list_area_blocks(areas: Iterable[tuple[int, int]]) -> set[Lba]:
+    """Return the blocks of continuation areas, each a byte offset and a number of bytes."""
+    return {Lba(lba) for offset, length in areas for lba in range(offset // BLOCK, blocks_for(offset + length))}
 
 
 def _check_dots(source: ByteSource, extent: Extent) -> None:

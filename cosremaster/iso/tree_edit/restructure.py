@@ -43,6 +43,8 @@ class RestructuredTrees(Struct):
     ``vacated``: the blocks that become free.
     ``appended``: the runs of blocks that are needed, in the order of the starts that :meth:`render` takes.
     ``data_blocks``: the first block of each of ``new_data``, by its key; empty before :meth:`render`.
+    ``continued_records``: the offsets of the first records of files that continue in new areas; libarchive reads such a
+    file only if its data lie behind the area.
     """
 
     image: IsoImage
@@ -55,6 +57,12 @@ class RestructuredTrees(Struct):
     appended: tuple[Span, ...] = ()
     warnings: tuple[str, ...] = ()
     data_blocks: dict[int, Lba] = field(default_factory=dict)
+    continued_records: frozenset[int] = frozenset()
+
+    @property
+    def last_spans(self) -> int:
+        """How many of :attr:`appended` have to be the last ones of the data: those of UDF."""
+        return len(self.udf.needed_spans) if self.udf is not None else 0
 
     def expected_files(
         self, layout: Layout, replacements: Sequence[FileReplacement]
@@ -163,6 +171,7 @@ def restructure_trees(
         result.warnings += tuple(altered_name_warnings(trees[0]))
     for rewrite in rewrites:  # libarchive takes the Joliet tree if its root lies in front of the primary one
         rewrite.measure(image.place, moves_root=rewrite.tree.kind == JOLIET and trees[0].root.is_moved)
+    result.continued_records = frozenset(offset for rewrite in rewrites for offset in rewrite.continued_records)
     result.vacated = tuple(_vacated_spans(result))
     result.appended = tuple(_needed_spans(result))
     return result

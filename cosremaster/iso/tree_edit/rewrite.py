@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 from msgspec import Struct, field
@@ -13,7 +13,7 @@ from cosremaster.errors import Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import PATH_TABLE_SIZE, Extent, pack_both_endian
-from cosremaster.iso.spans import Span
+from cosremaster.iso.spans import CONTINUED_RECORDS, Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits
 from cosremaster.iso.tree_edit.directories import EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.patches import (
@@ -42,6 +42,7 @@ class TreeRewrite(Struct):
     ``continuation_sizes``: of the continuation areas of a directory (SUSP 5.1), by its id.
     ``path_table_size``: of one path table.
     ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
+    ``continued_records``: the offsets of the first records of files on the image that continue in new areas.
     """
 
     source: ByteSource
@@ -51,6 +52,7 @@ class TreeRewrite(Struct):
     continuation_sizes: dict[int, int] = field(default_factory=dict)
     path_table_size: int = 0
     root_continuation_host: EditableDirectory | None = None
+    continued_records: frozenset[int] = frozenset()
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
@@ -85,6 +87,7 @@ class TreeRewrite(Struct):
         tree.root.is_moved = tree.root.is_moved or moves_root
         tree.root.is_changed = tree.root.is_changed or moves_root
         tree.propagate_moves()
+        self._move_unread_areas(bool(continuations))
         records, continuations = serializer.serialize_directories()
         if continuations and not tree.root.is_moved and serializer.root_continuation_fields():
             # A continuation area that libarchive has not reached yet hides all that it would reach later. Where other
@@ -97,6 +100,34 @@ class TreeRewrite(Struct):
         self.directory_sizes = {key: len(data) for key, data in records.items()}
         self.continuation_sizes = {key: len(data) for key, data in continuations.items()}
         self.path_table_size = len(serializer.serialize_path_table("little"))
+        self.continued_records = frozenset(
+            entry.records[0].offset for entry in serializer.continued_entries.values() if entry.has_data
+        )
+
+    def _move_unread_areas(self, has_new_areas: bool) -> None:
+        """Move directories whose continuation areas libarchive would not read any more.
+
+        It reads an area only where it comes by: right behind a directory, or behind another area. One that it does not
+        read hides all behind it.
+
+        :param has_new_areas: there will be new areas, and that of the root's ``.`` among them.
+        """
+        tree = self.tree
+        if tree.rock_ridge is None:
+            return
+        removed = (directory for directory in self.applied.removed_directories if directory.extent)
+        old_directories = [*removed, *(directory for directory in tree.directories() if directory.extent)]
+        was_read = _find_read_blocks(old_directories, tree.root_area_blocks)
+        while True:
+            root_blocks = set[Lba]() if has_new_areas or tree.root.is_moved else tree.root_area_blocks
+            staying = [directory for directory in tree.directories() if directory.extent and not directory.is_moved]
+            is_read = _find_read_blocks(staying, root_blocks)
+            unread = [directory for directory in staying if directory.area_blocks & was_read - is_read]
+            if not unread:
+                return
+            for directory in unread:
+                directory.is_moved = directory.is_changed = has_new_areas = True
+            tree.propagate_moves()
 
     def vacated_spans(self, session: Lba) -> Iterator[Span]:
         """Yield the blocks that directories and path tables give up, from block ``session`` on."""
@@ -112,7 +143,7 @@ class TreeRewrite(Struct):
         for directory in self.moved_directories:
             yield Span(NO_BLOCK, blocks_for(self.directory_sizes[id(directory)]), "directory")
             if id(directory) in self.continuation_sizes:
-                yield Span(NO_BLOCK, blocks_for(self.continuation_sizes[id(directory)]), "continued records")
+                yield Span(NO_BLOCK, blocks_for(self.continuation_sizes[id(directory)]), CONTINUED_RECORDS)
         for _ in self.outgrown_path_tables:
             yield Span(NO_BLOCK, blocks_for(self.path_table_size), "path table")
 
@@ -187,6 +218,22 @@ class TreeRewrite(Struct):
 def share_blocks(tables: Sequence[PathTable]) -> bool:
     """Return whether two of the path tables of a tree begin at the same block, where they cannot both be right."""
     return len({table.lba for table in tables}) < len(tables)
+
+
+def _find_read_blocks(directories: Iterable[EditableDirectory], root_blocks: set[Lba]) -> set[Lba]:
+    """Return the blocks of continuation areas that libarchive comes by when it reads ``directories``.
+
+    :param root_blocks: those of the root's ``.``.
+    """
+    ends, requested, read = set[Lba](), set(root_blocks), set[Lba]()
+    for directory in directories:
+        assert directory.extent is not None
+        ends.add(Lba(directory.extent.lba + directory.blocks))
+        requested |= directory.area_blocks
+    for lba in sorted(requested):
+        if lba in ends or lba - 1 in read:
+            read.add(lba)
+    return read
 
 
 def get_path_table_size(tree: EditableTree) -> int:

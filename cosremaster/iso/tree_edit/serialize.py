@@ -73,6 +73,7 @@ class TreeSerializer(Struct):
     ``free_serials``: yields file serial numbers that are not in use.
     ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
     ``assigned_serials``: the serial numbers of new files, by :attr:`Node.link` or the node's id.
+    ``continued_entries``: the entries with records that continue in new areas, by their id.
     """
 
     tree: EditableTree
@@ -83,6 +84,7 @@ class TreeSerializer(Struct):
     free_serials: Iterator[int]
     root_continuation_host: EditableDirectory | None = None
     assigned_serials: dict[object, int] = field(default_factory=dict)
+    continued_entries: dict[int, DirectoryEntry] = field(default_factory=dict)
 
     def serialize_directories(self) -> tuple[dict[int, bytes], dict[int, bytes]]:
         """Return the records of each changed directory, in whole blocks, and its continuation areas if it has any.
@@ -90,6 +92,7 @@ class TreeSerializer(Struct):
         Both are keyed by the directory's id.
         """
         records, continuations = dict[int, bytes](), dict[int, bytes]()
+        self.continued_entries.clear()
         for directory in self.tree.directories():
             if directory.is_changed:
                 first = self.placement.continuations.get(id(directory), self.tree.base)
@@ -157,15 +160,24 @@ class TreeSerializer(Struct):
         yield dot
         yield dot_dot if dot_dot and not directory.is_reparented else self._make_dot_dot(directory, areas)
         for entry in directory.entries:
-            if entry.is_renamed:
-                yield from self._rename_records(entry, areas)
-            elif not entry.records:
-                yield from self._make_new_records(entry, areas)
-            elif directory.is_moved:
-                for raw, offset in zip(self._read_records(entry), self._record_offsets(entry), strict=True):
-                    yield self._copy_record(_without_dangling_block(raw, areas), offset, areas)
-            else:
-                yield from self._read_records(entry)
+            start = len(areas.data)
+            yield from self._make_entry_records(directory, entry, areas)
+            if len(areas.data) > start:
+                self.continued_entries[id(entry)] = entry
+
+    def _make_entry_records(
+        self, directory: EditableDirectory, entry: DirectoryEntry, areas: ContinuationAreas
+    ) -> Iterator[bytes]:
+        """Yield the records of ``entry`` in ``directory``; fields that do not fit into them go into ``areas``."""
+        if entry.is_renamed:
+            yield from self._rename_records(entry, areas)
+        elif not entry.records:
+            yield from self._make_new_records(entry, areas)
+        elif directory.is_moved:
+            for raw, offset in zip(self._read_records(entry), self._record_offsets(entry), strict=True):
+                yield self._copy_record(_without_dangling_block(raw, areas), offset, areas)
+        else:
+            yield from self._read_records(entry)
 
     def _make_dot_dot(self, directory: EditableDirectory, areas: ContinuationAreas) -> bytes:
         """Return a new ``..`` record, with a PL field where the directory is relocated (RRIP 4.1.5.2)."""
