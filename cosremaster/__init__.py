@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         read,
         verify,
     )
-    from cosremaster.api.info import ArchiveInfo, ImageInfo, LayerInfo
+    from cosremaster.api.info import ArchiveInfo, FilesystemInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
     from cosremaster.api.results import ChangedLayer, Changes, Plan, Result
     from cosremaster.api.views import Export, Extraction
@@ -67,7 +67,7 @@ _MODULES = {
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
-    "api.info": ("ArchiveInfo", "ImageInfo", "LayerInfo"),
+    "api.info": ("ArchiveInfo", "FilesystemInfo", "ImageInfo", "LayerInfo"),
     "api.results": ("ChangedLayer", "Changes", "Plan", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
     "api.views": ("Export", "Extraction"),
@@ -96,6 +96,7 @@ __all__ = [
     "Export",
     "Extraction",
     "FileEntry",
+    "FilesystemInfo",
     "Finding",
     "Image",
     "ImageError",

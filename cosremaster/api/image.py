@@ -89,7 +89,7 @@ class Image:
         :raises ImageError: the image cannot be read, or is neither an ISO 9660 image nor an archive.
         :raises LayerError: there is no such layer. :raises CorruptError: a layer is damaged.
         """
-        from cosremaster.api.info import make_info  # noqa: PLC0415
+        from cosremaster.api.info import InfoParts, make_info  # noqa: PLC0415
         from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
         from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
@@ -100,13 +100,13 @@ class Image:
             image_layers = opened.layers(layer, progress)
             layers = image_layers.layers
             chosen, problem = self._choose(image_layers, layer)
-        archives = tuple(find_archive_files(image))
+        archives, filesystems = find_archive_files(image)
         menus = None if image.volume is None else find_boot_menus(image.volume)
         if layers is None:
             memory = estimate_packed_memory((archive.path, archive.size) for archive in archives)
         else:
             memory = estimate_image_memory(image, layers)
-        return make_info(image, archives, layers, chosen, menus, memory, problem)
+        return make_info(InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem))
 
     def layers(self, layer: str | None = None, *, progress: Progress | None = None) -> tuple[LayerInfo, ...]:
         """Return the layers of the image, or of the file that ``layer`` names; outer ones come before inner ones.

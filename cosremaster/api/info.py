@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import printable
 from cosremaster.reports.inspect import inspect_report, layer_report
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cosremaster.iso.model import SourceImage
     from cosremaster.layers.find import ArchiveFile
     from cosremaster.layers.model import Layer
+    from cosremaster.layers.system_images import SystemImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,28 @@ class ArchiveInfo:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class FilesystemInfo:
+    """A file on an image that is a file system and no layer; ``size`` is in bytes.
+
+    ``kind``: as in ``a squashfs file system``; ``purpose``: what becomes of it, as in ``root of the running system``.
+    """
+
+    path: str
+    kind: str
+    size: int
+    purpose: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
     """The facts about an image; sizes are in bytes.
 
     ``kind``: ``iso9660`` or ``initramfs``; ``volume_id``: empty without a volume. ``archives``: the files that begin
-    like archives; ``layers``: None unless they were read; ``root_layer``: the address of the layer that additions go
-    to, and else ``root_problem`` says why there is none. ``memory``: what it takes to boot each initramfs, by its
-    path. ``lines``: these facts and more as text; ``values``: as plain values for JSON (docs/json.md).
+    like archives; ``filesystems``: those that are file systems and no layers; ``layers``: None unless they were read;
+    ``root_layer``: the address of the layer that additions go to, and else ``root_problem`` says why there is none.
+    ``memory``: what it takes to boot each initramfs, by its path. ``lines``: these facts and more as text; ``values``:
+    as plain values for JSON (docs/json.md).
     """
 
     path: str
@@ -64,6 +79,7 @@ class ImageInfo:
     size: int
     volume_id: str
     archives: tuple[ArchiveInfo, ...]
+    filesystems: tuple[FilesystemInfo, ...]
     layers: tuple[LayerInfo, ...] | None
     root_layer: str | None
     root_problem: str
@@ -72,41 +88,60 @@ class ImageInfo:
     values: dict[str, Any] = field(repr=False, compare=False)
 
 
-def info_lines(
-    image: SourceImage, archives: tuple[ArchiveFile, ...], layers: tuple[Layer, ...] | None, chosen: Layer | None,
-    menus: BootMenus | None, memory: dict[bytes, MemoryEstimate],
-) -> Iterator[str]:  # fmt: skip
-    """Yield the facts about ``image`` as lines of text."""
-    yield from image_lines(image)
-    if menus is not None:
-        yield from menu_lines(menus)
-    if layers is None:
-        for archive in archives:
+class InfoParts(NamedTuple):
+    """The parts of the facts about ``image`` as the rooms below have them; ``root_problem`` as in ImageInfo."""
+
+    image: SourceImage
+    archives: tuple[ArchiveFile, ...]
+    filesystems: SystemImages
+    layers: tuple[Layer, ...] | None
+    chosen: Layer | None
+    menus: BootMenus | None
+    memory: dict[bytes, MemoryEstimate]
+    root_problem: str
+
+
+def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Iterator[str]:
+    """Yield the facts about an image as lines of text."""
+    yield from image_lines(parts.image)
+    if parts.menus is not None:
+        yield from menu_lines(parts.menus)
+    if parts.layers is None:
+        for archive in parts.archives:
             yield f"archive {printable(archive.path)}: {archive.codec}, {format_size(archive.size)}; --deep reads it"
     else:
-        yield from layer_lines(layers, chosen)
-    for path, need in memory.items():
+        yield from layer_lines(parts.layers, parts.chosen)
+    for found in filesystems:
+        yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}; not supported yet"
+    for path, need in parts.memory.items():
         yield from memory_lines(printable(path), need)
         for warning in need.warnings:
             yield f"warning: {printable(path)} {warning}"
+    if parts.root_problem:
+        yield f"--add has no layer to go to: {parts.root_problem}"
 
 
-def make_info(
-    image: SourceImage, archives: tuple[ArchiveFile, ...], layers: tuple[Layer, ...] | None, chosen: Layer | None,
-    menus: BootMenus | None, memory: dict[bytes, MemoryEstimate], root_problem: str,
-) -> ImageInfo:  # fmt: skip
-    """Return the facts about ``image``."""
-    infos = None if layers is None else layer_infos(layers, chosen)
-    lines = list(info_lines(image, archives, layers, chosen, menus, memory))
-    if root_problem:
-        lines.append(f"--add has no layer to go to: {root_problem}")
+def make_info(parts: InfoParts) -> ImageInfo:
+    """Return the facts about an image."""
+    image, archives = parts.image, parts.archives
+    infos = None if parts.layers is None else layer_infos(parts.layers, parts.chosen)
+    sizes = {file.path: file.size for file in image.files}
+    filesystems = tuple(
+        FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose)
+        for file, purpose in parts.filesystems.by_purpose()
+    )
     return ImageInfo(
         path=str(image.place), kind=image.kind, size=image.size,
         volume_id="" if image.volume is None else image.volume.volume_id,
         archives=tuple(ArchiveInfo(printable(archive.path), archive.codec, archive.size) for archive in archives),
-        layers=infos, root_layer=next((info.address for info in infos or () if info.chosen), None),
-        root_problem=root_problem, memory={printable(path): need for path, need in memory.items()},
-        values=inspect_report(image, archives, layers, chosen, menus), lines=tuple(lines),
+        filesystems=filesystems, layers=infos,
+        root_layer=next((info.address for info in infos or () if info.chosen), None),
+        root_problem=parts.root_problem, memory={printable(path): need for path, need in parts.memory.items()},
+        values={
+            **inspect_report(image, archives, parts.layers, parts.chosen, parts.menus),
+            "filesystems": [asdict(found) for found in filesystems],
+        },
+        lines=tuple(info_lines(parts, filesystems)),
     )  # fmt: skip
 
 

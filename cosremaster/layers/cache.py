@@ -40,8 +40,9 @@ from cosremaster.layers.formats import FORMATS, load_format
 from cosremaster.layers.model import IndexedFile
 from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
+from cosremaster.layers.system_images import ForeignFile
 
-INDEX_FORMAT = 4
+INDEX_FORMAT = 5
 
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
@@ -54,7 +55,7 @@ class StoredIndex(Struct, frozen=True):
     """The indexed files of an image, and, for people, files that look like something that cannot be opened."""
 
     files: tuple[IndexedFile, ...]
-    foreign_files: tuple[str, ...]
+    foreign_files: tuple[ForeignFile, ...]
 
 
 class _Head(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,10 +88,10 @@ class _FileValues(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Body(Struct, frozen=True, forbid_unknown_fields=True):
-    """The second line of JSON."""
+    """The second line of JSON. ``foreign_files``: path in hexadecimal digits, and what the file is."""
 
     files: tuple[_FileValues, ...]
-    foreign_files: tuple[str, ...]
+    foreign_files: tuple[tuple[str, str], ...]
 
 
 def index_path(source: ByteSource) -> Path:
@@ -177,7 +178,8 @@ def _parse_index(data: bytes, source: ByteSource, sizes: dict[bytes, int]) -> St
         return None
     values, blobs = msgspec.json.decode(view[body:end], type=_Body), view[end + 1 :]
     files = tuple(_load_file(file, blobs, sizes) for file in values.files)
-    return StoredIndex(files, values.foreign_files)
+    foreign = tuple(ForeignFile(bytes.fromhex(path), noun) for path, noun in values.foreign_files)
+    return StoredIndex(files, foreign)
 
 
 def _load_file(values: _FileValues, blobs: memoryview, sizes: dict[bytes, int]) -> IndexedFile:
@@ -230,7 +232,7 @@ def _load_archive(values: _ArchiveValues, blobs: memoryview, packed: int) -> Sca
     )  # fmt: skip
 
 
-def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files: Iterable[str]) -> bool:
+def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files: Iterable[ForeignFile]) -> bool:
     """Write the index of the image in ``source``; return False where it cannot be written, which harms nothing.
 
     Files of several archives are not remembered: reading such an index costs as much as making it.
@@ -253,7 +255,7 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files:
                 )
                 for file in files
             ),
-            foreign_files=tuple(foreign_files),
+            foreign_files=tuple((file.path.hex(), file.noun) for file in foreign_files),
         )
         lines = b"%s\n%s\n" % (msgspec.json.encode(head), msgspec.json.encode(body))
         digest = hashlib.sha256(lines)

@@ -15,6 +15,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.layers.system_images import ForeignFile, SystemImages, sort_system_images
 from cosremaster.progress import Progress
 
 _QUICK_HEAD = 1 << 17
@@ -24,12 +25,12 @@ _QUICK_HEAD = 1 << 17
 class ImageLayers(Struct, frozen=True):
     """The layers of an image, outer ones before those inside them, and what else was recognized.
 
-    ``foreign_files``: for people, files that look like something this version cannot open. ``indexed_files``: the
-    index of each file that holds archives. ``refusals``: why files that are archives could not be indexed.
+    ``foreign_files``: files that look like something this version cannot open. ``indexed_files``: the index of each
+    file that holds archives. ``refusals``: why files that are archives could not be indexed.
     """
 
     layers: tuple[Layer, ...]
-    foreign_files: tuple[str, ...]
+    foreign_files: tuple[ForeignFile, ...]
     indexed_files: tuple[IndexedFile, ...] = ()
     refusals: tuple[UnsupportedError, ...] = ()
 
@@ -76,11 +77,19 @@ def identify_files(image: SourceImage, path: bytes | None = None, most: int | No
         yield IdentifiedFile(file.path, table, identified[file.start], is_alias)
 
 
-def find_archive_files(image: SourceImage) -> Iterator[ArchiveFile]:
-    """Yield the files that begin like archives: of most their first 4 KiB are read, of none more than 128 KiB."""
+def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
+    """Return the files that begin like archives, and the file systems that are no layers.
+
+    Of most files their first 4 KiB are read, of none more than 128 KiB.
+    """
+    archives: list[ArchiveFile] = []
+    foreign: list[ForeignFile] = []
     for file in identify_files(image, most=_QUICK_HEAD):
         if file.identification.format is not None:
-            yield ArchiveFile(file.path, file.identification.codec_label, file.table.length)
+            archives.append(ArchiveFile(file.path, file.identification.codec_label, file.table.length))
+        elif file.identification.foreign is not None:
+            foreign.append(ForeignFile(file.path, file.identification.foreign))
+    return tuple(archives), sort_system_images(image, foreign)
 
 
 def find_layers(
@@ -96,14 +105,14 @@ def find_layers(
     :raises UnsupportedError: the named file is of a kind that is not handled.
     """
     indexed: list[IndexedFile] = []
-    foreign: list[str] = []
+    foreign: list[ForeignFile] = []
     refusals: list[UnsupportedError] = []
     for path, table, identification, is_alias in identify_files(image, address[0] if address else None):
         if is_alias:
             continue
         if identification.format is None:
             if identification.foreign:
-                foreign.append(f"{printable(path)} ({identification.foreign})")
+                foreign.append(ForeignFile(path, identification.foreign))
             continue
         with progress.step(f"index {printable(path)}", table.length) as advance:
             try:
@@ -113,13 +122,13 @@ def find_layers(
     if address is not None and not indexed:
         if refusals:
             raise refusals[0]
-        instead = f" but {foreign[0]}, which is not supported yet" if foreign else ""
+        instead = f" but {foreign[0].noun}, which is not supported yet" if foreign else ""
         raise LayerError(f"{printable(address[0])} is no {format_names()} archive{instead}", image.place)
     return layers_from_index(image, indexed, foreign, refusals)
 
 
 def layers_from_index(
-    image: SourceImage, indexed: Sequence[IndexedFile], foreign: Sequence[str],
+    image: SourceImage, indexed: Sequence[IndexedFile], foreign: Sequence[ForeignFile],
     refusals: Sequence[UnsupportedError] = (),
 ) -> ImageLayers:  # fmt: skip
     """Return the layers of files of ``image`` that were indexed, now or in an earlier run."""
@@ -135,7 +144,8 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
 
     Of such layers one inside the other the inner is taken. Several archives in one file are unpacked over each other:
     the last stands for them, unless ``address`` has the number of another.
-    :raises LayerError: none fits (with what was found instead), or several do (listed).
+    :raises LayerError: none fits (with what was found instead), several do (listed), or the root of the running system
+        is a file system that is no layer.
     """
     listed = _list_addresses(layers.layers)
     if address is not None:
@@ -144,13 +154,14 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
                 return layer
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
     candidates = _most_likely(layers.layers)
+    _check_no_other_root(image, layers, candidates)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         listed = _list_addresses(candidates)
         raise LayerError(
-            f"several layers look like a root filesystem: {listed}; choose with --layer, which may be given again"
-            " (all means all of them)",
+            f"several layers look like a root filesystem: {listed}; choose one with --layer, which may be given"
+            " again (all means all of them)",
             image.place,
         )
     if layers.refusals:
@@ -159,9 +170,35 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
         )
-    foreign = ", ".join(layers.foreign_files[:5])
+    foreign = ", ".join(map(str, layers.foreign_files[:5]))
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)
+
+
+def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:
+    """Check that ``candidates`` are no mere initramfs that leaves for another root file system.
+
+    :raises LayerError: they are; the message says how they are changed all the same.
+    """
+    outermost = [layer for layer in candidates or layers.layers if layer.parent is None]
+    if not outermost or len(outermost) < len(candidates):
+        return  # a layer inside another is what that leaves for
+    images = sort_system_images(image, layers.foreign_files)
+    chosen = " or ".join(f"--layer {format_address(layer.address[:1])}" for layer in outermost[:3])
+    if images.roots:
+        listed = ", ".join(map(str, images.roots[:5])) + (" and others" if len(images.roots) > 5 else "")
+        raise LayerError(
+            f"the root file system of the running system is {listed}, which cannot be changed yet; {chosen} changes the"
+            " initramfs instead",
+            image.place,
+        )
+    if images.modules and any(file.path.startswith(b"apks/") for file in image.files):
+        raise LayerError(
+            "the running system is put together in memory from the packages in apks/, so no layer holds its root file"
+            f" system; put an overlay beside them (--add-iso site.apkovl.tar.gz:/); {chosen} changes the initramfs"
+            " instead",
+            image.place,
+        )
 
 
 def choose_in_file(layers: Sequence[Layer]) -> Layer | None:

@@ -15,7 +15,21 @@ if TYPE_CHECKING:
 HEAD_SIZE = PLAIN_HEAD_SIZE
 """Bytes of a file that are looked at; of a compressed one twice as many, or what its codec needs."""
 
-_FOREIGN = ((b"hsqs", "a squashfs file system"),)
+SQUASHFS = "a squashfs file system"
+EROFS = "an EROFS file system"
+EXT = "an ext4 file system"
+
+_FOREIGN = (
+    (0, b"hsqs", SQUASHFS),
+    (0, b"sqsh", SQUASHFS),
+    (1024, b"\xe2\xe1\xf5\xe0", EROFS),
+    (0, b"\x45\x3d\xcd\x28", "a cramfs file system"),
+    (0, b"-rom1fs-", "a romfs file system"),
+)
+"""Offset of a magic, the magic, and what it says (the kernel's include/uapi/linux/magic.h)."""
+
+_EXT_SUPERBLOCK = 1024
+_EXT_MAGIC = b"\x53\xef"
 
 
 class Identification(NamedTuple):
@@ -60,8 +74,29 @@ def identify(peek: Callable[[int], bytes]) -> Identification:
     compression = unsupported_compression(head) if codec is None else None
     if compression is not None:
         return Identification(PLAIN, None, "", f"{compression} compressed data")
-    foreign = next((noun for magic, noun in _FOREIGN if plain.startswith(magic)), None)
-    return Identification(codec or PLAIN, None, "", foreign)
+    return Identification(codec or PLAIN, None, "", _foreign_noun(plain))
+
+
+def _foreign_noun(plain: bytes) -> str | None:
+    """Return what begins with ``plain``, for people, if it is a file system that is no layer; else None."""
+    for offset, magic, noun in _FOREIGN:
+        if plain.startswith(magic, offset):
+            return noun
+    return EXT if _is_ext(plain) else None
+
+
+def _is_ext(plain: bytes) -> bool:
+    """Return whether an ext2, ext3 or ext4 file system begins with ``plain``.
+
+    Its magic has two bytes, so some more fields of the superblock are looked at (fs/ext4/ext4.h).
+    """
+    superblock = plain[_EXT_SUPERBLOCK : _EXT_SUPERBLOCK + 96]
+    if superblock[56:58] != _EXT_MAGIC or len(superblock) < 96:
+        return False
+    inodes, log_block_size, state, revision = (
+        int.from_bytes(superblock[at : at + size], "little") for at, size in ((0, 4), (24, 4), (58, 2), (76, 4))
+    )
+    return inodes > 0 and log_block_size <= 6 and state < 8 and revision <= 1
 
 
 def identify_table(table: PieceTable, most: int | None = None) -> Identification:

@@ -18,6 +18,7 @@ from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
+from cosremaster.layers.system_images import sort_system_images
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
@@ -85,6 +86,8 @@ def plan_layers(
     layers = read_layers(index, request.layers, context.progress)
     context.start_precopy()
     targets = select_layers(image, layers, request.layers)
+    if not request.layers:
+        context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
     for group in group_targets(image, layers, targets):
         part = _plan_file(image, layers, group, request, overlay, replace(result, changes=(), packed=()), context)
@@ -205,6 +208,18 @@ def layer_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -> It
     if not edits.is_empty:
         yield from target.layer.edit_warnings()
     yield from shadowing_warnings(target, layers, edits)
+
+
+def stage_warnings(image: SourceImage, layers: ImageLayers, targets: Sequence[LayerTarget]) -> Iterator[str]:
+    """Yield a warning where the chosen initramfs starts an installer that is a file system of its own."""
+    if any(target.layer.parent is not None for target in targets):
+        return
+    for stage in sort_system_images(image, layers.foreign_files).stages[:1]:
+        chosen = ", ".join(format_address(target.layer.address[:1]) for target in targets)
+        yield (
+            f"the installer itself runs from {stage}, which cannot be changed yet; the change is made in the initramfs"
+            f" {chosen}, where kickstart and driver files are looked for (--layer {chosen} says that this is meant)"
+        )
 
 
 def size_warnings(path: bytes, table: PieceTable) -> Iterator[str]:

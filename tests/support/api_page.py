@@ -60,7 +60,9 @@ SECTIONS = (
             "MemoryEstimate",
         ),
     ),
-    Section("Facts about an image", ("ImageInfo", "ArchiveInfo", "LayerInfo", "FileEntry", "Difference")),
+    Section(
+        "Facts about an image", ("ImageInfo", "ArchiveInfo", "FilesystemInfo", "LayerInfo", "FileEntry", "Difference")
+    ),
     Section("Verification", ("VerificationReport", "Finding", "Level")),
     Section("Extraction and export", ("Extraction", "Export", "MaasResource")),
     Section("Recipes", tuple(cosremaster.recipe.__all__), cosremaster.recipe),

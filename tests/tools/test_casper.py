@@ -39,7 +39,11 @@ def casper(tmp_path: Path) -> Path:
 def test_casper(casper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "preseed.cfg").write_text("d-i example\n")
     out = tmp_path / "out.iso"
-    assert main([str(casper), str(out), "--add", f"{tmp_path}/preseed.cfg:/preseed.cfg"]) == 0
+    argv = [str(casper), str(out), "--add", f"{tmp_path}/preseed.cfg:/preseed.cfg"]
+    assert main(argv) == 6
+    assert "--layer casper/initrd changes the initramfs instead" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*argv, "--layer", "casper/initrd"]) == 0
     assert "casper/initrd::#4: 1 added" in capsys.readouterr().out
     # Taken out by another tool, unpacked by another.
     run(["xorriso", "-osirrox", "on", "-indev", str(out), "-extract", "/casper", str(tmp_path / "taken")])

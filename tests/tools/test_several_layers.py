@@ -58,7 +58,7 @@ def test_both_initrds_of_an_installer(installer: Path, tmp_path: Path, layers: l
 
 def test_without_a_choice_both_are_named(installer: Path, tmp_path: Path) -> None:
     image = _make(installer)
-    with pytest.raises(LayerError, match=r"gtk/initrd\.gz, install\.amd/initrd\.gz; choose with --layer.*all"):
+    with pytest.raises(LayerError, match=r"gtk/initrd\.gz, install\.amd/initrd\.gz; choose one with --layer.*all"):
         cosremaster.remaster(image, tmp_path / "out.iso", add=[f"{tmp_path}/preseed.cfg:/"])
     with pytest.raises(LayerError, match=r"no layer that fits \*/initrd\.xz; found: install"):
         cosremaster.remaster(image, tmp_path / "out.iso", add=[f"{tmp_path}/preseed.cfg:/"], layer="*/initrd.xz")

@@ -1,0 +1,137 @@
+"""Live images whose root is a file system of its own: no file is put into their initramfs without a word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.errors import LayerError
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.support.archives_of_trees import pack_tree, write_tree
+from tests.support.small import initramfs
+
+ROOT = {"sbin/init": "#!/bin/sh\n", "etc/hostname": "live\n", "usr/bin/true": "true\n"}
+INITRAMFS = {"init": "#!/bin/sh\n", "bin/busybox": "busybox\n", "etc/motd": "initramfs\n"}
+
+
+def _file_system(kind: str, tree: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "ext4":
+        tools.require("/usr/sbin/mke2fs")
+        run(["/usr/sbin/mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(target), "1M"])
+    elif kind == "erofs":
+        tools.require("mkfs.erofs")
+        run(["mkfs.erofs", str(target), str(tree)])
+    else:
+        tools.require("mksquashfs")
+        run(["mksquashfs", str(tree), str(target), "-quiet", "-no-progress", "-comp", kind])
+
+
+def _image(tmp_path: Path, kind: str, path: str, initrd: str, extra: dict[str, str] | None = None) -> Path:
+    """An ISO with a file system of ``kind`` at ``path``, and an initramfs at ``initrd``."""
+    tools.require("genisoimage")
+    disc = write_tree(tmp_path / "disc", extra or {})
+    _file_system(kind, write_tree(tmp_path / "root", ROOT), disc / path)
+    (disc / initrd).parent.mkdir(parents=True, exist_ok=True)
+    (disc / initrd).write_bytes(pack_tree(write_tree(tmp_path / "initramfs", INITRAMFS)))
+    run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(tmp_path / "in.iso"), str(disc)])
+    return tmp_path / "in.iso"
+
+
+ROOTS = {
+    "live-boot": ("xz", "live/filesystem.squashfs", "live/initrd.img"),
+    "casper": ("zstd", "casper/minimal.standard.live.squashfs", "casper/initrd"),
+    "dracut": ("gzip", "LiveOS/squashfs.img", "images/pxeboot/initrd.img"),
+    "dracut flat": ("ext4", "LiveOS/rootfs.img", "isolinux/initrd0.img"),
+    "dracut EROFS": ("erofs", "LiveOS/squashfs.img", "boot/x86_64/loader/initrd"),
+    "archiso": ("gzip", "arch/x86_64/airootfs.sfs", "arch/boot/x86_64/initramfs-linux.img"),
+    "archiso EROFS": ("erofs", "arch/x86_64/airootfs.erofs", "arch/boot/x86_64/initramfs-linux.img"),
+    "gentoo": ("gzip", "image.squashfs", "boot/gentoo.igz"),
+    "slax": ("xz", "slax/01-core.sb", "slax/boot/initrfs.img"),
+    "antix": ("gzip", "antiX/linuxfs", "antiX/initrd.gz"),
+}
+
+
+@pytest.mark.parametrize("family", ROOTS)
+def test_the_root_is_named_and_nothing_written(
+    tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    kind, path, initrd = ROOTS[family]
+    image, out, site = _image(tmp_path, kind, path, initrd), tmp_path / "out.iso", tmp_path / "site"
+    write_tree(site, {"etc/site": "7\n"})
+    for _ in range(2):  # the second time by the remembered index
+        with pytest.raises(LayerError, match=rf"root .* is {path} \(an? .* file system\).*--layer {initrd} "):
+            cosremaster.remaster(image, out, add=[site])
+    assert not out.exists()
+    with pytest.raises(LayerError, match="cannot be changed yet"):
+        cosremaster.remaster(image, out, remove=["/etc/motd"])
+    result = cosremaster.remaster(image, out, add=[site], layer=initrd)
+    assert (result.added, result.warnings) == ((b"etc/site",), ())
+    assert cosremaster.read(f"{out}::{initrd}::etc/site") == b"7\n"
+    assert main(["inspect", str(image)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("file system ")]
+    assert path in line
+    assert "root of the running system" in line
+    info = cosremaster.inspect(image, deep=True)
+    assert info.root_layer is None
+    assert path in info.root_problem
+    assert json.loads(json.dumps(info.values))["filesystems"][0]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "extra"),
+    [
+        ("xz", "images/install.img", {}),
+        ("xz", "LiveOS/squashfs.img", {".treeinfo": "[stage2]\nmainimage = LiveOS/squashfs.img\n"}),
+        ("gzip", "boot/x86_64/root", {}),
+    ],
+)
+def test_an_installer_gets_files_by_its_initramfs(
+    tmp_path: Path, kind: str, path: str, extra: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = _image(tmp_path, kind, path, "isolinux/initrd.img", extra), tmp_path / "out.iso"
+    (tmp_path / "ks.cfg").write_text("text\n")
+    assert main([str(image), str(out), "--add", f"{tmp_path}/ks.cfg:/ks.cfg"]) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert f"runs from {path}" in warning
+    assert cosremaster.read(f"{out}::isolinux/initrd.img::ks.cfg") == b"text\n"
+    result = cosremaster.remaster(
+        image, out, add=[f"{tmp_path}/ks.cfg:/ks.cfg"], layer="isolinux/initrd.img", force=True
+    )
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("gzip", "cde/optional/nano.tcz"), ("gzip", "seed/core.snap"), ("ext4", "casper-rw"), ("ext4", "vm/disk.img"),
+        ("gzip", "boot/modloop-lts"),
+    ],
+)  # fmt: skip
+def test_what_is_no_root_disturbs_nothing(tmp_path: Path, kind: str, path: str) -> None:
+    image, out = _image(tmp_path, kind, path, "boot/core.gz"), tmp_path / "out.iso"
+    result = cosremaster.remaster(image, out, add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
+    assert (result.layer, result.warnings) == ("boot/core.gz", ())
+
+
+def test_alpine_takes_an_overlay_beside_its_packages(tmp_path: Path) -> None:
+    packages = {"apks/x86_64/APKINDEX.tar.gz": "index\n", ".alpine-release": "3.20\n"}
+    image, out = _image(tmp_path, "gzip", "boot/modloop-lts", "boot/initramfs-lts", packages), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    with pytest.raises(LayerError, match=r"packages in apks/.*apkovl.*--layer boot/initramfs-lts changes"):
+        cosremaster.remaster(image, out, add=[site])
+    cosremaster.remaster(image, out, add=[site], layer="boot/initramfs-lts")
+
+
+def test_a_layer_inside_an_initramfs_is_the_root(tmp_path: Path) -> None:
+    """debirf's system is in its initramfs, whatever squashfs lies beside it."""
+    image, out = _image(tmp_path, "gzip", "data/docs.squashfs", "boot/tool.gz"), tmp_path / "out.iso"
+    (tmp_path / "disc/boot/tool.gz").write_bytes(initramfs())
+    run(["genisoimage", "-quiet", "-R", "-o", str(image), str(tmp_path / "disc")])
+    result = cosremaster.remaster(image, out, add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
+    assert result.layer == "boot/tool.gz::rootfs.cxz"
