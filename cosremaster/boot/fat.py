@@ -145,7 +145,7 @@ class Fat(Struct, frozen=True, dict=True):
         """
         clusters, cluster = dict[int, None](), first
         end = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self.bpb.bits]
-        while cluster < end:
+        while cluster < end or not clusters:
             if not 2 <= cluster < self.bpb.cluster_count + 2 or cluster in clusters:
                 raise ImageError(f"its chain of clusters is broken at cluster {cluster}", place)
             clusters[cluster] = None

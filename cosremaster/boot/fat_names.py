@@ -32,6 +32,23 @@ def fold_path(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape").upper()
 
 
+def spell_path(names: Collection[bytes], path: bytes) -> bytes:
+    """Return ``path`` as far as it exists in ``names``, paths of a FAT file system, in the letters that it has there.
+
+    >>> spell_path([b"EFI", b"EFI/BOOT"], b"efi/boot/new.cfg")
+    b'EFI/BOOT/new.cfg'
+    """
+    if not path or path in names:
+        return path
+    folded = {fold_path(name): name for name in names}
+    parts = path.split(b"/")
+    for count in range(len(parts), 0, -1):
+        known = folded.get(fold_path(b"/".join(parts[:count])))
+        if known is not None:
+            return b"/".join((known, *parts[count:]))
+    return path
+
+
 def find_name_fault(name: bytes) -> str:
     """Return why ``name`` cannot be a name in a FAT file system, in words; empty if it can ("Long Directory Entries").
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from cosremaster.browse.container import Container, NodeRef, enter, is_container
-from cosremaster.errors import printable
+from cosremaster.browse.container import Container, NodeRef, enter, is_container, list_fat_areas
+from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import IsoImage
@@ -43,6 +43,7 @@ def compare_nodes(old: NodeRef, new: NodeRef, *, text: bool = False) -> Iterator
     """
     if old.container.image is not None and new.container.image is not None and not old.node.path:
         yield from _compare_boot(old.container.image, new.container.image)
+        yield from _compare_areas(old.container, new.container, text)
     if old.node.kind is NodeKind.DIRECTORY and new.node.kind is NodeKind.DIRECTORY:
         yield from _compare_trees(old, new, text)
         return
@@ -61,6 +62,14 @@ def _compare_trees(old: NodeRef, new: NodeRef, text: bool, above: str = "") -> I
             yield Difference("removed" if after is None else "added", where, (_describe(node),))
             continue
         yield from _compare_pair(old, before, new, after, where, text)
+
+
+def _compare_areas(old: Container, new: Container, text: bool) -> Iterator[Difference]:
+    """Yield the differences inside FAT file systems that are no files of the trees and have the same address."""
+    before, after = list_fat_areas(old), list_fat_areas(new)
+    for alias in sorted(before.keys() & after.keys()):
+        old_root, new_root = (NodeRef(area, _root_node(area)) for area in (before[alias], after[alias]))
+        yield from _compare_trees(old_root, new_root, text, f"{format_address([alias])}::")
 
 
 def _nodes_below(top: NodeRef) -> dict[bytes, Node]:
@@ -89,9 +98,8 @@ def _compare_pair(
         yield Difference("metadata", where, changed)
     if before.content is None or after.content is None or _have_same_bytes(before, after):
         return
-    if is_container(before) and is_container(after):
-        old_inside = enter(old.container, before)
-        inner = old_inside, enter(new.container, after, beside=old_inside)
+    inner = _enter_both(old.container, before, new.container, after)
+    if inner is not None:
         before_root, after_root = (NodeRef(container, _root_node(container)) for container in inner)
         differs = False
         for difference in _compare_trees(before_root, after_root, text, f"{where}::" if where else ""):
@@ -103,6 +111,19 @@ def _compare_pair(
         return
     sizes = f"{before.content.size:,} -> {after.content.size:,} bytes"
     yield Difference("content", where, (sizes,), tuple(_diff_text(before, after, where)) if text else ())
+
+
+def _enter_both(
+    old: Container, before: Node, new: Container, after: Node
+) -> tuple[Container, Container] | None:  # fmt: skip
+    """Return the containers that two files are; None if one is none, or is a damaged FAT file system."""
+    if not (is_container(before) and is_container(after)):
+        return None
+    try:
+        old_inside = enter(old, before)
+        return old_inside, enter(new, after, beside=old_inside)
+    except ImageError:
+        return None
 
 
 def _root_node(container: Container) -> Node:

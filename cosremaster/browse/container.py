@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,17 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
 
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
 
+AREA = re.compile(rb"@(gpt|mbr|apm|eltorito)[0-9]+", re.IGNORECASE)
+"""The address of an area of the image that is no file: a partition, or a boot image without a name."""
+FAT_JUMPS = (b"\xeb", b"\xe9")
+"""The first byte of a FAT file system: a jump ("Boot Sector and BPB")."""
 ALONE = ScanOptions(digests=False, nesting=0, edits=False)
 ROOT = Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755)
 
@@ -37,14 +43,15 @@ class Container:
     ``address`` leads to it; its first part is the image's own file. ``nodes`` are the container's nodes by path.
     ``options`` say how closely archives in it are read. ``image`` is the parsed image of an ISO 9660 container,
     ``layer`` the last archive of a file of archives. ``entered`` are the containers in it that addresses led through,
-    by path and number.
+    by path and number. ``ignores_case``: names in other letters are found too, as in a FAT file system.
     """
 
     def __init__(
         self, address: Address, place: Place, kind: str, nodes: Mapping[bytes, Node], effort: ScanOptions,
-        image: IsoImage | None = None, layer: Layer | None = None,
+        image: IsoImage | None = None, layer: Layer | None = None, *, ignores_case: bool = False,
     ) -> None:  # fmt: skip
         """Create a container of ``nodes``."""
+        self.ignores_case = ignores_case
         self.image = image
         self.layer = layer
         self.options = effort
@@ -92,6 +99,10 @@ class Container:
             node = self.nodes.get(path)
             return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
 
+        if self.ignores_case:
+            from cosremaster.boot.fat_names import spell_path  # noqa: PLC0415 - few addresses lead into a FAT
+
+            path = spell_path(self.nodes, path)
         try:
             return resolve_in_root(path, link_target, follow_last=last)
         except SymlinkLoopError as error:
@@ -184,17 +195,43 @@ def _open_archive(
     )
 
 
+def _open_fat(table: PieceTable, address: Address, place: Place, options: ScanOptions) -> Container | None:
+    """Return the container of the FAT file system that the bytes ``table`` hold; None if they hold none.
+
+    :raises ImageError: it is damaged.
+    """
+    if table.read(0, 1) not in FAT_JUMPS:
+        return None
+    from cosremaster.boot.fat import Fat  # noqa: PLC0415 - few addresses lead into a FAT
+    from cosremaster.iso.fats import read_fat_nodes  # noqa: PLC0415 - the same
+
+    fat = Fat.open(table.read, table.length, place)
+    if fat is None:
+        return None
+    return Container(address, place, f"FAT{fat.bpb.bits}", read_fat_nodes(fat, table), options, ignores_case=True)
+
+
 def _describe_archives(layers: Sequence[Layer]) -> str:
     """Describe archives for people, as in ``cpio gzip``."""
     return ", ".join(f"{layer.format.name} {layer.codec_label}".removesuffix(" none") for layer in layers)
 
 
 def is_container(node: Node) -> bool:
-    """Tell whether ``node`` is a file that holds an archive, by its first bytes."""
+    """Tell whether ``node`` is a file that holds an archive or a FAT file system, by its first bytes."""
     content = node.content
     if node.kind is not NodeKind.FILE or content is None or not content.size:
         return False
-    return identify(content.head).format is not None
+    return identify(content.head).format is not None or _is_fat(content)
+
+
+def _is_fat(content: Content) -> bool:
+    """Tell whether a file holds a FAT file system, by its first sector."""
+    if content.head(1) not in FAT_JUMPS:
+        return False
+    from cosremaster.boot.fat import parse_bpb  # noqa: PLC0415 - few files begin so
+
+    bpb = parse_bpb(content.head(SECTOR))
+    return bpb is not None and bpb.total_size <= content.size
 
 
 def enter(container: Container, node: Node, number: int | None = None, beside: Container | None = None) -> Container:
@@ -208,7 +245,10 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
     address = (*container.address, node.path)
     if node.content is None or not node.content.size:
         raise LayerError(f"is {_with_article(node.kind.noun)}, not an archive", place)
-    inside = _open_archive(node.content.table(), address, place, container.options, number, beside)
+    table = node.content.table()
+    inside = _open_archive(table, address, place, container.options, number, beside)
+    if inside is None and number is None:
+        inside = _open_fat(table, address, place, container.options)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
         packed = unsupported_compression(head)
@@ -222,6 +262,46 @@ def _enter_once(container: Container, node: Node, number: int | None = None) -> 
     if key not in container.entered:
         container.entered[key] = enter(container, node, number)
     return container.entered[key]
+
+
+def _enter_area(container: Container, part: bytes) -> Container | None:
+    """Return the FAT file system in the partition or boot image that ``part``, as in ``@gpt2``, means on an image.
+
+    None where ``part`` is no such address.
+
+    :raises LayerError: there is no such area, or it holds no FAT file system.
+    """
+    if container.image is None or not AREA.fullmatch(part) or container.node(part) is not None:
+        return None
+    from cosremaster.iso.fats import find_area, list_areas  # noqa: PLC0415 - few addresses lead there
+
+    area = find_area(container.image, part)
+    if area is None:
+        known = ", ".join(printable(area.alias) for area in list_areas(container.image))
+        raise LayerError(f"has no {printable(part)} (it has {known or 'no such areas'})", container.place)
+    name, table = area
+    if (part, None) not in container.entered:
+        place = container.place.inside(name)
+        inside = _open_fat(table, (*container.address, part), place, container.options)
+        if inside is None:
+            raise LayerError("holds no FAT file system", place)
+        container.entered[part, None] = inside
+    return container.entered[part, None]
+
+
+def list_fat_areas(container: Container) -> dict[bytes, Container]:
+    """Return the FAT file systems on an image that are no files of its tree, by address, without damaged ones."""
+    if container.image is None:
+        return {}
+    from cosremaster.iso.fats import find_fats  # noqa: PLC0415 - only comparing needs it
+
+    areas = dict[bytes, Container]()
+    for alias in [fat.aliases[0] for fat in find_fats(container.image).fats if not fat.paths]:
+        with suppress(ImageError):
+            area = _enter_area(container, alias)
+            if area is not None:
+                areas[alias] = area
+    return areas
 
 
 def _with_article(noun: str) -> str:
@@ -242,6 +322,10 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
         number = archive_number(part)
         if number is not None:
             raise LayerError(f"#{number} must stand behind a file of several archives", container.place)
+        area = _enter_area(container, part)
+        if area is not None:
+            container, node = area, replace(ROOT)
+            continue
         path = container.resolve(part, last=last or bool(parts))
         target = container.node(path)
         if target is None:
@@ -264,5 +348,8 @@ def enter_if_container(reference: NodeRef, beside: Container | None = None) -> N
     container, node = reference.container, reference.node
     if not is_container(node):
         return reference
-    inside = _enter_once(container, node) if beside is None else enter(container, node, beside=beside)
+    try:
+        inside = _enter_once(container, node) if beside is None else enter(container, node, beside=beside)
+    except ImageError:  # a damaged FAT file system is a plain file
+        return reference
     return NodeRef(inside, replace(ROOT))

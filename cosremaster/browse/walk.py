@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container
 from cosremaster.browse.order import files_in_order
+from cosremaster.errors import ImageError
 
 DEPTH = 6
 """Containers in containers that are entered; more only a bomb has."""
@@ -23,9 +24,14 @@ def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterato
         assert node is not None
         level = name.count(b"/") - base
         yield NodeRef(container, node), level
-        if name in archives:
-            for reference, deeper in walk(enter(container, node), b"", depth - 1):
-                yield reference, level + 1 + deeper
+        if name not in archives:
+            continue
+        try:
+            inside = enter(container, node)
+        except ImageError:  # a damaged FAT file system is a plain file
+            continue
+        for reference, deeper in walk(inside, b"", depth - 1):
+            yield reference, level + 1 + deeper
 
 
 def find_archives(container: Container) -> frozenset[bytes]:

@@ -20,8 +20,6 @@ from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset
 
-AREA_MARK = b"@"
-"""The first character of the address of an area that is no file of the tree, as in ``@gpt2``."""
 _FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
 _MIN_FAT = 1 << 14
 """Bytes; a smaller file on the tree is not taken for a FAT file system."""
@@ -95,9 +93,9 @@ def find_area(image: IsoImage, alias: bytes) -> tuple[str, PieceTable] | None:
     ...     print(find_area(read_image(source), b"@gpt9"))
     None
     """
-    for name, start, size, area_alias in _list_areas(image):
-        if area_alias == alias.lower():
-            return name, _cut_area(image, start, size)
+    for area in list_areas(image):
+        if area.alias == alias.lower():
+            return area.name, area.cut_from(image)
     return None
 
 
@@ -138,8 +136,8 @@ def _list_candidates(
     tree_files, seen = EditedFiles(image, edits), set[int]()
     boot_paths = {boot.path for boot in image.boot_images}
     aliases: dict[int, list[bytes]] = defaultdict(list)
-    for _, start, _, alias in _list_areas(image):
-        aliases[start].append(alias)
+    for area in list_areas(image):
+        aliases[area.start].append(area.alias)
     for path in sorted(tree_files.files):
         names = tree_files.names_of(path)
         start = lba_offset(tree_files.files[path].records[0].lba)
@@ -148,29 +146,38 @@ def _list_candidates(
             continue
         seen.add(start)
         yield printable(path), names, tuple(aliases[start]), 0, tree_files.bytes_of(path)
-    for name, start, size, _ in _list_areas(image):
-        if start not in seen:
-            seen.add(start)
-            table = edits.areas.get(start) or _cut_area(image, start, size)
-            yield name, (), tuple(aliases[start]), start, table
+    for area in list_areas(image):
+        if area.start not in seen:
+            seen.add(area.start)
+            table = edits.areas.get(area.start) or area.cut_from(image)
+            yield area.name, (), tuple(aliases[area.start]), area.start, table
 
 
-def _cut_area(image: IsoImage, start: int, size: int) -> PieceTable:
-    """Return the bytes of an area; ``size`` 0: to the end of the image."""
-    end = min(start + size, image.size) if size else image.size
-    return PieceTable([image.source.cut(min(start, end), end)])
+class FatArea(Struct, frozen=True):
+    """An area of the image that may hold a FAT file system and need not be a file.
 
-
-def _list_areas(image: IsoImage) -> Iterator[tuple[str, int, int, bytes]]:
-    """Yield label, first byte, bytes and address of areas that may hold a FAT.
-
-    0 bytes where only the FAT itself says its size.
+    ``name``: its name for people; ``alias``: its address, as in ``@gpt2``; ``start`` and ``size``: bytes, the size 0
+    where only the file system itself says it.
     """
+
+    name: str
+    alias: bytes
+    start: int
+    size: int
+
+    def cut_from(self, image: IsoImage) -> PieceTable:
+        """Return its bytes in ``image``."""
+        end = min(self.start + self.size, image.size) if self.size else image.size
+        return PieceTable([image.source.cut(min(self.start, end), end)])
+
+
+def list_areas(image: IsoImage) -> Iterator[FatArea]:
+    """Yield the partitions that do not cover the volume, and the boot images without a name."""
     for partition in image.partitions:
         if not (partition.is_filler or partition.covers_volume(image.trees)):
             alias = f"@{partition.table.lower()}{partition.number}".encode()
             size = (partition.end - partition.start) * SECTOR
-            yield partition.name, partition.start * SECTOR, size, alias
+            yield FatArea(partition.name, alias, partition.start * SECTOR, size)
     for number, boot in enumerate(image.boot_images, 1):
         if boot.path is None:
-            yield f"El Torito entry {number}", lba_offset(boot.entry.lba), 0, b"@eltorito%d" % number
+            yield FatArea(f"El Torito entry {number}", b"@eltorito%d" % number, lba_offset(boot.entry.lba), 0)

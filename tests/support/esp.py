@@ -48,7 +48,8 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
 def make_fat(path: Path, tree: Path, *options: str, sectors: int = 8192) -> Path:
     """Make a FAT file system with the contents of ``tree``."""
     run(["mkfs.fat", "-i", "12345678", "--invariant", *options, "-C", path, str(sectors // 2)])
-    run(["mcopy", "-m", "-s", "-i", path, *sorted(tree.iterdir()), "::"], env={"SOURCE_DATE_EPOCH": str(EPOCH)})
+    env = {"SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"}
+    run(["mcopy", "-m", "-s", "-i", path, *sorted(tree.iterdir()), "::"], env=env)
     return path
 
 

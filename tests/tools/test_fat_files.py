@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster import remaster
+from cosremaster.boot.fat import Fat
 from cosremaster.cli import main
-from cosremaster.errors import OverlayError, SizeError
+from cosremaster.errors import ImageError, LayerError, OverlayError, Place, SizeError
 from cosremaster.verification.run import verify
 from tests.fixtures import tools
 from tests.fixtures.tools import run
@@ -23,6 +25,7 @@ from tests.support.esp import (
     SHAPES,
     TOOLS,
     fats_of,
+    make_fat,
     make_image,
     read_fat_file,
     write_tree,
@@ -146,3 +149,49 @@ def test_the_plan_says_which_copies_follow(tmp_path: Path, capsys: pytest.Captur
     assert change == {"fat": "EFI/efiboot.img", "exchanged": [VMLINUZ], "copies": {VMLINUZ: VMLINUZ}}
     assert main(["plan", str(iso), "--add-iso", f"{new}:/{VMLINUZ}"]) == 0
     assert f"in EFI/efiboot.img: 1 exchanged\n  ~ {VMLINUZ}, as {VMLINUZ}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_addresses_lead_into_the_file_system(shape: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iso = make_image(tmp_path / "made", shape, more={"EFI/a rather long näme.conf": b"long\n"})
+    fat = "EFI/efiboot.img" if "on the tree" in shape else "@gpt2" if "GPT" in shape else "@mbr2"
+    assert main(["ls", f"{iso}::{fat}"]) == 0
+    assert capsys.readouterr().out.split() == ["EFI", "arch", "loader"]
+    assert main(["ls", "-R", f"{iso}::{fat}::efi"]) == 0
+    assert capsys.readouterr().out == "a rather long näme.conf\n"
+    with cosremaster.open(iso) as image:
+        assert image.read(f"{fat}::ARCH/boot/VMLINUZ") == KERNEL
+        assert image.names(f"{fat}::{INITRAMFS}") == [b"bin", b"etc", b"init"]
+        entry = image.stat(f"{fat}::{VMLINUZ}", full=True)
+        assert (entry.mtime, entry.sha256) == (tools.EPOCH, hashlib.sha256(KERNEL).hexdigest())
+        assert image.stat("EFI/efiboot.img", full=True).contains == "FAT12" if "on the tree" in shape else True
+        image.extract(fat, tmp_path / "out")
+    assert (tmp_path / "out" / VMLINUZ).read_bytes() == KERNEL
+    assert main(["ls", f"{iso}::@gpt9"]) == LayerError.exit_code
+    assert "has no @gpt9 (it has" in capsys.readouterr().err
+
+
+def test_differences_inside_the_file_system_are_listed(tmp_path: Path) -> None:
+    write_tree(tmp_path / "add", {"etc/site": b"7"})
+    for shape, fat in (("appended", "@mbr2"), ("on the tree", "EFI/efiboot.img")):
+        iso, out = make_image(tmp_path / shape, shape), tmp_path / f"{shape}.out"
+        remaster(iso, out, add=[tmp_path / "add"])
+        places = [difference.where for difference in cosremaster.diff(iso, out) if difference.what == "added"]
+        assert places == sorted([f"{fat}::{INITRAMFS}::etc/site", f"{INITRAMFS}::etc/site"])
+
+
+def test_a_damaged_file_system_is_a_plain_file(tmp_path: Path) -> None:
+    fat = make_fat(tmp_path / "bad.img", write_tree(tmp_path / "fat", {"EFI/BOOT/BOOTX64.EFI": KERNEL}))
+    raw = bytearray(fat.read_bytes())
+    opened = Fat.open(lambda at, length: bytes(raw[at : at + length]), len(raw), Place())
+    assert opened is not None
+    directory = next(file for file in opened.walk() if file.path == b"EFI")
+    raw[directory.entry_offset + 26 : directory.entry_offset + 28] = b"\xf0\x7f"
+    iso = tmp_path / "bad.iso"
+    tree = write_tree(tmp_path / "tree", {"bad.img": bytes(raw), "kernel": KERNEL})
+    run(["xorriso", "-as", "mkisofs", "-r", "-V", "A", "-o", iso, tree])
+    with cosremaster.open(iso) as image:
+        assert [entry.path for entry in image.walk()] == [b"bad.img", b"kernel"]
+        assert image.ls("bad.img")[0].size == len(raw)
+        with pytest.raises(ImageError, match=r"bad.img » EFI: its chain of clusters is broken"):
+            image.read("bad.img::EFI/BOOT/BOOTX64.EFI")
