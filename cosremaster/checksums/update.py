@@ -75,9 +75,10 @@ def collect_file_changes(image: IsoImage, edits: IsoEdits) -> FileChanges:
 def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNewFile:
     """Return a function that gives the bytes of a file, by its new path on the primary tree, in the image that ``plan``
     makes; boot information tables and the boot catalog are in their new state."""
-    replaced = {
+    replaced = dict(edits.replaced) | {
         file.path: change.table for change in plan.replacements for tree, file in change.files if tree is image.trees[0]
     }
+    hidden = {edits.new_path(path): table for path, table in replaced.items()}
     files = {edits.new_path(file.path): file for file in image.files}
 
     def bytes_of(path: bytes) -> PieceTable:
@@ -85,6 +86,8 @@ def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNew
         node = edits.added_by_path.get(path)
         if node is not None and node.content is not None:
             return node.content.table()
+        if path not in files and path in hidden:
+            return hidden[path]
         file = files[path]
         if file.path in replaced:
             return replaced[file.path]

@@ -14,10 +14,11 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
 from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
-from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced
+from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced, list_udf_only_spans
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
 from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
@@ -25,9 +26,12 @@ from cosremaster.iso.layout.pointers import plan_pointer_patches
 from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.spans import Span
+from cosremaster.iso.udf.read import encode_path
 from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:
+    from cosremaster.iso.layout.replace import HiddenFile
+    from cosremaster.iso.merged import MergedTrees
     from cosremaster.iso.tree_edit.restructure import RestructuredTrees
 
 
@@ -101,12 +105,13 @@ def plan_image(
     """
     if image.blockers:
         raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be changed", image.place)
-    replacements = resolve_replacements(image, edits.replaced)
+    settled, hidden, merged = _plan_exchanges(image, source, edits)
+    replacements = resolve_replacements(image, settled.replaced, hidden)
     drop = drop_hfsplus and bool(image.hfs_partitions)
     if not drop:
         _check_hfs(image, replacements)
-    check_removal(image, edits, drop_hfsplus=drop)
-    trees = _restructure_trees(image, source, edits, replacements)
+    _check_removal(image, settled, merged, drop=drop)
+    trees = _restructure_trees(image, source, settled, replacements, merged)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
@@ -121,24 +126,52 @@ def plan_image(
     all_overwrites = _join_overwrites(image, overwrites or {}, edits.areas)
     table = table.patched((map_offset(layout, at), data) for at, data in all_overwrites.items())
     sizes = {file.path: new.table.length for new in placed for tree, file in new.files if tree is image.trees[0]}
+    sizes |= {path: replacement.length for path, replacement in edits.replaced.items()}
     return ImagePlan(
         update_implanted_md5(image, table, layout), layout, sizes, placed, drop, all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
-        (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(edits),
+        (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
          *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip
 
 
+def _plan_exchanges(
+    image: IsoImage, source: ByteSource, edits: IsoEdits
+) -> tuple[IsoEdits, Mapping[bytes, HiddenFile], MergedTrees | None]:
+    """Return ``edits`` as :func:`plan_exchanges` settles them, and the trees if they were read for that.
+
+    Between them are the exchanged files that the primary tree does not show, by path.
+    """
+    if not (image.udf is not None and edits.replaced) and (edits.is_empty or not may_hide_names(image)):
+        return edits, {}, None
+    from cosremaster.iso.exchange import plan_exchanges  # noqa: PLC0415 - only such images need it
+    from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - the same
+
+    merged = read_merged_trees(image, source)
+    exchanges = plan_exchanges(image, source, merged, edits)
+    return exchanges.edits, exchanges.hidden, merged
+
+
+def _check_removal(image: IsoImage, edits: IsoEdits, merged: MergedTrees | None, *, drop: bool) -> None:
+    """Check that nothing points at a file that ``edits`` remove from any tree. Raises as :func:`check_removal`."""
+    check_removal(image, edits, drop_hfsplus=drop)
+    if merged is not None:
+        from cosremaster.iso.exchange import check_hidden_removal  # noqa: PLC0415 - only such images need it
+
+        check_hidden_removal(image, merged, edits, drop_hfsplus=drop)
+
+
 def _restructure_trees(
-    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement]
-) -> RestructuredTrees | None:
+    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement],
+    merged: MergedTrees | None,
+) -> RestructuredTrees | None:  # fmt: skip
     """Return the edited trees; None where no record comes, goes or changes. Raises as ``restructure_trees``."""
     needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
     if not (edits.changes_names or needs_records):
         return None
     from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - a change of a layer goes without
 
-    return restructure_trees(image, source, edits, replacements)
+    return restructure_trees(image, source, edits, replacements, merged)
 
 
 def _list_tree_warnings(
@@ -150,15 +183,18 @@ def _list_tree_warnings(
         yield from warn_of_continued(image, layout, replacements, trees.continued_records)
 
 
-def _warn_of_sections(edits: IsoEdits) -> Iterator[str]:
-    """Yield a warning if a file needs several extents, which only interchange level 3 allows (10.3)."""
-    sizes = [(node.path, node.content.size) for node in edits.added if node.content is not None]
-    sizes += [(path, table.length) for path, table in edits.replaced.items()]
-    large = [path for path, size in sizes if len(split_into_sections(size, 1)) > 1]
-    if large:
-        more = f" (and {len(large) - 1:,} more)" if len(large) > 1 else ""
+def _warn_of_sections(replacements: Iterable[FileReplacement], trees: RestructuredTrees | None) -> Iterator[str]:
+    """Yield a warning if a file needs several extents in ISO 9660, which only interchange level 3 allows (10.3)."""
+    sizes = dict[bytes, int]()
+    for rewrite in trees.rewrites if trees else ():
+        nodes = {path: entry.node for path, entry in rewrite.applied.new_entries.items()}
+        sizes |= {path: node.content.size for path, node in nodes.items() if node and node.content}
+    sizes |= {file.path: new.table.length for new in replacements for _, file in new.files}
+    paths = sorted(path for path, size in sizes.items() if len(split_into_sections(size, 1)) > 1)
+    if paths:
+        more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
         yield (
-            f"{printable(large[0])}{more} has more than 4 GiB - 1 and so takes several extents: programs that read no"
+            f"{printable(paths[0])}{more} has more than 4 GiB - 1 and so takes several extents: programs that read no"
             " more than interchange level 2 of ISO 9660, such as isoinfo, find a part of it"
         )
 
@@ -188,6 +224,10 @@ def _plan_layout(
     files = [
         span for tree in image.trees for file in tree.files if not is_removed(file, removed_data) for span in file.spans
     ]
+    if any(replacement.is_hidden for replacement in replacements):  # files of UDF alone make room for each other
+        udf_only = set(list_udf_only_spans(image)) - unused
+        files += udf_only
+        kept_spans = [span for span in kept_spans if span not in udf_only]
     fixed, movable = pin_overlaps(kept_spans, files)
     first = min((span.start for span in (*(r.old_span for r in replacements if r.old_span), *vacated)), default=Lba(0))
     tail = _find_unused_tail(image, source)
@@ -391,11 +431,24 @@ def _check_unchanged_files(
     for record in (record for file in files for record in file.records):
         if not record.length or record.offset in replaced or (image.catalog and record.lba == image.catalog.lba):
             continue
-        start, old = lba_offset(layout.map_block(record.lba)), lba_offset(record.lba)
-        if table.cut(start, start + record.length).pieces != (image.source.cut(old, old + record.length),):
+        if not _holds_copy(image, table, layout, record.lba, record.length):
             place = locate_record(image.place, record)
             span = Span(record.lba, record.blocks, "")
             for other in image.fixed_spans:
                 if other.overlaps(span) and (other.start != span.start or other.label in ("directory", "path table")):
                     raise ImageError(f"shares blocks with a {other.label}, so nothing can be changed", place)
             raise ProofError("the plan would lose its data", place)
+    rewritten = removed_data | {new.old_span.start for new in placed if new.old_span}
+    rewritten |= {image.catalog.lba} if image.catalog else set()
+    for udf_file in image.udf.files if image.udf else ():
+        if any(lba in rewritten for lba, _ in udf_file.extents[:1]):
+            continue
+        if not all(_holds_copy(image, table, layout, lba, length) for lba, length in udf_file.extents):
+            place = image.place.inside(encode_path(udf_file.path)).at(udf_file.entry_offset)
+            raise ProofError("the plan would lose its data", place)
+
+
+def _holds_copy(image: IsoImage, table: PieceTable, layout: Layout, lba: Lba, length: int) -> bool:
+    """Return whether the planned ``table`` holds, at its new place, the data of ``length`` bytes from block ``lba``."""
+    start, old = lba_offset(layout.map_block(lba)), lba_offset(lba)
+    return table.cut(start, start + length).pieces == (image.source.cut(old, old + length),)

@@ -69,10 +69,11 @@ class IsoTree(Struct, frozen=True, kw_only=True):
 
     ``kind``: the kind of tree in words. ``descriptor_lba``: the block of its volume descriptor. ``base``: the block
     from which the numbers on the image count; all blocks in the other values count from the image's start. ``blocks``:
-    the volume space size. ``other_spans``: blocks of other data that its records name: continuation areas (SUSP 5.1),
-    extended attribute records, associated files. ``empty_blocks``: the blocks that records without data name.
-    ``extension_fields``: the fields of the root's ``.`` that say something about the whole tree (SP, ER; SUSP 5.3,
-    5.5). A tree that shares the root of an earlier one has no files.
+    the volume space size. ``directory_paths``: the paths of ``directories``, in the same order. ``other_spans``: blocks
+    of other data that its records name: continuation areas (SUSP 5.1), extended attribute records, associated files.
+    ``empty_blocks``: the blocks that records without data name. ``extension_fields``: the fields of the root's ``.``
+    that say something about the whole tree (SP, ER; SUSP 5.3, 5.5). A tree that shares the root of an earlier one has
+    no files and no directories.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     blocks: int
     files: tuple[IsoFile, ...]
     directories: tuple[Extent, ...]
+    directory_paths: tuple[bytes, ...]
     path_tables: tuple[Extent, ...]
     has_rock_ridge: bool
     other_spans: tuple[Span, ...] = ()

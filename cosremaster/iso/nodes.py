@@ -1,22 +1,31 @@
-"""Read an image's own tree as nodes, with modes, owners, times, devices and symlinks from Rock Ridge (IEEE P1282)."""
+"""Read an image's own tree as nodes, with modes, owners, times, devices and symlinks from Rock Ridge (IEEE P1282).
+
+What only another tree shows, as Windows discs have it in UDF, is part of it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_short_date
+from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import NamedRecord, walk_records
-from cosremaster.iso.rockridge.read import PosixAttributes, find_susp_skip, read_attributes
+from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, PosixAttributes, find_susp_skip, read_attributes
 from cosremaster.iso.rockridge.zisofs import parse_zisofs
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.tree.paths import parent_of
 from cosremaster.units import Lba, lba_offset
+
+if TYPE_CHECKING:
+    from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
 
 _KINDS = frozenset(NodeKind)
 _DATE = slice(18, 25)
@@ -24,7 +33,9 @@ _DATE = slice(18, 25)
 
 
 def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
-    """Read the nodes of ``image``'s primary tree except its root, by path, parents before children.
+    """Read the nodes of ``image``'s own tree except its root, by path, parents before children.
+
+    These are the nodes of the primary tree, and those that only other trees show.
 
     Without Rock Ridge, directories have mode 0755, files 0644, and all belong to root. Names are hard links where they
     share a file serial number (RRIP 1.12, 4.1.1). Files under zisofs have their uncompressed bytes.
@@ -34,11 +45,42 @@ def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
     """
     files = {file.path: file for file in image.files}
     nodes = {node.path: node for node in _walk_nodes(image, source, files)}
+    if may_hide_names(image):
+        _add_hidden_nodes(nodes, image, source)
     names = Counter(node.link for node in nodes.values() if node.link is not None)
     return {
         path: replace(node, link=None) if node.link is not None and names[node.link] == 1 else node
         for path, node in nodes.items()
     }
+
+
+def _add_hidden_nodes(nodes: dict[bytes, Node], image: IsoImage, source: ByteSource) -> None:
+    """Add what only trees other than the primary one show to ``nodes``."""
+    from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - only images with hidden names need it
+    from cosremaster.iso.udf.nodes import read_udf_node  # noqa: PLC0415 - the same
+
+    merged = read_merged_trees(image, source)
+    for tree, path, entry in merged.named_entries():
+        parent = nodes.get(parent_of(path))
+        if path in nodes or (b"/" in path and (parent is None or parent.kind is not NodeKind.DIRECTORY)):
+            continue
+        if merged.udf is not None and tree is merged.udf.tree:
+            nodes[path] = read_udf_node(source, merged.udf.find_file(entry), path)
+        else:
+            nodes[path] = _make_hidden_node(image, source, tree, path, entry)
+
+
+def _make_hidden_node(
+    image: IsoImage, source: ByteSource, tree: EditableTree, path: bytes, entry: DirectoryEntry
+) -> Node:
+    """Return the node at ``path`` of an entry of a tree of directory records."""
+    record = entry.records[-1]
+    raw = source.read(record.offset, source.read(record.offset, 1)[0])
+    named = NamedRecord(path, record, raw, NO_ROCK_RIDGE, entry.directory.extent if entry.directory else None)
+    attributes = PosixAttributes()
+    if tree.rock_ridge is not None:
+        attributes = _read_attributes(source, named, tree.rock_ridge.skip, tree.base)
+    return _make_node(named, attributes, image, IsoFile(path, entry.records))
 
 
 def _walk_nodes(image: IsoImage, source: ByteSource, files: dict[bytes, IsoFile]) -> Iterator[Node]:

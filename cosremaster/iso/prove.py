@@ -13,11 +13,13 @@ from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.boot_info import is_boot_info_true
 from cosremaster.iso.encode import ImagePlan, map_offset
+from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
 from cosremaster.iso.layout.partition_tables import map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
+from cosremaster.iso.udf.read import encode_path
 from cosremaster.iso.volume_id import VOLUME_ID
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Sector, lba_offset
 
@@ -78,7 +80,7 @@ def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSou
         from cosremaster.iso.tree_edit.verify import prove_directories  # noqa: PLC0415 - a change of a layer goes without
 
         prove_directories(result, new)
-        _prove_udf(old, new, plan.expected_trees.get(IN_UDF, {}))
+    _prove_udf(old, new, _expect_udf_files(old, plan))
     for at, table in plan.overwrites.items():
         start = map_offset(plan.layout, at)
         is_written = same_bytes(table.chunks(), new.source.cut(start, start + table.length).chunks())
@@ -86,7 +88,8 @@ def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSou
     moved = len(plan.layout.moved_starts)
     yield f"volume {new.volume_id!r}: {new.blocks:,} blocks, {len(new.files):,} files, {moved:,} moved"
     if len(new.trees) > 1:
-        yield f"{', '.join(tree.kind for tree in new.trees[1:])}: the same files at the same places"
+        what = "its own files too, all" if may_hide_names(new) else "the same files"
+        yield f"{', '.join(tree.kind for tree in new.trees[1:])}: {what} at the same places"
 
 
 def _find_volume_id(old: IsoImage, plan: ImagePlan) -> str:
@@ -124,12 +127,29 @@ def _prove_restructured(old: IsoImage, new_tree: IsoTree, expected: Mapping[byte
         _check_equal(starts[: len(expected_starts)], expected_starts, f"the block of {path!r}", old)
 
 
+def _expect_udf_files(old: IsoImage, plan: ImagePlan) -> Mapping[bytes, ExpectedFile]:
+    """Return the files that UDF must have on the new image, by path."""
+    if plan.expected_trees is not None:
+        return plan.expected_trees.get(IN_UDF, {})
+    replaced = {new.old_span.start: new for new in plan.replacements if new.old_span}
+    expected: dict[bytes, ExpectedFile] = {}
+    for path, file in old.udf.named_files() if old.udf else ():
+        starts = tuple(lba for lba, _ in file.extents[:1])
+        new = replaced.get(starts[0]) if starts else None
+        expected[encode_path(path)] = (
+            ExpectedFile(new.table.length, (new.start,) if new.table.length else ())
+            if new
+            else ExpectedFile(file.size, tuple(plan.layout.map_block(lba) for lba in starts))
+        )
+    return expected
+
+
 def _prove_udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFile]) -> None:
     """Check that UDF holds the planned files, and that its descriptor tags are right where they were right before."""
     if old.udf is None or new.udf is None:
         _check_equal(new.udf, old.udf, "the UDF file system", old)
         return
-    files = {"/".join(path).encode("utf-8", "surrogatepass"): file for path, file in new.udf.named_files()}
+    files = {encode_path(path): file for path, file in new.udf.named_files()}
     _check_equal(sorted(files), sorted(expected), "the list of files in UDF", old)
     for path, expected_file in expected.items():
         starts = [lba for lba, _ in files[path].extents[:1]]

@@ -64,17 +64,19 @@ def read_trees(
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
-        files, directories, skip, others = list[IsoFile](), list[Extent](), None, NamedBlocks(base)
+        files, directories, skip = list[IsoFile](), list[tuple[bytes, Extent]](), None
+        others = NamedBlocks(base)
         if descriptor.root.lba not in roots:
             roots.add(descriptor.root.lba)
             root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else find_susp_skip(source.read(lba_offset(root.lba), 255))
-            directories.append(root)
+            directories.append((b"", root))
             records = walk_records(source, root, base, skip, is_joliet(descriptor), others)
             files = list(_collect_files(records, directories))
         yield IsoTree(
             kind=_tree_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
-            files=tuple(files), directories=tuple(directories), path_tables=tuple(
+            files=tuple(files), directories=tuple(extent for _, extent in directories),
+            directory_paths=tuple(path for path, _ in directories), path_tables=tuple(
                 Extent(Lba(base + table.lba), table.length) for table in descriptor.path_tables
             ), has_rock_ridge=skip is not None, other_spans=others.list_spans(source.size),
             empty_blocks=frozenset(others.empty_blocks),
@@ -191,12 +193,12 @@ def walk_records(
             yield NamedRecord(path, record, raw, rock_ridge, directory)
 
 
-def _collect_files(records: Iterable[NamedRecord], directories: list[Extent]) -> Iterator[IsoFile]:
-    """Yield the files of ``records``; append the extents of directories to ``directories``."""
+def _collect_files(records: Iterable[NamedRecord], directories: list[tuple[bytes, Extent]]) -> Iterator[IsoFile]:
+    """Yield the files of ``records``; add the extents of directories to ``directories``, with their paths."""
     sections: list[DirectoryRecord] = []
     for named in records:
         if named.directory is not None:
-            directories.append(named.directory)
+            directories.append((named.path, named.directory))
             continue
         if sections and sections[0].parent != named.record.parent:
             sections = []  # a file whose last section is missing

@@ -15,6 +15,7 @@ from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
+from cosremaster.iso.merged import read_merged_trees
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.merge import merge, resolve_location
@@ -231,9 +232,8 @@ class _RespelledItem(Struct, frozen=True):
 
 def _read_other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
     """Return, for each directory, its entries' names in other trees and in lower case -> names in the primary tree."""
-    from cosremaster.iso.tree_edit.match_trees import read_matched_trees  # noqa: PLC0415 - rarely needed
 
-    primary, *others = read_matched_trees(source, image.trees)
+    primary, *others = read_merged_trees(image, source).all_trees
     other_names: dict[bytes, dict[bytes, bytes]] = {}
     for tree in (*others, primary):
         waiting: list[tuple[EditableDirectory, bytes]] = [(tree.root, b"")]

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
+import random
 from pathlib import Path
+from typing import Any
 
+import pycdlib
 import pytest
 
+import cosremaster
 from cosremaster import remaster
-from cosremaster.errors import UnsupportedError
+from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
 from tests.fixtures import tools
+from tests.support import judges
+
+NOISE = random.Random(7).randbytes(40_000)
+DISC = {
+    "readme.txt": b"This disc holds a UDF file system.\n",
+    "bootmgr": NOISE[:5000], "sources/boot.wim": NOISE[:12_345], "sources/install.wim": NOISE,
+    "sources/empty.ini": b"", "sources/de-de/text.mui": b"Text\n", "boot/etfsboot.com": NOISE[:4096],
+}  # fmt: skip
+"""The layout of a Windows disc; ISO 9660 shows the first file alone."""
+HIDDEN = ("bootmgr", "sources", "boot")
+TREES = {"udf": ("-udf",), "joliet": ("-J",), "joliet-ridge": ("-J", "-R"), "both": ("-J", "-udf", "-R")}
 
 
 def _build(folder: Path, files: dict[str, bytes], *options: str) -> Path:
@@ -16,14 +33,193 @@ def _build(folder: Path, files: dict[str, bytes], *options: str) -> Path:
     for name, data in files.items():
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tree" / name).write_bytes(data)
-    tools.run(["genisoimage", "-quiet", *options, "-o", folder / "in.iso", folder / "tree"])
+    tools.run(["genisoimage", "-quiet", "-V", "DISC", *options, "-o", folder / "in.iso", folder / "tree"])
     return folder / "in.iso"
 
 
-@pytest.mark.parametrize(("options", "kind"), [(("-udf",), "UDF"), (("-J",), "Joliet"), (("-J", "-R"), "Joliet")])
-def test_no_second_directory_of_a_name_is_made(tmp_path: Path, options: tuple[str, ...], kind: str) -> None:
-    files = {"readme.txt": b"disc", "sources/boot.wim": b"OLD"}
-    iso = _build(tmp_path, files, *options, "-hide", "sources")
-    (tmp_path / "new").write_bytes(b"NEW")
-    with pytest.raises(UnsupportedError, match=f"sources: has other things .* in its {kind} tree"):
-        remaster(iso, tmp_path / "out.iso", add_iso=[f"{tmp_path}/new:/sources/boot.wim"])
+def _disc(folder: Path, tree: str = "udf", *options: str) -> Path:
+    hidden = [word for name in HIDDEN for word in ("-hide", name)]
+    return _build(folder, DISC, *TREES[tree], *hidden, *options)
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def _by_pycdlib(iso: Path, kind: str) -> dict[str, bytes]:
+    """The files of UDF (``udf``) or Joliet (``joliet``), by pycdlib."""
+    opened, contents = pycdlib.PyCdlib(), dict[str, bytes]()
+    opened.open(str(iso))
+    for folder, _, names in opened.walk(**{f"{kind}_path": "/"}):
+        for name in names:
+            path = f"{folder.rstrip('/')}/{name}"
+            data = io.BytesIO()
+            opened.get_file_from_iso_fp(data, **{f"{kind}_path": path})
+            contents[path.lstrip("/")] = data.getvalue()
+    opened.close()
+    return contents
+
+
+def _by_7z(iso: Path, folder: Path) -> dict[str, bytes]:
+    """The files of UDF, by 7-Zip."""
+    target = folder / f"7z-{iso.name}"
+    tools.run(["7z", "x", "-y", "-tudf", f"-o{target}", iso])
+    unpacked = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in unpacked.items()}
+
+
+def _expect(iso: Path, tree: str, files: dict[str, bytes], folder: Path) -> None:
+    """Other programs see these files in UDF and in Joliet."""
+    if tree in ("udf", "both"):
+        assert _by_pycdlib(iso, "udf") == files
+        assert _by_7z(iso, folder) == files
+        assert f"numfiles={len(files)}\n" in tools.run(["udfinfo", iso]).decode()
+    if tree != "udf":
+        assert _by_pycdlib(iso, "joliet") == files
+    assert not judges.complaints(iso) - {line for line in judges.complaints(iso) if "aution" in line}
+
+
+def _shown(iso: Path) -> set[str]:
+    """What ISO 9660 alone shows, in small letters."""
+    lines = tools.run(["isoinfo", "-f", "-i", iso]).decode().splitlines()
+    return {line.lower().partition(";")[0].strip("/.") for line in lines}
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("size", [0, 12_345, 4000, 500_000])
+def test_a_file_is_exchanged_at_its_place(tmp_path: Path, tree: str, size: int) -> None:
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    new = random.Random(size).randbytes(size)
+    (tmp_path / "new.wim").write_bytes(new)
+    result = remaster(iso, out, add_iso=[f"{tmp_path}/new.wim:/sources/boot.wim"])
+    assert (result.iso_exchanged, result.iso_added) == ((b"sources/boot.wim",), ())
+    _expect(out, tree, {**DISC, "sources/boot.wim": new}, tmp_path)
+    assert _shown(out) == {"readme.txt"}
+    grown = out.stat().st_size - iso.stat().st_size
+    assert grown <= max(0, size - 12_345) + 6 * 2048
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_files_and_directories_are_added_where_a_tree_has_the_directory(tmp_path: Path, tree: str) -> None:
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    new = {"sources/ei.cfg": b"[Channel]\n", "sources/$OEM$/$1/setup.cmd": NOISE[:3000], "auto.xml": b"<x/>\n"}
+    result = remaster(iso, out, add_iso=[_write(tmp_path / "add", new)])
+    assert result.iso_added == (b"auto.xml", b"sources/$OEM$", b"sources/$OEM$/$1", b"sources/$OEM$/$1/setup.cmd",
+                                b"sources/ei.cfg")  # fmt: skip
+    _expect(out, tree, {**DISC, **new}, tmp_path)
+    assert _shown(out) == {"readme.txt", "auto.xml"}
+    again = tmp_path / "again.iso"
+    remaster(iso, again, add_iso=[tmp_path / "add"])
+    assert again.read_bytes() == out.read_bytes(), "the same input, the same output"
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_names_are_removed_and_renamed(tmp_path: Path, tree: str) -> None:
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    remaster(iso, out, remove_iso=["sources/install.wim", "boot"], rename_iso=["sources/de-de:/sources/en-us"])
+    files = {name: data for name, data in DISC.items() if name != "sources/install.wim" and "boot/" not in name}
+    files["sources/en-us/text.mui"] = files.pop("sources/de-de/text.mui")
+    _expect(out, tree, files, tmp_path)
+    assert b"\0" * len(NOISE) in out.read_bytes() or out.stat().st_size < iso.stat().st_size
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_all_at_once(tmp_path: Path, tree: str) -> None:
+    """A hidden file grows beside additions, and files of the shown directories move with it."""
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    new = {"sources/boot.wim": NOISE * 5, "sources/install.wim": b"small", "readme.txt": b"new\n", "x/y": b"y"}
+    remaster(iso, out, add_iso=[_write(tmp_path / "add", new)], remove_iso=["bootmgr"])
+    files = {**DISC, **new}
+    del files["bootmgr"]
+    _expect(out, tree, files, tmp_path)
+    assert _shown(out) == {"readme.txt", "x", "x/y"}
+
+
+@pytest.mark.parametrize("options", [("-R",), ()])
+def test_a_name_of_shared_data_is_exchanged_alone(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Two names of a file, one of them in UDF alone: the other keeps its bytes."""
+    _write(tmp_path / "tree", {"a.bin": NOISE, "z": b"z"})
+    os.link(tmp_path / "tree/a.bin", tmp_path / "tree/b.bin")
+    iso = _build(tmp_path, {}, "-udf", "-cache-inodes", "-hide", "b.bin", *options)
+    for name in ("a.bin", "b.bin"):
+        out = tmp_path / f"{name}.iso"
+        (tmp_path / "new").write_bytes(b"new bytes")
+        remaster(iso, out, add_iso=[f"{tmp_path}/new:/{name}"])
+        assert _by_pycdlib(out, "udf") == {"a.bin": NOISE, "b.bin": NOISE, "z": b"z"} | {name: b"new bytes"}
+        shown = tools.run(["isoinfo", "-R", "-i", out, "-x", "/a.bin" if options else "/A.BIN;1"])
+        assert shown == (b"new bytes" if name == "a.bin" else NOISE)
+
+
+def test_other_data_under_the_name_are_exchanged_in_each_tree(tmp_path: Path) -> None:
+    """README.TXT in ISO 9660 is another file than readme.txt in UDF."""
+    iso = pycdlib.PyCdlib()
+    iso.new(udf="2.60")
+    iso.add_fp(io.BytesIO(b"see UDF\n"), 8, iso_path="/README.TXT;1")
+    iso.add_fp(io.BytesIO(b"welcome\n"), 8, udf_path="/readme.txt")
+    iso.write(str(tmp_path / "in.iso"))
+    iso.close()
+    (tmp_path / "new").write_bytes(b"new bytes\n")
+    remaster(tmp_path / "in.iso", tmp_path / "out.iso", add_iso=[f"{tmp_path}/new:/readme.txt"])
+    assert _by_pycdlib(tmp_path / "out.iso", "udf") == {"readme.txt": b"new bytes\n"}
+    assert tools.run(["isoinfo", "-i", tmp_path / "out.iso", "-x", "/README.TXT;1"]) == b"new bytes\n"
+    remaster(tmp_path / "in.iso", tmp_path / "less.iso", remove_iso=["readme.txt"])
+    assert _by_pycdlib(tmp_path / "less.iso", "udf") == {}
+    assert _shown(tmp_path / "less.iso") == set()
+
+
+@pytest.mark.parametrize("tree", ["udf", "both"])
+def test_symlinks_are_added_where_udf_alone_shows_the_directory(tmp_path: Path, tree: str) -> None:
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    (tmp_path / "add/sources").mkdir(parents=True)
+    for name, target in (("up", "../bootmgr"), ("root", "/boot/ž"), ("here", "./boot.wim")):
+        os.symlink(target, tmp_path / "add/sources" / name)
+    result = remaster(iso, out, add_iso=[tmp_path / "add"])
+    assert any("7-Zip opens no UDF" in warning for warning in result.warnings)
+    opened = pycdlib.PyCdlib()
+    opened.open(str(out))
+    assert all(opened.get_record(udf_path=f"/sources/{name}").is_symlink() for name in ("up", "root", "here"))
+    opened.close()
+    targets = {
+        entry.name.decode(): entry.target.decode() for entry in cosremaster.ls(f"{out}::sources") if entry.target
+    }
+    assert targets == {"up": "../bootmgr", "root": "/boot/ž", "here": "./boot.wim"}
+
+
+@pytest.mark.parametrize(("tree", "kind"), [("joliet", "symlink"), ("joliet-ridge", "symlink"), ("udf", "FIFO")])
+def test_what_no_tree_holds_is_refused(tmp_path: Path, tree: str, kind: str) -> None:
+    iso, added = _disc(tmp_path, tree), _write(tmp_path / "add", {"sources/a": b"a"})
+    if kind == "FIFO":
+        os.mkfifo(added / "sources/x")
+    else:
+        os.symlink("a", added / "sources/x")
+    with pytest.raises(UnsupportedError, match=f"sources/x: a {kind} cannot be added: no tree that shows its"):
+        remaster(iso, tmp_path / "out.iso", add_iso=[added])
+
+
+@pytest.mark.parametrize(("asked", "error", "words"), [
+    ({"remove_iso": ["sources/none.wim"]}, OverlayError, "sources/none.wim: cannot be removed: it is not there"),
+    ({"remove_iso": ["boot/etfsboot.com"]}, UnsupportedError, "etfsboot.com: is a boot image"),
+    ({"rename_iso": ["sources:/boot/etfsboot.com/x"]}, CosremasterError, "etfsboot.com"),
+])  # fmt: skip
+def test_what_cannot_be_is_named(tmp_path: Path, asked: dict[str, Any], error: type[Exception], words: str) -> None:
+    boot = ("-b", "boot/etfsboot.com", "-no-emul-boot", "-boot-load-size", "8", "-hide", "boot.catalog")
+    iso = _disc(tmp_path, "udf", *boot)
+    with pytest.raises(error, match=words):
+        remaster(iso, tmp_path / "out.iso", **asked)
+    assert not (tmp_path / "out.iso").exists()
+
+
+def test_a_hidden_boot_image_is_exchanged(tmp_path: Path) -> None:
+    """The El Torito entry follows a boot image that UDF alone shows."""
+    boot = ("-b", "boot/etfsboot.com", "-no-emul-boot", "-boot-load-size", "8", "-hide", "boot.catalog")
+    iso, out = _disc(tmp_path, "udf", *boot), tmp_path / "out.iso"
+    new = {"boot/etfsboot.com": NOISE[:9000], "sources/boot.wim": NOISE[:30_000]}
+    remaster(iso, out, add_iso=[_write(tmp_path / "add", new)])
+    assert _by_7z(out, tmp_path).items() >= new.items()  # pycdlib takes the load size for the file's
+    report = tools.run(["xorriso", "-indev", out, "-report_el_torito", "plain"]).decode()
+    (line,) = (line for line in report.splitlines() if "boot img" in line and "BIOS" in line)
+    lba = int(line.split()[-1])
+    assert out.read_bytes()[lba * 2048 :].startswith(NOISE[:9000])

@@ -26,7 +26,7 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
     files = [file for tree in image.trees for file in tree.files]
     spans += [s for file in files if not all(record.is_plain for record in file.records) for s in file.spans]
     file_spans = {span.start: span for file in files for span in file.spans}
-    spans += _list_udf_only(image, file_spans)
+    spans += list_udf_only_spans(image)
     end = max(span.end for span in (*spans, *file_spans.values()))
     spans += _list_boot_images(image, end)
     spans += _list_partitions(image, end, file_spans)
@@ -42,12 +42,13 @@ def _list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
         yield from tree.other_spans
 
 
-def _list_udf_only(image: IsoImage, file_spans: Mapping[Lba, Span]) -> Iterator[Span]:
+def list_udf_only_spans(image: IsoImage) -> Iterator[Span]:
     """Yield the spans of data that only UDF names."""
-    for file in image.udf.files if image.udf else ():
-        for lba, length in file.extents:
-            if lba not in file_spans:
-                yield Span(lba, blocks_for(length), "file of UDF alone")
+    if image.udf is None:
+        return
+    starts = {span.start for tree in image.trees for file in tree.files for span in file.spans}
+    for file in image.udf.files:
+        yield from (span for span in file.spans if span.start not in starts)
 
 
 def _list_boot_images(image: IsoImage, end: Lba) -> Iterator[Span]:

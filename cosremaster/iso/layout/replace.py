@@ -31,19 +31,22 @@ class FileReplacement(Struct, frozen=True):
 
     ``files``: the file's entries in all trees. ``old_span``: the blocks that the new bytes may take; None where other
     names or earlier sessions still need them, or there are none, so that the new bytes need a span of their own.
-    ``start``: the first block of the new bytes, as soon as it is planned.
+    ``old_size``: the length of the old bytes. ``is_hidden``: the primary tree does not show the file. ``start``: the
+    first block of the new bytes, as soon as it is planned.
     """
 
     path: bytes
     table: PieceTable
     files: tuple[tuple[IsoTree, IsoFile], ...]
     old_span: Span | None
+    old_size: int
+    is_hidden: bool = False
     start: Lba = NO_BLOCK
 
     @property
     def keeps_size(self) -> bool:
         """Whether the file keeps its length."""
-        return self.table.length == self.files[0][1].size
+        return self.table.length == self.old_size
 
     def extra_records(self) -> Iterator[tuple[IsoFile, int]]:
         """Yield each name of the file, and how many records its new size needs beside those it has."""
@@ -52,18 +55,36 @@ class FileReplacement(Struct, frozen=True):
             yield file, len(sections) - len(file.records)
 
 
-def resolve_replacements(image: IsoImage, replaced: Mapping[bytes, PieceTable]) -> tuple[FileReplacement, ...]:
+class HiddenFile(Struct, frozen=True):
+    """A file that the primary tree does not show, all names of which are exchanged.
+
+    ``files``: its entries in trees of directory records. ``span``: the blocks of its data. ``size``: bytes.
+    """
+
+    files: tuple[tuple[IsoTree, IsoFile], ...]
+    span: Span
+    size: int
+
+
+def resolve_replacements(
+    image: IsoImage, replaced: Mapping[bytes, PieceTable], hidden: Mapping[bytes, HiddenFile]
+) -> tuple[FileReplacement, ...]:
     """Find the entries in all trees of each file that gets new bytes.
 
     Names that share an extent and get the same table still share it.
 
-    :param replaced: the new bytes of files of the primary tree, by path.
+    :param replaced: the new bytes of files, by path.
+    :param hidden: those of the files that the primary tree does not show, by path.
     :raises ImageError: when a file does not exist.
     :raises UnsupportedError: when a file cannot be replaced.
     """
     by_path = {file.path: file for file in image.files}
     groups: dict[tuple[int, Lba | None], list[IsoFile]] = defaultdict(list)
+    resolved = list[FileReplacement]()
     for path, table in sorted(replaced.items(), key=lambda item: item[0]):
+        if path in hidden:
+            resolved.append(_make_hidden_replacement(image, path, hidden[path], table))
+            continue
         if path not in by_path:
             raise ImageError(f"has no file {printable(path)}", image.place)
         file = by_path[path]
@@ -71,9 +92,16 @@ def resolve_replacements(image: IsoImage, replaced: Mapping[bytes, PieceTable]) 
             raise UnsupportedError("is no regular file", image.place.inside(path))
         groups[id(table), file.start if file.size else None].append(file)
     by_start = [_group_by_start(tree) for tree in image.trees]
-    return tuple(
-        _make_replacement(image, by_start, files, replaced[files[0].path]) for files in _split_empty(groups.values())
-    )
+    for files in _split_empty(groups.values()):
+        resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path]))
+    return tuple(resolved)
+
+
+def _make_hidden_replacement(image: IsoImage, path: bytes, file: HiddenFile, table: PieceTable) -> FileReplacement:
+    """Return the replacement of a file that the primary tree does not show."""
+    replacement = FileReplacement(path, table, file.files, file.span, file.size, is_hidden=True)
+    _check_pointers(image, replacement, image.place.inside(path))
+    return replacement
 
 
 def _split_empty(groups: Iterable[list[IsoFile]]) -> Iterator[list[IsoFile]]:
@@ -111,7 +139,7 @@ def _make_replacement(
             raise UnsupportedError("cannot be exchanged: its extents do not follow each other", place)
         sharing = zip(image.trees, (starts.get(lba, ()) for starts in by_start), strict=True)
         entries = [(tree, file) for tree, tree_files in sharing for file in tree_files]
-        replacement = FileReplacement(first.path, table, tuple(entries), spans[0])
+        replacement = FileReplacement(first.path, table, tuple(entries), spans[0], first.size)
     else:
         if image.udf:
             raise UnsupportedError("cannot be exchanged beside UDF: it is empty, or other names share its data", place)
@@ -119,7 +147,7 @@ def _make_replacement(
         for tree, starts in zip(image.trees[1:], by_start[1:], strict=True):
             candidates = starts.get(lba, []) if first.size else tree.files
             entries += [(tree, file) for file in _find_same_paths(tree, candidates, paths, place)]
-        replacement = FileReplacement(first.path, table, tuple(entries), None)
+        replacement = FileReplacement(first.path, table, tuple(entries), None, first.size)
     _check_pointers(image, replacement, place)
     return replacement
 
@@ -203,11 +231,14 @@ def check_removal(image: IsoImage, edits: IsoEdits, *, drop_hfsplus: bool) -> No
     for file in image.files:
         if file.size and edits.new_path(file.path) is None:
             for span in file.spans:
-                _check_removed_span(image, span, image.place.inside(file.path), drop_hfsplus)
+                check_removed_span(image, span, image.place.inside(file.path), drop_hfsplus)
 
 
-def _check_removed_span(image: IsoImage, span: Span, place: Place, drop_hfsplus: bool) -> None:
-    """Check that nothing points into the ``span`` of a removed file; see :func:`check_removal`."""
+def check_removed_span(image: IsoImage, span: Span, place: Place, drop_hfsplus: bool) -> None:
+    """Check that nothing points into the ``span`` of a removed file; see :func:`check_removal`.
+
+    :raises UnsupportedError: when a structure that cannot be updated does.
+    """
     if image.catalog and span.start <= image.catalog.lba < span.end:
         raise UnsupportedError("is the boot catalog, which the firmware looks for", place)
     if any(span.start <= boot.entry.lba < span.end for boot in image.boot_images):

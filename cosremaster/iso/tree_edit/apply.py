@@ -13,13 +13,17 @@ from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.iso.ecma119.identifiers import IdentifierAllocator
 from cosremaster.iso.ecma119.records import ASSOCIATED
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.tree_edit.directories import MAX_LEVEL, DirectoryEntry, EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.directories import MAX_LEVEL, UDF, DirectoryEntry, EditableDirectory, EditableTree
+from cosremaster.iso.udf.nodes import encode_target
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
+from cosremaster.units import BLOCK
 
 MAX_NAME, MAX_TARGET, XORRISO_TARGET = 255, 4095, 1024
 """The most bytes of a name (POSIX NAME_MAX), of a symlink's text (Linux PATH_MAX), and of a symlink's text for libisofs
 (LIBISOFS_NODE_PATH_MAX)."""
+MAX_UDF_TARGET = BLOCK - 176
+"""The most bytes of a symlink's path components inside its UDF file entry (ECMA-167, 4/14.9.23)."""
 
 
 class AppliedEdits(Struct):
@@ -29,6 +33,7 @@ class AppliedEdits(Struct):
     ``new_entries``: added entries by path.
     ``orphan_paths``: new paths whose directory the tree does not have.
     ``unknown_paths``: old paths that the tree does not have.
+    ``unheld_paths``: new paths of what the tree cannot hold, such as symlinks in Joliet.
     """
 
     removed_entries: list[DirectoryEntry] = field(default_factory=list)
@@ -36,6 +41,7 @@ class AppliedEdits(Struct):
     new_entries: dict[bytes, DirectoryEntry] = field(default_factory=dict)
     orphan_paths: list[bytes] = field(default_factory=list)
     unknown_paths: list[bytes] = field(default_factory=list)
+    unheld_paths: list[bytes] = field(default_factory=list)
 
 
 def apply_edits(tree: EditableTree, edits: IsoEdits, place: Place) -> AppliedEdits:
@@ -105,11 +111,15 @@ class _PathIndex:
 
 
 class _TreeEditor(Struct):
-    """Applies edits to one tree of the image at ``place``."""
+    """Applies edits to one tree of the image at ``place``.
+
+    ``own_names``: the names that the tree shows of removed entries, by their directory's id and their primary name.
+    """
 
     tree: EditableTree
     place: Place
     applied: AppliedEdits = field(default_factory=AppliedEdits)
+    own_names: dict[tuple[int, bytes | None], bytes] = field(default_factory=dict)
 
     def apply(self, edits: IsoEdits) -> AppliedEdits:
         """Apply ``edits`` as :func:`apply_edits` says."""
@@ -149,6 +159,7 @@ class _TreeEditor(Struct):
                 moved[path] = entries
             else:
                 removed += entries
+                self.own_names[id(directory), entry.primary_name] = entry.shown_name
         for directory, detached_ids in detached.values():
             directory.entries = [entry for entry in directory.entries if id(entry) not in detached_ids]
             directory.is_changed = True
@@ -218,17 +229,28 @@ class _TreeEditor(Struct):
         if len(name) > MAX_NAME or len(node.target) > MAX_TARGET:
             what = f"its name has more than {MAX_NAME}" if len(name) > MAX_NAME else f"it has more than {MAX_TARGET:,}"
             raise UnsupportedError(f"a {node.kind.noun} cannot be added: {what} bytes", self.place.inside(node.path))
-        if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY) and self.tree.rock_ridge is None:
+        if not self._can_hold(node, parent):
             if self.tree.kind == "ISO 9660":
                 raise UnsupportedError(
                     f"a {node.kind.noun} cannot be added: the image has no Rock Ridge", self.place.inside(node.path)
                 )
+            self.applied.unheld_paths.append(node.path)
             return []
-        entry = DirectoryEntry(name, b"", node=node)
+        entry = DirectoryEntry(name, b"", node=node, shown_name=self.own_names.get((id(parent), name), b""))
         if node.kind is NodeKind.DIRECTORY:
             entry.directory = EditableDirectory(None, parent, parent.level + 1, parent, entry, node, is_changed=True)
         self.applied.new_entries[node.path] = entry
         return [entry]
+
+    def _can_hold(self, node: Node, parent: EditableDirectory) -> bool:
+        """Return whether the tree has such a kind of entry.
+
+        7-Zip opens no UDF file system with symlinks, so the first is written only where no other tree can hold it.
+        """
+        if self.tree.kind == UDF and node.kind is NodeKind.SYMLINK:
+            is_wanted = self.tree.has_symlinks or _is_outside_primary(parent)
+            return is_wanted and len(encode_target(node.target)) <= MAX_UDF_TARGET
+        return node.kind in (NodeKind.FILE, NodeKind.DIRECTORY) or self.tree.rock_ridge is not None
 
     def _allocate_identifiers(self, directory: EditableDirectory) -> None:
         """Give identifiers to the entries that need records, in the order of their names; then sort them in.
@@ -260,6 +282,8 @@ class _TreeEditor(Struct):
                     raise UnsupportedError(f"{what}, so nothing can be changed there", self.place.inside(name))
                 taken_names.add(entry.primary_name)
             is_directory = entry.directory is not None and not entry.is_placeholder
+            if not entry.records and entry.shown_name:
+                name = entry.shown_name  # it takes the place of an entry of that name
             entry.identifier = identifiers.allocate(name, directory=is_directory)
             entry.shown_name = name if tree.rock_ridge else tree.naming.display_name(entry.identifier)
             for companion in associated:
@@ -267,6 +291,16 @@ class _TreeEditor(Struct):
             associated = []
         unnamed.sort(key=lambda entry: tree.naming.sort_key(entry.identifier))
         directory.entries = list(_merge_entries(tree, unchanged, unnamed))
+
+
+def _is_outside_primary(directory: EditableDirectory) -> bool:
+    """Return whether ``directory`` is one that the primary tree does not show, or below one."""
+    above: EditableDirectory | None = directory
+    while above is not None and above.entry is not None:
+        if above.entry.is_outside_primary:
+            return True
+        above = above.named_in
+    return False
 
 
 def _associated_files(directory: EditableDirectory, file: DirectoryEntry) -> Iterator[DirectoryEntry]:
@@ -348,10 +382,13 @@ def _merge_entries(
 
 def edit_warnings(tree: EditableTree, applied: AppliedEdits) -> Iterator[str]:
     """Yield a sentence for each kind of new name that some readers do not show."""
-    if applied.orphan_paths:
+    if applied.orphan_paths and tree.kind != "ISO 9660":  # who names what it does not show knows that
         more = f" and {len(applied.orphan_paths) - 1:,} more" if len(applied.orphan_paths) > 1 else ""
         first = printable(applied.orphan_paths[0])
         yield f"{first}{more} will not be in the {tree.kind} tree, which does not show that directory"
+    symlinks = [path for path, entry in applied.new_entries.items() if entry.node and entry.node.target]
+    if tree.kind == UDF and symlinks and not tree.has_symlinks:
+        yield f"{printable(symlinks[0])} is a symlink in UDF: 7-Zip opens no UDF file system that has one"
     for path, entry in applied.new_entries.items() if tree.rock_ridge is not None else ():
         if entry.node and len(entry.node.target) > XORRISO_TARGET:
             limit = f"{XORRISO_TARGET:,} bytes"

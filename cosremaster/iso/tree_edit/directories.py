@@ -36,6 +36,8 @@ IDENTIFIER_OFFSET, MAX_RECORD_SIZE = 33, 254
 _MAX_RECORD_BYTE = 255
 """The largest value of a record's length byte (9.1.1)."""
 _MIN_IDENTIFIER_ROOM = 32
+UDF = "UDF"
+"""The kind of the tree of a UDF file system."""
 MAX_LEVEL = 8
 """The most levels of directories; the root's level is 1 (6.8.2.1)."""
 
@@ -43,7 +45,8 @@ MAX_LEVEL = 8
 class DirectoryEntry(Struct, eq=False):
     """A name in a directory.
 
-    ``primary_name``: its name in the primary tree, None where that tree has no such entry.
+    ``primary_name``: its name in the primary tree; its own where the primary tree has no such entry
+    (``is_outside_primary``); None where it may be several ones of the primary tree.
     ``identifier``: its file identifier (9.1.11). ``shown_name``: the name that readers of this tree show.
     ``records``: its directory records on the image, one for each file section; none for a new entry.
     ``directory``: the directory that it names.
@@ -63,6 +66,7 @@ class DirectoryEntry(Struct, eq=False):
     is_renamed: bool = False
     node: Node | None = None
     extra_records: int = 0
+    is_outside_primary: bool = False
     shown_name: bytes = b""
 
     @property
@@ -141,6 +145,7 @@ class EditableTree(Struct, eq=False):
     ``relocation_directory``: the directory that holds the true records of relocated directories (libisofs names it
     RR_MOVED), None where no directory is relocated. ``serial_numbers``: the file serial numbers in use (PX).
     ``root_area_blocks``: the blocks of the continuation areas of the root's ``.``.
+    ``has_symlinks``: of UDF, whether it has any on the image.
     """
 
     kind: str
@@ -153,6 +158,7 @@ class EditableTree(Struct, eq=False):
     relocation_directory: EditableDirectory | None = None
     serial_numbers: frozenset[int] = frozenset()
     root_area_blocks: set[Lba] = field(default_factory=set)
+    has_symlinks: bool = False
 
     def directories(self) -> Iterator[EditableDirectory]:
         """Yield every directory, each one before those below it."""
@@ -191,6 +197,19 @@ class EditableTree(Struct, eq=False):
                     waiting.append((entry_path, entry.directory))
                 else:
                     yield entry_path, entry
+
+    def named_entries(self) -> Iterator[tuple[bytes, DirectoryEntry]]:
+        """Yield every entry with its path in the primary tree's names, each directory before what is in it."""
+        waiting = [(b"", self.root)]
+        while waiting:
+            path, directory = waiting.pop()
+            for entry in directory.entries:
+                if entry.is_hidden or entry.primary_name is None:
+                    continue
+                entry_path = join(path, entry.primary_name)
+                yield entry_path, entry
+                if entry.directory is not None:
+                    waiting.append((entry_path, entry.directory))
 
     def propagate_moves(self) -> None:
         """Mark every directory below a moved one as moved.

@@ -32,19 +32,25 @@ def read_matched_trees(source: ByteSource, image_trees: Iterable[IsoTree]) -> li
 
 
 def match_entries(primary: EditableTree, other: EditableTree) -> None:
-    """Set ``primary_name`` of each entry of ``other`` to the name of the same entry of ``primary``, else to None.
+    """Set ``primary_name`` of each entry of ``other`` to the name of the same entry of ``primary``.
 
-    Files match by their data, else by their names; directories by their names, else by the files below them.
+    Files match by their data, else by their names; directories by their names, else by the files below them. What
+    ``primary`` does not show keeps its own name. Where several entries of ``primary`` may be the same one, the name is
+    None.
     """
     for entry in other.entries():
         entry.primary_name = None
     matcher = _TreeMatcher(primary, other, _DataIndex(primary), _sample_data(other))
-    waiting = [(primary.root, other.root)]
+    waiting: list[tuple[EditableDirectory | None, EditableDirectory]] = [(primary.root, other.root)]
     while waiting:
-        for primary_entry, entry in matcher.match_directories(*waiting.pop()):
-            entry.primary_name = primary_entry.primary_name
-            if primary_entry.directory is not None and entry.directory is not None:
-                waiting.append((primary_entry.directory, entry.directory))
+        primary_directory, directory = waiting.pop()
+        shown = ((None, entry) for entry in directory.entries if not entry.is_hidden)
+        pairs = matcher.match_directories(primary_directory, directory) if primary_directory else shown
+        for primary_entry, entry in pairs:
+            entry.primary_name = primary_entry.primary_name if primary_entry else entry.shown_name
+            entry.is_outside_primary = primary_entry is None
+            if entry.directory is not None:
+                waiting.append((primary_entry.directory if primary_entry else None, entry.directory))
 
 
 class _DataIndex:
@@ -102,8 +108,11 @@ class _TreeMatcher(Struct, frozen=True):
 
     def match_directories(
         self, primary_directory: EditableDirectory, other_directory: EditableDirectory
-    ) -> Iterator[tuple[DirectoryEntry, DirectoryEntry]]:
-        """Yield each entry of ``primary_directory`` with the same entry of ``other_directory``."""
+    ) -> Iterator[tuple[DirectoryEntry | None, DirectoryEntry]]:
+        """Yield each entry of ``other_directory`` with the same entry of ``primary_directory``, None if it has none.
+
+        Entries that may be several ones are left out.
+        """
         candidates = _CandidateIndex(primary_directory, self.primary_index)
         taken: set[int] = set()
         unmatched: list[DirectoryEntry] = []
@@ -115,13 +124,24 @@ class _TreeMatcher(Struct, frozen=True):
                 yield match, entry
             else:
                 unmatched.append(entry)
-        if unmatched:
-            yield from self._match_by_identifier(unmatched, self._index_identifiers(primary_directory, taken), taken)
+        remaining: list[DirectoryEntry] = []
+        for entry in unmatched:
+            namesakes = candidates.find_namesakes(entry, folded=self.primary.rock_ridge is None)
+            match = _take_first(namesakes, taken)
+            if match is not None:
+                yield match, entry
+            else:
+                remaining.append(entry)
+        if remaining:
+            yield from self._match_by_identifier(remaining, self._index_identifiers(primary_directory, taken), taken)
 
     def _match_by_identifier(
         self, unmatched: list[DirectoryEntry], by_identifier: dict[tuple[bytes, bool], DirectoryEntry], taken: set[int]
-    ) -> Iterator[tuple[DirectoryEntry, DirectoryEntry]]:
-        """Yield the pairs that only identifiers tell: equal ones, else the only one that looks shortened."""
+    ) -> Iterator[tuple[DirectoryEntry | None, DirectoryEntry]]:
+        """Yield the pairs that only identifiers tell: equal ones, else the only one that looks shortened.
+
+        An entry that looks like none is paired with None.
+        """
         compares_all = len(unmatched) * len(by_identifier) < _MAX_COMPARISONS
         for entry in unmatched:
             is_directory = entry.directory is not None
@@ -133,12 +153,14 @@ class _TreeMatcher(Struct, frozen=True):
                 continue
             likely = [
                 candidate
-                for candidate in (by_identifier.values() if compares_all else ())
+                for candidate in (by_identifier.values() if compares_all and not entry.has_data else ())
                 if id(candidate) not in taken and _is_shortened(candidate, entry)
             ]
             if len({id(candidate) for candidate in likely}) == 1:
                 taken.add(id(likely[0]))
                 yield likely[0], entry
+            elif not likely and (compares_all or entry.has_data):
+                yield None, entry
 
     def _index_identifiers(
         self, directory: EditableDirectory, taken: set[int]
@@ -216,6 +238,18 @@ class _CandidateIndex:
             yield from same_data
         else:
             yield from (candidate for candidate in by_name if candidate.directory is None and not candidate.has_data)
+
+    def find_namesakes(self, entry: DirectoryEntry, *, folded: bool) -> Iterator[DirectoryEntry]:
+        """Yield the entries of the primary tree, directories only for a directory, that are called as ``entry`` is.
+
+        ``folded``: upper and lower case do not count.
+        """
+        names = [self._by_name.get(entry.shown_name)]
+        names += [self._by_folded_name.get(entry.shown_name.lower())] if folded else []
+        is_directory = entry.directory is not None
+        for candidate in names:
+            if candidate is not None and (candidate.directory is not None) == is_directory:
+                yield candidate
 
     def _find_by_samples(self, samples: tuple[Lba, ...]) -> Iterator[DirectoryEntry]:
         """Yield the directories in this directory that lead to files with these data."""

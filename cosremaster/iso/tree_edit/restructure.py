@@ -6,31 +6,34 @@ and :meth:`RestructuredTrees.render` returns every record, path table and descri
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from msgspec import Struct, field
 
-from cosremaster.errors import ImageError
+from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, is_removed
+from cosremaster.iso.layout.extents import list_udf_only_spans
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
+from cosremaster.iso.merged import MergedTrees, read_merged_trees
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits, altered_name_warnings, apply_edits, edit_warnings
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
-from cosremaster.iso.tree_edit.match_trees import read_matched_trees
 from cosremaster.iso.tree_edit.patches import count_stale_dots, find_path_tables
 from cosremaster.iso.tree_edit.rewrite import Patches, TreeRewrite, get_path_table_size, share_blocks
 from cosremaster.iso.tree_edit.serialize import NO_BLOCK
 from cosremaster.iso.tree_edit.verify import has_stale_tables
+from cosremaster.iso.udf.nodes import encode_target
 from cosremaster.iso.udf.rewrite import UdfRewrite, restructure_udf
-from cosremaster.tree.nodes import Node
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 
@@ -84,10 +87,22 @@ class RestructuredTrees(Struct):
             }
         if self.udf is not None:
             expected[IN_UDF] = {
-                path: self._expect_file(entry, by_start.get(entry.records[0].lba) if entry.records else None, layout)
+                path: self._expect_udf_file(
+                    entry, by_start.get(entry.records[0].lba) if entry.records else None, layout
+                )
                 for path, entry in self.udf.tree.files_by_path()
             }
         return expected
+
+    def _expect_udf_file(
+        self, entry: DirectoryEntry, replacement: FileReplacement | None, layout: Layout
+    ) -> ExpectedFile:
+        """Return size and places of the file of ``entry`` in UDF; data inside a file entry have no place."""
+        if entry.node is not None and entry.node.kind is NodeKind.SYMLINK:
+            return ExpectedFile(len(encode_target(entry.node.target)), ())
+        if entry.records and self.udf is not None and self.udf.is_inline(entry):
+            return ExpectedFile(entry.records[0].length, ())
+        return self._expect_file(entry, replacement, layout)
 
     def _expect_file(self, entry: DirectoryEntry, replacement: FileReplacement | None, layout: Layout) -> ExpectedFile:
         """Return size and places of the file of ``entry`` on the new image."""
@@ -146,24 +161,27 @@ class RestructuredTrees(Struct):
 
 
 def restructure_trees(
-    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement]
-) -> RestructuredTrees:
+    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement],
+    merged: MergedTrees | None = None,
+) -> RestructuredTrees:  # fmt: skip
     """Apply ``edits`` to the trees of ``image`` and measure them.
 
+
+    :param merged: the trees of ``image`` if they are read already; they are changed.
     :raises ImageError: when an edited path does not exist, or directories overlap.
     :raises UnsupportedError: when something refers to what should go, or a tree cannot hold what should come.
     :raises SizeError: when there are more directories than a path table can number.
     """
     grown_files = [pair for replacement in replacements for pair in replacement.extra_records() if pair[1] > 0]
-    trees = read_matched_trees(source, image.trees)
+    merged = merged or read_merged_trees(image, source)
+    trees = merged.trees
     mended = [line for tree in trees for line in _list_mended(source, tree)]
     _add_extra_records(trees, grown_files)
-    udf = restructure_udf(image, source, trees[0], edits)
-    _check_no_overlap(image, trees, udf)
+    _check_no_overlap(image, trees)
+    udf = restructure_udf(source, merged.udf, edits) if merged.udf else None
     rewrites = [TreeRewrite(source, tree, apply_edits(tree, edits, image.place)) for tree in trees]
-    for path in (*rewrites[0].applied.unknown_paths, *rewrites[0].applied.orphan_paths):
-        raise ImageError("is not there, or has no directory to be in", image.place.inside(path))
     changes = [(rewrite.tree, rewrite.applied) for rewrite in rewrites] + ([(udf.tree, udf.applied)] if udf else [])
+    _check_nothing_is_lost(image, edits, [applied for _, applied in changes])
     removed_data = _find_removed_data(image, changes)
     result = RestructuredTrees(image, rewrites, udf, removed_data, *_collect_new_data(edits.added))
     result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
@@ -203,7 +221,28 @@ def _add_extra_records(trees: Iterable[EditableTree], grown_files: Iterable[tupl
         directory.is_changed = True
 
 
-def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree], udf: UdfRewrite | None) -> None:
+def _check_nothing_is_lost(image: IsoImage, edits: IsoEdits, applied: Sequence[AppliedEdits]) -> None:
+    """Check that each path of ``edits`` is in a tree; ``applied``: what was done to each.
+
+    :raises ImageError: when no tree has the path, or a directory for it.
+    :raises UnsupportedError: when the trees that have its directory cannot hold it.
+    """
+    primary, *others = applied
+    unheld = [set(tree.unheld_paths) for tree in others]
+    missing = [
+        {*tree.unknown_paths, *tree.orphan_paths, *tree_unheld}
+        for tree, tree_unheld in zip(others, unheld, strict=True)
+    ]
+    for path in (*primary.unknown_paths, *primary.orphan_paths):
+        if all(path in paths for paths in missing):
+            place = image.place.inside(path)
+            if any(path in paths for paths in unheld):
+                noun = edits.added_by_path[path].kind.noun
+                raise UnsupportedError(f"a {noun} cannot be added: no tree that shows its directory can hold it", place)
+            raise ImageError("is not there, or has no directory to be in", place)
+
+
+def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree]) -> None:
     """Check that directories and path tables share no blocks and lie inside the image.
 
     :raises ImageError: when one does not.
@@ -217,7 +256,9 @@ def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree], udf: UdfRe
     for tree in trees:
         size = get_path_table_size(tree)
         spans += [(lba, blocks_for(size), size) for lba in {path_table.lba for path_table in find_path_tables(tree)}]
-    spans += [(span.start, span.blocks, span.blocks * BLOCK) for span in (udf.udf.metadata_spans if udf else ())]
+    spans += [
+        (span.start, span.blocks, span.blocks * BLOCK) for span in (image.udf.metadata_spans if image.udf else ())
+    ]
     end = Lba(0)
     for lba, blocks, length in sorted(spans):
         if lba < end or lba_offset(lba) + length > image.size:
@@ -259,6 +300,27 @@ def _vacated_spans(trees: RestructuredTrees) -> Iterator[Span]:
     yield from {span for file in removed for span in file.spans}
     if trees.udf is not None:
         yield from trees.udf.vacated_spans()
+        yield from _vacated_udf_only(image, trees.removed_data)
+
+
+def _vacated_udf_only(image: IsoImage, removed_data: frozenset[Lba]) -> Iterator[Span]:
+    """Yield the blocks of removed data that only UDF named, and that no other file shares."""
+    if image.udf is None or not removed_data:
+        return
+    kept = [
+        span
+        for file in image.udf.files
+        for span in file.spans
+        if not removed_data & {span.start for span in file.spans[:1]}
+    ]
+    kept += [span for tree in image.trees for file in tree.files for span in file.spans]
+    kept.sort(key=lambda span: span.end)
+    removed = {span for file in image.udf.files for span in file.spans if file.spans[0].start in removed_data}
+    removed &= set(list_udf_only_spans(image))
+    for span in sorted(removed, key=lambda span: span.start):
+        after = bisect_right(kept, span.start, key=lambda other: other.end)
+        if not any(other.overlaps(span) for other in kept[after:]):
+            yield span
 
 
 def _needed_spans(trees: RestructuredTrees) -> Iterator[Span]:

@@ -33,9 +33,11 @@ _TAG_NAMES = {
     TERMINATOR: "terminating descriptor", INTEGRITY: "integrity descriptor", FILE_SET: "file set descriptor",
     FILE_ID: "file identifier", FILE_ENTRY: "file entry", EXTENDED_ENTRY: "extended file entry",
 }  # fmt: skip
-_DIRECTORY_TYPE = 4  # 4/14.6.6
+DIRECTORY_TYPE, FILE_TYPE, SYMLINK_TYPE = 4, 5, 12  # 4/14.6.6
 _DELETED, _PARENT = 0x04, 0x08  # 4/14.4.3
-_LONG_DESCRIPTORS, _INLINE_DATA = 1, 3  # 4/14.6.8
+INLINE_DATA = 3
+"""The allocation type of data inside their file entry (4/14.6.8)."""
+_LONG_DESCRIPTORS = 1
 _ALLOCATION_LENGTH = 0x3FFFFFFF  # 4/14.14.1.1: the upper two bits are the extent's type
 
 
@@ -67,20 +69,37 @@ class DescriptorTag(Struct, frozen=True):
 class UdfFile(Struct, frozen=True):
     """A file entry (4/14.9), or an extended one (4/14.17).
 
-    ``entry_offset``: its byte offset in the image. ``allocation_offset``: the offset of its allocation descriptors, in
-    bytes from the entry's start. ``allocation_type``: 0 for short allocation descriptors, 1 for long ones, 3 for data
-    inside the entry (4/14.6.8). ``size``: the file's bytes. ``recorded_blocks``: its logical blocks recorded
-    (4/14.9.11). ``extents``: block and bytes of each.
+    ``entry_offset``: its byte offset in the image. ``file_type``: see 4/14.6.6. ``allocation_offset``: the offset of
+    its allocation descriptors, in bytes from the entry's start. ``allocation_type``: 0 for short
+    allocation descriptors, 1 for long ones, 3 for data inside the entry (4/14.6.8). ``size``: the file's bytes.
+    ``recorded_blocks``: its logical blocks recorded (4/14.9.11). ``extents``: block and bytes of each.
     """
 
     path: tuple[str, ...]
     entry_offset: int
     is_extended: bool
+    file_type: int
     allocation_offset: int
     allocation_type: int
     size: int
     recorded_blocks: int
     extents: tuple[tuple[Lba, int], ...]
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its data are inside the file entry."""
+        return self.allocation_type == INLINE_DATA
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The blocks of the data: extents that follow each other are one span."""
+        spans = list[Span]()
+        for lba, length in self.extents:
+            if spans and spans[-1].end == lba:
+                spans[-1] = Span(spans[-1].start, spans[-1].blocks + blocks_for(length), spans[-1].label)
+            else:
+                spans.append(Span(lba, blocks_for(length), "file of UDF alone"))
+        return tuple(spans)
 
 
 class FileIdentifier(Struct, frozen=True):
@@ -315,7 +334,7 @@ class _UdfReader(Struct):
             raw = self._read_descriptor(lba, block, (FILE_ENTRY, EXTENDED_ENTRY))
             self.spans.append(Span(lba, 1, "UDF file entry"))
             file, inline_data = self._parse_file_entry(raw, lba_offset(lba), path)
-            is_directory[block] = raw[27] == _DIRECTORY_TYPE
+            is_directory[block] = raw[27] == DIRECTORY_TYPE
             if is_directory[block]:
                 identifiers = tuple(self._read_identifiers(file, inline_data))
                 directories.append(UdfDirectory(file, inline_data is not None, identifiers))
@@ -346,10 +365,10 @@ class _UdfReader(Struct):
         attributes_length, length = struct.unpack_from("<II", raw, start - 8)
         start += attributes_length
         allocation_type = raw[34] & 7
-        if start + length > BLOCK or allocation_type not in (0, _LONG_DESCRIPTORS, _INLINE_DATA):
+        if start + length > BLOCK or allocation_type not in (0, _LONG_DESCRIPTORS, INLINE_DATA):
             raise ImageError("UDF file entry is malformed", self.source.place.at(offset))
         extents = list[tuple[Lba, int]]()
-        if allocation_type != _INLINE_DATA:
+        if allocation_type != INLINE_DATA:
             for at in range(start, start + length - 7, 16 if allocation_type == _LONG_DESCRIPTORS else 8):
                 extent_length, block = struct.unpack_from("<II", raw, at)
                 if not extent_length & _ALLOCATION_LENGTH:
@@ -357,8 +376,8 @@ class _UdfReader(Struct):
                 if extent_length > _ALLOCATION_LENGTH:
                     raise UnsupportedError("its UDF has files with holes or long lists", self.source.place.at(offset))
                 extents.append((self._map_block(block), extent_length))
-        file = UdfFile(path, offset, is_extended, start, allocation_type, size, recorded, tuple(extents))
-        return file, raw[start : start + length] if allocation_type == _INLINE_DATA else None
+        file = UdfFile(path, offset, is_extended, raw[27], start, allocation_type, size, recorded, tuple(extents))
+        return file, raw[start : start + length] if allocation_type == INLINE_DATA else None
 
     def _read_identifiers(self, file: UdfFile, inline_data: bytes | None) -> Iterator[FileIdentifier]:
         """Yield the file identifiers in the directory of this file entry, without its parent's (4/14.4)."""
@@ -383,9 +402,14 @@ class _UdfReader(Struct):
                 raise ImageError("UDF directory holds no file identifier here", self.source.place.at(offset))
             self._add_tag(raw, offset, offset // BLOCK - self.start)
             if not raw[18] & (_DELETED | _PARENT):
-                name = _decode_name(raw[name_start : name_start + name_length])
+                name = decode_identifier(raw[name_start : name_start + name_length])
                 yield FileIdentifier(raw, name, struct.unpack_from("<I", raw, 24)[0])
             at += padded_length
+
+
+def encode_path(parts: Iterable[str]) -> bytes:
+    """Return the path whose names are ``parts``."""
+    return b"/".join(part.encode("utf-8", "surrogatepass") for part in parts)
 
 
 def _map_offset(runs: Iterable[tuple[int, int]], at: int) -> int:
@@ -413,6 +437,6 @@ def compute_tag_checksum(raw: bytes) -> int:
     return (sum(raw[:TAG_SIZE]) - raw[4]) & 0xFF
 
 
-def _decode_name(raw: bytes) -> str:
+def decode_identifier(raw: bytes) -> str:
     """Return the text of a compressed Unicode name (OSTA UDF 1.02, 2.1.1)."""
     return raw[1:].decode("utf-16-be" if raw[:1] == b"\x10" else "latin-1", "replace")

@@ -13,21 +13,33 @@ from msgspec.structs import replace
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import YEAR_1, YEAR_10000
-from cosremaster.iso.ecma119.identifiers import UdfIdentifierRules
-from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import IsoImage
 from cosremaster.iso.spans import Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits, apply_edits
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
-from cosremaster.iso.tree_edit.match_trees import match_entries
+from cosremaster.iso.udf.nodes import encode_mode_flags, encode_target
 from cosremaster.iso.udf.patch import pack_allocation_descriptors, patch_file_entry, seal_descriptor
-from cosremaster.iso.udf.read import FILE_ENTRY, FILE_ID, FILE_ID_SIZE, MAX_DIRECTORY, TAG_SIZE, Udf, UdfDirectory
-from cosremaster.tree.nodes import Node
+from cosremaster.iso.udf.read import (
+    DIRECTORY_TYPE,
+    FILE_ENTRY,
+    FILE_ID,
+    FILE_ID_SIZE,
+    FILE_TYPE,
+    INLINE_DATA,
+    MAX_DIRECTORY,
+    SYMLINK_TYPE,
+    TAG_SIZE,
+    Udf,
+    UdfDirectory,
+)
+from cosremaster.iso.udf.tree import UdfTree
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
 _NO_BLOCK = Lba(0)
-_DIRECTORY, _FILE = 4, 5  # 4/14.6.6
+_FILE_TYPES = {NodeKind.DIRECTORY: DIRECTORY_TYPE, NodeKind.FILE: FILE_TYPE, NodeKind.SYMLINK: SYMLINK_TYPE}
+_ROOT_FLAGS = 0xFFFF & ~(7 | encode_mode_flags(0o7000))
+"""The flags (4/14.6.8) that new file entries take from the root's: neither kind of allocation nor setuid and so on."""
 _ID_DIRECTORY, _ID_PARENT = 0x02, 0x08  # 4/14.4.3
 _UNIQUE_ID, _COUNTS = 40, 120
 """Offsets in an integrity descriptor: the next unique id (3/10.10.5), the counts of files and directories (UDF 1.02,
@@ -51,6 +63,10 @@ class UdfRewrite(Struct):
     entry_blocks: dict[int, Lba]
     original_directories: dict[int, UdfDirectory]
     directory_sizes: dict[int, int] = field(default_factory=dict)
+
+    def is_inline(self, entry: DirectoryEntry) -> bool:
+        """Return whether the data of a file on the image are inside its file entry."""
+        return entry.directory is None and entry.records[0].lba == self.entry_blocks[id(entry)]
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
@@ -235,25 +251,27 @@ class UdfRewrite(Struct):
         node = entry.node
         assert node is not None
         root = self.source.read(self._root_entry_offset, BLOCK)
+        data = encode_target(node.target) if node.kind is NodeKind.SYMLINK else b""
         size = node.content.size if node.content else 0
         extents = [(find_data(node), size)] if entry.directory is None and size else []
         if entry.directory is not None:
             extents = [directory_extents[id(entry.directory)]]
-        descriptors = pack_allocation_descriptors(self.udf, extents, long=False)
+        body = data or pack_allocation_descriptors(self.udf, extents, long=False)
         raw = bytearray(176)
         struct.pack_into("<HHH", raw, 20, 4, 0, 1)  # strategy 4 (4/A.5)
-        raw[27] = _FILE if entry.directory is None else _DIRECTORY
-        raw[34:36] = root[34] & 0xF8, root[35]
+        raw[27] = _FILE_TYPES[node.kind]
+        flags = int.from_bytes(root[34:36], "little") & _ROOT_FLAGS | encode_mode_flags(node.mode)
+        raw[34:36] = (flags | (INLINE_DATA if data else 0)).to_bytes(2, "little")
         links = _count_links(entry.directory) if entry.directory else 1
         struct.pack_into("<IIIH", raw, 36, node.uid, node.gid, _encode_permissions(node.mode), links)
         lengths = [length for _, length in extents]
-        struct.pack_into("<QQ", raw, 56, sum(lengths), sum(map(blocks_for, lengths)))
+        struct.pack_into("<QQ", raw, 56, len(data) or sum(lengths), sum(map(blocks_for, lengths)))
         raw[72:108] = _encode_timestamp(node.mtime) * 3
         raw[108:112] = (1).to_bytes(4, "little")
         at = 128 if int.from_bytes(root[:2], "little") == FILE_ENTRY else 168
         raw[128:160] = root[at : at + 32]  # implementation identifier
-        struct.pack_into("<QII", raw, 160, unique_id, 0, len(descriptors))
-        return self._add_tag(raw + descriptors, FILE_ENTRY, self.entry_blocks[id(entry)] - self._partition_start)
+        struct.pack_into("<QII", raw, 160, unique_id, 0, len(body))
+        return self._add_tag(raw + body, FILE_ENTRY, self.entry_blocks[id(entry)] - self._partition_start)
 
     def _add_tag(self, raw: bytearray, tag_id: int, block: int) -> bytes:
         """Return ``raw`` in ``block`` of the partition with a tag like the others of the file system (3/7.2)."""
@@ -293,63 +311,15 @@ class UdfRewrite(Struct):
         return self.udf.directories[0].file_entry.entry_offset
 
 
-def restructure_udf(image: IsoImage, source: ByteSource, primary: EditableTree, edits: IsoEdits) -> UdfRewrite | None:
-    """Apply ``edits`` to the UDF file system of ``image`` and measure it; return None without UDF.
-
-    ``primary``: the primary tree, not edited yet.
+def restructure_udf(source: ByteSource, read: UdfTree, edits: IsoEdits) -> UdfRewrite:
+    """Apply ``edits`` to the UDF file system ``read``, whose entries are matched, and measure it.
 
     :raises UnsupportedError: when a directory has no identifier left for a name.
     """
-    if image.udf is None:
-        return None
-    tree, entry_blocks, directories = _read_tree(image.udf)
-    match_entries(primary, tree)
-    applied = apply_edits(tree, edits, image.place)
-    rewrite = UdfRewrite(image.udf, source, tree, applied, entry_blocks, directories)
+    applied = apply_edits(read.tree, edits, source.place)
+    rewrite = UdfRewrite(read.udf, source, read.tree, applied, read.entry_blocks, read.original_directories)
     rewrite.measure()
     return rewrite
-
-
-def _read_tree(udf: Udf) -> tuple[EditableTree, dict[int, Lba], dict[int, UdfDirectory]]:
-    """Return the file system as an editable tree, and ``entry_blocks`` and ``original_directories`` of its rewrite."""
-    by_block = {directory.block: directory for directory in udf.directories}
-    files = {Lba(file.entry_offset // BLOCK): file for file in udf.files}
-    root = _make_directory(udf.directories[0], None)
-    entry_blocks: dict[int, Lba] = {}
-    originals = {id(root): udf.directories[0]}
-    waiting = [(udf.directories[0], root)]
-    while waiting:
-        original, parent = waiting.pop()
-        for file_identifier in original.identifiers:
-            block = Lba(udf.partition.start + file_identifier.icb_block)
-            name = file_identifier.name.encode("utf-8", "surrogatepass")
-            name_start = FILE_ID_SIZE + int.from_bytes(file_identifier.raw[36:38], "little")
-            identifier = file_identifier.raw[name_start : name_start + file_identifier.raw[19]]
-            entry = DirectoryEntry(name, identifier, shown_name=name)
-            if block in by_block:
-                entry.directory = _make_directory(by_block[block], parent)
-                entry.directory.entry = entry
-                originals[id(entry.directory)] = by_block[block]
-                waiting.append((by_block[block], entry.directory))
-                extent = entry.directory.extent or Extent(_NO_BLOCK, 0)
-            else:
-                file = files[block]
-                extent = Extent(file.extents[0][0] if file.extents else _NO_BLOCK, file.size)
-            entry.records = (DirectoryRecord(0, extent.lba, extent.length, 0, (), identifier),)
-            entry_blocks[id(entry)] = block
-            parent.entries.append(entry)
-    return EditableTree("UDF", Lba(0), (), root, UdfIdentifierRules()), entry_blocks, originals
-
-
-def _make_directory(original: UdfDirectory, parent: EditableDirectory | None) -> EditableDirectory:
-    """Return the editable directory for one on the image."""
-    file_entry = original.file_entry
-    lba = file_entry.extents[0][0] if file_entry.extents else original.block
-    level = parent.level + 1 if parent else 1
-    directory = EditableDirectory(Extent(lba, file_entry.size), parent, level, parent)
-    if parent is None:
-        directory.parent = directory
-    return directory
 
 
 def _put_block(run: bytearray, index: int, raw: bytes) -> None:

@@ -1,0 +1,34 @@
+"""Tell images whose trees do not all show the same: Windows discs show a README in ISO 9660, and the rest in UDF."""
+
+from __future__ import annotations
+
+from cosremaster.iso.model import IsoImage
+from cosremaster.iso.udf.read import Udf, encode_path
+from cosremaster.units import Lba
+
+_NO_FILE = Lba(-1)
+"""Stands for the data of a file that a tree does not have."""
+
+
+def may_hide_names(image: IsoImage) -> bool:
+    """Return whether a tree of ``image`` may show what its primary tree does not: other paths, or other data there."""
+    if len(image.trees) == 1 and image.udf is None:
+        return False
+    primary = image.trees[0]
+    starts = {file.path: file.start if file.size else None for file in primary.files}
+    directories = set(primary.directory_paths)
+    for tree in image.trees[1:]:
+        if not directories.issuperset(tree.directory_paths):
+            return True
+        if any(starts.get(file.path, _NO_FILE) != (file.start if file.size else None) for file in tree.files):
+            return True
+    return image.udf is not None and _may_udf_hide(image.udf, starts, directories)
+
+
+def _may_udf_hide(udf: Udf, starts: dict[bytes, Lba | None], directories: set[bytes]) -> bool:
+    """Return whether ``udf`` may show what a tree with these files and directories does not."""
+    paths = (encode_path(directory.file_entry.path) for directory in udf.directories)
+    return not directories.issuperset(paths) or any(
+        starts.get(encode_path(path), _NO_FILE) != (file.extents[0][0] if file.extents else None)
+        for path, file in udf.named_files()
+    )
