@@ -6,7 +6,7 @@ and :meth:`RestructuredTrees.render` returns every record, path table and descri
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -314,12 +314,13 @@ def _vacated_udf_only(image: IsoImage, removed_data: frozenset[Lba]) -> Iterator
         if not removed_data & {span.start for span in file.spans[:1]}
     ]
     kept += [span for tree in image.trees for file in tree.files for span in file.spans]
-    kept.sort(key=lambda span: span.end)
+    kept.sort(key=lambda span: span.start)
+    starts = [span.start for span in kept]
+    furthest = list(accumulate((span.end for span in kept), max))
     removed = {span for file in image.udf.files for span in file.spans if file.spans[0].start in removed_data}
-    removed &= set(list_udf_only_spans(image))
-    for span in sorted(removed, key=lambda span: span.start):
-        after = bisect_right(kept, span.start, key=lambda other: other.end)
-        if not any(other.overlaps(span) for other in kept[after:]):
+    for span in sorted(removed & set(list_udf_only_spans(image)), key=lambda span: span.start):
+        before = bisect_left(starts, span.end)
+        if not before or furthest[before - 1] <= span.start:
             yield span
 
 
