@@ -40,7 +40,8 @@ class Image:
     Nothing here changes the image; :meth:`remaster` writes a new one. Parts of the image are read when a method needs
     them, once, and serve every later call; several threads may use one image. An *address* says where something is
     inside the image, as in ``"live.cgz::rootfs.cxz::etc/hostname"``: a path on the ISO, a path in the archive that this
-    file is, and so on; ``""`` is the image itself.
+    file is, and so on; ``""`` is the image itself, and ``@root``
+    in front the root file system, wherever it lies.
 
     ``remember``: use and keep the index of the layers in the user's cache directory; ``check_index``: before a kept
     index is used, compare the SHA-256 of the files that it describes. ``max_expand``: data beyond the first GiB that
@@ -282,8 +283,9 @@ class Image:
     ) -> Export:  # fmt: skip
         """Write what a network boot takes to the new folder ``target``: kernel, initramfs and an iPXE script.
 
-        ``maas``: write the root file system at ``address`` as a ``.tar.gz`` for MAAS instead. ``threads`` compress it,
-        None for one per processor; ``force`` replaces an existing archive.
+        ``maas``: write the layer at ``address``, or the root file system of the image, as a ``.tar.gz`` for MAAS
+        instead, and its checksum to ``TARGET.sha256``. ``threads`` compress it, None for one per processor; ``force``
+        replaces an existing archive.
 
         :raises LayerError: there is no kernel or no initramfs, or several. :raises OutputError: it cannot be written.
         """
@@ -447,12 +449,28 @@ class Image:
         except LayerError as error:
             return None, error.message
 
+    def _parse(self, address: str) -> Address:
+        """Return ``address`` in this image as the parts of a path through its containers.
+
+        :raises LayerError: it begins with ``@root``, and there is no root file system, or several.
+        """
+        from cosremaster.layers.address import ROOT_NAME, parse_address  # noqa: PLC0415 - a remaster needs none
+
+        parts: Address = parse_address(address) if address else ()
+        if address.partition("::")[0] != ROOT_NAME:
+            return parts
+        from cosremaster.layers.address import without_numbers  # noqa: PLC0415 - the same
+        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - the same
+
+        opened = self._remastering
+        root = without_numbers(choose_layer(opened.image, opened.layers(), None).address)
+        return (*(root[1:] if opened.image.volume is None else root), *parts[1:])
+
     def _find(self, address: str, *, follow: bool = True) -> NodeRef:
         """Return the node at ``address``."""
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
-        from cosremaster.layers.address import parse_address  # noqa: PLC0415 - the same
 
-        parts: Address = parse_address(address) if address else ()
+        parts = self._parse(address)
         with self._lock:
             if self._container is None:
                 options = containers.ALONE._replace(max_expand=self._max_expand)
@@ -472,10 +490,9 @@ class Image:
     def _open_side(self, address: str, beside: Container | None = None) -> NodeRef:
         """Return the node at ``address`` for a comparison, in containers that know digests."""
         from cosremaster.browse.container import enter_if_container, follow, open_container  # noqa: PLC0415 - a remaster needs none
-        from cosremaster.layers.address import parse_address  # noqa: PLC0415 - the same
 
         options = ScanOptions(digests=True, nesting=0, edits=False, max_expand=self._max_expand)
-        parts = parse_address(address) if address else ()
+        parts = self._parse(address)
         return enter_if_container(follow(*open_container(self._browsing, parts, options, beside)), beside)
 
     def _write(self, table: PieceTable, target: Path, force: bool, progress: Progress) -> None:
@@ -492,26 +509,34 @@ class Image:
     def _export_maas(
         self, target: Path, address: str, maas: MaasResource, threads: int | None, *, force: bool, progress: Progress
     ) -> Export:  # fmt: skip
-        """Write the root file system at ``address`` for MAAS."""
+        """Write the root file system at ``address``, or that of the whole image, for MAAS."""
+        from dataclasses import replace  # noqa: PLC0415 - as all of browse: a remaster needs none
+
         from cosremaster.api.views import Export  # noqa: PLC0415 - the same
-        from cosremaster.browse.export import gzip_tar  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.browse.export import find_base_image, gzip_tar  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - the same
         from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
         from cosremaster.io.output import Output  # noqa: PLC0415 - the same
         from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
         from cosremaster.io.streams import sha256_of  # noqa: PLC0415 - the same
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
 
-        tar, source = build_tar(select_nodes(self._enter(address))), self._browsing
-        with Output(target, source.local_paths, force=force) as output, Spool(output.folder) as spool:
+        reference, source = self._enter(address or ROOT_NAME), self._browsing
+        tar = build_tar(select_nodes(reference))
+        digested = Output(target, source.local_paths, force=force, digest="sha256")
+        with digested as output, Spool(output.folder) as spool:
             with progress.step(f"pack {target}", tar.table().length) as advance:
                 table = gzip_tar(tar, spool, threads or cpu_count(), advance)
             output.write(table, None, lambda count: None)
             digest = sha256_of(table.chunks())
             source.check_unchanged()
             output.publish()
-        command = maas.command(str(target), table.length, digest)
-        return Export(files=(str(target),), size=table.length, sha256=digest.hex(), command=command)
+        resource = maas if maas.base_image else replace(maas, base_image=find_base_image(reference.container))
+        return Export(
+            files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(),
+            command=resource.command(str(target), table.length, digest), layer=reference.address,
+        )  # fmt: skip
 
 
 def open(  # noqa: A001 - as gzip.open

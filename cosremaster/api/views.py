@@ -25,10 +25,12 @@ class Extraction:
 class Export:
     """What was exported: the ``files`` that were written.
 
-    For MAAS: ``size`` in bytes and ``sha256`` of the archive, and the ``command`` that uploads it.
+    For MAAS: the address of the ``layer``, ``size`` in bytes and ``sha256`` of the archive, and the ``command`` that
+    uploads it.
     """
 
     files: tuple[str, ...]
     size: int = 0
     sha256: str | None = None
     command: str | None = None
+    layer: str | None = None

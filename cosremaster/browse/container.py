@@ -329,7 +329,9 @@ def follow(top: Container, address: Address, *, last: bool = True) -> NodeRef:
         path = container.resolve(part, last=last or bool(parts))
         target = container.node(path)
         if target is None:
-            raise LayerError(f"has no {printable(part)}", container.place)
+            from cosremaster.browse.suggest import suggest_path  # noqa: PLC0415 - only where a path is not there
+
+            raise LayerError(f"has no {printable(part)}{suggest_path(container, path)}", container.place)
         node = target
         if parts and (number := archive_number(parts[0])) is not None:
             parts.pop(0)

@@ -48,7 +48,8 @@ class MaasResource:
     """A custom image as MAAS names it.
 
     ``name``: as in ``jammy`` or ``custom/jammy``, without a slash below ``custom/``; ``title``: what MAAS shows, the
-    last part of the name when empty; ``architecture``: as in ``amd64/generic``.
+    last part of the name when empty; ``architecture``: as in ``amd64/generic``. ``base_image``: MAAS' own image that
+    installs it, as in ``ubuntu/jammy``; empty to leave it out. ``profile``: that of the command, as in ``maas login``.
 
     :raises UsageError: MAAS accepts no such name.
     """
@@ -56,6 +57,8 @@ class MaasResource:
     name: str
     title: str = ""
     architecture: str = "amd64/generic"
+    base_image: str = ""
+    profile: str = "admin"
 
     def __post_init__(self) -> None:
         """Complete and check the names."""
@@ -63,7 +66,8 @@ class MaasResource:
             object.__setattr__(self, "name", f"custom/{self.name}")
         if not self.title:
             object.__setattr__(self, "title", self.name.rpartition("/")[2])
-        for what, value in (("name", self.name), ("architecture", self.architecture)):
+        names = [("name", self.name), ("architecture", self.architecture), ("profile", self.profile)]
+        for what, value in [*names, ("base image", self.base_image)] if self.base_image else names:
             if not _NAME.fullmatch(value):
                 raise UsageError(f"MAAS takes no {what} {value!r}: letters, digits, . _ + - and one / in it")
 
@@ -75,11 +79,28 @@ class MaasResource:
     def command(self, path: str, size: int, sha256: bytes) -> str:
         """Return the shell command that uploads the archive at ``path``; ``size`` is in bytes."""
         words = [
-            *("maas", "admin", "boot-resources", "create", f"name={self.name}", f"title={self.title}"),
-            *(f"architecture={self.architecture}", "filetype=tgz", f"sha256={sha256.hex()}", f"size={size}"),
+            *("maas", self.profile, "boot-resources", "create", f"name={self.name}", f"title={self.title}"),
+            f"architecture={self.architecture}",
+            *([f"base_image={self.base_image}"] if self.base_image else ()),
+            *("filetype=tgz", f"sha256={sha256.hex()}", f"size={size}"),
             f"content@={path}",
         ]
         return " ".join(shlex.quote(word) for word in words)
+
+
+def find_base_image(root: Container) -> str:
+    """Return the ``base_image`` of the system in ``root`` by its os-release(5); empty for another than Ubuntu.
+
+    MAAS installs a custom image with an ephemeral system of its own, and it has those of Ubuntu's releases.
+    """
+    node = root.node(root.resolve(b"etc/os-release", last=True))
+    if node is None or node.content is None:
+        return ""
+    text = node.content.head(1 << 16).decode("utf-8", "replace")
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    system, release = (values.get(key, "").strip("\"'") for key in ("ID", "VERSION_CODENAME"))
+    base_image = f"{system}/{release}"
+    return base_image if system == "ubuntu" and _NAME.fullmatch(base_image) else ""
 
 
 def list_pxe_files(container: Container) -> Iterator[Node]:

@@ -21,6 +21,13 @@ from cosremaster.errors import UsageError
 @click.option("--pxe", metavar="DIR", type=click.Path(path_type=Path), help="Kernel, initramfs, iPXE script into DIR.")
 @click.option("--title", help="What MAAS shows; NAME by default.")
 @click.option("--arch", default="amd64/generic", show_default=True, help="MAAS architecture.")
+@click.option(
+    "--base-image",
+    default="",
+    metavar="OS/RELEASE",
+    help="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",
+)
+@click.option("--profile", default="admin", show_default=True, help="Profile of the maas command.")
 @click.option("--output", type=click.Path(path_type=Path), help="The archive; NAME.tar.gz by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
@@ -29,7 +36,10 @@ from cosremaster.errors import UsageError
 def export_command(
     address: str, maas: str | None, pxe: Path | None, output: Path | None, quiet: bool, max_expand: int, **options: Any
 ) -> None:
-    """Export the root filesystem layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot."""
+    """Export the layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot.
+
+    Of a whole image MAAS gets the root filesystem.
+    """
     if (maas is None) == (pxe is None):
         raise UsageError("export wants --maas NAME or --pxe DIR")
     progress = terminal_progress(quiet=quiet)
@@ -39,9 +49,12 @@ def export_command(
             click.echo("\n".join(files))
         return
     assert maas is not None
-    resource = MaasResource(maas, options.pop("title") or "", options.pop("arch"))
+    resource = MaasResource(
+        maas, options.pop("title") or "", options.pop("arch"), options.pop("base_image"), options.pop("profile")
+    )
     target = output or Path(resource.file_name)
     exported = export(address, target, maas=resource, max_expand=max_expand, progress=progress, **options)
     with reporting_finished_work(f"{target} is written"):
-        click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}")
+        click.echo(f"layer {exported.layer}")
+        click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}, also in {target}.sha256")
         click.echo(exported.command)

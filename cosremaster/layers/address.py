@@ -16,6 +16,9 @@ Address: TypeAlias = tuple[bytes, ...]
 Behind the path of a file of several archives a part by :func:`number_part` may stand: it means one of them.
 """
 
+ROOT_NAME = "@root"
+"""The first part of an address that means the root file system of an image; a file of that name is ``%40root``."""
+
 _NUMBER_PREFIX = b"/#"  # no normal path begins so
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")

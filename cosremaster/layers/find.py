@@ -188,8 +188,8 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
     if images.roots:
         listed = ", ".join(map(str, images.roots[:5])) + (" and others" if len(images.roots) > 5 else "")
         raise LayerError(
-            f"the root file system of the running system is {listed}, which cannot be changed yet; {chosen} changes the"
-            " initramfs instead",
+            f"the root file system of the running system is {listed}, which cannot be read or changed yet; {chosen}"
+            " changes the initramfs instead",
             image.place,
         )
     if images.modules and any(file.path.startswith(b"apks/") for file in image.files):

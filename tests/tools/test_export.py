@@ -79,11 +79,41 @@ def test_maas_of_more_than_one_deflate_block(here: Path) -> None:
     assert len(run(["tar", "-tzf", "1.tgz"], cwd=here).splitlines()) == len(root_items()) + 3005
 
 
+@pytest.mark.parametrize("source", ["in.iso", "live.cgz", "in.iso::@root"])
+def test_maas_takes_the_root_of_an_image(here: Path, capsys: pytest.CaptureFixture[str], source: str) -> None:
+    tools.require("tar", "sha256sum")
+    (here / "live.cgz").write_bytes(initramfs())
+    assert main(["export", source, "--maas", "apollo", "--profile", "me", "--base-image", "ubuntu/noble"]) == 0
+    layer, _, command = capsys.readouterr().out.splitlines()
+    assert layer == f"layer {'live.cgz' if source == 'live.cgz' else f'in.iso::{CGZ}'}::rootfs.cxz"
+    assert shlex.split(command)[:2] == ["maas", "me"]
+    assert "base_image=ubuntu/noble" in shlex.split(command)
+    assert b"etc/hostname" in run(["tar", "-tzf", "apollo.tar.gz"], cwd=here).split()
+    assert run(["sha256sum", "-c", "apollo.tar.gz.sha256"], cwd=here) == b"apollo.tar.gz: OK\n"
+
+
+def test_maas_knows_the_base_of_an_ubuntu_system(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = regular(b"etc/os-release", b'NAME="Ubuntu"\nID=ubuntu\nVERSION_CODENAME=jammy\n')
+    items = [release if item.path == b"etc/os-release" else item for item in root_items()]
+    write_small(here, cgz=initramfs(items=items))
+    assert main(["export", "in.iso", "--maas", "jammy"]) == 0
+    assert "base_image=ubuntu/jammy" in shlex.split(capsys.readouterr().out)
+
+
+def test_maas_finds_no_root(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_small(here, cgz=b"no archive", extra={"live/filesystem.squashfs": b"hsqs" + bytes(5000)})
+    assert main(["export", "in.iso", "--maas", "x"]) == 6
+    assert "live/filesystem.squashfs" in capsys.readouterr().err
+    assert sorted(path.name for path in here.iterdir()) == ["in.iso"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         ([LAYER], 2, "--maas NAME or --pxe DIR"),
         ([LAYER, "--maas", "a/b/c"], 2, "MAAS takes no name"),
+        ([LAYER, "--maas", "a", "--base-image", "a b"], 2, "MAAS takes no base image"),
+        ([LAYER, "--maas", "a", "--profile", "-x"], 2, "MAAS takes no profile"),
         ([LAYER, "--maas", "x", "--output", "in.iso"], 8, "is the input itself"),
         ([LAYER, "--pxe", "out"], 6, "has no Linux kernel"),
     ],

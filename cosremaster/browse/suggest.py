@@ -1,0 +1,76 @@
+"""Say what somebody may have meant by a path that is not there: a like name, or a layer that has the path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from cosremaster.browse.container import Container, NodeRef, enter
+from cosremaster.browse.walk import find_archives
+from cosremaster.errors import CosremasterError
+from cosremaster.tree.paths import join
+
+_DEPTH = 2
+"""Archives in archives that are looked into: an initramfs, and the root file system in it."""
+
+_CUTOFF = 0.75
+"""How like a name is, of 1 (difflib); ``hostnam`` is, ``motd`` is not."""
+
+_MOST_ENTERED = 8
+"""Archives of a container that are looked into; each may have to be decoded."""
+
+
+def suggest_path(container: Container, path: bytes) -> str:
+    """Return the end of a sentence about ``path``, which ``container`` lacks; empty where nothing is like it."""
+    address = next(_layers_with(container, path, _DEPTH), None) or _similar_path(container, path)
+    return f"; did you mean {address}?" if address else ""
+
+
+def _layers_with(container: Container, path: bytes, depth: int) -> Iterator[str]:
+    """Yield the address of each node at ``path`` in an archive inside ``container``, the deepest first."""
+    for name in sorted(find_archives(container))[:_MOST_ENTERED] if depth else ():
+        node = container.node(name)
+        if node is None:
+            continue
+        try:
+            inside = enter(container, node)
+            yield from _layers_with(inside, path, depth - 1)
+            found = inside.node(inside.resolve(path, last=False))
+        except CosremasterError:
+            continue
+        if found is not None:
+            yield NodeRef(inside, found).address
+
+
+def _similar_path(container: Container, path: bytes) -> str | None:
+    """Return the address of the path in ``container`` that is most like ``path``; None where none is."""
+    match = b""
+    for part in path.split(b"/"):
+        name = _similar_name(container.list_names(match), join(match, part))
+        if name is None:
+            break
+        match = name
+    else:
+        return _address_of(container, match)
+    same = sorted(other for other in container.nodes if other.rpartition(b"/")[2] == path.rpartition(b"/")[2])
+    return _address_of(container, same[0] if same else match)
+
+
+def _similar_name(names: Sequence[bytes], wanted: bytes) -> bytes | None:
+    """Return the path among ``names``, those in a directory, that is most like ``wanted``; None where none is."""
+    texts = {_text(name): name for name in names}
+    text = _text(wanted)
+    same = (other for other in texts if other.lower() == text.lower())
+    like = difflib.get_close_matches(text, texts, n=1, cutoff=_CUTOFF)
+    return wanted if wanted in names else texts.get(next(same, next(iter(like), "")))
+
+
+def _address_of(container: Container, path: bytes) -> str | None:
+    """Return the address of ``path`` in ``container``; None for the root, and where it is not there."""
+    node = container.node(path) if path else None
+    return None if node is None else NodeRef(container, node).address
+
+
+def _text(path: bytes) -> str:
+    """Return ``path`` as text, without a loss."""
+    return path.decode("utf-8", "surrogateescape")
