@@ -23,7 +23,13 @@ from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
 from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
-from cosremaster.iso.layout.replace import FileReplacement, check_removal, resolve_replacements, update_boot_tables
+from cosremaster.iso.layout.replace import (
+    FileReplacement,
+    LinkChanges,
+    check_removal,
+    resolve_replacements,
+    update_boot_tables,
+)
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import encode_path
@@ -111,12 +117,14 @@ def plan_image(
     if not drop:
         _check_hfs(image, replacements)
     _check_removal(image, settled, merged, drop=drop)
-    trees = _restructure_trees(image, source, settled, replacements, merged)
+    links = _plan_link_changes(image, source, settled, replacements)
+    trees = _restructure_trees(image, source, settled, replacements, merged, links)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
     placed = _place_replacements(image, replacements, layout, replaced_starts)
     patches, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
+    patches |= links.patches
     if trees is not None:
         patches, contents = trees.render(tree_starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)
@@ -133,6 +141,17 @@ def plan_image(
         (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
          *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip
+
+
+def _plan_link_changes(
+    image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement]
+) -> LinkChanges:
+    """Return what changes in the records of hard links of which one gets other bytes or leaves."""
+    if not edits.removed and all(replacement.old_span is not None for replacement in replacements):
+        return LinkChanges()
+    from cosremaster.iso.layout.hard_links import plan_link_changes  # noqa: PLC0415 - a change of a layer goes without
+
+    return plan_link_changes(image, source, replacements, edits)
 
 
 def _plan_exchanges(
@@ -163,7 +182,7 @@ def _check_removal(image: IsoImage, edits: IsoEdits, merged: MergedTrees | None,
 
 def _restructure_trees(
     image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement],
-    merged: MergedTrees | None,
+    merged: MergedTrees | None, links: LinkChanges,
 ) -> RestructuredTrees | None:  # fmt: skip
     """Return the edited trees; None where no record comes, goes or changes. Raises as ``restructure_trees``."""
     needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
@@ -171,7 +190,7 @@ def _restructure_trees(
         return None
     from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - a change of a layer goes without
 
-    return restructure_trees(image, source, edits, replacements, merged)
+    return restructure_trees(image, source, edits, replacements, merged, links.serials)
 
 
 def _list_tree_warnings(

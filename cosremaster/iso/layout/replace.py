@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from cosremaster.boot.pointers import (
     GRUB2_IMAGE_OFFSET,
@@ -64,6 +64,13 @@ class HiddenFile(Struct, frozen=True):
     files: tuple[tuple[IsoTree, IsoFile], ...]
     span: Span
     size: int
+
+
+class LinkChanges(Struct, frozen=True):
+    """Changes of hard links' records. ``patches``: bytes by their offset in the old image; ``serials``: new numbers."""
+
+    patches: Mapping[int, bytes] = field(default_factory=dict)
+    serials: frozenset[int] = frozenset()
 
 
 def resolve_replacements(

@@ -162,12 +162,12 @@ class RestructuredTrees(Struct):
 
 def restructure_trees(
     image: IsoImage, source: ByteSource, edits: IsoEdits, replacements: Sequence[FileReplacement],
-    merged: MergedTrees | None = None,
+    merged: MergedTrees | None = None, serials: Iterable[int] = (),
 ) -> RestructuredTrees:  # fmt: skip
     """Apply ``edits`` to the trees of ``image`` and measure them.
 
-
     :param merged: the trees of ``image`` if they are read already; they are changed.
+    :param serials: file serial numbers that are in use on the new image, beside those on the old one.
     :raises ImageError: when an edited path does not exist, or directories overlap.
     :raises UnsupportedError: when something refers to what should go, or a tree cannot hold what should come.
     :raises SizeError: when there are more directories than a path table can number.
@@ -177,6 +177,8 @@ def restructure_trees(
     trees = merged.trees
     mended = [line for tree in trees for line in _list_mended(source, tree)]
     _add_extra_records(trees, grown_files)
+    for tree in trees:
+        tree.serial_numbers |= frozenset(serials)
     _check_no_overlap(image, trees)
     udf = restructure_udf(source, merged.udf, edits) if merged.udf else None
     rewrites = [TreeRewrite(source, tree, apply_edits(tree, edits, image.place)) for tree in trees]
