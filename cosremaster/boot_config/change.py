@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu, find_boot_menus
+from cosremaster.boot_config.embed_areas import update_description
 from cosremaster.boot_config.menus.arguments import (
     ArgumentChanges,
     LineChange,
-    change_arguments,
     collect_arguments,
     find_lost_argument,
+    plan_arguments,
 )
 from cosremaster.boot_config.menus.find import parse_menu
-from cosremaster.boot_config.menus.model import Menu, apply_splices
+from cosremaster.boot_config.menus.karg_areas import KargArea, parse_karg_area, splice_areas
+from cosremaster.boot_config.menus.model import Menu
 from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
 from cosremaster.boot_config.request import BootSettings
 from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
-from cosremaster.errors import ImageError, OverlayError, UnsupportedError, printable
+from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
@@ -46,6 +49,14 @@ MAX_PROGRAM = 1 << 24
 """Bytes of the largest boot image or EFI program that is searched for the volume's old name."""
 
 
+class ChangedMenu(NamedTuple):
+    """A menu, its new bytes, and where its areas for kernel arguments are in these."""
+
+    located: LocatedMenu
+    data: bytes
+    areas: tuple[KargArea, ...]
+
+
 def plan_boot_settings(
     image: IsoImage, source: ByteSource, settings: BootSettings, edits: IsoEdits
 ) -> BootSettingsPlan:
@@ -65,21 +76,22 @@ def plan_boot_settings(
     if settings.changes_arguments:
         changes = _resolve_changes(image, settings, boot_menus)
         warnings += [*_unified_kernel_warnings(image, boot_menus), *_other_menu_warnings(image, boot_menus)]
-    menu_changes, new_data = list[MenuChange](), list[tuple[LocatedMenu, bytes]]()
+    menu_changes, changed = list[MenuChange](), list[ChangedMenu]()
     for located in boot_menus.menus:
         mentions = find_mentions(located.menu, renames)
         if not settings.retarget:
             warnings += [_mention_warning(located, mention) for mention in mentions]
             mentions = ()
-        data, lines = _change_menu(image, located, mentions, changes)
+        new, lines = _change_menu(image, located, mentions, changes)
         retargeted = tuple((mention.line, printable(mention.text), printable(mention.new_text)) for mention in mentions)
         lines = lines if settings.changes_arguments else ()
         menu_changes.append(MenuChange(located.label, located.menu.language.value, lines, retargeted))
-        if data != located.menu.data:
-            new_data.append((located, data))
+        if new.data != located.menu.data:
+            changed.append(new)
     warnings += _program_warnings(image, boot_menus, renames)
     patches = dict(make_identity_patches(image, source, settings.volume_id, settings.volume_date))
-    files, areas = _write_menus(new_data)
+    files, areas = _write_menus(changed)
+    files |= _describe_areas(boot_menus, changed)
     return BootSettingsPlan(
         replaced=files,
         areas=areas,
@@ -157,47 +169,51 @@ def _mention_warning(located: LocatedMenu, mention: Mention) -> str:
 
 def _change_menu(
     image: IsoImage, located: LocatedMenu, mentions: Sequence[Mention], changes: ArgumentChanges
-) -> tuple[bytes, tuple[LineChange, ...]]:
-    """Return the new bytes of a menu, and the changes to each of its kernel lines.
+) -> tuple[ChangedMenu, tuple[LineChange, ...]]:
+    """Return the menu with its new bytes, and the changes to each of its kernel lines.
 
-    :raises UnsupportedError: when a new argument would not become one, because of what stands around it.
+    :raises UnsupportedError: when a new argument would not become one, because of what stands around it, or an area for
+        kernel arguments would have to move and cannot.
+    :raises SizeError: when such an area has no room.
     """
-    menu = _retarget(located.menu, mentions)
-    data, lines = change_arguments(menu, changes)
-    number = find_lost_argument(menu, _parse_again(menu, data), changes) if data != menu.data else None
+    try:
+        renamed = (splice for mention in mentions for splice in mention.splices)
+        data, areas = splice_areas(located.menu.data, renamed, located.areas)
+        menu = _parse_again(located, data) if mentions else located.menu
+        splices, lines = plan_arguments(menu, changes)
+        data, areas = splice_areas(data, splices, areas)
+    except (SizeError, UnsupportedError) as error:
+        raise type(error)(f"{located.label}: {error.message}", image.place) from error
+    number = find_lost_argument(menu, _parse_again(located, data), changes) if splices else None
     if number is not None:
         raise UnsupportedError(
             f"{located.label} line {number} would not pass on a new argument; so no kernel argument can change"
             " (--add-iso exchanges that menu)",
             image.place,
         )
-    return data, lines
+    return ChangedMenu(located, data, areas), lines
 
 
-def _parse_again(menu: Menu, data: bytes) -> Menu:
-    """Parse the new bytes ``data`` of ``menu``."""
-    again = parse_menu(b"", data, language=menu.language, inherited=menu.defaults)
+def _parse_again(located: LocatedMenu, data: bytes) -> Menu:
+    """Parse the new bytes ``data`` of a menu."""
+    if located.part is not None:
+        return parse_karg_area(data, located.part)
+    again = parse_menu(b"", data, language=located.menu.language, inherited=located.menu.defaults)
     assert again is not None
     return again
 
 
-def _retarget(menu: Menu, mentions: Sequence[Mention]) -> Menu:
-    """Return the menu with the new names; it is parsed again, because offsets behind a changed name move."""
-    if not mentions:
-        return menu
-    data = apply_splices(menu.data, (splice for mention in mentions for splice in mention.splices))
-    return _parse_again(menu, data)
-
-
-def _write_menus(
-    new_data: Iterable[tuple[LocatedMenu, bytes]],
-) -> tuple[dict[bytes, PieceTable], dict[int, PieceTable]]:
+def _write_menus(changed: Iterable[ChangedMenu]) -> tuple[dict[bytes, PieceTable], dict[int, PieceTable]]:
     """Return the new bytes of files on the tree, and those (by offset in the image) of FATs that are no files."""
     files, areas = dict[bytes, PieceTable](), dict[int, PieceTable]()
     by_fat: dict[int, tuple[LocatedFat, dict[bytes, PieceTable]]] = {}
-    for located, data in new_data:
+    for located, data, _ in changed:
         table = PieceTable([Literal(data)])
-        if located.fat is None:
+        if located.part is not None:
+            assert located.table is not None
+            whole = files.get(located.path) or located.table
+            files |= dict.fromkeys(located.names, whole.patched([(located.part.offset, data)]))
+        elif located.fat is None:
             if located.path not in files:
                 files |= dict.fromkeys(located.names, table)
         else:
@@ -209,6 +225,16 @@ def _write_menus(
         else:
             areas[fat.offset] = new_table
     return files, areas
+
+
+def _describe_areas(boot_menus: BootMenus, changed: Iterable[ChangedMenu]) -> dict[bytes, PieceTable]:
+    """Return the new bytes of the file that describes areas for kernel arguments, if one of them moved."""
+    description = boot_menus.description
+    if description is None:
+        return {}
+    areas = (area for menu in changed if menu.located.part is None for area in menu.areas)
+    data = update_description(description.data, areas)
+    return dict.fromkeys(description.names, PieceTable([Literal(data)])) if data != description.data else {}
 
 
 def _program_warnings(image: IsoImage, boot_menus: BootMenus, renames: Sequence[VolumeRename]) -> Iterator[str]:

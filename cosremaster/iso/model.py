@@ -8,6 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cosremaster.boot.apm import Apm
+from cosremaster.boot.coreos import EmbedArea
 from cosremaster.boot.eltorito import BootCatalog, BootEntry
 from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
@@ -195,7 +196,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     padding), which moves with the end of the volume. ``gpt``: the primary and the backup GPT, as far as they can be
     read. ``hfs_partitions``: partitions with an HFS file system over the files of the tree. ``session_lba``: the first
     block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
-    damage, in words.
+    damage, in words. ``embed_areas``: places in files that the headers of a CoreOS image name.
     """
 
     place: Place
@@ -217,6 +218,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     udf: Udf | None
     session_lba: Lba
     blockers: tuple[str, ...]
+    embed_areas: tuple[EmbedArea, ...] = ()
 
     @property
     def kind(self) -> str:

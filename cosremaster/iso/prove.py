@@ -14,6 +14,7 @@ from cosremaster.io.streams import same_bytes
 from cosremaster.iso.boot_info import is_boot_info_true
 from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.hidden import may_hide_names
+from cosremaster.iso.layout.embed_areas import map_embed_area
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
 from cosremaster.iso.layout.partition_tables import map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
@@ -37,6 +38,7 @@ def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSo
     new = read_image(result)
     _check_equal(new.size, plan.table.length, "the image's length", old)
     lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
+    lines += _prove_embed_areas(old, new, plan)
     lines.append(prove_new_bytes(written, result))
     return tuple(lines)
 
@@ -158,6 +160,14 @@ def _prove_udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFi
     _check_equal(
         all(tag.is_sound for tag in new.udf.tags), all(tag.is_sound for tag in old.udf.tags), "UDF's tags hold:", old
     )
+
+
+def _prove_embed_areas(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+    """Prove that CoreOS's headers name the same places of the same files."""
+    starts = [map_embed_area(old, plan.layout, plan.replacements, area) for area in old.embed_areas]
+    _check_equal([area.start for area in new.embed_areas], starts, "the list of areas in the CoreOS header", old)
+    if starts:
+        yield f"CoreOS header: {len(starts)} areas at the same places of their files"
 
 
 def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:

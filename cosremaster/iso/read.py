@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cosremaster.boot import pointers
 from cosremaster.boot.apm import Apm, read_apm
+from cosremaster.boot.coreos import find_embed_areas, header_offsets
 from cosremaster.boot.eltorito import BootCatalog, BootEntry, find_catalog, parse_catalog
 from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
@@ -65,7 +66,7 @@ def read_image(source: ByteSource) -> IsoImage:
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
         implanted=ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
-        session_lba=session,
+        session_lba=session, embed_areas=find_embed_areas(area),
         blockers=(*damaged, *_list_blockers(source, _blank_known(area, mbr, gpt, apm, firmware))),
     )  # fmt: skip
     fixed = list_fixed_spans(image, descriptor_spans)
@@ -206,6 +207,7 @@ def _blank_known(
     """Return the system area with zeros for all structures that were read; the rest should be zeros too."""
     rest = bytearray(area)
     ranges = [(0, SECTOR)] if mbr else []
+    ranges += header_offsets(area).items()
     ranges += [(0, BLOCK)] if firmware else []  # HP-PA keeps its command line in the second half
     if gpt:
         header = gpt[0].header

@@ -73,6 +73,8 @@ def _boot_lines(image: IsoImage) -> Iterator[str]:
         yield f"  {partition.name}: {_partition_line(image, partition)}"
     for firmware in image.firmware:
         yield f"{firmware.name}: {', '.join(target.name for target in firmware.targets)}"
+    if image.embed_areas:
+        yield f"CoreOS header: {', '.join(area.name for area in image.embed_areas)}"
 
 
 def _boot_line(image: IsoImage, boot: BootImage) -> str:

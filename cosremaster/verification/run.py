@@ -12,6 +12,7 @@ from cosremaster.progress import Progress, SilentProgress
 from cosremaster.verification.boot_entries import check_boot
 from cosremaster.verification.checksum_lists import check_lists
 from cosremaster.verification.compare import check_against
+from cosremaster.verification.coreos import check_embed_areas
 from cosremaster.verification.finding import Finding, VerificationReport
 from cosremaster.verification.firmware import check_firmware
 from cosremaster.verification.implanted import check_implanted
@@ -30,7 +31,7 @@ from cosremaster.verification.volume import (
 
 CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
     check_descriptors, check_path_tables, check_records, check_overlaps, check_agreement, check_rock_ridge,
-    check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_udf, check_implanted,
+    check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_embed_areas, check_udf, check_implanted,
 )  # fmt: skip
 
 

@@ -128,12 +128,18 @@ def collect_arguments(menus: Iterable[Menu]) -> frozenset[bytes]:
 
 def change_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[bytes, tuple[LineChange, ...]]:
     """Return the menu's new bytes, and the changes to each of its kernel lines; nothing else in the menu changes."""
+    splices, lines = plan_arguments(menu, changes)
+    return apply_splices(menu.data, splices), lines
+
+
+def plan_arguments(menu: Menu, changes: ArgumentChanges) -> tuple[tuple[Splice, ...], tuple[LineChange, ...]]:
+    """Return the splices that change the menu, and the changes to each of its kernel lines."""
     splices, line_changes = dict[Splice, None](), list[LineChange]()
     for line in menu.lines:
         line_change, line_splices = _change_line(menu, line, changes)
         line_changes.append(line_change)
         splices |= dict.fromkeys(line_splices)
-    return apply_splices(menu.data, splices), tuple(line_changes)
+    return tuple(splices), tuple(line_changes)
 
 
 def find_lost_argument(menu: Menu, changed: Menu, changes: ArgumentChanges) -> int | None:

@@ -17,6 +17,7 @@ class MenuLanguage(Enum):
     LOADER_ENTRY = "systemd-boot entry"
     ESXI = "ESXi boot.cfg"
     XEN = "xen.cfg"
+    AREA = "kernel argument area"
 
 
 class Word(Struct, frozen=True):

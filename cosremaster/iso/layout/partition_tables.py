@@ -12,6 +12,7 @@ from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import move_pointer
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.layout.embed_areas import map_embed_area
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage, Partition
@@ -35,7 +36,8 @@ def patch_partition_tables(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield byte offsets in the new image with the new bytes there.
 
-    These are the changed sectors of the system area, the backup GPT, and the headers of dropped HFS+ file systems.
+    These are the changed sectors of the system area (CoreOS's headers are in it too), the backup GPT, and the headers
+    of dropped HFS+ file systems.
 
     :param source: the file that holds the old image.
     :param drop: HFS partitions become fillers.
@@ -59,6 +61,9 @@ def patch_partition_tables(
                 area[at : at + len(data)] = data
             else:
                 yield at, data
+    for embed_area in image.embed_areas:
+        start, at = map_embed_area(image, layout, replacements, embed_area), embed_area.pointer_offset
+        area[at : at + 8] = start.to_bytes(8, "little")
     for at in range(0, len(area), SECTOR):
         if area[at : at + SECTOR] != old[at : at + SECTOR]:
             yield at, bytes(area[at : at + SECTOR])

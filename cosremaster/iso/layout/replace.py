@@ -252,6 +252,8 @@ def check_removed_span(image: IsoImage, span: Span, place: Place, drop_hfsplus: 
         raise UnsupportedError("is a boot image: an El Torito entry leads to it", place)
     if any(span.start <= p.span.start < span.end and not p.is_filler for p in image.partitions):
         raise UnsupportedError("a partition begins with it", place)
+    if any(span.start * BLOCK <= area.start < span.end * BLOCK for area in image.embed_areas):
+        raise UnsupportedError("cannot be removed: the CoreOS header names an area in it", place)
     _check_firmware_targets(image, span, place)
     if not drop_hfsplus and any(partition.span.overlaps(span) for partition in image.hfs_partitions):
         raise UnsupportedError(

@@ -22,7 +22,8 @@ _GROUPS = {
 _POINTERS = ("p", "Same but for the block numbers in it")
 
 _BOOT = (
-    "eltorito", "bootinfo", "grub2", "mbr", "code", "gpt", "apm", "partition", "firmware", "against.boot",
+    "eltorito", "bootinfo", "grub2", "mbr", "code", "gpt", "apm", "partition", "firmware", "coreos",
+    "against.boot",
     "against.mbr", "against.gpt", "against.code", "against.partition",
 )  # fmt: skip
 
