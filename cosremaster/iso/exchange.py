@@ -83,7 +83,7 @@ class _NamesByData:
 
     def have_same_data(self, entries: list[tuple[EditableTree, DirectoryEntry]]) -> bool:
         """Return whether ``entries`` all have the same data, or all have none."""
-        return len({entry.records[0].lba if entry.has_data else None for _, entry in entries}) == 1
+        return len({_find_data(entry) for _, entry in entries}) == 1
 
     def paths_sharing(self, entries: list[tuple[EditableTree, DirectoryEntry]]) -> set[bytes | None]:
         """Return the paths with the data that ``entries`` have in common, None for a name that is not known.
@@ -93,6 +93,11 @@ class _NamesByData:
         if not self.have_same_data(entries) or not entries[0][1].has_data:
             return set()
         return self._paths[entries[0][1].records[0].lba]
+
+
+def _find_data(entry: DirectoryEntry) -> tuple[Lba, int] | None:
+    """Return the first block and the size of an entry's data, None if it has none."""
+    return (entry.records[0].lba, sum(record.length for record in entry.records)) if entry.has_data else None
 
 
 def _find_hidden_file(

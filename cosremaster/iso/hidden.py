@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.read import Udf, encode_path
 from cosremaster.units import Lba
 
-_NO_FILE = Lba(-1)
+Data: TypeAlias = tuple[Lba, int] | None
+"""First block and bytes of a file's data, None for an empty file."""
+_NO_FILE = Lba(-1), 0
 """Stands for the data of a file that a tree does not have."""
 
 
@@ -15,20 +19,22 @@ def may_hide_names(image: IsoImage) -> bool:
     if len(image.trees) == 1 and image.udf is None:
         return False
     primary = image.trees[0]
-    starts = {file.path: file.start if file.size else None for file in primary.files}
+    data: dict[bytes, Data] = {file.path: (file.start, file.size) if file.size else None for file in primary.files}
     directories = set(primary.directory_paths)
     for tree in image.trees[1:]:
         if not directories.issuperset(tree.directory_paths):
             return True
-        if any(starts.get(file.path, _NO_FILE) != (file.start if file.size else None) for file in tree.files):
+        if any(
+            data.get(file.path, _NO_FILE) != ((file.start, file.size) if file.size else None) for file in tree.files
+        ):
             return True
-    return image.udf is not None and _may_udf_hide(image.udf, starts, directories)
+    return image.udf is not None and _may_udf_hide(image.udf, data, directories)
 
 
-def _may_udf_hide(udf: Udf, starts: dict[bytes, Lba | None], directories: set[bytes]) -> bool:
+def _may_udf_hide(udf: Udf, data: dict[bytes, Data], directories: set[bytes]) -> bool:
     """Return whether ``udf`` may show what a tree with these files and directories does not."""
     paths = (encode_path(directory.file_entry.path) for directory in udf.directories)
     return not directories.issuperset(paths) or any(
-        starts.get(encode_path(path), _NO_FILE) != (file.extents[0][0] if file.extents else None)
+        data.get(encode_path(path), _NO_FILE) != ((file.extents[0][0], file.size) if file.extents else None)
         for path, file in udf.named_files()
     )

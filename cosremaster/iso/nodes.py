@@ -26,6 +26,7 @@ from cosremaster.units import Lba, lba_offset
 
 if TYPE_CHECKING:
     from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
+    from cosremaster.iso.udf.read import UdfFile
 
 _KINDS = frozenset(NodeKind)
 _DATE = slice(18, 25)
@@ -46,7 +47,7 @@ def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
     files = {file.path: file for file in image.files}
     nodes = {node.path: node for node in _walk_nodes(image, source, files)}
     if may_hide_names(image):
-        _add_hidden_nodes(nodes, image, source)
+        _add_hidden_nodes(nodes, image, source, files)
     names = Counter(node.link for node in nodes.values() if node.link is not None)
     return {
         path: replace(node, link=None) if node.link is not None and names[node.link] == 1 else node
@@ -54,20 +55,36 @@ def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
     }
 
 
-def _add_hidden_nodes(nodes: dict[bytes, Node], image: IsoImage, source: ByteSource) -> None:
-    """Add what only trees other than the primary one show to ``nodes``."""
+def _add_hidden_nodes(
+    nodes: dict[bytes, Node], image: IsoImage, source: ByteSource, files: dict[bytes, IsoFile]
+) -> None:
+    """Add to ``nodes`` what only trees other than the primary one show, also where its ``files`` are cut off."""
     from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - only images with hidden names need it
-    from cosremaster.iso.udf.nodes import read_udf_node  # noqa: PLC0415 - the same
+    from cosremaster.iso.udf.nodes import find_data, read_udf_node  # noqa: PLC0415 - the same
 
     merged = read_merged_trees(image, source)
     for tree, path, entry in merged.named_entries():
-        parent = nodes.get(parent_of(path))
-        if path in nodes or (b"/" in path and (parent is None or parent.kind is not NodeKind.DIRECTORY)):
-            continue
-        if merged.udf is not None and tree is merged.udf.tree:
-            nodes[path] = read_udf_node(source, merged.udf.find_file(entry), path)
-        else:
-            nodes[path] = _make_hidden_node(image, source, tree, path, entry)
+        shown, parent = nodes.get(path), nodes.get(parent_of(path))
+        udf_file = merged.udf.find_file(entry) if merged.udf is not None and tree is merged.udf.tree else None
+        if shown is not None:
+            if udf_file is not None and shown.content is not None and _is_cut_off(files.get(path), udf_file):
+                nodes[path] = replace(shown, content=PieceContent(find_data(source, udf_file).pieces))
+        elif b"/" not in path or (parent is not None and parent.kind is NodeKind.DIRECTORY):
+            nodes[path] = (
+                _make_hidden_node(image, source, tree, path, entry)
+                if udf_file is None
+                else read_udf_node(source, udf_file, path)
+            )
+
+
+def _is_cut_off(file: IsoFile | None, udf_file: UdfFile) -> bool:
+    """Return whether ``file`` has the first bytes of ``udf_file`` alone.
+
+    genisoimage -allow-limited-size records the lower 32 bits of a file's size in ISO 9660.
+    """
+    if file is None or not udf_file.extents or udf_file.size <= file.size:
+        return False
+    return not file.size or file.start == udf_file.extents[0][0]
 
 
 def _make_hidden_node(

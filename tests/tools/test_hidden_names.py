@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ import pytest
 import cosremaster
 from cosremaster import remaster
 from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
+from cosremaster.io.source import open_source
+from cosremaster.iso.read import read_image
+from cosremaster.iso.udf.patch import seal_descriptor
 from tests.fixtures import tools
 from tests.support import judges
+from tests.support.small import read_volume
 
 NOISE = random.Random(7).randbytes(40_000)
 DISC = {
     "readme.txt": b"This disc holds a UDF file system.\n",
     "bootmgr": NOISE[:5000], "sources/boot.wim": NOISE[:12_345], "sources/install.wim": NOISE,
-    "sources/empty.ini": b"", "sources/de-de/text.mui": b"Text\n", "boot/etfsboot.com": NOISE[:4096],
+    "sources/empty.ini": b"", "sources/de-de/text.mui": b"Textes\n\n", "boot/etfsboot.com": NOISE[:4096],
 }  # fmt: skip
 """The layout of a Windows disc; ISO 9660 shows the first file alone."""
 HIDDEN = ("bootmgr", "sources", "boot")
@@ -223,3 +228,66 @@ def test_a_hidden_boot_image_is_exchanged(tmp_path: Path) -> None:
     (line,) = (line for line in report.splitlines() if "boot img" in line and "BIOS" in line)
     lba = int(line.split()[-1])
     assert out.read_bytes()[lba * 2048 :].startswith(NOISE[:9000])
+
+
+def _set_both_endian(raw: bytearray, at: int, number: int) -> None:
+    raw[at : at + 8] = number.to_bytes(4, "little") + number.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("size", [100, 700_000])
+def test_a_volume_may_end_before_the_data_of_udf(tmp_path: Path, size: int) -> None:
+    """Windows discs: ISO 9660 covers its README, and UDF's last anchor ends the image."""
+    boot = ("-b", "boot/etfsboot.com", "-no-emul-boot", "-boot-load-size", "8", "-hide", "boot.catalog")
+    iso, out = _disc(tmp_path, "udf", *boot), tmp_path / "out.iso"
+    raw = bytearray(iso.read_bytes())
+    _set_both_endian(raw, 16 * 2048 + 80, 284)
+    iso.write_bytes(raw)
+    new = {"sources/boot.wim": random.Random(size).randbytes(size), "sources/ei.cfg": b"[Channel]\n"}
+    remaster(iso, out, add_iso=[_write(tmp_path / "add", new)])
+    assert _by_7z(out, tmp_path) == {**DISC, **new, "boot.catalog": b""}
+    tools.run(["7z", "t", "-tudf", out])
+    done = subprocess.run(["udfinfo", out], capture_output=True, text=True, check=True)
+    assert f"blocks={out.stat().st_size // 2048}\n" in done.stdout and "Warning" not in done.stderr
+    assert read_volume(out).blocks == 284
+
+
+@pytest.mark.parametrize("changed", ["big.bin", "a.bin"])
+def test_a_size_that_iso_9660_cuts_off_is_read_from_udf(tmp_path: Path, changed: str) -> None:
+    """What genisoimage -allow-limited-size makes of files above 4 GiB, here by a shorter length in the record."""
+    files = {"a.bin": b"first\n", "big.bin": NOISE, "z.bin": b"last\n"}
+    iso, out = _build(tmp_path, files, "-udf"), tmp_path / "out.iso"
+    raw = bytearray(iso.read_bytes())
+    (record,) = (file.records[0] for file in read_volume(iso).files if file.path == b"BIG.BIN")
+    _set_both_endian(raw, record.offset + 10, 5000)
+    iso.write_bytes(raw)
+    assert cosremaster.read(f"{iso}::BIG.BIN") == NOISE
+    new = random.Random(1).randbytes(90_000)
+    (tmp_path / "new").write_bytes(new)
+    remaster(iso, out, add_iso=[f"{tmp_path}/new:/{changed}"])
+    assert _by_7z(out, tmp_path) == {**files, changed: new}
+
+
+def test_data_inside_a_file_entry_are_read_and_exchanged(tmp_path: Path) -> None:
+    """UDF may hold small files in their file entries (ECMA-167, 4/14.6.8); GRUB reads them, 7-Zip complains."""
+    iso, out = _disc(tmp_path), tmp_path / "out.iso"
+    with open_source(iso) as source:
+        udf = read_image(source).udf
+        assert udf is not None
+        (file,) = (file for file in udf.files if file.path[-1] == "text.mui")
+        raw = bytearray(source.read(file.entry_offset, 2048))
+    raw[34] = raw[34] & ~7 | 3
+    raw[64:72] = bytes(8)
+    raw[172:176] = (8).to_bytes(4, "little")
+    raw[176:] = b"Textes\n\n".ljust(2048 - 176, b"\0")
+    image = bytearray(iso.read_bytes())
+    image[file.entry_offset : file.entry_offset + 2048] = seal_descriptor(raw, 176 + 8 - 16)
+    image[file.extents[0][0] * 2048 : file.extents[0][0] * 2048 + 5] = b"....."
+    iso.write_bytes(image)
+    assert tools.run(["grub-fstest", iso, "cat", "(loop0)/sources/de-de/text.mui"]) == b"Textes\n\n"
+    assert cosremaster.read(f"{iso}::sources/de-de/text.mui") == b"Textes\n\n"
+    new = {"sources/boot.wim": NOISE[:100], "sources/de-de/text.mui": NOISE[:7000]}
+    remaster(iso, out, add_iso=[_write(tmp_path / "add", new)])
+    assert _by_7z(out, tmp_path) == {**DISC, **new}
+    plain = tmp_path / "plain.iso"
+    remaster(iso, plain, remove_iso=["boot"])
+    assert tools.run(["grub-fstest", plain, "cat", "(loop0)/sources/de-de/text.mui"]) == b"Textes\n\n"

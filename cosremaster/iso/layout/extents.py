@@ -43,12 +43,14 @@ def _list_tree_spans(trees: Iterable[IsoTree]) -> Iterator[Span]:
 
 
 def list_udf_only_spans(image: IsoImage) -> Iterator[Span]:
-    """Yield the spans of data that only UDF names."""
+    """Yield the spans of data that only UDF names, or of which the other trees name the first blocks alone."""
     if image.udf is None:
         return
-    starts = {span.start for tree in image.trees for file in tree.files for span in file.spans}
+    named = dict[Lba, int]()
+    for span in (span for tree in image.trees for file in tree.files for span in file.spans):
+        named[span.start] = max(span.blocks, named.get(span.start, 0))
     for file in image.udf.files:
-        yield from (span for span in file.spans if span.start not in starts)
+        yield from (span for span in file.spans if span.blocks > named.get(span.start, 0))
 
 
 def _list_boot_images(image: IsoImage, end: Lba) -> Iterator[Span]:

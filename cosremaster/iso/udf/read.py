@@ -276,15 +276,26 @@ class _UdfReader(Struct):
         return raw
 
     def _read_tail_anchors(self) -> Span | None:
-        """Return the run of anchors that ends the volume (genisoimage fills its padding with them)."""
-        first, sequences = self.blocks, self.source.read(FIRST_ANCHOR * BLOCK + 20, 4)
-        while first - 1 > FIRST_ANCHOR:
-            raw = self.source.read((first - 1) * BLOCK, BLOCK)
-            if len(raw) < BLOCK or _get_tag_id(raw) != ANCHOR or raw[20:24] != sequences:
-                break
-            first -= 1
-            self._add_tag(raw, first * BLOCK, first)
-        return Span(Lba(first), self.blocks - first, "UDF anchors") if first < self.blocks else None
+        """Return the run of anchors that ends the volume (genisoimage fills its padding with them), else the image.
+
+        On Windows discs the volume of ISO 9660 may end before the data of UDF.
+        """
+        for end in (self.blocks, self.source.size // BLOCK):
+            first = end
+            while first - 1 > FIRST_ANCHOR and self._is_anchor(first - 1):
+                first -= 1
+            if first < end:
+                for lba in range(end - 1, first - 1, -1):
+                    self._add_tag(self.source.read(lba * BLOCK, BLOCK), lba * BLOCK, lba)
+                return Span(Lba(first), end - first, "UDF anchors")
+        return None
+
+    def _is_anchor(self, lba: int) -> bool:
+        """Return whether block ``lba`` is an anchor of the same sequences as the first."""
+        raw = self.source.read(lba * BLOCK, BLOCK)
+        if len(raw) < BLOCK or _get_tag_id(raw) != ANCHOR:
+            return False
+        return raw[20:24] == self.source.read(FIRST_ANCHOR * BLOCK + 20, 4)
 
     def _read_sequence(self, lba: Lba, length: int) -> Iterator[tuple[int, bytes]]:
         """Yield the byte offset and the bytes of each descriptor of a sequence (3/8.4.2)."""
