@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.iso.ecma119.records import DIRECTORY, DirectoryRecord
+from cosremaster.iso.ecma119.system_use import SystemUsePrefix
 from cosremaster.iso.rockridge.read import (
     CE_HEAD,
     ROCK_RIDGE_EXTENSIONS,
@@ -30,13 +31,14 @@ _NUMBERS = {b"PX": (4, 12, 20, 28), b"CL": (4,), b"PL": (4,)}  # both-endian: RR
 class _RecordCheck(Struct, frozen=True):
     """What the check of a record's fields needs of its tree.
 
-    ``skip``: bytes in front of the record's first field. ``directories``: first blocks of all directories. ``files``:
-    the spans of all data of files, by their order.
+    ``skip``: bytes in front of the record's first field. ``prefix``: those of the root's. ``directories``: the first
+    blocks of all directories. ``files``: the spans of all data of files, by their order.
     """
 
     subject: Subject
     tree: SubjectTree
     skip: int
+    prefix: SystemUsePrefix
     directories: frozenset[Lba]
     files: list[Span]
 
@@ -51,7 +53,9 @@ def check_rock_ridge(subject: Subject) -> Iterator[Finding]:
         if tree.skip is None:
             continue
         starts = frozenset(directory.lba for directory in tree.directories)
-        check = _RecordCheck(subject, tree, tree.skip, starts, files)
+        dot = subject.source.read(lba_offset(tree.root), 255)
+        prefix = SystemUsePrefix.from_area(dot[34 : dot[0]], tree.skip)
+        check = _RecordCheck(subject, tree, tree.skip, prefix, starts, files)
         findings = [finding for record in tree.records for finding in _check_record(check, record)]
         findings += [finding for at in _list_dots(subject, tree) for finding in _check_dot(check, at)]
         findings += _check_extension(check)
@@ -118,6 +122,9 @@ def _check_record(check: _RecordCheck, record: DirectoryRecord) -> Iterator[Find
         yield fails("rockridge.malformed", f"{tree.name}: {error.message}", place)
         return
     yield from _check_areas(check, areas, place)
+    start = 33 + raw[32] + (1 - raw[32] % 2)
+    if check.prefix.is_xa and not SystemUsePrefix(raw[start : start + check.skip]).is_xa:
+        yield fails("rockridge.prefix", f"{tree.name}: has no XA record in front of its fields, as others have", place)
     if any(field[:2] == b"SL" and len(cut_components(field)) != max(len(field) - 5, 0) for field in fields):
         yield fails("rockridge.symlink", f"{tree.name}: a part of its symlink ends behind its field", place)
     by_name = {field[:2]: field for field in fields}

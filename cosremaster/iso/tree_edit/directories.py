@@ -23,6 +23,7 @@ from cosremaster.iso.ecma119.records import (
     locate_record,
     read_directory,
 )
+from cosremaster.iso.ecma119.system_use import SystemUsePrefix
 from cosremaster.iso.model import IsoTree
 from cosremaster.iso.read_trees import JOLIET, choose_name, get_extent
 from cosremaster.iso.rockridge.read import RockRidge, find_areas, find_susp_skip, read_rock_ridge, walk_fields
@@ -146,6 +147,7 @@ class EditableTree(Struct, eq=False):
     RR_MOVED), None where no directory is relocated. ``serial_numbers``: the file serial numbers in use (PX).
     ``root_area_blocks``: the blocks of the continuation areas of the root's ``.``.
     ``has_symlinks``: of UDF, whether it has any on the image.
+    ``prefix``: what new records have in front of other fields.
     """
 
     kind: str
@@ -159,6 +161,7 @@ class EditableTree(Struct, eq=False):
     serial_numbers: frozenset[int] = frozenset()
     root_area_blocks: set[Lba] = field(default_factory=set)
     has_symlinks: bool = False
+    prefix: SystemUsePrefix = SystemUsePrefix(b"")
 
     def directories(self) -> Iterator[EditableDirectory]:
         """Yield every directory, each one before those below it."""
@@ -248,10 +251,12 @@ def _read_tree(source: ByteSource, group: list[tuple[IsoTree, VolumeDescriptor]]
     root.parent = root
     dot = source.read(lba_offset(extent.lba), _MAX_RECORD_BYTE)
     skip = None if trees[0].kind == JOLIET else find_susp_skip(dot)
-    reader = _TreeReader(source, base, skip, trees[0].kind == JOLIET)
+    prefix = SystemUsePrefix.from_area(dot[IDENTIFIER_OFFSET + 1 : dot[0]], skip)
+    reader = _TreeReader(source, base, skip, trees[0].kind == JOLIET, len(prefix.sample))
     reader.read(root)
     naming = reader.derive_naming(enhanced=any(tree.kind == "ISO 9660:1999" for tree in trees))
-    tree = EditableTree(trees[0].kind, base, descriptors, root, naming, serial_numbers=frozenset(reader.serial_numbers))
+    serial_numbers = frozenset(reader.serial_numbers)
+    tree = EditableTree(trees[0].kind, base, descriptors, root, naming, serial_numbers=serial_numbers, prefix=prefix)
     tree.relocation_directory = next(
         (directory for directory in reader.directories for entry in directory.entries if entry.is_relocated_record),
         None,
@@ -271,6 +276,7 @@ class _TreeReader(Struct):
     """Reads the directories below a root as they are recorded, then links relocated ones with their names.
 
     ``skip``: bytes before the Rock Ridge fields (SUSP 5.3), None without Rock Ridge.
+    ``prefix_size``: bytes that each record has in front of other fields.
     ``sample_fields``: the Rock Ridge fields of the first plain file's record.
     ``directories_at``: directories by the first block of their extent.
     ``placeholders``: (the directory that holds the name, its entry, the block that CL names).
@@ -280,6 +286,7 @@ class _TreeReader(Struct):
     base: Lba
     skip: int | None
     joliet: bool
+    prefix_size: int = 0
     directories: list[EditableDirectory] = field(default_factory=list)
     sample_fields: list[bytes] | None = None
     serial_numbers: set[int] = field(default_factory=set)
@@ -372,7 +379,7 @@ class _TreeReader(Struct):
         entries = [entry for directory in self.directories for entry in directory.entries]
         files = [entry.identifier for entry in entries if entry.directory is None]
         directories = [entry.identifier for entry in entries if entry.directory is not None]
-        room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - (0 if self.skip is None else self.skip + CE_SIZE)
+        room = MAX_RECORD_SIZE - IDENTIFIER_OFFSET - self.prefix_size - (0 if self.skip is None else CE_SIZE)
         if room < _MIN_IDENTIFIER_ROOM:
             raise UnsupportedError("its directory records leave no room for names", self.source.place)
         if self.joliet:

@@ -310,7 +310,13 @@ class TreeSerializer(Struct):
         head[_RECORD_DATE : _RECORD_DATE + 7] = pack_short_date(node.mtime) if node is not None else self._root_date()
         head[RECORD_FLAGS] = flags
         head[_RECORD_SEQUENCE_NUMBER : _RECORD_SEQUENCE_NUMBER + 4] = b"\x01\x00\x00\x01"
-        return self._pack_record(areas, bytes(head), identifier, fields)
+        return self._pack_record(areas, bytes(head), identifier, fields, self._make_prefix(node, flags))
+
+    def _make_prefix(self, node: Node | None, flags: int) -> bytes:
+        """Return what a new record has in front of other fields; without a node, as the root's ``.`` has it."""
+        if node is None:
+            return self.tree.prefix.sample
+        return self.tree.prefix.make(node.mode, node.uid, node.gid, is_directory=bool(flags & DIRECTORY))
 
     def _root_date(self) -> bytes:
         """Return the seven bytes of the date in the root's ``.`` (9.1.5)."""
