@@ -6,7 +6,7 @@ Section names are those of "FAT: General Overview of On-Disk Format" (Microsoft,
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 ENTRY_SIZE = 32
@@ -32,15 +32,19 @@ def fold_path(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape").upper()
 
 
-def spell_path(names: Collection[bytes], path: bytes) -> bytes:
-    """Return ``path`` as far as it exists in ``names``, paths of a FAT file system, in the letters that it has there.
+def fold_paths(paths: Iterable[bytes]) -> dict[str, bytes]:
+    """Return ``paths`` by their :func:`folded <fold_path>` forms."""
+    return {fold_path(path): path for path in paths}
 
-    >>> spell_path([b"EFI", b"EFI/BOOT"], b"efi/boot/new.cfg")
+
+def spell_path(folded: Mapping[str, bytes], path: bytes) -> bytes:
+    """Return ``path`` as far as it exists in a FAT file system, in the letters that it has there.
+
+    ``folded``: the paths of the file system, as :func:`fold_paths` returns them.
+
+    >>> spell_path(fold_paths([b"EFI", b"EFI/BOOT"]), b"efi/boot/new.cfg")
     b'EFI/BOOT/new.cfg'
     """
-    if not path or path in names:
-        return path
-    folded = {fold_path(name): name for name in names}
     parts = path.split(b"/")
     for count in range(len(parts), 0, -1):
         known = folded.get(fold_path(b"/".join(parts[:count])))

@@ -61,6 +61,7 @@ class Container:
         self.nodes = nodes
         self.entered: dict[tuple[bytes, int | None], Container] = {}
         self._names: Names | None = None
+        self._folded: dict[str, bytes] | None = None
 
     def node(self, path: bytes) -> Node | None:
         """Return the node at exactly ``path``, or None.
@@ -100,9 +101,10 @@ class Container:
             return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
 
         if self.ignores_case:
-            from cosremaster.boot.fat_names import spell_path  # noqa: PLC0415 - few addresses lead into a FAT
+            from cosremaster.boot.fat_names import fold_paths, spell_path  # noqa: PLC0415 - few addresses lead here
 
-            path = spell_path(self.nodes, path)
+            self._folded = self._folded or fold_paths(self.nodes)
+            path = spell_path(self._folded, path)
         try:
             return resolve_in_root(path, link_target, follow_last=last)
         except SymlinkLoopError as error:

@@ -54,7 +54,8 @@ _REQUEST = (
     click.option(
         "--add-iso", multiple=True, metavar="SRC:DEST",
         help="Add a file, or the contents of a directory or an archive, to the ISO's own tree, by the rules of --add;"
-        " a file that is there is exchanged. May be given again.",
+        " a file that is there is exchanged. DEST may lead into a FAT file system (/EFI/efiboot.img::/EFI/BOOT/,"
+        " @gpt2::/EFI). May be given again.",
     ),
     click.option(
         "--remove-iso", multiple=True, metavar="PATTERN",

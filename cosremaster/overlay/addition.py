@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.tree.nodes import Node
+from cosremaster.tree.paths import join
 
 
 class PreparedItem(Protocol):
@@ -50,3 +52,13 @@ class Addition(Struct, frozen=True):
     def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
         """Return the addition itself."""
         return (self,)
+
+
+def respell_addition(addition: Addition, spell: Callable[[bytes], bytes]) -> Addition:
+    """Return ``addition`` with each path as ``spell`` writes it: in the names that the file system has for it."""
+    dest = spell(addition.dest)
+    start = len(dest) + 1 if dest else 0
+    nodes = addition.nodes
+    if not addition.is_single_file or addition.into_directory:
+        nodes = tuple(replace(node, path=spell(join(dest, node.path))[start:]) for node in nodes)
+    return replace(addition, dest=dest, nodes=nodes)

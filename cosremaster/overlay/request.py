@@ -17,6 +17,10 @@ def is_archive_name(source: bytes) -> bool:
     return source == STANDARD_INPUT or _ENDING.search(source) is not None
 
 
+_INTO_FILE_SYSTEM = re.compile(r"(.*[^:]):(/[^:].*?::.*|@[a-z]+[0-9]+::.*)", re.IGNORECASE | re.DOTALL)
+"""SRC and DEST of a file that goes into a file system on the ISO: DEST is its address, ``::`` and a path in it."""
+
+
 class OverlayItem:
     """Something that can be added to a file system: the base of all kinds of items."""
 
@@ -74,8 +78,14 @@ class AddPath(OverlayItem):
 
     @classmethod
     def parse(cls, text: str, option: str = "--add") -> AddPath:
-        """Read ``SRC[:DEST]``, split at the last ``:/``. :raises UsageError: SRC is empty."""
+        """Read ``SRC[:DEST]``, split at the last ``:/``; with ``--add-iso`` not at one that belongs to ``::/``.
+
+        :raises UsageError: SRC is empty.
+        """
         source, colon, dest = text.rpartition(":/")
+        if option == "--add-iso" and (address := _INTO_FILE_SYSTEM.fullmatch(text)) is not None:
+            source, dest = address[1], address[2].lstrip("/")
+            colon = ":/"
         if not colon:
             source, dest = text, ""
         if not source:

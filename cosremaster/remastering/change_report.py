@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
+from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.tree.content import PieceContent
@@ -37,6 +38,8 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
     yield json.dumps(head, indent=1).removesuffix("\n}").encode()
     yield from _list_chunks("paths", _changes(first))
     yield from _list_chunks("iso", _iso_changes(plan, source))
+    if plan.fats:
+        yield from _list_chunks("fats", _fat_changes(plan.fats))
     if others:
         yield b',\n "further_layers": ['
         for number, change in enumerate(others):
@@ -93,6 +96,19 @@ def _iso_changes(plan: RemasterPlan, source: ByteSource) -> Iterator[dict[str, A
         if new is not None and new != path:
             change["to"] = format_address([new])
         yield change | _sides(before, after)
+
+
+def _fat_changes(changes: Iterable[FatChange]) -> Iterator[dict[str, Any]]:
+    """Yield a value for each path that changes in a FAT file system, sorted by the bytes of the paths in each."""
+    for change in changes:
+        for path in sorted({*change.before, *change.after, *change.unchanged}):
+            before, after = change.before.get(path), change.after.get(path)
+            action = _UNCHANGED if path in change.unchanged else _ADDED if before is None else _EXCHANGED
+            action = _REMOVED if after is None and before is not None else action
+            value = {"fat": change.address, "path": format_address([path]), "action": _ISO_WORDS[action]}
+            if path in change.copies:
+                value["as"] = change.copies[path]
+            yield value | _sides(before, after)
 
 
 _REMOVED, _RENAMED, _EXCHANGED, _ADDED, _UNCHANGED = range(5)

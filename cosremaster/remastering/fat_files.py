@@ -10,59 +10,95 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from cosremaster.boot.fat import FatFile
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
-from cosremaster.boot.fat_names import fold_path
-from cosremaster.errors import OverlayError, SizeError, UnsupportedError, printable
+from cosremaster.boot.fat_names import fold_path, fold_paths
+from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat, find_fats
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.layers.address import format_address
 from cosremaster.remastering.fat_changes import FatChange, FatPlan
+from cosremaster.remastering.fat_overlay import FatOverlay, key_of
+from cosremaster.tree.content import PieceContent
+from cosremaster.tree.nodes import Node, NodeKind
 
 KEEP_COPIES = "--keep-fat-copies leaves the copies in FAT file systems as they are"
 
 
 class _Original(Struct, frozen=True):
-    """A file on the tree that gets new bytes: its path, and the old and the new bytes."""
+    """A file that gets new bytes: its path, the old and the new bytes, and its place for people.
+
+    ``fat``: the key of the FAT file system that it is in; None for the tree.
+    """
 
     path: bytes
     old: PieceTable
     new: PieceTable
+    label: str
+    fat: object = None
 
 
-def plan_fat_files(image: IsoImage, edits: IsoEdits, *, keep_copies: bool = False) -> FatPlan:
-    """Return ``edits`` with the same new bytes for the copies of exchanged files in FAT file systems.
+def plan_fat_files(
+    image: IsoImage, edits: IsoEdits, overlays: Sequence[FatOverlay] = (), *, keep_copies: bool = False
+) -> FatPlan:
+    """Return ``edits`` with the new bytes of FAT file systems.
 
-    A copy has the same bytes, whatever its name.
+    ``overlays`` are made. Then copies of files that got other bytes get the same: a file with the bytes of a changed
+    file on the tree, whatever its name, or with the path and the bytes of one that an overlay changes.
 
     :param keep_copies: leave the copies as they are, with a warning.
     :raises OverlayError: when a copy has several originals, whose new bytes differ.
     :raises UnsupportedError: when a FAT file system cannot be changed safely.
     :raises SizeError: when it has no room.
     """
+    found, by_key = find_fats(image, edits), {overlay.fat: overlay for overlay in overlays}
     originals = sorted(_list_originals(image, edits), key=lambda original: original.path)
-    if not originals:
-        return FatPlan(edits)
-    found = find_fats(image, edits)
+    inner_originals = [original for fat in found.fats for original in _list_inner_originals(fat, by_key)]
     warnings = [f"{name}: copies of changed files in it, if any, stay as they are: {error}"
-                for name, error in found.unreadable]  # fmt: skip
-    changes = list[FatChange]()
+                for name, error in found.unreadable if originals]  # fmt: skip
+    warnings += _warn_of_old_tree_files(image, edits, inner_originals)
     unchanged = {fold_path(file.path): file for file in image.files if file.path not in edits.replaced}
+    changes = list[FatChange]()
     for fat in found.fats:
-        copies = _find_copies(fat, originals, image, unchanged)
+        overlay = by_key.get(key_of(fat)) or FatOverlay(fat=key_of(fat), edits=FatEdits())
+        copies = _find_copies(fat, originals, image, unchanged) | _find_inner_copies(fat, inner_originals)
+        touched = {*overlay.before, *overlay.after}
+        copies = {path: original for path, original in copies.items() if path not in touched}
         if keep_copies:
             warnings += [
-                f"{fat.name} » {printable(path)} stays as it is, a copy of the old {printable(original.path)}"
+                f"{fat.name} » {printable(path)} stays as it is, a copy of the old {original.label}"
                 for path, original in copies.items()
             ]
-        elif copies:
-            table = _exchange_files(fat, {path: original.new for path, original in copies.items()})
-            edits = place_fat(edits, fat, table)
-            paths = {path: original.path for path, original in copies.items()}
-            changes.append(FatChange(name=fat.name, exchanged=tuple(sorted(paths)), copies=paths))
+            copies = {}
+        change = _make_change(fat, overlay, copies)
+        if change.changes_bytes:
+            new_files = {path: original.new for path, original in copies.items()}
+            fat_edits = replace(overlay.edits, replaced={**overlay.edits.replaced, **new_files})
+            edits = place_fat(edits, fat, _edit_files(fat, fat_edits, has_copies=bool(copies)))
+        if change.changes_bytes or change.unchanged:
+            changes.append(change)
     return FatPlan(edits, tuple(changes), tuple(warnings))
+
+
+def _make_change(fat: LocatedFat, overlay: FatOverlay, copies: Mapping[bytes, _Original]) -> FatChange:
+    """Return what ``overlay`` and the exchange of ``copies`` change in ``fat``."""
+    before, after = dict(overlay.before), dict(overlay.after)
+    for path, original in copies.items():
+        mtime = fat.files[path].mtime
+        node = Node(path=path, kind=NodeKind.FILE, mode=0o644, mtime=mtime, content=PieceContent(original.old.pieces))
+        before[path], after[path] = node, replace(node, content=PieceContent(original.new.pieces))
+    return FatChange(
+        name=fat.name, address=format_address([fat.address]),
+        added=tuple(entry.path for entry in overlay.edits.added),
+        exchanged=tuple(sorted([*overlay.edits.replaced, *copies])), removed=overlay.edits.removed,
+        unchanged=overlay.unchanged, copies={path: original.label for path, original in copies.items()},
+        before=before, after=after,
+    )  # fmt: skip
 
 
 def place_fat(edits: IsoEdits, fat: LocatedFat, table: PieceTable) -> IsoEdits:
@@ -80,7 +116,7 @@ def _list_originals(image: IsoImage, edits: IsoEdits) -> Iterator[_Original]:
         key = (file.start, file.size, id(new))
         if new is not None and file.size and not file.zisofs_offset and key not in seen:
             seen.add(key)
-            yield _Original(file.path, image.bytes_of(file), new)
+            yield _Original(file.path, image.bytes_of(file), new, printable(file.path))
 
 
 def _find_copies(
@@ -97,17 +133,11 @@ def _find_copies(
         by_size[original.old.length].append(original)
     copies = dict[bytes, _Original]()
     for path, file in sorted(fat.files.items()):
-        table = fat.table_of(file) if file.size in by_size else PieceTable(())
-        candidates = by_size.get(file.size, ())
-        equal = [original for original in candidates if same_bytes(original.old.chunks(), table.chunks())]
+        equal = [original for original in by_size.get(file.size, ()) if _holds(fat, file, original.old)]
         namesake = unchanged.get(fold_path(path))
-        if not equal or (
-            namesake is not None
-            and namesake.size == file.size
-            and same_bytes(image.bytes_of(namesake).chunks(), table.chunks())
-        ):
-            continue
-        copies[path] = _choose_original(fat, path, equal)
+        is_of_namesake = namesake is not None and namesake.size == file.size
+        if equal and not (is_of_namesake and namesake and _holds(fat, file, image.bytes_of(namesake))):
+            copies[path] = _choose_original(fat, path, equal)
     return copies
 
 
@@ -128,13 +158,61 @@ def _choose_original(fat: LocatedFat, path: bytes, equal: Sequence[_Original]) -
     return choices[0]
 
 
-def _exchange_files(fat: LocatedFat, replaced: Mapping[bytes, PieceTable]) -> PieceTable:
-    """Return the bytes of ``fat`` with ``replaced``, new bytes of its files by path.
+def _list_inner_originals(fat: LocatedFat, overlays: Mapping[object, FatOverlay]) -> Iterator[_Original]:
+    """Yield the files in ``fat`` that ``overlays`` exchange."""
+    overlay = overlays.get(key_of(fat))
+    for path, new in overlay.edits.replaced.items() if overlay else ():
+        old = fat.table_of(fat.files[path])
+        if old.length:
+            yield _Original(path, old, new, f"{fat.name} » {printable(path)}", key_of(fat))
+
+
+def _find_inner_copies(fat: LocatedFat, originals: Iterable[_Original]) -> dict[bytes, _Original]:
+    """Return the files in ``fat`` that have path and bytes of ``originals`` in other FAT file systems."""
+    names = fold_paths(fat.files)
+    copies = dict[bytes, _Original]()
+    for original in originals:
+        path = names.get(fold_path(original.path))
+        if path is None or original.fat == key_of(fat) or fat.files[path].size != original.old.length:
+            continue
+        if _holds(fat, fat.files[path], original.old):
+            copies.setdefault(path, original)
+    return copies
+
+
+def _warn_of_old_tree_files(image: IsoImage, edits: IsoEdits, originals: Iterable[_Original]) -> Iterator[str]:
+    """Yield a warning for each file on the tree that keeps the old bytes of ``originals``, files in a FAT."""
+    for original in originals:
+        for file in image.files:
+            if (
+                file.size == original.old.length
+                and file.path not in edits.replaced
+                and edits.new_path(file.path) is not None
+                and same_bytes(image.bytes_of(file).chunks(), original.old.chunks())
+            ):
+                yield f"{printable(file.path)} on the ISO's own tree keeps the old bytes of {original.label}"
+
+
+def _holds(fat: LocatedFat, file: FatFile, table: PieceTable) -> bool:
+    """Return whether a file in ``fat`` has the bytes ``table``; a damaged file has not."""
+    try:
+        return same_bytes(fat.table_of(file).chunks(), table.chunks())
+    except ImageError:
+        return False
+
+
+def _edit_files(fat: LocatedFat, edits: FatEdits, *, has_copies: bool) -> PieceTable:
+    """Return the bytes of ``fat`` after ``edits``; ``has_copies``: some of them are of copies that could stay.
 
     :raises UnsupportedError: when it cannot be changed safely.
     :raises SizeError: when it has no room.
     """
     try:
-        return fat.table.patched(edit_fat(fat.fat, FatEdits(replaced=replaced)))
-    except (SizeError, UnsupportedError) as error:
-        raise type(error)(f"{error.message} ({KEEP_COPIES})", error.place) from error
+        return fat.table.patched(edit_fat(fat.fat, edits))
+    except SizeError as error:
+        room = f"--remove-iso '{format_address([fat.address])}::PATH' makes room"
+        ways = f"{room}, {KEEP_COPIES}" if has_copies else room
+        raise SizeError(f"{error.message} ({ways})", error.place) from error
+    except UnsupportedError as error:
+        way = f" ({KEEP_COPIES})" if has_copies else ""
+        raise UnsupportedError(f"{error.message}{way}", error.place) from error

@@ -17,7 +17,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.merged import read_merged_trees
 from cosremaster.iso.model import IsoImage, SourceImage
-from cosremaster.overlay.addition import Addition, PreparedItem
+from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
@@ -51,6 +51,8 @@ class Rename(Struct, frozen=True):
             rename = old, "/" + new
         old, new = rename
         option = f"--rename-iso {old}:{new}"
+        if "::" in old or "::" in new:
+            raise UsageError(f"{option}: names in a FAT file system cannot be changed (remove and add the file)")
         source = parse_dest("/" + old.lstrip("/"), option)
         if not source:
             raise UsageError(f"{option}: the root directory cannot be renamed")
@@ -211,12 +213,7 @@ class _Spelling(Struct, frozen=True):
 
     def addition(self, addition: Addition) -> Addition:
         """Return ``addition`` with paths in the primary tree's names."""
-        dest = self.path(addition.dest)
-        start = len(dest) + 1 if dest else 0
-        nodes = addition.nodes
-        if not addition.is_single_file or addition.into_directory:
-            nodes = tuple(replace(node, path=self.path(join(dest, node.path))[start:]) for node in nodes)
-        return replace(addition, dest=dest, nodes=nodes)
+        return respell_addition(addition, self.path)
 
 
 class _RespelledItem(Struct, frozen=True):

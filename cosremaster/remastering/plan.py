@@ -19,7 +19,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import SourceImage
 from cosremaster.remastering.context import RemasterContext
-from cosremaster.remastering.fat_changes import FatChange, plan_fats
+from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage
@@ -51,8 +51,9 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     def identical(self) -> bool:
         """The new image is the old one."""
         settings = self.settings
+        is_fat_changed = any(change.changes_bytes for change in self.fats)
         is_menu_changed = settings.replaced or settings.areas or settings.overwritten
-        return self.iso.is_empty and not (self.packed or self.fats or is_menu_changed)
+        return self.iso.is_empty and not (self.packed or is_fat_changed or is_menu_changed)
 
 
 def plan_remaster(
@@ -65,12 +66,13 @@ def plan_remaster(
     overlay = prepare_overlay(request, context)
     iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
     context.warnings.extend(iso.warnings)
+    fat_overlays = plan_fat_overlays(image, overlay, iso, request)
     if not request.is_for_layer or index.is_ready:  # whether it is ready costs an import and a look at the cache
         context.start_precopy()
     change = LayerChanges(iso)
     if request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
-    fats = plan_fats(image, change.iso, request, context)
+    fats = plan_fats(image, change.iso, fat_overlays, request, context)
     settings = plan_settings(image, fats.edits, request, context)
     edits = fats.edits.with_contents(settings.replaced).with_areas(settings.areas)
     checksums = plan_checksums(image, edits, request, context)

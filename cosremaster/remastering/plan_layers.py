@@ -33,10 +33,14 @@ from cosremaster.tree.nodes import Edits, NodeKind
 
 
 class Overlay(Struct, frozen=True):
-    """The additions of a request, read from this machine: those to the layer, and those to the ISO's own tree."""
+    """The additions of a request, read from this machine: those to the layer, and those to the ISO's own tree.
+
+    ``fat_items``: for each of the request's FAT file systems the additions to it.
+    """
 
     items: tuple[PreparedItem, ...]
     iso_items: tuple[PreparedItem, ...]
+    fat_items: tuple[tuple[PreparedItem, ...], ...] = ()
 
 
 class LayerChange(Struct, frozen=True, kw_only=True):
@@ -75,7 +79,9 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
     items: tuple[PreparedItem, ...] = ()
     if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
         items = prepare_items(request.additions, replace(reading, limits=strictest_limits()))
-    return Overlay(items, prepare_items(request.iso_additions, replace(reading, option="--add-iso")))
+    reading = replace(reading, option="--add-iso")
+    fat_items = tuple(prepare_items(fat.additions, reading) for fat in request.fats)
+    return Overlay(items, prepare_items(request.iso_additions, reading), fat_items)
 
 
 def plan_layers(

@@ -18,6 +18,7 @@ from cosremaster.layers.address import Address, parse_address
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
+from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector
 from cosremaster.tree.limits import MAX_NUMBER
@@ -40,7 +41,9 @@ class Request:
 
     ``add_iso``: additions to the ISO's own tree, like ``add``; an existing file gets the new bytes. ``remove_iso``:
     patterns of paths that are removed from that tree first; ``rename_iso``: then other names, ``"/old:/new"`` or a pair
-    (docs/iso-tree.md). ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
+    (docs/iso-tree.md). A path such as ``/EFI/efiboot.img::/EFI/BOOT`` leads into a FAT file system (docs/fat.md).
+
+    ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
     lists of checksums on the ISO, such as md5sum.txt, as they are, though their lines for changed files become wrong.
     ``keep_fat_copies``: leave copies of changed files in FAT file systems as they are (docs/fat.md).
 
@@ -90,6 +93,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     removals: tuple[Pattern, ...]
     iso_additions: tuple[OverlayItem, ...]
     iso_removals: tuple[Pattern, ...]
+    fats: tuple[FatRequest, ...]
     iso_renames: tuple[Rename, ...]
     drop_hfsplus: bool
     keep_checksums: bool
@@ -126,11 +130,11 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         raise UsageError(f"{threads} threads cannot do anything")
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
+    iso = split_iso_request([_parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
         additions=tuple(_parse_item(item, "--add") for item in request.add),
         removals=tuple(Pattern(os.fsencode(path)) for path in request.remove),
-        iso_additions=tuple(_parse_item(item, "--add-iso") for item in request.add_iso),
-        iso_removals=tuple(Pattern(os.fsencode(path)) for path in request.remove_iso),
+        iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
         drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums,
         keep_fat_copies=request.keep_fat_copies, allow_missing=request.allow_missing,

@@ -9,7 +9,7 @@ from cosremaster.io.source import open_source
 from cosremaster.layers.address import format_address, parse_address
 from cosremaster.layers.find import find_layers
 from cosremaster.remastering.context import RemasterContext
-from cosremaster.remastering.fat_changes import plan_fats
+from cosremaster.remastering.fat_changes import plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.open import open_image
 from cosremaster.remastering.pack import Packing, pack_layer, rebuilt_file, repack_containers
@@ -35,6 +35,7 @@ __all__ = [
     "pack_layer",
     "parse_address",
     "plan_checksums",
+    "plan_fat_overlays",
     "plan_fats",
     "plan_iso_tree",
     "plan_new_image",

@@ -108,8 +108,12 @@ def _fat_report(change: FatChange) -> dict[str, Any]:
     """Return the paths that change in a FAT file system, by what happens to them."""
     return {
         "fat": change.name,
+        "address": change.address,
+        "added": _printable_paths(change.added),
         "exchanged": _printable_paths(change.exchanged),
-        "copies": {printable(path): printable(original) for path, original in sorted(change.copies.items())},
+        "removed": _printable_paths(change.removed),
+        "unchanged": _printable_paths(change.unchanged),
+        "copies": {printable(path): original for path, original in sorted(change.copies.items())},
     }
 
 

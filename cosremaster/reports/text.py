@@ -140,12 +140,18 @@ def change_lines(mark: str, paths: Iterable[bytes]) -> Iterator[str]:
 def fat_lines(changes: Iterable[FatChange]) -> Iterator[str]:
     """Yield lines about the changes in FAT file systems."""
     for change in changes:
-        yield f"in {change.name}: {len(change.exchanged):,} exchanged"
-        copies = (
-            f"{printable(path)}, as {printable(change.copies[path])}" if path in change.copies else printable(path)
+        counts = (
+            (change.added, "added"), (change.exchanged, "exchanged"), (change.removed, "removed"),
+            (change.unchanged, "unchanged"),
+        )  # fmt: skip
+        yield f"in {change.name}: {', '.join(f'{len(paths):,} {word}' for paths, word in counts if paths)}"
+        yield from change_lines("+", change.added)
+        exchanged = [
+            printable(path) + (f", as {change.copies[path]}" if path in change.copies else "")
             for path in change.exchanged
-        )
-        yield from _listed("~", list(copies))
+        ]
+        yield from _listed("~", exchanged)
+        yield from change_lines("-", change.removed)
 
 
 def rename_lines(renamed: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:

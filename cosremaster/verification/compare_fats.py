@@ -8,13 +8,14 @@ from cosremaster.boot.fat import Fat, FatFile
 from cosremaster.boot.fat_names import ENTRY_SIZE
 from cosremaster.errors import CosremasterError, Place
 from cosremaster.io.pieces import PieceTable
+from cosremaster.tree.paths import ancestors
 
 
 def is_same_fat(old: PieceTable, new: PieceTable, changed: Collection[bytes]) -> bool:
     """Return True if both tables hold a FAT file system, and the two are equal.
 
     They have the same boot sectors, the same names with the same attributes and times, and the same bytes in all files
-    but those at the paths ``changed`` (in any case of letters).
+    but those at the paths ``changed`` (in any case of letters). A directory there covers everything below it.
     """
     try:
         old_fat, new_fat = (Fat.open(table.read, table.length, Place()) for table in (old, new))
@@ -35,13 +36,13 @@ def _read_front(fat: Fat) -> bytes:
 
 
 def _has_same_files(old_fat: Fat, new_fat: Fat, changed: Collection[bytes]) -> bool:
-    """Return True if both have the same files; the bytes of those at ``changed`` (in small letters) may differ."""
+    """Return True if both have the same files, except for those at ``changed`` (in small letters)."""
     old_files: Mapping[bytes, FatFile] = {file.path: file for file in old_fat.walk()}
     new_files: Mapping[bytes, FatFile] = {file.path: file for file in new_fat.walk()}
-    if old_files.keys() != new_files.keys():
+    if any(not _may_differ(path, changed) for path in old_files.keys() ^ new_files.keys()):
         return False
-    for path, old in old_files.items():
-        new = new_files[path]
+    for path in old_files.keys() & new_files.keys():
+        old, new = old_files[path], new_files[path]
         if _read_entry(old_fat, old) != _read_entry(new_fat, new):
             return False
         if old.is_directory or path.lower() in changed:
@@ -49,6 +50,14 @@ def _has_same_files(old_fat: Fat, new_fat: Fat, changed: Collection[bytes]) -> b
         if old.size != new.size or old_fat.read_file(old) != new_fat.read_file(new):
             return False
     return True
+
+
+def _may_differ(path: bytes, changed: Collection[bytes]) -> bool:
+    """Return whether only one of both may have ``path``: it is in ``changed``, or below or above a path there."""
+    folded = path.lower()
+    return any(name in changed for name in (folded, *ancestors(folded))) or any(
+        name.startswith(folded + b"/") for name in changed
+    )
 
 
 def _read_entry(fat: Fat, file: FatFile) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosremaster.boot.fat import Fat
-from cosremaster.boot.fat_edit import FatEdits, Patch, edit_fat
+from cosremaster.boot.fat_edit import FatEdits, FatEntry, Patch, edit_fat
 from cosremaster.errors import CosremasterError, ImageError, Place, SizeError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable
 from tests.fixtures import tools
@@ -181,3 +182,108 @@ def test_random_exchanges_stay_sound(made: Path, tmp_path: Path) -> None:
     out.write_bytes(raw)
     done = subprocess.run(["fsck.fat", "-n", out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def edited(raw: bytes, edits: FatEdits) -> bytes:
+    return PieceTable([Literal(raw)]).patched(edit_fat(opened(raw), edits)).read()
+
+
+def entry(path: str, data: bytes | None) -> FatEntry:
+    return FatEntry(path.encode(), None if data is None else PieceTable([Literal(data)]), EPOCH)
+
+
+def listed(fat: Path) -> list[str]:
+    """All names, as mtools lists them."""
+    names = run(["mdir", "-/", "-b", "-a", "-i", fat, "::/"], env={"LC_ALL": "C.UTF-8"}).decode().splitlines()
+    return sorted(name.removeprefix("::/") for name in names)
+
+
+def test_added_files_are_what_other_programs_read(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.img"
+    files = {
+        "EFI/BOOT/NEW.CFG": MENU,
+        "new file.txt": PROGRAM,
+        "EFI/ünïcode ☃.conf": b"x",
+        "EFI/.dot": b"",
+        "a.b.c": b"2",
+    }
+    names = [entry("EFI/fonts", None), *(entry(path, data) for path, data in files.items())]
+    names += [entry("EFI/fonts/unicode.pf2", PROGRAM)]
+    out.write_bytes(edited(made.read_bytes(), FatEdits(added=tuple(names))))
+    run(["fsck.fat", "-n", out])
+    assert set(listed(out)) - set(listed(made)) == {"EFI/fonts/", "EFI/fonts/unicode.pf2", *files}
+    for path, data in files.items():
+        assert run(["mtype", "-i", out, f"::/{path}"], env={"LC_ALL": "C.UTF-8"}) == data
+    (line,) = [line for line in run(["mdir", "-i", out, "::/EFI/BOOT"]).decode().splitlines() if line.startswith("NEW")]
+    assert line.split()[2:5] == [str(len(MENU)), "2023-11-14", "22:13"]
+
+
+def test_removed_files_are_gone_and_their_bytes_are_zeros(made: Path, tmp_path: Path) -> None:
+    out, raw = tmp_path / "out.img", made.read_bytes()
+    out.write_bytes(edited(raw, FatEdits(removed=(b"EFI/BOOT", b"boot/grub/grub.cfg"))))
+    run(["fsck.fat", "-n", out])
+    assert listed(out) == ["EFI/", "boot/", "boot/grub/"]
+    assert PROGRAM[:600] not in out.read_bytes()
+    assert b"linux /vmlinuz" not in out.read_bytes()
+    before, after = (run(["mdir", "-i", fat, "::/"]).splitlines()[-2] for fat in (made, out))
+    assert int(re.sub(rb"\D", b"", after)) > int(re.sub(rb"\D", b"", before))
+
+
+def test_a_directory_grows_by_clusters(made: Path, tmp_path: Path) -> None:
+    out, count = tmp_path / "out.img", 150
+    names = [f"EFI/BOOT/a name of some length, number {number}.conf" for number in range(count)]
+    added = tuple(entry(name, b"%d" % number) for number, name in enumerate(names))
+    out.write_bytes(edited(made.read_bytes(), FatEdits(added=added)))
+    run(["fsck.fat", "-n", out])
+    assert set(names) < set(listed(out))
+    again = opened(out.read_bytes())
+    files = {file.path.decode(): again.read_file(file) for file in again.walk() if not file.is_directory}
+    assert all(files[name] == b"%d" % number for number, name in enumerate(names))
+
+
+def test_a_root_directory_that_is_full_is_told(tmp_path: Path) -> None:
+    tools.require(*TOOLS)
+    fat = tmp_path / "fat.img"
+    run(["mkfs.fat", "-F12", "-r16", "-i", "12345678", "--invariant", "-C", fat, "1440"])
+    names = tuple(entry(f"FILE{number}", b"") for number in range(16))
+    fat.write_bytes(edited(fat.read_bytes(), FatEdits(added=names)))
+    run(["fsck.fat", "-n", fat])
+    with pytest.raises(SizeError, match="X: does not fit: its directory can hold no more names"):
+        edited(fat.read_bytes(), FatEdits(added=(entry("X", b""),)))
+    without = edited(fat.read_bytes(), FatEdits(removed=(b"FILE3", b"FILE4"), added=(entry("lower", b"x"),)))
+    fat.write_bytes(without)
+    run(["fsck.fat", "-n", fat])
+    assert "lower" in listed(fat)
+
+
+def test_short_names_do_not_collide(tmp_path: Path) -> None:
+    tools.require(*TOOLS)
+    fat = tmp_path / "fat.img"
+    run(["mkfs.fat", "-i", "12345678", "--invariant", "-C", fat, "1440"])
+    names = tuple(entry(f"archiso-x86_64-{number}.conf", b"%d" % number) for number in range(12))
+    fat.write_bytes(edited(fat.read_bytes(), FatEdits(added=names)))
+    run(["fsck.fat", "-n", fat])
+    assert listed(fat) == sorted(name.path.decode() for name in names)
+
+
+def test_random_edits_stay_sound(made: Path, tmp_path: Path) -> None:
+    chance, raw = random.Random(6), made.read_bytes()
+    expected = {LONG.decode(): MENU, "boot/grub/grub.cfg": MENU, "EFI/BOOT/BOOTX64.EFI": PROGRAM}
+    out = tmp_path / "out.img"
+    for number in range(12):
+        data = chance.randbytes(chance.choice([0, 3, 600, 5_000, 40_000]))
+        gone = chance.choice(sorted(expected))
+        changed = chance.choice(sorted(set(expected) - {gone}) or [gone])
+        names = (f"EFI/directory {number}", f"EFI/directory {number}/file {chance.random()}.bin")
+        edits = FatEdits(
+            removed=(gone.encode(),), added=(entry(names[0], None), entry(names[1], data)),
+            replaced={} if changed == gone else {changed.encode(): PieceTable([Literal(data[::-1])])},
+        )  # fmt: skip
+        raw = edited(raw, edits)
+        expected = {**expected, names[1]: data} | ({} if changed == gone else {changed: data[::-1]})
+        del expected[gone]
+        fat = opened(raw)
+        assert {f.path.decode(): fat.read_file(f) for f in fat.walk() if not f.is_directory} == expected
+    out.write_bytes(raw)
+    run(["fsck.fat", "-n", out])
+    assert [name for name in listed(out) if not name.endswith("/")] == sorted(expected)

@@ -6,13 +6,14 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import cosremaster
-from cosremaster import remaster
+from cosremaster import AddPath, InlineFile, remaster
 from cosremaster.boot.fat import Fat
 from cosremaster.cli import main
 from cosremaster.errors import ImageError, LayerError, OverlayError, Place, SizeError
@@ -67,7 +68,7 @@ def test_the_copy_of_an_initramfs_follows_it(shape: str, tmp_path: Path) -> None
     assert iso.read_bytes() == before
     fats = expect_sound_fats(out, tmp_path / "after")
     assert len(fats) == 1 + (shape == "on the tree and appended")
-    assert [dict(change.copies) for change in result.fats] == [{INITRAMFS.encode(): INITRAMFS.encode()}] * len(fats)
+    assert [dict(change.copies) for change in result.fats] == [{INITRAMFS.encode(): INITRAMFS}] * len(fats)
     new = judges.tree(out)
     for fat in fats:
         initramfs = read_fat_file(fat, INITRAMFS)
@@ -146,7 +147,10 @@ def test_the_plan_says_which_copies_follow(tmp_path: Path, capsys: pytest.Captur
     new.write_bytes(b"new")
     assert main(["plan", str(iso), "--add-iso", f"{new}:/{VMLINUZ}", "--json"]) == 0
     (change,) = json.loads(capsys.readouterr().out)["fats"]
-    assert change == {"fat": "EFI/efiboot.img", "exchanged": [VMLINUZ], "copies": {VMLINUZ: VMLINUZ}}
+    assert change == {
+        "fat": "EFI/efiboot.img", "address": "EFI/efiboot.img", "added": [], "exchanged": [VMLINUZ], "removed": [],
+        "unchanged": [], "copies": {VMLINUZ: VMLINUZ},
+    }  # fmt: skip
     assert main(["plan", str(iso), "--add-iso", f"{new}:/{VMLINUZ}"]) == 0
     assert f"in EFI/efiboot.img: 1 exchanged\n  ~ {VMLINUZ}, as {VMLINUZ}" in capsys.readouterr().out
 
@@ -195,3 +199,107 @@ def test_a_damaged_file_system_is_a_plain_file(tmp_path: Path) -> None:
         assert image.ls("bad.img")[0].size == len(raw)
         with pytest.raises(ImageError, match=r"bad.img » EFI: its chain of clusters is broken"):
             image.read("bad.img::EFI/BOOT/BOOTX64.EFI")
+
+
+ADDED = {"grub.cfg": b"set x=1\n", "a rather long näme.conf": b"long\n", "sub/B.TXT": b""}
+LISTED = (
+    "EFI/", "EFI/new/", "EFI/new/a rather long näme.conf", "EFI/new/grub.cfg", "EFI/new/sub/", "EFI/new/sub/B.TXT",
+    "arch/", "arch/boot/", "arch/boot/vmlinuz", "loader/", "loader/loader.conf",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_files_are_added_exchanged_and_removed_by_address(shape: str, tmp_path: Path) -> None:
+    iso, out = make_image(tmp_path / "made", shape, more={"EFI/old": b"old"}), tmp_path / "out.iso"
+    fat = "/EFI/efiboot.img" if "on the tree" in shape else "/@gpt2" if "GPT" in shape else "/@MBR2"
+    new, before = write_tree(tmp_path / "new", ADDED), iso.read_bytes()
+    items = [AddPath.parse(f"{new}:{fat}::/efi/new", "--add-iso"), InlineFile(f"{fat}::/LOADER/loader.conf", b"x")]
+    removals = [f"{fat}::/loader/entries", f"{fat}::arch/boot/*.img", f"{fat}::efi/OLD"]
+    result = remaster(iso, out, add_iso=items, remove_iso=removals)
+    assert iso.read_bytes() == before
+    fats = expect_sound_fats(out, tmp_path / "after")
+    for each, change in zip(fats, result.fats, strict=True):
+        names = run(["mdir", "-/", "-b", "-a", "-i", each, "::/"], env={"LC_ALL": "C.UTF-8"}).decode().splitlines()
+        assert sorted(names) == [f"::/{name}" for name in LISTED]
+        assert read_fat_file(each, "EFI/new/grub.cfg") == b"set x=1\n"
+        assert change.removed == (b"EFI/old", b"arch/boot/initramfs.img", b"loader/entries")
+        assert "EFI/new/grub.cfg" in run(["7z", "l", each]).decode()
+    changed = [b"EFI/new", b"EFI/old", b"loader", b"arch/boot/initramfs.img"]
+    assert [one for one in verify(out, against=iso, changed=changed).findings if one.is_counted] == []
+    again = remaster(out, tmp_path / "again.iso", add_iso=[AddPath.parse(f"{new}:{fat}::/EFI/NEW", "--add-iso")])
+    assert again.identical
+    assert (tmp_path / "again.iso").read_bytes() == out.read_bytes()
+
+
+REFUSALS: list[tuple[str, int, str]] = [
+    ("--add-iso SRC:/EFI/none.img::/x", 6, r"has no FAT file system EFI/none.img; those it has: EFI/efiboot.img"),
+    ("--add-iso SRC:@gpt7::/x", 6, r"has no FAT file system @gpt7"),
+    ("--add-iso SRC:FAT::/x:y", 5, r"EFI/efiboot.img » x:y: its name holds a character that FAT forbids"),
+    ("--add-iso LINK:FAT::/", 5, r"EFI/efiboot.img » link: is a symlink, which a FAT file system cannot hold"),
+    ("--add-iso SRC:FAT::/arch", 0, ""),
+    ("--add-iso SRC:FAT::/arch/boot/vmlinuz/x", 7, r"this is a file, no directory"),
+    ("--remove-iso FAT::/none", 7, r"EFI/efiboot.img » none: cannot be removed: it is not there"),
+    ("--remove-iso FAT::/none --allow-missing", 0, ""),
+    ("--remove-iso FAT::/arch/boot/initramfs.img::/etc", 2, r"leads into a file of a FAT file system"),
+    ("--rename-iso FAT::/arch:/b", 2, r"names in a FAT file system cannot be changed"),
+    ("--add-iso BIG:FAT::/big", 9, r"big: does not fit: it needs [\d,]+ more .*--remove-iso 'EFI/efiboot.img::PATH'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), REFUSALS)
+def test_what_cannot_be_done_is_refused(
+    options: str, error: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    iso, out = make_image(tmp_path / "made", "on the tree"), tmp_path / "out.iso"
+    (tmp_path / "SRC").write_bytes(b"source")
+    (tmp_path / "BIG").write_bytes(random.Random(5).randbytes(5_000_000))
+    (tmp_path / "LINK").mkdir()
+    (tmp_path / "LINK" / "link").symlink_to("arch")
+    words = re.sub("(SRC|BIG|LINK):", rf"{tmp_path}/\1:", options.replace("FAT", "/EFI/efiboot.img", 1)).split()
+    assert main([str(iso), str(out), *words]) == error
+    assert out.exists() == (error == 0)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_changed_file_in_one_file_system_changes_its_namesake_in_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_image(tmp_path / "made", "on the tree and appended")
+    iso, out = tmp_path / "differ.iso", tmp_path / "out.iso"
+    raw = bytearray(made.read_bytes())
+    at = raw.rindex(b"loader  ".upper().ljust(11))  # the two file systems differ by a time in the second
+    raw[at + 22] ^= 8
+    iso.write_bytes(raw)
+    (tmp_path / "new").write_bytes(b"new" * 999)
+    assert main([str(iso), str(out), "--add-iso", f"{tmp_path}/new:/EFI/efiboot.img::/{VMLINUZ}"]) == 0
+    said = capsys.readouterr()
+    assert f"{VMLINUZ} on the ISO's own tree keeps the old bytes of EFI/efiboot.img » {VMLINUZ}" in said.err
+    assert f"in MBR partition 2: 1 exchanged\n  ~ {VMLINUZ}, as EFI/efiboot.img » {VMLINUZ}" in said.out
+    for fat in expect_sound_fats(out, tmp_path / "after"):
+        assert read_fat_file(fat, VMLINUZ) == b"new" * 999
+    assert judges.tree(out)[VMLINUZ][4] == hashlib.sha256(KERNEL).hexdigest()
+
+
+def test_the_report_lists_files_in_file_systems(tmp_path: Path) -> None:
+    iso, report = make_image(tmp_path / "made", "appended"), tmp_path / "report.json"
+    (tmp_path / "new").write_bytes(b"new")
+    remaster(
+        iso, tmp_path / "out.iso", report=report, remove_iso=["@mbr2::/loader"],
+        add_iso=[f"{tmp_path}/new:/{VMLINUZ}", InlineFile("/@mbr2::/EFI/x", b"x")],
+    )  # fmt: skip
+    values = json.loads(report.read_text())["fats"]
+    actions = [(value["fat"], value["path"], value["action"], value.get("as")) for value in values]
+    assert actions == [
+        ("@mbr2", "EFI", "added", None), ("@mbr2", "EFI/x", "added", None), ("@mbr2", VMLINUZ, "exchanged", VMLINUZ),
+        ("@mbr2", "loader", "removed", None), ("@mbr2", "loader/entries", "removed", None),
+        ("@mbr2", "loader/entries/a.conf", "removed", None),
+    ]  # fmt: skip
+    assert values[2]["before"]["sha256"] == hashlib.sha256(KERNEL).hexdigest()
+    assert values[2]["after"]["sha256"] == hashlib.sha256(b"new").hexdigest()
+
+
+def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
+    iso, images = make_image(tmp_path / "made", "appended"), [tmp_path / "1.iso", tmp_path / "2.iso"]
+    for out in images:
+        remaster(iso, out, add_iso=[InlineFile("/@mbr2::/EFI/some long name", b"x"), InlineFile(f"/{VMLINUZ}", b"y")])
+    assert images[0].read_bytes() == images[1].read_bytes()
