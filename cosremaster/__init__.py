@@ -4,25 +4,16 @@ What ``__all__`` lists here, and :mod:`cosremaster.recipe`, is public (docs/api.
 time.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from cosremaster.__about__ import __version__
-from cosremaster.errors import (
-    CorruptError,
-    CosremasterError,
-    ImageError,
-    LayerError,
-    OutputError,
-    OverlayError,
-    ProofError,
-    RecipeError,
-    SizeError,
-    UnsupportedError,
-    UsageError,
-)
+
+TYPE_CHECKING = False
+"""As in typing, which is not loaded: until the program runs, Ctrl-C ends in a traceback of Python's own."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cosremaster.api.image import (
         Image,
         diff,
@@ -45,7 +36,20 @@ if TYPE_CHECKING:
     from cosremaster.browse.entry import FileEntry
     from cosremaster.browse.export import MaasResource
     from cosremaster.checksums.renew import ListChange
-    from cosremaster.errors import Place
+    from cosremaster.errors import (
+        CorruptError,
+        CosremasterError,
+        ImageError,
+        LayerError,
+        OutputError,
+        OverlayError,
+        Place,
+        ProofError,
+        RecipeError,
+        SizeError,
+        UnsupportedError,
+        UsageError,
+    )
     from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
     from cosremaster.progress import Progress
     from cosremaster.remastering.pack import PackedLayer
@@ -60,7 +64,20 @@ _MODULES = {
     "browse.entry": ("FileEntry",),
     "browse.export": ("MaasResource",),
     "checksums.renew": ("ListChange",),
-    "errors": ("Place",),
+    "errors": (
+        "CorruptError",
+        "CosremasterError",
+        "ImageError",
+        "LayerError",
+        "OutputError",
+        "OverlayError",
+        "Place",
+        "ProofError",
+        "RecipeError",
+        "SizeError",
+        "UnsupportedError",
+        "UsageError",
+    ),
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
@@ -77,9 +94,11 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Load the public ``name`` (PEP 562): programs that only look at an image need little of the package."""
+    from importlib import import_module  # noqa: PLC0415 - as above
+
     for module, names in _MODULES.items():
         if name in names:
-            value = globals()[name] = getattr(importlib.import_module(f"cosremaster.{module}"), name)
+            value = globals()[name] = getattr(import_module(f"cosremaster.{module}"), name)
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -143,6 +143,11 @@ class Gpt(Struct, frozen=True):
         each = header.entry_size
         return cls(header, tuple(GptEntry.parse(array[at : at + each]) for at in range(0, header.entries_size, each)))
 
+    @property
+    def entries_end(self) -> Sector:
+        """The sector behind the entry array."""
+        return Sector(self.header.entries_lba + -(-self.header.entries_size // SECTOR))
+
     def pack_array(self) -> bytes:
         """Return the bytes of the entry array."""
         return b"".join(entry.pack() for entry in self.entries)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 128
 
+INTERNAL_FAULT = 70
+"""EX_SOFTWARE of sysexits(3)."""
+
 MUCH_NEW = 50_000
 """Values that were made and not given up when the garbage collector looks for cycles among them: an index is several
 small ones for each entry, and no garbage."""
@@ -60,7 +63,7 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise _Stopped(number)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_program(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. ``arguments`` are those of the process when None."""
     if arguments is None:
         prepare_streams()
@@ -71,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt, _Stopped) as error:
-        explained = _explain(error)
-        if explained is None:
-            raise
+        explained = _explain(error, words)
         with suppress(StandardOutputError):  # or the interpreter meets it at its end
             sys.stdout.flush()
         return explained
@@ -120,8 +121,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _explain(error: BaseException) -> int | None:
-    """Print on standard error why the program ends and return its exit code; return None for an internal fault."""
+def _explain(error: BaseException, words: Sequence[str]) -> int:
+    """Print on standard error why the program, with the arguments ``words``, ends and return its exit code."""
     if isinstance(error, PipeClosedError):
         return error.exit_code
     if isinstance(error, CosremasterError):
@@ -138,4 +139,7 @@ def _explain(error: BaseException) -> int | None:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         sys.stderr.write("cosremaster: interrupted\n")
         return INTERRUPTED + signal.SIGINT
-    return None
+    from cosremaster.cli.fault_report import describe_fault  # noqa: PLC0415 - nobody expects it
+
+    sys.stderr.write(f"cosremaster: {describe_fault(error, words)}\n")
+    return INTERNAL_FAULT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import ImageError, Place
@@ -33,10 +34,10 @@ class FileSource:
         try:
             self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
             os.pread(self.descriptor, 1, 0)
-            self._stamp = self._read_stamp()
         except OSError as error:
             os.close(self.descriptor)
             raise ImageError(f"cannot be read at any offset: {error.strerror}", self.place) from error
+        self._stamp = self._read_stamp()
 
     @property
     def local_paths(self) -> tuple[Path, ...]:
@@ -59,12 +60,20 @@ class FileSource:
 
     def close(self) -> None:
         """End reading."""
-        os.close(self.descriptor)
+        with suppress(OSError):  # nothing was written
+            os.close(self.descriptor)
 
     def _read_stamp(self) -> tuple[int, int]:
         """Return the size in bytes and the time of the last change in nanoseconds, as they are now."""
-        status = os.fstat(self.descriptor)
+        status = self._status()
         return status.st_size, status.st_mtime_ns
+
+    def _status(self) -> os.stat_result:
+        """Return the status of the file. :raises ImageError: there is none."""
+        try:
+            return os.fstat(self.descriptor)
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror}", self.place) from error
 
     def check_unchanged(self) -> None:
         """Compare size and time with those at the opening. :raises ImageError: somebody wrote to the file since."""
@@ -73,7 +82,7 @@ class FileSource:
 
     def identity(self) -> SourceIdentity:
         """Return device and inode; size, and the times of the last change of data and inode in nanoseconds."""
-        status = os.fstat(self.descriptor)
+        status = self._status()
         return SourceIdentity(
             f"{status.st_dev:x}-{status.st_ino:x}",
             {"size": self.size, "mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns},

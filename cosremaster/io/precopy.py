@@ -36,10 +36,11 @@ class Precopy:
         self._is_stopped, self._copied = False, 0
         self._worker: Worker[None] | None = None
         self._source_fd = source.descriptor if hasattr(os, "copy_file_range") else None
-        if self._source_fd is not None and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
-            # A descriptor of its own: closing the other one may be interrupted before this thread has ended.
-            self._fd = os.dup(fd)
-            self._worker = Worker(self._run)
+        with suppress(OSError):
+            if self._source_fd is not None and _has_room(fd, source.size) and not may_share_blocks(os.fstat(fd).st_dev):
+                # A descriptor of its own: closing the other one may be interrupted before this thread has ended.
+                self._fd = os.dup(fd)
+                self._worker = Worker(self._run)
 
     def _run(self) -> None:
         """Copy; after an error the file is empty again."""

@@ -140,11 +140,19 @@ def _runs(source: ByteSource, offset: int, length: int) -> Iterator[tuple[int, i
     return data_runs(fd, offset, length) if fd is not None else iter([(offset, length, True)] if length else ())
 
 
+def _device_of(fd: int, failure: Failure) -> int:
+    """Return the device that the file ``fd`` is on. An OSError becomes ``failure(error)``."""
+    try:
+        return os.fstat(fd).st_dev
+    except OSError as error:
+        raise failure(error) from error
+
+
 def _copy_data(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
     """Copy a run without holes; see :func:`copy_bytes`."""
     end, source_fd = offset + length, source.descriptor
     if source_fd is not None and hasattr(os, "copy_file_range"):
-        while offset < end and may_share_blocks(os.fstat(fd).st_dev):
+        while offset < end and may_share_blocks(_device_of(fd, failure)):
             try:
                 count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
             except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from fastcrc import crc32
@@ -45,7 +46,8 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         """Close the file, which removes it."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # nobody needs the data any more
+                self._file.close()
 
     def __repr__(self) -> str:
         """Return the class."""
@@ -100,17 +102,24 @@ class Spool:
         """Yield ``length`` bytes, which were appended before, from ``offset`` on."""
         fd, end = self._open().fileno(), offset + length
         while offset < end:
-            data = os.pread(fd, min(CHUNK, end - offset), offset)
+            try:
+                data = os.pread(fd, min(CHUNK, end - offset), offset)
+            except OSError as error:
+                raise self._read_error(error) from error
             if not data:
                 raise OutputError("temporary data vanished while it was needed", self._place)
             yield data
             offset += len(data)
+
+    def _read_error(self, error: OSError) -> OutputError:
+        """Return the error to raise when reading failed with ``error``."""
+        return OutputError(f"temporary data cannot be read: {error.strerror}", self._place)
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fill ``views`` with bytes that were appended before, from ``offset`` on."""
         try:
             count = read_into(self._open().fileno(), offset, views)
         except OSError as error:
-            raise OutputError(f"temporary data cannot be read: {error.strerror}", self._place) from error
+            raise self._read_error(error) from error
         if count < sum(map(len, views)):
             raise OutputError("temporary data vanished while it was needed", self._place)

@@ -129,7 +129,7 @@ def plan_image(
         patches, contents = trees.render(tree_starts, placed, patches)
     tail = image.source.cut(min(lba_offset(Lba(layout.old_tail)), image.size), image.size)
     body = _join_body(image, layout, placed, contents, trees.vacated if trees else ())
-    table = PieceTable([*body.pieces, tail]).patched(patches.items())
+    table = _patch_structures(image, PieceTable([*body.pieces, tail]), patches)
     _check_unchanged_files(image, table, layout, placed, trees)
     all_overwrites = _join_overwrites(image, overwrites or {}, edits.areas)
     table = table.patched((map_offset(layout, at), data) for at, data in all_overwrites.items())
@@ -141,6 +141,16 @@ def plan_image(
         (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
          *warn_of_wrong_sums(image.gpt)),
     )  # fmt: skip
+
+
+def _patch_structures(image: IsoImage, table: PieceTable, patches: Mapping[int, bytes]) -> PieceTable:
+    """Return ``table`` with the new bytes of structures. :raises UnsupportedError: two structures share bytes."""
+    try:
+        return table.patched(patches.items())
+    except ValueError as error:
+        raise UnsupportedError(
+            f"has structures that overlap ({error}), so no file on it can be changed", image.place
+        ) from error
 
 
 def _plan_link_changes(
@@ -188,8 +198,11 @@ def _restructure_trees(
     needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
     if not (edits.changes_names or needs_records):
         return None
-    from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - a change of a layer goes without
+    from cosremaster.iso.prove_areas import count_outside  # noqa: PLC0415 - a change of a layer goes without
+    from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - the same
 
+    if edits.added and any(count_outside(tree) for tree in image.trees):
+        raise ImageError("its volume ends before its data, so that no file can be added to it", image.place)
     return restructure_trees(image, source, edits, replacements, merged, links.serials)
 
 

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from cosremaster.boot.apm import Apm
 from cosremaster.boot.gpt import Gpt
-from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import Partition
 from cosremaster.units import SECTOR, Sector
 
 FILLER_TYPE = 0xCD
 """The type of MBR partitions that xorriso puts around a PReP partition (libisofs, boot_sectors.txt)."""
+PROTECTIVE_LABEL = f"type 0x{GPT_PROTECTIVE:02X}"
+"""The label of an MBR partition that stands for a GPT."""
+
 _APM_FILLERS = ("ISO9660_data", "Apple_Free", "Apple_partition_map", "Apple_Void")
 _HFS_SIGNATURES = (b"H+", b"HX", b"BD")
 _HFS_HEADER = 1024

@@ -18,7 +18,7 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
         file, or the fields of a root differ; unless it was so in the old image.
     """
     for old_tree, new_tree in zip(old.trees, new.trees, strict=True):
-        if _count_outside(new_tree) > _count_outside(old_tree):
+        if count_outside(new_tree) > count_outside(old_tree):
             raise ProofError(f"a record of the {new_tree.kind} tree names a block behind the volume", new.place)
         if new_tree.extension_fields != old_tree.extension_fields:
             raise ProofError(f"the root of the {new_tree.kind} tree has other SUSP fields", new.place)
@@ -26,7 +26,7 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
         raise ProofError("a continuation area shares blocks with a file", new.place)
 
 
-def _count_outside(tree: IsoTree) -> int:
+def count_outside(tree: IsoTree) -> int:
     """Return how many blocks that records of ``tree`` name, with or without data, are behind its volume."""
     spans = chain(tree.other_spans, (span for file in tree.files for span in file.spans))
     return sum(lba > tree.end for lba in tree.empty_blocks) + sum(span.end > tree.end for span in spans)

@@ -15,14 +15,14 @@ from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
-from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr
+from cosremaster.boot.mbr import Mbr
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree, Partition
-from cosremaster.iso.partitions import find_hfs_partitions, has_hfs_header, list_partitions
+from cosremaster.iso.partitions import PROTECTIVE_LABEL, find_hfs_partitions, has_hfs_header, list_partitions
 from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import read_udf
@@ -30,6 +30,8 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
 """Bytes in front of the volume descriptors (ECMA-119, 6.2.1)."""
+_MAX_SECTORS = 0xFFFFFFFF
+"""A partition over all of a larger medium has so many (UEFI 2.10, table 5.4)."""
 MAX_CATALOG = 64 * 1024
 _SESSION_STEP = 16
 """Sessions on files begin at a multiple of so many blocks."""
@@ -51,9 +53,9 @@ def read_image(source: ByteSource) -> IsoImage:
     area = source.read(0, SYSTEM_AREA)
     mbr, damaged = Mbr.parse(area[:SECTOR]), list[str]()
     apm = _try_read(lambda: read_apm(source.read, source.place), damaged)
-    _check_mbr_ends(source, mbr)
     gpt = _try_read(lambda: tuple(_read_gpt_copies(source)), damaged) or ()
     partitions = list_partitions(mbr, choose_copy(gpt), apm)
+    _check_ends(source, partitions, gpt, primary, is_damaged=bool(damaged))
     session = _find_session(source, primary)
     trees, descriptor_spans = _read_all_trees(source, descriptors, _find_bases(source, partitions, primary), session)
     catalog = _read_catalog(source, descriptors)
@@ -98,22 +100,48 @@ def _find_primary(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -
     return primary
 
 
-def _check_mbr_ends(source: ByteSource, mbr: Mbr | None) -> None:
-    """Check that the partitions of the MBR are inside the image. :raises ImageError: when one of them is not."""
-    for number, partition in mbr.used_partitions if mbr else ():
-        if partition.type != GPT_PROTECTIVE and partition.end * SECTOR > source.size:
-            raise ImageError(f"is cut off: MBR partition {number} ends behind its end", source.place)
+def _check_ends(
+    source: ByteSource, partitions: Iterable[Partition], gpt: Sequence[Gpt], primary: VolumeDescriptor, *,
+    is_damaged: bool,
+) -> None:  # fmt: skip
+    """Check that the partitions, and the backup GPT, are inside the image. :raises ImageError: it is cut off.
+
+    The partition that stands for a GPT counts only where that ``is_damaged``: it may end anywhere.
+    """
+    for partition in partitions:
+        is_counted = not partition.is_filler
+        if partition.table == "APM":
+            is_counted &= partition.start * SECTOR >= primary.blocks * BLOCK
+        elif partition.label == PROTECTIVE_LABEL:
+            is_counted = is_damaged and partition.end <= _MAX_SECTORS
+        if is_counted and partition.end * SECTOR > source.size:
+            raise ImageError(f"is cut off: {partition.name} ends behind its end", source.place)
+    if gpt and gpt[0].has_valid_crcs and (gpt[0].header.alternate_lba + 1) * SECTOR > source.size:
+        raise ImageError("is cut off: its backup GPT is behind its end", source.place)
 
 
 def _read_gpt_copies(source: ByteSource) -> Iterator[Gpt]:
-    """Yield the primary GPT, and the backup GPT if it is where the primary one says."""
+    """Yield the primary GPT, and the backup GPT if it is where the primary one says.
+
+    :raises ImageError: they claim blocks that other structures have, or partitions that cannot be.
+    """
     primary = read_gpt(source.read, GPT_PRIMARY, source.place)
     if primary is None:
         return
-    yield primary
+    area = range(GPT_PRIMARY + 1, SYSTEM_AREA // SECTOR + 1)
+    if primary.header.my_lba != GPT_PRIMARY or not {primary.header.entries_lba, primary.entries_end} <= set(area):
+        raise ImageError("GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
     backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
+    copies = [primary]
     if backup is not None and backup.header.my_lba == primary.header.alternate_lba:
-        yield backup
+        if min(backup.header.my_lba, backup.header.entries_lba) * SECTOR < SYSTEM_AREA + BLOCK:
+            raise ImageError("backup GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
+        copies.append(backup)
+    for copy in copies:
+        for number, entry in copy.used_entries:
+            if entry.end <= entry.first or (entry.end * SECTOR > source.size and not copy.has_valid_crcs):
+                raise ImageError(f"GPT partition {number} is impossible", source.place.at(copy.header.my_lba * SECTOR))
+    yield from copies
 
 
 def _find_bases(source: ByteSource, partitions: Iterable[Partition], primary: VolumeDescriptor) -> list[Lba]:

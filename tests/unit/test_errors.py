@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ import pytest
 from cosremaster import errors
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, directory, initramfs, regular, root_items
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.precopy import Precopy
+from cosremaster.io.source import open_source
+from cosremaster.io.spool import Spool
 from tests.support.small import CGZ, broken_inside, packed_root, stored_lzop, without_layer, write_overlay, write_small
 
 Arrange = Callable[[Path], list[str]]
@@ -264,3 +269,96 @@ def test_a_signal_stops_it_and_leaves_nothing(tmp_path: Path, number: signal.Sig
 )
 def test_lines_are_each_shown(names: list[bytes]) -> None:
     assert errors.printable_lines(names) == "".join(f"{errors.printable(name)}\n" for name in names)
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyError("x\x1b[0m"), RecursionError("too deep"), AssertionError(), OSError(5, "EIO")]
+)
+def test_what_nobody_foresaw_is_a_sentence_and_a_file(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr("cosremaster.api.image.Image.remaster", fail)
+    assert main(["in.iso", "out.iso", "--add", "x"]) == 70
+    (details,) = tmp_path.glob("cosremaster-fault-*.txt")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cosremaster: internal fault ({type(fault).__name__}")
+    assert line.isprintable()
+    assert line.endswith(f"and attach {details}")
+    text = details.read_text()
+    assert "Traceback" in text
+    assert "'out.iso' '--add'" in text
+    assert details.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_fault_is_told_where_no_details_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("y" * 10_000)
+
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
+    monkeypatch.setattr("cosremaster.api.image.Image.remaster", fail)
+    assert main(["in.iso", "out.iso"]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 400
+    assert "attach" not in line
+
+
+def test_too_little_memory_is_no_fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cosremaster.api.image.Image.remaster", fail)
+    assert main(["in.iso", "out.iso"]) == 70
+    assert capsys.readouterr().err == "cosremaster: there is not enough memory\n"
+
+
+@pytest.mark.parametrize("module", ["cosremaster.cli.entry", "cosremaster.cli.commands", "cosremaster.errors", "click"])
+def test_an_interruption_while_modules_load_has_its_message(module: str) -> None:
+    program = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from cosremaster.cli import main
+sys.argv[1:] = ["--help"]
+sys.exit(main())
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "cosremaster: interrupted\n")
+
+
+@pytest.mark.parametrize("call", ["fstatvfs", "fstat", "dup"])
+def test_a_file_system_that_fails_while_the_front_is_copied_changes_nothing(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    image = write_small(tmp_path)
+    with open_source(image) as source, (tmp_path / "out").open("wb") as target:
+        monkeypatch.setattr(f"cosremaster.io.precopy.os.{call}", fail)
+        precopy = Precopy(source, target.fileno())
+        monkeypatch.undo()
+        assert precopy.reusable_front(PieceTable([Range(source, 0, source.size)])) in (0, source.size)
+
+
+def test_temporary_data_that_cannot_be_read_are_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with Spool(tmp_path) as spool:
+        part = spool.append([b"abc"], packed=True)
+        monkeypatch.setattr("cosremaster.io.spool.os.pread", fail)
+        with pytest.raises(errors.OutputError, match="temporary data cannot be read: Input/output error"):
+            list(part.chunks())
