@@ -20,6 +20,7 @@ from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continu
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced, list_udf_only_spans
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
+from cosremaster.iso.layout.media_tags import update_media_tags, warn_of_signature
 from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
@@ -73,7 +74,9 @@ def plan_copy(
     table = PieceTable([image.source])
     if all_overwrites:
         table = update_implanted_md5(image, table.patched(all_overwrites.items()), layout)
-    return ImagePlan(table, layout, {}, overwrites=all_overwrites)
+        table = update_media_tags(image, table, layout)
+    warnings = tuple(warn_of_signature(image)) if all_overwrites else ()
+    return ImagePlan(table, layout, {}, overwrites=all_overwrites, warnings=warnings)
 
 
 def _join_overwrites(
@@ -136,10 +139,11 @@ def plan_image(
     sizes = {file.path: new.table.length for new in placed for tree, file in new.files if tree is image.trees[0]}
     sizes |= {path: replacement.length for path, replacement in edits.replaced.items()}
     return ImagePlan(
-        update_implanted_md5(image, table, layout), layout, sizes, placed, drop, all_overwrites,
+        update_media_tags(image, update_implanted_md5(image, table, layout), layout), layout, sizes, placed, drop,
+        all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
         (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
-         *warn_of_wrong_sums(image.gpt)),
+         *warn_of_wrong_sums(image.gpt), *warn_of_signature(image)),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.implanted import ImplantedMd5
 from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.media_tags import MediaTags
 from cosremaster.boot.pointers import BootInfoTable, list_pointers
 from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
@@ -219,6 +220,7 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     session_lba: Lba
     blockers: tuple[str, ...]
     embed_areas: tuple[EmbedArea, ...] = ()
+    media_tags: MediaTags | None = None
 
     @property
     def kind(self) -> str:

@@ -16,6 +16,7 @@ from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.mbr import Mbr
+from cosremaster.boot.media_tags import MediaTags
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
@@ -62,12 +63,13 @@ def read_image(source: ByteSource) -> IsoImage:
     boot_images = _read_boot_images(source, catalog, trees[0].files)
     udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
+    application_use = primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]
     image = IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
         volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed_spans=(), tail=Lba(0),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
-        implanted=ImplantedMd5.parse(primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]), udf=udf,
+        implanted=ImplantedMd5.parse(application_use), media_tags=MediaTags.parse(application_use), udf=udf,
         session_lba=session, embed_areas=find_embed_areas(area),
         blockers=(*damaged, *_list_blockers(source, _blank_known(area, mbr, gpt, apm, firmware))),
     )  # fmt: skip

@@ -117,8 +117,8 @@ def plan_checksums(
     """
     if edits.is_empty or image.volume is None:
         return RenewedLists()
-    # The implanted MD5 is in no file, and making it reads the whole image.
-    plain = replace(image.volume, implanted=None)
+    # The implanted MD5 and tagmedia's digests are in no file, and making them reads the whole image.
+    plain = replace(image.volume, implanted=None, media_tags=None)
 
     def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
         """Return the plan of the image with these lists."""

@@ -61,6 +61,7 @@ _NO_VOLUME: dict[str, Any] = {
     "volume_id": "", "blocks": 0, "rock_ridge": False, "files": 1, "directories": 0,
     "trees": [{"kind": "no", "descriptor": 0, "base": 0, "blocks": 0}], "udf": False, "session": 0,
     "implanted_md5": None,
+    "media_digest": None,
 }  # fmt: skip
 _NO_BOOT: dict[str, Any] = {
     "catalog": None, "entries": [], "mbr": None, "gpt_copies": 0, "apm_block_size": None, "partitions": [],
@@ -84,6 +85,7 @@ def _volume(image: IsoImage) -> dict[str, Any]:
         "udf": image.udf is not None,
         "session": image.session_lba,
         "implanted_md5": None if image.implanted is None else image.implanted.sums.md5.decode(),
+        "media_digest": None if image.media_tags is None else f"{image.media_tags.kind}:{image.media_tags.digest}",
     }
 
 

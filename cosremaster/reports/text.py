@@ -52,6 +52,8 @@ def _volume_lines(image: IsoImage) -> Iterator[str]:
         yield f"UDF: partition at block {image.udf.partition.start:,}, {len(image.udf.files):,} files"
     if image.implanted:
         yield f"implanted MD5: {image.implanted.sums.md5.decode()}"
+    if image.media_tags:
+        yield f"media tags: {image.media_tags.kind} {image.media_tags.digest}"
     if image.session_lba:
         yield f"sessions: several, the last from block {image.session_lba:,}"
 

@@ -17,6 +17,7 @@ from cosremaster.verification.finding import Finding, VerificationReport
 from cosremaster.verification.firmware import check_firmware
 from cosremaster.verification.implanted import check_implanted
 from cosremaster.verification.layers import check_layers
+from cosremaster.verification.media_tags import check_media_tags
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
 from cosremaster.verification.subject import Subject, read_subject
@@ -32,6 +33,7 @@ from cosremaster.verification.volume import (
 CHECKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (
     check_descriptors, check_path_tables, check_records, check_overlaps, check_agreement, check_rock_ridge,
     check_boot, check_mbr, check_gpt, check_apm, check_firmware, check_embed_areas, check_udf, check_implanted,
+    check_media_tags,
 )  # fmt: skip
 
 
