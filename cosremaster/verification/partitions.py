@@ -45,7 +45,7 @@ def check_mbr(subject: Subject) -> Iterator[Finding]:
         if partition.type == ESP:
             yield from _check_fat(subject, sectors)
     yield from _check_overlaps(ranges, "mbr.overlap")
-    yield from _check_lengths(subject, ranges, subject.blocks * SECTORS_PER_BLOCK, "mbr.short")
+    yield from _check_lengths(subject, ranges, end, "mbr.short")
     yield from _check_chs(subject)
 
 
@@ -68,10 +68,10 @@ def _check_overlaps(ranges: Collection[SectorRange], check: str) -> Iterator[Fin
             yield fails(check, f"{sectors.name} and {following.name} share sectors", following.place)
 
 
-def _check_lengths(subject: Subject, ranges: Collection[SectorRange], volume_end: int, check: str) -> Iterator[Finding]:
+def _check_lengths(subject: Subject, ranges: Collection[SectorRange], limit: int, check: str) -> Iterator[Finding]:
     """Check that a partition that begins with a volume ends with it, or where another partition begins.
 
-    :param volume_end: end of the image's volume in sectors.
+    :param limit: the end of the sectors that partitions can have.
     """
     starts = {sectors.start for sectors in ranges}
     volume_blocks = {
@@ -81,9 +81,10 @@ def _check_lengths(subject: Subject, ranges: Collection[SectorRange], volume_end
         if sectors.start in volume_blocks:
             expected = sectors.start + volume_blocks[sectors.start] * SECTORS_PER_BLOCK
         elif sectors.start in (0, 1):
-            expected = volume_end
+            expected = subject.blocks * SECTORS_PER_BLOCK
         else:
             continue
+        expected = min(expected, limit)
         if sectors.end < expected and sectors.end not in starts:
             message = f"{sectors.name}: ends {expected - sectors.end:,} sectors before the file system in it"
             yield fails(check, message, sectors.place)
@@ -144,12 +145,23 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
         yield fails("gpt.backup", f"GPT backup: {error.message}", error.place or place)
         return
     if backup is None:
-        yield fails("gpt.backup", f"GPT: no backup header at sector {backup_lba:,}, where the primary says", place)
+        message = f"GPT: no backup header at sector {backup_lba:,}, where the primary says"
+        yield (note if _has_no_room_for_backup(subject, gpt) else fails)("gpt.backup", message, place)
         return
     yield from _check_gpt_copy(subject, backup, "backup", backup_lba)
     yield from _compare_gpt_copies(gpt, backup, place)
     if backup_lba != end - 1:
         yield note("gpt.backup-place", f"GPT: backup header {end - 1 - backup_lba:,} sectors before the last", place)
+
+
+def _has_no_room_for_backup(subject: Subject, gpt: Gpt) -> bool:
+    """Return whether the backup of a sound primary ``gpt`` would stand inside the volume, and nothing of it is there.
+
+    FreeBSD's release scripts (mkisoimages.sh) copy the first 32 KiB of a GPT over a finished image.
+    """
+    size, at = gpt.header.entries_size, gpt.header.alternate_lba * SECTOR
+    is_inside = at + SECTOR <= min(subject.blocks * BLOCK, subject.source.size)
+    return is_inside and gpt.has_valid_crcs and subject.source.read(at - size, size) != gpt.pack_array()
 
 
 def _check_gpt_copy(subject: Subject, gpt: Gpt, name: str, lba: Sector) -> Iterator[Finding]:
@@ -195,7 +207,7 @@ def _check_gpt_entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding
             yield from _check_fat(subject, sectors)
     yield from _check_overlaps(ranges, "gpt.overlap")
     usable_end = (gpt.header.last_usable + 1) // SECTORS_PER_BLOCK * SECTORS_PER_BLOCK
-    yield from _check_lengths(subject, ranges, min(subject.blocks * SECTORS_PER_BLOCK, usable_end), "gpt.short")
+    yield from _check_lengths(subject, ranges, usable_end, "gpt.short")
     yield from _check_last_usable(subject, gpt, end)
     starts = {sectors.start for sectors in ranges}
     for sectors, partition in subject.mbr_partitions:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from cosremaster.errors import ImageError, UnsupportedError
-from cosremaster.iso.udf.read import Udf, read_udf
+from cosremaster.errors import ImageError, Place, UnsupportedError
+from cosremaster.iso.udf.read import Udf, UdfFile, read_udf
+from cosremaster.units import Lba, blocks_for
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
+from cosremaster.verification.other_trees import OtherFile, PrimaryFiles
 from cosremaster.verification.subject import Subject
 
 
@@ -59,24 +61,45 @@ def _check_sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
 
 
 def _check_files(subject: Subject, udf: Udf) -> Iterator[Finding]:
-    """Check that the data of every UDF file are those of a file of the ISO 9660 tree."""
+    """Check that the data of every UDF file are inside the volume, and those of a file of the ISO 9660 tree.
+
+    Files that UDF alone has are no fault, see :mod:`~cosremaster.verification.other_trees`.
+    """
     iso_files = subject.files_by_lba()
+    strays = list[tuple[tuple[str, ...], UdfFile]]()
     failures = 0
-    for file in udf.files:
-        place = subject.place.inside("/".join(file.path)).at(file.entry_offset)
+    for path, file in udf.named_files():
         total = sum(length for _, length in file.extents)
         if total != file.size and not file.is_inline:
             failures += 1
-            yield fails("udf.file-size", f"UDF: says {file.size:,} bytes and has extents of {total:,}", place)
+            message = f"UDF: says {file.size:,} bytes and has extents of {total:,}"
+            yield fails("udf.file-size", message, _place_of(subject, path, file))
         elif file.extents and iso_files.get(file.extents[0][0], (b"", 0))[1] != total:
-            failures += 1
-            message = f"UDF: block {file.extents[0][0]:,}, {total:,} bytes, is no file of the ISO 9660 tree"
-            yield fails("udf.file", message, place)
+            strays.append((path, file))
     udf_starts = {file.extents[0][0] for file in udf.files if file.extents}
+    primary = PrimaryFiles(subject, udf_starts, udf.metadata_spans) if strays else None
+    faults = dict[Lba, str]()
+    for path, file in strays:
+        for lba, length in file.extents:
+            fault = primary and primary.find_fault(OtherFile("/".join(path).encode("utf-8", "replace"), lba, length))
+            if fault or lba + blocks_for(length) > subject.blocks:
+                faults[lba] = fault or "it ends behind the volume"
+                message = f"UDF: block {lba:,}, {length:,} bytes, is no file of the ISO 9660 tree: {faults[lba]}"
+                yield fails("udf.file", message, _place_of(subject, path, file))
     iso_starts = (
         {lba for lba, _, length in subject.main_tree.list_whole_files() if length} if subject.main_tree else set()
     )
     if hidden := len(iso_starts - udf_starts):
         yield note("udf.hidden", f"UDF: {hidden:,} files of the ISO 9660 tree are not in it", subject.place)
-    if not failures:
-        yield holds("udf.file", f"UDF: {len(udf.files):,} files, the data of all are those of ISO 9660", subject.place)
+    if strays and not faults:
+        yield note("udf.only", f"UDF: {len(strays):,} files are not in the ISO 9660 tree", subject.place)
+    if not failures and not faults:
+        which = "all others" if strays else "all"
+        yield holds(
+            "udf.file", f"UDF: {len(udf.files):,} files, the data of {which} are those of ISO 9660", subject.place
+        )
+
+
+def _place_of(subject: Subject, path: tuple[str, ...], file: UdfFile) -> Place:
+    """Return the place of a file entry."""
+    return subject.place.inside("/".join(path)).at(file.entry_offset)

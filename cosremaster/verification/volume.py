@@ -20,6 +20,7 @@ from cosremaster.iso.ecma119.records import (
 from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, Level, fails, holds, judge, note
+from cosremaster.verification.other_trees import OtherFile, PrimaryFiles
 from cosremaster.verification.subject import Subject, SubjectTree, place_of_path
 
 MAX_PATH_TABLE = 1 << 26
@@ -161,13 +162,13 @@ def _check_dots(subject: Subject, tree: SubjectTree) -> Iterator[Finding]:
         for expected, name in ((directory, "."), (extents[path[:-1]], "..")):
             size = raw[0] if raw else 0
             extent = Extent(Lba(tree.base + int.from_bytes(raw[2:6], "little")), int.from_bytes(raw[10:14], "little"))
-            if name == ".." and extent == directory and tree.descriptor.type == SUPPLEMENTARY:
+            if name == ".." and extent == directory:
                 own_parents += path != ()
             elif size < 34 or extent != expected or not (_is_both_endian(raw, 2, 4) and _is_both_endian(raw, 10, 4)):
                 place = place_of_path(subject.place, tree.names[path]).at(lba_offset(directory.lba))
                 yield fails("record.dot", f"{tree.name}: its {name} leads to block {extent.lba}", place)
             raw = raw[size:]
-    if own_parents:  # libisofs makes such records
+    if own_parents:  # in Joliet trees of libisofs, and in empty directories of genisoimage
         message = f"{tree.name}: .. leads to the directory itself in {own_parents:,} directories"
         yield note("record.parent", message, subject.place_at(tree.root))
 
@@ -228,11 +229,20 @@ def _compare_data(subject: Subject, tree: SubjectTree, main: SubjectTree) -> Ite
     main_extents = {(record.lba, record.length) for record in main.files if record.length}
     extents = {(record.lba, record.length) for record in tree.files if record.length}
     strays = [record for record in tree.files if record.length and (record.lba, record.length) not in main_extents]
+    primary = PrimaryFiles(subject, {lba for lba, _ in extents}) if strays else None
+    place, hidden_names = subject.place_at(tree.root), 0
     for record in strays:
-        message = f"{tree.name}: block {record.lba}, {record.length:,} bytes, is no file of the {main.name} tree"
-        yield fails("tree.joliet", message, tree.place_of(subject.place, record))
-    place = subject.place_at(tree.root)
-    if not strays:
-        yield holds("tree.joliet", f"{tree.name}: every file's data are those of the {main.name} tree", place)
+        fault = primary and primary.find_fault(OtherFile(tree.path_of(record), record.lba, record.length))
+        hidden_names += fault is None
+        if fault is not None:
+            message = f"{tree.name}: block {record.lba}, {record.length:,} bytes, is no file of the {main.name} tree"
+            yield fails("tree.joliet", f"{message}: {fault}", tree.place_of(subject.place, record))
+    if hidden_names == len(strays):
+        which = "all other files" if strays else "every file"
+        yield holds("tree.joliet", f"{tree.name}: the data of {which} are those of the {main.name} tree", place)
+    if hidden_names:
+        yield note(
+            "tree.only", f"{tree.name}: {hidden_names:,} extents are those of no file of the {main.name} tree", place
+        )
     if hidden := len(main_extents - extents):
         yield note("tree.hidden", f"{tree.name}: {hidden:,} extents of the {main.name} tree are not in it", place)

@@ -583,13 +583,13 @@ def test_names_that_were_meant_to_change_pass_and_others_fail(name: str, renamed
 
 
 def test_a_name_that_only_joliet_has_otherwise_is_told(tmp_path: Path, renamed: Callable[[str], Path]) -> None:
-    data = bytearray(renamed("debian").read_bytes())
+    data = bytearray(renamed("data-both").read_bytes())
     name = "zz-last.bin".encode("utf-16-be")
     assert data.count(name) == 1
     at = data.index(name)
     data[at : at + len(name)] = "zz-lost.bin".encode("utf-16-be")
     (tmp_path / "odd.iso").write_bytes(data)
-    found = verify(tmp_path / "odd.iso", against=families.build("debian"), changed=NAMED).findings
+    found = verify(tmp_path / "odd.iso", against=families.build("data-both"), changed=NAMED).findings
     counted = [one for one in found if one.check.startswith("against.") and one.is_counted]
     assert [(one.place.parts[1:], one.check) for one in counted] == [
         (("zz-last.bin",), "against.missing"), (("zz-lost.bin",), "against.extra")
