@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cosremaster.errors import Place, UnsupportedError
-from cosremaster.iso.ecma119.records import decode_identifier
+from cosremaster.iso.ecma119.records import decode_identifier, split_version
 
 _VERSION = b";1"
 _NOT_D_CHARACTER = re.compile(rb"[^A-Z0-9_]")
@@ -104,8 +104,8 @@ class IdentifierRules(Struct, frozen=True, kw_only=True):
     def sort_key(self, identifier: bytes) -> tuple[bytes, bytes]:
         """Return the key by which the identifiers of a directory are sorted (9.3): name and extension, padded."""
         if self.is_joliet:
-            return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-16-be"), b""
-        base, _, extension = identifier.partition(b";")[0].partition(b".")
+            return self.display_name(identifier).decode().encode("utf-16-be"), b""
+        base, _, extension = split_version(identifier)[0].partition(b".")
         return base.ljust(255), extension.ljust(255)
 
 
@@ -191,7 +191,7 @@ def infer_rules(files: Iterable[bytes], directories: Iterable[bytes], *, enhance
     :param room: bytes that a directory record has for an identifier with its version.
     """
     files, directories = list(files), list(directories)
-    names = [identifier.partition(b";")[0] for identifier in files]
+    names = [split_version(identifier)[0] for identifier in files]
     max_length = _infer_length(names, directories, enhanced, room)
     letters = b"".join((*names, *directories)).replace(b".", b"")
     forbidden = _NOT_D_CHARACTER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offset
 
 IMAGE_START = Lba(0)
+_VERSION = re.compile(rb";[0-9]{1,5}\Z")
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28
@@ -211,11 +213,21 @@ def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
     return decode_joliet(identifier) if joliet else decode_plain(identifier)
 
 
+def split_version(identifier: bytes) -> tuple[bytes, bytes]:
+    """Return an identifier without its version, and the version with its separator, empty without one (7.5.1).
+
+    Only the last one is a version: ``FOO;1.;1`` (genisoimage -relaxed-filenames) is a file called ``FOO;1``.
+    """
+    match = _VERSION.search(identifier)
+    return (identifier[: match.start()], match[0]) if match else (identifier, b"")
+
+
 def decode_plain(identifier: bytes) -> bytes:
     """Return an ISO 9660 file identifier (7.5) without its version and an empty extension."""
-    return identifier.partition(b";")[0].rstrip(b".")
+    return split_version(identifier)[0].removesuffix(b".") or identifier
 
 
 def decode_joliet(identifier: bytes) -> bytes:
     """Return a Joliet identifier, big-endian UCS-2, as UTF-8 without its version."""
-    return identifier.decode("utf-16-be", "replace").partition(";")[0].encode("utf-8", "surrogatepass")
+    name = identifier.decode("utf-16-be", "replace").encode("utf-8", "surrogatepass")
+    return split_version(name)[0] or name

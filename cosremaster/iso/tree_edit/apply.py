@@ -404,11 +404,23 @@ def altered_name_warnings(tree: EditableTree) -> Iterator[str]:
     altered = [
         (entry.primary_name, entry.shown_name)
         for entry in tree.entries()
-        if entry.needs_records
-        and entry.primary_name
-        and entry.primary_name.lower() != entry.shown_name.rstrip(b".").lower()
+        if entry.needs_records and entry.primary_name and entry.primary_name.lower() != entry.shown_name.lower()
     ]
     if altered and tree.rock_ridge is None:
         more = f", and {len(altered) - 1:,} more have other names too" if len(altered) > 1 else ""
         name, shown_name = altered[0]
         yield f"the image has no Rock Ridge: {printable(name)} is called {printable(shown_name)} on it{more}"
+
+
+def shortened_name_warnings(tree: EditableTree) -> Iterator[str]:
+    """Yield a sentence if a Joliet tree or UDF shows new entries under other names than their own."""
+    altered = [
+        (entry.primary_name, entry.shown_name)
+        for entry in tree.entries()
+        if entry.needs_records and not entry.is_hidden and entry.primary_name not in (None, entry.shown_name)
+    ]
+    if altered:
+        more = f", and {len(altered) - 1:,} more have other names there" if len(altered) > 1 else ""
+        name, shown_name = altered[0]
+        what = f"{printable(name or b'')} is called {printable(shown_name)} in the {tree.kind} tree"
+        yield f"{what}, which cannot hold that name{more}"

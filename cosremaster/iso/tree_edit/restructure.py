@@ -25,8 +25,14 @@ from cosremaster.iso.merged import MergedTrees, read_merged_trees
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import JOLIET
 from cosremaster.iso.spans import Span
-from cosremaster.iso.tree_edit.apply import AppliedEdits, altered_name_warnings, apply_edits, edit_warnings
-from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
+from cosremaster.iso.tree_edit.apply import (
+    AppliedEdits,
+    altered_name_warnings,
+    apply_edits,
+    edit_warnings,
+    shortened_name_warnings,
+)
+from cosremaster.iso.tree_edit.directories import UDF, DirectoryEntry, EditableTree
 from cosremaster.iso.tree_edit.patches import count_stale_dots, find_path_tables
 from cosremaster.iso.tree_edit.rewrite import Patches, TreeRewrite, get_path_table_size, share_blocks
 from cosremaster.iso.tree_edit.serialize import NO_BLOCK
@@ -189,6 +195,8 @@ def restructure_trees(
     result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
     if all(tree.kind == trees[0].kind for tree, _ in changes):
         result.warnings += tuple(altered_name_warnings(trees[0]))
+    others = [tree for tree, _ in changes if tree.kind in (JOLIET, UDF)]
+    result.warnings += tuple(line for tree in others for line in shortened_name_warnings(tree))
     for rewrite in rewrites:  # libarchive takes the Joliet tree if its root lies in front of the primary one
         rewrite.measure(image.place, moves_root=rewrite.tree.kind == JOLIET and trees[0].root.is_moved)
     result.continued_records = frozenset(offset for rewrite in rewrites for offset in rewrite.continued_records)
