@@ -12,6 +12,8 @@ from cosremaster.units import SECTOR, Lba
 ENTRY_SIZE = 32
 BOOT_SYSTEM = b"EL TORITO SPECIFICATION"
 PLATFORMS = {0x00: "BIOS", 0x01: "PowerPC", 0x02: "Mac", 0xEF: "UEFI"}
+UEFI = 0xEF
+"""The platform of EFI programs (UEFI 2.10, 13.3.2.1)."""
 MEDIA = {0: "no emulation", 1: "1.2 MB floppy", 2: "1.44 MB floppy", 3: "2.88 MB floppy", 4: "hard disk"}
 
 _FLOPPY_BYTES = {1: 1_228_800, 2: 1_474_560, 3: 2_949_120}
@@ -53,13 +55,23 @@ class BootEntry(Struct, frozen=True):
         """The least bytes of the boot image: the sectors to load, or the emulated floppy disk."""
         return max(self.load_sectors * SECTOR, _FLOPPY_BYTES.get(self.media, 0))
 
+    @property
+    def has_no_load_size(self) -> bool:
+        """Whether the entry says nothing of its image's size to UEFI firmware.
+
+        16 bits hold the sectors of less than 32 MiB; xorriso writes 0 for a larger image. EDK2 (OVMF) takes the rest of
+        the volume then, in which an appended partition does not lie.
+        """
+        return self.platform == UEFI and self.media == 0 and self.load_sectors == 0
+
     def describe(self) -> str:
         """Return platform, emulation and load size in words."""
         platform = PLATFORMS.get(self.platform, f"platform 0x{self.platform:02X}")
         media = MEDIA.get(self.media, f"media {self.media}")
-        return f"{platform}, {media}, loads {self.load_sectors} sectors" + (
-            "" if self.is_bootable else ", not bootable"
-        )
+        load = f"loads {self.load_sectors} sectors"
+        if self.has_no_load_size:
+            load = "load size 0, with which firmware such as OVMF may not boot"
+        return f"{platform}, {media}, {load}{'' if self.is_bootable else ', not bootable'}"
 
 
 class BootCatalog(Struct, frozen=True):

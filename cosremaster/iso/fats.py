@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from cosremaster.boot.fat import Fat, FatFile, parse_bpb
+from cosremaster.boot.fat_names import fold_path
 from cosremaster.errors import CosremasterError, ImageError, printable
 from cosremaster.io.pieces import PieceTable
+from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edited_files import EditedFiles
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset
@@ -48,6 +50,13 @@ class LocatedFat(Struct, frozen=True, kw_only=True):
     def address(self) -> bytes:
         """The first part of addresses that lead into it."""
         return self.paths[0] if self.paths else self.aliases[0]
+
+    def holds(self, file: FatFile, table: PieceTable) -> bool:
+        """Return whether ``file`` has the bytes ``table``; a damaged file has not."""
+        try:
+            return same_bytes(self.table_of(file).chunks(), table.chunks())
+        except ImageError:
+            return False
 
     def table_of(self, file: FatFile) -> PieceTable:
         """Return the bytes of ``file``. Raises as :meth:`Fat.locate_file`."""
@@ -97,6 +106,25 @@ def find_area(image: IsoImage, alias: bytes) -> tuple[str, PieceTable] | None:
         if area.alias == alias.lower():
             return area.name, area.cut_from(image)
     return None
+
+
+def find_tree_copies(image: IsoImage, fat: LocatedFat) -> dict[bytes, bytes]:
+    """Return the files in ``fat`` with the bytes of a file on the tree, by path, each with the path of that file.
+
+    Of several such files on the tree that of the same path is taken, else the first.
+    """
+    by_size = defaultdict[int, list[IsoFile]](list)
+    for file in image.files:
+        if file.size and not file.zisofs_offset:
+            by_size[file.size].append(file)
+    copies = dict[bytes, bytes]()
+    for path, fat_file in sorted(fat.files.items()):
+        name = fold_path(path)
+        for file in sorted(by_size.get(fat_file.size, ()), key=lambda file: (fold_path(file.path) != name, file.path)):
+            if fat.holds(fat_file, image.bytes_of(file)):
+                copies[path] = file.path
+                break
+    return copies
 
 
 def read_fat_nodes(fat: Fat, table: PieceTable) -> dict[bytes, Node]:

@@ -186,6 +186,7 @@ def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         _check_equal(tables, (old_boot.boot_info is None, old_boot.has_grub2_pointer), f"{what}: its tables", old)
         platform = PLATFORMS.get(old_boot.entry.platform, "boot")
         words = f"{platform} image at block {lba}, {new_boot.length:,} bytes"
+        words = f"{words} (load size 0)" if new_boot.entry.has_no_load_size else words
         if old_boot.entry.lba in replaced:
             yield f"{what}: {words} exchanged{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=True)}"
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from cosremaster.boot import pointers
 from cosremaster.boot.apm import Apm, read_apm
 from cosremaster.boot.coreos import find_embed_areas, header_offsets
-from cosremaster.boot.eltorito import BootCatalog, BootEntry, find_catalog, parse_catalog
+from cosremaster.boot.eltorito import UEFI, BootCatalog, BootEntry, find_catalog, parse_catalog
 from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
@@ -60,7 +60,7 @@ def read_image(source: ByteSource) -> IsoImage:
     session = _find_session(source, primary)
     trees, descriptor_spans = _read_all_trees(source, descriptors, _find_bases(source, partitions, primary), session)
     catalog = _read_catalog(source, descriptors)
-    boot_images = _read_boot_images(source, catalog, trees[0].files)
+    boot_images = _read_boot_images(source, catalog, trees[0].files, partitions)
     udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
     application_use = primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]
@@ -208,16 +208,44 @@ def _read_catalog(source: ByteSource, descriptors: Iterable[VolumeDescriptor]) -
 
 
 def _read_boot_images(
-    source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile]
+    source: ByteSource, catalog: BootCatalog | None, files: Iterable[IsoFile], partitions: Sequence[Partition]
 ) -> tuple[BootImage, ...]:
     """Read the boot images of all entries. :raises ImageError: when one is outside the image."""
     by_start = {file.start: file for file in files if file.size}
     entries = catalog.entries if catalog else ()
-    return tuple(_read_boot_image(source, entry, by_start.get(entry.lba)) for entry in entries)
+    images = list[BootImage]()
+    for entry in entries:
+        file = by_start.get(entry.lba)
+        size = file.size if file else _measure_boot_image(source, entry, by_start, partitions)
+        images.append(_read_boot_image(source, entry, file, size))
+    return tuple(images)
 
 
-def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None) -> BootImage:
-    """Read the boot image of ``entry``, with the tables inside it; ``file``: the file that begins at its block."""
+def _measure_boot_image(
+    source: ByteSource, entry: BootEntry, by_start: Mapping[Lba, IsoFile], partitions: Sequence[Partition]
+) -> int:
+    """Return the bytes of a boot image that is no file, by the FAT or the partition that begins there; 0 for neither.
+
+    A FAT that claims blocks of files has none of them.
+    """
+    start = lba_offset(entry.lba)
+    if entry.platform == UEFI and source.read(start, 1) in (b"\xeb", b"\xe9"):
+        from cosremaster.boot.fat import parse_bpb  # noqa: PLC0415 - few boot images are no files
+
+        bpb = parse_bpb(source.read(start, SECTOR))
+        if bpb is not None:
+            following = min((lba for lba in by_start if lba > entry.lba), default=None)
+            return bpb.total_size if following is None else min(bpb.total_size, lba_offset(following) - start)
+    sizes = [partition.end - partition.start for partition in partitions if partition.start * SECTOR == start]
+    return min(sizes, default=0) * SECTOR
+
+
+def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None, size: int) -> BootImage:
+    """Read the boot image of ``entry``, with the tables inside it.
+
+    :param file: the file that begins at its block.
+    :param size: bytes of the image, as far as it is known; 0 where it is not.
+    """
     start = lba_offset(entry.lba)
     if start + (file.size if file else 1) > source.size:
         raise ImageError("El Torito entry points outside the image", source.place.at(entry.offset))
@@ -226,7 +254,7 @@ def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None)
     info = pointers.BootInfoTable.parse(head) if len(head) >= pointers.TABLE_END else None
     if info and not (info.image == entry.lba and info.descriptor == FIRST_DESCRIPTOR and info.length):
         info = None
-    size = file.size if file else info.length if info else 0
+    size = size or (info.length if info else 0)
     length = min(max(entry.minimum_size, size), source.size - start)
     return BootImage(entry, length, file.path if file else None, info, has_grub2_pointer)
 

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.boot.fat import FatFile
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot.fat_names import fold_path, fold_paths
-from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedError, printable
+from cosremaster.errors import OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edits import IsoEdits
@@ -133,10 +132,10 @@ def _find_copies(
         by_size[original.old.length].append(original)
     copies = dict[bytes, _Original]()
     for path, file in sorted(fat.files.items()):
-        equal = [original for original in by_size.get(file.size, ()) if _holds(fat, file, original.old)]
+        equal = [original for original in by_size.get(file.size, ()) if fat.holds(file, original.old)]
         namesake = unchanged.get(fold_path(path))
         is_of_namesake = namesake is not None and namesake.size == file.size
-        if equal and not (is_of_namesake and namesake and _holds(fat, file, image.bytes_of(namesake))):
+        if equal and not (is_of_namesake and namesake and fat.holds(file, image.bytes_of(namesake))):
             copies[path] = _choose_original(fat, path, equal)
     return copies
 
@@ -175,7 +174,7 @@ def _find_inner_copies(fat: LocatedFat, originals: Iterable[_Original]) -> dict[
         path = names.get(fold_path(original.path))
         if path is None or original.fat == key_of(fat) or fat.files[path].size != original.old.length:
             continue
-        if _holds(fat, fat.files[path], original.old):
+        if fat.holds(fat.files[path], original.old):
             copies.setdefault(path, original)
     return copies
 
@@ -191,14 +190,6 @@ def _warn_of_old_tree_files(image: IsoImage, edits: IsoEdits, originals: Iterabl
                 and same_bytes(image.bytes_of(file).chunks(), original.old.chunks())
             ):
                 yield f"{printable(file.path)} on the ISO's own tree keeps the old bytes of {original.label}"
-
-
-def _holds(fat: LocatedFat, file: FatFile, table: PieceTable) -> bool:
-    """Return whether a file in ``fat`` has the bytes ``table``; a damaged file has not."""
-    try:
-        return same_bytes(fat.table_of(file).chunks(), table.chunks())
-    except ImageError:
-        return False
 
 
 def _edit_files(fat: LocatedFat, edits: FatEdits, *, has_copies: bool) -> PieceTable:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cosremaster.boot import pointers
-from cosremaster.boot.eltorito import MEDIA, PLATFORMS, BootEntry
+from cosremaster.boot.eltorito import MEDIA, PLATFORMS, UEFI, BootEntry
 from cosremaster.errors import printable
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.subject import Subject
 
-UEFI = 0xEF
 _GRUB_MARK = (2558, b"\x20\x08")
 """Offset and value of the segment to which GRUB's diskboot.img, the second block of its El Torito image, loads the
 rest."""
@@ -77,6 +76,9 @@ def _check_entry(
     target = printable(file[0]) if file else partition or "a boot image with no name"
     if entry.platform == UEFI and not looks_like_fat(head):
         yield note("eltorito.no-fat", f"{label}: {target} at block {entry.lba} is no FAT file system", place)
+    if entry.has_no_load_size:
+        message = f"{label}: its load size is 0, with which firmware such as OVMF may not boot {target}"
+        yield note("eltorito.load-size", message, place)
     yield holds("eltorito.entry", f"{label}: leads to {target} at block {entry.lba}", place)
     yield from _check_info_table(subject, label, entry.lba, file[1] if file else None)
     yield from _check_grub_info(subject, label, entry.lba)

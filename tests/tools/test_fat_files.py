@@ -303,3 +303,57 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
     for out in images:
         remaster(iso, out, add_iso=[InlineFile("/@mbr2::/EFI/some long name", b"x"), InlineFile(f"/{VMLINUZ}", b"y")])
     assert images[0].read_bytes() == images[1].read_bytes()
+
+
+def test_inspect_lists_the_file_systems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iso = make_image(tmp_path / "made", "appended", more={"kernel.efi": KERNEL})
+    assert main(["inspect", str(iso), "--json"]) == 0
+    (fat,) = json.loads(capsys.readouterr().out)["fats"]
+    (copy,) = fats_of(iso, tmp_path / "fats")
+    free = re.search(rb"([\d ]+) bytes free", run(["mdir", "-i", copy, "::/"]))
+    assert free is not None
+    assert fat == {
+        "name": "MBR partition 2", "address": "@mbr2", "aliases": ["@mbr2", "@eltorito1"], "kind": "FAT12",
+        "size": copy.stat().st_size, "free": int(free[1].replace(b" ", b"")), "files": 4,
+        "copies": {INITRAMFS: INITRAMFS, VMLINUZ: VMLINUZ, "kernel.efi": VMLINUZ,
+                   "loader/entries/a.conf": "loader/entries/a.conf"},
+    }  # fmt: skip
+    assert main(["inspect", str(iso)]) == 0
+    assert f"FAT file system @mbr2 (MBR partition 2): FAT12, 4.0 MiB, 3.9 MiB free, 4 files\n  {INITRAMFS}: a copy" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_load_size_of_zero_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    iso, out = make_image(tmp_path / "made", "appended", "-F16", sectors=70_000), tmp_path / "out.iso"
+    result = remaster(iso, out, add_iso=[InlineFile("/@mbr2::/x", b"x" * 300), InlineFile("/y", b"y")])
+    (line,) = [line for line in result.proof if line.startswith("El Torito entry 1")]
+    assert re.search(r"35,831,808 bytes \(load size 0\) unchanged but for \d+$", line)
+    (note,) = [finding for finding in verify(out).findings if finding.check == "eltorito.load-size"]
+    assert note.message == (
+        "El Torito entry 1 (UEFI): its load size is 0, with which firmware such as OVMF may not boot MBR partition 2"
+    )
+    assert verify(out).ok
+    assert main(["inspect", str(iso)]) == 0
+    assert "UEFI, no emulation, load size 0, with which firmware such as OVMF may not boot" in capsys.readouterr().out
+
+
+def test_free_clusters_of_a_file_system_without_a_name_are_no_room(tmp_path: Path) -> None:
+    made, iso, out = make_image(tmp_path / "made", "on the tree"), tmp_path / "hidden.iso", tmp_path / "out.iso"
+    raw = bytearray(made.read_bytes())
+    record = raw.index(b"EFIBOOT.IMG") - 33
+    at = int.from_bytes(raw[record + 2 : record + 6], "little") * 2048
+    raw[record + 2 : record + 10] = bytes(8)  # the name stays, for an empty file: only the boot entry leads there
+    raw[record + 10 : record + 18] = bytes(8)
+    entry = raw.index(b"\x88\0\0\0\0\0")
+    raw[entry + 6 : entry + 8] = b"\4\0"  # it loads a boot sector
+    iso.write_bytes(raw)
+    fat = tmp_path / "fat.img"
+    before = raw[at : at + (4 << 20)]
+    (tmp_path / "big").write_bytes(random.Random(8).randbytes(3 << 20))
+    remaster(iso, out, add_iso=[f"{tmp_path}/big:/{VMLINUZ}", f"{tmp_path}/big:/big"], keep_fat_copies=True)
+    with cosremaster.open(out) as image:
+        start = next(value["lba"] for value in image.info().values["boot"]["entries"]) * 2048
+        assert image.read("@eltorito1::arch/boot/vmlinuz") == KERNEL
+    fat.write_bytes(out.read_bytes()[start : start + (4 << 20)])
+    assert fat.read_bytes() == bytes(before)

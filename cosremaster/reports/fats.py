@@ -1,0 +1,47 @@
+"""The FAT file systems of an image, as values that become JSON and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cosremaster.boot.fat_edit import count_free_bytes
+from cosremaster.errors import CosremasterError, printable
+from cosremaster.iso.fats import LocatedFat, find_tree_copies
+from cosremaster.iso.model import IsoImage
+from cosremaster.layers.address import format_address
+from cosremaster.units import format_size
+
+
+def fats_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[dict[str, Any]]:
+    """Return the FAT file systems of an image as plain values (docs/json.md)."""
+    return [_describe_fat(image, fat) for fat in fats]
+
+
+def _describe_fat(image: IsoImage, fat: LocatedFat) -> dict[str, Any]:
+    """Return a file system: its names, its sizes in bytes, and which of its files the tree has too."""
+    try:
+        free = count_free_bytes(fat.fat)
+    except CosremasterError:
+        free = None
+    copies = find_tree_copies(image, fat)
+    return {
+        "name": fat.name,
+        "address": format_address([fat.address]),
+        "aliases": [format_address([alias]) for alias in fat.aliases],
+        "kind": f"FAT{fat.fat.bpb.bits}",
+        "size": fat.fat.bpb.total_size,
+        "free": free,
+        "files": len(fat.files),
+        "copies": {printable(path): printable(original) for path, original in copies.items()},
+    }
+
+
+def fat_system_lines(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[str]:
+    """Yield a line about each file system, and one about each file in it that the tree has too."""
+    for fat in fats_report(image, fats):
+        free = "" if fat["free"] is None else f", {format_size(fat['free'])} free"
+        name = fat["name"] if fat["name"] == fat["address"] else f"{fat['address']} ({fat['name']})"
+        yield f"FAT file system {name}: {fat['kind']}, {format_size(fat['size'])}{free}, {fat['files']:,} files"
+        for path, original in fat["copies"].items():
+            yield f"  {path}: a copy of {original}"
