@@ -78,11 +78,16 @@ class RecipeError(UsageError):
 
     def __init__(self, name: str, problems: Sequence[str]) -> None:
         """Make the error for the recipe ``name``."""
+        self.name = name
         self.problems = tuple(problems)
         if len(self.problems) == 1:
             super().__init__(self.problems[0])
         else:
             super().__init__("\n  ".join((f"{name}: {len(self.problems)} faults:", *self.problems)))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[str, ...]], dict[str, object]]:
+        """Return how another process makes the same error; others are made of their arguments."""
+        return type(self), (self.name, self.problems), self.__dict__
 
 
 class ImageError(CosremasterError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -41,7 +42,7 @@ class Image:
     them, once, and serve every later call; several threads may use one image. An *address* says where something is
     inside the image, as in ``"live.cgz::rootfs.cxz::etc/hostname"``: a path on the ISO, a path in the archive that this
     file is, and so on; ``""`` is the image itself, and ``@root``
-    in front the root file system, wherever it lies.
+    in front the root file system, wherever it lies. Another process that gets an image by pickle opens it anew.
 
     ``remember``: use and keep the index of the layers in the user's cache directory; ``check_index``: before a kept
     index is used, compare the SHA-256 of the files that it describes. ``max_expand``: data beyond the first GiB that
@@ -72,6 +73,13 @@ class Image:
     def __exit__(self, *_: object) -> None:
         """Close the image."""
         self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], Image], tuple[()]]:
+        """Return how another process makes the same image: it opens the path, with the same options."""
+        make = partial(
+            type(self), self.path, remember=self._remember, check_index=self._check_index, max_expand=self._max_expand
+        )
+        return make, ()
 
     def close(self) -> None:
         """Close the image, when the index of its layers is stored."""

@@ -127,25 +127,17 @@ def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Changes):
-    """The changes that a remaster would make, with exact sizes; nothing is written."""
+    """The changes that a remaster would make, with exact sizes; nothing is written.
 
-    details: RemasterPlan = field(repr=False, compare=False)
+    ``lines``: the plan as text; ``values``: as plain values for JSON (docs/json.md).
+    """
 
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The plan as text."""
-        from cosremaster.reports.plan import plan_lines  # noqa: PLC0415 - a remaster shows no plan
-
-        return tuple(plan_lines(self.details))
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The plan as plain values for JSON (docs/json.md)."""
-        from cosremaster.reports.plan import plan_report  # noqa: PLC0415 - a remaster shows no plan
-
-        return plan_report(self.details)
+    lines: tuple[str, ...] = field(repr=False, compare=False)
+    values: dict[str, Any] = field(repr=False, compare=False)
 
 
 def make_plan(plan: RemasterPlan) -> Plan:
     """Return ``plan`` as callers get it."""
-    return Plan(**changes_of_plan(plan), details=plan)
+    from cosremaster.reports.plan import plan_lines, plan_report  # noqa: PLC0415 - a remaster shows no plan
+
+    return Plan(**changes_of_plan(plan), lines=tuple(plan_lines(plan)), values=plan_report(plan))
