@@ -28,7 +28,8 @@ class LayerInfo:
 
     ``address``: as in ``"live.cgz::rootfs.cxz"``; ``codec``: name of the compression, with its ``parameters`` in words;
     ``format``: of the archive; ``entries``: how many it has; ``packed`` and ``size``: compressed and decoded.
-    ``looks_like``: ``system``, ``initramfs`` or ``archive``; ``chosen``: additions go to this layer.
+    ``looks_like``: ``system``, ``initramfs`` or ``archive``; ``chosen``: additions go to this layer. ``oddities``: what
+    is unusual about it, each as the end of a sentence.
     """
 
     address: str
@@ -40,6 +41,7 @@ class LayerInfo:
     size: int
     looks_like: str
     chosen: bool
+    oddities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +152,5 @@ def make_info(parts: InfoParts) -> ImageInfo:
 
 def layer_infos(layers: tuple[Layer, ...], chosen: Layer | None) -> tuple[LayerInfo, ...]:
     """Return ``layers`` as callers get them."""
-    return tuple(LayerInfo(**layer_report(layer, layer is chosen)) for layer in layers)
+    reports = (layer_report(layer, layer is chosen) for layer in layers)
+    return tuple(LayerInfo(**{**report, "oddities": tuple(report["oddities"])}) for report in reports)

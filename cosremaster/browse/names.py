@@ -51,6 +51,6 @@ def list_names(source: ByteSource, max_expand: int) -> Names | None:
     identification = identify(partial(source.read, 0))
     if identification.format is None or identification.format.random_access:
         return None
-    reader = ByteReader(source.chunks(0, source.size), source.place)
+    reader = ByteReader(source.chunks(identification.prefix, source.size - identification.prefix), source.place)
     streams = scan_streams(reader, identification, UNREAD._replace(max_expand=max_expand), 1)
     return group_names(path for stream in streams for archive in stream.archives for path in archive.contents.paths)

@@ -35,9 +35,14 @@ _CODECS: dict[str, tuple[bytes, str, str]] = {
 _UNSUPPORTED = (
     (b"\x04\x22\x4d\x18", "lz4 (which the extra cosremaster[lz4] opens)"),
     (b"\x02\x21\x4c\x18", "legacy lz4 (which the extra cosremaster[lz4] opens)"),
+    (b"LZIP", "lzip"),
+    (b"LRZI", "lrzip"),
+    (b"GRZipII\0", "grzip"),
+    (b"\x1f\x9d", "compress (.Z)"),
+    (b"\x1f\xa0", "compress -H (.Z)"),
     (b"\xfd7zXZ\x00", "xz (which the extra cosremaster[lzma] opens, as this Python has no lzma module)"),
 )
-"""The magic of formats whose library may be missing, and their description."""
+"""The magic of formats that have no codec here, or whose library may be missing, and their description."""
 
 SNIFF_SIZE = 16
 """The first bytes of a stream that :func:`find_codec` and :func:`unsupported_compression` need."""

@@ -235,10 +235,11 @@ def _load_archive(values: _ArchiveValues, blobs: memoryview, packed: int) -> Sca
 def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files: Iterable[ForeignFile]) -> bool:
     """Write the index of the image in ``source``; return False where it cannot be written, which harms nothing.
 
-    Files of several archives are not remembered: reading such an index costs as much as making it.
+    Files of several archives are not remembered: reading such an index costs as much as making it. Nor are those with
+    damaged archives in them.
     """
     files = tuple(files)
-    if any(file.streams for file in files):
+    if any(file.streams or file.archive.unreadable for file in files):
         return False
     try:
         source.check_unchanged()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from cosremaster.errors import LayerError, UnsupportedError, printable
+from cosremaster.errors import LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
@@ -116,7 +116,7 @@ def find_layers(
             continue
         with progress.step(f"index {printable(path)}", table.length) as advance:
             try:
-                indexed.append(index_file(path, table, image.place.inside(path), options, identification, advance))
+                indexed.append(index_file(path, table, _place_of(image, path), options, identification, advance))
             except UnsupportedError as error:
                 refusals.append(error)
     if address is not None and not indexed:
@@ -133,17 +133,22 @@ def layers_from_index(
 ) -> ImageLayers:  # fmt: skip
     """Return the layers of files of ``image`` that were indexed, now or in an earlier run."""
     tables = {file.path: image.bytes_of(file) for file in image.files}
-    layers = [
-        layer for file in indexed for layer in build_layers(file, tables[file.path], image.place.inside(file.path))
-    ]
+    layers = [layer for file in indexed for layer in build_layers(file, tables[file.path], _place_of(image, file.path))]
     return ImageLayers(tuple(layers), tuple(foreign), tuple(indexed), tuple(refusals))
+
+
+def _place_of(image: SourceImage, path: bytes) -> Place:
+    """Return the place of the file ``path`` of ``image``, which may be the image itself."""
+    return image.place if image.volume is None else image.place.inside(path)
 
 
 def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | None) -> Layer:
     """Step 3: return the layer at ``address``; without it, the one that looks most like an installed system.
 
     Of such layers one inside the other the inner is taken. Several archives in one file are unpacked over each other:
-    the last stands for them, unless ``address`` has the number of another.
+    the last stands for them, unless ``address`` has the number of another. Where the image is such a file alone, this
+    may look like anything.
+    :raises CorruptError: the archive that is meant is damaged.
     :raises LayerError: none fits (with what was found instead), several do (listed), or the root of the running system
         is a file system that is no layer.
     """
@@ -152,8 +157,12 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         for layer in reversed(layers.layers):
             if address in (layer.address, without_numbers(layer.address)):
                 return layer
+        _check_readable(layers.layers, address)
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
+    _check_readable(layers.layers, None)
     candidates = _most_likely(layers.layers)
+    if not candidates and image.volume is None:  # in a file of its own there is nothing else that can be meant
+        candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
     _check_no_other_root(image, layers, candidates)
     if len(candidates) == 1:
         return candidates[0]
@@ -173,6 +182,19 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     foreign = ", ".join(map(str, layers.foreign_files[:5]))
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)
+
+
+def _check_readable(layers: Sequence[Layer], address: Address | None) -> None:
+    """Check that no damaged file in an archive is the layer at ``address``, or without it the root file system.
+
+    A file that makes up most of what holds it is taken for that; others are plain files.
+    :raises CorruptError: one is.
+    """
+    for layer in layers:
+        for damaged in layer.unreadable:
+            names = [(*known, damaged.path) for known in (layer.address, without_numbers(layer.address))]
+            if address in names or (address is None and 2 * damaged.size > layer.size):
+                raise damaged.error
 
 
 def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:

@@ -56,6 +56,11 @@ class ArchiveIndex(Protocol):
         return ""
 
     @property
+    def oddity(self) -> str:
+        """What is odd about the archive, for people, as the end of a sentence about it; empty for nothing."""
+        return ""
+
+    @property
     def paths(self) -> Sequence[bytes]:
         """The normal path of each entry, in the archive's order."""
         ...

@@ -28,6 +28,9 @@ _FOREIGN = (
 )
 """Offset of a magic, the magic, and what it says (the kernel's include/uapi/linux/magic.h)."""
 
+_UIMAGE = b"\x27\x05\x19\x56"
+"""The magic of boot/uimage.py, which is loaded only for such a file."""
+
 _EXT_SUPERBLOCK = 1024
 _EXT_MAGIC = b"\x53\xef"
 
@@ -36,25 +39,29 @@ class Identification(NamedTuple):
     """What the first bytes of a file say.
 
     ``codec``: to read it with; ``format``: of the archive that begins in it, None for no archive; ``variant``: of that
-    format; ``foreign``: for people, something recognized that this version cannot open.
+    format; ``foreign``: for people, something recognized that this version cannot open. ``prefix``: bytes of U-Boot's
+    header before the archive.
     """
 
     codec: Codec
     format: LayerFormat | None
     variant: str
     foreign: str | None
+    prefix: int = 0
 
     @property
     def codec_label(self) -> str:
-        """The codec and the variant, as in ``gzip`` or ``gzip+odc``."""
-        return codec_label(self.codec.name, self.variant)
+        """The codec and the variant, as in ``gzip`` or ``gzip+odc``, and ``uimage`` behind U-Boot's header."""
+        return codec_label(self.codec.name, self.variant, is_wrapped=bool(self.prefix))
 
 
-def codec_label(codec: str, variant: str) -> str:
-    """Return the name of ``codec`` with that of a format's ``variant``, if it is not the ordinary one."""
-    if not variant:
-        return codec
-    return variant if codec == PLAIN.name else f"{codec}+{variant}"
+def codec_label(codec: str, variant: str, *, is_wrapped: bool = False) -> str:
+    """Return the name of ``codec`` with that of a format's ``variant``, if it is not the ordinary one.
+
+    ``is_wrapped``: the file has U-Boot's header.
+    """
+    names = [*([] if codec == PLAIN.name else [codec]), *filter(None, [variant]), *(["uimage"] if is_wrapped else [])]
+    return "+".join(names) or codec
 
 
 def identify(peek: Callable[[int], bytes]) -> Identification:
@@ -63,6 +70,8 @@ def identify(peek: Callable[[int], bytes]) -> Identification:
     ``ByteReader.peek`` and ``Content.head`` are such functions; :func:`identify_table` makes one.
     """
     head = plain = peek(HEAD_SIZE)
+    if head.startswith(_UIMAGE):
+        return _identify_uimage(head, peek)
     codec = find_codec(head)
     if codec is not None:
         head = peek(max(2 * HEAD_SIZE, codec.peek_size))
@@ -75,6 +84,17 @@ def identify(peek: Callable[[int], bytes]) -> Identification:
     if compression is not None:
         return Identification(PLAIN, None, "", f"{compression} compressed data")
     return Identification(codec or PLAIN, None, "", _foreign_noun(plain))
+
+
+def _identify_uimage(head: bytes, peek: Callable[[int], bytes]) -> Identification:
+    """Identify the file behind the U-Boot header that ``head`` begins with; ``peek`` as in :func:`identify`."""
+    from cosremaster.boot.uimage import HEADER_SIZE, parse_uimage  # noqa: PLC0415 - rare
+
+    if parse_uimage(head) is not None:
+        inside = identify(lambda count: peek(HEADER_SIZE + count)[HEADER_SIZE:])
+        if inside.format is not None and not inside.format.random_access and not inside.prefix:
+            return inside._replace(prefix=HEADER_SIZE)
+    return Identification(PLAIN, None, "", "a U-Boot image (uImage) without an initramfs that can be opened")
 
 
 def _foreign_noun(plain: bytes) -> str | None:

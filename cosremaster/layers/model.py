@@ -11,9 +11,10 @@ from functools import cached_property
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cosremaster.boot.uimage import UImageHeader
 from cosremaster.codecs.base import StreamParameters
-from cosremaster.errors import Place
-from cosremaster.io.pieces import Piece, PieceTable, Zeros
+from cosremaster.errors import CorruptError, Place, printable
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
 from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
@@ -27,6 +28,9 @@ from cosremaster.tree.paths import normal_name
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
+
+_LZ4_FRAMES = "lz4"
+"""The codec of lz4's frames; lib/decompress_unlz4.c of the kernel reads the legacy format."""
 
 _STREAM_ALIGNMENT = 4
 """Each stream of several begins at a multiple of so many bytes, as the kernel demands
@@ -46,13 +50,29 @@ class RootfsLikelihood(enum.IntEnum):
 
 
 class ConcatenatedFile(Struct, frozen=True):
-    """A file of several archives, one after another: its bytes, and start and end of each of its streams in it.
+    """A file of more than one archive alone: its bytes, and start and end of each of its streams in it.
 
-    A stream is an archive as it is, or compressed data that hold one or more.
+    A stream is an archive as it is, or compressed data that hold one or more. ``has_rest``: something that is no
+    archive stands behind the last. ``header``: that of U-Boot, before the first.
     """
 
     file: PieceTable
     streams: tuple[tuple[int, int], ...]
+    has_rest: bool = False
+    header: UImageHeader | None = None
+
+    @property
+    def rest_size(self) -> int:
+        """How many bytes stand behind the last stream, zeros before them included, where these are no mere zeros."""
+        return self.file.length - self.streams[-1][1] if self.has_rest else 0
+
+
+class DamagedFile(Struct, frozen=True):
+    """The file ``path`` of an archive, of ``size`` bytes, which begins like an archive; ``error``: what is wrong."""
+
+    path: bytes
+    size: int
+    error: CorruptError
 
 
 class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached properties need a dictionary
@@ -61,7 +81,9 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
     ``packed``: the compressed bytes of its stream; ``decoded``: the plain ones, ``size`` of them, of which ``span`` are
     this archive and the zeros behind it. ``index``: what its format knows of it, for the format alone. ``parent``: the
     archive that this one is a file of, and ``container_entry`` its entry there. Of several archives in one file
-    (``concatenation``) this one is in stream ``stream``, and ``preceding`` are unpacked before it.
+    (``concatenation``) this one is in stream ``stream``, and ``preceding`` are unpacked before it. ``rest``: plain
+    bytes behind it in its stream that are no archive. ``unreadable``: files in it that begin like archives and are
+    damaged.
     """
 
     address: Address
@@ -79,11 +101,14 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
     concatenation: ConcatenatedFile | None = None
     stream: int = 0
     preceding: tuple[Layer, ...] = ()
+    rest: int = 0
+    unreadable: tuple[DamagedFile, ...] = ()
 
     @property
     def codec_label(self) -> str:
         """The codec and the format's variant for people, as in ``gzip`` or ``gzip+odc``."""
-        return codec_label(self.parameters.name, self.variant)
+        is_wrapped = self.concatenation is not None and self.concatenation.header is not None
+        return codec_label(self.parameters.name, self.variant, is_wrapped=is_wrapped)
 
     @property
     def version(self) -> str:
@@ -150,11 +175,25 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.inodes(self, removed)
 
+    def oddities(self) -> Iterator[str]:
+        """Yield what is odd about it, each as the end of a sentence about it."""
+        if self.index.oddity:
+            yield self.index.oddity
+        concatenation = self.concatenation
+        if concatenation is not None and concatenation.has_rest and self.stream == len(concatenation.streams) - 1:
+            yield f"is followed by {concatenation.rest_size:,} bytes that are no archive; they stay"
+        if self.rest:
+            yield f"is followed by {self.rest:,} plain bytes that are no archive; they stay"
+        if self.parameters.name == _LZ4_FRAMES and self.parent is None:
+            yield "is in lz4's frame format, which no kernel unpacks: they read the legacy format alone (lz4 -l)"
+        for damaged in self.unreadable:
+            yield f"holds {printable(damaged.path)}, which begins like an archive and is damaged: {damaged.error}"
+
     def edit_warnings(self) -> Iterator[str]:
-        """Yield what an edit changes beside entries, in the layer and in what holds it."""
+        """Yield what an edit changes beside entries, and what is odd, in the layer and in what holds it."""
         warning = self.format.edit_warning(self.variant)
-        if warning is not None:
-            yield f"{format_address(self.address)} {warning}"
+        for text in (*([] if warning is None else [warning]), *self.oddities()):
+            yield f"{format_address(self.address)} {text}"
         if self.parent is not None:
             yield from self.parent.edit_warnings()
 
@@ -183,14 +222,22 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         if concatenation is None:
             return packed[self.stream]
         pieces: list[Piece] = []
-        length = reached = 0
+        length, reached = 0, 0 if concatenation.header is None else len(concatenation.header.raw)
         for number, (start, end) in enumerate(concatenation.streams):
             gap = start - reached if start - reached >= _STREAM_ALIGNMENT else 0
             gap += -(length + gap) % _STREAM_ALIGNMENT
             table = packed[number] if number in packed else concatenation.file.cut(start, end)
             pieces += [Zeros(gap), *table.pieces]
             length, reached = length + gap + table.length, end
-        return PieceTable([*pieces, Zeros(concatenation.file.length - reached)])
+        size = concatenation.file.length
+        if concatenation.has_rest:  # the kernel's boot config is at the end and wants multiples of 4 (init/main.c)
+            pieces += [Zeros((reached - length) % _STREAM_ALIGNMENT), *concatenation.file.cut(reached, size).pieces]
+        else:
+            pieces.append(Zeros(size - reached))
+        new = PieceTable(pieces)
+        if concatenation.header is None:
+            return new
+        return PieceTable([Literal(concatenation.header.with_data(new.length, new.chunks()).raw), *new.pieces])
 
 
 class IndexedFile(Struct, frozen=True, kw_only=True):
@@ -205,6 +252,8 @@ class IndexedFile(Struct, frozen=True, kw_only=True):
     sums: bytes
     archive: ScannedArchive
     streams: tuple[ScannedStream, ...] = ()
+    has_rest: bool = False
+    header: UImageHeader | None = None
 
 
 def index_file(
@@ -215,30 +264,52 @@ def index_file(
 
     :param identification: of the file; made here when None.
     :param advance: called with the count of each of the bytes, which are read once, front to back.
-    :raises CorruptError: damage, with its place. :raises UnsupportedError: something else stands behind an archive.
+    :raises CorruptError: damage, with its place. :raises UnsupportedError: another kind of archive follows.
     """
     identification = identification or identify_table(packed)
+    header = _read_header(packed, place) if identification.prefix else None
     digest, sums = hashlib.sha256(), PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
     reader = ByteReader(sums.watch(hash_chunks(chunks, digest)) if options.digests else chunks, place)
+    reader.skip(identification.prefix)
     streams = scan_file(packed, reader, identification, options)
-    is_single = len(streams) == 1 and len(streams[0].archives) == 1
+    end = streams[-1].end
+    has_rest = any(chunk.strip(b"\0") for chunk in packed.cut(end, packed.length).chunks())
+    is_single = len(streams) == 1 and len(streams[0].archives) == 1 and not has_rest and header is None
     return IndexedFile(
         path=path, digest=digest.digest(), sums=sums.packed(), archive=streams[0].archives[0],
-        streams=() if is_single else streams,
+        streams=() if is_single else streams, has_rest=has_rest, header=header,
     )  # fmt: skip
+
+
+def _read_header(packed: PieceTable, place: Place) -> UImageHeader:
+    """Return U-Boot's header of the file ``packed``. :raises CorruptError: the data behind it are not its."""
+    from cosremaster.boot.uimage import HEADER_SIZE, parse_uimage, sum_data  # noqa: PLC0415 - rare
+
+    header = parse_uimage(packed.read(0, HEADER_SIZE))
+    assert header is not None
+    size = packed.length - HEADER_SIZE
+    if header.size > size:
+        raise CorruptError(f"is cut off: U-Boot's header says {header.size:,} bytes, and {size:,} follow it", place)
+    if sum_data(packed.cut(HEADER_SIZE, HEADER_SIZE + header.size).chunks()) != header.check:
+        raise CorruptError("its data have another CRC than U-Boot's header says", place)
+    return header
 
 
 def build_layers(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
     """Return the archives of an indexed file whose bytes are ``packed``, outer before inner, in the file's order."""
     if not indexed.streams:
         return tuple(_stream_layers((indexed.path,), packed, place, (indexed.archive,)))
-    file = ConcatenatedFile(packed, tuple((stream.start, stream.end) for stream in indexed.streams))
+    spans = tuple((stream.start, stream.end) for stream in indexed.streams)
+    file = ConcatenatedFile(packed, spans, indexed.has_rest, indexed.header)
+    has_numbers = sum(len(stream.archives) for stream in indexed.streams) > 1
     layers: list[Layer] = []
     preceding: list[Layer] = []
     for number, stream in enumerate(indexed.streams):
         inside = packed.cut(stream.start, stream.end)
-        for layer in _stream_layers((indexed.path,), inside, place, stream.archives, len(preceding)):
+        for layer in _stream_layers(
+            (indexed.path,), inside, place, stream.archives, len(preceding) if has_numbers else None
+        ):
             if layer.parent is None:
                 layer = replace(  # noqa: PLW2901
                     layer, concatenation=file, stream=number, preceding=tuple(preceding)
@@ -256,7 +327,8 @@ def _stream_layers(
     decoded = archives[-1].decoded_from(packed, place)
     for number, archive in enumerate(archives):
         outer_address = address if preceding is None else (*address, number_part(preceding + number + 1))
-        outer = _layer(outer_address, place, packed, decoded, archive)
+        rest = archive.size - archive.span[1] if archive is archives[-1] else 0
+        outer = replace(_layer(outer_address, place, packed, decoded, archive), rest=rest)
         yield outer
         for nested in archive.nested:
             if nested.archive is None:
@@ -276,6 +348,10 @@ def _layer(
     return Layer(
         address=address, place=place, format=archive.format, variant=archive.variant, packed=packed,
         parameters=archive.parameters, decoded=decoded, size=archive.size, span=archive.span, index=archive.contents,
+        unreadable=tuple(
+            DamagedFile(normal_name(archive.contents.container_entry(damaged.number).name), damaged.size, damaged.error)
+            for damaged in archive.unreadable
+        ),
     )  # fmt: skip
 
 

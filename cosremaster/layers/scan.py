@@ -68,11 +68,26 @@ class NestedArchive(NamedTuple):
     identification: Identification | None = None
 
 
+class UnreadableFile(NamedTuple):
+    """A file of an archive, at place ``number`` of its entries, that begins like an archive and is damaged.
+
+    ``size``: its bytes; ``error``: what is wrong with it.
+    """
+
+    number: int
+    size: int
+    error: CorruptError
+
+
+class BombError(CorruptError):
+    """Data expand to more than any file system does."""
+
+
 class ScannedArchive(NamedTuple):
     """An indexed archive, before its place among the others is known.
 
     ``parameters``: of the stream that it is in, which has ``size`` plain bytes and ends with ``tail``; the archive and
-    the zeros behind it take ``span`` of them.
+    the zeros behind it take ``span`` of them. ``unreadable``: files that are plain files because of their damage.
     """
 
     format: LayerFormat
@@ -83,6 +98,7 @@ class ScannedArchive(NamedTuple):
     span: tuple[int, int]
     contents: ArchiveIndex
     nested: tuple[NestedArchive, ...] = ()
+    unreadable: tuple[UnreadableFile, ...] = ()
 
     def decoded_from(self, packed: PieceTable, place: Place) -> DecodedSource:
         """Return the plain bytes of the stream ``packed`` as a source, in the format's ordinary variant."""
@@ -107,6 +123,7 @@ class MemberScanner:
         """:param depth: 1 for an archive that is a file of the image, 2 for one inside it."""
         self.options = options
         self.nested: list[NestedArchive] = []
+        self.unreadable: list[UnreadableFile] = []
         self._depth = depth
         self._enters = depth < options.nesting
         self.wants_data = options.digests or self._enters
@@ -118,11 +135,11 @@ class MemberScanner:
         :param reader: stands before the data, and may stand anywhere in them afterwards.
         :param size: bytes of data.
         :param number: the file's place among the entries.
-        :raises CorruptError: the data end too early, or the file is a damaged archive.
+        :raises CorruptError: the data end too early, or the file is a bomb.
         """
         if self._enters:
             identification = identify(lambda count: reader.peek(min(size, count)))
-            layer_format = identification.format
+            layer_format = None if identification.prefix else identification.format
             if layer_format is not None and not layer_format.random_access:
                 return self._index(reader, size, name, number, identification)
             if layer_format is not None:
@@ -132,21 +149,47 @@ class MemberScanner:
     def _index(self, reader: ByteReader, size: int, name: bytes, number: int, identification: Identification) -> bytes:
         """Index the archive in the next ``size`` bytes and return their digest.
 
-        Several concatenated ones are the system's own (``boot/initrd.img``), no layer to edit.
+        Several concatenated ones are the system's own (``boot/initrd.img``), no layer to edit; so is one with something
+        behind it, and a damaged one, which is noted. :raises CorruptError: the data end too early, or it is a bomb.
         """
         from hashlib import sha256  # noqa: PLC0415 - a plain listing needs none of it
 
         digest = sha256()
-        chunks = reader.read_parts(size)
+        outer = _FailureNote()
+        chunks = outer.watch(reader.read_parts(size))
         inside = reader.place.inside(name)
         packed = ByteReader(hash_chunks(chunks, digest) if self.options.digests else chunks, inside)
-        with contextlib.suppress(UnsupportedError):
+        try:
             streams = tuple(scan_streams(packed, identification, self.options, self._depth + 1))
-            if len(streams) == 1 and len(streams[0].archives) == 1:
-                self.nested.append(NestedArchive(number, streams[0].archives[0]))
+            archives = [archive for stream in streams for archive in stream.archives]
+            if len(archives) == 1 and archives[0].span[1] == archives[0].size and not packed.peek(1):
+                self.nested.append(NestedArchive(number, archives[0]))
+        except UnsupportedError:
+            pass
+        except CorruptError as error:
+            if outer.has_failed or isinstance(error, BombError):
+                raise
+            # Without its traceback, which would keep the decoder and its thread alive.
+            self.unreadable.append(UnreadableFile(number, size, CorruptError(error.message, error.place)))
         for _ in packed.read_rest():
             pass
         return digest.digest() if self.options.digests else b""
+
+
+class _FailureNote:
+    """Notes whether reading failed: the bytes of a file inside an archive could not be had from the archive."""
+
+    def __init__(self) -> None:
+        """Begin without a failure."""
+        self.has_failed = False
+
+    def watch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield ``chunks``."""
+        try:
+            yield from chunks
+        except CorruptError:
+            self.has_failed = True
+            raise
 
 
 def scan_file(
@@ -154,7 +197,9 @@ def scan_file(
 ) -> tuple[ScannedStream, ...]:
     """Index all archives in the file ``packed``, whose bytes ``reader`` yields once, to their end.
 
-    :raises CorruptError: damage, with its place. :raises UnsupportedError: something else follows an archive.
+    What is no archive behind them is read and belongs to none.
+
+    :raises CorruptError: damage, with its place. :raises UnsupportedError: an archive of another kind follows.
     """
     assert identification.format is not None
     if identification.format.random_access:
@@ -162,6 +207,9 @@ def scan_file(
         for _ in reader.read_rest() if options.digests else ():
             pass
         return (ScannedStream(0, packed.length, (archive,)),)
+    streams = tuple(scan_streams(reader, identification, options, 1))
+    for _ in reader.read_rest() if options.digests else ():
+        pass
     return tuple(
         stream._replace(
             archives=tuple(
@@ -169,7 +217,7 @@ def scan_file(
                 for archive in stream.archives
             )
         )
-        for stream in tuple(scan_streams(reader, identification, options, 1))
+        for stream in streams
     )
 
 
@@ -178,8 +226,9 @@ def scan_streams(
 ) -> Iterator[ScannedStream]:
     """Index the archives of each stream of a file; the first stream is identified.
 
-    Zeros between streams belong to none, but to an archive before them that is not compressed.
-    :raises UnsupportedError: something else than an archive of the same format follows.
+    Zeros between streams belong to none, but to an archive before them that is not compressed. The reader stands then
+    at the first byte behind the last archive that is no zero and begins none: a signature, or junk.
+    :raises UnsupportedError: an archive follows that cannot be read, or of another format.
     """
     first = identification.format
     assert first is not None
@@ -193,22 +242,18 @@ def scan_streams(
         if not reader.peek(1):
             return
         identification = identify(reader.peek)
-        if identification.format is not first:
-            raise _data_follows(first, reader)
-
-
-def _data_follows(layer_format: LayerFormat, reader: ByteReader) -> UnsupportedError:
-    """Return the error for what stands behind an archive, at ``reader``."""
-    return UnsupportedError(
-        f"data follows the end of the {layer_format.name} archive, and is no other archive", reader.next_place
-    )
+        if identification.foreign is not None or identification.format not in (first, None) or identification.prefix:
+            noun = identification.foreign or "an archive of another kind"
+            raise UnsupportedError(f"{noun} follows the end of the {first.name} archive", reader.next_place)
+        if identification.format is None:
+            return
 
 
 def _scan_stream(
     packed: ByteReader, identification: Identification, options: ScanOptions, depth: int
 ) -> Iterator[ScannedArchive]:
     """Index the archives of the stream that begins where ``packed`` stands; reads to its end."""
-    codec, layer_format, variant, _ = identification
+    codec, layer_format, variant, *_ = identification
     assert layer_format is not None
     decoding = (codec if options.edits else codec.for_reading()).decode(packed)
     convert = layer_format.converter(variant)
@@ -219,13 +264,14 @@ def _scan_stream(
         packed.skip_zeros()
         size = packed.position - start
         yield ScannedArchive(
-            layer_format, variant, decoding.parameters, size, b"", (0, size), index, tuple(members.nested)
-        )
+            layer_format, variant, decoding.parameters, size, b"", (0, size), index, tuple(members.nested),
+            tuple(members.unreadable),
+        )  # fmt: skip
         return
     stream = _PlainStream(codec, packed, decoding, options, convert)
     tail = LastBytes(options.tail)
     reader = ByteReader(tail.watch(stream.chunks()) if options.tail else stream.chunks(), packed.place)
-    parts: list[tuple[ArchiveIndex, tuple[NestedArchive, ...], tuple[int, int]]] = []
+    parts: list[tuple[ArchiveIndex, MemberScanner, tuple[int, int]]] = []
     while not parts or layer_format.identify(reader.peek(layer_format.magic_end)) == "":
         start = reader.position
         members = MemberScanner(options, depth)
@@ -233,12 +279,15 @@ def _scan_stream(
         index = layer_format.index(reader, 0, members, None)
         stream.is_complete = True
         reader.skip_zeros()
-        parts.append((index, tuple(members.nested), (start, reader.position)))
-    if reader.peek(1):
-        raise _data_follows(layer_format, reader)
+        parts.append((index, members, (start, reader.position)))
+    for _ in reader.read_rest():  # what is no archive stays in the stream, behind the last
+        pass
     size, last_bytes = reader.position, tail.bytes()
-    for index, nested, span in parts:
-        yield ScannedArchive(layer_format, variant, decoding.parameters, size, last_bytes, span, index, nested)
+    for index, members, span in parts:
+        yield ScannedArchive(
+            layer_format, variant, decoding.parameters, size, last_bytes, span, index, tuple(members.nested),
+            tuple(members.unreadable),
+        )  # fmt: skip
 
 
 class _PlainStream:
@@ -297,7 +346,7 @@ def bounded(chunks: Iterator[bytes], packed: ByteReader, decoding: Decoding, rat
     for chunk in chunks:
         plain += len(chunk)
         if plain > FREE_EXPANSION + ratio * (decoding.position - start):
-            raise CorruptError(
+            raise BombError(
                 f"expands to more than {ratio:,} times its size, as a bomb does (--max-expand)",
                 packed.place_at(decoding.position),
             )
@@ -314,7 +363,7 @@ def _scan_table(
     from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - a plain listing needs none of it
     from cosremaster.layers.decoded import DecodedSource  # noqa: PLC0415 - the same
 
-    codec, layer_format, variant, _ = identification
+    codec, layer_format, variant, *_ = identification
     assert layer_format is not None
     decoding = (codec if options.edits else codec.for_reading()).decode(reader)
     tail, size = LastBytes(options.tail), packed.length

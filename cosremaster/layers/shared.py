@@ -24,12 +24,13 @@ def index_beside(
     which was indexed with the same options. None where that is not worth trying, or one of the two is no single
     archive. Raises as ``index_file``.
     """
-    codec, layer_format, variant, _ = identification
+    codec, layer_format, variant, _, prefix = identification
     if (
         (beside.parameters.name, beside.format, beside.variant) != (codec.name, layer_format, variant)
         or beside.concatenation is not None
         or beside.span != (0, beside.size)
         or options.nesting
+        or prefix
     ):
         return None
     if (

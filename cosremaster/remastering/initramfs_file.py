@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from cosremaster.errors import Place, ProofError
+from cosremaster.errors import Place, ProofError, UnsupportedError
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
@@ -114,6 +114,18 @@ def is_archive_file(source: ByteSource) -> bool:
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return False
     return identify(partial(source.read, 0)).format is not None
+
+
+def check_openable(source: ByteSource) -> None:
+    """Check that ``source`` is not something that is recognized, and neither an ISO 9660 volume nor an archive.
+
+    :raises UnsupportedError: it is; the message is that of :func:`cosremaster.browse.container.open_container`.
+    """
+    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+        return
+    foreign = identify(partial(source.read, 0)).foreign
+    if foreign is not None:
+        raise UnsupportedError(f"is {foreign}, which cannot be looked into", source.place)
 
 
 def read_initramfs_file(source: ByteSource) -> InitramfsFile:

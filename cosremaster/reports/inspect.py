@@ -170,4 +170,5 @@ def layer_report(layer: Layer, chosen: bool) -> dict[str, Any]:
         "size": layer.size,
         "looks_like": _LOOKS[layer.likelihood],
         "chosen": chosen,
+        "oddities": list(layer.oddities()),
     }

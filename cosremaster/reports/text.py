@@ -117,7 +117,10 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
 
 
 def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
-    """Yield two lines about each layer: codec, sizes, entries. ``chosen`` is the layer that ``--add`` would change."""
+    """Yield lines about each layer: codec, sizes, entries, what is odd.
+
+    ``chosen`` is the layer that ``--add`` would change.
+    """
     for layer in layers:
         indent = "  " * (len(layer.address) - 1)
         form = layer.parameters
@@ -128,6 +131,7 @@ def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
             f"{indent}  {layer.format_label}, {layer.entry_count:,} entries,"
             f" {layer.codec_label}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
         )
+        yield from (f"{indent}  {oddity}" for oddity in layer.oddities())
 
 
 LISTED = 40

@@ -33,5 +33,11 @@ def check_layers(source: ByteSource, progress: Progress, options: ScanOptions) -
             yield note("layer.unsupported", error.message, error.place or place)
         else:
             for layer in image_layers.layers:
+                for damaged in layer.unreadable:
+                    # What makes up most of an archive is what that is for.
+                    kind = fails if 2 * damaged.size > layer.size else note
+                    yield kind("layer.corrupt", damaged.error.message, damaged.error.place or layer.place)
+                for oddity in layer.oddities():
+                    yield note("layer.odd", f"{format_address(layer.address)} {oddity}", layer.place)
                 message = f"{format_address(layer.address)}: {layer.entry_count:,} entries, {layer.size:,} bytes decode"
                 yield holds("layer.decodes", message, layer.place)

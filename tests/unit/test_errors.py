@@ -153,10 +153,10 @@ CASES: dict[str, tuple[Arrange, int, str]] = {
     "no such layer file": (_small("--layer", "nope"), 6, r"in\.iso: has no file nope"),
     "layer is no archive": (_small("--layer", "vmlinuz"), 6, r"vmlinuz is no cpio archive"),
     "malformed address": (_small("--layer", "a::%zz"), 2, r"% must be followed by two hexadecimal digits"),
-    "junk behind an archive": (
-        _small(cgz=gzip.compress(build_archive(root_items()) + b"\0\0\0junk")),
+    "a file system behind an archive": (
+        _small(cgz=gzip.compress(build_archive(root_items())) + b"hsqs" + bytes(5000)),
         5,
-        rf"in\.iso » {CGZ} @0x[0-9A-F]+: data follows the end of the cpio archive",
+        rf"in\.iso » {CGZ} @0x[0-9A-F]+: a squashfs file system follows the end of the cpio archive",
     ),
     "damaged GPT": (_patched(512, b"EFI PART"), 5, r"it cannot follow \(GPT header has impossible sizes\)"),
     "damaged Apple map": (_patched(2048, b"PM\0\0"), 5, r"follow \(Apple partition map claims 0 entries\)"),

@@ -43,8 +43,10 @@ class _Places(Struct, frozen=True, forbid_unknown_fields=True):
 def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
     """Return ``index`` as values for :func:`load_index`, with its bytes in ``blobs``.
 
-    :raises ValueError: a name or target holds a NUL.
+    :raises ValueError: a name or target holds a NUL, or there is no trailer.
     """
+    if not index.has_trailer:
+        raise ValueError("there is no trailer")
     entries = [member.entry for member in index.members]
     return {
         "headers": blobs.put(b"".join(entry.header.raw for entry in entries)),

@@ -63,11 +63,14 @@ def replace_entry_data(layer: Layer, entry: cpio.NewcEntry, data: PieceTable) ->
 def _finish_archive(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     """Return ``pieces`` with the layer's old trailer and its kind of padding, between the stream's other archives."""
     start, end = layer.span
-    old = index_of(layer).trailer
-    trailer = Range(layer.decoded, old.offset, old.end - old.offset)
+    index = index_of(layer)
+    old = index.trailer
+    trailer: Piece = Range(layer.decoded, old.offset, old.end - old.offset)
+    if not index.has_trailer:
+        trailer = Literal(cpio.encode_trailer(old.header.magic))
     length = sum(piece.length for piece in pieces) + trailer.length
     is_blocked = (end - start) % cpio.BLOCKING == 0
-    padding = -length % cpio.BLOCKING if is_blocked else end - old.end
+    padding = -length % cpio.BLOCKING if is_blocked else max(end - old.end, 0)
     before, after = Range(layer.decoded, 0, start), Range(layer.decoded, end, layer.size - end)
     if after.length:
         padding += cpio.padding_size(length + padding)

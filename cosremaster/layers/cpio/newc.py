@@ -23,6 +23,8 @@ TRAILER = b"TRAILER!!!"
 BLOCKING = 512
 """GNU cpio pads an archive to a multiple of this many bytes."""
 
+_NO_TRAILER = f"cpio archive ends without its {TRAILER.decode()} entry"
+
 MAX_FIELD = 0xFFFFFFFF
 MAX_NAME = 4096
 """Bytes of a name with its NUL; the kernel's PATH_MAX."""
@@ -167,6 +169,10 @@ def decode_headers(headers: Iterable[Header]) -> Iterator[tuple[int, ...]]:
         yield from _unpack_all(_unhexlify(b"".join(group)))
 
 
+class MissingTrailerError(CorruptError):
+    """An archive ends where its next entry would begin: it has no trailer. The kernel does without."""
+
+
 def _is_hex(digits: bytes) -> bool:
     """Return whether ``digits`` are pairs of hexadecimal digits."""
     try:
@@ -239,9 +245,10 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
     except (struct.error, binascii.Error):
         length = -1
     if length < 0 or not head.startswith(MAGICS):
+        _check_no_end(reader, head)
         if len(head) < HEADER_SIZE:
             reader.skip(len(head))
-            raise CorruptError(f"cpio archive ends without its {TRAILER.decode()} entry", reader.next_place)
+            raise CorruptError(_NO_TRAILER, reader.next_place)
         raise CorruptError(_describe_fault(head), reader.place_at(start))
     if not 0 < length <= MAX_NAME:
         raise CorruptError(f"name of {length:,} bytes", reader.place_at(start))
@@ -264,6 +271,26 @@ def read_entry(reader: ByteReader, origin: int) -> tuple[NewcEntry, int]:
             skip_data(reader, end, name)  # this error says how much of the entry is missing
         reader.skip(gap)
     return NewcEntry(Header(head), name, start - origin), end
+
+
+def _check_no_end(reader: ByteReader, head: bytes) -> None:
+    """Check that the archive goes on with ``head``, which is no header and where ``reader`` stands.
+
+    :raises MissingTrailerError: nothing but zeros follows, or zeros and another archive. The reader stands behind them.
+    """
+    if head[:1] not in (b"", b"\0"):
+        return
+    place = reader.next_place
+    reader.skip_zeros()
+    following = reader.peek(len(NEWC))
+    if not following or following in MAGICS:
+        raise MissingTrailerError(_NO_TRAILER, place)
+    raise CorruptError(_NO_TRAILER if len(head) < HEADER_SIZE else _describe_fault(head), place)
+
+
+def missing_trailer(magic: bytes, offset: int) -> NewcEntry:
+    """Return the trailer that an archive lacks whose last entry ends at ``offset``."""
+    return NewcEntry(Header(encode_trailer(magic)[:HEADER_SIZE]), TRAILER, offset)
 
 
 def skip_entries(reader: ByteReader, types: bytes) -> list[bytes]:

@@ -41,13 +41,20 @@ class Member(NamedTuple):
 
 
 class CpioIndex(ArchiveIndex):
-    """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read."""
+    """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read.
 
-    __slots__ = ("members", "names", "trailer")
+    ``has_trailer``: without one ``trailer`` is what an edit puts behind the last entry.
+    """
 
-    def __init__(self, members: tuple[Member, ...], trailer: cpio.NewcEntry, names: tuple[bytes, ...] = ()) -> None:
+    __slots__ = ("has_trailer", "members", "names", "trailer")
+
+    def __init__(
+        self, members: tuple[Member, ...], trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), *,
+        has_trailer: bool = True,
+    ) -> None:  # fmt: skip
         """:param names: of the entries, in place of ``members``."""
         self.members = members
+        self.has_trailer = has_trailer
         self.trailer = trailer
         self.names = names
 
@@ -55,6 +62,11 @@ class CpioIndex(ArchiveIndex):
     def version(self) -> str:
         """The magic: 070701 or 070702."""
         return self.trailer.header.magic.decode()
+
+    @property
+    def oddity(self) -> str:
+        """That the trailer is missing, if it is."""
+        return "" if self.has_trailer else f"has no {cpio.TRAILER.decode()} entry; an edit writes one"
 
     @property
     def paths(self) -> Sequence[bytes]:
@@ -97,7 +109,7 @@ class CpioIndex(ArchiveIndex):
         return replace_entry_data(layer, self.members[entry.number].entry, data)
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
-        """Return the index as JSON values and blobs. :raises ValueError: a string holds a NUL."""
+        """Return the index as JSON values and blobs. :raises ValueError: a NUL is in a string, or no trailer."""
         from cosremaster.layers.cpio.dump import dump_index  # noqa: PLC0415 - only a remembered index needs it
 
         return dump_index(self, blobs)
@@ -130,12 +142,12 @@ class CpioIndex(ArchiveIndex):
     def split_before(self, end: int) -> tuple[int, CpioIndex]:
         """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
         members = tuple(member for member in self.members if member.entry.end <= end)
-        return (members[-1].entry.end if members else 0), CpioIndex(members, self.trailer)
+        return (members[-1].entry.end if members else 0), CpioIndex(members, self.trailer, has_trailer=self.has_trailer)
 
     def joined(self, rest: ArchiveIndex) -> CpioIndex:
         """Return the entries of both, with the trailer of ``rest``."""
         later = cast("CpioIndex", rest)
-        return CpioIndex(self.members + later.members, later.trailer)
+        return CpioIndex(self.members + later.members, later.trailer, has_trailer=later.has_trailer)
 
 
 def index_of(layer: Layer) -> CpioIndex:
@@ -163,10 +175,29 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
     if scanner.options.names:
         return _read_names(reader, origin)
     members: list[Member] = []
+    try:
+        _read_members(reader, origin, scanner, members)
+    except cpio.MissingTrailerError:
+        if not members:
+            raise
+        last = members[-1].entry
+        trailer = cpio.missing_trailer(last.header.magic, last.end)
+        return CpioIndex(tuple(members), trailer, has_trailer=False)
+    trailer = members.pop().entry
+    cpio.skip_data(reader, origin + trailer.end, cpio.TRAILER)
+    return CpioIndex(tuple(members), trailer)
+
+
+def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, members: list[Member]) -> None:
+    """Add every entry of the archive to ``members``, the trailer last; raises as :func:`read_index`.
+
+    :raises MissingTrailerError: there is no trailer.
+    """
     wants_data = scanner.wants_data
     for entry in cpio.read_entries(reader, origin):
         header, name, _ = entry
         if name == cpio.TRAILER:
+            members.append(Member(entry, b"", b""))
             break
         target = digest = b""
         kind = _checked_type(reader, entry)
@@ -174,11 +205,10 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
             target = reader.read_upto(header.size)
             if len(target) < header.size:
                 cpio.skip_data(reader, origin + entry.end, name)  # which says how much of the entry is missing
+            target = target.partition(b"\0")[0]  # the kernel's own gen_init_cpio writes a NUL behind it
         elif wants_data and kind in _FILE and (size := header.size):
             digest = scanner.scan(reader, size, name, len(members))
         members.append(Member(entry, target, digest))
-    reader.skip(origin + entry.end - reader.position)
-    return CpioIndex(tuple(members), entry)
 
 
 def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
@@ -186,7 +216,12 @@ def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
     names: list[bytes] = []
     while True:
         names += cpio.skip_entries(reader, _FILE + _OTHER)
-        entry, end = cpio.read_entry(reader, origin)
+        try:
+            entry, end = cpio.read_entry(reader, origin)
+        except cpio.MissingTrailerError:
+            if not names:
+                raise
+            return CpioIndex((), cpio.missing_trailer(cpio.NEWC, 0), tuple(names), has_trailer=False)
         if entry.name != cpio.TRAILER:
             _checked_type(reader, entry)
             names.append(entry.name)
