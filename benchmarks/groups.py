@@ -49,10 +49,11 @@ sys.exit(code)
 """
 
 
-def _ours(iso: Path, overlay: Path, cache: Path | None) -> Side:
-    """The command; with ``cache`` the index is remembered there."""
+def _ours(iso: Path, overlay: Path, cache: Path | None, *, sync: bool = False) -> Side:
+    """The command; with ``cache`` the index is remembered there. ``sync``: it waits for the disk, as cp does not."""
     where = '"$PWD/cache"' if cache is None else shlex.quote(str(cache))  # a relative one would be ignored
-    argv = shlex.join([sys.executable, "-m", "cosremaster", str(iso), "out.iso", "--quiet", "--add", str(overlay)])
+    argv = shlex.join([sys.executable, "-m", "cosremaster", str(iso), "out.iso", "--quiet", "--add", str(overlay),
+                       *([] if sync else ["--no-sync"])])  # fmt: skip
     return lambda folder: shell(f"XDG_CACHE_HOME={where} {argv}", folder)
 
 
@@ -125,7 +126,12 @@ def _additions_steps(folder: Path) -> Mapping[str, Side]:
 
 def _own_base(folder: Path) -> Mapping[str, Side]:
     base, overlay = images.grown(folder, 900_000_000), _overlay(folder)
-    return {"ours": _ours(base, overlay, _known(base, folder)), "copy": _copy(base)}
+    cache = _known(base, folder)
+    copied = f"cp --reflink=never {shlex.quote(str(base))} out.iso && sync out.iso ."
+    return {
+        "ours": _ours(base, overlay, cache), "copy": _copy(base), "synced": _ours(base, overlay, cache, sync=True),
+        "synced copy": lambda work: shell(copied, work),
+    }  # fmt: skip
 
 
 def _hundred(folder: Path) -> Mapping[str, Side]:
@@ -138,7 +144,7 @@ def _hundred(folder: Path) -> Mapping[str, Side]:
     def ours(work: Path) -> None:
         for number in range(100):
             target = work / f"{number}.iso"
-            opened.remaster(target, cosremaster.Request(add=[folder / "sites" / str(number)]))
+            opened.remaster(target, cosremaster.Request(add=[folder / "sites" / str(number)]), sync=False)
             target.unlink()
 
     def copies(work: Path) -> None:
@@ -191,7 +197,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
             table = PieceTable([Range(new, 0, new.size)])
             image = open_image(source)
             plan = plan_result(image, source, IsoEdits(replaced={CGZ.encode(): table}))
-            with Output(work / "out.iso", (iso,), force=False) as output:
+            with Output(work / "out.iso", (iso,), force=False, sync=False) as output:
                 write_image(image, plan, output, source, SilentProgress())
 
     command: list[str | Path] = [
@@ -201,6 +207,7 @@ def _iso_part(folder: Path) -> Mapping[str, Side]:
         iso,
         "out.iso",
         "--quiet",
+        "--no-sync",
         "--add-iso",
         f"{layer}:/{CGZ}",
     ]
@@ -290,6 +297,13 @@ GROUPS: Mapping[str, Group] = {
                 "ours",
                 "`cp --reflink=never` of it",
                 "copy",
+                2.5,
+            ),
+            Compared(
+                "the same, waiting for the disk (without `--no-sync`)",
+                "synced",
+                "`cp --reflink=never` of it, and `sync` of file and folder",
+                "synced copy",
                 2.5,
             ),
         ),

@@ -1,5 +1,7 @@
 """Fixtures that several test modules share, and the mark of each room: unit, tools, boot."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,11 @@ def debirf_image() -> debirf.DebirfImage:
 def own_index_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test remember indexes in a folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynced() -> Iterator[None]:
+    """Spare the disk in tests that run in this process; tests/tools/test_durability.py runs the program itself."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda fd: None)
+        yield

@@ -8,13 +8,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 from cosremaster.errors import LayerError
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from cosremaster.api.info import ImageInfo, LayerInfo
     from cosremaster.api.results import Plan, Result
     from cosremaster.api.views import Export, Extraction
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.find import ImageLayers
     from cosremaster.layers.model import Layer
     from cosremaster.remastering.image import OpenedImage
+    from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.request import Request
     from cosremaster.verification.finding import VerificationReport
 
@@ -326,13 +329,15 @@ class Image:
         return make_plan(self._remastering.plan(request or Request(), progress=progress))
 
     def remaster(
-        self, target: StrPath, request: Request | None = None, *, force: bool = False,
-        digest: str | None = None, report: StrPath | None = None, progress: Progress | None = None,
+        self, target: StrPath, request: Request | None = None, *, progress: Progress | None = None,
+        **options: Unpack[OutputKeywords],
     ) -> Result:  # fmt: skip
         """Write the image to ``target`` with the changes of ``request``.
 
-        ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
-        it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+        Options: ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256``
+        beside it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+        ``sync=False`` does not wait until all is on the disk. ``read_back`` compares every byte of the file, read from
+        the disk. ``expect``: digests that this image must have, as in ``["sha256:HEX"]``.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -345,23 +350,22 @@ class Image:
         """
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        plan, proof = self._remastering.remaster(
-            target, request or Request(), force=force, digest=digest, report=report, progress=progress
-        )
+        plan, proof = self._remastering.remaster(target, request or Request(), progress=progress, **options)
         from cosremaster.api.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
 
         return Result(**changes_of_plan(plan), proof=proof)
 
     def verify(
         self, *, against: StrPath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,
-        deep: bool = False, progress: Progress | None = None,
+        deep: bool = False, digest: bool = False, progress: Progress | None = None,
     ) -> VerificationReport:  # fmt: skip
         """Check every pointer of the image.
 
         ``against``: the image that it was made from, whose own faults do not count.
 
         ``changed``: paths on the image, or in FAT file systems on it, that were meant to change; ``changed_volume``:
-        the volume id and date were. ``deep``: decode every layer and check lists of checksums.
+        the volume id and date were. ``deep``: decode every layer and check lists of checksums. ``digest``: compare with
+        the digest files beside the image, as ``sha256sum -c`` does.
 
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
@@ -373,10 +377,15 @@ class Image:
         from cosremaster.verification.run import verify  # noqa: PLC0415 - a remaster needs none of it
 
         paths = [os.fsencode(path).strip(b"/") for path in changed]
-        return verify(
+        report = verify(
             self.path, against=against, changed=paths, changed_volume=changed_volume, deep=deep,
             max_expand=self._max_expand, progress=progress,
         )  # fmt: skip
+        if not digest:
+            return report
+        from cosremaster.verification.digest_files import check_digest_files  # noqa: PLC0415 - the same
+
+        return report.with_findings(check_digest_files(self.path, progress or SilentProgress()))
 
     def diff(
         self, other: Image, address: str = "", other_address: str | None = None, *, text: bool = False
@@ -573,9 +582,19 @@ def inspect(
         return image.info(deep=deep, layer=layer, progress=progress)
 
 
+class VerifyKeywords(TypedDict, total=False):
+    """The keywords of :meth:`Image.verify`."""
+
+    against: StrPath | None
+    changed: Collection[str | bytes]
+    changed_volume: bool
+    deep: bool
+    digest: bool
+
+
 def verify(
-    source: StrPath, *, against: StrPath | None = None, changed: Collection[str | bytes] = (),
-    changed_volume: bool = False, deep: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+    source: StrPath, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+    **options: Unpack[VerifyKeywords],
 ) -> VerificationReport:  # fmt: skip
     """Check every pointer of the image ``source``; see :meth:`Image.verify`.
 
@@ -585,9 +604,7 @@ def verify(
     True []
     """
     with Image(source, max_expand=max_expand) as image:
-        return image.verify(
-            against=against, changed=changed, changed_volume=changed_volume, deep=deep, progress=progress
-        )
+        return image.verify(progress=progress, **options)
 
 
 def diff(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -29,6 +29,9 @@ class RemasterOptions(Request):
     force: bool = False
     digest: str | None = None
     report: StrPath | None = None
+    sync: bool = True
+    read_back: bool = False
+    expect: Iterable[str] = ()
     remember: bool = True
     check_index: bool = False
     max_expand: int = MAX_EXPAND
@@ -62,7 +65,8 @@ def _remaster(source: StrPath, target: StrPath, options: RemasterOptions) -> Res
         source, remember=options.remember, check_index=options.check_index, max_expand=options.max_expand
     ) as image:
         return image.remaster(
-            target, options, force=options.force, digest=options.digest, report=options.report,
+            target, options, force=options.force, digest=options.digest, report=options.report, sync=options.sync,
+            read_back=options.read_back, expect=options.expect,
             progress=options.progress,
         )  # fmt: skip
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from cosremaster.browse.mtree import mtree_lines
 from cosremaster.browse.order import files_in_order
 from cosremaster.errors import CorruptError, OutputError, Place, UnsupportedError
 from cosremaster.io.descriptors import write_all, write_error
+from cosremaster.io.part_files import PartFile, lock_part, part_path, remove_stale_parts, remove_tree
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
 
@@ -105,26 +104,30 @@ def extract_nodes(
     place = Place((str(target),))
     sidecar = None if os.geteuid() == 0 or not notes else target.with_name(target.name + ".mtree")
     _check_target(target, sidecar, place)
-    half = target.absolute().parent / f".cosremaster-{secrets.token_hex(8)}.part"
-    half_notes = half.with_suffix(".mtree")
+    parent = target.absolute().parent
+    half = part_path(parent)
+    half_notes: PartFile | None = None
     try:
+        remove_stale_parts(parent)
         half.mkdir(0o700)
         with _open_folder(half) as root:
+            lock_part(root)
             _NodeMaker(root, place, advance).make(nodes)
-        if sidecar is not None:
-            with half_notes.open("xb") as file:
-                file.writelines(mtree_lines(nodes))
-            os.replace(half_notes, sidecar)
-        half.chmod(0o777 & ~_read_umask())
-        if target.is_dir():
-            target.rmdir()
-        half.rename(target)
+            if sidecar is not None:
+                half_notes = PartFile(parent)
+                write_all(half_notes.fd, b"".join(mtree_lines(nodes)), lambda error: write_error(error, "notes", place))
+                os.replace(half_notes.path, sidecar)
+            half.chmod(0o777 & ~_read_umask())
+            if target.is_dir():
+                target.rmdir()
+            half.rename(target)
     except OSError as error:
         raise write_error(error, "what was extracted", place) from error
     finally:
-        half_notes.unlink(missing_ok=True)
+        if half_notes is not None:
+            half_notes.close()
         if half.exists():
-            _remove_tree(half)
+            remove_tree(half)
     kinds = [node.kind for node in nodes]
     files = kinds.count(NodeKind.FILE)
     folders = kinds.count(NodeKind.DIRECTORY)
@@ -147,15 +150,6 @@ def _read_umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def _remove_tree(folder: Path) -> None:
-    """Remove a half-made folder, directories without permissions included."""
-    for path, names, _ in os.walk(folder):
-        for name in names:
-            if not os.path.islink(os.path.join(path, name)):
-                os.chmod(os.path.join(path, name), 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

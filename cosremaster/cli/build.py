@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from cosremaster.cli.commands import print_result
+from cosremaster.cli.commands import print_result, takes_output_options
 from cosremaster.cli.options import StrictCommand
 from cosremaster.cli.terminal import terminal_progress
-from cosremaster.io.output import DIGESTS
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
 from cosremaster.recipe.variables import parse_setting
@@ -37,10 +36,8 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
 @click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of the input have its SHA-256."
 )
-@click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
-@click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
+@takes_output_options
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be done, without writing it.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option(
     "--schema",

@@ -145,6 +145,25 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_OUTPUT = (
+    click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too."),
+    click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON."),
+    click.option("--force", is_flag=True, help="Replace OUT if it exists."),
+    click.option(
+        "--no-sync", "sync", is_flag=True, flag_value=False, default=True,
+        help="Do not wait until OUT is on the disk; a power cut may then lose it.",
+    ),
+    click.option("--read-back", is_flag=True, help="Read all of OUT from the disk again and compare every byte."),
+)  # fmt: skip
+
+
+def takes_output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options about how an output is written to ``command``."""
+    for option in reversed(_OUTPUT):
+        command = option(command)
+    return command
+
+
 def _pop_request(options: dict[str, Any]) -> Request:
     """Take the options of :data:`_REQUEST` out of ``options`` and return the request that they make.
 
@@ -171,9 +190,13 @@ def _pop_request(options: dict[str, Any]) -> Request:
 @_takes_request
 @_CHECK_INDEX
 @MAX_EXPAND
-@click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too; reads OUT once more.")
-@click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@takes_output_options
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="NAME:HEX",
+    help="Make no OUT unless IN has this digest, as in sha256:HEX. May be given again.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."

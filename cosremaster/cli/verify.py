@@ -30,16 +30,17 @@ from cosremaster.reports.verify import verify_lines, verify_report
 )  # fmt: skip
 @click.option("--changed-volume", is_flag=True, help="The volume id and date may differ from ORIGINAL's.")
 @click.option("--deep", is_flag=True, help="Decode every layer.")
+@click.option("--digest", is_flag=True, help="Compare with IMAGE.sha256 or IMAGE.md5, as sha256sum -c does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(
-    source: Path, against: Path | None, changed: tuple[str, ...], changed_volume: bool, deep: bool, as_json: bool
+    source: Path, against: Path | None, changed: tuple[str, ...], changed_volume: bool, as_json: bool, **checks: bool
 ) -> int:  # fmt: skip
     """Check every pointer of IMAGE, where it leads, and whether it holds. Ends with 1 if something fails."""
     if (changed or changed_volume) and against is None:
         raise UsageError(AGAINST_MISSING if changed else AGAINST_MISSING.replace("--changed", "--changed-volume"))
     progress = terminal_progress(quiet=not sys.stderr.isatty())
     report = verify(
-        source, against=against, changed=changed, changed_volume=changed_volume, deep=deep, progress=progress
+        source, against=against, changed=changed, changed_volume=changed_volume, progress=progress, **checks
     )
     if as_json:
         write_json(verify_report(report))

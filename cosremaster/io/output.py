@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import TypeAlias
 from fastcrc import crc64
 from msgspec import Struct
 
-from cosremaster.errors import OutputError, Place, UsageError
+from cosremaster.errors import OutputError, Place, ProofError, UsageError
 from cosremaster.io.descriptors import MIN_HOLE, leave_hole, read_ahead, write_all, write_error
 from cosremaster.io.framed import FramedSource
+from cosremaster.io.parallel import Worker
+from cosremaster.io.part_files import PartFile, sync_file
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.io.precopy import Precopy, is_in_place
+from cosremaster.io.publish import FinishedFile, place_all
 from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
-from cosremaster.io.streams import digest_of
 
 DIGESTS = ("sha256", "md5")
 
@@ -116,32 +119,40 @@ def _chunks_of(piece: Piece) -> Iterator[bytes | memoryview]:
 class Output:
     """A file to be made at ``target``. If the context ends before :meth:`publish`, no file remains.
 
-    The new file's mode follows the umask.
+    A new file's mode follows the umask. One that replaces another has its mode, and its owner where that is allowed.
 
     :param inputs: files that must not be overwritten.
     :param force: whether another existing file may be replaced.
     :param digest: one of :data:`DIGESTS`: also make a file ``target.DIGEST`` with one line, as sha256sum(1) writes it.
+    :param sync: wait until the file is on the disk before it gets its name, and until the name is (fsync(2)).
+    :param sources: files of the overlay, and folders whose contents are in it, none of which may be replaced.
     :raises OutputError: the target exists, is an input or no regular file, or its folder is missing.
     """
 
-    def __init__(self, target: Path, inputs: tuple[Path, ...], *, force: bool, digest: str | None = None) -> None:
+    def __init__(
+        self, target: Path, inputs: tuple[Path, ...], *, force: bool, digest: str | None = None, sync: bool = True,
+        sources: tuple[Path, ...] = (),
+    ) -> None:  # fmt: skip
         """Check the target; the file is made with the first write."""
         self.place = Place((str(target),))
         self._target = Path(os.path.realpath(target))
-        self._force = force
-        self._temporary: Path | None = None
-        self._fd = -1
+        self._force, self._is_synced = force, sync
+        self._part: PartFile | None = None
         self._precopy: Precopy | None = None
-        self._digest = digest
+        self._syncing: Worker[None] | None = None
+        self._hash = None if digest is None else hashlib.new(digest)
+        self._companions: list[Output] = []
         self._sidecar: Output | None = None
         if digest is not None:
-            self._sidecar = Output(Path(f"{target}.{digest}"), inputs, force=force)
+            sidecar = Path(f"{target}.{digest}")
+            self._sidecar = Output(sidecar, inputs, force=force, sync=sync, sources=sources)
+            self.add_companion(self._sidecar)
         try:
-            self._check(inputs)
+            self._check(inputs, sources)
         except OSError as error:
             raise self._failure(error) from error
 
-    def _check(self, inputs: tuple[Path, ...]) -> None:
+    def _check(self, inputs: tuple[Path, ...], sources: tuple[Path, ...]) -> None:
         """Check the target before any work. :raises OutputError: it cannot be written to."""
         exists, folder = self._target.exists(), self._target.parent
         if exists and any(source.exists() and source.samefile(self._target) for source in inputs):
@@ -156,11 +167,25 @@ class Output:
             raise OutputError(f"cannot be written: there is no folder {folder}", self.place)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"cannot be written: no permission for folder {folder}", self.place)
+        for source in sources if exists else ():
+            real = Path(os.path.realpath(source))
+            if real == self._target or (real in self._target.parents and real.is_dir()):
+                raise OutputError(f"is part of what is added ({source}), which is never changed", self.place)
 
     @property
     def folder(self) -> Path:
         """The folder of the target and its temporary files."""
         return self._target.parent
+
+    def add_companion(self, other: Output) -> None:
+        """Publish ``other``, which tells of this file, together with it: both or none."""
+        self._companions.append(other)
+
+    def stale_digests(self) -> tuple[Path, ...]:
+        """Return the digest files beside the target that will tell of another file when it is replaced."""
+        known = {companion._target for companion in self._companions}
+        digests = [Path(f"{self._target}.{name}") for name in DIGESTS]
+        return tuple(path for path in digests if path not in known and path.exists()) if self._target.exists() else ()
 
     def __enter__(self) -> Output:
         """Return the output itself."""
@@ -168,14 +193,19 @@ class Output:
 
     def __exit__(self, *_: object) -> None:
         """Remove the temporary file, if there is one."""
+        precopy, self._precopy = self._precopy, None
+        syncing, self._syncing = self._syncing, None
+        part, self._part = self._part, None
         try:
-            self._close()
+            if precopy is not None:
+                precopy.stop()
+            if syncing is not None:
+                syncing.join()
         finally:
-            if self._temporary is not None:
-                self._temporary.unlink(missing_ok=True)
-                self._temporary = None
-            if self._sidecar is not None:
-                self._sidecar.__exit__()
+            if part is not None:
+                part.close()
+            for companion in self._companions:
+                companion.__exit__()
 
     def start_precopy(self, source: ByteSource) -> None:
         """Begin to copy ``source`` under a temporary name; most likely much of it will be in the table to be written.
@@ -192,30 +222,32 @@ class Output:
         runs: list[NewRun] = []
         offset = 0
         fd = self._open()
-        try:
-            copied = 0 if self._precopy is None else self._precopy.reusable_front(table)
-            self._truncate(fd, copied)
-            for piece in table.pieces:
-                if isinstance(piece, Range) and piece.source is source:
-                    ready = copied - offset if is_in_place(piece, source, offset) else 0
-                    counts = self._copy(fd, source, piece, min(max(ready, 0), piece.length))
-                else:
-                    counts = self._write_new(fd, piece, _run_for(runs, offset, piece))
-                for count in counts:
-                    advance(count)
-                offset += piece.length
-            self._truncate(fd, offset)  # to its full length, as a hole may be at the end
-        finally:
-            self._close()
-        assert self._temporary is not None
-        return Written(self._temporary, tuple(runs))
+        copied = 0 if self._precopy is None else self._precopy.reusable_front(table)
+        self._truncate(fd, copied)
+        for piece in table.pieces:
+            if isinstance(piece, Range) and piece.source is source:
+                ready = copied - offset if is_in_place(piece, source, offset) else 0
+                counts = self._copy(fd, source, piece, min(max(ready, 0), piece.length))
+            else:
+                counts = self._write_new(fd, piece, _run_for(runs, offset, piece))
+            for count in counts:
+                advance(count)
+            offset += piece.length
+        self._truncate(fd, offset)  # to its full length, as a hole may be at the end
+        self._finish_writing(fd)
+        assert self._part is not None
+        return Written(self._part.path, tuple(runs))
 
     def _copy(self, fd: int, source: ByteSource, piece: Range, ready: int) -> Iterator[int]:
         """Copy ``piece`` of ``source``, whose first ``ready`` bytes are written already; yield what each step adds."""
         if ready:
             leave_hole(fd, ready, self._failure)
+            if self._hash is not None:
+                for view in read_ahead(source.read_into, piece.offset, ready):
+                    self._hash.update(view)
             yield ready
-        yield from copy_bytes(source, fd, piece.offset + ready, piece.length - ready, self._failure)
+        observe = None if self._hash is None else self._hash.update
+        yield from copy_bytes(source, fd, piece.offset + ready, piece.length - ready, self._failure, observe)
 
     def _truncate(self, fd: int, length: int) -> None:
         """Set the file's length to ``length`` bytes."""
@@ -228,86 +260,127 @@ class Output:
         """Write ``piece``, which belongs to ``run``; yield what each step wrote."""
         if isinstance(run, NewHole):
             leave_hole(fd, piece.length, self._failure)
+            for zeros in piece.chunks() if self._hash is not None else ():
+                self._observe(zeros)
             yield piece.length
             return
         for chunk in _chunks_of(piece):
             write_all(fd, chunk, self._failure)
+            self._observe(chunk)
             if isinstance(run, NewBytes):
                 run.add(chunk)
             yield len(chunk)
+
+    def _observe(self, chunk: bytes | memoryview) -> None:
+        """Add ``chunk`` to the digest, where there is to be one."""
+        if self._hash is not None:
+            self._hash.update(chunk)
 
     def write_chunks(self, chunks: Iterable[bytes]) -> None:
         """Write ``chunks`` under a temporary name. :raises OutputError: they cannot be written."""
         assert self._precopy is None
         fd = self._open()
-        try:
-            for chunk in chunks:
-                write_all(fd, chunk, self._failure)
-        finally:
-            self._close()
+        for chunk in chunks:
+            write_all(fd, chunk, self._failure)
+            self._observe(chunk)
+        self._finish_writing(fd)
 
     def _open(self) -> int:
         """Return the descriptor of the file under a temporary name, which is made the first time."""
-        if self._fd < 0:
-            path = self.folder / f".cosremaster-{os.urandom(8).hex()}.part"
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        if self._part is None:
             try:
-                self._fd = os.open(path, flags, 0o666)
+                self._part = PartFile(self.folder)
             except OSError as error:
                 raise self._failure(error) from error
-            self._temporary = path
-        return self._fd
+        return self._part.fd
 
-    def _close(self) -> None:
-        """End the precopy and close the file. :raises OutputError: the file system reports an error."""
+    def _finish_writing(self, fd: int) -> None:
+        """Let the file go to the disk while it is proved. :raises OutputError: the file system reports an error."""
         precopy, self._precopy = self._precopy, None
-        fd, self._fd = self._fd, -1
+        if precopy is not None:
+            precopy.stop()
         try:
-            if precopy is not None:
-                precopy.stop()
-        finally:
-            if fd >= 0:
-                try:
-                    os.close(fd)
-                except OSError as error:  # some file systems report only now that they are full
-                    raise self._failure(error) from error
+            os.close(os.dup(fd))  # some file systems report only when a descriptor is closed that they are full
+        except OSError as error:
+            raise self._failure(error) from error
+        if self._is_synced:
+            self._syncing = Worker(lambda: sync_file(fd))
+
+    def _wait_for_disk(self) -> None:
+        """Wait until the file is on the disk, where that is wanted. :raises OutputError: the disk reports an error."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            try:
+                syncing.result()
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def read_back(self, table: PieceTable, advance: Callable[[int], None]) -> None:
+        """Compare the written file with ``table``, byte by byte, after the system was told to forget what it has of it.
+
+        So the bytes come from the disk, where there is one. :raises ProofError: they differ.
+        """
+        assert self._part is not None
+        self._wait_for_disk()
+        try:
+            sync_file(self._part.fd)  # only what is on the disk is dropped
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._part.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise self._failure(error) from error
+        offset = 0
+        with open_source(self._part.path) as result:
+            for piece in table.pieces:
+                for chunk in _chunks_of(piece):
+                    if result.read(offset, len(chunk)) != bytes(chunk):
+                        raise ProofError("was not read back as it was written", self.place.at(offset))
+                    offset += len(chunk)
+                    advance(len(chunk))
 
     def _failure(self, error: OSError) -> OutputError:
         """Return the error to raise for ``error`` of the system."""
         return write_error(error, "the output", self.place)
 
-    def publish(self) -> None:
-        """Give the written file its name. :raises OutputError: another program made that file meanwhile."""
-        assert self._temporary is not None
-        if self._sidecar is not None and self._digest is not None:
-            with open_source(self._temporary) as result:
-                digest = digest_of(self._digest, result.chunks(0, result.size))
-            line = digest.hex().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
+    def publish(self, warn: Callable[[str], None] = lambda message: None) -> None:
+        """Give the written file its name, and its companions theirs.
+
+        ``warn`` is called if the file cannot have the owner of the one that it replaces.
+
+        :raises OutputError: another program made that file meanwhile, or the disk reports an error.
+        """
+        if self._sidecar is not None and self._hash is not None:
+            line = self._hash.hexdigest().encode() + b"  " + os.fsencode(self._target.name) + b"\n"
             self._sidecar.write_chunks([line])
+        outputs = (self, *self._companions)
+        first, *others = [output._finish(warn) for output in outputs]
         try:
-            if self._force or not self._link(self._temporary):
-                os.replace(self._temporary, self._target)
-            else:
-                self._temporary.unlink()
+            place_all(first, others, sync=self._is_synced)
         except FileExistsError as error:
-            raise OutputError("exists already (it was made while we worked)", self.place) from error
+            place = next(output.place for output in outputs if output._target.exists())
+            raise OutputError("exists already (it was made while we worked)", place) from error
         except OSError as error:
             raise self._failure(error) from error
-        self._temporary = None
-        if self._sidecar is not None:
-            self._sidecar.publish()
+        self.__exit__()
 
-    def _link(self, temporary: Path) -> bool:
-        """Link the file to the target's name and return True; return False where hard links cannot be made.
-
-        :raises FileExistsError: the name is taken.
-        """
+    def _finish(self, warn: Callable[[str], None]) -> FinishedFile:
+        """Return the file of the file, which is on the disk and has its mode and owner."""
+        assert self._part is not None
+        self._wait_for_disk()
         try:
-            os.link(temporary, self._target)
-        except FileExistsError:
-            raise
-        except OSError:
-            if self._target.exists():
-                raise FileExistsError(self._target) from None
-            return False
-        return True
+            if self._force and self._target.exists():
+                self._take_over_owner(self._part.fd, warn)
+        except OSError as error:
+            raise self._failure(error) from error
+        return FinishedFile(self._part, self._target, force=self._force)
+
+    def _take_over_owner(self, fd: int, warn: Callable[[str], None]) -> None:
+        """Give the file ``fd`` the owner and mode of the file that it replaces."""
+        old, new = os.stat(self._target), os.fstat(fd)
+        if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+            try:
+                os.fchown(fd, old.st_uid, old.st_gid)
+            except OSError:
+                warn(f"{self.place}: it belonged to {old.st_uid}:{old.st_gid}, and now to {new.st_uid}:{new.st_gid}")
+        os.fchmod(fd, old.st_mode & 0o777)
+        if old.st_nlink > 1:
+            warn(f"{self.place}: its other names (hard links) keep the old file")

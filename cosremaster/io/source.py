@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cosremaster.io.descriptors import Failure, data_runs, leave_hole, may_share_blocks, read_ahead, write_all
@@ -106,20 +106,27 @@ def open_source(path: str | os.PathLike[str]) -> ByteSource:
     return FileSource(path)
 
 
-def copy_bytes(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
+def copy_bytes(
+    source: ByteSource, fd: int, offset: int, length: int, failure: Failure,
+    observe: Callable[[bytes | memoryview], None] | None = None,
+) -> Iterator[int]:  # fmt: skip
     """Copy ``length`` bytes of ``source`` from ``offset`` to where ``fd`` stands; yield what each step copied.
 
     The kernel copies where blocks may be shared, if both file systems can; else they are read and written. Holes
     stay holes: a new file has to be made as long as it is to be. An OSError of writing becomes ``failure(error)``.
+    ``observe`` is called with all bytes, which are then read and written, as the kernel shows nothing.
 
     :raises ImageError: the source ends before.
     """
     for start, count, is_data in _runs(source, offset, length):
         if is_data:
-            yield from _copy_data(source, fd, start, count, failure)
-        else:
-            leave_hole(fd, count, failure)
-            yield count
+            yield from _copy_data(source, fd, start, count, failure, observe)
+            continue
+        leave_hole(fd, count, failure)
+        for position in range(0, count, CHUNK) if observe is not None else ():
+            assert observe is not None
+            observe(_ZEROS[: min(CHUNK, count - position)])
+        yield count
 
 
 def is_zero(source: ByteSource, offset: int, length: int) -> bool:
@@ -148,10 +155,13 @@ def _device_of(fd: int, failure: Failure) -> int:
         raise failure(error) from error
 
 
-def _copy_data(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
+def _copy_data(
+    source: ByteSource, fd: int, offset: int, length: int, failure: Failure,
+    observe: Callable[[bytes | memoryview], None] | None,
+) -> Iterator[int]:  # fmt: skip
     """Copy a run without holes; see :func:`copy_bytes`."""
     end, source_fd = offset + length, source.descriptor
-    if source_fd is not None and hasattr(os, "copy_file_range"):
+    if source_fd is not None and hasattr(os, "copy_file_range") and observe is None:
         while offset < end and may_share_blocks(_device_of(fd, failure)):
             try:
                 count = os.copy_file_range(source_fd, fd, min(COPY_STEP, end - offset), offset)
@@ -165,4 +175,6 @@ def _copy_data(source: ByteSource, fd: int, offset: int, length: int, failure: F
             yield count
     for view in read_ahead(source.read_into, offset, end - offset):
         write_all(fd, view, failure)
+        if observe is not None:
+            observe(view)
         yield len(view)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from cosremaster.errors import UsageError
 
@@ -135,6 +137,13 @@ class Directory(OverlayItem):
     mode: str | int = 0o755
     owner: str = "root"
     mtime: int | None = None
+
+
+def host_paths(items: Iterable[OverlayItem]) -> tuple[Path, ...]:
+    """Return the files and folders of this machine that ``items`` are read from."""
+    paths = [item for item in items if isinstance(item, AddPath)]
+    named = [item.source for item in paths if os.fsencode(item.source) != STANDARD_INPUT]
+    return tuple(Path(path) for path in (*named, *(item.mtree for item in paths if item.mtree is not None)))
 
 
 DEFAULT_MTIME = 315_532_800

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,10 @@ from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from cosremaster.api.results import Plan, Result
+    from cosremaster.remastering.output_options import OutputKeywords
 
 
 def resolve_output(recipe: Recipe, output: str | Path | None) -> Path:
@@ -31,15 +33,13 @@ def build(
     recipe: str | Path | Recipe,
     *,
     output: str | Path | None = None,
-    force: bool = False,
-    digest: str | None = None,
-    report: str | Path | None = None,
     check_index: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[OutputKeywords],
 ) -> Result:
     """Write the image that ``recipe`` describes: the result of :func:`read_recipe`, or the path of a recipe to read.
 
-    ``output``, relative to the working directory, replaces the output of the recipe. The other arguments are those of
+    ``output``, relative to the working directory, replaces the output of the recipe. ``options`` are those of
     ``Image.remaster``.
 
     :raises RecipeError: the recipe has faults.
@@ -49,20 +49,18 @@ def build(
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe)
     target = resolve_output(recipe, output)
-    with _open_input(recipe, check_index, progress) as image:
-        return image.remaster(target, recipe.request, force=force, digest=digest, report=report, progress=progress)
+    for path in (target, options.get("report")):
+        if path is not None and os.path.exists(path) and os.path.samefile(path, recipe.path):
+            raise UsageError(f"{os.fspath(path)} is the recipe itself, which is never changed")
+    options["expect"] = [*options.get("expect", ()), *(f"{name}:{digits}" for name, digits in recipe.expect)]
+    options["sync"] = options.get("sync", True) and recipe.sync
+    with Image(recipe.input, check_index=check_index) as image:
+        return image.remaster(target, recipe.request, progress=progress, **options)
 
 
 def plan(recipe: Recipe, *, check_index: bool = False, progress: Progress | None = None) -> Plan:
     """Return what :func:`build` would write. Raises as it does."""
-    with _open_input(recipe, check_index, progress) as image:
-        return image.plan(recipe.request, progress=progress)
-
-
-@contextmanager
-def _open_input(recipe: Recipe, check_index: bool, progress: Progress | None) -> Iterator[Image]:
-    """Open the input of the recipe. :raises ImageError: it has not the expected digests."""
     with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
             image.check_digest(name, digits, progress=progress)
-        yield image
+        return image.plan(recipe.request, progress=progress)

@@ -229,6 +229,7 @@ class Document(_Table):
         " array. Without it the layer is found by content.",
     )
     expect: ExpectTable = ExpectTable()
+    sync: Flag = Field(default=True, description="Wait until the output is on the disk.")
     remove: list[Text] = Field(
         default=[],
         description="Patterns of paths that leave, directories with what is in them, before anything is added.",

@@ -38,13 +38,15 @@ _Table = TypeVar("_Table", bound=BaseModel)
 class Recipe(Struct, frozen=True, kw_only=True):
     """A recipe without faults: only the image itself can still show one.
 
-    ``expect``: names of digests and the hexadecimal digits that ``input`` must have.
+    ``expect``: names of digests and the hexadecimal digits that ``input`` must have. ``sync``: the output is to be on
+    the disk at the end.
     """
 
     path: Path
     input: Path
     output: Path | None
     expect: tuple[tuple[str, str], ...]
+    sync: bool
     request: Request
 
 
@@ -217,6 +219,7 @@ class _RecipeReader:
             input=self._host_path(document.input),
             output=output,
             expect=self._check_digests(document),
+            sync=document.sync,
             request=Request(
                 add=self._make_items(items, "add"),
                 remove=tuple(document.remove),

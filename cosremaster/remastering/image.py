@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
-from cosremaster.errors import CorruptError, ImageError, ProofError, UsageError
+from cosremaster.errors import CorruptError, ImageError, ProofError
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.layers.address import Address
@@ -19,7 +19,10 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import open_image
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from cosremaster.remastering.context import RemasterContext
+    from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.request import NormalizedRequest, Request
 
@@ -93,44 +96,60 @@ class OpenedImage:
         return layers
 
     def remaster(
-        self, target: str | os.PathLike[str], request: Request, *, force: bool = False, digest: str | None = None,
-        report: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+        self, target: str | os.PathLike[str], request: Request, *, progress: Progress | None = None,
+        **options: Unpack[OutputKeywords],
     ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
         """Write the image to ``target`` with the changes of ``request``. Return the plan and the proof, in lines.
 
-        ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside
-        it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
+        ``options``: the fields of :class:`~cosremaster.remastering.output_options.OutputOptions`.
 
         :raises CosremasterError: one of its kinds; the target is then not there.
         """
-        from cosremaster.io.output import Output, check_digest_name  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.output_options import OutputOptions, checking_digests  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
         from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
 
+        writing = OutputOptions(**options)
+        writing.check(Path(target))
+        expected = writing.expected_digests()
         normalized = normalize_request(request, self.image)
-        if digest is not None:
-            check_digest_name(digest)
-        report_path = _check_report(report, target, digest)
-        inputs = (self.path,)
+        inputs, sources = (self.path,), host_paths((*normalized.additions, *normalized.iso_additions))
         with (
-            Output(Path(target), inputs, force=force, digest=digest) as output,
-            nullcontext() if report_path is None else Output(report_path, inputs, force=force) as report_output,
+            Output(
+                Path(target), inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
+            ) as output,
+            nullcontext()
+            if writing.report is None
+            else Output(
+                Path(writing.report), inputs, force=writing.force, sync=writing.sync, sources=sources
+            ) as report,
+            checking_digests(self._file, expected) as digests,
             RemasterContext(
                 self._file, output.folder, progress, caches=self._caches,
                 start_precopy=lambda: output.start_precopy(self._file),
             ) as context,
         ):  # fmt: skip
+            for path in output.stale_digests():
+                context.warnings.add(f"{path}: belongs to the image that was replaced")
             plan = self._plan(normalized, context)
-            if report_output is not None:
+            if report is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
 
-                report_output.write_chunks(report_chunks(plan, self._file))
+                report.write_chunks(report_chunks(plan, self._file))
+                output.add_companion(report)
+
+            def check_input() -> None:
+                """Check the bytes that the plan stands on."""
+                self._index.check()
+                digests.check()
+
             proof = write_image(
-                self.image, plan.result, output, self._file, context.progress, check_input=self._index.check
-            )
-            if report_output is not None:
-                report_output.publish()
+                self.image, plan.result, output, self._file, context.progress, check_input=check_input,
+                read_back=writing.read_back,
+            )  # fmt: skip
         return plan, proof
 
     def plan(self, request: Request, *, progress: Progress | None = None) -> RemasterPlan:
@@ -156,15 +175,3 @@ class OpenedImage:
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise
-
-
-def _check_report(
-    report: str | os.PathLike[str] | None, target: str | os.PathLike[str], digest: str | None
-) -> Path | None:
-    """Return the path of the report. :raises UsageError: it is the path of another file that is written."""
-    if report is None:
-        return None
-    for other in (target, f"{os.fspath(target)}.{digest}"):
-        if os.path.realpath(report) == os.path.realpath(other):
-            raise UsageError(f"{os.fspath(other)} cannot be the report too")
-    return Path(report)

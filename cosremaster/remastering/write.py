@@ -31,11 +31,13 @@ def plan_result(
 
 def write_image(
     image: RemasterImage, plan: ImagePlan, output: Output, source: ByteSource, progress: Progress, *,
-    check_input: Callable[[], None] = lambda: None,
+    check_input: Callable[[], None] = lambda: None, read_back: bool = False,
 ) -> tuple[str, ...]:  # fmt: skip
     """Write the new image, prove it, and give it its name. Step 7, instead of mkisofs. Return the proof, in lines.
 
     ``check_input`` is called before the image gets its name; it raises where ``source`` is not what was planned with.
+
+    ``read_back``: also compare every byte of the file, read from the disk.
 
     :raises OutputError: it cannot be written. :raises ProofError: the result is not what was planned.
     """
@@ -43,9 +45,17 @@ def write_image(
         written = output.write(plan.table, source, advance)
     with progress.step("prove", None), open_source(written.path) as result:
         proof = prove_result(image, plan, written, result, output.place)
+    size = plan.table.length
+    kept = size - sum(run.end - run.start for run in written.new_runs)
+    if read_back:
+        with progress.step("read back", size) as advance:
+            output.read_back(plan.table, advance)
+        proof = (*proof, f"all {size:,} bytes read back past the page cache: as in the input, or as planned")
+    elif kept:
+        proof = (*proof, f"{kept:,} kept bytes copied; of them what is named above was compared (--read-back: all)")
     source.check_unchanged()
     check_input()
-    output.publish()
+    output.publish(progress.warn)
     return proof
 
 

@@ -46,6 +46,7 @@ def _counts(report: VerificationReport) -> dict[str, int]:
 def verify_report(report: VerificationReport) -> dict[str, Any]:
     """Return the report as plain values (docs/verify.md)."""
     return {
+        "schema": VERSION,
         "version": VERSION,
         "image": str(report.place),
         "size": report.size,

@@ -77,6 +77,10 @@ class VerificationReport:
         """Return the findings of one level."""
         return tuple(finding for finding in self.findings if finding.level is level)
 
+    def with_findings(self, findings: Iterable[Finding]) -> VerificationReport:
+        """Return the report with more ``findings`` at its end."""
+        return replace(self, findings=(*self.findings, *findings))
+
     def mark_preexisting(self, original: Iterable[Finding]) -> VerificationReport:
         """Return the report with those failures marked that the ``original`` image has too, as often as it has them."""
         preexisting = Counter(finding.check for finding in original if finding.level is Level.FAILS)

@@ -508,13 +508,13 @@ def test_json_is_what_the_docs_say(tmp_path: Path, capsys: pytest.CaptureFixture
     original, made = _copy("debian", tmp_path, lambda b: b.flip(b.backup * SECTOR + 16))
     assert main(["verify", "--json", "--against", str(original), str(made)]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert set(report) == {"version", "image", "size", "ok", "counts", "findings"}
-    assert (report["version"], report["ok"], report["counts"]["fails"]) == (1, False, 1)
+    assert set(report) == {"schema", "version", "image", "size", "ok", "counts", "findings"}
+    assert (report["schema"], report["ok"], report["counts"]["fails"]) == (1, False, 1)
     for finding in report["findings"]:
         assert set(finding) == {"level", "check", "message", "place", "offset", "before"}
         assert finding["level"] in ("holds", "note", "fails")
     documented = (Path(__file__).parents[2] / "docs/verify.md").read_text()
-    for name in ("version", "image", "size", "ok", "counts", "findings", "level", "check", "place", "offset", "before"):
+    for name in ("schema", "image", "size", "ok", "counts", "findings", "level", "check", "place", "offset", "before"):
         assert f"`{name}`" in documented
 
 

@@ -48,7 +48,7 @@ def _written(target: Path, source: ByteSource, table: PieceTable, reached: int |
     """How many bytes ``write`` told of, and what it made behind a head start: of all of ``source``, though it is told
     that only ``reached`` bytes were copied."""
     counts: list[int] = []
-    with Output(target, (), force=True) as output:
+    with Output(target, (), force=True, sync=False) as output:
         output.start_precopy(source)
         _wait(output)
         assert output._precopy is not None
@@ -106,9 +106,9 @@ def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.Monkey
     copied: list[tuple[int, int]] = []
     real = copy_bytes
 
-    def noted(source: ByteSource, fd: int, offset: int, length: int, failure: Failure) -> Iterator[int]:
+    def noted(source: ByteSource, fd: int, offset: int, length: int, failure: Failure, observe: None) -> Iterator[int]:
         copied.append((offset, length))
-        return real(source, fd, offset, length, failure)
+        return real(source, fd, offset, length, failure, observe)
 
     monkeypatch.setattr(output, "copy_bytes", noted)
     with open_source(_sparse(tmp_path / "in")) as source:

@@ -1,0 +1,123 @@
+"""How the output of a remaster is written, and what is asked of the input meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict
+
+from msgspec import Struct
+
+from cosremaster.errors import CosremasterError, ImageError, UsageError
+from cosremaster.io.output import DIGESTS, check_digest_name
+from cosremaster.io.parallel import CancelledError, StopFlag, Worker
+from cosremaster.io.source import ByteSource
+
+
+class OutputKeywords(TypedDict, total=False):
+    """The fields of :class:`OutputOptions` as keywords."""
+
+    force: bool
+    digest: str | None
+    report: str | os.PathLike[str] | None
+    sync: bool
+    read_back: bool
+    expect: Iterable[str]
+
+
+class OutputOptions(Struct, frozen=True, kw_only=True):
+    """How an output is written.
+
+    ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256`` beside it, as
+    sha256sum does. ``report``: a file for what happened to each path, as JSON. ``sync``: wait until file and name are
+    on the disk. ``read_back``: compare every byte of the file, read from the disk. ``expect``: digests that the input
+    must have, as in ``"sha256:HEX"``.
+    """
+
+    force: bool = False
+    digest: str | None = None
+    report: str | os.PathLike[str] | None = None
+    sync: bool = True
+    read_back: bool = False
+    expect: Iterable[str] = ()
+
+    def check(self, target: Path) -> None:
+        """Check what can be checked before any work on the file ``target``. :raises UsageError: it makes no sense."""
+        if self.digest is not None:
+            check_digest_name(self.digest)
+        for other in (target, Path(f"{target}.{self.digest}")) if self.report is not None else ():
+            if os.path.realpath(self.report or "") == os.path.realpath(other):
+                raise UsageError(f"{other} cannot be the report too")
+
+    def expected_digests(self) -> tuple[tuple[str, str], ...]:
+        """Return name and hexadecimal digits, in small letters, of each expected digest.
+
+        :raises UsageError: one is no digest.
+        """
+        return tuple(_parse_digest(text) for text in self.expect)
+
+
+def _parse_digest(text: str) -> tuple[str, str]:
+    """Return the name and the digits of a digest such as ``sha256:HEX``. :raises UsageError: it is none."""
+    name, _, digits = text.lower().partition(":")
+    length = hashlib.new(name).digest_size * 2 if name in DIGESTS else 0
+    if not length or not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
+        raise UsageError(f"{text!r} is no digest; sha256:HEX or md5:HEX is wanted")
+    return name, digits
+
+
+class DigestCheck:
+    """Sums the bytes of ``source`` on a thread of its own, beside the work on them, and compares the digests."""
+
+    def __init__(self, source: ByteSource, expected: tuple[tuple[str, str], ...]) -> None:
+        """Start the thread, if anything is expected."""
+        self._source, self._expected = source, expected
+        self._stop = StopFlag()
+        self._worker = Worker(self._sum) if expected else None
+
+    def _sum(self) -> list[str]:
+        """Return the digests of the whole source, in hexadecimal digits."""
+        sums = [hashlib.new(name) for name, _ in self._expected]
+        for chunk in self._source.chunks(0, self._source.size):
+            self._stop.check()
+            for digest in sums:
+                digest.update(chunk)
+        return [digest.hexdigest() for digest in sums]
+
+    def check(self) -> None:
+        """Wait for the sums. :raises ImageError: the source cannot be read, or has another digest."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        for (name, digits), digest in zip(self._expected, worker.result(), strict=True):
+            if digest != digits:
+                raise ImageError(f"its {name} is {digest}, and {digits} was expected", self._source.place)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._worker is not None:
+            self._worker.join()
+
+
+@contextmanager
+def checking_digests(source: ByteSource, expected: tuple[tuple[str, str], ...]) -> Iterator[DigestCheck]:
+    """Sum ``source`` while the context works on it.
+
+    An error of the work becomes one about the digests if those differ, as that explains it.
+    """
+    sums = DigestCheck(source, expected)
+    try:
+        yield sums
+    except CosremasterError as error:
+        try:
+            sums.check()
+        except CancelledError:
+            raise error from None
+        raise
+    finally:
+        sums.stop()
