@@ -80,3 +80,34 @@ def test_names_that_another_tree_cannot_hold_are_told(option: str, kind: str, tm
     assert warning == f"{expected} names there"
     renamed = remaster(iso, out, rename_iso=[f"/a:/{'r' * length}"], force=True)
     assert f"in the {kind} tree" in renamed.warnings[0]
+
+
+@pytest.mark.parametrize("extension", ["-R", "-J", "-l"])
+def test_a_name_ends_at_its_first_nul(extension: str, tmp_path: Path) -> None:
+    """So isoinfo says, and so it is unpacked; edits find the file by that name, and its bytes stay."""
+    tools.require("genisoimage", *judges.TOOLS)
+    folder, iso, out = tmp_path / "tree", tmp_path / "in.iso", tmp_path / "out.iso"
+    folder.mkdir()
+    (folder / "nulQx").write_text("nul")
+    (folder / "plain").write_text("plain")
+    if extension == "-R":
+        (folder / "link").symlink_to("nulQx")
+    run(["genisoimage", "-quiet", extension, "-o", iso, folder])
+    raw = iso.read_bytes()
+    for text in (b"nulQx", b"NULQX", "nulQx".encode("utf-16-be")):
+        raw = raw.replace(text, text.replace(b"Q", b"\0"))
+    iso.write_bytes(raw)
+    name = "NUL" if extension != "-R" else "nul"
+    # isoinfo writes _ for it where the name is Joliet's
+    assert (
+        extension == "-J" or f"/{name}".lower() in run(["isoinfo", extension, "-f", "-i", iso]).decode().lower().split()
+    )
+    assert name in [entry.path.decode() for entry in cosremaster.ls(iso)]
+    cosremaster.extract(iso, tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / name).read_text() == "nul"
+    if extension == "-R":
+        assert (tmp_path / "unpacked" / "link").readlink() == Path("nul")
+    remaster(iso, out, add_iso=[InlineFile("/new", b"new"), *(InlineFile(f"/n{n}", b"") for n in range(50))])
+    assert cosremaster.read(f"{out}::{name}") == b"nul"
+    remaster(iso, out, remove_iso=[name], force=True)
+    assert name not in [entry.path.decode() for entry in cosremaster.ls(out)]

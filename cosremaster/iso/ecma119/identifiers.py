@@ -164,7 +164,7 @@ class UdfIdentifierRules(Struct, frozen=True):
     def display_name(self, identifier: bytes) -> bytes:
         """Return the name that readers show for ``identifier``."""
         text = identifier[1:].decode("utf-16-be" if identifier[:1] == b"\x10" else "latin-1", "replace")
-        return text.encode("utf-8", "surrogatepass")
+        return text.partition("\0")[0].encode("utf-8", "surrogatepass")
 
 
 def _count_units(text: str) -> int:

@@ -209,8 +209,8 @@ def _inside(place: Place, path: Iterable[bytes]) -> Place:
 
 
 def decode_identifier(identifier: bytes, *, joliet: bool) -> bytes:
-    """Return the name that readers show for an identifier without Rock Ridge."""
-    return decode_joliet(identifier) if joliet else decode_plain(identifier)
+    """Return the name that readers show for an identifier without Rock Ridge; it ends at the first NUL."""
+    return (decode_joliet(identifier) if joliet else decode_plain(identifier)).partition(b"\0")[0]
 
 
 def split_version(identifier: bytes) -> tuple[bytes, bytes]:

@@ -111,6 +111,7 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
                 regular = False
             case b"ZF":
                 zisofs = at
+    name = name.partition(b"\0")[0]  # where it ends for programs in C
     return RockRidge(name, child, relocated, regular, zisofs, serial, tuple(areas))
 
 
@@ -215,7 +216,7 @@ def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base
                 links_to.append(cut_components(field))
             case b"ZF":
                 zisofs = field[4:]
-    target = _join_target(b"".join(links_to)) if links_to else None
+    target = _join_target(b"".join(links_to)).partition(b"\0")[0] if links_to else None
     return PosixAttributes(
         mode=mode, links=links, uid=uid, gid=gid, serial=serial, rdev=rdev, mtime=mtime, target=target,
         zisofs_field=zisofs,

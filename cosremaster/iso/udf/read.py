@@ -450,4 +450,4 @@ def compute_tag_checksum(raw: bytes) -> int:
 
 def decode_identifier(raw: bytes) -> str:
     """Return the text of a compressed Unicode name (OSTA UDF 1.02, 2.1.1)."""
-    return raw[1:].decode("utf-16-be" if raw[:1] == b"\x10" else "latin-1", "replace")
+    return raw[1:].decode("utf-16-be" if raw[:1] == b"\x10" else "latin-1", "replace").partition("\0")[0]
