@@ -156,12 +156,17 @@ def open_container(
     :raises LayerError: there are fewer archives than the number.
     """
     own = (os.fsencode(source.name),)
-    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+    identifier = source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5)
+    if identifier == b"CD001":
         from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - the same
         from cosremaster.iso.read import read_image  # noqa: PLC0415 - an initramfs of its own needs none of it
 
         image = read_image(source)
         return Container(own, source.place, "ISO 9660", read_nodes(image, source), options, image), address
+    if identifier == b"BEA01":
+        from cosremaster.iso.udf_alone import read_udf_nodes  # noqa: PLC0415 - the same
+
+        return Container(own, source.place, "UDF", read_udf_nodes(source), options), address
     table = PieceTable([Range(source, 0, source.size)])
     number = archive_number(address[0]) if address else None
     inside = _open_archive(table, own, source.place, options, number, beside)

@@ -48,7 +48,12 @@ def read_image(source: ByteSource) -> IsoImage:
     Damaged structures beside ISO 9660 and El Torito are noted in the image's ``blockers``.
 
     :raises ImageError: when this is not an ISO 9660 image, or the image is cut off or damaged.
+    :raises UnsupportedError: when it is UDF without ISO 9660.
     """
+    if source.read(SYSTEM_AREA + 1, 5) == b"BEA01":  # the sequence of 2/9.1 without descriptors of ISO 9660
+        raise UnsupportedError(
+            "is UDF without ISO 9660, which can be listed and extracted, and not changed", source.place
+        )
     descriptors = read_descriptors(source)
     primary = _find_primary(source, descriptors)
     area = source.read(0, SYSTEM_AREA)

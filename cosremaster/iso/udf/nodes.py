@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from cosremaster.errors import ImageError
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.udf.read import DIRECTORY_TYPE, SYMLINK_TYPE, UdfFile, decode_identifier, encode_path
+from cosremaster.iso.udf.read import (
+    DIRECTORY_TYPE,
+    EXTENDED_ENTRY,
+    SYMLINK_TYPE,
+    UdfFile,
+    decode_identifier,
+    encode_path,
+)
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import BLOCK, lba_offset
@@ -36,19 +43,23 @@ def read_udf_node(source: ByteSource, file: UdfFile, path: bytes) -> Node:
 
     Its ``link`` is that of its file entry where it counts several names.
     """
-    raw = source.read(file.entry_offset, BLOCK)
-    kind = _KINDS.get(file.file_type, NodeKind.FILE)
+    return make_udf_node(source.read(file.entry_offset, BLOCK), path, find_data(source, file), file.entry_offset)
+
+
+def make_udf_node(raw: bytes, path: bytes, table: PieceTable, entry_offset: int) -> Node:
+    """Return the node at ``path`` of the file entry ``raw`` at byte ``entry_offset``, with the data ``table``."""
+    kind = _KINDS.get(raw[27], NodeKind.FILE)
+    is_extended = int.from_bytes(raw[:2], "little") == EXTENDED_ENTRY
     uid, gid, permissions, links = struct.unpack_from("<IIIH", raw, 36)
-    table = find_data(source, file)
     is_linked = kind is not NodeKind.DIRECTORY and links > 1
     return Node(
         path=path, kind=kind, mode=_decode_permissions(permissions, int.from_bytes(raw[34:36], "little")),
         uid=0 if uid == _NO_OWNER else uid, gid=0 if gid == _NO_OWNER else gid,
-        mtime=_decode_timestamp(raw[92:104] if file.is_extended else raw[84:96]),
+        mtime=_decode_timestamp(raw[92:104] if is_extended else raw[84:96]),
         target=decode_target(table.read(0, min(table.length, _MAX_TARGET))) if kind is NodeKind.SYMLINK else b"",
-        rdev=_read_device(raw, file) if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
+        rdev=_read_device(raw, is_extended) if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
         content=PieceContent(table.pieces) if kind is NodeKind.FILE else None,
-        link=("UDF", file.entry_offset) if is_linked else None,
+        link=("UDF", entry_offset) if is_linked else None,
     )  # fmt: skip
 
 
@@ -123,9 +134,11 @@ def _decode_timestamp(raw: bytes) -> int:
     )
 
 
-def _read_device(raw: bytes, file: UdfFile) -> tuple[int, int]:
+def _read_device(raw: bytes, is_extended: bool) -> tuple[int, int]:
     """Return major and minor number from the device specification attribute (4/14.10.7), zeros without one."""
-    for attribute in _walk_attributes(raw[216 if file.is_extended else 176 : file.allocation_offset]):
+    start = 216 if is_extended else 176
+    length = int.from_bytes(raw[start - 8 : start - 4], "little")
+    for attribute in _walk_attributes(raw[start : start + length]):
         if int.from_bytes(attribute[:4], "little") == _DEVICE_ATTRIBUTE and len(attribute) >= 24:
             major, minor = struct.unpack_from("<II", attribute, 16)
             return major, minor

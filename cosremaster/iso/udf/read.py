@@ -235,9 +235,9 @@ class _UdfReader(Struct):
         for at in (16, 24):  # the extents of the main and the reserve sequence (3/10.2)
             length, lba = struct.unpack_from("<II", anchor, at)
             for offset, raw in self._read_sequence(Lba(lba), length):
-                if _get_tag_id(raw) == PARTITION:
+                if get_tag_id(raw) == PARTITION:
                     partitions.append((offset, raw))
-                elif _get_tag_id(raw) == LOGICAL_VOLUME:
+                elif get_tag_id(raw) == LOGICAL_VOLUME:
                     logical_volumes.append(raw)
         if not partitions or not logical_volumes:
             raise ImageError("UDF has no partition or no logical volume", self._place_of(FIRST_ANCHOR))
@@ -269,7 +269,7 @@ class _UdfReader(Struct):
         raw = self.source.read(lba_offset(lba), BLOCK)
         if len(raw) < BLOCK:
             raise ImageError("UDF leads behind the image's end", self._place_of(lba))
-        if _get_tag_id(raw) not in tag_ids:
+        if get_tag_id(raw) not in tag_ids:
             names = " or ".join(_TAG_NAMES[tag_id] for tag_id in tag_ids)
             raise ImageError(f"UDF {names} is not where it should be", self._place_of(lba))
         self._add_tag(raw, lba_offset(lba), true_location)
@@ -293,7 +293,7 @@ class _UdfReader(Struct):
     def _is_anchor(self, lba: int) -> bool:
         """Return whether block ``lba`` is an anchor of the same sequences as the first."""
         raw = self.source.read(lba * BLOCK, BLOCK)
-        if len(raw) < BLOCK or _get_tag_id(raw) != ANCHOR:
+        if len(raw) < BLOCK or get_tag_id(raw) != ANCHOR:
             return False
         return raw[20:24] == self.source.read(FIRST_ANCHOR * BLOCK + 20, 4)
 
@@ -309,7 +309,7 @@ class _UdfReader(Struct):
                 return
             self._add_tag(raw, block * BLOCK, block)
             yield block * BLOCK, raw
-            if _get_tag_id(raw) == TERMINATOR:
+            if get_tag_id(raw) == TERMINATOR:
                 return
 
     def _read_integrity(self, logical_volume: bytes) -> list[_Integrity]:
@@ -317,7 +317,7 @@ class _UdfReader(Struct):
         length, lba = struct.unpack_from("<II", logical_volume, 432)
         descriptors = []
         for offset, raw in self._read_sequence(Lba(lba), length):
-            if _get_tag_id(raw) != INTEGRITY:
+            if get_tag_id(raw) != INTEGRITY:
                 continue
             partitions, use_length = struct.unpack_from("<II", raw, 72)
             if partitions != 1:
@@ -368,7 +368,7 @@ class _UdfReader(Struct):
 
     def _parse_file_entry(self, raw: bytes, offset: int, path: tuple[str, ...]) -> tuple[UdfFile, bytes | None]:
         """Return a file entry (4/14.9, 4/14.17), and its data where they are inside it."""
-        is_extended = _get_tag_id(raw) == EXTENDED_ENTRY
+        is_extended = get_tag_id(raw) == EXTENDED_ENTRY
         size, recorded = struct.unpack_from("<QQ", raw, 56)
         if is_extended:
             recorded = struct.unpack_from("<Q", raw, 72)[0]
@@ -409,7 +409,7 @@ class _UdfReader(Struct):
             name_start = FILE_ID_SIZE + use_length
             padded_length = -(-(name_start + name_length) // 4) * 4
             raw = data[at : at + padded_length]
-            if _get_tag_id(raw) != FILE_ID or len(raw) < padded_length:
+            if get_tag_id(raw) != FILE_ID or len(raw) < padded_length:
                 raise ImageError("UDF directory holds no file identifier here", self.source.place.at(offset))
             self._add_tag(raw, offset, offset // BLOCK - self.start)
             if not raw[18] & (_DELETED | _PARENT):
@@ -432,7 +432,7 @@ def _map_offset(runs: Iterable[tuple[int, int]], at: int) -> int:
     return at
 
 
-def _get_tag_id(raw: bytes) -> int:
+def get_tag_id(raw: bytes) -> int:
     """Return the tag identifier of a descriptor (3/7.2.1)."""
     return int.from_bytes(raw[:2], "little")
 
