@@ -89,6 +89,14 @@ def find_catalog(descriptor: bytes) -> Lba | None:
     return Lba(int.from_bytes(descriptor[71:75], "little"))
 
 
+def _is_lone_entry(record: bytes) -> bool:
+    """Return whether ``record`` is a boot entry that stands where a section header should (Mageia 4's media).
+
+    EDK2 boots each bootable entry, whatever stands before it.
+    """
+    return record[0] == 0x88 and record[1] & 0x0F in MEDIA and not record[5] and any(record[8:12])
+
+
 def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog:
     """Parse the boot catalog in ``raw``, which begins at block ``lba`` and byte ``start`` of the image.
 
@@ -111,9 +119,13 @@ def parse_catalog(raw: bytes, lba: Lba, start: int, place: Place) -> BootCatalog
         return BootEntry(record(index), start + index * ENTRY_SIZE, platform)
 
     entries = [entry(1, validation[1])]
-    index, more = 2, True
-    while more and record(index)[0] in (0x90, 0x91):
+    index, more, platform = 2, True, validation[1]
+    while more and (record(index)[0] in (0x90, 0x91) or _is_lone_entry(record(index))):
         header = record(index)
+        if header[0] == 0x88:
+            entries.append(entry(index, platform))
+            index += 1
+            continue
         more, platform, count = header[0] == 0x90, header[1], int.from_bytes(header[2:4], "little")
         index += 1
         for _ in range(count):

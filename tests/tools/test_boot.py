@@ -129,6 +129,17 @@ def test_sections_and_extensions_are_walked_to_the_last_header() -> None:
     assert seen == [(0, 50, 1), (0xEF, 60, 3), (0xEF, 61, 6), (1, 70, 8)]
 
 
+def test_an_entry_without_section_header_is_one() -> None:
+    """As on Mageia 4's media; in front of sections, and between them. Behind the last section nothing is."""
+    lone = _validation() + _entry(50) + _entry(55) + _entry(56) + _section(0x90, 0xEF, 1) + _entry(60) + _entry(61)
+    lone += _section(0x91, 0, 1) + _entry(70) + _entry(80)
+    catalog = parse_catalog(lone.ljust(BLOCK, b"\0"), Lba(40), 0, PLACE)
+    assert [(entry.platform, entry.lba) for entry in catalog.entries] == [
+        (0, 50), (0, 55), (0, 56), (0xEF, 60), (0xEF, 61), (0, 70),
+    ]  # fmt: skip
+    assert catalog.length == 10 * 32
+
+
 @pytest.mark.parametrize("at", [0, 1, 4, 28, 30, 31])
 def test_a_wrong_validation_entry_is_told(at: int) -> None:
     raw = bytearray(SOUND.ljust(BLOCK, b"\0"))
