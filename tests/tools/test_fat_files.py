@@ -339,21 +339,24 @@ def test_a_load_size_of_zero_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_free_clusters_of_a_file_system_without_a_name_are_no_room(tmp_path: Path) -> None:
-    made, iso, out = make_image(tmp_path / "made", "on the tree"), tmp_path / "hidden.iso", tmp_path / "out.iso"
+    made, iso, out = tmp_path / "made.iso", tmp_path / "hidden.iso", tmp_path / "out.iso"
+    fat = make_fat(tmp_path / "fat.img", write_tree(tmp_path / "fat", {"kernel": KERNEL}))
+    tree = write_tree(tmp_path / "tree", {"a": KERNEL, "zz/efi.img": fat.read_bytes()})
+    boot = ["-e", "zz/efi.img", "-no-emul-boot", "--sort-weight", "1000", "/a"]
+    run(["xorriso", "-as", "mkisofs", "-r", "-V", "A", *boot, "-o", made, tree])
     raw = bytearray(made.read_bytes())
-    record = raw.index(b"EFIBOOT.IMG") - 33
+    record = raw.index(b"EFI.IMG;1") - 33
     at = int.from_bytes(raw[record + 2 : record + 6], "little") * 2048
-    raw[record + 2 : record + 10] = bytes(8)  # the name stays, for an empty file: only the boot entry leads there
-    raw[record + 10 : record + 18] = bytes(8)
+    raw[record + 2 : record + 18] = bytes(16)  # the name stays, for an empty file: only the boot entry leads there
     entry = raw.index(b"\x88\0\0\0\0\0")
     raw[entry + 6 : entry + 8] = b"\4\0"  # it loads a boot sector
     iso.write_bytes(raw)
-    fat = tmp_path / "fat.img"
-    before = raw[at : at + (4 << 20)]
-    (tmp_path / "big").write_bytes(random.Random(8).randbytes(3 << 20))
-    remaster(iso, out, add_iso=[f"{tmp_path}/big:/{VMLINUZ}", f"{tmp_path}/big:/big"], keep_fat_copies=True)
+    (tmp_path / "big").write_bytes(random.Random(8).randbytes(1 << 20))
+    items = [f"{tmp_path}/big:/big", f"{tmp_path}/big:/a", InlineFile("/@eltorito1::/x", b"x")]
+    remaster(iso, out, add_iso=items, keep_fat_copies=True)
     with cosremaster.open(out) as image:
-        start = next(value["lba"] for value in image.info().values["boot"]["entries"]) * 2048
-        assert image.read("@eltorito1::arch/boot/vmlinuz") == KERNEL
-    fat.write_bytes(out.read_bytes()[start : start + (4 << 20)])
-    assert fat.read_bytes() == bytes(before)
+        assert image.info().values["boot"]["entries"][0]["lba"] * 2048 == at
+        assert image.read("@eltorito1::kernel") == KERNEL
+    (tmp_path / "after.img").write_bytes(out.read_bytes()[at : at + (4 << 20)])
+    run(["fsck.fat", "-n", tmp_path / "after.img"])
+    assert (tmp_path / "after.img").read_bytes()[1 << 20 :] == fat.read_bytes()[1 << 20 :]
