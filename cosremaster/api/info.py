@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import printable
-from cosremaster.reports.fats import fat_system_lines
+from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_report
 from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.text import image_lines, layer_lines, memory_lines
@@ -111,6 +111,7 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
         yield from menu_lines(parts.menus)
     if parts.menus is not None and parts.image.volume is not None:
         yield from fat_system_lines(parts.image.volume, parts.menus.fats)
+        yield from unified_kernel_lines(parts.image.volume, parts.menus.fats)
     if parts.layers is None:
         for archive in parts.archives:
             yield f"archive {printable(archive.path)}: {archive.codec}, {format_size(archive.size)}; --deep reads it"

@@ -29,6 +29,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat
 from cosremaster.iso.model import IsoImage
+from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.iso.volume_id import format_volume_uuid, make_identity_patches, read_volume_id, read_volume_uuid
 from cosremaster.units import lba_offset
 
@@ -126,7 +127,11 @@ def _resolve_changes(image: IsoImage, settings: BootSettings, boot_menus: BootMe
                 image.place,
             )
     if not any(located.menu.lines for located in boot_menus.menus):
-        raise OverlayError("has no boot menu that names a kernel, so no kernel argument can change", image.place)
+        kernels = [kernel.name for kernel in find_unified_kernels(image, boot_menus.fats)]
+        inside = f" ({', '.join(kernels)}: kernel and arguments in one program)" if kernels else ""
+        raise OverlayError(
+            f"has no boot menu that names a kernel, so no kernel argument can change{inside}", image.place
+        )
     present = collect_arguments(located.menu for located in boot_menus.menus)
     resolved = [(replacement, replacement.resolve(present)) for replacement in settings.replace]
     missing = [printable(argument.given) for argument in settings.remove if argument.text not in present]
@@ -139,9 +144,12 @@ def _resolve_changes(image: IsoImage, settings: BootSettings, boot_menus: BootMe
 
 def _unified_kernel_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str]:
     """Yield a warning for each unified kernel image: its arguments are inside it."""
+    located = {kernel.name: kernel for kernel in find_unified_kernels(image, boot_menus.fats)}
     for name, path in _list_files(image, boot_menus):
-        if _UNIFIED.fullmatch(path):
-            yield f"{name} is a kernel with arguments of its own inside, which stay as they are"
+        if name in located or _UNIFIED.fullmatch(path):
+            arguments = located[name].unified.arguments if name in located else ""
+            shown = f" ({printable(arguments)})" if arguments else ""
+            yield f"{name} is a kernel with arguments of its own inside{shown}, which stay as they are"
 
 
 def _other_menu_warnings(image: IsoImage, boot_menus: BootMenus) -> Iterator[str]:

@@ -177,11 +177,29 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         raise layers.refusals[0]
     if listed:
         raise LayerError(
-            f"no layer looks like a root filesystem; found: {listed}; choose one with --layer", image.place
+            f"no layer looks like a root filesystem; found: {listed}; choose one with --layer"
+            f"{_describe_unified_kernels(image)}",
+            image.place,
         )
     foreign = ", ".join(map(str, layers.foreign_files[:5]))
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
-    raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}", image.place)
+    unified = _describe_unified_kernels(image)
+    raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{unified}", image.place)
+
+
+def _describe_unified_kernels(image: SourceImage) -> str:
+    """Return words about the unified kernel images of ``image`` that hold an initramfs; empty if there are none."""
+    if image.volume is None:
+        return ""
+    from cosremaster.boot.uki import INITRAMFS  # noqa: PLC0415 - only a refusal needs it
+    from cosremaster.iso.fats import find_fats  # noqa: PLC0415 - the same
+    from cosremaster.iso.unified_kernels import find_unified_kernels  # noqa: PLC0415 - the same
+
+    kernels = find_unified_kernels(image.volume, find_fats(image.volume).fats)
+    names = [kernel.name for kernel in kernels if INITRAMFS in kernel.unified.sections]
+    if not names:
+        return ""
+    return f"; {', '.join(names)}: a unified kernel image with its initramfs inside, which is not supported yet"
 
 
 def _check_readable(layers: Sequence[Layer], address: Address | None) -> None:

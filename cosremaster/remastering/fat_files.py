@@ -14,12 +14,14 @@ from msgspec.structs import replace
 
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot.fat_names import fold_path, fold_paths
+from cosremaster.boot.uki import INITRAMFS, KERNEL
 from cosremaster.errors import OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.fats import LocatedFat, find_fats
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.layers.address import format_address
 from cosremaster.remastering.fat_changes import FatChange, FatPlan
 from cosremaster.remastering.fat_overlay import FatOverlay, key_of
@@ -61,6 +63,7 @@ def plan_fat_files(
     warnings = [f"{name}: copies of changed files in it, if any, stay as they are: {error}"
                 for name, error in found.unreadable if originals]  # fmt: skip
     warnings += _warn_of_old_tree_files(image, edits, inner_originals)
+    warnings += _warn_of_unified_kernels(image, found.fats, [*originals, *inner_originals])
     unchanged = {fold_path(file.path): file for file in image.files if file.path not in edits.replaced}
     changes = list[FatChange]()
     for fat in found.fats:
@@ -190,6 +193,27 @@ def _warn_of_old_tree_files(image: IsoImage, edits: IsoEdits, originals: Iterabl
                 and same_bytes(image.bytes_of(file).chunks(), original.old.chunks())
             ):
                 yield f"{printable(file.path)} on the ISO's own tree keeps the old bytes of {original.label}"
+
+
+def _warn_of_unified_kernels(
+    image: IsoImage, fats: Iterable[LocatedFat], originals: Sequence[_Original]
+) -> Iterator[str]:
+    """Yield a warning for each unified kernel image that has the old bytes of ``originals`` inside."""
+    for kernel in find_unified_kernels(image, fats) if originals else ():
+        for section in (kernel.section(KERNEL), kernel.section(INITRAMFS)):
+            for original in originals:
+                if section is not None and _begins_or_ends_with(section, original.old):
+                    yield f"{kernel.name}, a unified kernel image, keeps the old {original.label} inside"
+
+
+def _begins_or_ends_with(section: PieceTable, old: PieceTable) -> bool:
+    """Return whether ``section``, of which an initramfs may be the last of several in a row, has ``old`` at an end."""
+    if section.length < old.length:
+        return False
+    return any(
+        same_bytes(section.cut(start, start + old.length).chunks(), old.chunks())
+        for start in sorted({0, section.length - old.length})
+    )
 
 
 def _edit_files(fat: LocatedFat, edits: FatEdits, *, has_copies: bool) -> PieceTable:

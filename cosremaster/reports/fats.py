@@ -1,4 +1,4 @@
-"""The FAT file systems of an image, as values that become JSON and as lines of text."""
+"""The FAT file systems and unified kernel images of an image, as values that become JSON and as lines of text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cosremaster.boot.fat_edit import count_free_bytes
+from cosremaster.boot.uki import INITRAMFS, KERNEL
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.iso.fats import LocatedFat, find_tree_copies
 from cosremaster.iso.model import IsoImage
+from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.layers.address import format_address
 from cosremaster.units import format_size
 
@@ -45,3 +47,23 @@ def fat_system_lines(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[st
         yield f"FAT file system {name}: {fat['kind']}, {format_size(fat['size'])}{free}, {fat['files']:,} files"
         for path, original in fat["copies"].items():
             yield f"  {path}: a copy of {original}"
+
+
+def unified_kernels_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[dict[str, Any]]:
+    """Return the unified kernel images as plain values (docs/json.md); sizes are bytes, 0 where there is no part."""
+    return [
+        {
+            "name": kernel.name,
+            "system": printable(kernel.unified.system),
+            "kernel": kernel.unified.sections[KERNEL][1],
+            "initramfs": kernel.unified.sections.get(INITRAMFS, (0, 0))[1],
+            "arguments": printable(kernel.unified.arguments),
+        }
+        for kernel in find_unified_kernels(image, fats)
+    ]
+
+
+def unified_kernel_lines(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[str]:
+    """Yield a line about each unified kernel image."""
+    for kernel in find_unified_kernels(image, fats):
+        yield f"unified kernel image {kernel.name}: {printable(kernel.unified.describe())}"

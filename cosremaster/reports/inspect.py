@@ -14,7 +14,7 @@ from cosremaster.iso.model import BootImage, IsoImage, SourceImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.find import ArchiveFile
 from cosremaster.layers.model import Layer, RootfsLikelihood
-from cosremaster.reports.fats import fats_report
+from cosremaster.reports.fats import fats_report, unified_kernels_report
 from cosremaster.reports.menus import menus_report
 
 SCHEMA = 1
@@ -49,6 +49,7 @@ def inspect_report(
         "boot": _NO_BOOT if volume is None else _boot(volume),
         "menus": [] if menus is None else menus_report(menus),
         "fats": [] if menus is None or volume is None else fats_report(volume, menus.fats),
+        "unified_kernels": [] if menus is None or volume is None else unified_kernels_report(volume, menus.fats),
         "menu_warnings": [] if menus is None else list(menus.warnings),
         "unsupported": [] if volume is None else list(volume.blockers),
         "archives": [

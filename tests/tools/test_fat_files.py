@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cosremaster
-from cosremaster import AddPath, InlineFile, remaster
+from cosremaster import AddPath, InlineFile, OverlayItem, remaster
 from cosremaster.boot.fat import Fat
 from cosremaster.cli import main
 from cosremaster.errors import ImageError, LayerError, OverlayError, Place, SizeError
@@ -352,7 +352,7 @@ def test_free_clusters_of_a_file_system_without_a_name_are_no_room(tmp_path: Pat
     raw[entry + 6 : entry + 8] = b"\4\0"  # it loads a boot sector
     iso.write_bytes(raw)
     (tmp_path / "big").write_bytes(random.Random(8).randbytes(1 << 20))
-    items = [f"{tmp_path}/big:/big", f"{tmp_path}/big:/a", InlineFile("/@eltorito1::/x", b"x")]
+    items: list[str | OverlayItem] = [f"{tmp_path}/big:/big", f"{tmp_path}/big:/a", InlineFile("/@eltorito1::/x", b"x")]
     remaster(iso, out, add_iso=items, keep_fat_copies=True)
     with cosremaster.open(out) as image:
         assert image.info().values["boot"]["entries"][0]["lba"] * 2048 == at
