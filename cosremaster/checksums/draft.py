@@ -1,4 +1,4 @@
-"""Plan the lines of a checksum list for files that are added, removed and renamed; checksums stay as they are. Pure."""
+"""Plan the lines of a checksum list for files that are added, removed and renamed; checksums stay as they are."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from msgspec.structs import replace
 from cosremaster.checksums.lines import ChecksumLine
 from cosremaster.checksums.lists import ChecksumList, is_list, is_signature
 from cosremaster.io.pieces import PieceTable
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage
 
 _LOADER_FOLDERS = (b"isolinux", b"syslinux")
 """Ubuntu's lists leave these directories out: mkisofs writes into files there after the checksums were computed."""
+_MADE_LATER = (b".disk/mkisofs",)
+"""debian-cd writes the command of mkisofs there after it computed the checksums."""
+_RECORDING_DATE = 18
+"""The byte of a directory record at which its date begins: year, month, day, hour, minute, second, time zone."""
 
 
 class FileChanges(Struct, frozen=True, kw_only=True):
@@ -86,7 +90,7 @@ def draft_list(image: IsoImage, source: ChecksumList, changes: FileChanges) -> L
             dropped += 1
             continue
         new_line = line
-        if new_path != old_path or base != source.base:
+        if (new_path != old_path or base != source.base) and not line.has_fixed_name:
             new_line = line.with_name(_name_like(line, new_path, base))
             renamed += new_line.raw != line.raw
         planned.append(PlannedLine(new_line, line.name, old_path if old_path in old_paths else None, new_path))
@@ -127,17 +131,35 @@ def _is_complete(image: IsoImage, source: ChecksumList, listed: Collection[bytes
     """Return True if ``listed`` has all regular files below the list's directory.
 
     Files that such lists leave out (live-build's binary_checksums) do not count: checksum lists, their signatures and
-    READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL, and a boot loader's directory as a whole.
+    READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL, and a boot loader's directory as a whole; nor do files
+    that were made after the list.
     """
     boot_blocks = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
+    missing = list[IsoFile]()
     for file in image.files:
         if not file.is_regular or file.path in listed or not _is_below(file.path, source.base):
             continue
         if file.size and file.records[0].lba in boot_blocks:
             continue
-        if not _may_omit(file.path, listed):
-            return False
-    return bool(listed)
+        if not (file.path == source.path or _may_omit(file.path, listed)):
+            missing.append(file)
+    return bool(listed) and _are_later(image, source, missing, len(listed))
+
+
+def _are_later(image: IsoImage, source: ChecksumList, missing: Sequence[IsoFile], listed: int) -> bool:
+    """Return True if the ``missing`` files of a list were made after it, and are few beside the ``listed`` ones."""
+    unknown = [file for file in missing if file.path not in _MADE_LATER]
+    if not unknown:
+        return True
+    own = next(file for file in image.files if file.path == source.path)
+    made = _recording_date(image, own)
+    return len(unknown) * 10 <= listed and all(_recording_date(image, file) > made for file in unknown)
+
+
+def _recording_date(image: IsoImage, file: IsoFile) -> bytes:
+    """Return the recording date of a file as it is stored (ECMA-119, 9.1.5): later ones are greater."""
+    at = file.records[0].offset + _RECORDING_DATE
+    return PieceTable([image.source]).read(at, 6)
 
 
 def _is_below(path: bytes, base: bytes) -> bool:

@@ -1,13 +1,14 @@
 """Parse and pack the lines of a checksum list, as GNU coreutils (md5sum, sha256sum) and BSD write and check them.
 
-Pure. Packing the parsed lines gives the same bytes again: a line that is no checksum of a file is a line too, and is
-kept unchanged.
+Also those of SUSE's ``content`` (``HASH SHA256 HEX  name``), and of the section ``[checksums]`` of a .treeinfo
+(``name = sha256:HEX``; productmd, "treeinfo 1.x"). Pure. Packing the parsed lines gives the same bytes again: a line
+that is no checksum of a file is a line too, and is kept unchanged.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,15 +16,29 @@ from msgspec.structs import replace
 DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Number of hexadecimal digits -> hashlib's name of the digest."""
 
+BLAKE2B = {**DIGESTS, 128: "blake2b"}
+"""The same in a list that is named after BLAKE2b."""
+
 _HEX = b"(?P<sum>" + b"|".join(b"[0-9A-Fa-f]{%d}" % digits for digits in sorted(DIGESTS, reverse=True)) + b")"
 # "HEX  name", "HEX *name" (binary), "HEX name" (md5 -r); a backslash in front says that the name is escaped.
-_PLAIN = re.compile(rb"(?P<prefix>[ \t]*\\?)" + _HEX + rb"(?P<separator>[ \t][ *]?)(?P<name>.+)", re.DOTALL)
+_PLAIN = re.compile(
+    rb"(?P<prefix>[ \t]*(?:(?:HASH|META|KEY) \w+ +)?\\?)" + _HEX + rb"(?P<separator>[ \t][ *]?)(?P<name>.+)", re.DOTALL
+)
 # "MD5 (name) = HEX" as BSD writes it and sha256sum --tag, "MD5(name)= HEX" as openssl(1) does.
 _TAGGED = re.compile(
-    rb"(?P<prefix>[ \t]*\\?(?P<tag>MD5|SHA1|SHA224|SHA256|SHA384|SHA512) ?\()(?P<name>.+)(?P<separator>\)[ \t]*=[ \t]*)"
-    + _HEX,
+    rb"(?P<prefix>[ \t]*\\?(?P<tag>MD5|SHA1|SHA224|SHA256|SHA384|SHA512|BLAKE2b) ?\()(?P<name>.+)"
+    rb"(?P<separator>\)[ \t]*=[ \t]*)" + _HEX,
     re.DOTALL,
 )
+# "name = sha256:HEX"
+_TREEINFO = re.compile(
+    rb"(?P<prefix>[ \t]*)(?P<name>[^=:#;\[\s][^=:]*?)(?P<separator>[ \t]*[=:][ \t]*(?P<tag>md5|sha\d+):)" + _HEX
+    + rb"(?P<rest>[ \t]*)"
+)  # fmt: skip
+_SECTION = re.compile(rb"[ \t]*\[(?P<section>[^\]]*)\][ \t]*")
+_SOLE = re.compile(rb"(?P<prefix>[ \t]*)" + _HEX + rb"(?P<rest>[ \t]*)")
+_HEADING = re.compile(rb"#[ \t]*(?P<kind>\w+)[ \t]+HASH[ \t]*")
+"""A comment that says which digest the lines behind it have (Gentoo's DIGESTS)."""
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _UNESCAPED = {escape: letter for letter, escape in _ESCAPES.items()}
 
@@ -40,6 +55,7 @@ class ChecksumLine(Struct, frozen=True):
     :param end: the line end; empty for a last line without one.
     :param digest: hashlib's name of the digest; empty where the line is no checksum of a file.
     :param is_tagged: the name comes before the separator and the checksum after it (BSD's form).
+    :param has_fixed_name: what stands for the name names no file: nothing, ``-``, or a path on another machine.
     """
 
     prefix: bytes
@@ -49,6 +65,7 @@ class ChecksumLine(Struct, frozen=True):
     end: bytes = b""
     digest: str = ""
     is_tagged: bool = False
+    has_fixed_name: bool = False
 
     @property
     def raw(self) -> bytes:
@@ -84,24 +101,75 @@ class ChecksumLine(Struct, frozen=True):
         return replace(self, prefix=prefix, separator=separator, encoded_name=encoded)
 
 
-def parse_lines(data: bytes) -> tuple[ChecksumLine, ...]:
-    """Return the lines of a list; any bytes are accepted, and :func:`pack_lines` gives the same bytes again."""
-    return tuple(map(_parse_line, re.findall(rb"[^\n]*\n|[^\n]+", data)))
+def parse_lines(data: bytes, digests: Mapping[int, str] = DIGESTS) -> tuple[ChecksumLine, ...]:
+    """Return the lines of a list; any bytes are accepted, and :func:`pack_lines` gives the same bytes again.
+
+    :param digests: number of hexadecimal digits -> hashlib's name of the digest.
+    """
+    lines = list[ChecksumLine]()
+    for raw in _split(data):
+        line = _parse_line(raw, digests)
+        heading = _HEADING.fullmatch(line.prefix) if not line.digest else None
+        if heading is not None:
+            digests = BLAKE2B if heading["kind"].upper() == b"BLAKE2B" else DIGESTS
+        lines.append(line)
+    return tuple(lines)
 
 
-def _parse_line(raw: bytes) -> ChecksumLine:
-    """Return the line with the bytes ``raw``, which include its end."""
+def parse_treeinfo(data: bytes) -> tuple[ChecksumLine, ...]:
+    """Return the lines of a .treeinfo; those of its section ``[checksums]`` have checksums."""
+    lines, section = list[ChecksumLine](), b""
+    for raw in _split(data):
+        body, end = _cut_end(raw)
+        match, heading = _TREEINFO.fullmatch(body), _SECTION.fullmatch(body)
+        section = heading["section"] if heading else section
+        if match is None or section != b"checksums" or DIGESTS[len(match["sum"])] != match["tag"].decode():
+            lines.append(ChecksumLine(body, end=end))
+            continue
+        lines.append(
+            ChecksumLine(
+                match["prefix"], match["sum"], match["separator"], match["name"], match["rest"] + end,
+                match["tag"].decode(), is_tagged=True,
+            )
+        )  # fmt: skip
+    return tuple(lines)
+
+
+def parse_sole_checksum(data: bytes, digests: Mapping[int, str]) -> tuple[ChecksumLine, ...] | None:
+    """Return the lines of a file that is one checksum without a name; None for any other file."""
+    first, *others = _split(data) or [b""]
+    body, end = _cut_end(first)
+    match = _SOLE.fullmatch(body)
+    if match is None or any(line.strip() for line in others):
+        return None
+    sole = ChecksumLine(
+        match["prefix"], match["sum"], end=match["rest"] + end, digest=digests[len(match["sum"])], has_fixed_name=True
+    )
+    return (sole, *(ChecksumLine(*_cut_end(line)[:1], end=_cut_end(line)[1]) for line in others))
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Return the lines of ``data`` with their ends."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", data)
+
+
+def _cut_end(raw: bytes) -> tuple[bytes, bytes]:
+    """Return a line without its end, and its end."""
     body = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
-    end = raw[len(body) :]
+    return body, raw[len(body) :]
+
+
+def _parse_line(raw: bytes, digests: Mapping[int, str]) -> ChecksumLine:
+    """Return the line with the bytes ``raw``, which include its end."""
+    body, end = _cut_end(raw)
     for pattern in (_TAGGED, _PLAIN):
         match = pattern.fullmatch(body)
         if match is None:
             continue
-        digest, is_tagged = DIGESTS[len(match["sum"])], pattern is _TAGGED
-        if not is_tagged or digest == match["tag"].decode().lower():
-            return ChecksumLine(
-                match["prefix"], match["sum"], match["separator"], match["name"], end, digest, is_tagged
-            )
+        digits, is_tagged = len(match["sum"]), pattern is _TAGGED
+        tag = match["tag"].decode().lower() if is_tagged else digests[digits]
+        if tag in (DIGESTS[digits], BLAKE2B[digits]):
+            return ChecksumLine(match["prefix"], match["sum"], match["separator"], match["name"], end, tag, is_tagged)
     return ChecksumLine(body, end=end)
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from cosremaster.checksums.lines import ChecksumLine, parse_lines
+from cosremaster.checksums.lines import (
+    BLAKE2B,
+    DIGESTS,
+    ChecksumLine,
+    parse_lines,
+    parse_sole_checksum,
+    parse_treeinfo,
+)
 from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import count_chunks, digests_of
@@ -17,10 +25,19 @@ from cosremaster.progress import Progress
 
 MAX_LIST = 1 << 24
 """Bytes; a longer file is not taken for a list, because all lines of a list are held in memory."""
+_MAX_LOOSE = 1 << 20
+"""The same for files of other names than lists have."""
 
-_KINDS = rb"(?:md5|sha1|sha224|sha256|sha384|sha512)"
-_NAME = re.compile(rb"(?:" + _KINDS + rb"sums?|checksums?)(?:\.txt)?", re.IGNORECASE)
-_COMPANION = re.compile(rb"(?P<of>.+)\." + _KINDS + rb"(?:sums?)?(?:\.txt)?", re.IGNORECASE | re.DOTALL)
+_KINDS = rb"(?:md5|sha1|sha224|sha256|sha384|sha512|b2|blake2b?)"
+_ENDING = rb"(?:\.(?:txt|lst|list|chk|check))?"
+_NAME = re.compile(rb"\.?(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)" + _ENDING, re.IGNORECASE)
+_COMPANION = re.compile(rb"(?P<of>.+)\.(?:" + _KINDS + rb"(?:sums?)?|digests?)" + _ENDING, re.IGNORECASE | re.DOTALL)
+_LOOSE = re.compile(rb"(?<![a-z0-9])(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)(?![a-z0-9])", re.IGNORECASE)
+"""What other names of lists have in them, such as ``md5sum-x86_64.txt``; such a file has nothing but checksums."""
+_TREEINFO_NAMES = (b".treeinfo", b"treeinfo")
+_SUSE_CONTENT = b"content"
+_UNNAMED = (b"-", b"stdin")
+"""What stands for the name where a program read standard input."""
 _SIGNATURES = (b".gpg", b".asc", b".sig", b".sign")
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 
@@ -33,6 +50,7 @@ class ChecksumList(Struct, frozen=True):
         file of the ISO.
     :param covers_directory: it may list a whole directory; False for a companion such as ``x.iso.md5``, which lists
         the one file that it is named after.
+    :param is_treeinfo: it is a .treeinfo, which may name files of a repository that are not on the ISO.
     """
 
     path: bytes
@@ -40,6 +58,7 @@ class ChecksumList(Struct, frozen=True):
     base: bytes
     files: tuple[bytes | None, ...]
     covers_directory: bool
+    is_treeinfo: bool = False
 
     @property
     def is_signed(self) -> bool:
@@ -78,7 +97,15 @@ class NameLookup:
 def is_list(path: bytes) -> bool:
     """Return True if a file of this name is a checksum list, provided that it has a line with a checksum."""
     name = path.rpartition(b"/")[2]
-    return bool(_NAME.fullmatch(name) or _COMPANION.fullmatch(name))
+    return bool(_NAME.fullmatch(name) or _COMPANION.fullmatch(name)) or name.lower() in _TREEINFO_NAMES
+
+
+def _may_be_list(file: IsoFile) -> bool:
+    """Return True if a file of this name and size may be a checksum list, which its lines must tell."""
+    name = file.path.rpartition(b"/")[2]
+    if is_list(file.path):
+        return file.size <= MAX_LIST
+    return file.size <= _MAX_LOOSE and (name.lower() == _SUSE_CONTENT or bool(_LOOSE.search(name)))
 
 
 def signature_paths(path: bytes) -> Iterator[bytes]:
@@ -97,26 +124,70 @@ def read_checksum_lists(image: IsoImage, added_paths: Iterable[bytes] = ()) -> t
     :param added_paths: paths that lists may name besides the files of ``image``.
     :raises ImageError: when a list cannot be read.
     """
-    candidates = [file for file in image.files if file.is_regular and file.size <= MAX_LIST and is_list(file.path)]
+    candidates = [file for file in image.files if file.is_regular and _may_be_list(file)]
     if not candidates:
         return ()
     names = NameLookup(image, added_paths)
     lists = (_read_list(image, file, names) for file in sorted(candidates, key=lambda file: file.path))
-    return tuple(source for source in lists if any(line.digest for line in source.lines))
+    return tuple(source for source in lists if source is not None and any(line.digest for line in source.lines))
 
 
-def _read_list(image: IsoImage, file: IsoFile, names: NameLookup) -> ChecksumList:
-    """Read ``file`` as a list, and decide which directory its names are relative to."""
-    lines = parse_lines(image.bytes_of(file).read())
+def _read_list(image: IsoImage, file: IsoFile, names: NameLookup) -> ChecksumList | None:
+    """Read ``file`` as a list; None if it is none."""
     folder, _, name = file.path.rpartition(b"/")
+    data = image.bytes_of(file).read()
+    if name.lower() in _TREEINFO_NAMES:
+        lines = parse_treeinfo(data)
+        files = tuple(names.find_path(line.name, folder) if line.digest else None for line in lines)
+        return ChecksumList(file.path, lines, folder, files, covers_directory=False, is_treeinfo=True)
+    digests = BLAKE2B if re.search(rb"b2|blake", name, re.IGNORECASE) else DIGESTS
     companion = _COMPANION.fullmatch(name)
-    covers_directory = companion is None or names.find_path(companion["of"], folder) is None
+    target = names.find_path(companion["of"], folder) if companion else None
+    lines = (parse_sole_checksum(data, digests) if target else None) or parse_lines(data, digests)
+    if target is not None:
+        base, files = _find_base(lines, names, folder)
+        lines, files = _name_target(lines, files, target)
+        return ChecksumList(file.path, lines, base, files, covers_directory=False)
+    base, files = _find_base(lines, names, folder)
+    if not is_list(file.path) and not (any(files) and all(map(_is_list_line, lines))):
+        return None
+    is_companion = companion is not None and all(
+        path is None or path.rpartition(b"/")[2].startswith(companion["of"]) for path in files
+    )
+    return ChecksumList(file.path, lines, base, files, covers_directory=not is_companion)
+
+
+def _is_list_line(line: ChecksumLine) -> bool:
+    """Return True for a checksum, an empty line, and a comment or another keyword of SUSE's ``content``."""
+    return bool(line.digest or not line.prefix.strip() or re.match(rb"[#;]|[A-Z]+ ", line.prefix.lstrip()))
+
+
+def _find_base(
+    lines: Sequence[ChecksumLine], names: NameLookup, folder: bytes
+) -> tuple[bytes, tuple[bytes | None, ...]]:
+    """Return the directory that the names of ``lines`` are relative to, and the files that they name."""
     # A list in a folder such as .disk may have names that are relative to the root.
     for base in (folder, b""):
         files = tuple(names.find_path(line.name, base) if line.digest else None for line in lines)
         if any(files):
-            return ChecksumList(file.path, lines, base, files, covers_directory)
-    return ChecksumList(file.path, lines, folder, (None,) * len(lines), covers_directory)
+            return base, files
+    return folder, (None,) * len(lines)
+
+
+def _name_target(
+    lines: Sequence[ChecksumLine], files: Sequence[bytes | None], target: bytes
+) -> tuple[tuple[ChecksumLine, ...], tuple[bytes | None, ...]]:
+    """Return the lines of a list beside the file ``target`` that it is named after, and the files that they name.
+
+    A line without a name, or whose name is where the file was when it was summed, names the target.
+    """
+    named, paths = list[ChecksumLine](), list[bytes | None]()
+    for line, path in zip(lines, files, strict=True):
+        last = line.name.rpartition(b"/")[2]
+        is_target = path is None and (line.has_fixed_name or last in (*_UNNAMED, target.rpartition(b"/")[2]))
+        named.append(replace(line, has_fixed_name=True) if line.digest and is_target else line)
+        paths.append(target if line.digest and is_target else path)
+    return tuple(named), tuple(paths)
 
 
 class DigestCache:

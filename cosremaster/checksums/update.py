@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lists import DigestCache, read_checksum_lists
 from cosremaster.checksums.renew import ReadNewFile, RenewedLists, find_stale_lists, renew_lists
+from cosremaster.checksums.repositories import find_stale_indexes
 from cosremaster.errors import SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.iso.edits import IsoEdits
@@ -36,13 +39,20 @@ def update_checksums(
     :raises CosremasterError: as ``make_plan`` without lists does, or when a file cannot be read.
     """
     changes = collect_file_changes(image, edits)
+    renewed = _update_lists(image, edits, changes, make_plan, DigestCache(progress), keep)
+    return replace(renewed, warnings=(*renewed.warnings, *find_stale_indexes(image, changes)))
+
+
+def _update_lists(
+    image: IsoImage, edits: IsoEdits, changes: FileChanges, make_plan: MakePlan, digests: DigestCache, keep: bool
+) -> RenewedLists:
+    """Return the checksum lists after ``changes``; the other arguments are those of :func:`update_checksums`."""
     lists = read_checksum_lists(image, changes.added)
     if not lists:
         return RenewedLists()
     stale = ", ".join(printable(path) for path in find_stale_lists(image, lists, changes))
     if keep:
         return RenewedLists(warnings=(f"{stale}: sums of changed files are stale now",) if stale else ())
-    digests = DigestCache(progress)
     renewed = renew_lists(image, lists, changes, open_new_files(image, edits, make_plan({})), digests)
     reason = "their sums do not settle"
     try:

@@ -50,6 +50,11 @@ def _check_list(
         if _leads_through_link(checksum_list.base + b"/" + line.name if path is None else path, files):
             yield note("sums.link", f"{printable(line.name)} leads through a symlink, which is not followed", place)
             continue
+        if path is None and checksum_list.is_treeinfo:
+            yield note(
+                "sums.missing", f"names {printable(line.name)}, which is not there, maybe of a repository", place
+            )
+            continue
         if path is None:
             finding = fails("sums.missing", f"names {printable(line.name)}, which is not there", place)
         elif not line.has_checksum(digests.get(image.bytes_of(files[path]), line.digest)):

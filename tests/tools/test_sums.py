@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cosremaster import remaster
 from cosremaster.checksums.draft import FileChanges
-from cosremaster.checksums.lines import pack_lines, parse_lines
+from cosremaster.checksums.lines import BLAKE2B, DIGESTS, pack_lines, parse_lines, parse_treeinfo
 from cosremaster.checksums.lists import DigestCache, is_list, read_checksum_lists
 from cosremaster.checksums.renew import ListChange, RenewedLists, renew_lists
 from cosremaster.checksums.update import update_checksums
@@ -38,7 +38,7 @@ from tests.fixtures import families, tools
 from tests.fixtures.tools import EPOCH, run
 from tests.support.small import write_small
 
-TOOLS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum")
+TOOLS = ("md5sum", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum", "b2sum")
 
 
 def table(data: bytes) -> PieceTable:
@@ -63,6 +63,7 @@ SOME_LINES = st.one_of(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(SOME_LINES, st.sampled_from([b"\n", b"\r\n", b""])).map(b"".join), max_size=6).map(b"".join))
 @example(b"# made by hand\r\n" + b"0" * 32 + b"  a\r\n")
 @example(b"\n\n")
@@ -85,8 +86,9 @@ def test_coreutils_lines_are_read_and_written(tmp_path: Path, tool: str, options
     for name in ODD:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     listed = run([tool, *options, *(os.fsdecode(name) for name in ODD)], cwd=tmp_path)
-    lines = parse_lines(listed)
-    digest = tool.removesuffix("sum")
+    is_blake = tool == "b2sum"
+    lines = parse_lines(listed, BLAKE2B if is_blake else DIGESTS)
+    digest = "blake2b" if is_blake else tool.removesuffix("sum")
     assert [(line.name, line.digest) for line in lines] == [(name, digest) for name in ODD]
     assert all(line.has_checksum(hashlib.new(digest, line.name).hexdigest()) for line in lines)
     # What we write in the place of what was written, coreutils would have written too.
@@ -126,10 +128,12 @@ def test_what_is_no_sum_of_a_file(text: bytes) -> None:
 
 def test_names_of_lists() -> None:
     for name in ("md5sum.txt", "MD5SUMS", "SHA256SUMS", "sha256sum.txt", "sha1sums", "SHA512SUM.TXT", "CHECKSUM",
-                 ".disk/md5sum.txt", "live/vmlinuz.sha256", "vmlinuz.md5sum"):  # fmt: skip
+                 ".disk/md5sum.txt", "live/vmlinuz.sha256", "vmlinuz.md5sum", "md5sum", "md5.txt", ".md5", "SHA256",
+                 "B2SUMS", "a.b2", "a.blake2b", "md5sum.lst", "live.DIGESTS", "airootfs.sha512", ".treeinfo",
+                 "CHECKSUMS.md5"):  # fmt: skip
         assert is_list(name.encode()), name
-    for name in ("md5sum", "README.txt", "SHA256SUMS.gpg", "md5.txt", ".md5", "sum.txt"):
-        assert is_list(name.encode()) == (name == "md5sum"), name
+    for name in ("README.txt", "SHA256SUMS.gpg", "sum.txt", "md5sum-x.txt", "treeinfo.txt", "libb2.so", "sha5"):
+        assert not is_list(name.encode()), name
 
 
 # Renewal, as values
@@ -139,6 +143,17 @@ def image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[IsoImage, Byte
     path = tmp_path / "image.iso"
     path.write_bytes(build_iso({**debirf_files(), **files}))
     source = open_source(path)
+    return read_image(source), source
+
+
+def made_image_of(tmp_path: Path, files: Mapping[str, bytes]) -> tuple[IsoImage, ByteSource]:
+    """An image of ``files`` by genisoimage."""
+    tools.require("genisoimage")
+    for name, data in files.items():
+        (tmp_path / "disc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "disc" / name).write_bytes(data)
+    run(["genisoimage", "-quiet", "-R", "-o", tmp_path / "image.iso", tmp_path / "disc"])
+    source = open_source(tmp_path / "image.iso")
     return read_image(source), source
 
 
@@ -323,6 +338,145 @@ def test_a_list_with_its_signature_around_it(tmp_path: Path) -> None:
     with source:
         _, renewed = renew(image, FileChanges(replaced={b"a": table(b"A")}))
     assert renewed.warnings == ("CHECKSUM is signed, and changes: the signature in it will not hold",)
+
+
+@given(st.lists(st.tuples(SOME_LINES, st.sampled_from([b"\n", b"\r\n", b""])).map(b"".join), max_size=6).map(b"".join))
+@example(b"[checksums]\nimages/a = sha256:" + b"0" * 64 + b" \r\nb : md5:" + b"0" * 32)
+def test_a_treeinfo_is_packed_as_it_was(data: bytes) -> None:
+    assert pack_lines(parse_treeinfo(data)) == data
+
+
+TREEINFO = """[general]
+arch = x86_64
+vmlinuz = sha256:{none}
+
+[checksums]
+; comment = sha256:{none}
+vmlinuz = sha256:{kernel}
+repodata/repomd.xml = sha256:{none}
+boot/grub/grub.cfg=md5:{menu}
+[images-x86_64]
+kernel = vmlinuz
+"""
+
+
+def test_a_treeinfo(tmp_path: Path) -> None:
+    """As lorax and pungi write it (productmd); names may be those of a repository that the ISO has no part of."""
+
+    def text(kernel: bytes, menu: bytes) -> bytes:
+        return TREEINFO.format(
+            none="0" * 64, kernel=hashlib.sha256(kernel).hexdigest(), menu=hashlib.md5(menu).hexdigest()
+        ).encode()
+
+    menu = debirf_files()["boot/grub/grub.cfg"]
+    image, source = made_image_of(
+        tmp_path, {"vmlinuz": b"k", "boot/grub/grub.cfg": menu, ".treeinfo": text(b"k", menu)}
+    )
+    with source:
+        lists, renewed = renew(image, FileChanges(replaced={b"vmlinuz": table(b"new")}, added={b"n": table(b"n")}))
+        assert lists == {".treeinfo": text(b"new", menu)}
+        assert not renewed.warnings
+        lists, _ = renew(image, FileChanges(renamed={b"vmlinuz": b"images/k"}))
+        assert lists == {".treeinfo": text(b"k", menu).replace(
+            b"\nvmlinuz = sha256:%b" % hashlib.sha256(b"k").hexdigest().encode(),
+            b"\nimages/k = sha256:%b" % hashlib.sha256(b"k").hexdigest().encode(),
+        )}  # fmt: skip
+    found = [one for one in verify(tmp_path / "image.iso", deep=True).findings if "sums" in one.check]
+    assert [(one.level.value, one.check) for one in found] == [("note", "sums.missing"), ("holds", "sums.stale")]
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("arch/airootfs.sha512", "{sha512}  airootfs.sfs\n"),  # archiso
+        ("arch/airootfs.sfs.b2", "{blake2b}  airootfs.sfs\n"),
+        ("arch/airootfs.sfs.sha256", "{sha256}\n"),  # the checksum alone
+        ("arch/airootfs.sfs.sha1", "{sha1}  -\n"),  # sha1sum < airootfs.sfs
+        ("arch/airootfs.sfs.md5", "MD5(stdin)= {md5}\n"),  # openssl md5 < airootfs.sfs
+        ("arch/airootfs.sfs.sha256sum", "{sha256} */tmp/work/x86_64/airootfs.sfs\r\n"),
+        ("md5sum-x86_64.txt", "# all\n\n{md5}  arch/airootfs.sfs\n"),
+        ("arch/SHA256", "SHA256 (airootfs.sfs) = {sha256}\n"),  # BSD
+        ("arch/B2SUMS", "BLAKE2b (airootfs.sfs) = {blake2b}\n"),
+        ("live.DIGESTS", "# SHA512 HASH\n{sha512}  arch/airootfs.sfs\n# BLAKE2B HASH\n{blake2b}  arch/airootfs.sfs\n"),
+        ("content", "PRODUCT x y\nHASH SHA256 {sha256}  arch/airootfs.sfs\n"),  # SUSE
+        ("CHECKSUMS", "{sha256}  arch/airootfs.sfs\n"),  # SUSE since 15
+        ("arch/x.sha384.txt", "{sha384}  airootfs.sfs\n{sha224}  airootfs.sfs\n"),
+    ],
+)
+def test_lists_of_all_makers(tmp_path: Path, name: str, form: str) -> None:
+    def text(data: bytes) -> bytes:
+        kinds = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b")
+        return form.format(**{kind: hashlib.new(kind, data).hexdigest() for kind in kinds}).encode()
+
+    image, source = made_image_of(tmp_path, {"arch/airootfs.sfs": b"root", "arch/o": b"o", name: text(b"root")})
+    with source:
+        changes = FileChanges(replaced={b"arch/airootfs.sfs": table(b"new")}, added={b"arch/n": table(b"n")})
+        lists, renewed = renew(image, changes)
+        assert not renewed.warnings
+        assert lists == {name: text(b"new")}
+    assert {one.check for one in verify(tmp_path / "image.iso", deep=True).findings if one.is_counted} == set()
+
+
+def test_what_only_looks_like_a_list(tmp_path: Path) -> None:
+    """A text about checksums in a file of an odd name, and a checksum alone without the file that it is of."""
+    files = {"notes-md5.txt": sums({"vmlinuz": b"other"}) + b"and so on\n", "gone.sha256": b"0" * 64 + b"\n"}
+    image, source = image_of(tmp_path, files)
+    with source:
+        assert read_checksum_lists(image) == ()
+
+
+def test_a_list_that_lacks_what_was_made_after_it_is_complete(tmp_path: Path) -> None:
+    """debian-cd writes .disk/mkisofs behind it; other files are told by their dates."""
+    everything = debirf_files()
+    complete = sums(dict(sorted({**everything, "n": b"n"}.items())))
+    image, source = image_of(
+        tmp_path, {".disk/mkisofs": b"xorriso", "md5sum.txt": sums(dict(sorted(everything.items())))}
+    )
+    with source:
+        lists, _ = renew(image, FileChanges(added={b"n": table(b"n")}))
+    assert lists == {"md5sum.txt": complete}
+    tools.require("genisoimage")
+    for age, is_complete in ((-100, False), (0, False), (100, True)):
+        tree = tmp_path / f"tree{age}"
+        tree.mkdir()
+        files = {str(number): b"%d" % number for number in range(10)}
+        for name, data in {**files, "md5sum.txt": sums(files), "later": b"l"}.items():
+            (tree / name).write_bytes(data)
+            os.utime(tree / name, (EPOCH, EPOCH + (age if name == "later" else 0)))
+        iso = tmp_path / f"{age}.iso"
+        run(["genisoimage", "-quiet", "-R", "-o", iso, tree])
+        (tmp_path / "new").write_bytes(b"new")
+        result = remaster(iso, tmp_path / f"{age}.out.iso", add_iso=[f"{tmp_path}/new:/new"])
+        assert [one.added for one in result.sums] == ([1] if is_complete else [])
+
+
+@pytest.mark.parametrize(
+    ("index", "changed", "is_stale"),
+    [
+        ("dists/bookworm/Release", "pool/main/a.deb", True),
+        ("dists/bookworm/Release", "dists/bookworm/main/binary-amd64/Packages.gz", True),
+        ("dists/bookworm/Release", "live/vmlinuz", False),
+        ("BaseOS/repodata/repomd.xml", "BaseOS/Packages/a.rpm", True),
+        ("BaseOS/repodata/repomd.xml", "AppStream/Packages/a.rpm", False),
+        ("apks/x86_64/APKINDEX.tar.gz", "apks/x86_64/a.apk", True),
+        ("usr/freebsd-dist/MANIFEST", "usr/freebsd-dist/base.txz", True),
+        ("usr/freebsd-dist/MANIFEST", "usr/freebsd-dist/other.txz", False),
+    ],
+)
+def test_indexes_of_packages_are_warned_of(tmp_path: Path, index: str, changed: str, is_stale: bool) -> None:
+    image, source = made_image_of(tmp_path, {index: b"base.txz\t%b\t1\n" % (b"0" * 64), changed: b"old"})
+    edits = IsoEdits(replaced={changed.encode(): table(b"new")})
+    with source:
+        for keep in (False, True):
+            renewed = update_checksums(
+                image, edits, lambda _: plan_result(image, source, edits), SilentProgress(), keep=keep
+            )
+            assert [index in warning and changed in warning for warning in renewed.warnings] == [True] * is_stale
+        removed = update_checksums(
+            image, IsoEdits(removed=(index.partition("/")[0].encode(),)), lambda _: plan_result(image, source, edits),
+            SilentProgress(),
+        )  # fmt: skip
+        assert not removed.warnings
 
 
 def test_each_file_is_read_once(tmp_path: Path) -> None:
