@@ -114,8 +114,8 @@ def plan_image(
     """
     if image.blockers:
         raise UnsupportedError(f"has {' and '.join(image.blockers)}; so no file on it can be changed", image.place)
-    settled, hidden, merged = _plan_exchanges(image, source, edits)
-    replacements = resolve_replacements(image, settled.replaced, hidden)
+    settled, hidden, names, merged = _plan_exchanges(image, source, edits)
+    replacements = resolve_replacements(image, settled.replaced, hidden, names)
     drop = drop_hfsplus and bool(image.hfs_partitions)
     if not drop:
         _check_hfs(image, replacements)
@@ -170,19 +170,20 @@ def _plan_link_changes(
 
 def _plan_exchanges(
     image: IsoImage, source: ByteSource, edits: IsoEdits
-) -> tuple[IsoEdits, Mapping[bytes, HiddenFile], MergedTrees | None]:
+) -> tuple[IsoEdits, Mapping[bytes, HiddenFile], Mapping[int, bytes], MergedTrees | None]:
     """Return ``edits`` as :func:`plan_exchanges` settles them, and the trees if they were read for that.
 
-    Between them are the exchanged files that the primary tree does not show, by path.
+    Between them are the exchanged files that the primary tree does not show, by path, and the paths of all files by the
+    offset of their first record, where trees may name them otherwise.
     """
     if not (image.udf is not None and edits.replaced) and (edits.is_empty or not may_hide_names(image)):
-        return edits, {}, None
+        return edits, {}, {}, None
     from cosremaster.iso.exchange import plan_exchanges  # noqa: PLC0415 - only such images need it
     from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - the same
 
     merged = read_merged_trees(image, source)
     exchanges = plan_exchanges(image, source, merged, edits)
-    return exchanges.edits, exchanges.hidden, merged
+    return exchanges.edits, exchanges.hidden, exchanges.names, merged
 
 
 def _check_removal(image: IsoImage, edits: IsoEdits, merged: MergedTrees | None, *, drop: bool) -> None:

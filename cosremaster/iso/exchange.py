@@ -20,7 +20,7 @@ from cosremaster.iso.merged import MergedTrees
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.iso.spans import Span
-from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
+from cosremaster.iso.tree_edit.directories import UDF, DirectoryEntry, EditableTree
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import Lba
@@ -29,11 +29,13 @@ from cosremaster.units import Lba
 class PlannedExchanges(Struct, frozen=True):
     """Edits in which each exchanged file takes the place of the old one; others are removed and added.
 
-    ``hidden``: the exchanged files that the primary tree does not show, by path.
+    ``hidden``: the exchanged files that the primary tree does not show, by path. ``names``: the paths in the merged
+    names of all files with directory records, by the offset of the first one.
     """
 
     edits: IsoEdits
     hidden: Mapping[bytes, HiddenFile]
+    names: Mapping[int, bytes]
 
 
 def plan_exchanges(image: IsoImage, source: ByteSource, merged: MergedTrees, edits: IsoEdits) -> PlannedExchanges:
@@ -62,19 +64,28 @@ def plan_exchanges(image: IsoImage, source: ByteSource, merged: MergedTrees, edi
                 hidden[path] = file
     if covered:
         edits = replace(edits, replaced={path: table for path, table in edits.replaced.items() if path not in covered})
-    return PlannedExchanges(_replace_by_addition(image, source, edits, moved) if moved else edits, hidden)
+    if moved:
+        edits = _replace_by_addition(image, source, edits, moved)
+    return PlannedExchanges(edits, hidden, names.by_record)
 
 
 class _NamesByData:
-    """The names of an image's data in all trees. ``entries``: of each path, the trees and their entries."""
+    """The names of an image's data in all trees.
+
+    ``entries``: of each path, the trees and their entries. ``by_record``: the path of each file with directory records,
+    by the offset of the first one.
+    """
 
     def __init__(self, merged: MergedTrees) -> None:
         """Index the entries of ``merged``."""
         self.entries: dict[bytes, list[tuple[EditableTree, DirectoryEntry]]] = defaultdict(list)
+        self.by_record: dict[int, bytes] = {}
         paths: dict[int, bytes] = {}
         for tree, path, entry in merged.named_entries():
             self.entries[path].append((tree, entry))
             paths[id(entry)] = path
+            if tree.kind != UDF and entry.records:
+                self.by_record[entry.records[0].offset] = path
         self._paths: dict[Lba, set[bytes | None]] = defaultdict(set)
         for tree in merged.all_trees:
             for entry in tree.entries():

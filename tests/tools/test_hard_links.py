@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -95,3 +96,32 @@ def test_a_name_leaves(linked: Path, tmp_path: Path) -> None:
     check(out, {name: data for name, data in OLD.items() if name != "a"}, tmp_path / "out")
     if before["a"] == 3:
         assert links(out) == {name: count for name, count in before.items() if name != "a"} | {"b": 2, "c": 2}
+
+
+@pytest.mark.parametrize(
+    "options", [["-J"], ["-J", "-R"], ["-J", "-hide-joliet", "bbb"], ["-J", "-R", "-hide-joliet", "aaa"]]
+)
+def test_joliet_has_the_name_in_other_letters_or_not_at_all(options: list[str], tmp_path: Path) -> None:
+    """Without Rock Ridge the primary tree has capitals; a name may also be hidden from Joliet, or cut there."""
+    tools.require("genisoimage", *judges.TOOLS)
+    folder, iso, out = tmp_path / "tree", tmp_path / "in.iso", tmp_path / "out.iso"
+    folder.mkdir()
+    long = [letter * 90 for letter in "lm"] if "-R" in options else []
+    (folder / "aaa").write_text("shared")
+    for name in ("bbb", "ccc", *long):
+        (folder / name).hardlink_to(folder / "aaa")
+    run(["genisoimage", "-quiet", *options, "-o", iso, folder])
+    before = judges.joliet(iso)
+    new = {"bbb": b"b", **{name: name.encode() for name in long}}
+    remaster(iso, out, add_iso=[InlineFile(f"/{name}", data) for name, data in new.items()])
+    after = judges.joliet(out)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if after[name] != before[name]}
+    expected = {f"/{name[:64]}": hashlib.sha256(data).hexdigest() for name, data in new.items()}
+    expected = {name: digest for name, digest in expected.items() if name in before}
+    assert changed == expected.keys() and {name: after[name] for name in changed} == expected
+    ridge = ["-R"] if "-R" in options else []
+    for name in ("aaa", "bbb", "ccc", *long):
+        path = f"/{name}" if ridge else f"/{name.upper()}.;1"
+        assert run(["isoinfo", *ridge, "-i", out, "-x", path]) == new.get(name, b"shared")
+    assert cosremaster.verify(out).ok

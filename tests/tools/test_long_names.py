@@ -74,7 +74,7 @@ def test_a_moved_directory_with_long_names(maker: str, tmp_path: Path) -> None:
     check(again, expected)
 
 
-@pytest.mark.parametrize("maker", ["R"])
+@pytest.mark.parametrize("maker", ["R", "bsdtar", "xorriso"])
 def test_exchanged_while_the_directory_moves(maker: str, tmp_path: Path) -> None:
     """A file with a long name grows, shrinks, gets a new name, or is one of two hard links."""
     iso, out, folder = tmp_path / "in.iso", tmp_path / "out.iso", tmp_path / "tree"

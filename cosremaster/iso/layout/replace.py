@@ -74,7 +74,10 @@ class LinkChanges(Struct, frozen=True):
 
 
 def resolve_replacements(
-    image: IsoImage, replaced: Mapping[bytes, PieceTable], hidden: Mapping[bytes, HiddenFile]
+    image: IsoImage,
+    replaced: Mapping[bytes, PieceTable],
+    hidden: Mapping[bytes, HiddenFile],
+    names: Mapping[int, bytes],
 ) -> tuple[FileReplacement, ...]:
     """Find the entries in all trees of each file that gets new bytes.
 
@@ -82,6 +85,8 @@ def resolve_replacements(
 
     :param replaced: the new bytes of files, by path.
     :param hidden: those of the files that the primary tree does not show, by path.
+    :param names: the primary tree's names of the files of all trees, by the offset of their first record; empty where
+        all trees have the same names.
     :raises ImageError: when a file does not exist.
     :raises UnsupportedError: when a file cannot be replaced.
     """
@@ -100,7 +105,7 @@ def resolve_replacements(
         groups[id(table), file.start if file.size else None].append(file)
     by_start = [_group_by_start(tree) for tree in image.trees]
     for files in _split_empty(groups.values()):
-        resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path]))
+        resolved.append(_make_replacement(image, by_start, files, replaced[files[0].path], names))
     return tuple(resolved)
 
 
@@ -127,11 +132,13 @@ def _group_by_start(tree: IsoTree) -> dict[Lba, list[IsoFile]]:
 
 
 def _make_replacement(
-    image: IsoImage, by_start: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable
-) -> FileReplacement:
+    image: IsoImage, by_start: Sequence[Mapping[Lba, list[IsoFile]]], files: Sequence[IsoFile], table: PieceTable,
+    names: Mapping[int, bytes],
+) -> FileReplacement:  # fmt: skip
     """Return the replacement of ``files``, entries of the primary tree that share an extent.
 
     :param by_start: for each tree, its files by their first block.
+    :param names: see :func:`resolve_replacements`.
     :raises UnsupportedError: when the files cannot be replaced.
     """
     first, place = files[0], image.place.inside(files[0].path)
@@ -153,21 +160,10 @@ def _make_replacement(
         entries = [(image.trees[0], file) for file in files]
         for tree, starts in zip(image.trees[1:], by_start[1:], strict=True):
             candidates = starts.get(lba, []) if first.size else tree.files
-            entries += [(tree, file) for file in _find_same_paths(tree, candidates, paths, place)]
+            entries += [(tree, file) for file in candidates if names.get(file.records[0].offset, file.path) in paths]
         replacement = FileReplacement(first.path, table, tuple(entries), None, first.size)
     _check_pointers(image, replacement, place)
     return replacement
-
-
-def _find_same_paths(tree: IsoTree, candidates: Sequence[IsoFile], paths: set[bytes], place: Place) -> list[IsoFile]:
-    """Return the ``candidates`` of another tree at the paths ``paths``.
-
-    :raises UnsupportedError: when the tree has not all of the paths.
-    """
-    files = [file for file in candidates if file.path in paths]
-    if len(files) != len(paths) and candidates:
-        raise UnsupportedError(f"cannot be exchanged alone: the {tree.kind} tree has no file of that name", place)
-    return files
 
 
 def _check_pointers(image: IsoImage, replacement: FileReplacement, place: Place) -> None:

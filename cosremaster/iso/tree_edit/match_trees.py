@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 from msgspec import Struct
 
@@ -15,6 +16,8 @@ from cosremaster.units import Lba
 
 _MAX_COMPARISONS = 10**6
 """The most pairs of names that are compared in one directory."""
+_MAX_NAMESAKES = 64
+"""The most names of one file that are compared by their letters."""
 _SAMPLES = 4
 """The number of files whose data identify a directory that has another name in the other tree."""
 
@@ -202,6 +205,20 @@ def _is_shortened(short: DirectoryEntry, long: DirectoryEntry) -> bool:
     )
 
 
+def _sort_by_likeness(name: bytes, candidates: list[DirectoryEntry]) -> list[DirectoryEntry]:
+    """Return ``candidates``, the first ones those whose names have the longest beginning in common with ``name``."""
+    if not 1 < len(candidates) <= _MAX_NAMESAKES:
+        return candidates
+    folded = name.lower()
+
+    def count_common(candidate: DirectoryEntry) -> int:
+        """Return how many bytes both names begin with."""
+        pairs = zip(folded, (candidate.primary_name or b"").lower(), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    return sorted(candidates, key=count_common, reverse=True)
+
+
 def _keep_alphanumeric(name: bytes) -> bytes:
     """Return the lower-case letters and the digits of ``name``."""
     return re.sub(rb"[^a-z0-9]", b"", name)
@@ -235,7 +252,7 @@ class _CandidateIndex:
             lba = entry.records[0].lba
             same_data = self._by_data.get(lba, [])
             yield from (candidate for candidate in by_name if candidate in same_data)
-            yield from same_data
+            yield from _sort_by_likeness(entry.shown_name, same_data)
         else:
             yield from (candidate for candidate in by_name if candidate.directory is None and not candidate.has_data)
 
