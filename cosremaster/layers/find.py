@@ -12,10 +12,10 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.formats import format_names
-from cosremaster.layers.identify import Identification, identify_table
+from cosremaster.layers.identify import Identification, identify, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.layers.system_images import ForeignFile, SystemImages, sort_system_images
+from cosremaster.layers.system_images import FILESYSTEMS, ForeignFile, SystemImages, is_root_name, sort_system_images
 from cosremaster.progress import Progress
 
 _QUICK_HEAD = 1 << 17
@@ -66,7 +66,7 @@ def identify_files(image: SourceImage, path: bytes | None = None, most: int | No
     """
     files = sorted((file for file in image.files if path in (None, file.path)), key=lambda file: file.path)
     if path is not None and not files:
-        raise LayerError(f"has no file {printable(path)}", image.place)
+        raise LayerError(f"has no file {printable(path)}{_suggest_file(image, path)}", image.place)
     identified: dict[int, Identification] = {}
     for file in files:
         if not file.size:
@@ -75,6 +75,18 @@ def identify_files(image: SourceImage, path: bytes | None = None, most: int | No
         if not is_alias:
             identified[file.start] = identify_table(table, most)
         yield IdentifiedFile(file.path, table, identified[file.start], is_alias)
+
+
+def _suggest_file(image: SourceImage, path: bytes) -> str:
+    """Return the end of a sentence about ``path``, which ``image`` lacks: a file of that name or of a like one."""
+    import difflib  # noqa: PLC0415 - only where a file is not there
+
+    names = {file.path.decode("utf-8", "surrogateescape"): file.path for file in image.files}
+    base = path.rpartition(b"/")[2].lower()
+    same = [file.path for file in image.files if file.path.rpartition(b"/")[2].lower() == base]
+    like = difflib.get_close_matches(path.decode("utf-8", "surrogateescape"), names, n=3, cutoff=0.75)
+    meant = same[:3] or [names[name] for name in like]
+    return f"; did you mean {' or '.join(format_address((name,)) for name in meant)}?" if meant else ""
 
 
 def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
@@ -224,9 +236,10 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
     if not outermost or len(outermost) < len(candidates):
         return  # a layer inside another is what that leaves for
     images = sort_system_images(image, layers.foreign_files)
+    roots = (*images.roots, *_roots_inside(layers.layers))
     chosen = " or ".join(f"--layer {format_address(layer.address[:1])}" for layer in outermost[:3])
-    if images.roots:
-        listed = ", ".join(map(str, images.roots[:5])) + (" and others" if len(images.roots) > 5 else "")
+    if roots:
+        listed = ", ".join(map(str, roots[:5])) + (" and others" if len(roots) > 5 else "")
         raise LayerError(
             f"the root file system of the running system is {listed}, which cannot be read or changed yet; {chosen}"
             " changes the initramfs instead",
@@ -239,6 +252,22 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
             " instead",
             image.place,
         )
+
+
+def _roots_inside(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield, for people, each file system in an archive of ``layers`` that is the root of the running system.
+
+    CoreOS has one so: a squashfs in a cpio archive that the boot loader loads behind the initramfs. Names say which
+    files are looked at, for their first bytes may have to be decoded.
+    """
+    for layer in layers:
+        for path in layer.paths if layer.parent is None else ():
+            if not is_root_name(path):
+                continue
+            node = layer.tree().get(path)
+            noun = None if node is None or node.content is None else identify(node.content.head).foreign
+            if noun in FILESYSTEMS:
+                yield f"{format_address((*layer.address[:1], path))} ({noun})"
 
 
 def choose_in_file(layers: Sequence[Layer]) -> Layer | None:

@@ -16,6 +16,12 @@ from cosremaster.errors import printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.identify import EROFS, EXT, SQUASHFS
 
+FILESYSTEMS = (SQUASHFS, EROFS, EXT)
+"""The kinds of file systems that a root is found among, as :class:`ForeignFile` has them."""
+
+_ROOT_ENDS = (b".squashfs", b".sfs", b".erofs", b".img", b".ext4")
+_ROOT_NAME = re.compile(rb"(?:.*/)?(?:root|rootfs|filesystem|airootfs|live)[^/]*")
+
 _PARTS_OF_SYSTEMS = (b".snap", b".tcz", b".dotstar", b".verity", b".fec")
 """Ends of names: packages that a running system mounts beside its root."""
 
@@ -71,12 +77,17 @@ class SystemImages(Struct, frozen=True):
         yield from sorted(pairs, key=lambda pair: pair[0].path)
 
 
+def is_root_name(path: bytes) -> bool:
+    """Return whether a file ``path`` inside an archive is called as the root file system of a live system is."""
+    return path.endswith(_ROOT_ENDS) and _ROOT_NAME.fullmatch(path) is not None
+
+
 def sort_system_images(image: SourceImage, files: Sequence[ForeignFile]) -> SystemImages:
     """Return the file systems among ``files`` of ``image`` by what becomes of them."""
     sorted_files: dict[str, list[ForeignFile]] = {"roots": [], "stages": [], "modules": [], "others": []}
-    stage = _named_stage(image) if any(file.noun in (SQUASHFS, EROFS, EXT) for file in files) else None
+    stage = _named_stage(image) if any(file.noun in FILESYSTEMS for file in files) else None
     for file in files:
-        if file.noun in (SQUASHFS, EROFS, EXT):
+        if file.noun in FILESYSTEMS:
             sorted_files[_purpose(file, stage)].append(file)
     return SystemImages(**{purpose: tuple(found) for purpose, found in sorted_files.items()})
 

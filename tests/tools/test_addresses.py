@@ -72,3 +72,10 @@ def test_did_you_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str], typed:
 def test_nothing_like_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", f"{write_small(tmp_path)}::qqqq/wwww"]) == 6
     assert capsys.readouterr().err.endswith("has no qqqq/wwww\n")
+
+
+@pytest.mark.parametrize("typed", ["initrd.gz", "INSTALL/INITRD.GZ", "install/initrd.gx"])
+def test_did_you_mean_another_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str], typed: str) -> None:
+    image = write_small(tmp_path, extra={"install/initrd.gz": initramfs()})
+    assert main([str(image), str(tmp_path / "out.iso"), "--layer", typed]) == 6
+    assert f"has no file {typed}; did you mean install/initrd.gz?" in capsys.readouterr().err

@@ -135,3 +135,24 @@ def test_a_layer_inside_an_initramfs_is_the_root(tmp_path: Path) -> None:
     run(["genisoimage", "-quiet", "-R", "-o", str(image), str(tmp_path / "disc")])
     result = cosremaster.remaster(image, out, add=[write_tree(tmp_path / "site", {"etc/site": "7\n"})])
     assert result.layer == "boot/tool.gz::rootfs.cxz"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "erofs"])
+def test_a_root_in_an_archive_behind_the_initramfs(tmp_path: Path, kind: str) -> None:
+    """CoreOS: images/pxeboot/rootfs.img is a cpio archive with root.squashfs (or root.erofs) in it."""
+    tools.require("genisoimage", "cpio")
+    name = "root.erofs" if kind == "erofs" else "root.squashfs"
+    disc, inner = tmp_path / "disc/images/pxeboot", write_tree(tmp_path / "inner", {"etc/coreos-live-rootfs": "40\n"})
+    _file_system(kind, write_tree(tmp_path / "root", ROOT), inner / name)
+    disc.mkdir(parents=True)
+    (disc / "rootfs.img").write_bytes(pack_tree(inner, "plain"))
+    (disc / "initrd.img").write_bytes(pack_tree(write_tree(tmp_path / "initramfs", INITRAMFS)))
+    image, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    run(["genisoimage", "-quiet", "-R", "-o", str(image), str(tmp_path / "disc")])
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    for _ in range(2):
+        with pytest.raises(LayerError, match=rf"rootfs\.img::{name} \(an? .*--layer images/pxeboot/initrd\.img"):
+            cosremaster.remaster(image, out, add=[site])
+    with pytest.raises(LayerError, match=name):
+        cosremaster.remaster(disc / "rootfs.img", out, add=[site])
+    cosremaster.remaster(image, out, add=[site], layer="images/pxeboot/initrd.img")
