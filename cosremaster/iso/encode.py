@@ -126,6 +126,7 @@ def plan_image(
     _check_firmware(image, layout)
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
     placed = _place_replacements(image, replacements, layout, replaced_starts)
+    layout = _cover_records(image, layout, placed, trees)
     patches, contents = plan_pointer_patches(image, source, layout, placed, drop=drop), dict[Lba, PieceTable]()
     patches |= links.patches
     if trees is not None:
@@ -361,6 +362,22 @@ def _place_replacements(
         images = [boot for boot in image.boot_images if new.old_span and boot.entry.lba == new.old_span.start]
         placed.append(replace(new, table=update_boot_tables(new.table, images, start), start=start))
     return tuple(placed)
+
+
+def _cover_records(
+    image: IsoImage, layout: Layout, placed: Iterable[FileReplacement], trees: RestructuredTrees | None
+) -> Layout:
+    """Return ``layout`` with the end of what records name, where a volume ends before the data."""
+    if all(tree.end >= layout.data_ends[0] for tree in image.trees):
+        return layout
+    ends = [new.start + blocks_for(new.table.length) for new in placed if new.files]
+    ends += [
+        layout.map_block(span.start) + span.blocks for tree in image.trees for file in tree.files for span in file.spans
+    ]
+    changed = (directory for rewrite in trees.rewrites for directory in rewrite.tree.directories()) if trees else ()
+    if any(directory.is_changed for directory in changed):
+        ends.append(layout.data_ends[1])
+    return replace(layout, records_end=max(ends, default=0))
 
 
 def _check_hfs(image: IsoImage, replacements: Iterable[FileReplacement]) -> None:

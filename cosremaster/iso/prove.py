@@ -22,7 +22,7 @@ from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.udf.read import encode_path
 from cosremaster.iso.volume_id import VOLUME_ID
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Sector, lba_offset
+from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, lba_offset
 
 
 def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def _prove_volume(old: IsoImage, new: IsoImage, plan: ImagePlan, result: ByteSou
     _check_equal(new.volume_id, _find_volume_id(old, plan), "the volume id", old)
     _check_equal([tree.kind for tree in new.trees], [tree.kind for tree in old.trees], "the list of trees", old)
     for old_tree, new_tree in zip(old.trees, new.trees, strict=True):
-        end = plan.layout.map_end(Sector(old_tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+        end = plan.layout.map_volume_end(old_tree.end)
         _check_equal(new_tree.end, end, f"the end of the {old_tree.kind} volume", old)
         _check_equal(new_tree.base, old_tree.base, "a volume descriptor's block", old)
         _check_equal(new_tree.descriptor_lba, old_tree.descriptor_lba, "a volume descriptor's block", old)

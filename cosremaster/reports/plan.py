@@ -22,7 +22,7 @@ from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.text import change_lines, fat_lines, memory_lines, packed_line, rename_lines, sums_lines
 from cosremaster.tree.nodes import Action, Edits
-from cosremaster.units import SECTORS_PER_BLOCK, Sector, format_size
+from cosremaster.units import Lba, format_size
 
 SCHEMA = 1
 """Raised whenever a field of :func:`plan_report` changes its meaning or goes away."""
@@ -136,7 +136,7 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
 def _blocks(plan: RemasterPlan) -> dict[str, int]:
     """Return the volume space size before and after; 0 for an image without a volume."""
     before = 0 if plan.image.volume is None else plan.image.volume.blocks
-    after = plan.result.layout.map_end(Sector(before * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK if before else 0
+    after = plan.result.layout.map_volume_end(Lba(before)) if before else 0
     return {"before": before, "after": after}
 
 

@@ -8,11 +8,11 @@ from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TA
 from cosremaster.errors import CosremasterError
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
-from cosremaster.io.streams import sha256_of
+from cosremaster.io.streams import same_bytes, sha256_of
 from cosremaster.iso.ecma119.records import PRIMARY, SUPPLEMENTARY, VolumeDescriptor
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage
 from cosremaster.iso.read import read_image
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, lba_offset
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
 from cosremaster.verification.compare_fats import is_same_fat
 from cosremaster.verification.finding import Finding, fails, holds, judge
 from cosremaster.verification.subject import MBR_TABLE, SectorRange, Subject
@@ -51,6 +51,7 @@ def check_against(
     changed = intended.paths
     yield from _compare_descriptors(old, new, changed_volume)
     yield from _compare_files(old_image, new_image, {*changed, *_shared_boot_paths(old_image, new_image)})
+    yield from _compare_other_files(old_image, new_image, changed)
     yield from intended.list_unintended(new_image.place)
     yield from _compare_boot_entries(old_image, new_image, changed)
     starts = {file.records[0].lba for file in new_image.files if file.path in changed}
@@ -105,6 +106,50 @@ def _compare_files(old_image: IsoImage, new_image: IsoImage, changed: Collection
     if not failures:
         equal = sum(path not in changed for path in new)
         yield holds("against.file", f"{equal:,} files hold what they hold in the original", new_image.place)
+
+
+def _compare_other_files(old_image: IsoImage, new_image: IsoImage, changed: Collection[bytes]) -> Iterator[Finding]:
+    """Check that files that other trees show, and the primary one does not, hold the same bytes, but for ``changed``.
+
+    Names that were added or removed are found by :class:`IntendedChanges`.
+    """
+    old, new = _list_other_files(old_image), _list_other_files(new_image)
+    intended = {path.lower() for path in changed}
+    equal = failures = 0
+    for kind, path in sorted(old.keys() & new.keys()):
+        if path.lower() in intended:
+            continue
+        tables = old[kind, path], new[kind, path]
+        if tables[0].length == tables[1].length and same_bytes(tables[0].chunks(), tables[1].chunks()):
+            equal += 1
+            continue
+        failures += 1
+        place = new_image.place.inside(path)
+        yield fails("against.file", f"does not hold what it holds in the original's {kind} tree", place)
+    if equal and not failures:
+        message = f"{equal:,} files of other trees alone hold what they hold in the original"
+        yield holds("against.file", message, new_image.place)
+
+
+def _list_other_files(image: IsoImage) -> dict[tuple[str, bytes], PieceTable]:
+    """Return the data of files that are no file of the primary tree, by tree and path.
+
+    Boot images and the boot catalog are left out: they have block numbers, and are compared for themselves.
+    """
+    known = {(file.start, file.size) for file in image.files}
+    boot = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
+    others: dict[tuple[str, bytes], PieceTable] = {}
+    for tree in image.trees[1:]:
+        for file in tree.files:
+            if file.size and file.start not in boot and (file.start, file.size) not in known:
+                others[tree.kind, file.path] = image.bytes_of(file)
+    for path, udf_file in image.udf.named_files() if image.udf else ():
+        ranges = [(start, start + length) for start, length in udf_file.ranges if start + length <= image.size]
+        lba = Lba(ranges[0][0] // BLOCK) if ranges else None
+        if lba is not None and udf_file.size and lba not in boot and (lba, udf_file.size) not in known:
+            table = PieceTable(image.source.cut(start, end) for start, end in ranges)
+            others["UDF", "/".join(path).encode("utf-8", "surrogatepass")] = table
+    return others
 
 
 def _shared_boot_paths(old_image: IsoImage, new_image: IsoImage) -> Iterator[bytes]:

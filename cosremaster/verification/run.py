@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 from cosremaster.verification.boot_entries import check_boot
 from cosremaster.verification.checksum_lists import check_lists
 from cosremaster.verification.compare import check_against
@@ -57,9 +59,12 @@ def verify(
     :param changed_volume: volume id and modification date were meant to change.
     :param deep: decode every layer, and check the files that checksum lists name.
     :raises ImageError: when a file cannot be opened or read.
+    :raises UnsupportedError: when it is UDF without ISO 9660.
     """
     progress = progress or SilentProgress()
     with open_source(Path(path)) as source:
+        if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"BEA01":
+            raise UnsupportedError("is UDF without ISO 9660, which cannot be verified", source.place)
         subject = read_subject(source)
         findings = list(_run_checks(subject))
         if deep:

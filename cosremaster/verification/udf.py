@@ -7,7 +7,7 @@ from itertools import chain
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.iso.udf.read import Udf, UdfFile, read_udf
-from cosremaster.units import Lba, blocks_for
+from cosremaster.units import BLOCK, Lba, blocks_for
 from cosremaster.verification.finding import Finding, fails, holds, judge, note
 from cosremaster.verification.other_trees import OtherFile, PrimaryFiles
 from cosremaster.verification.subject import Subject
@@ -49,8 +49,9 @@ def _check_sizes(subject: Subject, udf: Udf) -> Iterator[Finding]:
     if len(set(udf.partition_lengths)) != 1 or len(udf.partition_lengths) != 2:
         yield fails("udf.sequences", "UDF: its two volume descriptor sequences differ", place)
     message = f"UDF partition: blocks {partition.start:,} to {partition.end - 1:,}"
-    failure = f"UDF partition: ends {partition.end - subject.blocks:,} blocks behind the volume"
-    yield judge(partition.end <= subject.blocks, "udf.partition", message, failure, place)
+    end = _find_end(subject)
+    failure = f"UDF partition: ends {partition.end - end:,} blocks behind the volume"
+    yield judge(partition.end <= end, "udf.partition", message, failure, place)
     for offset, size in zip(udf.integrity_descriptors, udf.integrity_sizes, strict=True):
         if size != partition.blocks:
             message = f"UDF integrity: says {size:,} blocks, the partition has {partition.blocks:,}"
@@ -82,7 +83,7 @@ def _check_files(subject: Subject, udf: Udf) -> Iterator[Finding]:
     for path, file in strays:
         for lba, length in file.extents:
             fault = primary and primary.find_fault(OtherFile("/".join(path).encode("utf-8", "replace"), lba, length))
-            if fault or lba + blocks_for(length) > subject.blocks:
+            if fault or lba + blocks_for(length) > _find_end(subject):
                 faults[lba] = fault or "it ends behind the volume"
                 message = f"UDF: block {lba:,}, {length:,} bytes, is no file of the ISO 9660 tree: {faults[lba]}"
                 yield fails("udf.file", message, _place_of(subject, path, file))
@@ -98,6 +99,11 @@ def _check_files(subject: Subject, udf: Udf) -> Iterator[Finding]:
         yield holds(
             "udf.file", f"UDF: {len(udf.files):,} files, the data of {which} are those of ISO 9660", subject.place
         )
+
+
+def _find_end(subject: Subject) -> int:
+    """Return the block after UDF's volume: Windows discs have a volume of ISO 9660 that ends before it."""
+    return max(subject.blocks, subject.source.size // BLOCK)
 
 
 def _place_of(subject: Subject, path: tuple[str, ...], file: UdfFile) -> Place:

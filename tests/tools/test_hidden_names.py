@@ -18,6 +18,7 @@ from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
 from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.iso.udf.patch import seal_descriptor
+from cosremaster.verification.run import verify
 from tests.fixtures import tools
 from tests.support import judges
 from tests.support.small import read_volume
@@ -249,6 +250,24 @@ def test_a_volume_may_end_before_the_data_of_udf(tmp_path: Path, size: int) -> N
     done = subprocess.run(["udfinfo", out], capture_output=True, text=True, check=True)
     assert f"blocks={out.stat().st_size // 2048}\n" in done.stdout and "Warning" not in done.stderr
     assert read_volume(out).blocks == 284
+    assert verify(out).ok
+    root, more = tmp_path / "root.iso", {"autounattend.xml": b"<x/>\n", "sources/boot.wim": NOISE}
+    remaster(iso, root, add_iso=[_write(tmp_path / "more", more)])
+    assert _by_7z(root, tmp_path) == {**DISC, **more, "boot.catalog": b""}
+    assert tools.run(["isoinfo", "-i", root, "-x", "/AUTOUNAT.XML;1"]) == b"<x/>\n"
+    assert read_volume(root).files[0].spans[0].end <= read_volume(root).blocks
+    assert verify(root).ok
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_verify_compares_what_other_trees_show(tmp_path: Path, tree: str) -> None:
+    iso, out = _disc(tmp_path, tree), tmp_path / "out.iso"
+    (tmp_path / "new").write_bytes(NOISE[5000:17_345])
+    remaster(iso, out, add_iso=[f"{tmp_path}/new:/sources/boot.wim"])
+    assert verify(out).ok and verify(out, against=iso, changed=[b"sources/boot.wim"]).ok
+    found = {finding.message for finding in verify(out, against=iso).findings if finding.is_counted}
+    kinds = {"udf": ["UDF"], "both": ["Joliet", "UDF"]}.get(tree, ["Joliet"])
+    assert found == {f"does not hold what it holds in the original's {kind} tree" for kind in kinds}
 
 
 @pytest.mark.parametrize("changed", ["big.bin", "a.bin"])

@@ -16,6 +16,7 @@ from cosremaster.errors import CosremasterError, ImageError, UnsupportedError
 from cosremaster.io.source import open_source
 from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.iso.udf_alone import read_udf_nodes
+from cosremaster.verification.run import verify
 from tests.fixtures import tools
 
 BLOCK = 2048
@@ -85,6 +86,8 @@ def test_it_is_not_changed(tmp_path: Path) -> None:
     image.write_bytes(_bridge(tmp_path))
     with pytest.raises(UnsupportedError, match="is UDF without ISO 9660, which can be listed and extracted"):
         cosremaster.remaster(image, tmp_path / "out.iso", remove_iso=["empty"])
+    with pytest.raises(UnsupportedError, match="is UDF without ISO 9660, which cannot be verified"):
+        verify(image)
 
 
 def test_a_metadata_partition_is_followed(tmp_path: Path) -> None:

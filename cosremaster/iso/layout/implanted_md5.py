@@ -6,7 +6,7 @@ from cosremaster.boot.implanted import APPLICATION_USE, compute_md5_sums
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import IsoImage
-from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Sector, lba_offset
+from cosremaster.units import BLOCK, lba_offset
 
 
 def update_implanted_md5(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
@@ -18,7 +18,7 @@ def update_implanted_md5(image: IsoImage, table: PieceTable, layout: Layout) -> 
     if implanted is None:
         return table
     area = lba_offset(image.trees[0].descriptor_lba) + APPLICATION_USE
-    blocks = layout.map_end(Sector(image.trees[0].end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+    blocks = layout.map_volume_end(image.trees[0].end)
     total = (blocks - implanted.skip) * BLOCK
     new = implanted.with_sums(compute_md5_sums(table.chunks(), area, total, implanted.count))
     return table.patched([(area, new.pack())])

@@ -11,7 +11,7 @@ from cosremaster.errors import UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.model import IsoImage
-from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, Sector, lba_offset
+from cosremaster.units import SECTOR, Sector, lba_offset
 
 
 def update_media_tags(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
@@ -25,7 +25,7 @@ def update_media_tags(image: IsoImage, table: PieceTable, layout: Layout) -> Pie
     if tags is None:
         return table
     area = lba_offset(image.trees[0].descriptor_lba) + APPLICATION_USE
-    blocks = layout.map_end(Sector(image.trees[0].end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+    blocks = layout.map_volume_end(image.trees[0].end)
     partition = _move_partition(image, tags, table)
     signature = layout.map_start(Sector(tags.signature)) if tags.signature else 0
     digests = compute_media_digests(table.chunks(), tags, area, blocks, partition, signature)

@@ -56,7 +56,8 @@ class Layout(Struct, frozen=True, dict=True):
     """The new places of all spans: placements in the order of their new starts, without overlaps.
 
     ``tail`` and ``old_tail``: the new and the old first block of the tail. ``data_ends``: the old and the new end of
-    the data. ``appended``: the placements of the new spans, in their order.
+    the data. ``appended``: the placements of the new spans, in their order. ``records_end``: the block after all data
+    that records of ISO 9660 name, if a volume of it ended before the data (on Windows discs the rest is UDF's).
     """
 
     placements: tuple[Placement, ...]
@@ -64,6 +65,7 @@ class Layout(Struct, frozen=True, dict=True):
     old_tail: int
     data_ends: tuple[int, int]
     appended: tuple[Placement, ...] = ()
+    records_end: int = 0
 
     @cached_property
     def moved_starts(self) -> dict[Lba, Lba]:
@@ -95,6 +97,11 @@ class Layout(Struct, frozen=True, dict=True):
         old_end, new_end = self.data_ends
         shift = new_end - old_end if old >= old_end * SECTORS_PER_BLOCK else 0
         return Sector(old + shift * SECTORS_PER_BLOCK)
+
+    def map_volume_end(self, old: Lba) -> Lba:
+        """Return the new end of a volume of ISO 9660 that ended before block ``old``."""
+        end = self.map_end(Sector(old * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK
+        return Lba(max(end, self.records_end) if old < self.data_ends[0] else end)
 
 
 def pin_overlaps(fixed: Iterable[Span], movable: Iterable[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:

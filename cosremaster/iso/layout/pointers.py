@@ -16,7 +16,7 @@ from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
-from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
 """Offsets in a directory record of the location and the data length of its extent (ECMA-119, 9.1.3, 9.1.4)."""
@@ -74,7 +74,7 @@ def _patch_replaced_records(replacements: Iterable[FileReplacement]) -> Patches:
 def _patch_descriptors(image: IsoImage, layout: Layout) -> Patches:
     """Yield the patches of volume space sizes (ECMA-119, 8.4.8)."""
     for tree in image.trees:
-        blocks = layout.map_end(Sector(tree.end * SECTORS_PER_BLOCK)) // SECTORS_PER_BLOCK - tree.base
+        blocks = layout.map_volume_end(tree.end) - tree.base
         if blocks != tree.blocks:
             yield lba_offset(tree.descriptor_lba) + VOLUME_SPACE_SIZE, pack_both_endian(blocks)
 

@@ -19,7 +19,7 @@ from cosremaster.iso.udf.read import (
 )
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
-from cosremaster.units import BLOCK, lba_offset
+from cosremaster.units import BLOCK
 
 _KINDS = {
     DIRECTORY_TYPE: NodeKind.DIRECTORY, 6: NodeKind.BLOCK, 7: NodeKind.CHAR, 9: NodeKind.FIFO, 10: NodeKind.SOCKET,
@@ -65,15 +65,10 @@ def make_udf_node(raw: bytes, path: bytes, table: PieceTable, entry_offset: int)
 
 def find_data(source: ByteSource, file: UdfFile) -> PieceTable:
     """Return the data of ``file``, as far as its size goes. :raises ImageError: when they lie outside the image."""
-    if file.is_inline:
-        start = file.entry_offset + file.allocation_offset
-        return PieceTable([Range(source, start, min(file.size, BLOCK - file.allocation_offset))])
-    ranges = [Range(source, lba_offset(lba), length) for lba, length in file.extents]
-    if any(data.offset + data.length > source.size for data in ranges):
+    if any(offset + length > source.size for offset, length in file.ranges):
         place = source.place.inside(encode_path(file.path)).at(file.entry_offset)
         raise ImageError("its data lie outside the image", place)
-    table = PieceTable(ranges)
-    return table.cut(0, file.size) if table.length > file.size else table
+    return PieceTable(Range(source, offset, length) for offset, length in file.ranges)
 
 
 def decode_target(data: bytes) -> bytes:

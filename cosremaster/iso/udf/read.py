@@ -91,6 +91,17 @@ class UdfFile(Struct, frozen=True):
         return self.allocation_type == INLINE_DATA
 
     @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The byte offset in the image and the length of each run of its data, as far as its size goes."""
+        if self.is_inline:
+            return ((self.entry_offset + self.allocation_offset, min(self.size, BLOCK - self.allocation_offset)),)
+        ranges, remaining = list[tuple[int, int]](), self.size
+        for lba, length in self.extents:
+            ranges.append((lba_offset(lba), min(length, remaining)))
+            remaining -= ranges[-1][1]
+        return tuple(ranges)
+
+    @property
     def spans(self) -> tuple[Span, ...]:
         """The blocks of the data: extents that follow each other are one span."""
         spans = list[Span]()
