@@ -134,11 +134,20 @@ def is_zero(source: ByteSource, offset: int, length: int) -> bool:
 
     A hole begins and ends with a block of the file system, so data may stand at both ends of a run of zeros.
     """
-    if offset + length > source.size:
-        return False
-    data = (chunk for start, count, is_data in _runs(source, offset, length) if is_data
-            for chunk in source.chunks(start, count))  # fmt: skip
-    return all(chunk == _ZEROS[: len(chunk)] for chunk in data)
+    return offset + length <= source.size and next(data_chunks(source, offset, length), None) is None
+
+
+def data_chunks(source: ByteSource, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the chunks of ``length`` bytes from ``offset`` on that are not all zeros, each with its offset.
+
+    Holes are not read. :raises ImageError: the source ends before.
+    """
+    for start, count, is_data in _runs(source, offset, length):
+        position = start
+        for chunk in source.chunks(start, count) if is_data else ():
+            if chunk != _ZEROS[: len(chunk)]:
+                yield position, chunk
+            position += len(chunk)
 
 
 def _runs(source: ByteSource, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:

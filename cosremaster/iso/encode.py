@@ -18,7 +18,13 @@ from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
 from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
-from cosremaster.iso.layout.extents import find_data_end, find_slack, find_unreferenced, list_udf_only_spans
+from cosremaster.iso.layout.extents import (
+    find_data_end,
+    find_first_data,
+    find_slack,
+    find_unreferenced,
+    list_udf_only_spans,
+)
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
 from cosremaster.iso.layout.media_tags import update_media_tags, warn_of_signature
 from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
@@ -339,8 +345,8 @@ def _find_unused_tail(image: IsoImage, source: ByteSource) -> Lba:
     end = max(find_data_end(image.trees, image.fixed_spans), min(tree.end for tree in image.trees))
     if end >= image.tail:
         return image.tail
-    unreferenced = next(find_unreferenced(source, [Span(end, image.tail - end, "")]), None)
-    return unreferenced.start if unreferenced else image.tail
+    first = find_first_data(source, Span(end, image.tail - end, ""))
+    return image.tail if first is None else first
 
 
 def _list_ends(image: IsoImage) -> Iterator[Sector]:

@@ -14,7 +14,7 @@ from cosremaster.overlay.attributes import attribute_warnings
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Owner, OwnershipPolicy
 from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
-from cosremaster.overlay.scan import SourceScan, scan_source
+from cosremaster.overlay.scan import SourceScan, is_mtime_held, scan_source, time_warning
 from cosremaster.overlay.umask import READ_BITS, granted_reads, mode_without_umask
 from cosremaster.overlay.whiteouts import WhiteoutSplit, split_whiteouts
 from cosremaster.tree.nodes import Node
@@ -58,6 +58,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
         context.warn(f"{origin}: its set-user-ID or set-group-ID bit is not taken over")
     for warning in attribute_warnings(scan.attributed, place, is_single=single):
         context.warn(warning)
+    if scan.out_of_time:
+        context.warn(time_warning(scan.out_of_time, place))
     for pattern in policy.unused_patterns():
         context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
     return Addition(
@@ -131,7 +133,12 @@ def _apply_mtree_file(
         raise OverlayError(f"cannot be read: {error.strerror}", place) from error
     path_of_itself = os.path.relpath(mtree_path, source_path)
     others = [node for node in nodes if node.path != path_of_itself]
-    return list(apply_mtree(others, parse_mtree(text, place), context.max_mtime, place))
+    specs = parse_mtree(text, place)
+    times = ((spec.path, spec.mtime) for spec in specs)
+    out_of_time = [path for path, mtime in times if mtime is not None and not is_mtime_held(mtime, context.max_mtime)]
+    if out_of_time:
+        context.warn(time_warning(out_of_time, place))
+    return list(apply_mtree(others, specs, context.max_mtime, place))
 
 
 def _apply_rules(

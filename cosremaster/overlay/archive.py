@@ -19,7 +19,7 @@ from cosremaster.io.streams import hash_chunks
 from cosremaster.overlay.attributes import AttributedPath, select_given
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
-from cosremaster.overlay.scan import SourceScan, clamp_mtime
+from cosremaster.overlay.scan import SourceScan, clamp_mtime, is_mtime_held
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
@@ -64,7 +64,7 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
     attributed = tuple(AttributedPath(path, names) for path, names in collector.attributes.items())
-    return SourceScan(tuple(collector.nodes.values()), False, attributed)
+    return SourceScan(tuple(collector.nodes.values()), False, attributed, tuple(collector.out_of_time))
 
 
 class _NodeCollector:
@@ -75,6 +75,7 @@ class _NodeCollector:
         self.place = self._entry_place = place
         self.nodes: dict[bytes, Node] = {}
         self.attributes: dict[bytes, tuple[str, ...]] = {}
+        self.out_of_time: dict[bytes, None] = {}
         self.context = context
         self._advance = advance
         self._entries = self._bytes = 0
@@ -105,6 +106,9 @@ class _NodeCollector:
         if path:
             self.nodes[path] = node
             self.attributes.pop(path, None)
+            self.out_of_time.pop(path, None)
+            if link_name is None and not is_mtime_held(entry.mtime, self.context.max_mtime):
+                self.out_of_time[path] = None
             given = select_given(entry.attributes)
             if given:
                 self.attributes[path] = given

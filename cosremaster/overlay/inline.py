@@ -11,7 +11,7 @@ from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.request import Directory, InlineFile, Symlink, default_mtime, parse_dest
-from cosremaster.overlay.scan import clamp_mtime
+from cosremaster.overlay.scan import clamp_mtime, is_mtime_held, time_warning
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 
@@ -51,6 +51,8 @@ def _make_node(item: InlineFile | Symlink | Directory, kind: NodeKind, context: 
     if owner is None:
         raise UsageError(f"{printable(item.dest)}: it has no source that could tell its owner")
     mtime = default_mtime(context.max_mtime) if item.mtime is None else item.mtime
+    if not is_mtime_held(mtime, None):
+        context.warn(time_warning([dest], Place().inside(item.dest)))
     return Node(path=dest, kind=kind, mode=0o777, uid=owner.uid, gid=owner.gid, mtime=clamp_mtime(mtime, None))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from cosremaster.errors import OverlayError, Place
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
-from cosremaster.overlay.attributes import AttributedPath, list_attributes
+from cosremaster.overlay.attributes import AttributedPath, list_attributes, name_some
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import join
 
@@ -27,6 +27,16 @@ CHANGED = "changed while it was being read"
 def clamp_mtime(mtime: int, max_mtime: int | None) -> int:
     """Return the nearest time to ``mtime`` from 0 to ``max_mtime`` that a layer can express, in seconds."""
     return max(0, min(mtime, MAX_TIME if max_mtime is None else max_mtime, MAX_TIME))
+
+
+def is_mtime_held(mtime: int, max_mtime: int | None) -> bool:
+    """Return whether a layer can hold ``mtime``, or it becomes ``max_mtime`` anyway."""
+    return 0 <= mtime <= MAX_TIME or (mtime > 0 and max_mtime is not None)
+
+
+def time_warning(paths: Sequence[bytes], place: Place) -> str:
+    """Return the warning that ``paths`` of the source ``place`` have times that no layer can hold."""
+    return f"{place}: times before 1970 or after 2106 become the nearest that a layer holds: {name_some(paths)}"
 
 
 def open_long_path(path: bytes, flags: int) -> int:
@@ -127,13 +137,81 @@ class SourceScan(Struct, frozen=True):
     """The nodes of one source, with paths relative to it, in order.
 
     The node of a single file has the name of the file as its path. ``attributed``: the paths with extended attributes.
-    ``directory_mode``: the permission bits of the directory that was read; 0 for another source.
+    ``out_of_time``: the paths whose times no layer can hold. ``directory_mode``: the permission bits of the directory
+    that was read; 0 for another source.
     """
 
     nodes: tuple[Node, ...]
     is_single_file: bool
     attributed: tuple[AttributedPath, ...] = ()
+    out_of_time: tuple[bytes, ...] = ()
     directory_mode: int = 0
+
+
+class _Scanner:
+    """Makes the nodes of one source; ``max_mtime``: no mtime is later, in seconds since 1970."""
+
+    def __init__(self, max_mtime: int | None) -> None:
+        """Begin without nodes."""
+        self._max_mtime = max_mtime
+        self.attributed: list[AttributedPath] = []
+        self.out_of_time: list[bytes] = []
+
+    def make_node(self, host_path: bytes, path: bytes, directory: int | None, name: bytes) -> Node:
+        """Return a node for the file at ``host_path`` of this machine, with the path ``path`` in the overlay.
+
+        ``name``: its name in the open ``directory``. Without one it is the source itself: symlinks are followed.
+        """
+        place = Place().inside(host_path)
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=directory is None)
+            kind = NodeKind(stat.S_IFMT(status.st_mode))
+            target = os.readlink(name, dir_fd=directory) if kind is NodeKind.SYMLINK else b""
+        except OSError as error:
+            raise OverlayError(f"cannot be added: {error.strerror}", place) from error
+        if kind is NodeKind.SOCKET:
+            raise OverlayError("cannot be added: it is a socket", place)
+        if kind is NodeKind.FILE and not os.access(name, os.R_OK, dir_fd=directory):
+            raise OverlayError("cannot be added: Permission denied", place)
+        if kind is NodeKind.FILE and not status.st_size:
+            _check_is_empty(name, directory, place)
+        if kind in (NodeKind.FILE, NodeKind.DIRECTORY):
+            attributes = list_attributes(host_path, directory, name)
+            if attributes:
+                self.attributed.append(AttributedPath(path, attributes))
+        mtime = status.st_mtime_ns // 1_000_000_000
+        if not is_mtime_held(mtime, self._max_mtime):
+            self.out_of_time.append(path)
+        is_device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
+        is_hard_linked = kind is NodeKind.FILE and status.st_nlink > 1
+        return Node(
+            path=path, kind=kind, mode=0o777 if kind is NodeKind.SYMLINK else stat.S_IMODE(status.st_mode),
+            uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(mtime, self._max_mtime), target=target,
+            rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
+            content=HostFile(host_path, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
+            link=(status.st_dev, status.st_ino) if is_hard_linked else None,
+        )  # fmt: skip
+
+    def scan(self, nodes: Iterable[Node], *, is_single_file: bool, directory_mode: int = 0) -> SourceScan:
+        """Return the scan of ``nodes``."""
+        return SourceScan(
+            tuple(nodes), is_single_file, tuple(sorted(self.attributed, key=lambda entry: entry.path)),
+            tuple(sorted(self.out_of_time)), directory_mode,
+        )  # fmt: skip
+
+
+def _check_is_empty(name: bytes, directory: int | None, place: Place) -> None:
+    """Check that a file of size 0 has no bytes. :raises OverlayError: it has, as files of /proc do."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        try:
+            has_bytes = bool(os.read(fd, 1))
+        finally:
+            os.close(fd)
+    except OSError:  # what cannot be read without waiting is no empty file
+        has_bytes = True
+    if has_bytes:
+        raise OverlayError("cannot be added: it has bytes, but its size is 0, as in /proc; add a copy of it", place)
 
 
 def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
@@ -149,31 +227,18 @@ def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
         status = os.stat(source)
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
-    attributed: list[AttributedPath] = []
+    scanner = _Scanner(max_mtime)
     if stat.S_ISDIR(status.st_mode):
-        nodes = sorted(_walk(source, max_mtime, attributed), key=lambda node: node.path)
-        attributed.sort(key=lambda entry: entry.path)
-        return SourceScan(tuple(nodes), False, tuple(attributed), stat.S_IMODE(status.st_mode))
+        nodes = sorted(_walk(source, scanner), key=lambda node: node.path)
+        return scanner.scan(nodes, is_single_file=False, directory_mode=stat.S_IMODE(status.st_mode))
     if not stat.S_ISREG(status.st_mode):
         raise OverlayError("cannot be added: it is neither a file nor a directory", place)
     name = os.path.basename(os.path.normpath(source))
-    node = _make_node(source, name, None, source, max_mtime)
-    _collect_attributes(attributed, node, source, None, source)
-    return SourceScan((node,), True, tuple(attributed))
+    return scanner.scan([scanner.make_node(source, name, None, source)], is_single_file=True)
 
 
-def _collect_attributes(
-    attributed: list[AttributedPath], node: Node, host_path: bytes, directory: int | None, name: bytes
-) -> None:
-    """Add the extended attributes of ``node``, if it has any, to ``attributed``."""
-    if node.kind in (NodeKind.FILE, NodeKind.DIRECTORY):
-        names = list_attributes(host_path, directory, name)
-        if names:
-            attributed.append(AttributedPath(node.path, names))
-
-
-def _walk(source: bytes, max_mtime: int | None, attributed: list[AttributedPath]) -> Iterator[Node]:
-    """Yield the node of everything below the directory ``source``; extended attributes go to ``attributed``."""
+def _walk(source: bytes, scanner: _Scanner) -> Iterator[Node]:
+    """Yield the node of everything below the directory ``source``."""
     pending = [(source, b"")]
     while pending:
         directory, path = pending.pop()
@@ -186,37 +251,10 @@ def _walk(source: bytes, max_mtime: int | None, attributed: list[AttributedPath]
                 raise OverlayError(f"cannot be listed: {error.strerror}", Place().inside(directory)) from error
             for name in names:
                 host_path = os.path.join(directory, name)
-                node = _make_node(host_path, join(path, name), fd, name, max_mtime)
-                _collect_attributes(attributed, node, host_path, fd, name)
+                node = scanner.make_node(host_path, join(path, name), fd, name)
                 yield node
                 if node.kind is NodeKind.DIRECTORY:
                     pending.append((host_path, node.path))
         finally:
             if fd >= 0:
                 os.close(fd)
-
-
-def _make_node(host_path: bytes, path: bytes, directory: int | None, name: bytes, max_mtime: int | None) -> Node:
-    """Return a node for the file at ``host_path`` of this machine, with the path ``path`` in the overlay.
-
-    ``name``: its name in the open ``directory``. Without one it is the source itself: symlinks are followed.
-    """
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=directory is None)
-        kind = NodeKind(stat.S_IFMT(status.st_mode))
-        target = os.readlink(name, dir_fd=directory) if kind is NodeKind.SYMLINK else b""
-    except OSError as error:
-        raise OverlayError(f"cannot be added: {error.strerror}", Place().inside(host_path)) from error
-    if kind is NodeKind.SOCKET:
-        raise OverlayError("cannot be added: it is a socket", Place().inside(host_path))
-    if kind is NodeKind.FILE and not os.access(name, os.R_OK, dir_fd=directory):
-        raise OverlayError("cannot be added: Permission denied", Place().inside(host_path))
-    is_device = kind in (NodeKind.CHAR, NodeKind.BLOCK)
-    is_hard_linked = kind is NodeKind.FILE and status.st_nlink > 1
-    return Node(
-        path=path, kind=kind, mode=0o777 if kind is NodeKind.SYMLINK else stat.S_IMODE(status.st_mode),
-        uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(status.st_mtime_ns // 1_000_000_000, max_mtime),
-        target=target, rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
-        content=HostFile(host_path, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
-        link=(status.st_dev, status.st_ino) if is_hard_linked else None,
-    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
-from cosremaster.io.source import ByteSource
+from cosremaster.io.source import ByteSource, data_chunks
 from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.spans import SYSTEM_AREA, Span
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
@@ -117,12 +117,17 @@ def find_unreferenced(source: ByteSource, holes: Iterable[Span]) -> Iterator[Spa
     Something unknown may point at such data.
     """
     for hole in holes:
-        first, end, at = -1, -1, int(hole.start)
-        for chunk in source.chunks(lba_offset(hole.start), hole.blocks * BLOCK):
-            if chunk.strip(b"\0"):
-                zeros = len(chunk) - len(chunk.lstrip(b"\0"))
-                first = at + zeros // BLOCK if first < 0 else first
-                end = at + blocks_for(len(chunk.rstrip(b"\0")))
-            at += len(chunk) // BLOCK
+        first, end = -1, -1
+        for offset, chunk in data_chunks(source, lba_offset(hole.start), hole.blocks * BLOCK):
+            if first < 0:
+                first = (offset + len(chunk) - len(chunk.lstrip(b"\0"))) // BLOCK
+            end = blocks_for(offset + len(chunk.rstrip(b"\0")))
         if first >= 0:
             yield Span(Lba(first), end - first, hole.label)
+
+
+def find_first_data(source: ByteSource, hole: Span) -> Lba | None:
+    """Return the first block of ``hole`` that is not zeros; None where all are."""
+    for offset, chunk in data_chunks(source, lba_offset(hole.start), hole.blocks * BLOCK):
+        return Lba((offset + len(chunk) - len(chunk.lstrip(b"\0"))) // BLOCK)
+    return None
