@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import printable
+from cosremaster.layers.formats import holds_format
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_report
 from cosremaster.reports.menus import menu_lines
@@ -55,15 +56,17 @@ class ArchiveInfo:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemInfo:
-    """A file on an image that is a file system and no layer; ``size`` is in bytes.
+    """A file on an image that is a file system; ``size`` is in bytes.
 
     ``kind``: as in ``a squashfs file system``; ``purpose``: what becomes of it, as in ``root of the running system``.
+    ``is_layer``: it can be read and changed.
     """
 
     path: str
     kind: str
     size: int
     purpose: str
+    is_layer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class ImageInfo:
     """The facts about an image; sizes are in bytes.
 
     ``kind``: ``iso9660`` or ``initramfs``; ``volume_id``: empty without a volume. ``archives``: the files that begin
-    like archives; ``filesystems``: those that are file systems and no layers; ``layers``: None unless they were read;
+    like archives; ``filesystems``: those that are file systems; ``layers``: None unless they were read;
     ``root_layer``: the address of the layer that additions go to, and else ``root_problem`` says why there is none.
     ``memory``: what it takes to boot each initramfs, by its path. ``lines``: these facts and more as text; ``values``:
     as plain values for JSON (docs/json.md).
@@ -118,7 +121,8 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
     else:
         yield from layer_lines(parts.layers, parts.chosen)
     for found in filesystems:
-        yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}; not supported yet"
+        unsupported = "" if found.is_layer else "; not supported yet"
+        yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}{unsupported}"
     for path, need in parts.memory.items():
         yield from memory_lines(printable(path), need)
         for warning in need.warnings:
@@ -133,7 +137,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
     infos = None if parts.layers is None else layer_infos(parts.layers, parts.chosen)
     sizes = {file.path: file.size for file in image.files}
     filesystems = tuple(
-        FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose)
+        FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose, holds_format(file.noun))
         for file, purpose in parts.filesystems.by_purpose()
     )
     return ImageInfo(

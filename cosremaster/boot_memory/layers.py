@@ -114,7 +114,7 @@ def measure_initramfs(
     :param edited: the layers of the file that are changed.
     """
     in_file = [layer for layer in layers if layer.address[0] == path]
-    if all(layer.likelihood is RootfsLikelihood.NOT for layer in in_file):
+    if all(layer.likelihood is RootfsLikelihood.NOT or layer.format.random_access for layer in in_file):
         return None
     edits = {change.layer.address: change.edits for change in edited}
     archives = [layer for layer in in_file if layer.parent is None]

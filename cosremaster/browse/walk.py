@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cosremaster.browse.container import Container, NodeRef, enter, is_container
 from cosremaster.browse.order import files_in_order
-from cosremaster.errors import ImageError
+from cosremaster.errors import ImageError, UnsupportedError
 
 DEPTH = 6
 """Containers in containers that are entered; more only a bomb has."""
@@ -17,7 +17,7 @@ def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterato
 
     Raises as reading a layer does.
     """
-    archives = find_archives(container) if depth else frozenset()
+    archives = find_archives(container) if depth and not _is_file_system(container) else frozenset()
     base = path.count(b"/") + 1 if path else 0
     for name in container.walk_below(path):
         node = container.node(name)
@@ -28,10 +28,18 @@ def walk(container: Container, path: bytes = b"", depth: int = DEPTH) -> Iterato
             continue
         try:
             inside = enter(container, node)
-        except ImageError:  # a damaged FAT file system is a plain file
+        except (ImageError, UnsupportedError):  # a damaged FAT file system or a strange squashfs is a plain file
             continue
         for reference, deeper in walk(inside, b"", depth - 1):
             yield reference, level + 1 + deeper
+
+
+def _is_file_system(container: Container) -> bool:
+    """Return whether ``container`` is a file system with random access: archives in it are the system's own.
+
+    To look at the first bytes of each of its files would decompress most of it.
+    """
+    return container.layer is not None and container.layer.format.random_access
 
 
 def find_archives(container: Container) -> frozenset[bytes]:

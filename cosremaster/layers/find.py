@@ -90,14 +90,17 @@ def _suggest_file(image: SourceImage, path: bytes) -> str:
 
 
 def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
-    """Return the files that begin like archives, and the file systems that are no layers.
+    """Return the files that begin like archives, and the file systems.
 
     Of most files their first 4 KiB are read, of none more than 128 KiB.
     """
     archives: list[ArchiveFile] = []
     foreign: list[ForeignFile] = []
     for file in identify_files(image, most=_QUICK_HEAD):
-        if file.identification.format is not None:
+        layer_format = file.identification.format
+        if layer_format is not None and layer_format.random_access:
+            foreign.append(ForeignFile(file.path, layer_format.limits.container))
+        elif layer_format is not None:
             archives.append(ArchiveFile(file.path, file.identification.codec_label, file.table.length))
         elif file.identification.foreign is not None:
             foreign.append(ForeignFile(file.path, file.identification.foreign))
@@ -131,6 +134,8 @@ def find_layers(
                 indexed.append(index_file(path, table, _place_of(image, path), options, identification, advance))
             except UnsupportedError as error:
                 refusals.append(error)
+                if identification.format.random_access:
+                    foreign.append(ForeignFile(path, identification.format.limits.container))
     if address is not None and not indexed:
         if refusals:
             raise refusals[0]
@@ -172,10 +177,14 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         _check_readable(layers.layers, address)
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
     _check_readable(layers.layers, None)
-    candidates = _most_likely(layers.layers)
+    candidates = _most_likely(_without_side_images(image, layers))
     if not candidates and image.volume is None:  # in a file of its own there is nothing else that can be meant
         candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
     _check_no_other_root(image, layers, candidates)
+    if any(layer.parent is not None for layer in candidates):  # what is inside an initramfs is what that leaves for
+        candidates = [layer for layer in candidates if not _is_image(layer)]
+    else:
+        candidates = _most_likely(_root_images(image, layers)) or candidates
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -227,19 +236,43 @@ def _check_readable(layers: Sequence[Layer], address: Address | None) -> None:
                 raise damaged.error
 
 
+def list_system_images(image: SourceImage, layers: ImageLayers) -> SystemImages:
+    """Return the file systems among the files of ``image``, those that are layers included."""
+    own = [ForeignFile(layer.address[0], layer.limits.container) for layer in layers.layers if _is_image(layer)]
+    return sort_system_images(image, [*layers.foreign_files, *own])
+
+
+def _is_image(layer: Layer) -> bool:
+    """Return whether ``layer`` is a file system that a file of the image holds."""
+    return layer.parent is None and layer.format.random_access
+
+
+def _without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+    """Return the layers without file systems that become no root: modules, stages of installers, packages."""
+    if image.volume is None:
+        return list(layers.layers)
+    roots = {file.path for file in list_system_images(image, layers).roots}
+    return [layer for layer in layers.layers if not _is_image(layer) or layer.address[0] in roots]
+
+
+def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+    """Return the layers that are file systems which become the root of the running system."""
+    return [layer for layer in _without_side_images(image, layers) if _is_image(layer)]
+
+
 def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:
     """Check that ``candidates`` are no mere initramfs that leaves for another root file system.
 
     :raises LayerError: they are; the message says how they are changed all the same.
     """
-    outermost = [layer for layer in candidates or layers.layers if layer.parent is None]
+    outermost = [layer for layer in candidates or layers.layers if layer.parent is None and not _is_image(layer)]
     if not outermost or len(outermost) < len(candidates):
         return  # a layer inside another is what that leaves for
-    images = sort_system_images(image, layers.foreign_files)
-    roots = (*images.roots, *_roots_inside(layers.layers))
+    images = list_system_images(image, layers)
+    foreign = [*(file for file in images.roots if file in layers.foreign_files), *_roots_inside(layers.layers)]
     chosen = " or ".join(f"--layer {format_address(layer.address[:1])}" for layer in outermost[:3])
-    if roots:
-        listed = ", ".join(map(str, roots[:5])) + (" and others" if len(roots) > 5 else "")
+    if foreign:
+        listed = ", ".join(map(str, foreign[:5])) + (" and others" if len(foreign) > 5 else "")
         raise LayerError(
             f"the root file system of the running system is {listed}, which cannot be read or changed yet; {chosen}"
             " changes the initramfs instead",
@@ -257,11 +290,11 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
 def _roots_inside(layers: Sequence[Layer]) -> Iterator[str]:
     """Yield, for people, each file system in an archive of ``layers`` that is the root of the running system.
 
-    CoreOS has one so: a squashfs in a cpio archive that the boot loader loads behind the initramfs. Names say which
+    CoreOS has one so: an EROFS in a cpio archive that the boot loader loads behind the initramfs. Names say which
     files are looked at, for their first bytes may have to be decoded.
     """
     for layer in layers:
-        for path in layer.paths if layer.parent is None else ():
+        for path in layer.paths if layer.parent is None and not _is_image(layer) else ():
             if not is_root_name(path):
                 continue
             node = layer.tree().get(path)

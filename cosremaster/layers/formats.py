@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable, Source
+    from cosremaster.io.spool import Spool
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.model import Layer
@@ -27,11 +28,19 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, str] = {
     "cpio": "cosremaster.layers.cpio.format:CpioFormat",
+    "squashfs": "cosremaster.layers.squashfs.format:SquashfsFormat",
 }
 """By the format's name: ``module:class``. The module may stand outside the package."""
 
 PLAIN_HEAD_SIZE = 4096
 """Plain bytes that a format sees of a file: tar's magic stands at 257, EROFS' at 1,024, ext4's at 1,080."""
+
+
+class EditResources(NamedTuple):
+    """What an edit may use: a spool for bytes that are packed anew, and a number of threads."""
+
+    spool: Spool
+    threads: int
 
 
 class ContainerEntry(NamedTuple):
@@ -62,8 +71,8 @@ class ArchiveIndex(Protocol):
 
     @property
     def paths(self) -> Sequence[bytes]:
-        """The normal path of each entry, in the archive's order."""
-        ...
+        """The normal path of each entry, in the archive's order; of a format that is read front to back."""
+        raise LookupError("paths are those of the tree")
 
     @property
     def entry_count(self) -> int:
@@ -78,16 +87,32 @@ class ArchiveIndex(Protocol):
         ...
 
     def container_entry(self, number: int) -> ContainerEntry:
-        """Return the entry at place ``number``, a regular file."""
-        ...
+        """Return the entry at place ``number``, a regular file; for a format that hands files to a scanner."""
+        raise LookupError(number)
 
     def entry_data(self, number: int, plain: Source) -> PieceTable:
         """Return the data of the regular file at place ``number``; ``plain``: the stream that holds the archive."""
-        ...
+        raise LookupError(number)
 
-    def edit(self, layer: Layer, edits: Edits) -> PieceTable:
+    def find_landmarks(self, layer: Layer, paths: Sequence[bytes]) -> Sequence[bytes]:
+        """Return paths by which ``layer`` is known as a root file system: the top ones, and those of ``paths`` it has.
+
+        More may be among them.
+        """
+        return self.paths
+
+    def check_data(self, layer: Layer) -> None:
+        """Read all of ``layer`` that indexing did not. :raises CorruptError: damage, with its place."""
+        return
+
+    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
+        """Yield sentences about what ``edits`` of ``layer`` leave behind or lose."""
+        return iter(())
+
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of the stream of ``layer`` after ``edits``.
 
+        :param resources: for a format that compresses its files one by one.
         :raises SizeError: a file is too large for the format. :raises OverlayError: a new entry breaks a rule of the
             programs that read the format. :raises ProofError: an entry that stays would.
         """
@@ -98,7 +123,7 @@ class ArchiveIndex(Protocol):
 
         :raises SizeError: ``data`` are too large for the format.
         """
-        ...
+        raise LookupError(entry.number)
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the index as JSON values, with its bytes in ``blobs``, for :meth:`LayerFormat.load`.
@@ -218,6 +243,11 @@ def identify_format(head: bytes) -> tuple[LayerFormat, str] | None:
 def format_names() -> str:
     """Return the names of all formats for people, as in ``cpio or tar``."""
     return " or ".join(FORMATS)
+
+
+def holds_format(noun: str) -> bool:
+    """Return whether ``noun``, as in ``a cpio archive``, is a container of one of the formats."""
+    return any(_load(target).limits.container == noun for target in FORMATS.values())
 
 
 def strictest_limits() -> Limits:

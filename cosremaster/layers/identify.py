@@ -16,12 +16,14 @@ HEAD_SIZE = PLAIN_HEAD_SIZE
 """Bytes of a file that are looked at; of a compressed one twice as many, or what its codec needs."""
 
 SQUASHFS = "a squashfs file system"
+STREAMED_SQUASHFS = "a streamed squashfs file system"
+"""Its superblock stands at the end (squashfs-tools 4.7); no kernel reads it."""
 EROFS = "an EROFS file system"
 EXT = "an ext4 file system"
 
 _FOREIGN = (
-    (0, b"hsqs", SQUASHFS),
     (0, b"sqsh", SQUASHFS),
+    (0, b"HSQS", STREAMED_SQUASHFS),
     (1024, b"\xe2\xe1\xf5\xe0", EROFS),
     (0, b"\x45\x3d\xcd\x28", "a cramfs file system"),
     (0, b"-rom1fs-", "a romfs file system"),

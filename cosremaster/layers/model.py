@@ -18,7 +18,7 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
 from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, LayerFormat
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources, LayerFormat
 from cosremaster.layers.identify import Identification, codec_label, identify_table
 from cosremaster.layers.packed_sums import PackedSums
 from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
@@ -133,7 +133,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
     @cached_property
     def likelihood(self) -> RootfsLikelihood:
         """How much it looks like a root filesystem."""
-        return judge_rootfs(self.paths)
+        return judge_rootfs(self.index.find_landmarks(self, _INITS))
 
     @cached_property
     def paths(self) -> Sequence[bytes]:
@@ -153,13 +153,13 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """The nodes, as the format makes them."""
         return self.index.tree(self)
 
-    def edit(self, edits: Edits) -> PieceTable:
-        """Return the plain bytes of its stream after ``edits``.
+    def edit(self, edits: Edits, resources: EditResources) -> PieceTable:
+        """Return the plain bytes of its stream after ``edits``; ``resources``: for what the format packs by itself.
 
         :raises SizeError: a file is too large for the format. :raises OverlayError: a new entry breaks a rule of the
             programs that unpack the layer. :raises ProofError: an entry that stays would, and did not before.
         """
-        return self.index.edit(self, edits)
+        return self.index.edit(self, edits, resources)
 
     def replace(self, entry: ContainerEntry, data: PieceTable) -> PieceTable:
         """Return the plain bytes of its stream with ``data`` in place of the data of ``entry``.
@@ -189,8 +189,14 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         for damaged in self.unreadable:
             yield f"holds {printable(damaged.path)}, which begins like an archive and is damaged: {damaged.error}"
 
-    def edit_warnings(self) -> Iterator[str]:
-        """Yield what an edit changes beside entries, and what is odd, in the layer and in what holds it."""
+    def check_data(self) -> None:
+        """Read all that indexing did not. :raises CorruptError: damage, with its place."""
+        self.index.check_data(self)
+
+    def edit_warnings(self, edits: Edits | None = None) -> Iterator[str]:
+        """Yield what ``edits`` change beside entries, and what is odd, in the layer and in what holds it."""
+        if edits is not None:
+            yield from self.index.edit_warnings(self, edits)
         warning = self.format.edit_warning(self.variant)
         for text in (*([] if warning is None else [warning]), *self.oddities()):
             yield f"{format_address(self.address)} {text}"

@@ -243,7 +243,10 @@ def scan_streams(
             return
         identification = identify(reader.peek)
         if identification.foreign is not None or identification.format not in (first, None) or identification.prefix:
-            noun = identification.foreign or "an archive of another kind"
+            other = identification.format
+            noun = identification.foreign or ("an archive" if other is None else other.limits.container)
+            if other is not None and not other.random_access:
+                noun = "an archive of another kind"
             raise UnsupportedError(f"{noun} follows the end of the {first.name} archive", reader.next_place)
         if identification.format is None:
             return

@@ -1,4 +1,4 @@
-"""File systems on an image that become the root of the running system, and are no layer yet: squashfs, EROFS, ext4.
+"""File systems on an image that become the root of the running system: squashfs, which is a layer; EROFS and ext4.
 
 An initramfs mounts such a file and leaves for it: live-boot ``live/*.squashfs`` (live-boot(7)), casper
 ``casper/*.squashfs``, dracut ``LiveOS/squashfs.img`` (dmsquash-live, dracut.cmdline(7)), archiso ``airootfs.sfs`` or
@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from cosremaster.errors import printable
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.identify import EROFS, EXT, SQUASHFS
+from cosremaster.layers.formats import holds_format
+from cosremaster.layers.identify import EROFS, EXT, SQUASHFS, STREAMED_SQUASHFS
 
-FILESYSTEMS = (SQUASHFS, EROFS, EXT)
+FILESYSTEMS = (SQUASHFS, STREAMED_SQUASHFS, EROFS, EXT)
 """The kinds of file systems that a root is found among, as :class:`ForeignFile` has them."""
 
 _ROOT_ENDS = (b".squashfs", b".sfs", b".erofs", b".img", b".ext4")
@@ -39,7 +40,7 @@ _EXT_ROOT = re.compile(rb"(?:.*/)?(?:[^/]*root[^/]*|ext[234]fs[^/]*|filesystem[^
 
 
 class ForeignFile(Struct, frozen=True):
-    """A file of the image that is recognized and cannot be opened; ``noun``: what it is, for people."""
+    """A file of the image that is recognized and is no layer; ``noun``: what it is, for people."""
 
     path: bytes
     noun: str
@@ -85,10 +86,10 @@ def is_root_name(path: bytes) -> bool:
 def sort_system_images(image: SourceImage, files: Sequence[ForeignFile]) -> SystemImages:
     """Return the file systems among ``files`` of ``image`` by what becomes of them."""
     sorted_files: dict[str, list[ForeignFile]] = {"roots": [], "stages": [], "modules": [], "others": []}
-    stage = _named_stage(image) if any(file.noun in FILESYSTEMS for file in files) else None
-    for file in files:
-        if file.noun in FILESYSTEMS:
-            sorted_files[_purpose(file, stage)].append(file)
+    filesystems = [file for file in files if file.noun in FILESYSTEMS or holds_format(file.noun)]
+    stage = _named_stage(image) if filesystems else None
+    for file in filesystems:
+        sorted_files[_purpose(file, stage)].append(file)
     return SystemImages(**{purpose: tuple(found) for purpose, found in sorted_files.items()})
 
 

@@ -17,7 +17,7 @@ from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.formats import ContainerEntry
+from cosremaster.layers.formats import ContainerEntry, EditResources
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
@@ -49,6 +49,11 @@ class Packing(Struct, frozen=True, kw_only=True):
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
             always_compress=request.always_compress, caches=context.caches,
         )  # fmt: skip
+
+    @property
+    def resources(self) -> EditResources:
+        """What the edit of a layer may use."""
+        return EditResources(self.spool, self.threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,7 @@ def pack_file(changes: Sequence[ArchiveEdits], packing: Packing, folder: Path) -
         return _pack_several(changes, packing)
     ((layer, edits),) = ((change.layer, change.edits) for change in changes)
     with prepacking_container(layer, packing, folder):
-        inner = pack_layer(layer, layer.edit(edits), packing)
+        inner = pack_layer(layer, layer.edit(edits, packing.resources), packing)
     packed = repack_containers(layer, inner, packing)
     return PackedFile(rebuilt_file(layer, packed[-1]), packed)
 
@@ -204,7 +209,7 @@ def _pack_several(changes: Sequence[ArchiveEdits], packing: Packing) -> PackedFi
     streams: dict[int, list[tuple[Layer, PieceTable]]] = defaultdict(list)
     packed: list[RepackedLayer] = []
     for layer in sorted(layers.values(), key=lambda layer: -len(list(with_containers(layer)))):
-        plain = _edit_archive(layer, edits.get(layer.address), new_files[layer.address])
+        plain = _edit_archive(layer, edits.get(layer.address), new_files[layer.address], packing.resources)
         if layer.parent is not None and layer.container_entry is not None:
             packed.append(pack_layer(layer, plain, packing))
             new_files[layer.parent.address].append((layer.container_entry, packed[-1].packed.table))
@@ -218,8 +223,9 @@ def _pack_several(changes: Sequence[ArchiveEdits], packing: Packing) -> PackedFi
 
 
 def _edit_archive(
-    layer: Layer, edits: Edits | None, new_files: Sequence[tuple[ContainerEntry, PieceTable]]
-) -> PieceTable:
+    layer: Layer, edits: Edits | None, new_files: Sequence[tuple[ContainerEntry, PieceTable]],
+    resources: EditResources,
+) -> PieceTable:  # fmt: skip
     """Return the plain bytes of the stream of ``layer`` after ``edits``, with ``new_files`` in these entries.
 
     :raises UsageError: an edit removes or replaces one of the entries.
@@ -235,7 +241,7 @@ def _edit_archive(
             )
         node = replace(layer.tree()[path], content=PieceContent(tuple(table.pieces)))
         contents.append((path, node))
-    return layer.edit(with_replaced_files(layer, edits, contents))
+    return layer.edit(with_replaced_files(layer, edits, contents), resources)
 
 
 def _join_archives(archives: Sequence[tuple[Layer, PieceTable]]) -> PieceTable:

@@ -15,10 +15,9 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.find import ImageLayers
+from cosremaster.layers.find import ImageLayers, list_system_images
 from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
-from cosremaster.layers.system_images import sort_system_images
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
@@ -212,7 +211,7 @@ def _stands_elsewhere(layer: Layer, other: Layer, path: bytes) -> OverlayError:
 def layer_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -> Iterator[str]:
     """Yield the warnings about the layer ``target``, which ``edits`` change."""
     if not edits.is_empty:
-        yield from target.layer.edit_warnings()
+        yield from target.layer.edit_warnings(edits)
     yield from shadowing_warnings(target, layers, edits)
 
 
@@ -220,7 +219,7 @@ def stage_warnings(image: SourceImage, layers: ImageLayers, targets: Sequence[La
     """Yield a warning where the chosen initramfs starts an installer that is a file system of its own."""
     if any(target.layer.parent is not None for target in targets):
         return
-    for stage in sort_system_images(image, layers.foreign_files).stages[:1]:
+    for stage in list_system_images(image, layers).stages[:1]:
         chosen = ", ".join(format_address(target.layer.address[:1]) for target in targets)
         yield (
             f"the installer itself runs from {stage}, which cannot be changed yet; the change is made in the initramfs"

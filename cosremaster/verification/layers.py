@@ -27,6 +27,8 @@ def check_layers(source: ByteSource, progress: Progress, options: ScanOptions) -
         place = source.place.inside(file.path)
         try:
             image_layers = find_layers(image, (file.path,), progress, options)
+            for layer in image_layers.layers:
+                layer.check_data()
         except CorruptError as error:
             yield fails("layer.corrupt", error.message, error.place or place)
         except CosremasterError as error:

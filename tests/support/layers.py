@@ -1,15 +1,20 @@
 """The root file system of an image, by our reader."""
 
+import tempfile
 from pathlib import Path
 
 from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.spool import Spool
 from cosremaster.layers.cpio.newc import NewcEntry
 from cosremaster.layers.cpio.read import CpioIndex
 from cosremaster.layers.find import choose_layer
-from cosremaster.layers.formats import ArchiveIndex
+from cosremaster.layers.formats import ArchiveIndex, EditResources
 from cosremaster.layers.identify import Identification, identify_table
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.tree.nodes import Node
+
+RESOURCES = EditResources(Spool(Path(tempfile.gettempdir())), 1)
+"""For edits of formats that need none."""
 
 
 def plain_root(iso: Path) -> bytes:

@@ -9,7 +9,7 @@ from cosremaster.errors import CorruptError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Source
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.blobs import Blobs
-from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, LayerFormat
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources, LayerFormat
 from cosremaster.layers.model import Layer
 from cosremaster.layers.scan import MemberScanner
 from cosremaster.tree.content import PieceContent
@@ -42,7 +42,7 @@ class ToyIndex(ArchiveIndex):
         _, offset, size = self.rows[number]
         return PieceTable([Range(plain, offset, size)])
 
-    def edit(self, layer: Layer, edits: Edits) -> PieceTable:
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         lines: list[Piece] = [Range(layer.decoded, 0, len(layer.format.name) + 1)]
         kept = [row for row in self.rows if row[0] not in edits.removed_paths]
         lines += [Range(layer.decoded, offset - len(path) - 1, len(path) + size + 2) for path, offset, size in kept]

@@ -27,6 +27,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.tools import require, run
+from tests.support.layers import RESOURCES
 from tests.support.model import by_busybox, by_gnu, described
 
 BOTH = ("busybox", "cpio")
@@ -51,7 +52,7 @@ def edited(archive_bytes: bytes, nodes: Sequence[Node] = (), remove: Sequence[by
     layer = index(archive_bytes)
     addition = Addition(tuple(sorted(nodes, key=lambda node: node.path)), b"", False, False, "overlay")
     edits = merge(layer.tree(), [addition], [Pattern(path) for path in remove], layer.place)
-    table = layer.edit(edits)
+    table = layer.edit(edits, RESOURCES)
     plain = b"".join(table.chunks())
     assert len(plain) == table.length
     return plain

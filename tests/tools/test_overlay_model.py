@@ -21,6 +21,7 @@ from cosremaster.overlay.request import AddPath
 from cosremaster.tree.nodes import NodeKind
 from tests.fixtures.tools import require
 from tests.support.additions import context, read_additions
+from tests.support.layers import RESOURCES
 from tests.support.model import (
     Folder,
     Inode,
@@ -187,7 +188,7 @@ def test_unpackers_make_what_the_model_says(
             assert str(refused)
             return
         edits = merge(tree, found, patterns, layer.place, **options)
-        after = b"".join(layer.edit(edits).chunks())
+        after = b"".join(layer.edit(edits, RESOURCES).chunks())
         if edits.is_empty:
             event("nothing to do")
             assert after == before

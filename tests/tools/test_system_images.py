@@ -43,18 +43,43 @@ def _image(tmp_path: Path, kind: str, path: str, initrd: str, extra: dict[str, s
     return tmp_path / "in.iso"
 
 
-ROOTS = {
+SQUASHFS_ROOTS = {
     "live-boot": ("xz", "live/filesystem.squashfs", "live/initrd.img"),
     "casper": ("zstd", "casper/minimal.standard.live.squashfs", "casper/initrd"),
     "dracut": ("gzip", "LiveOS/squashfs.img", "images/pxeboot/initrd.img"),
-    "dracut flat": ("ext4", "LiveOS/rootfs.img", "isolinux/initrd0.img"),
-    "dracut EROFS": ("erofs", "LiveOS/squashfs.img", "boot/x86_64/loader/initrd"),
     "archiso": ("gzip", "arch/x86_64/airootfs.sfs", "arch/boot/x86_64/initramfs-linux.img"),
-    "archiso EROFS": ("erofs", "arch/x86_64/airootfs.erofs", "arch/boot/x86_64/initramfs-linux.img"),
     "gentoo": ("gzip", "image.squashfs", "boot/gentoo.igz"),
     "slax": ("xz", "slax/01-core.sb", "slax/boot/initrfs.img"),
     "antix": ("gzip", "antiX/linuxfs", "antiX/initrd.gz"),
 }
+
+ROOTS = {
+    "dracut flat": ("ext4", "LiveOS/rootfs.img", "isolinux/initrd0.img"),
+    "dracut EROFS": ("erofs", "LiveOS/squashfs.img", "boot/x86_64/loader/initrd"),
+    "archiso EROFS": ("erofs", "arch/x86_64/airootfs.erofs", "arch/boot/x86_64/initramfs-linux.img"),
+}
+
+
+@pytest.mark.parametrize("family", SQUASHFS_ROOTS)
+def test_the_squashfs_root_is_changed(tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("unsquashfs", "bsdtar")
+    kind, path, initrd = SQUASHFS_ROOTS[family]
+    image, out = _image(tmp_path, kind, path, initrd), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    for _ in range(2):  # the second time by the remembered index
+        result = cosremaster.remaster(image, out, add=[site], force=True)
+        assert (result.layer, result.added, result.warnings) == (path, (b"etc/site",), ())
+    run(["bsdtar", "-xf", str(out), "-C", str(tmp_path), path, initrd])
+    assert run(["unsquashfs", "-cat", str(tmp_path / path), "etc/site"]) == b"7\n"
+    assert (tmp_path / initrd).read_bytes() == (tmp_path / "disc" / initrd).read_bytes()
+    assert main(["inspect", str(image)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("file system ")]
+    assert line.startswith(f"file system {path}: a squashfs file system, ")
+    assert line.endswith("root of the running system")
+    info = cosremaster.inspect(image, deep=True)
+    assert (info.root_layer, info.root_problem) == (path, "")
+    assert path not in info.memory
+    assert json.loads(json.dumps(info.values))["filesystems"][0]["is_layer"]
 
 
 @pytest.mark.parametrize("family", ROOTS)
@@ -150,6 +175,14 @@ def test_a_root_in_an_archive_behind_the_initramfs(tmp_path: Path, kind: str) ->
     image, out = tmp_path / "in.iso", tmp_path / "out.iso"
     run(["genisoimage", "-quiet", "-R", "-o", str(image), str(tmp_path / "disc")])
     site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    if kind == "gzip":
+        result = cosremaster.remaster(image, out, add=[site])
+        assert result.layer == "images/pxeboot/rootfs.img::root.squashfs"
+        assert cosremaster.read(f"{out}::{result.layer}::etc/site") == b"7\n"
+        assert (
+            cosremaster.remaster(disc / "rootfs.img", out, add=[site], force=True).layer == "rootfs.img::root.squashfs"
+        )
+        return
     for _ in range(2):
         with pytest.raises(LayerError, match=rf"rootfs\.img::{name} \(an? .*--layer images/pxeboot/initrd\.img"):
             cosremaster.remaster(image, out, add=[site])

@@ -37,6 +37,16 @@ def expand(data: bytes, size: int) -> bytes:
     return bytes(block.plain)
 
 
+def expand_within(data: bytes, limit: int) -> bytes:
+    """Return the plain bytes of the block ``data``, at most ``limit``. :raises LzoError: it is damaged, or has more."""
+    block = _Lzo1xBlock(data, limit)
+    while block.step():
+        pass
+    if block.at != len(data):
+        raise LzoError("goes on behind its end", block.at)
+    return bytes(block.plain)
+
+
 def expand_some(data: bytes, size: int, count: int) -> bytes:
     """Return the first ``count`` plain bytes of the block, fewer where it is cut off or damaged."""
     block = _Lzo1xBlock(data, size)

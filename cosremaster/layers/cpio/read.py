@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.formats import ArchiveIndex, ContainerEntry
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources
 from cosremaster.tree.paths import normal_names
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class CpioIndex(ArchiveIndex):
         entry = self.members[number].entry
         return PieceTable([Range(plain, entry.data_offset, entry.header.size)])
 
-    def edit(self, layer: Layer, edits: Edits) -> PieceTable:
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of the stream after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
         from cosremaster.layers.cpio.edit import apply_edits  # noqa: PLC0415 - only edits need it
 

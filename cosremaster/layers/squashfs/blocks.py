@@ -1,0 +1,187 @@
+"""The compression of single blocks, data or metadata, in the form that a kernel reads.
+
+Only the kernel notices some faults: xz needs CRC32 or no check and a dictionary within the image's; zstd one frame
+that tells its size; zlib no bytes behind the stream.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+from cosremaster.codecs.lzma_module import lzma
+from cosremaster.errors import UnsupportedError
+from cosremaster.layers.squashfs.superblock import Compression
+
+if TYPE_CHECKING:
+    from cosremaster.errors import Place
+    from cosremaster.layers.squashfs.superblock import Superblock
+
+
+class BlockError(ValueError):
+    """A block cannot be decompressed, or becomes larger than it may be."""
+
+
+class BlockCodec(Protocol):
+    """Compresses and decompresses one block at a time; any thread may call it."""
+
+    name: str
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes of ``data``. :raises BlockError: damage, or more than ``limit`` bytes."""
+        ...
+
+    def pack(self, data: bytes) -> bytes | None:
+        """Return ``data`` compressed; None where this codec only reads."""
+        ...
+
+
+class ZlibBlocks:
+    """zlib streams (RFC 1950), which squashfs calls gzip."""
+
+    name = "gzip"
+
+    def __init__(self, options: bytes, block_size: int) -> None:
+        """Read the options: level, window size, strategies."""
+        self._level = struct.unpack_from("<I", options)[0] if len(options) >= 8 else 9
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
+        inflater = zlib.decompressobj()
+        try:
+            plain = inflater.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise BlockError("its zlib stream is damaged") from error
+        if not inflater.eof or len(plain) > limit:
+            raise BlockError("its zlib stream is cut off or too long")
+        return plain
+
+    def pack(self, data: bytes) -> bytes:
+        """Return a zlib stream."""
+        return zlib.compress(data, min(max(self._level, 1), 9))
+
+
+class XzBlocks:
+    """xz streams with CRC32, and no larger dictionary than the image's."""
+
+    name = "xz"
+
+    def __init__(self, options: bytes, block_size: int) -> None:
+        """Read the options: size of the dictionary, branch filters."""
+        size = struct.unpack_from("<I", options)[0] if len(options) >= 8 else block_size
+        self._filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": max(size, 4096)}]
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=128 << 20)
+        try:
+            plain = decoder.decompress(data, limit + 1)
+        except lzma.LZMAError as error:
+            raise BlockError("its xz stream is damaged") from error
+        if not decoder.eof or len(plain) > limit:
+            raise BlockError("its xz stream is cut off or too long")
+        return plain
+
+    def pack(self, data: bytes) -> bytes:
+        """Return an xz stream."""
+        return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=self._filters)
+
+
+class ZstdBlocks:
+    """Single zstd frames with their size (RFC 8878)."""
+
+    name = "zstd"
+
+    def __init__(self, options: bytes, block_size: int) -> None:
+        """Read the options: level."""
+        import zstandard  # noqa: PLC0415 - only images under zstd need it
+
+        self._zstandard = zstandard
+        self._level = struct.unpack_from("<I", options)[0] if len(options) >= 4 else 15
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
+        try:
+            size = self._zstandard.frame_content_size(data)
+            if not 0 <= size <= limit:
+                raise BlockError("its zstd frame tells no size, or too large a one")
+            return bytes(self._zstandard.ZstdDecompressor().decompress(data, max_output_size=limit))
+        except self._zstandard.ZstdError as error:
+            raise BlockError("its zstd frame is damaged") from error
+
+    def pack(self, data: bytes) -> bytes:
+        """Return one frame with its size."""
+        compressor = self._zstandard.ZstdCompressor(level=min(max(self._level, 1), 22), write_checksum=False)
+        return bytes(compressor.compress(data))
+
+
+class Lz4Blocks:
+    """Raw lz4 blocks."""
+
+    name = "lz4"
+
+    def __init__(self, options: bytes, block_size: int) -> None:
+        """Read the options: version, and whether the slower, better compression was used."""
+        import lz4.block  # noqa: PLC0415 - an extra
+
+        self._block = lz4.block
+        self._is_high = len(options) >= 8 and bool(struct.unpack_from("<II", options)[1] & 1)
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
+        try:
+            return bytes(self._block.decompress(data, uncompressed_size=limit))
+        except (self._block.LZ4BlockError, ValueError) as error:
+            raise BlockError("its lz4 block is damaged or too long") from error
+
+    def pack(self, data: bytes) -> bytes:
+        """Return a raw lz4 block."""
+        mode = "high_compression" if self._is_high else "default"
+        return bytes(self._block.compress(data, mode=mode, store_size=False))
+
+
+class LzoBlocks:
+    """LZO1X blocks, which are read; new blocks are stored."""
+
+    name = "lzo"
+
+    def __init__(self, options: bytes, block_size: int) -> None:
+        """Take the options, which only a compressor needs."""
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """Return the plain bytes. :raises BlockError: damage, or too many bytes."""
+        from cosremaster.codecs.lzop.lzo1x import LzoError, expand_within  # noqa: PLC0415 - rarely needed
+
+        try:
+            return expand_within(data, limit)
+        except LzoError as error:
+            raise BlockError("its LZO block is damaged") from error
+
+    def pack(self, data: bytes) -> None:
+        """Return None: nothing here writes LZO."""
+        return
+
+
+_CODECS: dict[Compression, type[BlockCodec]] = {
+    Compression.GZIP: ZlibBlocks,
+    Compression.LZO: LzoBlocks,
+    Compression.XZ: XzBlocks,
+    Compression.LZ4: Lz4Blocks,
+    Compression.ZSTD: ZstdBlocks,
+}
+
+
+def make_block_codec(superblock: Superblock, options: bytes, place: Place) -> BlockCodec:
+    """Return the codec of the image with ``superblock`` and compressor ``options`` (empty where it has none).
+
+    :raises UnsupportedError: a library that the codec needs is not installed.
+    """
+    compression = Compression(superblock.compression)
+    try:
+        make = _CODECS[compression]
+        return make(options, superblock.block_size)  # type: ignore[call-arg]
+    except ImportError as error:
+        raise UnsupportedError(
+            f"is squashfs under {compression.name.lower()}, which needs the extra cosremaster[lz4]", place
+        ) from error

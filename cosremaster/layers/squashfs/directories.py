@@ -1,0 +1,117 @@
+"""Directory listings: runs of entries whose inodes stand in one metadata block, sorted by name as bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cosremaster.layers.squashfs.metadata import METADATA_SIZE, make_reference, split_reference
+
+_HEADER = struct.Struct("<III")
+_ENTRY = struct.Struct("<HhHH")
+_MAX_RUN = 256
+MAX_NAME = 256
+"""Bytes of a name that the format can hold; Linux takes no more than 255."""
+
+EMPTY_SIZE = 3
+"""What a directory's inode tells more than its listing has bytes: ``.`` and ``..`` count so in Linux."""
+
+
+class SquashfsEntry(NamedTuple):
+    """An entry: the ``reference`` and ``number`` of its inode, whose basic ``type`` it repeats."""
+
+    name: bytes
+    reference: int
+    number: int
+    type: int
+
+
+class Run(NamedTuple):
+    """Entries under one header, which begins at byte ``start`` of the listing."""
+
+    start: int
+    entries: tuple[SquashfsEntry, ...]
+
+
+def parse_listing(data: bytes) -> Iterator[SquashfsEntry]:
+    """Yield the entries of the listing ``data``. :raises ValueError: it is cut off, or a name cannot be."""
+    at = 0
+    try:
+        while at < len(data):
+            count, block, base = _HEADER.unpack_from(data, at)
+            at += _HEADER.size
+            if count >= _MAX_RUN:
+                raise ValueError(f"a directory header claims {count + 1:,} entries")
+            for _ in range(count + 1):
+                offset, delta, kind, size = _ENTRY.unpack_from(data, at)
+                at += _ENTRY.size
+                name = data[at : at + size + 1]
+                at += size + 1
+                if at > len(data):
+                    raise ValueError("a directory listing is cut off")
+                if b"/" in name or b"\0" in name or name in (b".", b"..") or size >= MAX_NAME:
+                    raise ValueError("a directory has a name that no file can have")
+                yield SquashfsEntry(name, make_reference(block, offset), base + delta, kind)
+    except struct.error as error:
+        raise ValueError("a directory listing is cut off") from error
+
+
+def split_into_runs(entries: Sequence[SquashfsEntry], offset: int) -> list[Run]:
+    """Return ``entries``, sorted by name, as runs.
+
+    A run ends after 256 entries, where the inodes' metadata block changes, where a number is too far from the first
+    one's, and where a metadata block of the listing is full, so that an index can lead there.
+
+    :param offset: where the listing begins in its metadata block.
+    """
+    runs: list[Run] = []
+    entries_of_run: list[SquashfsEntry] = []
+    start = at = 0
+    for entry in entries:
+        is_new = not entries_of_run
+        if not is_new:
+            first = entries_of_run[0]
+            is_new = (
+                len(entries_of_run) == _MAX_RUN
+                or split_reference(first.reference)[0] != split_reference(entry.reference)[0]
+                or not -0x8000 <= entry.number - first.number <= 0x7FFF
+                or (offset + at) // METADATA_SIZE != (offset + start) // METADATA_SIZE
+            )
+            if is_new:
+                runs.append(Run(start, tuple(entries_of_run)))
+                entries_of_run = []
+        if is_new:
+            start = at
+            at += _HEADER.size
+        entries_of_run.append(entry)
+        at += _ENTRY.size + len(entry.name)
+    if entries_of_run:
+        runs.append(Run(start, tuple(entries_of_run)))
+    return runs
+
+
+def pack_listing(runs: Sequence[Run]) -> bytes:
+    """Return the bytes of a listing."""
+    parts: list[bytes] = []
+    for _, entries in runs:
+        block, base = split_reference(entries[0].reference)[0], entries[0].number
+        parts.append(_HEADER.pack(len(entries) - 1, block, base))
+        for entry in entries:
+            offset = split_reference(entry.reference)[1]
+            parts.append(_ENTRY.pack(offset, entry.number - base, entry.type, len(entry.name) - 1) + entry.name)
+    return b"".join(parts)
+
+
+def find_index_points(runs: Sequence[Run], offset: int) -> list[tuple[int, int, bytes]]:
+    """Return the points of a listing's index: number of the metadata block in the listing, byte, first name.
+
+    :param offset: where the listing begins in its metadata block.
+    """
+    points: list[tuple[int, int, bytes]] = []
+    block = 0
+    for start, entries in runs:
+        if (offset + start) // METADATA_SIZE != block:
+            block = (offset + start) // METADATA_SIZE
+            points.append((block, start, entries[0].name))
+    return points

@@ -1,0 +1,227 @@
+"""A squashfs file system that is read on demand: inodes, directories and data, each when it is needed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from cosremaster.errors import CorruptError, Place
+from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
+from cosremaster.layers.squashfs.blocks import BlockCodec, BlockError, make_block_codec
+from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry, parse_listing
+from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_FRAGMENT, STORED_BLOCK, Inode, parse_inode
+from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataReader, split_reference
+from cosremaster.layers.squashfs.superblock import (
+    ABSENT,
+    SUPERBLOCK_SIZE,
+    Flags,
+    Superblock,
+    read_superblock,
+)
+
+_FRAGMENT = struct.Struct("<QII")
+_CACHED_BLOCKS = 8
+
+
+class SquashfsFilesystem:
+    """The squashfs file system whose bytes are ``table``."""
+
+    def __init__(self, table: PieceTable, place: Place) -> None:
+        """Read the superblock and the compressor's options. Raises as ``read_superblock``."""
+        self.table = table
+        self.place = place
+        self.superblock: Superblock = read_superblock(table.read(0, SUPERBLOCK_SIZE), table.length, place)
+        self.codec: BlockCodec = make_block_codec(self.superblock, self._read_options(), place)
+        self.metadata = MetadataReader(table, self.codec, place)
+        self._data_blocks: dict[int, bytes] = {}
+
+    def _read_options(self) -> bytes:
+        """Return the compressor's options, which are one stored metadata block; empty where there are none."""
+        if not self.superblock.flags & Flags.COMPRESSOR_OPTIONS:
+            return b""
+        head = self.table.read(SUPERBLOCK_SIZE, 66)
+        return head[2 : 2 + (int.from_bytes(head[:2], "little") & 0x7FFF)]
+
+    @property
+    def root(self) -> Inode:
+        """The inode of the root directory."""
+        return self.inode(self.superblock.root)
+
+    def inode(self, reference: int) -> Inode:
+        """Return the inode at ``reference``. :raises CorruptError: it cannot be one."""
+        block, offset = split_reference(reference)
+        position = self.superblock.inode_table + block
+        if position >= self.superblock.directory_table:
+            raise CorruptError("a reference leads out of the squashfs inode table", self.place.at(position))
+
+        def read(start: int, count: int) -> bytes:
+            """Return bytes of the inode."""
+            at = offset + start
+            where = position
+            while at >= METADATA_SIZE:
+                where, at = self.metadata.block(where)[1], at - METADATA_SIZE
+            return self.metadata.read(where, at, count)
+
+        try:
+            return parse_inode(read, self.superblock.block_log)
+        except (ValueError, struct.error) as error:
+            raise CorruptError(f"a squashfs inode is damaged: {error}", self.place.at(position)) from error
+
+    def listing(self, directory: Inode) -> list[SquashfsEntry]:
+        """Return the entries of ``directory``, in its order. :raises CorruptError: the listing is damaged."""
+        length = directory.size - EMPTY_SIZE
+        if length <= 0:
+            return []
+        position = self.superblock.directory_table + directory.start
+        try:
+            return list(parse_listing(self.metadata.read(position, directory.offset, length)))
+        except ValueError as error:
+            raise CorruptError(f"a squashfs directory is damaged: {error}", self.place.at(position)) from error
+
+    @cached_property
+    def ids(self) -> Sequence[int]:
+        """The numbers of users and groups, by their place in the table."""
+        data = self.metadata.read_indexed(self.superblock.id_table, 4 * self.superblock.ids)
+        return struct.unpack(f"<{self.superblock.ids}I", data)
+
+    def owner(self, place: int) -> int:
+        """Return the user or group at ``place`` in the table of ids. :raises CorruptError: there is none."""
+        try:
+            return self.ids[place]
+        except IndexError:
+            raise CorruptError(f"a squashfs inode names id {place}, which is not there", self.place) from None
+
+    @cached_property
+    def fragments(self) -> Sequence[tuple[int, int]]:
+        """Place in the image and size word of each fragment block."""
+        superblock = self.superblock
+        if not superblock.has_fragments:
+            return ()
+        data = self.metadata.read_indexed(superblock.fragment_table, _FRAGMENT.size * superblock.fragments)
+        return [(start, word) for start, word, _ in _FRAGMENT.iter_unpack(data)]
+
+    def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
+        """Yield path and entry of everything below ``directory`` (the root by default), parents before children.
+
+        :raises CorruptError: a directory is damaged, or stands below itself.
+        """
+        waiting = [(path, directory or self.root, frozenset[int]())]
+        while waiting:
+            path, inode, above = waiting.pop()
+            if inode.number in above or len(above) > 4096:
+                raise CorruptError("a squashfs directory stands below itself", self.place.inside(path))
+            below = []
+            for entry in self.listing(inode):
+                child = path + b"/" + entry.name if path else entry.name
+                yield child, entry
+                if entry.type == DIRECTORY:
+                    below.append((child, self.inode(entry.reference), above | {inode.number}))
+            waiting += reversed(below)
+
+    def data(self, inode: Inode) -> PieceTable:
+        """Return the data of the file ``inode``: stored blocks are ranges of the image, others are read when needed."""
+        size, start = self.superblock.block_size, inode.start
+        source = FileData(self, inode)
+        pieces: list[Piece] = []
+        for number, word in enumerate(inode.blocks):
+            length = min(size, inode.size - number * size)
+            packed = word & ~STORED_BLOCK
+            if not packed:
+                pieces.append(Zeros(length))
+            elif word & STORED_BLOCK and packed == length and start + length <= self.table.length:
+                pieces += self.table.cut(start, start + length).pieces
+            else:
+                pieces.append(Range(source, number * size, length))
+            start += packed
+        tail = inode.size - len(inode.blocks) * size
+        if inode.fragment != NO_FRAGMENT and tail > 0:
+            pieces.append(Range(source, len(inode.blocks) * size, tail))
+        return PieceTable(pieces)
+
+    def read_block(self, position: int, word: int, limit: int) -> bytes:
+        """Return the plain bytes of the data or fragment block at byte ``position``.
+
+        :param word: its size, with the bit of stored blocks. :param limit: plain bytes that it may have.
+        :raises CorruptError: it is damaged.
+        """
+        cached = self._data_blocks.get(position)
+        if cached is not None:
+            return cached
+        size = word & ~STORED_BLOCK
+        data = self.table.read(position, size) if size <= self.superblock.block_size else b""
+        if not data or len(data) < size:
+            raise CorruptError("a squashfs data block is outside of the image", self.place.at(position))
+        try:
+            plain = data if word & STORED_BLOCK else self.codec.unpack(data, limit)
+        except BlockError as error:
+            raise CorruptError(f"a squashfs data block cannot be read: {error}", self.place.at(position)) from error
+        while len(self._data_blocks) >= _CACHED_BLOCKS:
+            self._data_blocks.pop(next(iter(self._data_blocks)), None)
+        self._data_blocks[position] = plain
+        return plain
+
+    def list_table_starts(self) -> list[int]:
+        """Return where the blocks of each table behind the directories begin, and ``bytes_used``, in rising order."""
+        superblock = self.superblock
+        indexes = [superblock.id_table]
+        indexes += [superblock.fragment_table] if superblock.has_fragments else []
+        indexes += [superblock.lookup_table] if superblock.has_lookup and superblock.inodes else []
+        starts = [int.from_bytes(self.table.read(index, 8), "little") for index in indexes]
+        if superblock.fragment_table != ABSENT and not superblock.fragments:
+            starts.append(superblock.fragment_table)
+        if superblock.has_xattrs:
+            starts.append(int.from_bytes(self.table.read(superblock.xattr_table, 8), "little"))
+        return sorted([*starts, superblock.bytes_used])
+
+
+class FileData:
+    """The data of a file, block by block, as a source of pieces."""
+
+    def __init__(self, filesystem: SquashfsFilesystem, inode: Inode) -> None:
+        """Remember the file ``inode`` of ``filesystem``."""
+        self._filesystem, self._inode = filesystem, inode
+
+    @property
+    def name(self) -> str:
+        """The place of the file system."""
+        return str(self._filesystem.place)
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from byte ``offset`` on. :raises CorruptError: a block is damaged."""
+        size = self._filesystem.superblock.block_size
+        end = offset + length
+        number = offset // size
+        start = self._inode.start + sum(word & ~STORED_BLOCK for word in self._inode.blocks[:number])
+        while offset < end:
+            block = self._block(number, start)
+            part = block[offset - number * size : end - number * size]
+            if not part:
+                raise CorruptError("a squashfs file is shorter than its inode tells", self._filesystem.place.at(start))
+            yield part
+            offset += len(part)
+            if number < len(self._inode.blocks):
+                start += self._inode.blocks[number] & ~STORED_BLOCK
+            number += 1
+
+    def _block(self, number: int, start: int) -> bytes:
+        """Return the plain bytes of block ``number``, which begins at byte ``start`` of the image, or of the tail."""
+        inode, filesystem = self._inode, self._filesystem
+        size = filesystem.superblock.block_size
+        length = min(size, inode.size - number * size)
+        if number < len(inode.blocks):
+            word = inode.blocks[number]
+            if not word & ~STORED_BLOCK:
+                return bytes(length)
+            plain = filesystem.read_block(start, word, size)
+            if len(plain) != length:
+                raise CorruptError("a squashfs data block has another size than its file", filesystem.place.at(start))
+            return plain
+        try:
+            position, word = filesystem.fragments[inode.fragment]
+        except IndexError:
+            raise CorruptError(f"squashfs has no fragment {inode.fragment}", filesystem.place) from None
+        plain = filesystem.read_block(position, word, size)[inode.offset : inode.offset + length]
+        if len(plain) != length:
+            raise CorruptError("a squashfs fragment is shorter than a tail in it", filesystem.place.at(position))
+        return plain

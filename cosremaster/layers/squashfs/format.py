@@ -1,0 +1,113 @@
+"""Squashfs as a layer format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cosremaster.layers.formats import ArchiveIndex, LayerFormat
+from cosremaster.layers.squashfs.superblock import MAGIC
+from cosremaster.tree.limits import Limits
+
+if TYPE_CHECKING:
+    from cosremaster.io.pieces import PieceTable
+    from cosremaster.io.streams import ByteReader
+    from cosremaster.layers.blobs import Blobs
+    from cosremaster.layers.formats import EditResources
+    from cosremaster.layers.model import Layer
+    from cosremaster.layers.scan import MemberScanner
+    from cosremaster.layers.squashfs.tree import SquashfsTree
+    from cosremaster.tree.nodes import Edits, Node
+
+_COMPRESSION = slice(20, 22)
+_MAX_FILE = (1 << 63) - 1
+
+
+class SquashfsIndex(ArchiveIndex):
+    """A squashfs file system, which is read when it is needed.
+
+    Files inside it that are archives are no layers: an address enters them all the same.
+    """
+
+    def __init__(self, inode_count: int) -> None:
+        """Remember the number of inodes."""
+        self._inode_count = inode_count
+
+    @property
+    def version(self) -> str:
+        """The version of the format."""
+        return "4.0"
+
+    @property
+    def entry_count(self) -> int:
+        """How many inodes it has."""
+        return self._inode_count
+
+    def find_landmarks(self, layer: Layer, paths: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the paths at the top, and those of ``paths`` that exist."""
+        tree = open_tree(layer)
+        return [*(tree.directory(b"") or ()), *(path for path in paths if path in tree)]
+
+    def tree(self, layer: Layer) -> Mapping[bytes, Node]:
+        """Return the nodes of ``layer`` by path."""
+        return open_tree(layer)
+
+    def check_data(self, layer: Layer) -> None:
+        """Read every file to its end. :raises CorruptError: damage, with its place."""
+        for node in open_tree(layer).values():
+            if node.content is not None:
+                for _ in node.content.table().chunks():
+                    pass
+
+    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
+        """Yield what stays of removed files, and which extended attributes go."""
+        from cosremaster.layers.squashfs.losses import describe_losses  # noqa: PLC0415 - only edits need it
+
+        return describe_losses(open_tree(layer), edits, layer.place)
+
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
+        """Return the bytes of the image after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
+        from cosremaster.layers.squashfs.append import apply_edits  # noqa: PLC0415 - only edits need it
+
+        return apply_edits(open_tree(layer), edits, resources, layer.place)
+
+    def dump(self, blobs: Blobs) -> dict[str, Any]:
+        """Return the number of inodes: all else is read from the image."""
+        return {"inodes": self._inode_count}
+
+
+def open_tree(layer: Layer) -> SquashfsTree:
+    """Return the file system of ``layer``."""
+    from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - only who looks inside needs it
+    from cosremaster.layers.squashfs.tree import SquashfsTree  # noqa: PLC0415 - the same
+
+    return SquashfsTree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
+
+
+class SquashfsFormat(LayerFormat):
+    """The file system of most live images."""
+
+    name = "squashfs"
+    random_access = True
+    magic_end = len(MAGIC)
+    limits = Limits("a squashfs file system", _MAX_FILE)
+
+    def identify(self, head: bytes) -> str | None:
+        """Return ``""`` for squashfs."""
+        return "" if head.startswith(MAGIC) else None
+
+    def index(self, reader: ByteReader, origin: int, members: MemberScanner, table: PieceTable | None) -> SquashfsIndex:
+        """Read the superblock of the image ``table``. :raises CorruptError: damage, with its place."""
+        from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem  # noqa: PLC0415 - only squashfs needs it
+
+        assert table is not None
+        filesystem = SquashfsFilesystem(table, reader.place)
+        filesystem.listing(filesystem.root)
+        return SquashfsIndex(filesystem.superblock.inodes)
+
+    def load(self, values: dict[str, Any], blobs: memoryview) -> SquashfsIndex:
+        """Return the index that ``dump`` made values of. :raises KeyError, TypeError: it did not."""
+        count = values["inodes"]
+        if type(count) is not int:
+            raise TypeError("the number of inodes is none")
+        return SquashfsIndex(count)

@@ -1,0 +1,328 @@
+"""Squashfs roots, made by mksquashfs, gensquashfs and tar2sqfs; unsquashfs, sqfs2tar, 7-Zip and the kernel judge."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.errors import CosremasterError, OverlayError
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.support.archives_of_trees import write_tree
+
+EPOCH = 1_700_000_000
+Description = dict[str, tuple[object, ...]]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with everything that squashfs has a form for."""
+    tools.require("mksquashfs", "unsquashfs")
+    root = tmp_path_factory.mktemp("squashfs") / "root"
+    files = {"etc/hostname": "old\n", "etc/group": "root:x:0:\n", "sbin/init": "#!/bin/sh\n", "usr/share/doc/a": "a\n"}
+    write_tree(root, files | {f"many/a-rather-long-name-{number}": f"{number}\n" for number in range(700)})
+    noise = hashlib.shake_256(b"noise").digest(400_000)
+    (root / "usr/noise").write_bytes(noise)
+    (root / "usr/text").write_bytes(b"".join(b"%d\n" % number for number in range(60_000)))
+    os.truncate(root / "etc/group", 300_000)  # sparse
+    os.link(root / "usr/text", root / "usr/text-2")
+    os.link(root / "usr/text", root / "etc/text-3")
+    os.symlink("../usr/text", root / "etc/link")
+    os.mkfifo(root / "usr/fifo")
+    os.close(os.open(os.fsencode(root) + b"/etc/n\xffame", os.O_CREAT | os.O_WRONLY))
+    (root / "usr/empty").mkdir()
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_tree(
+        tmp_path_factory.mktemp("site") / "site",
+        {"etc/hostname": "new\n", "opt/site/deep/file": "deep\n"}
+        | {f"opt/f{number}": "x" * number for number in range(300)},
+    )
+    (root / "opt/noise").write_bytes(hashlib.shake_256(b"site").digest(300_000))
+    (root / "opt/text").write_bytes(b"".join(b"%d\n" % number for number in range(50_000)))
+    (root / "opt/hole").write_bytes(b"")
+    os.truncate(root / "opt/hole", 500_000)
+    os.symlink("deep", root / "opt/site/link")
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+    return root
+
+
+def make(tree: Path, target: Path, *options: str) -> Path:
+    run(["mksquashfs", str(tree), str(target), "-quiet", "-no-progress", *options])
+    return target
+
+
+def on_disk(root: Path) -> Description:
+    """Type, mode, links, time, device, text and digest of everything below ``root``."""
+    described: Description = {}
+    for path in sorted([os.fsencode(root), *_below(os.fsencode(root))]):
+        status = os.lstat(path)
+        content = ""
+        if stat.S_ISREG(status.st_mode):
+            content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
+        elif stat.S_ISLNK(status.st_mode):
+            content = os.fsdecode(os.readlink(path))
+        name = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
+        links = 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink
+        described[name] = (status.st_mode, links, int(status.st_mtime), status.st_rdev, content)
+    return described
+
+
+def _below(root: bytes) -> Iterator[bytes]:
+    for directory, directories, files in os.walk(root):
+        for name in (*directories, *files):
+            yield os.path.join(directory, name)
+
+
+def unpacked(image: Path, folder: Path) -> Description:
+    """The tree that unsquashfs unpacks."""
+    run(["unsquashfs", "-quiet", "-no-progress", "-f", "-d", str(folder), str(image)])
+    return on_disk(folder)
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    """The tree as the kernel shows it; skips where nothing may be mounted."""
+    if os.geteuid() != 0 or "\tsquashfs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        tools.leave_out("This test needs root and a kernel with squashfs.")
+    folder.mkdir()
+    run(["mount", "-t", "squashfs", "-o", "loop,ro", str(image), str(folder)])
+    try:
+        yield folder
+    finally:
+        run(["umount", str(folder)])
+
+
+def expected(before: Description, site: Path) -> Description:
+    """The tree ``before`` with ``site`` over it, without usr/share, and with a link less to usr/text."""
+    after = {name: entry for name, entry in before.items() if not name.startswith("usr/share") and name != "etc/text-3"}
+    for name in ("usr/text", "usr/text-2"):
+        mode, links, *rest = after[name]
+        after[name] = (mode, int(str(links)) - 1, *rest)
+    new = on_disk(site)
+    after |= {name: entry for name, entry in new.items() if name not in before or name == "etc/hostname"}
+    return after
+
+
+MATRIX = {
+    "gzip": ("-comp", "gzip"),
+    "gzip 4K": ("-comp", "gzip", "-b", "4096"),
+    "gzip level 1": ("-comp", "gzip", "-Xcompression-level", "1"),
+    "xz": ("-comp", "xz"),
+    "xz 1M": ("-comp", "xz", "-b", "1M"),
+    "xz x86": ("-comp", "xz", "-Xbcj", "x86"),
+    "xz dictionary": ("-comp", "xz", "-b", "1M", "-Xdict-size", "32K"),
+    "zstd": ("-comp", "zstd"),
+    "zstd 1M": ("-comp", "zstd", "-b", "1M", "-Xcompression-level", "19"),
+    "lz4": ("-comp", "lz4"),
+    "lz4 high": ("-comp", "lz4", "-Xhc"),
+    "lzo": ("-comp", "lzo"),
+    "stored": ("-noI", "-noD", "-noF", "-noX"),
+    "stored inodes": ("-noI", "-comp", "xz"),
+    "stored ids": ("-noId", "-comp", "zstd"),
+    "no fragments": ("-no-fragments",),
+    "always fragments": ("-always-use-fragments",),
+    "not exportable": ("-no-exports",),
+    "no xattrs": ("-no-xattrs",),
+    "no duplicates": ("-no-duplicates",),
+}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_an_edit_is_read_by_all(name: str, tree: Path, site: Path, tmp_path: Path) -> None:
+    tools.require("sqfs2tar", "rdsquashfs")
+    image, out = make(tree, tmp_path / "in.sqfs", *MATRIX[name]), tmp_path / "out.sqfs"
+    result = cosremaster.remaster(image, out, add=[site], remove=["/usr/share", "/etc/text-3"])
+    assert result.layer == "in.sqfs"
+    before, want = image.read_bytes(), expected(unpacked(image, tmp_path / "before"), site)
+    assert unpacked(out, tmp_path / "after") == want
+    inode_table = struct.unpack_from("<Q", before, 64)[0]
+    assert out.read_bytes()[96:inode_table] == before[96:inode_table], "old data stay as they are"
+    assert out.stat().st_size % 4096 == 0
+    with tarfile.open(fileobj=BytesIO(run(["sqfs2tar", str(out)]))) as archive:
+        names = {member.name.rstrip("/") for member in archive}
+    assert names == {name for name in want if name != "."}
+    run(["rdsquashfs", "-d", str(out)])
+    again = tmp_path / "again.sqfs"
+    cosremaster.remaster(image, again, add=[site], remove=["/usr/share", "/etc/text-3"])
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["gzip", "xz", "xz 1M", "xz dictionary", "zstd 1M", "lz4 high", "lzo", "stored"])
+def test_the_kernel_mounts_an_edit(name: str, tree: Path, site: Path, tmp_path: Path) -> None:
+    image, out = make(tree, tmp_path / "in.sqfs", *MATRIX[name]), tmp_path / "out.sqfs"
+    with mounted(image, tmp_path / "old") as folder:
+        before = on_disk(folder)
+    cosremaster.remaster(image, out, add=[site], remove=["/usr/share", "/etc/text-3"])
+    with mounted(out, tmp_path / "new") as folder:
+        assert on_disk(folder) == expected(before, site)
+
+
+def test_images_of_other_makers(tree: Path, site: Path, tmp_path: Path) -> None:
+    tools.require("tar2sqfs", "gensquashfs")
+    plain = run(["tar", "-C", str(tree), "-cf", "-", "."])
+    made = {"tar2sqfs": tmp_path / "tar.sqfs", "gensquashfs": tmp_path / "gen.sqfs"}
+    run(["tar2sqfs", "-q", str(made["tar2sqfs"])], stdin=plain)
+    run(["gensquashfs", "-q", "--pack-dir", str(tree), str(made["gensquashfs"])])
+    for maker, image in made.items():
+        out = tmp_path / f"{maker}.out"
+        cosremaster.remaster(image, out, add=[site], remove=["/usr/share"])
+        files = unpacked(out, tmp_path / maker)
+        assert files["etc/hostname"][4] == hashlib.sha256(b"new\n").hexdigest()
+        assert "usr/share" not in files
+        assert {name for name in files if name.startswith("many/")} == {
+            name for name in on_disk(tree) if name.startswith("many/")
+        }
+
+
+def test_fifty_edits_one_upon_the_other(tree: Path, tmp_path: Path) -> None:
+    image, out = make(tree, tmp_path / "a.sqfs", "-comp", "zstd"), tmp_path / "b.sqfs"
+    for number in range(50):
+        site = write_tree(tmp_path / f"site{number}", {"etc/hostname": f"host-{number}\n", f"opt/{number}": "x\n"})
+        cosremaster.remaster(image, out, add=[site], force=True, remember=False)
+        out.rename(image)
+    files = unpacked(image, tmp_path / "after")
+    assert files["etc/hostname"][4] == hashlib.sha256(b"host-49\n").hexdigest()
+    assert sum(name.startswith("opt/") for name in files) == 50
+    inodes, _, _, fragments = struct.unpack_from("<IIII", image.read_bytes(), 4)
+    assert fragments <= inodes
+    tools.require("7z")
+    run(["7z", "t", str(image)])
+
+
+def test_mksquashfs_appends_to_an_edit(tree: Path, site: Path, tmp_path: Path) -> None:
+    image, out = make(tree, tmp_path / "in.sqfs"), tmp_path / "out.sqfs"
+    cosremaster.remaster(image, out, add=[site])
+    more = write_tree(tmp_path / "more", {"later": "later\n"})
+    run(["mksquashfs", str(more), str(out), "-quiet", "-no-progress"])
+    files = unpacked(out, tmp_path / "after")
+    assert {"later", "opt/f7", "etc/link"} <= files.keys()
+
+
+def test_every_command_looks_inside(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = make(tree, tmp_path / "in.sqfs", "-comp", "xz")
+    assert main(["cat", f"{image}::etc/hostname"]) == 0
+    assert capsys.readouterr().out == "old\n"
+    assert main(["ls", "-l", f"{image}::etc"]) == 0
+    assert "link -> ../usr/text" in capsys.readouterr().out
+    assert main(["find", str(image), "**/a-rather-long-name-77"]) == 0
+    assert capsys.readouterr().out.strip().endswith("many/a-rather-long-name-77")
+    assert main(["extract", str(image), str(tmp_path / "out"), "--quiet"]) == 0
+    ours, theirs = on_disk(tmp_path / "out"), on_disk(tree)
+    assert {name: entry[4] for name, entry in ours.items()} == {name: entry[4] for name, entry in theirs.items()}
+
+
+def test_an_iso_and_an_initramfs_hold_squashfs(tree: Path, site: Path, tmp_path: Path) -> None:
+    tools.require("genisoimage", "bsdtar", "cpio")
+    disc = tmp_path / "disc"
+    (disc / "live").mkdir(parents=True)
+    make(tree, disc / "live/filesystem.squashfs", "-comp", "xz")
+    inner = write_tree(tmp_path / "initramfs", {"init": "#!/bin/sh\n", "etc/x": "x\n"})
+    make(tree, inner / "root.squashfs")
+    names = b"init\netc\netc/x\nroot.squashfs\n"
+    packed = run(["cpio", "-o", "-H", "newc", "--quiet"], stdin=names, cwd=inner)
+    (disc / "initrd.gz").write_bytes(run(["gzip", "-9n"], stdin=packed))
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    run(["genisoimage", "-quiet", "-R", "-J", "-o", str(iso), str(disc)])
+    for layer, member in (("live/filesystem.squashfs", None), ("initrd.gz::root.squashfs", "root.squashfs")):
+        result = cosremaster.remaster(iso, out, add=[site], layer=layer, force=True)
+        assert result.layer == layer
+        data = run(["bsdtar", "-xOf", str(out), layer.split("::")[0]])
+        if member is not None:
+            plain = run(["gzip", "-dc"], stdin=data)
+            data = run(["bsdtar", "-xOf", "-", member], stdin=plain)
+        (tmp_path / "root.sqfs").write_bytes(data)
+        assert run(["unsquashfs", "-cat", str(tmp_path / "root.sqfs"), "etc/hostname"]) == b"new\n"
+
+
+def test_dead_bytes_and_lost_attributes_are_told(tmp_path: Path) -> None:
+    tools.require("mksquashfs", "setfattr")
+    root = write_tree(tmp_path / "root", {"etc/a": "a" * 9000, "etc/b": "b\n", "sbin/init": "i\n"})
+    run(["setfattr", "-n", "user.note", "-v", "kept", str(root / "etc/b")])
+    run(["setfattr", "-n", "user.note", "-v", "kept", str(root / "etc")])
+    image, out = make(root, tmp_path / "in.sqfs"), tmp_path / "out.sqfs"
+    site = write_tree(tmp_path / "site", {"etc/b": "new\n"})
+    result = cosremaster.remaster(image, out, add=[site], remove=["/etc/a"])
+    (dead, bare) = result.warnings
+    assert "etc/a and 1 more" in dead
+    assert "can still be read" in dead
+    assert "etc/b had extended attributes" in bare
+    run(["unsquashfs", "-quiet", "-no-progress", "-f", "-d", str(tmp_path / "after"), str(out)])
+    assert os.getxattr(tmp_path / "after/etc", "user.note") == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "message"),
+    [
+        (28, struct.pack("<HH", 4, 1), "is squashfs 4.1, and only 4.0 can be read"),
+        (20, struct.pack("<H", 2), "under lzma, which no kernel reads"),
+        (20, struct.pack("<H", 9), "names compression 9"),
+        (12, struct.pack("<I", 4097), "has blocks of 4,097 bytes"),
+        (40, struct.pack("<Q", 1 << 40), "is cut off"),
+        (64, struct.pack("<Q", 1 << 50), "has its tables in another order"),
+        (32, struct.pack("<Q", 1 << 40), "leads out of the squashfs inode table"),
+        (0, b"HSQS", "a streamed squashfs file system"),
+    ],
+)
+def test_faults_are_told(
+    offset: int, data: bytes, message: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = make(tree, tmp_path / "in.sqfs"), tmp_path / "out.sqfs"
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+    (tmp_path / "x").write_text("x")
+    assert main([str(image), str(out), "--add", f"{tmp_path}/x:/x"]) in (3, 4, 5)
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_cut_and_changed_images_end_in_a_sentence(tree: Path, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"etc/hostname": "x\n", "sbin/init": "i\n", "d/e/f": "f" * 5000})
+    data = make(root, tmp_path / "in.sqfs", "-comp", "xz").read_bytes()
+    used = struct.unpack_from("<Q", data, 40)[0]
+    bad = tmp_path / "bad.sqfs"
+    (tmp_path / "y").write_text("y")
+    outcomes = set()
+    for number in range(120):
+        changed = bytearray(data)
+        at = number * used // 120
+        changed[at] ^= 0x41
+        bad.write_bytes(changed if number % 2 else data[: max(at, 96)])
+        try:
+            with cosremaster.open(bad, remember=False) as image:
+                for entry in image.walk():
+                    if entry.type == "file":
+                        image.read(entry.address.partition("::")[2])
+                image.remaster(tmp_path / "out.sqfs", cosremaster.Request(add=[f"{tmp_path}/y:/y"]), force=True)
+            outcomes.add("read")
+        except CosremasterError as error:
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
+def test_what_squashfs_cannot_hold(tree: Path, tmp_path: Path) -> None:
+    image = make(tree, tmp_path / "in.sqfs")
+    listing = tmp_path / "devices.mtree"
+    listing.write_text("#mtree\n./dev type=dir mode=0755\n./dev/x type=char device=linux,5000,1 mode=0600\n")
+    (tmp_path / "site").mkdir()
+    with pytest.raises(OverlayError, match="device 5000:1 does not fit"):
+        cosremaster.remaster(image, tmp_path / "out.sqfs", add=[cosremaster.AddPath(tmp_path / "site", mtree=listing)])
