@@ -6,6 +6,7 @@ from bisect import bisect_right
 from itertools import chain
 
 from cosremaster.errors import ProofError
+from cosremaster.iso.ecma119.records import NEGATIVE
 from cosremaster.iso.model import IsoImage, IsoTree
 
 
@@ -29,7 +30,10 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
 def count_outside(tree: IsoTree) -> int:
     """Return how many blocks that records of ``tree`` name, with or without data, are behind its volume."""
     spans = chain(tree.other_spans, (span for file in tree.files for span in file.spans))
-    return sum(lba > tree.end for lba in tree.empty_blocks) + sum(span.end > tree.end for span in spans)
+    least_negative = tree.base + NEGATIVE
+    return sum(tree.end < lba < least_negative for lba in tree.empty_blocks) + sum(
+        span.end > tree.end for span in spans
+    )
 
 
 def _has_shared_area(image: IsoImage) -> bool:

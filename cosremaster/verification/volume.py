@@ -11,6 +11,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import (
     DIRECTORY,
     MULTI_EXTENT,
+    NEGATIVE,
     PRIMARY,
     SUPPLEMENTARY,
     DirectoryRecord,
@@ -28,9 +29,6 @@ MAX_PATH_TABLE = 1 << 26
 
 _BOTH_ENDIAN = ((80, 4), (120, 2), (124, 2), (128, 2), (132, 4), (158, 4), (166, 4))
 """Offset and size of both-endian numbers in a volume descriptor (8.4.8 to 8.4.13, the root's record)."""
-
-_NEGATIVE = 1 << 31
-"""libarchive takes block numbers from here on for negative ones, which records without data may have."""
 
 PathTableEntry = tuple[Lba, bytes, Lba]
 """Block of a directory, its identifier, block of its parent."""
@@ -142,7 +140,7 @@ def _check_record_fields(subject: Subject, tree: SubjectTree) -> Iterator[Findin
             yield fails("record.outside", f"{tree.name}: its data lie outside the image", place)
         elif record.length and record.lba + record.blocks > end:
             yield fails("record.outside-volume", f"{tree.name}: its data end behind the volume", place)
-        elif not record.length and end < record.lba < tree.base + _NEGATIVE:
+        elif not record.length and end < record.lba < tree.base + NEGATIVE:
             message = f"{tree.name}: it has no data, and names a block behind the volume: libarchive reads no further"
             yield fails("record.outside-volume", message, place)
         identity = record.parent, record.identifier

@@ -13,6 +13,8 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offs
 
 IMAGE_START = Lba(0)
 _VERSION = re.compile(rb";[0-9]{1,5}\Z")
+NEGATIVE = 1 << 31
+"""libarchive writes and reads block numbers from here on as negative ones, which records without data have there."""
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28
