@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from cosremaster.errors import ImageError, UnsupportedError
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_short_date
@@ -19,9 +20,10 @@ from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read_trees import NamedRecord, walk_records
 from cosremaster.iso.rockridge.read import NO_ROCK_RIDGE, PosixAttributes, find_susp_skip, read_attributes
 from cosremaster.iso.rockridge.zisofs import parse_zisofs
+from cosremaster.iso.udf.read import has_udf
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
-from cosremaster.tree.paths import parent_of
+from cosremaster.tree.paths import join, parent_of
 from cosremaster.units import Lba, lba_offset
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def read_nodes(image: IsoImage, source: ByteSource) -> dict[bytes, Node]:
     nodes = {node.path: node for node in _walk_nodes(image, source, files)}
     if may_hide_names(image):
         _add_hidden_nodes(nodes, image, source, files)
+    if image.udf is None and image.blockers and has_udf(source):
+        _add_unfollowed_udf(nodes, image, source)
     names = Counter(node.link for node in nodes.values() if node.link is not None)
     return {
         path: replace(node, link=None) if node.link is not None and names[node.link] == 1 else node
@@ -75,6 +79,33 @@ def _add_hidden_nodes(
                 if udf_file is None
                 else read_udf_node(source, udf_file, path)
             )
+
+
+def _add_unfollowed_udf(nodes: dict[bytes, Node], image: IsoImage, source: ByteSource) -> None:
+    """Add to ``nodes`` what only a UDF file system shows that can be read, but not changed (as UDF 2.50).
+
+    :raises ImageError: when it cannot be read, and ISO 9660 shows one file at most, as on Windows discs.
+    :raises UnsupportedError: the same.
+    """
+    from cosremaster.iso.udf_alone import read_udf_nodes  # noqa: PLC0415 - only such images need it
+
+    try:
+        others = read_udf_nodes(source)
+    except (ImageError, UnsupportedError):
+        if len(nodes) > 1:
+            return
+        raise
+    folded = {} if image.has_rock_ridge else {path.lower(): path for path in nodes}
+    spelled = {b"": b""}
+    for path, node in others.items():
+        parent = spelled.get(parent_of(path))
+        if parent is None:
+            continue
+        own_path = join(parent, path.rpartition(b"/")[2])
+        shown_path = own_path if own_path in nodes else folded.get(own_path.lower(), own_path)
+        shown = nodes.setdefault(shown_path, replace(node, path=shown_path))
+        if shown.kind is NodeKind.DIRECTORY:
+            spelled[path] = shown_path
 
 
 def _is_cut_off(file: IsoFile | None, udf_file: UdfFile) -> bool:

@@ -25,15 +25,21 @@ NOISE = random.Random(9).randbytes(30_000)
 FILES = {"a/b/deep.txt": b"deep\n", "a/big.bin": NOISE, "empty": b"", "zulu ž.txt": b"last\n"}
 
 
-def _bridge(folder: Path) -> bytearray:
-    """A bridge by genisoimage whose descriptors of ISO 9660 are wiped: the recognition sequence comes first."""
+def _bridge(folder: Path, *options: str, keep: bool = False) -> bytearray:
+    """A bridge by genisoimage whose descriptors of ISO 9660 are wiped: the recognition sequence comes first.
+
+    ``keep``: they are not wiped.
+    """
     tools.require("genisoimage")
     for name, data in FILES.items():
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tree" / name).write_bytes(data)
-    tools.run(["genisoimage", "-quiet", "-udf", "-input-charset", "utf-8", "-o", folder / "in.iso", folder / "tree"])
+    options = ("-quiet", "-udf", "-input-charset", "utf-8", *options)
+    tools.run(["genisoimage", *options, "-o", folder / "in.iso", folder / "tree"])
     raw = bytearray((folder / "in.iso").read_bytes())
     descriptors = [bytes(raw[at : at + BLOCK]) for at in range(16 * BLOCK, 32 * BLOCK, BLOCK)]
+    if keep:
+        return raw
     kept = [one for one in descriptors if one[1:6] in (b"BEA01", b"NSR02", b"TEA01")]
     raw[16 * BLOCK : 32 * BLOCK] = b"".join(kept).ljust(16 * BLOCK, b"\0")
     return raw
@@ -90,9 +96,8 @@ def test_it_is_not_changed(tmp_path: Path) -> None:
         verify(image)
 
 
-def test_a_metadata_partition_is_followed(tmp_path: Path) -> None:
+def _with_metadata_partition(raw: bytearray) -> bytearray:
     """UDF 2.50: a second partition is mapped by a file that has the metadata; here that file is the whole partition."""
-    raw, image = _bridge(tmp_path), tmp_path / "metadata.udf"
     tags = {lba: raw[lba * BLOCK] for lba in range(32, 64)}
     (partition, _) = (lba for lba, tag in tags.items() if tag == 5)
     length = struct.unpack_from("<I", raw, partition * BLOCK + 192)[0]
@@ -118,10 +123,39 @@ def test_a_metadata_partition_is_followed(tmp_path: Path) -> None:
     struct.pack_into("<IIII", entry, 208, 0, 8, length * BLOCK, 0)
     struct.pack_into("<I", entry, 12, entry_block)
     raw[(number - 1) * BLOCK : number * BLOCK] = seal_descriptor(entry, 216 + 8 - 16)
-    image.write_bytes(raw)
+    return raw
+
+
+def test_a_metadata_partition_is_followed(tmp_path: Path) -> None:
+    image = tmp_path / "metadata.udf"
+    image.write_bytes(_with_metadata_partition(_bridge(tmp_path)))
     assert _contents(image) == FILES
     assert _by_libudfread(image, "a/b/deep.txt") == b"deep\n"
     assert _by_libudfread(image, "a/big.bin") == NOISE
+
+
+@pytest.mark.parametrize("options", [(), ("-R",)])
+def test_beside_iso_9660_it_is_listed_too(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A bridge of UDF 2.50, whose names ISO 9660 does not show: listed, and not changed."""
+    image = tmp_path / "bridge.iso"
+    image.write_bytes(_with_metadata_partition(_bridge(tmp_path, "-hide", "b", "-hide", "zulu*", *options, keep=True)))
+    folder = "a" if options else "A"
+    shown = {entry.path.decode() for entry in cosremaster.ls(image, recursive=True)}
+    assert shown >= {folder, f"{folder}/b", f"{folder}/b/deep.txt", "zulu ž.txt"}
+    assert cosremaster.read(f"{image}::{folder}/b/deep.txt") == b"deep\n"
+    assert len(shown) == 6
+    with pytest.raises(UnsupportedError, match="its UDF has several partitions"):
+        cosremaster.remaster(image, tmp_path / "out.iso", remove_iso=["empty"])
+
+
+def test_a_disc_whose_udf_is_cut_off_is_told(tmp_path: Path) -> None:
+    """ISO 9660 shows one file; that this is all would be wrong."""
+    image = tmp_path / "cut.iso"
+    raw = _bridge(tmp_path, "-hide", "a", "-hide", "zulu*", keep=True)
+    raw[16 * BLOCK + 80 : 16 * BLOCK + 88] = (275).to_bytes(4, "little") + (275).to_bytes(4, "big")
+    image.write_bytes(raw[: 276 * BLOCK])
+    with pytest.raises(ImageError, match="the image is cut off"):
+        cosremaster.ls(image)
 
 
 def _inject(image: Path, size: int, data: bytes) -> None:
