@@ -20,6 +20,7 @@ from cosremaster.boot.media_tags import MediaTags
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.ecma119.records import IMAGE_START, PRIMARY, VolumeDescriptor, read_descriptors
 from cosremaster.iso.layout.extents import find_tail, list_fixed_spans
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree, Partition
@@ -189,15 +190,17 @@ def _read_all_trees(
     :param session: the first block of the last session, 0 if there is one session only.
     :return: the trees, the primary one first, and the spans of all descriptors.
     """
-    trees = [*read_trees(source, descriptors, IMAGE_START)]
+    limits = TreeLimits(source)
+    trees = [*read_trees(source, descriptors, IMAGE_START, limits=limits)]
     spans = [Span(descriptor.lba, 1, "volume descriptor") for descriptor in descriptors]
     for base in bases:
         partition_descriptors = read_descriptors(source, Lba(base + FIRST_DESCRIPTOR))
-        trees += read_trees(source, partition_descriptors, base)
+        trees += read_trees(source, partition_descriptors, base, limits=limits)
         spans += [Span(descriptor.lba, 1, "volume descriptor") for descriptor in partition_descriptors]
     if session:
         copies = read_descriptors(source, Lba(session + FIRST_DESCRIPTOR))
-        trees += read_trees(source, copies, IMAGE_START, {descriptor.root.lba for descriptor in descriptors})
+        roots = {descriptor.root.lba for descriptor in descriptors}
+        trees += read_trees(source, copies, IMAGE_START, roots, limits)
         spans.append(Span(IMAGE_START, session, "earlier sessions"))
     return tuple(trees), spans
 

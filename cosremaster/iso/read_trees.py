@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.ecma119.records import (
     ASSOCIATED,
     DIRECTORY,
@@ -49,8 +50,9 @@ def is_joliet(descriptor: VolumeDescriptor) -> bool:
 
 
 def read_trees(
-    source: ByteSource, descriptors: Iterable[VolumeDescriptor], base: Lba, read_roots: Iterable[Lba] = ()
-) -> Iterator[IsoTree]:
+    source: ByteSource, descriptors: Iterable[VolumeDescriptor], base: Lba, read_roots: Iterable[Lba] = (),
+    limits: TreeLimits | None = None,
+) -> Iterator[IsoTree]:  # fmt: skip
     """Yield the tree of each primary and supplementary descriptor of one set.
 
     A descriptor that shares the root of an earlier one, as an enhanced descriptor (ISO 9660:1999) does, has a tree
@@ -58,9 +60,10 @@ def read_trees(
 
     :param base: the block from which the descriptors count their blocks.
     :param read_roots: the roots of trees that were read already.
+    :param limits: of all trees of the image together.
     :raises ImageError: when a record is malformed, or a directory or a file lies outside the image.
     """
-    roots = set(read_roots)
+    roots, limits = set(read_roots), limits or TreeLimits(source)
     for descriptor in descriptors:
         if descriptor.type not in (PRIMARY, SUPPLEMENTARY):
             continue
@@ -71,7 +74,7 @@ def read_trees(
             root = Extent(Lba(base + descriptor.root.lba), descriptor.root.length)
             skip = None if is_joliet(descriptor) else find_susp_skip(source.read(lba_offset(root.lba), 255))
             directories.append((b"", root))
-            records = walk_records(source, root, base, skip, is_joliet(descriptor), others)
+            records = walk_records(source, root, base, skip, is_joliet(descriptor), others, limits)
             files = list(_collect_files(records, directories))
         yield IsoTree(
             kind=_tree_kind(descriptor), descriptor_lba=descriptor.lba, base=base, blocks=descriptor.blocks,
@@ -153,8 +156,9 @@ class NamedBlocks(Struct):
 
 
 def walk_records(
-    source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool, others: NamedBlocks | None = None
-) -> Iterator[NamedRecord]:
+    source: ByteSource, root: Extent, base: Lba, skip: int | None, joliet: bool, others: NamedBlocks | None = None,
+    limits: TreeLimits | None = None,
+) -> Iterator[NamedRecord]:  # fmt: skip
     """Yield every record below the directory ``root``, the record of a directory before those in it.
 
     A relocated directory is at the place of its CL field (RRIP 4.1.5.1). Associated files (ECMA-119, 9.1.6) are left
@@ -163,30 +167,37 @@ def walk_records(
     :param base: the block from which the records count their blocks.
     :param skip: see :func:`find_susp_skip`; None without Rock Ridge.
     :param others: collects what the records name beside directories and files, those of ``.`` and ``..`` included.
+    :param limits: those of the tree alone when None.
     :raises ImageError: when a record is malformed, or a directory or a file lies outside the image.
     """
     waiting: list[tuple[Extent, tuple[bytes, ...], bytes]] = [(root, (), b"")]
-    seen = {root.lba}
+    seen, limits = {root.lba}, limits or TreeLimits(source)
     while waiting:
         parent, identifiers, parent_path = waiting.pop()
+        limits.count_directory(parent.lba, parent.length)
         for record, raw in read_all_records(source, parent, identifiers, base):
             if record.is_dot:
                 if others is not None and skip is not None and CE_HEAD in raw:
-                    others.add_areas(find_areas(source, raw, record.offset, skip, base))
+                    areas = find_areas(source, raw, record.offset, skip, base)
+                    limits.count_areas(areas)
+                    others.add_areas(areas)
                 continue
             rock_ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
+            limits.count_areas(rock_ridge.areas)
             if others is not None:
                 others.add_record(record, raw, rock_ridge)
             if rock_ridge.is_relocated or record.flags & ASSOCIATED:
                 continue
             name = choose_name(record, rock_ridge, joliet=joliet)
             path = parent_path + b"/" + name if parent_path else name
+            limits.count_path(path, 0)
             directory: Extent | None = None
             if record.flags & DIRECTORY or rock_ridge.child_lba is not None:
                 directory = _find_extent(source, record, rock_ridge)
                 if directory.lba in seen:
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(directory.lba)
+                limits.count_path(b"", len(identifiers))
                 waiting.append((directory, (*identifiers, record.identifier), path))
             elif record.length and lba_offset(record.lba) + record.length > source.size:
                 raise ImageError("its data lie outside the image", locate_record(source.place, record))

@@ -13,6 +13,10 @@ _SPECIAL = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
 _NAME = re.compile(VARIABLE_NAME)
 
 
+MAX_FILLED = 1 << 24
+"""Characters that the values of variables may add to a recipe; variables in variables may double at each step."""
+
+
 class VariableError(Exception):
     """The variables of a string cannot be filled in; the message says why."""
 
@@ -63,6 +67,7 @@ class Variables:
         self._faults = faults
         self._values: dict[str, str] = {}
         self._expanding: list[str] = []
+        self._filled = 0
 
     def value_of(self, name: str) -> str:
         """Return the value of the variable ``name``.
@@ -73,6 +78,9 @@ class Variables:
             raise VariableError(f"there is no variable {name}{suggest_name(name, self._declared)}")
         if name not in self._values:
             self._values[name] = self._compute_value(name)
+        self._filled += len(self._values[name])
+        if self._filled > MAX_FILLED:
+            raise VariableError(f"the variables make more than {MAX_FILLED:,} characters; does {name} hold too many?")
         return self._values[name]
 
     def _compute_value(self, name: str) -> str:

@@ -13,8 +13,9 @@ from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, GptEntry, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
-from cosremaster.errors import ImageError, Place
+from cosremaster.errors import ImageError, Place, printable
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.ecma119.records import (
     DIRECTORY,
     IMAGE_START,
@@ -264,21 +265,26 @@ def _read_tree(source: ByteSource, descriptor: VolumeDescriptor, base: Lba) -> S
 def _read_names(
     source: ByteSource, records: Iterable[DirectoryRecord], skip: int | None, base: Lba, joliet: bool
 ) -> dict[tuple[bytes, ...], bytes]:
-    """Return the path of every record, by Rock Ridge where that is sound; parents come before their children."""
+    """Return the path of every record, by Rock Ridge where that is sound; parents come before their children.
+
+    :raises ImageError: when continuation areas or paths are too much.
+    """
     names: dict[tuple[bytes, ...], bytes] = {(): b""}
+    limits = TreeLimits(source)
     for record in records:
         name = decode_joliet(record.identifier) if joliet else decode_plain(record.identifier)
         if skip is not None:
-            raw = source.read(record.offset, 255)
+            raw, areas = source.read(record.offset, 255), tuple[tuple[int, int], ...]()
             with contextlib.suppress(ImageError):  # check_rock_ridge reports it
-                name = read_rock_ridge(source, raw[: raw[0]], record.offset, skip, base).name or name
+                rock_ridge = read_rock_ridge(source, raw[: raw[0]], record.offset, skip, base)
+                name, areas = rock_ridge.name or name, rock_ridge.areas
+            limits.count_areas(areas)
         parent = names[record.parent]
-        names[(*record.parent, record.identifier)] = parent + b"/" + name if parent else name
+        path = names[(*record.parent, record.identifier)] = parent + b"/" + name if parent else name
+        limits.count_path(path, len(record.parent))
     return names
 
 
 def place_of_path(image: Place, path: bytes) -> Place:
     """Return the place of ``path`` in the image."""
-    for part in path.split(b"/") if path else ():
-        image = image.inside(part)
-    return image
+    return Place((*image.parts, *map(printable, path.split(b"/")))) if path else image

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offset
 
 IMAGE_START = Lba(0)
@@ -136,9 +137,10 @@ def walk_directories(
     root = Extent(Lba(base + root.lba), root.length)
     directories, records = [root], list[DirectoryRecord]()
     waiting: list[tuple[Extent, tuple[bytes, ...]]] = [(root, ())]
-    seen = {root.lba}
+    seen, limits = {root.lba}, TreeLimits(source)
     while waiting:
         parent, path = waiting.pop()
+        limits.count_directory(parent.lba, parent.length)
         for record, _ in read_directory(source, parent, path, base):
             records.append(record)
             if record.flags & DIRECTORY:
@@ -147,6 +149,7 @@ def walk_directories(
                     raise ImageError("directory tree leads into itself", source.place.at(record.offset))
                 seen.add(directory.lba)
                 directories.append(directory)
+                limits.count_path(b"", len(path))
                 waiting.append((directory, (*path, record.identifier)))
     return tuple(directories), tuple(records)
 

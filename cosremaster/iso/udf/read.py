@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from cosremaster.errors import ImageError, Place, UnsupportedError
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.limits import TreeLimits
 from cosremaster.iso.spans import Span
 from cosremaster.units import BLOCK, Lba, blocks_for, lba_offset
 
@@ -345,7 +346,7 @@ class _UdfReader(Struct):
         self.spans.append(Span(file_set_lba, 1, "UDF file set"))
         files, directories = list[UdfFile](), list[UdfDirectory]()
         waiting: list[tuple[int, tuple[str, ...]]] = [(struct.unpack_from("<I", file_set, 404)[0], ())]
-        is_directory = dict[int, bool]()  # by block
+        is_directory, limits = dict[int, bool](), TreeLimits(self.source)  # by block
         while waiting:
             block, path = waiting.pop()
             if block in is_directory:
@@ -358,8 +359,11 @@ class _UdfReader(Struct):
             file, inline_data = self._parse_file_entry(raw, lba_offset(lba), path)
             is_directory[block] = raw[27] == DIRECTORY_TYPE
             if is_directory[block]:
+                limits.count_directory(lba, sum(length for _, length in file.extents))
                 identifiers = tuple(self._read_identifiers(file, inline_data))
                 directories.append(UdfDirectory(file, inline_data is not None, identifiers))
+                for identifier in identifiers:
+                    limits.count_path(identifier.raw, len(path))
                 waiting += [(identifier.icb_block, (*path, identifier.name)) for identifier in identifiers]
             else:
                 files.append(file)
