@@ -18,6 +18,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.model import SourceImage
+from cosremaster.remastering.companions import check_companions
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
@@ -73,6 +74,7 @@ def plan_remaster(
     if request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
     fats = plan_fats(image, change.iso, fat_overlays, request, context)
+    context.warnings.extend(check_companions(image, fats.edits))
     settings = plan_settings(image, fats.edits, request, context)
     edits = fats.edits.with_contents(settings.replaced).with_areas(settings.areas)
     checksums = plan_checksums(image, edits, request, context)

@@ -16,7 +16,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.errors import CosremasterError, OverlayError
+from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
@@ -326,3 +326,24 @@ def test_what_squashfs_cannot_hold(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with pytest.raises(OverlayError, match="device 5000:1 does not fit"):
         cosremaster.remaster(image, tmp_path / "out.sqfs", add=[cosremaster.AddPath(tmp_path / "site", mtree=listing)])
+
+
+def test_files_that_tell_of_the_old_bytes(tmp_path: Path) -> None:
+    tools.require("genisoimage", "mksquashfs")
+    root = write_tree(tmp_path / "root", {"etc/hostname": "x\n", "sbin/init": "i\n"})
+    disc = write_tree(tmp_path / "disc", {"live/filesystem.size": "8192\n", "live/filesystem.squashfs.gpg": "signed\n"})
+    make(root, disc / "live/filesystem.squashfs")
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(disc)])
+    signature, size = cosremaster.remaster(iso, out, add=[site]).warnings
+    assert "live/filesystem.squashfs.gpg signs the old bytes of live/filesystem.squashfs" in signature
+    assert "live/filesystem.size tells the size of the old" in size
+    write_tree(disc, {"live/filesystem.squashfs.verity": "tree\n", "live/filesystem.squashfs.roothash": "hash\n"})
+    run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(disc)])
+    for request in ({"add": [site]}, {"add_iso": [f"{site}/etc/site:/live/filesystem.squashfs"]}):
+        with pytest.raises(UnsupportedError, match=r"dm-verity.*--remove-iso /live/filesystem\.squashfs\.roothash"):
+            cosremaster.remaster(iso, tmp_path / "none.iso", **request)
+    assert not (tmp_path / "none.iso").exists()
+    without = ["/live/filesystem.squashfs.verity", "/live/filesystem.squashfs.roothash"]
+    assert cosremaster.remaster(iso, out, add=[site], remove_iso=without, force=True).added == (b"etc/site",)

@@ -104,19 +104,23 @@ class SquashfsFilesystem:
     def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
         """Yield path and entry of everything below ``directory`` (the root by default), parents before children.
 
-        :raises CorruptError: a directory is damaged, or stands below itself.
+        :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
         """
-        waiting = [(path, directory or self.root, frozenset[int]())]
+        waiting = [(path, directory or self.root)]
+        seen = set[int]()
         while waiting:
-            path, inode, above = waiting.pop()
-            if inode.number in above or len(above) > 4096:
-                raise CorruptError("a squashfs directory stands below itself", self.place.inside(path))
+            path, inode = waiting.pop()
+            if inode.number in seen:
+                raise CorruptError(
+                    "a squashfs directory has two names, or stands below itself", self.place.inside(path)
+                )
+            seen.add(inode.number)
             below = []
             for entry in self.listing(inode):
                 child = path + b"/" + entry.name if path else entry.name
                 yield child, entry
                 if entry.type == DIRECTORY:
-                    below.append((child, self.inode(entry.reference), above | {inode.number}))
+                    below.append((child, self.inode(entry.reference)))
             waiting += reversed(below)
 
     def data(self, inode: Inode) -> PieceTable:

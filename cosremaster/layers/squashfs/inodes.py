@@ -32,6 +32,8 @@ _BASIC_FILE = struct.Struct("<IIII")
 _LONG_FILE = struct.Struct("<QQQIIII")
 _MAX_BASIC_LISTING = 0xFFFF
 _MAX_32 = 0xFFFFFFFF
+_MAX_BLOCKS = 1 << 22
+"""Blocks of a file that are believed: 512 GiB at the usual 128 KiB. An inode of more would fill the memory."""
 
 
 class Inode(Struct, frozen=True, kw_only=True):
@@ -115,7 +117,7 @@ def _parse_file(read: Callable[[int, int], bytes], is_extended: bool, block_log:
         start, fragment, offset, size = _BASIC_FILE.unpack(read(16, 16))
         head = 32
     count = size >> block_log if fragment != NO_FRAGMENT else -(-size >> block_log)
-    if count > 1 << 26:
+    if count > _MAX_BLOCKS:
         raise ValueError(f"a file claims {size:,} bytes")
     blocks = struct.unpack(f"<{count}I", read(head, 4 * count))
     return fields | {"start": start, "size": size, "fragment": fragment, "offset": offset, "blocks": blocks}
