@@ -210,10 +210,10 @@ def _restructure_trees(
     needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
     if not (edits.changes_names or needs_records):
         return None
-    from cosremaster.iso.prove_areas import count_outside  # noqa: PLC0415 - a change of a layer goes without
+    from cosremaster.iso.prove_areas import count_data_outside  # noqa: PLC0415 - a change of a layer goes without
     from cosremaster.iso.tree_edit.restructure import restructure_trees  # noqa: PLC0415 - the same
 
-    if edits.added and any(count_outside(tree) for tree in image.trees):
+    if edits.added and any(count_data_outside(tree) for tree in image.trees):
         raise ImageError("its volume ends before its data, so that no file can be added to it", image.place)
     return restructure_trees(image, source, edits, replacements, merged, links.serials)
 

@@ -19,7 +19,7 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
         file, or the fields of a root differ; unless it was so in the old image.
     """
     for old_tree, new_tree in zip(old.trees, new.trees, strict=True):
-        if count_outside(new_tree) > count_outside(old_tree):
+        if _count_outside(new_tree) > _count_outside(old_tree):
             raise ProofError(f"a record of the {new_tree.kind} tree names a block behind the volume", new.place)
         if new_tree.extension_fields != old_tree.extension_fields:
             raise ProofError(f"the root of the {new_tree.kind} tree has other SUSP fields", new.place)
@@ -27,13 +27,16 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
         raise ProofError("a continuation area shares blocks with a file", new.place)
 
 
-def count_outside(tree: IsoTree) -> int:
-    """Return how many blocks that records of ``tree`` name, with or without data, are behind its volume."""
+def count_data_outside(tree: IsoTree) -> int:
+    """Return how many spans of data that records of ``tree`` name end behind its volume."""
     spans = chain(tree.other_spans, (span for file in tree.files for span in file.spans))
+    return sum(span.end > tree.end for span in spans)
+
+
+def _count_outside(tree: IsoTree) -> int:
+    """Return how often records of ``tree`` name blocks behind its volume, with or without data."""
     least_negative = tree.base + NEGATIVE
-    return sum(tree.end < lba < least_negative for lba in tree.empty_blocks) + sum(
-        span.end > tree.end for span in spans
-    )
+    return sum(tree.end < lba < least_negative for lba in tree.empty_blocks) + count_data_outside(tree)
 
 
 def _has_shared_area(image: IsoImage) -> bool:
