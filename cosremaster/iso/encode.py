@@ -207,7 +207,7 @@ def _restructure_trees(
     merged: MergedTrees | None, links: LinkChanges,
 ) -> RestructuredTrees | None:  # fmt: skip
     """Return the edited trees; None where no record comes, goes or changes. Raises as ``restructure_trees``."""
-    needs_records = any(count > 0 for replacement in replacements for _, count in replacement.extra_records())
+    needs_records = any(count for replacement in replacements for _, count in replacement.extra_records())
     if not (edits.changes_names or needs_records):
         return None
     from cosremaster.iso.prove_areas import count_data_outside  # noqa: PLC0415 - a change of a layer goes without
@@ -234,7 +234,7 @@ def _warn_of_sections(replacements: Iterable[FileReplacement], trees: Restructur
         nodes = {path: entry.node for path, entry in rewrite.applied.new_entries.items()}
         sizes |= {path: node.content.size for path, node in nodes.items() if node and node.content}
     sizes |= {file.path: new.table.length for new in replacements for _, file in new.files}
-    paths = sorted(path for path, size in sizes.items() if len(split_into_sections(size, 1)) > 1)
+    paths = sorted(path for path, size in sizes.items() if len(split_into_sections(size)) > 1)
     if paths:
         more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
         yield (

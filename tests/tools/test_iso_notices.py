@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster import InlineFile, remaster
+from cosremaster.io.source import open_source
 from cosremaster.iso.ecma119 import sections
+from cosremaster.iso.read import read_image
 from tests.fixtures import families, tools
+from tests.fixtures.tools import run
 from tests.support import judges
 from tests.support.small import write_small
 
@@ -60,3 +65,32 @@ def test_menus_that_name_what_left_are_told(tmp_path: Path) -> None:
     assert remaster(iso, tmp_path / "3.iso", add_iso=again, rename_iso=[moved]).warnings == (), "something is there"
     new = InlineFile("/boot/grub/grub.cfg", b"linux /boot/linux\n# linux /vmlinuz\n")
     assert remaster(iso, tmp_path / "4.iso", add_iso=[new], rename_iso=[moved]).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["data-both", "data-joliet", "data-bare"])
+@pytest.mark.parametrize("size", [9_000, 0, (2 << 20) + 1])
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_of_several_extents_that_becomes_small_has_one(
+    name: str, size: int, moves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """isoinfo reads the last extent alone; sections of a MiB make a file of four. It shrinks to one, or to three."""
+    large, out, data = tmp_path / "large.iso", tmp_path / "out.iso", os.urandom(size)
+    with monkeypatch.context() as small:
+        small.setattr(sections, "MAX_EXTENT", 1 << 20)
+        small.setattr(sections, "MAX_SECTION", 1 << 20)
+        remaster(image(name), large, add_iso=[InlineFile("/several.img", os.urandom((3 << 20) + 5))])
+        if size > 1 << 20:
+            remaster(large, out, add_iso=[InlineFile("/several.img", data)])
+    more = [InlineFile(f"/n{number}", b"n") for number in range(60 * moves)]
+    if size <= 1 << 20:
+        remaster(large, out, add_iso=[InlineFile("/several.img", data), *more])
+    path = next(path for path in judges.tree(out) if path.lower() == "several.img")
+    assert run(["bsdtar", "-xOf", out, path]) == data
+    with open_source(out) as source:
+        records = [file.records for file in read_image(source).files if file.path.lower() == b"several.img"]
+    assert [len(record) for record in records] == [3 if size > 1 << 20 else 1]
+    if size <= 1 << 20:
+        option = {"data-both": ["-R"], "data-joliet": ["-J"], "data-bare": []}[name]
+        inside = "/SEVERAL.IMG;1" if name == "data-bare" else "/several.img"
+        assert run(["isoinfo", *option, "-i", out, "-x", inside]) == data
+    assert cosremaster.verify(out).ok

@@ -311,10 +311,10 @@ def test_a_fixed_span_whose_content_is_exchanged_stays_if_it_has_room(
     assert all(placed[other].start == other.start for other in (*fixed, *movable) if other != one)
 
 
-@given(st.integers(0, 1 << 36), st.integers(1, 9))
-def test_sections_are_whole_blocks_and_as_few_as_can_be(length: int, least: int) -> None:
-    found = split_into_sections(length, least)
+@given(st.integers(0, 1 << 36))
+def test_sections_are_whole_blocks_and_as_few_as_can_be(length: int) -> None:
+    found = split_into_sections(length)
     assert sum(found) == length
     assert all(one % 2048 == 0 for one in found[:-1])
     assert all(0 <= one <= MAX_EXTENT for one in found)
-    assert len(found) == max(least, 1 if length <= MAX_EXTENT else -(-(length - MAX_EXTENT) // MAX_SECTION) + 1)
+    assert len(found) == (1 if length <= MAX_EXTENT else -(-(length - MAX_EXTENT) // MAX_SECTION) + 1)

@@ -60,7 +60,7 @@ def _patch_replaced_records(replacements: Iterable[FileReplacement]) -> Patches:
     for new in replacements:
         for tree, file in new.files:
             lba = new.start
-            lengths = split_into_sections(new.table.length, len(file.records))
+            lengths = split_into_sections(new.table.length)
             for record, length in zip(file.records, lengths, strict=False):
                 if length != record.length:
                     yield record.offset + _RECORD_LENGTH, pack_both_endian(length)

@@ -49,10 +49,12 @@ class FileReplacement(Struct, frozen=True):
         return self.table.length == self.old_size
 
     def extra_records(self) -> Iterator[tuple[IsoFile, int]]:
-        """Yield each name of the file, and how many records its new size needs beside those it has."""
-        for _, file in self.files:
-            sections = split_into_sections(self.table.length, len(file.records))
-            yield file, len(sections) - len(file.records)
+        """Yield each name of the file, and how many records its new size needs beside those it has.
+
+        The number is negative where it needs fewer: programs that read one extent alone find the whole file then.
+        """
+        count = len(split_into_sections(self.table.length))
+        yield from ((file, count - len(file.records)) for _, file in self.files)
 
 
 class HiddenFile(Struct, frozen=True):

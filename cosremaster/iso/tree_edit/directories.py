@@ -55,7 +55,7 @@ class DirectoryEntry(Struct, eq=False):
     ``is_hidden``: no reader shows it: the true record of a relocated directory, or an associated file.
     ``is_renamed``: its records are written anew, under ``primary_name``.
     ``node``: what a new entry is made from.
-    ``extra_records``: how many records a file's new size needs beside ``records``.
+    ``extra_records``: how many records a file's new size needs beside ``records``; negative if it needs fewer.
     """
 
     primary_name: bytes | None
@@ -77,6 +77,11 @@ class DirectoryEntry(Struct, eq=False):
         RE alone does not tell: it also hides a plain directory, as xorriso marks the relocation directory itself.
         """
         return self.is_hidden and self.directory is not None and self.directory.named_in is not self.directory.parent
+
+    @property
+    def needed_records(self) -> tuple[DirectoryRecord, ...]:
+        """The records on the image as far as the file's new size needs them."""
+        return self.records[: len(self.records) + min(self.extra_records, 0)]
 
     @property
     def needs_records(self) -> bool:

@@ -152,14 +152,14 @@ class RestructuredTrees(Struct):
             entry.records[-1].offset: entry
             for rewrite in self.rewrites
             for entry in rewrite.tree.entries()
-            if entry.extra_records
+            if entry.extra_records > 0
         }
         extra: dict[int, list[tuple[Lba, int]]] = {}
         for replacement in replacements if entries else ():
             for _, file in replacement.files:
                 entry = entries.get(file.records[-1].offset)
                 if entry is not None:
-                    lengths = split_into_sections(replacement.table.length, len(file.records))
+                    lengths = split_into_sections(replacement.table.length)
                     starts = accumulate(map(blocks_for, lengths[:-1]), initial=replacement.start)
                     sections = [(Lba(lba), length) for lba, length in zip(starts, lengths, strict=True)]
                     extra[id(entry)] = sections[len(file.records) :]
@@ -178,11 +178,11 @@ def restructure_trees(
     :raises UnsupportedError: when something refers to what should go, or a tree cannot hold what should come.
     :raises SizeError: when there are more directories than a path table can number.
     """
-    grown_files = [pair for replacement in replacements for pair in replacement.extra_records() if pair[1] > 0]
+    changed_files = [pair for replacement in replacements for pair in replacement.extra_records() if pair[1]]
     merged = merged or read_merged_trees(image, source)
     trees = merged.trees
     mended = [line for tree in trees for line in _list_mended(source, tree)]
-    _add_extra_records(trees, grown_files)
+    _add_extra_records(trees, changed_files)
     for tree in trees:
         tree.serial_numbers |= frozenset(serials)
     _check_no_overlap(image, trees)
@@ -216,8 +216,8 @@ def _list_mended(source: ByteSource, tree: EditableTree) -> Iterator[str]:
         yield f"{tree.kind}: path tables that disagreed with the directories were mended"
 
 
-def _add_extra_records(trees: Iterable[EditableTree], grown_files: Iterable[tuple[IsoFile, int]]) -> None:
-    """Note in ``trees`` how many more records each of the files needs."""
+def _add_extra_records(trees: Iterable[EditableTree], changed_files: Iterable[tuple[IsoFile, int]]) -> None:
+    """Note in ``trees`` how many more records each of the files needs, or how many fewer."""
     by_record = {
         entry.records[-1].offset: (directory, entry)
         for tree in trees
@@ -225,7 +225,7 @@ def _add_extra_records(trees: Iterable[EditableTree], grown_files: Iterable[tupl
         for entry in directory.entries
         if entry.records
     }
-    for file, count in grown_files:
+    for file, count in changed_files:
         directory, entry = by_record[file.records[-1].offset]
         entry.extra_records = count
         directory.is_changed = True

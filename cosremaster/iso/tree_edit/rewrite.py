@@ -76,7 +76,7 @@ class TreeRewrite(Struct):
         if len(extents) > MAX_DIRECTORIES:
             raise SizeError(f"{len(extents):,} directories are more than the {tree.kind} tree can have", place)
         sections = {
-            id(entry): [(tree.base, 0)] * entry.extra_records for entry in tree.entries() if entry.extra_records
+            id(entry): [(tree.base, 0)] * entry.extra_records for entry in tree.entries() if entry.extra_records > 0
         }
         serializer = self._make_serializer(self.source.read, TreePlacement(extents, lambda _: tree.base, sections))
         records, continuations = serializer.serialize_directories()

@@ -233,12 +233,11 @@ class TreeSerializer(Struct):
         return [raw if at in inside else self.read(at, len(raw)) for at, raw in fields]
 
     def _read_records(self, entry: DirectoryEntry) -> Iterator[bytes]:
-        """Yield the records of ``entry``, and copies of the last one for the extra sections of a larger file."""
+        """Yield the records of ``entry`` that its size needs, and copies of the last one for sections beyond them."""
         extra_sections = self.placement.extra_sections.get(id(entry), ())
-        for index, record in enumerate(entry.records, 1):
+        for index, record in enumerate(entry.needed_records, 1):
             raw = self.read(record.offset, self.source.read(record.offset, 1)[0])
-            is_last = index == len(entry.records)
-            yield _set_multi_extent(raw, bool(raw[RECORD_FLAGS] & MULTI_EXTENT) or (is_last and bool(extra_sections)))
+            yield _set_multi_extent(raw, index < len(entry.needed_records) or bool(extra_sections))
         for index, (lba, length) in enumerate(extra_sections, 1):
             new = bytearray(raw)
             new[RECORD_LBA : RECORD_LBA + 8] = pack_both_endian(lba - self.tree.base)
@@ -247,7 +246,7 @@ class TreeSerializer(Struct):
 
     def _record_offsets(self, entry: DirectoryEntry) -> Iterator[int]:
         """Yield the offset on the image of each record of :meth:`_read_records`; copies have the last record's."""
-        yield from (record.offset for record in entry.records)
+        yield from (record.offset for record in entry.needed_records)
         yield from (entry.records[-1].offset for _ in self.placement.extra_sections.get(id(entry), ()))
 
     def _rename_records(self, entry: DirectoryEntry, areas: ContinuationAreas) -> Iterator[bytes]:
@@ -288,7 +287,7 @@ class TreeSerializer(Struct):
             yield self._make_record(areas, entry.identifier, fields, extent, node)
             return
         size = node.content.size if node.content and not entry.is_placeholder else 0
-        lengths = split_into_sections(size, 1)
+        lengths = split_into_sections(size)
         # libarchive handles a file without data when it reaches the file's block, which so must not lie in front of its
         # continuation area.
         start = self.placement.find_data(node) - self.tree.base if size else areas.first_block
