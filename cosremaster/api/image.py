@@ -136,7 +136,7 @@ class Image:
 
         image_layers = self._remastering.layers(layer, progress)
         chosen, _ = self._choose(image_layers, layer)
-        return layer_infos(image_layers.layers, chosen)
+        return layer_infos(self._remastering.image, image_layers.layers, chosen)
 
     @property
     def index_file(self) -> Path | None:

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import printable
+from cosremaster.layers.find import group_shared_paths
 from cosremaster.layers.formats import holds_format
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
-from cosremaster.reports.inspect import inspect_report, layer_report
+from cosremaster.reports.inspect import inspect_report, layer_reports
 from cosremaster.reports.menus import menu_lines
-from cosremaster.reports.text import image_lines, layer_lines, memory_lines
+from cosremaster.reports.text import archive_lines, image_lines, layer_lines, memory_lines
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 class LayerInfo:
     """A layer of an image; sizes are in bytes.
 
-    ``address``: as in ``"live.cgz::rootfs.cxz"``; ``codec``: name of the compression, with its ``parameters`` in words;
+    ``address``: as in ``"live.cgz::rootfs.cxz"``; ``files``: all names of the file on the image that holds it, as hard
+    links have several. ``codec``: name of the compression, with its ``parameters`` in words;
     ``format``: of the archive; ``entries``: how many it has; ``packed`` and ``size``: compressed and decoded.
     ``looks_like``: ``system``, ``initramfs`` or ``archive``; ``chosen``: additions go to this layer. ``oddities``: what
     is unusual about it, each as the end of a sentence.
     """
 
     address: str
+    files: tuple[str, ...]
     codec: str
     parameters: str
     format: str
@@ -117,9 +120,9 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
         yield from unified_kernel_lines(parts.image.volume, parts.menus.fats)
     if parts.layers is None:
         for archive in parts.archives:
-            yield f"archive {printable(archive.path)}: {archive.codec}, {format_size(archive.size)}; --deep reads it"
+            yield from archive_lines(archive)
     else:
-        yield from layer_lines(parts.layers, parts.chosen)
+        yield from layer_lines(parts.layers, parts.chosen, group_shared_paths(parts.image))
     for found in filesystems:
         unsupported = "" if found.is_layer else "; not supported yet"
         yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}{unsupported}"
@@ -134,7 +137,7 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
 def make_info(parts: InfoParts) -> ImageInfo:
     """Return the facts about an image."""
     image, archives = parts.image, parts.archives
-    infos = None if parts.layers is None else layer_infos(parts.layers, parts.chosen)
+    infos = None if parts.layers is None else layer_infos(image, parts.layers, parts.chosen)
     sizes = {file.path: file.size for file in image.files}
     filesystems = tuple(
         FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose, holds_format(file.noun))
@@ -155,7 +158,9 @@ def make_info(parts: InfoParts) -> ImageInfo:
     )  # fmt: skip
 
 
-def layer_infos(layers: tuple[Layer, ...], chosen: Layer | None) -> tuple[LayerInfo, ...]:
-    """Return ``layers`` as callers get them."""
-    reports = (layer_report(layer, layer is chosen) for layer in layers)
-    return tuple(LayerInfo(**{**report, "oddities": tuple(report["oddities"])}) for report in reports)
+def layer_infos(image: SourceImage, layers: tuple[Layer, ...], chosen: Layer | None) -> tuple[LayerInfo, ...]:
+    """Return the ``layers`` of ``image`` as callers get them."""
+    return tuple(
+        LayerInfo(**{**report, "files": tuple(report["files"]), "oddities": tuple(report["oddities"])})
+        for report in layer_reports(image, layers, chosen)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import Identification, identify, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.layers.segments import Segment, find_segments
 from cosremaster.layers.system_images import FILESYSTEMS, ForeignFile, SystemImages, is_root_name, sort_system_images
 from cosremaster.progress import Progress
 
@@ -50,12 +52,14 @@ class IdentifiedFile(NamedTuple):
 class ArchiveFile(Struct, frozen=True):
     """A file of the image that begins like an archive; ``size`` in bytes.
 
-    ``codec``: its name, with that of the format's variant, as in ``gzip+odc``.
+    ``codec``: its name, with that of the format's variant, as in ``gzip+odc``. ``segments``: the archives in it, where
+    there are several.
     """
 
     path: bytes
     codec: str
     size: int
+    segments: tuple[Segment, ...] = ()
 
 
 def identify_files(image: SourceImage, path: bytes | None = None, most: int | None = None) -> Iterator[IdentifiedFile]:
@@ -89,10 +93,20 @@ def _suggest_file(image: SourceImage, path: bytes) -> str:
     return f"; did you mean {' or '.join(format_address((name,)) for name in meant)}?" if meant else ""
 
 
+def group_shared_paths(image: SourceImage) -> dict[bytes, tuple[bytes, ...]]:
+    """Return for each file of ``image`` that has data the paths of all that share them: hard links, and itself."""
+    by_extents: dict[tuple[tuple[int, int], ...], list[bytes]] = defaultdict(list)
+    for file in image.files:
+        if file.size:
+            by_extents[tuple(file.extents)].append(file.path)
+    return {path: tuple(sorted(paths)) for paths in by_extents.values() for path in paths}
+
+
 def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
     """Return the files that begin like archives, and the file systems.
 
-    Of most files their first 4 KiB are read, of none more than 128 KiB.
+    Of most files their first 4 KiB are read, of none more than 128 KiB, but for archives that are not compressed: up to
+    16 MiB, to find what follows them.
     """
     archives: list[ArchiveFile] = []
     foreign: list[ForeignFile] = []
@@ -101,7 +115,10 @@ def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], Sys
         if layer_format is not None and layer_format.random_access:
             foreign.append(ForeignFile(file.path, layer_format.limits.container))
         elif layer_format is not None:
-            archives.append(ArchiveFile(file.path, file.identification.codec_label, file.table.length))
+            segments = find_segments(file.table, file.identification)
+            parts = segments if len(segments) > 1 else ()
+            codec = file.identification.codec_label
+            archives.append(ArchiveFile(file.path, codec, file.table.length, parts))
         elif file.identification.foreign is not None:
             foreign.append(ForeignFile(file.path, file.identification.foreign))
     return tuple(archives), sort_system_images(image, foreign)

@@ -18,6 +18,7 @@ from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.find import ImageLayers, list_system_images
 from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
+from cosremaster.layers.segments import EARLY
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
@@ -27,7 +28,7 @@ from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import FileTargets, LayerTarget, group_targets, read_layers, select_layers
-from cosremaster.remastering.spread_edits import EARLY, ArchiveEdits, spread_edits, takes_early_files
+from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
 from cosremaster.tree.nodes import Edits, NodeKind
 
 

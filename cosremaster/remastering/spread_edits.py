@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cosremaster.layers.model import Layer
+from cosremaster.layers.segments import EARLY
 from cosremaster.tree.nodes import Action, Edits, Node
 from cosremaster.tree.paths import ancestors, parent_of
-
-EARLY = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/")
-"""What the kernel takes from the front of an initramfs before it unpacks it (Documentation/arch/x86/microcode.rst)."""
 
 
 class ArchiveEdits(Struct, frozen=True):

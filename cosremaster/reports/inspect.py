@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cosremaster.boot.eltorito import MEDIA, PLATFORMS
@@ -12,7 +12,7 @@ from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed
 from cosremaster.errors import printable
 from cosremaster.iso.model import BootImage, IsoImage, SourceImage
 from cosremaster.layers.address import format_address
-from cosremaster.layers.find import ArchiveFile
+from cosremaster.layers.find import ArchiveFile, group_shared_paths
 from cosremaster.layers.model import Layer, RootfsLikelihood
 from cosremaster.reports.fats import fats_report, unified_kernels_report
 from cosremaster.reports.menus import menus_report
@@ -53,10 +53,19 @@ def inspect_report(
         "menu_warnings": [] if menus is None else list(menus.warnings),
         "unsupported": [] if volume is None else list(volume.blockers),
         "archives": [
-            {"path": printable(archive.path), "codec": archive.codec, "size": archive.size} for archive in archives
+            {
+                "path": printable(archive.path),
+                "codec": archive.codec,
+                "size": archive.size,
+                "segments": [
+                    {"codec": part.codec or None, "size": part.size, "entries": part.entries, "early": part.is_early}
+                    for part in archive.segments
+                ],
+            }
+            for archive in archives
         ],
         "memory": [{"path": printable(path), **memory_report(need)} for path, need in needs.items()],
-        "layers": None if layers is None else [layer_report(layer, layer is chosen) for layer in layers],
+        "layers": None if layers is None else layer_reports(image, layers, chosen),
     }
 
 
@@ -159,10 +168,19 @@ def _mbr(image: IsoImage) -> dict[str, Any]:
     }
 
 
-def layer_report(layer: Layer, chosen: bool) -> dict[str, Any]:
-    """Return a layer; ``chosen`` marks the one that additions would go to."""
+def layer_reports(image: SourceImage, layers: Iterable[Layer], chosen: Layer | None) -> list[dict[str, Any]]:
+    """Return the ``layers`` of ``image``; ``chosen`` is the one that additions would go to."""
+    shared = group_shared_paths(image)
+    return [
+        _describe_layer(layer, layer is chosen, shared.get(layer.address[0], layer.address[:1])) for layer in layers
+    ]
+
+
+def _describe_layer(layer: Layer, chosen: bool, paths: Iterable[bytes]) -> dict[str, Any]:
+    """Return a layer, which is in the file of the image that has all ``paths``."""
     return {
         "address": format_address(layer.address),
+        "files": [format_address([path]) for path in paths],
         "codec": layer.codec_label,
         "parameters": layer.parameters.describe(),
         "format": layer.version or layer.format.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cosremaster.errors import printable
@@ -15,6 +15,7 @@ from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, format_size
 if TYPE_CHECKING:
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.layers.find import ArchiveFile
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
 
@@ -116,12 +117,34 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
     return f"{partition.label}{active}, sectors {partition.start:,} to {partition.end - 1:,} ({size}), {where}"
 
 
-def layer_lines(layers: Iterable[Layer], chosen: Layer | None) -> Iterator[str]:
+def archive_lines(archive: ArchiveFile) -> Iterator[str]:
+    """Yield lines about a file that begins like an archive, and about each of several archives in it."""
+    if not archive.segments:
+        yield f"archive {printable(archive.path)}: {archive.codec}, {format_size(archive.size)}; --deep reads it"
+        return
+    more = "" if archive.segments[-1].entries is not None else " or more"
+    count = f"{len(archive.segments)}{more} archives, one behind the other"
+    yield f"archive {printable(archive.path)}: {count}, {format_size(archive.size)}; --deep reads them"
+    for number, segment in enumerate(archive.segments, 1):
+        entries = "" if segment.entries is None else f", {segment.entries:,} entries"
+        early = ", early: microcode or ACPI tables for the kernel" if segment.is_early else ""
+        yield f"  #{number}: {segment.codec or 'no archive'}, {format_size(segment.size)}{entries}{early}"
+
+
+def layer_lines(
+    layers: Iterable[Layer], chosen: Layer | None, shared: Mapping[bytes, Sequence[bytes]] | None = None
+) -> Iterator[str]:
     """Yield lines about each layer: codec, sizes, entries, what is odd.
 
-    ``chosen`` is the layer that ``--add`` would change.
+    ``chosen`` is the layer that ``--add`` would change. ``shared``: for a file of the image the paths of all names of
+    its data.
     """
+    named = set[bytes]()
     for layer in layers:
+        others = [path for path in (shared or {}).get(layer.address[0], ()) if path != layer.address[0]]
+        if others and layer.address[0] not in named:
+            named.add(layer.address[0])
+            yield f"{printable(layer.address[0])} is also {', '.join(map(printable, others))}"
         indent = "  " * (len(layer.address) - 1)
         form = layer.parameters
         details = f" ({form.describe()})" if form.describe() else ""
