@@ -312,8 +312,13 @@ class Image:
             extract_nodes(nodes, target, advance, notes=False)
         return Export(files=tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes))
 
-    def plan(self, request: Request | None = None, *, progress: Progress | None = None) -> Plan:
+    def plan(
+        self, request: Request | None = None, *, report: StrPath | None = None, force: bool = False,
+        progress: Progress | None = None,
+    ) -> Plan:  # fmt: skip
         """Return what :meth:`remaster` would do. Layers are compressed, into a temporary file, so that sizes are exact.
+
+        ``report``: a file for what would happen to each path, as JSON (docs/report.md); ``force`` replaces it.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -326,7 +331,7 @@ class Image:
         from cosremaster.api.results import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        return make_plan(self._remastering.plan(request or Request(), progress=progress))
+        return make_plan(self._remastering.plan(request or Request(), report=report, force=force, progress=progress))
 
     def remaster(
         self, target: StrPath, request: Request | None = None, *, progress: Progress | None = None,

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from cosremaster.cli.commands import print_result, takes_output_options
-from cosremaster.cli.options import StrictCommand
+from cosremaster.cli.commands import takes_output_options, write_result
+from cosremaster.cli.options import OutputPath, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.recipe import build, plan, read_recipe, resolve_output
 from cosremaster.recipe.schema import shipped_schema
@@ -31,7 +31,7 @@ def _print_schema(context: click.Context, _: click.Parameter, value: bool) -> No
     metavar="NAME=VALUE",
     help="Give a variable of the recipe its value, over the environment's and the default. May be given again.",
 )
-@click.option("--output", metavar="OUT", type=click.Path(path_type=Path), help="Write OUT, whatever the recipe says.")
+@click.option("--output", metavar="OUT", type=OutputPath(), help="Write OUT, whatever the recipe says.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of the input have its SHA-256."
@@ -58,9 +58,9 @@ def build_command(
     read = read_recipe(recipe, dict(parse_setting(text) for text in settings), threads=threads)
     progress = terminal_progress(quiet=quiet)
     if only_plan:
-        for line in plan(read, check_index=options["check_index"], progress=progress).lines:
+        writing = {name: options[name] for name in ("check_index", "report", "force")}
+        for line in plan(read, progress=progress, **writing).lines:
             click.echo(line)
         return
-    result = build(read, output=output, progress=progress, **options)
-    if not quiet:
-        print_result(result, resolve_output(read, output))
+    target = resolve_output(read, output)
+    write_result(lambda path: build(read, output=path, progress=progress, **options), target, options, quiet=quiet)

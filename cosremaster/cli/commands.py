@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ import click
 
 from cosremaster import __version__
 from cosremaster.api.image import Image
-from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
+from cosremaster.io.files import SHOWN_NAMES
 from cosremaster.io.output import DIGESTS
 from cosremaster.overlay.request import AddPath
 from cosremaster.remastering.request import Request
@@ -43,7 +44,7 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 _CHECK_INDEX = click.option(
     "--check-index", is_flag=True, help="Trust a remembered index only if the files of IN have its SHA-256."
 )
-_IMAGE = click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+_IMAGE = click.argument("source", metavar="IN", type=InputPath())
 _REQUEST = (
     click.option(
         "--add", multiple=True, metavar="SRC[:DEST]",
@@ -164,6 +165,11 @@ def takes_output_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_CHANGES = ("add", "remove", "add_iso", "remove_iso", "rename_iso", "kernel_args", "remove_kernel_args",
+            "replace_kernel_args", "volume_id", "volume_date", "retarget")  # fmt: skip
+"""The fields of a request that ask for a change."""
+
+
 def _pop_request(options: dict[str, Any]) -> Request:
     """Take the options of :data:`_REQUEST` out of ``options`` and return the request that they make.
 
@@ -186,7 +192,7 @@ def _pop_request(options: dict[str, Any]) -> Request:
 
 @click.command(cls=StrictCommand, epilog=_EPILOG)
 @_IMAGE
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=OutputPath())
 @_takes_request
 @_CHECK_INDEX
 @MAX_EXPAND
@@ -210,16 +216,24 @@ def remaster_command(
     """
     request = _pop_request(options)
     progress = terminal_progress(quiet=quiet)
+    if str(source) in SHOWN_NAMES and any(
+        getattr(item, "source", None) == "-" for item in (*request.add, *request.add_iso)
+    ):
+        raise UsageError("- can be the image or what is added, not both: standard input is read once")
     with Image(source, check_index=check_index, max_expand=max_expand) as image:
-        result = image.remaster(target, request, progress=progress, **options)
-    if not quiet:
-        print_result(result, target)
+        write_result(
+            lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet
+        )
+    if not quiet and not any(getattr(request, name) for name in _CHANGES):
+        click.echo(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for", err=True)
 
 
 @click.command(cls=StrictCommand)
 @_IMAGE
 @_takes_request
 @MAX_EXPAND
+@click.option("--report", metavar="FILE", help="Write what would happen to each path to FILE, as JSON.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -> None:
     """Print what a remaster of IN would do, without writing it.
@@ -228,12 +242,31 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
     """
     request = _pop_request(options)
     with Image(source, max_expand=max_expand) as image:
-        plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()))
+        plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()), **options)
     if as_json:
         write_json(plan.values)
     else:
         for line in plan.lines:
             click.echo(line)
+
+
+def write_result(
+    remaster: Callable[[Path], Result], target: Path, options: Mapping[str, Any], *, quiet: bool
+) -> None:  # fmt: skip
+    """Call ``remaster`` with the path to write and print a summary; ``target`` may be standard output.
+
+    ``options`` are those about the output. Raises as ``remaster`` and ``stream_result``.
+    """
+    if not isinstance(target, StreamPath):
+        result = remaster(target)
+        if not quiet:
+            print_result(result, target)
+        return
+    from cosremaster.cli.streamed_output import stream_result  # noqa: PLC0415 - few outputs are streams
+
+    result = stream_result(remaster, options)
+    for line in () if quiet else _result_lines(result, target):
+        click.echo(line, err=True)
 
 
 def print_result(result: Result, target: Path) -> None:

@@ -6,7 +6,7 @@ import click
 
 from cosremaster.api.image import diff
 from cosremaster.browse.compare import Difference
-from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 
 SCHEMA = 1
@@ -14,8 +14,8 @@ _MARKS = {"added": "+", "removed": "-", "type": "!", "metadata": "m", "content":
 
 
 @click.command(cls=StrictCommand)
-@click.argument("old", metavar="A")
-@click.argument("new", metavar="B")
+@click.argument("old", metavar="A", type=InputAddress())
+@click.argument("new", metavar="B", type=InputAddress())
 @click.option("--text", is_flag=True, help="Show how text files differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @MAX_EXPAND

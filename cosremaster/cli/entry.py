@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cosremaster.cli.standard_streams import PipeClosedError, StandardOutputError, prepare_streams
-from cosremaster.errors import CosremasterError
+from cosremaster.errors import CosremasterError, UsageError
 
 if TYPE_CHECKING:
     import click
@@ -92,12 +93,28 @@ def _run(words: list[str]) -> int:
             if list_plainly(words[1:]):
                 return 0
     module, function, name = "commands", "remaster_command", "cosremaster"
+    if words and words[0] not in COMMANDS:
+        _refuse_mistyped(words[0])
     if words and words[0] in COMMANDS:
         module, function = COMMANDS[words[0]]
         name = f"cosremaster {words[0]}"
         words = words[1:]
     code = _loaded(module, function).main(words, prog_name=name, standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _refuse_mistyped(word: str) -> None:
+    """Check that ``word``, where a command or IN stands, is not a command with a slip in it.
+
+    :raises UsageError: it is no file, and nearly a command.
+    """
+    if word.startswith("-") or not word.isalpha() or os.path.lexists(word):
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - most words are right
+
+    matches = get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.6)
+    if matches:
+        raise UsageError(f"{word} is neither a command nor a file; did you mean {matches[0]}?")
 
 
 def _loaded(module: str, function: str) -> click.Command:

@@ -9,14 +9,14 @@ import click
 
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
-from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
 
 
 @click.command(cls=StrictCommand)
-@click.argument("address", metavar="ADDRESS")
+@click.argument("address", metavar="ADDRESS", type=InputAddress())
 @click.option("--maas", metavar="NAME", help="Write the layer as a .tar.gz for MAAS, as custom/NAME.")
 @click.option("--pxe", metavar="DIR", type=click.Path(path_type=Path), help="Kernel, initramfs, iPXE script into DIR.")
 @click.option("--title", help="What MAAS shows; NAME by default.")

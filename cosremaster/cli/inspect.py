@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cosremaster.api.image import Image, inspect
-from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, StrictCommand
+from cosremaster.cli.options import AGAINST_MISSING, MAX_EXPAND, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -18,7 +18,7 @@ from cosremaster.units import format_size
 
 
 @click.command(cls=StrictCommand)
-@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IMAGE", type=InputPath())
 @click.option("--layer", metavar="ADDRESS", help="Read this layer's file alone.")
 @click.option("--deep", is_flag=True, help="Read every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")

@@ -12,13 +12,13 @@ import click
 from cosremaster.api.image import image_at
 from cosremaster.browse.report import stat_lines
 from cosremaster.cli.listing import list_address, print_json
-from cosremaster.cli.options import MAX_EXPAND, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work, write_bytes
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import printable
 from cosremaster.units import format_size
 
-_ADDRESS = click.argument("address", metavar="ADDRESS")
+_ADDRESS = click.argument("address", metavar="ADDRESS", type=InputAddress())
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PosixPath
+from typing import Any
+
 import click
 
 from cosremaster.layers.scan import MAX_EXPAND as DEFAULT
@@ -12,11 +15,57 @@ MAX_EXPAND = click.option(
 )  # fmt: skip
 
 
+class InputPath(click.ParamType[Path]):
+    """The path of an image; ``-`` is standard input."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return ``value`` as a path. Raises as ``keep_standard_input``."""
+        return _kept_standard_input() if value == "-" else Path(value)
+
+
+class InputAddress(click.ParamType[str]):
+    """An address whose image may be ``-``, standard input."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return ``value`` with a path for ``-``. Raises as ``keep_standard_input``."""
+        image, separator, rest = str(value).partition("::")
+        return f"{_kept_standard_input()}{separator}{rest}" if image == "-" else str(value)
+
+
+class StreamPath(PosixPath):
+    """The path ``-`` of an output, which means standard output; a file of that name is ``./-``."""
+
+
+class OutputPath(click.ParamType[Path]):
+    """The path of an output; ``-`` is standard output."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return ``value`` as a path."""
+        return StreamPath(value) if value == "-" else Path(value)
+
+
+def _kept_standard_input() -> Path:
+    """Return a path of what standard input holds. Raises as ``keep_standard_input``."""
+    from cosremaster.io.standard_input import keep_standard_input  # noqa: PLC0415 - few commands read it
+
+    return keep_standard_input()
+
+
 class StrictCommand(click.Command):
     """A command whose options with a value stand once, unless their help says that they may be given again."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse ``args``. :raises UsageError: an option stands twice, so that one of its values would be lost."""
+        """Parse ``args``; one that begins with ``-::`` is an address.
+
+        :raises UsageError: an option stands twice, so that one of its values would be lost.
+        """
+        args = [InputAddress().convert(word, None, ctx) if word.startswith("-::") else word for word in args]
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for number, parameter in enumerate(order):
             if isinstance(parameter, click.Option) and _takes_single_value(parameter) and parameter in order[:number]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cosremaster.api.image import verify
-from cosremaster.cli.options import AGAINST_MISSING, StrictCommand
+from cosremaster.cli.options import AGAINST_MISSING, InputPath, StrictCommand
 from cosremaster.cli.standard_streams import write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -16,7 +16,7 @@ from cosremaster.reports.verify import verify_lines, verify_report
 
 
 @click.command(cls=StrictCommand)
-@click.argument("source", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IMAGE", type=InputPath())
 @click.option(
     "--against",
     metavar="ORIGINAL",

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SHOWN_NAMES: dict[str, str] = {}
+"""Paths that say nothing to people, and what is shown in place of them."""
+
+
 class FileSource:
     """A file opened for reading; see :class:`~cosremaster.io.source.ByteSource`.
 
@@ -25,7 +29,8 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open the file at ``path``."""
-        self.name = os.fspath(path)
+        self._path = os.fspath(path)
+        self.name = SHOWN_NAMES.get(self._path, self._path)
         self.place = Place((self.name,))
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
@@ -41,10 +46,10 @@ class FileSource:
 
     @property
     def local_paths(self) -> tuple[Path, ...]:
-        """The file's path."""
+        """The file's path; none for a file that has no name."""
         from pathlib import Path  # noqa: PLC0415 - a plain listing needs none of it
 
-        return (Path(self.name),)
+        return (Path(self._path),) if self._status().st_nlink else ()
 
     def __repr__(self) -> str:
         """Return the class and the path."""

@@ -92,6 +92,9 @@ class AddPath(OverlayItem):
             source, dest = text, ""
         if not source:
             raise UsageError(f"{option} {text!r}: what should be added?")
+        if not colon and ":" in text and not os.path.lexists(text):
+            source, _, dest = text.rpartition(":")
+            raise UsageError(f"{option} {text}: DEST begins with /, as in {source}:/{dest}")
         return cls(source, "/" + dest if colon else None)
 
 

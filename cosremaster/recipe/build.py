@@ -23,7 +23,7 @@ def resolve_output(recipe: Recipe, output: str | Path | None) -> Path:
 
     :raises UsageError: there is neither.
     """
-    target = recipe.output if output is None else Path(output)
+    target = recipe.output if output is None else output if isinstance(output, Path) else Path(output)
     if target is None:
         raise UsageError(f"{recipe.path}: has no output, so --output must say where the image goes")
     return target
@@ -50,17 +50,26 @@ def build(
         recipe = read_recipe(recipe)
     target = resolve_output(recipe, output)
     for path in (target, options.get("report")):
-        if path is not None and os.path.exists(path) and os.path.samefile(path, recipe.path):
-            raise UsageError(f"{os.fspath(path)} is the recipe itself, which is never changed")
+        _check_is_other(path, recipe)
     options["expect"] = [*options.get("expect", ()), *(f"{name}:{digits}" for name, digits in recipe.expect)]
     options["sync"] = options.get("sync", True) and recipe.sync
     with Image(recipe.input, check_index=check_index) as image:
         return image.remaster(target, recipe.request, progress=progress, **options)
 
 
-def plan(recipe: Recipe, *, check_index: bool = False, progress: Progress | None = None) -> Plan:
-    """Return what :func:`build` would write. Raises as it does."""
+def plan(
+    recipe: Recipe, *, report: str | Path | None = None, force: bool = False, check_index: bool = False,
+    progress: Progress | None = None,
+) -> Plan:  # fmt: skip
+    """Return what :func:`build` would write. ``report`` and ``force``: as for ``Image.plan``. Raises as it does."""
+    _check_is_other(report, recipe)
     with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
             image.check_digest(name, digits, progress=progress)
-        return image.plan(recipe.request, progress=progress)
+        return image.plan(recipe.request, report=report, force=force, progress=progress)
+
+
+def _check_is_other(path: str | os.PathLike[str] | None, recipe: Recipe) -> None:
+    """Check that ``path``, which is to be written, is not the recipe. :raises UsageError: it is."""
+    if path is not None and os.path.exists(path) and os.path.samefile(path, recipe.path):
+        raise UsageError(f"{os.fspath(path)} is the recipe itself, which is never changed")

@@ -116,7 +116,7 @@ class OpenedImage:
         writing.check(Path(target))
         expected = writing.expected_digests()
         normalized = normalize_request(request, self.image)
-        inputs, sources = (self.path,), host_paths((*normalized.additions, *normalized.iso_additions))
+        inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             Output(
                 Path(target), inputs, force=writing.force, digest=writing.digest, sync=writing.sync, sources=sources
@@ -152,18 +152,34 @@ class OpenedImage:
             )  # fmt: skip
         return plan, proof
 
-    def plan(self, request: Request, *, progress: Progress | None = None) -> RemasterPlan:
-        """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed."""
+    def plan(
+        self, request: Request, *, report: str | os.PathLike[str] | None = None, force: bool = False,
+        progress: Progress | None = None,
+    ) -> RemasterPlan:  # fmt: skip
+        """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed.
+
+        ``report``: a file for what would happen to each path, as JSON; ``force`` replaces it.
+        """
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
-        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image plans none
+        from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
 
         normalized = normalize_request(request, self.image)
-        folder = Path(tempfile.gettempdir())
-        with RemasterContext(self._file, folder, progress, caches=self._caches) as context:
+        inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
+        with (
+            nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
+            RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
+        ):
             plan = self._plan(normalized, context)
             self._index.check()
+            if output is not None:
+                from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
+
+                output.write_chunks(report_chunks(plan, self._file))
+                output.publish(context.progress.warn)
             return plan
 
     def _plan(self, request: NormalizedRequest, context: RemasterContext) -> RemasterPlan:

@@ -34,7 +34,7 @@ class LayerIndex:
     ) -> None:
         """Begin without an index."""
         self._image, self._source, self._options = image, source, options
-        self._remember, self._check_index = remember, check_index
+        self._remember, self._check_index = remember and bool(source.local_paths), check_index
         self._layers: dict[bytes | None, ImageLayers] = {}
         self._storing: Worker[bool] | None = None
         self._checks: list[Worker[None]] = []
