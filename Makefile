@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test flaky bench boot-table lint setup setup-test tools clean
+.PHONY: demo check test fuzz flaky bench boot-table lint setup setup-test tools clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -14,6 +14,12 @@ check: setup-test lint
 
 test: tools setup-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(MAKE) fuzz SECONDS=60
+
+# Mutated images, layers, FAT file systems, menus, mtree files, recipes and indexes; findings come into .cache/fuzz.
+SECONDS := 600
+fuzz: tools $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(FUZZ_ARGS)
 
 # A boot that fails by chance shows itself in five runs.
 flaky: tools setup-test
@@ -44,6 +50,11 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# Where there is no wheel of atheris for this Python, the fuzzer makes the same mutations without its feedback.
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || echo "no atheris for this Python"
 	@touch $@
 
 # The programs that judge our output. Without root or apt the tests that need one are left out by name.

@@ -19,6 +19,7 @@ from cosremaster.iso.layout.alignment import find_alignment
 from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import (
+    check_apart,
     find_data_end,
     find_first_data,
     find_slack,
@@ -327,8 +328,10 @@ def _check_shared_blocks(
     """Check that each replaced file has a span of ``spans`` for itself, or keeps its size and overlaps no other file.
 
     :raises UnsupportedError: when a file does not.
+    :raises ImageError: when it lies in blocks of the image's own structures.
     """
     unshared = {(span.start, span.blocks) for span in spans}
+    check_apart(image, (file for new in replacements if new.old_span for _, file in new.files))
     for replacement in replacements:
         old = replacement.old_span
         if old is None or (old.start, old.blocks) in unshared:
@@ -492,12 +495,8 @@ def _check_unchanged_files(
         if not record.length or record.offset in replaced or (image.catalog and record.lba == image.catalog.lba):
             continue
         if not _holds_copy(image, table, layout, record.lba, record.length):
-            place = locate_record(image.place, record)
-            span = Span(record.lba, record.blocks, "")
-            for other in image.fixed_spans:
-                if other.overlaps(span) and (other.start != span.start or other.label in ("directory", "path table")):
-                    raise ImageError(f"shares blocks with a {other.label}, so nothing can be changed", place)
-            raise ProofError("the plan would lose its data", place)
+            check_apart(image, [file for tree in image.trees for file in tree.files if record in file.records])
+            raise ProofError("the plan would lose its data", locate_record(image.place, record))
     rewritten = removed_data | {new.old_span.start for new in placed if new.old_span}
     rewritten |= {image.catalog.lba} if image.catalog else set()
     for udf_file in image.udf.files if image.udf else ():

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import accumulate, chain
 
+from cosremaster.errors import ImageError
 from cosremaster.io.source import ByteSource, data_chunks
-from cosremaster.iso.model import IsoImage, IsoTree
+from cosremaster.iso.model import IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import SYSTEM_AREA, Span
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
+
+_STRUCTURES = frozenset((
+    "system area", "volume descriptor", "directory", "path table", "continuation area", "extended attribute record",
+    "UDF anchor", "UDF directory", "UDF file entry", "UDF file set", "UDF volume descriptors",
+))  # fmt: skip
+"""The labels of spans that no file's data can share; a boot image and a partition may be a file."""
 
 
 def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span, ...]:
@@ -80,6 +88,21 @@ def _list_firmware_targets(image: IsoImage, end: Lba) -> Iterator[Span]:
             first = target.start // BLOCK
             if image.trees[0].directories[0].lba < first < end:
                 yield Span(Lba(first), blocks_for(target.start + max(1, target.length)) - first, header.name)
+
+
+def check_apart(image: IsoImage, files: Iterable[IsoFile]) -> None:
+    """Check that the data of ``files``, which leave their blocks, are not in blocks of a structure of the image.
+
+    :raises ImageError: when they are.
+    """
+    structures = [span for span in image.fixed_spans if span.blocks and span.label in _STRUCTURES]
+    structures.sort(key=lambda span: span.start)
+    starts, ends = [span.start for span in structures], list(accumulate((span.end for span in structures), max))
+    for file in files:
+        for span in file.spans:
+            index = bisect_left(starts, span.end) - 1
+            if index >= 0 and ends[index] > span.start:
+                raise ImageError(f"shares blocks with a {structures[index].label}", image.place.inside(file.path))
 
 
 def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:

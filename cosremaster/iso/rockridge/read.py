@@ -17,6 +17,8 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.dates import parse_long_date, parse_short_date
 from cosremaster.units import BLOCK, Lba, lba_offset
 
+_MIN_RECORD = 34
+"""Bytes of the shortest directory record (ECMA-119, 9.1); a shorter one has no fields."""
 MAX_CONTINUATIONS = 32
 CE_HEAD = b"CE\x1c\x01"
 """The first bytes of a CE field, which leads to a continuation area (SUSP 5.1)."""
@@ -135,7 +137,8 @@ def read_root_fields(source: ByteSource, root: Lba, skip: int, base: Lba) -> lis
     start, fields = lba_offset(root), list[bytes]()
     raw = source.read(start, 255)
     with contextlib.suppress(ImageError):
-        fields += (field for _, field in walk_fields(source, raw[: raw[0]], start, skip, base, strict=False))
+        record = raw[: raw[0]] if raw else b""
+        fields += (field for _, field in walk_fields(source, record, start, skip, base, strict=False))
     return fields
 
 
@@ -159,6 +162,8 @@ def walk_fields(
 
     :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
+    if len(raw) < _MIN_RECORD:
+        return
     start = 33 + raw[32] + (1 - raw[32] % 2) + skip
     area, area_offset = raw[start:], offset + start
     after_link = False

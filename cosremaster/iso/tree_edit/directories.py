@@ -200,7 +200,7 @@ class EditableTree(Struct, eq=False):
             for entry in directory.entries:
                 if entry.is_hidden:
                     continue
-                entry_path = join(path, entry.shown_name)
+                entry_path = path + b"/" + entry.shown_name if path else entry.shown_name  # which may be empty
                 if entry.directory is not None:
                     waiting.append((entry_path, entry.directory))
                 else:

@@ -18,7 +18,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile, is_removed
-from cosremaster.iso.layout.extents import list_udf_only_spans
+from cosremaster.iso.layout.extents import check_apart, list_udf_only_spans
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.merged import MergedTrees, read_merged_trees
@@ -191,6 +191,7 @@ def restructure_trees(
     changes = [(rewrite.tree, rewrite.applied) for rewrite in rewrites] + ([(udf.tree, udf.applied)] if udf else [])
     _check_nothing_is_lost(image, edits, [applied for _, applied in changes])
     removed_data = _find_removed_data(image, changes)
+    check_apart(image, (file for tree in image.trees for file in tree.files if is_removed(file, removed_data)))
     result = RestructuredTrees(image, rewrites, udf, removed_data, *_collect_new_data(edits.added))
     result.warnings = (*mended, *(line for tree, applied in changes for line in edit_warnings(tree, applied)))
     if all(tree.kind == trees[0].kind for tree, _ in changes):
@@ -253,11 +254,13 @@ def _check_nothing_is_lost(image: IsoImage, edits: IsoEdits, applied: Sequence[A
 
 
 def _check_no_overlap(image: IsoImage, trees: Iterable[EditableTree]) -> None:
-    """Check that directories and path tables share no blocks and lie inside the image.
+    """Check that directories and path tables share no blocks with each other or with descriptors, inside the image.
 
-    :raises ImageError: when one does not.
+    :raises ImageError: when one does.
     """
-    spans = [
+    heads = {span for span in image.fixed_spans if span.label in ("system area", "volume descriptor")}
+    spans = [(span.start, span.blocks, 0) for span in heads]
+    spans += [
         (directory.extent.lba, directory.blocks, directory.extent.length)
         for tree in trees
         for directory in tree.directories()

@@ -1,0 +1,333 @@
+"""What is done with a mutated file, and what of it is a finding: every end but a right result or one of our errors."""
+
+import contextlib
+import gc
+import gzip
+import hashlib
+import io
+import lzma
+import re
+import signal
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from cosremaster.boot.fat import Fat
+from cosremaster.boot.fat_edit import FatEdits, edit_fat
+from cosremaster.boot_config.menus.arguments import (
+    ArgumentChanges,
+    KernelArgument,
+    change_arguments,
+    find_lost_argument,
+)
+from cosremaster.boot_config.menus.find import parse_menu
+from cosremaster.cli import main
+from cosremaster.demo.image import initramfs
+from cosremaster.errors import CosremasterError, Place
+from cosremaster.io.pieces import Literal, PieceTable
+from cosremaster.io.source import open_source
+from cosremaster.layers.cache import index_path
+from cosremaster.overlay.mtree import parse_mtree
+from cosremaster.recipe import read_recipe
+
+LIMIT = 10
+"""Seconds of CPU after which a run counts as endless."""
+FORESEEN = frozenset(range(10))
+"""Exit codes that a bad file may have: 10 would mean that a fault of the input looked like ours, 70 a traceback."""
+
+
+class FindingError(Exception):
+    """A file that made the program do what it must not do."""
+
+
+class _EndlessError(BaseException):
+    """The time is over; nothing catches it on the way."""
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Turn an endless run, an unforeseen exception and an error with control characters in it into a finding.
+
+    Our own errors are no findings.
+    """
+
+    def stop(*_: object) -> None:
+        raise _EndlessError
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    try:
+        yield
+    except CosremasterError as error:
+        check_printable(str(error))
+    except FindingError:
+        raise
+    except _EndlessError as error:
+        raise FindingError(f"endless: {_summarize(error)}") from error
+    except Exception as error:
+        raise FindingError(f"{type(error).__name__}: {error}: {_summarize(error)}") from error
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def _summarize(error: BaseException) -> str:
+    """Return the innermost lines of ours in a traceback; equal faults have equal ones."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/cosremaster/" in frame.filename]
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-4:]))
+
+
+def check_printable(text: str) -> None:
+    """Check that nothing in ``text`` moves a terminal's cursor."""
+    if any((letter < " " and letter != "\n") or "\x7f" <= letter < "\xa0" for letter in text):
+        raise FindingError(f"control character in {text[:200]!r}")
+
+
+def run_program(*words: object) -> int:
+    """Run the program, and return its exit code; what it says must be printable."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", write_through=True) for _ in range(2)]
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        code = main([str(word) for word in words])
+    gc.unfreeze()
+    said = [stream.buffer.getvalue().decode("utf-8", "replace") for stream in streams]
+    if code not in FORESEEN:
+        last = "".join([line for line in said[1].splitlines() if line.strip()][-1:])
+        raise FindingError(f"exit code {code} of {words[0] if words[0] in VERBS else 'remaster'}: {_find_cause(last)}")
+    for text in said:
+        check_printable(text)
+    return code
+
+
+def _find_cause(message: str) -> str:
+    """Return the innermost lines of ours in the traceback that a message of an internal fault names, or the message."""
+    report = re.search(r"attach (\S+)", message)
+    if report is None:
+        return message[-300:]
+    text = Path(report[1]).read_text(errors="replace")
+    Path(report[1]).unlink()
+    frames = re.findall(r'cosremaster/(\S+)", line (\d+), in (\w+)', text)[-4:]
+    fault = next((line for line in reversed(text.splitlines()) if re.match(r"[\w.]+(Error|Exception)\b", line)), "")
+    return f"{fault[:200]}: " + " < ".join(f"{name}:{line} {function}" for name, line, function in reversed(frames))
+
+
+VERBS = ("ls", "tree", "verify", "inspect", "extract", "diff", "find")
+
+
+def _look_at(path: Path, folder: Path, number: int) -> None:
+    """Look at an image in one of many ways."""
+    ways: tuple[tuple[object, ...], ...] = (
+        ("ls", "-lR", path), ("tree", path), ("verify", "--deep", path), ("inspect", "--deep", path),
+        ("inspect", "--json", path), ("extract", path, folder / "x.tar", "--as", "tar", "--force", "--quiet"),
+        ("inspect", "--html", folder / "x.html", "--force", path), ("find", path),
+    )  # fmt: skip
+    run_program(*ways[number % len(ways)])
+
+
+def run_remaster(path: Path, folder: Path, words: tuple[str, ...], changed: tuple[str, ...]) -> Path | None:
+    """Remaster an image and return the new one, None if that is refused. Nothing else may be left in the folder."""
+    out = folder / "out"
+    out.unlink(missing_ok=True)
+    before = {file.name for file in folder.iterdir()}
+    _make_sources(folder)
+    before = {file.name for file in folder.iterdir()}
+    words = tuple(f"{folder}/{word}" if word.startswith(("NEW:", "MANY:")) else word for word in words)
+    code = run_program(path, out, *words, "--threads", "1", "--quiet")
+    litter = {file.name for file in folder.iterdir()} - before - {"out"}
+    if litter or (code and out.exists()):
+        raise FindingError(
+            f"exit code {code} leaves {sorted(name.rpartition('.')[2] for name in litter) or 'its output'}"
+        )
+    if code:
+        return None
+    if changed:
+        options = [word for name in changed for word in ("--changed", name)]
+        _check_result(path, out, options)
+    return out
+
+
+def _check_result(path: Path, out: Path, options: list[str]) -> None:
+    """Check that `verify` finds no fault in ``out`` that the image at ``path`` has not."""
+    import cosremaster  # noqa: PLC0415 - instrumented first
+
+    report = cosremaster.verify(out, against=path, changed=options[1::2])
+    faults = [finding for finding in report.findings if finding.is_counted]
+    if faults:
+        raise FindingError(f"the result fails {faults[0].check}: {faults[0].message[:200]}")
+
+
+CHANGES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("--add-iso", "NEW:/d/new file"), ("d/new file", "d/NEW_FILE", "D/NEW_FILE", "D")),
+    (("--add-iso", "NEW:/vmlinuz"), ("vmlinuz",)),
+    (("--remove-iso", "/d/*", "--allow-missing"), ()),
+    (("--rename-iso", "/vmlinuz:/kernel"), ()),
+    (("--add", "NEW:/etc/new", "--allow-missing"), ()),
+    (("--kernel-arg", "site=7", "--volume-id", "NEW", "--retarget"), ()),
+    (("--add-iso", "MANY:/"), ()),
+    ((), ()),
+)
+
+
+def run_image(data: bytes, folder: Path) -> None:
+    """Look at an ISO or remaster it; which is decided by its bytes."""
+    path, number = folder / "in.iso", zlib.crc32(data)
+    path.write_bytes(data)
+    with bounded():
+        if number % 3 == 0:
+            _look_at(path, folder, number // 3)
+            return
+        words, changed = CHANGES[number // 3 % len(CHANGES)]
+        run_remaster(path, folder, words, changed)
+
+
+def _make_sources(folder: Path) -> None:
+    """Make the files that are added, unless they are there."""
+    if not (folder / "NEW").exists():
+        (folder / "NEW").write_bytes(b"new" * 2000)
+        (folder / "MANY").mkdir()
+        for count in range(30):
+            (folder / f"MANY/many-{count}").write_bytes(b"m")
+
+
+def run_layer(data: bytes, folder: Path) -> None:
+    """Look at an initramfs or change it; the old files must be in the result as decoders of others read it."""
+    path, number = folder / "in.img", zlib.crc32(data)
+    path.write_bytes(data)
+    with bounded():
+        if number % 2 == 0:
+            _look_at(path, folder, number // 2)
+            return
+        words = ("--add", "NEW:/etc/new") if number % 4 == 1 else ()
+        out = run_remaster(path, folder, words, ())
+        if out is not None:
+            _compare_archives(data, out.read_bytes())
+
+
+def _compare_archives(old: bytes, new: bytes) -> None:
+    """Check that the new file holds what the old one does, where that is an archive that Python's decoders read."""
+    before, after = (_read_archive(data) for data in (old, new))
+    if before is None:
+        return
+    if after is None:
+        raise FindingError("the result is no archive that Python's decoders read")
+    lost = [name for name, value in before.items() if name != b"etc/new" and after.get(name) != value]
+    if lost:
+        raise FindingError(f"the result has other contents of {lost[0]!r}")
+
+
+def _read_archive(data: bytes) -> dict[bytes, tuple[bytes, bytes]] | None:
+    """Return mode and data of the entries of a newc archive, None where it is anything else than one plain archive."""
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        elif data.startswith((b"\xfd7zXZ", b"\x5d\0\0")):
+            data = lzma.decompress(data, memlimit=1 << 28)
+        return _parse_newc(data)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError):
+        return None
+
+
+def _parse_newc(data: bytes) -> dict[bytes, tuple[bytes, bytes]] | None:
+    """Return mode and data by name; None for an archive without its end, with rests, or with several data of a name."""
+    at, entries = 0, dict[bytes, tuple[bytes, bytes]]()
+    while data[at : at + 6] in (b"070701", b"070702"):
+        size, name_size = (int(data[at + start : at + start + 8], 16) for start in (54, 94))
+        name = data[at + 110 : at + 110 + name_size].partition(b"\0")[0]
+        start = at + 110 + name_size + (-(110 + name_size) & 3)
+        at = start + size + (-size & 3)
+        if name == b"TRAILER!!!":
+            return None if data[at:].strip(b"\0") else entries
+        name = name.removeprefix(b"./").strip(b"/")
+        if name in entries or not name:
+            return None
+        entries[name] = data[start - 110 - name_size : start][14:22], data[start : start + size]
+    return None
+
+
+def run_fat(data: bytes, _: Path) -> None:
+    """Read every file of a FAT file system, and exchange some."""
+    with bounded():
+        fat = Fat.open(lambda at, length: data[at : at + length], len(data), Place(("fat",)))
+        if fat is None:
+            return
+        files = [file for file in fat.walk() if not file.is_directory]
+        for file in files[:20]:
+            if file.size < 200_000:
+                with contextlib.suppress(CosremasterError):
+                    fat.read_file(file)
+        new = PieceTable([Literal(b"z" * (0, 10, 3000)[zlib.crc32(data) % 3])])
+        edits = FatEdits(
+            replaced={file.path: new for file in files[:3]}, removed=tuple(file.path for file in files[3:4])
+        )
+        raw = bytearray(data)
+        for at, patch in edit_fat(fat, edits):
+            raw[at : at + patch.length] = b"".join(patch.chunks())
+        if len(raw) != len(data):
+            raise FindingError("a change of a file system's files changes its length")
+        changed = Fat.open(lambda at, length: bytes(raw[at : at + length]), len(raw), Place(("fat",)))
+        if changed is None or {file.path for file in changed.walk()} < {file.path for file in files[:3]}:
+            raise FindingError("files are lost in a FAT file system")
+
+
+def run_menu(data: bytes, _: Path) -> None:
+    """Change the kernel arguments of a menu twice; the second time nothing may change."""
+    changes = ArgumentChanges(
+        remove=(KernelArgument.parse("quiet"),), add=tuple(map(KernelArgument.parse, ("site=7", "a=b c")))
+    )
+    with bounded():
+        for path in (b"boot/grub/grub.cfg", b"isolinux/isolinux.cfg", b"loader/entries/a.conf", b"EFI/BOOT/BOOT.CFG"):
+            menu = parse_menu(path, data)
+            if menu is None or menu.unread:
+                continue
+            new, _lines = change_arguments(menu, changes)
+            again = parse_menu(path, new, language=menu.language)
+            if again is None or find_lost_argument(menu, again, changes) is not None:
+                continue  # the command refuses that
+            if change_arguments(again, changes)[0] != new:
+                raise FindingError(f"{path!r} changes again")
+
+
+def run_mtree(data: bytes, _: Path) -> None:
+    """Parse an mtree file."""
+    with bounded():
+        parse_mtree(data, Place(("mtree",)))
+
+
+def run_recipe(data: bytes, folder: Path) -> None:
+    """Read a recipe."""
+    path = folder / "recipe.toml"
+    path.write_bytes(data)
+    (folder / "in.iso").touch()
+    (folder / "site").mkdir(exist_ok=True)
+    with bounded():
+        read_recipe(path, environ={})
+
+
+def run_index(data: bytes, folder: Path) -> None:
+    """Use a remembered index that was changed by ``data`` and sealed anew: it is refused, or it is used in time."""
+    path, out = folder / "in.img", folder / "out"
+    _make_sources(folder)
+    with bounded():
+        if folder not in _SEALED:
+            path.write_bytes(initramfs())
+            run_program("index", path)
+            with open_source(path) as source:
+                index = index_path(source)
+            _SEALED[folder] = index, index.read_bytes()
+        index, sealed = _SEALED[folder]
+        body = bytearray(sealed[sealed.index(b"\n") + 1 :])
+        for at in range(0, len(data) - 3, 4):  # a place, and the byte that comes there
+            body[int.from_bytes(data[at : at + 3], "big") % len(body)] = data[at + 3]
+        index.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        run_program(path, out, "--add", f"{folder}/NEW:/etc/new", "--threads", "1", "--quiet", "--force")
+
+
+_SEALED: dict[Path, tuple[Path, bytes]] = {}
+"""The remembered index of each folder: its path, and its bytes before any change."""
+
+Target = Callable[[bytes, Path], None]
+TARGETS: Mapping[str, tuple[Target, int]] = {
+    "image": (run_image, 900_000), "layer": (run_layer, 8_000), "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
+    "mtree": (run_mtree, 4096), "recipe": (run_recipe, 4096), "index": (run_index, 256),
+}  # fmt: skip
+"""What runs each target, and the most bytes of its files."""

@@ -1,0 +1,63 @@
+"""Every bad file of the fuzzer's corpus ends with a right result or one of our errors, whatever is done with it."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import tools
+from tests.fuzz.corpus import CORPUS, make_corpus
+from tests.fuzz.mutate import mutate
+from tests.fuzz.seeds import SEEDS, TOOLS, make_seeds
+from tests.fuzz.targets import CHANGES, TARGETS, FindingError, bounded, run_program, run_remaster
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the seeds."""
+    tools.require(*TOOLS)
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@cache
+def bad_files(target: str, folder: Path) -> dict[str, bytes]:
+    """The corpus of a target."""
+    return make_corpus(target, folder / target)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_a_bad_file_makes_no_finding(name: str, folder: Path, tmp_path: Path) -> None:
+    target = CORPUS[name].target
+    data = bad_files(target, folder)[name]
+    TARGETS[target][0](data, tmp_path)
+    if target in ("image", "layer"):
+        path = tmp_path / "bad"
+        path.write_bytes(data)
+        with bounded():
+            for command in ("ls -lR", "verify --deep", "inspect --json"):
+                run_program(*command.split(), path)
+            for number in (0, 1, 2, 4, 5, 6) if target == "image" else (4, 7):
+                words, changed = CHANGES[number]
+                run_remaster(path, tmp_path, words, changed)
+
+
+@pytest.mark.parametrize("target", SEEDS)
+def test_seeds_are_sound(target: str, folder: Path, tmp_path: Path) -> None:
+    for name, data in make_seeds(target, folder / f"{target}-seeds").items():
+        (tmp_path / name).mkdir()
+        TARGETS[target][0](data, tmp_path / name)
+        if target == "image":
+            (tmp_path / "sound.iso").write_bytes(data)
+            assert run_program("verify", tmp_path / "sound.iso") == 0
+
+
+def test_mutations_depend_on_their_seed_alone() -> None:
+    data = bytes(range(256)) * 8
+    assert mutate(data, 4000, 7) == mutate(data, 4000, 7)
+    assert len({mutate(data, 4000, seed) for seed in range(50)}) > 40
+    assert all(len(mutate(data, 100, seed)) <= 100 for seed in range(50))
+
+
+def test_a_traceback_and_an_endless_run_are_findings() -> None:
+    with pytest.raises(FindingError, match=r"ValueError: no"), bounded():
+        raise ValueError("no")
