@@ -22,7 +22,7 @@ from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset
 
-_FAT_NAMES = (b".img", b".efi", b".fat", b".bin", b".ima")
+_FAT_NAMES = (b".img", b".efi", b".fat", b".vfat", b".esp", b".bin", b".ima")
 _MIN_FAT = 1 << 14
 """Bytes; a smaller file on the tree is not taken for a FAT file system."""
 

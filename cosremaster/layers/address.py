@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from cosremaster.errors import UsageError
+from cosremaster.errors import UsageError, printable
 from cosremaster.tree.paths import normal_name
 
 Address: TypeAlias = tuple[bytes, ...]
@@ -66,6 +66,16 @@ def _unescaped(part: bytes) -> bytes:
 def format_address(address: Sequence[bytes]) -> str:
     """Return ``address`` as text that :func:`parse_address` reads."""
     return "::".join(_escape(part) for part in address)
+
+
+def format_last_part(address: Sequence[bytes]) -> str:
+    """Return the last part of ``address`` for people; an archive's number has the name of its file before it.
+
+    >>> format_last_part((b"boot/initrd.img", number_part(2)))
+    'boot/initrd.img::#2'
+    """
+    number = archive_number(address[-1])
+    return printable(address[-1]) if number is None else f"{printable(address[-2])}::#{number}"
 
 
 def _escape(part: bytes) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from cosremaster.errors import LayerError, Place, UnsupportedError, printable
+from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
@@ -19,6 +20,9 @@ from cosremaster.layers.scan import ScanOptions
 from cosremaster.layers.segments import Segment, find_segments
 from cosremaster.layers.system_images import FILESYSTEMS, ForeignFile, SystemImages, is_root_name, sort_system_images
 from cosremaster.progress import Progress
+
+if TYPE_CHECKING:
+    from cosremaster.iso.fats import LocatedFat
 
 _QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
@@ -216,28 +220,42 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     if listed:
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer"
-            f"{_describe_unified_kernels(image)}",
+            f"{_describe_hidden_layers(image)}",
             image.place,
         )
     foreign = ", ".join(map(str, layers.foreign_files[:5]))
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
-    unified = _describe_unified_kernels(image)
-    raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{unified}", image.place)
+    hidden = _describe_hidden_layers(image)
+    raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{hidden}", image.place)
 
 
-def _describe_unified_kernels(image: SourceImage) -> str:
-    """Return words about the unified kernel images of ``image`` that hold an initramfs; empty if there are none."""
+def _describe_hidden_layers(image: SourceImage) -> str:
+    """Return words about each initramfs of ``image`` that is in a FAT file system or in a unified kernel image.
+
+    Empty if there are none.
+    """
     if image.volume is None:
         return ""
     from cosremaster.boot.uki import INITRAMFS  # noqa: PLC0415 - only a refusal needs it
     from cosremaster.iso.fats import find_fats  # noqa: PLC0415 - the same
     from cosremaster.iso.unified_kernels import find_unified_kernels  # noqa: PLC0415 - the same
 
-    kernels = find_unified_kernels(image.volume, find_fats(image.volume).fats)
-    names = [kernel.name for kernel in kernels if INITRAMFS in kernel.unified.sections]
-    if not names:
-        return ""
-    return f"; {', '.join(names)}: a unified kernel image with its initramfs inside, which is not supported yet"
+    fats = find_fats(image.volume).fats
+    kernels = find_unified_kernels(image.volume, fats)
+    unified = [kernel.name for kernel in kernels if INITRAMFS in kernel.unified.sections]
+    words = f"; {', '.join(unified)}: a unified kernel image with its initramfs inside" if unified else ""
+    inside = [format_address((fat.address, path)) for fat in fats for path in _find_archives(fat)]
+    if inside:
+        words += f"; {', '.join(inside)}: in a FAT file system (--add-iso can exchange it as a whole)"
+    return words + (", which is not supported yet" if words else "")
+
+
+def _find_archives(fat: LocatedFat) -> Iterator[bytes]:
+    """Yield the paths of the files in ``fat`` that begin like archives."""
+    for path, file in sorted(fat.files.items()):
+        with suppress(ImageError):  # a damaged file
+            if file.size and identify_table(fat.table_of(file), _QUICK_HEAD).format is not None:
+                yield path
 
 
 def _check_readable(layers: Sequence[Layer], address: Address | None) -> None:

@@ -16,7 +16,7 @@ from cosremaster.errors import CosremasterError, UnsupportedError, UsageError, p
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
-from cosremaster.layers.address import Address, format_address
+from cosremaster.layers.address import Address, format_address, format_last_part
 from cosremaster.layers.formats import ContainerEntry, EditResources
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
@@ -86,8 +86,8 @@ class RepackedLayer(Struct, frozen=True):
         """The layer as callers get it."""
         packed = self.packed
         return PackedLayer(
-            format_address(self.address), printable(self.address[-1]), self.codec, packed.table.length, packed.reused,
-            packed.encoded, packed.stored,
+            format_address(self.address), format_last_part(self.address), self.codec, packed.table.length,
+            packed.reused, packed.encoded, packed.stored,
         )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLay
 
     The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
     """
-    with packing.progress.step(f"pack {printable(layer.address[-1])}", plain.length) as advance:
+    with packing.progress.step(f"pack {format_last_part(layer.address)}", plain.length) as advance:
         job = RepackJob(
             packed=layer.packed,
             decoded=layer.stream_source,

@@ -93,6 +93,16 @@ def test_refusals_name_them(unified: bytes, tmp_path: Path, capsys: pytest.Captu
     assert not out.exists()
 
 
+def test_an_initramfs_in_a_file_system_alone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require(*TOOLS)
+    files = {"boot/initramfs.img": pack_initramfs(tmp_path / "root"), "boot/vmlinuz": KERNEL}
+    iso = make_image(tmp_path, on_tree={}, in_fat=files)
+    write_tree(tmp_path / "add", {"etc/site": b"7"})
+    assert main([str(iso), str(tmp_path / "out.iso"), "--add", str(tmp_path / "add")]) == 6
+    message = "@mbr2::boot/initramfs.img: in a FAT file system (--add-iso can exchange it as a whole), which is not"
+    assert message in capsys.readouterr().err
+
+
 def test_old_parts_inside_are_told(unified: bytes, tmp_path: Path) -> None:
     initramfs = (tmp_path / "unified" / "initrd").read_bytes()
     files = {"boot/vmlinuz": KERNEL, "boot/initramfs.img": initramfs}
