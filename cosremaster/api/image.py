@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cosremaster.api.info import ImageInfo, LayerInfo
     from cosremaster.api.results import Plan, Result
-    from cosremaster.api.views import Export, Extraction
+    from cosremaster.api.views import Export, ExportKeywords, Extraction
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.container import Container, NodeRef
     from cosremaster.browse.entry import FileEntry
@@ -289,28 +289,32 @@ class Image:
         )  # fmt: skip
 
     def export(
-        self, target: StrPath, *, address: str = "", maas: MaasResource | None = None, threads: int | None = None,
-        force: bool = False, progress: Progress | None = None,
+        self, target: StrPath, *, address: str = "", maas: MaasResource | None = None, entry: str = "",
+        threads: int | None = None, force: bool = False, progress: Progress | None = None,
     ) -> Export:  # fmt: skip
         """Write what a network boot takes to the new folder ``target``: kernel, initramfs and an iPXE script.
 
+        They are those of the boot menu's default entry, or of the one that ``entry`` names: its number, title or label.
         ``maas``: write the layer at ``address``, or the root file system of the image, as a ``.tar.gz`` for MAAS
         instead, and its checksum to ``TARGET.sha256``. ``threads`` compress it, None for one per processor; ``force``
         replaces an existing archive.
 
-        :raises LayerError: there is no kernel or no initramfs, or several. :raises OutputError: it cannot be written.
+        :raises LayerError: there is no kernel or no initramfs, or several. :raises UsageError: there is no such entry.
+        :raises UnsupportedError: iPXE cannot start the entry. :raises OutputError: it cannot be written.
         """
         target, progress = Path(target), progress or SilentProgress()
         if maas is not None:
             return self._export_maas(target, address, maas, threads, force=force, progress=progress)
+        from cosremaster.api.network_boot import plan_network_boot  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.api.views import Export  # noqa: PLC0415 - the same
-        from cosremaster.browse.export import list_pxe_files  # noqa: PLC0415 - as all of browse: a remaster needs none
         from cosremaster.browse.extract import extract_nodes  # noqa: PLC0415 - the same
 
-        nodes = list(list_pxe_files(self._enter(address).container))
+        boot = plan_network_boot(self._enter(address).container, entry)
+        nodes = boot.nodes
         with progress.step(f"export to {target}", None) as advance:
             extract_nodes(nodes, target, advance, notes=False)
-        return Export(files=tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes))
+        files = tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes)
+        return Export(files=files, entry=boot.entry)
 
     def plan(
         self, request: Request | None = None, *, report: StrPath | None = None, force: bool = False,
@@ -640,12 +644,15 @@ def extract(
 
 
 def export(
-    address: StrPath, target: StrPath, *, maas: MaasResource | None = None, threads: int | None = None,
-    force: bool = False, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+    address: StrPath, target: StrPath, *, max_expand: int = MAX_EXPAND, progress: Progress | None = None,
+    **options: Unpack[ExportKeywords],
 ) -> Export:  # fmt: skip
-    """Write what a network boot, or MAAS, takes of what is at ``address``; see :meth:`Image.export`."""
+    """Write what a network boot, or MAAS, takes of what is at ``address``.
+
+    Options and the rest are those of :meth:`Image.export`: ``maas``, ``entry``, ``threads``, ``force``.
+    """
     with image_at(address, max_expand=max_expand) as (image, inner):
-        return image.export(target, address=inner, maas=maas, threads=threads, force=force, progress=progress)
+        return image.export(target, address=inner, progress=progress, **options)
 
 
 def ls(address: StrPath, *, recursive: bool = False, max_expand: int = MAX_EXPAND) -> tuple[FileEntry, ...]:

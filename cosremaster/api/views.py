@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from cosremaster.browse.export import MaasResource
+
+
+class ExportKeywords(TypedDict, total=False):
+    """The options of an export, which ``Image.export`` explains."""
+
+    maas: MaasResource | None
+    entry: str
+    threads: int | None
+    force: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +39,8 @@ class Export:
     """What was exported: the ``files`` that were written.
 
     For MAAS: the address of the ``layer``, ``size`` in bytes and ``sha256`` of the archive, and the ``command`` that
-    uploads it.
+    uploads it. For a network boot: the ``entry`` of the image's boot menu that it starts; empty where no menu names the
+    kernel, so that its arguments are to be added to the script.
     """
 
     files: tuple[str, ...]
@@ -34,3 +48,4 @@ class Export:
     sha256: str | None = None
     command: str | None = None
     layer: str | None = None
+    entry: str | None = None

@@ -19,6 +19,9 @@ from cosremaster.errors import UsageError
 @click.argument("address", metavar="ADDRESS", type=InputAddress())
 @click.option("--maas", metavar="NAME", help="Write the layer as a .tar.gz for MAAS, as custom/NAME.")
 @click.option("--pxe", metavar="DIR", type=click.Path(path_type=Path), help="Kernel, initramfs, iPXE script into DIR.")
+@click.option(
+    "--entry", metavar="ENTRY", help="Number, title or label of the boot entry for --pxe; else the default one."
+)
 @click.option("--title", help="What MAAS shows; NAME by default.")
 @click.option("--arch", default="amd64/generic", show_default=True, help="MAAS architecture.")
 @click.option(
@@ -34,19 +37,24 @@ from cosremaster.errors import UsageError
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MAX_EXPAND
 def export_command(
-    address: str, maas: str | None, pxe: Path | None, output: Path | None, quiet: bool, max_expand: int, **options: Any
-) -> None:
+    address: str, maas: str | None, pxe: Path | None, entry: str | None, output: Path | None, quiet: bool,
+    max_expand: int, **options: Any,
+) -> None:  # fmt: skip
     """Export the layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot.
 
     Of a whole image MAAS gets the root filesystem.
     """
     if (maas is None) == (pxe is None):
         raise UsageError("export wants --maas NAME or --pxe DIR")
+    if entry is not None and pxe is None:
+        raise UsageError("--entry goes with --pxe")
     progress = terminal_progress(quiet=quiet)
     if pxe is not None:
-        files = export(address, pxe, max_expand=max_expand, progress=progress).files
+        boot = export(address, pxe, entry=entry or "", max_expand=max_expand, progress=progress)
+        no_entry = "no boot menu names this kernel; its arguments are to be added to boot.ipxe"
         with reporting_finished_work(f"{pxe} is written"):
-            click.echo("\n".join(files))
+            click.echo("\n".join(boot.files))
+            click.echo(f"boot entry: {boot.entry}" if boot.entry else no_entry)
         return
     assert maas is not None
     resource = MaasResource(

@@ -52,7 +52,7 @@ def detect_assignments(data: bytes) -> MenuLanguage | None:
 
 def parse_esxi(data: bytes) -> Menu:
     """Parse a boot.cfg of ESXi. The last ``kernel`` and the last ``kernelopt`` count, as in mboot."""
-    assignments = list(_split_lines(data))
+    assignments = list(split_assignments(data))
     kernels = [line for line in assignments if line.key == b"kernel"]
     options = [line for line in assignments if line.key == b"kernelopt"]
     if not kernels:
@@ -76,7 +76,7 @@ def parse_esxi(data: bytes) -> Menu:
 
 def parse_xen(data: bytes) -> Menu:
     """Parse a xen.cfg: each ``kernel=`` is a kernel and its arguments; ``chain=`` names another such file."""
-    assignments = list(_split_lines(data))
+    assignments = list(split_assignments(data))
     lines = list[KernelLine]()
     for line in assignments:
         kernel, *arguments = (split_arguments(data, line.value, line.end) if line.key == b"kernel" else ()) or (None,)
@@ -103,7 +103,7 @@ def _make_menu(
     )
 
 
-def _split_lines(data: bytes) -> Iterator[_Assignment]:
+def split_assignments(data: bytes) -> Iterator[_Assignment]:
     """Yield the lines that assign a value; comments and sections are left out."""
     at = 0
     for number, raw in enumerate(data.split(b"\n"), 1):

@@ -93,17 +93,24 @@ def resolve_includes(menu: Menu, path: bytes, top: bytes) -> Iterable[bytes]:
     """
     home = (top if menu.language is MenuLanguage.SYSLINUX else path).rpartition(b"/")[0]
     for include in menu.includes:
-        name = _PREFIX.sub(lambda _: b"/" + home, _DEVICE.sub(b"", include))
-        if b"$" in name or not name:
-            continue
-        whole = name if name.startswith(b"/") else home + b"/" + name
-        parts = list[bytes]()
-        for part in whole.split(b"/"):
-            if part == b"..":
-                parts = parts[:-1]
-            elif part not in (b"", b"."):
-                parts.append(part)
-        yield b"/".join(parts)
+        path_of_include = resolve_path(include, home)
+        if path_of_include is not None:
+            yield path_of_include
+
+
+def resolve_path(name: bytes, home: bytes) -> bytes | None:
+    """Return the path from the root that ``name`` in a menu in the directory ``home`` means; None with a variable."""
+    name = _PREFIX.sub(lambda _: b"/" + home, _DEVICE.sub(b"", name))
+    if b"$" in name or not name:
+        return None
+    whole = name if name.startswith(b"/") else home + b"/" + name
+    parts = list[bytes]()
+    for part in whole.split(b"/"):
+        if part == b"..":
+            parts = parts[:-1]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
 
 
 def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[bytes, Menu]:

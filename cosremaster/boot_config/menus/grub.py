@@ -30,7 +30,7 @@ _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"d
 _LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _HYPERVISOR = re.compile(rb"multiboot2?|xen_hypervisor")
 _MODULE = re.compile(rb"module2?|xen_module")
-_ENTRIES = frozenset((b"menuentry", b"submenu"))
+ENTRY_COMMANDS = frozenset((b"menuentry", b"submenu"))
 _MESSAGES = frozenset((b"menuentry", b"submenu", b"echo", b"title"))
 _READERS = frozenset((b"source", b"configfile", b".", b"extract_entries_source", b"extract_entries_configfile",
                       b"syslinux_configfile"))  # fmt: skip
@@ -46,7 +46,7 @@ def parse_grub(data: bytes) -> Menu:
     """Parse a GRUB menu. Text behind a quote that never ends is not read, and GRUB reads no part of such a file."""
     includes, searched, commands = list[bytes](), list[tuple[bytes, Word]](), list[list[Word]]()
     open_quotes = list[int]()
-    for words in _commands(data, open_quotes):
+    for words in read_commands(data, open_quotes):
         command = words[0].text
         if command not in _MESSAGES:
             searched += [(command, word) for word in words]
@@ -92,14 +92,14 @@ def _find_kernel_modules(data: bytes, commands: list[list[Word]]) -> Iterator[Wo
     for words in commands:
         if _is_command(data, words, _MODULE):
             modules.append(words[1:])
-        elif words[0].text in _ENTRIES or _is_command(data, words, _HYPERVISOR):
+        elif words[0].text in ENTRY_COMMANDS or _is_command(data, words, _HYPERVISOR):
             yield from (module[0] for module in find_kernel_modules(program, modules))
-            loaded = strip_options(words[1:]) if words[0].text not in _ENTRIES else ()
+            loaded = strip_options(words[1:]) if words[0].text not in ENTRY_COMMANDS else ()
             program, modules = loaded[0].text if loaded else b"", []
     yield from (module[0] for module in find_kernel_modules(program, modules))
 
 
-def _commands(data: bytes, open_quotes: list[int]) -> Iterator[list[Word]]:
+def read_commands(data: bytes, open_quotes: list[int]) -> Iterator[list[Word]]:
     """Yield the words of each command; append the byte of the word that has a quote without an end."""
     words: list[Word] = []
     for token in _tokens(data, open_quotes):

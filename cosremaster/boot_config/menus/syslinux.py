@@ -36,7 +36,7 @@ _MESSAGES = frozenset(
 )
 
 
-class _Line(Struct, frozen=True):
+class SyslinuxLine(Struct, frozen=True):
     """A line: its number from 1, first byte of the keyword, keyword (lower case), first byte and end of its value."""
 
     number: int
@@ -55,9 +55,9 @@ class _Label(Struct):
     """The lines of one LABEL that matter; ``name`` is None for the lines in front of the first LABEL."""
 
     name: bytes | None
-    kernel: _Line | None = None
-    append: _Line | None = None
-    defaults: list[_Line] = field(default_factory=list)
+    kernel: SyslinuxLine | None = None
+    append: SyslinuxLine | None = None
+    defaults: list[SyslinuxLine] = field(default_factory=list)
 
 
 def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
@@ -67,7 +67,7 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
     """
     labels, includes, searched = [_Label(None)], list[bytes](), list[tuple[bytes, Word]]()
     in_text = False
-    for line in _split_lines(data):
+    for line in split_syslinux_lines(data):
         value = data[line.value : line.end]
         if line.keyword == b"text" or in_text:
             in_text = line.keyword != b"endtext"
@@ -107,7 +107,7 @@ def parse_syslinux(data: bytes, *, inherited: bool = False) -> Menu:
     )
 
 
-def _split_lines(data: bytes) -> Iterator[_Line]:
+def split_syslinux_lines(data: bytes) -> Iterator[SyslinuxLine]:
     """Yield the lines that have a keyword."""
     at = 0
     for number, raw in enumerate(data.split(b"\n"), 1):
@@ -115,7 +115,7 @@ def _split_lines(data: bytes) -> Iterator[_Line]:
         assert match is not None
         keyword, value = match[1].lower(), match.end()
         if keyword and not keyword.startswith(b"#"):
-            yield _Line(number, at + match.start(1), keyword, at + value, at + max(value, len(raw.rstrip())))
+            yield SyslinuxLine(number, at + match.start(1), keyword, at + value, at + max(value, len(raw.rstrip())))
         at += len(raw) + 1
 
 
@@ -157,7 +157,7 @@ def _default_lines(data: bytes, head: _Label, labels: list[_Label], inherited: b
             yield KernelLine(number=line.number, kernel=command.text, arguments=tuple(arguments), insert=insert)
 
 
-def _program_of(data: bytes, line: _Line | None) -> Word | None:
+def _program_of(data: bytes, line: SyslinuxLine | None) -> Word | None:
     """Return the module of SYSLINUX that a line starts; None if it starts none."""
     words = split_arguments(data, line.value, line.end) if line is not None else ()
     return words[0] if words and is_program(words[0].text) else None
@@ -189,7 +189,7 @@ def _default_programs(data: bytes, head: _Label, labels: list[_Label]) -> Iterat
             yield read_program(line.number, b"", program, (*words, *_appended_words(data, head.append)), names)
 
 
-def _appended_words(data: bytes, append: _Line | None) -> tuple[Word, ...]:
+def _appended_words(data: bytes, append: SyslinuxLine | None) -> tuple[Word, ...]:
     """Return the words of an APPEND; none for ``APPEND -``, which means no words."""
     words = () if append is None else split_arguments(data, append.value, append.end)
     return () if [word.text for word in words] == [b"-"] else words
@@ -214,7 +214,9 @@ def _linux_of(data: bytes, label: _Label) -> bytes | None:
     return None if is_other else words[0]
 
 
-def _line_with_append(data: bytes, number: int, kernel: bytes, words: tuple[Word, ...], append: _Line) -> KernelLine:
+def _line_with_append(
+    data: bytes, number: int, kernel: bytes, words: tuple[Word, ...], append: SyslinuxLine
+) -> KernelLine:
     """Return a kernel line whose arguments are ``words`` and those of an APPEND."""
     arguments = split_arguments(data, append.value, append.end)
     if [word.text for word in arguments] == [b"-"]:  # "none, not even the default ones"
@@ -224,7 +226,7 @@ def _line_with_append(data: bytes, number: int, kernel: bytes, words: tuple[Word
     return KernelLine(number=number, kernel=kernel, arguments=(*words, *arguments), insert=insert)
 
 
-def _line_without_append(data: bytes, line: _Line, kernel: bytes, words: tuple[Word, ...]) -> KernelLine:
+def _line_without_append(data: bytes, line: SyslinuxLine, kernel: bytes, words: tuple[Word, ...]) -> KernelLine:
     """Return a kernel line that gets an APPEND in a new line behind the kernel's, indented and spelled like that."""
     begin = data.rfind(b"\n", 0, line.start) + 1
     name = b"append" if data[line.start : line.keyword_end].islower() else b"APPEND"
