@@ -132,12 +132,12 @@ def _is_complete(image: IsoImage, source: ChecksumList, listed: Collection[bytes
 
     Files that such lists leave out (live-build's binary_checksums) do not count: checksum lists, their signatures and
     READMEs, the boot catalog, boot images, mkisofs' TRANS.TBL, and a boot loader's directory as a whole; nor do files
-    that were made after the list.
+    that were made after the list, and those that the primary tree does not show.
     """
     boot_blocks = {boot.entry.lba for boot in image.boot_images} | ({image.catalog.lba} if image.catalog else set())
     missing = list[IsoFile]()
     for file in image.files:
-        if not file.is_regular or file.path in listed or not _is_below(file.path, source.base):
+        if file.is_hidden or not file.is_regular or file.path in listed or not _is_below(file.path, source.base):
             continue
         if file.size and file.records[0].lba in boot_blocks:
             continue
@@ -152,6 +152,8 @@ def _are_later(image: IsoImage, source: ChecksumList, missing: Sequence[IsoFile]
     if not unknown:
         return True
     own = next(file for file in image.files if file.path == source.path)
+    if own.is_hidden:
+        return False
     made = _recording_date(image, own)
     return len(unknown) * 10 <= listed and all(_recording_date(image, file) > made for file in unknown)
 

@@ -72,7 +72,7 @@ def _pieces_by_path(renewed: RenewedLists) -> dict[bytes, object]:
 
 
 def collect_file_changes(image: IsoImage, edits: IsoEdits) -> FileChanges:
-    """Return what ``edits`` do to the files of the primary tree of ``image``."""
+    """Return what ``edits`` do to the files of ``image``."""
     new_paths = {file.path: edits.new_path(file.path) for file in image.files} if edits.changes_names else {}
     return FileChanges(
         replaced=edits.replaced,
@@ -85,10 +85,10 @@ def collect_file_changes(image: IsoImage, edits: IsoEdits) -> FileChanges:
 def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNewFile:
     """Return a function that gives the bytes of a file, by its new path on the primary tree, in the image that ``plan``
     makes; boot information tables and the boot catalog are in their new state."""
-    replaced = dict(edits.replaced) | {
-        file.path: change.table for change in plan.replacements for tree, file in change.files if tree is image.trees[0]
-    }
-    hidden = {edits.new_path(path): table for path, table in replaced.items()}
+    primary = image.trees[0].descriptor_lba
+    replaced = dict(edits.replaced) | {change.path: change.table for change in plan.replacements if change.is_hidden}
+    for change in plan.replacements:
+        replaced |= {file.path: change.table for tree, file in change.files if tree.descriptor_lba == primary}
     files = {edits.new_path(file.path): file for file in image.files}
 
     def bytes_of(path: bytes) -> PieceTable:
@@ -96,8 +96,6 @@ def open_new_files(image: IsoImage, edits: IsoEdits, plan: ImagePlan) -> ReadNew
         node = edits.added_by_path.get(path)
         if node is not None and node.content is not None:
             return node.content.table()
-        if path not in files and path in hidden:
-            return hidden[path]
         file = files[path]
         if file.path in replaced:
             return replaced[file.path]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.read import Udf, encode_path
 from cosremaster.units import Lba
@@ -29,6 +32,22 @@ def may_hide_names(image: IsoImage) -> bool:
         ):
             return True
     return image.udf is not None and _may_udf_hide(image.udf, data, directories)
+
+
+def with_hidden_files(image: IsoImage, source: ByteSource) -> IsoImage:
+    """Return ``image`` with the files that only other trees show among those of its primary tree, to look them up.
+
+    Data inside file entries of UDF are left out.
+
+    :raises ImageError: when a tree cannot be read.
+    """
+    if not may_hide_names(image):
+        return image
+    from cosremaster.iso.merged import list_hidden_files, read_merged_trees  # noqa: PLC0415 - only such images need it
+
+    hidden = tuple(list_hidden_files(image, read_merged_trees(image, source)))
+    primary, *others = image.trees
+    return replace(image, trees=(replace(primary, files=(*primary.files, *hidden)), *others))
 
 
 def _may_udf_hide(udf: Udf, data: dict[bytes, Data], directories: set[bytes]) -> bool:

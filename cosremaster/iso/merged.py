@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.ecma119.records import DirectoryRecord
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
 from cosremaster.iso.tree_edit.match_trees import match_entries, read_matched_trees
+from cosremaster.iso.udf.read import SYMLINK_TYPE
 from cosremaster.iso.udf.tree import UdfTree, read_udf_tree
+from cosremaster.units import Lba
 
 
 class MergedTrees(Struct, frozen=True):
@@ -48,3 +51,23 @@ def read_merged_trees(image: IsoImage, source: ByteSource) -> MergedTrees:
     if udf is not None:
         match_entries(trees[0], udf.tree)
     return MergedTrees(trees, udf)
+
+
+def list_hidden_files(image: IsoImage, merged: MergedTrees) -> Iterator[IsoFile]:
+    """Yield the files that the primary tree of ``image`` does not show, by their paths in the merged names.
+
+    Those of UDF have a record of each extent; data inside file entries are left out.
+    """
+    seen = {file.path for file in image.files}
+    for tree, path, entry in merged.named_entries():
+        if entry.directory is not None or path in seen:
+            continue
+        records = entry.records
+        if merged.udf is not None and tree is merged.udf.tree:
+            file = merged.udf.find_file(entry)
+            if file.is_inline or file.file_type == SYMLINK_TYPE:
+                continue
+            extents = file.extents or ((Lba(0), 0),)
+            records = tuple(DirectoryRecord(0, lba, length, 0, (), b"") for lba, length in extents)
+        seen.add(path)
+        yield IsoFile(path, records, is_hidden=True)

@@ -29,13 +29,15 @@ class IsoFile(Struct, frozen=True):
 
     ``path``: of the names that readers show, those of Rock Ridge where a tree has them. ``records``: the directory
     record of each extent. ``is_regular``: the file is neither a symlink nor a device. ``zisofs_offset``: the byte
-    offset in the image of the Rock Ridge field that says the data are compressed, 0 without one.
+    offset in the image of the Rock Ridge field that says the data are compressed, 0 without one. ``is_hidden``: the
+    primary tree does not show it; its records may then be made up.
     """
 
     path: bytes
     records: tuple[DirectoryRecord, ...]
     is_regular: bool = True
     zisofs_offset: int = 0
+    is_hidden: bool = False
 
     @property
     def size(self) -> int:

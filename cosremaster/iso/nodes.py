@@ -66,7 +66,10 @@ def _add_hidden_nodes(
     from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - only images with hidden names need it
     from cosremaster.iso.udf.nodes import find_data, read_udf_node  # noqa: PLC0415 - the same
 
-    merged = read_merged_trees(image, source)
+    try:
+        merged = read_merged_trees(image, source)
+    except (ImageError, UnsupportedError):
+        return  # such a tree is read for nothing else
     for tree, path, entry in merged.named_entries():
         shown, parent = nodes.get(path), nodes.get(parent_of(path))
         udf_file = merged.udf.find_file(entry) if merged.udf is not None and tree is merged.udf.tree else None

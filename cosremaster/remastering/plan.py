@@ -17,6 +17,7 @@ from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
+from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
 from cosremaster.remastering.companions import check_companions
 from cosremaster.remastering.context import RemasterContext
@@ -127,7 +128,9 @@ def plan_checksums(
         changed = with_checksum_lists(plain, edits, lists)
         return plan_result(plain, context.source, changed, drop_hfsplus=request.drop_hfsplus)
 
-    checksums = update_checksums(plain, edits, make_plan, context.progress, keep=request.keep_checksums)
+    checksums = update_checksums(
+        with_hidden_files(plain, context.source), edits, make_plan, context.progress, keep=request.keep_checksums
+    )
     context.warnings.extend(checksums.warnings)
     return checksums
 

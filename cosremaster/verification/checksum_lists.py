@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from cosremaster.checksums.lists import ChecksumList, DigestCache, read_checksum_lists
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.read import read_image
 from cosremaster.progress import Progress
@@ -20,6 +22,8 @@ def check_lists(source: ByteSource, progress: Progress) -> Iterator[Finding]:
         image = read_image(source)
     except CosremasterError:
         return  # check_layers reports it
+    with suppress(CosremasterError):  # check_agreement reports it
+        image = with_hidden_files(image, source)
     lists = read_checksum_lists(image)
     files = {file.path: file for file in image.files}
     digests = DigestCache(progress)

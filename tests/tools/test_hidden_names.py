@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import random
@@ -142,6 +143,25 @@ def test_all_at_once(tmp_path: Path, tree: str) -> None:
     del files["bootmgr"]
     _expect(out, tree, files, tmp_path)
     assert _shown(out) == {"readme.txt", "x", "x/y"}
+
+
+@pytest.mark.parametrize("tree", ["udf", "both", "joliet"])
+def test_lists_of_checksums_follow_what_other_trees_show(tmp_path: Path, tree: str) -> None:
+    def lines(files: dict[str, bytes]) -> bytes:
+        return b"".join(f"{hashlib.md5(data).hexdigest()}  ./{name}\n".encode() for name, data in files.items())
+
+    files = {"a.txt": b"a\n", "sources/boot.wim": NOISE[:5000], "sources/c": b"c\n"}
+    iso = _build(tmp_path, {**files, "md5sum.txt": lines(files)}, *TREES[tree], "-hide", "sources")
+    assert verify(iso, deep=True).ok
+    (tmp_path / "new").write_bytes(b"new\n")
+    out, kind = tmp_path / "out.iso", "joliet" if tree == "joliet" else "udf"
+    remaster(iso, out, add_iso=[f"{tmp_path}/new:/sources/boot.wim"], rename_iso=["sources/c:/sources/d"])
+    files = {"a.txt": b"a\n", "sources/boot.wim": b"new\n", "sources/d": b"c\n"}
+    assert _by_pycdlib(out, kind) == {**files, "md5sum.txt": lines(files)}
+    assert verify(out, deep=True).ok
+    remaster(iso, tmp_path / "less.iso", remove_iso=["sources"])
+    files = {"a.txt": b"a\n"}
+    assert _by_pycdlib(tmp_path / "less.iso", kind) == {**files, "md5sum.txt": lines(files)}
 
 
 @pytest.mark.parametrize("options", [("-R",), ()])
