@@ -198,7 +198,7 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         _check_readable(layers.layers, address)
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
     _check_readable(layers.layers, None)
-    candidates = _most_likely(_without_side_images(image, layers))
+    candidates = _most_likely(without_side_images(image, layers))
     if not candidates and image.volume is None:  # in a file of its own there is nothing else that can be meant
         candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
     _check_no_other_root(image, layers, candidates)
@@ -282,7 +282,7 @@ def _is_image(layer: Layer) -> bool:
     return layer.parent is None and layer.format.random_access
 
 
-def _without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+def without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
     """Return the layers without file systems that become no root: modules, stages of installers, packages."""
     if image.volume is None:
         return list(layers.layers)
@@ -292,7 +292,7 @@ def _without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]
 
 def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
     """Return the layers that are file systems which become the root of the running system."""
-    return [layer for layer in _without_side_images(image, layers) if _is_image(layer)]
+    return [layer for layer in without_side_images(image, layers) if _is_image(layer)]
 
 
 def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:

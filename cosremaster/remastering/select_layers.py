@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, archive_number, format_address, parse_address, without_numbers
-from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer
+from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, without_side_images
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress
@@ -102,7 +102,7 @@ def _select(image: SourceImage, layers: ImageLayers, selector: LayerSelector) ->
     """Return the layers that ``selector`` names. :raises LayerError: there are none."""
     if selector.address is not None:
         return [_target_of(choose_layer(image, layers, selector.address), selector.address)]
-    found = [_target_of(layer, None) for layer in _likely_layers(layers)]
+    found = [_target_of(layer, None) for layer in _likely_layers(without_side_images(image, layers))]
     if selector.parts:
         found = list(_matching_targets(image, layers, selector))
     if not found:
@@ -112,10 +112,10 @@ def _select(image: SourceImage, layers: ImageLayers, selector: LayerSelector) ->
     return found
 
 
-def _likely_layers(layers: ImageLayers) -> list[Layer]:
+def _likely_layers(layers: Sequence[Layer]) -> list[Layer]:
     """Return of each file with a layer that looks like a system the layer that additions would go to."""
-    files = dict.fromkeys(layer.address[0] for layer in layers.layers)
-    chosen = (choose_in_file([layer for layer in layers.layers if layer.address[0] == path]) for path in files)
+    files = dict.fromkeys(layer.address[0] for layer in layers)
+    chosen = (choose_in_file([layer for layer in layers if layer.address[0] == path]) for path in files)
     return [layer for layer in chosen if layer is not None]
 
 

@@ -189,3 +189,15 @@ def test_a_root_in_an_archive_behind_the_initramfs(tmp_path: Path, kind: str) ->
     with pytest.raises(LayerError, match=name):
         cosremaster.remaster(disc / "rootfs.img", out, add=[site])
     cosremaster.remaster(image, out, add=[site], layer="images/pxeboot/initrd.img")
+
+
+def test_all_layers_are_those_of_systems(tmp_path: Path) -> None:
+    """The root and the initramfs, and no snap, however much it looks like a system."""
+    disc = tmp_path / "disc"
+    _file_system("gzip", write_tree(tmp_path / "snap", ROOT), disc / "seed/core.snap")
+    image, out = _image(tmp_path, "xz", "live/filesystem.squashfs", "live/initrd.img"), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"etc/site": "7\n"})
+    result = cosremaster.remaster(image, out, add=[site], layer="all")
+    assert [layer.layer for layer in result.layers] == ["live/filesystem.squashfs", "live/initrd.img"]
+    for name in ("live/filesystem.squashfs", "live/initrd.img"):
+        assert cosremaster.read(f"{out}::{name}::etc/site") == b"7\n"
