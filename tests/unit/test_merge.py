@@ -265,13 +265,20 @@ def test_names_are_bytes() -> None:
         ("install.sh:/root/", "install.sh", "/root/"),
         ("/a/b:/etc/motd", "/a/b", "/etc/motd"),
         ("odd:/name:/etc/x:y", "odd:/name", "/etc/x:y"),
-        ("a:b", "a:b", None),
         ("site:/", "site", "/"),
         ("C::/x", "C:", "/x"),
     ],
 )
 def test_add_is_split_at_the_last_colon_slash(text: str, source: str, dest: str | None) -> None:
     assert AddPath.parse(text) == AddPath(source, dest)
+
+
+def test_a_colon_is_part_of_a_name_where_such_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="DEST begins with /, as in a:/b"):
+        AddPath.parse("a:b")
+    (tmp_path / "a:b").touch()
+    assert AddPath.parse("a:b") == AddPath("a:b", None)
 
 
 @pytest.mark.parametrize("text", ["", ":/", ":/etc"])
