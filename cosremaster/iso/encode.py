@@ -16,6 +16,7 @@ from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
+from cosremaster.iso.layout.cautions import check_cautions
 from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import (
@@ -131,6 +132,7 @@ def plan_image(
     trees = _restructure_trees(image, source, settled, replacements, merged, links)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
+    check_cautions(image, source, layout, replacements, trees.removed_data if trees else ())
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
     placed = _place_replacements(image, replacements, layout, replaced_starts)
     layout = _cover_records(image, layout, placed, trees)

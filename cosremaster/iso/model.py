@@ -13,6 +13,7 @@ from cosremaster.boot.eltorito import BootCatalog, BootEntry
 from cosremaster.boot.firmware import FirmwareHeader
 from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.implanted import ImplantedMd5
+from cosremaster.boot.limine import LimineStage2
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.media_tags import MediaTags
 from cosremaster.boot.pointers import BootInfoTable, list_pointers
@@ -199,7 +200,9 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     padding), which moves with the end of the volume. ``gpt``: the primary and the backup GPT, as far as they can be
     read. ``hfs_partitions``: partitions with an HFS file system over the files of the tree. ``session_lba``: the first
     block of the last session, 0 for an image of one session. ``blockers``: the structures that changing any file would
-    damage, in words. ``embed_areas``: places in files that the headers of a CoreOS image name.
+    damage, in words. ``cautions``: those that may name any block, so that what is on the image must stay as it is.
+    ``limine``: the stage 2 of Limine that the MBR names. ``embed_areas``: places in files that the headers of a CoreOS
+    image name.
     """
 
     place: Place
@@ -221,6 +224,8 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     udf: Udf | None
     session_lba: Lba
     blockers: tuple[str, ...]
+    cautions: tuple[str, ...]
+    limine: LimineStage2 | None
     embed_areas: tuple[EmbedArea, ...] = ()
     media_tags: MediaTags | None = None
 

@@ -16,7 +16,7 @@ from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.embed_areas import map_embed_area
 from cosremaster.iso.layout.expected import IN_UDF, ExpectedFile
-from cosremaster.iso.layout.partition_tables import map_partition
+from cosremaster.iso.layout.partition_tables import map_limine, map_partition
 from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
@@ -38,6 +38,7 @@ def prove_image(old: IsoImage, plan: ImagePlan, written: Written, result: ByteSo
     new = read_image(result)
     _check_equal(new.size, plan.table.length, "the image's length", old)
     lines = [*_prove_volume(old, new, plan, result), *_prove_boot(old, new, plan), *_prove_partitions(old, new, plan)]
+    lines += _prove_limine(old, new, plan)
     lines += _prove_embed_areas(old, new, plan)
     lines.append(prove_new_bytes(written, result))
     return tuple(lines)
@@ -195,6 +196,18 @@ def _prove_boot(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
         copied = _describe_copied(plan, lba_offset(old_boot.entry.lba), old_boot.length)
         yield f"{what}: {words} {copied}{_prove_boot_tables(old, new, old_boot, new_boot, is_replaced=False)}"
     yield from _prove_mbr_pointer(old, new, plan)
+
+
+def _prove_limine(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
+    """Prove that the MBR of Limine names the same bytes as before."""
+    if old.limine is None:
+        return
+    _check_equal(new.limine, map_limine(old.limine, plan.layout), "the place of Limine's stage 2", old)
+    for (old_start, length), (start, _) in zip(old.limine.halves, new.limine.halves if new.limine else (), strict=True):
+        is_same = _is_copied(old, old_start, new, start, length, plan)
+        _check_equal(is_same, True, "Limine's stage 2 is the same:", old)
+    is_kept = new.limine == old.limine
+    yield f"MBR: Limine, its stage 2 {'unchanged' if is_kept else 'followed'}"
 
 
 def _prove_mbr_pointer(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:

@@ -15,6 +15,7 @@ from cosremaster.boot.firmware import FirmwareHeader, find_firmware
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
 from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
+from cosremaster.boot.limine import LimineStage2
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.media_tags import MediaTags
 from cosremaster.errors import ImageError, UnsupportedError, printable
@@ -69,6 +70,7 @@ def read_image(source: ByteSource) -> IsoImage:
     boot_images = _read_boot_images(source, catalog, trees[0].files, partitions)
     udf = _try_read(lambda: read_udf(source, primary.blocks), damaged)
     firmware = find_firmware(area, mbr)
+    limine = LimineStage2.parse(area[:SECTOR], source.read, source.size)
     application_use = primary.raw[APPLICATION_USE : APPLICATION_USE + AREA_SIZE]
     image = IsoImage(
         place=source.place, source=Range(source, 0, source.size), size=source.size,
@@ -77,7 +79,8 @@ def read_image(source: ByteSource) -> IsoImage:
         hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
         implanted=ImplantedMd5.parse(application_use), media_tags=MediaTags.parse(application_use), udf=udf,
         session_lba=session, embed_areas=find_embed_areas(area),
-        blockers=(*damaged, *_list_blockers(source, _blank_known(area, mbr, gpt, apm, firmware))),
+        blockers=tuple(damaged), limine=limine,
+        cautions=tuple(_list_cautions(source, _blank_known(area, mbr, gpt, apm, firmware, limine))),
     )  # fmt: skip
     fixed = list_fixed_spans(image, descriptor_spans)
     return replace(image, fixed_spans=fixed, tail=find_tail(image, fixed))
@@ -268,8 +271,9 @@ def _read_boot_image(source: ByteSource, entry: BootEntry, file: IsoFile | None,
 
 
 def _blank_known(
-    area: bytes, mbr: Mbr | None, gpt: Sequence[Gpt], apm: Apm | None, firmware: Sequence[FirmwareHeader]
-) -> bytes:
+    area: bytes, mbr: Mbr | None, gpt: Sequence[Gpt], apm: Apm | None, firmware: Sequence[FirmwareHeader],
+    limine: LimineStage2 | None,
+) -> bytes:  # fmt: skip
     """Return the system area with zeros for all structures that were read; the rest should be zeros too."""
     rest = bytearray(area)
     ranges = [(0, SECTOR)] if mbr else []
@@ -280,14 +284,15 @@ def _blank_known(
         ranges += [(header.my_lba * SECTOR, SECTOR), (header.entries_lba * SECTOR, header.entries_size)]
     if apm:
         ranges += [(0, SECTOR), *((apm.entry_offset(index), SECTOR) for index in range(len(apm.entries)))]
+    ranges += limine.halves if limine else ()
     for start, length in ranges:
         end = min(start + length, len(rest))
         rest[start:end] = bytes(max(0, end - start))
     return bytes(rest)
 
 
-def _list_blockers(source: ByteSource, unknown: bytes) -> Iterator[str]:
-    """Yield the structures, in words, that changing any file would damage.
+def _list_cautions(source: ByteSource, unknown: bytes) -> Iterator[str]:
+    """Yield the structures, in words, that may name any block of the image.
 
     :param unknown: the system area without the structures that were read.
     """

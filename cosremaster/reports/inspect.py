@@ -51,7 +51,7 @@ def inspect_report(
         "fats": [] if menus is None or volume is None else fats_report(volume, menus.fats),
         "unified_kernels": [] if menus is None or volume is None else unified_kernels_report(volume, menus.fats),
         "menu_warnings": [] if menus is None else list(menus.warnings),
-        "unsupported": [] if volume is None else list(volume.blockers),
+        "unsupported": [] if volume is None else [*volume.blockers, *volume.cautions],
         "archives": [
             {
                 "path": printable(archive.path),

@@ -39,6 +39,8 @@ def image_lines(image: SourceImage) -> Iterator[str]:
     yield from _boot_lines(volume)
     for blocker in volume.blockers:
         yield f"no file can be exchanged: it has {blocker}"
+    for caution in volume.cautions:
+        yield f"files can be added, and none can leave, move or change its size: it has {caution}"
 
 
 def _volume_lines(image: IsoImage) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from cosremaster.boot.limine import STAGE2_END, STAGE2_OFFSET, LimineStage2
 from cosremaster.boot.pointers import GRUB2_IMAGE_OFFSET, MBR_POINTER_OFFSET, TABLE_END, TABLE_OFFSET, BootInfoTable
 from cosremaster.errors import CosremasterError
 from cosremaster.io.pieces import PieceTable, Range
@@ -25,6 +26,8 @@ _IDENTITY_BUT_NAME = ((8, 40), (72, 80), (190, 830), (847, 883))
 """The same without volume id and modification date."""
 _CODE = ((0, MBR_POINTER_OFFSET), (MBR_POINTER_OFFSET + 8, MBR_TABLE))
 """Bytes of the MBR's code without the pointer in it."""
+_LIMINE_CODE = ((0, STAGE2_OFFSET), (STAGE2_END, MBR_TABLE))
+"""The same for Limine's code."""
 
 
 def check_against(
@@ -235,7 +238,10 @@ def _compare_partition_tables(
         place = new.place.at(MBR_TABLE)
         yield fails("against.mbr", "the MBR has other partitions than the original's", place)
     elif old.mbr and new.mbr:
-        is_same = all(old.mbr.code[start:end] == new.mbr.code[start:end] for start, end in _CODE)
+        stages = _read_limine(old), _read_limine(new)
+        parts = _CODE if stages[0] is None else _LIMINE_CODE
+        is_same = stages[0] == stages[1]
+        is_same = is_same and all(old.mbr.code[start:end] == new.mbr.code[start:end] for start, end in parts)
         message, failure = "the MBR's code is the original's", "the MBR's code is not the original's"
         yield judge(is_same, "against.code", message, failure, new.place.at(0))
     old_gpt, new_gpt = (
@@ -250,6 +256,13 @@ def _compare_partition_tables(
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
     if old_mbr == new_mbr and old_gpt == new_gpt:
         yield from _compare_partitions(old, new, starts, changed)
+
+
+def _read_limine(subject: Subject) -> list[bytes] | None:
+    """Return the halves of Limine's stage 2, to which the MBR leads; None without Limine."""
+    source = subject.source
+    limine = LimineStage2.parse(source.read(0, SECTOR), source.read, source.size)
+    return None if limine is None else [source.read(start, length) for start, length in limine.halves]
 
 
 def _compare_partitions(

@@ -39,6 +39,7 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
     spans += _list_boot_images(image, end)
     spans += _list_partitions(image, end, file_spans)
     spans += _list_firmware_targets(image, end)
+    spans += _list_limine_halves(image, end)
     return tuple(spans)
 
 
@@ -90,6 +91,14 @@ def _list_firmware_targets(image: IsoImage, end: Lba) -> Iterator[Span]:
                 yield Span(Lba(first), blocks_for(target.start + max(1, target.length)) - first, header.name)
 
 
+def _list_limine_halves(image: IsoImage, end: Lba) -> Iterator[Span]:
+    """Yield the spans inside the volume, before block ``end``, of Limine's stage 2."""
+    for start, length in image.limine.halves if image.limine else ():
+        first = start // BLOCK
+        if SYSTEM_AREA.end <= first < end:
+            yield Span(Lba(first), blocks_for(start + length) - first, "Limine's stage 2")
+
+
 def check_apart(image: IsoImage, files: Iterable[IsoFile]) -> None:
     """Check that the data of ``files``, which leave their blocks, are not in blocks of a structure of the image.
 
@@ -113,6 +122,7 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
         starts += [sector // SECTORS_PER_BLOCK for sector in (backup.header.entries_lba, backup.header.my_lba)]
     if image.udf and image.udf.tail_anchors:
         starts.append(image.udf.tail_anchors.start)
+    starts += [start // BLOCK for start, _ in (image.limine.halves if image.limine else ())]
     return Lba(max(end, min((start for start in starts if start >= end), default=end)))
 
 

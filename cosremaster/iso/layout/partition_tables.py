@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from cosremaster.boot.apm import Apm, ApmEntry
 from cosremaster.boot.gpt import Gpt, GptEntry
+from cosremaster.boot.limine import STAGE2_END, STAGE2_OFFSET, LimineStage2
 from cosremaster.boot.mbr import Mbr
 from cosremaster.boot.pointers import move_pointer
 from cosremaster.errors import UnsupportedError
@@ -18,7 +19,7 @@ from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage, Partition
 from cosremaster.iso.partitions import FILLER_TYPE
 from cosremaster.iso.spans import SYSTEM_AREA
-from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Sector
+from cosremaster.units import BLOCK, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, lba_offset
 
 _HFS_HEADERS = 1024
 """Bytes from a file system's start to its header, and from its alternate header to its end (technical note 1150)."""
@@ -61,6 +62,8 @@ def patch_partition_tables(
                 area[at : at + len(data)] = data
             else:
                 yield at, data
+    if image.limine:
+        area[STAGE2_OFFSET:STAGE2_END] = map_limine(image.limine, layout).pack()
     for embed_area in image.embed_areas:
         start, at = map_embed_area(image, layout, replacements, embed_area), embed_area.pointer_offset
         area[at : at + 8] = start.to_bytes(8, "little")
@@ -69,6 +72,14 @@ def patch_partition_tables(
             yield at, bytes(area[at : at + SECTOR])
     for hfs in image.hfs_partitions if drop else ():
         yield from ((at, bytes(SECTOR)) for at in {hfs.start * SECTOR + _HFS_HEADERS, hfs.end * SECTOR - _HFS_HEADERS})
+
+
+def map_limine(limine: LimineStage2, layout: Layout) -> LimineStage2:
+    """Return the places of Limine's stage 2 on the new image."""
+    (first, first_size), (second, second_size) = (
+        (lba_offset(layout.map_block(Lba(start // BLOCK))) + start % BLOCK, length) for start, length in limine.halves
+    )
+    return LimineStage2(((first, first_size), (second, second_size)))
 
 
 def warn_of_wrong_sums(gpt: Sequence[Gpt]) -> Iterator[str]:
