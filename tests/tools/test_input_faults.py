@@ -151,6 +151,19 @@ def test_a_path_table_that_reaches_into_files_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "out.iso").exists()
 
 
+def test_relocated_directories_move_behind_the_directory_that_holds_their_records(tmp_path: Path) -> None:
+    """libarchive reads front to back; the relocation directory comes after the directories that name what is in it."""
+    (tmp_path / "tree/a/1/2/3/4/5/6/7/8/9").mkdir(parents=True)
+    (tmp_path / "tree/a/1/2/3/4/5/6/7/8/9/file").write_text("deep")
+    source = plain_image(tmp_path, "-R")
+    before = judges.tree(source)
+    names = [f"{'long-name-' * 10}{number}" for number in range(40)]
+    out, _ = graft(source, *((name, b"new") for name in names))
+    after = judges.tree(out)
+    assert after.keys() == before.keys() | set(names)
+    assert {name: after[name] for name in before if name != "."} == {n: v for n, v in before.items() if n != "."}
+
+
 # Partition tables
 
 

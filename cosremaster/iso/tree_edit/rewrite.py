@@ -56,8 +56,22 @@ class TreeRewrite(Struct):
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
-        """The directories that get other blocks, each one before those below it."""
-        return [directory for directory in self.tree.directories() if directory.is_moved]
+        """The directories that get other blocks, each one after those that hold its record and its name.
+
+        The record of a relocated directory is in the relocation directory, which may come after the one that names it.
+        """
+        ordered: dict[int, EditableDirectory] = {}
+        for directory in self.tree.directories():
+            waiting = [directory] if directory.is_moved else []
+            while waiting:
+                above = [each for each in (waiting[-1].parent, waiting[-1].named_in) if each and each.is_moved]
+                first = next((each for each in above if id(each) not in ordered and each not in waiting), None)
+                if first is None:
+                    ordered.setdefault(id(waiting[-1]), waiting[-1])
+                    waiting.pop()
+                else:
+                    waiting.append(first)
+        return list(ordered.values())
 
     @property
     def outgrown_path_tables(self) -> list[PathTable]:
