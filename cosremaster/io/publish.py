@@ -68,6 +68,7 @@ class FinishedFile:
         with suppress(OSError):
             if self._old is not None:
                 os.replace(self._old, self.target)
+                self._old.unlink(missing_ok=True)  # rename(2) leaves it where both name one file
             elif self._is_placed and self._is_new:
                 self.target.unlink()
         self._old, self._is_placed = None, False

@@ -56,14 +56,14 @@ def test_the_digest_is_that_of_the_written_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("failing", ["digest", "report", "folder"])
+@pytest.mark.parametrize("failing", ["image", "digest", "report", "folder"])
 def test_what_cannot_be_named_leaves_all_as_it_was(
     tmp_path: Path, force: bool, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {"out": b"old", "out.sha256": b"old digest", "report": b"old report"} if force else {}
     for name, data in old.items():
         (tmp_path / name).write_bytes(data)
-    blocked = {"digest": "out.sha256", "report": "report", "folder": "-"}[failing]
+    blocked = {"image": "out", "digest": "out.sha256", "report": "report", "folder": "-"}[failing]
     place = publish.FinishedFile.place
 
     def placing(self: publish.FinishedFile) -> None:
