@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot.fat_names import fold_path, fold_paths
 from cosremaster.boot.uki import INITRAMFS, KERNEL
-from cosremaster.errors import OverlayError, SizeError, UnsupportedError, printable
+from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edits import IsoEdits
@@ -228,6 +228,6 @@ def _edit_files(fat: LocatedFat, edits: FatEdits, *, has_copies: bool) -> PieceT
         room = f"--remove-iso '{format_address([fat.address])}::PATH' makes room"
         ways = f"{room}, {KEEP_COPIES}" if has_copies else room
         raise SizeError(f"{error.message} ({ways})", error.place) from error
-    except UnsupportedError as error:
+    except (UnsupportedError, ImageError) as error:
         way = f" ({KEEP_COPIES})" if has_copies else ""
-        raise UnsupportedError(f"{error.message}{way}", error.place) from error
+        raise type(error)(f"{error.message}{way}", error.place) from error

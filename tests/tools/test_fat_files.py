@@ -360,3 +360,27 @@ def test_free_clusters_of_a_file_system_without_a_name_are_no_room(tmp_path: Pat
     (tmp_path / "after.img").write_bytes(out.read_bytes()[at : at + (4 << 20)])
     run(["fsck.fat", "-n", tmp_path / "after.img"])
     assert (tmp_path / "after.img").read_bytes()[1 << 20 :] == fat.read_bytes()[1 << 20 :]
+
+
+def test_a_damaged_file_system_with_a_copy_is_refused_and_may_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, iso, out = make_image(tmp_path / "made", "appended"), tmp_path / "bad.iso", tmp_path / "out.iso"
+    (copy,) = fats_of(made, tmp_path / "fats")
+    raw, fat = bytearray(made.read_bytes()), copy.read_bytes()
+    opened = Fat.open(lambda at, length: fat[at : at + length], len(fat), Place())
+    assert opened is not None
+    entry = next(file for file in opened.walk() if file.path == b"loader/entries/a.conf").entry_offset
+    start = raw.index(fat)
+    raw[start + entry + 26 : start + entry + 28] = b"\xf0\x0e"  # its first cluster lies outside
+    iso.write_bytes(raw)
+    (tmp_path / "new").write_bytes(b"new")
+    argv = [str(iso), str(out), "--add-iso", f"{tmp_path}/new:/{VMLINUZ}"]
+    assert main(argv) == ImageError.exit_code
+    assert not out.exists()
+    said = capsys.readouterr().err
+    assert re.search(
+        r"loader/entries/a.conf: its chain of clusters is broken at cluster 3824 \(--keep-fat-copies", said
+    )
+    assert main([*argv, "--keep-fat-copies"]) == 0
+    assert fats_of(out, tmp_path / "after")[0].read_bytes() == raw[start : start + len(fat)]
