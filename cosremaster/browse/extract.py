@@ -228,7 +228,7 @@ class _NodeMaker:
         """Make a symlink, FIFO, socket or device."""
         with self._folder(node) as (fd, name):
             if node.kind is NodeKind.SYMLINK:
-                os.symlink(node.target, name, dir_fd=fd)
+                self._symlink(node, fd, name)
             elif node.kind is NodeKind.FIFO:
                 os.mkfifo(name, 0o600, dir_fd=fd)
             elif self._is_root:
@@ -236,6 +236,12 @@ class _NodeMaker:
             else:
                 return  # the mtree file tells of it
             self._finish(node, fd, name)
+
+    def _symlink(self, node: Node, fd: int, name: bytes) -> None:
+        """Make a symlink ``name`` in the folder ``fd``. :raises UnsupportedError: no symlink can have its text."""
+        if not node.target:
+            raise UnsupportedError("is a symlink without a target, which cannot be made", self._place.inside(node.path))
+        os.symlink(node.target, name, dir_fd=fd)
 
     def _finish(self, node: Node, fd: int, name: bytes) -> None:
         """Set owner, mode and time, in the order in which none undoes another."""

@@ -252,6 +252,13 @@ def test_symlink_targets_end_at_a_nul(tmp_path: Path, capsys: pytest.CaptureFixt
     assert again.added == (b"usr/bin/more",)
 
 
+def test_a_symlink_without_a_target_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.cpio").write_bytes(build_archive([directory(b"etc"), symlink(b"etc/odd", b"\0")]))
+    assert main(["extract", str(tmp_path / "a.cpio"), str(tmp_path / "x")]) == 5
+    assert "etc/odd: is a symlink without a target" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 # U-Boot
 
 
