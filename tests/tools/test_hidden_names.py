@@ -164,6 +164,19 @@ def test_lists_of_checksums_follow_what_other_trees_show(tmp_path: Path, tree: s
     assert _by_pycdlib(tmp_path / "less.iso", kind) == {**files, "md5sum.txt": lines(files)}
 
 
+@pytest.mark.parametrize("options", [("-J",), ("-J", "-R"), ("-udf",), ("-J", "-udf", "-iso-level", "3")])
+def test_names_that_a_tree_shortens_are_not_shown_twice(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Nothing but their names tells empty files and empty directories; where these differ, they may be the same."""
+    names = ["é-ä", "ü.ö", "x" * 60 + "-one", "y" * 90, "z" * 91, "a.b.c é", "é" * 70]
+    for name in names:
+        (tmp_path / "tree/files").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree/files" / name).touch()
+        (tmp_path / "tree" / name).mkdir()
+    (tmp_path / "tree" / names[0] / "full").write_bytes(b"data")
+    iso = _build(tmp_path, {}, "-input-charset", "utf-8", *options)
+    assert len(cosremaster.ls(iso, recursive=True)) == 2 * len(names) + 2
+
+
 @pytest.mark.parametrize("options", [("-R",), ()])
 def test_a_name_of_shared_data_is_exchanged_alone(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Two names of a file, one of them in UDF alone: the other keeps its bytes."""

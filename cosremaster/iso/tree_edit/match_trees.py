@@ -136,16 +136,18 @@ class _TreeMatcher(Struct, frozen=True):
             else:
                 remaining.append(entry)
         if remaining:
-            yield from self._match_by_identifier(remaining, self._index_identifiers(primary_directory, taken), taken)
+            yield from self._match_by_identifier(remaining, primary_directory, taken)
 
     def _match_by_identifier(
-        self, unmatched: list[DirectoryEntry], by_identifier: dict[tuple[bytes, bool], DirectoryEntry], taken: set[int]
+        self, unmatched: list[DirectoryEntry], primary_directory: EditableDirectory, taken: set[int]
     ) -> Iterator[tuple[DirectoryEntry | None, DirectoryEntry]]:
         """Yield the pairs that only identifiers tell: equal ones, else the only one that looks shortened.
 
-        An entry that looks like none is paired with None.
+        An entry that can be none of them is paired with None.
         """
+        by_identifier = self._index_identifiers(primary_directory, taken)
         compares_all = len(unmatched) * len(by_identifier) < _MAX_COMPARISONS
+        remaining: list[DirectoryEntry] = []
         for entry in unmatched:
             is_directory = entry.directory is not None
             own = self.primary.naming.make_identifier(entry.shown_name, is_directory, "")
@@ -162,7 +164,13 @@ class _TreeMatcher(Struct, frozen=True):
             if len({id(candidate) for candidate in likely}) == 1:
                 taken.add(id(likely[0]))
                 yield likely[0], entry
-            elif not likely and (compares_all or entry.has_data):
+            else:
+                remaining.append(entry)
+        candidates = (entry for entry in primary_directory.entries if not (entry.is_hidden or entry.has_data))
+        kinds = {entry.directory is not None for entry in candidates if id(entry) not in taken}
+        for entry in remaining:
+            has_data = bool(self.samples[id(entry.directory)]) if entry.directory is not None else entry.has_data
+            if has_data or (entry.directory is not None) not in kinds:
                 yield None, entry
 
     def _index_identifiers(
