@@ -164,6 +164,17 @@ def test_relocated_directories_move_behind_the_directory_that_holds_their_record
     assert {name: after[name] for name in before if name != "."} == {n: v for n, v in before.items() if n != "."}
 
 
+def test_the_root_of_a_bridge_gives_its_attributes_to_a_new_directory_with_long_names(tmp_path: Path) -> None:
+    """The area of the root's fields moves to blocks that are full of anchors on the image."""
+    source = plain_image(tmp_path, "-R", "-udf")
+    before = judges.tree(source)
+    names = [f"new/{'long-name-' * 15}{number}" for number in range(3)]
+    out, _ = graft(source, *((name, b"new") for name in names))
+    assert judges.tree(out).keys() == before.keys() | {"new", *names}
+    assert failures(out) == set()
+    assert judges.udf(out, tmp_path / "udf").keys() >= set(names)
+
+
 # Partition tables
 
 

@@ -215,8 +215,11 @@ class TreeSerializer(Struct):
             links = 2 + directory.subdirectory_count if self.tree.counts_subdirectories else 1
             return profile.encode_node(directory.node, links, self._assign_serial(directory.node))
         assert directory.extent is not None
-        fields = self._read_fields(self._read_dots(directory)[0], lba_offset(directory.extent.lba))
-        return [raw for raw in fields if raw[:2] in (b"PX", b"TF")]
+        start = lba_offset(directory.extent.lba)
+        # read from the original image: a patched record may lead to a continuation area that is not on it
+        dot = self.source.read(start, self.source.read(start, 1)[0])
+        fields = walk_fields(self.source, dot, start, profile.skip, self.tree.base)
+        return [self.read(at, len(raw)) for at, raw in fields if raw[:2] in (b"PX", b"TF")]
 
     def _assign_serial(self, node: Node) -> int:
         """Return the file serial number of ``node`` (PX, RRIP 4.1.1), the same for all names of a file."""
