@@ -111,14 +111,26 @@ def place_fat(edits: IsoEdits, fat: LocatedFat, table: PieceTable) -> IsoEdits:
 
 
 def _list_originals(image: IsoImage, edits: IsoEdits) -> Iterator[_Original]:
-    """Yield the files on the tree that ``edits`` exchange; of names that share their bytes only the first."""
-    seen = set[object]()
-    for file in image.files:
-        new = edits.replaced.get(file.path)
-        key = (file.start, file.size, id(new))
-        if new is not None and file.size and not file.zisofs_offset and key not in seen:
-            seen.add(key)
-            yield _Original(file.path, image.bytes_of(file), new, printable(file.path))
+    """Yield the files on the tree that ``edits`` exchange; of names that share their bytes only the first.
+
+    Files that only another tree or UDF shows come too.
+    """
+    seen, paths = set[object](), set[bytes]()
+    for tree in image.trees:
+        for file in tree.files:
+            new = edits.replaced.get(file.path)
+            key = (file.start, file.size, id(new))
+            if new is not None and file.size and not file.zisofs_offset and key not in seen and file.path not in paths:
+                seen.add(key)
+                paths.add(file.path)
+                yield _Original(file.path, image.bytes_of(file), new, printable(file.path))
+    for names, udf_file in image.udf.named_files() if image.udf is not None else ():
+        path = "/".join(names).encode("utf-8", "surrogatepass")
+        new = edits.replaced.get(path)
+        if new is not None and udf_file.size and path not in paths:
+            paths.add(path)
+            old = PieceTable([image.source.cut(start, start + size) for start, size in udf_file.ranges])
+            yield _Original(path, old, new, printable(path))
 
 
 def _find_copies(

@@ -384,3 +384,23 @@ def test_a_damaged_file_system_with_a_copy_is_refused_and_may_stay(
     )
     assert main([*argv, "--keep-fat-copies"]) == 0
     assert fats_of(out, tmp_path / "after")[0].read_bytes() == raw[start : start + len(fat)]
+
+
+@pytest.mark.parametrize(("options", "kind"), [(["-udf"], "udf"), (["-J"], "iso"), (["-J", "-R"], "iso")])
+def test_the_copy_of_a_file_that_only_another_tree_shows_follows(options: list[str], kind: str, tmp_path: Path) -> None:
+    tools.require("genisoimage", "7z")
+    fat = make_fat(tmp_path / "fat.img", write_tree(tmp_path / "fat", {"EFI/BOOT/BOOTX64.EFI": KERNEL}))
+    files = {"efi/boot/bootx64.efi": KERNEL, "efi/efisys.bin": fat.read_bytes(), "readme.txt": b"readme\n"}
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    hide = [] if "-R" in options else ["-hide", "efi"]
+    boot = ["-e", "efi/efisys.bin", "-no-emul-boot"]
+    run(["genisoimage", "-quiet", *options, *hide, *boot, "-V", "WIN", "-o", iso, write_tree(tmp_path / "tree", files)])
+    (tmp_path / "new.efi").write_bytes(b"new" * 5_000)
+    result = remaster(iso, out, add_iso=[f"{tmp_path}/new.efi:/efi/boot/bootx64.efi"])
+    assert [change.exchanged for change in result.fats] == [(b"EFI/BOOT/BOOTX64.EFI",)]
+    run(["7z", "x", f"-t{kind}", f"-o{tmp_path}/unpacked", out])
+    unpacked = tmp_path / "unpacked" / "efi"
+    assert (unpacked / "boot" / "bootx64.efi").read_bytes() == b"new" * 5_000
+    run(["fsck.fat", "-n", unpacked / "efisys.bin"])
+    assert read_fat_file(unpacked / "efisys.bin", "EFI/BOOT/BOOTX64.EFI") == b"new" * 5_000
+    assert [finding for finding in verify(out).findings if finding.is_counted] == []
