@@ -124,6 +124,11 @@ def test_lines_that_are_not_understood(path: bytes, data: bytes, line: int, labe
     assert (unread.number, unread.label) == (line, label)
 
 
+def test_an_open_quote_in_a_file_without_kernels_stops_nothing() -> None:
+    assert read(b"boot/theme.conf", b"set theme=x\nsource it's\n").unread == ()
+    assert read(b"boot/theme.conf", b"set theme=x\nsource it's\n linux /k\n").unread != ()
+
+
 @pytest.mark.parametrize(("path", "data", "want"), [
     (b"isolinux.cfg", b'label a\n kernel /k\n append a b="c d\n', b'label a\n kernel /k\n append a new b="c d\n'),
     (b"isolinux.cfg", b'label a\n kernel /k\n append "c --- d\n', b'label a\n kernel /k\n append new "c --- d\n'),

@@ -31,6 +31,8 @@ _LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
 _HYPERVISOR = re.compile(rb"multiboot2?|xen_hypervisor")
 _MODULE = re.compile(rb"module2?|xen_module")
 ENTRY_COMMANDS = frozenset((b"menuentry", b"submenu"))
+_MAY_LOAD = re.compile(rb"^[ \t]*\$?\{?(?:linux|multiboot|module|xen_)", re.MULTILINE)
+"""What loads a kernel in a text that cannot be read as commands."""
 _MESSAGES = frozenset((b"menuentry", b"submenu", b"echo", b"title"))
 _READERS = frozenset((b"source", b"configfile", b".", b"extract_entries_source", b"extract_entries_configfile",
                       b"syslinux_configfile"))  # fmt: skip
@@ -53,15 +55,17 @@ def parse_grub(data: bytes) -> Menu:
         if command in _READERS and len(words) > 1:
             includes.append(words[-1].text)
         commands.append(words)
+    lines = tuple(_kernel_lines(data, commands))
     return Menu(
         language=MenuLanguage.GRUB,
         data=data,
-        lines=tuple(_kernel_lines(data, commands)),
+        lines=lines,
         includes=tuple(includes),
         searched_words=tuple(searched),
         unread=tuple(
             UnreadLine(data.count(b"\n", 0, at) + 1, b"", "has a quote that never ends, so GRUB cannot read this menu")
             for at in open_quotes
+            if lines or _MAY_LOAD.search(data, at)
         ),
     )
 
