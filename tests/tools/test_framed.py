@@ -272,9 +272,9 @@ def test_a_file_that_changes_between_plan_and_write_is_told(
     source = write_small(tmp_path)
     real = write.write_image
 
-    def late(*arguments: Any) -> tuple[str, ...]:
+    def late(*arguments: Any, **options: Any) -> tuple[str, ...]:
         change(added / "data/large")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr("cosremaster.remastering.write.write_image", late)
     before = sorted(path.name for path in tmp_path.iterdir())
