@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from msgspec import Struct, field
 
+Blob: TypeAlias = bytes | bytearray | memoryview
+
 
 class Blobs(Struct):
-    """Bytes that JSON values refer to by their places."""
+    """Bytes that JSON values refer to by their places. Large ones are not copied, and must not change."""
 
-    data: bytearray = field(default_factory=bytearray)
+    parts: list[Blob] = field(default_factory=list)
+    size: int = 0
 
-    def put(self, data: bytes) -> tuple[int, int]:
+    def put(self, data: Blob) -> tuple[int, int]:
         """Append ``data`` and return its place: start and end."""
-        self.data += data
-        return len(self.data) - len(data), len(self.data)
+        self.parts.append(data)
+        self.size += len(data)
+        return self.size - len(data), self.size
+
+
+def view_blob(blobs: memoryview, place: tuple[int, int]) -> memoryview:
+    """Return the bytes at ``place`` without copying them. :raises ValueError: there are none."""
+    start, end = place
+    if not 0 <= start <= end <= len(blobs):
+        raise ValueError("no blob at this place")
+    return blobs[start:end]
 
 
 def blob_reader(blobs: memoryview) -> Callable[[tuple[int, int]], bytes]:
@@ -26,9 +39,6 @@ def blob_reader(blobs: memoryview) -> Callable[[tuple[int, int]], bytes]:
 
     def read(place: tuple[int, int]) -> bytes:
         """Return the bytes at ``place``."""
-        start, end = place
-        if not 0 <= start <= end <= len(blobs):
-            raise ValueError("no blob at this place")
-        return bytes(blobs[start:end])
+        return bytes(view_blob(blobs, place))
 
     return read

@@ -260,8 +260,9 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files:
         )
         lines = b"%s\n%s\n" % (msgspec.json.encode(head), msgspec.json.encode(body))
         digest = hashlib.sha256(lines)
-        digest.update(blobs.data)
-        parts = (digest.hexdigest().encode() + b"\n", lines, blobs.data)
+        for part in blobs.parts:
+            digest.update(part)
+        parts = (digest.hexdigest().encode() + b"\n", lines, *blobs.parts)
         if sum(map(len, parts)) > MAX_BYTES:
             return False
         write_index(_file_name(source), parts)

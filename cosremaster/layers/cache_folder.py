@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from cosremaster.layers.blobs import Blob
+
 SUFFIX = ".index"
 MAX_INDEXES = 32
 """How many indexes are kept; the ones unused for longest are removed."""
@@ -71,7 +73,7 @@ def has_index(name: str) -> bool:
     return False
 
 
-def write_index(name: str, parts: Iterable[bytes | bytearray]) -> None:
+def write_index(name: str, parts: Iterable[Blob]) -> None:
     """Write the index ``name``, in place of an older one, and keep the folder within its bounds.
 
     :raises OSError: it cannot be written.

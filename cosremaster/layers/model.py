@@ -363,8 +363,7 @@ def _layer(
 
 def judge_rootfs(paths: Sequence[bytes]) -> RootfsLikelihood:
     """Return how much an archive with ``paths``, as normal names, looks like a root filesystem."""
-    names = set(paths)
-    tops = {name.partition(b"/")[0] for name in names}
-    if b"etc" in tops and any(name in names for name in _INITS):
+    tops = {name.partition(b"/")[0] for name in paths}
+    if b"etc" in tops and any(name in _INITS for name in paths):
         return RootfsLikelihood.SYSTEM
     return RootfsLikelihood.SOME if len(tops & _TOPS) >= 2 else RootfsLikelihood.NOT

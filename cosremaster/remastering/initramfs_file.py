@@ -84,7 +84,8 @@ class InitramfsFile(Struct, frozen=True):
 
     def _index(self, table: PieceTable, place: Place) -> IndexedFile:
         """Return the archives in ``table``, which are read to their ends. Raises as ``index_file``."""
-        return index_file(self.files[0].path, table, place, ScanOptions(digests=False, nesting=0, edits=False))
+        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
+        return index_file(self.files[0].path, table, place, options)
 
     def prove(self, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
         """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.demo.image import build_archive, directory, regular
+from cosremaster.demo.image import build_archive, directory, regular, root_items
 from cosremaster.layers.formats import FORMATS
 from cosremaster.layers.model import RootfsLikelihood
 from cosremaster.remastering.image import OpenedImage
@@ -130,3 +131,24 @@ def test_without_its_entry_a_toy_file_is_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.delitem(FORMATS, "toyfs")
     with OpenedImage(image) as opened:  # the index of before does not fit
         assert not opened.layers().layers
+
+
+def _traced_peak(folder: Path, count: int) -> int:
+    """The most bytes that Python holds while a layer of ``count`` entries is remastered."""
+    image = folder / f"{count}.cpio"
+    files = [regular(b"files/file%07d.conf" % number, b"content %d" % number) for number in range(count)]
+    image.write_bytes(build_archive([*root_items(), directory(b"files"), *files]))
+    del files
+    tracemalloc.start(1)
+    try:
+        add = [cosremaster.InlineFile("/etc/motd", b"x")]
+        cosremaster.remaster(image, folder / f"{count}.out", add=add, remember=False)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_remaster_takes_less_than_400_bytes_for_each_entry(tmp_path: Path) -> None:
+    _traced_peak(tmp_path, 100)  # loads modules
+    few, many = (_traced_peak(tmp_path, count) for count in (3_000, 12_000))
+    assert (many - few) / 9_000 < 420  # the last table that grew may have grown just now

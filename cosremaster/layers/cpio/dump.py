@@ -5,34 +5,32 @@ Pure: values in, values out. Each column is one blob, since there may be a hundr
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, convert
 
-from cosremaster.layers.blobs import Blobs, blob_reader
+from cosremaster.layers.blobs import Blobs, blob_reader, view_blob
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex, Member
+from cosremaster.layers.cpio.members import DIGEST_SIZE, FIELDS_SIZE, HeaderStyle, Member, Members
+from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex
 
 Values = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Span = tuple[Count, Count]
 
-_NO_DIGEST = bytes(32)
-
-# Each makes a named tuple of a tuple without a call of a Python function: there may be a hundred thousand.
-_header = partial(tuple.__new__, cpio.Header)
-_entry = partial(tuple.__new__, cpio.NewcEntry)
-_member = partial(tuple.__new__, Member)
-
 
 class _Places(Struct, frozen=True, forbid_unknown_fields=True):
     """The values of an index: where its columns stand among the blobs; of the trailer its header, and its offset."""
 
-    headers: Span
+    magic: str
+    is_upper: bool
+    other_headers: dict[str, str]
+    fields: Span
     names: Span
     offsets: Span
     targets: Span
@@ -47,13 +45,16 @@ def dump_index(index: CpioIndex, blobs: Blobs) -> Values:
     """
     if not index.has_trailer:
         raise ValueError("there is no trailer")
-    entries = [member.entry for member in index.members]
+    members = index.members
     return {
-        "headers": blobs.put(b"".join(entry.header.raw for entry in entries)),
-        "names": blobs.put(_join([entry.name for entry in entries])),
-        "offsets": blobs.put(array("Q", [entry.offset for entry in entries]).tobytes()),
-        "targets": blobs.put(_join([member.target for member in index.members])),
-        "digests": blobs.put(b"".join(member.digest or _NO_DIGEST for member in index.members)),
+        "magic": members.headers.magic.hex(),
+        "is_upper": members.headers.is_upper,
+        "other_headers": {str(number): raw.hex() for number, raw in members.headers.others.items()},
+        "fields": blobs.put(members.fields),
+        "names": blobs.put(_join(members.names)),
+        "offsets": blobs.put(members.offsets.tobytes()),
+        "targets": blobs.put(_join([members.targets.get(number, b"") for number in range(len(members))])),
+        "digests": blobs.put(members.digests),
         "trailer": [blobs.put(index.trailer.header.raw), index.trailer.offset],
     }
 
@@ -65,19 +66,19 @@ def load_index(values: Values, blobs: memoryview) -> CpioIndex:
     """
     read, places = blob_reader(blobs), convert(values, _Places)
     names, targets = _split(read(places.names)), _split(read(places.targets))
-    headers, digests = read(places.headers), read(places.digests)
+    fields, digests = view_blob(blobs, places.fields), view_blob(blobs, places.digests)
     offsets = array("Q")
     offsets.frombytes(read(places.offsets))
     count = len(offsets)
-    lengths = len(headers), len(digests)
-    if not len(names) == len(targets) == count or lengths != (count * cpio.HEADER_SIZE, count * len(_NO_DIGEST)):
+    lengths = len(fields), len(digests)
+    if not len(names) == len(targets) == count or lengths != (count * FIELDS_SIZE, count * DIGEST_SIZE):
         raise ValueError("columns of different lengths")
-    packed_headers = map(_header, zip(_parts(headers, cpio.HEADER_SIZE)))
-    entries = map(_entry, zip(packed_headers, names, offsets, strict=True))
-    taken = [b"" if digest == _NO_DIGEST else digest for digest in _parts(digests, 32)]
+    texts = {number: target for number, target in enumerate(targets) if target}
     raw, offset = places.trailer
     trailer = cpio.NewcEntry(cpio.Header(read(raw)), cpio.TRAILER, offset)
-    return CpioIndex(tuple(map(_member, zip(entries, targets, taken, strict=True))), trailer)
+    others = {int(number): bytes.fromhex(raw) for number, raw in places.other_headers.items()}
+    headers = HeaderStyle(bytes.fromhex(places.magic), others, is_upper=places.is_upper)
+    return CpioIndex(Members(headers, fields, names, offsets, texts, digests), trailer)
 
 
 def check_entries(index: CpioIndex, size: int) -> None:
@@ -85,23 +86,28 @@ def check_entries(index: CpioIndex, size: int) -> None:
 
     :raises ValueError: no archive has such entries.
     """
-    entries = [member.entry for member in index.members] + [index.trailer]
-    raw = [entry.header.raw for entry in entries]
-    if any(len(header) != cpio.HEADER_SIZE or header[:6] not in cpio.MAGICS for header in raw):
+    members, trailer = index.members, index.trailer
+    magics = {members.headers.magic, trailer.header.magic, *(raw[:6] for raw in members.headers.others.values())}
+    if not magics <= {*cpio.MAGICS, b""} or len(trailer.header.raw) != cpio.HEADER_SIZE:
         raise ValueError("no headers")
+    for number, raw in members.headers.others.items():
+        if bytes(members.fields[number * FIELDS_SIZE : (number + 1) * FIELDS_SIZE]) != binascii.unhexlify(raw[6:]):
+            raise ValueError("another header")
     end = 0
-    for entry, fields in zip(entries, cpio.decode_headers(entry.header for entry in entries), strict=True):
+    for name, offset, fields in zip(members.names, members.offsets, members.all_fields(), strict=True):
         _, _, _, _, _, _, data, _, _, _, _, length, _ = fields
-        if entry.offset != end or not len(entry.name) < length <= cpio.MAX_NAME:
+        if offset != end or not len(name) < length <= cpio.MAX_NAME:
             raise ValueError("entries do not follow one another")
         end += cpio.HEADER_SIZE + length
         end += cpio.padding_size(end) + data
         end += cpio.padding_size(end)
-    if end > size:
+    if trailer.offset != end or trailer.end > size or trailer.header.namesize != len(cpio.TRAILER) + 1:
         raise ValueError("entries of another archive")
-    for entry, target, _ in index.members:
-        kind = entry.header.type_digit
-        if kind not in TYPES or len(target) > (entry.header.size if kind in SYMLINK else 0):
+    kinds = members.type_digits()
+    if set(kinds) - set(TYPES):
+        raise ValueError("an entry of no type")
+    for number, target in members.targets.items():
+        if kinds[number] not in SYMLINK or len(target) > members[number].entry.header.size:
             raise ValueError("an entry of another type")
 
 
@@ -111,19 +117,15 @@ def check_tail(index: CpioIndex, size: int, tail: bytes) -> None:
     :raises ValueError: it holds others.
     """
     start = size - len(tail)
-    for entry, target, digest in reversed([*index.members, Member(index.trailer, b"", b"")]):
+    first = bisect_left(index.members.offsets, start)
+    for entry, target, digest in (*index.members[first:], Member(index.trailer, b"", b"")):
         if entry.offset < start:
-            return
+            continue
         begin = entry.data_offset - start
         data = tail[begin : begin + entry.header.size]
         is_same = tail.startswith(entry.header.raw + entry.name + b"\0", entry.offset - start)
         if not is_same or not data.startswith(target) or (digest and hashlib.sha256(data).digest() != digest):
             raise ValueError("last bytes of another archive")
-
-
-def _parts(data: bytes, size: int) -> list[bytes]:
-    """Return ``data`` in parts of ``size`` bytes."""
-    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _join(strings: Sequence[bytes]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from msgspec import Struct
@@ -11,8 +11,9 @@ from msgspec import Struct
 from cosremaster.errors import OverlayError, ProofError
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.read import Member, index_of, link_key
-from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
+from cosremaster.layers.cpio.members import Member
+from cosremaster.layers.cpio.read import index_of, link_key
+from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry, InodeNumbers
 from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.model import Layer
 from cosremaster.tree.nodes import Edits, Node, NodeKind
@@ -151,9 +152,9 @@ def _data_of(node: Node) -> PieceTable:
     return PieceTable([Literal(node.target)]) if node.content is None else node.content.table()
 
 
-def _unused_inodes(used: Collection[int]) -> Iterator[int]:
+def _unused_inodes(used: InodeNumbers) -> Iterator[int]:
     """Yield inode numbers that no entry has: those above the highest, then the gaps."""
-    yield from range(max(used, default=0) + 1, cpio.MAX_FIELD + 1)
+    yield from range(used.highest + 1, cpio.MAX_FIELD + 1)
     yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)
 
 

@@ -5,12 +5,14 @@ Little is imported: a plain listing of an initramfs needs this alone (browse/nam
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
+from cosremaster.layers.cpio.members import Member, Members
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources
 from cosremaster.tree.paths import normal_names
 
@@ -32,14 +34,6 @@ TYPES = _FILE + SYMLINK + _OTHER
 _TYPE_BITS, _FILE_BITS = 0o170000, 0o100000  # S_IFMT and S_IFREG
 
 
-class Member(NamedTuple):
-    """An entry with what its data told: a symlink's target, a regular file's SHA-256 (empty: not taken)."""
-
-    entry: cpio.NewcEntry
-    target: bytes
-    digest: bytes
-
-
 class CpioIndex(ArchiveIndex):
     """The entries of one archive before its trailer. ``names``: theirs alone, where nothing else was read.
 
@@ -49,7 +43,7 @@ class CpioIndex(ArchiveIndex):
     __slots__ = ("has_trailer", "members", "names", "trailer")
 
     def __init__(
-        self, members: tuple[Member, ...], trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), *,
+        self, members: Members, trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), *,
         has_trailer: bool = True,
     ) -> None:  # fmt: skip
         """:param names: of the entries, in place of ``members``."""
@@ -71,12 +65,12 @@ class CpioIndex(ArchiveIndex):
     @property
     def paths(self) -> Sequence[bytes]:
         """The normal path of each entry."""
-        return normal_names(self.names or [member.entry.name for member in self.members])
+        return normal_names(self.names or self.members.names)
 
     @property
     def entry_count(self) -> int:
         """How many entries stand before the trailer."""
-        return len(self.members)
+        return len(self.names or self.members)
 
     def tree(self, layer: Layer) -> CpioTree:
         """Return the nodes of ``layer`` by path."""
@@ -128,9 +122,9 @@ class CpioIndex(ArchiveIndex):
         """Yield type and size of each inode that keeps a path not in ``removed``."""
         linked: dict[object, int] = {}
         remaining = set[object]()
-        for path, (member, values) in zip(layer.paths, with_fields(self.members), strict=True):
+        for number, (path, values) in enumerate(zip(layer.paths, self.members.all_fields(), strict=True)):
             _, mode, _, _, nlink, _, size, *_ = values
-            key = link_key(member) if nlink > 1 else None
+            key = link_key(self.members[number]) if nlink > 1 and mode & _TYPE_BITS == _FILE_BITS else None
             if key is not None:
                 linked[key] = max(linked.get(key, 0), size)
                 if path not in removed:
@@ -141,8 +135,10 @@ class CpioIndex(ArchiveIndex):
 
     def split_before(self, end: int) -> tuple[int, CpioIndex]:
         """Return where the entries that end at or before plain byte ``end`` end, and those entries."""
-        members = tuple(member for member in self.members if member.entry.end <= end)
-        return (members[-1].entry.end if members else 0), CpioIndex(members, self.trailer, has_trailer=self.has_trailer)
+        ends = [*self.members.offsets[1:], self.trailer.offset]
+        count = bisect_right(ends, end, hi=len(self.members))
+        front = CpioIndex(self.members[:count], self.trailer, has_trailer=self.has_trailer)
+        return ends[count - 1] if count else 0, front
 
     def joined(self, rest: ArchiveIndex) -> CpioIndex:
         """Return the entries of both, with the trailer of ``rest``."""
@@ -162,11 +158,6 @@ def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
     return (header.ino, header.dev) if is_linked else None
 
 
-def with_fields(members: Sequence[Member]) -> Iterator[tuple[Member, tuple[int, ...]]]:
-    """Yield each of ``members`` with all fields of its header."""
-    return zip(members, cpio.decode_headers(member.entry.header for member in members), strict=True)
-
-
 def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioIndex:
     """Index the archive that begins where ``reader`` stands; offsets count from position ``origin``.
 
@@ -174,22 +165,21 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioI
     """
     if scanner.options.names:
         return _read_names(reader, origin)
-    members: list[Member] = []
+    members = Members.empty()
     try:
-        _read_members(reader, origin, scanner, members)
+        trailer = _read_members(reader, origin, scanner, members)
     except cpio.MissingTrailerError:
         if not members:
             raise
         last = members[-1].entry
         trailer = cpio.missing_trailer(last.header.magic, last.end)
-        return CpioIndex(tuple(members), trailer, has_trailer=False)
-    trailer = members.pop().entry
+        return CpioIndex(members, trailer, has_trailer=False)
     cpio.skip_data(reader, origin + trailer.end, cpio.TRAILER)
-    return CpioIndex(tuple(members), trailer)
+    return CpioIndex(members, trailer)
 
 
-def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, members: list[Member]) -> None:
-    """Add every entry of the archive to ``members``, the trailer last; raises as :func:`read_index`.
+def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, members: Members) -> cpio.NewcEntry:
+    """Add every entry of the archive to ``members`` and return the trailer; raises as :func:`read_index`.
 
     :raises MissingTrailerError: there is no trailer.
     """
@@ -197,8 +187,7 @@ def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, membe
     for entry in cpio.read_entries(reader, origin):
         header, name, _ = entry
         if name == cpio.TRAILER:
-            members.append(Member(entry, b"", b""))
-            break
+            return entry
         target = digest = b""
         kind = _checked_type(reader, entry)
         if kind in SYMLINK:
@@ -208,7 +197,8 @@ def _read_members(reader: ByteReader, origin: int, scanner: MemberScanner, membe
             target = target.partition(b"\0")[0]  # the kernel's own gen_init_cpio writes a NUL behind it
         elif wants_data and kind in _FILE and (size := header.size):
             digest = scanner.scan(reader, size, name, len(members))
-        members.append(Member(entry, target, digest))
+        members.add(entry, target, digest)
+    raise AssertionError("an archive ends with its trailer, or an error")
 
 
 def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
@@ -221,13 +211,14 @@ def _read_names(reader: ByteReader, origin: int) -> CpioIndex:
         except cpio.MissingTrailerError:
             if not names:
                 raise
-            return CpioIndex((), cpio.missing_trailer(cpio.NEWC, 0), tuple(names), has_trailer=False)
+            trailer = cpio.missing_trailer(cpio.NEWC, 0)
+            return CpioIndex(Members.empty(), trailer, tuple(names), has_trailer=False)
         if entry.name != cpio.TRAILER:
             _checked_type(reader, entry)
             names.append(entry.name)
         cpio.skip_data(reader, end, entry.name)
         if entry.name == cpio.TRAILER:
-            return CpioIndex((), entry, tuple(names))
+            return CpioIndex(Members.empty(), entry, tuple(names))
 
 
 def _checked_type(reader: ByteReader, entry: cpio.NewcEntry) -> int:

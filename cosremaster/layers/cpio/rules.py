@@ -6,7 +6,10 @@ they do with an entry that breaks a rule. Pure: entries in, broken rules out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, MutableMapping, Sequence
+from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -45,8 +48,43 @@ _TYPE = 0o170000
 _FILE, _SYMLINK, _DIRECTORY = int(NodeKind.FILE), int(NodeKind.SYMLINK), int(NodeKind.DIRECTORY)
 """As numbers: three comparisons with members of an enumeration are slow for each of 100,000 entries."""
 _NOTHING = (0, b"")
+_AT_ONCE = 4096  # entries
+_SMALL = 1 << 25  # the first inode number that is no small one
 
 _NO_PARENT = "no entry before it makes its parent directory"
+
+
+class InodeNumbers:
+    """Inode numbers: small ones as bits, as there may be a million, and large ones in a set.
+
+    ``highest``: the highest one, 0 without any.
+    """
+
+    def __init__(self, bits: bytearray | None = None, large: set[int] | None = None, highest: int = 0) -> None:
+        """Begin with no numbers, or with what :meth:`copy` gives."""
+        self._bits, self._large, self.highest = bits or bytearray(), large or set(), highest
+
+    def copy(self) -> InodeNumbers:
+        """Return a copy."""
+        return InodeNumbers(bytearray(self._bits), set(self._large), self.highest)
+
+    def add(self, number: int) -> None:
+        """Add a number."""
+        self.highest = max(self.highest, number)
+        if number >= _SMALL:
+            self._large.add(number)
+            return
+        at = number >> 3
+        if at >= len(self._bits):
+            self._bits += bytes(min(max(at + 1, 2 * len(self._bits)), _SMALL >> 3) - len(self._bits))
+        self._bits[at] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        """Return whether ``number`` was added."""
+        if number >= _SMALL:
+            return number in self._large
+        at = number >> 3
+        return at < len(self._bits) and bool(self._bits[at] >> (number & 7) & 1)
 
 
 class _RuleError(Exception):
@@ -57,24 +95,42 @@ class _UnpackedTree(Struct):
     """The tree that the entries so far unpack to.
 
     ``made``: type and symlink text by real path. ``earlier``: the same for archives before this one in the file.
-    ``late_links``: paths that are made only when the archive has ended. ``inodes``: the first link group (or name) of
-    each inode number; ``shared``: by number, further ones. ``groups``: entries by inode number and device.
-    ``last_directory``: the directory of the last entry, if no link leads to it; entries of one stand together.
+    ``late_links``: paths that are made only when the archive has ended. ``inodes``: their numbers; ``owners``: by
+    number, the link group that had it first; ``shared``: by number, further groups or names. ``groups``: entries by
+    inode number and device. ``last_directory``: the directory of the last entry, if no link leads to it; entries of one
+    stand together.
     """
 
-    made: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    made: MutableMapping[bytes, tuple[int, bytes]] = field(default_factory=dict)
     earlier: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
     late_links: set[bytes] = field(default_factory=set)
-    inodes: dict[int, object] = field(default_factory=dict)
+    inodes: InodeNumbers = field(default_factory=InodeNumbers)
+    owners: MutableMapping[int, object] = field(default_factory=dict)
     shared: dict[int, set[object]] = field(default_factory=dict)
     groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
     last_directory: bytes | None = None
 
     def copy(self) -> _UnpackedTree:
-        """Return a copy that can be changed."""
+        """Return a copy that can be changed; of the large tables it keeps the changes alone."""
         shared = {ino: set(owners) for ino, owners in self.shared.items()}
         groups = {key: list(entries) for key, entries in self.groups.items()}
-        return _UnpackedTree(dict(self.made), self.earlier, set(self.late_links), dict(self.inodes), shared, groups)
+        made, owners = ChainMap({}, self.made), ChainMap({}, self.owners)
+        return _UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
+
+    def shares_inode(self, ino: int, group: object, *, is_linked: bool) -> bool:
+        """Note that an entry of ``group`` has the inode number ``ino``; return whether another group had it before.
+
+        True once for each further group.
+        """
+        if ino not in self.inodes:
+            self.inodes.add(ino)
+            if is_linked:
+                self.owners[ino] = group
+            return False
+        if self.owners.get(ino) == group or group in (sharing := self.shared.setdefault(ino, set())):
+            return False
+        sharing.add(group)
+        return True
 
     def resolve_directory(self, path: bytes) -> tuple[bytes, str]:
         """Return the real path of the directory ``path`` and an empty rule, or an empty path and the broken rule."""
@@ -120,17 +176,18 @@ class CheckedEntries:
         for entry in earlier:
             self._tree.earlier[normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
         self._single: list[BrokenRule] = [] if preceding is None else list(preceding._single)
-        listed = list(entries)
-        paths = normal_names([entry.name for entry in listed])
-        headers = cpio.decode_headers(entry.header for entry in listed)
-        for entry, path, fields in zip(listed, paths, headers, strict=True):
-            for rule in _check_entry(entry, path, fields, self._tree):
-                self._single.append(BrokenRule(entry.name, rule))
+        rest = iter(entries)
+        while group := list(islice(rest, _AT_ONCE)):
+            paths = normal_names([entry.name for entry in group])
+            headers = cpio.decode_headers(entry.header for entry in group)
+            for entry, path, fields in zip(group, paths, headers, strict=True):
+                for rule in _check_entry(entry, path, fields, self._tree):
+                    self._single.append(BrokenRule(entry.name, rule))
 
     @property
-    def inodes(self) -> Collection[int]:
+    def inodes(self) -> InodeNumbers:
         """Every inode number of an entry."""
-        return self._tree.inodes.keys()
+        return self._tree.inodes
 
     @property
     def broken_rules(self) -> tuple[BrokenRule, ...]:
@@ -163,14 +220,12 @@ def _check_entry(entry: FinalEntry, path: bytes, fields: tuple[int, ...], tree: 
     directory, rule = (parent, "") if parent == tree.last_directory else tree.resolve_directory(parent)
     if rule:
         broken.append(rule)
-    real = directory + b"/" + name if directory else name
+    # Most real paths are the paths themselves: one object for both, as there may be a million.
+    real = path if directory == parent else directory + b"/" + name if directory else name
     if not rule and (real in tree.made or real in tree.late_links):
         broken.append("an entry of this name stands before it")
-    owner = tree.inodes.setdefault(ino, group)
-    if owner != group and group not in (sharing := tree.shared.setdefault(ino, set())):
-        if entry.is_new:
-            broken.append("another entry has its inode number")
-        sharing.add(group)
+    if tree.shares_inode(ino, group, is_linked=is_linked) and entry.is_new:
+        broken.append("another entry has its inode number")
     if is_linked:
         tree.groups.setdefault(key, []).append(entry)
     if rule:
@@ -179,8 +234,14 @@ def _check_entry(entry: FinalEntry, path: bytes, fields: tuple[int, ...], tree: 
     if is_late_symlink or (is_linked and not size):
         tree.late_links.add(real)
     else:
-        tree.made.setdefault(real, (kind, entry.target))
+        tree.made.setdefault(real, (kind, entry.target) if entry.target else _without_target(kind))
     return broken
+
+
+@cache
+def _without_target(kind: int) -> tuple[int, bytes]:
+    """Return the type ``kind`` without a symlink's text: one object for all entries."""
+    return kind, b""
 
 
 def _check_group(group: Sequence[FinalEntry], tree: _UnpackedTree) -> Iterable[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
-from cosremaster.layers.cpio.read import Member, index_of, link_key, with_fields
+from cosremaster.layers.cpio.members import Member
+from cosremaster.layers.cpio.read import index_of, link_key
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -27,26 +30,34 @@ class CpioTree(Mapping[bytes, Node]):
     def __init__(self, layer: Layer) -> None:
         """Find the entry that counts for each path."""
         self.layer = layer
-        self._members: dict[bytes, tuple[Layer, Member]] = {}
-        keeps_first = layer.parent is not None
-        for archive in (*layer.preceding, layer):
-            for path, member in zip(archive.paths, index_of(archive).members, strict=True):
-                if not (keeps_first and path in self._members):
-                    self._members[path] = (archive, member)
+        self._archives = (*layer.preceding, layer)
+        counts = [index_of(archive).entry_count for archive in self._archives]
+        self._starts = [0, *accumulate(counts[:-1])]
+        self._numbers: dict[bytes, int] = {}  # by path: the number of its member, counted through all archives
+        for archive, start in zip(self._archives, self._starts, strict=True):
+            numbers = range(start, start + len(archive.paths))
+            if layer.parent is None:
+                self._numbers.update(zip(archive.paths, numbers, strict=True))
+            else:
+                for path, number in zip(archive.paths, numbers, strict=True):
+                    self._numbers.setdefault(path, number)
 
     @cached_property
     def _carriers(self) -> dict[object, Member]:
         """By link key: the member with the data."""
         return {
             key: member
-            for layer in (*self.layer.preceding, self.layer)
-            for member, (_, _, _, _, nlink, _, size, *_) in with_fields(index_of(layer).members)
-            if nlink > 1 and size and (key := _layer_link_key(layer, member))
+            for layer in self._archives
+            for number, (_, _, _, _, nlink, _, size, *_) in enumerate(index_of(layer).members.all_fields())
+            if nlink > 1 and size and (key := _layer_link_key(layer, member := index_of(layer).members[number]))
         }
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. :raises KeyError: no entry has this path."""
-        layer, member = self._members[path]
+        number = self._numbers[path]
+        archive = bisect_right(self._starts, number) - 1
+        layer = self._archives[archive]
+        member = index_of(layer).members[number - self._starts[archive]]
         header, key = member.entry.header, _layer_link_key(layer, member)
         kind = NodeKind(header.mode & 0o170000)
         carrier = self._carriers.get(key, member) if key else member
@@ -58,17 +69,17 @@ class CpioTree(Mapping[bytes, Node]):
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield every path."""
-        return iter(self._members)
+        return iter(self._numbers)
 
     def __len__(self) -> int:
         """Return how many paths there are."""
-        return len(self._members)
+        return len(self._numbers)
 
     @cached_property
     def name_prefix(self) -> bytes:
         """What most names begin with before the path: nothing, ``./`` or ``/``."""
-        paths_and_members = zip(self.layer.paths, index_of(self.layer).members, strict=True)
-        names = (member.entry.name for path, member in paths_and_members if path)
+        paths_and_names = zip(self.layer.paths, index_of(self.layer).members.names, strict=True)
+        names = (name for path, name in paths_and_names if path)
         styles = Counter(b"./" if name[:2] == b"./" else b"/" if name[:1] == b"/" else b"" for name in names)
         return max(styles, key=styles.__getitem__, default=b"")
 
