@@ -227,7 +227,7 @@ def _list_tree_warnings(
     """Yield what users have to know of the edited trees."""
     if trees is not None:
         yield from trees.warnings
-        yield from warn_of_continued(image, layout, replacements, trees.continued_records)
+        yield from warn_of_continued(image, layout, replacements, trees.late_records)
 
 
 def _warn_of_sections(replacements: Iterable[FileReplacement], trees: RestructuredTrees | None) -> Iterator[str]:
@@ -294,9 +294,9 @@ def _plan_layout(
     volume = VolumeSpans(fixed, movable, tail, vacated, ends, find_alignment(image), slack)
     if trees is None:
         return plan_layout(volume, sizes, appended)
-    if not trees.continued_records:
+    if not trees.late_records:
         return plan_layout(volume, sizes, (*appended, *trees.appended))
-    leaving = list_leaving_spans(image, trees.continued_records, replacements, movable, drop=drop)
+    leaving = list_leaving_spans(image, trees.late_records, replacements, movable, drop=drop)
     last = len(trees.appended) - trees.last_spans
     return plan_layout(volume, sizes, (*trees.appended[:last], *appended, *leaving, *trees.appended[last:]))
 
@@ -307,7 +307,7 @@ def _split_appended(
     """Return the starts of the new spans: those of replaced files, and those of ``trees``, each in its order."""
     starts = [placement.start for placement in layout.appended]
     count = sum(new.old_span is None for new in replacements)
-    first = len(trees.appended) - trees.last_spans if trees is not None and trees.continued_records else 0
+    first = len(trees.appended) - trees.last_spans if trees is not None and trees.late_records else 0
     return starts[first : first + count], [*starts[:first], *starts[first + count :]]
 
 

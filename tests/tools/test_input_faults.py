@@ -21,6 +21,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.units import BLOCK, SECTOR, Sector
 from cosremaster.verification.run import verify
 from tests.fixtures import tools
+from tests.fixtures.tools import run
 from tests.support import judges
 
 ISOLINUX = Path("/usr/lib/ISOLINUX/isolinux.bin")
@@ -308,3 +309,19 @@ def test_no_message_names_a_temporary_file(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ProofError, match=re.escape(message)):
         graft(source, ("new", b"new"))
     assert not (tmp_path / "out.iso").exists()
+
+
+def test_a_directory_that_moves_to_its_own_block(tmp_path: Path) -> None:
+    """Where no file keeps the blocks behind the directories, all of them move, and one may come to where it was."""
+    image, iso, out = pycdlib.PyCdlib(), tmp_path / "in.iso", tmp_path / "out.iso"
+    image.new(joliet=3)
+    for number in range(1, 295):
+        image.add_directory(f"/DIR{number}", joliet_path=f"/dir{number}")
+    image.write(str(iso))
+    image.close()
+    for count in (1, 30, 120):
+        items = [cosremaster.InlineFile(f"/file{number}", b"%d" % number) for number in range(count)]
+        cosremaster.remaster(iso, out, add_iso=items, force=True)
+        listed = run(["isoinfo", "-J", "-f", "-i", out]).decode().split()
+        assert {f"/file{number}" for number in range(count)} <= set(listed) and len(listed) == 294 + count
+        assert cosremaster.verify(out).ok

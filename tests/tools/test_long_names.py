@@ -122,8 +122,28 @@ def test_data_that_cannot_move_are_told(tmp_path: Path) -> None:
     (folder / name).write_text("a")
     run(["xorriso", "-as", "mkisofs", "-quiet", "-r", "-hfsplus", "-o", iso, folder])
     (warning,) = remaster(iso, out, add_iso=MANY).warnings
-    assert warning.startswith(f"{name} has a long name, and its data cannot move: bsdtar")
+    assert warning.startswith(
+        f"{name} has a long name or is in a relocated directory, and its data cannot move: bsdtar"
+    )
     assert cosremaster.verify(out).ok
     dropped = remaster(iso, tmp_path / "dropped.iso", add_iso=MANY, drop_hfsplus=True)
     assert dropped.warnings == ()
     assert contents(tmp_path / "dropped.iso").keys() == {name, *(item.dest[1:] for item in MANY)}
+
+
+@pytest.mark.parametrize("maker", ["R", "RJ", "xorriso"])
+def test_relocated_directories_follow_the_one_that_records_them(maker: str, tmp_path: Path) -> None:
+    """Directories below the eighth level move with the root, names in them are long."""
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    tools.require("genisoimage", *judges.TOOLS)
+    for branch in ("g/1/x/y", "h/1"):
+        folder = tmp_path / "tree" / "a/b/c/d/e/f" / branch
+        folder.mkdir(parents=True)
+        for name in ("short", long_name("long", 180)):
+            (folder / name).write_text(f"{branch} {name}")
+    make_rock_ridge(maker, tmp_path / "tree", iso)
+    before = contents(iso)
+    assert len(before) == 4
+    remaster(iso, out, add_iso=MANY)
+    assert contents(out) == before | {item.dest[1:]: digest(item.content) for item in MANY}
+    assert cosremaster.verify(out).ok

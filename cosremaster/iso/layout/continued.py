@@ -1,7 +1,8 @@
-"""Files whose records continue in new areas (CE, SUSP 5.1): their data go behind the areas, because of libarchive.
+"""Files whose data go behind the directories that move, because of libarchive.
 
-libarchive reads an image from front to back: a directory, its continuation areas, then the data of its files. It reads
-nothing of an image that has the data of such a file in front of the area.
+libarchive reads an image from front to back: a directory, its continuation areas (CE, SUSP 5.1), then the data of its
+files. It reads nothing of an image that has the data of a file whose record continues in front of the area, and knows
+the paths of files in relocated directories (RRIP 4.1.5) only when it has read all directories.
 """
 
 from __future__ import annotations
@@ -59,6 +60,6 @@ def warn_of_continued(
     records = set(records) - _list_replaced_records(replacements)
     for file in image.files if records else ():
         if file.records[0].offset in records and file.size and layout.map_block(file.start) < first:
-            reason = "has a long name, and its data cannot move"
+            reason = "has a long name or is in a relocated directory, and its data cannot move"
             yield f"{printable(file.path)} {reason}: bsdtar, and all that use libarchive, will not read the image"
             return

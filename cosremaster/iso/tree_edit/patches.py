@@ -50,7 +50,7 @@ def patch_directories(
     moved = {
         id(directory)
         for directory in tree.directories()
-        if directory.extent and extents[id(directory)].lba != directory.extent.lba
+        if directory.extent and extents[id(directory)] != directory.extent
     }
     for directory in tree.directories():
         if directory.extent is None or directory.parent is None:

@@ -52,8 +52,8 @@ class RestructuredTrees(Struct):
     ``vacated``: the blocks that become free.
     ``appended``: the runs of blocks that are needed, in the order of the starts that :meth:`render` takes.
     ``data_blocks``: the first block of each of ``new_data``, by its key; empty before :meth:`render`.
-    ``continued_records``: the offsets of the first records of files that continue in new areas; libarchive reads such a
-    file only if its data lie behind the area.
+    ``late_records``: the offsets of the first records of files that continue in new areas, or are in relocated
+    directories; libarchive reads such a file only if its data lie behind the directories.
     """
 
     image: IsoImage
@@ -66,7 +66,7 @@ class RestructuredTrees(Struct):
     appended: tuple[Span, ...] = ()
     warnings: tuple[str, ...] = ()
     data_blocks: dict[int, Lba] = field(default_factory=dict)
-    continued_records: frozenset[int] = frozenset()
+    late_records: frozenset[int] = frozenset()
 
     @property
     def last_spans(self) -> int:
@@ -200,7 +200,7 @@ def restructure_trees(
     result.warnings += tuple(line for tree in others for line in shortened_name_warnings(tree))
     for rewrite in rewrites:  # libarchive takes the Joliet tree if its root lies in front of the primary one
         rewrite.measure(image.place, moves_root=rewrite.tree.kind == JOLIET and trees[0].root.is_moved)
-    result.continued_records = frozenset(offset for rewrite in rewrites for offset in rewrite.continued_records)
+    result.late_records = frozenset(offset for rewrite in rewrites for offset in rewrite.late_records)
     result.vacated = tuple(_vacated_spans(result))
     result.appended = tuple(_needed_spans(result))
     return result

@@ -15,7 +15,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import PATH_TABLE_SIZE, Extent, pack_both_endian
 from cosremaster.iso.spans import CONTINUED_RECORDS, Span
 from cosremaster.iso.tree_edit.apply import AppliedEdits
-from cosremaster.iso.tree_edit.directories import EditableDirectory, EditableTree
+from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableDirectory, EditableTree
 from cosremaster.iso.tree_edit.patches import (
     PathTable,
     find_path_tables,
@@ -42,7 +42,7 @@ class TreeRewrite(Struct):
     ``continuation_sizes``: of the continuation areas of a directory (SUSP 5.1), by its id.
     ``path_table_size``: of one path table.
     ``root_continuation_host``: the directory whose continuation areas begin with those of the root's ``.``.
-    ``continued_records``: the offsets of the first records of files on the image that continue in new areas.
+    ``late_records``: the offsets of the first records of files on the image whose data go behind the directories.
     """
 
     source: ByteSource
@@ -52,7 +52,7 @@ class TreeRewrite(Struct):
     continuation_sizes: dict[int, int] = field(default_factory=dict)
     path_table_size: int = 0
     root_continuation_host: EditableDirectory | None = None
-    continued_records: frozenset[int] = frozenset()
+    late_records: frozenset[int] = frozenset()
 
     @property
     def moved_directories(self) -> list[EditableDirectory]:
@@ -114,9 +114,21 @@ class TreeRewrite(Struct):
         self.directory_sizes = {key: len(data) for key, data in records.items()}
         self.continuation_sizes = {key: len(data) for key, data in continuations.items()}
         self.path_table_size = len(serializer.serialize_path_table("little"))
-        self.continued_records = frozenset(
-            entry.records[0].offset for entry in serializer.continued_entries.values() if entry.has_data
-        )
+        late_entries = (*serializer.continued_entries.values(), *self._list_relocated_files())
+        self.late_records = frozenset(entry.records[0].offset for entry in late_entries if entry.has_data)
+
+    def _list_relocated_files(self) -> Iterator[DirectoryEntry]:
+        """Yield the files in and below relocated directories that move (RRIP 4.1.5).
+
+        libarchive knows the paths of such files only when it has read all directories.
+        """
+        relocated: set[int] = set()
+        for directory in self.tree.directories():
+            above = (directory.parent, directory.named_in)
+            if directory.named_in is not directory.parent or any(id(each) in relocated for each in above):
+                relocated.add(id(directory))
+                if directory.is_moved:
+                    yield from (entry for entry in directory.entries if entry.directory is None)
 
     def _move_unread_areas(self, has_new_areas: bool) -> None:
         """Move directories whose continuation areas libarchive would not read any more.
@@ -189,16 +201,14 @@ class TreeRewrite(Struct):
         for key, data in continuations.items():
             tables[placement.continuations[key]] = PieceTable([Literal(data)])
         offsets = sorted(patches)
+        for removed in self.applied.removed_directories:
+            _drop_patches(patches, offsets, removed.extent)
         for directory in self.tree.directories():
             if not directory.is_changed:
                 continue
-            data, old, new = records[id(directory)], directory.extent, placement.directories[id(directory)]
-            if old is not None:
-                start = lba_offset(old.lba)
-                first, last = (bisect_left(offsets, at) for at in (start, start + old.length))
-                for offset in offsets[first:last]:
-                    patches.pop(offset, None)  # the serialized records hold the patch
-            if old is not None and new.lba == old.lba:
+            data, new = records[id(directory)], placement.directories[id(directory)]
+            _drop_patches(patches, offsets, directory.extent)  # the serialized records hold them
+            if not directory.is_moved:
                 patches[lba_offset(new.lba)] = data.ljust(new.length, b"\0")
             else:
                 tables[new.lba] = PieceTable([Literal(data)])
@@ -232,6 +242,15 @@ class TreeRewrite(Struct):
 def share_blocks(tables: Sequence[PathTable]) -> bool:
     """Return whether two of the path tables of a tree begin at the same block, where they cannot both be right."""
     return len({table.lba for table in tables}) < len(tables)
+
+
+def _drop_patches(patches: Patches, offsets: list[int], extent: Extent | None) -> None:
+    """Drop the ``patches``, whose sorted ``offsets`` are given, of a directory at ``extent``, None for a new one."""
+    if extent is not None:
+        start = lba_offset(extent.lba)
+        first, last = (bisect_left(offsets, at) for at in (start, start + extent.length))
+        for offset in offsets[first:last]:
+            patches.pop(offset, None)
 
 
 def _find_read_blocks(directories: Iterable[EditableDirectory], root_blocks: set[Lba]) -> set[Lba]:
