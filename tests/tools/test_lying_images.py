@@ -122,6 +122,21 @@ def test_a_gpt_that_lies_is_refused_where_it_would_be_followed(tmp_path: Path, l
         assert source.with_name("out.iso").read_bytes() == raw
 
 
+def test_a_boot_image_too_large_for_its_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/boot.img").write_bytes(b"boot" * 2000)
+    tools.run([
+        "genisoimage", "-quiet", "-R", "-b", "boot.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table",
+        "-o", tmp_path / "in.iso", tmp_path / "tree",
+    ])  # fmt: skip
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(9 << 30)
+    item = cosremaster.AddPath(tmp_path / "big", "/boot.img")
+    with pytest.raises(cosremaster.SizeError, match="whose table holds its length"):
+        cosremaster.remaster(tmp_path / "in.iso", tmp_path / "out.iso", add_iso=[item])
+    assert not (tmp_path / "out.iso").exists()
+
+
 @pytest.mark.parametrize("lists", [False, True])
 def test_a_volume_of_size_zero_stays_an_image(tmp_path: Path, lists: bool) -> None:
     (tmp_path / "tree").mkdir()

@@ -15,9 +15,9 @@ from cosremaster.boot.pointers import (
     compute_boot_image_checksum,
     pack_grub2_image_pointer,
 )
-from cosremaster.errors import ImageError, Place, UnsupportedError, printable
+from cosremaster.errors import ImageError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
-from cosremaster.iso.ecma119.sections import split_into_sections
+from cosremaster.iso.ecma119.sections import MAX_EXTENT, split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import BootImage, IsoFile, IsoImage, IsoTree
 from cosremaster.iso.spans import Span
@@ -201,6 +201,8 @@ def _check_boot_image(boot: BootImage, span: Span, length: int, place: Place) ->
     least = GRUB2_IMAGE_OFFSET + 8 if boot.has_grub2_pointer else TABLE_END if boot.boot_info else 1
     if length < least:
         raise UnsupportedError(f"is a boot image and cannot be shorter than {least:,} bytes", place)
+    if boot.boot_info and length > MAX_EXTENT:
+        raise SizeError(f"is a boot image whose table holds its length, {MAX_EXTENT:,} bytes at most", place)
 
 
 def _check_firmware_targets(image: IsoImage, span: Span, place: Place) -> None:
