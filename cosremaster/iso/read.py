@@ -172,14 +172,18 @@ def _find_session(source: ByteSource, primary: VolumeDescriptor) -> Lba:
     """Return the first block of the last session; 0 if there is one session only.
 
     On files xorriso keeps a copy of the last session's descriptors at block 16 (libburn, doc/cookbook.txt,
-    "overwriteable media"). The session's own descriptors are 16 blocks after its start, shortly before its root
-    directory.
+    "overwriteable media"). The session's own descriptors are 16 blocks after its start, shortly before its path
+    tables and its root directory.
     """
-    nearest = (primary.root.lba - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
-    for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
-        raw = source.read((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
-        if raw[:6] == b"\1CD001" and VolumeDescriptor(Lba(start), raw).root == primary.root:
-            return Lba(start)
+    for anchor in (
+        primary.root.lba,
+        *(table.lba for table in primary.path_tables),
+    ):  # the root directory may have moved
+        nearest = (anchor - FIRST_DESCRIPTOR - 1) // _SESSION_STEP * _SESSION_STEP
+        for start in range(nearest, max(0, nearest - 2 * _SESSION_STEP), -_SESSION_STEP):
+            raw = source.read((start + FIRST_DESCRIPTOR) * BLOCK, BLOCK)
+            if raw[:6] == b"\1CD001" and VolumeDescriptor(Lba(start), raw).root == primary.root:
+                return Lba(start)
     return IMAGE_START
 
 

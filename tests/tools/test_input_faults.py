@@ -176,6 +176,21 @@ def test_the_root_of_a_bridge_gives_its_attributes_to_a_new_directory_with_long_
     assert judges.udf(out, tmp_path / "udf").keys() >= set(names)
 
 
+def test_the_session_is_known_when_its_root_directory_has_moved(tmp_path: Path) -> None:
+    """Images of xorriso's own mode have a copy of the descriptors, which is looked for near what it names."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("old")
+    source = tmp_path / "in.iso"
+    tools.run(["xorriso", "-outdev", source, "-map", tmp_path / "tree", "/", "-commit", "-end"])
+    before = judges.tree(source)
+    names = [f"{'long-name-' * 10}{number}" for number in range(40)]
+    out, _ = graft(source, *((name, b"new") for name in names))
+    assert judges.tree(out).keys() == before.keys() | set(names)
+    assert failures(out) == set()
+    again, _ = graft(out.rename(tmp_path / "again.iso"), ("later", b"later"))
+    assert judges.tree(again).keys() == before.keys() | {*names, "later"}
+
+
 # Partition tables
 
 
