@@ -19,6 +19,7 @@ from cosremaster.layers.find import ImageLayers, list_system_images
 from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
+from cosremaster.layers.stacks import find_stack
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
@@ -29,6 +30,7 @@ from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import FileTargets, LayerTarget, group_targets, read_layers, select_layers
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
+from cosremaster.remastering.stacked_edits import edits_of_layer, hidden_warnings, stacked_tree
 from cosremaster.tree.nodes import Edits, NodeKind
 
 
@@ -106,7 +108,7 @@ def _plan_file(
     before: LayerChanges, context: RemasterContext,
 ) -> LayerChanges:  # fmt: skip
     """Return what happens to the layers in a file of the image; ``before``: with the edits of the ISO's tree so far."""
-    edits = [(target, plan_overlay(target, layers, overlay, request, context)) for target in group.targets]
+    edits = [(target, plan_overlay(image, target, layers, overlay, request, context)) for target in group.targets]
     spread = [(target, whole, _spread(target, whole)) for target, whole in edits]
     archives = [archive for _, _, parts in spread for archive in parts]
     iso = before.iso
@@ -153,7 +155,8 @@ def edited_layers(changes: Sequence[ArchiveEdits], packed: Sequence[RepackedLaye
 
 
 def plan_overlay(
-    target: LayerTarget, layers: ImageLayers, overlay: Overlay, request: NormalizedRequest, context: RemasterContext
+    image: SourceImage, target: LayerTarget, layers: ImageLayers, overlay: Overlay, request: NormalizedRequest,
+    context: RemasterContext,
 ) -> Edits:  # fmt: skip
     """Return the edits that lay ``overlay`` over ``target``. Step 4, instead of cp.
 
@@ -166,13 +169,16 @@ def plan_overlay(
     following = [other for other in layers.layers if any(layer is earlier for earlier in other.preceding)]
     if not target.is_whole:
         _check_removals(layer, following, request.removals)
+    stack = find_stack(image, layer)
     edits = merge(
-        layer.tree(), overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
+        stacked_tree(layer, stack), overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
         force_type=request.force_type,
     )  # fmt: skip
     if not target.is_whole:
         _check_preceding(layer, edits)
     context.warnings.extend(edits.warnings)
+    edits = edits_of_layer(layer, stack, edits)
+    context.warnings.extend(hidden_warnings(stack, edits))
     return edits
 
 

@@ -69,6 +69,8 @@ class Node(Struct, frozen=True, kw_only=True):
     :ivar rdev: major and minor number of a device.
     :ivar content: the bytes of a regular file.
     :ivar link: equal for all hard links of a file; None for a file with one name.
+    :ivar is_opaque: a directory that hides those below it in a stack of layers
+        (Documentation/filesystems/overlayfs.rst).
     """
 
     path: bytes
@@ -81,6 +83,7 @@ class Node(Struct, frozen=True, kw_only=True):
     rdev: tuple[int, int] = (0, 0)
     content: Content | None = None
     link: object = None
+    is_opaque: bool = False
 
 
 class Action(enum.Enum):

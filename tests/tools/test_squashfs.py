@@ -347,3 +347,92 @@ def test_files_that_tell_of_the_old_bytes(tmp_path: Path) -> None:
     assert not (tmp_path / "none.iso").exists()
     without = ["/live/filesystem.squashfs.verity", "/live/filesystem.squashfs.roothash"]
     assert cosremaster.remaster(iso, out, add=[site], remove_iso=without, force=True).added == (b"etc/site",)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """A casper-like ISO of three layers, the middle one with a whiteout and an opaque directory."""
+    tools.require("genisoimage", "mksquashfs", "setfattr")
+    if os.geteuid() != 0:
+        tools.leave_out("This test makes device nodes and trusted attributes, which needs root.")
+    base = write_tree(
+        tmp_path / "base",
+        {"usr/bin/tool": "base\n", "usr/share/doc/a": "a\n", "usr/share/old/x": "x\n", "etc/host": "base\n",
+         "srv/x": "x\n", "root/keep": "k\n", "etc/gone": "g\n", "sbin/init": "i\n"},
+    )  # fmt: skip
+    os.symlink("usr/bin", base / "bin")
+    (base / "root").chmod(0o700)
+    middle = write_tree(tmp_path / "middle", {"usr/share/old/y": "y\n", "etc/middle": "m\n"})
+    os.mknod(middle / "srv", stat.S_IFCHR, 0)
+    run(["setfattr", "-n", "trusted.overlay.opaque", "-v", "y", str(middle / "usr/share/old")])
+    top = write_tree(tmp_path / "top", {"etc/host": "live\n"})
+    disc = tmp_path / "disc/casper"
+    disc.mkdir(parents=True)
+    for name, tree in (("minimal", base), ("minimal.standard", middle), ("minimal.standard.live", top)):
+        make(tree, disc / f"{name}.squashfs")
+    run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(tmp_path / "in.iso"), str(tmp_path / "disc")])
+    return tmp_path / "in.iso"
+
+
+LAYERS = ("minimal", "minimal.standard", "minimal.standard.live")
+
+
+@contextmanager
+def overlaid(iso: Path, folder: Path) -> Iterator[Path]:
+    """The stack of an ISO as the kernel's overlayfs shows it."""
+    tools.require("bsdtar")
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        tools.leave_out("This test needs a kernel with overlayfs.")
+    folder.mkdir()
+    run(["bsdtar", "-xf", str(iso), "-C", str(folder)])
+    images = [folder / "casper" / f"{name}.squashfs" for name in LAYERS]
+    with (
+        mounted(images[0], folder / "0") as low,
+        mounted(images[1], folder / "1") as middle,
+        mounted(images[2], folder / "2") as top,
+    ):
+        (folder / "all").mkdir()
+        options = f"lowerdir={top}:{middle}:{low}"
+        run(["mount", "-t", "overlay", "overlay", "-o", options, str(folder / "all")])
+        try:
+            yield folder / "all"
+        finally:
+            run(["umount", str(folder / "all")])
+
+
+def test_a_layer_in_the_middle_of_a_stack(stack: Path, tmp_path: Path) -> None:
+    files = {"bin/new": "new\n", "root/site": "s\n", "etc/host": "site\n", "usr/share/doc/b": "b\n"}
+    out, site = tmp_path / "out.iso", write_tree(tmp_path / "site", files)
+    layer = "casper/minimal.standard.squashfs"
+    result = cosremaster.remaster(
+        stack, out, add=[site], layer=layer, remove=["/etc/gone", "/usr/share/doc/a", "/etc/middle"]
+    )
+    assert result.removed == (b"etc/gone", b"etc/middle", b"usr/share/doc/a")
+    (hidden,) = [warning for warning in result.warnings if "stays hidden" in warning]
+    assert hidden.startswith("etc/host stays hidden in the running system: casper/minimal.standard.live.squashfs")
+    with overlaid(out, tmp_path / "after") as root:
+        assert (root / "usr/bin/new").read_text() == "new\n", "the symlink of the lowest layer is followed"
+        assert (root / "bin").is_symlink()
+        assert stat.S_IMODE((root / "root").stat().st_mode) == 0o700, "a directory keeps its mode"
+        assert (root / "root/keep").read_text() == "k\n"
+        assert (root / "root/site").read_text() == "s\n"
+        assert (root / "etc/host").read_text() == "live\n"
+        assert not any((root / path).exists() for path in ("etc/gone", "etc/middle", "usr/share/doc/a", "srv"))
+        assert (root / "usr/share/doc/b").read_text() == "b\n"
+        assert sorted(path.name for path in (root / "usr/share/old").iterdir()) == ["y"]
+    for name in ("minimal", "minimal.standard.live"):
+        path = f"casper/{name}.squashfs"
+        assert run(["bsdtar", "-xOf", str(out), path]) == run(["bsdtar", "-xOf", str(stack), path])
+
+
+def test_what_a_whiteout_or_an_opaque_directory_hides_is_not_there(stack: Path, tmp_path: Path) -> None:
+    layer, out = "casper/minimal.standard.live.squashfs", tmp_path / "out.iso"
+    for path in ("/srv/x", "/usr/share/old/x"):
+        with pytest.raises(OverlayError, match="cannot be removed: it is not there"):
+            cosremaster.remaster(stack, out, layer=layer, remove=[path])
+    site = write_tree(tmp_path / "site", {"srv/y": "y\n"})
+    with pytest.raises(OverlayError, match="hides the directory of that name"):
+        cosremaster.remaster(stack, out, add=[site], layer="casper/minimal.standard.squashfs")
+    cosremaster.remaster(stack, out, layer=layer, remove=["/usr/share/old/y"])
+    with overlaid(out, tmp_path / "after") as root:
+        assert not list((root / "usr/share/old").iterdir())

@@ -10,7 +10,7 @@ from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.layers.squashfs.blocks import BlockCodec, BlockError, make_block_codec
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry, parse_listing
-from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_FRAGMENT, STORED_BLOCK, Inode, parse_inode
+from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_FRAGMENT, NO_XATTR, STORED_BLOCK, Inode, parse_inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataReader, split_reference
 from cosremaster.layers.squashfs.superblock import (
     ABSENT,
@@ -21,6 +21,12 @@ from cosremaster.layers.squashfs.superblock import (
 )
 
 _FRAGMENT = struct.Struct("<QII")
+_XATTR_ID = struct.Struct("<QII")
+_XATTR_PREFIXES = {0: b"user.", 1: b"trusted.", 2: b"security."}
+_OUT_OF_LINE = 0x100
+_MAX_XATTRS = 1024
+_MAX_VALUE = 1 << 16
+"""Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
 _CACHED_BLOCKS = 8
 
 
@@ -101,6 +107,30 @@ class SquashfsFilesystem:
         data = self.metadata.read_indexed(superblock.fragment_table, _FRAGMENT.size * superblock.fragments)
         return [(start, word) for start, word, _ in _FRAGMENT.iter_unpack(data)]
 
+    def xattrs(self, number: int) -> dict[bytes, bytes]:
+        """Return the extended attributes ``number`` by their full names. :raises CorruptError: they are damaged."""
+        superblock = self.superblock
+        if number == NO_XATTR or not superblock.has_xattrs:
+            return {}
+        start, count, _ = struct.unpack("<QII", self.table.read(superblock.xattr_table, 16))
+        if number >= count:
+            raise CorruptError(f"squashfs has no extended attributes {number}", self.place.at(superblock.xattr_table))
+        block, offset = divmod(_XATTR_ID.size * number, METADATA_SIZE)
+        (position,) = struct.unpack("<Q", self.table.read(superblock.xattr_table + 16 + 8 * block, 8))
+        reference, entries, _ = _XATTR_ID.unpack(self.metadata.read(position, offset, _XATTR_ID.size))
+        cursor = _Cursor(self.metadata, start, reference)
+        attributes: dict[bytes, bytes] = {}
+        for _ in range(min(entries, _MAX_XATTRS)):
+            kind, size = struct.unpack("<HH", cursor.read(4))
+            name = _XATTR_PREFIXES.get(kind & 0xFF, b"") + cursor.read(size)
+            (length,) = struct.unpack("<I", cursor.read(4))
+            value = cursor.read(length)
+            if kind & _OUT_OF_LINE:
+                outside = _Cursor(self.metadata, start, int.from_bytes(value[:8], "little"))
+                value = outside.read(*struct.unpack("<I", outside.read(4)))
+            attributes[name] = value
+        return attributes
+
     def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
         """Yield path and entry of everything below ``directory`` (the root by default), parents before children.
 
@@ -177,6 +207,25 @@ class SquashfsFilesystem:
         if superblock.has_xattrs:
             starts.append(int.from_bytes(self.table.read(superblock.xattr_table, 8), "little"))
         return sorted([*starts, superblock.bytes_used])
+
+
+class _Cursor:
+    """Reads metadata forward from a ``reference`` into the table that begins at byte ``start`` of the image."""
+
+    def __init__(self, metadata: MetadataReader, start: int, reference: int) -> None:
+        """Stand at ``reference``."""
+        block, self._offset = split_reference(reference)
+        self._metadata, self._position = metadata, start + block
+
+    def read(self, length: int) -> bytes:
+        """Return the next ``length`` bytes. :raises CorruptError: they are too many, or not there."""
+        if length > _MAX_VALUE:
+            raise CorruptError("a squashfs extended attribute is too long", Place().at(self._position))
+        data = self._metadata.read(self._position, self._offset, length)
+        self._offset += length
+        while self._offset >= METADATA_SIZE:
+            self._position, self._offset = self._metadata.block(self._position)[1], self._offset - METADATA_SIZE
+        return data
 
 
 class FileData:

@@ -11,8 +11,10 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
-from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
+from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
 from cosremaster.tree.nodes import Node, NodeKind
+
+_OPAQUE = b"trusted.overlay.opaque"
 
 
 class SquashfsContent(Struct, frozen=True):
@@ -83,7 +85,12 @@ class SquashfsTree(Mapping[bytes, Node]):
             gid=self.filesystem.owner(inode.gid), mtime=inode.mtime, target=inode.target, rdev=inode.rdev,
             content=SquashfsContent(self.filesystem, inode) if kind is NodeKind.FILE else None,
             link=inode.number if inode.nlink > 1 and kind is not NodeKind.DIRECTORY else None,
+            is_opaque=kind is NodeKind.DIRECTORY and self._is_opaque(inode),
         )  # fmt: skip
+
+    def _is_opaque(self, inode: Inode) -> bool:
+        """Return whether the directory ``inode`` hides those of lower layers."""
+        return inode.xattr != NO_XATTR and self.filesystem.xattrs(inode.xattr).get(_OPAQUE) == b"y"
 
     def __contains__(self, path: object) -> bool:
         """Tell whether there is a node at ``path``."""

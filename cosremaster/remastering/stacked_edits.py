@@ -1,0 +1,76 @@
+"""Edits of a layer that lies over others: what is removed from those below becomes a whiteout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from msgspec.structs import replace
+
+from cosremaster.errors import OverlayError, printable
+from cosremaster.layers.address import format_address
+from cosremaster.layers.model import Layer
+from cosremaster.layers.stacks import LayerStack, StackedTree, is_whiteout
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.paths import ancestors
+
+
+def stacked_tree(layer: Layer, stack: LayerStack) -> Mapping[bytes, Node]:
+    """Return the tree that ``layer`` and those below it show together."""
+    return StackedTree([*(lower.tree() for lower in stack.lower), layer.tree()]) if stack.lower else layer.tree()
+
+
+def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
+    """Return ``edits`` of the stacked tree as edits of ``layer``, of which nothing below it is changed.
+
+    A path that a layer below keeps becomes a whiteout; directories on the way to an addition get the attributes that
+    they have below.
+
+    :raises OverlayError: a new directory would show what the layer hides.
+    """
+    if not stack.lower or edits.is_empty:
+        return edits
+    own, below = layer.tree(), StackedTree([lower.tree() for lower in stack.lower])
+    for node, _ in edits.additions:
+        hidden = own.get(node.path)
+        if node.kind is NodeKind.DIRECTORY and hidden is not None and is_whiteout(hidden) and node.path in below:
+            raise OverlayError(
+                "cannot be added: this layer hides the directory of that name in the layers below it, and a new one"
+                " would show their files again",
+                layer.place.inside(node.path),
+            )
+    added = {node.path for node, _ in edits.additions}
+    gone = edits.removed_paths - added
+    whiteouts = [
+        Node(path=path, kind=NodeKind.CHAR, mode=0)
+        for path in gone
+        if path in below and not any(parent in gone for parent in ancestors(path))
+    ]
+    parents: dict[bytes, Node] = {}
+    for path in [*added, *(node.path for node in whiteouts)]:
+        for parent in ancestors(path):
+            present = own.get(parent)
+            if parent not in added and (present is None or is_whiteout(present)) and parent in below:
+                parents[parent] = below[parent]
+    additions = {node.path: (node, action) for node, action in edits.additions}
+    additions |= {node.path: (node, Action.REMOVED) for node in whiteouts}
+    additions |= {path: (node, Action.PARENT) for path, node in parents.items()}
+    removed = {path for path in {*edits.removed_paths, *additions} if path in own}
+    return replace(
+        edits, removed_paths=frozenset(removed), additions=tuple(additions[path] for path in sorted(additions))
+    )
+
+
+def hidden_warnings(stack: LayerStack, edits: Edits) -> Iterator[str]:
+    """Yield a warning for each addition that stays hidden below another layer of ``stack``."""
+    trees = [(upper, upper.tree()) for upper in stack.upper]
+    for node, action in edits.additions:
+        if node.kind is NodeKind.DIRECTORY or action is Action.REMOVED:
+            continue
+        for upper, tree in trees:
+            above = (tree.get(path) for path in (*ancestors(node.path), node.path))
+            if any(owner.kind is not NodeKind.DIRECTORY or owner.is_opaque for owner in above if owner is not None):
+                yield (
+                    f"{printable(node.path)} stays hidden in the running system: {format_address(upper.address)}, which"
+                    " is mounted over this layer, has it too"
+                )
+                break
