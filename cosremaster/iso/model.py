@@ -77,8 +77,9 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     the volume space size. ``directory_paths``: the paths of ``directories``, in the same order. ``other_spans``: blocks
     of other data that its records name: continuation areas (SUSP 5.1), extended attribute records, associated files.
     ``empty_blocks``: the blocks that records without data name. ``extension_fields``: the fields of the root's ``.``
-    that say something about the whole tree (SP, ER; SUSP 5.3, 5.5). A tree that shares the root of an earlier one has
-    no files and no directories.
+    that say something about the whole tree (SP, ER; SUSP 5.3, 5.5).
+    ``volume_start``: the block from which the volume space size counts, where that is not ``base``: the start of a
+    session. A tree that shares the root of an earlier one has no files and no directories.
     """
 
     kind: str
@@ -93,11 +94,12 @@ class IsoTree(Struct, frozen=True, kw_only=True):
     other_spans: tuple[Span, ...] = ()
     empty_blocks: frozenset[Lba] = frozenset()
     extension_fields: tuple[bytes, ...] = ()
+    volume_start: Lba = Lba(0)
 
     @property
     def end(self) -> Lba:
         """The block after the last one of its volume, counted from the image's start."""
-        return Lba(self.base + self.blocks)
+        return Lba((self.volume_start or self.base) + self.blocks)
 
 
 class Partition(Struct, frozen=True):

@@ -207,7 +207,9 @@ def _read_all_trees(
     if session:
         copies = read_descriptors(source, Lba(session + FIRST_DESCRIPTOR))
         roots = {descriptor.root.lba for descriptor in descriptors}
-        trees += read_trees(source, copies, IMAGE_START, roots, limits)
+        for tree in read_trees(source, copies, IMAGE_START, roots, limits):
+            is_relative = session + tree.blocks == trees[0].blocks
+            trees.append(replace(tree, volume_start=session) if is_relative else tree)
         spans.append(Span(IMAGE_START, session, "earlier sessions"))
     return tuple(trees), spans
 

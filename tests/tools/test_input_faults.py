@@ -182,11 +182,15 @@ def test_the_session_is_known_when_its_root_directory_has_moved(tmp_path: Path) 
     (tmp_path / "tree/file").write_text("old")
     source = tmp_path / "in.iso"
     tools.run(["xorriso", "-outdev", source, "-map", tmp_path / "tree", "/", "-commit", "-end"])
+    tools.run(["xorriso", "-dev", source, "-map", tmp_path / "tree/file", "/second", "-commit", "-end"])
     before = judges.tree(source)
     names = [f"{'long-name-' * 10}{number}" for number in range(40)]
     out, _ = graft(source, *((name, b"new") for name in names))
     assert judges.tree(out).keys() == before.keys() | set(names)
     assert failures(out) == set()
+    assert (
+        "WARNING" not in subprocess.run(["xorriso", "-indev", out], capture_output=True, text=True, check=True).stderr
+    )
     again, _ = graft(out.rename(tmp_path / "again.iso"), ("later", b"later"))
     assert judges.tree(again).keys() == before.keys() | {*names, "later"}
 

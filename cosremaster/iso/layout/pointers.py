@@ -74,7 +74,7 @@ def _patch_replaced_records(replacements: Iterable[FileReplacement]) -> Patches:
 def _patch_descriptors(image: IsoImage, layout: Layout) -> Patches:
     """Yield the patches of volume space sizes (ECMA-119, 8.4.8)."""
     for tree in image.trees:
-        blocks = layout.map_volume_end(tree.end) - tree.base
+        blocks = layout.map_volume_end(tree.end) - (tree.volume_start or tree.base)
         if blocks != tree.blocks:
             yield lba_offset(tree.descriptor_lba) + VOLUME_SPACE_SIZE, pack_both_endian(blocks)
 
