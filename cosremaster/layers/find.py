@@ -205,7 +205,7 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     if any(layer.parent is not None for layer in candidates):  # what is inside an initramfs is what that leaves for
         candidates = [layer for layer in candidates if not _is_image(layer)]
     else:
-        candidates = _most_likely(_root_images(image, layers)) or candidates
+        candidates = _stacked_roots(image, layers) or candidates
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -293,6 +293,18 @@ def without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
 def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
     """Return the layers that are file systems which become the root of the running system."""
     return [layer for layer in without_side_images(image, layers) if _is_image(layer)]
+
+
+def _stacked_roots(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+    """Return the file systems of which one is the root; one alone where several are stacked and it is clear which."""
+    from cosremaster.layers.stacks import choose_in_stack  # noqa: PLC0415 - only live images have several
+
+    images = _root_images(image, layers)
+    if len(images) > 1:
+        chosen = choose_in_stack(image, [layer.address[0] for layer in images])
+        if chosen is not None:
+            return [layer for layer in images if layer.address[0] == chosen]
+    return _most_likely(images)
 
 
 def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Sequence[Layer]) -> None:

@@ -7,6 +7,7 @@ order of their names, the last on top; a ``filesystem.module`` beside them has a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ from cosremaster.tree.nodes import Node, NodeKind
 _END = b".squashfs"
 _LIVE_BOOT = (b"live",)
 _MODULES = b"filesystem.module"
+_SOURCES = b"install-sources.yaml"
+"""Of subiquity, the installer on casper's images: what it may copy, with its size and which is the default."""
+_MAX_SOURCES = 1 << 20
+_LIVE_PART = b".live"
 _QUICK = ScanOptions(digests=False, nesting=0, edits=False)
 
 
@@ -60,6 +65,34 @@ def _split_names(image: SourceImage, path: bytes) -> tuple[list[bytes], list[byt
     at = listed.index(name)
     paths = [folder + b"/" + other for other in listed]
     return [p for p in paths[:at] if p in files], [p for p in paths[at + 1 :] if p in files]
+
+
+def choose_in_stack(image: SourceImage, paths: Sequence[bytes]) -> bytes | None:
+    """Return which of the stacked file systems at ``paths`` is meant where nobody says so; None where that is open.
+
+    It is the one that casper's installer copies (``install-sources.yaml``), so that the installed system has the
+    change; else the uppermost, whose files win in the running system.
+    """
+    folders = {path.rpartition(b"/")[0] for path in paths}
+    if len(folders) != 1 or not all(path.endswith(_END) for path in paths):
+        return None
+    (folder,) = folders
+    sources = next((file for file in image.files if file.path == folder + b"/" + _SOURCES), None)
+    installed = None if sources is None else _find_installed(image.bytes_of(sources).read(0, _MAX_SOURCES))
+    if installed is not None and folder + b"/" + installed in paths:
+        return folder + b"/" + installed
+    tops = [path for path in paths if not _split_names(image, path)[1]]
+    running = [path for path in tops if path.removesuffix(_END).endswith(_LIVE_PART)] or tops
+    return running[0] if len(running) == 1 else None
+
+
+def _find_installed(text: bytes) -> bytes | None:
+    """Return the ``path`` of the source in ``install-sources.yaml`` that is the default; None where none is."""
+    for source in re.split(rb"^- ", text, flags=re.MULTILINE):
+        path = re.search(rb"^ *path: *[\"']?([^\s\"']+)", source, re.MULTILINE)
+        if path is not None and re.search(rb"^ *default: *true\b", source, re.MULTILINE):
+            return path[1]
+    return None
 
 
 def _open(image: SourceImage, paths: Sequence[bytes]) -> Iterator[Layer]:

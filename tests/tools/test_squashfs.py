@@ -436,3 +436,30 @@ def test_what_a_whiteout_or_an_opaque_directory_hides_is_not_there(stack: Path, 
     cosremaster.remaster(stack, out, layer=layer, remove=["/usr/share/old/y"])
     with overlaid(out, tmp_path / "after") as root:
         assert not list((root / "usr/share/old").iterdir())
+
+
+def test_which_layer_of_a_stack_is_meant(stack: Path, tmp_path: Path) -> None:
+    site, out = write_tree(tmp_path / "site", {"etc/site": "s\n"}), tmp_path / "out.iso"
+    assert cosremaster.remaster(stack, out, add=[site]).layer == "casper/minimal.standard.live.squashfs"
+    sources = "- default: true\n  id: a\n  path: minimal.standard.squashfs\n- id: b\n  path: minimal.squashfs\n"
+    (tmp_path / "disc/casper/install-sources.yaml").write_text(sources)
+    run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(stack), str(tmp_path / "disc")])
+    result = cosremaster.remaster(stack, out, add=[site], force=True)
+    assert result.layer == "casper/minimal.standard.squashfs"
+
+
+def test_modules_of_live_boot(tree: Path, tmp_path: Path) -> None:
+    tools.require("genisoimage", "mksquashfs")
+    disc = tmp_path / "disc/live"
+    disc.mkdir(parents=True)
+    make(tree, disc / "filesystem.squashfs")
+    make(write_tree(tmp_path / "module", {"etc/hostname": "module\n"}), disc / "zz-module.squashfs")
+    iso, out = tmp_path / "in.iso", tmp_path / "out.iso"
+    run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(tmp_path / "disc")])
+    site = write_tree(tmp_path / "site", {"etc/hostname": "site\n"})
+    assert cosremaster.remaster(iso, out, add=[site]).layer == "live/zz-module.squashfs"
+    result = cosremaster.remaster(iso, out, add=[site], layer="live/filesystem.squashfs", force=True)
+    assert [warning for warning in result.warnings if "etc/hostname stays hidden" in warning]
+    (disc / "filesystem.module").write_text("zz-module.squashfs filesystem.squashfs\n")
+    run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(tmp_path / "disc")])
+    assert cosremaster.remaster(iso, out, add=[site], force=True).layer == "live/filesystem.squashfs"
