@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
@@ -240,21 +241,25 @@ class FileData:
         """The place of the file system."""
         return str(self._filesystem.place)
 
+    @cached_property
+    def _starts(self) -> Sequence[int]:
+        """The byte of the image at which each block begins, and the end of the last."""
+        sizes = (word & ~STORED_BLOCK for word in self._inode.blocks)
+        return list(accumulate(sizes, initial=self._inode.start))
+
     def chunks(self, offset: int, length: int) -> Iterator[bytes]:
         """Yield ``length`` bytes from byte ``offset`` on. :raises CorruptError: a block is damaged."""
         size = self._filesystem.superblock.block_size
         end = offset + length
         number = offset // size
-        start = self._inode.start + sum(word & ~STORED_BLOCK for word in self._inode.blocks[:number])
         while offset < end:
+            start = self._starts[min(number, len(self._inode.blocks))]
             block = self._block(number, start)
             part = block[offset - number * size : end - number * size]
             if not part:
                 raise CorruptError("a squashfs file is shorter than its inode tells", self._filesystem.place.at(start))
             yield part
             offset += len(part)
-            if number < len(self._inode.blocks):
-                start += self._inode.blocks[number] & ~STORED_BLOCK
             number += 1
 
     def _block(self, number: int, start: int) -> bytes:
