@@ -11,7 +11,7 @@ from cosremaster.demo.image import build_archive, build_iso, directory, initramf
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
-TOOLS = ("genisoimage", "xorriso", "mkfs.fat", "mcopy", "mmd", "/usr/lib/ISOLINUX/isolinux.bin")
+TOOLS = ("genisoimage", "mksquashfs", "xorriso", "mkfs.fat", "mcopy", "mmd", "/usr/lib/ISOLINUX/isolinux.bin")
 ISOLINUX = Path("/usr/lib/ISOLINUX")
 
 GRUB = b"""set timeout=5
@@ -137,9 +137,26 @@ def make_layers(_: Path) -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def make_squashfs(folder: Path) -> dict[str, bytes]:
+    """Squashfs files of a few entries; two of them store the tables, so that a mutation reaches their fields."""
+    tree = _make_tree(folder)
+    os.link(tree / "vmlinuz", tree / "d/second")
+    os.truncate(tree / "d/a", 20_000)
+    forms = {
+        "stored": ("-noI", "-noD", "-noF", "-b", "4096"), "gzip": ("-b", "4096"), "xz": ("-comp", "xz"),
+        "blocks": ("-noI", "-no-fragments", "-no-exports", "-b", "4096"),
+    }  # fmt: skip
+    images = {}
+    for name, options in forms.items():
+        run(["mksquashfs", tree, folder / name, "-quiet", "-no-progress", "-nopad", *options])
+        images[name] = (folder / name).read_bytes()
+    return images
+
+
 SEEDS: Mapping[str, Callable[[Path], Mapping[str, bytes]]] = {
     "image": make_isos,
     "layer": make_layers,
+    "squashfs": make_squashfs,
     "fat": lambda folder: {"fat12": make_fat(folder), "wide": make_fat(folder, "-s", "8", "-r", "32", kibibytes=160)},
     "menu": lambda _: {"grub": GRUB, "syslinux": SYSLINUX, "entry": ENTRY},
     "mtree": lambda _: {"mtree": MTREE},

@@ -203,6 +203,31 @@ def run_layer(data: bytes, folder: Path) -> None:
             _compare_archives(data, out.read_bytes())
 
 
+def run_squashfs(data: bytes, folder: Path) -> None:
+    """Look at a squashfs file or change it; the result must have every name that the old file has."""
+    path, number = folder / "in.img", zlib.crc32(data)
+    path.write_bytes(data)
+    with bounded():
+        if number % 2 == 0:
+            _look_at(path, folder, number // 2)
+            return
+        words = ("--add", "NEW:/etc/new") if number % 4 == 1 else ("--remove", "/d/e", "--allow-missing")
+        out = run_remaster(path, folder, words, ())
+        if out is not None:
+            before, after = (_list_names(image) for image in (path, out))
+            lost = {name for name in before - after if not name.startswith(b"d/e")}
+            if lost:
+                raise FindingError(f"the result lacks {min(lost)!r}")
+
+
+def _list_names(image: Path) -> set[bytes]:
+    """Return the paths in a squashfs file."""
+    import cosremaster  # noqa: PLC0415 - instrumented first
+
+    with cosremaster.open(image, remember=False) as opened:
+        return set(opened.names(recursive=True))
+
+
 def _compare_archives(old: bytes, new: bytes) -> None:
     """Check that the new file holds what the old one does, where that is an archive that Python's decoders read."""
     before, after = (_read_archive(data) for data in (old, new))
@@ -327,7 +352,8 @@ _SEALED: dict[Path, tuple[Path, bytes]] = {}
 
 Target = Callable[[bytes, Path], None]
 TARGETS: Mapping[str, tuple[Target, int]] = {
-    "image": (run_image, 900_000), "layer": (run_layer, 8_000), "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
+    "image": (run_image, 900_000), "layer": (run_layer, 8_000), "squashfs": (run_squashfs, 40_000),
+    "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
     "mtree": (run_mtree, 4096), "recipe": (run_recipe, 4096), "index": (run_index, 256),
 }  # fmt: skip
 """What runs each target, and the most bytes of its files."""
