@@ -11,6 +11,7 @@ from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import RepackJob, RepackResult, StreamParameters
+    from cosremaster.io.pieces import Piece
 
 
 class PlainParameters(NamedTuple):
@@ -40,13 +41,19 @@ class PlainParameters(NamedTuple):
             raise ValueError("more plain bytes than packed ones")
 
     def repack(self, job: RepackJob) -> RepackResult:
-        """Return the plain bytes themselves: every unchanged range stays where it comes from."""
+        """Return the plain bytes themselves: every unchanged range is one of the packed bytes, which are the same."""
         from cosremaster.codecs.base import RepackResult  # noqa: PLC0415 - a plain listing needs none of it
 
         length = job.plain.length
         job.advance(length)
         old = sum(p.length for p in job.plain.pieces if isinstance(p, Range) and p.source is job.decoded)
-        return RepackResult(job.plain, reused=old, encoded=0, stored=length - old)
+        pieces: list[Piece] = []
+        for piece in job.plain.pieces:
+            if isinstance(piece, Range) and piece.source is job.decoded:
+                pieces += job.packed.cut(piece.offset, piece.offset + piece.length).pieces
+            else:
+                pieces.append(piece)
+        return RepackResult(PieceTable(pieces), reused=old, encoded=0, stored=length - old)
 
 
 class PlainDecoding(NamedTuple):

@@ -131,7 +131,8 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLay
             cache=BlockCache() if layer.is_converted else packing.caches.setdefault(layer.address, BlockCache()),
         )
         packed = layer.parameters.repack(job)
-    return RepackedLayer(layer.address, layer.codec_label, packed)
+    by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
+    return RepackedLayer(layer.address, layer.format.name if by_itself else layer.codec_label, packed)
 
 
 @contextmanager
