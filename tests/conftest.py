@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures import debirf, tools
 from tests.support.apollo import example  # noqa: F401 - a fixture
@@ -15,6 +16,10 @@ from tests.support.platform_iso import platform  # noqa: F401 - a fixture
 from tests.support.volume_ids import by_name  # noqa: F401 - a fixture
 
 ROOMS = ("unit", "tools", "boot")
+
+# How long an example takes decides no test: a loaded machine is no fault.
+settings.register_profile("timeless", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("timeless")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
