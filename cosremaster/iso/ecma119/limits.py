@@ -15,8 +15,8 @@ from cosremaster.units import Lba, lba_offset
 SLACK = 1 << 20
 """Bytes that may be read again: several records of real images share small areas."""
 
-MAX_PATHS = 1 << 26
-"""Bytes of all paths together, beyond the size of the image: directories may be nested thousands of levels deep."""
+MAX_PATHS = 1 << 28
+"""Bytes of all paths together, beyond the size of the image: directories may be nested 5,000 levels deep."""
 
 _LEVEL = 8  # bytes for each level above a directory
 

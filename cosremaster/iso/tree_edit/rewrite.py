@@ -124,6 +124,8 @@ class TreeRewrite(Struct):
         """
         relocated: set[int] = set()
         for directory in self.tree.directories():
+            if directory is self.tree.root:  # it has no name, and so is named in nothing
+                continue
             above = (directory.parent, directory.named_in)
             if directory.named_in is not directory.parent or any(id(each) in relocated for each in above):
                 relocated.add(id(directory))
