@@ -158,9 +158,8 @@ def _prove_udf(old: IsoImage, new: IsoImage, expected: Mapping[bytes, ExpectedFi
         starts = [lba for lba, _ in files[path].extents[:1]]
         _check_equal(files[path].size, expected_file.size, f"the size of {path!r} in UDF", old)
         _check_equal(starts, list(expected_file.starts[:1]), f"the block of {path!r} in UDF", old)
-    _check_equal(
-        all(tag.is_sound for tag in new.udf.tags), all(tag.is_sound for tag in old.udf.tags), "UDF's tags hold:", old
-    )
+    if all(tag.is_sound for tag in old.udf.tags):  # a wrong one is made right where its descriptor is written anew
+        _check_equal(all(tag.is_sound for tag in new.udf.tags), True, "UDF's tags hold:", old)
 
 
 def _prove_embed_areas(old: IsoImage, new: IsoImage, plan: ImagePlan) -> Iterator[str]:
