@@ -237,7 +237,9 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
             length, reached = length + gap + table.length, end
         size = concatenation.file.length
         if concatenation.has_rest:  # the kernel's boot config is at the end and wants multiples of 4 (init/main.c)
-            pieces += [Zeros((reached - length) % _STREAM_ALIGNMENT), *concatenation.file.cut(reached, size).pieces]
+            padding = -reached % _STREAM_ALIGNMENT
+            start = reached if any(concatenation.file.read(reached, padding)) else reached + padding
+            pieces += [Zeros((start - length) % _STREAM_ALIGNMENT), *concatenation.file.cut(start, size).pieces]
         else:
             pieces.append(Zeros(size - reached))
         new = PieceTable(pieces)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.tools import require, run
+from tests.fixtures.tools import leave_out, require, run
 
 STRACE = ("strace", "-f", "-o")
 NAMING = ["rename", "link", "unlink", "fsync"]
@@ -39,7 +39,7 @@ def traced_counts(words: list[str], calls: list[str], log: Path) -> Counter[str]
     """How often each of ``calls`` is made by the thread that makes it most often."""
     done = subprocess.run([*STRACE, log, "-e", f"trace={','.join(calls)}", *words], capture_output=True, check=False)
     if done.returncode:
-        pytest.skip("strace cannot trace here")
+        leave_out("Strace cannot trace here.")
     traced = [(match[1], match[2]) for match in re.finditer(r"^(\d+) +(\w+)\(", log.read_text(), re.M)]
     most: Counter[str] = Counter()
     for (_, name), count in Counter(traced).items():
@@ -102,7 +102,7 @@ def mounted(disk: Path, folder: Path) -> Iterator[Path]:
     """The file system in the file ``disk``, mounted on ``folder``."""
     folder.mkdir()
     if subprocess.run(["mount", "-o", "loop", disk, folder], capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
+        leave_out("No file system can be mounted here.")
     try:
         yield folder
     finally:
@@ -114,7 +114,7 @@ def test_what_ended_with_0_is_on_the_disk(folder: Path, force: bool) -> None:
     """A copy of the disk, taken at once, holds what a power cut would leave."""
     require("mount", "mkfs.ext4")
     if os.geteuid() != 0:
-        pytest.skip("only root mounts")
+        leave_out("Only root mounts.")
     disk = folder / "disk"
     with disk.open("wb") as file:
         file.truncate(24 << 20)

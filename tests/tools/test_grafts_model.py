@@ -47,6 +47,8 @@ MAKERS: dict[str, tuple[str, ...]] = {
 }
 DEEP = ("genisoimage-deep", "xorriso-deep")
 SHORT, JOLIET_ALONE = "genisoimage", "genisoimage-J"
+RELOCATED = 7
+"""Directories above an entry from which on its directory is relocated (ECMA-119, 6.8.2.1)."""
 ROUNDS = 4
 MOVED = (b"rr_moved", b".rr_moved")
 
@@ -278,22 +280,18 @@ def expect(name: str, tree: Tree, image: IsoImage, source: ByteSource) -> None:
 
 
 def expect_kept(edits: IsoEdits, before: IsoImage, after: IsoImage) -> None:
-    """Data that nobody asked to change stand where they stood, but for those that libarchive wants behind a directory.
+    """Data that nobody asked to change stand where they stood, or come behind the relocated directory that names them.
 
-    These are the data of files with a name that continues elsewhere, and of all below a relocated directory.
+    Only entries below the seventh level are relocated (cosremaster/iso/layout/continued.py says why their data move).
     """
     found, old = places(after), places(before)
-    new = {path: edits.new_path(path) for path in old}
-    late = {tuple(blocks) for path, blocks in old.items() if may_move(path) or may_move(new[path] or b"")}
+    relocated = {tuple(blocks) for path, blocks in old.items() if path.count(b"/") >= RELOCATED}
+    end = max((max(blocks) for blocks in old.values() if blocks), default=0)
     for path, blocks in old.items():
-        here = new[path]
-        if here is not None and tuple(blocks) not in late:
-            assert found[here] == blocks
-
-
-def may_move(path: bytes) -> bool:
-    """Whether the data of the file at ``path`` may follow its directory (cosremaster/iso/layout/continued.py)."""
-    return path.count(b"/") > 6 or any(len(part) > 60 for part in path.split(b"/"))
+        new = edits.new_path(path)
+        if new is not None:
+            is_late = tuple(blocks) in relocated and all(block > end for block in found[new])
+            assert found[new] == blocks or is_late
 
 
 def by_others(name: str, path: Path, tree: Tree, folder: Path) -> None:

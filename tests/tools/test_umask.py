@@ -10,7 +10,7 @@ import pytest
 
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, regular
-from tests.fixtures.tools import require, run
+from tests.fixtures.tools import leave_out, require, run
 
 BUILD = """
 umask {umask}; mkdir -p site/etc/sudoers.d site/usr/bin && echo a > site/etc/sudoers.d/a
@@ -121,7 +121,7 @@ def set_attributes(folder: Path) -> None:
         run(["setfacl", "-m", "u:1234:r", folder / "acl"])
         run(["setcap", "cap_net_raw+ep", folder / "ping"])
     except (OSError, subprocess.CalledProcessError, AssertionError):
-        pytest.skip("this file system, or an ordinary user, cannot set these attributes")
+        leave_out("This file system, or an ordinary user, cannot set these attributes.")
 
 
 @pytest.mark.parametrize("packed", [False, True])

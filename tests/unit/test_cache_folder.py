@@ -24,10 +24,16 @@ from cosremaster.io.source import open_source
 from cosremaster.iso.read import read_image
 from cosremaster.layers import cache_folder
 from cosremaster.layers.cache import load_index
+from tests.fixtures.tools import leave_out
 from tests.support.listener import Listener
 from tests.support.small import CGZ, write_small
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+@pytest.fixture
+def as_root() -> None:
+    """Leave the test out for an ordinary user."""
+    if os.geteuid() != 0:
+        leave_out("Only root gives files away.")
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def test_a_file_that_others_may_have_made_is_no_index(cache: Path, tmp_path: Pat
     assert run(tmp_path / "in.iso", tmp_path / "out.iso") == (first, True)
 
 
-@as_root
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("part", ["file", "folder"])
 def test_what_belongs_to_somebody_else_is_no_index(cache: Path, tmp_path: Path, part: str) -> None:
     first, _ = run(tmp_path / "in.iso", tmp_path / "out.iso")
@@ -194,7 +200,7 @@ def test_a_home_that_is_missing_is_not_made(tmp_path: Path, monkeypatch: pytest.
     assert run(tmp_path / "in.iso", tmp_path / "out.iso")[1] is False
 
 
-@as_root
+@pytest.mark.usefixtures("as_root")
 def test_root_makes_nothing_in_the_home_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     home = tmp_path / "home"

@@ -16,6 +16,7 @@ import pytest
 import cosremaster
 from cosremaster import errors
 from cosremaster.recipe.read import read_recipe
+from tests.fixtures.tools import leave_out
 from tests.support.small import write_small
 
 ITEMS = (cosremaster.InlineFile("/etc/motd", b"hi"),)
@@ -86,7 +87,7 @@ def remaster(image: Path, number: int) -> cosremaster.Result:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_pool_gets_results_and_errors(method: str, tmp_path: Path) -> None:
     if method not in multiprocessing.get_all_start_methods():
-        pytest.skip("this system has no such processes")
+        leave_out("This system has no such processes.")
     image = write_small(tmp_path)
     (tmp_path / "bad.toml").write_text("nonsense = 1\n")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
