@@ -1,11 +1,15 @@
 """`cosremaster verify` of images as their makers leave them: odd ones get notes, and damage in them still fails."""
 
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pycdlib
 import pytest
 
+from cosremaster.io.source import open_source
+from cosremaster.iso.read import read_image
+from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.units import BLOCK, SECTOR
 from cosremaster.verification.finding import Level
 from cosremaster.verification.run import verify
@@ -119,8 +123,16 @@ def test_data_of_udf_alone_behind_the_image_fail(tree: Path) -> None:
     raw[at : at + 8] = end.to_bytes(4, "little") + end.to_bytes(4, "big")
     path.write_bytes(raw)
     assert "udf.file" not in checks(path, Level.FAILS)
-    path.write_bytes(raw[: end * BLOCK])
-    assert checks(path, Level.FAILS), "of an image that is cut off"
+    with open_source(path) as source:
+        udf = read_image(source).udf
+    assert udf is not None
+    (file,) = (file for name, file in udf.named_files() if name[-1] == "install.wim")
+    entry = bytearray(raw[file.entry_offset : file.entry_offset + BLOCK])
+    (block,) = struct.unpack_from("<I", entry, file.allocation_offset + 4)
+    struct.pack_into("<I", entry, file.allocation_offset + 4, block + len(raw) // BLOCK)
+    raw[file.entry_offset : file.entry_offset + BLOCK] = seal_descriptor(entry)
+    path.write_bytes(raw)
+    assert checks(path, Level.FAILS) == {"udf.unreadable"}, "it leads out of its partition"
 
 
 def test_symlinks_of_udf_are_no_files_of_iso_9660(tmp_path: Path) -> None:
