@@ -15,7 +15,6 @@ from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.merged import read_merged_trees
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
 from cosremaster.overlay.merge import merge, resolve_location
@@ -229,6 +228,8 @@ class _RespelledItem(Struct, frozen=True):
 
 def _read_other_names(image: IsoImage, source: ByteSource) -> dict[bytes, dict[bytes, bytes]]:
     """Return, for each directory, its entries' names in other trees and in lower case -> names in the primary tree."""
+
+    from cosremaster.iso.merged import read_merged_trees  # noqa: PLC0415 - a change of a layer goes without
 
     primary, *others = read_merged_trees(image, source).all_trees
     other_names: dict[bytes, dict[bytes, bytes]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,7 +19,6 @@ from cosremaster.layers.find import ImageLayers, list_system_images
 from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
-from cosremaster.layers.stacks import find_stack
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
@@ -30,8 +29,7 @@ from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import FileTargets, LayerTarget, group_targets, read_layers, select_layers
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
-from cosremaster.remastering.stacked_edits import edits_of_layer, hidden_warnings, stacked_tree
-from cosremaster.tree.nodes import Edits, NodeKind
+from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 
 class Overlay(Struct, frozen=True):
@@ -169,16 +167,23 @@ def plan_overlay(
     following = [other for other in layers.layers if any(layer is earlier for earlier in other.preceding)]
     if not target.is_whole:
         _check_removals(layer, following, request.removals)
-    stack = find_stack(image, layer)
-    edits = merge(
-        stacked_tree(layer, stack), overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
-        force_type=request.force_type,
-    )  # fmt: skip
+
+    def merge_into(tree: Mapping[bytes, Node]) -> Edits:
+        """Return the edits of ``tree``."""
+        return merge(
+            tree, overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
+            force_type=request.force_type,
+        )  # fmt: skip
+
+    if layer.format.random_access:
+        from cosremaster.remastering.stacked_edits import edit_in_stack  # noqa: PLC0415 - an archive lies over no other
+
+        edits = edit_in_stack(image, layer, merge_into)
+    else:
+        edits = merge_into(layer.tree())
     if not target.is_whole:
         _check_preceding(layer, edits)
     context.warnings.extend(edits.warnings)
-    edits = edits_of_layer(layer, stack, edits)
-    context.warnings.extend(hidden_warnings(stack, edits))
     return edits
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, printable
+from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import format_address
 from cosremaster.layers.model import Layer
-from cosremaster.layers.stacks import LayerStack, StackedTree, is_whiteout
+from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
+
+
+def edit_in_stack(image: SourceImage, layer: Layer, merge_into: Callable[[Mapping[bytes, Node]], Edits]) -> Edits:
+    """Return the edits of ``layer`` that ``merge_into`` makes of the tree that it shows with the layers below it.
+
+    Additions that a layer over it hides are told among the warnings of the edits. Raises as ``merge_into`` does.
+
+    :raises OverlayError: a new directory would show what the layer hides.
+    """
+    stack = find_stack(image, layer)
+    edits = edits_of_layer(layer, stack, merge_into(stacked_tree(layer, stack)))
+    return replace(edits, warnings=(*edits.warnings, *hidden_warnings(stack, edits)))
 
 
 def stacked_tree(layer: Layer, stack: LayerStack) -> Mapping[bytes, Node]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
-from cosremaster.layers.squashfs.superblock import MAGIC
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.squashfs.tree import SquashfsTree
     from cosremaster.tree.nodes import Edits, Node
 
-_COMPRESSION = slice(20, 22)
+MAGIC = b"hsqs"
 _MAX_FILE = (1 << 63) - 1
 
 

@@ -9,8 +9,6 @@ from msgspec import Struct
 
 from cosremaster.errors import CorruptError, Place, UnsupportedError
 
-MAGIC = b"hsqs"
-
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
 SUPERBLOCK_SIZE = _SUPERBLOCK.size
 """Bytes of the superblock, 96."""
