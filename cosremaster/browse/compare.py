@@ -15,6 +15,7 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import format_address
 from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.xattrs import format_value
 from cosremaster.units import lba_offset
 
 MAX_TEXT = 1 << 20
@@ -152,6 +153,12 @@ def _compare_metadata(before: Node, after: Node) -> Iterator[str]:
         yield f"target {printable(before.target)} -> {printable(after.target)}"
     if before.rdev != after.rdev:
         yield f"device {before.rdev[0]}:{before.rdev[1]} -> {after.rdev[0]}:{after.rdev[1]}"
+    if before.xattrs != after.xattrs:
+        old, new = dict(before.xattrs), dict(after.xattrs)
+        for name in sorted({**old, **new}):
+            if old.get(name) != new.get(name):
+                values = (format_value(name, values[name]) if name in values else "none" for values in (old, new))
+                yield f"attribute {printable(name)} {' -> '.join(values)}"
 
 
 def _diff_text(before: Node, after: Node, where: str) -> Iterator[str]:

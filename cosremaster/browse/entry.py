@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 
 from cosremaster.browse.container import NodeRef
-from cosremaster.tree.nodes import NodeKind
+from cosremaster.tree.nodes import NodeKind, Xattrs
 
 _TYPES = {
     NodeKind.FIFO: "fifo", NodeKind.CHAR: "char", NodeKind.DIRECTORY: "directory", NodeKind.BLOCK: "block",
@@ -23,7 +23,8 @@ class FileEntry:
     ``type``: ``file``, ``directory``, ``symlink``, ``fifo``, ``char``, ``block`` or ``socket``; ``mode``: permission
     bits; ``mtime``: seconds since 1970; ``size``: bytes of a file's data or a symlink's target; ``device``: major and
     minor number. ``depth``: below the entry where a walk began, through all layers. ``sha256``: of the data, and
-    ``contains``: the kind of the archive that the file is; both are None unless they were asked for.
+    ``contains``: the kind of the archive that the file is; both are None unless they were asked for. ``xattrs``: the
+    extended attributes, by their full names, sorted.
     """
 
     address: str
@@ -39,6 +40,7 @@ class FileEntry:
     depth: int = 0
     sha256: str | None = None
     contains: str | None = None
+    xattrs: Xattrs = ()
 
     @property
     def name(self) -> bytes:
@@ -64,4 +66,5 @@ def entry_of(reference: NodeRef, depth: int = 0) -> FileEntry:
         mtime=node.mtime, size=len(node.target) if node.content is None else node.content.size,
         target=node.target if node.kind is NodeKind.SYMLINK else None,
         device=node.rdev if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else None, depth=depth,
+        xattrs=node.xattrs,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.browse.container import Container, NodeRef
 from cosremaster.browse.mtree import mtree_lines
@@ -47,19 +48,11 @@ def select_nodes(reference: NodeRef) -> list[Node]:
     """
     container, top = reference.container, reference.node
     if top.kind is not NodeKind.DIRECTORY:
-        return [_with_path(top, top.path.rpartition(b"/")[2])]
+        return [replace(top, path=top.path.rpartition(b"/")[2])]
     real = _real_nodes(container)
     prefix = top.path + b"/" if top.path else b""
-    nodes = [_with_path(node, path[len(prefix) :]) for path, node in real.items() if path.startswith(prefix)]
+    nodes = [replace(node, path=path[len(prefix) :]) for path, node in real.items() if path.startswith(prefix)]
     return [node for node in nodes if node.path]
-
-
-def _with_path(node: Node, path: bytes) -> Node:
-    """Return a copy of ``node`` with another path."""
-    return Node(
-        path=path, kind=node.kind, mode=node.mode, uid=node.uid, gid=node.gid, mtime=node.mtime, target=node.target,
-        rdev=node.rdev, content=node.content, link=node.link,
-    )  # fmt: skip
 
 
 def _real_nodes(container: Container) -> dict[bytes, Node]:

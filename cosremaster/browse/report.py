@@ -8,6 +8,7 @@ from typing import Any
 
 from cosremaster.browse.entry import FileEntry
 from cosremaster.errors import printable
+from cosremaster.tree.xattrs import format_xattr
 
 SCHEMA = 1
 """Raised whenever a field of :func:`describe_entry` changes its meaning or goes away (docs/json.md)."""
@@ -26,15 +27,17 @@ def describe_entry(entry: FileEntry) -> dict[str, Any]:
         "size": entry.size,
         "target": None if entry.target is None else printable(entry.target),
         "device": None if entry.device is None else list(entry.device),
+        "xattrs": {printable(name): f"0x{value.hex()}" for name, value in entry.xattrs},
     }
 
 
 def format_long_line(entry: FileEntry, name: str) -> str:
-    """Return ``entry`` as ``ls -l`` shows it, with numeric owners and UTC."""
+    """Return ``entry`` as ``ls -l`` shows it, with numeric owners, UTC, and ``@`` for extended attributes."""
+    mark = "@" if entry.xattrs else ""
     size = str(entry.size) if entry.device is None else f"{entry.device[0]}, {entry.device[1]}"
     arrow = "" if entry.target is None else f" -> {printable(entry.target)}"
     mtime = time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.mtime))
-    return f"{entry.mode_text} {entry.uid:>5} {entry.gid:>5} {size:>10} {mtime} {name}{arrow}"
+    return f"{entry.mode_text}{mark} {entry.uid:>{5 - len(mark)}} {entry.gid:>5} {size:>10} {mtime} {name}{arrow}"
 
 
 def stat_lines(entry: FileEntry) -> Iterator[str]:
@@ -46,6 +49,8 @@ def stat_lines(entry: FileEntry) -> Iterator[str]:
         yield f"  target {printable(entry.target)}"
     if entry.device is not None:
         yield f"  device {entry.device[0]}:{entry.device[1]}"
+    for name, value in entry.xattrs:
+        yield f"  attribute {format_xattr(name, value)}"
     if entry.sha256 is not None:
         yield f"  {entry.size:,} bytes, SHA-256 {entry.sha256}"
     if entry.contains is not None:

@@ -14,10 +14,16 @@ class Limits(NamedTuple):
     """What a file system or archive of one format can hold.
 
     ``container``: the format with its article, as in ``a cpio archive``; ``max_file_size``: bytes of one file.
+    ``xattr_classes``: how the names of extended attributes begin that it holds, as in ``user.``; an empty one for all.
     """
 
     container: str
     max_file_size: int
+    xattr_classes: tuple[bytes, ...] = ()
+
+    def holds_xattr(self, name: bytes) -> bool:
+        """Return whether an extended attribute called ``name`` can be held."""
+        return name.startswith(self.xattr_classes)
 
     def check_file_size(self, size: int, place: Place) -> None:
         """Check that a file of ``size`` bytes fits.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from cosremaster.io.pieces import PieceTable
+
+Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""Extended attributes: full names with their values, sorted by name."""
 
 
 class NodeKind(enum.IntEnum):
@@ -71,6 +74,8 @@ class Node(Struct, frozen=True, kw_only=True):
     :ivar link: equal for all hard links of a file; None for a file with one name.
     :ivar is_opaque: a directory that hides those below it in a stack of layers
         (Documentation/filesystems/overlayfs.rst).
+    :ivar xattrs: its extended attributes (xattr(7)): full names, as in ``security.capability``, with their values,
+        sorted by name. A format that cannot hold them leaves them out and says so.
     """
 
     path: bytes
@@ -84,6 +89,7 @@ class Node(Struct, frozen=True, kw_only=True):
     content: Content | None = None
     link: object = None
     is_opaque: bool = False
+    xattrs: Xattrs = ()
 
 
 class Action(enum.Enum):

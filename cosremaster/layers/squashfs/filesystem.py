@@ -23,8 +23,9 @@ from cosremaster.layers.squashfs.superblock import (
 
 _FRAGMENT = struct.Struct("<QII")
 _XATTR_ID = struct.Struct("<QII")
-_XATTR_PREFIXES = {0: b"user.", 1: b"trusted.", 2: b"security."}
-_OUT_OF_LINE = 0x100
+XATTR_PREFIXES = {0: b"user.", 1: b"trusted.", 2: b"security."}
+OUT_OF_LINE = 0x100
+"""The bit of an extended attribute's class that tells that eight bytes lead to its value."""
 _MAX_XATTRS = 1024
 _MAX_VALUE = 1 << 16
 """Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
@@ -113,23 +114,36 @@ class SquashfsFilesystem:
         superblock = self.superblock
         if number == NO_XATTR or not superblock.has_xattrs:
             return {}
-        start, count, _ = struct.unpack("<QII", self.table.read(superblock.xattr_table, 16))
+        place = self.place.at(superblock.xattr_table)
+        try:
+            return self._read_xattrs(number)
+        except struct.error as error:
+            raise CorruptError("the squashfs table of extended attributes is cut off", place) from error
+
+    def _read_xattrs(self, number: int) -> dict[bytes, bytes]:
+        """Return the extended attributes ``number``; those in a class that Linux does not know are left out as there.
+
+        :raises struct.error: the table is cut off. :raises CorruptError: it is damaged.
+        """
+        start, count, _ = _XATTR_ID.unpack(self.table.read(self.superblock.xattr_table, _XATTR_ID.size))
         if number >= count:
-            raise CorruptError(f"squashfs has no extended attributes {number}", self.place.at(superblock.xattr_table))
+            place = self.place.at(self.superblock.xattr_table)
+            raise CorruptError(f"squashfs has no extended attributes {number}", place)
         block, offset = divmod(_XATTR_ID.size * number, METADATA_SIZE)
-        (position,) = struct.unpack("<Q", self.table.read(superblock.xattr_table + 16 + 8 * block, 8))
+        (position,) = struct.unpack("<Q", self.table.read(self.superblock.xattr_table + 16 + 8 * block, 8))
         reference, entries, _ = _XATTR_ID.unpack(self.metadata.read(position, offset, _XATTR_ID.size))
-        cursor = _Cursor(self.metadata, start, reference)
+        cursor = _Cursor(self.metadata, start, reference, self.place)
         attributes: dict[bytes, bytes] = {}
         for _ in range(min(entries, _MAX_XATTRS)):
             kind, size = struct.unpack("<HH", cursor.read(4))
-            name = _XATTR_PREFIXES.get(kind & 0xFF, b"") + cursor.read(size)
+            name = cursor.read(size)
             (length,) = struct.unpack("<I", cursor.read(4))
             value = cursor.read(length)
-            if kind & _OUT_OF_LINE:
-                outside = _Cursor(self.metadata, start, int.from_bytes(value[:8], "little"))
+            if kind & OUT_OF_LINE:
+                outside = _Cursor(self.metadata, start, int.from_bytes(value[:8], "little"), self.place)
                 value = outside.read(*struct.unpack("<I", outside.read(4)))
-            attributes[name] = value
+            if kind & 0xFF in XATTR_PREFIXES:
+                attributes[XATTR_PREFIXES[kind & 0xFF] + name] = value
         return attributes
 
     def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
@@ -213,15 +227,16 @@ class SquashfsFilesystem:
 class _Cursor:
     """Reads metadata forward from a ``reference`` into the table that begins at byte ``start`` of the image."""
 
-    def __init__(self, metadata: MetadataReader, start: int, reference: int) -> None:
-        """Stand at ``reference``."""
+    def __init__(self, metadata: MetadataReader, start: int, reference: int, place: Place) -> None:
+        """Stand at ``reference``; ``place``: of the image."""
         block, self._offset = split_reference(reference)
+        self._place = place
         self._metadata, self._position = metadata, start + block
 
     def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes. :raises CorruptError: they are too many, or not there."""
         if length > _MAX_VALUE:
-            raise CorruptError("a squashfs extended attribute is too long", Place().at(self._position))
+            raise CorruptError("a squashfs extended attribute is too long", self._place.at(self._position))
         data = self._metadata.read(self._position, self._offset, length)
         self._offset += length
         while self._offset >= METADATA_SIZE:

@@ -91,7 +91,7 @@ class SquashfsFormat(LayerFormat):
     name = "squashfs"
     random_access = True
     magic_end = len(MAGIC)
-    limits = Limits("a squashfs file system", _MAX_FILE)
+    limits = Limits("a squashfs file system", _MAX_FILE, (b"user.", b"trusted.", b"security."))
 
     def identify(self, head: bytes) -> str | None:
         """Return ``""`` for squashfs."""

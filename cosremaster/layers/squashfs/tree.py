@@ -12,9 +12,9 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 
-_OPAQUE = b"trusted.overlay.opaque"
+_OPAQUE = (b"trusted.overlay.opaque", b"y")
 
 
 class SquashfsContent(Struct, frozen=True):
@@ -48,6 +48,7 @@ class SquashfsTree(Mapping[bytes, Node]):
         """Open the file system whose bytes are ``table``."""
         self.filesystem = SquashfsFilesystem(table, place)
         self._directories: dict[bytes, dict[bytes, SquashfsEntry]] = {}
+        self._shared_xattrs: dict[int, Xattrs] = {}
         self._count: int | None = None
 
     def entry(self, path: bytes) -> SquashfsEntry | None:
@@ -80,17 +81,22 @@ class SquashfsTree(Mapping[bytes, Node]):
     def _node(self, path: bytes, inode: Inode) -> Node:
         """Return the node of ``inode`` at ``path``."""
         kind = inode.kind
+        xattrs = self._xattrs(inode.xattr)
         return Node(
             path=path, kind=kind, mode=inode.mode, uid=self.filesystem.owner(inode.uid),
             gid=self.filesystem.owner(inode.gid), mtime=inode.mtime, target=inode.target, rdev=inode.rdev,
             content=SquashfsContent(self.filesystem, inode) if kind is NodeKind.FILE else None,
             link=inode.number if inode.nlink > 1 and kind is not NodeKind.DIRECTORY else None,
-            is_opaque=kind is NodeKind.DIRECTORY and self._is_opaque(inode),
+            is_opaque=kind is NodeKind.DIRECTORY and _OPAQUE in xattrs, xattrs=xattrs,
         )  # fmt: skip
 
-    def _is_opaque(self, inode: Inode) -> bool:
-        """Return whether the directory ``inode`` hides those of lower layers."""
-        return inode.xattr != NO_XATTR and self.filesystem.xattrs(inode.xattr).get(_OPAQUE) == b"y"
+    def _xattrs(self, number: int) -> Xattrs:
+        """Return the extended attributes ``number``; files that share them share the value."""
+        if number == NO_XATTR:
+            return ()
+        if number not in self._shared_xattrs:
+            self._shared_xattrs[number] = tuple(sorted(self.filesystem.xattrs(number).items()))
+        return self._shared_xattrs[number]
 
     def __contains__(self, path: object) -> bool:
         """Tell whether there is a node at ``path``."""

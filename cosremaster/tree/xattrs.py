@@ -1,0 +1,60 @@
+"""Extended attributes for people: file capabilities as getcap(8) shows them, other values as getfattr(1) does."""
+
+from __future__ import annotations
+
+import struct
+
+from cosremaster.errors import printable
+
+CAPABILITY = b"security.capability"
+_CAPABILITIES = (
+    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service"
+    " net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin"
+    " sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap mac_override"
+    " mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore"
+)
+"""By number (include/uapi/linux/capability.h)."""
+
+_REVISION, _EFFECTIVE = 0xFF000000, 1
+_SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}
+"""Bytes of each revision of a capability's value: the last has the user that is root in its namespace."""
+
+_MAX_SHOWN = 64
+"""Bytes of a value that people see."""
+
+
+def format_xattr(name: bytes, value: bytes) -> str:
+    """Return the extended attribute ``name`` with its ``value`` for people, as in ``user.note="text"``."""
+    return f"{printable(name)}={format_value(name, value)}"
+
+
+def format_value(name: bytes, value: bytes) -> str:
+    """Return the ``value`` of the extended attribute ``name`` for people: text in quotes, or hexadecimal digits."""
+    capabilities = _format_capabilities(value) if name == CAPABILITY else None
+    if capabilities is not None:
+        return capabilities
+    text = value.removesuffix(b"\0")  # labels of SELinux end in a zero byte
+    more = f"... ({len(value):,} bytes)" if len(value) > _MAX_SHOWN else ""
+    if text.isascii() and text.decode("latin-1").isprintable():
+        return f'"{text[:_MAX_SHOWN].decode()}"{more}'
+    return f"0x{value[:_MAX_SHOWN].hex()}{more}"
+
+
+def _format_capabilities(value: bytes) -> str | None:
+    """Return the file capabilities ``value`` as text, as in ``cap_net_raw=ep``; None where they are none."""
+    head = int.from_bytes(value[:4], "little")
+    if _SIZES.get(head & _REVISION) != len(value):
+        return None
+    words = struct.unpack(f"<{len(value) // 4 - 1}I", value[4:])
+    permitted, inheritable = words[0], words[1]
+    if len(words) >= 4:
+        permitted, inheritable = permitted | words[2] << 32, inheritable | words[3] << 32
+    known = _CAPABILITIES.split()
+    groups: dict[str, list[str]] = {}
+    for number in range(64):
+        flags = "i" * (inheritable >> number & 1) + "p" * (permitted >> number & 1)
+        if flags:
+            name = f"cap_{known[number]}" if number < len(known) else str(number)
+            groups.setdefault("e" * (head & _EFFECTIVE) + flags, []).append(name)
+    text = " ".join(f"{','.join(names)}={flags}" for flags, names in groups.items()) or "="
+    return text if len(words) < 5 else f"{text} [rootid={words[4]}]"
