@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.plan_layers import LayerChange
+    from cosremaster.remastering.size_files import SizeChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ class Changes:
     ``fats``: the changes in FAT file systems on the image, but for their boot menus.
 
     ``menus``: the boot menus, where kernel arguments or the volume changed; ``sums``: the changed lists of checksums on
-    the ISO. ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
+    the ISO; ``sizes``: sizes of file systems that files on the ISO tell, such as ``filesystem.size``, before and after.
+    ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
     initramfs. ``identical``: nothing changes, the output is the input byte for byte.
     """
@@ -74,6 +76,7 @@ class Changes:
     fats: tuple[FatChange, ...] = ()
     menus: tuple[MenuChange, ...] = ()
     sums: tuple[ListChange, ...] = ()
+    sizes: tuple[SizeChange, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -107,6 +110,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "iso_added": tuple(node.path for node in plan.iso.added), "iso_removed": plan.iso.removed,
         "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
         "iso_unchanged": plan.iso.unchanged, "fats": plan.fats, "menus": plan.settings.menus, "sums": plan.sums,
+        "sizes": plan.companions.sizes,
         "input_size": image.size, "output_size": plan.result.table.length,
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,

@@ -279,7 +279,13 @@ def print_result(result: Result, target: Path) -> None:
 def _result_lines(result: Result, target: Path) -> Iterator[str]:
     """Yield the summary of a remaster as lines."""
     from cosremaster.reports.menus import menu_change_lines  # noqa: PLC0415 - after the work; --quiet goes without
-    from cosremaster.reports.text import fat_lines, memory_lines, packed_line, sums_lines  # noqa: PLC0415 - the same
+    from cosremaster.reports.text import (  # noqa: PLC0415 - the same
+        fat_lines,
+        memory_lines,
+        packed_line,
+        size_lines,
+        sums_lines,
+    )
 
     change = "identical to the input" if result.identical else f"was {format_size(result.input_size)}"
     yield f"{target}: {format_size(result.output_size)} ({change})"
@@ -288,6 +294,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     yield from _iso_lines(result)
     yield from fat_lines(result.fats)
     yield from menu_change_lines(result.menus)
+    yield from size_lines(result.sizes)
     yield from sums_lines(result.sums)
     for layer in result.packed:
         yield packed_line(layer)

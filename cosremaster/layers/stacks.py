@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from cosremaster.errors import Place
+from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.identify import identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
@@ -98,11 +100,16 @@ def _find_installed(text: bytes) -> bytes | None:
 def _open(image: SourceImage, paths: Sequence[bytes]) -> Iterator[Layer]:
     """Yield the layers at ``paths``; their data are not read."""
     files = {file.path: file for file in image.files}
-    for path in paths:
-        table, place = image.bytes_of(files[path]), image.place.inside(path)
-        identification = identify_table(table)
-        if identification.format is not None and identification.format.random_access:
-            yield build_layers(index_file(path, table, place, _QUICK, identification), table, place)[-1]
+    layers = (open_filesystem(path, image.bytes_of(files[path]), image.place.inside(path)) for path in paths)
+    yield from (layer for layer in layers if layer is not None)
+
+
+def open_filesystem(path: bytes, table: PieceTable, place: Place) -> Layer | None:
+    """Return the file system whose bytes are ``table`` as a layer, its data unread; None where it is no layer."""
+    identification = identify_table(table)
+    if identification.format is None or not identification.format.random_access:
+        return None
+    return build_layers(index_file(path, table, place, _QUICK, identification), table, place)[-1]
 
 
 def is_whiteout(node: Node) -> bool:

@@ -19,7 +19,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
-from cosremaster.remastering.companions import check_companions
+from cosremaster.remastering.companions import Companions, plan_companions
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
@@ -47,6 +47,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     settings: BootSettingsPlan
     result: ImagePlan
     sums: tuple[ListChange, ...]
+    companions: Companions
     warnings: tuple[str, ...]
 
     @property
@@ -75,9 +76,10 @@ def plan_remaster(
     if request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
     fats = plan_fats(image, change.iso, fat_overlays, request, context)
-    context.warnings.extend(check_companions(image, fats.edits))
-    settings = plan_settings(image, fats.edits, request, context)
-    edits = fats.edits.with_contents(settings.replaced).with_areas(settings.areas)
+    companions = plan_companions(image, fats.edits, change.changes)
+    context.warnings.extend(companions.warnings)
+    settings = plan_settings(image, companions.edits, request, context)
+    edits = companions.edits.with_contents(settings.replaced).with_areas(settings.areas)
     checksums = plan_checksums(image, edits, request, context)
     edits = with_checksum_lists(image, edits, checksums.lists)
     result = plan_new_image(image, edits, settings, request, context)
@@ -85,7 +87,7 @@ def plan_remaster(
         context.progress.warn(warning)
     return RemasterPlan(
         image=image, changes=change.changes, packed=change.packed, iso=iso, fats=fats.changes, settings=settings,
-        result=result, sums=checksums.changes, warnings=context.warnings.messages,
+        result=result, sums=checksums.changes, companions=companions, warnings=context.warnings.messages,
     )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ def plan_overlay(
     if layer.format.random_access:
         from cosremaster.remastering.stacked_edits import edit_in_stack  # noqa: PLC0415 - an archive lies over no other
 
-        edits = edit_in_stack(image, layer, merge_into)
+        edits: Edits = edit_in_stack(image, layer, merge_into)
     else:
         edits = merge_into(layer.tree())
     if not target.is_whole:

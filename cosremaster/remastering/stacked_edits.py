@@ -15,7 +15,17 @@ from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
 
 
-def edit_in_stack(image: SourceImage, layer: Layer, merge_into: Callable[[Mapping[bytes, Node]], Edits]) -> Edits:
+class StackedEdits(Edits, frozen=True, kw_only=True):
+    """Edits of ``layer``, and the same as they are ``shown`` by it and the layers of ``stack`` below it."""
+
+    layer: Layer
+    stack: LayerStack
+    shown: Edits
+
+
+def edit_in_stack(
+    image: SourceImage, layer: Layer, merge_into: Callable[[Mapping[bytes, Node]], Edits]
+) -> StackedEdits:  # fmt: skip
     """Return the edits of ``layer`` that ``merge_into`` makes of the tree that it shows with the layers below it.
 
     Additions that a layer over it hides are told among the warnings of the edits. Raises as ``merge_into`` does.
@@ -23,8 +33,19 @@ def edit_in_stack(image: SourceImage, layer: Layer, merge_into: Callable[[Mappin
     :raises OverlayError: a new directory would show what the layer hides.
     """
     stack = find_stack(image, layer)
-    edits = edits_of_layer(layer, stack, merge_into(stacked_tree(layer, stack)))
-    return replace(edits, warnings=(*edits.warnings, *hidden_warnings(stack, edits)))
+    shown = merge_into(stacked_tree(layer, stack))
+    edits = edits_of_layer(layer, stack, shown)
+    own = replace(edits, warnings=(*edits.warnings, *hidden_warnings(stack, edits)))
+    return StackedEdits(
+        own.removed_paths,
+        own.additions,
+        own.removed,
+        own.unchanged,
+        own.warnings,
+        layer=layer,
+        stack=stack,
+        shown=shown,
+    )
 
 
 def stacked_tree(layer: Layer, stack: LayerStack) -> Mapping[bytes, Node]:

@@ -18,9 +18,18 @@ from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
+from cosremaster.remastering.size_files import SizeChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
-from cosremaster.reports.text import change_lines, fat_lines, memory_lines, packed_line, rename_lines, sums_lines
+from cosremaster.reports.text import (
+    change_lines,
+    fat_lines,
+    memory_lines,
+    packed_line,
+    rename_lines,
+    size_lines,
+    sums_lines,
+)
 from cosremaster.tree.nodes import Action, Edits
 from cosremaster.units import Lba, format_size
 
@@ -53,6 +62,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
             for at, table in sorted(plan.result.overwrites.items(), key=lambda item: item[0])
         ],
         "sums": [_list_report(change) for change in plan.sums],
+        "sizes": [_size_report(change) for change in plan.companions.sizes],
         "layers": [_layer_report(layer) for layer in plan.packed],
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
@@ -122,6 +132,13 @@ def _list_report(change: ListChange) -> dict[str, Any]:
     return {
         "path": printable(change.path), "rewritten": change.rewritten, "added": change.added,
         "dropped": change.dropped, "renamed": change.renamed,
+    }  # fmt: skip
+
+
+def _size_report(change: SizeChange) -> dict[str, Any]:
+    """Return a size in bytes that a file on the ISO tells."""
+    return {
+        "path": printable(change.path), "of": printable(change.of), "before": change.before, "after": change.after,
     }  # fmt: skip
 
 
@@ -203,6 +220,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
         f"{name.attribute}: {printable(name.old)} -> {printable(name.new)}" for name in plan.settings.volume_renames
     )
     yield from menu_change_lines(plan.settings.menus)
+    yield from size_lines(plan.companions.sizes)
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
         yield packed_line(packed.summary)

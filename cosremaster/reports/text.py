@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.find import ArchiveFile
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
+    from cosremaster.remastering.size_files import SizeChange
 
 ACTIVE = 0x80
 """An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
@@ -218,6 +219,12 @@ def sums_lines(changes: Iterable[ListChange]) -> Iterator[str]:
         )  # fmt: skip
         summary = ", ".join(f"{count:,} {word}" for count, word in counts if count)
         yield f"sums in {printable(change.path)}: {summary}"
+
+
+def size_lines(changes: Iterable[SizeChange]) -> Iterator[str]:
+    """Yield a line for each size of a file system that a file on the ISO tells, and that changes."""
+    for change in changes:
+        yield f"size in {printable(change.path)}: {printable(change.of)}: {change.before:,} -> {change.after:,} bytes"
 
 
 def packed_line(layer: PackedLayer) -> str:

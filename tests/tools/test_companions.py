@@ -1,0 +1,301 @@
+"""Files on an ISO that tell of a squashfs beside them; unsquashfs, coreutils and checkisomd5 judge what follows."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from tests.fixtures import tools
+from tests.fixtures.tools import run
+from tests.support.archives_of_trees import write_tree
+
+FILES = {"etc/hostname": "x\n", "sbin/init": "i\n", "usr/share/doc/a/copyright": "c" * 9000, "usr/big": "b" * 30_000}
+
+
+@pytest.fixture
+def disc(tmp_path: Path) -> Path:
+    """The folder that an ISO is made of."""
+    tools.require("mksquashfs", "unsquashfs", "genisoimage", "bsdtar")
+    return tmp_path / "disc"
+
+
+def make_squashfs(tree: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run(["mksquashfs", str(tree), str(target), "-quiet", "-no-progress"])
+    return target
+
+
+def make_iso(disc: Path) -> Path:
+    iso = disc.parent / "in.iso"
+    run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(iso), str(disc)])
+    return iso
+
+
+def member(iso: Path, path: str) -> bytes:
+    return run(["bsdtar", "-xOf", str(iso), path])
+
+
+def usage(*trees: Path) -> int:
+    """What du(1) counts, in blocks of 4 KiB as ext4 has them, whatever the file system of the test."""
+    seen: dict[str, os.stat_result] = {}
+    for tree in trees:
+        for path in [tree, *tree.rglob("*")]:
+            seen[str(path.relative_to(tree))] = path.lstat()
+    inodes = {(status.st_dev, status.st_ino): (name, status) for name, status in seen.items()}
+    return sum(
+        4096 if (status.st_mode & 0o170000) == 0o040000 else -(-status.st_size // 4096) * 4096
+        for _, status in inodes.values()
+        if (status.st_mode & 0o170000) in (0o040000, 0o100000)
+    )
+
+
+def unpack(iso: Path, path: str, target: Path) -> Path:
+    """Unpack a squashfs file of ``iso``."""
+    squashfs = target.with_suffix(".sqfs")
+    squashfs.write_bytes(member(iso, path))
+    run(["unsquashfs", "-quiet", "-no-progress", "-d", str(target), str(squashfs)])
+    return target
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_the_size_beside_a_squashfs_follows(end: str, disc: Path, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", FILES)
+    os.link(root / "usr/big", root / "usr/big-2")
+    os.symlink("x" * 70, root / "usr/long-link")
+    make_squashfs(root, disc / "live/filesystem.squashfs")
+    unknown = 12_345_678  # what the build machine's file system took more
+    write_tree(disc, {"live/filesystem.size": f"{usage(root) + unknown}{end}"})
+    site = write_tree(tmp_path / "site", {"opt/site/data": "d" * 5000, "etc/hostname": "h" * 4097})
+    os.symlink("data", site / "opt/site/link")
+    out = tmp_path / "out.iso"
+    result = cosremaster.remaster(
+        make_iso(disc), out, add=[site], remove=["/usr/share/doc/**", "/usr/big-2"], digest="sha256"
+    )
+    after = usage(unpack(out, "live/filesystem.squashfs", tmp_path / "after"))
+    assert member(out, "live/filesystem.size") == f"{after + unknown}{end}".encode()
+    (change,) = result.sizes
+    assert (change.path, change.before) == (b"live/filesystem.size", usage(root) + unknown)
+    assert change.after == after + unknown
+    assert not any("tells the size" in warning for warning in result.warnings)
+
+
+def test_the_last_name_of_a_file_frees_its_bytes(disc: Path, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", FILES)
+    os.link(root / "usr/big", root / "usr/big-2")
+    make_squashfs(root, disc / "live/filesystem.squashfs")
+    write_tree(disc, {"live/filesystem.size": "100000\n"})
+    iso, out = make_iso(disc), tmp_path / "out.iso"
+    for removed, size in ((["/usr/big"], 100_000), (["/usr/big", "/usr/big-2"], 100_000 - 32_768)):
+        cosremaster.remaster(iso, out, remove=removed, force=True)
+        assert member(out, "live/filesystem.size") == b"%d\n" % size
+
+
+def test_a_squashfs_that_is_exchanged_as_a_whole(disc: Path, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", FILES)
+    make_squashfs(root, disc / "live/filesystem.squashfs")
+    write_tree(disc, {"live/filesystem.size": f"{usage(root)}\n"})
+    other = write_tree(tmp_path / "other", {"etc/hostname": "y" * 70_000})
+    new = make_squashfs(other, tmp_path / "new.squashfs")
+    out = tmp_path / "out.iso"
+    cosremaster.remaster(make_iso(disc), out, add_iso=[f"{new}:/live/filesystem.squashfs"])
+    assert member(out, "live/filesystem.size") == b"%d\n" % usage(other)
+
+
+@pytest.mark.parametrize("text", ["", "many\n", "12 MB\n", "3\n", "9" * 80])
+def test_a_size_that_cannot_follow_stays_with_a_warning(text: str, disc: Path, tmp_path: Path) -> None:
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "live/filesystem.squashfs")
+    write_tree(disc, {"live/filesystem.size": text})
+    out = tmp_path / "out.iso"
+    (warning,) = [
+        text
+        for text in cosremaster.remaster(make_iso(disc), out, remove=["/usr/big"]).warnings
+        if "filesystem.size" in text
+    ]
+    assert "tells the size of the old live/filesystem.squashfs" in warning
+    assert member(out, "live/filesystem.size") == text.encode()
+
+
+def test_a_size_that_the_user_gives_is_used(disc: Path, tmp_path: Path) -> None:
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "live/filesystem.squashfs")
+    write_tree(disc, {"live/filesystem.size": "100\n"})
+    size = write_tree(tmp_path / "given", {"size": "7\n"}) / "size"
+    out = tmp_path / "out.iso"
+    add = [f"{write_tree(tmp_path / 'site', {'opt/a': 'a'})}/"]
+    result = cosremaster.remaster(make_iso(disc), out, add=add, add_iso=[f"{size}:/live/filesystem.size"])
+    assert member(out, "live/filesystem.size") == b"7\n"
+    assert not result.sizes
+
+
+SOURCES = """\
+kernel:
+  default: linux-generic
+sources:
+- default: true
+  description:
+    en: 'A desktop: with
+      all of size: 99'
+  id: desktop
+  name:
+    de: Schreibtisch
+    en: Desktop
+  path: minimal.standard.squashfs
+  preinstalled_langs:
+  - en
+  size: {standard}
+  type: fsimage-layered
+  variations:
+    enhanced:
+      path: minimal.enhanced.squashfs
+      size: {enhanced}
+      snapd_system_label: enhanced
+    standard:
+      path: minimal.standard.squashfs
+      size: {standard}
+- id: minimal
+  name:
+    en: Minimal
+  path: "minimal.squashfs"   # the base
+  size:   {minimal}
+  type: fsimage-layered
+version: 2
+"""
+
+
+@pytest.fixture
+def layered(disc: Path, tmp_path: Path) -> dict[str, Path]:
+    """The trees of casper's layers on a disc with the sizes that livecd-rootfs writes."""
+    trees = {
+        "minimal": write_tree(tmp_path / "minimal", FILES),
+        "minimal.standard": write_tree(tmp_path / "standard", {"usr/bin/office": "o" * 50_000, "etc/hostname": "s\n"}),
+        "minimal.standard.live": write_tree(tmp_path / "live", {"usr/bin/installer": "i" * 10_000}),
+        "minimal.enhanced": write_tree(tmp_path / "enhanced", {"usr/bin/snapd": "s" * 8192}),
+    }
+    for name, tree in trees.items():
+        make_squashfs(tree, disc / f"casper/{name}.squashfs")
+        write_tree(disc, {f"casper/{name}.size": f"{usage(tree)}\n"})
+    whole = sum(usage(trees[name]) for name in ("minimal", "minimal.standard", "minimal.standard.live"))
+    write_tree(disc, {"casper/filesystem.size": f"{whole}\n", "casper/install-sources.yaml": sources(trees)})
+    return trees
+
+
+def sources(trees: dict[str, Path]) -> str:
+    return SOURCES.format(
+        minimal=usage(trees["minimal"]), standard=usage(trees["minimal"], trees["minimal.standard"]),
+        enhanced=usage(trees["minimal"], trees["minimal.enhanced"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", ["minimal", "minimal.standard", "minimal.standard.live"])
+def test_the_sizes_of_casper_layers(layer: str, layered: dict[str, Path], disc: Path, tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"opt/new": "n" * 9000, "etc/hostname": "h" * 5000})
+    out = tmp_path / "out.iso"
+    result = cosremaster.remaster(make_iso(disc), out, add=[site], layer=f"casper/{layer}.squashfs")
+    after = {name: unpack(out, f"casper/{name}.squashfs", tmp_path / f"after-{name}") for name in layered}
+    for name in layered:
+        assert member(out, f"casper/{name}.size") == b"%d\n" % usage(after[name]), name
+    whole = sum(usage(after[name]) for name in ("minimal", "minimal.standard", "minimal.standard.live"))
+    assert member(out, "casper/filesystem.size") == b"%d\n" % whole
+    assert member(out, "casper/install-sources.yaml").decode() == sources(after)
+    assert not any("tells the size" in warning for warning in result.warnings)
+
+
+def test_an_edit_of_all_layers(layered: dict[str, Path], disc: Path, tmp_path: Path) -> None:
+    site, out = write_tree(tmp_path / "site", {"opt/new": "n" * 9000}), tmp_path / "out.iso"
+    cosremaster.remaster(make_iso(disc), out, add=[site], layer="casper/*.squashfs")
+    after = {name: unpack(out, f"casper/{name}.squashfs", tmp_path / f"after-{name}") for name in layered}
+    assert member(out, "casper/install-sources.yaml").decode() == sources(after)
+
+
+def test_a_removed_file_of_a_lower_layer(layered: dict[str, Path], disc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.iso"
+    cosremaster.remaster(make_iso(disc), out, remove=["/usr/big"], layer="casper/minimal.standard.squashfs")
+    old, new = (
+        {found[0]: int(found[1]) for found in re.findall(r"path: \"?([\w.]+)\"?[^\0]*?size: +(\d+)", text)}
+        for text in (sources(layered), member(out, "casper/install-sources.yaml").decode())
+    )
+    assert new["minimal.squashfs"] == old["minimal.squashfs"]
+    assert new["minimal.standard.squashfs"] == old["minimal.standard.squashfs"] - 32_768
+    assert member(out, "casper/minimal.standard.size") == b"%d\n" % usage(layered["minimal.standard"]), (
+        "the whiteout takes no block, and its directory is there already"
+    )
+
+
+def test_sources_that_are_not_understood(layered: dict[str, Path], disc: Path, tmp_path: Path) -> None:
+    text = "[{path: minimal.standard.squashfs, size: 7, default: true}]\n"
+    (disc / "casper/install-sources.yaml").write_text(text)
+    site, out = write_tree(tmp_path / "site", {"opt/new": "n" * 9000}), tmp_path / "out.iso"
+    result = cosremaster.remaster(make_iso(disc), out, add=[site], layer="casper/minimal.squashfs")
+    assert not [warning for warning in result.warnings if "install-sources" in warning], "it does not name the layer"
+    result = cosremaster.remaster(make_iso(disc), out, add=[site], layer="casper/minimal.standard.squashfs", force=True)
+    assert [warning for warning in result.warnings if "casper/install-sources.yaml tells the size" in warning]
+    assert member(out, "casper/install-sources.yaml").decode() == text
+
+
+def test_sizes_in_the_plan(disc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "live/filesystem.squashfs")
+    write_tree(disc, {"live/filesystem.size": "100000\n"})
+    iso = make_iso(disc)
+    assert main(["plan", str(iso), "--remove", "/usr/big"]) == 0
+    assert "size in live/filesystem.size: live/filesystem: 100,000 -> 67,232 bytes" in capsys.readouterr().out
+    plan = cosremaster.plan(iso, cosremaster.Request(remove=["/usr/big"]))
+    assert plan.values["sizes"] == [
+        {"path": "live/filesystem.size", "of": "live/filesystem", "before": 100_000, "after": 67_232}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "lists"),
+    [
+        ("var/lib/dpkg/status", ["live/filesystem.manifest", "live/filesystem.packages-remove"]),
+        ("var/lib/dpkg/status.d/base", ["live/filesystem.manifest", "live/filesystem.packages-remove"]),
+        ("var/lib/dpkg/statusoverride", []),
+        ("etc/site", []),
+    ],
+)
+def test_lists_of_packages(path: str, lists: list[str], disc: Path, tmp_path: Path) -> None:
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "live/filesystem.squashfs")
+    names = ["live/filesystem.manifest", "live/filesystem.packages-remove", "live/other.manifest"]
+    write_tree(disc, dict.fromkeys(names, "base-files 1\n"))
+    site = write_tree(tmp_path / "site", {path: "Package: x\n"})
+    out = tmp_path / "out.iso"
+    result = cosremaster.remaster(make_iso(disc), out, add=[site])
+    assert [warning.split()[0] for warning in result.warnings if "lists the packages" in warning] == lists
+    assert all(member(out, name) == b"base-files 1\n" for name in names)
+
+
+def test_the_list_of_archiso(disc: Path, tmp_path: Path) -> None:
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "arch/x86_64/airootfs.sfs")
+    write_tree(disc, {"arch/pkglist.x86_64.txt": "base 1\n"})
+    site = write_tree(tmp_path / "site", {"var/lib/pacman/local/x-1/desc": "%NAME%\n"})
+    warnings = cosremaster.remaster(make_iso(disc), tmp_path / "out.iso", add=[site]).warnings
+    assert [text for text in warnings if "arch/pkglist.x86_64.txt lists the packages of the old arch/x86_64/a" in text]
+
+
+def test_sums_of_a_squashfs_follow(disc: Path, tmp_path: Path) -> None:
+    tools.require("md5sum", "sha256sum", "sha512sum", "implantisomd5", "checkisomd5")
+    squashfs = make_squashfs(write_tree(tmp_path / "root", FILES), disc / "arch/x86_64/airootfs.sfs")
+    write_tree(disc, {"arch/x86_64/airootfs.size": "100000\n"})
+    (disc / "arch/x86_64/airootfs.sha512").write_bytes(run(["sha512sum", squashfs.name], cwd=squashfs.parent))
+    for name in ("md5sum.txt", "sha256sum.txt"):
+        files = sorted(f"./{path.relative_to(disc)}" for path in disc.rglob("*") if path.is_file())
+        (disc / name).write_bytes(run([name.removesuffix(".txt"), *files], cwd=disc))
+    (disc / "pool").mkdir()
+    (disc / "pool/noise").write_bytes(bytes(3_000_000))  # isomd5sum cannot check every image of some hundred KiB
+    iso, out = make_iso(disc), tmp_path / "out.iso"
+    run(["implantisomd5", str(iso)])
+    run(["checkisomd5", str(iso)])
+    site = write_tree(tmp_path / "site", {"opt/new": "n" * 9000})
+    cosremaster.remaster(iso, out, add=[site])
+    after = tmp_path / "after"
+    after.mkdir()
+    run(["bsdtar", "-xf", str(out), "-C", str(after)])
+    assert (after / "arch/x86_64/airootfs.size").read_text() == f"{100_000 + 12_288 + 4096}\n"
+    run(["md5sum", "--strict", "-c", "md5sum.txt"], cwd=after)
+    run(["sha256sum", "--strict", "-c", "sha256sum.txt"], cwd=after)
+    run(["sha512sum", "--strict", "-c", "airootfs.sha512"], cwd=after / "arch/x86_64")
+    run(["checkisomd5", str(out)])
