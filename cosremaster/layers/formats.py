@@ -105,6 +105,13 @@ class ArchiveIndex(Protocol):
         """Read all of ``layer`` that indexing did not. :raises CorruptError: damage, with its place."""
         return
 
+    def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each rule of the format's readers that ``layer`` breaks, with its place.
+
+        :param with_data: look at the data of files too. :raises CorruptError: damage, with its place.
+        """
+        return iter(())
+
     def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
         """Yield sentences about what ``edits`` of ``layer`` leave behind or lose."""
         return iter(())

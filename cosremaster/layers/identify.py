@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from cosremaster.codecs import PLAIN, SNIFF_SIZE, find_codec, unsupported_compression
 from cosremaster.layers.formats import PLAIN_HEAD_SIZE, LayerFormat, identify_format
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec
     from cosremaster.io.pieces import PieceTable
+    from cosremaster.io.source import ByteSource
 
 HEAD_SIZE = PLAIN_HEAD_SIZE
 """Bytes of a file that are looked at; of a compressed one twice as many, or what its codec needs."""
@@ -86,6 +89,13 @@ def identify(peek: Callable[[int], bytes]) -> Identification:
     if compression is not None:
         return Identification(PLAIN, None, "", f"{compression} compressed data")
     return Identification(codec or PLAIN, None, "", _foreign_noun(plain))
+
+
+def is_archive_file(source: ByteSource) -> bool:
+    """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
+    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
+        return False
+    return identify(partial(source.read, 0)).format is not None
 
 
 def _identify_uimage(head: bytes, peek: Callable[[int], bytes]) -> Identification:

@@ -193,6 +193,13 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """Read all that indexing did not. :raises CorruptError: damage, with its place."""
         self.index.check_data(self)
 
+    def find_breaches(self, *, with_data: bool = True) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each rule of its readers that it breaks, with its place; ``with_data``: data too.
+
+        :raises CorruptError: damage, with its place.
+        """
+        return self.index.find_breaches(self, with_data=with_data)
+
     def edit_warnings(self, edits: Edits | None = None) -> Iterator[str]:
         """Yield what ``edits`` change beside entries, and what is odd, in the layer and in what holds it."""
         if edits is not None:

@@ -110,13 +110,6 @@ class InitramfsFile(Struct, frozen=True):
         yield prove_new_bytes(written, result)
 
 
-def is_archive_file(source: ByteSource) -> bool:
-    """Return True if ``source`` is an archive, by its first bytes, and no ISO 9660 volume."""
-    if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
-        return False
-    return identify(partial(source.read, 0)).format is not None
-
-
 def check_openable(source: ByteSource) -> None:
     """Check that ``source`` is not something that is recognized, and neither an ISO 9660 volume nor an archive.
 

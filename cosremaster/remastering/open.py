@@ -7,7 +7,8 @@ from typing import TypeAlias
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.read import read_image
-from cosremaster.remastering.initramfs_file import InitramfsFile, check_openable, is_archive_file, read_initramfs_file
+from cosremaster.layers.identify import is_archive_file
+from cosremaster.remastering.initramfs_file import InitramfsFile, check_openable, read_initramfs_file
 
 RemasterImage: TypeAlias = IsoImage | InitramfsFile
 """The kinds of images that can be remastered; ``image.volume`` tells them apart."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cosremaster.errors import UnsupportedError
 from cosremaster.io.source import open_source
+from cosremaster.layers.identify import is_archive_file
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR
@@ -18,7 +19,7 @@ from cosremaster.verification.coreos import check_embed_areas
 from cosremaster.verification.finding import Finding, VerificationReport
 from cosremaster.verification.firmware import check_firmware
 from cosremaster.verification.implanted import check_implanted
-from cosremaster.verification.layers import check_layers
+from cosremaster.verification.layers import check_archive_file, check_layers
 from cosremaster.verification.media_tags import check_media_tags
 from cosremaster.verification.partitions import check_apm, check_gpt, check_mbr
 from cosremaster.verification.rockridge import check_rock_ridge
@@ -59,12 +60,19 @@ def verify(
     :param changed_volume: volume id and modification date were meant to change.
     :param deep: decode every layer, and check the files that checksum lists name.
     :raises ImageError: when a file cannot be opened or read.
-    :raises UnsupportedError: when it is UDF without ISO 9660.
+    :raises UnsupportedError: when it is UDF without ISO 9660, or an archive that is to be compared.
     """
     progress = progress or SilentProgress()
     with open_source(Path(path)) as source:
         if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"BEA01":
             raise UnsupportedError("is UDF without ISO 9660, which cannot be verified", source.place)
+        if is_archive_file(source):
+            if against is not None:
+                raise UnsupportedError("is no ISO: only ISOs are compared with their originals", source.place)
+            options = ScanOptions(max_expand=max_expand)
+            return VerificationReport(
+                source.place, source.size, tuple(check_archive_file(source, options, with_data=deep))
+            )
         subject = read_subject(source)
         findings = list(_run_checks(subject))
         if deep:

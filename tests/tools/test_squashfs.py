@@ -160,6 +160,10 @@ def test_an_edit_is_read_by_all(name: str, tree: Path, site: Path, tmp_path: Pat
         names = {member.name.rstrip("/") for member in archive}
     assert names == {name for name in want if name != "."}
     run(["rdsquashfs", "-d", str(out)])
+    for checked in (image, out):
+        assert [
+            finding.message for finding in cosremaster.verify(checked, deep=True).findings if finding.is_counted
+        ] == []
     again = tmp_path / "again.sqfs"
     cosremaster.remaster(image, again, add=[site], remove=["/usr/share", "/etc/text-3"])
     assert again.read_bytes() == out.read_bytes()

@@ -102,6 +102,7 @@ def test_random_edits(seed: int, tmp_path: Path) -> None:
             remove(model / path)
         lay(site, model)
         out.replace(image)
+        assert cosremaster.verify(image, deep=True).ok
         unpacked = tmp_path / f"unpacked{step}"
         run(["unsquashfs", "-quiet", "-no-progress", "-d", str(unpacked), str(image)])
         assert described(unpacked) == described(model)

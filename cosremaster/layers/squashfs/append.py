@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
+from cosremaster.layers.squashfs.check import check_edit
 from cosremaster.layers.squashfs.directories import (
     EMPTY_SIZE,
     SquashfsEntry,
@@ -62,13 +63,17 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
     """Return the bytes of the image after ``edits``.
 
     :raises OverlayError: the format cannot hold a node. :raises SizeError: the image would have too many owners.
+    :raises ProofError: the new image would break a rule of its readers.
     """
     editor = _Editor(tree, place)
     editor.remove(edits.removed_paths, {node.path for node, _ in edits.additions if node.kind is NodeKind.DIRECTORY})
     editor.add([node for node, _ in edits.additions])
     editor.correct_link_counts(edits.removed_paths)
     data = DataPacker(tree.filesystem, resources).pack(editor.contents)
-    return _ImageWriter(tree.filesystem, editor, data).write()
+    writer = _ImageWriter(tree.filesystem, editor, data)
+    table = writer.write()
+    check_edit(table, place, tree.filesystem, writer.kept_inodes, writer.kept_listings)
+    return table
 
 
 class _Editor:
@@ -224,12 +229,12 @@ class _ImageWriter:
         flags = self._old.flags
         self._data_start = self._old.inode_table
         self._inode_table = self._data_start + data.length
-        self._kept_inodes, self._inode_writer = self._reopen(
+        self.kept_inodes, self._inode_writer = self._reopen(
             self._old.inode_table, self._old.directory_table, bool(flags & Flags.STORED_INODES)
         )
         starts = filesystem.list_table_starts()
         end = next(start for start in starts if start >= self._old.directory_table)
-        self._kept_listings, self._listing_writer = self._reopen(
+        self.kept_listings, self._listing_writer = self._reopen(
             self._old.directory_table, end, bool(flags & Flags.STORED_INODES)
         )
         self._references: dict[int, int] = {}
@@ -297,8 +302,8 @@ class _ImageWriter:
         """Return the whole image, with ``total`` inodes and the root's at the reference ``root``."""
         old, table = self._old, self._filesystem.table
         inodes, listings = self._inode_writer.finish(), self._listing_writer.finish()
-        directory_table = self._inode_table + self._kept_inodes + len(inodes)
-        position = directory_table + self._kept_listings + len(listings)
+        directory_table = self._inode_table + self.kept_inodes + len(inodes)
+        position = directory_table + self.kept_listings + len(listings)
         tables, superblock = self._pack_tables(position, total)
         superblock = replace(
             superblock, inodes=total, root=root, inode_table=self._inode_table, directory_table=directory_table,
@@ -306,8 +311,8 @@ class _ImageWriter:
         )  # fmt: skip
         body = PieceTable([
             Literal(superblock.pack()), *table.cut(SUPERBLOCK_SIZE, old.inode_table).pieces, *self._data.pieces,
-            *table.cut(old.inode_table, old.inode_table + self._kept_inodes).pieces, Literal(inodes),
-            *table.cut(old.directory_table, old.directory_table + self._kept_listings).pieces, Literal(listings),
+            *table.cut(old.inode_table, old.inode_table + self.kept_inodes).pieces, Literal(inodes),
+            *table.cut(old.directory_table, old.directory_table + self.kept_listings).pieces, Literal(listings),
             Literal(tables),
         ])  # fmt: skip
         return PieceTable([*body.pieces, Zeros(-body.length % PADDING)])

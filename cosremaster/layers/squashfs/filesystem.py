@@ -40,11 +40,11 @@ class SquashfsFilesystem:
         self.table = table
         self.place = place
         self.superblock: Superblock = read_superblock(table.read(0, SUPERBLOCK_SIZE), table.length, place)
-        self.codec: BlockCodec = make_block_codec(self.superblock, self._read_options(), place)
+        self.codec: BlockCodec = make_block_codec(self.superblock, self.read_options(), place)
         self.metadata = MetadataReader(table, self.codec, place)
         self._data_blocks: dict[int, bytes] = {}
 
-    def _read_options(self) -> bytes:
+    def read_options(self) -> bytes:
         """Return the compressor's options, which are one stored metadata block; empty where there are none."""
         if not self.superblock.flags & Flags.COMPRESSOR_OPTIONS:
             return b""
@@ -65,16 +65,27 @@ class SquashfsFilesystem:
 
         def read(start: int, count: int) -> bytes:
             """Return bytes of the inode."""
-            at = offset + start
-            where = position
-            while at >= METADATA_SIZE:
-                where, at = self.metadata.block(where)[1], at - METADATA_SIZE
-            return self.metadata.read(where, at, count)
+            return self.read_metadata(position, offset + start, count)
 
         try:
             return parse_inode(read, self.superblock.block_log)
         except (ValueError, struct.error) as error:
             raise CorruptError(f"a squashfs inode is damaged: {error}", self.place.at(position)) from error
+
+    def read_metadata(self, position: int, offset: int, length: int) -> bytes:
+        """Return ``length`` plain bytes from byte ``offset`` on, which may be behind the block at ``position``.
+
+        :raises CorruptError: a block is damaged, or they are not there.
+        """
+        while offset >= METADATA_SIZE:
+            position, offset = self.metadata.block(position)[1], offset - METADATA_SIZE
+        return self.metadata.read(position, offset, length)
+
+    @cached_property
+    def xattr_count(self) -> int:
+        """How many sets of extended attributes there are."""
+        superblock = self.superblock
+        return int.from_bytes(self.table.read(superblock.xattr_table + 8, 4), "little") if superblock.has_xattrs else 0
 
     def listing(self, directory: Inode) -> list[SquashfsEntry]:
         """Return the entries of ``directory``, in its order. :raises CorruptError: the listing is damaged."""

@@ -9,6 +9,7 @@ from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
+    from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
@@ -59,6 +60,13 @@ class SquashfsIndex(ArchiveIndex):
             for piece in node.content.table().pieces if node.content is not None else ():
                 for _ in piece.chunks() if not isinstance(piece, Zeros) else ():
                     pass
+
+    def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:
+        """Yield a sentence about each rule of Linux, unsquashfs or 7-Zip that the image breaks, with its place."""
+        from cosremaster.layers.squashfs.check import find_breaches  # noqa: PLC0415 - only verification needs it
+
+        for breach in find_breaches(open_tree(layer).filesystem, with_data=with_data):
+            yield breach.message, layer.place if breach.position is None else layer.place.at(breach.position)
 
     def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
         """Yield what stays of removed files, and which extended attributes go."""

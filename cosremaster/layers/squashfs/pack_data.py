@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
+from cosremaster.errors import ProofError
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.layers.formats import EditResources
+from cosremaster.layers.squashfs.block_rules import dictionary_limit, find_block_fault
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import NO_FRAGMENT, STORED_BLOCK
 from cosremaster.layers.squashfs.superblock import Flags
@@ -75,6 +77,8 @@ class DataPacker:
         self._filesystem, self._resources = filesystem, resources
         self._size = filesystem.superblock.block_size
         self._flags = filesystem.superblock.flags
+        self._compression = filesystem.superblock.compression
+        self._dictionary = dictionary_limit(self._compression, filesystem.read_options(), self._size)
 
     def pack(self, contents: Sequence[Content]) -> NewBlocks:
         """Return the packed data of ``contents``.
@@ -167,6 +171,9 @@ class DataPacker:
         if is_stored or (block.file >= 0 and not any(block.plain)) or not _shrinks(block.plain):
             return block, None
         packed = self._filesystem.codec.pack(block.plain)
+        fault = find_block_fault(self._compression, packed, self._dictionary) if packed is not None else ""
+        if fault:
+            raise ProofError(f"a new squashfs data block {fault}", self._filesystem.place)
         return block, packed if packed is not None and len(packed) < len(block.plain) else None
 
     def _stored(self, contents: Sequence[Content], block: _Block) -> tuple[Piece, ...]:
