@@ -118,7 +118,12 @@ class Image:
             memory = estimate_packed_memory((archive.path, archive.size) for archive in archives)
         else:
             memory = estimate_image_memory(image, layers)
-        return make_info(InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem))
+        mounted = None
+        if filesystems.roots:
+            from cosremaster.layers.stacks import find_mounted_root  # noqa: PLC0415 - only live images have such roots
+
+            mounted = find_mounted_root(image, opened.facts, [file.path for file in filesystems.roots])
+        return make_info(InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem, mounted))
 
     def layers(self, layer: str | None = None, *, progress: Progress | None = None) -> tuple[LayerInfo, ...]:
         """Return the layers of the image, or of the file that ``layer`` names; outer ones come before inner ones.
@@ -471,7 +476,7 @@ class Image:
         opened = self._remastering
         try:
             address = None if layer is None else opened.address_in(layer)
-            return choose_layer(opened.image, image_layers, address), ""
+            return choose_layer(opened.image, image_layers, address, opened.facts), ""
         except LayerError as error:
             return None, error.message
 
@@ -489,7 +494,7 @@ class Image:
         from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - the same
 
         opened = self._remastering
-        root = without_numbers(choose_layer(opened.image, opened.layers(), None).address)
+        root = without_numbers(choose_layer(opened.image, opened.layers(), None, opened.facts).address)
         return (*(root[1:] if opened.image.volume is None else root), *parts[1:])
 
     def _find(self, address: str, *, follow: bool = True) -> NodeRef:

@@ -12,6 +12,7 @@ from cosremaster.layers.formats import holds_format
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports
 from cosremaster.reports.menus import menu_lines
+from cosremaster.reports.roots import root_lines, root_report
 from cosremaster.reports.text import archive_lines, image_lines, layer_lines, memory_lines
 from cosremaster.units import format_size
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cosremaster.iso.model import SourceImage
     from cosremaster.layers.find import ArchiveFile
     from cosremaster.layers.model import Layer
+    from cosremaster.layers.stacks import MountedRoot
     from cosremaster.layers.system_images import SystemImages
 
 
@@ -108,6 +110,7 @@ class InfoParts(NamedTuple):
     menus: BootMenus | None
     memory: dict[bytes, MemoryEstimate]
     root_problem: str
+    mounted: MountedRoot | None = None
 
 
 def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Iterator[str]:
@@ -126,6 +129,8 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
     for found in filesystems:
         unsupported = "" if found.is_layer else "; not supported yet"
         yield f"file system {found.path}: {found.kind}, {format_size(found.size)}, {found.purpose}{unsupported}"
+    if parts.mounted is not None:
+        yield from root_lines(parts.mounted)
     for path, need in parts.memory.items():
         yield from memory_lines(printable(path), need)
         for warning in need.warnings:
@@ -153,6 +158,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
         values={
             **inspect_report(image, archives, parts.layers, parts.chosen, parts.menus),
             "filesystems": [asdict(found) for found in filesystems],
+            "root": root_report(parts.mounted),
         },
         lines=tuple(info_lines(parts, filesystems)),
     )  # fmt: skip

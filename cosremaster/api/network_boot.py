@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cosremaster.boot_config.boot_lines import LocatedEntry, choose_default, list_entries, list_paths
 from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
-from cosremaster.boot_config.menus.entries import LoadedFile, MenuEntry, read_default_names, read_entries
-from cosremaster.boot_config.menus.find import resolve_path
-from cosremaster.boot_config.menus.model import MenuLanguage
+from cosremaster.boot_config.menus.entries import LoadedFile, MenuEntry
 from cosremaster.browse.container import Container, NodeRef, enter
 from cosremaster.browse.order import files_in_order
 from cosremaster.browse.walk import find_archives
@@ -37,9 +36,6 @@ _KERNEL_MARKS = ((0x202, b"HdrS"), (56, b"ARM\x64"), (56, b"RSC\x05"))
 """Where kernels have their magic numbers: x86 (arch/x86/boot.rst), arm64, RISC-V."""
 _OTHER_KERNELS = (b"\x7fELF", b"\x1f\x8b")
 """First bytes of other kernels, which a menu has to name: ELF (PowerPC), gzip (arm64)."""
-_SYSLINUX_HOMES = (b"isolinux", b"boot/isolinux", b"syslinux", b"boot/syslinux", b"")
-"""Where SYSLINUX may have been started: names in files that it includes count from there."""
-_LANGUAGES = (MenuLanguage.GRUB, MenuLanguage.SYSLINUX, MenuLanguage.LOADER_ENTRY)
 
 
 class NetworkBoot(Struct, frozen=True):
@@ -50,21 +46,20 @@ class NetworkBoot(Struct, frozen=True):
 
 
 class _Candidate(Struct, frozen=True):
-    """A boot entry whose kernel is on the image.
+    """A boot entry whose kernel is on the image. ``nodes``: the files that it loads."""
 
-    ``nodes``: the files that it loads. ``is_named``: a menu that may include its menu starts its label by itself.
-    """
-
-    located: LocatedMenu
-    entry: MenuEntry
+    source: LocatedEntry
     nodes: tuple[Node | None, ...]
-    is_named: bool
+
+    @property
+    def entry(self) -> MenuEntry:
+        """The entry as its menu has it."""
+        return self.source.entry
 
     @property
     def title(self) -> str:
         """The entry in words."""
-        names = ", ".join(map(printable, dict.fromkeys(self.entry.names))) or "without a name"
-        return f"{names} ({self.located.label})"
+        return self.source.title
 
 
 def plan_network_boot(container: Container, entry: str = "") -> NetworkBoot:
@@ -96,26 +91,15 @@ def _list_candidates(container: Container) -> Iterator[_Candidate]:
     if container.image is None:
         return
     folded = {path.lower(): path for path in container.nodes}
-    menus = [located for located in find_boot_menus(container.image).menus if located.part is None]
-    menus = [located for located in menus if located.menu.language in _LANGUAGES]
-    defaults = frozenset(name for located in menus for name in read_default_names(located.menu))
-    for located in sorted(menus, key=_rank):
-        for entry in read_entries(located.menu):
-            nodes = tuple(_find_file(container, folded, located, file.path) for file in entry.files)
-            if nodes[0] is not None and (entry.is_multiboot or _may_be_kernel(nodes[0])):
-                yield _Candidate(located, entry, nodes, bool(defaults & {*entry.names}))
-
-
-def _rank(located: LocatedMenu) -> tuple[object, ...]:
-    """Return a key that sorts menus: those of the tree first, GRUB's, SYSLINUX's, loader entries."""
-    is_main = located.path.lower().endswith((b"boot/grub/grub.cfg", b"isolinux.cfg", b"syslinux.cfg"))
-    return located.fat is not None, _LANGUAGES.index(located.menu.language), not is_main, located.path
+    for source in list_entries(find_boot_menus(container.image).menus):
+        nodes = tuple(_find_file(container, folded, source.located, file.path) for file in source.entry.files)
+        if nodes[0] is not None and (source.entry.is_multiboot or _may_be_kernel(nodes[0])):
+            yield _Candidate(source, nodes)
 
 
 def _find_file(container: Container, folded: dict[bytes, bytes], located: LocatedMenu, path: bytes) -> Node | None:
     """Return the file on the image that ``path`` in a menu means; None if there is none."""
-    homes = dict.fromkeys((located.path.rpartition(b"/")[0], *_SYSLINUX_HOMES))
-    for name in filter(None, (resolve_path(path, home) for home in homes)):
+    for name in list_paths(located, path):
         spelled = name if name in container.nodes else folded.get(name.lower(), name)
         try:
             node = container.node(container.resolve(spelled, last=True))
@@ -132,9 +116,8 @@ def _choose(candidates: Sequence[_Candidate], entry: str) -> _Candidate:
     :raises UsageError: none is meant, or several that load other things.
     """
     if not entry:
-        first = [one for one in candidates if one.located.menu.language is candidates[0].located.menu.language]
-        defaults = [*(one for one in first if one.entry.is_default), *(one for one in first if one.is_named), first[0]]
-        return defaults[0]
+        default = choose_default([candidate.source for candidate in candidates])
+        return next(candidate for candidate in candidates if candidate.source is default)
     if entry.isdecimal() and 0 < int(entry) <= len(candidates):
         return candidates[int(entry) - 1]
     wanted = entry.encode("utf-8", "surrogateescape").lower()

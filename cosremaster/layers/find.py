@@ -18,11 +18,19 @@ from cosremaster.layers.identify import Identification, identify, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.layers.segments import Segment, find_segments
-from cosremaster.layers.system_images import FILESYSTEMS, ForeignFile, SystemImages, is_root_name, sort_system_images
+from cosremaster.layers.system_images import (
+    FILESYSTEMS,
+    NESTED_ROOTS,
+    ForeignFile,
+    SystemImages,
+    is_root_name,
+    sort_system_images,
+)
 from cosremaster.progress import Progress
 
 if TYPE_CHECKING:
     from cosremaster.iso.fats import LocatedFat
+    from cosremaster.layers.boot_facts import BootFacts
 
 _QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
@@ -180,8 +188,12 @@ def _place_of(image: SourceImage, path: bytes) -> Place:
     return image.place if image.volume is None else image.place.inside(path)
 
 
-def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | None) -> Layer:
+def choose_layer(
+    image: SourceImage, layers: ImageLayers, address: Address | None, facts: BootFacts | None = None
+) -> Layer:
     """Step 3: return the layer at ``address``; without it, the one that looks most like an installed system.
+
+    ``facts``: what the image boots, which tells several root file systems apart.
 
     Of such layers one inside the other the inner is taken. Several archives in one file are unpacked over each other:
     the last stands for them, unless ``address`` has the number of another. Where the image is such a file alone, this
@@ -205,8 +217,9 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     if any(layer.parent is not None for layer in candidates):  # what is inside an initramfs is what that leaves for
         candidates = [layer for layer in candidates if not _is_image(layer)]
     else:
-        candidates = _stacked_roots(image, layers) or candidates
+        candidates = _stacked_roots(image, layers, facts) or candidates
     if len(candidates) == 1:
+        _check_no_nested_root(image, candidates[0])
         return candidates[0]
     if candidates:
         listed = _list_addresses(candidates)
@@ -217,6 +230,8 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
         )
     if layers.refusals:
         raise layers.refusals[0]
+    for layer in _root_images(image, layers):
+        _check_no_nested_root(image, layer)
     if listed:
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer"
@@ -227,6 +242,26 @@ def choose_layer(image: SourceImage, layers: ImageLayers, address: Address | Non
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
     hidden = _describe_hidden_layers(image)
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{hidden}", image.place)
+
+
+def _check_no_nested_root(image: SourceImage, layer: Layer) -> None:
+    """Check that ``layer`` is the root itself. :raises LayerError: it holds a file system that is."""
+    nested = next(find_nested_roots(layer), None) if _is_image(layer) else None
+    if nested is not None:
+        raise LayerError(
+            f"the root file system of the running system is {nested}, which cannot be read or changed yet; --layer"
+            f" {format_address(layer.address)} changes the file system around it instead",
+            image.place,
+        )
+
+
+def find_nested_roots(layer: Layer) -> Iterator[str]:
+    """Yield, for people, each file of the file system ``layer`` that dracut mounts as the root instead of it."""
+    for path in NESTED_ROOTS:
+        node = layer.tree().get(path)
+        noun = None if node is None or node.content is None else identify(node.content.head).foreign
+        if noun is not None:
+            yield f"{format_address((*layer.address[:1], path))} ({noun})"
 
 
 def _describe_hidden_layers(image: SourceImage) -> str:
@@ -295,13 +330,14 @@ def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
     return [layer for layer in without_side_images(image, layers) if _is_image(layer)]
 
 
-def _stacked_roots(image: SourceImage, layers: ImageLayers) -> list[Layer]:
+def _stacked_roots(image: SourceImage, layers: ImageLayers, facts: BootFacts | None) -> list[Layer]:
     """Return the file systems of which one is the root; one alone where several are stacked and it is clear which."""
-    from cosremaster.layers.stacks import choose_in_stack  # noqa: PLC0415 - only live images have several
-
     images = _root_images(image, layers)
     if len(images) > 1:
-        chosen = choose_in_stack(image, [layer.address[0] for layer in images])
+        from cosremaster.layers.boot_facts import NO_FACTS  # noqa: PLC0415 - only live images have several
+        from cosremaster.layers.stacks import choose_in_stack  # noqa: PLC0415 - the same
+
+        chosen = choose_in_stack(image, [layer.address[0] for layer in images], facts or NO_FACTS)
         if chosen is not None:
             return [layer for layer in images if layer.address[0] == chosen]
     return _most_likely(images)

@@ -1,100 +1,98 @@
-"""Squashfs files that a live system stacks with overlayfs: which lie below one of them, and which above.
-
-casper (casper(7), ``LAYERFS_PATH``) finds the layers of ``minimal.standard.live.squashfs`` by taking parts off its
-name: ``minimal.standard.squashfs`` and ``minimal.squashfs`` lie below. live-boot stacks all ``live/*.squashfs`` in the
-order of their names, the last on top; a ``filesystem.module`` beside them has an order of its own (live-boot(7)).
-"""
+"""A layer between the others of the root that it is a part of (:mod:`cosremaster.layers.root_stacks`)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from cosremaster.errors import Place
+from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
+from cosremaster.layers.boot_facts import BootFacts
+from cosremaster.layers.find import find_nested_roots
 from cosremaster.layers.identify import identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
+from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stack, list_casper_layers
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.tree.nodes import Node, NodeKind
 
-_END = b".squashfs"
-_LIVE_BOOT = (b"live",)
-_MODULES = b"filesystem.module"
-_SOURCES = b"install-sources.yaml"
-"""Of subiquity, the installer on casper's images: what it may copy, with its size and which is the default."""
-_MAX_SOURCES = 1 << 20
-_LIVE_PART = b".live"
 _QUICK = ScanOptions(digests=False, nesting=0, edits=False)
 
 
 class LayerStack(Struct, frozen=True):
-    """The layers under and over one, the lowest first."""
+    """The layers under and over one, the lowest first.
+
+    ``scheme``: who mounts them; None for a layer that stands alone.
+    """
 
     lower: tuple[Layer, ...] = ()
     upper: tuple[Layer, ...] = ()
+    scheme: RootScheme | None = None
 
 
-def find_stack(image: SourceImage, layer: Layer) -> LayerStack:
+def find_stack(image: SourceImage, layer: Layer, facts: BootFacts) -> LayerStack:
     """Return the file systems of ``image`` between which ``layer`` is mounted; none for what stands alone.
 
-    Raises as indexing does.
+    Raises as indexing does, and :exc:`UnsupportedError` where one below it cannot be read.
     """
     path = layer.address[0]
-    if image.volume is None or layer.parent is not None or not layer.format.random_access or not path.endswith(_END):
+    if image.volume is None or layer.parent is not None or not layer.format.random_access:
         return LayerStack()
-    lower, upper = _split_names(image, path)
-    return LayerStack(tuple(_open(image, lower)), tuple(_open(image, upper)))
+    scheme, lower, upper = _split_paths(image, path, facts)
+    return LayerStack(open_below(image, lower, layer.place), tuple(_open(image, upper)), scheme)
 
 
-def _split_names(image: SourceImage, path: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Return the paths of the layers under and over the one at ``path``, the lowest first."""
-    folder, _, name = path.rpartition(b"/")
-    files = {file.path: file for file in image.files if file.path.rpartition(b"/")[0] == folder}
-    others = sorted(other for other in files if other.endswith(_END) and other != path)
-    stem = path.removesuffix(_END)
-    lower = [other for other in others if stem.startswith(other.removesuffix(_END) + b".")]
-    upper = [other for other in others if other.startswith(stem + b".")]
-    if lower or upper or folder not in _LIVE_BOOT:
-        return lower, upper
-    names = [other.rpartition(b"/")[2] for other in [*others, path]]
-    modules = files.get(folder + b"/" + _MODULES)
-    listed = sorted(names) if modules is None else image.bytes_of(modules).read().split()
-    if name not in listed:
-        return [], []
-    at = listed.index(name)
-    paths = [folder + b"/" + other for other in listed]
-    return [p for p in paths[:at] if p in files], [p for p in paths[at + 1 :] if p in files]
+def _split_paths(
+    image: SourceImage, path: bytes, facts: BootFacts
+) -> tuple[RootScheme | None, Sequence[bytes], Sequence[bytes]]:
+    """Return who mounts the file system at ``path``, and the paths under and over it, the lowest first."""
+    stack = find_root_stack(image, facts)
+    chains = [] if stack is None else [stack.chain, *(chain for _, chain in stack.others)]
+    for chain in chains:
+        if path in chain.paths:
+            at = chain.paths.index(path)
+            return chain.scheme, chain.paths[:at], chain.paths[at + 1 :]
+    files = {file.path for file in image.files}
+    lower = [other for other in list_casper_layers(path)[:-1] if other in files]  # of a language, or of another boot
+    return RootScheme.CASPER if lower else None, lower, ()
 
 
-def choose_in_stack(image: SourceImage, paths: Sequence[bytes]) -> bytes | None:
-    """Return which of the stacked file systems at ``paths`` is meant where nobody says so; None where that is open.
+def choose_in_stack(image: SourceImage, paths: Sequence[bytes], facts: BootFacts) -> bytes | None:
+    """Return which of the file systems at ``paths`` is meant where nobody says so; None where that is open."""
+    stack = find_root_stack(image, facts)
+    return stack.default if stack is not None and stack.default in paths else None
 
-    It is the one that casper's installer copies (``install-sources.yaml``), so that the installed system has the
-    change; else the uppermost, whose files win in the running system.
-    """
-    folders = {path.rpartition(b"/")[0] for path in paths}
-    if len(folders) != 1 or not all(path.endswith(_END) for path in paths):
+
+class MountedRoot(Struct, frozen=True):
+    """What becomes the root of an image; ``nested``: a file in it that is mounted instead, for people, else empty."""
+
+    stack: RootStack
+    nested: str = ""
+
+
+def find_mounted_root(image: SourceImage, facts: BootFacts, roots: Collection[bytes]) -> MountedRoot | None:
+    """Return what becomes the root of ``image``; None where nothing says so, or none of ``roots`` is a part of it."""
+    stack = find_root_stack(image, facts)
+    if stack is None or not set(stack.chain.paths) & set(roots):
         return None
-    (folder,) = folders
-    sources = next((file for file in image.files if file.path == folder + b"/" + _SOURCES), None)
-    installed = None if sources is None else _find_installed(image.bytes_of(sources).read(0, _MAX_SOURCES))
-    if installed is not None and folder + b"/" + installed in paths:
-        return folder + b"/" + installed
-    tops = [path for path in paths if not _split_names(image, path)[1]]
-    running = [path for path in tops if path.removesuffix(_END).endswith(_LIVE_PART)] or tops
-    return running[0] if len(running) == 1 else None
+    nested = ""
+    if stack.chain.scheme is RootScheme.DRACUT:
+        nested = next((noun for layer in _open(image, stack.chain.paths) for noun in find_nested_roots(layer)), "")
+    return MountedRoot(stack, nested)
 
 
-def _find_installed(text: bytes) -> bytes | None:
-    """Return the ``path`` of the source in ``install-sources.yaml`` that is the default; None where none is."""
-    for source in re.split(rb"^- ", text, flags=re.MULTILINE):
-        path = re.search(rb"^ *path: *[\"']?([^\s\"']+)", source, re.MULTILINE)
-        if path is not None and re.search(rb"^ *default: *true\b", source, re.MULTILINE):
-            return path[1]
-    return None
+def open_below(image: SourceImage, paths: Sequence[bytes], place: Place) -> tuple[Layer, ...]:
+    """Return the layers at ``paths``, over which the one at ``place`` lies.
+
+    :raises UnsupportedError: one of them cannot be read.
+    """
+    layers = tuple(_open(image, paths))
+    if len(layers) < len(paths):
+        readable = {layer.address[0] for layer in layers}
+        listed = ", ".join(printable(path) for path in paths if path not in readable)
+        raise UnsupportedError(f"lies over {listed}, which cannot be read", place)
+    return layers
 
 
 def _open(image: SourceImage, paths: Sequence[bytes]) -> Iterator[Layer]:

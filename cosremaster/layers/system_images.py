@@ -23,6 +23,9 @@ FILESYSTEMS = (SQUASHFS, STREAMED_SQUASHFS, EROFS, EXT)
 _ROOT_ENDS = (b".squashfs", b".sfs", b".erofs", b".img", b".ext4")
 _ROOT_NAME = re.compile(rb"(?:.*/)?(?:root|rootfs|filesystem|airootfs|live)[^/]*")
 
+NESTED_ROOTS = (b"LiveOS/rootfs.img", b"LiveOS/ext3fs.img")
+"""Files of a squashfs that dracut mounts as the root instead of it (dmsquash-live-root.sh)."""
+
 _PARTS_OF_SYSTEMS = (b".snap", b".tcz", b".dotstar", b".verity", b".fec")
 """Ends of names: packages that a running system mounts beside its root."""
 

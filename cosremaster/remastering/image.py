@@ -21,6 +21,7 @@ from cosremaster.remastering.open import open_image
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.plan import RemasterPlan
@@ -68,6 +69,11 @@ class OpenedImage:
     def remembered_at(self) -> Path | None:
         """The file that keeps the index of this image; None if there is none."""
         return self._index.stored_at
+
+    @property
+    def facts(self) -> BootFacts:
+        """What the image boots; read when it is needed."""
+        return self._index.facts
 
     def address_in(self, layer: str) -> Address:
         """Return the address that ``layer`` means in this image. :raises UsageError: it is no address."""

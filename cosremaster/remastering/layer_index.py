@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.cache import index_path, is_remembered, load_index, store_index
-from cosremaster.layers.find import ImageLayers, find_layers, layers_from_index
-from cosremaster.layers.model import IndexedFile
+from cosremaster.layers.find import ImageLayers, find_layers, group_shared_paths, layers_from_index
+from cosremaster.layers.model import IndexedFile, Layer
 from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.progress import Progress
+from cosremaster.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from cosremaster.layers.boot_facts import BootFacts, BootLine
 
 
 class LayerIndex:
@@ -82,6 +87,18 @@ class LayerIndex:
                 self._layers[path] = self._load(address) or self._find(address, progress)
             return self._layers[path]
 
+    @cached_property
+    def facts(self) -> BootFacts:
+        """What the image boots; menus and initramfs are read when somebody wants to know."""
+        return find_facts(self._image, self._open_file)
+
+    def _open_file(self, path: bytes) -> tuple[Layer, ...]:
+        """Return the layers in the file ``path`` of the image. Raises as ``find_layers``."""
+        whole = self._layers.get(None)
+        names = group_shared_paths(self._image).get(path, (path,))
+        layers = () if whole is None else tuple(layer for layer in whole.layers if layer.address[0] in names)
+        return layers or self.layers((path,), SilentProgress()).layers
+
     def _load(self, address: Address | None) -> ImageLayers | None:
         """Return the layers by a stored index; None if none fits."""
         index = load_index(self._source, self._image, check=self._check_index) if self._remember else None
@@ -104,3 +121,16 @@ class LayerIndex:
         if self._remember and address is None and not layers.refusals:
             self._storing = Worker(lambda: store_index(self._source, layers.indexed_files, layers.foreign_files))
         return layers
+
+
+def find_facts(image: SourceImage, open_file: Callable[[bytes], Sequence[Layer]]) -> BootFacts:
+    """Return what ``image`` boots; ``open_file``: returns the layers in the file of the image at a path."""
+    from cosremaster.layers.boot_facts import BootFacts  # noqa: PLC0415 - only live images have several roots
+
+    def read_lines() -> Sequence[BootLine]:
+        """Return the entries of boot menus."""
+        from cosremaster.boot_config.boot_lines import read_boot_lines  # noqa: PLC0415 - loads every language
+
+        return read_boot_lines(image)
+
+    return BootFacts(read_lines, open_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,9 +28,19 @@ from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
 from cosremaster.remastering.request import NormalizedRequest
-from cosremaster.remastering.select_layers import FileTargets, LayerTarget, group_targets, read_layers, select_layers
+from cosremaster.remastering.select_layers import (
+    FileTargets,
+    LayerTarget,
+    facts_of_layers,
+    group_targets,
+    read_layers,
+    select_layers,
+)
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+
+if TYPE_CHECKING:
+    from cosremaster.layers.boot_facts import BootFacts
 
 
 class Overlay(Struct, frozen=True):
@@ -91,25 +102,29 @@ def plan_layers(
     """Return what the request does to the layers that it names, or to the root file system: steps 2 to 6."""
     layers = read_layers(index, request.layers, context.progress)
     context.start_precopy()
-    targets = select_layers(image, layers, request.layers)
+    targets = select_layers(image, layers, request.layers, index.facts)
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
     for group in group_targets(image, layers, targets):
-        part = _plan_file(image, layers, group, request, overlay, replace(result, changes=(), packed=()), context)
+        edits = [
+            plan_overlay(image, target, layers, overlay, request, context, index.facts) for target in group.targets
+        ]
+        part = plan_file(image, layers, group, edits, request, result.iso, context)
         result = LayerChanges(part.iso, (*result.changes, *part.changes), (*result.packed, *part.packed))
     return result
 
 
-def _plan_file(
-    image: SourceImage, layers: ImageLayers, group: FileTargets, request: NormalizedRequest, overlay: Overlay,
-    before: LayerChanges, context: RemasterContext,
+def plan_file(
+    image: SourceImage, layers: ImageLayers, group: FileTargets, edits: Sequence[Edits], request: NormalizedRequest,
+    iso: IsoEdits, context: RemasterContext,
 ) -> LayerChanges:  # fmt: skip
-    """Return what happens to the layers in a file of the image; ``before``: with the edits of the ISO's tree so far."""
-    edits = [(target, plan_overlay(image, target, layers, overlay, request, context)) for target in group.targets]
-    spread = [(target, whole, _spread(target, whole)) for target, whole in edits]
+    """Return what ``edits`` do, one for each target of ``group``, to a file of the image.
+
+    :param iso: the edits of the ISO's tree so far.
+    """
+    spread = [(target, whole, _spread(target, whole)) for target, whole in zip(group.targets, edits, strict=True)]
     archives = [archive for _, _, parts in spread for archive in parts]
-    iso = before.iso
     packed: tuple[RepackedLayer, ...] = ()
     if archives:
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)
@@ -154,10 +169,11 @@ def edited_layers(changes: Sequence[ArchiveEdits], packed: Sequence[RepackedLaye
 
 def plan_overlay(
     image: SourceImage, target: LayerTarget, layers: ImageLayers, overlay: Overlay, request: NormalizedRequest,
-    context: RemasterContext,
+    context: RemasterContext, facts: BootFacts | None = None,
 ) -> Edits:  # fmt: skip
     """Return the edits that lay ``overlay`` over ``target``. Step 4, instead of cp.
 
+    ``facts``: what the image boots; found in ``layers`` when None.
     Paths that the request removes are removed first, directories with their contents.
 
     :raises OverlayError: types do not agree (unless ``force_type``), a parent dangles, there is nothing to remove
@@ -178,7 +194,7 @@ def plan_overlay(
     if layer.format.random_access:
         from cosremaster.remastering.stacked_edits import edit_in_stack  # noqa: PLC0415 - an archive lies over no other
 
-        edits: Edits = edit_in_stack(image, layer, merge_into)
+        edits: Edits = edit_in_stack(image, layer, facts or facts_of_layers(image, layers), merge_into)
     else:
         edits = merge_into(layer.tree())
     if not target.is_whole:

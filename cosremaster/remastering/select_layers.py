@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -10,11 +11,14 @@ from msgspec.structs import replace
 from cosremaster.errors import LayerError, UsageError
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, archive_number, format_address, parse_address, without_numbers
-from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, without_side_images
+from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, group_shared_paths, without_side_images
 from cosremaster.layers.model import Layer
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.progress import Progress
-from cosremaster.remastering.layer_index import LayerIndex
+from cosremaster.remastering.layer_index import LayerIndex, find_facts
+
+if TYPE_CHECKING:
+    from cosremaster.layers.boot_facts import BootFacts
 
 ALL_LAYERS = "all"
 """The text that means, of each file with a layer like a system, the one that additions would go to."""
@@ -82,20 +86,30 @@ def read_layers(index: LayerIndex, selectors: Sequence[LayerSelector], progress:
 
 
 def select_layers(
-    image: SourceImage, layers: ImageLayers, selectors: Sequence[LayerSelector]
+    image: SourceImage, layers: ImageLayers, selectors: Sequence[LayerSelector], facts: BootFacts
 ) -> tuple[LayerTarget, ...]:  # fmt: skip
-    """Return the layers that ``selectors`` name, each once; without selectors, the root file system.
+    """Return the layers that ``selectors`` name, each once; without selectors, the root file system by ``facts``.
 
     :raises LayerError: nothing fits a selector, or without one no layer or several (with what was found).
     """
     if not selectors:
-        return (_target_of(choose_layer(image, layers, None), None),)
+        return (_target_of(choose_layer(image, layers, None, facts or facts_of_layers(image, layers)), None),)
     targets: dict[Address, LayerTarget] = {}
     for selector in selectors:
         for target in _select(image, layers, selector):
             same = targets.get(target.layer.address)
             targets[target.layer.address] = target if same is None or target.is_whole else same
     return tuple(targets.values())
+
+
+def facts_of_layers(image: SourceImage, layers: ImageLayers) -> BootFacts:
+    """Return what ``image`` boots, whose layers are all indexed: ``layers``."""
+    return find_facts(
+        image,
+        lambda path: [
+            layer for layer in layers.layers if layer.address[0] in group_shared_paths(image).get(path, (path,))
+        ],
+    )
 
 
 def _select(image: SourceImage, layers: ImageLayers, selector: LayerSelector) -> Iterable[LayerTarget]:

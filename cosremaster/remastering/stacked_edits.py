@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import format_address
+from cosremaster.layers.boot_facts import BootFacts
 from cosremaster.layers.model import Layer
+from cosremaster.layers.root_stacks import RootChain, find_root_stack
 from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
@@ -24,28 +26,50 @@ class StackedEdits(Edits, frozen=True, kw_only=True):
 
 
 def edit_in_stack(
-    image: SourceImage, layer: Layer, merge_into: Callable[[Mapping[bytes, Node]], Edits]
-) -> StackedEdits:  # fmt: skip
+    image: SourceImage, layer: Layer, facts: BootFacts, merge_into: Callable[[Mapping[bytes, Node]], Edits]
+) -> StackedEdits:
     """Return the edits of ``layer`` that ``merge_into`` makes of the tree that it shows with the layers below it.
 
     Additions that a layer over it hides are told among the warnings of the edits. Raises as ``merge_into`` does.
 
-    :raises OverlayError: a new directory would show what the layer hides.
+    :param facts: what ``image`` boots.
+    :raises OverlayError: a new directory would show what the layer hides, or nothing can hide a file of a lower layer.
+    :raises UnsupportedError: a layer below cannot be read.
     """
-    stack = find_stack(image, layer)
+    stack = find_stack(image, layer, facts)
     shown = merge_into(stacked_tree(layer, stack))
     edits = edits_of_layer(layer, stack, shown)
-    own = replace(edits, warnings=(*edits.warnings, *hidden_warnings(stack, edits)))
+    warnings = (*edits.warnings, *hidden_warnings(stack, edits), *boot_warnings(image, layer, facts))
     return StackedEdits(
-        own.removed_paths,
-        own.additions,
-        own.removed,
-        own.unchanged,
-        own.warnings,
+        edits.removed_paths,
+        edits.additions,
+        edits.removed,
+        edits.unchanged,
+        warnings,
         layer=layer,
         stack=stack,
         shown=shown,
     )
+
+
+def boot_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterator[str]:
+    """Yield a warning where the boot lacks a file, or where an entry of the boot menu does not mount ``layer``."""
+    stack = find_root_stack(image, facts)
+    path = layer.address[0]
+    if stack is None or image.volume is None or layer.parent is not None:
+        return
+    for missing in stack.chain.missing:
+        yield f"{printable(missing)} is not on the image, though the boot needs it ({stack.chain.order})"
+    if path not in stack.chain.paths and path.rpartition(b"/")[0] == stack.chain.folder:
+        yield f"{printable(path)} is not mounted by the boot entry that starts by itself: {describe_chain(stack.chain)}"
+    for line, chain in stack.others:
+        if path in stack.chain.paths and path not in chain.paths:
+            yield f"the boot entry {line.title} does not mount {printable(path)}: {describe_chain(chain)}"
+
+
+def describe_chain(chain: RootChain) -> str:
+    """Return the file systems of ``chain`` for people, and what decides on them."""
+    return f"the root is {', '.join(map(printable, chain.paths))}, the last on top ({chain.order})"
 
 
 def stacked_tree(layer: Layer, stack: LayerStack) -> Mapping[bytes, Node]:
@@ -64,6 +88,7 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
     if not stack.lower or edits.is_empty:
         return edits
     own, below = layer.tree(), StackedTree([lower.tree() for lower in stack.lower])
+    _check_hiding(layer, stack, edits)
     for node, _ in edits.additions:
         hidden = own.get(node.path)
         if node.kind is NodeKind.DIRECTORY and hidden is not None and is_whiteout(hidden) and node.path in below:
@@ -92,6 +117,23 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
     return replace(
         edits, removed_paths=frozenset(removed), additions=tuple(additions[path] for path in sorted(additions))
     )
+
+
+def _check_hiding(layer: Layer, stack: LayerStack, edits: Edits) -> None:
+    """Check that ``edits`` of ``layer`` hide nothing of a lower layer where no whiteout does.
+
+    :raises OverlayError: they do.
+    """
+    if stack.scheme is None or stack.scheme.has_whiteouts:
+        return
+    for path in sorted(edits.removed_paths - {node.path for node, _ in edits.additions}):
+        holders = [format_address(lower.address) for lower in stack.lower if path in lower.tree()]
+        if holders:
+            raise OverlayError(
+                f"cannot be removed here: it is in {' and '.join(holders)}, and {stack.scheme.value} looks for no"
+                f" whiteouts; {' '.join(f'--layer {holder}' for holder in holders)} removes it there",
+                layer.place.inside(path),
+            )
 
 
 def hidden_warnings(stack: LayerStack, edits: Edits) -> Iterator[str]:

@@ -13,9 +13,10 @@ from cosremaster.errors import LayerError
 from cosremaster.io.output import Output
 from cosremaster.io.source import open_source
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.find import ImageLayers, choose_layer
+from cosremaster.layers.find import ImageLayers, choose_layer, list_system_images
 from cosremaster.layers.model import Layer
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
+from cosremaster.layers.stacks import find_mounted_root
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.reports.html.facts import Facts, Side, where
@@ -66,15 +67,17 @@ def _side(stack: ExitStack, path: str | os.PathLike[str], max_expand: int, progr
     """Open the image at ``path`` and return it with its layers; ``stack`` closes it."""
     opened = stack.enter_context(OpenedImage(path, max_expand=max_expand))
     image_layers = opened.layers(progress=progress)
+    roots = [file.path for file in list_system_images(opened.image, image_layers).roots]
     return Side(
-        name=Path(path).name, image=opened.image, layers=image_layers.layers, chosen=_chosen(opened.image, image_layers)
-    )
+        name=Path(path).name, image=opened.image, layers=image_layers.layers, chosen=_chosen(opened, image_layers),
+        mounted=find_mounted_root(opened.image, opened.facts, roots),
+    )  # fmt: skip
 
 
-def _chosen(image: SourceImage, image_layers: ImageLayers) -> Layer | None:
+def _chosen(opened: OpenedImage, image_layers: ImageLayers) -> Layer | None:
     """Return the layer that additions would go to. Where several fit, return the one with the most entries."""
     try:
-        return choose_layer(image, image_layers, None)
+        return choose_layer(opened.image, image_layers, None, opened.facts)
     except LayerError:
         return max(image_layers.layers, key=lambda layer: (layer.likelihood, layer.entry_count), default=None)
 

@@ -11,17 +11,22 @@ from cosremaster.errors import UsageError
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
+from cosremaster.layers.stacks import MountedRoot
 from cosremaster.reports.html.treemap import Weight
 from cosremaster.verification.finding import Level, VerificationReport
 
 
 class Side(Struct, frozen=True, kw_only=True):
-    """An image with the name of its file and its layers. ``chosen`` is the root file system, if there is one."""
+    """An image with the name of its file and its layers.
+
+    ``chosen`` is the root file system, if there is one; ``mounted``: what the running system mounts as its root.
+    """
 
     name: str
     image: SourceImage
     layers: tuple[Layer, ...]
     chosen: Layer | None
+    mounted: MountedRoot | None = None
 
     @property
     def layered(self) -> frozenset[bytes]:

@@ -15,6 +15,7 @@ from cosremaster.reports.html.facts import Facts, Side
 from cosremaster.reports.html.markup import Child, Markup, element, joined, percent, table, text
 from cosremaster.reports.html.regions import KINDS, Region, Scale, drawn, regions
 from cosremaster.reports.html.treemap import HEIGHT, WIDTH, Box, boxes, grow
+from cosremaster.reports.roots import root_lines
 from cosremaster.reports.text import memory_lines
 from cosremaster.units import BLOCK, SECTORS_PER_BLOCK, format_size
 
@@ -192,10 +193,13 @@ def layers(facts: Facts) -> Markup:
             0, _row(0, side.name, f"ISO 9660, {len(image.files):,} files, {description}", image.size, 0, most, "")
         )
     note = "Dark: packed. Light: unpacked. All bars have one scale."
+    chain = [] if side.mounted is None else [line.strip() for line in root_lines(side.mounted)]
+    root = [element("p", chain[0]), element("ul", *(element("li", line) for line in chain[1:]))] if chain else []
     needs = [element("p", line) for line in _memory(side)]
     return section(
-        "layers", "Layer by layer", element("ul", *rows, class_="layers"), element("p", note, class_="note"), *needs
-    )
+        "layers", "Layer by layer", element("ul", *rows, class_="layers"), element("p", note, class_="note"), *root,
+        *needs,
+    )  # fmt: skip
 
 
 def _memory(side: Side) -> Iterator[str]:

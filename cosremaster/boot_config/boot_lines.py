@@ -1,0 +1,88 @@
+"""The entries of boot menus, as far as they say what becomes the root file system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
+from cosremaster.boot_config.menus.entries import MenuEntry, read_default_names, read_entries
+from cosremaster.boot_config.menus.find import resolve_path
+from cosremaster.boot_config.menus.model import MenuLanguage
+from cosremaster.errors import printable
+from cosremaster.iso.model import SourceImage
+from cosremaster.layers.boot_facts import BootLine
+
+SYSLINUX_HOMES = (b"isolinux", b"boot/isolinux", b"syslinux", b"boot/syslinux", b"")
+"""Where SYSLINUX may have been started: names in files that it includes count from there."""
+ENTRY_LANGUAGES = (MenuLanguage.GRUB, MenuLanguage.SYSLINUX, MenuLanguage.LOADER_ENTRY)
+"""The languages whose entries can be read."""
+
+
+class LocatedEntry(NamedTuple):
+    """An entry of a boot menu. ``is_named``: a menu that may include its menu starts its label by itself."""
+
+    located: LocatedMenu
+    entry: MenuEntry
+    is_named: bool
+
+    @property
+    def title(self) -> str:
+        """The entry in words."""
+        names = ", ".join(map(printable, dict.fromkeys(self.entry.names))) or "without a name"
+        return f"{names} ({self.located.label})"
+
+
+def list_entries(menus: Iterable[LocatedMenu]) -> Iterator[LocatedEntry]:
+    """Yield the entries of ``menus``, those of GRUB's menu first, then SYSLINUX's."""
+    readable = [located for located in menus if located.part is None and located.menu.language in ENTRY_LANGUAGES]
+    defaults = frozenset(name for located in readable for name in read_default_names(located.menu))
+    for located in sorted(readable, key=_rank):
+        for entry in read_entries(located.menu):
+            yield LocatedEntry(located, entry, bool(defaults & {*entry.names}))
+
+
+def _rank(located: LocatedMenu) -> tuple[object, ...]:
+    """Return a key that sorts menus: those of the tree first, GRUB's, SYSLINUX's, loader entries."""
+    is_main = located.path.lower().endswith((b"boot/grub/grub.cfg", b"isolinux.cfg", b"syslinux.cfg"))
+    return located.fat is not None, ENTRY_LANGUAGES.index(located.menu.language), not is_main, located.path
+
+
+def choose_default(entries: Sequence[LocatedEntry]) -> LocatedEntry:
+    """Return the entry of the first menu that starts by itself, else its first."""
+    language = entries[0].located.menu.language
+    first = [entry for entry in entries if entry.located.menu.language is language]
+    return next(
+        (entry for entry in first if entry.entry.is_default),
+        next((entry for entry in first if entry.is_named), first[0]),
+    )
+
+
+def list_paths(located: LocatedMenu, path: bytes) -> Iterator[bytes]:
+    """Yield the paths on the image that ``path`` in the menu ``located`` may mean."""
+    homes = dict.fromkeys((located.path.rpartition(b"/")[0], *SYSLINUX_HOMES))
+    return filter(None, (resolve_path(path, home) for home in homes))
+
+
+def read_boot_lines(image: SourceImage) -> tuple[BootLine, ...]:
+    """Return what the entries of boot menus say of the root, the one that starts by itself first."""
+    if image.volume is None:
+        return ()
+    entries = list(list_entries(find_boot_menus(image.volume).menus))
+    if not entries:
+        return ()
+    default = choose_default(entries)
+    folded = {file.path.lower(): file.path for file in image.files}
+    others = (entry for entry in entries if entry is not default)
+    return tuple(_boot_line(entry, folded) for entry in (default, *others))
+
+
+def _boot_line(entry: LocatedEntry, folded: dict[bytes, bytes]) -> BootLine:
+    """Return what ``entry`` says of the root; ``folded``: the image's paths by their lower case."""
+    kernel = entry.entry.files[min(1, len(entry.entry.files) - 1) if entry.entry.is_multiboot else 0]
+    initrds = []
+    for file in entry.entry.files:
+        if file is not kernel:
+            spelled = (folded.get(path.lower()) for path in list_paths(entry.located, file.path))
+            initrds += [path for path in spelled if path is not None][:1]
+    return BootLine(title=entry.title, arguments=kernel.arguments, initrds=tuple(initrds))

@@ -1,0 +1,353 @@
+"""Which file systems of an image become the root of the running system, and in which order they lie over each other.
+
+Each scheme is read from the script of the initramfs that mounts them:
+
+- casper (its ``scripts/casper``, setup_overlay): with ``layerfs-path=`` or ``LAYERFS_PATH`` the layers of
+  ``minimal.standard.live.squashfs`` are that file and what is left when parts are taken off its name; without, all
+  ``*.ext2`` and then all ``*.squashfs`` of the directory ``live-media-path=`` by name, the last on top;
+- live-boot (9990-overlay.sh): the files that ``filesystem.NAME.module`` or ``NAME.module`` lists (``module=NAME``,
+  else ``filesystem``), else all by name, the last on top;
+- dracut (dmsquash-live-root.sh): ``rd.live.dir=``/``rd.live.squashimg=`` alone, else ``rootfs.img``;
+- archiso (mkinitcpio-archiso): ``archisobasedir=``/ARCH/``airootfs.sfs`` or ``.erofs`` alone;
+- Linux Live Kit of Slax (livekitlib, union_append_bundles): ``*.sb`` of its directory by number, then ``modules/``;
+  Porteus likewise ``base/*.xzm``, then ``modules/``.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from cosremaster.errors import printable
+from cosremaster.iso.model import SourceFile, SourceImage
+from cosremaster.layers.boot_facts import NO_FACTS, BootFacts, BootLine, ShellVariable
+
+SQUASHFS_END = b".squashfs"
+_SOURCES = b"install-sources.yaml"
+"""Of subiquity, the installer on casper's images: what it may copy, with its size and which is the default."""
+_MAX_LIST = 1 << 20
+_LIVE_PART = b".live"
+_MOUNTPOINT = b"/cdrom/"
+"""Where casper mounts the image."""
+LAYERFS_PATH, LAYERFS_ARGUMENT = b"LAYERFS_PATH", b"layerfs-path"
+_CASPER_SKIPS = (b"ltsp.squashfs", b"server.squashfs")
+_LIVE_BOOT_ENDS = (b".squashfs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2")
+_ARCHITECTURES = (b"x86_64", b"aarch64", b"i686", b"riscv64", b"loong64", b"armv7h")
+_NUMBER = re.compile(rb"[ \t]*(\d+)")
+
+
+class RootScheme(enum.Enum):
+    """A way to mount the root; the value is its name for people."""
+
+    CASPER = "casper"
+    LIVE_BOOT = "live-boot"
+    DRACUT = "dracut (dmsquash-live)"
+    ARCHISO = "archiso"
+    BUNDLES = "Linux Live Kit (Slax)"
+    PORTEUS = "Porteus"
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether several file systems lie over each other."""
+        return self not in (RootScheme.DRACUT, RootScheme.ARCHISO)
+
+    @property
+    def has_whiteouts(self) -> bool:
+        """Whether an upper file system can hide a file of a lower: overlayfs does.
+
+        aufs looks for whiteouts in a read-only branch only where it is added with ``+wh`` (aufs(5)), and neither Slax
+        nor Porteus does.
+        """
+        return self in (RootScheme.CASPER, RootScheme.LIVE_BOOT)
+
+
+class RootChain(Struct, frozen=True, kw_only=True):
+    """The file systems that a boot mounts as the root, the lowest first.
+
+    ``folder``: where a further layer would be; ``order``: what decides on the files and their order, for people.
+    ``is_named``: a kernel argument or an initramfs says so, and not the names of files alone. ``list_file``: the
+    ``*.module`` file that lists them. ``variable``: of the initramfs, that names the uppermost. ``missing``: files that
+    the boot needs and that are not on the image.
+    """
+
+    scheme: RootScheme
+    paths: tuple[bytes, ...]
+    folder: bytes
+    order: str
+    is_named: bool = False
+    list_file: bytes | None = None
+    variable: ShellVariable | None = None
+    missing: tuple[bytes, ...] = ()
+
+
+class RootStack(Struct, frozen=True, kw_only=True):
+    """The chain of the boot entry that starts by itself, and which of its file systems an edit goes to.
+
+    ``default``: None where that is open; ``reason``: why it is that, as a part of a sentence. ``others``: entries that
+    mount something else, with their chains. ``line``: the boot entry.
+    """
+
+    chain: RootChain
+    line: BootLine
+    default: bytes | None
+    reason: str
+    others: tuple[tuple[BootLine, RootChain], ...] = ()
+
+
+class _Disc:
+    """The files of an image, and what it boots."""
+
+    def __init__(self, image: SourceImage, facts: BootFacts) -> None:
+        """Remember the files."""
+        self.image, self.facts = image, facts
+        self.files: dict[bytes, SourceFile] = {file.path: file for file in image.files}
+
+    def list_folder(self, folder: bytes, *ends: bytes) -> list[bytes]:
+        """Return the paths of the files directly in ``folder`` whose names have one of ``ends``, by name."""
+        return sorted(path for path in self.files if path.rpartition(b"/")[0] == folder and path.endswith(ends))
+
+    def list_initrds(self, line: BootLine, folder: bytes) -> tuple[bytes, ...]:
+        """Return the paths of the initramfs of ``line``; where it names none, those of ``folder`` by their names."""
+        if line.initrds:
+            return line.initrds
+        return tuple(path for path in self.list_folder(folder, b"") if path.rpartition(b"/")[2].startswith(b"init"))
+
+    def read(self, path: bytes) -> bytes:
+        """Return the first MiB of the file at ``path``."""
+        return self.image.bytes_of(self.files[path]).read(0, _MAX_LIST)
+
+
+def find_root_stack(image: SourceImage, facts: BootFacts) -> RootStack | None:
+    """Return what becomes the root of ``image``; None where names, menus and initramfs do not say it."""
+    disc = _Disc(image, facts)
+    if image.volume is None:
+        return None
+    line, *others = facts.lines
+    chain = _find_chain(disc, line)
+    if chain is None:
+        return None
+    default, reason = _choose_default(disc, chain)
+    chains = ((other, _find_chain(disc, other)) for other in others)
+    different = tuple((other, found) for other, found in chains if found is not None and found.paths != chain.paths)
+    return RootStack(chain=chain, line=line, default=default, reason=reason, others=different)
+
+
+def _find_chain(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return the chain of ``line``; None where several schemes could be meant."""
+    chains = [chain for scheme in _SCHEMES if (chain := scheme(disc, line)) is not None and chain.paths]
+    named = [chain for chain in chains if chain.is_named] or chains
+    return named[0] if len(named) == 1 else None
+
+
+def _casper(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return casper's chain."""
+    folder = _media_folder(line, b"casper")
+    is_named = b"boot=casper" in line.arguments
+    present = disc.list_folder(folder, SQUASHFS_END, b".ext2")
+    if not present or b"boot=live" in line.arguments:
+        return None
+    top = line.value(LAYERFS_ARGUMENT)
+    if top is None and len(present) == 1:  # then nothing depends on the initramfs
+        return RootChain(
+            scheme=RootScheme.CASPER, paths=tuple(present), folder=folder, order="its name", is_named=is_named
+        ) if is_named or folder == b"casper" else None  # fmt: skip
+    initrds = disc.list_initrds(line, folder)
+    variable = None
+    order = f"{LAYERFS_ARGUMENT.decode()}= of the boot menu"
+    if top is None and (folder == b"casper" or is_named or disc.facts.has_casper(initrds)):
+        variable = disc.facts.find_variable(initrds, LAYERFS_PATH)
+        if variable is not None:
+            top, order = variable.value, f"LAYERFS_PATH in {printable(variable.initrd)} » {printable(variable.path)}"
+    if top:
+        return _casper_layers(disc, folder, top, order, variable)
+    if disc.facts.has_casper(initrds):
+        stacked = [path for path in present if path.rpartition(b"/")[2] not in _CASPER_SKIPS]
+        stacked.sort(key=lambda path: (path.endswith(SQUASHFS_END), path))
+        order = "all of the directory by name, since casper has no LAYERFS_PATH"
+        return RootChain(
+            scheme=RootScheme.CASPER, paths=tuple(stacked), folder=folder, order=order, is_named=is_named
+        )  # fmt: skip
+    if folder != b"casper" and not is_named:
+        return None
+    return _guess_layers(present, folder, is_named)
+
+
+def _casper_layers(disc: _Disc, folder: bytes, top: bytes, order: str, variable: ShellVariable | None) -> RootChain:
+    """Return the chain of the layer ``top``, a path or a name in ``folder``."""
+    whole = top.removeprefix(_MOUNTPOINT).lstrip(b"/") if top.startswith(b"/") else folder + b"/" + top
+    paths = list_casper_layers(whole)
+    return RootChain(
+        scheme=RootScheme.CASPER, paths=tuple(path for path in paths if path in disc.files), folder=folder,
+        order=order, is_named=True, variable=variable, missing=tuple(path for path in paths if path not in disc.files),
+    )  # fmt: skip
+
+
+def list_casper_layers(top: bytes) -> list[bytes]:
+    """Return the paths of the layers of the one at ``top``, the lowest first.
+
+    >>> list_casper_layers(b"casper/minimal.live.squashfs")
+    [b'casper/minimal.squashfs', b'casper/minimal.live.squashfs']
+    """
+    folder, _, name = top.rpartition(b"/")
+    stem, dot, end = name.rpartition(b".")
+    paths = []
+    while stem:
+        paths.append((folder + b"/" if folder else b"") + stem + dot + end)
+        stem = stem.rpartition(b".")[0]
+    return paths[::-1]
+
+
+def _guess_layers(present: Sequence[bytes], folder: bytes, is_named: bool) -> RootChain | None:
+    """Return the chain that names of files in ``folder`` alone speak of; None where several are as likely."""
+    stems = [path.removesuffix(SQUASHFS_END) for path in present]
+    tops = [stem for stem in stems if not any(other.startswith(stem + b".") for other in stems)]
+    running = [stem for stem in tops if stem.endswith(_LIVE_PART)] or tops
+    if len(running) != 1:
+        return None
+    paths = [path for path in list_casper_layers(running[0] + SQUASHFS_END) if path in present]
+    return RootChain(
+        scheme=RootScheme.CASPER, paths=tuple(paths), folder=folder, order="their names", is_named=is_named
+    )  # fmt: skip
+
+
+def _live_boot(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return live-boot's chain."""
+    folder = _media_folder(line, b"live")
+    is_named = b"boot=live" in line.arguments
+    if not is_named and folder != b"live":
+        return None
+    paths = disc.list_folder(folder, *_LIVE_BOOT_ENDS)
+    if not paths or b"boot=casper" in line.arguments:
+        return None
+    module = line.value(b"module") or b"filesystem"
+    lists = (folder + b"/filesystem." + module + b".module", folder + b"/" + module + b".module")
+    list_file = next((path for path in lists if path in disc.files), None)
+    order, missing = "all of the directory by name", list[bytes]()
+    if list_file is not None:
+        named = [folder + b"/" + name for name in disc.read(list_file).split()]
+        paths, missing = [path for path in named if path in disc.files], [p for p in named if p not in disc.files]
+        order = printable(list_file)
+    only = line.value(b"toram")
+    if only and folder + b"/" + only in disc.files:
+        paths, missing, order = [folder + b"/" + only], [], f"toram={printable(only)} of the boot menu"
+    return RootChain(
+        scheme=RootScheme.LIVE_BOOT, paths=tuple(paths), folder=folder, order=order, is_named=is_named,
+        list_file=list_file, missing=tuple(missing),
+    )  # fmt: skip
+
+
+def _media_folder(line: BootLine, default: bytes) -> bytes:
+    """Return the directory that ``live-media-path=`` names, which casper and live-boot share."""
+    return (line.value(b"live-media-path") or default).strip(b"/")
+
+
+def _dracut(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return what dracut's dmsquash-live mounts."""
+    folder = (line.value(b"rd.live.dir", b"live_dir") or b"LiveOS").strip(b"/")
+    image = line.value(b"rd.live.squashimg")
+    root = line.value(b"root") or b""
+    is_named = root.startswith(b"live:") or b"rd.live.image" in line.arguments or image is not None
+    names = ((image or b"squashfs.img").strip(b"/"), b"rootfs.img", b"ext3fs.img")
+    path = next((folder + b"/" + name for name in names if folder + b"/" + name in disc.files), None)
+    if path is None:
+        return None
+    order = "rd.live.squashimg= of the boot menu" if image is not None else "its name"
+    return RootChain(scheme=RootScheme.DRACUT, paths=(path,), folder=folder, order=order, is_named=is_named)
+
+
+def _archiso(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return what archiso mounts: of several architectures that of the entry's kernel or initramfs."""
+    base = line.value(b"archisobasedir")
+    folder = (base or b"arch").strip(b"/")
+    paths = [
+        path for architecture in _ARCHITECTURES for end in (b"sfs", b"erofs")
+        if (path := folder + b"/" + architecture + b"/airootfs." + end) in disc.files
+    ]  # fmt: skip
+    if len(paths) > 1:
+        named = [path for path in paths if any(b"/" + path.split(b"/")[-2] + b"/" in file for file in line.initrds)]
+        paths = named[:1] or paths[:1]
+    order = "archisobasedir= of the boot menu" if base else "its name"
+    return RootChain(
+        scheme=RootScheme.ARCHISO, paths=tuple(paths), folder=folder, order=order, is_named=base is not None
+    )  # fmt: skip
+
+
+def number_key(path: bytes) -> tuple[int, bytes]:
+    """Return a key that sorts paths as ``sort -n`` does by their names: by the number at the start, else 0."""
+    name = path.rpartition(b"/")[2]
+    match = _NUMBER.match(name)
+    return (int(match[1]) if match else 0, name)
+
+
+def _bundles(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return the bundles of the Linux Live Kit."""
+    folders = {path.rpartition(b"/")[0] for path in disc.files if path.endswith(b".sb")}
+    homes = {folder.removesuffix(b"/modules") for folder in folders}
+    start = line.value(b"from")
+    home = start.strip(b"/") if start is not None and start.strip(b"/") in homes else min(homes, default=b"")
+    if not homes or (len(homes) > 1 and start is None):
+        return None
+    outer = sorted(disc.list_folder(home, b".sb"), key=number_key)
+    inner = sorted(disc.list_folder(home + b"/modules", b".sb"), key=number_key)
+    return RootChain(
+        scheme=RootScheme.BUNDLES, paths=(*outer, *inner), folder=home + b"/modules" if inner else home,
+        order="their numbers, then those of modules/" if inner else "their numbers",
+    )  # fmt: skip
+
+
+def _porteus(disc: _Disc, line: BootLine) -> RootChain | None:
+    """Return the modules of Porteus: those in ``base``, then those in ``modules``."""
+    homes = {path.rsplit(b"/", 2)[0] for path in disc.files if re.search(rb"/base/[^/]+\.xzm$", path)}
+    if len(homes) != 1:
+        return None
+    (home,) = homes
+    base, modules = disc.list_folder(home + b"/base", b".xzm"), disc.list_folder(home + b"/modules", b".xzm")
+    return RootChain(
+        scheme=RootScheme.PORTEUS, paths=(*base, *modules), folder=home + b"/modules",
+        order="their names: base/, then modules/",
+    )  # fmt: skip
+
+
+_SCHEMES: tuple[Callable[[_Disc, BootLine], RootChain | None], ...] = (
+    _casper, _live_boot, _dracut, _archiso, _bundles, _porteus
+)  # fmt: skip
+
+
+def _choose_default(disc: _Disc, chain: RootChain) -> tuple[bytes | None, str]:
+    """Return which file system of ``chain`` an edit goes to, and why, as a part of a sentence.
+
+    It is the one that casper's installer copies, so that the installed system has the change; else the uppermost, whose
+    files win in the running system.
+    """
+    installed = find_installed_layer(disc.image, chain.folder)
+    if installed is not None:
+        return installed, f"the installer copies it ({printable(chain.folder + b'/' + _SOURCES)})"
+    if len(chain.paths) == 1:
+        return chain.paths[0], "it is the root file system"
+    return chain.paths[-1], "it is the uppermost, whose files win in the running system"
+
+
+def _find_installed(text: bytes) -> bytes | None:
+    """Return the ``path`` of the source in ``install-sources.yaml`` that is the default, else of the first."""
+    indents = [len(match[1]) for match in re.finditer(rb"^( *)- ", text, re.MULTILINE)]
+    indent = min(indents, default=0)
+    paths = []
+    for source in re.split(rb"^ {%d}- " % indent, text, flags=re.MULTILINE)[1:]:
+        fields = b" " * (indent + 2) + source
+        path = re.search(rb"^ {%d}path: *[\"']?([^\s\"']+)" % (indent + 2), fields, re.MULTILINE)
+        if path is not None and re.search(rb"^ *default: *true\b", fields, re.MULTILINE):
+            return path[1]
+        paths += [] if path is None else [path[1]]
+    return paths[0] if paths else None
+
+
+def find_installed_layer(image: SourceImage, folder: bytes) -> bytes | None:
+    """Return the path of the layer that casper's installer copies; None where nothing in ``folder`` says so."""
+    disc = _Disc(image, NO_FACTS)
+    sources = folder + b"/" + _SOURCES
+    installed = _find_installed(disc.read(sources)) if sources in disc.files else None
+    path = None if installed is None else folder + b"/" + installed
+    return path if path in disc.files else None
