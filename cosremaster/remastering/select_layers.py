@@ -86,9 +86,11 @@ def read_layers(index: LayerIndex, selectors: Sequence[LayerSelector], progress:
 
 
 def select_layers(
-    image: SourceImage, layers: ImageLayers, selectors: Sequence[LayerSelector], facts: BootFacts
-) -> tuple[LayerTarget, ...]:  # fmt: skip
-    """Return the layers that ``selectors`` name, each once; without selectors, the root file system by ``facts``.
+    image: SourceImage, layers: ImageLayers, selectors: Sequence[LayerSelector], facts: BootFacts | None = None
+) -> tuple[LayerTarget, ...]:
+    """Return the layers that ``selectors`` name, each once; without selectors, the root file system.
+
+    ``facts``: what the image boots; found in ``layers`` when None.
 
     :raises LayerError: nothing fits a selector, or without one no layer or several (with what was found).
     """
