@@ -55,7 +55,8 @@ class Changes:
     ``fats``: the changes in FAT file systems on the image, but for their boot menus.
 
     ``menus``: the boot menus, where kernel arguments or the volume changed; ``sums``: the changed lists of checksums on
-    the ISO; ``sizes``: sizes of file systems that files on the ISO tell, such as ``filesystem.size``, before and after.
+    the ISO; ``sizes``: sizes of file systems that files on the ISO tell, such as ``filesystem.size``, before and after;
+    ``dropped_signatures``: paths of signatures and dm-verity hashes that left with ``drop_signatures``.
     ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
     initramfs. ``identical``: nothing changes, the output is the input byte for byte.
@@ -77,6 +78,7 @@ class Changes:
     menus: tuple[MenuChange, ...] = ()
     sums: tuple[ListChange, ...] = ()
     sizes: tuple[SizeChange, ...] = ()
+    dropped_signatures: tuple[bytes, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -110,7 +112,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "iso_added": tuple(node.path for node in plan.iso.added), "iso_removed": plan.iso.removed,
         "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
         "iso_unchanged": plan.iso.unchanged, "fats": plan.fats, "menus": plan.settings.menus, "sums": plan.sums,
-        "sizes": plan.companions.sizes,
+        "sizes": plan.companions.sizes, "dropped_signatures": plan.companions.signatures,
         "input_size": image.size, "output_size": plan.result.table.length,
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,

@@ -66,6 +66,18 @@ def _update_lists(
     return RenewedLists(warnings=(f"{stale}: cannot be rewritten ({reason}), so sums of changed files are stale now",))
 
 
+def find_changing_lists(image: IsoImage, edits: IsoEdits) -> tuple[bytes, ...]:
+    """Return the paths on ``image`` of the checksum lists that change with ``edits``; reads the lists alone."""
+    changes = collect_file_changes(image, edits)
+    lists = read_checksum_lists(image, changes.added)
+    paths: dict[bytes, PieceTable] = {}
+    while True:
+        stale = find_stale_lists(image, lists, replace(changes, replaced={**changes.replaced, **paths}))
+        if not stale:
+            return tuple(paths)
+        paths |= dict.fromkeys(stale, PieceTable([]))
+
+
 def _pieces_by_path(renewed: RenewedLists) -> dict[bytes, object]:
     """Return the pieces of each list, which two rounds are compared by."""
     return {path: table.pieces for path, table in renewed.lists.items()}

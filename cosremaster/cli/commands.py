@@ -81,6 +81,11 @@ _REQUEST = (
         help="Leave copies of changed files in FAT file systems, such as an EFI system partition, as they are.",
     ),
     click.option(
+        "--drop-signatures", is_flag=True,
+        help="Remove signatures and dm-verity hashes beside files that change, and the kernel arguments that demand"
+        " them.",
+    ),
+    click.option(
         "--add-file", multiple=True, metavar="SRC:DEST",
         help="Add an archive as the file it is, after everything that --add brings. May be given again.",
     ),
@@ -283,6 +288,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
         fat_lines,
         memory_lines,
         packed_line,
+        signature_lines,
         size_lines,
         sums_lines,
     )
@@ -295,6 +301,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     yield from fat_lines(result.fats)
     yield from menu_change_lines(result.menus)
     yield from size_lines(result.sizes)
+    yield from signature_lines(result.dropped_signatures)
     yield from sums_lines(result.sums)
     for layer in result.packed:
         yield packed_line(layer)

@@ -259,6 +259,11 @@ class Document(_Table):
         default=False,
         description="Leave copies of changed files in FAT file systems, such as an EFI system partition, as they are.",
     )
+    drop_signatures: Flag = Field(
+        default=False,
+        description="Remove signatures and dm-verity hashes beside files that change, and the kernel arguments that"
+        " demand them.",
+    )
     source_date_epoch: Annotated[int, Strict()] | None = Field(
         default=None, ge=0, le=0xFFFFFFFF, description="No added file is newer, in seconds since 1970."
     )

@@ -231,6 +231,7 @@ class _RecipeReader:
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
                 keep_fat_copies=document.keep_fat_copies,
+                drop_signatures=document.drop_signatures,
                 layer=tuple(layers) if isinstance(layers, list) else layers,
                 threads=threads,
                 xz_preset=document.xz.preset,

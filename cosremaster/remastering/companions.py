@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from cosremaster.errors import UnsupportedError, printable
+from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.model import SourceImage
+from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.layers.model import Layer
+from cosremaster.remastering.signatures import plan_signatures
 from cosremaster.tree.nodes import Edits
 
 if TYPE_CHECKING:
+    from cosremaster.boot_config.boot_checks import DemandedChecks
+    from cosremaster.boot_config.request import BootSettings
     from cosremaster.remastering.plan_layers import LayerChange
     from cosremaster.remastering.size_files import SizeChange
 
-_VERITY = (b".verity", b".roothash", b".verity.roothash", b".verity.sig", b".fec", b".fec.roots", b".roothash.p7s")
-"""What live-build puts beside a squashfs (its script binary_dm-verity), and systemd (veritysetup) beside an image."""
-
-_SIGNATURES = (b".sig", b".cms.sig", b".gpg", b".asc", b".p7s", b".sign", b".minisig")
 _SIZES = (b".size", b"/install-sources.yaml")
 
 _PACKAGES = re.compile(
@@ -40,57 +40,70 @@ _ARCH_LIST = re.compile(rb"pkglist\.[a-z0-9_]+\.txt")
 class Companions(Struct, frozen=True):
     """What becomes of files that tell of others.
 
-    ``edits``: of the ISO's tree, with their new bytes; ``sizes``: the sizes that change in them.
+    ``edits``: of the ISO's tree, with their new bytes; ``sizes``: the sizes that change in them; ``signatures``: paths
+    of those that are dropped; ``demands``: checks of these that boot menus ask for.
     """
 
     edits: IsoEdits
     sizes: tuple[SizeChange, ...] = ()
+    signatures: tuple[bytes, ...] = ()
+    demands: DemandedChecks | None = None
     warnings: tuple[str, ...] = ()
 
+    def waived(self, settings: BootSettings) -> BootSettings:
+        """Return ``settings`` that also take away what demands the dropped signatures."""
+        return settings if self.demands is None else self.demands.waived(settings)
 
-def plan_companions(image: SourceImage, edits: IsoEdits, changes: Sequence[LayerChange]) -> Companions:
+
+def plan_companions(
+    image: SourceImage, edits: IsoEdits, changes: Sequence[LayerChange], *, drop_signatures: bool = False
+) -> Companions:
     """Return what follows ``edits`` of the ISO's tree, which hold the ``changes`` of layers.
 
-    :raises UnsupportedError: hashes of dm-verity would not fit any more, so that the file could not be mounted.
+    :param drop_signatures: of changed files, and hashes of dm-verity.
+    :raises UnsupportedError: these hashes would not fit any more, so that the file could not be mounted.
     """
     changed = sorted(path for path in edits.replaced if edits.new_path(path) is not None)
     if not changed or image.volume is None:
         return Companions(edits)
     present = {file.path for file in image.files if edits.new_path(file.path) is not None} - set(edits.replaced)
-    warnings = list[str]()
-    for path in changed:
-        _check_verity(image, path, present)
-        warnings += _signature_warnings(path, present)
-    for change in changes:
-        warnings += _package_warnings(change, present)
+    signatures = plan_signatures(image.volume, edits, changed, drop=drop_signatures)
+    warnings = [*signatures.warnings, *(text for change in changes for text in _package_warnings(change, present))]
+    result = Companions(
+        signatures.edits, signatures=signatures.dropped, demands=signatures.demands if drop_signatures else None,
+        warnings=tuple(warnings),
+    )  # fmt: skip
     if not any(path.endswith(_SIZES) for path in present):
-        return Companions(edits, warnings=tuple(warnings))
+        return result
     from cosremaster.remastering.size_files import plan_size_files  # noqa: PLC0415 - few images have such files
     from cosremaster.remastering.stacked_edits import StackedEdits  # noqa: PLC0415 - the same
 
     stacked = [change.edits for change in changes if isinstance(change.edits, StackedEdits)]
     sizes = plan_size_files(image, edits, stacked)
-    return Companions(edits.with_contents(sizes.tables), sizes.changes, (*warnings, *sizes.warnings))
+    return replace(
+        result, edits=result.edits.with_contents(sizes.tables), sizes=sizes.changes,
+        warnings=(*warnings, *sizes.warnings),
+    )  # fmt: skip
 
 
-def _check_verity(image: SourceImage, path: bytes, present: set[bytes]) -> None:
-    """Check that no hashes of dm-verity stand beside ``path``. :raises UnsupportedError: they do."""
-    verity = [path + end for end in _VERITY if path + end in present]
-    if verity:
-        listed = ", ".join(map(printable, verity))
-        removals = " ".join(f"--remove-iso /{printable(name)}" for name in verity)
-        raise UnsupportedError(
-            f"has hashes of dm-verity beside it ({listed}), with which the changed file could not be mounted;"
-            f" {removals} takes them away, and the image then boots without that check",
-            image.place.inside(path),
-        )
+def with_late_companions(
+    companions: Companions, image: IsoImage, edits: IsoEdits, *, drop: bool, keep_checksums: bool
+) -> Companions:
+    """Return ``companions`` with the signatures of what changed since, boot menus in ``edits``, and will change: lists.
 
+    :param drop: drop them, those of lists of checksums too, unless ``keep_checksums``.
+    """
+    known = set(companions.edits.replaced) - {change.path for change in companions.sizes}
+    changed = {path for path in edits.replaced if edits.new_path(path) is not None} - known
+    if drop and not keep_checksums:
+        from cosremaster.checksums.update import find_changing_lists  # noqa: PLC0415 - few requests drop signatures
 
-def _signature_warnings(path: bytes, present: set[bytes]) -> Iterator[str]:
-    """Yield a warning for each signature of the file ``path``, which changes."""
-    for end in _SIGNATURES:
-        if path + end in present:
-            yield f"{printable(path + end)} signs the old bytes of {printable(path)}, and cannot be made anew"
+        changed |= set(find_changing_lists(image, edits))
+    late = plan_signatures(image, edits, changed, drop=drop)
+    return replace(
+        companions, edits=late.edits, signatures=(*companions.signatures, *late.dropped),
+        warnings=(*companions.warnings, *late.warnings),
+    )  # fmt: skip
 
 
 def _package_warnings(change: LayerChange, present: set[bytes]) -> Iterator[str]:

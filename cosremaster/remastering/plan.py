@@ -19,7 +19,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
-from cosremaster.remastering.companions import Companions, plan_companions
+from cosremaster.remastering.companions import Companions, plan_companions, with_late_companions
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
@@ -76,10 +76,13 @@ def plan_remaster(
     if request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
     fats = plan_fats(image, change.iso, fat_overlays, request, context)
-    companions = plan_companions(image, fats.edits, change.changes)
-    context.warnings.extend(companions.warnings)
-    settings = plan_settings(image, companions.edits, request, context)
+    companions = plan_companions(image, fats.edits, change.changes, drop_signatures=request.drop_signatures)
+    waiving = replace(request, boot_settings=companions.waived(request.boot_settings))
+    settings = plan_settings(image, companions.edits, waiving, context)
     edits = companions.edits.with_contents(settings.replaced).with_areas(settings.areas)
+    companions = plan_late_companions(image, companions, edits, request)
+    context.warnings.extend(companions.warnings)
+    edits = companions.edits
     checksums = plan_checksums(image, edits, request, context)
     edits = with_checksum_lists(image, edits, checksums.lists)
     result = plan_new_image(image, edits, settings, request, context)
@@ -111,6 +114,17 @@ def plan_settings(
     settings = plan_boot_settings(image.volume, context.source, request.boot_settings, edits)
     context.warnings.extend(settings.warnings)
     return settings
+
+
+def plan_late_companions(
+    image: RemasterImage, companions: Companions, edits: IsoEdits, request: NormalizedRequest
+) -> Companions:
+    """Return ``companions`` after ``edits``, in which boot menus changed too. Raises as ``with_late_companions``."""
+    if image.volume is None or edits.is_empty:
+        return replace(companions, edits=edits)
+    return with_late_companions(
+        companions, image.volume, edits, drop=request.drop_signatures, keep_checksums=request.keep_checksums
+    )
 
 
 def plan_checksums(

@@ -45,6 +45,8 @@ class Request:
 
     ``drop_hfsplus`` allows to give up an HFS+ file system over the tree. ``keep_sums``: leave
     lists of checksums on the ISO, such as md5sum.txt, as they are, though their lines for changed files become wrong.
+    ``drop_signatures``: remove signatures and dm-verity hashes beside files that change, and the kernel arguments that
+    demand them (docs/squashfs.md).
     ``keep_fat_copies``: leave copies of changed files in FAT file systems as they are (docs/fat.md).
 
     ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``, a pattern of addresses, ``"all"``
@@ -67,6 +69,7 @@ class Request:
     drop_hfsplus: bool = False
     keep_sums: bool = False
     keep_fat_copies: bool = False
+    drop_signatures: bool = False
     allow_missing: bool = False
     force_type: bool = False
     layer: str | Iterable[str] | None = None
@@ -98,6 +101,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     drop_hfsplus: bool
     keep_checksums: bool
     keep_fat_copies: bool
+    drop_signatures: bool
     allow_missing: bool
     force_type: bool
     layers: tuple[LayerSelector, ...]
@@ -137,7 +141,8 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
         drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums,
-        keep_fat_copies=request.keep_fat_copies, allow_missing=request.allow_missing,
+        keep_fat_copies=request.keep_fat_copies, drop_signatures=request.drop_signatures,
+        allow_missing=request.allow_missing,
         force_type=request.force_type,
         layers=parse_layers(request.layer, image),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,

@@ -27,6 +27,7 @@ from cosremaster.reports.text import (
     memory_lines,
     packed_line,
     rename_lines,
+    signature_lines,
     size_lines,
     sums_lines,
 )
@@ -63,6 +64,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         ],
         "sums": [_list_report(change) for change in plan.sums],
         "sizes": [_size_report(change) for change in plan.companions.sizes],
+        "signatures": _printable_paths(plan.companions.signatures),
         "layers": [_layer_report(layer) for layer in plan.packed],
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
@@ -221,6 +223,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     )
     yield from menu_change_lines(plan.settings.menus)
     yield from size_lines(plan.companions.sizes)
+    yield from signature_lines(plan.companions.signatures)
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
         yield packed_line(packed.summary)

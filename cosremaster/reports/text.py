@@ -227,6 +227,12 @@ def size_lines(changes: Iterable[SizeChange]) -> Iterator[str]:
         yield f"size in {printable(change.path)}: {printable(change.of)}: {change.before:,} -> {change.after:,} bytes"
 
 
+def signature_lines(paths: Iterable[bytes]) -> Iterator[str]:
+    """Yield a line for each signature, or hash of dm-verity, that leaves the ISO."""
+    for path in paths:
+        yield f"- {printable(path)} (told of a file that changes)"
+
+
 def packed_line(layer: PackedLayer) -> str:
     """Describe how a layer was packed again: bytes that stay, encoded bytes, stored bytes."""
     parts = ((layer.reused, "kept compressed"), (layer.encoded, "encoded"), (layer.stored, "stored"))

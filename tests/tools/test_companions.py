@@ -299,3 +299,151 @@ def test_sums_of_a_squashfs_follow(disc: Path, tmp_path: Path) -> None:
     run(["sha256sum", "--strict", "-c", "sha256sum.txt"], cwd=after)
     run(["sha512sum", "--strict", "-c", "airootfs.sha512"], cwd=after / "arch/x86_64")
     run(["checkisomd5", str(out)])
+
+
+GRUB = """\
+set timeout=3
+menuentry live {{
+  linux /boot/vmlinuz {arguments}
+  initrd /boot/initrd
+}}
+menuentry other {{
+  linux /boot/vmlinuz quiet
+}}
+"""
+
+
+def names_on(iso: Path) -> set[str]:
+    return set(run(["bsdtar", "-tf", str(iso)]).decode().split())
+
+
+@pytest.fixture
+def signed(disc: Path, tmp_path: Path) -> Path:
+    """An ISO like archiso's, with signatures beside its root, a menu and a list of sums."""
+    tools.require("sha256sum")
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "arch/x86_64/airootfs.sfs")
+    arguments = "archisobasedir=arch verify=y cms_verify=y checksum=y"
+    files = {
+        "boot/grub/grub.cfg": GRUB.format(arguments=arguments), "boot/grub/grub.cfg.sig": "s", "boot/vmlinuz": "k",
+        "boot/vmlinuz.sig": "s", "boot/initrd": "i", "arch/x86_64/airootfs.sfs.sig": "s",
+        "arch/x86_64/airootfs.sfs.cms.sig": "s", "sha256sum.txt.gpg": "s", "SHA512SUMS": "", "SHA512SUMS.sign": "s",
+    }  # fmt: skip
+    write_tree(disc, files)
+    listed = ["./arch/x86_64/airootfs.sfs", "./arch/x86_64/airootfs.sfs.sig", "./boot/vmlinuz", "./boot/vmlinuz.sig"]
+    (disc / "sha256sum.txt").write_bytes(run(["sha256sum", *listed], cwd=disc))
+    (disc / "SHA512SUMS").write_bytes(run(["sha512sum", "sha256sum.txt"], cwd=disc))
+    return make_iso(disc)
+
+
+def test_signatures_are_told(signed: Path, tmp_path: Path) -> None:
+    site, out = write_tree(tmp_path / "site", {"opt/new": "n"}), tmp_path / "out.iso"
+    result = cosremaster.remaster(signed, out, add=[site])
+    told = "\n".join(result.warnings)
+    for name in ("arch/x86_64/airootfs.sfs.sig", "arch/x86_64/airootfs.sfs.cms.sig"):
+        assert f"{name} signs the old bytes of arch/x86_64/airootfs.sfs" in told
+    assert "a boot menu has verify=y, so the system checks that signature and does not start" in told
+    assert "a boot menu has cms_verify=y" in told
+    assert "sha256sum.txt.gpg signs sha256sum.txt" in told
+    assert "vmlinuz.sig" not in told
+    assert names_on(out) == names_on(signed)
+    assert member(out, "boot/grub/grub.cfg") == member(signed, "boot/grub/grub.cfg")
+
+
+def test_signatures_leave_with_what_demands_them(signed: Path, tmp_path: Path) -> None:
+    site, out = write_tree(tmp_path / "site", {"opt/new": "n"}), tmp_path / "out.iso"
+    result = cosremaster.remaster(signed, out, add=[site], drop_signatures=True)
+    gone = {
+        "arch/x86_64/airootfs.sfs.sig", "arch/x86_64/airootfs.sfs.cms.sig", "boot/grub/grub.cfg.sig",
+        "sha256sum.txt.gpg", "SHA512SUMS.sign",
+    }  # fmt: skip
+    assert names_on(signed) - names_on(out) == gone
+    assert {os.fsdecode(path) for path in result.dropped_signatures} == gone
+    assert not [warning for warning in result.warnings if "sign" in warning]
+    expected = GRUB.format(arguments="archisobasedir=arch checksum=y")
+    assert member(out, "boot/grub/grub.cfg").decode() == expected
+    after = tmp_path / "after"
+    after.mkdir()
+    run(["bsdtar", "-xf", str(out), "-C", str(after)])
+    run(["sha256sum", "--strict", "-c", "sha256sum.txt"], cwd=after)
+    assert b".sfs.sig" not in (after / "sha256sum.txt").read_bytes()
+    run(["sha512sum", "--strict", "-c", "SHA512SUMS"], cwd=after)
+
+
+def test_kept_sums_keep_their_signatures(signed: Path, tmp_path: Path) -> None:
+    site, out = write_tree(tmp_path / "site", {"opt/new": "n"}), tmp_path / "out.iso"
+    cosremaster.remaster(signed, out, add=[site], drop_signatures=True, keep_sums=True)
+    assert {"sha256sum.txt.gpg", "SHA512SUMS.sign"} <= names_on(out)
+    assert member(out, "sha256sum.txt") == member(signed, "sha256sum.txt")
+
+
+def test_nothing_is_dropped_beside_files_that_stay(signed: Path, tmp_path: Path) -> None:
+    out, added = tmp_path / "out.iso", write_tree(tmp_path / "added", {"note": "n"})
+    result = cosremaster.remaster(signed, out, add_iso=[f"{added}/note:/note"], drop_signatures=True)
+    assert not result.dropped_signatures
+    assert names_on(out) == names_on(signed) | {"note"}
+
+
+@pytest.mark.parametrize("way", ["command", "recipe"])
+def test_signatures_of_an_exchanged_kernel(way: str, signed: Path, tmp_path: Path) -> None:
+    kernel, out = write_tree(tmp_path / "new", {"vmlinuz": "new\n"}) / "vmlinuz", tmp_path / "out.iso"
+    if way == "command":
+        add = f"{kernel}:/boot/vmlinuz"
+        assert main([str(signed), str(out), "--add-iso", add, "--drop-signatures", "--quiet"]) == 0
+    else:
+        recipe = tmp_path / "site.toml"
+        recipe.write_text(
+            f'input = "{signed}"\noutput = "{out}"\ndrop_signatures = true\n[[add_iso]]\nsource = "{kernel}"\n'
+            'dest = "/boot/vmlinuz"\n'
+        )
+        assert main(["build", str(recipe), "--quiet"]) == 0
+    assert names_on(signed) - names_on(out) == {"boot/vmlinuz.sig", "sha256sum.txt.gpg", "SHA512SUMS.sign"}
+    assert member(out, "boot/grub/grub.cfg") == member(signed, "boot/grub/grub.cfg"), "nothing checked that signature"
+
+
+ALPINE = """\
+TIMEOUT 20
+LABEL lts
+  KERNEL /boot/vmlinuz-lts
+  APPEND modules=loop,squashfs quiet {arguments}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "after"),
+    [
+        ("console=tty0", "console=tty0 modloop_verify=no"),
+        ("modloop_verify=yes console=tty0", "modloop_verify=no console=tty0"),
+        ("modloop_verify=no console=tty0", "modloop_verify=no console=tty0"),
+    ],
+)
+def test_the_modloop_of_alpine(arguments: str, after: str, disc: Path, tmp_path: Path) -> None:
+    make_squashfs(write_tree(tmp_path / "root", {"modules/a.ko": "a"}), disc / "boot/modloop-lts")
+    menu = "boot/syslinux/syslinux.cfg"
+    write_tree(disc, {menu: ALPINE.format(arguments=arguments), "boot/vmlinuz-lts": "k"})
+    iso, out = make_iso(disc), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"modules/b.ko": "b"})
+    told = cosremaster.remaster(iso, out, add=[site], layer="boot/modloop-lts").warnings
+    assert member(out, menu) == member(iso, menu)
+    warned = [text for text in told if "Alpine checks boot/modloop-lts by a signature in its initramfs" in text]
+    assert bool(warned) is (arguments != after)
+    cosremaster.remaster(iso, out, add=[site], layer="boot/modloop-lts", drop_signatures=True, force=True)
+    assert member(out, menu).decode() == ALPINE.format(arguments=after)
+
+
+@pytest.mark.parametrize("end", [".verity", ".roothash", ".roothash.p7s", ".fec", ".fec.roots", ".verity.sig"])
+def test_hashes_of_dm_verity(end: str, disc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = "live/filesystem.squashfs"
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / path)
+    write_tree(disc, {path + end: "hash\n"})
+    iso, out = make_iso(disc), tmp_path / "out.iso"
+    other = make_squashfs(write_tree(tmp_path / "other", FILES | {"x": "x"}), tmp_path / "other.squashfs")
+    site = write_tree(tmp_path / "site", {"opt/new": "n"})
+    for request in (["--add", str(site)], ["--add-iso", f"{other}:/{path}"]):
+        assert main([str(iso), str(out), *request]) == 5
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"in.iso » {path}: has hashes of dm-verity beside it ({path}{end})" in message
+        assert "--drop-signatures" in message
+        assert not out.exists()
+        assert main([str(iso), str(out), *request, "--drop-signatures", "--quiet"]) == 0
+        assert names_on(iso) - names_on(out) == {path + end}
+        out.unlink()
