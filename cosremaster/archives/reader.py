@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -23,12 +24,22 @@ _T = TypeVar("_T")
 _ACL_KINDS = {"system.posix_acl_access": 0x100, "system.posix_acl_default": 0x200}
 """The kinds of ACLs of archive_entry_acl(3)."""
 
+_ACL_TAGS = {
+    10002: (0x01, False), 10001: (0x02, True), 10004: (0x04, False), 10003: (0x08, True), 10005: (0x10, False),
+    10006: (0x20, False),
+}  # fmt: skip
+"""Its tags: what Linux calls each (owner, user, owning group, group, mask, others), and whether it has a number."""
+
+_ACL_VERSION = 2
+_NO_NUMBER = 0xFFFFFFFF
+
 
 class ArchiveEntry(Struct, frozen=True, kw_only=True):
     """The header of an entry: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds since 1970, ``size`` in bytes.
 
     ``hardlink``: the name of an earlier entry for the same file, None without one. The ``nlink`` names of one file have
-    the same ``inode`` (device and number). ``attributes``: names of its extended attributes, an ACL's among them.
+    the same ``inode`` (device and number). ``xattrs``: names and values of its extended attributes, ACLs in Linux' form
+    among them.
     ``warning``: a message of libarchive about something it could not interpret.
     """
 
@@ -43,7 +54,7 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
     device: tuple[int, int]
     inode: tuple[int, int]
     nlink: int
-    attributes: tuple[str, ...]
+    xattrs: tuple[tuple[str, bytes], ...]
     warning: str
 
 
@@ -147,7 +158,7 @@ class Archive:
                     device=(ffi.entry_rdevmajor(entry), ffi.entry_rdevminor(entry)),
                     inode=(ffi.entry_dev(entry), ffi.entry_ino64(entry)),
                     nlink=ffi.entry_nlink(entry),
-                    attributes=_attribute_names(ffi, entry),
+                    xattrs=_read_xattrs(ffi, entry),
                     warning=""
                     if status != ffi.ARCHIVE_WARN
                     else printable(ffi.error_string(self._pointer) or b"").rstrip("."),
@@ -178,14 +189,34 @@ class Archive:
         return end
 
 
-def _attribute_names(ffi: ModuleType, entry: object) -> tuple[str, ...]:
-    """Return the names of the extended attributes of ``entry``; those of Linux for ACLs, whatever the archive's."""
-    names = [name for name, kinds in _ACL_KINDS.items() if ffi.entry_acl_count(entry, kinds)]
+def _read_xattrs(ffi: ModuleType, entry: object) -> tuple[tuple[str, bytes], ...]:
+    """Return the extended attributes of ``entry``; ACLs under Linux' names, whatever the archive's."""
+    count = ffi.entry_xattr_reset(entry)
+    has_acls = ffi.entry_acl_types(entry) & sum(_ACL_KINDS.values())
+    if not count and not has_acls:
+        return ()
+    xattrs = [(name, _read_acl(ffi, entry, kind)) for name, kind in _ACL_KINDS.items() if has_acls & kind]
     name, value, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_size_t()
-    for _ in range(ffi.entry_xattr_reset(entry)):
+    for _ in range(count):
         ffi.entry_xattr_next(entry, ctypes.byref(name), ctypes.byref(value), ctypes.byref(size))
-        names.append(os.fsdecode(name.value or b""))
-    return tuple(names)
+        data = ctypes.string_at(value, size.value) if value.value and size.value else b""
+        xattrs.append((os.fsdecode(name.value or b""), data))
+    return tuple(xattrs)
+
+
+def _read_acl(ffi: ModuleType, entry: object, kind: int) -> bytes:
+    """Return the ACL of ``entry`` as Linux has it in an extended attribute (include/uapi/linux/posix_acl_xattr.h)."""
+    ffi.entry_acl_reset(entry, kind)
+    found, permissions, tag, number = (ctypes.c_int() for _ in range(4))
+    name = ctypes.c_char_p()
+    rules: list[tuple[int, int, int]] = []
+    outputs = [ctypes.byref(value) for value in (found, permissions, tag, number, name)]
+    while ffi.entry_acl_next(entry, kind, *outputs) == 0:
+        if tag.value in _ACL_TAGS:
+            code, has_number = _ACL_TAGS[tag.value]
+            rules.append((code, number.value & _NO_NUMBER if has_number else _NO_NUMBER, permissions.value & 7))
+    packed = (struct.pack("<HHI", code, rights, user) for code, user, rights in sorted(rules))
+    return struct.pack("<I", _ACL_VERSION) + b"".join(packed)
 
 
 def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
@@ -204,7 +235,11 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
         ("entry_xattr_reset", ctypes.c_int),
     ):
         ffi.ffi(name, [ffi.c_archive_entry_p], c_type)  # libarchive-c does not declare them
-    ffi.ffi("entry_acl_count", [ffi.c_archive_entry_p, ctypes.c_int], ctypes.c_int)
+    ffi.ffi("entry_acl_types", [ffi.c_archive_entry_p], ctypes.c_int)
+    ffi.ffi("entry_acl_reset", [ffi.c_archive_entry_p, ctypes.c_int], ctypes.c_int)
+    numbers = [ctypes.POINTER(ctypes.c_int)] * 4
+    name_pointer = ctypes.POINTER(ctypes.c_char_p)
+    ffi.ffi("entry_acl_next", [ffi.c_archive_entry_p, ctypes.c_int, *numbers, name_pointer], ctypes.c_int)
     pointers = [ctypes.POINTER(kind) for kind in (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)]
     ffi.ffi("entry_xattr_next", [ffi.c_archive_entry_p, *pointers], ctypes.c_int)
     import logging  # noqa: PLC0415 - loaded with libarchive, which few runs need

@@ -130,6 +130,10 @@ _REQUEST = (
     ),
     click.option("--setuid", is_flag=True, help="Keep set-user-ID, set-group-ID and sticky bits of what is added."),
     click.option(
+        "--xattrs", metavar="WHICH", default="default", help="Extended attributes of what is added: none, all, or names"
+        " and patterns (user.*,trusted.*); -NAME leaves one out. Default: user.*,security.capability.",
+    ),
+    click.option(
         "--mtree", metavar="FILE", help="mtree(5) file with owners, modes and nodes of the directory that is added."
     ),
     click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
@@ -180,7 +184,7 @@ def _pop_request(options: dict[str, Any]) -> Request:
 
     :raises UsageError: an mtree file needs exactly one added directory that it describes.
     """
-    rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid")}
+    rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid", "xattrs")}
     mtree, archives = options.pop("mtree"), options.pop("add_file")
     items = [AddPath.parse(text) for text in options.pop("add")]
     items += [replace(AddPath.parse(text), unpack=False) for text in archives]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, UsageError, printable
 from cosremaster.overlay.addition import Addition
-from cosremaster.overlay.attributes import attribute_warnings
+from cosremaster.overlay.attributes import XattrChoice, name_some, parse_choice, with_capabilities_of_root
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.ownership import Owner, OwnershipPolicy
 from cosremaster.overlay.request import AddPath, is_archive_name, parse_dest
@@ -35,7 +35,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     policy = OwnershipPolicy(
         default_owner if item.owner is None else item.owner, item.mode, item.rules, setuid=item.setuid
     )
-    scan = _scan_archive(source, context) if is_archive else scan_source(source, context.max_mtime)
+    choice = parse_choice(item.xattrs)
+    scan = _scan_archive(source, context, choice) if is_archive else scan_source(source, context.max_mtime, choice)
     single = scan.is_single_file
     if item.dest is None and single:
         raise UsageError(
@@ -46,6 +47,8 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     into_directory = single and dest_text.endswith(b"/")
     source_nodes = scan.nodes if item.keep_modes or is_archive else _undo_umask(scan, place, context)
     nodes = [policy.apply_defaults(node) for node in source_nodes]
+    if not policy.keeps_owners:
+        nodes = [with_capabilities_of_root(node) if node.xattrs else node for node in nodes]
     if item.mtree is not None:
         nodes = _apply_mtree_file(nodes, item.source, item.mtree, context)
     split = WhiteoutSplit(tuple(nodes), (), ()) if single else split_whiteouts(nodes, place, context.warn)
@@ -53,19 +56,26 @@ def prepare_path(item: AddPath, context: ReadContext) -> Addition:
     if item.rules:
         is_name_open = single and not into_directory
         laid_nodes = _apply_rules(laid_nodes, policy, scan.nodes, dest, is_name_open=is_name_open)
-    for path in _paths_without_special_bits(scan.nodes, laid_nodes):
-        origin = place if single else place.inside(path)
-        context.warn(f"{origin}: its set-user-ID or set-group-ID bit is not taken over")
-    for warning in attribute_warnings(scan.attributed, place, is_single=single):
-        context.warn(warning)
-    if scan.out_of_time:
-        context.warn(time_warning(scan.out_of_time, place))
+    _warn_of_losses(scan, laid_nodes, place, context)
     for pattern in policy.unused_patterns():
         context.warn(f"{context.option} {printable(source)}: no path fits the rule {printable(pattern)}")
     return Addition(
         tuple(laid_nodes), dest, single, into_directory, os.fsdecode(source),
         hidden_paths=split.hidden_paths, opaque_directories=split.opaque_directories, is_archive=is_archive,
+        skipped_xattrs=scan.skipped_xattrs,
     )  # fmt: skip
+
+
+def _warn_of_losses(scan: SourceScan, laid_nodes: Iterable[Node], place: Place, context: ReadContext) -> None:
+    """Warn of special bits, unreadable attributes and times of ``scan`` that ``laid_nodes`` have not."""
+    for path in _paths_without_special_bits(scan.nodes, laid_nodes):
+        origin = place if scan.is_single_file else place.inside(path)
+        context.warn(f"{origin}: its set-user-ID or set-group-ID bit is not taken over")
+    if scan.unreadable_xattrs:
+        unreadable = name_some(scan.unreadable_xattrs)
+        context.warn(f"{place}: extended attributes cannot be read, and are not taken over: {unreadable}")
+    if scan.out_of_time:
+        context.warn(time_warning(scan.out_of_time, place))
 
 
 def _undo_umask(scan: SourceScan, place: Place, context: ReadContext) -> list[Node]:
@@ -99,12 +109,12 @@ def _is_archive(item: AddPath, source: bytes) -> bool:
     return is_archive_name(source)
 
 
-def _scan_archive(source: bytes, context: ReadContext) -> SourceScan:
+def _scan_archive(source: bytes, context: ReadContext, choice: XattrChoice) -> SourceScan:
     """Return the nodes in the archive ``source``."""
     from cosremaster.overlay.archive import read_archive  # noqa: PLC0415 - loads libarchive's binding
 
     with context.progress.step(f"read {printable(source)}", None) as advance:
-        return read_archive(source, context, advance)
+        return read_archive(source, context, advance, choice)
 
 
 def _check_sizes(scan: SourceScan, place: Place, context: ReadContext) -> None:

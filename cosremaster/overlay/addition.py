@@ -26,6 +26,13 @@ class PreparedItem(Protocol):
         ...
 
 
+class AttributedPath(Struct, frozen=True):
+    """A path of an overlay, and the full names of those of its extended attributes that a warning is about."""
+
+    path: bytes
+    names: tuple[bytes, ...]
+
+
 class Addition(Struct, frozen=True):
     """Nodes to be laid over a file system, and the paths that are removed from it before.
 
@@ -34,7 +41,7 @@ class Addition(Struct, frozen=True):
     new path. ``source`` names the origin in errors. ``hidden_paths`` and the contents of ``opaque_directories`` (both
     below ``dest``) are removed before any node is laid. ``has_explicit_ownership``: owners and modes were given for
     exactly these nodes, so the user is warned when an existing directory keeps its own. ``is_archive``: the nodes are
-    as somebody packed them.
+    as somebody packed them. ``skipped_xattrs``: extended attributes of the source that the nodes have not.
 
     An addition is its own :class:`PreparedItem`: it does not depend on the file system.
     """
@@ -48,6 +55,7 @@ class Addition(Struct, frozen=True):
     opaque_directories: tuple[bytes, ...] = ()
     has_explicit_ownership: bool = False
     is_archive: bool = False
+    skipped_xattrs: tuple[AttributedPath, ...] = ()
 
     def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
         """Return the addition itself."""

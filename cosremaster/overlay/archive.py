@@ -16,29 +16,35 @@ from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
 from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import hash_chunks
-from cosremaster.overlay.attributes import AttributedPath, select_given
+from cosremaster.overlay.addition import AttributedPath
+from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, skipped_names
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.request import STANDARD_INPUT
 from cosremaster.overlay.scan import SourceScan, clamp_mtime, is_mtime_held
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.limits import MAX_NUMBER
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 from cosremaster.tree.paths import normal_name
 
 MAX_CONTENT = 16 << 30
 """Bytes that the files of one archive may have together, with their holes: four times the largest file of a layer."""
 
 MAX_ENTRIES = 1_000_000
+_MAX_XATTR_NAME, _MAX_XATTR_VALUE = 255, 1 << 16
+"""Bytes that Linux takes (include/uapi/linux/limits.h)."""
+
 _FORMATS = ("tar", "zip", "7zip", "cpio")
 _AR = b"!<arch>\n"
 _KINDS = frozenset(NodeKind)
 
 
-def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], None]) -> SourceScan:
+def read_archive(
+    source: bytes, context: ReadContext, advance: Callable[[int], None], choice: XattrChoice = DEFAULT_CHOICE
+) -> SourceScan:  # fmt: skip
     """Return the nodes in the archive ``source``, in its order; of several entries with one name the last.
 
     Nodes have the owners, modes and times of the archive, within the limits of ``context``. Contents go into its
-    spool; ``advance`` is called with the size of each chunk.
+    spool; ``advance`` is called with the size of each chunk. ``choice``: the extended attributes that they have.
 
     :raises OverlayError: the archive is unreadable or damaged, or has an entry that no image may get: an absolute
         name, one with ``..``, a hard link to nothing in the archive, a socket.
@@ -48,7 +54,7 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
     """
     piped = source == STANDARD_INPUT
     place = Place().inside("standard input" if piped else source)
-    collector = _NodeCollector(place, context, advance)
+    collector = _NodeCollector(place, context, choice, advance)
     with open_archive_file(None if piped else source, place) as fd:
         status = os.fstat(fd)
         seekable = stat.S_ISREG(status.st_mode)
@@ -63,20 +69,24 @@ def read_archive(source: bytes, context: ReadContext, advance: Callable[[int], N
         after = os.fstat(fd)
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
-    attributed = tuple(AttributedPath(path, names) for path, names in collector.attributes.items())
-    return SourceScan(tuple(collector.nodes.values()), False, attributed, tuple(collector.out_of_time))
+    skipped = tuple(AttributedPath(path, names) for path, names in collector.skipped_xattrs.items())
+    nodes = tuple(collector.nodes.values())
+    return SourceScan(nodes, False, skipped, out_of_time=tuple(collector.out_of_time))
 
 
 class _NodeCollector:
     """The nodes of the archive ``place``, collected while its entries are read."""
 
-    def __init__(self, place: Place, context: ReadContext, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, place: Place, context: ReadContext, choice: XattrChoice, advance: Callable[[int], None]
+    ) -> None:  # fmt: skip
         """Collect within the limits of ``context``; ``advance`` is called with the size of each chunk."""
         self.place = self._entry_place = place
         self.nodes: dict[bytes, Node] = {}
-        self.attributes: dict[bytes, tuple[str, ...]] = {}
+        self.skipped_xattrs: dict[bytes, tuple[bytes, ...]] = {}
         self.out_of_time: dict[bytes, None] = {}
         self.context = context
+        self._choice = choice
         self._advance = advance
         self._entries = self._bytes = 0
 
@@ -105,13 +115,13 @@ class _NodeCollector:
                     self.nodes |= {name: replace(self.nodes[name], content=content) for name in names}
         if path:
             self.nodes[path] = node
-            self.attributes.pop(path, None)
+            self.skipped_xattrs.pop(path, None)
             self.out_of_time.pop(path, None)
             if link_name is None and not is_mtime_held(entry.mtime, self.context.max_mtime):
                 self.out_of_time[path] = None
-            given = select_given(entry.attributes)
-            if given:
-                self.attributes[path] = given
+            skipped = skipped_names((name for name, _ in entry.xattrs), self._choice)
+            if skipped:
+                self.skipped_xattrs[path] = skipped
 
     def _normal_path(self, name: bytes, what: str) -> bytes:
         """Return ``name`` as a normal path. :raises OverlayError: no image may get it; the message names ``what``."""
@@ -155,7 +165,17 @@ class _NodeCollector:
             path=path, kind=kind, mode=0o777 if is_symlink else entry.mode & 0o7777, uid=entry.uid, gid=entry.gid,
             mtime=clamp_mtime(entry.mtime, self.context.max_mtime), target=entry.symlink if is_symlink else b"",
             rdev=entry.device if kind in (NodeKind.CHAR, NodeKind.BLOCK) else (0, 0),
+            xattrs=self._select_xattrs(entry) if entry.xattrs else (),
         )  # fmt: skip
+
+    def _select_xattrs(self, entry: ArchiveEntry) -> Xattrs:
+        """Return the extended attributes of ``entry`` that are taken. :raises OverlayError: Linux takes no such."""
+        taken = {os.fsencode(name): value for name, value in entry.xattrs if self._choice.takes(name)}
+        for name, value in taken.items():
+            if len(name) > _MAX_XATTR_NAME or len(value) > _MAX_XATTR_VALUE:
+                text = printable(name[:_MAX_XATTR_NAME])
+                raise OverlayError(f"cannot be added: its extended attribute {text} is too long", self._entry_place)
+        return tuple(sorted(taken.items()))
 
     def _check_size(self, size: int) -> None:
         """Check that one more file of ``size`` bytes fits. :raises SizeError: it or all files together do not."""

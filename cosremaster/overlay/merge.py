@@ -17,6 +17,7 @@ from cosremaster.overlay.attributes import SHOWN, name_some
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.tree.nodes import Action, Content, Edits, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
+from cosremaster.tree.xattrs import shared_xattrs
 
 
 class _LaidNode(Struct, frozen=True):
@@ -354,7 +355,7 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
             additions.append((laid.node, Action.PARENT if laid.is_implied else Action.ADDED))
         else:
             removed.add(path)
-            additions.append((laid.node, Action.REPLACED))
+            additions.append((_with_kept_xattrs(image_node, laid.node), Action.REPLACED))
     local = (node for node, _ in additions if not tree.laid[node.path].addition.is_archive)
     scripts = [node.path for node in local if _is_script_without_x(node)]
     script_warnings = [f"{printable(path)} begins with #! but is not executable" for path in scripts]
@@ -371,9 +372,12 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
 def _is_unchanged(old: Node, new: Node) -> bool:
     """Return whether type, owner, mode and content, link target or device number of two nodes are the same.
 
-    Set-user-ID, set-group-ID and sticky bits that only ``old`` has make no difference: they stay.
+    Set-user-ID, set-group-ID and sticky bits that only ``old`` has make no difference: they stay. So do extended
+    attributes.
     """
     if (old.kind, old.uid, old.gid) != (new.kind, new.uid, new.gid):
+        return False
+    if new.xattrs and not set(new.xattrs) <= set(old.xattrs):
         return False
     if old.kind is NodeKind.SYMLINK:
         return old.target == new.target
@@ -382,6 +386,16 @@ def _is_unchanged(old: Node, new: Node) -> bool:
     if old.content is None or new.content is None:
         return old.content is new.content
     return is_same_content(old.content, new.content)
+
+
+def _with_kept_xattrs(old: Node, new: Node) -> Node:
+    """Return ``new``, with the extended attributes that only ``old`` has where both files have the same bytes.
+
+    Then the owner, the mode or other attributes are what changes.
+    """
+    if not old.xattrs or old.content is None or new.content is None or not is_same_content(old.content, new.content):
+        return new
+    return replace(new, xattrs=tuple(sorted({**dict(shared_xattrs(old.xattrs)), **dict(new.xattrs)}.items())))
 
 
 def is_same_content(old: Content, new: Content) -> bool:

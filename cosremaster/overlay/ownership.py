@@ -132,6 +132,11 @@ class OwnershipPolicy:
             for rule in rules
         ]
 
+    @property
+    def keeps_owners(self) -> bool:
+        """Whether nodes keep the owners that they have in the source."""
+        return self._owner is None
+
     def apply_defaults(self, node: Node) -> Node:
         """Return ``node`` of the source with the owner and mode for the whole addition."""
         owner, mode = self._owner or Owner(node.uid, node.gid), node.mode

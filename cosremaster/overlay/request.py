@@ -62,6 +62,9 @@ class AddPath(OverlayItem):
     - ``setuid``: keep set-user-ID, set-group-ID and sticky bits.
     - ``keep_modes``: take the modes of a file or directory as they are, with what the umask made of them. Those of an
       archive always are.
+    - ``xattrs``: the extended attributes that are taken over: ``"default"`` (file capabilities and ``user.*``),
+      ``"none"``, ``"all"``, or names and patterns as in ``"user.*,security.capability"``; ``-`` before one leaves it
+      out.
     - ``unpack``: whether ``source`` is an archive to unpack; None: the end of its name decides.
 
     >>> AddPath("site/", owner="source").source
@@ -76,6 +79,7 @@ class AddPath(OverlayItem):
     mtree: str | os.PathLike[str] | None = None
     setuid: bool = False
     keep_modes: bool = False
+    xattrs: str = "default"
     unpack: bool | None = None
 
     @classmethod

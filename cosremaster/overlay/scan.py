@@ -14,12 +14,16 @@ from cosremaster.errors import OverlayError, Place
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, read_into
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.io.streams import CHUNK, sha256_of
-from cosremaster.overlay.attributes import AttributedPath, list_attributes, name_some
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.overlay.addition import AttributedPath
+from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, name_some, read_attributes
+from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 from cosremaster.tree.paths import join
 
 MAX_TIME = 0xFFFFFFFF
 """Times are unsigned 32-bit seconds since 1970 in every layer."""
+
+_WITH_XATTRS = (NodeKind.FILE, NodeKind.DIRECTORY)
+"""Linux has attributes of users, and capabilities, for these alone (xattr(7)); those of others are not read."""
 
 CHANGED = "changed while it was being read"
 
@@ -136,25 +140,31 @@ class HostFile(Struct, frozen=True):
 class SourceScan(Struct, frozen=True):
     """The nodes of one source, with paths relative to it, in order.
 
-    The node of a single file has the name of the file as its path. ``attributed``: the paths with extended attributes.
+    The node of a single file has the name of the file as its path. ``skipped_xattrs``: extended attributes that the
+    nodes have not; ``unreadable_xattrs``: paths with such that cannot be read.
     ``out_of_time``: the paths whose times no layer can hold. ``directory_mode``: the permission bits of the directory
     that was read; 0 for another source.
     """
 
     nodes: tuple[Node, ...]
     is_single_file: bool
-    attributed: tuple[AttributedPath, ...] = ()
+    skipped_xattrs: tuple[AttributedPath, ...] = ()
+    unreadable_xattrs: tuple[bytes, ...] = ()
     out_of_time: tuple[bytes, ...] = ()
     directory_mode: int = 0
 
 
 class _Scanner:
-    """Makes the nodes of one source; ``max_mtime``: no mtime is later, in seconds since 1970."""
+    """Makes the nodes of one source; ``max_mtime``: no mtime is later, in seconds since 1970.
 
-    def __init__(self, max_mtime: int | None) -> None:
+    ``choice``: the extended attributes that they have.
+    """
+
+    def __init__(self, max_mtime: int | None, choice: XattrChoice) -> None:
         """Begin without nodes."""
-        self._max_mtime = max_mtime
-        self.attributed: list[AttributedPath] = []
+        self._max_mtime, self._choice = max_mtime, choice
+        self.skipped_xattrs: list[AttributedPath] = []
+        self.unreadable_xattrs: list[bytes] = []
         self.out_of_time: list[bytes] = []
 
     def make_node(self, host_path: bytes, path: bytes, directory: int | None, name: bytes) -> Node:
@@ -175,10 +185,7 @@ class _Scanner:
             raise OverlayError("cannot be added: Permission denied", place)
         if kind is NodeKind.FILE and not status.st_size:
             _check_is_empty(name, directory, place)
-        if kind in (NodeKind.FILE, NodeKind.DIRECTORY):
-            attributes = list_attributes(host_path, directory, name)
-            if attributes:
-                self.attributed.append(AttributedPath(path, attributes))
+        xattrs = self._read_xattrs(host_path, path, directory, name) if kind in _WITH_XATTRS else ()
         mtime = status.st_mtime_ns // 1_000_000_000
         if not is_mtime_held(mtime, self._max_mtime):
             self.out_of_time.append(path)
@@ -189,14 +196,23 @@ class _Scanner:
             uid=status.st_uid, gid=status.st_gid, mtime=clamp_mtime(mtime, self._max_mtime), target=target,
             rdev=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
             content=HostFile(host_path, status.st_size, status.st_mtime_ns) if kind is NodeKind.FILE else None,
-            link=(status.st_dev, status.st_ino) if is_hard_linked else None,
+            link=(status.st_dev, status.st_ino) if is_hard_linked else None, xattrs=xattrs,
         )  # fmt: skip
+
+    def _read_xattrs(self, host_path: bytes, path: bytes, directory: int | None, name: bytes) -> Xattrs:
+        """Return the extended attributes of a file, and note which are skipped; parameters as :meth:`make_node`."""
+        attributes = read_attributes(host_path, directory, name, self._choice)
+        if attributes.skipped:
+            self.skipped_xattrs.append(AttributedPath(path, attributes.skipped))
+        if attributes.is_unreadable:
+            self.unreadable_xattrs.append(path)
+        return attributes.taken
 
     def scan(self, nodes: Iterable[Node], *, is_single_file: bool, directory_mode: int = 0) -> SourceScan:
         """Return the scan of ``nodes``."""
         return SourceScan(
-            tuple(nodes), is_single_file, tuple(sorted(self.attributed, key=lambda entry: entry.path)),
-            tuple(sorted(self.out_of_time)), directory_mode,
+            tuple(nodes), is_single_file, tuple(sorted(self.skipped_xattrs, key=lambda entry: entry.path)),
+            tuple(sorted(self.unreadable_xattrs)), tuple(sorted(self.out_of_time)), directory_mode,
         )  # fmt: skip
 
 
@@ -214,10 +230,11 @@ def _check_is_empty(name: bytes, directory: int | None, place: Place) -> None:
         raise OverlayError("cannot be added: it has bytes, but its size is 0, as in /proc; add a copy of it", place)
 
 
-def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
+def scan_source(source: bytes, max_mtime: int | None, choice: XattrChoice = DEFAULT_CHOICE) -> SourceScan:
     """Return the directory or file ``source`` as nodes, sorted by path, with its owners, modes and times.
 
-    ``max_mtime``: no mtime is later (SOURCE_DATE_EPOCH), in seconds since 1970. Symlinks below a directory stay
+    ``max_mtime``: no mtime is later (SOURCE_DATE_EPOCH), in seconds since 1970. ``choice``: the extended attributes
+    that are read. Symlinks below a directory stay
     symlinks; ``source`` itself may be one.
 
     :raises OverlayError: missing, unreadable, a socket, or neither a file nor a directory.
@@ -227,7 +244,7 @@ def scan_source(source: bytes, max_mtime: int | None) -> SourceScan:
         status = os.stat(source)
     except OSError as error:
         raise OverlayError(f"cannot be added: {error.strerror}", place) from error
-    scanner = _Scanner(max_mtime)
+    scanner = _Scanner(max_mtime, choice)
     if stat.S_ISDIR(status.st_mode):
         nodes = sorted(_walk(source, scanner), key=lambda node: node.path)
         return scanner.scan(nodes, is_single_file=False, directory_mode=stat.S_IMODE(status.st_mode))

@@ -73,6 +73,10 @@ class SourceTable(_Table):
     mtree: Text | None = Field(default=None, description="mtree(5) file with owners, modes and nodes of the directory.")
     setuid: Flag = Field(default=False, description="Keep set-user-ID, set-group-ID and sticky bits.")
     keep_modes: Flag = Field(default=False, description="Take modes as they are, with what the umask made of them.")
+    xattrs: Text = Field(
+        default="default",
+        description="Extended attributes that are taken over: none, default, all, or names and patterns.",
+    )
     unpack: Flag | None = Field(
         default=None, description="Take the file for an archive, or for a mere file; else by its name's ending."
     )

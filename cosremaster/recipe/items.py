@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from cosremaster.errors import CosremasterError, printable
+from cosremaster.overlay.attributes import parse_choice
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import (
@@ -117,6 +118,7 @@ def _make_path(table: SourceTable, maker: _ItemMaker) -> Iterator[AddPath]:
     maker.check_dest("dest", table.dest)
     maker.check_value("owner", parse_owner, table.owner)
     maker.check_value("mode", Mode, table.mode)
+    maker.check_value("xattrs", parse_choice, table.xattrs)
     for number, rule in enumerate(table.rules):
         rule_path = ("rules", number)
         maker.check_value((*rule_path, "pattern"), Pattern, os.fsencode(rule.pattern))
@@ -132,6 +134,7 @@ def _make_path(table: SourceTable, maker: _ItemMaker) -> Iterator[AddPath]:
         mtree=mtree,
         setuid=table.setuid,
         keep_modes=table.keep_modes,
+        xattrs=table.xattrs,
         unpack=table.unpack,
     )
 

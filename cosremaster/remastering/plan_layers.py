@@ -21,9 +21,11 @@ from cosremaster.layers.formats import strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.overlay.addition import PreparedItem
+from cosremaster.overlay.attributes import FittedItems
 from cosremaster.overlay.items import ReadContext, prepare_items
 from cosremaster.overlay.merge import merge
 from cosremaster.overlay.patterns import Pattern
+from cosremaster.overlay.request import OverlayItem
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
@@ -37,10 +39,16 @@ from cosremaster.remastering.select_layers import (
     select_layers,
 )
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
+from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
+
+_NO_LIMIT = 1 << 63
+"""Bytes of a file: how large it may be is known when its place is."""
+
+_ISO, _FAT = Limits("the ISO's own tree", _NO_LIMIT), Limits("a FAT file system", _NO_LIMIT)
 
 
 class Overlay(Struct, frozen=True):
@@ -91,8 +99,18 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
     if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
         items = prepare_items(request.additions, replace(reading, limits=strictest_limits()))
     reading = replace(reading, option="--add-iso")
-    fat_items = tuple(prepare_items(fat.additions, reading) for fat in request.fats)
-    return Overlay(items, prepare_items(request.iso_additions, reading), fat_items)
+    others = [(_ISO, request.iso_additions), *((_FAT, fat.additions) for fat in request.fats)]
+    iso_items, *fat_items = (_prepare_fitted(limits, additions, reading) for limits, additions in others)
+    return Overlay(items, iso_items, tuple(fat_items))
+
+
+def _prepare_fitted(limits: Limits, additions: Sequence[OverlayItem], reading: ReadContext) -> tuple[PreparedItem, ...]:
+    """Return ``additions`` prepared, without extended attributes that a container with ``limits`` cannot hold."""
+    fitted = FittedItems(limits)
+    items = fitted.fit(prepare_items(additions, reading))
+    for warning in fitted.warnings():
+        reading.warn(warning)
+    return items
 
 
 def plan_layers(
@@ -184,10 +202,13 @@ def plan_overlay(
     if not target.is_whole:
         _check_removals(layer, following, request.removals)
 
+    fitted = FittedItems(layer.limits)
+    items = fitted.fit(overlay.items)
+
     def merge_into(tree: Mapping[bytes, Node]) -> Edits:
         """Return the edits of ``tree``."""
         return merge(
-            tree, overlay.items, request.removals, layer.place, allow_missing=request.allow_missing,
+            tree, items, request.removals, layer.place, allow_missing=request.allow_missing,
             force_type=request.force_type,
         )  # fmt: skip
 
@@ -199,7 +220,7 @@ def plan_overlay(
         edits = merge_into(layer.tree())
     if not target.is_whole:
         _check_preceding(layer, edits)
-    context.warnings.extend(edits.warnings)
+    context.warnings.extend([*fitted.warnings(), *edits.warnings])
     return edits
 
 

@@ -15,6 +15,7 @@ from cosremaster.layers.root_stacks import RootChain, find_root_stack
 from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
 from cosremaster.tree.paths import ancestors
+from cosremaster.tree.xattrs import shared_xattrs
 
 
 class StackedEdits(Edits, frozen=True, kw_only=True):
@@ -109,7 +110,7 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
         for parent in ancestors(path):
             present = own.get(parent)
             if parent not in added and (present is None or is_whiteout(present)) and parent in below:
-                parents[parent] = below[parent]
+                parents[parent] = replace(below[parent], xattrs=shared_xattrs(below[parent].xattrs))
     additions = {node.path: (node, action) for node, action in edits.additions}
     additions |= {node.path: (node, Action.REMOVED) for node in whiteouts}
     additions |= {path: (node, Action.PARENT) for path, node in parents.items()}

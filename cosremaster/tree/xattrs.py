@@ -7,6 +7,10 @@ import struct
 from cosremaster.errors import printable
 
 CAPABILITY = b"security.capability"
+ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+PRIVATE = b"trusted.overlay."
+"""How the names begin that overlayfs gives for its own use in one layer; it copies none of them to another."""
+
 _CAPABILITIES = (
     "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service"
     " net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin"
@@ -18,6 +22,8 @@ _CAPABILITIES = (
 _REVISION, _EFFECTIVE = 0xFF000000, 1
 _SIZES = {0x01000000: 12, 0x02000000: 20, 0x03000000: 24}
 """Bytes of each revision of a capability's value: the last has the user that is root in its namespace."""
+
+_WITH_ROOT, _WITHOUT_ROOT = 0x03000000, 0x02000000
 
 _MAX_SHOWN = 64
 """Bytes of a value that people see."""
@@ -58,3 +64,20 @@ def _format_capabilities(value: bytes) -> str | None:
             groups.setdefault("e" * (head & _EFFECTIVE) + flags, []).append(name)
     text = " ".join(f"{','.join(names)}={flags}" for flags, names in groups.items()) or "="
     return text if len(words) < 5 else f"{text} [rootid={words[4]}]"
+
+
+def capability_of_root(value: bytes) -> bytes:
+    """Return the file capabilities ``value`` as root of the first user namespace would have set them.
+
+    The third revision names the user that is root in a namespace, as the kernel writes it for a root in a container
+    (security/commoncap.c); outside of that namespace its capabilities do not count.
+    """
+    head = int.from_bytes(value[:4], "little")
+    if head & _REVISION != _WITH_ROOT or len(value) != _SIZES[_WITH_ROOT]:
+        return value
+    return (head & ~_REVISION | _WITHOUT_ROOT).to_bytes(4, "little") + value[4 : _SIZES[_WITHOUT_ROOT]]
+
+
+def shared_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return those of ``xattrs`` that a copy of the file in another layer has too: all but overlayfs' own."""
+    return tuple(pair for pair in xattrs if not pair[0].startswith(PRIVATE))

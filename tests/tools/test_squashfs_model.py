@@ -46,6 +46,21 @@ def grow(choice: random.Random, root: Path, count: int) -> None:
             path = parent / f"f{number}{'y' * choice.randrange(0, 60)}"
             path.write_bytes(data(choice))
             path.chmod(choice.choice([0o644, 0o755, 0o600]))
+    for path in sorted(root.rglob("*")):
+        if choice.random() < 0.3 and not path.is_symlink():
+            mark(choice, path)
+
+
+def mark(choice: random.Random, path: Path) -> None:
+    """Give ``path`` extended attributes: few different ones, or some of its own, short and long."""
+    for number in range(choice.randrange(1, 4)):
+        value = choice.choice(
+            [b"", b"same", choice.randbytes(5), b"L" * 1000, choice.randbytes(choice.choice([9, 900]))]
+        )
+        try:
+            os.setxattr(path, f"user.name{number}", value)
+        except OSError as error:
+            tools.leave_out(f"This test needs a file system with extended attributes: {error.strerror}.")
 
 
 def lay(source: Path, target: Path) -> None:
@@ -53,12 +68,21 @@ def lay(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         place = target / path.relative_to(source)
         is_directory = path.is_dir() and not path.is_symlink()
+        kept: dict[str, bytes] = {}
+        are_files = all(other.is_file() and not other.is_symlink() for other in (place, path))
+        if are_files and place.read_bytes() == path.read_bytes():
+            kept = {name: os.getxattr(place, name) for name in os.listxattr(place)}
         if os.path.lexists(place) and (not is_directory or place.is_symlink() or not place.is_dir()):
             remove(place)
         if is_directory:
-            place.mkdir(exist_ok=True)
+            if not place.exists():
+                place.mkdir()
+                shutil.copystat(path, place)
         else:
             shutil.copy2(path, place, follow_symlinks=False)
+            for name, value in kept.items():
+                if name not in os.listxattr(place):
+                    os.setxattr(place, name, value)
 
 
 def remove(path: Path) -> None:
@@ -68,12 +92,16 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def described(root: Path) -> dict[str, tuple[int, bytes | str]]:
-    """Mode and content or text of everything below ``root``."""
+def described(root: Path) -> dict[str, tuple[int, bytes | str, dict[str, bytes]]]:
+    """Mode, content or text, and extended attributes of everything below ``root``."""
     return {
         str(path.relative_to(root)): (
             path.lstat().st_mode,
             os.readlink(path) if path.is_symlink() else b"" if path.is_dir() else path.read_bytes(),
+            {
+                name: os.getxattr(path, name, follow_symlinks=False)
+                for name in os.listxattr(path, follow_symlinks=False)
+            },
         )
         for path in root.rglob("*")
     }
@@ -104,6 +132,6 @@ def test_random_edits(seed: int, tmp_path: Path) -> None:
         out.replace(image)
         assert cosremaster.verify(image, deep=True).ok
         unpacked = tmp_path / f"unpacked{step}"
-        run(["unsquashfs", "-quiet", "-no-progress", "-d", str(unpacked), str(image)])
+        run(["unsquashfs", "-xattrs", "-quiet", "-no-progress", "-d", str(unpacked), str(image)])
         assert described(unpacked) == described(model)
         run(["7z", "t", str(image)])

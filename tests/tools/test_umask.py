@@ -125,7 +125,9 @@ def set_attributes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_attributes_that_no_layer_holds_are_told(work: Path, packed: bool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_attributes_that_a_layer_cannot_hold_are_told(
+    work: Path, packed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
     (work / "site").mkdir()
     set_attributes(work / "site")
     source = "site"
@@ -134,9 +136,9 @@ def test_attributes_that_no_layer_holds_are_told(work: Path, packed: bool, capfd
         run(["tar", "--acls", "--xattrs", "--xattrs-include=*", "-cf", source, "-C", "site", "."])
     added("--add", source)
     assert capfd.readouterr().err.splitlines() == [
-        f"warning: {source} » ping: its file capabilities are not taken over: no layer holds them",
-        f"warning: {source}: ACLs are not taken over, no layer holds them: acl",
-        f"warning: {source}: extended attributes are not taken over, no layer holds them: user",
+        f"warning: {source} » ping: its file capabilities are not taken over: a cpio archive holds none",
+        f"warning: {source}: ACLs are not taken over: a cpio archive holds none: acl",
+        f"warning: {source}: extended attributes are not taken over: a cpio archive holds none: user",
     ]
     if not packed:
         added("--add", "site/ping:/bin/")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import cosremaster
+from cosremaster.archives.reader import Archive, open_archive_file
 from cosremaster.cli import main
-from cosremaster.errors import CorruptError
+from cosremaster.errors import CorruptError, Place
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
@@ -95,3 +99,237 @@ def test_a_damaged_table_ends_in_a_sentence(place: int, data: bytes, image: Path
         file.write(data)
     with pytest.raises(CorruptError):
         attributes_in(image)
+
+
+def getfattr(root: Path) -> Attributes:
+    """The attributes below ``root`` as the kernel tells them."""
+    return {
+        str(path.relative_to(root)): {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+        for path in sorted(root.rglob("*"))
+        if (names := os.listxattr(path, follow_symlinks=False))
+    }
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    """The tree as the kernel shows it."""
+    if os.geteuid() != 0 or "\tsquashfs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        tools.leave_out("This test needs root and a kernel with squashfs.")
+    folder.mkdir()
+    run(["mount", "-t", "squashfs", "-o", "loop,ro", str(image), str(folder)])
+    try:
+        yield folder
+    finally:
+        run(["umount", str(folder)])
+
+
+NEW: Attributes = {
+    "opt/site": {"user.note": b"new directory"},
+    "opt/site/shared": {"user.note": b"kept", "user.binary": b"\0\xff\n"},
+    "opt/site/big": {f"user.big{number}": bytes([65 + number]) * 3000 for number in range(1)},
+    "etc/c": {"user.empty": b"", "user.note": b"replaced"},
+    "etc": {"user.note": b"of a directory that is there"},
+}
+MATRIX = {
+    "gzip": ("-comp", "gzip"),
+    "xz": ("-comp", "xz"),
+    "zstd": ("-comp", "zstd", "-b", "4096"),
+    "stored attributes": ("-noX",),
+    "all stored": ("-noI", "-noD", "-noF", "-noX"),
+    "no attributes": ("-no-xattrs",),
+    "not exportable": ("-no-exports",),
+}
+
+
+def make_site(folder: Path) -> tuple[Path, Attributes]:
+    """An overlay with attributes, some equal to those of the image, many others, and values that are the same."""
+    files = {f"opt/many/{number:03}": f"{number}\n" for number in range(300)}
+    site = write_tree(
+        folder, files | {"opt/site/shared": "s\n", "opt/site/big": "b\n", "etc/c": "new\n", "etc/h": "h\n"}
+    )
+    many: Attributes = {
+        f"opt/many/{number:03}": {"user.number": b"%d" % number, "user.text": hashlib.shake_256(b"").digest(600)}
+        for number in range(300)
+    }
+    set_attributes(site, NEW | many)
+    return site, {path: values for path, values in (NEW | many).items() if path != "etc"}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_attributes_of_an_overlay_go_into_squashfs(name: str, image: Path, tmp_path: Path) -> None:
+    tools.require("unsquashfs", "rdsquashfs", "7z", "mksquashfs")
+    base = make(tmp_path / "root", tmp_path / "base.sqfs", *MATRIX[name])
+    site, new = make_site(tmp_path / "site")
+    old = {} if name == "no attributes" else OLD | {"etc/a-2": OLD["etc/a"]}
+    out = tmp_path / "out.sqfs"
+    result = cosremaster.remaster(base, out, add=[site])
+    lost = [warning for warning in result.warnings if "had extended attributes" in warning]
+    assert bool(lost) == (name != "no attributes"), "etc/c had user.long"
+    want = old | new
+    assert attributes_in(out) == want
+    with mounted(out, tmp_path / "mounted") as root:
+        assert getfattr(root) == want
+    run(["unsquashfs", "-xattrs", "-quiet", "-no-progress", "-d", str(tmp_path / "after"), str(out)])
+    assert getfattr(tmp_path / "after") == want
+    assert b"user.number=299" in run(["rdsquashfs", "-x", "opt/many/299", str(out)])
+    run(["7z", "t", str(out)])
+    again = tmp_path / "again.sqfs"
+    assert cosremaster.remaster(out, again, add=[site]).added == (), "an overlay that is there changes nothing"
+    run(["mksquashfs", str(site), str(out), "-quiet", "-no-progress"])
+    appended = attributes_in(out)
+    assert want.items() <= appended.items()
+
+
+def test_attributes_that_are_there_share_their_number(image: Path, tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"opt/new": "n\n"})
+    set_attributes(site, {"opt/new": OLD["etc/a"]})
+    out = tmp_path / "out.sqfs"
+    cosremaster.remaster(image, out, add=[site])
+    header = [read_xattr_header(path.read_bytes()) for path in (image, out)]
+    assert header[0] == header[1]
+    assert attributes_in(out) == OLD | {"etc/a-2": OLD["etc/a"], "opt/new": OLD["etc/a"]}
+
+
+def read_xattr_header(data: bytes) -> int:
+    """How many numbers a table of attributes has."""
+    (table,) = struct.unpack_from("<Q", data, 56)
+    return int(struct.unpack_from("<I", data, table + 8)[0])
+
+
+def test_ids_tell_sizes_as_mksquashfs_does(tmp_path: Path) -> None:
+    site, _ = make_site(tmp_path / "site")
+    theirs = make(site, tmp_path / "theirs.sqfs", "-noX")
+    empty = make(write_tree(tmp_path / "empty", {"sbin/init": "i\n"}), tmp_path / "empty.sqfs", "-noX", "-all-root")
+    ours = tmp_path / "ours.sqfs"
+    cosremaster.remaster(empty, ours, add=[site])
+    assert sorted(ids_of(ours)) == sorted(ids_of(theirs))
+
+
+def ids_of(image: Path) -> list[tuple[int, int]]:
+    """How many attributes each number has, and their bytes, of an image with a stored table."""
+    data = image.read_bytes()
+    (table,) = struct.unpack_from("<Q", data, 56)
+    (block,) = struct.unpack_from("<Q", data, table + 16)
+    ids = [struct.unpack_from("<QII", data, block + 2 + 16 * number) for number in range(read_xattr_header(data))]
+    return [(count, size) for _, count, size in ids]
+
+
+@pytest.mark.parametrize(
+    ("which", "taken"),
+    [
+        ("default", ["security.capability", "user.a", "user.b.c"]),
+        ("none", []),
+        ("all", ["security.capability", "security.site", "trusted.site", "user.a", "user.b.c"]),
+        ("USER.A, user.b*", ["user.b.c"]),
+        ("all,-security.site,-user.[ab]", ["security.capability", "trusted.site", "user.b.c"]),
+        ("-user.a", ["security.capability", "user.b.c"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["folder", "tar", "bsdtar"])
+def test_which_attributes_are_taken(which: str, taken: list[str], form: str, image: Path, tmp_path: Path) -> None:
+    tools.require("tar", "bsdtar")
+    names = ("security.site", "trusted.site", "user.a", "user.b.c")
+    site = write_tree(tmp_path / "site", {"opt/new": "n\n"})
+    set_attributes(site, {"opt/new": dict.fromkeys(names, b"\x00value") | {"security.capability": CAPABILITY}})
+    source = site
+    if form != "folder":
+        source = tmp_path / "site.tar"
+        program = ["tar", "--xattrs", "--xattrs-include=*"] if form == "tar" else ["bsdtar", "--xattrs"]
+        run([*program, "-cf", str(source), "-C", str(site), "."])
+    out = tmp_path / "out.sqfs"
+    result = cosremaster.remaster(image, out, add=[cosremaster.AddPath(source, xattrs=which)])
+    assert list(attributes_in(out).get("opt/new", {})) == taken
+    with mounted(out, tmp_path / "mounted") as root:
+        assert sorted(os.listxattr(root / "opt/new")) == taken
+    told = [f"{source}: extended attributes are not taken over unless --xattrs names them: opt/new"]
+    assert list(result.warnings) == (told if which == "default" else [])
+
+
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+"""cap_net_raw=ep."""
+
+
+def test_the_option_and_the_recipe_say_which(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = write_tree(tmp_path / "site", {"opt/new": "n\n"})
+    set_attributes(site, {"opt/new": {"user.a": b"1", "user.b": b"2"}})
+    out = tmp_path / "out.sqfs"
+    assert main([str(image), str(out), "--add", str(site), "--xattrs", "user.b", "--quiet"]) == 0
+    assert attributes_in(out)["opt/new"] == {"user.b": b"2"}
+    assert main([str(image), str(out), "--add", str(site), "--xattrs", "non", "--force"]) == 2
+    assert "xattrs 'non': none, default, all or names as in user.*,security.capability" in capsys.readouterr().err
+    recipe = tmp_path / "site.toml"
+    recipe.write_text('input = "in.sqfs"\noutput = "out.sqfs"\n[[add]]\nsource = "site"\nxattrs = "user.a"\n')
+    assert main(["build", str(recipe), "--force", "--quiet"]) == 0
+    assert attributes_in(out)["opt/new"] == {"user.a": b"1"}
+    recipe.write_text(recipe.read_text().replace("user.a", "non"))
+    assert main(["build", str(recipe), "--force", "--quiet"]) == 2
+    assert "none, default, all or names" in capsys.readouterr().err
+
+
+def test_capabilities_of_a_container_are_those_of_root_in_the_image(image: Path, tmp_path: Path) -> None:
+    tools.require("getcap")
+    in_container = struct.pack("<6I", 0x03000001, 1 << 13, 0, 0, 0, 100_000)
+    site = write_tree(tmp_path / "site", {"opt/new": "n\n"})
+    set_attributes(site, {"opt/new": {"security.capability": in_container}})
+    for owner, value in ((None, CAPABILITY), ("source", in_container), ("5:5", CAPABILITY)):
+        out = tmp_path / f"{owner}.sqfs"
+        cosremaster.remaster(image, out, add=[cosremaster.AddPath(site, owner=owner)])
+        assert attributes_in(out)["opt/new"] == {"security.capability": value}
+    with mounted(tmp_path / "None.sqfs", tmp_path / "mounted") as root:
+        assert run(["getcap", "-n", str(root / "opt/new")]).split() == [
+            b"%s" % bytes(root / "opt/new"),
+            b"cap_net_raw=ep",
+        ]
+
+
+def test_attributes_stay_where_the_bytes_do(image: Path, tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"etc/a": "a\n", "etc/b": "b\n", "etc/c": "new\n", "etc/g": "g\n"})
+    set_attributes(site, {"etc/b": {"user.note": b"newer"}})
+    out = tmp_path / "out.sqfs"
+    result = cosremaster.remaster(image, out, add=[cosremaster.AddPath(site, mode="0600")])
+    (warning,) = [warning for warning in result.warnings if "had extended attributes" in warning]
+    assert "etc/c had" in warning
+    want = OLD | {"etc/a-2": OLD["etc/a"], "etc/b": OLD["etc/b"] | {"user.note": b"newer"}}
+    del want["etc/c"]
+    assert attributes_in(out) == want
+    assert cosremaster.remaster(out, tmp_path / "2.sqfs", add=[cosremaster.AddPath(site, mode="0600")]).replaced == ()
+
+
+def test_lists_for_access_do_not_fit(image: Path, tmp_path: Path) -> None:
+    tools.require("setfacl", "genisoimage")
+    site = write_tree(tmp_path / "site", {f"opt/{number}": "n\n" for number in range(9)})
+    for number in range(9):
+        run(["setfacl", "-m", "u:1234:r", str(site / f"opt/{number}")])
+    run(["tar", "--acls", "-cf", str(tmp_path / "site.tar"), "-C", str(site), "."])
+    for source, which in ((site, "default"), (site, "all"), (tmp_path / "site.tar", "all")):
+        result = cosremaster.remaster(
+            image, tmp_path / "out.sqfs", add=[cosremaster.AddPath(source, xattrs=which)], force=True
+        )
+        (warning,) = result.warnings
+        assert warning == (
+            f"{source}: ACLs are not taken over: a squashfs file system holds none: opt/0, opt/1, opt/2 and 6 more"
+        )
+    assert attributes_in(tmp_path / "out.sqfs") == attributes_in(image)
+    write_tree(tmp_path / "disc", {"x": "x\n"})
+    run(["genisoimage", "-quiet", "-R", "-o", str(tmp_path / "in.iso"), str(tmp_path / "disc")])
+    (warning,) = cosremaster.remaster(tmp_path / "in.iso", tmp_path / "out.iso", add_iso=[f"{site}:/site"]).warnings
+    assert warning.endswith("ACLs are not taken over: the ISO's own tree holds none: opt/0, opt/1, opt/2 and 6 more")
+
+
+def test_lists_of_archives_are_read_as_linux_has_them(tmp_path: Path) -> None:
+    tools.require("setfacl", "bsdtar")
+    (tmp_path / "site").mkdir()
+    for arguments in (("u:1234:r,g:77:rwx",), ("u:1234:r", "-d"), ("o::x",)):
+        path = tmp_path / "site" / arguments[0].replace(":", "-")
+        path.mkdir()
+        run(["setfacl", *arguments[1:], "-m", arguments[0], str(path)])
+    want = getfattr(tmp_path / "site")
+    assert want
+    for program in (["tar", "--acls"], ["bsdtar", "--acls"]):
+        archive = tmp_path / "site.tar"
+        run([*program, "-cf", str(archive), "-C", str(tmp_path / "site"), "."])
+        with open_archive_file(bytes(archive), Place()) as fd, Archive(("tar",), Place()).open_fd(fd) as entries:
+            read = {
+                os.fsdecode(entry.name).strip("./"): dict(entry.xattrs) for entry in entries.entries() if entry.xattrs
+            }
+        assert read == want

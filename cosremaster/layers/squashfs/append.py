@@ -26,10 +26,11 @@ from cosremaster.layers.squashfs.directories import (
 )
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, TYPES, Inode
-from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, pack_table
+from cosremaster.layers.squashfs.metadata import pack_table, reopen_table, store_block
 from cosremaster.layers.squashfs.pack_data import DataPacker, NewBlocks, PackedData
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
 from cosremaster.layers.squashfs.tree import SquashfsTree
+from cosremaster.layers.squashfs.xattrs import XattrTable, can_hold
 from cosremaster.tree.nodes import Content, Edits, Node, NodeKind
 
 _MAX_NAME, _MAX_TARGET = 255, 4095
@@ -84,6 +85,7 @@ class _Editor:
         self.tree, self.place = tree, place
         self.filesystem = tree.filesystem
         self.ids = list(self.filesystem.ids)
+        self.xattrs = XattrTable(self.filesystem)
         self.root = _ChangedDirectory(b"", self.filesystem.root, dict(tree.directory(b"") or {}))
         self.inodes: dict[int, Inode] = {}
         """New and rewritten inodes that are no directories, by number."""
@@ -161,7 +163,12 @@ class _Editor:
         if name in parent.directories or (existing is not None and existing.type == DIRECTORY):
             directory = self.open_directory(node.path)
             directory.inode = replace(
-                directory.inode, mode=node.mode, uid=self._id(node.uid), gid=self._id(node.gid), mtime=node.mtime
+                directory.inode,
+                mode=node.mode,
+                uid=self._id(node.uid),
+                gid=self._id(node.gid),
+                mtime=node.mtime,
+                xattr=self.xattrs.number(node.xattrs),
             )
             return
         parent.forget(name)
@@ -172,7 +179,7 @@ class _Editor:
         """Return the inode of ``node``, without places."""
         return Inode(
             type=TYPES[node.kind], mode=node.mode, uid=self._id(node.uid), gid=self._id(node.gid),
-            mtime=node.mtime, number=number, target=node.target, rdev=node.rdev,
+            mtime=node.mtime, number=number, target=node.target, rdev=node.rdev, xattr=self.xattrs.number(node.xattrs),
         )  # fmt: skip
 
     def _id(self, number: int) -> int:
@@ -214,6 +221,8 @@ def _check_node(node: Node, place: Place) -> None:
         problem = "no symlink can have its text"
     elif node.rdev[0] > _MAX_MAJOR or node.rdev[1] > _MAX_MINOR:
         problem = f"device {node.rdev[0]}:{node.rdev[1]} does not fit a squashfs inode"
+    elif not can_hold(node.xattrs):
+        problem = "it has too many or too long extended attributes"
     if problem:
         raise OverlayError(f"cannot be added: {problem}", place.inside(node.path))
 
@@ -226,34 +235,18 @@ class _ImageWriter:
         self._filesystem, self._editor, self._data = filesystem, editor, data
         self._old = filesystem.superblock
         self._codec = filesystem.codec
-        flags = self._old.flags
         self._data_start = self._old.inode_table
         self._inode_table = self._data_start + data.length
-        self.kept_inodes, self._inode_writer = self._reopen(
-            self._old.inode_table, self._old.directory_table, bool(flags & Flags.STORED_INODES)
-        )
+        pack = store_block if self._old.flags & Flags.STORED_INODES else self._codec.pack
+        blocks = (filesystem.table, filesystem.metadata)
+        span = (self._old.inode_table, self._old.directory_table)
+        self.kept_inodes, self._inode_writer = reopen_table(*blocks, span, pack)
         starts = filesystem.list_table_starts()
         end = next(start for start in starts if start >= self._old.directory_table)
-        self.kept_listings, self._listing_writer = self._reopen(
-            self._old.directory_table, end, bool(flags & Flags.STORED_INODES)
-        )
+        span = (self._old.directory_table, end)
+        self.kept_listings, self._listing_writer = reopen_table(*blocks, span, pack)
         self._references: dict[int, int] = {}
         self._written = 0
-
-    def _reopen(self, start: int, end: int, is_stored: bool) -> tuple[int, MetadataWriter]:
-        """Return how many bytes of the table from ``start`` to ``end`` stay, and a writer behind them.
-
-        The last block is written again unless it is full: readers count on full blocks before the last.
-        """
-        last, at = start, start
-        while at < end:
-            head = self._filesystem.table.read(at, 2)
-            last, at = at, at + 2 + (int.from_bytes(head, "little") & 0x7FFF)
-        pack = _store if is_stored else self._codec.pack
-        plain = self._filesystem.metadata.block(last)[0] if last < end else b""
-        if len(plain) == METADATA_SIZE:
-            return at - start, MetadataWriter(pack, start=at - start)
-        return last - start, MetadataWriter(pack, start=last - start, plain=plain)
 
     def write(self) -> PieceTable:
         """Return the bytes of the new image."""
@@ -323,9 +316,9 @@ class _ImageWriter:
         places = {"fragment_table": old.fragment_table, "lookup_table": old.lookup_table}
         starts = [(self._data_start + start, word) for start, word in self._data.fragments]
         fragments = [*filesystem.fragments, *starts]
-        pack_data = _store if old.flags & Flags.STORED_FRAGMENTS else self._codec.pack
-        pack_inodes = _store if old.flags & Flags.STORED_INODES else self._codec.pack
-        pack_ids = _store if old.flags & (Flags.STORED_IDS | Flags.STORED_INODES) else self._codec.pack
+        pack_data = store_block if old.flags & Flags.STORED_FRAGMENTS else self._codec.pack
+        pack_inodes = store_block if old.flags & Flags.STORED_INODES else self._codec.pack
+        pack_ids = store_block if old.flags & (Flags.STORED_IDS | Flags.STORED_INODES) else self._codec.pack
         if fragments or old.fragment_table != ABSENT:
             plain = b"".join(struct.pack("<QII", start, word, 0) for start, word in fragments)
             blocks, places["fragment_table"] = pack_table(plain, pack_data, position)
@@ -338,12 +331,11 @@ class _ImageWriter:
         ids = struct.pack(f"<{len(self._editor.ids)}I", *self._editor.ids)
         blocks, id_table = pack_table(ids, pack_ids, position + len(parts))
         parts += blocks
-        xattr_table = ABSENT
-        if old.has_xattrs:
-            blocks, xattr_table = self._move_xattrs(position + len(parts))
-            parts += blocks
+        blocks, xattr_table = self._editor.xattrs.pack(position + len(parts))
+        parts += blocks
         superblock = replace(
             old,
+            flags=old.flags & ~Flags.NO_XATTRS if self._editor.xattrs.is_changed else old.flags,
             fragments=len(fragments),
             ids=len(self._editor.ids),
             id_table=id_table,
@@ -359,23 +351,6 @@ class _ImageWriter:
         for number, reference in self._references.items():
             struct.pack_into("<Q", references, 8 * (number - 1), reference)
         return bytes(references)
-
-    def _move_xattrs(self, position: int) -> tuple[bytes, int]:
-        """Return the table of extended attributes for byte ``position``, and the place of its header."""
-        old, table = self._old, self._filesystem.table
-        start, number, unused = struct.unpack("<QII", table.read(old.xattr_table, 16))
-        shift = position - start
-        blocks = table.read(start, old.xattr_table - start)
-        count_of_places = -(-16 * number // METADATA_SIZE)
-        places = struct.unpack(f"<{count_of_places}Q", table.read(old.xattr_table + 16, 8 * count_of_places))
-        head = struct.pack("<QII", start + shift, number, unused)
-        index = struct.pack(f"<{count_of_places}Q", *(place + shift for place in places))
-        return blocks + head + index, position + len(blocks)
-
-
-def _store(plain: bytes) -> None:
-    """Return None: the block is stored."""
-    return
 
 
 def _with_data(inode: Inode, data: PackedData, start: int) -> Inode:

@@ -22,12 +22,14 @@ from cosremaster.layers.squashfs.superblock import (
 )
 
 _FRAGMENT = struct.Struct("<QII")
-_XATTR_ID = struct.Struct("<QII")
+XATTR_ID = struct.Struct("<QII")
+"""Of the table of extended attributes: a reference, how many there are, and how many bytes. Its header is as long."""
 XATTR_PREFIXES = {0: b"user.", 1: b"trusted.", 2: b"security."}
 OUT_OF_LINE = 0x100
 """The bit of an extended attribute's class that tells that eight bytes lead to its value."""
-_MAX_XATTRS = 1024
-_MAX_VALUE = 1 << 16
+MAX_XATTRS = 1024
+"""Extended attributes of an inode that are believed."""
+MAX_VALUE = 1 << 16
 """Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
 _CACHED_BLOCKS = 8
 
@@ -125,27 +127,41 @@ class SquashfsFilesystem:
         superblock = self.superblock
         if number == NO_XATTR or not superblock.has_xattrs:
             return {}
-        place = self.place.at(superblock.xattr_table)
+        start, count = self.xattr_header
+        if number >= count:
+            raise CorruptError(f"squashfs has no extended attributes {number}", self.place.at(superblock.xattr_table))
         try:
-            return self._read_xattrs(number)
+            return self._read_xattrs(start, number)
         except struct.error as error:
+            place = self.place.at(superblock.xattr_table)
             raise CorruptError("the squashfs table of extended attributes is cut off", place) from error
 
-    def _read_xattrs(self, number: int) -> dict[bytes, bytes]:
+    @cached_property
+    def xattr_header(self) -> tuple[int, int]:
+        """Where the names and values of extended attributes begin, and how many numbers there are.
+
+        :raises CorruptError: the table does not fit into the image.
+        """
+        at = self.superblock.xattr_table
+        head = self.table.read(at, XATTR_ID.size)
+        start, count, _ = XATTR_ID.unpack(head) if len(head) == XATTR_ID.size else (at + 1, 0, 0)
+        size = XATTR_ID.size + 8 * -(-XATTR_ID.size * count // METADATA_SIZE)
+        if start > at or at + size > self.table.length:
+            raise CorruptError("the squashfs table of extended attributes is cut off", self.place.at(at))
+        return start, count
+
+    def _read_xattrs(self, start: int, number: int) -> dict[bytes, bytes]:
         """Return the extended attributes ``number``; those in a class that Linux does not know are left out as there.
 
+        :param start: where names and values begin.
         :raises struct.error: the table is cut off. :raises CorruptError: it is damaged.
         """
-        start, count, _ = _XATTR_ID.unpack(self.table.read(self.superblock.xattr_table, _XATTR_ID.size))
-        if number >= count:
-            place = self.place.at(self.superblock.xattr_table)
-            raise CorruptError(f"squashfs has no extended attributes {number}", place)
-        block, offset = divmod(_XATTR_ID.size * number, METADATA_SIZE)
+        block, offset = divmod(XATTR_ID.size * number, METADATA_SIZE)
         (position,) = struct.unpack("<Q", self.table.read(self.superblock.xattr_table + 16 + 8 * block, 8))
-        reference, entries, _ = _XATTR_ID.unpack(self.metadata.read(position, offset, _XATTR_ID.size))
+        reference, entries, _ = XATTR_ID.unpack(self.metadata.read(position, offset, XATTR_ID.size))
         cursor = _Cursor(self.metadata, start, reference, self.place)
         attributes: dict[bytes, bytes] = {}
-        for _ in range(min(entries, _MAX_XATTRS)):
+        for _ in range(min(entries, MAX_XATTRS)):
             kind, size = struct.unpack("<HH", cursor.read(4))
             name = cursor.read(size)
             (length,) = struct.unpack("<I", cursor.read(4))
@@ -246,7 +262,7 @@ class _Cursor:
 
     def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes. :raises CorruptError: they are too many, or not there."""
-        if length > _MAX_VALUE:
+        if length > MAX_VALUE:
             raise CorruptError("a squashfs extended attribute is too long", self._place.at(self._position))
         data = self._metadata.read(self._position, self._offset, length)
         self._offset += length

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cosremaster.errors import Place, printable
-from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, STORED_BLOCK, Inode
+from cosremaster.layers.squashfs.inodes import DIRECTORY, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.tree import SquashfsTree
-from cosremaster.tree.nodes import Edits
+from cosremaster.tree.nodes import Action, Edits, Node
+from cosremaster.tree.xattrs import PRIVATE
 from cosremaster.units import format_size
 
 
@@ -32,13 +33,19 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place) -> Iterator[
             f"{place}: the old data of {_list_paths([path for path, _ in dead])}, about {format_size(size)}, stay in"
             " the squashfs file, where they can still be read, though nothing names them any more"
         )
-    replaced = {node.path for node, _ in edits.additions}
+    replaced = {node.path: node for node, action in edits.additions if action is not Action.REMOVED}
     bare = [
         path for path, inode in inodes.values()
-        if path in replaced and inode.xattr != NO_XATTR and inode.type != DIRECTORY
+        if path in replaced and inode.type != DIRECTORY and _loses_xattrs(tree, inode, replaced[path])
     ]  # fmt: skip
     if bare:
         yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities), and the new has none"
+
+
+def _loses_xattrs(tree: SquashfsTree, old: Inode, new: Node) -> bool:
+    """Return whether ``old`` has an extended attribute that ``new``, which replaces it, has not."""
+    names = tree.filesystem.xattrs(old.xattr)
+    return any(not name.startswith(PRIVATE) for name in names.keys() - {name for name, _ in new.xattrs})
 
 
 def _packed_size(inode: Inode, block_size: int) -> int:

@@ -149,6 +149,30 @@ class MetadataWriter:
         return b"".join(self._packed)
 
 
+def reopen_table(
+    table: PieceTable, reader: MetadataReader, span: tuple[int, int], pack: Callable[[bytes], bytes | None]
+) -> tuple[int, MetadataWriter]:
+    """Return how many bytes of a table of metadata blocks stay, and a writer behind them.
+
+    The last block is written again unless it is full: readers count on full blocks before the last.
+
+    :param table: the image. :param span: start and end of the blocks in it.
+    """
+    start, end = span
+    last = at = start
+    while at < end:
+        last, at = at, at + 2 + (int.from_bytes(table.read(at, 2), "little") & ~_STORED)
+    plain = reader.block(last)[0] if last < end else b""
+    if len(plain) == METADATA_SIZE:
+        return at - start, MetadataWriter(pack, start=at - start)
+    return last - start, MetadataWriter(pack, start=last - start, plain=plain)
+
+
+def store_block(plain: bytes) -> None:
+    """Return None: the block is stored."""
+    return
+
+
 def pack_metadata(plain: bytes, pack: Callable[[bytes], bytes | None]) -> bytes:
     """Return the block of ``plain``: packed if that is smaller, else stored."""
     packed = pack(plain)
