@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, str] = {
     "cpio": "cosremaster.layers.cpio.format:CpioFormat",
     "squashfs": "cosremaster.layers.squashfs.format:SquashfsFormat",
+    "tar": "cosremaster.layers.tar.format:TarFormat",
 }
 """By the format's name: ``module:class``. The module may stand outside the package."""
 
@@ -182,6 +183,13 @@ class LayerFormat(Protocol):
 
     random_access: bool
     """False for an archive, which is read front to back; True for a file system, which is read at any place."""
+
+    is_initramfs: bool = True
+    """Whether a kernel unpacks such archives at boot, several in a file over each other.
+
+    False: what is behind the end of the first is no part of it, no boot loader loads it, and on an image of other
+    files it is a layer only where an address names it. A file system (``random_access``) has rules of its own.
+    """
 
     limits: Limits
     """What it can hold."""

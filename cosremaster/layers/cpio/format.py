@@ -26,6 +26,7 @@ class CpioFormat:
 
     name = "cpio"
     random_access = False
+    is_initramfs = True
     magic_end = len(NEWC)
     limits = Limits("a cpio archive", MAX_FIELD)
 

@@ -1,0 +1,168 @@
+"""The index of a tar archive: its entries, how it is written, and where it ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from cosremaster.layers.formats import ArchiveIndex
+from cosremaster.layers.tar import blocks, pax
+from cosremaster.layers.tar.entries import TarEntries
+from cosremaster.tree.paths import normal_names
+
+if TYPE_CHECKING:
+    from cosremaster.io.pieces import PieceTable
+    from cosremaster.layers.blobs import Blobs
+    from cosremaster.layers.formats import EditResources
+    from cosremaster.layers.model import Layer
+    from cosremaster.layers.tar.blocks import TarHeader
+    from cosremaster.layers.tar.tree import TarTree
+    from cosremaster.tree.nodes import Edits
+
+_PARTS = {
+    blocks.GNU_VOLUME: "has a volume label of GNU tar, which stays",
+    blocks.GNU_CONTINUATION: "begins with the rest of a file from another volume, which is left out",
+    blocks.GNU_OLD_NAMES: "has a list of long names as very old versions of GNU tar wrote them, which is not read",
+}
+"""What is odd about an archive with a header of such a type, as the end of a sentence."""
+
+
+class TarStyle:
+    """How an archive is written, which new entries follow.
+
+    ``has_pax``: an entry has a pax header; ``is_gnu`` and ``is_ustar``: a header is of that form; ``users``: entries
+    with the name of an owner; ``slashes``: directories whose name ends in a slash, less those whose does not;
+    ``prefixes``: how names begin, and how often; ``parts``: types of headers that are no entries.
+    """
+
+    def __init__(self) -> None:
+        """Begin without headers."""
+        self.has_pax = self.is_gnu = self.is_ustar = False
+        self.users = self.slashes = 0
+        self.prefixes = Counter[bytes]()
+        self.parts: set[bytes] = set()
+
+    @property
+    def name(self) -> str:
+        """The form: ``pax``, ``gnu``, ``ustar`` or ``v7``."""
+        return "pax" if self.has_pax else "gnu" if self.is_gnu else "ustar" if self.is_ustar else "v7"
+
+    def note(self, header: TarHeader) -> None:
+        """Note the form of ``header``."""
+        if header.is_gnu:
+            self.is_gnu = True
+        elif header.is_ustar:
+            self.is_ustar = True
+        if header.type in (blocks.PAX, blocks.PAX_GLOBAL):
+            self.has_pax = True
+
+    def note_part(self, kind: bytes) -> None:
+        """Note a header of the type ``kind``, which is no entry."""
+        self.parts.add(kind)
+
+    def note_entry(
+        self, header: TarHeader, records: Mapping[bytes, bytes], name: bytes, *, is_directory: bool
+    ) -> None:
+        """Note how the entry ``name`` is written."""
+        if pax.USER in records or ((header.is_gnu or header.is_ustar) and header.user[0]):
+            self.users += 1
+        if is_directory:
+            self.slashes += 1 if name.endswith(b"/") else -1
+        if name[:1] in (b".", b"/"):
+            if name not in (b".", b"./", b"/"):
+                self.prefixes[b"./" if name[:2] == b"./" else b"/" if name[:1] == b"/" else b""] += 1
+        else:
+            self.prefixes[b""] += 1
+
+    @property
+    def name_prefix(self) -> bytes:
+        """What most names begin with before the path: nothing, ``./`` or ``/``."""
+        return max(self.prefixes, key=self.prefixes.__getitem__, default=b"")
+
+    def oddities(self) -> Iterator[str]:
+        """Yield what is odd, each as the end of a sentence about the archive."""
+        for kind in sorted(self.parts):
+            yield _PARTS[kind]
+
+
+class TarIndex(ArchiveIndex):
+    """The entries of one archive.
+
+    ``end``: where its end begins, behind the last entry; ``has_end``: a block of zeros stands there. ``globals``: the
+    records of global pax headers at the end; ``inner_globals``: where such headers stand among those of an entry.
+    """
+
+    __slots__ = ("end", "entries", "globals", "has_end", "inner_globals", "style")
+
+    def __init__(
+        self, entries: TarEntries, style: TarStyle, end: int, global_records: Mapping[bytes, bytes],
+        inner_globals: Sequence[tuple[int, int]], *, has_end: bool,
+    ) -> None:  # fmt: skip
+        """Make an index of what was read."""
+        self.entries, self.style, self.end, self.has_end = entries, style, end, has_end
+        self.globals, self.inner_globals = global_records, inner_globals
+
+    @property
+    def version(self) -> str:
+        """The form of the headers."""
+        return self.style.name
+
+    @property
+    def oddity(self) -> str:
+        """What is odd about it."""
+        return "; it ".join(self._oddities())
+
+    def _oddities(self) -> Iterator[str]:
+        """Yield what is odd."""
+        if not self.has_end:
+            yield "has no blocks of zeros at its end, so it may be cut off; an edit writes them"
+        yield from self.style.oddities()
+
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """The normal path of each entry."""
+        return normal_names(self.entries.names)
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries it has."""
+        return len(self.entries)
+
+    def tree(self, layer: Layer) -> TarTree:
+        """Return the nodes of ``layer`` by path."""
+        from cosremaster.layers.tar.tree import TarTree  # noqa: PLC0415 - a plain listing needs none of it
+
+        return TarTree(layer)
+
+    def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
+        """Return the plain bytes of the stream after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
+        from cosremaster.layers.tar.edit import apply_edits  # noqa: PLC0415 - only edits need it
+
+        return apply_edits(layer, edits)
+
+    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
+        """Yield what of replaced files goes."""
+        from cosremaster.layers.tar.edit import describe_losses  # noqa: PLC0415 - only edits need it
+
+        return describe_losses(layer, edits)
+
+    def dump(self, blobs: Blobs) -> dict[str, Any]:
+        """Return the index as JSON values and blobs. :raises ValueError: a NUL is in a string."""
+        from cosremaster.layers.tar.dump import dump_index  # noqa: PLC0415 - only a remembered index needs it
+
+        return dump_index(self, blobs)
+
+    def check_loaded(self, size: int, tail: bytes) -> None:
+        """Check entries that were loaded: they follow one another in ``size`` bytes, which end with ``tail``.
+
+        :raises ValueError: they do not.
+        """
+        from cosremaster.layers.tar.dump import check_entries  # noqa: PLC0415 - only a remembered index needs it
+
+        check_entries(self, size, tail)
+
+
+def index_of(layer: Layer) -> TarIndex:
+    """Return the index of ``layer``, a tar archive."""
+    return cast("TarIndex", layer.index)

@@ -1,0 +1,140 @@
+"""A tar layer as a file system: nodes by path."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from msgspec import Struct
+
+from cosremaster.errors import CorruptError, Place, printable
+from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
+from cosremaster.layers.model import Layer
+from cosremaster.layers.tar.entries import TarEntry
+from cosremaster.layers.tar.index import index_of
+from cosremaster.tree.content import PieceContent
+from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
+
+NO_SOURCE = -1
+_TYPE_BITS = 0o170000
+
+
+class MissingContent(Struct, frozen=True):
+    """The content of a hard link to a name that no earlier entry has: it cannot be read.
+
+    See :class:`~cosremaster.tree.nodes.Content`.
+    """
+
+    place: Place
+    link: bytes
+    size: int = 0
+
+    def _refuse(self) -> CorruptError:
+        """Return the error for reading it."""
+        return CorruptError(f"is a hard link to {printable(self.link)}, which no entry before it has", self.place)
+
+    def digest(self) -> bytes:
+        """Raise CorruptError."""
+        raise self._refuse()
+
+    def table(self) -> PieceTable:
+        """Raise CorruptError."""
+        raise self._refuse()
+
+    def head(self, count: int) -> bytes:
+        """Raise CorruptError."""
+        raise self._refuse()
+
+
+class LinkSources:
+    """Which entry each hard link leads to, found in one pass: of a name the last entry before the link counts.
+
+    ``sources``: by the number of a link, the number of the entry that has the data, or :data:`NO_SOURCE`.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        """Follow every hard link of ``layer``."""
+        entries = index_of(layer).entries
+        self.sources: dict[int, int] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._targets = entries.targets
+        links = entries.links
+        for number, path in enumerate(layer.paths) if links else ():
+            if number in links:
+                self.sources[number] = self._source(normal_name(links[number]))
+            self._numbers[path] = number
+
+    def _source(self, path: bytes) -> int:
+        """Return the number of the entry that has the data of ``path``, as the entries so far unpack."""
+        number = self._numbers.get(path)
+        if number is None:
+            try:
+                number = self._numbers.get(resolve_in_root(path, self._link_target, follow_last=False))
+            except SymlinkLoopError:
+                return NO_SOURCE
+        return NO_SOURCE if number is None else self.sources.get(number, number)
+
+    def _link_target(self, path: bytes) -> bytes | None:
+        """Return the text of the symlink ``path``, None for no symlink."""
+        number = self._numbers.get(path)
+        return None if number is None else self._targets.get(number)
+
+
+class TarTree(Mapping[bytes, Node]):
+    """The nodes of ``layer`` by path, each made when it is read.
+
+    Of several entries with one name the last counts, as for all who unpack it. A directory that no entry names is
+    missing.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        """Find the entry that counts for each path."""
+        self.layer = layer
+        self._entries = index_of(layer).entries
+        self._numbers = dict(zip(layer.paths, range(len(self._entries)), strict=True))
+        self.sources = LinkSources(layer).sources
+
+    @cached_property
+    def _names(self) -> Counter[int]:
+        """How many paths lead to each entry that hard links lead to."""
+        numbers = array("q", self._numbers.values())
+        return Counter(self.sources.get(number, number) for number in numbers) if self.sources else Counter()
+
+    def __getitem__(self, path: bytes) -> Node:
+        """Return the node at ``path``. :raises KeyError: no entry has this path."""
+        number = self._numbers[path]
+        source = self.sources.get(number, number)
+        entry = self._entries[number if source == NO_SOURCE else source]
+        kind = NodeKind(entry.mode & _TYPE_BITS)
+        return Node(
+            path=path, kind=kind, mode=entry.mode & 0o7777, uid=entry.uid, gid=entry.gid, mtime=entry.mtime,
+            target=entry.target, rdev=entry.rdev, xattrs=entry.xattrs,
+            content=self._content(source, entry) if kind is NodeKind.FILE else None,
+            link=source if self._names[source] > 1 and source != NO_SOURCE else None,
+        )  # fmt: skip
+
+    def _content(self, source: int, entry: TarEntry) -> Content:
+        """Return the data of ``entry``, whose number is ``source``."""
+        if source == NO_SOURCE:
+            return MissingContent(self.layer.place.inside(entry.name).at(entry.start), entry.link or b"")
+        stored = Range(self.layer.decoded, entry.data, entry.stored)
+        if entry.sparse is None:
+            return PieceContent((stored,), self._entries.digest(source))
+        pieces: list[Piece] = []
+        reached = taken = 0
+        numbers = iter(entry.sparse.segments)
+        for offset, size in zip(numbers, numbers, strict=True):
+            pieces += [Zeros(offset - reached), stored.cut(taken, taken + size)]
+            reached, taken = offset + size, taken + size
+        return PieceContent((*pieces, Zeros(entry.sparse.size - reached)))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield every path."""
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        """Return how many paths there are."""
+        return len(self._numbers)
