@@ -115,7 +115,9 @@ class Image:
         archives, filesystems = find_archive_files(image)
         menus = None if image.volume is None else find_boot_menus(image.volume)
         if layers is None:
-            memory = estimate_packed_memory((archive.path, archive.size) for archive in archives)
+            memory = estimate_packed_memory(
+                (archive.path, archive.size) for archive in archives if archive.format.is_initramfs
+            )
         else:
             memory = estimate_image_memory(image, layers)
         mounted = None

@@ -13,7 +13,7 @@ from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports
 from cosremaster.reports.menus import menu_lines
 from cosremaster.reports.roots import root_lines, root_report
-from cosremaster.reports.text import archive_lines, image_lines, layer_lines, memory_lines
+from cosremaster.reports.text import archives_lines, image_lines, layer_lines, memory_lines
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
         yield from fat_system_lines(parts.image.volume, parts.menus.fats)
         yield from unified_kernel_lines(parts.image.volume, parts.menus.fats)
     if parts.layers is None:
-        for archive in parts.archives:
-            yield from archive_lines(archive)
+        yield from archives_lines(parts.archives, is_alone=parts.image.volume is None)
     else:
         yield from layer_lines(parts.layers, parts.chosen, group_shared_paths(parts.image))
     for found in filesystems:

@@ -113,7 +113,7 @@ def measure_initramfs(
     :param size: bytes of the file.
     :param edited: the layers of the file that are changed.
     """
-    in_file = [layer for layer in layers if layer.address[0] == path]
+    in_file = [layer for layer in layers if layer.address[0] == path and layer.format.is_initramfs]
     if all(layer.likelihood is RootfsLikelihood.NOT or layer.format.random_access for layer in in_file):
         return None
     edits = {change.layer.address: change.edits for change in edited}

@@ -13,7 +13,7 @@ from cosremaster.errors import ImageError, LayerError, Place, UnsupportedError, 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
-from cosremaster.layers.formats import format_names
+from cosremaster.layers.formats import LayerFormat, format_names
 from cosremaster.layers.identify import Identification, identify, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
@@ -69,6 +69,7 @@ class ArchiveFile(Struct, frozen=True):
     """
 
     path: bytes
+    format: LayerFormat
     codec: str
     size: int
     segments: tuple[Segment, ...] = ()
@@ -117,8 +118,8 @@ def group_shared_paths(image: SourceImage) -> dict[bytes, tuple[bytes, ...]]:
 def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], SystemImages]:
     """Return the files that begin like archives, and the file systems.
 
-    Of most files their first 4 KiB are read, of none more than 128 KiB, but for archives that are not compressed: up to
-    16 MiB, to find what follows them.
+    Of most files their first 4 KiB are read, of none more than 128 KiB, but for initramfs archives that are not
+    compressed: up to 16 MiB, to find what follows them.
     """
     archives: list[ArchiveFile] = []
     foreign: list[ForeignFile] = []
@@ -127,10 +128,10 @@ def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], Sys
         if layer_format is not None and layer_format.random_access:
             foreign.append(ForeignFile(file.path, layer_format.limits.container))
         elif layer_format is not None:
-            segments = find_segments(file.table, file.identification)
+            segments = find_segments(file.table, file.identification) if layer_format.is_initramfs else ()
             parts = segments if len(segments) > 1 else ()
             codec = file.identification.codec_label
-            archives.append(ArchiveFile(file.path, codec, file.table.length, parts))
+            archives.append(ArchiveFile(file.path, layer_format, codec, file.table.length, parts))
         elif file.identification.foreign is not None:
             foreign.append(ForeignFile(file.path, file.identification.foreign))
     return tuple(archives), sort_system_images(image, foreign)
@@ -143,6 +144,9 @@ def find_layers(
     options: ScanOptions = ScanOptions(),  # noqa: B008 - a value
 ) -> ImageLayers:
     """Step 2, instead of zcat, xzcat and cpio: index every archive in the image, each in one pass.
+
+    On an image of other files an archive of a format that is no initramfs is read only where ``address`` names it:
+    there may be thousands of packages.
 
     :param address: index only the file of the image that it names.
     :raises LayerError: the image has no such file, or it is no archive. :raises CorruptError: a layer is damaged.
@@ -157,6 +161,8 @@ def find_layers(
         if identification.format is None:
             if identification.foreign:
                 foreign.append(ForeignFile(path, identification.foreign))
+            continue
+        if address is None and image.volume is not None and not identification.format.is_initramfs:
             continue
         with progress.step(f"index {printable(path)}", table.length) as advance:
             try:
@@ -235,12 +241,12 @@ def choose_layer(
     if listed:
         raise LayerError(
             f"no layer looks like a root filesystem; found: {listed}; choose one with --layer"
-            f"{_describe_hidden_layers(image)}",
+            f"{_describe_unread_archives(image)}{_describe_hidden_layers(image)}",
             image.place,
         )
     foreign = ", ".join(map(str, layers.foreign_files[:5]))
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
-    hidden = _describe_hidden_layers(image)
+    hidden = _describe_unread_archives(image) + _describe_hidden_layers(image)
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{hidden}", image.place)
 
 
@@ -262,6 +268,21 @@ def find_nested_roots(layer: Layer) -> Iterator[str]:
         noun = None if node is None or node.content is None else identify(node.content.head).foreign
         if noun is not None:
             yield f"{format_address((*layer.address[:1], path))} ({noun})"
+
+
+def _describe_unread_archives(image: SourceImage) -> str:
+    """Return words about the archives on ``image`` that only an address makes layers; empty if there are none."""
+    if image.volume is None:
+        return ""
+    unread = [
+        format_address((file.path,))
+        for file in identify_files(image, most=_QUICK_HEAD)
+        if file.identification.format is not None and not file.identification.format.is_initramfs
+    ]
+    if not unread:
+        return ""
+    more = f" and {len(unread) - 3:,} others" if len(unread) > 3 else ""
+    return f"; {', '.join(unread[:3])}{more} can be changed with --layer"
 
 
 def _describe_hidden_layers(image: SourceImage) -> str:
@@ -318,11 +339,18 @@ def _is_image(layer: Layer) -> bool:
 
 
 def without_side_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
-    """Return the layers without file systems that become no root: modules, stages of installers, packages."""
+    """Return the layers without file systems that become no root: modules, stages of installers, packages.
+
+    An archive of a format that is no initramfs counts only as the file that the image itself is.
+    """
     if image.volume is None:
-        return list(layers.layers)
+        return [layer for layer in layers.layers if layer.format.is_initramfs or layer.parent is None]
     roots = {file.path for file in list_system_images(image, layers).roots}
-    return [layer for layer in layers.layers if not _is_image(layer) or layer.address[0] in roots]
+    return [
+        layer
+        for layer in layers.layers
+        if (layer.address[0] in roots if _is_image(layer) else layer.format.is_initramfs)
+    ]
 
 
 def _root_images(image: SourceImage, layers: ImageLayers) -> list[Layer]:
@@ -348,7 +376,11 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
 
     :raises LayerError: they are; the message says how they are changed all the same.
     """
-    outermost = [layer for layer in candidates or layers.layers if layer.parent is None and not _is_image(layer)]
+    outermost = [
+        layer
+        for layer in candidates or layers.layers
+        if layer.parent is None and not _is_image(layer) and layer.format.is_initramfs
+    ]
     if not outermost or len(outermost) < len(candidates):
         return  # a layer inside another is what that leaves for
     images = list_system_images(image, layers)

@@ -181,13 +181,18 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
             yield self.index.oddity
         concatenation = self.concatenation
         if concatenation is not None and concatenation.has_rest and self.stream == len(concatenation.streams) - 1:
-            yield f"is followed by {concatenation.rest_size:,} bytes that are no archive; they stay"
+            yield f"is followed by {concatenation.rest_size:,} bytes that {self._rest_noun}; they stay"
         if self.rest:
-            yield f"is followed by {self.rest:,} plain bytes that are no archive; they stay"
-        if self.parameters.name == _LZ4_FRAMES and self.parent is None:
+            yield f"is followed by {self.rest:,} plain bytes that {self._rest_noun}; they stay"
+        if self.parameters.name == _LZ4_FRAMES and self.parent is None and self.format.is_initramfs:
             yield "is in lz4's frame format, which no kernel unpacks: they read the legacy format alone (lz4 -l)"
         for damaged in self.unreadable:
             yield f"holds {printable(damaged.path)}, which begins like an archive and is damaged: {damaged.error}"
+
+    @property
+    def _rest_noun(self) -> str:
+        """What the bytes behind its end are, behind ``bytes that``."""
+        return "are no archive" if self.format.is_initramfs else "programs that unpack it do not read"
 
     def check_data(self) -> None:
         """Read all that indexing did not. :raises CorruptError: damage, with its place."""

@@ -239,7 +239,7 @@ def scan_streams(
         reader.skip_zeros()
         start = reader.origin
         yield ScannedStream(start, start + (reader.position if identification.codec.is_identity else end), archives)
-        if not reader.peek(1):
+        if not first.is_initramfs or not reader.peek(1):
             return
         identification = identify(reader.peek)
         if identification.foreign is not None or identification.format not in (first, None) or identification.prefix:
@@ -275,12 +275,12 @@ def _scan_stream(
     tail = LastBytes(options.tail)
     reader = ByteReader(tail.watch(stream.chunks()) if options.tail else stream.chunks(), packed.place)
     parts: list[tuple[ArchiveIndex, MemberScanner, tuple[int, int]]] = []
-    while not parts or layer_format.identify(reader.peek(layer_format.magic_end)) == "":
+    while not parts or (layer_format.is_initramfs and layer_format.identify(reader.peek(layer_format.magic_end)) == ""):
         start = reader.position
         members = MemberScanner(options, depth)
         stream.is_complete = False
         index = layer_format.index(reader, 0, members, None)
-        stream.is_complete = True
+        stream.is_complete = layer_format.is_initramfs
         reader.skip_zeros()
         parts.append((index, members, (start, reader.position)))
     for _ in reader.read_rest():  # what is no archive stays in the stream, behind the last
@@ -296,7 +296,8 @@ def _scan_stream(
 class _PlainStream:
     """The plain bytes of a compressed stream, in the format's ordinary variant.
 
-    ``is_complete``: an archive has ended, so another compressed stream behind this one is none of its parts.
+    ``is_complete``: an archive has ended, so another compressed stream behind this one is none of its parts. Of a
+    format that has one archive in a file all streams are parts, as for ``zcat``.
     """
 
     def __init__(

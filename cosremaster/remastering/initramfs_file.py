@@ -1,4 +1,4 @@
-"""An initramfs, or another layer, in a file of its own without an ISO around it, as network boots use it."""
+"""An initramfs, a root file system or another layer in a file of its own, without an ISO around it."""
 
 from __future__ import annotations
 
@@ -42,16 +42,15 @@ class WholeFile(Struct, frozen=True):
 
 
 class InitramfsFile(Struct, frozen=True):
-    """An image that is one archive file; implements ``SourceImage``. ``source``: all of its bytes."""
+    """An image that is one archive file; implements ``SourceImage``.
+
+    ``source``: all of its bytes; ``kind``: the name of this kind of image.
+    """
 
     place: Place
     source: Range
     files: tuple[WholeFile]
-
-    @property
-    def kind(self) -> str:
-        """The name of this kind of image."""
-        return "initramfs"
+    kind: str = "initramfs"
 
     @property
     def size(self) -> int:
@@ -123,6 +122,8 @@ def check_openable(source: ByteSource) -> None:
 
 
 def read_initramfs_file(source: ByteSource) -> InitramfsFile:
-    """Return the image that is nothing but the file ``source``."""
+    """Return the image that is nothing but the file ``source``, an archive."""
+    layer_format = identify(partial(source.read, 0)).format
+    kind = "initramfs" if layer_format is None or layer_format.is_initramfs else layer_format.name
     name = os.fsencode(PurePath(source.name).name)
-    return InitramfsFile(source.place, Range(source, 0, source.size), (WholeFile(name, source.size),))
+    return InitramfsFile(source.place, Range(source, 0, source.size), (WholeFile(name, source.size),), kind)

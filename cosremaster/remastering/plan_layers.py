@@ -148,7 +148,8 @@ def plan_file(
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)
         iso, packed = replace_layer_file(iso, group.paths, packed_file.table), packed_file.layers
         memory = estimate_edited_memory(layers.layers, edited_layers(archives, packed), packed_file.table.length)
-        context.warnings.extend(size_warnings(group.paths[0], packed_file.table))
+        if group.targets[0].layer.format.is_initramfs:
+            context.warnings.extend(size_warnings(group.paths[0], packed_file.table))
     else:
         memory = estimate_image_memory(image, layers.layers).get(group.paths[0])
     for target, whole, _ in spread:

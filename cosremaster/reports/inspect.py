@@ -33,7 +33,7 @@ def inspect_report(
     image without a volume.
     """
     needs = (
-        estimate_packed_memory((archive.path, archive.size) for archive in archives)
+        estimate_packed_memory((archive.path, archive.size) for archive in archives if archive.format.is_initramfs)
         if layers is None
         else estimate_image_memory(image, layers)
     )
@@ -55,6 +55,7 @@ def inspect_report(
         "archives": [
             {
                 "path": printable(archive.path),
+                "format": archive.format.name,
                 "codec": archive.codec,
                 "size": archive.size,
                 "segments": [

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ACTIVE = 0x80
 """An MBR partition's status that lets old firmware boot from it (UEFI 2.10, table 5.4)."""
 
+SHOWN_ARCHIVES = 3
+"""Archives of an ISO that are no initramfs and are shown by name: there may be thousands of packages."""
+
 _LOOKS = {
     RootfsLikelihood.NOT: "archive",
     RootfsLikelihood.SOME: "looks like an initramfs or a small root filesystem",
@@ -34,7 +37,8 @@ def image_lines(image: SourceImage) -> Iterator[str]:
     """Yield lines about the volume, boot records and partitions."""
     volume = image.volume
     if volume is None:
-        yield f"{image.place}: an initramfs or layer without an ISO around it, {format_size(image.size)}"
+        noun = "an initramfs or layer" if image.kind == "initramfs" else f"a {image.kind} archive"
+        yield f"{image.place}: {noun} without an ISO around it, {format_size(image.size)}"
         return
     yield from _volume_lines(volume)
     yield from _boot_lines(volume)
@@ -120,7 +124,26 @@ def _partition_line(image: IsoImage, partition: Partition) -> str:
     return f"{partition.label}{active}, sectors {partition.start:,} to {partition.end - 1:,} ({size}), {where}"
 
 
-def archive_lines(archive: ArchiveFile) -> Iterator[str]:
+def archives_lines(archives: Iterable[ArchiveFile], *, is_alone: bool) -> Iterator[str]:
+    """Yield lines about files that begin like archives: each initramfs, and the first of all others.
+
+    ``is_alone``: the image is nothing but one archive.
+    """
+    others, option = [], "--deep" if is_alone else "--layer"
+    for archive in archives:
+        if archive.format.is_initramfs:
+            yield from _archive_lines(archive)
+        else:
+            others.append(archive)
+    for archive in others[:SHOWN_ARCHIVES]:
+        label, size = archive.codec.removeprefix("none"), format_size(archive.size)
+        label = f"{archive.format.name} {label}".rstrip()
+        yield f"archive {printable(archive.path)}: {label}, {size}; {option} reads it"
+    if len(others) > SHOWN_ARCHIVES:
+        yield f"  and {len(others) - SHOWN_ARCHIVES:,} more archives that are no initramfs"
+
+
+def _archive_lines(archive: ArchiveFile) -> Iterator[str]:
     """Yield lines about a file that begins like an archive, and about each of several archives in it."""
     if not archive.segments:
         yield f"archive {printable(archive.path)}: {archive.codec}, {format_size(archive.size)}; --deep reads it"

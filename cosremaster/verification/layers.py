@@ -32,7 +32,10 @@ def check_layers(source: ByteSource, progress: Progress, options: ScanOptions) -
         try:
             layers = find_layers(image, (file.path,), progress, options).layers
         except CosremasterError as error:
-            yield _describe_error(error, place)
+            finding = _describe_error(error, place)
+            # A package in an archive of its own is no layer of the running system.
+            is_package = not file.identification.format.is_initramfs
+            yield note(finding.check, finding.message, finding.place) if is_package else finding
         else:
             yield from _check_decoded(layers, place, with_data=True)
 

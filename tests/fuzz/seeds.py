@@ -153,10 +153,34 @@ def make_squashfs(folder: Path) -> dict[str, bytes]:
     return images
 
 
+def make_tars(folder: Path) -> dict[str, bytes]:
+    """Tar archives of a few entries in every form, one of them compressed."""
+    tree = _make_tree(folder)
+    os.link(tree / "vmlinuz", tree / "d/second")
+    with (tree / "d/sparse").open("wb") as file:
+        file.truncate(300_000)
+        for at in (0, 70_000, 140_000, 210_000, 280_000):
+            file.seek(at)
+            file.write(b"data")
+    (tree / ("d/" + "n" * 120)).write_text("a long name")
+    forms = {
+        "gnu": ("--format=gnu", "-S"), "pax": ("--format=pax",), "ustar": ("--format=ustar", "--exclude=n*"),
+        "sparse-0.0": ("--format=pax", "-S", "--sparse-version=0.0"),
+        "sparse-0.1": ("--format=pax", "-S", "--sparse-version=0.1"),
+        "sparse-1.0": ("--format=pax", "-S", "--sparse-version=1.0"),
+    }  # fmt: skip
+    archives = {}
+    for name, options in forms.items():
+        run(["tar", "-b1", "-cf", folder / name, *options, "-C", tree, "."])
+        archives[name] = (folder / name).read_bytes()
+    return archives | {"gzip": gzip.compress(archives["gnu"], mtime=0)}
+
+
 SEEDS: Mapping[str, Callable[[Path], Mapping[str, bytes]]] = {
     "image": make_isos,
     "layer": make_layers,
     "squashfs": make_squashfs,
+    "tar": make_tars,
     "fat": lambda folder: {"fat12": make_fat(folder), "wide": make_fat(folder, "-s", "8", "-r", "32", kibibytes=160)},
     "menu": lambda _: {"grub": GRUB, "syslinux": SYSLINUX, "entry": ENTRY},
     "mtree": lambda _: {"mtree": MTREE},

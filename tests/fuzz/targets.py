@@ -220,8 +220,29 @@ def run_squashfs(data: bytes, folder: Path) -> None:
                 raise FindingError(f"the result lacks {min(lost)!r}")
 
 
+def run_tar(data: bytes, folder: Path) -> None:
+    """Look at a tar archive with true checksums or change it; the result must have what the old archive has."""
+    path, number = folder / "in.tar", zlib.crc32(data)
+    sealed = bytearray(data)
+    for at in range(0, len(data) - 511, 512):
+        if data[at + 257 : at + 262] == b"ustar":
+            sealed[at + 148 : at + 156] = b"%06o\0 " % (sum(data[at : at + 512]) - sum(data[at + 148 : at + 156]) + 256)
+    path.write_bytes(sealed)
+    with bounded():
+        if number % 2 == 0:
+            _look_at(path, folder, number // 2)
+            return
+        words = ("--add", "NEW:/etc/new") if number % 4 == 1 else ("--remove", "d/e", "--allow-missing")
+        out = run_remaster(path, folder, words, ())
+        if out is not None:
+            before, after = (_list_names(image) for image in (path, out))
+            lost = {name for name in before - after if not name.startswith(b"d/e")}
+            if lost:
+                raise FindingError(f"the result lacks {min(lost)!r}")
+
+
 def _list_names(image: Path) -> set[bytes]:
-    """Return the paths in a squashfs file."""
+    """Return the paths in a layer that is a file of its own."""
     import cosremaster  # noqa: PLC0415 - instrumented first
 
     with cosremaster.open(image, remember=False) as opened:
@@ -353,7 +374,7 @@ _SEALED: dict[Path, tuple[Path, bytes]] = {}
 Target = Callable[[bytes, Path], None]
 TARGETS: Mapping[str, tuple[Target, int]] = {
     "image": (run_image, 900_000), "layer": (run_layer, 8_000), "squashfs": (run_squashfs, 40_000),
-    "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
+    "tar": (run_tar, 40_000), "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
     "mtree": (run_mtree, 4096), "recipe": (run_recipe, 4096), "index": (run_index, 256),
 }  # fmt: skip
 """What runs each target, and the most bytes of its files."""

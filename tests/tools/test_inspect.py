@@ -29,7 +29,9 @@ def test_json_with_and_without_layers(tmp_path: Path, capsys: pytest.CaptureFixt
     image = write_small(tmp_path)
     shallow = _report(capsys, str(image))
     assert shallow["layers"] is None
-    assert shallow["archives"] == [{"path": CGZ, "codec": "gzip", "size": len(initramfs()), "segments": []}]
+    assert shallow["archives"] == [
+        {"path": CGZ, "format": "cpio", "codec": "gzip", "size": len(initramfs()), "segments": []}
+    ]
     deep = _report(capsys, str(image), "--deep")
     layers = deep["layers"]
     assert isinstance(layers, list)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 BLOCK = 512
@@ -89,18 +90,21 @@ def parse_header(block: bytes) -> TarHeader:
 
 def _signed_sum(block: bytes) -> int:
     """Return the sum of the bytes of ``block`` as signed ones, as some old programs took it."""
-    return sum(struct.unpack("512b", block)) - sum(struct.unpack("8b", block[CHECKSUM])) + 8 * 32
+    total: int = sum(struct.unpack("512b", block)) - sum(struct.unpack("8b", block[CHECKSUM]))
+    return total + 8 * 32
 
 
+@lru_cache(1 << 12)  # owners and modes are few
 def parse_number(field: bytes, noun: str) -> int:
     """Return the number in ``field``: octal digits, or base 256 where the first bit is set.
 
     :raises HeaderError: it is none; the message calls it ``noun``.
     """
     if field[0] & 0x80:
-        value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
+        bits = 8 * len(field) - 1
+        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
         if field[0] & 0x40:  # negative, in two's complement
-            value -= 1 << (8 * len(field) - 1)
+            value -= 1 << bits
         if not -_LARGEST <= value < _LARGEST:
             raise HeaderError(f"{noun} in its header has more than 63 bits")
         return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 DIGEST_SIZE = 32
@@ -59,7 +58,7 @@ NUMBERS = "IIIqQQQQQ"
 """The type of each column of numbers: mode, uid, gid, mtime, start, head, data, stored, end."""
 
 
-class TarEntries(Sequence[TarEntry]):
+class TarEntries:
     """Entries that are made when they are read.
 
     ``numbers``: the columns of :data:`NUMBERS`; ``names``: of each; the rest by number, where an entry has it;
@@ -102,13 +101,13 @@ class TarEntries(Sequence[TarEntry]):
         """Return how many entries there are."""
         return len(self.names)
 
-    def __getitem__(self, number: int) -> TarEntry:  # type: ignore[override] - no slices are taken
+    def __getitem__(self, number: int) -> TarEntry:
         """Return the entry at place ``number``."""
-        number = range(len(self))[number]
+        mode, uid, gid, mtime, start, head, data, stored, end = [column[number] for column in self.numbers]
         return TarEntry(
-            self.names[number], *(column[number] for column in self.numbers), self.targets.get(number, b""),
-            self.links.get(number), self.rdevs.get(number, (0, 0)), self.xattrs.get(number, ()),
-            self.sparse.get(number),
+            self.names[number], mode, uid, gid, mtime, start, head, data, stored, end,
+            self.targets.get(number, b""), self.links.get(number), self.rdevs.get(number, (0, 0)),
+            self.xattrs.get(number, ()), self.sparse.get(number),
         )  # fmt: skip
 
     def digest(self, number: int) -> bytes | None:

@@ -61,9 +61,7 @@ class TarStyle:
         """Note a header of the type ``kind``, which is no entry."""
         self.parts.add(kind)
 
-    def note_entry(
-        self, header: TarHeader, records: Mapping[bytes, bytes], name: bytes, *, is_directory: bool
-    ) -> None:
+    def note_entry(self, header: TarHeader, records: Mapping[bytes, bytes], name: bytes, *, is_directory: bool) -> None:
         """Note how the entry ``name`` is written."""
         if pax.USER in records or ((header.is_gnu or header.is_ustar) and header.user[0]):
             self.users += 1

@@ -11,7 +11,8 @@ from urllib.parse import unquote_to_bytes
 from cosremaster.layers.tar.blocks import HeaderError
 
 PATH, LINK_PATH, SIZE, UID, GID, MTIME = b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"
-USER, GROUP = b"uname", b"gname"
+USER, GROUP, CHARSET = b"uname", b"gname", b"hdrcharset"
+_EFFECTIVE = frozenset((PATH, LINK_PATH, SIZE, UID, GID, MTIME, USER, GROUP, CHARSET))
 DEVICE_MAJOR, DEVICE_MINOR = b"SCHILY.devmajor", b"SCHILY.devminor"
 SCHILY_XATTR, LIBARCHIVE_XATTR = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 SELINUX, SCHILY_ACL = b"RHT.security.selinux", b"SCHILY.acl."
@@ -79,20 +80,28 @@ def parse_time(value: bytes) -> int:
     return seconds
 
 
+def is_effective(keyword: bytes) -> bool:
+    """Return whether a record changes what an entry is, and is no mere comment."""
+    return keyword in _EFFECTIVE or keyword.startswith((b"SCHILY.", b"LIBARCHIVE.xattr", b"RHT.", SPARSE))
+
+
 def collect_xattrs(records: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the extended attributes among ``records``, sorted by name.
 
     libarchive writes each under both of its keywords; the plain one counts, which holds any byte.
     """
+    from cosremaster.layers.tar.acl import decode_attributes, decode_keyword  # noqa: PLC0415 - few entries have some
+
     attributes: dict[bytes, bytes] = {}
     for keyword, value in records.items():
         if keyword.startswith(LIBARCHIVE_XATTR):
-            attributes.setdefault(unquote_to_bytes(keyword[len(LIBARCHIVE_XATTR) :]), _decode_base64(value))
+            name = unquote_to_bytes(keyword[len(LIBARCHIVE_XATTR) :])
+            attributes.setdefault(name, _decode_base64(value))
         elif keyword.startswith(SCHILY_XATTR):
-            attributes[keyword[len(SCHILY_XATTR) :]] = value
-    label = records.get(SELINUX)
-    if label:
-        attributes.setdefault(b"security.selinux", label.rstrip(b"\0") + b"\0")
+            attributes[decode_keyword(keyword[len(SCHILY_XATTR) :])] = value
+        elif keyword == SELINUX or keyword.startswith(SCHILY_ACL):
+            for name, text in decode_attributes(keyword, value):
+                attributes.setdefault(name, text)
     return tuple(sorted(attributes.items()))
 
 

@@ -230,7 +230,12 @@ class _ArchiveReader:
         if not before.records:
             return self.globals
         self.style.has_pax = True
-        return {keyword: value for keyword, value in {**self.globals, **dict(before.records)}.items() if value}
+        own = dict(before.records)
+        return {
+            keyword: value
+            for keyword, value in {**self.globals, **own}.items()
+            if value or (keyword.startswith(pax.SCHILY_XATTR) and keyword not in self.globals)
+        }
 
     def _mode(self, header: TarHeader, name: bytes) -> int:
         """Return the type and the permissions as in st_mode; a file whose name ends in a slash is a directory."""

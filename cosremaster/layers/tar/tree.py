@@ -14,11 +14,10 @@ from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.layers.model import Layer
 from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.index import index_of
+from cosremaster.layers.tar.links import NO_SOURCE, find_sources
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
 
-NO_SOURCE = -1
 _TYPE_BITS = 0o170000
 
 
@@ -49,40 +48,6 @@ class MissingContent(Struct, frozen=True):
         raise self._refuse()
 
 
-class LinkSources:
-    """Which entry each hard link leads to, found in one pass: of a name the last entry before the link counts.
-
-    ``sources``: by the number of a link, the number of the entry that has the data, or :data:`NO_SOURCE`.
-    """
-
-    def __init__(self, layer: Layer) -> None:
-        """Follow every hard link of ``layer``."""
-        entries = index_of(layer).entries
-        self.sources: dict[int, int] = {}
-        self._numbers: dict[bytes, int] = {}
-        self._targets = entries.targets
-        links = entries.links
-        for number, path in enumerate(layer.paths) if links else ():
-            if number in links:
-                self.sources[number] = self._source(normal_name(links[number]))
-            self._numbers[path] = number
-
-    def _source(self, path: bytes) -> int:
-        """Return the number of the entry that has the data of ``path``, as the entries so far unpack."""
-        number = self._numbers.get(path)
-        if number is None:
-            try:
-                number = self._numbers.get(resolve_in_root(path, self._link_target, follow_last=False))
-            except SymlinkLoopError:
-                return NO_SOURCE
-        return NO_SOURCE if number is None else self.sources.get(number, number)
-
-    def _link_target(self, path: bytes) -> bytes | None:
-        """Return the text of the symlink ``path``, None for no symlink."""
-        number = self._numbers.get(path)
-        return None if number is None else self._targets.get(number)
-
-
 class TarTree(Mapping[bytes, Node]):
     """The nodes of ``layer`` by path, each made when it is read.
 
@@ -95,7 +60,7 @@ class TarTree(Mapping[bytes, Node]):
         self.layer = layer
         self._entries = index_of(layer).entries
         self._numbers = dict(zip(layer.paths, range(len(self._entries)), strict=True))
-        self.sources = LinkSources(layer).sources
+        self.sources = find_sources(self._entries, layer.paths)
 
     @cached_property
     def _names(self) -> Counter[int]:

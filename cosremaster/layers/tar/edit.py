@@ -1,0 +1,149 @@
+"""Turning edits into an archive's new plain bytes: kept entries keep their bytes and order, new ones follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from cosremaster.errors import OverlayError, printable
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
+from cosremaster.layers.model import Layer
+from cosremaster.layers.tar import blocks
+from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames, rename_head
+from cosremaster.layers.tar.index import index_of
+from cosremaster.layers.tar.links import LinkChange, plan_links
+from cosremaster.layers.tar.tree import TarTree
+from cosremaster.tree.nodes import Edits, Node, NodeKind
+
+_END = 2 * blocks.BLOCK
+"""Bytes of zeros that end an archive."""
+
+_MAX_DATABASE = 1 << 20
+"""Bytes of ``/etc/passwd`` and of ``/etc/group`` that are read."""
+
+
+def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
+    """Return the plain bytes of the stream of ``layer`` after ``edits``.
+
+    Every entry of a path that goes is left out, so that none of an older state comes to light.
+    :raises SizeError: a file is too large. :raises OverlayError: a new entry is of a kind that tar has not.
+    """
+    tree, index, start = cast("TarTree", layer.tree()), index_of(layer), layer.span[0]
+    new = list(_place_new(layer, tree, edits))
+    if edits.removed_paths:
+        pieces = list(_place_kept(layer, tree, edits))
+    else:
+        pieces = [Range(layer.decoded, start, index.end - start)]
+    return _finish_archive(layer, [*pieces, *new])
+
+
+def _finish_archive(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
+    """Return ``pieces`` with the end of the archive, padded as it was, and what stands before and behind it."""
+    start, end = layer.span
+    length = sum(piece.length for piece in pieces)
+    if (end - start) % blocks.RECORD == 0:
+        padding = _END + -(length + _END) % blocks.RECORD
+    else:
+        padding = max(end - index_of(layer).end, _END)
+        padding += -(length + padding) % blocks.BLOCK
+    before, after = Range(layer.decoded, 0, start), Range(layer.decoded, end, layer.size - end)
+    return PieceTable([before, *pieces, Zeros(padding), after])
+
+
+def _place_kept(layer: Layer, tree: TarTree, edits: Edits) -> Iterator[Piece]:
+    """Yield the pieces of the entries that stay, with the hard links among them mended."""
+    index = index_of(layer)
+    entries = index.entries
+    removed = {number for number, path in enumerate(layer.paths) if path in edits.removed_paths}
+    changes = plan_links(entries, layer.paths, tree.sources, removed)
+    reached = layer.span[0]
+    for number in sorted(removed | changes.keys()):
+        entry = entries[number]
+        yield Range(layer.decoded, reached, entry.start - reached)
+        if number in removed:
+            for start, end in index.inner_globals:
+                if entry.start <= start < entry.head:
+                    yield Range(layer.decoded, start, end - start)
+        else:
+            yield from _mended_link(layer, number, changes[number])
+        reached = entry.end
+    yield Range(layer.decoded, reached, index.end - reached)
+
+
+def _mended_link(layer: Layer, number: int, change: LinkChange) -> Iterator[Piece]:
+    """Yield the pieces of the hard link at place ``number`` after ``change``."""
+    entries = index_of(layer).entries
+    entry = entries[number]
+    old = entry if change.carried is None else entries[change.carried]
+    body = old.head + blocks.BLOCK
+    raw = Range(layer.decoded, old.start, body - old.start).read(0, body - old.start)
+    yield Literal(rename_head(raw, entry.name, change.name if change.carried is None else None))
+    yield Range(layer.decoded, body, old.end - body)
+
+
+def _place_new(layer: Layer, tree: TarTree, edits: Edits) -> Iterator[Piece]:
+    """Yield the pieces of new entries, written as those of the archive are."""
+    index, nodes = index_of(layer), [node for node, _ in edits.additions]
+    if not nodes:
+        return
+    style = index.style
+    owners = _read_owners(tree, edits) if style.users else OwnerNames()
+    writer = HeaderWriter(
+        is_gnu=style.name == "gnu", writes_pax=style.has_pax, global_records=index.globals, owners=owners
+    )
+    names: dict[object, bytes] = {}
+    counts = Counter(node.link for node in nodes if node.link is not None)
+    for node in nodes:
+        place = layer.place.inside(node.path)
+        if node.kind is NodeKind.SOCKET:
+            raise OverlayError("a tar archive holds no socket", place)
+        name = style.name_prefix + node.path
+        if node.kind is NodeKind.DIRECTORY and style.slashes >= 0:
+            name += b"/"
+        link = names.get(node.link) if node.link is not None else None
+        if link is not None:
+            yield Literal(writer.encode(EntryFields(name, node, 0, link)))
+            continue
+        if counts[node.link] > 1:
+            names[node.link] = name
+        data = PieceTable([]) if node.content is None else node.content.table()
+        layer.limits.check_file_size(data.length, place)
+        yield Literal(writer.encode(EntryFields(name, node, data.length)))
+        yield from data.pieces
+        yield Zeros(blocks.padding_size(data.length))
+
+
+def _read_owners(tree: TarTree, edits: Edits) -> OwnerNames:
+    """Return the names of users and groups as the system in the archive has them after ``edits``."""
+    new = {node.path: node for node, _ in edits.additions}
+    tables = []
+    for path in (b"etc/passwd", b"etc/group"):
+        node = new.get(path) or (None if path in edits.removed_paths else tree.get(path))
+        tables.append({} if node is None else _parse_database(node))
+    return OwnerNames(*tables)
+
+
+def _parse_database(node: Node) -> dict[int, bytes]:
+    """Return the names by their numbers in a file like ``/etc/passwd`` (passwd(5), group(5)); the first counts."""
+    names: dict[int, bytes] = {}
+    if node.content is None or node.content.size > _MAX_DATABASE:
+        return names
+    for line in node.content.table().read().splitlines():
+        fields = line.split(b":")
+        if len(fields) > 2 and fields[2].isdigit() and len(fields[2]) <= 10 and fields[0]:
+            names.setdefault(int(fields[2]), fields[0])
+    return names
+
+
+def describe_losses(layer: Layer, edits: Edits) -> Iterator[str]:
+    """Yield a sentence about extended attributes of replaced files that the new ones have not."""
+    tree = layer.tree()
+    bare = [
+        node.path
+        for node, _ in edits.additions
+        if node.path in edits.removed_paths and not node.xattrs and (old := tree.get(node.path)) and old.xattrs
+    ]
+    if bare:
+        paths = printable(bare[0]) + (f" and {len(bare) - 1:,} more" if len(bare) > 1 else "")
+        yield f"{layer.place}: {paths} had extended attributes (such as file capabilities), and the new has none"

@@ -1,0 +1,239 @@
+"""Damaged and hostile tar archives: an error with its place, or what other programs read; never a traceback."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from cosremaster.cli import main
+from cosremaster.errors import CorruptError, CosremasterError, Place
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.scan import ALL_DETAILS, MemberScanner
+from cosremaster.layers.tar.blocks import with_checksum
+from cosremaster.layers.tar.encode import encode_pax
+from cosremaster.layers.tar.index import TarIndex
+from cosremaster.layers.tar.read import read_index
+
+BLOCK = 512
+
+
+def read(data: bytes) -> TarIndex:
+    return read_index(ByteReader([data], Place(("a.tar",))), 0, MemberScanner(ALL_DETAILS, 1))
+
+
+def header(name: bytes = b"f", kind: bytes = b"0", size: bytes = b"0" * 11, **fields: bytes) -> bytes:
+    """A header of ustar form with any bytes in its fields."""
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0"))
+    block += fields.get("mtime", b"0" * 11 + b"\0") + b" " * 8 + kind + fields.get("link", b"").ljust(100, b"\0")
+    block += fields.get("magic", b"ustar\x0000")
+    block = block.ljust(BLOCK, b"\0")
+    at = int(fields.get("at", b"0"))
+    if at:
+        block[at : at + len(fields["raw"])] = fields["raw"]
+    return with_checksum(bytes(block))
+
+
+def pax(*records: tuple[bytes, bytes]) -> bytes:
+    return encode_pax(records, b"f", 0)
+
+
+def raw_pax(data: bytes) -> bytes:
+    return header(b"x", b"x", b"%011o" % len(data)) + data + bytes(-len(data) % BLOCK)
+
+
+def small_archive(style: int) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=style) as archive:
+        for number in range(4):
+            info = tarfile.TarInfo("d/" * 60 + f"f{number}")
+            info.size, info.mtime = 700, 5
+            archive.addfile(info, io.BytesIO(bytes([65 + number]) * 700))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("style", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_cut_off_at_every_block(style: int) -> None:
+    whole = small_archive(style)
+    index = read(whole)
+    starts = {index.entries[number].start for number in range(len(index.entries))} | {index.end}
+    for size in range(BLOCK, index.end + 1, BLOCK):
+        if size not in starts:
+            with pytest.raises(CorruptError) as caught:
+                read(whole[:size])
+            assert caught.value.place is not None
+            assert caught.value.place.offset is not None
+        else:  # as for GNU tar the end may be missing, but a warning says so
+            assert "may be cut off" in read(whole[:size]).oddity
+    for size in range(1, index.end, 97):
+        if size % BLOCK:
+            with pytest.raises(CorruptError):
+                read(whole[:size])
+
+
+def test_a_missing_end_is_told_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = small_archive(tarfile.GNU_FORMAT)
+    (tmp_path / "in.tar").write_bytes(whole[: read(whole).end])
+    (tmp_path / "file").write_text("new")
+    assert main([str(tmp_path / "in.tar"), str(tmp_path / "out.tar"), "--add", f"{tmp_path / 'file'}:/etc/"]) == 0
+    assert "may be cut off; an edit writes them" in capsys.readouterr().err
+    out = (tmp_path / "out.tar").read_bytes()
+    assert out.startswith(whole[: read(whole).end])
+    assert not any(out[-1024:])
+
+
+DAMAGE: dict[str, tuple[bytes, str]] = {
+    "checksum": (header()[:-1] + b"x" + bytes(1024), "checksum of its header"),
+    "size": (header(size=b"00000x00000") + bytes(1024), "the size in its header is no octal number"),
+    "negative size": (header(size=b"\xff" * 12) + bytes(1024), "a size of -1 bytes"),
+    "huge size": (header(size=b"\x80" + b"\0" * 3 + b"\x7f" + b"\xff" * 7) + bytes(1024), "too early"),
+    "larger size": (header(size=b"\x80" + b"\xff" * 11) + bytes(1024), "more than 63 bits"),
+    "size beyond the end": (header(size=b"%011o" % 5000) + bytes(1024), "ends 3,976 bytes too early"),
+    "owner": (header(at=b"108", raw=b"\xff" * 8) + bytes(1024), "no system has an owner -1"),
+    "time": (header(mtime=b"no time now!") + bytes(1024), "the time in its header is no octal number"),
+    "pax length zero": (raw_pax(b"0 path=a\n") + header() + bytes(1024), "another length than it says"),
+    "pax length short": (raw_pax(b"5 path=a\n") + header() + bytes(1024), "another length than it says"),
+    "pax length long": (raw_pax(b"99 path=a\n") + header() + bytes(1024), "another length than it says"),
+    "pax without a length": (raw_pax(b"path=a\n") + header() + bytes(1024), "does not begin with its length"),
+    "pax without a value": (raw_pax(b"8 path\n\n") + header() + bytes(1024), "another length than it says"),
+    "pax size": (pax((b"size", b"-5")) + header() + bytes(1024), "the size in its pax header is no number"),
+    "pax huge size": (pax((b"size", b"9" * 19)) + header() + bytes(1024), "is no number"),
+    "pax time": (pax((b"mtime", b"1e9")) + header() + bytes(1024), "the time in its pax header is no number"),
+    "pax name with a NUL": (pax((b"path", b"a\0b")) + header() + bytes(1024), "holds a NUL"),
+    "pax owner": (pax((b"uid", b"%d" % (1 << 32))) + header() + bytes(1024), "no system has an owner"),
+    "pax without an entry": (pax((b"path", b"a")) + bytes(1024), "no entry follows"),
+    "base 64": (pax((b"LIBARCHIVE.xattr.user.a", b"!!")) + header() + bytes(1024), "no base 64"),
+    "huge pax header": (header(b"x", b"x", b"%011o" % (1 << 32)) + bytes(1024), "have more than 64 MiB"),
+    "huge long name": (header(b"L", b"L", b"%011o" % (1 << 25)) + bytes(1024), "a name of 33,554,432 bytes"),
+    "sparse of another form": (header(kind=b"S") + bytes(1024), "another form than GNU's"),
+    "sparse version": (pax((b"GNU.sparse.major", b"7")) + header() + bytes(1024), "a sparse file of an unknown form"),
+    "sparse overlap": (
+        pax((b"GNU.sparse.map", b"0,10,5,10"), (b"GNU.sparse.size", b"99")) + header(size=b"%011o" % 20) + bytes(2048),
+        "overlap, or leave the file",
+    ),
+    "sparse beyond the end": (
+        pax((b"GNU.sparse.map", b"90,10"), (b"GNU.sparse.size", b"99")) + header(size=b"%011o" % 10) + bytes(2048),
+        "overlap, or leave the file",
+    ),
+    "sparse sum": (
+        pax((b"GNU.sparse.map", b"0,10"), (b"GNU.sparse.size", b"99")) + header(size=b"%011o" % 20) + bytes(2048),
+        "tells of 10 bytes, and 20 are stored",
+    ),
+    "sparse half": (
+        pax((b"GNU.sparse.map", b"0,10,20"), (b"GNU.sparse.size", b"99")) + header(size=b"%011o" % 10) + bytes(2048),
+        "an offset without a size",
+    ),
+    "sparse 1.0 without a map": (
+        pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")) + header()
+        + bytes(1024),
+        "longer than its data",
+    ),
+    "sparse 1.0 of many parts": (
+        pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"))
+        + header(size=b"%011o" % BLOCK) + b"99999999\n".ljust(BLOCK, b"\0") + bytes(1024),
+        "more than 4,194,304 parts",
+    ),
+    "sparse 1.0 with a long number": (
+        pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"))
+        + header(size=b"%011o" % BLOCK) + b"1" * BLOCK + bytes(1024),
+        "too long",
+    ),
+    "old sparse without an end": (
+        header(kind=b"S", magic=b"ustar  \0", at=b"482", raw=b"\1") + (b"\0" * 504 + b"\1" + b"\0" * 7) * 3,
+        "too early",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_told_with_its_place(case: str) -> None:
+    data, message = DAMAGE[case]
+    with pytest.raises(CorruptError) as caught:
+        read(data)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("a.tar")
+
+
+def test_a_damaged_archive_leaves_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = bytearray(small_archive(tarfile.PAX_FORMAT))
+    whole[read(bytes(whole)).entries[2].head + 5] ^= 1
+    (tmp_path / "in.tar").write_bytes(whole)
+    assert main([str(tmp_path / "in.tar"), str(tmp_path / "out.tar"), "--remove", "d"]) == 4
+    assert capsys.readouterr().err.startswith(f"cosremaster: {tmp_path / 'in.tar'} @0x")
+    assert not (tmp_path / "out.tar").exists()
+
+
+def test_sizes_of_entries_without_data_are_ignored_unless_data_follow() -> None:
+    stated = header(b"d/", b"5", b"%011o" % 4096) + header(b"l", b"1", b"%011o" % 700, link=b"d") + header(b"e")
+    assert [entry.name for entry in entries(stated + bytes(1024))] == [b"d/", b"l", b"e"]
+    given = header(b"d", b"0", b"%011o" % 4) + b"data".ljust(BLOCK, b"\0")
+    meant = given + header(b"l", b"1", b"%011o" % 4, link=b"d") + b"data".ljust(BLOCK, b"\0") + header(b"e")
+    assert [entry.name for entry in entries(meant + bytes(1024))] == [b"d", b"l", b"e"]
+
+
+def entries(data: bytes) -> list[object]:
+    index = read(data)
+    return [index.entries[number] for number in range(len(index.entries))]
+
+
+def test_signed_checksums_and_odd_numbers() -> None:
+    block = bytearray(header(b"\xff\xfe name"))
+    signed = sum(byte - 256 if byte > 127 else byte for byte in block) - sum(block[148:156]) + 256
+    block[148:156] = b"%6o\0 " % signed
+    assert read(bytes(block) + bytes(1024)).entries.names == [b"\xff\xfe name"]
+    block = bytearray(header(b"spaces", size=b"       12 "))
+    assert read(bytes(block) + bytes(BLOCK) + bytes(1024)).entries[0].stored == 10
+    negative = header(mtime=b"\xff" * 12)
+    assert read(negative + bytes(1024)).entries[0].mtime == -1
+    assert read(pax((b"mtime", b"-1.5")) + header() + bytes(1024)).entries[0].mtime == -2
+
+
+def test_global_headers_count_until_they_are_replaced() -> None:
+    first = header(b"g", b"g", b"%011o" % 9) + b"9 uid=77\n".ljust(BLOCK, b"\0")
+    last = header(b"g", b"g", b"%011o" % 7) + b"7 uid=\n".ljust(BLOCK, b"\0")
+    index = read(
+        first + header(b"a") + pax((b"uid", b"5")) + header(b"b") + header(b"c") + last + header(b"d") + bytes(1024)
+    )
+    assert [index.entries[number].uid for number in range(4)] == [77, 5, 77, 0]
+
+
+def test_a_bomb_of_names_takes_little_memory_and_time() -> None:
+    plain = header(b"a name of an entry like many others") * 30_000 + bytes(1024)
+    start = time.process_time()
+    assert len(read(plain).entries) == 30_000
+    assert time.process_time() - start < 15
+    tracemalloc.start()
+    index = read(plain[: 5_000 * BLOCK] + bytes(1024))
+    assert tracemalloc.get_traced_memory()[0] < 5_000 * 250
+    tracemalloc.stop()
+    assert len(index.entries) == 5_000
+
+
+def test_more_entries_than_any_system_has_are_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosremaster.layers.tar.read.MAX_ENTRIES", 10)
+    with pytest.raises(CorruptError, match="more than 10 entries are taken for a bomb"):
+        read(header() * 11 + bytes(1024))
+
+
+def test_a_hard_link_to_nothing_is_told_when_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = header(b"etc/link", b"1", link=b"etc/nothing")
+    (tmp_path / "in.tar").write_bytes(header(b"etc/", b"5") + link + bytes(10240 - 1024))
+    assert main(["ls", f"{tmp_path / 'in.tar'}::etc"]) == 0
+    assert capsys.readouterr().out == "link\n"
+    assert main(["cat", f"{tmp_path / 'in.tar'}::etc/link"]) == 4
+    assert "is a hard link to etc/nothing, which no entry before it has" in capsys.readouterr().err
+
+
+def test_any_changed_byte_is_an_error_or_another_archive() -> None:
+    whole = small_archive(tarfile.GNU_FORMAT)
+    for change in range(0, 6 * BLOCK, 7):
+        data = bytearray(whole)
+        data[change] ^= 0x41
+        try:
+            read(bytes(data))
+        except CosremasterError as error:
+            assert error.place is not None
