@@ -16,6 +16,7 @@ from cosremaster.io.streams import ByteReader
 from cosremaster.layers.scan import ALL_DETAILS, MemberScanner
 from cosremaster.layers.tar.blocks import with_checksum
 from cosremaster.layers.tar.encode import encode_pax
+from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.index import TarIndex
 from cosremaster.layers.tar.read import read_index
 
@@ -175,7 +176,7 @@ def test_sizes_of_entries_without_data_are_ignored_unless_data_follow() -> None:
     assert [entry.name for entry in entries(meant + bytes(1024))] == [b"d", b"l", b"e"]
 
 
-def entries(data: bytes) -> list[object]:
+def entries(data: bytes) -> list[TarEntry]:
     index = read(data)
     return [index.entries[number] for number in range(len(index.entries))]
 

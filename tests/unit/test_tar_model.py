@@ -20,6 +20,9 @@ from cosremaster.cli import main
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes, "tar.gz": lambda data: gzip.compress(data, mtime=0), "tar.xz": lzma.compress, "tar.bz2": bz2.compress
 }  # fmt: skip
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes, "tar.gz": gzip.decompress, "tar.xz": lzma.decompress, "tar.bz2": bz2.decompress
+}  # fmt: skip
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 PATHS = [f"{folder}{name}" for folder in ("", "d/", "d/e/", "a" * 60 + "/" + "b" * 60 + "/") for name in "uvwxyz"]
 
@@ -112,4 +115,4 @@ def test_random_edits(seed: int, tmp_path: Path) -> None:
 
 def gzip_free(data: bytes, suffix: str) -> bytes:
     """The plain bytes of an archive."""
-    return {"tar": bytes, "tar.gz": gzip.decompress, "tar.xz": lzma.decompress, "tar.bz2": bz2.decompress}[suffix](data)
+    return UNPACK[suffix](data)
