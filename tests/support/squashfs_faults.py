@@ -57,6 +57,7 @@ SOUND = {
     "xz with a named dictionary": SquashfsDraft(
         compression=4, pack=xz(dictionary=1 << 15), options=struct.pack("<II", 1 << 15, 0)
     ),
+    "no hole told": SquashfsDraft(edit_inode=with_inode("hole", sparse=0)),
     "zstd": SquashfsDraft(compression=6, pack=zstd),
     "zstd with a checksum": SquashfsDraft(
         compression=6, pack=lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data)
@@ -89,7 +90,7 @@ BROKEN = {
     "a name twice": ("sorting", "KU", SquashfsDraft(edit_entries=with_entry(b"hole", name=b"big"))),
     "another type": ("entry-type", "", SquashfsDraft(edit_entries=with_entry(b"hole", type=3))),
     "another number": ("entry-number", "", SquashfsDraft(edit_entries=with_entry(b"hole", number=2))),
-    "no hole told": ("sparse", "", SquashfsDraft(edit_inode=with_inode("hole", sparse=0))),
+    "a hole told that is not there": ("sparse", "", SquashfsDraft(edit_inode=with_inode("big", sparse=9))),
     "a hole too large": ("sparse", "", SquashfsDraft(edit_inode=with_inode("hole", sparse=1 << 20))),
     "a fragment too far": ("fragment", "KUZ", SquashfsDraft(edit_inode=with_inode("small", fragment=1))),
     "a tail too far": ("fragment", "KZ", SquashfsDraft(edit_inode=with_inode("small", offset=4094))),

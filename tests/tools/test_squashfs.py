@@ -196,6 +196,12 @@ def test_images_of_other_makers(tree: Path, site: Path, tmp_path: Path) -> None:
         }
 
 
+def test_blocks_of_zeros_of_a_file_without_holes_are_sound(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {f"etc/{size}": "\0" * size for size in (100, 4096, 8192)})
+    image = make(root, tmp_path / "in.sqfs", "-b", "4096")
+    assert cosremaster.verify(image, deep=True).ok
+
+
 def test_fifty_edits_one_upon_the_other(tree: Path, tmp_path: Path) -> None:
     image, out = make(tree, tmp_path / "a.sqfs", "-comp", "zstd"), tmp_path / "b.sqfs"
     for number in range(50):

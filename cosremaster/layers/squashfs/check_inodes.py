@@ -123,7 +123,7 @@ def _find_file_faults(filesystem: SquashfsFilesystem, inode: Inode) -> Iterator[
     end = inode.start + sum(word & ~STORED_BLOCK for word in inode.blocks)
     if end > inode.start and not SUPERBLOCK_SIZE <= inode.start <= end <= superblock.inode_table:
         yield "data-place", f"has its data at bytes {inode.start:,} to {end:,}, which are outside of the data"
-    if inode.sparse > inode.size or (holes and not inode.sparse) or (inode.sparse and not holes):
+    if inode.sparse > inode.size or (inode.sparse and not holes):  # 0 with holes: mksquashfs, of a file without any
         yield "sparse", f"has holes of {holes:,} bytes, and its inode tells {inode.sparse:,}"
     if inode.fragment != NO_FRAGMENT:
         tail = inode.size - len(inode.blocks) * size
