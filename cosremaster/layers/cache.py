@@ -1,8 +1,10 @@
 """Remembered indexes: files in the user's cache directory, one for each image, each verified before it is used.
 
-A file holds its SHA-256, two lines of JSON, and the bytes that these refer to. An index is used only if the image's
-file is the same inode with the same size and times and the same first and last bytes, if its own digest holds, and if
-everything in it has its type and agrees with the rest. Anything else is ignored, and the image indexed again.
+A file holds its CRC64, two lines of JSON, and the bytes that these refer to. An index is used only if the image's file
+is the same inode with the same size and times and the same first and last bytes, if its own checksum holds, and if
+everything in it has its type and agrees with the rest. Anything else is ignored, and the image indexed again. The
+checksum finds what storage does to bytes; people are kept out by the folder's mode, and no digest would do that: who
+can write to the file can write its digest too.
 
 The packed bytes that an index stands for are compared with checksums in it (:mod:`cosremaster.layers.packed_sums`).
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec.json
+from fastcrc import crc64
 from msgspec import Meta, MsgspecError, Struct
 
 from cosremaster import __about__
@@ -26,7 +29,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.blobs import Blobs, blob_reader
+from cosremaster.layers.blobs import Blob, Blobs, blob_reader
 from cosremaster.layers.cache_folder import (
     MAX_BYTES,
     SUFFIX,
@@ -42,7 +45,7 @@ from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 from cosremaster.layers.system_images import ForeignFile
 
-INDEX_FORMAT = 5
+INDEX_FORMAT = 6
 
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
@@ -172,7 +175,7 @@ def _parse_index(data: bytes, source: ByteSource, sizes: dict[bytes, int]) -> St
     head = data.index(b"\n") + 1
     body = data.index(b"\n", head) + 1
     end = data.index(b"\n", body)
-    if data[: head - 1] != hashlib.sha256(view[head:]).hexdigest().encode():
+    if data[: head - 1] != _checksum_line([view[head:]]):
         return None
     if msgspec.json.decode(view[head : body - 1], type=_Head).key != _key(source):
         return None
@@ -180,6 +183,14 @@ def _parse_index(data: bytes, source: ByteSource, sizes: dict[bytes, int]) -> St
     files = tuple(_load_file(file, blobs, sizes) for file in values.files)
     foreign = tuple(ForeignFile(bytes.fromhex(path), noun) for path, noun in values.foreign_files)
     return StoredIndex(files, foreign)
+
+
+def _checksum_line(parts: Iterable[Blob]) -> bytes:
+    """Return the first line of an index: the CRC64 of ``parts``, which stand behind it, in hexadecimal digits."""
+    checksum = 0
+    for part in parts:
+        checksum = crc64.xz(part, checksum)
+    return b"%016x" % checksum
 
 
 def _load_file(values: _FileValues, blobs: memoryview, sizes: dict[bytes, int]) -> IndexedFile:
@@ -259,10 +270,7 @@ def store_index(source: ByteSource, files: Iterable[IndexedFile], foreign_files:
             foreign_files=tuple((file.path.hex(), file.noun) for file in foreign_files),
         )
         lines = b"%s\n%s\n" % (msgspec.json.encode(head), msgspec.json.encode(body))
-        digest = hashlib.sha256(lines)
-        for part in blobs.parts:
-            digest.update(part)
-        parts = (digest.hexdigest().encode() + b"\n", lines, *blobs.parts)
+        parts = (_checksum_line([lines, *blobs.parts]) + b"\n", lines, *blobs.parts)
         if sum(map(len, parts)) > MAX_BYTES:
             return False
         write_index(_file_name(source), parts)

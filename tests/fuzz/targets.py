@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import gzip
-import hashlib
 import io
 import lzma
 import re
@@ -12,6 +11,8 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from fastcrc import crc64
 
 from cosremaster.boot.fat import Fat
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
@@ -364,7 +365,7 @@ def run_index(data: bytes, folder: Path) -> None:
         body = bytearray(sealed[sealed.index(b"\n") + 1 :])
         for at in range(0, len(data) - 3, 4):  # a place, and the byte that comes there
             body[int.from_bytes(data[at : at + 3], "big") % len(body)] = data[at + 3]
-        index.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        index.write_bytes(b"%016x\n%b" % (crc64.xz(body), body))
         run_program(path, out, "--add", f"{folder}/NEW:/etc/new", "--threads", "1", "--quiet", "--force")
 
 

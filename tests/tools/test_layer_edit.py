@@ -336,7 +336,9 @@ def test_a_file_called_trailer_is_refused() -> None:
 def finals(items: Iterable[DemoEntry], new: bool = False) -> list[FinalEntry]:
     """The same entries that `archive` writes."""
     heads = [(item, cpio.Header(build_archive([item])[:110])) for item in items]
-    return [FinalEntry(item.path, head, item.data if item.mode >> 12 == 0o12 else b"", new) for item, head in heads]
+    return [
+        FinalEntry(item.path, head.fields, item.data if item.mode >> 12 == 0o12 else b"", new) for item, head in heads
+    ]
 
 
 def rules(items: Iterable[DemoEntry], new: bool = False) -> set[str]:

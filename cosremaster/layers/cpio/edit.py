@@ -86,13 +86,13 @@ def _place_kept(layer: Layer, members: Sequence[Member]) -> Iterator[PlacedEntry
         carrier = carriers.get(entry.offset)
         if carrier is None:
             whole = Range(layer.decoded, entry.offset, entry.end - entry.offset)
-            yield PlacedEntry(FinalEntry(entry.name, entry.header, member.target), (whole,))
+            yield PlacedEntry(FinalEntry(entry.name, entry.header.fields, member.target), (whole,))
             continue
         source = carrier.entry
         header = entry.header.with_data(source.header.size, source.header.check)
         name_start = entry.offset + cpio.HEADER_SIZE
         yield PlacedEntry(
-            FinalEntry(entry.name, header),
+            FinalEntry(entry.name, header.fields),
             (
                 Literal(header.raw),
                 Range(layer.decoded, name_start, entry.data_offset - name_start),
@@ -144,7 +144,7 @@ def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node]) -> Iterator[
             check=cpio.sum_data(data.chunks()) if magic == cpio.CRC else 0,
         ).encode(magic)  # fmt: skip
         pieces = (Literal(cpio.encode_head(header, name)), *data.pieces, Zeros(cpio.padding_size(data.length)))
-        yield PlacedEntry(FinalEntry(name, header, node.target, is_new=True), pieces)
+        yield PlacedEntry(FinalEntry(name, header.fields, node.target, is_new=True), pieces)
 
 
 def _data_of(node: Node) -> PieceTable:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from cosremaster.errors import CorruptError
@@ -35,10 +34,9 @@ _FIELDS = (
 )  # fmt: skip
 _INO, _MODE, _UID, _GID, _NLINK, _MTIME, _SIZE, _DEVMAJOR, _DEVMINOR, _RMAJOR, _RMINOR, _NAMESIZE, _CHECK = range(13)
 _TYPE_AT = 18  # the digit that is the file type's four bits of the mode
-_unpack_all = struct.Struct(">13I").iter_unpack
+_unpack_fields = struct.Struct(">13I").unpack
 _unpack = struct.Struct(">24x I 16x I 4x").unpack  # of data and name, in the fields as numbers
 _unhexlify = binascii.unhexlify
-_AT_ONCE = 4096  # headers
 
 
 ALIGNMENT = 4
@@ -87,6 +85,11 @@ class Header(NamedTuple):
     def _field(self, index: int) -> int:
         """Return field ``index`` of the 13."""
         return int(self.raw[6 + 8 * index : 14 + 8 * index], 16)
+
+    @property
+    def fields(self) -> tuple[int, ...]:
+        """All 13 fields."""
+        return _unpack_fields(_unhexlify(self.raw[6:]))
 
     def with_data(self, size: int, check: int) -> Header:
         """Return this header for ``size`` bytes of data with the sum ``check``."""
@@ -157,16 +160,6 @@ class Header(NamedTuple):
     def check(self) -> int:
         """070702: the sum of all data bytes, modulo 2**32. 070701: zero."""
         return self._field(_CHECK)
-
-
-def decode_headers(headers: Iterable[Header]) -> Iterator[tuple[int, ...]]:
-    """Yield the 13 fields of each of ``headers``.
-
-    Decodes 4,096 headers at once: for loops over all entries of an archive.
-    """
-    rest = iter(headers)
-    while group := [header.raw[6:] for header in islice(rest, _AT_ONCE)]:
-        yield from _unpack_all(_unhexlify(b"".join(group)))
 
 
 class MissingTrailerError(CorruptError):

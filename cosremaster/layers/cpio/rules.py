@@ -6,7 +6,7 @@ they do with an entry that breaks a rule. Pure: entries in, broken rules out.
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Iterable, MutableMapping, Sequence
 from functools import cache
 from itertools import islice
@@ -22,11 +22,11 @@ from cosremaster.tree.paths import SymlinkLoopError, normal_name, normal_names, 
 class FinalEntry(NamedTuple):
     """An entry of the finished archive. ``target``: a symlink's text. ``is_new``: the edit adds it.
 
-    A tuple, as one is made for every entry of a layer.
+    ``fields``: the 13 numbers of its header. A tuple, as one is made for every entry of a layer.
     """
 
     name: bytes
-    header: cpio.Header
+    fields: tuple[int, ...]
     target: bytes = b""
     is_new: bool = False
 
@@ -55,29 +55,38 @@ _NO_PARENT = "no entry before it makes its parent directory"
 
 
 class InodeNumbers:
-    """Inode numbers: small ones as bits, as there may be a million, and large ones in a set.
+    """Inode numbers: small ones as bits, as there may be a million, and large ones in a set."""
 
-    ``highest``: the highest one, 0 without any.
-    """
-
-    def __init__(self, bits: bytearray | None = None, large: set[int] | None = None, highest: int = 0) -> None:
+    def __init__(self, bits: bytearray | None = None, large: set[int] | None = None) -> None:
         """Begin with no numbers, or with what :meth:`copy` gives."""
-        self._bits, self._large, self.highest = bits or bytearray(), large or set(), highest
+        self._bits, self._large = bits or bytearray(), large or set()
 
     def copy(self) -> InodeNumbers:
         """Return a copy."""
-        return InodeNumbers(bytearray(self._bits), set(self._large), self.highest)
+        return InodeNumbers(bytearray(self._bits), set(self._large))
 
-    def add(self, number: int) -> None:
-        """Add a number."""
-        self.highest = max(self.highest, number)
-        if number >= _SMALL:
-            self._large.add(number)
-            return
-        at = number >> 3
-        if at >= len(self._bits):
-            self._bits += bytes(min(max(at + 1, 2 * len(self._bits)), _SMALL >> 3) - len(self._bits))
-        self._bits[at] |= 1 << (number & 7)
+    @property
+    def highest(self) -> int:
+        """The highest number, 0 without any."""
+        if self._large:
+            return max(self._large)
+        used = self._bits.rstrip(b"\0")
+        return 8 * (len(used) - 1) + used[-1].bit_length() - 1 if used else 0
+
+    def add(self, numbers: Iterable[int]) -> list[bool]:
+        """Add ``numbers``, and return for each whether it is new."""
+        bits, large, are_new = self._bits, self._large, list[bool]()
+        for number in numbers:
+            if number >= _SMALL:
+                are_new.append(number not in large)
+                large.add(number)
+                continue
+            at, bit = number >> 3, 1 << (number & 7)
+            if at >= len(bits):
+                bits += bytes(min(max(at + 1, 2 * len(bits)), _SMALL >> 3) - len(bits))
+            are_new.append(not bits[at] & bit)
+            bits[at] |= bit
+        return are_new
 
     def __contains__(self, number: int) -> bool:
         """Return whether ``number`` was added."""
@@ -96,9 +105,9 @@ class _UnpackedTree(Struct):
 
     ``made``: type and symlink text by real path. ``earlier``: the same for archives before this one in the file.
     ``late_links``: paths that are made only when the archive has ended. ``inodes``: their numbers; ``owners``: by
-    number, the link group that had it first; ``shared``: by number, further groups or names. ``groups``: entries by
-    inode number and device. ``last_directory``: the directory of the last entry, if no link leads to it; entries of one
-    stand together.
+    number, the link group that had it first; ``shared``: by number, further groups or names. ``groups``: name and size
+    of hard-linked entries, by inode number and device. ``last_directory``: the directory of the last entry, if no link
+    leads to it; entries of one stand together.
     """
 
     made: MutableMapping[bytes, tuple[int, bytes]] = field(default_factory=dict)
@@ -107,7 +116,7 @@ class _UnpackedTree(Struct):
     inodes: InodeNumbers = field(default_factory=InodeNumbers)
     owners: MutableMapping[int, object] = field(default_factory=dict)
     shared: dict[int, set[object]] = field(default_factory=dict)
-    groups: dict[tuple[int, tuple[int, int]], list[FinalEntry]] = field(default_factory=dict)
+    groups: dict[tuple[int, tuple[int, int]], list[tuple[bytes, int]]] = field(default_factory=dict)
     last_directory: bytes | None = None
 
     def copy(self) -> _UnpackedTree:
@@ -117,16 +126,11 @@ class _UnpackedTree(Struct):
         made, owners = ChainMap({}, self.made), ChainMap({}, self.owners)
         return _UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
 
-    def shares_inode(self, ino: int, group: object, *, is_linked: bool) -> bool:
-        """Note that an entry of ``group`` has the inode number ``ino``; return whether another group had it before.
+    def shares_inode(self, ino: int, group: object) -> bool:
+        """Note that an entry of ``group`` has ``ino``, which is no new number; return whether another group had it.
 
         True once for each further group.
         """
-        if ino not in self.inodes:
-            self.inodes.add(ino)
-            if is_linked:
-                self.owners[ino] = group
-            return False
         if self.owners.get(ino) == group or group in (sharing := self.shared.setdefault(ino, set())):
             return False
         sharing.add(group)
@@ -174,14 +178,14 @@ class CheckedEntries:
         """
         self._tree: _UnpackedTree = _UnpackedTree() if preceding is None else preceding._tree.copy()
         for entry in earlier:
-            self._tree.earlier[normal_name(entry.name)] = (entry.header.mode & _TYPE, entry.target)
+            self._tree.earlier[normal_name(entry.name)] = (entry.fields[1] & _TYPE, entry.target)
         self._single: list[BrokenRule] = [] if preceding is None else list(preceding._single)
         rest = iter(entries)
         while group := list(islice(rest, _AT_ONCE)):
             paths = normal_names([entry.name for entry in group])
-            headers = cpio.decode_headers(entry.header for entry in group)
-            for entry, path, fields in zip(group, paths, headers, strict=True):
-                for rule in _check_entry(entry, path, fields, self._tree):
+            are_new = self._tree.inodes.add(entry.fields[0] for entry in group)
+            for entry, path, has_new_inode in zip(group, paths, are_new, strict=True):
+                for rule in _check_entry(entry, path, self._tree, has_new_inode=has_new_inode):
                     self._single.append(BrokenRule(entry.name, rule))
 
     @property
@@ -192,21 +196,26 @@ class CheckedEntries:
     @property
     def broken_rules(self) -> tuple[BrokenRule, ...]:
         """All broken rules."""
-        groups = self._tree.groups.values()
-        shared = [BrokenRule(group[0].name, rule) for group in groups for rule in _check_group(group, self._tree)]
+        groups = self._tree.groups
+        counts = Counter(ino for ino, _ in groups)
+        shared = [
+            BrokenRule(group[0][0], rule)
+            for (ino, _), group in groups.items()
+            for rule in _check_group([size for _, size in group], counts[ino])
+        ]
         return (*self._single, *shared)
 
 
-def _check_entry(entry: FinalEntry, path: bytes, fields: tuple[int, ...], tree: _UnpackedTree) -> Sequence[str]:
+def _check_entry(entry: FinalEntry, path: bytes, tree: _UnpackedTree, *, has_new_inode: bool) -> Sequence[str]:
     """Return the rules that ``entry`` breaks, and add it to ``tree``.
 
-    :param path: its normal name. :param fields: of its header.
+    :param path: its normal name. :param has_new_inode: no entry before it has its inode number.
     """
-    ino, mode, nlink, size = fields[0], fields[1], fields[4], fields[6]
+    ino, mode, _, _, nlink, _, size, major, minor, *_ = entry.fields
     broken: list[str] = []
     kind = mode & _TYPE
     is_linked = kind == _FILE and nlink > 1
-    key = ino, (fields[7], fields[8])
+    key = ino, (major, minor)
     group: object = key if is_linked else entry.name  # equal for entries that are to share an inode
     parent, _, name = path.rpartition(b"/")
     if path == cpio.TRAILER:
@@ -224,10 +233,12 @@ def _check_entry(entry: FinalEntry, path: bytes, fields: tuple[int, ...], tree: 
     real = path if directory == parent else directory + b"/" + name if directory else name
     if not rule and (real in tree.made or real in tree.late_links):
         broken.append("an entry of this name stands before it")
-    if tree.shares_inode(ino, group, is_linked=is_linked) and entry.is_new:
+    if not has_new_inode and tree.shares_inode(ino, group) and entry.is_new:
         broken.append("another entry has its inode number")
     if is_linked:
-        tree.groups.setdefault(key, []).append(entry)
+        tree.groups.setdefault(key, []).append((entry.name, size))
+        if has_new_inode:
+            tree.owners[ino] = group
     if rule:
         real = path
     is_late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
@@ -244,13 +255,14 @@ def _without_target(kind: int) -> tuple[int, bytes]:
     return kind, b""
 
 
-def _check_group(group: Sequence[FinalEntry], tree: _UnpackedTree) -> Iterable[str]:
+def _check_group(sizes: Sequence[int], count: int) -> Iterable[str]:
     """Yield the rules that a group of hard links breaks: one size of data, and no other group under its inode number.
 
     busybox compares inode numbers alone, not devices.
+
+    :param sizes: bytes of data of each. :param count: how many groups have the inode number.
     """
-    header = group[0].header
-    if len({entry.header.size for entry in group if entry.header.size}) > 1:
+    if len({size for size in sizes if size}) > 1:
         yield "names of one hard-linked file carry data of different sizes"
-    if sum(1 for key in tree.groups if key[0] == header.ino) > 1:
+    if count > 1:
         yield "two hard-linked files on different devices have one inode number"

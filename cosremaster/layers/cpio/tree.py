@@ -100,7 +100,9 @@ def _final_entries(layer: Layer) -> Iterator[FinalEntry]:
     """Return the entries of ``layer`` as they are."""
     from cosremaster.layers.cpio.rules import FinalEntry  # noqa: PLC0415 - only edits need it
 
-    return (FinalEntry(entry.name, entry.header, target) for entry, target, _ in index_of(layer).members)
+    members = index_of(layer).members
+    targets = (members.targets.get(number, b"") for number in range(len(members)))
+    return map(FinalEntry, members.names, members.all_fields(), targets)
 
 
 def _content(layer: Layer, carrier: Member) -> PieceContent:
