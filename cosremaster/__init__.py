@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
     from cosremaster.api.results import ChangedLayer, Changes, Plan, Result
     from cosremaster.api.views import Export, Extraction
+    from cosremaster.boot_config.menu_change import MenuChange
     from cosremaster.boot_config.menus.arguments import LineChange
-    from cosremaster.boot_config.values import MenuChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.entry import FileEntry
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "boot_config.menus.arguments": ("LineChange",),
-    "boot_config.values": ("MenuChange",),
+    "boot_config.menu_change": ("MenuChange",),
     "boot_memory.estimate": ("MemoryEstimate",),
     "browse.compare": ("Difference",),
     "browse.entry": ("FileEntry",),

@@ -12,7 +12,7 @@ from cosremaster.tree.nodes import Action
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cosremaster.boot_config.values import MenuChange
+    from cosremaster.boot_config.menu_change import MenuChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.checksums.renew import ListChange
     from cosremaster.remastering.fat_changes import FatChange
@@ -43,7 +43,7 @@ class ChangedLayer:
     memory: MemoryEstimate | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False, repr=False, eq=False)  # results and plans make their own
 class Changes:
     """The changes of a remaster. Paths are bytes, relative to the root of the layer; sizes are in bytes.
 

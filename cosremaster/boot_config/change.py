@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cosremaster.boot.fat_edit import FatEdits, edit_fat
 from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu, find_boot_menus
 from cosremaster.boot_config.embed_areas import update_description
+from cosremaster.boot_config.menu_change import MenuChange
 from cosremaster.boot_config.menus.arguments import (
     ArgumentChanges,
     LineChange,
@@ -22,7 +23,7 @@ from cosremaster.boot_config.menus.karg_areas import KargArea, parse_karg_area, 
 from cosremaster.boot_config.menus.model import Menu
 from cosremaster.boot_config.menus.retarget import Mention, VolumeRename, find_mentions
 from cosremaster.boot_config.request import BootSettings
-from cosremaster.boot_config.values import BootSettingsPlan, MenuChange
+from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.source import ByteSource

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from cosremaster.errors import UsageError
-from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
@@ -64,10 +63,24 @@ def read_boot_settings(
     return BootSettings(
         add=tuple(map(_parse_argument, add)), remove=tuple(map(_parse_argument, remove)),
         replace=tuple(map(_parse_replacement, replace)),
-        volume_id=None if volume_id is None else encode_volume_id(volume_id),
-        volume_date=None if volume_date is None else parse_volume_date(volume_date),
+        volume_id=None if volume_id is None else _parse_volume_id(volume_id),
+        volume_date=None if volume_date is None else _parse_volume_date(volume_date),
         retarget=retarget, allow_missing=allow_missing,
     )  # fmt: skip
+
+
+def _parse_volume_id(text: str) -> bytes:
+    """Return the bytes of a volume id."""
+    from cosremaster.iso.volume_id import encode_volume_id  # noqa: PLC0415 - most remasters keep it
+
+    return encode_volume_id(text)
+
+
+def _parse_volume_date(text: str) -> bytes:
+    """Return the bytes of a date in a volume descriptor."""
+    from cosremaster.iso.volume_id import parse_volume_date  # noqa: PLC0415 - most remasters keep it
+
+    return parse_volume_date(text)
 
 
 def _parse_argument(text: str) -> KernelArgument:

@@ -11,7 +11,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.checksums.lines import ChecksumLine
-from cosremaster.checksums.lists import ChecksumList, is_list, is_signature
+from cosremaster.checksums.lists import ChecksumList
+from cosremaster.checksums.names import is_list, is_signature
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,28 +17,15 @@ from cosremaster.checksums.lines import (
     parse_sole_checksum,
     parse_treeinfo,
 )
+from cosremaster.checksums.names import COMPANION, TREEINFO_NAMES, is_list, may_be_list
 from cosremaster.errors import printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import count_chunks, digests_of
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.progress import Progress
 
-MAX_LIST = 1 << 24
-"""Bytes; a longer file is not taken for a list, because all lines of a list are held in memory."""
-_MAX_LOOSE = 1 << 20
-"""The same for files of other names than lists have."""
-
-_KINDS = rb"(?:md5|sha1|sha224|sha256|sha384|sha512|b2|blake2b?)"
-_ENDING = rb"(?:\.(?:txt|lst|list|chk|check))?"
-_NAME = re.compile(rb"\.?(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)" + _ENDING, re.IGNORECASE)
-_COMPANION = re.compile(rb"(?P<of>.+)\.(?:" + _KINDS + rb"(?:sums?)?|digests?)" + _ENDING, re.IGNORECASE | re.DOTALL)
-_LOOSE = re.compile(rb"(?<![a-z0-9])(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)(?![a-z0-9])", re.IGNORECASE)
-"""What other names of lists have in them, such as ``md5sum-x86_64.txt``; such a file has nothing but checksums."""
-_TREEINFO_NAMES = (b".treeinfo", b"treeinfo")
-_SUSE_CONTENT = b"content"
 _UNNAMED = (b"-", b"stdin")
 """What stands for the name where a program read standard input."""
-_SIGNATURES = (b".gpg", b".asc", b".sig", b".sign")
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 
 
@@ -94,37 +81,13 @@ class NameLookup:
         return self._aliases.get(path) or self._aliases.get(path.lower())
 
 
-def is_list(path: bytes) -> bool:
-    """Return True if a file of this name is a checksum list, provided that it has a line with a checksum."""
-    name = path.rpartition(b"/")[2]
-    return bool(_NAME.fullmatch(name) or _COMPANION.fullmatch(name)) or name.lower() in _TREEINFO_NAMES
-
-
-def _may_be_list(file: IsoFile) -> bool:
-    """Return True if a file of this name and size may be a checksum list, which its lines must tell."""
-    name = file.path.rpartition(b"/")[2]
-    if is_list(file.path):
-        return file.size <= MAX_LIST
-    return file.size <= _MAX_LOOSE and (name.lower() == _SUSE_CONTENT or bool(_LOOSE.search(name)))
-
-
-def signature_paths(path: bytes) -> Iterator[bytes]:
-    """Yield the paths that a detached signature of the file ``path`` could have."""
-    yield from (path + ending for ending in _SIGNATURES)
-
-
-def is_signature(path: bytes) -> bool:
-    """Return True if a file of this name is the detached signature of a checksum list."""
-    return any(path.endswith(ending) and is_list(path[: -len(ending)]) for ending in _SIGNATURES)
-
-
 def read_checksum_lists(image: IsoImage, added_paths: Iterable[bytes] = ()) -> tuple[ChecksumList, ...]:
     """Return the checksum lists on the tree of ``image``, sorted by path.
 
     :param added_paths: paths that lists may name besides the files of ``image``.
     :raises ImageError: when a list cannot be read.
     """
-    candidates = [file for file in image.files if file.is_regular and _may_be_list(file)]
+    candidates = [file for file in image.files if file.is_regular and may_be_list(file)]
     if not candidates:
         return ()
     names = NameLookup(image, added_paths)
@@ -136,12 +99,12 @@ def _read_list(image: IsoImage, file: IsoFile, names: NameLookup) -> ChecksumLis
     """Read ``file`` as a list; None if it is none."""
     folder, _, name = file.path.rpartition(b"/")
     data = image.bytes_of(file).read()
-    if name.lower() in _TREEINFO_NAMES:
+    if name.lower() in TREEINFO_NAMES:
         lines = parse_treeinfo(data)
         files = tuple(names.find_path(line.name, folder) if line.digest else None for line in lines)
         return ChecksumList(file.path, lines, folder, files, covers_directory=False, is_treeinfo=True)
     digests = BLAKE2B if re.search(rb"b2|blake", name, re.IGNORECASE) else DIGESTS
-    companion = _COMPANION.fullmatch(name)
+    companion = COMPANION.fullmatch(name)
     target = names.find_path(companion["of"], folder) if companion else None
     lines = (parse_sole_checksum(data, digests) if target else None) or parse_lines(data, digests)
     if target is not None:

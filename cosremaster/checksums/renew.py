@@ -6,15 +6,15 @@ a list is known without any digest, and the plan tells what the files will hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
-from msgspec import Struct, field
-
 from cosremaster.checksums.draft import FileChanges, ListDraft, PlannedLine, draft_list
 from cosremaster.checksums.lines import pack_lines
-from cosremaster.checksums.lists import ChecksumList, DigestCache, signature_paths
+from cosremaster.checksums.lists import ChecksumList, DigestCache
+from cosremaster.checksums.names import signature_paths
+from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -35,18 +35,6 @@ class ListChange:
     added: int = 0
     dropped: int = 0
     renamed: int = 0
-
-
-class RenewedLists(Struct, frozen=True):
-    """The checksum lists that change.
-
-    :param lists: path in the changed tree -> new bytes of the list.
-    :param changes: what changed in each list, sorted by path.
-    """
-
-    lists: Mapping[bytes, PieceTable] = field(default_factory=dict)
-    changes: tuple[ListChange, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def find_stale_lists(image: IsoImage, lists: Iterable[ChecksumList], changes: FileChanges) -> tuple[bytes, ...]:

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 
 from cosremaster.checksums.draft import FileChanges
+from cosremaster.checksums.names import may_be_package_index
 from cosremaster.errors import printable
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.tree.paths import join, parent_of
 
-_NAMES = frozenset((b"Release", b"repomd.xml", b"APKINDEX.tar.gz", b"MANIFEST"))
 _MAX_MANIFEST = 1 << 20
 _RELEASE = re.compile(rb"(?P<root>(?:.*/)?)dists/[^/]+/Release", re.DOTALL)
 _REPOMD = re.compile(rb"(?P<root>(?:.*/)?)repodata/repomd\.xml", re.DOTALL)
@@ -24,7 +24,7 @@ def find_stale_indexes(image: IsoImage, changes: FileChanges) -> Iterator[str]:
     """Yield a warning for each package index that names a file which is replaced, removed or renamed."""
     changed = sorted({*changes.replaced, *changes.removed, *changes.renamed})
     for file in image.files if changed else ():
-        if file.path.rpartition(b"/")[2] not in _NAMES or file.path in changes.replaced:
+        if not may_be_package_index(file.path) or file.path in changes.replaced:
             continue
         path = next((path for path in changed if path != file.path and _names(image, file, path)), None)
         if path is not None and changes.new_path(file.path) is not None:

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lists import DigestCache, read_checksum_lists
-from cosremaster.checksums.renew import ReadNewFile, RenewedLists, find_stale_lists, renew_lists
+from cosremaster.checksums.renew import ReadNewFile, find_stale_lists, renew_lists
 from cosremaster.checksums.repositories import find_stale_indexes
+from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Piece, PieceTable
 from cosremaster.iso.edits import IsoEdits

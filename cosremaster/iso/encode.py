@@ -16,8 +16,6 @@ from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.alignment import find_alignment
-from cosremaster.iso.layout.cautions import check_cautions
-from cosremaster.iso.layout.continued import list_leaving_spans, warn_of_continued
 from cosremaster.iso.layout.expected import ExpectedFile, is_removed
 from cosremaster.iso.layout.extents import (
     check_apart,
@@ -28,7 +26,6 @@ from cosremaster.iso.layout.extents import (
     list_udf_only_spans,
 )
 from cosremaster.iso.layout.implanted_md5 import update_implanted_md5
-from cosremaster.iso.layout.media_tags import update_media_tags, warn_of_signature
 from cosremaster.iso.layout.partition_tables import warn_of_wrong_sums
 from cosremaster.iso.layout.place import Layout, VolumeSpans, find_gaps, pin_overlaps, plan_layout
 from cosremaster.iso.layout.pointers import plan_pointer_patches
@@ -82,8 +79,8 @@ def plan_copy(
     table = PieceTable([image.source])
     if all_overwrites:
         table = update_implanted_md5(image, table.patched(all_overwrites.items()), layout)
-        table = update_media_tags(image, table, layout)
-    warnings = tuple(warn_of_signature(image)) if all_overwrites else ()
+        table = _renew_media_tags(image, table, layout)
+    warnings = tuple(_warn_of_signature(image)) if all_overwrites else ()
     return ImagePlan(table, layout, {}, overwrites=all_overwrites, warnings=warnings)
 
 
@@ -132,7 +129,7 @@ def plan_image(
     trees = _restructure_trees(image, source, settled, replacements, merged, links)
     layout = _plan_layout(image, source, replacements, drop, trees)
     _check_firmware(image, layout)
-    check_cautions(image, source, layout, replacements, trees.removed_data if trees else ())
+    _check_cautions(image, source, layout, replacements, trees)
     replaced_starts, tree_starts = _split_appended(layout, replacements, trees)
     placed = _place_replacements(image, replacements, layout, replaced_starts)
     layout = _cover_records(image, layout, placed, trees)
@@ -149,12 +146,40 @@ def plan_image(
     sizes = {file.path: new.table.length for new in placed for tree, file in new.files if tree is image.trees[0]}
     sizes |= {path: replacement.length for path, replacement in edits.replaced.items()}
     return ImagePlan(
-        update_media_tags(image, update_implanted_md5(image, table, layout), layout), layout, sizes, placed, drop,
+        _renew_media_tags(image, update_implanted_md5(image, table, layout), layout), layout, sizes, placed, drop,
         all_overwrites,
         None if trees is None else trees.expected_files(layout, placed),
         (*_list_tree_warnings(image, layout, replacements, trees), *_warn_of_sections(replacements, trees),
-         *warn_of_wrong_sums(image.gpt), *warn_of_signature(image)),
+         *warn_of_wrong_sums(image.gpt), *_warn_of_signature(image)),
     )  # fmt: skip
+
+
+def _check_cautions(
+    image: IsoImage, source: ByteSource, layout: Layout, replacements: Sequence[FileReplacement],
+    trees: RestructuredTrees | None,
+) -> None:  # fmt: skip
+    """Check that all that unknown structures of ``image`` may name stays. Raises as :func:`check_cautions`."""
+    if image.cautions:
+        from cosremaster.iso.layout.cautions import check_cautions  # noqa: PLC0415 - few images have any
+
+        check_cautions(image, source, layout, replacements, trees.removed_data if trees else ())
+
+
+def _renew_media_tags(image: IsoImage, table: PieceTable, layout: Layout) -> PieceTable:
+    """Return the new image ``table`` with right digests in its tags. Raises as :func:`update_media_tags`."""
+    if image.media_tags is None:
+        return table
+    from cosremaster.iso.layout.media_tags import update_media_tags  # noqa: PLC0415 - few images have tags
+
+    return update_media_tags(image, table, layout)
+
+
+def _warn_of_signature(image: IsoImage) -> Iterator[str]:
+    """Yield a warning if the tags of ``image``, which change, are signed."""
+    if image.media_tags is not None:
+        from cosremaster.iso.layout.media_tags import warn_of_signature  # noqa: PLC0415 - few images have tags
+
+        yield from warn_of_signature(image)
 
 
 def _patch_structures(image: IsoImage, table: PieceTable, patches: Mapping[int, bytes]) -> PieceTable:
@@ -226,6 +251,8 @@ def _list_tree_warnings(
 ) -> Iterator[str]:
     """Yield what users have to know of the edited trees."""
     if trees is not None:
+        from cosremaster.iso.layout.continued import warn_of_continued  # noqa: PLC0415 - a change of a layer goes without
+
         yield from trees.warnings
         yield from warn_of_continued(image, layout, replacements, trees.late_records)
 
@@ -296,6 +323,8 @@ def _plan_layout(
         return plan_layout(volume, sizes, appended)
     if not trees.late_records:
         return plan_layout(volume, sizes, (*appended, *trees.appended))
+    from cosremaster.iso.layout.continued import list_leaving_spans  # noqa: PLC0415 - few trees have such records
+
     leaving = list_leaving_spans(image, trees.late_records, replacements, movable, drop=drop)
     last = len(trees.appended) - trees.last_spans
     return plan_layout(volume, sizes, (*trees.appended[:last], *appended, *leaving, *trees.appended[last:]))

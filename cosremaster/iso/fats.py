@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from cosremaster.boot.fat import Fat, FatFile, parse_bpb
-from cosremaster.boot.fat_names import fold_path
 from cosremaster.errors import CosremasterError, ImageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
@@ -23,6 +22,8 @@ from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import SECTOR, lba_offset
 
 _FAT_NAMES = (b".img", b".efi", b".fat", b".vfat", b".esp", b".bin", b".ima")
+EFI_PROGRAM = b".efi"
+"""The end of the name of a program for EFI, in small letters; such may be a unified kernel image."""
 _MIN_FAT = 1 << 14
 """Bytes; a smaller file on the tree is not taken for a FAT file system."""
 
@@ -69,6 +70,11 @@ class FoundFats(Struct, frozen=True):
     fats: tuple[LocatedFat, ...]
     unreadable: tuple[tuple[str, CosremasterError], ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none."""
+        return not (self.fats or self.unreadable)
+
 
 def find_fats(image: IsoImage, edits: IsoEdits | None = None) -> FoundFats:
     """Find the FAT file systems of ``image`` after ``edits``; those in added files are not searched.
@@ -113,6 +119,8 @@ def find_tree_copies(image: IsoImage, fat: LocatedFat) -> dict[bytes, bytes]:
 
     Of several such files on the tree that of the same path is taken, else the first.
     """
+    from cosremaster.boot.fat_names import fold_path  # noqa: PLC0415 - an image without FAT needs none of it
+
     by_size = defaultdict[int, list[IsoFile]](list)
     for file in image.files:
         if file.size and not file.zisofs_offset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -15,7 +15,6 @@ from cosremaster.boot.gpt import Gpt
 from cosremaster.boot.implanted import ImplantedMd5
 from cosremaster.boot.limine import LimineStage2
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.media_tags import MediaTags
 from cosremaster.boot.pointers import BootInfoTable, list_pointers
 from cosremaster.errors import Place, printable
 from cosremaster.io.pieces import PieceTable, Range
@@ -23,6 +22,9 @@ from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import Udf
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, lba_offset
+
+if TYPE_CHECKING:
+    from cosremaster.boot.media_tags import MediaTags
 
 
 class IsoFile(Struct, frozen=True):

@@ -12,6 +12,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.source import ByteSource
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.boot_info import is_boot_info_true
+from cosremaster.iso.ecma119.records import VOLUME_ID
 from cosremaster.iso.encode import ImagePlan, map_offset
 from cosremaster.iso.hidden import may_hide_names
 from cosremaster.iso.layout.embed_areas import map_embed_area
@@ -21,7 +22,6 @@ from cosremaster.iso.model import BootImage, IsoImage, IsoTree, Partition
 from cosremaster.iso.prove_areas import prove_areas
 from cosremaster.iso.read import read_image
 from cosremaster.iso.udf.read import encode_path
-from cosremaster.iso.volume_id import VOLUME_ID
 from cosremaster.units import SECTOR, SECTORS_PER_BLOCK, lba_offset
 
 

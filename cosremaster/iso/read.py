@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -17,7 +17,6 @@ from cosremaster.boot.gpt import Gpt, choose_copy, read_gpt
 from cosremaster.boot.implanted import APPLICATION_USE, AREA_SIZE, ImplantedMd5
 from cosremaster.boot.limine import LimineStage2
 from cosremaster.boot.mbr import Mbr
-from cosremaster.boot.media_tags import MediaTags
 from cosremaster.errors import ImageError, UnsupportedError, printable
 from cosremaster.io.pieces import Range
 from cosremaster.io.source import ByteSource
@@ -30,6 +29,9 @@ from cosremaster.iso.read_trees import read_trees
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import read_udf
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, lba_offset
+
+if TYPE_CHECKING:
+    from cosremaster.boot.media_tags import MediaTags
 
 SYSTEM_AREA = FIRST_DESCRIPTOR * BLOCK
 """Bytes in front of the volume descriptors (ECMA-119, 6.2.1)."""
@@ -77,7 +79,7 @@ def read_image(source: ByteSource) -> IsoImage:
         volume_id=printable(primary.raw[40:72].rstrip(b" \0")), trees=trees, fixed_spans=(), tail=Lba(0),
         catalog=catalog, boot_images=boot_images, mbr=mbr, gpt=gpt, apm=apm, partitions=partitions,
         hfs_partitions=find_hfs_partitions(source, partitions), firmware=firmware,
-        implanted=ImplantedMd5.parse(application_use), media_tags=MediaTags.parse(application_use), udf=udf,
+        implanted=ImplantedMd5.parse(application_use), media_tags=_read_media_tags(application_use), udf=udf,
         session_lba=session, embed_areas=find_embed_areas(area),
         blockers=tuple(damaged), limine=limine,
         cautions=tuple(_list_cautions(source, _blank_known(area, mbr, gpt, apm, firmware, limine))),
@@ -295,6 +297,15 @@ def _blank_known(
         end = min(start + length, len(rest))
         rest[start:end] = bytes(max(0, end - start))
     return bytes(rest)
+
+
+def _read_media_tags(application_use: bytes) -> MediaTags | None:
+    """Return the tags of tagmedia in the application use area of a volume descriptor, None without any."""
+    if b"sum" not in application_use:  # each name of a digest ends so
+        return None
+    from cosremaster.boot.media_tags import MediaTags  # noqa: PLC0415 - few images have tags
+
+    return MediaTags.parse(application_use)
 
 
 def _list_cautions(source: ByteSource, unknown: bytes) -> Iterator[str]:

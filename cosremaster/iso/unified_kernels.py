@@ -9,7 +9,7 @@ from msgspec import Struct
 from cosremaster.boot.uki import UnifiedKernel, read_unified_kernel
 from cosremaster.errors import ImageError, printable
 from cosremaster.io.pieces import PieceTable
-from cosremaster.iso.fats import LocatedFat
+from cosremaster.iso.fats import EFI_PROGRAM, LocatedFat
 from cosremaster.iso.model import IsoImage
 
 
@@ -31,13 +31,13 @@ def find_unified_kernels(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterato
     seen = set[object]()
     for file in image.files:
         key = (file.start, file.size)
-        if not file.path.lower().endswith(b".efi") or not file.size or file.zisofs_offset or key in seen:
+        if not file.path.lower().endswith(EFI_PROGRAM) or not file.size or file.zisofs_offset or key in seen:
             continue
         seen.add(key)
         yield from _read(printable(file.path), image.bytes_of(file))
     for fat in fats:
         for path, fat_file in sorted(fat.files.items()):
-            if not path.lower().endswith(b".efi") or not fat_file.size:
+            if not path.lower().endswith(EFI_PROGRAM) or not fat_file.size:
                 continue
             try:
                 table = fat.table_of(fat_file)

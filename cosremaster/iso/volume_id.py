@@ -8,12 +8,13 @@ from datetime import datetime, timedelta, timezone
 
 from cosremaster.errors import UnsupportedError, UsageError
 from cosremaster.io.source import ByteSource
+from cosremaster.iso.ecma119.records import VOLUME_ID
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import seal_descriptor
 from cosremaster.units import BLOCK, lba_offset
 
-VOLUME_ID, ID_SIZE = 40, 32
-"""The byte of a volume descriptor at which the volume id begins, and its bytes."""
+ID_SIZE = 32
+"""Bytes of a volume id."""
 CREATION, MODIFICATION, DATE_SIZE = 813, 830, 17
 """The bytes of a volume descriptor at which the dates of creation and modification begin, and the bytes of a date."""
 _UNSET = (b"0" * 16, bytes(16), b" " * 16)

@@ -7,11 +7,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.boot.uimage import UImageHeader
 from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
@@ -25,6 +25,9 @@ from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, 
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import normal_name
+
+if TYPE_CHECKING:
+    from cosremaster.boot.uimage import UImageHeader
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))

@@ -76,8 +76,14 @@ def plan_fats(
     """
     if image.volume is None or not (edits.replaced or overlays):
         return FatPlan(edits)
-    from cosremaster.remastering.fat_files import plan_fat_files  # noqa: PLC0415 - most changes exchange no file
+    from cosremaster.iso.fats import EFI_PROGRAM, find_fats  # noqa: PLC0415 - a change of names goes without
 
-    plan = plan_fat_files(image.volume, edits, overlays, keep_copies=request.keep_fat_copies)
+    found = find_fats(image.volume, edits)
+    has_programs = any(file.path.lower().endswith(EFI_PROGRAM) for file in image.volume.files)
+    if found.is_empty and not has_programs:  # a unified kernel image on the tree may hold a changed file too
+        return FatPlan(edits)
+    from cosremaster.remastering.fat_files import plan_fat_files  # noqa: PLC0415 - an image without FAT needs none of it
+
+    plan = plan_fat_files(image.volume, edits, found, overlays, keep_copies=request.keep_fat_copies)
     context.warnings.extend(plan.warnings)
     return plan

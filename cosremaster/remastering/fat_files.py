@@ -19,7 +19,7 @@ from cosremaster.errors import ImageError, OverlayError, SizeError, UnsupportedE
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import same_bytes
 from cosremaster.iso.edits import IsoEdits
-from cosremaster.iso.fats import LocatedFat, find_fats
+from cosremaster.iso.fats import FoundFats, LocatedFat
 from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.layers.address import format_address
@@ -45,9 +45,10 @@ class _Original(Struct, frozen=True):
 
 
 def plan_fat_files(
-    image: IsoImage, edits: IsoEdits, overlays: Sequence[FatOverlay] = (), *, keep_copies: bool = False
-) -> FatPlan:
-    """Return ``edits`` with the new bytes of FAT file systems.
+    image: IsoImage, edits: IsoEdits, found: FoundFats, overlays: Sequence[FatOverlay] = (), *,
+    keep_copies: bool = False,
+) -> FatPlan:  # fmt: skip
+    """Return ``edits`` with the new bytes of FAT file systems, of those that were ``found`` after ``edits``.
 
     ``overlays`` are made. Then copies of files that got other bytes get the same: a file with the bytes of a changed
     file on the tree, whatever its name, or with the path and the bytes of one that an overlay changes.
@@ -57,7 +58,7 @@ def plan_fat_files(
     :raises UnsupportedError: when a FAT file system cannot be changed safely.
     :raises SizeError: when it has no room.
     """
-    found, by_key = find_fats(image, edits), {overlay.fat: overlay for overlay in overlays}
+    by_key = {overlay.fat: overlay for overlay in overlays}
     originals = sorted(_list_originals(image, edits), key=lambda original: original.path)
     inner_originals = [original for fat in found.fats for original in _list_inner_originals(fat, by_key)]
     warnings = [f"{name}: copies of changed files in it, if any, stay as they are: {error}"

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.boot_config.values import BootSettingsPlan
-from cosremaster.checksums.renew import ListChange, RenewedLists
-from cosremaster.checksums.update import update_checksums
+from cosremaster.checksums.names import may_hold_checksums
+from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
@@ -29,6 +30,9 @@ from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan_layers import LayerChange, LayerChanges, plan_layers, prepare_overlay
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.write import plan_result
+
+if TYPE_CHECKING:
+    from cosremaster.checksums.renew import ListChange
 
 
 class RemasterPlan(Struct, frozen=True, kw_only=True):
@@ -138,15 +142,17 @@ def plan_checksums(
         return RenewedLists()
     # The implanted MD5 and tagmedia's digests are in no file, and making them reads the whole image.
     plain = replace(image.volume, implanted=None, media_tags=None)
+    whole = with_hidden_files(plain, context.source)
+    if not any(map(may_hold_checksums, whole.files)):
+        return RenewedLists()
+    from cosremaster.checksums.update import update_checksums  # noqa: PLC0415 - only an image with lists needs it
 
     def make_plan(lists: Mapping[bytes, PieceTable]) -> ImagePlan:
         """Return the plan of the image with these lists."""
         changed = with_checksum_lists(plain, edits, lists)
         return plan_result(plain, context.source, changed, drop_hfsplus=request.drop_hfsplus)
 
-    checksums = update_checksums(
-        with_hidden_files(plain, context.source), edits, make_plan, context.progress, keep=request.keep_checksums
-    )
+    checksums = update_checksums(whole, edits, make_plan, context.progress, keep=request.keep_checksums)
     context.warnings.extend(checksums.warnings)
     return checksums
 

@@ -10,7 +10,7 @@ from cosremaster.errors import printable
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_menus import BootMenus, LocatedMenu
-    from cosremaster.boot_config.values import MenuChange
+    from cosremaster.boot_config.menu_change import MenuChange
 
 
 def menu_lines(boot_menus: BootMenus) -> Iterator[str]:

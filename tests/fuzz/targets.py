@@ -365,7 +365,7 @@ def run_index(data: bytes, folder: Path) -> None:
         body = bytearray(sealed[sealed.index(b"\n") + 1 :])
         for at in range(0, len(data) - 3, 4):  # a place, and the byte that comes there
             body[int.from_bytes(data[at : at + 3], "big") % len(body)] = data[at + 3]
-        index.write_bytes(b"%016x\n%b" % (crc64.xz(body), body))
+        index.write_bytes(b"%016x\n" % crc64.xz(body) + body)
         run_program(path, out, "--add", f"{folder}/NEW:/etc/new", "--threads", "1", "--quiet", "--force")
 
 

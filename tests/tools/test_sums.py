@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from cosremaster import remaster
 from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.lines import BLAKE2B, DIGESTS, pack_lines, parse_lines, parse_treeinfo
-from cosremaster.checksums.lists import DigestCache, is_list, read_checksum_lists
-from cosremaster.checksums.renew import ListChange, RenewedLists, renew_lists
+from cosremaster.checksums.lists import DigestCache, read_checksum_lists
+from cosremaster.checksums.names import is_list
+from cosremaster.checksums.renew import ListChange, renew_lists
 from cosremaster.checksums.update import update_checksums
+from cosremaster.checksums.values import RenewedLists
 from cosremaster.cli import main
 from cosremaster.demo.image import build_iso, debirf_files, initramfs
 from cosremaster.errors import UnsupportedError

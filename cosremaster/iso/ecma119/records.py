@@ -20,6 +20,8 @@ PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255
 MAX_DESCRIPTORS = 64
 MAX_DIRECTORY = 1 << 28
 """The most bytes of a directory that is read; a longer one is damage."""
+VOLUME_ID = 40
+"""The byte of a volume descriptor at which the volume id begins (8.4.6)."""
 ROOT_RECORD = 156
 """The byte of a volume descriptor at which the root directory's record begins (8.4.18)."""
 PATH_TABLE_SIZE = 132

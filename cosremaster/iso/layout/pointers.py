@@ -15,7 +15,6 @@ from cosremaster.iso.layout.partition_tables import patch_partition_tables
 from cosremaster.iso.layout.place import Layout
 from cosremaster.iso.layout.replace import FileReplacement
 from cosremaster.iso.model import IsoImage
-from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf
 from cosremaster.units import SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
 
 _RECORD_LBA, _RECORD_LENGTH = 2, 10
@@ -100,6 +99,8 @@ def _patch_udf(image: IsoImage, source: ByteSource, layout: Layout, replacements
     """Yield the patches of UDF file entries, of the partition's size and of the anchors at the end of the volume."""
     if image.udf is None:
         return
+    from cosremaster.iso.udf.patch import BlockMove, move_tail_anchors, patch_udf  # noqa: PLC0415 - few images have UDF
+
     moved = (placed for placed in layout.placements if placed.start != placed.span.start)
     moves = [BlockMove(placed.span.start, placed.span.blocks, placed.start) for placed in moved]
     replaced = {new.old_span.start: (new.start, new.table.length) for new in replacements if new.old_span}
