@@ -497,7 +497,7 @@ class Image:
 
         opened = self._remastering
         root = without_numbers(choose_layer(opened.image, opened.layers(), None, opened.facts).address)
-        return (*(root[1:] if opened.image.volume is None else root), *parts[1:])
+        return (*(root[1:] if opened.image.is_single_file else root), *parts[1:])
 
     def _find(self, address: str, *, follow: bool = True) -> NodeRef:
         """Return the node at ``address``."""

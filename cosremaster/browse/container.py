@@ -19,7 +19,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.layers.address import Address, archive_number, format_address, number_part, parse_address
 from cosremaster.layers.formats import format_names
-from cosremaster.layers.identify import HEAD_SIZE, identify, identify_table
+from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.tree.nodes import Content, Node, NodeKind
@@ -170,9 +170,30 @@ def open_container(
     table = PieceTable([Range(source, 0, source.size)])
     number = archive_number(address[0]) if address else None
     inside = _open_archive(table, own, source.place, options, number, beside)
+    if inside is None and number is None:
+        inside = _open_disk(source, own, options)
     if inside is None:
         raise ImageError(f"is neither an ISO 9660 image nor a {format_names()} archive", source.place)
     return inside, address if number is None else address[1:]
+
+
+def _open_disk(source: ByteSource, address: Address, options: ScanOptions) -> Container | None:
+    """Return the container whose files are the partitions of the disk image in ``source``; None if it is none.
+
+    :raises ImageError: its table of partitions is damaged.
+    """
+    from cosremaster.disk.image import read_disk_image  # noqa: PLC0415 - few images are disks
+    from cosremaster.tree.content import PieceContent  # noqa: PLC0415 - the same
+
+    disk = read_disk_image(source)
+    if disk is None:
+        return None
+    nodes = {
+        file.path: Node(path=file.path, kind=NodeKind.FILE, mode=0o444, content=PieceContent((piece,)))
+        for file in disk.files
+        for piece in disk.bytes_of(file).pieces
+    }
+    return Container(address, source.place, "disk", nodes, options)
 
 
 def _open_archive(
@@ -258,6 +279,9 @@ def enter(container: Container, node: Node, number: int | None = None, beside: C
         inside = _open_fat(table, address, place, container.options)
     if inside is None:
         head = node.content.head(min(node.content.size, HEAD_SIZE))
+        foreign = identify_partition(table).foreign
+        if foreign is not None:
+            raise UnsupportedError(f"is {foreign}, which cannot be looked into", place)
         packed = unsupported_compression(head)
         raise LayerError(f"is no archive{f' but {packed}' if packed else ''}", place)
     return inside

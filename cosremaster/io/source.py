@@ -24,6 +24,7 @@ _NO_COPY = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 )
 _ZEROS = bytes(CHUNK)
+_QCOW2_MAGIC = b"QFI\xfb"
 
 
 class SourceIdentity(NamedTuple):
@@ -97,13 +98,22 @@ class ByteSource(Source, Protocol):
 
 
 def open_source(path: str | os.PathLike[str]) -> ByteSource:
-    """Open the file or block device at ``path`` for reading.
+    """Open the file or block device at ``path`` for reading; of a qcow2 image, the disk in it.
 
-    :raises ImageError: it cannot be opened, or is no regular file or block device.
+    :raises ImageError: it cannot be opened, or is no regular file or block device. Raises as ``Qcow2Source``.
     """
     from cosremaster.io.files import FileSource  # noqa: PLC0415 - the kind of source depends on the path
 
-    return FileSource(path)
+    file = FileSource(path)
+    if file.read(0, len(_QCOW2_MAGIC)) != _QCOW2_MAGIC:
+        return file
+    from cosremaster.io.qcow2 import Qcow2Source  # noqa: PLC0415 - few images are
+
+    try:
+        return Qcow2Source(file, FileSource)
+    except BaseException:
+        file.close()
+        raise
 
 
 def copy_bytes(

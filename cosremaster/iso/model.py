@@ -166,11 +166,15 @@ class SourceFile(Protocol):
 
 
 class SourceImage(Protocol):
-    """An image whose files are read: an ISO 9660 volume, or an initramfs in a file of its own."""
+    """An image whose files are read: an ISO 9660 volume, a layer in a file of its own, or a disk image."""
 
     @property
     def kind(self) -> str:
-        """The name of this kind of image: ``iso9660`` or ``initramfs``."""
+        """The name of this kind of image: ``iso9660``, ``initramfs`` or ``disk``."""
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether the image is nothing but its one file, which addresses in it do not name."""
 
     @property
     def place(self) -> Place:
@@ -242,6 +246,11 @@ class IsoImage(Struct, frozen=True, kw_only=True):
     def volume(self) -> IsoImage:
         """The image is a volume itself."""
         return self
+
+    @property
+    def is_single_file(self) -> bool:
+        """A volume is a tree of files."""
+        return False
 
     @property
     def files(self) -> tuple[IsoFile, ...]:

@@ -46,6 +46,11 @@ _LOGICAL_BLOCK_SIZE = slice(128, 130)
 Structure = TypeVar("Structure")
 
 
+def has_volume(source: ByteSource) -> bool:
+    """Return whether ``source`` has volume descriptors: of ISO 9660, or of UDF alone."""
+    return source.read(SYSTEM_AREA + 1, 5) in (b"CD001", b"BEA01")
+
+
 def read_image(source: ByteSource) -> IsoImage:
     """Read an ISO 9660 image: its volume descriptors, directories and boot records, but no file's data.
 

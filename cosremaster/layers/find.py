@@ -14,7 +14,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.formats import LayerFormat, format_names
-from cosremaster.layers.identify import Identification, identify, identify_table
+from cosremaster.layers.identify import Identification, identify, identify_partition, identify_table
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.layers.segments import Segment, find_segments
@@ -90,7 +90,8 @@ def identify_files(image: SourceImage, path: bytes | None = None, most: int | No
             continue
         table, is_alias = image.bytes_of(file), file.start in identified
         if not is_alias:
-            identified[file.start] = identify_table(table, most)
+            has_partitions = image.volume is None and not image.is_single_file
+            identified[file.start] = identify_partition(table) if has_partitions else identify_table(table, most)
         yield IdentifiedFile(file.path, table, identified[file.start], is_alias)
 
 
@@ -162,7 +163,9 @@ def find_layers(
             if identification.foreign:
                 foreign.append(ForeignFile(path, identification.foreign))
             continue
-        if address is None and image.volume is not None and not identification.format.is_initramfs:
+        if address is None and _is_passed_over(image, identification.format):
+            if identification.format.refusal is not None:
+                foreign.append(ForeignFile(path, identification.format.limits.container))
             continue
         with progress.step(f"index {printable(path)}", table.length) as advance:
             try:
@@ -179,6 +182,14 @@ def find_layers(
     return layers_from_index(image, indexed, foreign, refusals)
 
 
+def _is_passed_over(image: SourceImage, layer_format: LayerFormat) -> bool:
+    """Return whether a file of ``image`` is indexed by address alone: the kernel unpacks none of its format.
+
+    One that cannot be changed may be damaged or a bomb without harm to other files. What a disk consists of is indexed.
+    """
+    return image.volume is not None and (not layer_format.is_initramfs or layer_format.refusal is not None)
+
+
 def layers_from_index(
     image: SourceImage, indexed: Sequence[IndexedFile], foreign: Sequence[ForeignFile],
     refusals: Sequence[UnsupportedError] = (),
@@ -191,7 +202,7 @@ def layers_from_index(
 
 def _place_of(image: SourceImage, path: bytes) -> Place:
     """Return the place of the file ``path`` of ``image``, which may be the image itself."""
-    return image.place if image.volume is None else image.place.inside(path)
+    return image.place if image.is_single_file else image.place.inside(path)
 
 
 def choose_layer(
@@ -217,7 +228,7 @@ def choose_layer(
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
     _check_readable(layers.layers, None)
     candidates = _most_likely(without_side_images(image, layers))
-    if not candidates and image.volume is None:  # in a file of its own there is nothing else that can be meant
+    if not candidates and image.is_single_file:  # in a file of its own there is nothing else that can be meant
         candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
     _check_no_other_root(image, layers, candidates)
     if any(layer.parent is not None for layer in candidates):  # what is inside an initramfs is what that leaves for

@@ -30,6 +30,7 @@ FORMATS: dict[str, str] = {
     "cpio": "cosremaster.layers.cpio.format:CpioFormat",
     "squashfs": "cosremaster.layers.squashfs.format:SquashfsFormat",
     "tar": "cosremaster.layers.tar.format:TarFormat",
+    "ext4": "cosremaster.layers.ext4.format:Ext4Format",
 }
 """By the format's name: ``module:class``. The module may stand outside the package."""
 
@@ -194,6 +195,9 @@ class LayerFormat(Protocol):
     limits: Limits
     """What it can hold."""
 
+    refusal: str | None = None
+    """Why a layer of the format cannot be changed, as the end of a sentence about it; None where it can."""
+
     def identify(self, head: bytes) -> str | None:
         """Return the variant of the archive that begins with ``head``, None if it is of another format.
 
@@ -267,4 +271,6 @@ def holds_format(noun: str) -> bool:
 
 def strictest_limits() -> Limits:
     """Return the limits of the format that holds the smallest files: for what is read before a layer is chosen."""
-    return min((_load(target).limits for target in FORMATS.values()), key=lambda limits: limits.max_file_size)
+    changeable = (_load(target) for target in FORMATS.values())
+    limits = [layer_format.limits for layer_format in changeable if layer_format.refusal is None]
+    return min(limits, key=lambda limits: limits.max_file_size)

@@ -30,14 +30,17 @@ _FOREIGN = (
     (1024, b"\xe2\xe1\xf5\xe0", EROFS),
     (0, b"\x45\x3d\xcd\x28", "a cramfs file system"),
     (0, b"-rom1fs-", "a romfs file system"),
+    (0, b"KDMV", "a VMDK disk image"),
+    (0, b"vhdxfile", "a VHDX disk image"),
+    (0, b"conectix", "a VHD disk image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI disk image"),
+    (0, b"XFSB", "an XFS file system"),
+    (0, b"LUKS\xba\xbe", "an encrypted volume (LUKS)"),
 )
 """Offset of a magic, the magic, and what it says (the kernel's include/uapi/linux/magic.h)."""
 
 _UIMAGE = b"\x27\x05\x19\x56"
 """The magic of boot/uimage.py, which is loaded only for such a file."""
-
-_EXT_SUPERBLOCK = 1024
-_EXT_MAGIC = b"\x53\xef"
 
 
 class Identification(NamedTuple):
@@ -114,21 +117,26 @@ def _foreign_noun(plain: bytes) -> str | None:
     for offset, magic, noun in _FOREIGN:
         if plain.startswith(magic, offset):
             return noun
-    return EXT if _is_ext(plain) else None
+    return None
 
 
-def _is_ext(plain: bytes) -> bool:
-    """Return whether an ext2, ext3 or ext4 file system begins with ``plain``.
+_PARTITION_MAGICS = (
+    (65_600, b"_BHRfS_M", "a btrfs file system"),
+    (1024, b"\x10\x20\xf5\xf2", "an F2FS file system"),
+    (3, b"NTFS    ", "an NTFS file system"),
+    (512, b"LABELONE", "a physical volume of LVM"),
+    (4086, b"SWAPSPACE2", "swap space"),
+)
+"""As ``_FOREIGN``, of what only partitions hold; a file of an image is not read so far."""
 
-    Its magic has two bytes, so some more fields of the superblock are looked at (fs/ext4/ext4.h).
-    """
-    superblock = plain[_EXT_SUPERBLOCK : _EXT_SUPERBLOCK + 96]
-    if superblock[56:58] != _EXT_MAGIC or len(superblock) < 96:
-        return False
-    inodes, log_block_size, state, revision = (
-        int.from_bytes(superblock[at : at + size], "little") for at, size in ((0, 4), (24, 4), (58, 2), (76, 4))
-    )
-    return inodes > 0 and log_block_size <= 6 and state < 8 and revision <= 1
+
+def identify_partition(table: PieceTable) -> Identification:
+    """Identify the partition whose bytes are ``table``."""
+    identification = identify_table(table)
+    if identification.format is None and identification.foreign is None:
+        nouns = (noun for at, magic, noun in _PARTITION_MAGICS if table.read(at, len(magic)) == magic)
+        return identification._replace(foreign=next(nouns, None))
+    return identification
 
 
 def identify_table(table: PieceTable, most: int | None = None) -> Identification:

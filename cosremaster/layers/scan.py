@@ -140,6 +140,8 @@ class MemberScanner:
         if self._enters:
             identification = identify(lambda count: reader.peek(min(size, count)))
             layer_format = None if identification.prefix else identification.format
+            if layer_format is not None and layer_format.refusal is not None:
+                layer_format = None  # an address enters it all the same
             if layer_format is not None and not layer_format.random_access:
                 return self._index(reader, size, name, number, identification)
             if layer_format is not None:

@@ -92,7 +92,7 @@ def sort_system_images(image: SourceImage, files: Sequence[ForeignFile]) -> Syst
     filesystems = [file for file in files if file.noun in FILESYSTEMS or holds_format(file.noun)]
     stage = _named_stage(image) if filesystems else None
     for file in filesystems:
-        sorted_files[_purpose(file, stage)].append(file)
+        sorted_files["roots" if image.volume is None else _purpose(file, stage)].append(file)
     return SystemImages(**{purpose: tuple(found) for purpose, found in sorted_files.items()})
 
 

@@ -16,7 +16,7 @@ from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.open import open_image
+from cosremaster.remastering.open import check_changeable, open_any_image
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,7 +44,7 @@ class OpenedImage:
         self.path = Path(source)
         self._file = open_source(self.path)
         try:
-            self.image = open_image(self._file)
+            self.image = open_any_image(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -118,6 +118,7 @@ class OpenedImage:
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
         from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
 
+        check_changeable(self.image)
         writing = OutputOptions(**options)
         writing.check(Path(target))
         expected = writing.expected_digests()
@@ -153,8 +154,8 @@ class OpenedImage:
                 digests.check()
 
             proof = write_image(
-                self.image, plan.result, output, self._file, context.progress, check_input=check_input,
-                read_back=writing.read_back,
+                check_changeable(self.image), plan.result, output, self._file, context.progress,
+                check_input=check_input, read_back=writing.read_back,
             )  # fmt: skip
         return plan, proof
 
@@ -193,7 +194,7 @@ class OpenedImage:
         from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - who looks at an image plans none
 
         try:
-            return plan_remaster(self.image, self._index, request, context)
+            return plan_remaster(check_changeable(self.image), self._index, request, context)
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise

@@ -62,6 +62,11 @@ class InitramfsFile(Struct, frozen=True):
         """There is no ISO 9660 volume around the file."""
         return
 
+    @property
+    def is_single_file(self) -> bool:
+        """There is nothing around the file."""
+        return True
+
     def bytes_of(self, file: SourceFile) -> PieceTable:
         """Return the bytes of ``file``, which is the image itself."""
         return PieceTable(self.source.cut(start, start + length) for start, length in file.extents)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
 from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
-from cosremaster.errors import OverlayError, UsageError, printable
+from cosremaster.errors import OverlayError, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
@@ -121,6 +121,9 @@ def plan_layers(
     layers = read_layers(index, request.layers, context.progress)
     context.start_precopy()
     targets = select_layers(image, layers, request.layers, index.facts)
+    for target in targets:
+        if target.layer.format.refusal is not None:
+            raise UnsupportedError(target.layer.format.refusal, target.layer.place)
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)

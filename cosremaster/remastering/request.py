@@ -175,10 +175,10 @@ def _address_in(image: SourceImage, address: Address) -> Address:
 
     An image without a volume is the first container itself. :raises LayerError: symlinks lead in a loop.
     """
-    volume = image.volume
-    if volume is None:
+    if image.is_single_file:
         return address if address[0] == image.files[0].path else (image.files[0].path, *address)
-    if any(file.path == address[0] and file.size for file in image.files):
+    volume = image.volume
+    if volume is None or any(file.path == address[0] and file.size for file in image.files):
         return address
     from cosremaster.iso.nodes import read_nodes  # noqa: PLC0415 - only a name that is no file needs the tree
 

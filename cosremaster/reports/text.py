@@ -36,6 +36,11 @@ _LOOKS = {
 def image_lines(image: SourceImage) -> Iterator[str]:
     """Yield lines about the volume, boot records and partitions."""
     volume = image.volume
+    if volume is None and not image.is_single_file:
+        yield f"{image.place}: a disk image, {format_size(image.size)}"
+        for file in image.files:
+            yield f"  {file}"
+        return
     if volume is None:
         noun = "an initramfs or layer" if image.kind == "initramfs" else f"a {image.kind} archive"
         yield f"{image.place}: {noun} without an ISO around it, {format_size(image.size)}"

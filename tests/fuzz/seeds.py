@@ -11,7 +11,10 @@ from cosremaster.demo.image import build_archive, build_iso, directory, initramf
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
-TOOLS = ("genisoimage", "mksquashfs", "xorriso", "mkfs.fat", "mcopy", "mmd", "/usr/lib/ISOLINUX/isolinux.bin")
+TOOLS = (
+    "genisoimage", "mksquashfs", "xorriso", "mkfs.fat", "mcopy", "mmd", "/usr/lib/ISOLINUX/isolinux.bin",
+    "/usr/sbin/mke2fs", "sgdisk", "qemu-img",
+)  # fmt: skip
 ISOLINUX = Path("/usr/lib/ISOLINUX")
 
 GRUB = b"""set timeout=5
@@ -176,11 +179,27 @@ def make_tars(folder: Path) -> dict[str, bytes]:
     return archives | {"gzip": gzip.compress(archives["gnu"], mtime=0)}
 
 
+def make_disks(folder: Path) -> dict[str, bytes]:
+    """File systems of a few entries, a disk with one of them, and that disk as qcow2."""
+    tree, images = _make_tree(folder), dict[str, bytes]()
+    options = ("-q", "-F", "-b", "1024", "-N", "64", "-d", tree)
+    for name, features in (("ext4", ()), ("ext2", ("-t", "ext2")), ("inline", ("-O", "inline_data", "-I", "256"))):
+        run(["/usr/sbin/mke2fs", *options, *features, folder / name, "400k"])
+        images[name] = (folder / name).read_bytes()
+    (folder / "gpt").write_bytes(bytes(40 * 512) + images["ext4"] + bytes(40 * 512))
+    run(["sgdisk", "-a", "1", "-n", "1:40:839", folder / "gpt"])
+    images["gpt"] = (folder / "gpt").read_bytes()
+    run(["qemu-img", "convert", "-c", "-O", "qcow2", folder / "gpt", folder / "qcow2"])
+    images["qcow2"] = (folder / "qcow2").read_bytes()
+    return images
+
+
 SEEDS: Mapping[str, Callable[[Path], Mapping[str, bytes]]] = {
     "image": make_isos,
     "layer": make_layers,
     "squashfs": make_squashfs,
     "tar": make_tars,
+    "disk": make_disks,
     "fat": lambda folder: {"fat12": make_fat(folder), "wide": make_fat(folder, "-s", "8", "-r", "32", kibibytes=160)},
     "menu": lambda _: {"grub": GRUB, "syslinux": SYSLINUX, "entry": ENTRY},
     "mtree": lambda _: {"mtree": MTREE},

@@ -242,6 +242,14 @@ def run_tar(data: bytes, folder: Path) -> None:
                 raise FindingError(f"the result lacks {min(lost)!r}")
 
 
+def run_disk(data: bytes, folder: Path) -> None:
+    """Look at a disk image, or a file system of one."""
+    path = folder / "in.img"
+    path.write_bytes(data)
+    with bounded():
+        _look_at(path, folder, zlib.crc32(data))
+
+
 def _list_names(image: Path) -> set[bytes]:
     """Return the paths in a layer that is a file of its own."""
     import cosremaster  # noqa: PLC0415 - instrumented first
@@ -375,7 +383,8 @@ _SEALED: dict[Path, tuple[Path, bytes]] = {}
 Target = Callable[[bytes, Path], None]
 TARGETS: Mapping[str, tuple[Target, int]] = {
     "image": (run_image, 900_000), "layer": (run_layer, 8_000), "squashfs": (run_squashfs, 40_000),
-    "tar": (run_tar, 40_000), "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
+    "tar": (run_tar, 40_000), "disk": (run_disk, 700_000),
+    "fat": (run_fat, 300_000), "menu": (run_menu, 4096),
     "mtree": (run_mtree, 4096), "recipe": (run_recipe, 4096), "index": (run_index, 256),
 }  # fmt: skip
 """What runs each target, and the most bytes of its files."""

@@ -29,6 +29,7 @@ class CpioFormat:
     is_initramfs = True
     magic_end = len(NEWC)
     limits = Limits("a cpio archive", MAX_FIELD)
+    refusal = None
 
     def identify(self, head: bytes) -> str | None:
         """Return ``""`` for newc and crc, ``odc`` or ``bin`` for an older form; None for no cpio archive."""

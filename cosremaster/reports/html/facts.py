@@ -37,7 +37,7 @@ class Side(Struct, frozen=True, kw_only=True):
         """Return ``address`` without its first part where that is the file itself (an initramfs without an ISO around
         it).
         """
-        return address[1:] if self.image.volume is None else address
+        return address[1:] if self.image.is_single_file else address
 
 
 class Facts(Struct, frozen=True, kw_only=True):

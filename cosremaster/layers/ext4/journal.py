@@ -1,0 +1,159 @@
+"""The journal of ext3 and ext4 (Documentation/filesystems/ext4/journal.rst): what it holds is laid over the blocks.
+
+A file system that was not unmounted cleanly is read as the kernel would show it after a mount. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from cosremaster.layers.ext4.checksums import INITIAL_SEED, crc32c
+
+_MAGIC = b"\xc0\x3b\x39\x98"
+_HEADER_SIZE = 12
+_DESCRIPTOR, _COMMIT, _REVOKE = 1, 2, 5
+_SUPERBLOCK_KINDS = (3, 4)
+_BITS64, _CHECKSUM_V2, _CHECKSUM_V3, _FAST_COMMIT = 0x2, 0x8, 0x10, 0x20
+_KNOWN = 0x3F
+_ESCAPED, _SAME_UUID, _LAST_TAG = 0x1, 0x2, 0x8
+_UUID_SIZE = 16
+_COMMIT_CHECKSUM = 16
+_FAST_COMMIT_HEAD = 9
+_USUAL_FAST_BLOCKS = 256
+
+
+class Replay(Struct, frozen=True):
+    """A block of the file system and the block of the journal that it is to be read from.
+
+    ``is_escaped``: its first four bytes are the journal's magic, which stand as zeros in the journal.
+    """
+
+    block: int
+    journal_block: int
+    is_escaped: bool
+
+
+class _Journal(Struct, frozen=True):
+    """What the superblock of the journal says; ``first`` and ``end``: the blocks of the ring."""
+
+    block_size: int
+    first: int
+    end: int
+    sequence: int
+    start: int
+    features: int
+    seed: int
+
+
+def list_replays(read: Callable[[int], bytes], block_size: int, block_count: int) -> tuple[Replay, ...]:
+    """Return the blocks of transactions that were committed to the journal, the last state of each.
+
+    :param read: returns a block of the journal's ``block_count`` of ``block_size`` bytes.
+    :raises ValueError: the journal is damaged, or of a kind that is not known.
+    """
+    journal = _parse_superblock(read(0), block_size, block_count)
+    if not journal.start:
+        return ()
+    _check_no_fast_commits(journal, read)
+    transactions = list(_list_transactions(journal, read))
+    revoked = {block: sequence for sequence, _, revokes in transactions for block in revokes}
+    last = {
+        replay.block: replay
+        for sequence, replays, _ in transactions
+        for replay in replays
+        if revoked.get(replay.block, -1) < sequence
+    }
+    return tuple(last.values())
+
+
+def _parse_superblock(raw: bytes, block_size: int, block_count: int) -> _Journal:
+    """Return what the journal's first block says. :raises ValueError: it is damaged, or not known."""
+    kind, _, size, length, first, sequence, start = struct.unpack_from(">7I", raw, 4)
+    if raw[:4] != _MAGIC or kind not in _SUPERBLOCK_KINDS:
+        raise ValueError("it has no superblock")
+    features = int.from_bytes(raw[40:44], "big") if kind == _SUPERBLOCK_KINDS[1] else 0
+    if features & ~_KNOWN:
+        raise ValueError(f"it has features that are not known (0x{features & ~_KNOWN:x})")
+    fast = (int.from_bytes(raw[0x54:0x58], "big") or _USUAL_FAST_BLOCKS) if features & _FAST_COMMIT else 0
+    end = length - fast
+    if size != block_size or length > block_count or not 0 < first < end or start >= end:
+        raise ValueError("its superblock has impossible sizes")
+    seed = crc32c(INITIAL_SEED, raw[0x30:0x40])
+    return _Journal(size, first, end, sequence, start, features, seed)
+
+
+def _check_no_fast_commits(journal: _Journal, read: Callable[[int], bytes]) -> None:
+    """Check that the area of fast commits is not in use. :raises ValueError: it is."""
+    if journal.features & _FAST_COMMIT and int.from_bytes(read(journal.end)[:2], "little") == _FAST_COMMIT_HEAD:
+        raise ValueError("it has fast commits, which are not known here; mount the image once")
+
+
+def _list_transactions(
+    journal: _Journal, read: Callable[[int], bytes]
+) -> Iterator[tuple[int, list[Replay], list[int]]]:
+    """Yield the number, the blocks and the revoked blocks of each transaction that was committed."""
+    position, sequence = journal.start, journal.sequence
+    replays: list[Replay] = []
+    revokes: list[int] = []
+    for _ in range(journal.end - journal.first):
+        block = read(position)
+        kind, number = struct.unpack_from(">II", block, 4)
+        if block[:4] != _MAGIC or number != sequence:
+            return
+        if kind == _DESCRIPTOR:
+            for target, flags in _parse_tags(block, journal.features):
+                position = _next(journal, position)
+                replays.append(Replay(target, position, bool(flags & _ESCAPED)))
+        elif kind == _REVOKE:
+            revokes += _parse_revokes(block, journal.features)
+        elif kind == _COMMIT:
+            if not _is_valid_commit(block, journal):
+                return
+            yield sequence, replays, revokes
+            sequence, replays, revokes = (sequence + 1) & 0xFFFFFFFF, [], []
+        else:
+            return
+        position = _next(journal, position)
+
+
+def _next(journal: _Journal, position: int) -> int:
+    """Return the block of the ring behind ``position``."""
+    return position + 1 if position + 1 < journal.end else journal.first
+
+
+def _parse_tags(block: bytes, features: int) -> Iterator[tuple[int, int]]:
+    """Yield the target and the flags of each tag of a descriptor block."""
+    at = _HEADER_SIZE
+    while at + 8 <= len(block):
+        if features & _CHECKSUM_V3:
+            if at + 16 > len(block):
+                return
+            target, flags, high = struct.unpack_from(">III", block, at)
+            size = 16
+        else:
+            target, _, flags = struct.unpack_from(">IHH", block, at)
+            has_high = features & _BITS64 and at + 12 <= len(block)
+            high = int.from_bytes(block[at + 8 : at + 12], "big") if has_high else 0
+            size = (12 if features & _BITS64 else 8) + (2 if features & _CHECKSUM_V2 else 0)
+        yield target | (high << 32 if features & _BITS64 else 0), flags
+        at += size + (0 if flags & _SAME_UUID else _UUID_SIZE)
+        if flags & _LAST_TAG:
+            return
+
+
+def _parse_revokes(block: bytes, features: int) -> list[int]:
+    """Return the blocks that a revoke block names."""
+    size = 8 if features & _BITS64 else 4
+    end = min(int.from_bytes(block[12:16], "big"), len(block))
+    return [int.from_bytes(block[at : at + size], "big") for at in range(16, end - size + 1, size)]
+
+
+def _is_valid_commit(block: bytes, journal: _Journal) -> bool:
+    """Return whether the checksum of a commit block is right, where it has one."""
+    if not journal.features & (_CHECKSUM_V2 | _CHECKSUM_V3):
+        return True
+    blank = block[:_COMMIT_CHECKSUM] + bytes(4) + block[_COMMIT_CHECKSUM + 4 :]
+    return crc32c(journal.seed, blank) == int.from_bytes(block[_COMMIT_CHECKSUM : _COMMIT_CHECKSUM + 4], "big")
