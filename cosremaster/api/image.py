@@ -265,7 +265,8 @@ class Image:
         """Write what is at ``address`` to the new folder ``target``, or to a tar archive.
 
         Nothing is written outside ``target``, which appears only when it is complete. Without root, owners and device
-        nodes go to ``TARGET.mtree``; a tar archive keeps everything. ``force`` replaces an existing archive.
+        nodes go to ``TARGET.mtree``, and extended attributes other than those of users are left out; a tar archive
+        keeps everything. ``force`` replaces an existing archive.
 
         >>> import cosremaster
         >>> with cosremaster.open("vendor.iso") as image:
@@ -283,16 +284,17 @@ class Image:
         size = sum(node.content.size for node in nodes if node.content is not None)
         kinds = [node.kind.noun for node in nodes]
         if as_tar:
-            table, mtree = build_tar(nodes).table(), None
+            table, made = build_tar(nodes).table(), None
             size = table.length
             self._write(table, target, force, progress)
         else:
             with progress.step(f"extract to {target}", size) as advance:
-                mtree = extract_nodes(nodes, target, advance).mtree
+                made = extract_nodes(nodes, target, advance)
         files, directories = kinds.count("file"), kinds.count("directory")
         return Extraction(
             entries=len(nodes), files=files, directories=directories, others=len(nodes) - files - directories,
-            size=size, mtree=mtree,
+            size=size, mtree=None if made is None else made.mtree,
+            without_xattrs=() if made is None else made.without_xattrs,
         )  # fmt: skip
 
     def export(

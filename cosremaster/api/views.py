@@ -24,6 +24,7 @@ class Extraction:
     """What was taken out of an image: the number of all entries, and of each kind, and the ``size`` in bytes.
 
     ``mtree``: the file with the owners and devices that could not be made without root, where there is one.
+    ``without_xattrs``: the paths whose extended attributes could not all be set, such as capabilities without root.
     """
 
     entries: int
@@ -32,6 +33,7 @@ class Extraction:
     others: int
     size: int
     mtree: Path | None = None
+    without_xattrs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

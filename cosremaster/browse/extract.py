@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from cosremaster.io.descriptors import write_all, write_error
 from cosremaster.io.part_files import PartFile, lock_part, part_path, remove_stale_parts, remove_tree
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.paths import parent_of
+from cosremaster.tree.xattrs import ACLS
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,9 +29,13 @@ MAX_DEPTH = 250
 """Directories in directories; what is deeper many programs cannot even remove."""
 
 
+Paths: TypeAlias = tuple[bytes, ...]
+"""Paths relative to the folder."""
+
+
 class Extracted(Struct, frozen=True):
     """The number of extracted files, folders and other nodes, their bytes, and the mtree file for what could not be
-    made.
+    made. ``without_xattrs``: paths whose extended attributes could not all be set.
     """
 
     files: int
@@ -37,6 +43,7 @@ class Extracted(Struct, frozen=True):
     others: int
     bytes: int
     mtree: Path | None
+    without_xattrs: Paths = ()
 
 
 def select_nodes(reference: NodeRef) -> list[Node]:
@@ -88,8 +95,9 @@ def extract_nodes(
 ) -> Extracted:
     """Make ``nodes`` (from :func:`select_nodes`) in the folder ``target``, which must not exist or be empty.
 
-    Root makes owners and device nodes. An ordinary user makes data with permission bits; a file ``TARGET.mtree`` beside
-    the folder describes the rest, unless ``notes`` is False.
+    Root makes owners, device nodes and all extended attributes. An ordinary user makes data with permission bits and
+    the attributes of users; a file ``TARGET.mtree`` beside the folder describes owners, modes and devices, unless
+    ``notes`` is False.
 
     :raises OutputError: the folder cannot be written; nothing stays behind then.
     """
@@ -105,7 +113,8 @@ def extract_nodes(
         half.mkdir(0o700)
         with _open_folder(half) as root:
             lock_part(root)
-            _NodeMaker(root, place, advance).make(nodes)
+            maker = _NodeMaker(root, place, advance)
+            maker.make(nodes)
             if sidecar is not None:
                 half_notes = PartFile(parent)
                 write_all(half_notes.fd, b"".join(mtree_lines(nodes)), lambda error: write_error(error, "notes", place))
@@ -125,7 +134,7 @@ def extract_nodes(
     files = kinds.count(NodeKind.FILE)
     folders = kinds.count(NodeKind.DIRECTORY)
     size = sum(node.content.size for node in nodes if node.content is not None)
-    return Extracted(files, folders, len(kinds) - files - folders, size, sidecar)
+    return Extracted(files, folders, len(kinds) - files - folders, size, sidecar, tuple(maker.without_xattrs))
 
 
 def _check_target(target: Path, sidecar: Path | None, place: Place) -> None:
@@ -164,6 +173,8 @@ class _NodeMaker:
         self._place = place
         self._advance = advance
         self._is_root = os.geteuid() == 0
+        self.without_xattrs: list[bytes] = []
+        """Paths whose extended attributes could not all be set."""
 
     def make(self, nodes: list[Node]) -> None:
         """Make directories, then data, then other nodes, and set the directories' modes and times last."""
@@ -237,9 +248,26 @@ class _NodeMaker:
         os.symlink(node.target, name, dir_fd=fd)
 
     def _finish(self, node: Node, fd: int, name: bytes) -> None:
-        """Set owner, mode and time, in the order in which none undoes another."""
+        """Set owner, extended attributes, mode and time, in the order in which none undoes another.
+
+        A new owner takes capabilities away, a mode the right to set attributes; a mode changes the mask of an ACL.
+        """
         if self._is_root:
             os.chown(name, node.uid, node.gid, dir_fd=fd, follow_symlinks=False)
+        acls = [xattr for xattr in node.xattrs if xattr[0] in ACLS]
+        are_set = self._set_xattrs([xattr for xattr in node.xattrs if xattr[0] not in ACLS], fd, name)
         if node.kind is not NodeKind.SYMLINK:
             os.chmod(name, node.mode if self._is_root else node.mode & 0o777, dir_fd=fd)
+        if not (self._set_xattrs(acls, fd, name) and are_set):
+            self.without_xattrs.append(node.path)
         os.utime(name, (node.mtime, node.mtime), dir_fd=fd, follow_symlinks=False)
+
+    def _set_xattrs(self, xattrs: Sequence[tuple[bytes, bytes]], fd: int, name: bytes) -> bool:
+        """Set extended attributes of ``name`` in the folder ``fd``; return whether all could be set."""
+        are_set = True
+        for attribute, value in xattrs:
+            try:
+                os.setxattr(b"/proc/self/fd/%d/%s" % (fd, name), attribute, value, follow_symlinks=False)
+            except (OSError, AttributeError):  # a file system without them, a missing right, another system
+                are_set = False
+        return are_set

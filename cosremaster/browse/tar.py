@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from cosremaster.browse.order import files_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, Xattrs
 
 BLOCKING = 10240
 _TYPES = {
@@ -69,7 +69,28 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
                 node = _without_content(node)  # noqa: PLW2901
             elif node.link is not None:
                 linked[node.link] = info.name
-            yield node, info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            yield node, _with_xattrs(head, node.xattrs) if node.xattrs else head
+
+
+def _with_xattrs(head: bytes, xattrs: Xattrs) -> bytes:
+    """Return the header blocks ``head`` with records of ``xattrs`` in a pax header before the last.
+
+    That is the one of ``head`` where it has one: most readers look at one alone.
+    """
+    from cosremaster.layers.tar.acl import encode_attribute  # noqa: PLC0415 - few nodes have some
+    from cosremaster.layers.tar.pax import encode_records  # noqa: PLC0415 - the same
+
+    own, first = head[-tarfile.BLOCKSIZE :], head[: tarfile.BLOCKSIZE]
+    records = b""
+    if len(head) > tarfile.BLOCKSIZE:
+        size = tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape").size
+        records = head[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + size]
+    records += encode_records(encode_attribute(*xattr) for xattr in xattrs)
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    padding = bytes(-len(records) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape") + records + padding + own
 
 
 def build_tar(nodes: Iterable[Node]) -> TarStream:

@@ -101,7 +101,8 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
     """Take what stands at ADDRESS out into the new folder DIR, or into a tar archive.
 
     Nothing is written outside DIR, and DIR appears only when it is complete. Without root, owners and device
-    nodes go into DIR.mtree. A tar archive keeps everything.
+    nodes go into DIR.mtree, and extended attributes are set if they are those of users. A tar archive keeps
+    everything.
     """
     progress = terminal_progress(quiet=quiet)
     with image_at(address, max_expand=max_expand) as (image, inner):
@@ -113,6 +114,10 @@ def extract_command(address: str, target: Path, form: str | None, force: bool, q
         summary = f"{made.entries:,} entries, {format_size(made.size)}"
     else:
         summary = f"{made.files:,} files, {made.directories:,} directories, {made.others:,} others"
+    if made.without_xattrs:
+        first, more = printable(made.without_xattrs[0]), len(made.without_xattrs) - 1
+        others = f" and {more:,} more" if more else ""
+        progress.warn(f"{target}: extended attributes could not be set: {first}{others} (--as tar keeps all)")
     if made.mtree is not None:
         summary += f"; owners and devices in {made.mtree}"
     if not quiet:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from cosremaster.errors import CorruptError, Place
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
+from tests.support.user import open_folder, without_root
 
 Attributes = dict[str, dict[str, bytes]]
 
@@ -333,3 +336,92 @@ def test_lists_of_archives_are_read_as_linux_has_them(tmp_path: Path) -> None:
                 os.fsdecode(entry.name).strip("./"): dict(entry.xattrs) for entry in entries.entries() if entry.xattrs
             }
         assert read == want
+
+
+FULL: Attributes = {
+    "bin/ping": {"security.capability": CAPABILITY, "user.note": b"a"},
+    "bin/\N{LATIN SMALL LETTER E WITH ACUTE}": {"user.binary": b"\0\n=\xff"},
+    "srv": {"user.dir": b"d", "trusted.site": b"t"},
+    "srv/" + "long" * 40: {"user.long": LONG},
+    "srv/read-only": {"user.note": b"r"},
+}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A squashfs image with attributes of all classes."""
+    root = write_tree(tmp_path / "full", dict.fromkeys((path for path in FULL if path != "srv"), "x\n"))
+    (root / "srv/read-only").chmod(0o444)
+    set_attributes(root, FULL)
+    return make(root, tmp_path / "full.sqfs")
+
+
+def test_extraction_sets_attributes(full: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", str(full), str(tmp_path / "out"), "--quiet"]) == 0
+    assert getfattr(tmp_path / "out") == FULL
+    assert not capsys.readouterr().err
+
+
+def test_an_ordinary_user_extracts_attributes_of_users(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_folder() as folder:
+        shutil.copy(full, folder / "full.sqfs")
+        folder.chmod(0o777)
+        with without_root():
+            assert main(["extract", str(folder / "full.sqfs"), str(folder / "out"), "--quiet"]) == 0
+        warning = (
+            f"warning: {folder}/out: extended attributes could not be set: bin/ping and 1 more (--as tar keeps all)"
+        )
+        assert capsys.readouterr().err.splitlines() == [warning]
+        want = {
+            path: {name: value for name, value in values.items() if name.startswith("user.")}
+            for path, values in FULL.items()
+        }
+        assert getfattr(folder / "out") == want
+
+
+@pytest.mark.parametrize("program", ["tar", "bsdtar"])
+def test_tar_archives_have_attributes(program: str, full: Path, tmp_path: Path) -> None:
+    tools.require(program)
+    archive = tmp_path / "out.tar"
+    assert main(["extract", str(full), str(archive), "--as", "tar", "--quiet"]) == 0
+    (tmp_path / "after").mkdir()
+    options = ["--xattrs", "--xattrs-include=*"] if program == "tar" else ["--xattrs"]
+    run([program, *options, "-xpf", str(archive), "-C", str(tmp_path / "after")], env={"LC_ALL": "C.UTF-8"})
+    assert getfattr(tmp_path / "after") == FULL
+    with tarfile.open(archive) as entries:
+        keyword = "SCHILY.xattr.security.capability"
+        assert entries.getmember("bin/ping").pax_headers[keyword].encode("utf-8", "surrogateescape") == CAPABILITY
+    assert attributes_in(archive) == FULL
+    again = tmp_path / "again.sqfs"
+    cosremaster.remaster(make(write_tree(tmp_path / "e", {"sbin/init": "i\n"}), tmp_path / "e.sqfs"), again,
+                         add=[cosremaster.AddPath(archive, xattrs="all")])  # fmt: skip
+    assert {path: names for path, names in attributes_in(again).items() if path in FULL} == FULL
+
+
+def test_an_export_for_maas_has_attributes(full: Path, tmp_path: Path) -> None:
+    assert (
+        main(["export", str(full), "--maas", "custom/site", "--output", str(tmp_path / "out.tar.gz"), "--quiet"]) == 0
+    )
+    (tmp_path / "after").mkdir()
+    curtin = ["tar", "--xattrs", "--xattrs-include=*", "--selinux", "--acls", "-xpzf", str(tmp_path / "out.tar.gz")]
+    run([*curtin, "-C", str(tmp_path / "after")])
+    assert getfattr(tmp_path / "after") == FULL
+
+
+def test_a_tar_archive_takes_lists_for_access_too(full: Path, tmp_path: Path) -> None:
+    tools.require("setfacl", "tar")
+    base, out = tmp_path / "base.tar", tmp_path / "out.tar"
+    base.write_bytes(run(["tar", "-C", str(write_tree(tmp_path / "base", {"sbin/init": "i\n"})), "-cf", "-", "."]))
+    site = write_tree(tmp_path / "site", {"opt/new": "n\n", "opt/plain": "p\n"})
+    set_attributes(site, {"opt/new": {"security.capability": CAPABILITY, "user.note": b"n"}})
+    run(["setfacl", "-m", "u:1234:rw", str(site / "opt/new")])
+    (warning,) = cosremaster.remaster(base, out, add=[site]).warnings
+    assert warning == f"{site}: ACLs are not taken over unless --xattrs names them: opt/new"
+    assert attributes_in(out) == {"opt/new": {"security.capability": CAPABILITY, "user.note": b"n"}}
+    assert cosremaster.remaster(base, out, add=[cosremaster.AddPath(site, xattrs="all")], force=True).warnings == ()
+    for name, unpack in (("tar", ["tar", "--acls", "--xattrs", "--xattrs-include=*"]), ("bsdtar", ["bsdtar"])):
+        (tmp_path / name).mkdir()
+        run([*unpack, "-xpf", str(out), "-C", str(tmp_path / name)])
+        assert getfattr(tmp_path / name) == getfattr(site)
+    assert main(["extract", str(out), str(tmp_path / "ours"), "--quiet"]) == 0
+    assert getfattr(tmp_path / "ours") == getfattr(site)
