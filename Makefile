@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test fuzz flaky bench boot-table lint setup setup-test tools clean
+.PHONY: demo check test slow fuzz flaky bench boot-table lint setup setup-test tools clean
 
 demo: setup
 	$(BIN)/python -m cosremaster demo
@@ -15,6 +15,10 @@ check: setup-test lint
 test: tools setup-test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 	$(MAKE) fuzz SECONDS=60
+
+# Minutes for each: live images of more makers, built from packages as root and booted after an edit.
+slow: tools setup-test
+	COSREMASTER_SLOW_TESTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(PYTEST_ARGS)
 
 # Mutated images, layers, FAT file systems, menus, mtree files, recipes and indexes; findings come into .cache/fuzz.
 SECONDS := 600

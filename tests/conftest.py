@@ -22,8 +22,12 @@ settings.register_profile("timeless", settings.default, deadline=None, suppress_
 settings.load_profile("timeless")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the mark of the folder that it stands in."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test the mark of the folder that it stands in, and leave slow tests out unless they are wanted."""
+    if os.environ.get("COSREMASTER_SLOW_TESTS") != "1":
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     tests = Path(__file__).parent
     for item in items:
         room = item.path.relative_to(tests).parts[0]

@@ -13,6 +13,7 @@ from typing import Literal
 
 _OVMF = Path("/usr/share/OVMF")
 TOOLS: Sequence[str] = ("qemu-system-x86_64", f"{_OVMF}/OVMF_CODE_4M.fd", f"{_OVMF}/OVMF_VARS_4M.fd")
+SECURE_TOOLS: Sequence[str] = ("qemu-system-x86_64", f"{_OVMF}/OVMF_CODE_4M.secboot.fd", f"{_OVMF}/OVMF_VARS_4M.ms.fd")
 NETBOOT_TOOLS: Sequence[str] = ("qemu-system-x86_64", "/usr/lib/ipxe/qemu/pxe-virtio.rom")
 
 PROCESSOR: Sequence[str] = ("-accel", "tcg", "-cpu", "max,erms=off,fsrm=off")
@@ -31,7 +32,7 @@ _DEAD_ENDS = ("No bootable device", "grub rescue>", "grub> ", "UEFI Interactive 
 def boot(
     image: Path,
     *,
-    firmware: Literal["bios", "uefi"],
+    firmware: Literal["bios", "uefi", "secure"],
     medium: Literal["disc", "disk", "scsi-disc"],
     memory_mb: int = 1024,
     timeout: float = 180,
@@ -44,8 +45,8 @@ def boot(
     The image is the machine's only medium: an optical disc (`disc`; `scsi-disc` behind a controller that Debian's
     cloud kernel has a driver for), or a disk such as a USB stick (`disk`), in which case the firmware sees sectors of
     512 bytes and no El Torito. It is not written to. Line ends are plain newlines; bytes that are not UTF-8 stand as
-    surrogate escapes. `virtio`: the booted system can read the image as a virtio disk too, by a kernel that has no
-    driver for the medium.
+    surrogate escapes. `secure`: UEFI with Secure Boot and Microsoft's keys. `virtio`: the booted system can read the
+    image as a virtio disk too, by a kernel that has no driver for the medium.
 
     :raises AssertionError: the machine ended, got stuck or ran for too long without saying `until`; its last lines
         are in the message.
@@ -111,10 +112,16 @@ def _firmware(firmware: str, scratch: Path) -> list[str]:
     """The options for the firmware. QEMU's own is a BIOS; OVMF wants its variables in a file it may write."""
     if firmware == "bios":
         return []
-    variables = shutil.copy(_OVMF / "OVMF_VARS_4M.fd", scratch / "vars.fd")
+    code, variables = "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"
+    options: Sequence[str] = ()
+    if firmware == "secure":
+        code, variables = "OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"
+        options = ("-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
+    own = shutil.copy(_OVMF / variables, scratch / "vars.fd")
     return [
-        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_OVMF}/OVMF_CODE_4M.fd"),
-        *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
+        *options,
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_OVMF}/{code}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file={own}"),
     ]
 
 
