@@ -395,7 +395,8 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
     if not outermost or len(outermost) < len(candidates):
         return  # a layer inside another is what that leaves for
     images = list_system_images(image, layers)
-    foreign = [*(file for file in images.roots if file in layers.foreign_files), *_roots_inside(layers.layers)]
+    nested = (noun for layer in _root_images(image, layers) for noun in find_nested_roots(layer))
+    foreign = [*(file for file in images.roots if file in layers.foreign_files), *nested, *_roots_inside(layers.layers)]
     chosen = " or ".join(f"--layer {format_address(layer.address[:1])}" for layer in outermost[:3])
     if foreign:
         listed = ", ".join(map(str, foreign[:5])) + (" and others" if len(foreign) > 5 else "")

@@ -245,6 +245,12 @@ def test_dracut_with_ext4_inside(name: str, disc: Maker, tmp_path: Path, capsys:
     with pytest.raises(LayerError, match="the root file system of the running system is LiveOS/squashfs"):
         layer_of(iso, tmp_path)
     assert layer_of(iso, tmp_path, layer="LiveOS/squashfs.img") == "LiveOS/squashfs.img"
+    # dracut's own initramfs looks more like a system than the squashfs around the root does.
+    looks_whole = initramfs(tmp_path, {"init": "#!/bin/sh\n", **SYSTEM, "usr/lib/os-release": "ID=debian\n"})
+    iso = disc({"LiveOS/squashfs.img": holder.read_bytes(), "i.img": looks_whole, "boot/grub/grub.cfg": menu}, {})
+    with pytest.raises(LayerError, match=r"is LiveOS/squashfs.*; --layer i\.img changes the initramfs instead"):
+        layer_of(iso, tmp_path)
+    assert layer_of(iso, tmp_path, layer="i.img") == "i.img"
 
 
 def test_archiso(disc: Maker, tmp_path: Path) -> None:
