@@ -31,7 +31,8 @@ def edit_in_stack(
 ) -> StackedEdits:
     """Return the edits of ``layer`` that ``merge_into`` makes of the tree that it shows with the layers below it.
 
-    Additions that a layer over it hides are told among the warnings of the edits. Raises as ``merge_into`` does.
+    Additions that a layer over it hides, and removals of what that has too, are told among the warnings of the edits.
+    Raises as ``merge_into`` does.
 
     :param facts: what ``image`` boots.
     :raises OverlayError: a new directory would show what the layer hides, or nothing can hide a file of a lower layer.
@@ -40,7 +41,12 @@ def edit_in_stack(
     stack = find_stack(image, layer, facts)
     shown = merge_into(stacked_tree(layer, stack))
     edits = edits_of_layer(layer, stack, shown)
-    warnings = (*edits.warnings, *hidden_warnings(stack, edits), *boot_warnings(image, layer, facts))
+    warnings = (
+        *edits.warnings,
+        *hidden_warnings(stack, edits),
+        *removal_warnings(stack, edits),
+        *boot_warnings(image, layer, facts),
+    )
     return StackedEdits(
         edits.removed_paths,
         edits.additions,
@@ -151,3 +157,19 @@ def hidden_warnings(stack: LayerStack, edits: Edits) -> Iterator[str]:
                     " is mounted over this layer, has it too"
                 )
                 break
+
+
+def removal_warnings(stack: LayerStack, edits: Edits) -> Iterator[str]:
+    """Yield a warning for each layer of ``stack`` that shows, over the edited one, something of what is removed."""
+    above = StackedTree([upper.tree() for upper in stack.upper])
+    shown = [path for path in edits.removed if path in above] if stack.upper else []
+    for upper in reversed(stack.upper):
+        paths = [path for path in shown if path in upper.tree()]
+        shown = [path for path in shown if path not in upper.tree()]
+        if paths:
+            address = format_address(upper.address)
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            yield (
+                f"{printable(paths[0])}{more}: as far as {address} has it, which is mounted over this layer, it stays"
+                f" in the running system; --layer {address} removes it there"
+            )

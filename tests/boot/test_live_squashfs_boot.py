@@ -16,8 +16,10 @@ from tests.support.live_site import assert_report, edit_image
 from tests.support.squashfs_trees import UnpackedNode, unpack_squashfs
 from tests.support.user import User
 
+pytestmark = pytest.mark.timeout(1800)  # the first test of an image builds it
+
 MIDDLE = "casper/minimal.standard.squashfs"
-ZONES, COMPLETIONS = "usr/share/zoneinfo", "usr/share/bash-completion"
+ZONES, ZSH = "usr/share/zoneinfo", "usr/share/zsh"
 """What is removed: of Debian's one layer, and of the lowest layer of Ubuntu's."""
 
 ADDED = {
@@ -40,7 +42,7 @@ def test_debian_live_boots_after_an_edit(user: User, codec: str, firmware: Liter
     image = live.build(codec)
     out = edit_image(user, image.iso, f"debian-{codec}-{firmware}", ZONES)
     # The cloud kernel has no driver for the disc of an IDE or AHCI controller.
-    said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=600)
+    said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=900)
     assert_report(said, ZONES)
 
 
@@ -56,7 +58,7 @@ def noble() -> CasperImage:
 def edited_noble(user: User, noble: CasperImage) -> Path:
     """The layered image after the edit: of the middle layer, since that is the last that the installer copies."""
     named = ("--kernel-arg", "hostname=site-noble")  # casper names the machine, whatever /etc/hostname says
-    return edit_image(user, noble.iso, "noble", COMPLETIONS, *named, layer=f"/cdrom/{MIDDLE}")
+    return edit_image(user, noble.iso, "noble", ZSH, *named, layer=f"/cdrom/{MIDDLE}")
 
 
 def test_ubuntus_layers_keep_the_marks_of_overlay(noble: CasperImage, edited_noble: Path, tmp_path: Path) -> None:
@@ -66,13 +68,13 @@ def test_ubuntus_layers_keep_the_marks_of_overlay(noble: CasperImage, edited_nob
     before = unpack_squashfs(noble.layer("minimal.standard"), tmp_path / "before")
     packed = extract_file(edited_noble, MIDDLE, tmp_path / "edited.squashfs")
     after = unpack_squashfs(packed, tmp_path / "after")
-    for name in (*casper.WHITEOUTS, COMPLETIONS):
+    for name in (*casper.WHITEOUTS, ZSH):
         assert _is_whiteout(after[name])
     assert ("trusted.overlay.opaque", b"y") in after[casper.OPAQUE].xattrs
     marks = {name for node in before.values() for name, _ in node.xattrs}
     assert marks >= {"trusted.overlay.opaque", "trusted.overlay.impure"}
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert changed == (ADDED - before.keys()) | {"etc/hostname", COMPLETIONS}
+    assert changed == (ADDED - before.keys()) | {"etc/hostname", ZSH}
     assert not before.keys() - after.keys()
 
 
@@ -82,5 +84,5 @@ def _is_whiteout(node: UnpackedNode) -> bool:
 
 def test_ubuntus_layers_boot_after_an_edit(edited_noble: Path) -> None:
     tools.require(*qemu.TOOLS)
-    said = qemu.boot(edited_noble, firmware="uefi", medium="scsi-disc", timeout=600)
-    assert_report(said, COMPLETIONS, host="site-noble")
+    said = qemu.boot(edited_noble, firmware="uefi", medium="scsi-disc", timeout=900)
+    assert_report(said, ZSH, host="site-noble")

@@ -11,7 +11,7 @@ from tests.support import qemu
 from tests.support.live_site import assert_report, edit_image
 from tests.support.user import User
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ZONES = "usr/share/zoneinfo"
 
@@ -20,7 +20,7 @@ def test_a_flat_root_of_dracut_boots_after_an_edit(user: User) -> None:
     tools.require(*liveos.TOOLS, *qemu.TOOLS)
     roots.require_root()
     out = edit_image(user, liveos.build("flat"), "flat", ZONES)
-    said = qemu.boot(out, firmware="uefi", medium="scsi-disc", timeout=800)
+    said = qemu.boot(out, firmware="uefi", medium="scsi-disc", timeout=900)
     assert_report(said, ZONES)
 
 
@@ -46,5 +46,5 @@ def test_an_image_of_live_build_boots_after_an_edit(user: User, firmware: Litera
         (user.home / f"menu-{number}").write_text(text)
         options += ["--add-iso", f"{user.home}/menu-{number}:{path}"]
     out = edit_image(user, live_build.build(), f"live-build-{firmware}", ZONES, *options)
-    said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=800)
+    said = qemu.boot(out, firmware=firmware, medium="scsi-disc", timeout=900)
     assert_report(said, ZONES)

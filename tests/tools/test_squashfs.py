@@ -435,6 +435,22 @@ def test_a_layer_in_the_middle_of_a_stack(stack: Path, tmp_path: Path) -> None:
         assert run(["bsdtar", "-xOf", str(out), path]) == run(["bsdtar", "-xOf", str(stack), path])
 
 
+def test_a_removal_that_a_layer_above_undoes_is_told(stack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.iso"
+    result = cosremaster.remaster(
+        stack, out, layer="casper/minimal.squashfs", remove=["/etc", "/usr/share/old", "/srv"]
+    )
+    above = [warning for warning in result.warnings if "stays in the running system" in warning]
+    assert [warning.partition(",")[0] for warning in above] == [
+        "etc: as far as casper/minimal.standard.live.squashfs has it",
+        "usr/share/old: as far as casper/minimal.standard.squashfs has it",
+    ]
+    with overlaid(out, tmp_path / "after") as root:
+        assert sorted(path.name for path in (root / "etc").iterdir()) == ["host", "middle"]
+        assert sorted(path.name for path in (root / "usr/share/old").iterdir()) == ["y"]
+        assert not (root / "srv").exists()
+
+
 def test_what_a_whiteout_or_an_opaque_directory_hides_is_not_there(stack: Path, tmp_path: Path) -> None:
     layer, out = "casper/minimal.standard.live.squashfs", tmp_path / "out.iso"
     for path in ("/srv/x", "/usr/share/old/x"):
