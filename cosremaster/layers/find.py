@@ -31,6 +31,7 @@ from cosremaster.progress import Progress
 if TYPE_CHECKING:
     from cosremaster.iso.fats import LocatedFat
     from cosremaster.layers.boot_facts import BootFacts
+    from cosremaster.tree.nodes import Node
 
 _QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
@@ -276,9 +277,19 @@ def find_nested_roots(layer: Layer) -> Iterator[str]:
     """Yield, for people, each file of the file system ``layer`` that dracut mounts as the root instead of it."""
     for path in NESTED_ROOTS:
         node = layer.tree().get(path)
-        noun = None if node is None or node.content is None else identify(node.content.head).foreign
+        noun = _noun_of_unchanged(node)
         if noun is not None:
             yield f"{format_address((*layer.address[:1], path))} ({noun})"
+
+
+def _noun_of_unchanged(node: Node | None) -> str | None:
+    """Return, for people, what the file ``node`` is where it is recognized and cannot be changed; else None."""
+    if node is None or node.content is None:
+        return None
+    identification = identify(node.content.head)
+    if identification.format is not None and identification.format.refusal is not None:
+        return identification.format.limits.container
+    return identification.foreign
 
 
 def _describe_unread_archives(image: SourceImage) -> str:
@@ -425,7 +436,7 @@ def _roots_inside(layers: Sequence[Layer]) -> Iterator[str]:
             if not is_root_name(path):
                 continue
             node = layer.tree().get(path)
-            noun = None if node is None or node.content is None else identify(node.content.head).foreign
+            noun = _noun_of_unchanged(node)
             if noun in FILESYSTEMS:
                 yield f"{format_address((*layer.address[:1], path))} ({noun})"
 
