@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_config.menu_change import MenuChange
     from cosremaster.boot_config.menus.arguments import LineChange
     from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.entry import FileEntry
     from cosremaster.browse.export import MaasResource
@@ -54,12 +55,14 @@ if TYPE_CHECKING:
     from cosremaster.progress import Progress
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.request import Request
+    from cosremaster.remastering.size_files import SizeChange
     from cosremaster.verification.finding import Finding, Level, VerificationReport
 
 _MODULES = {
     "boot_config.menus.arguments": ("LineChange",),
     "boot_config.menu_change": ("MenuChange",),
     "boot_memory.estimate": ("MemoryEstimate",),
+    "boot_memory.live_systems": ("LiveMemory",),
     "browse.compare": ("Difference",),
     "browse.entry": ("FileEntry",),
     "browse.export": ("MaasResource",),
@@ -84,6 +87,7 @@ _MODULES = {
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
+    "remastering.size_files": ("SizeChange",),
     "api.info": ("ArchiveInfo", "FilesystemInfo", "ImageInfo", "LayerInfo"),
     "api.results": ("ChangedLayer", "Changes", "Plan", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
@@ -126,6 +130,7 @@ __all__ = [
     "Level",
     "LineChange",
     "ListChange",
+    "LiveMemory",
     "MaasResource",
     "MemoryEstimate",
     "MenuChange",
@@ -142,6 +147,7 @@ __all__ = [
     "RemasterOptions",
     "Request",
     "Result",
+    "SizeChange",
     "SizeError",
     "Symlink",
     "UnsupportedError",

@@ -103,7 +103,11 @@ class Image:
         """
         from cosremaster.api.info import InfoParts, make_info  # noqa: PLC0415
         from cosremaster.boot_config.boot_menus import find_boot_menus  # noqa: PLC0415 - a remaster needs none of these
-        from cosremaster.boot_memory.needs import estimate_image_memory, estimate_packed_memory  # noqa: PLC0415
+        from cosremaster.boot_memory.needs import (  # noqa: PLC0415
+            estimate_image_memory,
+            estimate_live_systems,
+            estimate_packed_memory,
+        )
         from cosremaster.layers.find import find_archive_files  # noqa: PLC0415
 
         opened = self._remastering
@@ -125,7 +129,9 @@ class Image:
             from cosremaster.layers.stacks import find_mounted_root  # noqa: PLC0415 - only live images have such roots
 
             mounted = find_mounted_root(image, opened.facts, [file.path for file in filesystems.roots])
-        return make_info(InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem, mounted))
+        live_memory = () if mounted is None else estimate_live_systems(image, mounted.stack, opened.facts, memory)
+        parts = InfoParts(image, archives, filesystems, layers, chosen, menus, memory, problem, mounted, live_memory)
+        return make_info(parts)
 
     def layers(self, layer: str | None = None, *, progress: Progress | None = None) -> tuple[LayerInfo, ...]:
         """Return the layers of the image, or of the file that ``layer`` names; outer ones come before inner ones.

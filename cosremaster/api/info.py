@@ -12,13 +12,14 @@ from cosremaster.layers.formats import holds_format
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports
 from cosremaster.reports.menus import menu_lines
-from cosremaster.reports.roots import root_lines, root_report
+from cosremaster.reports.roots import live_memory_lines, live_memory_report, root_lines, root_report
 from cosremaster.reports.text import archives_lines, image_lines, layer_lines, memory_lines
 from cosremaster.units import format_size
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_menus import BootMenus
     from cosremaster.boot_memory.estimate import MemoryEstimate
+    from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.iso.model import SourceImage
     from cosremaster.layers.find import ArchiveFile
     from cosremaster.layers.model import Layer
@@ -81,7 +82,8 @@ class ImageInfo:
     ``kind``: ``iso9660`` or ``initramfs``; ``volume_id``: empty without a volume. ``archives``: the files that begin
     like archives; ``filesystems``: those that are file systems; ``layers``: None unless they were read;
     ``root_layer``: the address of the layer that additions go to, and else ``root_problem`` says why there is none.
-    ``memory``: what it takes to boot each initramfs, by its path. ``lines``: these facts and more as text; ``values``:
+    ``memory``: what it takes to boot each initramfs, by its path; ``live_memory``: what the boot entries of a live
+    system take. ``lines``: these facts and more as text; ``values``:
     as plain values for JSON (docs/json.md).
     """
 
@@ -95,6 +97,7 @@ class ImageInfo:
     root_layer: str | None
     root_problem: str
     memory: dict[str, MemoryEstimate]
+    live_memory: tuple[LiveMemory, ...]
     lines: tuple[str, ...] = field(repr=False, compare=False)
     values: dict[str, Any] = field(repr=False, compare=False)
 
@@ -111,6 +114,7 @@ class InfoParts(NamedTuple):
     memory: dict[bytes, MemoryEstimate]
     root_problem: str
     mounted: MountedRoot | None = None
+    live_memory: tuple[LiveMemory, ...] = ()
 
 
 def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Iterator[str]:
@@ -134,6 +138,7 @@ def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Itera
         yield from memory_lines(printable(path), need)
         for warning in need.warnings:
             yield f"warning: {printable(path)} {warning}"
+    yield from live_memory_lines(parts.live_memory)
     if parts.root_problem:
         yield f"--add has no layer to go to: {parts.root_problem}"
 
@@ -154,10 +159,12 @@ def make_info(parts: InfoParts) -> ImageInfo:
         filesystems=filesystems, layers=infos,
         root_layer=next((info.address for info in infos or () if info.chosen), None),
         root_problem=parts.root_problem, memory={printable(path): need for path, need in parts.memory.items()},
+        live_memory=parts.live_memory,
         values={
             **inspect_report(image, archives, parts.layers, parts.chosen, parts.menus),
             "filesystems": [asdict(found) for found in filesystems],
             "root": root_report(parts.mounted),
+            "live_memory": live_memory_report(parts.live_memory),
         },
         lines=tuple(info_lines(parts, filesystems)),
     )  # fmt: skip

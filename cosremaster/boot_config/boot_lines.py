@@ -10,6 +10,7 @@ from cosremaster.boot_config.menus.entries import MenuEntry, read_default_names,
 from cosremaster.boot_config.menus.find import resolve_path
 from cosremaster.boot_config.menus.model import MenuLanguage
 from cosremaster.errors import printable
+from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.boot_facts import BootLine
 
@@ -64,11 +65,14 @@ def list_paths(located: LocatedMenu, path: bytes) -> Iterator[bytes]:
     return filter(None, (resolve_path(path, home) for home in homes))
 
 
-def read_boot_lines(image: SourceImage) -> tuple[BootLine, ...]:
-    """Return what the entries of boot menus say of the root, the one that starts by itself first."""
+def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[BootLine, ...]:
+    """Return what the entries of boot menus say of the root, the one that starts by itself first.
+
+    ``edits``: of the tree of ``image``, after which they are read.
+    """
     if image.volume is None:
         return ()
-    entries = list(list_entries(find_boot_menus(image.volume).menus))
+    entries = list(list_entries(find_boot_menus(image.volume, edits).menus))
     if not entries:
         return ()
     default = choose_default(entries)

@@ -111,7 +111,7 @@ def estimate_memory(initramfs: InitramfsSizes) -> MemoryEstimate:
     need, why = None, ""
     if initramfs.files is not None:
         taken, why = max(_boot_moments(initramfs, initramfs.files))
-        need = -(-taken * PAGE_LIST_DIVISOR // ((PAGE_LIST_DIVISOR - 1) * MIB)) * MIB
+        need = round_need(taken)
     return MemoryEstimate(
         packed=initramfs.packed,
         unpacked=None if initramfs.files is None else initramfs.files.size,
@@ -120,6 +120,11 @@ def estimate_memory(initramfs: InitramfsSizes) -> MemoryEstimate:
         why=why,
         warnings=tuple(_loader_warnings(initramfs.packed)),
     )
+
+
+def round_need(taken: int) -> int:
+    """Return the memory of a machine, in whole MiB, of which ``taken`` bytes are left beside the list of pages."""
+    return -(-taken * PAGE_LIST_DIVISOR // ((PAGE_LIST_DIVISOR - 1) * MIB)) * MIB
 
 
 def _boot_moments(initramfs: InitramfsSizes, files: Footprint) -> Iterator[tuple[int, str]]:

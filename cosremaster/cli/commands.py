@@ -312,6 +312,10 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     for changed in {changed.files[0]: changed for changed in result.layers}.values():
         if changed.memory is not None:
             yield from memory_lines(changed.files[0], changed.memory)
+    if result.live_memory:
+        from cosremaster.reports.roots import live_memory_lines  # noqa: PLC0415 - live images alone
+
+        yield from live_memory_lines(result.live_memory[:1])
     yield "proved:"
     for line in result.proof:
         yield f"  {line}"

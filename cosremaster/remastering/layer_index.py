@@ -21,6 +21,7 @@ from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from cosremaster.iso.edits import IsoEdits
     from cosremaster.layers.boot_facts import BootFacts, BootLine
 
 
@@ -99,6 +100,16 @@ class LayerIndex:
         layers = () if whole is None else tuple(layer for layer in whole.layers if layer.address[0] in names)
         return layers or self.layers((path,), SilentProgress()).layers
 
+    def facts_after(self, edits: IsoEdits) -> BootFacts:
+        """Return what the image boots after ``edits`` of its boot menus."""
+        return find_facts(self._image, self._open_file, edits)
+
+    def known_layers(self) -> tuple[Layer, ...]:
+        """Return the layers that were read so far."""
+        with self._lock:
+            found = list(self._layers.values())
+        return tuple({layer.address: layer for layers in found for layer in layers.layers}.values())
+
     def _load(self, address: Address | None) -> ImageLayers | None:
         """Return the layers by a stored index; None if none fits."""
         index = load_index(self._source, self._image, check=self._check_index) if self._remember else None
@@ -123,14 +134,19 @@ class LayerIndex:
         return layers
 
 
-def find_facts(image: SourceImage, open_file: Callable[[bytes], Sequence[Layer]]) -> BootFacts:
-    """Return what ``image`` boots; ``open_file``: returns the layers in the file of the image at a path."""
+def find_facts(
+    image: SourceImage, open_file: Callable[[bytes], Sequence[Layer]], edits: IsoEdits | None = None
+) -> BootFacts:
+    """Return what ``image`` boots; ``open_file``: returns the layers in the file of the image at a path.
+
+    ``edits``: of its tree, after which boot menus are read.
+    """
     from cosremaster.layers.boot_facts import BootFacts  # noqa: PLC0415 - only live images have several roots
 
     def read_lines() -> Sequence[BootLine]:
         """Return the entries of boot menus."""
         from cosremaster.boot_config.boot_lines import read_boot_lines  # noqa: PLC0415 - loads every language
 
-        return read_boot_lines(image)
+        return read_boot_lines(image, edits)
 
     return BootFacts(read_lines, open_file)

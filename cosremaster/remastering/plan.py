@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -32,6 +32,7 @@ from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.write import plan_result
 
 if TYPE_CHECKING:
+    from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.checksums.renew import ListChange
 
 
@@ -40,7 +41,8 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
 
     ``iso``: the edits of the ISO's own tree as requested; ``fats``: what changes in FAT file systems on the image, but
     for their boot menus; ``settings``: kernel arguments, volume id and date; ``sums``: the lists of checksums on the
-    ISO.
+    ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
+    system takes to boot.
     """
 
     image: RemasterImage
@@ -52,6 +54,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     result: ImagePlan
     sums: tuple[ListChange, ...]
     companions: Companions
+    live_memory: tuple[LiveMemory, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -90,12 +93,26 @@ def plan_remaster(
     checksums = plan_checksums(image, edits, request, context)
     edits = with_checksum_lists(image, edits, checksums.lists)
     result = plan_new_image(image, edits, settings, request, context)
+    live_memory = _plan_live_memory(image, index, edits, change.changes, settings)
     for warning in context.warnings.messages:
         context.progress.warn(warning)
     return RemasterPlan(
         image=image, changes=change.changes, packed=change.packed, iso=iso, fats=fats.changes, settings=settings,
-        result=result, sums=checksums.changes, companions=companions, warnings=context.warnings.messages,
+        result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
+        warnings=context.warnings.messages,
     )  # fmt: skip
+
+
+def _plan_live_memory(
+    image: RemasterImage, index: LayerIndex, edits: IsoEdits, changes: Sequence[LayerChange],
+    settings: BootSettingsPlan,
+) -> tuple[LiveMemory, ...]:  # fmt: skip
+    """Return what the boot entries take of a live system in which file systems change; nothing for other images."""
+    if not any(change.layer.format.random_access for change in changes):
+        return ()
+    from cosremaster.remastering.live_memory import plan_live_memory  # noqa: PLC0415 - live images alone
+
+    return plan_live_memory(image, index, edits, changes, menus_change=bool(settings.menus))
 
 
 def plan_settings(

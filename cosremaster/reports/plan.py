@@ -21,6 +21,7 @@ from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.remastering.size_files import SizeChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
+from cosremaster.reports.roots import live_memory_lines, live_memory_report
 from cosremaster.reports.text import (
     change_lines,
     fat_lines,
@@ -77,6 +78,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
             ],
         },
         "memory": _memory(plan.changes[0]) if plan.changes else None,
+        "live_memory": live_memory_report(plan.live_memory),
         "warnings": list(plan.warnings),
     }
 
@@ -230,6 +232,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     for change in {change.paths[0]: change for change in plan.changes}.values():
         if change.memory is not None:
             yield from memory_lines(printable(change.paths[0]), change.memory)
+    yield from live_memory_lines(plan.live_memory)
     yield "pieces of the new image:"
     for kind, sums in report["pieces"].items():
         yield f"  {kind:8} {sums['pieces']:>7,} pieces, {sums['bytes']:,} bytes"

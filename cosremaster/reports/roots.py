@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
+from cosremaster.units import format_size
 
 if TYPE_CHECKING:
+    from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.layers.stacks import MountedRoot
 
 
@@ -47,3 +50,26 @@ def root_report(mounted: MountedRoot | None) -> dict[str, Any] | None:
             for line, other in stack.others
         ],
     }
+
+
+def live_memory_lines(systems: Iterable[LiveMemory]) -> Iterator[str]:
+    """Yield a line about the memory that each of ``systems`` takes."""
+    for system in systems:
+        more = f" and {len(system.entries) - 1} more" if len(system.entries) > 1 else ""
+        need = "--deep tells how much" if system.need is None else f"about {format_size(system.need)}"
+        copied = "the root stays on the medium"
+        if system.argument:
+            copied = f"{system.argument} copies {format_size(system.copied)}"
+        option = ""
+        if system.option:
+            amount = "" if system.option_need is None else f" and takes about {format_size(system.option_need)}"
+            option = f" ({system.option} copies {format_size(system.option_copied)}{amount})"
+        yield (
+            f"memory to boot {system.entries[0] or 'the live system'}{more}, the running system apart: {need};"
+            f" {copied}{option}; changes go to {system.writes}"
+        )
+
+
+def live_memory_report(systems: Iterable[LiveMemory]) -> list[dict[str, Any]]:
+    """Return the memory that ``systems`` take as plain values (docs/json.md)."""
+    return [{**asdict(system), "entries": list(system.entries)} for system in systems]
