@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.request import Request
+    from cosremaster.tree.nodes import Node
     from cosremaster.verification.finding import VerificationReport
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -167,6 +168,27 @@ class Image:
         below = reference.container.walk_below(path) if recursive else reference.container.list_names(path)
         return [name[start:] for name in below]
 
+    def long_lines(self, address: str = "", *, recursive: bool = False) -> Iterator[str]:
+        """Yield the lines of ``ls -l`` of the directory or archive at ``address``, sorted by path.
+
+        A symlink at its end is not followed; a file alone is its only line. ``recursive``: a line for all below, too,
+        but not inside archives. The tree is read on the way.
+
+        :raises LayerError: nothing is there.
+        """
+        from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.errors import printable  # noqa: PLC0415 - the same
+        from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+
+        reference = self._enter(address, follow=False)
+        node, start = reference.node, 0
+        nodes: Iterator[Node] = iter((node,))
+        if node.kind is NodeKind.DIRECTORY:
+            start = len(node.path) + bool(node.path)
+            nodes = reference.container.walk_nodes(node.path, recursive=recursive)
+        for below in nodes:
+            yield format_long_line(below, printable(below.path[start:]))
+
     def ls(self, address: str = "", *, recursive: bool = False, follow: bool = True) -> tuple[FileEntry, ...]:
         """Return the entries of the directory or archive at ``address``, sorted; a file alone is its only entry.
 
@@ -187,9 +209,8 @@ class Image:
         container = reference.container
         if reference.node.kind is not NodeKind.DIRECTORY:
             return (entry_of(reference),)
-        paths = container.walk_below(reference.node.path) if recursive else container.list_names(reference.node.path)
-        nodes = (container.node(path) for path in paths)
-        return tuple(entry_of(NodeRef(container, node)) for node in nodes if node is not None)
+        nodes = container.walk_nodes(reference.node.path, recursive=recursive)
+        return tuple(entry_of(NodeRef(container, node)) for node in nodes)
 
     def stat(self, address: str = "", *, full: bool = False, follow: bool = False) -> FileEntry:
         """Return the entry at ``address``; a symlink at its end is not followed.

@@ -22,7 +22,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
 
@@ -71,12 +71,14 @@ class Container:
         match = self.nodes.get(path)
         if not path and (match is None or match.kind is not NodeKind.DIRECTORY):
             return ROOT
-        if match is None and path in self._children():
+        if match is None and not isinstance(self.nodes, ListedTree) and path in self._children():
             return replace(ROOT, path=path)
         return match
 
     def list_names(self, path: bytes) -> list[bytes]:
         """Return the paths in the directory ``path``, sorted."""
+        if isinstance(self.nodes, ListedTree):
+            return list(self.nodes.list_directory(path))
         return self._children().get(path, [])
 
     def _children(self) -> Names:
@@ -87,7 +89,19 @@ class Container:
 
     def walk_below(self, path: bytes) -> Iterator[bytes]:
         """Yield every path below the directory ``path``, each directory before its content."""
+        if isinstance(self.nodes, ListedTree):
+            return self.nodes.walk_paths(path)
         return walk_names(self._children(), path)
+
+    def walk_nodes(self, path: bytes, *, recursive: bool) -> Iterator[Node]:
+        """Yield the nodes in the directory ``path``, sorted.
+
+        ``recursive``: all below it, each directory before its content.
+        """
+        if recursive and isinstance(self.nodes, ListedTree):
+            return self.nodes.walk_nodes(path)
+        paths = self.walk_below(path) if recursive else self.list_names(path)
+        return (node for node in map(self.node, paths) if node is not None)
 
     def resolve(self, path: bytes, *, last: bool) -> bytes:
         """Return ``path`` with symlinks followed as in a chroot, a symlink at its end only if ``last``.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from cosremaster.browse.entry import FileEntry
 from cosremaster.errors import printable
+from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.tree.xattrs import format_xattr
 
+_SYMLINK, _DEVICES = NodeKind.SYMLINK, (NodeKind.CHAR, NodeKind.BLOCK)
 SCHEMA = 1
 """Raised whenever a field of :func:`describe_entry` changes its meaning or goes away (docs/json.md)."""
 
@@ -31,13 +35,29 @@ def describe_entry(entry: FileEntry) -> dict[str, Any]:
     }
 
 
-def format_long_line(entry: FileEntry, name: str) -> str:
-    """Return ``entry`` as ``ls -l`` shows it, with numeric owners, UTC, and ``@`` for extended attributes."""
-    mark = "@" if entry.xattrs else ""
-    size = str(entry.size) if entry.device is None else f"{entry.device[0]}, {entry.device[1]}"
-    arrow = "" if entry.target is None else f" -> {printable(entry.target)}"
-    mtime = time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.mtime))
-    return f"{entry.mode_text}{mark} {entry.uid:>{5 - len(mark)}} {entry.gid:>5} {size:>10} {mtime} {name}{arrow}"
+def format_long_line(node: Node, name: str) -> str:
+    """Return ``node`` as ``ls -l`` shows it, with numeric owners, UTC, and ``@`` for extended attributes."""
+    kind, content = node.kind, node.content
+    arrow = ""
+    size = str(len(node.target) if content is None else content.size)
+    if kind is _SYMLINK:
+        arrow = f" -> {printable(node.target)}"
+    elif kind in _DEVICES:
+        size = f"{node.rdev[0]}, {node.rdev[1]}"
+    head = _format_owner(kind | node.mode, node.uid, node.gid, "@" if node.xattrs else "")
+    return f"{head} {size.rjust(10)} {_format_minute(node.mtime // 60)} {name}{arrow}"
+
+
+@lru_cache(1024)
+def _format_owner(mode: int, uid: int, gid: int, mark: str) -> str:
+    """Return type, mode, ``mark`` and owners as ``ls -l`` shows them."""
+    return f"{stat.filemode(mode)}{mark} {uid:>{5 - len(mark)}} {gid:>5}"
+
+
+@lru_cache(1024)
+def _format_minute(minute: int) -> str:
+    """Return a time in UTC, in minutes since 1970, for people."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(60 * minute))
 
 
 def stat_lines(entry: FileEntry) -> Iterator[str]:

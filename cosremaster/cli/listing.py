@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cosremaster.browse.names import list_names, walk_names
 from cosremaster.cli.standard_streams import write_json, write_text
-from cosremaster.errors import printable, printable_lines
+from cosremaster.errors import printable_lines
 from cosremaster.io.source import open_source
 from cosremaster.layers.scan import MAX_EXPAND
 
@@ -70,17 +71,20 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
     from cosremaster.api.image import image_at  # noqa: PLC0415 - the same
 
     with image_at(address, max_expand=max_expand) as (image, inner):
-        names = image.names(inner, recursive=recursive, follow=not long)
-        if names and not long and not as_json:
-            _write_names(names)
-            return
-        entries = image.ls(inner, recursive=recursive, follow=not long)
         if as_json:
-            print_json(entries)
+            print_json(image.ls(inner, recursive=recursive, follow=not long))
             return
-        shown = [printable(name) for name in names or (entry.path for entry in entries)]
-    if long:
-        from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - a plain listing needs none of it
+        if long:
+            lines = image.long_lines(inner, recursive=recursive)
+            text = "".join("".join([f"{line}\n" for line in part]) for part in _cut(lines))
+        else:
+            names = image.names(inner, recursive=recursive)
+            text = printable_lines(names or [entry.path for entry in image.ls(inner)])
+    write_text(text)
 
-        shown = [format_long_line(entry, name) for entry, name in zip(entries, shown, strict=True)]
-    write_text("".join(f"{line}\n" for line in shown))
+
+def _cut(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield ``lines`` in lists of some thousand, so that not all are in memory at once."""
+    iterator = iter(lines)
+    while part := list(islice(iterator, 4096)):
+        yield part

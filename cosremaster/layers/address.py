@@ -86,6 +86,8 @@ def _escape(part: bytes) -> str:
     if part.startswith(b"#"):
         return "%23" + _escape(part[1:])
     text = part.replace(b"%", b"%25").replace(b":", b"%3A").decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else "".join(f"%{byte:02X}" for byte in os.fsencode(char)) for char in text
     )

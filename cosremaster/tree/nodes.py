@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -90,6 +92,25 @@ class Node(Struct, frozen=True, kw_only=True):
     link: object = None
     is_opaque: bool = False
     xattrs: Xattrs = ()
+
+
+class ListedTree(Mapping[bytes, Node]):
+    """Nodes by path that are read directory by directory: nobody has to go over all of them to know one directory.
+
+    A directory is a node of its own, never implied by what is below it. The root's path, which is empty, is no key.
+    """
+
+    @abstractmethod
+    def list_directory(self, path: bytes) -> Sequence[bytes]:
+        """Return the paths in the directory ``path``, sorted; none if it is no directory."""
+
+    @abstractmethod
+    def walk_paths(self, path: bytes = b"") -> Iterator[bytes]:
+        """Yield every path below the directory ``path``, sorted, each directory before its content."""
+
+    @abstractmethod
+    def walk_nodes(self, path: bytes = b"") -> Iterator[Node]:
+        """Yield every node below the directory ``path``, sorted, each directory before its content."""
 
 
 class Action(enum.Enum):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
-from cosremaster.layers.squashfs.check import check_edit
+from cosremaster.layers.squashfs.check import KeptMetadata, check_edit
 from cosremaster.layers.squashfs.directories import (
     EMPTY_SIZE,
     SquashfsEntry,
@@ -26,7 +26,7 @@ from cosremaster.layers.squashfs.directories import (
 )
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, TYPES, Inode
-from cosremaster.layers.squashfs.metadata import pack_table, reopen_table, store_block
+from cosremaster.layers.squashfs.metadata import GrowingTable, reopen_table, store_block
 from cosremaster.layers.squashfs.pack_data import DataPacker, NewBlocks, PackedData
 from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
 from cosremaster.layers.squashfs.tree import SquashfsTree
@@ -73,7 +73,9 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
     data = DataPacker(tree.filesystem, resources).pack(editor.contents)
     writer = _ImageWriter(tree.filesystem, editor, data)
     table = writer.write()
-    check_edit(table, place, tree.filesystem, writer.kept_inodes, writer.kept_listings)
+    check_edit(
+        table, place, tree.filesystem, KeptMetadata(writer.kept_inodes, writer.kept_listings, writer.kept_blocks)
+    )
     return table
 
 
@@ -238,13 +240,13 @@ class _ImageWriter:
         self._data_start = self._old.inode_table
         self._inode_table = self._data_start + data.length
         pack = store_block if self._old.flags & Flags.STORED_INODES else self._codec.pack
-        blocks = (filesystem.table, filesystem.metadata)
         span = (self._old.inode_table, self._old.directory_table)
-        self.kept_inodes, self._inode_writer = reopen_table(*blocks, span, pack)
+        self.kept_inodes, self._inode_writer = reopen_table(filesystem.metadata, span, pack)
         starts = filesystem.list_table_starts()
         end = next(start for start in starts if start >= self._old.directory_table)
         span = (self._old.directory_table, end)
-        self.kept_listings, self._listing_writer = reopen_table(*blocks, span, pack)
+        self.kept_listings, self._listing_writer = reopen_table(filesystem.metadata, span, pack)
+        self.kept_blocks: set[int] = set()
         self._references: dict[int, int] = {}
         self._written = 0
 
@@ -314,29 +316,33 @@ class _ImageWriter:
         """Return the tables behind the directories, and a superblock with their places; they begin at ``position``."""
         old, filesystem, parts = self._old, self._filesystem, bytearray()
         places = {"fragment_table": old.fragment_table, "lookup_table": old.lookup_table}
-        starts = [(self._data_start + start, word) for start, word in self._data.fragments]
-        fragments = [*filesystem.fragments, *starts]
+        fragments = filesystem.fragment_table
+        for number, (start, word) in enumerate(self._data.fragments, start=fragments.count):
+            fragments.put(number, struct.pack("<QII", self._data_start + start, word, 0))
         pack_data = store_block if old.flags & Flags.STORED_FRAGMENTS else self._codec.pack
         pack_inodes = store_block if old.flags & Flags.STORED_INODES else self._codec.pack
         pack_ids = store_block if old.flags & (Flags.STORED_IDS | Flags.STORED_INODES) else self._codec.pack
-        if fragments or old.fragment_table != ABSENT:
-            plain = b"".join(struct.pack("<QII", start, word, 0) for start, word in fragments)
-            blocks, places["fragment_table"] = pack_table(plain, pack_data, position)
+        if fragments.count or old.fragment_table != ABSENT:
+            blocks, places["fragment_table"] = fragments.pack(pack_data, position)
+            self.kept_blocks.update(fragments.kept)
             parts += blocks
         if old.has_lookup:
-            blocks, places["lookup_table"] = pack_table(
-                self._list_references(total), pack_inodes, position + len(parts)
-            )
+            lookup = self._point_to_inodes(total)
+            blocks, places["lookup_table"] = lookup.pack(pack_inodes, position + len(parts))
+            self.kept_blocks.update(lookup.kept)
             parts += blocks
-        ids = struct.pack(f"<{len(self._editor.ids)}I", *self._editor.ids)
-        blocks, id_table = pack_table(ids, pack_ids, position + len(parts))
+        ids = GrowingTable(filesystem.metadata, old.id_table, 4, old.ids)
+        for number, owner in enumerate(self._editor.ids[old.ids :], start=old.ids):
+            ids.put(number, struct.pack("<I", owner))
+        blocks, id_table = ids.pack(pack_ids, position + len(parts))
+        self.kept_blocks.update(ids.kept)
         parts += blocks
         blocks, xattr_table = self._editor.xattrs.pack(position + len(parts))
         parts += blocks
         superblock = replace(
             old,
             flags=old.flags & ~Flags.NO_XATTRS if self._editor.xattrs.is_changed else old.flags,
-            fragments=len(fragments),
+            fragments=fragments.count,
             ids=len(self._editor.ids),
             id_table=id_table,
             xattr_table=xattr_table,
@@ -344,13 +350,15 @@ class _ImageWriter:
         )
         return bytes(parts), superblock
 
-    def _list_references(self, total: int) -> bytes:
-        """Return the plain table of inodes for NFS, with ``total`` entries."""
-        old = self._filesystem.metadata.read_indexed(self._old.lookup_table, 8 * self._old.inodes)
-        references = bytearray(old) + struct.pack("<Q", _NO_INODE) * (total - self._old.inodes)
+    def _point_to_inodes(self, total: int) -> GrowingTable:
+        """Return the table of inodes for NFS, with ``total`` entries."""
+        lookup = GrowingTable(self._filesystem.metadata, self._old.lookup_table, 8, self._old.inodes)
+        for number in range(self._old.inodes, total):
+            lookup.put(number, struct.pack("<Q", self._references.get(number + 1, _NO_INODE)))
         for number, reference in self._references.items():
-            struct.pack_into("<Q", references, 8 * (number - 1), reference)
-        return bytes(references)
+            if number <= self._old.inodes:
+                lookup.put(number - 1, struct.pack("<Q", reference))
+        return lookup
 
 
 def _with_data(inode: Inode, data: PackedData, start: int) -> Inode:

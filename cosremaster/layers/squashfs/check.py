@@ -6,9 +6,10 @@ more fragments than inodes, 7-Zip inodes that are not counted. What passes here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
+from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place, ProofError, printable
 from cosremaster.io.pieces import PieceTable
@@ -56,20 +57,32 @@ def _find_all(filesystem: SquashfsFilesystem, *, with_data: bool) -> Iterator[Br
     yield from checker.find_tree_breaches(0, with_data=with_data)
 
 
-def check_edit(
-    table: PieceTable, place: Place, filesystem: SquashfsFilesystem, inodes: int, listings: int
-) -> None:  # fmt: skip
+class KeptMetadata(NamedTuple):
+    """What of an edited image's metadata stayed as it was.
+
+    ``inodes``: bytes of the table of inodes, ``listings``: of that of directories; ``blocks``: where metadata blocks of
+    other tables begin in the new image.
+    """
+
+    inodes: int = 0
+    listings: int = 0
+    blocks: Collection[int] = frozenset()
+
+
+_NOTHING = KeptMetadata()
+
+
+def check_edit(table: PieceTable, place: Place, filesystem: SquashfsFilesystem, kept: KeptMetadata) -> None:
     """Check the rules of the image ``table``, an edit of ``filesystem``, before it is written.
 
-    Looked at are the tables, and the inodes and directories in metadata blocks that are new.
+    Looked at are the places of all tables, and what is in metadata blocks that are new, not ``kept``.
 
-    :param inodes: bytes of the table of inodes that stayed as they were, ``listings``: of that of directories.
     :raises ProofError: a rule is broken that ``filesystem`` keeps.
     """
-    checker = _Checker(SquashfsFilesystem(table, place), inodes, listings)
+    checker = _Checker(SquashfsFilesystem(table, place), kept)
     breaches = [
         *checker.find_table_breaches(), *checker.find_block_breaches(),
-        *checker.find_tree_breaches(inodes, with_data=False),
+        *checker.find_tree_breaches(kept.inodes, with_data=False),
     ]  # fmt: skip
     refuse_breaches(breaches, filesystem, place)
 
@@ -104,10 +117,11 @@ def refuse_breaches(breaches: list[Breach], filesystem: SquashfsFilesystem, plac
 class _Checker:
     """Finds what is wrong with a file system, part by part."""
 
-    def __init__(self, filesystem: SquashfsFilesystem, inodes: int = 0, listings: int = 0) -> None:
-        """Find the metadata blocks of all tables, as :func:`find_regions` does."""
+    def __init__(self, filesystem: SquashfsFilesystem, kept: KeptMetadata = _NOTHING) -> None:
+        """Find the metadata blocks of all tables, as :func:`find_regions` does; what is ``kept`` is not looked into."""
         self._filesystem = filesystem
-        self._regions, self._breaches = find_regions(filesystem, inodes, listings)
+        self._kept = kept.blocks
+        self._regions, self._breaches = find_regions(filesystem, kept.inodes, kept.listings)
         superblock = filesystem.superblock
         self._compression = superblock.compression
         self._dictionary = dictionary_limit(self._compression, filesystem.read_options(), superblock.block_size)
@@ -125,7 +139,8 @@ class _Checker:
         """Yield what is wrong with metadata blocks."""
         for region in self._regions:
             for block in region.blocks:
-                yield from self._check_block(region, block)
+                if block not in self._kept:
+                    yield from self._check_block(region, block)
 
     def _check_block(self, region: MetadataRegion, block: int) -> Iterator[Breach]:
         """Yield what is wrong with the metadata ``block`` of ``region``."""

@@ -153,10 +153,9 @@ def find_index_faults(filesystem: SquashfsFilesystem, reference: int, directory:
     """Yield what is wrong with the index of ``directory``, whose inode is at ``reference``: Linux looks names up so."""
     start, offset = split_reference(reference)
     position = filesystem.superblock.inode_table + start
-    head = filesystem.metadata.read(position, offset, 40)
-    kind, count = struct.unpack_from("<H", head)[0], struct.unpack_from("<H", head, 32)[0]
-    if kind != _LONG_DIRECTORY or not count:
+    if int.from_bytes(filesystem.metadata.read(position, offset, 2), "little") != _LONG_DIRECTORY:
         return
+    count = int.from_bytes(filesystem.read_metadata(position, offset + 32, 2), "little")
     table = filesystem.superblock.directory_table
     blocks = [table + directory.start]
     length = 40

@@ -14,6 +14,7 @@ _MAX_RUN = 256
 MAX_NAME = 256
 """Bytes of a name that the format can hold; Linux takes no more than 255."""
 
+_NO_NAMES = frozenset((b".", b".."))
 EMPTY_SIZE = 3
 """What a directory's inode tells more than its listing has bytes: ``.`` and ``..`` count so in Linux."""
 
@@ -34,27 +35,43 @@ class Run(NamedTuple):
     entries: tuple[SquashfsEntry, ...]
 
 
-def parse_listing(data: bytes) -> Iterator[SquashfsEntry]:
-    """Yield the entries of the listing ``data``. :raises ValueError: it is cut off, or a name cannot be."""
+def parse_runs(data: bytes) -> Iterator[list[SquashfsEntry]]:
+    """Yield the entries of each run of the listing ``data``.
+
+    :raises ValueError: it is cut off, or a name cannot be.
+    """
     at = 0
+    unpack_entry, size_of_entry = _ENTRY.unpack_from, _ENTRY.size
+    make_entry = SquashfsEntry._make  # which is twice as fast as the class itself
     try:
         while at < len(data):
             count, block, base = _HEADER.unpack_from(data, at)
             at += _HEADER.size
             if count >= _MAX_RUN:
                 raise ValueError(f"a directory header claims {count + 1:,} entries")
+            entries, names = [], []
+            start = make_reference(block, 0)
             for _ in range(count + 1):
-                offset, delta, kind, size = _ENTRY.unpack_from(data, at)
-                at += _ENTRY.size
-                name = data[at : at + size + 1]
-                at += size + 1
-                if at > len(data):
-                    raise ValueError("a directory listing is cut off")
-                if b"/" in name or b"\0" in name or name in (b".", b"..") or size >= MAX_NAME:
-                    raise ValueError("a directory has a name that no file can have")
-                yield SquashfsEntry(name, make_reference(block, offset), base + delta, kind)
+                offset, delta, kind, size = unpack_entry(data, at)
+                at += size_of_entry
+                end = at + size + 1
+                name = data[at:end]
+                names.append(name)
+                entries.append(make_entry((name, start | offset, base + delta, kind)))
+                at = end
+            if at > len(data):
+                raise ValueError("a directory listing is cut off")
+            _check_names(names)
+            yield entries
     except struct.error as error:
         raise ValueError("a directory listing is cut off") from error
+
+
+def _check_names(names: Sequence[bytes]) -> None:
+    """Check that ``names`` can be those of files. :raises ValueError: they cannot."""
+    joined = b"".join(names)
+    if b"/" in joined or b"\0" in joined or not _NO_NAMES.isdisjoint(names) or max(map(len, names)) > MAX_NAME:
+        raise ValueError("a directory has a name that no file can have")
 
 
 def split_into_runs(entries: Sequence[SquashfsEntry], offset: int) -> list[Run]:

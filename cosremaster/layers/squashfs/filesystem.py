@@ -5,14 +5,22 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
 from cosremaster.layers.squashfs.blocks import BlockCodec, BlockError, make_block_codec
-from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry, parse_listing
-from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_FRAGMENT, NO_XATTR, STORED_BLOCK, Inode, parse_inode
-from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataReader, split_reference
+from cosremaster.layers.squashfs.directories import EMPTY_SIZE, SquashfsEntry, parse_runs
+from cosremaster.layers.squashfs.inodes import (
+    DIRECTORY,
+    NO_FRAGMENT,
+    NO_XATTR,
+    STORED_BLOCK,
+    IncompleteInodeError,
+    Inode,
+    parse_inode,
+)
+from cosremaster.layers.squashfs.metadata import METADATA_SIZE, GrowingTable, MetadataReader, split_reference
 from cosremaster.layers.squashfs.superblock import (
     ABSENT,
     SUPERBLOCK_SIZE,
@@ -32,6 +40,10 @@ MAX_XATTRS = 1024
 MAX_VALUE = 1 << 16
 """Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
 _CACHED_BLOCKS = 8
+_MAX_LISTINGS = 1 << 28
+"""Bytes of all directories together that are believed, some 10 million names. Crafted ones could overlap."""
+_MAX_PATH = 1 << 16
+"""Bytes of a path that are believed: below so many directories, 16 times what Linux resolves at once."""
 
 
 class SquashfsFilesystem:
@@ -44,6 +56,7 @@ class SquashfsFilesystem:
         self.superblock: Superblock = read_superblock(table.read(0, SUPERBLOCK_SIZE), table.length, place)
         self.codec: BlockCodec = make_block_codec(self.superblock, self.read_options(), place)
         self.metadata = MetadataReader(table, self.codec, place)
+        self._inode_table, self._block_log = self.superblock.inode_table, self.superblock.block_log
         self._data_blocks: dict[int, bytes] = {}
 
     def read_options(self) -> bytes:
@@ -60,18 +73,21 @@ class SquashfsFilesystem:
 
     def inode(self, reference: int) -> Inode:
         """Return the inode at ``reference``. :raises CorruptError: it cannot be one."""
-        block, offset = split_reference(reference)
-        position = self.superblock.inode_table + block
+        position, offset = self._inode_table + (reference >> 16), reference & 0xFFFF
         if position >= self.superblock.directory_table:
             raise CorruptError("a reference leads out of the squashfs inode table", self.place.at(position))
 
-        def read(start: int, count: int) -> bytes:
-            """Return bytes of the inode."""
-            return self.read_metadata(position, offset + start, count)
-
+        data, following = self.metadata.blocks.get(position) or self.metadata.block(position)
+        missing = 1
         try:
-            return parse_inode(read, self.superblock.block_log)
-        except (ValueError, struct.error) as error:
+            while True:
+                try:
+                    return parse_inode(data, offset, self._block_log)
+                except IncompleteInodeError:
+                    more, following = self._read_on(following, missing)
+                    data += more
+                    missing *= 2
+        except ValueError as error:
             raise CorruptError(f"a squashfs inode is damaged: {error}", self.place.at(position)) from error
 
     def read_metadata(self, position: int, offset: int, length: int) -> bytes:
@@ -89,14 +105,38 @@ class SquashfsFilesystem:
         superblock = self.superblock
         return int.from_bytes(self.table.read(superblock.xattr_table + 8, 4), "little") if superblock.has_xattrs else 0
 
+    def _read_on(self, position: int, count: int) -> tuple[bytes, int]:
+        """Return the plain bytes of up to ``count`` blocks of the inode table from byte ``position`` on, and their end.
+
+        :raises IncompleteInodeError: none is there.
+        """
+        parts: list[bytes] = []
+        while len(parts) < count and position < self.superblock.directory_table:
+            plain, position = self.metadata.block(position)
+            parts.append(plain)
+        if not any(parts):
+            raise IncompleteInodeError("it goes beyond the table of inodes")
+        return b"".join(parts), position
+
     def listing(self, directory: Inode) -> list[SquashfsEntry]:
         """Return the entries of ``directory``, in its order. :raises CorruptError: the listing is damaged."""
+        return list(self.iterate(directory))
+
+    def iterate(self, directory: Inode) -> Iterator[SquashfsEntry]:
+        """Yield the entries of ``directory``, sorted by name. :raises CorruptError: the listing is damaged."""
+        return chain.from_iterable(self._runs(directory))
+
+    def _runs(self, directory: Inode) -> Iterator[list[SquashfsEntry]]:
+        """Yield the entries of ``directory`` in runs. :raises CorruptError: the listing is damaged."""
         length = directory.size - EMPTY_SIZE
-        if length <= 0:
-            return []
         position = self.superblock.directory_table + directory.start
+        if directory.type != DIRECTORY or length > _MAX_LISTINGS:
+            problem = "names an inode of another type" if directory.type != DIRECTORY else f"claims {length:,} bytes"
+            raise CorruptError(f"a squashfs directory {problem}", self.place.at(position))
+        if length <= 0:
+            return
         try:
-            return list(parse_listing(self.metadata.read(position, directory.offset, length)))
+            yield from parse_runs(self.metadata.read(position, directory.offset, length))
         except ValueError as error:
             raise CorruptError(f"a squashfs directory is damaged: {error}", self.place.at(position)) from error
 
@@ -112,6 +152,13 @@ class SquashfsFilesystem:
             return self.ids[place]
         except IndexError:
             raise CorruptError(f"a squashfs inode names id {place}, which is not there", self.place) from None
+
+    @property
+    def fragment_table(self) -> GrowingTable:
+        """The table of fragment blocks, to be changed."""
+        superblock = self.superblock
+        count = superblock.fragments if superblock.has_fragments else 0
+        return GrowingTable(self.metadata, superblock.fragment_table, _FRAGMENT.size, count)
 
     @cached_property
     def fragments(self) -> Sequence[tuple[int, int]]:
@@ -174,26 +221,30 @@ class SquashfsFilesystem:
         return attributes
 
     def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
-        """Yield path and entry of everything below ``directory`` (the root by default), parents before children.
+        """Yield path and entry of everything below ``directory`` (the root by default), each directory before its
+        content.
 
         :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
         """
-        waiting = [(path, directory or self.root)]
-        seen = set[int]()
-        while waiting:
-            path, inode = waiting.pop()
-            if inode.number in seen:
-                raise CorruptError(
-                    "a squashfs directory has two names, or stands below itself", self.place.inside(path)
-                )
-            seen.add(inode.number)
-            below = []
-            for entry in self.listing(inode):
-                child = path + b"/" + entry.name if path else entry.name
+        top = directory or self.root
+        seen = {top.number}
+        room = _MAX_LISTINGS - top.size
+        open_directories = [(path + b"/" if path else b"", self.iterate(top))]
+        while open_directories:
+            prefix, entries = open_directories[-1]
+            for entry in entries:
+                child = prefix + entry.name
                 yield child, entry
                 if entry.type == DIRECTORY:
-                    below.append((child, self.inode(entry.reference)))
-            waiting += reversed(below)
+                    inode = self.inode(entry.reference)
+                    room -= inode.size
+                    if inode.number in seen or room < 0 or len(child) > _MAX_PATH:
+                        raise CorruptError(_describe_excess(inode.number in seen, room), self.place.inside(child[:255]))
+                    seen.add(inode.number)
+                    open_directories.append((child + b"/", self.iterate(inode)))
+                    break
+            else:
+                open_directories.pop()
 
     def data(self, inode: Inode) -> PieceTable:
         """Return the data of the file ``inode``: stored blocks are ranges of the image, others are read when needed."""
@@ -249,6 +300,15 @@ class SquashfsFilesystem:
         if superblock.has_xattrs:
             starts.append(int.from_bytes(self.table.read(superblock.xattr_table, 8), "little"))
         return sorted([*starts, superblock.bytes_used])
+
+
+def _describe_excess(is_repeated: bool, room: int) -> str:
+    """Return why a directory is not entered: it was already, or no ``room`` is left for its listing."""
+    if is_repeated:
+        return "a squashfs directory has two names, or stands below itself"
+    if room < 0:
+        return f"the squashfs directories claim more than {_MAX_LISTINGS:,} bytes"
+    return f"a squashfs directory is deeper than a path of {_MAX_PATH:,} bytes"
 
 
 class _Cursor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
 from cosremaster.tree.limits import Limits
@@ -50,7 +50,10 @@ class SquashfsIndex(ArchiveIndex):
 
     def tree(self, layer: Layer) -> Mapping[bytes, Node]:
         """Return the nodes of ``layer`` by path."""
-        return open_tree(layer)
+        from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - only who looks inside needs it
+        from cosremaster.layers.squashfs.tree import SquashfsTree  # noqa: PLC0415 - the same
+
+        return SquashfsTree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
 
     def check_data(self, layer: Layer) -> None:
         """Read every file to its end, holes apart. :raises CorruptError: damage, with its place."""
@@ -86,11 +89,8 @@ class SquashfsIndex(ArchiveIndex):
 
 
 def open_tree(layer: Layer) -> SquashfsTree:
-    """Return the file system of ``layer``."""
-    from cosremaster.io.pieces import PieceTable, Range  # noqa: PLC0415 - only who looks inside needs it
-    from cosremaster.layers.squashfs.tree import SquashfsTree  # noqa: PLC0415 - the same
-
-    return SquashfsTree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
+    """Return the file system of ``layer``, which all that look at the layer share."""
+    return cast("SquashfsTree", layer.tree())
 
 
 class SquashfsFormat(LayerFormat):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -26,10 +25,15 @@ KINDS = {
 TYPES = {kind: number for number, kind in KINDS.items()}
 
 _HEAD = struct.Struct("<HHHHII")
-_BASIC_DIRECTORY = struct.Struct("<IIHHI")
-_LONG_DIRECTORY = struct.Struct("<IIIIHHI")
-_BASIC_FILE = struct.Struct("<IIII")
-_LONG_FILE = struct.Struct("<QQQIIII")
+_BASIC_DIRECTORY = struct.Struct("<HHHHIIIIHHI")
+_LONG_DIRECTORY = struct.Struct("<HHHHIIIIIIHHI")
+_BASIC_FILE = struct.Struct("<HHHHIIIIII")
+_LONG_FILE = struct.Struct("<HHHHIIQQQIIII")
+_TWO_FIELDS = struct.Struct("<HHHHIIII")
+_ONE_FIELD = struct.Struct("<HHHHIII")
+_NUMBER = struct.Struct("<I")
+_MODE = 0o7777
+_MAX_TEXT = 65536
 _MAX_BASIC_LISTING = 0xFFFF
 _MAX_32 = 0xFFFFFFFF
 _MAX_BLOCKS = 1 << 22
@@ -77,87 +81,136 @@ class Inode(Struct, frozen=True, kw_only=True):
         return _HEAD.pack(number, self.mode, self.uid, self.gid, self.mtime, self.number) + body
 
 
-def parse_inode(read: Callable[[int, int], bytes], block_log: int) -> Inode:
-    """Read an inode.
+class IncompleteInodeError(ValueError):
+    """The bytes of an inode are not all there."""
 
-    :param read: returns bytes, by start and count, from the inode's first byte on.
+
+def parse_inode(data: bytes, at: int, block_log: int) -> Inode:
+    """Return the inode that begins at byte ``at`` of ``data``.
+
     :param block_log: the binary logarithm of the size of data blocks.
+    :raises IncompleteInodeError: it does not end in ``data``.
     :raises ValueError: it is of a type that does not exist, or claims an impossible length.
     """
-    number, mode, uid, gid, mtime, inode = _HEAD.unpack(read(0, _HEAD.size))
-    kind = number - _EXTENDED if number > _EXTENDED else number
-    parse = _PARSERS.get(kind)
-    if parse is None:
-        raise ValueError(f"inode type {number} does not exist")
-    fields = parse(read, number > _EXTENDED, block_log)
-    return Inode(type=kind, mode=mode & 0o7777, uid=uid, gid=gid, mtime=mtime, number=inode, **fields)
+    try:
+        number = data[at] | data[at + 1] << 8
+        parse = _PARSERS.get(number)
+        if parse is None:
+            raise ValueError(f"inode type {number} does not exist")
+        return parse(data, at, block_log)
+    except (struct.error, IndexError) as error:
+        raise IncompleteInodeError("its last bytes are missing") from error
 
 
-Fields: TypeAlias = dict[str, Any]
-"""Fields of :class:`Inode` by name."""
+def _parse_directory(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a directory of the basic form."""
+    _, mode, uid, gid, mtime, number, start, nlink, size, offset, parent = _BASIC_DIRECTORY.unpack_from(data, at)
+    return Inode(
+        type=DIRECTORY, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime, number=number, nlink=nlink, size=size,
+        start=start, offset=offset, parent=parent,
+    )  # fmt: skip
 
 
-def _parse_directory(read: Callable[[int, int], bytes], is_extended: bool, block_log: int) -> Fields:
-    """Return the fields of a directory."""
-    if not is_extended:
-        start, nlink, size, offset, parent = _BASIC_DIRECTORY.unpack(read(16, 16))
-        return {"start": start, "nlink": nlink, "size": size, "offset": offset, "parent": parent}
-    nlink, size, start, parent, _, offset, xattr = _LONG_DIRECTORY.unpack(read(16, 24))
-    return {"start": start, "nlink": nlink, "size": size, "offset": offset, "parent": parent, "xattr": xattr}
+def _parse_long_directory(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a directory of the extended form."""
+    _, mode, uid, gid, mtime, number, nlink, size, start, parent, _, offset, xattr = _LONG_DIRECTORY.unpack_from(
+        data, at
+    )
+    return Inode(
+        type=DIRECTORY, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime, number=number, nlink=nlink, size=size,
+        start=start, offset=offset, parent=parent, xattr=xattr,
+    )  # fmt: skip
 
 
-def _parse_file(read: Callable[[int, int], bytes], is_extended: bool, block_log: int) -> Fields:
-    """Return the fields of a file. :raises ValueError: it has more blocks than an image can hold."""
-    fields: Fields = {}
-    if is_extended:
-        start, size, sparse, nlink, fragment, offset, xattr = _LONG_FILE.unpack(read(16, 40))
-        fields = {"nlink": nlink, "xattr": xattr, "sparse": sparse}
-        head = 56
-    else:
-        start, fragment, offset, size = _BASIC_FILE.unpack(read(16, 16))
-        head = 32
-    count = size >> block_log if fragment != NO_FRAGMENT else -(-size >> block_log)
+def _parse_file(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a file of the basic form. :raises ValueError: it has more blocks than an image can hold."""
+    _, mode, uid, gid, mtime, number, start, fragment, offset, size = _BASIC_FILE.unpack_from(data, at)
+    return Inode(
+        type=FILE, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime, number=number, size=size, start=start,
+        offset=offset, fragment=fragment,
+        blocks=_parse_blocks(data, at + _BASIC_FILE.size, size, block_log, has_tail=fragment != NO_FRAGMENT)
+        if size >> block_log or fragment == NO_FRAGMENT else (),
+    )  # fmt: skip
+
+
+def _parse_long_file(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a file of the extended form. :raises ValueError: it has more blocks than an image can hold."""
+    _, mode, uid, gid, mtime, number, start, size, sparse, nlink, fragment, offset, xattr = _LONG_FILE.unpack_from(
+        data, at
+    )
+    return Inode(
+        type=FILE, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime, number=number, nlink=nlink, size=size,
+        start=start, offset=offset, fragment=fragment, sparse=sparse, xattr=xattr,
+        blocks=_parse_blocks(data, at + _LONG_FILE.size, size, block_log, has_tail=fragment != NO_FRAGMENT),
+    )  # fmt: skip
+
+
+def _parse_blocks(data: bytes, at: int, size: int, block_log: int, *, has_tail: bool) -> tuple[int, ...]:
+    """Return the words of the blocks of a file of ``size`` bytes, whose tail is in a fragment if ``has_tail``.
+
+    :raises ValueError: they are too many.
+    """
+    count = size >> block_log if has_tail else -(-size >> block_log)
+    if not count:
+        return ()
     if count > _MAX_BLOCKS:
         raise ValueError(f"a file claims {size:,} bytes")
-    blocks = struct.unpack(f"<{count}I", read(head, 4 * count))
-    return fields | {"start": start, "size": size, "fragment": fragment, "offset": offset, "blocks": blocks}
+    if at + 4 * count > len(data):
+        raise IncompleteInodeError("the sizes of its blocks are missing")
+    return struct.unpack_from(f"<{count}I", data, at)
 
 
-def _parse_symlink(read: Callable[[int, int], bytes], is_extended: bool, block_log: int) -> Fields:
-    """Return the fields of a symlink. :raises ValueError: its text is longer than Linux allows."""
-    nlink, size = struct.unpack("<II", read(16, 8))
-    if size > 65536:
+def _parse_symlink(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a symlink. :raises ValueError: its text is longer than Linux allows."""
+    kind, mode, uid, gid, mtime, number, nlink, size = _TWO_FIELDS.unpack_from(data, at)
+    start = at + _TWO_FIELDS.size
+    if size > _MAX_TEXT:
         raise ValueError(f"a symlink claims {size:,} bytes")
-    target = read(24, size)
-    xattr = struct.unpack("<I", read(24 + size, 4))[0] if is_extended else NO_XATTR
-    return {"nlink": nlink, "size": size, "target": target, "xattr": xattr}
+    if start + size > len(data):
+        raise IncompleteInodeError("its text is missing")
+    return Inode(
+        type=SYMLINK, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime, number=number, nlink=nlink, size=size,
+        target=data[start : start + size],
+        xattr=_NUMBER.unpack_from(data, start + size)[0] if kind > _EXTENDED else NO_XATTR,
+    )  # fmt: skip
 
 
-def _parse_device(read: Callable[[int, int], bytes], is_extended: bool, block_log: int) -> Fields:
-    """Return the fields of a device."""
-    nlink, device = struct.unpack("<II", read(16, 8))
-    xattr = struct.unpack("<I", read(24, 4))[0] if is_extended else NO_XATTR
-    return {"nlink": nlink, "rdev": ((device >> 8) & 0xFFF, device & 0xFF | (device >> 12) & 0xFFF00), "xattr": xattr}
+def _parse_device(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a device."""
+    kind, mode, uid, gid, mtime, number, nlink, device = _TWO_FIELDS.unpack_from(data, at)
+    xattr = _NUMBER.unpack_from(data, at + _TWO_FIELDS.size)[0] if kind > _EXTENDED else NO_XATTR
+    return Inode(
+        type=kind - _EXTENDED if kind > _EXTENDED else kind, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime,
+        number=number, nlink=nlink, rdev=((device >> 8) & 0xFFF, device & 0xFF | (device >> 12) & 0xFFF00),
+        xattr=xattr,
+    )  # fmt: skip
 
 
-def _parse_other(read: Callable[[int, int], bytes], is_extended: bool, block_log: int) -> Fields:
-    """Return the fields of a FIFO or a socket."""
-    (nlink,) = struct.unpack("<I", read(16, 4))
-    return {"nlink": nlink, "xattr": struct.unpack("<I", read(20, 4))[0] if is_extended else NO_XATTR}
+def _parse_other(data: bytes, at: int, block_log: int) -> Inode:
+    """Return a FIFO or a socket."""
+    kind, mode, uid, gid, mtime, number, nlink = _ONE_FIELD.unpack_from(data, at)
+    xattr = _NUMBER.unpack_from(data, at + _ONE_FIELD.size)[0] if kind > _EXTENDED else NO_XATTR
+    return Inode(
+        type=kind - _EXTENDED if kind > _EXTENDED else kind, mode=mode & _MODE, uid=uid, gid=gid, mtime=mtime,
+        number=number, nlink=nlink, xattr=xattr,
+    )  # fmt: skip
 
 
-_PARSERS: dict[int, Callable[[Callable[[int, int], bytes], bool, int], Fields]] = {
+_PARSERS: dict[int, Callable[[bytes, int, int], Inode]] = {
     DIRECTORY: _parse_directory, FILE: _parse_file, SYMLINK: _parse_symlink, BLOCK_DEVICE: _parse_device,
     CHAR_DEVICE: _parse_device, FIFO: _parse_other, SOCKET: _parse_other,
+    _EXTENDED + DIRECTORY: _parse_long_directory, _EXTENDED + FILE: _parse_long_file,
+    _EXTENDED + SYMLINK: _parse_symlink, _EXTENDED + BLOCK_DEVICE: _parse_device,
+    _EXTENDED + CHAR_DEVICE: _parse_device, _EXTENDED + FIFO: _parse_other, _EXTENDED + SOCKET: _parse_other,
 }  # fmt: skip
 
 
 def _pack_directory(inode: Inode) -> tuple[bytes, bool]:
     """Return the body of a directory, and whether it is of the extended form."""
     if inode.size <= _MAX_BASIC_LISTING and inode.xattr == NO_XATTR and not inode.index:
-        return _BASIC_DIRECTORY.pack(inode.start, inode.nlink, inode.size, inode.offset, inode.parent), False
-    head = _LONG_DIRECTORY.pack(
-        inode.nlink, inode.size, inode.start, inode.parent, len(inode.index), inode.offset, inode.xattr
+        return struct.pack("<IIHHI", inode.start, inode.nlink, inode.size, inode.offset, inode.parent), False
+    head = struct.pack(
+        "<IIIIHHI", inode.nlink, inode.size, inode.start, inode.parent, len(inode.index), inode.offset, inode.xattr
     )
     index = [struct.pack("<III", at, block, len(name) - 1) + name for at, block, name in inode.index]
     return head + b"".join(index), True
@@ -168,9 +221,9 @@ def _pack_file(inode: Inode) -> tuple[bytes, bool]:
     blocks = struct.pack(f"<{len(inode.blocks)}I", *inode.blocks)
     is_basic = inode.nlink == 1 and inode.xattr == NO_XATTR and not inode.sparse
     if is_basic and inode.size <= _MAX_32 and inode.start <= _MAX_32:
-        return _BASIC_FILE.pack(inode.start, inode.fragment, inode.offset, inode.size) + blocks, False
-    head = _LONG_FILE.pack(
-        inode.start, inode.size, inode.sparse, inode.nlink, inode.fragment, inode.offset, inode.xattr
+        return struct.pack("<IIII", inode.start, inode.fragment, inode.offset, inode.size) + blocks, False
+    head = struct.pack(
+        "<QQQIIII", inode.start, inode.size, inode.sparse, inode.nlink, inode.fragment, inode.offset, inode.xattr
     )
     return head + blocks, True
 

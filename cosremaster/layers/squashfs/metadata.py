@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import accumulate
+from threading import Lock
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
@@ -18,6 +20,8 @@ METADATA_SIZE = 8192
 _STORED = 0x8000
 _HEADER = struct.Struct("<H")
 _CACHED_BLOCKS = 1024
+_MAX_PACKED = METADATA_SIZE + 2
+_WINDOW = 1 << 16
 
 
 def make_reference(block: int, offset: int) -> int:
@@ -36,14 +40,16 @@ class MetadataReader:
     def __init__(self, table: PieceTable, codec: BlockCodec, place: Place) -> None:
         """Begin without blocks."""
         self._table, self._codec, self._place = table, codec, place
-        self._blocks: dict[int, tuple[bytes, int]] = {}
+        self.blocks: dict[int, tuple[bytes, int]] = {}
+        """What :meth:`block` returned for each position lately."""
+        self._lock = Lock()
 
     def block(self, position: int) -> tuple[bytes, int]:
         """Return the plain bytes of the block at byte ``position`` of the image, and the position behind it.
 
         :raises CorruptError: it is damaged.
         """
-        cached = self._blocks.get(position)
+        cached = self.blocks.get(position)
         if cached is not None:
             return cached
         head = self._table.read(position, 2 + METADATA_SIZE) if 0 <= position < self._table.length else b""
@@ -60,10 +66,11 @@ class MetadataReader:
             raise CorruptError(
                 f"a squashfs metadata block cannot be read: {error}", self._place.at(position)
             ) from error
-        if len(self._blocks) >= _CACHED_BLOCKS:
-            self._blocks.pop(next(iter(self._blocks)))
-        self._blocks[position] = plain, position + 2 + size
-        return self._blocks[position]
+        with self._lock:
+            if len(self.blocks) >= _CACHED_BLOCKS:
+                self.blocks.pop(next(iter(self.blocks)))
+            self.blocks[position] = plain, position + 2 + size
+        return plain, position + 2 + size
 
     def read(self, position: int, offset: int, length: int) -> bytes:
         """Return ``length`` plain bytes from byte ``offset`` of the block at ``position`` on, across blocks.
@@ -84,13 +91,51 @@ class MetadataReader:
             missing -= len(parts[-1])
         return b"".join(parts)
 
-    def read_indexed(self, index: int, length: int) -> bytes:
-        """Return the ``length`` plain bytes of a table whose blocks the index at byte ``index`` of the image lists."""
+    def find_last(self, start: int, end: int) -> tuple[int, int]:
+        """Return where the last block of the table from byte ``start`` to ``end`` begins, and where it ends.
+
+        Only the blocks' sizes are read. Both are ``start`` for an empty table.
+        """
+        last = at = window = start
+        data = b""
+        while at < end:
+            if at + 2 > window + len(data):
+                window, data = at, self._table.read(at, _WINDOW)
+            word = int.from_bytes(data[at - window : at - window + 2], "little")
+            last, at = at, at + 2 + (word & ~_STORED or _STORED)
+        return last, at
+
+    def read_places(self, index: int, length: int) -> tuple[int, ...]:
+        """Return where the blocks of a table of ``length`` plain bytes are, which the index at byte ``index`` lists.
+
+        :raises CorruptError: the index is cut off.
+        """
         count = -(-length // METADATA_SIZE)
-        places = self._table.read(index, 8 * count)
+        places = self._table.read(index, 8 * count) if index + 8 * count <= self._table.length else b""
         if len(places) < 8 * count:
             raise CorruptError("the index of a squashfs table is cut off", self._place.at(index))
-        blocks = [self.block(position)[0] for (position,) in struct.iter_unpack("<Q", places)]
+        return struct.unpack(f"<{count}Q", places)
+
+    def read_packed(self, index: int, length: int) -> list[bytes]:
+        """Return the blocks of such a table as they are in the image. :raises CorruptError: they are not before it."""
+        places = self.read_places(index, length)
+        first = places[0] if places else index
+        data = self._table.read(first, index - first) if 0 <= index - first <= _MAX_PACKED * len(places) else b""
+        blocks = []
+        for position in places:
+            (word,) = _HEADER.unpack(data[position - first : position - first + 2].ljust(2, b"\0"))
+            end = position - first + 2 + (word & ~_STORED or _STORED)
+            if position < first or end > len(data):
+                raise CorruptError("a block of a squashfs table is not where its index tells", self._place.at(index))
+            blocks.append(data[position - first : end])
+        return blocks
+
+    def read_indexed(self, index: int, length: int) -> bytes:
+        """Return the ``length`` plain bytes of a table whose blocks the index at byte ``index`` of the image lists.
+
+        :raises CorruptError: the index is cut off, or a block is damaged or too short.
+        """
+        blocks = [self.block(position)[0] for position in self.read_places(index, length)]
         data = b"".join(blocks)
         if len(data) < length or any(len(block) != METADATA_SIZE for block in blocks[:-1]):
             raise CorruptError("a squashfs table has fewer entries than it claims", self._place.at(index))
@@ -150,18 +195,16 @@ class MetadataWriter:
 
 
 def reopen_table(
-    table: PieceTable, reader: MetadataReader, span: tuple[int, int], pack: Callable[[bytes], bytes | None]
+    reader: MetadataReader, span: tuple[int, int], pack: Callable[[bytes], bytes | None]
 ) -> tuple[int, MetadataWriter]:
     """Return how many bytes of a table of metadata blocks stay, and a writer behind them.
 
     The last block is written again unless it is full: readers count on full blocks before the last.
 
-    :param table: the image. :param span: start and end of the blocks in it.
+    :param span: start and end of the table's blocks in the image.
     """
     start, end = span
-    last = at = start
-    while at < end:
-        last, at = at, at + 2 + (int.from_bytes(table.read(at, 2), "little") & ~_STORED)
+    last, at = reader.find_last(start, end)
     plain = reader.block(last)[0] if last < end else b""
     if len(plain) == METADATA_SIZE:
         return at - start, MetadataWriter(pack, start=at - start)
@@ -193,3 +236,41 @@ def pack_table(plain: bytes, pack: Callable[[bytes], bytes | None], position: in
         blocks.append(pack_metadata(plain[start : start + METADATA_SIZE], pack))
     data = b"".join(blocks)
     return data + struct.pack(f"<{len(places)}Q", *places), position + len(data)
+
+
+class GrowingTable:
+    """A table of equal entries with an index behind its blocks, some of which change. Other blocks stay as they are.
+
+    ``size``: bytes of an entry, a divisor of 8,192.
+    """
+
+    def __init__(self, metadata: MetadataReader, index: int, size: int, count: int) -> None:
+        """Take the ``count`` entries of the table whose index is at byte ``index`` of the image; it may have none."""
+        self._metadata, self._size, self.count = metadata, size, count
+        self._packed: list[bytes] = metadata.read_packed(index, size * count) if count else []
+        self._places = metadata.read_places(index, size * count) if count else ()
+        self._plain: dict[int, bytearray] = {}
+        self.kept: list[int] = []
+        """Where blocks that stayed as they were begin in the image, once they are packed."""
+
+    def put(self, number: int, entry: bytes) -> None:
+        """Set entry ``number``; one of at least :attr:`count` is new, and the table must have all before it."""
+        block, at = divmod(number * self._size, METADATA_SIZE)
+        if block not in self._plain:
+            is_old = block < len(self._packed)
+            self._plain[block] = bytearray(self._metadata.block(self._places[block])[0] if is_old else b"")
+        self._plain[block][at : at + self._size] = entry
+        self.count = max(self.count, number + 1)
+
+    def pack(self, pack: Callable[[bytes], bytes | None], position: int) -> tuple[bytes, int]:
+        """Return the blocks with their index behind them, and the place of the index in the image.
+
+        :param position: where the blocks begin in the image.
+        """
+        blocks = [
+            pack_metadata(bytes(self._plain[number]), pack) if number in self._plain else self._packed[number]
+            for number in range(-(-self.count * self._size // METADATA_SIZE))
+        ]
+        places = list(accumulate(map(len, blocks), initial=position))
+        self.kept = [place for number, place in enumerate(places[:-1]) if number not in self._plain]
+        return b"".join(blocks) + struct.pack(f"<{len(blocks)}Q", *places[:-1]), places[-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from threading import Lock
 
 from msgspec import Struct
 
@@ -11,9 +13,10 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
-from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
-from cosremaster.tree.nodes import Node, NodeKind, Xattrs
+from cosremaster.layers.squashfs.inodes import DIRECTORY, KINDS, NO_XATTR, Inode
+from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Xattrs
 
+_CACHED_DIRECTORIES = 64
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
 
 
@@ -41,13 +44,14 @@ class SquashfsContent(Struct, frozen=True):
         return self.table().read(0, count)
 
 
-class SquashfsTree(Mapping[bytes, Node]):
+class SquashfsTree(ListedTree):
     """The nodes of a squashfs file system by path, the root's, which is empty, left out."""
 
     def __init__(self, table: PieceTable, place: Place) -> None:
         """Open the file system whose bytes are ``table``."""
         self.filesystem = SquashfsFilesystem(table, place)
-        self._directories: dict[bytes, dict[bytes, SquashfsEntry]] = {}
+        self._directories: OrderedDict[bytes, dict[bytes, SquashfsEntry]] = OrderedDict()
+        self._lock = Lock()
         self._shared_xattrs: dict[int, Xattrs] = {}
         self._count: int | None = None
 
@@ -59,17 +63,44 @@ class SquashfsTree(Mapping[bytes, Node]):
 
     def directory(self, path: bytes) -> dict[bytes, SquashfsEntry] | None:
         """Return the entries of the directory at ``path`` by name; None where there is no directory."""
-        if path in self._directories:
-            return self._directories[path]
+        with self._lock:
+            known = self._directories.get(path)
+            if known is not None:
+                self._directories.move_to_end(path)
+                return known
+        inode = self._directory_inode(path)
+        if inode is None:
+            return None
+        entries = {entry.name: entry for entry in self.filesystem.iterate(inode)}
+        with self._lock:
+            self._directories[path] = entries
+            if len(self._directories) > _CACHED_DIRECTORIES:
+                self._directories.popitem(last=False)
+        return entries
+
+    def _directory_inode(self, path: bytes) -> Inode | None:
+        """Return the inode of the directory at ``path``; None where there is none."""
         if not path:
-            inode = self.filesystem.root
-        else:
-            entry = self.entry(path)
-            if entry is None or entry.type != DIRECTORY:
-                return None
-            inode = self.filesystem.inode(entry.reference)
-        self._directories[path] = {entry.name: entry for entry in self.filesystem.listing(inode)}
-        return self._directories[path]
+            return self.filesystem.root
+        entry = self.entry(path)
+        return None if entry is None or entry.type != DIRECTORY else self.filesystem.inode(entry.reference)
+
+    def list_directory(self, path: bytes) -> Sequence[bytes]:
+        """Return the paths in the directory ``path``, sorted; none if it is no directory."""
+        prefix = path + b"/" if path else b""
+        return [prefix + name for name in self.directory(path) or ()]
+
+    def walk_paths(self, path: bytes = b"") -> Iterator[bytes]:
+        """Yield every path below the directory ``path``, sorted, each directory before its content."""
+        directory = self._directory_inode(path)
+        return (child for child, _ in self.filesystem.walk(path, directory)) if directory is not None else iter(())
+
+    def walk_nodes(self, path: bytes = b"") -> Iterator[Node]:
+        """Yield every node below the directory ``path``, sorted, each directory before its content."""
+        directory = self._directory_inode(path)
+        if directory is not None:
+            for child, entry in self.filesystem.walk(path, directory):
+                yield self._node(child, self.filesystem.inode(entry.reference))
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. :raises KeyError: there is none."""
@@ -80,8 +111,8 @@ class SquashfsTree(Mapping[bytes, Node]):
 
     def _node(self, path: bytes, inode: Inode) -> Node:
         """Return the node of ``inode`` at ``path``."""
-        kind = inode.kind
-        xattrs = self._xattrs(inode.xattr)
+        kind = KINDS[inode.type]
+        xattrs = self._xattrs(inode.xattr) if inode.xattr != NO_XATTR else ()
         return Node(
             path=path, kind=kind, mode=inode.mode, uid=self.filesystem.owner(inode.uid),
             gid=self.filesystem.owner(inode.gid), mtime=inode.mtime, target=inode.target, rdev=inode.rdev,
@@ -92,8 +123,6 @@ class SquashfsTree(Mapping[bytes, Node]):
 
     def _xattrs(self, number: int) -> Xattrs:
         """Return the extended attributes ``number``; files that share them share the value."""
-        if number == NO_XATTR:
-            return ()
         if number not in self._shared_xattrs:
             self._shared_xattrs[number] = tuple(sorted(self.filesystem.xattrs(number).items()))
         return self._shared_xattrs[number]
@@ -104,7 +133,7 @@ class SquashfsTree(Mapping[bytes, Node]):
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield every path, parents before children."""
-        return (path for path, _ in self.filesystem.walk())
+        return self.walk_paths()
 
     def __len__(self) -> int:
         """Return how many paths there are; counted once."""

@@ -86,7 +86,7 @@ class XattrTable:
             end = superblock.xattr_table
             if self._count:
                 end = int.from_bytes(table.read(superblock.xattr_table + XATTR_ID.size, 8), "little")
-            kept, writer = reopen_table(table, self._filesystem.metadata, (self._start, end), pack)
+            kept, writer = reopen_table(self._filesystem.metadata, (self._start, end), pack)
         places: dict[bytes, int] = {}
         ids = [_pack_list(xattrs, writer, places) for xattrs in self._new]
         return table.read(self._start, kept) + writer.finish(), ids
