@@ -83,6 +83,6 @@ def _is_whiteout(node: UnpackedNode) -> bool:
 
 
 def test_ubuntus_layers_boot_after_an_edit(edited_noble: Path) -> None:
-    tools.require(*qemu.TOOLS)
-    said = qemu.boot(edited_noble, firmware="uefi", medium="scsi-disc", timeout=900)
+    tools.require(*qemu.SECURE_TOOLS)
+    said = qemu.boot(edited_noble, firmware="secure", medium="scsi-disc", timeout=900)
     assert_report(said, ZSH, host="site-noble")
