@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cosremaster.remastering.plan_layers import LayerChange
     from cosremaster.remastering.size_files import SizeChange
 
+CASPER_UUID = b".disk/casper-uuid"
+"""How casper's UUIDs on a medium begin."""
+
 _SIZES = (b".size", b"/install-sources.yaml")
 
 _PACKAGES = re.compile(
@@ -63,12 +66,19 @@ def plan_companions(
     :param drop_signatures: of changed files, and hashes of dm-verity.
     :raises UnsupportedError: these hashes would not fit any more, so that the file could not be mounted.
     """
-    changed = sorted(path for path in edits.replaced if edits.new_path(path) is not None)
-    if not changed or image.volume is None:
+    if image.volume is None:
         return Companions(edits)
+    warnings = list[str]()
+    if _has_casper_uuid(image, edits):
+        from cosremaster.remastering.casper_uuid import find_uuid_warnings  # noqa: PLC0415 - casper's images alone
+
+        warnings += find_uuid_warnings(image.volume, edits, changes)
+    changed = sorted(path for path in edits.replaced if edits.new_path(path) is not None)
+    if not changed:
+        return Companions(edits, warnings=tuple(warnings))
     present = {file.path for file in image.files if edits.new_path(file.path) is not None} - set(edits.replaced)
     signatures = plan_signatures(image.volume, edits, changed, drop=drop_signatures)
-    warnings = [*signatures.warnings, *(text for change in changes for text in _package_warnings(change, present))]
+    warnings += [*signatures.warnings, *(text for change in changes for text in _package_warnings(change, present))]
     result = Companions(
         signatures.edits, signatures=signatures.dropped, demands=signatures.demands if drop_signatures else None,
         warnings=tuple(warnings),
@@ -84,6 +94,12 @@ def plan_companions(
         result, edits=result.edits.with_contents(sizes.tables), sizes=sizes.changes,
         warnings=(*warnings, *sizes.warnings),
     )  # fmt: skip
+
+
+def _has_casper_uuid(image: SourceImage, edits: IsoEdits) -> bool:
+    """Return whether the medium of casper has a UUID before or after ``edits``."""
+    old = any(file.path.startswith(CASPER_UUID) for file in image.files)
+    return old or any(node.path.startswith(CASPER_UUID) for node in edits.added)
 
 
 def with_late_companions(

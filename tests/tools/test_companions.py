@@ -447,3 +447,86 @@ def test_hashes_of_dm_verity(end: str, disc: Path, tmp_path: Path, capsys: pytes
         assert main([str(iso), str(out), *request, "--drop-signatures", "--quiet"]) == 0
         assert names_on(iso) - names_on(out) == {path + end}
         out.unlink()
+
+
+MARK = ".disk/casper-uuid-generic"
+
+
+def make_initrd(folder: Path, uuid: str | None) -> bytes:
+    tools.require("cpio", "gzip")
+    tree = write_tree(
+        folder, {"init": "#!/bin/sh\n", "conf/x": "x"} | ({} if uuid is None else {"conf/uuid.conf": uuid})
+    )
+    names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*"))) + "\n"
+    packed = run(["cpio", "-o", "-H", "newc", "--quiet"], stdin=names.encode(), cwd=tree)
+    return run(["gzip", "-9n"], stdin=packed)
+
+
+@pytest.fixture
+def paired(disc: Path, tmp_path: Path) -> Path:
+    """An ISO of casper whose initramfs wants its UUID."""
+    make_squashfs(write_tree(tmp_path / "root", FILES), disc / "casper/filesystem.squashfs")
+    write_tree(disc, {MARK: "aa-1\n"})
+    (disc / "casper/initrd").write_bytes(make_initrd(tmp_path / "initrd", "aa-1\n"))
+    return make_iso(disc)
+
+
+def uuid_warnings(iso: Path, out: Path, **request: object) -> list[str]:
+    result = cosremaster.remaster(iso, out, force=True, **request)  # type: ignore[arg-type]
+    return [text for text in result.warnings if "uuid" in text]
+
+
+def test_an_edit_keeps_both_uuids_of_casper(paired: Path, tmp_path: Path) -> None:
+    out, site = tmp_path / "out.iso", write_tree(tmp_path / "site", {"etc/site": "s\n"})
+    for layer in ("casper/initrd", "casper/filesystem.squashfs"):
+        assert not uuid_warnings(paired, out, add=[site], layer=layer)
+        assert member(out, MARK) == b"aa-1\n"
+        plain = run(["gzip", "-dc"], stdin=member(out, "casper/initrd"))
+        assert run(["bsdtar", "-xOf", "-", "conf/uuid.conf"], stdin=plain) == b"aa-1\n"
+
+
+def test_uuids_of_casper_that_part(paired: Path, tmp_path: Path) -> None:
+    out, initrd = tmp_path / "out.iso", "casper/initrd"
+    other = write_tree(tmp_path / "other", {"conf/uuid.conf": "bb-2\n"})
+    mark = write_tree(tmp_path / "mark", {"uuid": "bb-2"}) / "uuid"
+    (wants,) = uuid_warnings(paired, out, add=[other], layer=initrd)
+    assert wants.startswith("casper/initrd wants a medium with the UUID bb-2 (conf/uuid.conf)")
+    (loses,) = uuid_warnings(paired, out, remove=["/conf/uuid.conf"], layer=initrd)
+    assert loses.startswith("casper/initrd loses conf/uuid.conf")
+    for request in ({"remove_iso": [f"/{MARK}"]}, {"add_iso": [f"{mark}:/{MARK}"]}, {"rename_iso": [f"/{MARK}:/x"]}):
+        (gone,) = uuid_warnings(paired, out, **request)
+        assert gone.startswith(f"{MARK} no longer has the UUID aa-1")
+    both = uuid_warnings(paired, out, add=[other], layer=initrd, add_iso=[f"{mark}:/.disk/casper-uuid-site"])
+    assert not both, "the medium has both"
+    assert not uuid_warnings(paired, out, rename_iso=[f"/{MARK}:/.disk/casper-uuid-site"])
+
+
+@pytest.mark.parametrize(("uuid", "warned"), [("bb-2\n", True), ("aa-1", False), (None, False)])
+def test_an_exchanged_initramfs_of_casper(uuid: str | None, warned: bool, paired: Path, tmp_path: Path) -> None:
+    (tmp_path / "initrd.new").write_bytes(make_initrd(tmp_path / "new", uuid))
+    told = uuid_warnings(paired, tmp_path / "out.iso", add_iso=[f"{tmp_path}/initrd.new:/casper/initrd"])
+    assert bool(told) is warned
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "message"),
+    [
+        (28, b"\x04\x00\x01\x00", "@0x1C: is squashfs 4.1, and only 4.0 can be read"),
+        (20, b"\x02\x00", "@0x14: is squashfs under lzma, which no kernel reads"),
+        (0, b"HSQS", "a streamed squashfs file system"),
+    ],
+)
+def test_squashfs_that_is_not_read_is_named_with_its_place(
+    offset: int, data: bytes, message: str, disc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squashfs = make_squashfs(write_tree(tmp_path / "root", FILES), disc / "live/filesystem.squashfs")
+    with squashfs.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+    iso, out, site = make_iso(disc), tmp_path / "out.iso", write_tree(tmp_path / "site", {"x": "x"})
+    for request in ([], ["--layer", "live/filesystem.squashfs"]):
+        assert main([str(iso), str(out), "--add", str(site), *request]) in (5, 6)
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "live/filesystem.squashfs" in told
+        assert message in told
+        assert not out.exists()
