@@ -51,10 +51,13 @@ def _find_all(filesystem: SquashfsFilesystem, *, with_data: bool) -> Iterator[Br
     for breach in checker.find_table_breaches():
         is_sound = is_sound and breach.rule not in _OF_PLACES
         yield breach
-    if is_sound:  # else blocks are not where they are looked for
+    if is_sound:
         yield from checker.find_block_breaches()
         yield from InodeScanner(filesystem, checker.blocks_of(_INODES)).find_breaches()
-    yield from checker.find_tree_breaches(0, with_data=with_data)
+        yield from checker.find_tree_breaches(0, with_data=with_data)
+    else:
+        with suppress(CorruptError):  # blocks may not be where they are looked for
+            yield from checker.find_tree_breaches(0, with_data=with_data)
 
 
 class KeptMetadata(NamedTuple):
