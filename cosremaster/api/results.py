@@ -29,7 +29,8 @@ class ChangedLayer:
 
     ``layer``: its address; of an initramfs of several archives that of the file where more than one of them changes.
     ``files``: the files on the image that hold it, its own first, then hard links and files of equal bytes; ``size``:
-    bytes of such a file after the changes; ``memory``: what it takes to boot one. The others are as in
+    bytes of such a file after the changes; ``memory``: what it takes to boot one; ``repacked``: ``"metadata"``, or
+    ``"data"`` for both, where these were written anew too. The others are as in
     :class:`Changes`.
     """
 
@@ -42,6 +43,7 @@ class ChangedLayer:
     unchanged: tuple[bytes, ...] = ()
     parents: tuple[bytes, ...] = ()
     memory: MemoryEstimate | None = None
+    repacked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False, repr=False, eq=False)  # results and plans make their own
@@ -132,6 +134,7 @@ def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLa
         layer=format_address(change.address), files=tuple(printable(path) for path in change.paths),
         size=sizes[change.paths[0]], added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
         removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT), memory=change.memory,
+        repacked=change.repacking.noun,
     )  # fmt: skip
 
 

@@ -145,6 +145,15 @@ _REQUEST = (
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
     click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
     click.option("--always-compress", is_flag=True, help="Compress also what does not shrink."),
+    click.option(
+        "--repack", is_flag=True,
+        help="Move the data of a squashfs together, so that removed files can no longer be read in it. Nothing is"
+        " compressed again but what shared a block with them.",
+    ),
+    click.option(
+        "--repack-metadata", is_flag=True,
+        help="Write all metadata of a squashfs anew, so that no names of removed files stay in it.",
+    ),
 )  # fmt: skip
 
 
@@ -175,7 +184,7 @@ def takes_output_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _CHANGES = ("add", "remove", "add_iso", "remove_iso", "rename_iso", "kernel_args", "remove_kernel_args",
-            "replace_kernel_args", "volume_id", "volume_date", "retarget")  # fmt: skip
+            "replace_kernel_args", "volume_id", "volume_date", "retarget", "repack", "repack_metadata")  # fmt: skip
 """The fields of a request that ask for a change."""
 
 
@@ -330,7 +339,8 @@ def _layer_lines(changed: ChangedLayer) -> Iterator[str]:
         (len(changed.parents), "made as parents"), (len(changed.unchanged), "unchanged"),
     )  # fmt: skip
     summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
-    yield f"{changed.layer}: {summary}"
+    repacked = {"": "", "metadata": "; metadata repacked", "data": "; data and metadata repacked"}
+    yield f"{changed.layer}: {summary}{repacked[changed.repacked]}"
     if len(changed.files) > 1:
         yield f"  the same in {', '.join(changed.files[1:])}"
     marks = (("+", changed.added), ("~", changed.replaced), ("-", changed.removed), ("d", changed.parents))

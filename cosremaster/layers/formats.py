@@ -6,6 +6,7 @@ a plain listing of an initramfs needs no nodes and no edits (browse/names.py). d
 
 from __future__ import annotations
 
+import enum
 import importlib
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -38,11 +39,37 @@ PLAIN_HEAD_SIZE = 4096
 """Plain bytes that a format sees of a file: tar's magic stands at 257, EROFS' at 1,024, ext4's at 1,080."""
 
 
+class Repacking(enum.IntEnum):
+    """What is written anew of a file system beside what changes, so that nothing of removed files stays in it."""
+
+    NOTHING = 0
+    METADATA = 1
+    """All metadata: names and attributes of removed files go."""
+    DATA = 2
+    """Metadata, and data move together, so that those of removed files go too."""
+
+    @property
+    def noun(self) -> str:
+        """What is repacked, for people and JSON; empty for nothing."""
+        return ("", "metadata", "data")[self]
+
+
 class EditResources(NamedTuple):
-    """What an edit may use: a spool for bytes that are packed anew, and a number of threads."""
+    """What an edit may use: a spool for bytes that are packed anew, and a number of threads; and what it repacks."""
 
     spool: Spool
     threads: int
+    repacking: Repacking = Repacking.NOTHING
+
+
+class DeadBytes(NamedTuple):
+    """Bytes of a file system that nothing leads to: of ``data``, and about how many of ``metadata``.
+
+    Tails of removed files that share a block with others are not among them.
+    """
+
+    data: int
+    metadata: int
 
 
 class ContainerEntry(NamedTuple):
@@ -114,14 +141,22 @@ class ArchiveIndex(Protocol):
         """
         return iter(())
 
-    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
-        """Yield sentences about what ``edits`` of ``layer`` leave behind or lose."""
+    def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
+        """Yield sentences about what ``edits`` of ``layer``, and ``repacking`` beside them, leave behind or lose."""
         return iter(())
+
+    def count_dead_bytes(self, layer: Layer, table: PieceTable) -> DeadBytes | None:
+        """Return what :class:`Repacking` would drop of ``table``, the plain bytes of ``layer`` after edits.
+
+        None where that is not counted, because it would take too long. :raises CorruptError: damage, with its place.
+        """
+        return DeadBytes(0, 0)
 
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the plain bytes of the stream of ``layer`` after ``edits``.
 
-        :param resources: for a format that compresses its files one by one.
+        :param resources: for a format that compresses its files one by one, or repacks itself: that does so without
+            ``edits`` too.
         :raises SizeError: a file is too large for the format. :raises OverlayError: a new entry breaks a rule of the
             programs that read the format. :raises ProofError: an entry that stays would.
         """
@@ -197,6 +232,9 @@ class LayerFormat(Protocol):
 
     refusal: str | None = None
     """Why a layer of the format cannot be changed, as the end of a sentence about it; None where it can."""
+
+    can_repack: bool = False
+    """Whether edits leave old bytes behind, which :class:`Repacking` drops."""
 
     def identify(self, head: bytes) -> str | None:
         """Return the variant of the archive that begins with ``head``, None if it is of another format.

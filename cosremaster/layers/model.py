@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
-from cosremaster.io.pieces import Literal, Piece, PieceTable, Zeros
+from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
 from cosremaster.layers.address import Address, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources, LayerFormat
+from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, DeadBytes, EditResources, LayerFormat, Repacking
 from cosremaster.layers.identify import Identification, codec_label, identify_table
 from cosremaster.layers.packed_sums import PackedSums
 from cosremaster.layers.scan import ALL_DETAILS, ScannedArchive, ScannedStream, ScanOptions, scan_file
@@ -164,6 +164,13 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.edit(self, edits, resources)
 
+    def count_dead_bytes(self, table: PieceTable | None = None) -> DeadBytes | None:
+        """Return what a repack would drop of ``table``, its plain bytes after edits, or as they are where None.
+
+        None where that is not counted. :raises CorruptError: damage, with its place.
+        """
+        return self.index.count_dead_bytes(self, table or PieceTable([Range(self.decoded, 0, self.size)]))
+
     def replace(self, entry: ContainerEntry, data: PieceTable) -> PieceTable:
         """Return the plain bytes of its stream with ``data`` in place of the data of ``entry``.
 
@@ -208,10 +215,15 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.find_breaches(self, with_data=with_data)
 
-    def edit_warnings(self, edits: Edits | None = None) -> Iterator[str]:
-        """Yield what ``edits`` change beside entries, and what is odd, in the layer and in what holds it."""
+    def edit_warnings(
+        self, edits: Edits | None = None, repacking: Repacking = Repacking.NOTHING
+    ) -> Iterator[str]:  # fmt: skip
+        """Yield what ``edits`` change beside entries, and what is odd, in the layer and in what holds it.
+
+        ``repacking``: what of it is repacked beside them.
+        """
         if edits is not None:
-            yield from self.index.edit_warnings(self, edits)
+            yield from self.index.edit_warnings(self, edits, repacking)
         warning = self.format.edit_warning(self.variant)
         for text in (*([] if warning is None else [warning]), *self.oddities()):
             yield f"{format_address(self.address)} {text}"

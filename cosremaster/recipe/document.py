@@ -255,6 +255,14 @@ class Document(_Table):
         default=False,
         description="Give up an HFS+ file system over the ISO's own tree where that changes; only old Macs use it.",
     )
+    repack: Flag = Field(
+        default=False,
+        description="Move the data of a squashfs together, so that removed files can no longer be read in it.",
+    )
+    repack_metadata: Flag = Field(
+        default=False,
+        description="Write all metadata of a squashfs anew, so that no names of removed files stay in it.",
+    )
     keep_sums: Flag = Field(
         default=False,
         description="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",

@@ -230,6 +230,8 @@ class _RecipeReader:
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
                 keep_sums=document.keep_sums,
+                repack=document.repack,
+                repack_metadata=document.repack_metadata,
                 keep_fat_copies=document.keep_fat_copies,
                 drop_signatures=document.drop_signatures,
                 layer=tuple(layers) if isinstance(layers, list) else layers,

@@ -31,6 +31,7 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
         "schema": SCHEMA,
         "layer": None if first is None else format_address(first.address),
         "files": [] if first is None else [format_address([path]) for path in first.paths],
+        "repacked": None if first is None else first.repacking.noun or None,
         "identical": plan.identical,
         "size": {"before": plan.image.size, "after": plan.result.table.length},
         "warnings": list(plan.warnings),

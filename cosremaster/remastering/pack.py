@@ -17,7 +17,7 @@ from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.address import Address, format_address, format_last_part
-from cosremaster.layers.formats import ContainerEntry, EditResources
+from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
@@ -31,8 +31,8 @@ from cosremaster.tree.paths import normal_name
 class Packing(Struct, frozen=True, kw_only=True):
     """The helpers and options of compression.
 
-    ``spool`` takes new bytes; ``preset`` and ``always_compress`` are those of ``RepackJob``; ``caches``: what one
-    remaster of an image keeps for the next, by the address of a layer.
+    ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress`` are
+    those of ``RepackJob``; ``caches``: what one remaster of an image keeps for the next, by the address of a layer.
     """
 
     spool: Spool
@@ -40,6 +40,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     progress: Progress
     preset: int | None = None
     always_compress: bool = False
+    repacking: Repacking = Repacking.NOTHING
     caches: dict[Address, BlockCache] = field(default_factory=dict)
 
     @classmethod
@@ -47,13 +48,13 @@ class Packing(Struct, frozen=True, kw_only=True):
         """Return the packing that ``request`` asks for."""
         return cls(
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
-            always_compress=request.always_compress, caches=context.caches,
+            always_compress=request.always_compress, repacking=request.repacking, caches=context.caches,
         )  # fmt: skip
 
     @property
     def resources(self) -> EditResources:
         """What the edit of a layer may use."""
-        return EditResources(self.spool, self.threads)
+        return EditResources(self.spool, self.threads, self.repacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,10 @@ class RepackedLayer(Struct, frozen=True):
 
 
 class PackedFile(Struct, frozen=True):
-    """A file of the image after edits of its layers: its new bytes, and what was compressed, the inner layers first."""
+    """A file of the image after edits of its layers: its new bytes, and what was compressed, the inner layers first.
+
+    Without ``layers`` nothing changed: there was nothing to repack.
+    """
 
     table: PieceTable
     layers: tuple[RepackedLayer, ...]
@@ -197,7 +201,10 @@ def pack_file(changes: Sequence[ArchiveEdits], packing: Packing, folder: Path) -
         return _pack_several(changes, packing)
     ((layer, edits),) = ((change.layer, change.edits) for change in changes)
     with prepacking_container(layer, packing, folder):
-        inner = pack_layer(layer, layer.edit(edits, packing.resources), packing)
+        plain = layer.edit(edits, packing.resources)
+        if edits.is_empty and plain.pieces == (Range(layer.decoded, 0, layer.size),):
+            return PackedFile(layer.packed, ())
+        inner = pack_layer(layer, plain, packing)
     packed = repack_containers(layer, inner, packing)
     return PackedFile(rebuilt_file(layer, packed[-1]), packed)
 

@@ -17,7 +17,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.find import ImageLayers, list_system_images
-from cosremaster.layers.formats import strictest_limits
+from cosremaster.layers.formats import Repacking, strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.overlay.addition import PreparedItem
@@ -67,7 +67,7 @@ class LayerChange(Struct, frozen=True, kw_only=True):
 
     ``address``: of several archives in a file, of the one that changes, or of the file where several do. ``paths``: of
     the files on the image that hold it; the first is its own, the others are hard links and files of equal bytes.
-    ``memory``: what it takes to boot such a file.
+    ``memory``: what it takes to boot such a file. ``repacking``: what of the layer was written anew beside the edits.
     """
 
     layer: Layer
@@ -75,6 +75,7 @@ class LayerChange(Struct, frozen=True, kw_only=True):
     edits: Edits
     paths: tuple[bytes, ...]
     memory: MemoryEstimate | None = None
+    repacking: Repacking = Repacking.NOTHING
 
 
 class LayerChanges(Struct, frozen=True):
@@ -124,6 +125,7 @@ def plan_layers(
     for target in targets:
         if target.layer.format.refusal is not None:
             raise UnsupportedError(target.layer.format.refusal, target.layer.place)
+    _check_repacking(targets, request.repacking)
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
@@ -144,30 +146,54 @@ def plan_file(
 
     :param iso: the edits of the ISO's tree so far.
     """
-    spread = [(target, whole, _spread(target, whole)) for target, whole in zip(group.targets, edits, strict=True)]
+    spread = [
+        (target, whole, _spread(target, whole, request.repacking))
+        for target, whole in zip(group.targets, edits, strict=True)
+    ]
     archives = [archive for _, _, parts in spread for archive in parts]
     packed: tuple[RepackedLayer, ...] = ()
     if archives:
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)
-        iso, packed = replace_layer_file(iso, group.paths, packed_file.table), packed_file.layers
+        packed = packed_file.layers
+    if packed:
+        iso = replace_layer_file(iso, group.paths, packed_file.table)
         memory = estimate_edited_memory(layers.layers, edited_layers(archives, packed), packed_file.table.length)
         if group.targets[0].layer.format.is_initramfs:
             context.warnings.extend(size_warnings(group.paths[0], packed_file.table))
     else:
         memory = estimate_image_memory(image, layers.layers).get(group.paths[0])
     for target, whole, _ in spread:
-        context.warnings.extend(layer_warnings(target, layers, whole))
+        context.warnings.extend(layer_warnings(target, layers, whole, request.repacking))
     changes = tuple(
         LayerChange(
-            layer=target.layer, address=_address_of(target.layer, parts), edits=whole, paths=group.paths, memory=memory
+            layer=target.layer,
+            address=_address_of(target.layer, parts),
+            edits=whole,
+            paths=group.paths,
+            memory=memory,
+            repacking=request.repacking if packed and target.layer.format.can_repack else Repacking.NOTHING,
         )
         for target, whole, parts in spread
     )
     return LayerChanges(iso, changes, packed)
 
 
-def _spread(target: LayerTarget, edits: Edits) -> tuple[ArchiveEdits, ...]:
-    """Return ``edits`` of ``target`` by the archives that they change."""
+def _check_repacking(targets: Sequence[LayerTarget], repacking: Repacking) -> None:
+    """Check that a layer can be repacked, if that is wanted. :raises UsageError: none of ``targets`` can."""
+    if repacking is Repacking.NOTHING or any(target.layer.format.can_repack for target in targets):
+        return
+    option = "--repack" if repacking is Repacking.DATA else "--repack-metadata"
+    layer = targets[0].layer
+    raise UsageError(
+        f"{option} is for squashfs, where bytes of removed files stay; {format_address(layer.address)} is"
+        f" {layer.format.name}, where they do not"
+    )
+
+
+def _spread(target: LayerTarget, edits: Edits, repacking: Repacking) -> tuple[ArchiveEdits, ...]:
+    """Return ``edits`` of ``target`` by the archives that they change, or that are repacked."""
+    if repacking and target.layer.format.can_repack:
+        return (ArchiveEdits(target.layer, edits),)
     if target.is_whole:
         return spread_edits(target.layer, edits)
     return () if edits.is_empty else (ArchiveEdits(target.layer, edits),)
@@ -261,10 +287,12 @@ def _stands_elsewhere(layer: Layer, other: Layer, path: bytes) -> OverlayError:
     )
 
 
-def layer_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -> Iterator[str]:
-    """Yield the warnings about the layer ``target``, which ``edits`` change."""
+def layer_warnings(
+    target: LayerTarget, layers: ImageLayers, edits: Edits, repacking: Repacking = Repacking.NOTHING
+) -> Iterator[str]:
+    """Yield the warnings about the layer ``target``, which ``edits`` change; ``repacking``: what it is beside them."""
     if not edits.is_empty:
-        yield from target.layer.edit_warnings(edits)
+        yield from target.layer.edit_warnings(edits, repacking)
     yield from shadowing_warnings(target, layers, edits)
 
 

@@ -15,6 +15,7 @@ from cosremaster.errors import LayerError, UsageError
 from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
+from cosremaster.layers.formats import Repacking
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem
@@ -55,6 +56,10 @@ class Request:
     SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what xz has to
     encode; None for 6. ``always_compress``: compress also data that do not shrink.
 
+    ``repack_metadata``: write all metadata of a squashfs layer anew, so that names of removed files go; ``repack``:
+    move its data together too, so that removed files can no longer be read (docs/squashfs.md). Both work without other
+    changes.
+
     ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
     every boot menu (docs/kernel-args.md); ``allow_missing`` holds for arguments to remove or replace too. ``volume_id``
     and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``) change the volume; ``retarget``: boot menus that
@@ -76,6 +81,8 @@ class Request:
     threads: int | None = None
     xz_preset: int | None = None
     always_compress: bool = False
+    repack_metadata: bool = False
+    repack: bool = False
     source_date_epoch: int | None = None
     kernel_args: Iterable[str] = ()
     remove_kernel_args: Iterable[str] = ()
@@ -108,13 +115,14 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     threads: int
     xz_preset: int | None
     always_compress: bool
+    repacking: Repacking
     max_mtime: int | None
     boot_settings: BootSettings
 
     @property
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
-        return bool(self.additions or self.removals or self.layers)
+        return bool(self.additions or self.removals or self.layers or self.repacking)
 
     def iso_tree(self, items: Sequence[PreparedItem]) -> IsoTreeRequest:
         """Return the part of the request about the ISO's own tree; ``items``: its additions, prepared."""
@@ -146,6 +154,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         force_type=request.force_type,
         layers=parse_layers(request.layer, image),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
+        repacking=_choose_repacking(request),
         max_mtime=_parse_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
@@ -153,6 +162,13 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
             allow_missing=request.allow_missing,
         ),
     )  # fmt: skip
+
+
+def _choose_repacking(request: Request) -> Repacking:
+    """Return what ``request`` wants repacked."""
+    if request.repack:
+        return Repacking.DATA
+    return Repacking.METADATA if request.repack_metadata else Repacking.NOTHING
 
 
 def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:

@@ -14,6 +14,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.layers.formats import DeadBytes, Repacking
 from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
@@ -67,6 +68,15 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "sizes": [_size_report(change) for change in plan.companions.sizes],
         "signatures": _printable_paths(plan.companions.signatures),
         "layers": [_layer_report(layer) for layer in plan.packed],
+        "dead": [
+            {
+                "layer": layer,
+                "repacked": repacking.noun or None,
+                "data": dead and dead.data,
+                "metadata": dead and dead.metadata,
+            }
+            for layer, repacking, dead in _count_dead_bytes(plan)
+        ],
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
             "size": {"before": plan.image.size, "after": plan.result.table.length},
@@ -154,6 +164,34 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _count_dead_bytes(plan: RemasterPlan) -> Iterator[tuple[str, Repacking, DeadBytes | None]]:
+    """Yield the address of each layer that can be repacked, what of it is, and what a repack would drop after that."""
+    packed = {layer.address: layer for layer in plan.packed}
+    for change in plan.changes:
+        layer = change.layer
+        if layer.format.can_repack and layer.parameters.is_identity:
+            new = packed.get(layer.address)
+            dead = layer.count_dead_bytes(None if new is None else new.packed.table)
+            yield format_address(layer.address), change.repacking, dead
+
+
+def _dead_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield lines about bytes of removed files that stay."""
+    for dead in report["dead"]:
+        if dead["repacked"]:
+            yield f"{dead['layer']}: {dead['repacked']} repacked"
+        if dead["data"] is None:
+            yield f"{dead['layer']}: what --repack would save is not counted for so many inodes"
+            continue
+        if dead["data"]:
+            yield f"{dead['layer']}: {dead['data']:,} bytes of data are of removed files; --repack saves them"
+        if dead["metadata"]:
+            yield (
+                f"{dead['layer']}: about {dead['metadata']:,} bytes of metadata are of removed files; --repack-metadata"
+                " saves them, as --repack does"
+            )
+
+
 def _blocks(plan: RemasterPlan) -> dict[str, int]:
     """Return the volume space size before and after; 0 for an image without a volume."""
     before = 0 if plan.image.volume is None else plan.image.volume.blocks
@@ -229,6 +267,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
         yield packed_line(packed.summary)
+    yield from _dead_lines(report)
     for change in {change.paths[0]: change for change in plan.changes}.values():
         if change.memory is not None:
             yield from memory_lines(printable(change.paths[0]), change.memory)

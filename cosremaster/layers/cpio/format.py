@@ -30,6 +30,7 @@ class CpioFormat:
     magic_end = len(NEWC)
     limits = Limits("a cpio archive", MAX_FIELD)
     refusal = None
+    can_repack = False
 
     def identify(self, head: bytes) -> str | None:
         """Return ``""`` for newc and crc, ``odc`` or ``bin`` for an older form; None for no cpio archive."""

@@ -17,13 +17,7 @@ from cosremaster.errors import OverlayError, Place, SizeError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
 from cosremaster.layers.squashfs.check import KeptMetadata, check_edit
-from cosremaster.layers.squashfs.directories import (
-    EMPTY_SIZE,
-    SquashfsEntry,
-    find_index_points,
-    pack_listing,
-    split_into_runs,
-)
+from cosremaster.layers.squashfs.directories import SquashfsEntry, add_listing
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, TYPES, Inode
 from cosremaster.layers.squashfs.metadata import GrowingTable, reopen_table, store_block
@@ -280,17 +274,7 @@ class _ImageWriter:
         for name, number in directory.new.items():
             entries[name] = SquashfsEntry(name, self._references[number], number, self._editor.inodes[number].type)
         ordered = [entries[name] for name in sorted(entries)]
-        offset = self._listing_writer.open_size
-        runs = split_into_runs(ordered, offset)
-        listing = pack_listing(runs)
-        first_block = len(self._listing_writer.block_starts) - 1
-        reference = self._listing_writer.add(listing)
-        starts = self._listing_writer.block_starts
-        index = tuple((at, starts[first_block + block], name) for block, at, name in find_index_points(runs, offset))
-        inode = replace(
-            directory.inode, size=len(listing) + EMPTY_SIZE, start=reference >> 16, offset=reference & 0xFFFF,
-            nlink=2 + sum(1 for entry in ordered if entry.type == DIRECTORY), index=index,
-        )  # fmt: skip
+        inode = add_listing(self._listing_writer, ordered, directory.inode)
         return SquashfsEntry(b"", self._add_inode(inode), inode.number, DIRECTORY)
 
     def _join(self, total: int, root: int) -> PieceTable:

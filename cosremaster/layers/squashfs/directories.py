@@ -6,7 +6,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cosremaster.layers.squashfs.metadata import METADATA_SIZE, make_reference, split_reference
+from msgspec.structs import replace
+
+from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
+from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, make_reference, split_reference
 
 _HEADER = struct.Struct("<III")
 _ENTRY = struct.Struct("<HhHH")
@@ -118,6 +121,23 @@ def pack_listing(runs: Sequence[Run]) -> bytes:
             offset = split_reference(entry.reference)[1]
             parts.append(_ENTRY.pack(offset, entry.number - base, entry.type, len(entry.name) - 1) + entry.name)
     return b"".join(parts)
+
+
+def add_listing(writer: MetadataWriter, entries: Sequence[SquashfsEntry], inode: Inode) -> Inode:
+    """Write the listing of ``entries``, sorted by name, and return ``inode``, their directory's, with its place."""
+    offset = writer.open_size
+    runs = split_into_runs(entries, offset)
+    listing = pack_listing(runs)
+    first_block = len(writer.block_starts) - 1
+    reference = writer.add(listing)
+    index = tuple(
+        (at, writer.block_starts[first_block + block], name) for block, at, name in find_index_points(runs, offset)
+    )
+    start, byte = split_reference(reference)
+    return replace(
+        inode, size=len(listing) + EMPTY_SIZE, start=start, offset=byte, index=index,
+        nlink=2 + sum(1 for entry in entries if entry.type == DIRECTORY),
+    )  # fmt: skip
 
 
 def find_index_points(runs: Sequence[Run], offset: int) -> list[tuple[int, int, bytes]]:

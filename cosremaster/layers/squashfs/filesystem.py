@@ -102,8 +102,7 @@ class SquashfsFilesystem:
     @cached_property
     def xattr_count(self) -> int:
         """How many sets of extended attributes there are."""
-        superblock = self.superblock
-        return int.from_bytes(self.table.read(superblock.xattr_table + 8, 4), "little") if superblock.has_xattrs else 0
+        return self.xattr_header[1] if self.superblock.has_xattrs else 0
 
     def _read_on(self, position: int, count: int) -> tuple[bytes, int]:
         """Return the plain bytes of up to ``count`` blocks of the inode table from byte ``position`` on, and their end.
@@ -197,16 +196,24 @@ class SquashfsFilesystem:
             raise CorruptError("the squashfs table of extended attributes is cut off", self.place.at(at))
         return start, count
 
+    def find_xattrs(self, number: int) -> tuple[int, int, int]:
+        """Return the entry of the extended attributes ``number``: reference of the first, count, size.
+
+        :raises struct.error: the table is cut off. :raises CorruptError: it is damaged.
+        """
+        block, offset = divmod(XATTR_ID.size * number, METADATA_SIZE)
+        (position,) = struct.unpack("<Q", self.table.read(self.superblock.xattr_table + 16 + 8 * block, 8))
+        reference, entries, size = XATTR_ID.unpack(self.metadata.read(position, offset, XATTR_ID.size))
+        return reference, entries, size
+
     def _read_xattrs(self, start: int, number: int) -> dict[bytes, bytes]:
         """Return the extended attributes ``number``; those in a class that Linux does not know are left out as there.
 
         :param start: where names and values begin.
         :raises struct.error: the table is cut off. :raises CorruptError: it is damaged.
         """
-        block, offset = divmod(XATTR_ID.size * number, METADATA_SIZE)
-        (position,) = struct.unpack("<Q", self.table.read(self.superblock.xattr_table + 16 + 8 * block, 8))
-        reference, entries, _ = XATTR_ID.unpack(self.metadata.read(position, offset, XATTR_ID.size))
-        cursor = _Cursor(self.metadata, start, reference, self.place)
+        reference, entries, _ = self.find_xattrs(number)
+        cursor = MetadataCursor(self.metadata, start, reference, self.place)
         attributes: dict[bytes, bytes] = {}
         for _ in range(min(entries, MAX_XATTRS)):
             kind, size = struct.unpack("<HH", cursor.read(4))
@@ -214,7 +221,7 @@ class SquashfsFilesystem:
             (length,) = struct.unpack("<I", cursor.read(4))
             value = cursor.read(length)
             if kind & OUT_OF_LINE:
-                outside = _Cursor(self.metadata, start, int.from_bytes(value[:8], "little"), self.place)
+                outside = MetadataCursor(self.metadata, start, int.from_bytes(value[:8], "little"), self.place)
                 value = outside.read(*struct.unpack("<I", outside.read(4)))
             if kind & 0xFF in XATTR_PREFIXES:
                 attributes[XATTR_PREFIXES[kind & 0xFF] + name] = value
@@ -311,7 +318,7 @@ def _describe_excess(is_repeated: bool, room: int) -> str:
     return f"a squashfs directory is deeper than a path of {_MAX_PATH:,} bytes"
 
 
-class _Cursor:
+class MetadataCursor:
     """Reads metadata forward from a ``reference`` into the table that begins at byte ``start`` of the image."""
 
     def __init__(self, metadata: MetadataReader, start: int, reference: int, place: Place) -> None:
@@ -319,6 +326,11 @@ class _Cursor:
         block, self._offset = split_reference(reference)
         self._place = place
         self._metadata, self._position = metadata, start + block
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The metadata block where it stands, and the byte in that."""
+        return self._position, self._offset
 
     def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes. :raises CorruptError: they are too many, or not there."""

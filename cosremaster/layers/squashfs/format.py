@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from cosremaster.layers.formats import ArchiveIndex, LayerFormat
+from cosremaster.layers.formats import ArchiveIndex, LayerFormat, Repacking
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
-    from cosremaster.layers.formats import EditResources
+    from cosremaster.layers.formats import DeadBytes, EditResources
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.layers.squashfs.tree import SquashfsTree
@@ -71,17 +71,30 @@ class SquashfsIndex(ArchiveIndex):
         for breach in find_breaches(open_tree(layer).filesystem, with_data=with_data):
             yield breach.message, layer.place if breach.position is None else layer.place.at(breach.position)
 
-    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
+    def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what stays of removed files, and which extended attributes go."""
         from cosremaster.layers.squashfs.losses import describe_losses  # noqa: PLC0415 - only edits need it
 
-        return describe_losses(open_tree(layer), edits, layer.place)
+        return describe_losses(open_tree(layer), edits, layer.place, repacking)
+
+    def count_dead_bytes(self, layer: Layer, table: PieceTable) -> DeadBytes | None:
+        """Return what a repack would drop of the image ``table``; None where it has very many inodes."""
+        from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem  # noqa: PLC0415 - few reports need it
+        from cosremaster.layers.squashfs.live import count_dead_bytes  # noqa: PLC0415 - the same
+
+        return count_dead_bytes(SquashfsFilesystem(table, layer.place))
 
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
         """Return the bytes of the image after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
         from cosremaster.layers.squashfs.append import apply_edits  # noqa: PLC0415 - only edits need it
 
-        return apply_edits(open_tree(layer), edits, resources, layer.place)
+        tree = open_tree(layer)
+        table = tree.filesystem.table if edits.is_empty else apply_edits(tree, edits, resources, layer.place)
+        if resources.repacking is Repacking.NOTHING:
+            return table
+        from cosremaster.layers.squashfs.repack import repack  # noqa: PLC0415 - few edits need it
+
+        return repack(table, layer.place, tree.filesystem, resources)
 
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the number of inodes: all else is read from the image."""
@@ -98,6 +111,7 @@ class SquashfsFormat(LayerFormat):
 
     name = "squashfs"
     random_access = True
+    can_repack = True
     magic_end = len(MAGIC)
     limits = Limits("a squashfs file system", _MAX_FILE, (b"user.", b"trusted.", b"security."))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cosremaster.errors import Place, printable
+from cosremaster.layers.formats import Repacking
 from cosremaster.layers.squashfs.inodes import DIRECTORY, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.tree import SquashfsTree
 from cosremaster.tree.nodes import Action, Edits, Node
@@ -12,7 +13,7 @@ from cosremaster.tree.xattrs import PRIVATE
 from cosremaster.units import format_size
 
 
-def describe_losses(tree: SquashfsTree, edits: Edits, place: Place) -> Iterator[str]:
+def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: Repacking) -> Iterator[str]:
     """Yield a sentence about the data of removed and replaced files, and about extended attributes that go.
 
     Data that another name keeps do not count.
@@ -27,11 +28,12 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place) -> Iterator[
         for number, (path, inode) in inodes.items()
         if inode.type != DIRECTORY and counts[number] >= inode.nlink and inode.size and not inode.target
     ]
-    if dead:
+    if dead and repacking < Repacking.DATA:
         size = sum(_packed_size(inode, tree.filesystem.superblock.block_size) for _, inode in dead)
         yield (
             f"{place}: the old data of {_list_paths([path for path, _ in dead])}, about {format_size(size)}, stay in"
-            " the squashfs file, where they can still be read, though nothing names them any more"
+            " the squashfs file, where they can still be read, though nothing names them any more;"
+            " --repack takes them out"
         )
     replaced = {node.path: node for node, action in edits.additions if action is not Action.REMOVED}
     bare = [

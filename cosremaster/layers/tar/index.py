@@ -14,7 +14,7 @@ from cosremaster.tree.paths import normal_names
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.layers.blobs import Blobs
-    from cosremaster.layers.formats import EditResources
+    from cosremaster.layers.formats import EditResources, Repacking
     from cosremaster.layers.model import Layer
     from cosremaster.layers.tar.blocks import TarHeader
     from cosremaster.layers.tar.tree import TarTree
@@ -139,7 +139,7 @@ class TarIndex(ArchiveIndex):
 
         return apply_edits(layer, edits)
 
-    def edit_warnings(self, layer: Layer, edits: Edits) -> Iterator[str]:
+    def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield what of replaced files goes."""
         from cosremaster.layers.tar.edit import describe_losses  # noqa: PLC0415 - only edits need it
 
