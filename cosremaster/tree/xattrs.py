@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from cosremaster.errors import printable
 
 CAPABILITY = b"security.capability"
 ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
-PRIVATE = b"trusted.overlay."
+_PRIVATE = (b"trusted.overlay.", b"user.overlay.")
 """How the names begin that overlayfs gives for its own use in one layer; it copies none of them to another."""
 
 _CAPABILITIES = (
@@ -80,4 +81,9 @@ def capability_of_root(value: bytes) -> bytes:
 
 def shared_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
     """Return those of ``xattrs`` that a copy of the file in another layer has too: all but overlayfs' own."""
-    return tuple(pair for pair in xattrs if not pair[0].startswith(PRIVATE))
+    return tuple(pair for pair in xattrs if not pair[0].startswith(_PRIVATE))
+
+
+def loses_xattrs(old: Iterable[bytes], new: Iterable[bytes]) -> bool:
+    """Return whether one of the names ``old`` of extended attributes is none of ``new``, those of overlayfs apart."""
+    return any(not name.startswith(_PRIVATE) for name in set(old).difference(new))

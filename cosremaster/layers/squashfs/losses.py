@@ -9,7 +9,7 @@ from cosremaster.layers.formats import Repacking
 from cosremaster.layers.squashfs.inodes import DIRECTORY, STORED_BLOCK, Inode
 from cosremaster.layers.squashfs.tree import SquashfsTree
 from cosremaster.tree.nodes import Action, Edits, Node
-from cosremaster.tree.xattrs import PRIVATE
+from cosremaster.tree.xattrs import loses_xattrs
 from cosremaster.units import format_size
 
 
@@ -41,13 +41,12 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: R
         if path in replaced and inode.type != DIRECTORY and _loses_xattrs(tree, inode, replaced[path])
     ]  # fmt: skip
     if bare:
-        yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities), and the new has none"
+        yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities) that the new has not"
 
 
 def _loses_xattrs(tree: SquashfsTree, old: Inode, new: Node) -> bool:
     """Return whether ``old`` has an extended attribute that ``new``, which replaces it, has not."""
-    names = tree.filesystem.xattrs(old.xattr)
-    return any(not name.startswith(PRIVATE) for name in names.keys() - {name for name, _ in new.xattrs})
+    return loses_xattrs(tree.filesystem.xattrs(old.xattr), dict(new.xattrs))
 
 
 def _packed_size(inode: Inode, block_size: int) -> int:

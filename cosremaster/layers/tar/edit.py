@@ -15,6 +15,7 @@ from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
 from cosremaster.layers.tar.tree import TarTree
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.xattrs import loses_xattrs
 
 _END = 2 * blocks.BLOCK
 """Bytes of zeros that end an archive."""
@@ -142,8 +143,10 @@ def describe_losses(layer: Layer, edits: Edits) -> Iterator[str]:
     bare = [
         node.path
         for node, _ in edits.additions
-        if node.path in edits.removed_paths and not node.xattrs and (old := tree.get(node.path)) and old.xattrs
+        if node.path in edits.removed_paths
+        and (old := tree.get(node.path)) is not None
+        and loses_xattrs(dict(old.xattrs), dict(node.xattrs))
     ]
     if bare:
         paths = printable(bare[0]) + (f" and {len(bare) - 1:,} more" if len(bare) > 1 else "")
-        yield f"{layer.place}: {paths} had extended attributes (such as file capabilities), and the new has none"
+        yield f"{layer.place}: {paths} had extended attributes (such as file capabilities) that the new has not"
