@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
 
-from msgspec import Struct
-
+from cosremaster.archives.entry import ArchiveEntry
 from cosremaster.archives.locale import use_utf8_names
 from cosremaster.errors import CosremasterError, OverlayError, Place, UnsupportedError, printable
 from cosremaster.io.streams import CHUNK
@@ -32,30 +31,6 @@ _ACL_TAGS = {
 
 _ACL_VERSION = 2
 _NO_NUMBER = 0xFFFFFFFF
-
-
-class ArchiveEntry(Struct, frozen=True, kw_only=True):
-    """The header of an entry: names as bytes, ``mode`` as st_mode, ``mtime`` in seconds since 1970, ``size`` in bytes.
-
-    ``hardlink``: the name of an earlier entry for the same file, None without one. The ``nlink`` names of one file have
-    the same ``inode`` (device and number). ``xattrs``: names and values of its extended attributes, ACLs in Linux' form
-    among them.
-    ``warning``: a message of libarchive about something it could not interpret.
-    """
-
-    name: bytes
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    size: int
-    symlink: bytes
-    hardlink: bytes | None
-    device: tuple[int, int]
-    inode: tuple[int, int]
-    nlink: int
-    xattrs: tuple[tuple[str, bytes], ...]
-    warning: str
 
 
 class Archive:
@@ -96,10 +71,6 @@ class Archive:
         """Read from the descriptor ``fd``. :raises OverlayError: it is no archive of these formats."""
         self._call(self._place, self._ffi.read_open_fd, self._pointer, fd, CHUNK)
         return self
-
-    def open_data_of(self, outer: Archive) -> Archive:
-        """Read from the data of the current entry of ``outer``. :raises OverlayError: no archive of these formats."""
-        return self.open_chunks(outer.data(self._place))
 
     def open_chunks(self, chunks: Iterator[bytes]) -> Archive:
         """Read the bytes that ``chunks`` yields. Its exceptions pass through the method that reads.
@@ -225,7 +196,8 @@ def _library(place: Place) -> tuple[ModuleType, type[Exception]]:
         from libarchive import ArchiveError, ffi  # noqa: PLC0415 - it loads the C library, which may be missing
     except (ImportError, OSError, AttributeError, TypeError) as error:
         raise UnsupportedError(
-            "archives are read by libarchive, which is not installed here (Debian: libarchive13; Python: libarchive-c)",
+            "such archives are read by libarchive, which is not installed here"
+            " (Debian: libarchive13; Python: libarchive-c)",
             place,
         ) from error
     for name, c_type in (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from cosremaster.archives.entry import ArchiveEntry
     from cosremaster.errors import Place
     from cosremaster.io.pieces import PieceTable, Source
     from cosremaster.io.spool import Spool
@@ -208,6 +209,13 @@ class ArchiveIndex(Protocol):
         raise TypeError(f"{type(self).__name__} was not split")
 
 
+class StreamedEntry(NamedTuple):
+    """An entry of an archive, and its bytes with zeros for holes, which are to be read before the next entry."""
+
+    entry: ArchiveEntry
+    data: Iterator[bytes]
+
+
 class LayerFormat(Protocol):
     """A kind of archive or file system that can be a layer."""
 
@@ -261,6 +269,14 @@ class LayerFormat(Protocol):
         :raises CorruptError: damage, with its place.
         """
         ...
+
+    def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry] | None:
+        """Return the entries of the archive that begins where ``reader`` stands, to be read once and in order.
+
+        It is for overlays, which copy what they need; None where the format leaves that to libarchive.
+        The iterator raises CorruptError for damage, with its place.
+        """
+        return None
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> ArchiveIndex:
         """Return the index that :meth:`ArchiveIndex.dump` made values of.

@@ -1,4 +1,4 @@
-"""Read archives as nodes: tar, zip, 7z, cpio and the data of a Debian package.
+"""Read archives as nodes: tar, zip and the data of a Debian package, and by libarchive 7z, cpio and others.
 
 An archive yields its files once, in order. Their bytes are needed later and in another order, so they go into a spool.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from cosremaster.archives.reader import Archive, ArchiveEntry, open_archive_file
-from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError, printable
+from cosremaster.archives import ar
+from cosremaster.archives.entry import ArchiveEntry
+from cosremaster.archives.reader import Archive, open_archive_file
+from cosremaster.errors import CorruptError, OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Zeros
-from cosremaster.io.streams import hash_chunks
+from cosremaster.io.streams import CHUNK, ByteReader, hash_chunks
+from cosremaster.layers.streamed import open_stream
 from cosremaster.overlay.addition import AttributedPath
 from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, skipped_names
 from cosremaster.overlay.items import ReadContext
@@ -34,7 +37,10 @@ _MAX_XATTR_NAME, _MAX_XATTR_VALUE = 255, 1 << 16
 """Bytes that Linux takes (include/uapi/linux/limits.h)."""
 
 _FORMATS = ("tar", "zip", "7zip", "cpio")
-_AR = b"!<arch>\n"
+_EMPTY_TAR = 1024
+"""Bytes of a tar archive without entries; as many are looked at to tell the kind of an archive."""
+
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _KINDS = frozenset(NodeKind)
 
 
@@ -58,14 +64,10 @@ def read_archive(
     with open_archive_file(None if piped else source, place) as fd:
         status = os.fstat(fd)
         seekable = stat.S_ISREG(status.st_mode)
-        if seekable and os.pread(fd, len(_AR), 0) == _AR:
-            _read_deb(fd, collector)
-        else:
-            with Archive(("tar",) if piped else _FORMATS, place).open_fd(fd) as archive:
-                collector.take_entries(archive)
-                end = archive.cpio_end
-            if end is not None and seekable:
-                _check_padding(fd, end, place)
+        try:
+            _read_by_kind(fd, collector, piped=piped, seekable=seekable)
+        except CorruptError as error:
+            raise OverlayError(f"cannot be read as an archive: {error.message}", error.place or place) from error
         after = os.fstat(fd)
         if seekable and (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise OverlayError("changed while it was being read", place)
@@ -90,24 +92,24 @@ class _NodeCollector:
         self._advance = advance
         self._entries = self._bytes = 0
 
-    def take_entries(self, archive: Archive) -> None:
-        """Collect all remaining entries of ``archive``."""
-        for entry in archive.entries():
+    def take_entries(self, entries: Iterable[tuple[ArchiveEntry, Iterator[bytes]]]) -> None:
+        """Collect all ``entries``, each with its data."""
+        for entry, data in entries:
             self._entry_place = self.place.inside(entry.name)
             self._entries += 1
             if self._entries > MAX_ENTRIES:
                 raise SizeError(f"an archive of more than {MAX_ENTRIES:,} entries is not added", self.place)
             if entry.warning:
                 self.context.warn(f"{self._entry_place}: {entry.warning}")
-            self._take_entry(archive, entry)
+            self._take_entry(entry, data)
 
-    def _take_entry(self, archive: Archive, entry: ArchiveEntry) -> None:
-        """Collect ``entry``, whose header was just read."""
+    def _take_entry(self, entry: ArchiveEntry, data: Iterator[bytes]) -> None:
+        """Collect ``entry`` with its ``data``."""
         path, link_name = self._normal_path(entry.name, "it"), entry.hardlink
         node = self._make_node(entry, path) if link_name is None else self._make_hard_link(path, link_name)
         if node.kind is NodeKind.FILE:
             self._check_size(entry.size)
-            content = self._spool_content(archive, entry.size if link_name is None else 0)
+            content = self._spool_content(data, entry.size if link_name is None else 0)
             if content.size or link_name is None:
                 node = replace(node, content=content)
                 if link_name is not None:  # cpio may keep the data with the last name of a hard-linked file
@@ -183,10 +185,10 @@ class _NodeCollector:
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 
-    def _spool_content(self, archive: Archive, size: int) -> PieceContent:
-        """Copy the data of the entry whose header was just read, filled with zeros up to ``size`` bytes."""
+    def _spool_content(self, data: Iterator[bytes], size: int) -> PieceContent:
+        """Copy the ``data`` of an entry, filled with zeros up to ``size`` bytes."""
         digest = hashlib.sha256()
-        chunks = self._limit_chunks(archive.data(self._entry_place), size)
+        chunks = self._limit_chunks(data, size)
         spooled_range = self.context.spool.append(hash_chunks(chunks, digest), packed=False)
         self._bytes += spooled_range.length
         return PieceContent((spooled_range,), digest.digest())
@@ -221,18 +223,74 @@ def _check_padding(fd: int, end: int, place: Place) -> None:
             offset += len(chunk)
 
 
-def _read_deb(fd: int, collector: _NodeCollector) -> None:
-    """Collect the entries of ``data.tar`` in a Debian package (deb(5)); its control member is not read."""
+def _read_by_kind(fd: int, collector: _NodeCollector, *, piped: bool, seekable: bool) -> None:
+    """Collect the entries of the archive in ``fd``, by the reader for its kind.
+
+    :raises CorruptError: an archive that is not read by libarchive is damaged.
+    """
     place = collector.place
-    with Archive(("ar",), place).open_fd(fd) as outer:
-        for entry in outer.entries():
-            if entry.name.startswith(b"data.tar"):
-                collector.place = place.inside(entry.name)
-                with Archive(("tar",), collector.place).open_data_of(outer) as inner:
-                    collector.take_entries(inner)
-                collector.context.warn(
-                    f"{place}: only its files are added: its control scripts are not run, and dpkg in the image does"
-                    " not know it"
-                )
+    packed = ByteReader(iter(lambda: os.read(fd, CHUNK), b""), place)
+    head = packed.peek(_EMPTY_TAR)
+    if seekable and head.startswith(ar.MAGIC):
+        _read_deb(packed, collector)
+        return
+    if len(head) == _EMPTY_TAR and not any(head):
+        return  # two blocks of zeros: a tar archive without entries
+    entries = open_stream(packed)
+    if entries is not None:
+        collector.take_entries(entries)
+        return
+    if seekable and not piped and head.startswith(_ZIP_MAGICS):
+        from cosremaster.archives.zip import ZipReader  # noqa: PLC0415 - few overlays are zip archives
+
+        with open(fd, "rb", closefd=False) as file:
+            archive = ZipReader(file, place)
+            if archive.is_readable:
+                collector.take_entries(archive.entries())
                 return
+    _read_by_libarchive(packed, fd, collector, piped=piped, seekable=seekable)
+
+
+def _read_by_libarchive(packed: ByteReader, fd: int, collector: _NodeCollector, *, piped: bool, seekable: bool) -> None:
+    """Collect the entries of an archive that libarchive alone reads; nothing of ``packed`` was consumed."""
+    place = collector.place
+    with Archive(("tar",) if piped else _FORMATS, place) as archive:
+        if seekable:
+            os.lseek(fd, 0, os.SEEK_SET)
+            archive.open_fd(fd)
+        else:
+            archive.open_chunks(packed.read_rest())
+        collector.take_entries(_entries_of(archive, place))
+        end = archive.cpio_end
+    if end is not None and seekable:
+        _check_padding(fd, end, place)
+
+
+def _entries_of(archive: Archive, place: Place) -> Iterator[tuple[ArchiveEntry, Iterator[bytes]]]:
+    """Yield each entry of ``archive`` with its data."""
+    for entry in archive.entries():
+        yield entry, archive.data(place.inside(entry.name))
+
+
+def _read_deb(packed: ByteReader, collector: _NodeCollector) -> None:
+    """Collect the entries of ``data.tar`` in a Debian package (deb(5)); its control member is not read.
+
+    :raises CorruptError: it is damaged.
+    """
+    place = collector.place
+    for member in ar.read_members(packed):
+        if member.name.startswith(b"data.tar"):
+            collector.place = place.inside(member.name)
+            inside = ByteReader(packed.read_parts(member.size), collector.place)
+            entries = open_stream(inside)
+            if entries is not None:
+                collector.take_entries(entries)
+            else:
+                with Archive(("tar",), collector.place).open_chunks(inside.read_rest()) as archive:
+                    collector.take_entries(_entries_of(archive, collector.place))
+            collector.context.warn(
+                f"{place}: only its files are added: its control scripts are not run, and dpkg in the image does"
+                " not know it"
+            )
+            return
     raise OverlayError("cannot be added: it is an ar archive, but no Debian package with a data.tar", place)

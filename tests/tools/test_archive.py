@@ -8,6 +8,7 @@ import random
 import socket
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import cosremaster
-from cosremaster.archives.reader import Archive
 from cosremaster.demo.image import DemoEntry, build_archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.io.spool import Spool
+from cosremaster.io.streams import ByteReader
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
@@ -311,7 +313,7 @@ def test_several_cpio_archives_in_a_row_are_refused(tmp_path: Path, name: str) -
 
 
 def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """libarchive calls us for the data of the package; what is raised there must not be swallowed by C code."""
+    """What is raised while the data of the package are read is not taken for damage of the package."""
     require("dpkg-deb")
     (tmp_path / "p/DEBIAN").mkdir(parents=True)
     (tmp_path / "p/DEBIAN/control").write_text(
@@ -320,16 +322,16 @@ def test_a_signal_inside_a_debian_package_ends_the_work(tmp_path: Path, monkeypa
     (tmp_path / "p/large").write_bytes(bytes(3_000_000))
     run(["dpkg-deb", "-Znone", "--root-owner-group", "-b", tmp_path / "p", tmp_path / "x.deb"])
 
-    real = Archive.read
+    real = ByteReader.read_some
     calls: list[int] = []
 
-    def read_then_stop(self: Archive, *arguments: Any) -> int:
+    def read_then_stop(self: ByteReader, *arguments: Any) -> bytes:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return real(self, *arguments)
 
-    monkeypatch.setattr(Archive, "read", read_then_stop)
+    monkeypatch.setattr(ByteReader, "read_some", read_then_stop)
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path / "x.deb")
 
@@ -434,10 +436,126 @@ def test_damaged_archives_are_read_or_refused(
 
 
 def test_without_the_c_library_it_is_said_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tar_of(tmp_path / "a.tar", (member("x"), b"x"))
+    path = tmp_path / "a.7z"
+    path.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))
     monkeypatch.setitem(sys.modules, "libarchive", None)
-    with pytest.raises(UnsupportedError, match=r"a\.tar: archives are read by libarchive, which is not installed here"):
+    with pytest.raises(
+        UnsupportedError, match=r"a\.7z: such archives are read by libarchive, which is not installed here"
+    ):
         read(path)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without libarchive."""
+    monkeypatch.setitem(sys.modules, "libarchive", None)
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.tar.bz2", "a.tar.lz4", "a.tgz"])
+def test_tar_needs_no_c_library(tree: Path, tmp_path: Path, name: str) -> None:
+    require("tar", "gzip", "xz", "zstd", "bzip2", "lz4")
+    found, _ = warned(pack(tree, tmp_path / name, "tar --format=gnu -acf $OUT ."))
+    assert data(found[b"large"]) == (tree / "large").read_bytes()
+    assert (found[b"null"].rdev, found[b"own"].gid, found[b"etc"].mode) == ((1, 3), 1234567, 0o1771)
+
+
+@pytest.mark.usefixtures("bare")
+def test_zip_needs_no_c_library(tree: Path, tmp_path: Path) -> None:
+    require("bsdtar")
+    check_zip_of_another_system(tmp_path / "python.zip")
+    run(["bsdtar", "--format=zip", "-cf", tmp_path / "a.zip", "etc", "empty", "large", "link"], cwd=tree)
+    found = read(tmp_path / "a.zip")
+    assert found[b"link"].target == b"/a/../b" and found[b"etc"].mode == 0o1771
+    assert data(found[b"large"]) == (tree / "large").read_bytes()
+
+
+def check_zip_of_another_system(path: Path) -> None:
+    """A zip archive of another system: no modes, and times without a zone."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in (("d/", ""), ("d/\u00e4", "umlaut"), ("x", "y" * 100_000)):
+            info = zipfile.ZipInfo(name, (2024, 2, 29, 12, 0, 0))
+            info.create_system = info.external_attr = 0
+            archive.writestr(info, text)
+    found = read(path)
+    assert {name: node.mode for name, node in found.items()} == {b"d": 0o775, "d/\u00e4".encode(): 0o664, b"x": 0o664}
+    assert found[b"x"].mtime == 1709208000
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("compression", ["xz", "gzip", "zstd", "none"])
+def test_a_debian_package_needs_no_c_library(tmp_path: Path, compression: str) -> None:
+    require("dpkg-deb")
+    top = tmp_path / "package"
+    (top / "DEBIAN").mkdir(parents=True)
+    (top / "DEBIAN/control").write_text("Package: s\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
+    (top / "usr").mkdir()
+    (top / "usr/data").write_bytes(random.Random(1).randbytes(600_001))
+    run(["dpkg-deb", f"-Z{compression}", "--root-owner-group", "-b", top, tmp_path / "x.deb"])
+    found, _ = warned(tmp_path / "x.deb")
+    assert sorted(found) == [b"usr", b"usr/data"]
+    assert data(found[b"usr/data"]) == (top / "usr/data").read_bytes()
+
+
+@pytest.mark.usefixtures("bare")
+def test_standard_input_needs_no_c_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress(tar_of(tmp_path / "a.tar", (member("x"), b"x" * 200_000)).read_bytes())
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as source:
+        pipe.write(packed)
+        pipe.close()
+        real = os.read
+        monkeypatch.setattr(os, "read", lambda fd, size: real(source.fileno() if fd == 0 else fd, size))
+        scan = read_archive(b"-", context(spool=Spool(tmp_path)), lambda _: None)
+    assert [data(node) for node in scan.nodes] == [b"x" * 200_000]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "tar --format=gnu -S", "tar --format=pax --xattrs --acls", "tar --format=ustar", "bsdtar --format=pax",
+        "tar --format=v7 --exclude=pipe --exclude=null --exclude=disk", "bsdtar --format=zip",
+    ],
+)  # fmt: skip
+def test_both_readers_agree(tree: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libarchive, which reads the same archives where it may."""
+    with (tree / "holes").open("wb") as file:
+        file.seek(300_000)
+        file.write(b"middle")
+        file.truncate(900_000)
+    os.setxattr(tree / "large", "user.note", b"text")
+    for name in (LATIN, UTF8) if "zip" in how else ():
+        Path(os.fsdecode(os.fsencode(tree) + b"/" + name)).unlink()
+    if "zip" in how:
+        (tree / "pipe").unlink()
+        require("bsdtar")
+        run(["bsdtar", "--format=zip", "-cf", tmp_path / "a.bin", "."], cwd=tree)
+    else:
+        pack(tree, tmp_path / "a.bin", f"{how} -cf $OUT .")
+    own, _ = warned(tmp_path / "a.bin")
+    monkeypatch.setattr(archives, "open_stream", lambda _: None)
+    monkeypatch.setattr(archives, "_ZIP_MAGICS", (b"none",))
+    other, _ = warned(tmp_path / "a.bin")
+    assert list(own) == list(other)
+    for path, node in own.items():
+        assert replace(node, content=None, link=None) == replace(other[path], content=None, link=None)
+        assert (node.link is None) == (other[path].link is None)
+        assert node.content is None or data(node) == data(other[path])
+
+
+def test_damaged_zip_archives_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", b"".join(b"%d" % number for number in range(2000)))
+    whole, path = (tmp_path / "whole.zip").read_bytes(), tmp_path / "a.zip"
+    for at in range(0, len(whole), 41):
+        sample = bytearray(whole)
+        sample[at] ^= 0xFF
+        for bad in (bytes(sample), whole[: at or 1]):
+            path.write_bytes(bad)
+            try:
+                warned(path)
+            except CosremasterError as error:
+                assert str(path) in str(error) and str(error).isprintable()
 
 
 def test_the_c_library_is_loaded_for_archives_alone(tmp_path: Path) -> None:

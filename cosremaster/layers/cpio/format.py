@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosremaster.layers.cpio.newc import MAGICS, MAX_FIELD, NEWC
 from cosremaster.layers.cpio.read import read_index
+from cosremaster.layers.formats import LayerFormat
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OLD_MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
 _OLD_NAMES = {"odc": "odc", "bin": "binary"}
 
 
-class CpioFormat:
+class CpioFormat(LayerFormat):
     """The format that the kernel and busybox unpack an initramfs from."""
 
     name = "cpio"

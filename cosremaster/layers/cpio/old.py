@@ -18,7 +18,8 @@ from cosremaster.layers.cpio.format import OLD_MAGICS
 from cosremaster.tree.nodes import NodeKind
 
 if TYPE_CHECKING:
-    from cosremaster.archives.reader import Archive, ArchiveEntry
+    from cosremaster.archives.entry import ArchiveEntry
+    from cosremaster.archives.reader import Archive
 
 ODC, BINARY = "odc", "bin"
 _KINDS = frozenset(NodeKind)

@@ -54,7 +54,7 @@ class TarEntry(NamedTuple):
         return self.mode & _TYPE_BITS == _REGULAR_BITS and self.link is None
 
 
-NUMBERS = "IIIqQQQQQ"
+NUMBERS = "IQQqQQQQQ"
 """The type of each column of numbers: mode, uid, gid, mtime, start, head, data, stored, end."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.layers.formats import LayerFormat
@@ -10,6 +11,7 @@ from cosremaster.tree.limits import Limits
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
+    from cosremaster.layers.formats import StreamedEntry
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.layers.tar.index import TarIndex
 
@@ -43,6 +45,12 @@ class TarFormat(LayerFormat):
         from cosremaster.layers.tar.read import read_index  # noqa: PLC0415 - only tar needs it
 
         return read_index(reader, origin, members)
+
+    def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry]:
+        """Return the entries of the archive that begins where ``reader`` stands; it raises CorruptError for damage."""
+        from cosremaster.layers.tar.stream import stream_entries  # noqa: PLC0415 - only overlays need it
+
+        return stream_entries(reader)
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> TarIndex:
         """Return the index that ``dump`` made values of. :raises ValueError, MsgspecError: it did not."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 5_000_000
 """More entries are taken for a bomb: each takes memory."""
 
-MAX_RECORDS = 64 << 20
+MAX_RECORDS = 16 << 20
 """Bytes of extended headers before one entry."""
 
 MAX_NAME = 1 << 20
@@ -34,8 +34,7 @@ MAX_SEGMENTS = 1 << 22
 MAX_KEPT = 256 << 20
 """Bytes of extended attributes that an archive may have."""
 
-MAX_OWNER = 0xFFFFFFFF
-_MAX_DEVICE = 0xFFFFFFFF
+MAX_OWNER = _MAX_DEVICE = 0xFFFFFFFF
 _MAX_MAP_DIGITS = 20
 
 _FILE, _DIRECTORY, _SYMLINK = 0o100000, 0o040000, 0o120000
@@ -58,7 +57,8 @@ _NO_ENTRY = frozenset((blocks.GNU_VOLUME, blocks.GNU_CONTINUATION, blocks.GNU_OL
 class _Before:
     """What stands before an entry and belongs to it: extended headers, and long names of GNU form.
 
-    ``start``: where the first begins; None without any. ``records``: of pax headers, in order.
+    ``start``: where the first begins; None without any. ``records``: of pax headers, in order. ``is_pending``: the
+    entry has not come yet.
     """
 
     def __init__(self) -> None:
@@ -68,14 +68,15 @@ class _Before:
         self.name: bytes | None = None
         self.link: bytes | None = None
         self.size = 0
+        self.is_pending = True
 
 
-class _ArchiveReader:
+class EntryReader:
     """Reads the entries of one archive in order."""
 
-    def __init__(self, reader: ByteReader, origin: int, scanner: MemberScanner) -> None:
+    def __init__(self, reader: ByteReader, origin: int) -> None:
         """Begin where ``reader`` stands; offsets count from position ``origin``."""
-        self.reader, self.origin, self.scanner = reader, origin, scanner
+        self.reader, self.origin = reader, origin
         self.entries = TarEntries()
         self.style = TarStyle()
         self.globals: dict[bytes, bytes] = {}
@@ -90,8 +91,24 @@ class _ArchiveReader:
         """The offset of the next byte."""
         return self.reader.position - self.origin
 
-    def read(self) -> TarIndex:
-        """Read to the end of the archive. :raises CorruptError: damage, with its place."""
+    def read(self, *, digests: bool) -> TarIndex:
+        """Read to the end of the archive; ``digests``: take those of regular files.
+
+        :raises CorruptError: damage, with its place.
+        """
+        for entry in self.iterate():
+            if len(self.entries) >= MAX_ENTRIES:
+                raise CorruptError(f"more than {MAX_ENTRIES:,} entries are taken for a bomb", self._place(entry.start))
+            if max(entry.uid, entry.gid) > MAX_OWNER:
+                raise CorruptError(f"no system has an owner {max(entry.uid, entry.gid)}", self._place(entry.start))
+            self.entries.add(entry, self._read_digest(entry) if digests else b"")
+        return TarIndex(self.entries, self.style, self.end, self.globals, self.inner_globals, has_end=self.has_end)
+
+    def iterate(self) -> Iterator[TarEntry]:
+        """Yield each entry when the reader stands before its data, which may be read then.
+
+        :raises CorruptError: damage, with its place.
+        """
         before = _Before()
         while True:
             at = self._position
@@ -100,12 +117,16 @@ class _ArchiveReader:
                 if block is None:
                     break
                 header = blocks.parse_header(block)
-                before = self._take_header(header, block, at, before)
+                entry = self._take_header(header, block, at, before)
             except HeaderError as error:
                 raise CorruptError(str(error), self._place(at)) from None
+            if entry is not None:
+                yield entry
+                self._skip_to(entry.end, entry.name)
+            if not before.is_pending:
+                before = _Before()
         if before.start is not None:
             raise CorruptError("no entry follows this extended header", self._place(before.start))
-        return TarIndex(self.entries, self.style, self.end, self.globals, self.inner_globals, has_end=self.has_end)
 
     def _next_block(self, at: int) -> bytes | None:
         """Return the next header block; None at the end, of which a block of zeros is read.
@@ -120,8 +141,8 @@ class _ArchiveReader:
         self.end, self.has_end = at, bool(block)
         return None
 
-    def _take_header(self, header: TarHeader, block: bytes, at: int, before: _Before) -> _Before:
-        """Take in ``header``, whose ``block`` stands at ``at``; return what stands before the next entry."""
+    def _take_header(self, header: TarHeader, block: bytes, at: int, before: _Before) -> TarEntry | None:
+        """Take in ``header``, whose ``block`` stands at ``at``; return its entry, None if it begins none."""
         self.style.note(header)
         kind = header.type
         if kind == blocks.PAX_GLOBAL:
@@ -130,17 +151,18 @@ class _ArchiveReader:
             self.globals = {keyword: value for keyword, value in self.globals.items() if value}
             if before.start is not None:
                 self.inner_globals.append((at, self._position))
-            return before
+            return None
         if kind in _NO_ENTRY:
             self.style.note_part(kind)
             self._skip_data(blocks.parse_number(header.size, "the size"), header.full_name)
-            return _Before()
+            before.is_pending = False
+            return None
         if kind in _BEFORE_ENTRY:
             before.start = at if before.start is None else before.start
             self._take_before(header, before)
-            return before
-        self._take_entry(header, block, at, before)
-        return _Before()
+            return None
+        before.is_pending = False
+        return self._make_entry(header, block, at, before)
 
     def _take_before(self, header: TarHeader, before: _Before) -> None:
         """Take in a ``header`` that belongs to the next entry, and its data."""
@@ -192,10 +214,8 @@ class _ArchiveReader:
         """Return the place of the byte at offset ``at``."""
         return self.reader.place_at(self.origin + at)
 
-    def _take_entry(self, header: TarHeader, block: bytes, at: int, before: _Before) -> None:
-        """Read the entry of ``header`` to its end, and add it."""
-        if len(self.entries) >= MAX_ENTRIES:
-            raise HeaderError(f"more than {MAX_ENTRIES:,} entries are taken for a bomb")
+    def _make_entry(self, header: TarHeader, block: bytes, at: int, before: _Before) -> TarEntry:
+        """Return the entry of ``header``; the reader stands before its data then."""
         records = self._effective_records(before)
         name = records.get(pax.SPARSE_NAME) or records.get(pax.PATH) or before.name or header.full_name
         link_name = records.get(pax.LINK_PATH) or before.link or header.link_name.partition(b"\0")[0]
@@ -223,7 +243,7 @@ class _ArchiveReader:
             rdev=self._device(header, records), xattrs=self._xattrs(records), sparse=sparse,
         )  # fmt: skip
         self.style.note_entry(header, records, name, is_directory=mode & 0o170000 == _DIRECTORY)
-        self.entries.add(entry, self._read_data(entry))
+        return entry
 
     def _effective_records(self, before: _Before) -> Mapping[bytes, bytes]:
         """Return the pax records that count for an entry: its own, and global ones that it does not replace."""
@@ -266,7 +286,7 @@ class _ArchiveReader:
     def _owner(self, stated: bytes | None, field: bytes) -> int:
         """Return an owner's number. :raises HeaderError: no system has it."""
         number = blocks.parse_number(field, "an owner") if stated is None else pax.parse_decimal(stated, "an owner")
-        if not 0 <= number <= MAX_OWNER:
+        if number < 0:
             raise HeaderError(f"no system has an owner {number}")
         return number
 
@@ -384,21 +404,31 @@ class _ArchiveReader:
             raise HeaderError(f"its sparse map tells of {total:,} bytes, and {stored:,} are stored")
         return SparseMap(real_size, array("Q", numbers))
 
-    def _read_data(self, entry: TarEntry) -> bytes:
-        """Read the data of ``entry`` and what fills its last block; return their SHA-256, if it is to be taken.
+    def _read_digest(self, entry: TarEntry) -> bytes:
+        """Read the data of ``entry`` and return their SHA-256; empty if it is not to be taken.
 
         That of a sparse file is not taken, for its holes may be larger than any disk.
         """
-        wants_digest = self.scanner.options.digests and entry.is_regular and entry.sparse is None
-        if not wants_digest:
-            self._skip_data(entry.stored, entry.name)
+        if not entry.is_regular or entry.sparse is not None:
             return b""
+        return sha256_of(self.read_stored(entry))
+
+    def read_stored(self, entry: TarEntry) -> Iterator[bytes]:
+        """Yield the stored data of ``entry``, before which the reader stands.
+
+        :raises CorruptError: the archive ends before.
+        """
         try:
-            digest = sha256_of(self.reader.read_parts(entry.stored))
-            self.reader.skip(entry.end - entry.data - entry.stored)
+            yield from self.reader.read_parts(entry.stored)
         except CorruptError as error:
             raise self._locate(error, entry.name) from error
-        return digest
+
+    def _skip_to(self, end: int, name: bytes) -> None:
+        """Skip the rest of the entry ``name``, which ends at ``end``. :raises CorruptError: the archive ends before."""
+        try:
+            self.reader.skip(end - self._position)
+        except CorruptError as error:
+            raise self._locate(error, name) from error
 
 
 def _paired_segments(records: pax.Records) -> Iterator[int]:
@@ -421,4 +451,4 @@ def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> TarIn
 
     The digests of regular files are taken if ``scanner`` says so. :raises CorruptError: damage, with its place.
     """
-    return _ArchiveReader(reader, origin, scanner).read()
+    return EntryReader(reader, origin).read(digests=scanner.options.digests)

@@ -1,0 +1,48 @@
+"""The entries of a tar archive with their data, read once and in order: for overlays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from cosremaster.archives.entry import ArchiveEntry
+from cosremaster.io.pieces import Zeros
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.formats import StreamedEntry
+from cosremaster.layers.tar.entries import TarEntry
+from cosremaster.layers.tar.read import EntryReader
+
+
+def stream_entries(reader: ByteReader) -> Iterator[StreamedEntry]:
+    """Yield the entries of the archive that begins where ``reader`` stands. :raises CorruptError: damage."""
+    archive = EntryReader(reader, reader.position)
+    for entry in archive.iterate():
+        yield StreamedEntry(_describe(entry), _read_data(archive, entry))
+
+
+def _describe(entry: TarEntry) -> ArchiveEntry:
+    """Return ``entry`` as overlays have it."""
+    return ArchiveEntry(
+        name=entry.name, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime,
+        size=entry.stored if entry.sparse is None else entry.sparse.size, symlink=entry.target, hardlink=entry.link,
+        device=entry.rdev, xattrs=tuple((os.fsdecode(name), value) for name, value in entry.xattrs),
+    )  # fmt: skip
+
+
+def _read_data(archive: EntryReader, entry: TarEntry) -> Iterator[bytes]:
+    """Yield the data of ``entry``, with zeros for its holes."""
+    stored = archive.read_stored(entry)
+    if entry.sparse is None:
+        yield from stored
+        return
+    rest, reached = b"", 0
+    numbers = iter(entry.sparse.segments)
+    for offset, size in zip(numbers, numbers, strict=True):
+        yield from Zeros(offset - reached).chunks()
+        missing = size
+        while missing:
+            part = rest or next(stored)
+            yield part[:missing]
+            rest, missing = part[missing:], missing - len(part[:missing])
+        reached = offset + size
+    yield from Zeros(entry.sparse.size - reached).chunks()
