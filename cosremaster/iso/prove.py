@@ -103,11 +103,12 @@ def _find_volume_id(old: IsoImage, plan: ImagePlan) -> str:
 
 def _prove_tree(old: IsoImage, old_tree: IsoTree, new_tree: IsoTree, plan: ImagePlan) -> None:
     """Check that every file of a tree whose names did not change is at its planned place."""
-    replacements = {(tree.descriptor_lba, file.path): new for new in plan.replacements for tree, file in new.files}
+    # By their records: on a damaged image two files may have one name.
+    replacements = {file.records[0].offset: new for new in plan.replacements for _, file in new.files}
     for old_file, new_file in zip_longest(old_tree.files, new_tree.files):
         path = (old_file or new_file).path
         _check_equal(new_file and new_file.path, old_file and old_file.path, "a name in the tree", old)
-        replacement = replacements.get((old_tree.descriptor_lba, old_file.path))
+        replacement = replacements.get(old_file.records[0].offset)
         size = replacement.table.length if replacement else old_file.size
         _check_equal(new_file.size, size, f"the size of {path!r}", old)
         starts = (

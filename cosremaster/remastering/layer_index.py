@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -129,9 +130,14 @@ class LayerIndex:
     def _find(self, address: Address | None, progress: Progress) -> ImageLayers:
         """Index the layers, and store the index beside other work."""
         layers = find_layers(self._image, address, progress, self._options)
-        if self._remember and address is None and not layers.refusals:
+        if self._remember and address is None and not layers.refusals and not self._has_twins(layers.indexed_files):
             self._storing = Worker(lambda: store_index(self._source, layers.indexed_files, layers.foreign_files))
         return layers
+
+    def _has_twins(self, indexed: Sequence[IndexedFile]) -> bool:
+        """Return whether another file of a damaged image has the path of a file in ``indexed``: no index tells them."""
+        counts = Counter(file.path for file in self._image.files)
+        return any(counts[file.path] > 1 for file in indexed)
 
 
 def find_facts(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -126,6 +127,7 @@ def plan_layers(
         if target.layer.format.refusal is not None:
             raise UnsupportedError(target.layer.format.refusal, target.layer.place)
     _check_repacking(targets, request.repacking)
+    _check_sole_names(image, targets)
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
@@ -332,6 +334,15 @@ def shadowing_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -
         if is_late and node.path.startswith(EARLY):
             first = format_address(layer.preceding[0].address)
             yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
+
+
+def _check_sole_names(image: SourceImage, targets: Iterable[LayerTarget]) -> None:
+    """Check that the path of each of ``targets`` means a single file. :raises UnsupportedError: two have it."""
+    counts = Counter(file.path for file in image.files)
+    for path in (target.layer.address[0] for target in targets):
+        if counts[path] > 1:
+            what = f"two things on the image are called {printable(path)}, so nothing there can be changed by name"
+            raise UnsupportedError(what, image.place.inside(path))
 
 
 def replace_layer_file(iso: IsoEdits, paths: Sequence[bytes], table: PieceTable) -> IsoEdits:

@@ -251,7 +251,7 @@ def _compare_partition_tables(
         ]
         for subject in (old, new)
     )
-    old_guid, new_guid = (subject.gpt.header.guid if subject.gpt else b"" for subject in (old, new))
+    old_guid, new_guid = (subject.used_gpt.header.guid if subject.used_gpt else b"" for subject in (old, new))
     if (old_gpt, old_guid) != (new_gpt, new_guid):
         yield fails("against.gpt", "the GPT has other partitions or GUIDs than the original's", new.place.at(SECTOR))
     if old_mbr == new_mbr and old_gpt == new_gpt:

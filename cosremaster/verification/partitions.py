@@ -136,7 +136,8 @@ def check_gpt(subject: Subject) -> Iterator[Finding]:
             yield fails("gpt.primary", message, subject.place.at(SECTOR))
         return
     yield from _check_gpt_copy(subject, gpt, "primary", PRIMARY)
-    yield from _check_gpt_entries(subject, gpt, end)
+    if subject.used_gpt is not None and subject.used_gpt.has_valid_crcs:  # others are read by nobody (5.3.2)
+        yield from _check_gpt_entries(subject, subject.used_gpt, end)
     backup_lba = gpt.header.alternate_lba
     place = subject.place.at(backup_lba * SECTOR)
     try:
@@ -218,7 +219,8 @@ def _check_gpt_entries(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding
 
 def _check_last_usable(subject: Subject, gpt: Gpt, end: int) -> Iterator[Finding]:
     """Check that the last usable sector is before the backup's entries (isohybrid's is the first of them)."""
-    last, room = gpt.header.last_usable, gpt.header.alternate_lba - -(-gpt.header.entries_size // SECTOR)
+    backup_lba = max(gpt.header.my_lba, gpt.header.alternate_lba)
+    last, room = gpt.header.last_usable, backup_lba - -(-gpt.header.entries_size // SECTOR)
     place = subject.place.at(SECTOR + 48)
     if last > room or last >= end:
         yield fails("gpt.last-usable", f"GPT: last usable sector {last:,} lies in or behind the backup", place)

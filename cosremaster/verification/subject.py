@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from cosremaster.boot.eltorito import BootCatalog, find_catalog, parse_catalog
 from cosremaster.boot.gpt import PRIMARY as GPT_PRIMARY
-from cosremaster.boot.gpt import Gpt, GptEntry, read_gpt
+from cosremaster.boot.gpt import Gpt, GptEntry, choose_copy, read_gpt
 from cosremaster.boot.mbr import GPT_PROTECTIVE, Mbr, MbrPartition
 from cosremaster.errors import ImageError, Place, printable
 from cosremaster.io.source import ByteSource
@@ -33,7 +33,7 @@ from cosremaster.iso.ecma119.records import (
 from cosremaster.iso.read_trees import is_joliet
 from cosremaster.iso.rockridge.read import find_susp_skip, read_rock_ridge
 from cosremaster.iso.spans import Span
-from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, blocks_for, lba_offset
+from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR, SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 from cosremaster.verification.finding import Finding, fails
 
 MAX_CATALOG = 64 * 1024
@@ -119,6 +119,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     :param descriptor_sets: base and volume descriptors of every set; the first is the image's, others are those of
         partitions.
     :param trees: the first is the tree of the primary volume descriptor, if that is readable.
+    :param gpt: the primary copy. :param used_gpt: the copy that systems read: the backup where only its sums hold.
     :param problems: findings about structures that cannot be read.
     """
 
@@ -127,6 +128,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     trees: tuple[SubjectTree, ...]
     mbr: Mbr | None
     gpt: Gpt | None
+    used_gpt: Gpt | None
     catalog: BootCatalog | None
     problems: tuple[Finding, ...]
 
@@ -168,11 +170,11 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @property
     def gpt_partitions(self) -> Iterator[tuple[SectorRange, GptEntry]]:
-        """The partitions of the GPT."""
-        if self.gpt is None:
+        """The partitions of the GPT, by the copy that systems read."""
+        if self.used_gpt is None:
             return
-        header = self.gpt.header
-        for number, entry in self.gpt.used_entries:
+        header = self.used_gpt.header
+        for number, entry in self.used_gpt.used_entries:
             place = self.place.at(header.entries_lba * SECTOR + (number - 1) * header.entry_size)
             yield SectorRange(f"GPT partition {number}", entry.first, entry.end, place), entry
 
@@ -207,8 +209,9 @@ def read_subject(source: ByteSource) -> Subject:
 
     mbr = Mbr.parse(source.read(0, SECTOR))
     gpt = attempt("gpt.unreadable", lambda: read_gpt(source.read, GPT_PRIMARY, source.place))
+    used_gpt = _choose_gpt(source, gpt)
     sets, trees = list[tuple[Lba, tuple[VolumeDescriptor, ...]]](), list[SubjectTree | None]()
-    for base in (IMAGE_START, *_volume_starts(source, mbr, gpt)):
+    for base in (IMAGE_START, *_volume_starts(source, mbr, used_gpt)):
         first = Lba(base + FIRST_DESCRIPTOR)
         descriptors = attempt("volume.unreadable", partial(read_descriptors, source, first))
         if descriptors is None:
@@ -228,9 +231,21 @@ def read_subject(source: ByteSource) -> Subject:
         trees=tuple(tree for tree in trees if tree is not None),
         mbr=mbr,
         gpt=gpt,
+        used_gpt=used_gpt,
         catalog=catalog,
         problems=tuple(problems),
     )
+
+
+def _choose_gpt(source: ByteSource, primary: Gpt | None) -> Gpt | None:
+    """Return the copy of the GPT that systems read (UEFI 2.10, 5.3.2); None without a primary copy."""
+    copies = [] if primary is None else [primary]
+    if primary is not None and not primary.has_valid_crcs:
+        for lba in (primary.header.alternate_lba, Sector(max(0, source.size // SECTOR - 1))):
+            with contextlib.suppress(ImageError):
+                backup = read_gpt(source.read, lba, source.place)
+                copies += [] if backup is None else [backup]
+    return choose_copy(copies)
 
 
 def _read_catalog(source: ByteSource, lba: Lba) -> BootCatalog:

@@ -26,16 +26,19 @@ def check_udf(subject: Subject) -> Iterator[Finding]:
 
 
 def _check_tags(subject: Subject, udf: Udf) -> Iterator[Finding]:
-    """Check the descriptor tags (ECMA-167, 3/7.2), and that the last block is an anchor."""
+    """Check the descriptor tags (ECMA-167, 3/7.2), and that the last block is an anchor.
+
+    Every fault of a tag is told: where a change mends one, another is still known to have been there before.
+    """
     damaged = [tag for tag in udf.tags if not tag.is_sound]
     for tag in damaged:
         place, label = subject.place.at(tag.offset), f"UDF {tag.name}"
         if not tag.has_valid_checksum:
             yield fails("udf.tag-checksum", f"{label}: its tag's checksum is wrong", place)
-        elif tag.tag_location != tag.true_location:
+        if tag.tag_location != tag.true_location:
             message = f"{label}: says block {tag.tag_location:,}, stands at {tag.true_location:,}"
             yield fails("udf.tag-place", message, place)
-        else:
+        if not tag.has_valid_crc:
             yield fails("udf.crc", f"{label}: its CRC is wrong", place)
     if not damaged:
         yield holds("udf.tags", f"UDF: {len(udf.tags):,} descriptors hold", subject.place_at(udf.anchors[0]))

@@ -93,6 +93,24 @@ def overlap_directories(raw: bytearray) -> None:
         raw[at : at + 8] = both(6 * BLOCK)
 
 
+def empty_joliet_names(raw: bytearray) -> None:
+    """Let the names of two files in the Joliet tree begin with a NUL, where they end for programs in C."""
+    for name in ("vmlinuz", "boot.cat"):
+        put_after(name.encode("utf-16-be"), 0, b"\0\0")(raw)
+
+
+def spoil_udf_tag(raw: bytearray) -> None:
+    """Let the tag of the first partition descriptor of UDF say another block; its checksum is wrong then too."""
+    put_after(b"\x05\0\x02\0", 12, b"\x77")(raw)
+
+
+def move_gpt_partition(raw: bytearray) -> None:
+    """Let the second partition in the primary array end elsewhere; the array's sum is wrong then."""
+    at = raw.index(b"EFI PART")
+    entries = struct.unpack_from("<Q", raw, at + 72)[0] * SECTOR
+    raw[entries + 128 + 40] ^= 0x21
+
+
 def gpt(change: Callable[[bytearray, int], None]) -> Callable[[bytearray], None]:
     """Return what changes the primary GPT header, which begins at the given byte."""
     return lambda raw: change(raw, SECTOR)
@@ -184,6 +202,10 @@ IMAGES: Mapping[str, BadFile] = {
     "udf-partition-elsewhere": BadFile("image", "bridge", put_after(b"\x05\0\x02\0", 188, b"\xff\xff\xff\x7f")),
     "implanted-sum-malformed": BadFile("image", "plain", put(PRIMARY + 883, b"ISO MD5SUM = zz;SKIPSECTORS = -1;RHLI")),
     "empty-name": BadFile("image", "plain", put_after(b"VMLINUZ.;1", 0, b";")),
+    "two-empty-names": BadFile("image", "bridge", empty_joliet_names),
+    "two-equal-names": BadFile("image", "bridge", put_after(b"NM\x0f\x01\0init", 5, b"vmlinuz\0\0\0")),
+    "udf-tag-of-another-block": BadFile("image", "bridge", spoil_udf_tag),
+    "gpt-partition-elsewhere": BadFile("image", "gpt", move_gpt_partition),
 }
 LAYERS: Mapping[str, BadFile] = {
     "no-trailer": BadFile("layer", "plain", lambda raw: raw[: raw.rindex(b"070701")]),

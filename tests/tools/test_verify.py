@@ -360,6 +360,23 @@ def test_a_seeded_fault_is_told(
     assert check in failing(broken.report())
 
 
+def test_partitions_are_judged_by_the_copy_of_the_gpt_that_systems_read(tmp_path: Path) -> None:
+    """That is the first whose sums hold (UEFI 2.10, 5.3.2); what one says whose sums are wrong is read by nobody."""
+    broken = Broken("ubuntu", tmp_path)
+    first = struct.unpack_from("<Q", broken.raw, SECTOR + 72)[0] * SECTOR
+    broken.flip(first + 128 + 40)  # where the second partition ends
+    assert failing(broken.report()) == {"gpt.primary-array-sum", "gpt.copies"}
+    broken.flip(broken.backup * SECTOR + 57)
+    assert failing(broken.report()) == {"gpt.primary-array-sum", "gpt.backup-header-sum", "gpt.copies"}
+
+
+def test_every_fault_of_a_udf_tag_is_told(tmp_path: Path) -> None:
+    """A change may mend its checksum alone: the wrong place was there before."""
+    broken = Broken("udf", tmp_path)
+    broken.flip(34 * BLOCK + 12)
+    assert failing(broken.report()) >= {"udf.tag-checksum", "udf.tag-place"}
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_noise_in_the_structures_never_ends_in_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
