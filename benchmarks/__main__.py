@@ -19,7 +19,9 @@ from benchmarks.measure import Row, machine, measured
 from benchmarks.pages import page, renewed, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-TOOLS = (*images.TOOLS, "bsdtar", "genisoimage", "7z")
+TOOLS = (
+    *images.TOOLS, "bsdtar", "genisoimage", "7z", "mksquashfs", "unsquashfs", "gensquashfs", "rdsquashfs",
+)  # fmt: skip
 
 
 def main() -> None:

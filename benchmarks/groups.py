@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import images
+from benchmarks import images, squashfs
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
@@ -392,4 +392,5 @@ GROUPS: Mapping[str, Group] = {
         rounds=3,
         unit="MiB",
     ),
+    **squashfs.GROUPS,
 }

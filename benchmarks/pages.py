@@ -65,9 +65,9 @@ def _raw_head(row: Row) -> str:
 
 
 def renewed(text: str, rows: Sequence[Row]) -> str:
-    """The page ``text`` with ``rows`` in place of what was measured before on the same machine.
+    """The page ``text`` with ``rows`` in place of what was measured before on the same machine, or behind it.
 
-    :raises ValueError: it is of another machine, or has no such row.
+    :raises ValueError: it is of another machine.
     """
     lines = text.splitlines()
     day, _, here = machine().partition(", ")
@@ -78,8 +78,12 @@ def renewed(text: str, rows: Sequence[Row]) -> str:
         raw = head + dated + _raw(row).removeprefix(head)
         for begin, line in ((f"| {row.compared.what} | {row.compared.against} | ", f"| {shown(row)} |"),
                            (head, raw)):  # fmt: skip
-            (at,) = (number for number, old in enumerate(lines) if old.startswith(begin))
-            lines[at] = line
+            same = [number for number, old in enumerate(lines) if old.startswith(begin)]
+            if not same:  # measured for the first time
+                of_kind = [number for number, old in enumerate(lines) if old.startswith(begin[:2])]
+                lines.insert(of_kind[-1] + 1, "")
+                same = [of_kind[-1] + 1]
+            lines[same[0]] = line
     return "\n".join(lines) + "\n"
 
 

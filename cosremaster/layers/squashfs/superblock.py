@@ -17,6 +17,9 @@ ABSENT = 0xFFFFFFFFFFFFFFFF
 """The place of a table that an image does not have."""
 
 _MIN_BLOCK_LOG, _MAX_BLOCK_LOG = 12, 20
+_MIN_METADATA_BLOCK = 3
+_MAX_INODES_OF_BLOCK = 8192 // 20 + 1
+"""The smallest inode, that of a FIFO, has 20 bytes; a metadata block holds 8,192 plain ones in at least three."""
 PADDING = 4096
 """An image is padded to a multiple of so many bytes: loop devices read whole pages."""
 
@@ -121,6 +124,10 @@ def read_superblock(data: bytes, size: int, place: Place) -> Superblock:
     tables = (superblock.inode_table, superblock.directory_table, superblock.id_table)
     if not SUPERBLOCK_SIZE <= tables[0] <= tables[1] <= tables[2] < superblock.bytes_used:
         raise CorruptError("squashfs has its tables in another order than inodes, directories, ids", place.at(48))
+    blocks = (tables[1] - tables[0]) // _MIN_METADATA_BLOCK + 1
+    if superblock.inodes > blocks * _MAX_INODES_OF_BLOCK:
+        message = f"squashfs claims {superblock.inodes:,} inodes, which its table of {tables[1] - tables[0]:,} bytes"
+        raise CorruptError(f"{message} cannot hold", place.at(4))
     for table in (superblock.fragment_table, superblock.lookup_table, superblock.xattr_table):
         if table != ABSENT and not superblock.directory_table <= table < superblock.bytes_used:
             raise CorruptError("squashfs has a table outside of itself", place.at(48))

@@ -1,0 +1,167 @@
+"""Squashfs images that lie: each ends with an error that tells where, soon, and without filling the memory."""
+
+from __future__ import annotations
+
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+import cosremaster
+from cosremaster.errors import CosremasterError
+from cosremaster.layers.squashfs.directories import SquashfsEntry
+from cosremaster.layers.squashfs.inodes import DIRECTORY, Inode
+from cosremaster.layers.squashfs.superblock import SUPERBLOCK_SIZE, Superblock, read_superblock
+from tests.support.squashfs_image import SquashfsDraft
+
+SECONDS, MEMORY = 20, 48 << 20
+CODES = {2, 3, 4}
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Check time and memory of the context."""
+    begin = time.process_time()
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begin < SECONDS
+    assert peak < MEMORY
+
+
+def try_all(path: Path, out: Path) -> list[CosremasterError]:
+    """What listing everything, reading it, verifying it and changing it raise."""
+    request = cosremaster.Request(add=[cosremaster.InlineFile("/site", b"7")])
+    works: list[Callable[[cosremaster.Image], object]] = [
+        lambda image: [image.read(entry.address.partition("::")[2]) for entry in image.walk()
+                       if entry.type == "file" and entry.size < 1 << 24],
+        lambda image: sum(1 for _ in image.long_lines("", recursive=True)),
+        lambda image: image.verify(deep=True),
+        lambda image: image.remaster(out, request),
+    ]  # fmt: skip
+    errors: list[CosremasterError] = []
+    for work in works:
+        try:
+            with cosremaster.open(path, remember=False) as image:
+                work(image)
+        except CosremasterError as error:
+            errors.append(error)
+    return errors
+
+
+def edited(name: str, **fields: object) -> Callable[[str, Inode], Inode]:
+    """Change ``fields`` of the inode called ``name``."""
+    return lambda at, inode: replace(inode, **fields) if at == name else inode
+
+
+def looped(entries: list[SquashfsEntry]) -> list[SquashfsEntry]:
+    """Let the first entry be the directory itself."""
+    root = SquashfsEntry(b"aaa", find_root(), 1, DIRECTORY)
+    return [root, *entries]
+
+
+def find_root() -> int:
+    """Return the reference of a draft's root."""
+    return superblock_of(SquashfsDraft().build()).root
+
+
+def superblock_of(data: bytes) -> Superblock:
+    return read_superblock(data[:SUPERBLOCK_SIZE], len(data), cosremaster.Place(("x",)))
+
+
+def outside(entries: list[SquashfsEntry]) -> list[SquashfsEntry]:
+    """Let an entry lead out of the table."""
+    return [entry._replace(reference=1 << 40) if entry.name == b"big" else entry for entry in entries]
+
+
+LIES = {
+    "a directory in itself": SquashfsDraft(edit_entries=looped),
+    "an inode outside": SquashfsDraft(edit_entries=outside),
+    "a listing of 4 GiB": SquashfsDraft(edit_inode=edited("root", size=0xFFFFFFF0)),
+    "a listing outside": SquashfsDraft(edit_inode=edited("root", start=0x7FFFFFFF)),
+    "a file of 2^50 bytes": SquashfsDraft(edit_inode=edited("big", size=1 << 50)),
+    "a block outside": SquashfsDraft(edit_inode=edited("big", start=1 << 40)),
+    "a fragment that is none": SquashfsDraft(edit_inode=edited("small", fragment=7)),
+    "a tail outside": SquashfsDraft(edit_inode=edited("small", offset=1 << 30)),
+    "an owner that is none": SquashfsDraft(edit_inode=edited("small", uid=99)),
+    "attributes that are none": SquashfsDraft(edit_inode=edited("small", xattr=99)),
+    "a bomb for a block": SquashfsDraft(pack=lambda plain: zlib.compress(bytes(3 << 20), 9)),
+    "ten million inodes": SquashfsDraft(superblock={"inodes": 10_000_000}),
+    "four billion inodes": SquashfsDraft(superblock={"inodes": 0xFFFFFFFF}),
+    "no inodes": SquashfsDraft(superblock={"inodes": 0}),
+    "four billion fragments": SquashfsDraft(superblock={"fragments": 0xFFFFFFFF}),
+    "65,535 owners": SquashfsDraft(superblock={"ids": 0xFFFF}),
+    "no owners": SquashfsDraft(superblock={"ids": 0}),
+    "a root outside": SquashfsDraft(superblock={"root": 1 << 44}),
+    "a root that is a file": SquashfsDraft(superblock={"root": 0}),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_told_with_its_place(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.squashfs"
+    path.write_bytes(LIES[name].build())
+    with bounded():
+        errors = try_all(path, tmp_path / "out.squashfs")
+    for error in errors:
+        assert error.exit_code in CODES, error
+        assert str(error).startswith(str(path)) or "x.squashfs" in str(error)
+    unharmed = {"no inodes"}
+    assert errors or name in unharmed
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_cut_at_every_boundary(is_hidden: bool, tmp_path: Path) -> None:
+    data = SquashfsDraft().build()
+    superblock = superblock_of(data)
+    places = (
+        superblock.inode_table, superblock.directory_table, superblock.fragment_table, superblock.lookup_table,
+        superblock.id_table, superblock.xattr_table, superblock.bytes_used,
+    )  # fmt: skip
+    path = tmp_path / "x.squashfs"
+    with bounded():
+        for place in sorted({table + by for table in places for by in (-1, 0, 1)} | {0, 4, 95, 96}):
+            if place >= superblock.bytes_used:
+                continue
+            cut = bytearray(data[:place])
+            if is_hidden and len(cut) >= SUPERBLOCK_SIZE:  # it claims to end where it is cut
+                struct.pack_into("<Q", cut, 40, place)
+            path.write_bytes(cut)
+            errors = try_all(path, tmp_path / "out.squashfs")
+            assert errors, place
+            assert {error.exit_code for error in errors} <= CODES
+
+
+def test_a_metadata_block_that_inflates_to_megabytes(tmp_path: Path) -> None:
+    data = bytearray(SquashfsDraft().build())
+    superblock = superblock_of(bytes(data))
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(7)) + packer.flush()
+    assert len(bomb) < 8192
+    at = len(data)
+    data += struct.pack("<H", len(bomb)) + bomb
+    struct.pack_into("<Q", data, superblock.id_table, at)
+    path = tmp_path / "x.squashfs"
+    path.write_bytes(data)
+    with bounded():
+        errors = try_all(path, tmp_path / "out.squashfs")
+    assert any("too long" in str(error) and f"@0x{at:X}" in str(error) for error in errors)
+
+
+def test_many_names_in_a_directory(tmp_path: Path) -> None:
+    def many(entries: list[SquashfsEntry]) -> list[SquashfsEntry]:
+        return [entries[0]._replace(name=b"%06d" % number) for number in range(20_000)]
+
+    path = tmp_path / "x.squashfs"
+    path.write_bytes(SquashfsDraft(edit_entries=many).build())
+    with cosremaster.open(path, remember=False) as image, bounded():
+        assert sum(1 for _ in image.long_lines("", recursive=True)) == 20_000
