@@ -107,7 +107,8 @@ class Result(Changes):
 def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
     """Return the fields of :class:`Changes` for ``plan``."""
     image = plan.image
-    sizes = {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
+    new = {layer.address[0]: layer.packed.table.length for layer in plan.packed if len(layer.address) == 1}
+    sizes = new | {file.path: file.size for file in image.files} | dict(plan.result.replaced_sizes)
     layers = tuple(_changed_layer(change, sizes) for change in plan.changes)
     first = layers[0] if layers else None
     names = ("layer", "added", "replaced", "removed", "unchanged", "parents", "memory")
@@ -128,11 +129,11 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
 
 
 def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLayer:
-    """Return ``change`` as callers get it; ``sizes``: bytes of the files of the new image."""
+    """Return ``change`` as callers get it; ``sizes``: bytes of the files of the new image that exist."""
     edits = change.edits
     return ChangedLayer(
         layer=format_address(change.address), files=tuple(printable(path) for path in change.paths),
-        size=sizes[change.paths[0]], added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
+        size=sizes.get(change.paths[0], 0), added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
         removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT), memory=change.memory,
         repacked=change.repacking.noun,
     )  # fmt: skip

@@ -142,6 +142,10 @@ _REQUEST = (
         help="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in '**/initrd*', or all; else found by"
         " content. May be given again.",
     ),
+    click.option(
+        "--as-layer", metavar="NAME",
+        help="Put the changes into a new file system that the boot mounts over the root, which stays as it is.",
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
     click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
     click.option("--always-compress", is_flag=True, help="Compress also what does not shrink."),

@@ -170,6 +170,13 @@ class ArchiveIndex(Protocol):
         """
         raise LookupError(entry.number)
 
+    def make_blank(self, layer: Layer) -> bytes:
+        """Return a layer without files, written as ``layer`` is, with the attributes of its root directory.
+
+        Edits of it make a new layer. For a format that can lie over another layer of its kind.
+        """
+        raise LookupError(f"{type(self).__name__} lies over no other layer")
+
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the index as JSON values, with its bytes in ``blobs``, for :meth:`LayerFormat.load`.
 

@@ -171,6 +171,10 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.count_dead_bytes(self, table or PieceTable([Range(self.decoded, 0, self.size)]))
 
+    def make_blank(self) -> bytes:
+        """Return a layer without files, written as this one, with the attributes of its root directory."""
+        return self.index.make_blank(self)
+
     def replace(self, entry: ContainerEntry, data: PieceTable) -> PieceTable:
         """Return the plain bytes of its stream with ``data`` in place of the data of ``entry``.
 

@@ -64,16 +64,32 @@ class RootScheme(enum.Enum):
         return self in (RootScheme.CASPER, RootScheme.LIVE_BOOT)
 
 
+class StackRule(enum.Enum):
+    """What decides on the files of a chain, and so how a further layer joins it."""
+
+    TOP = enum.auto()
+    """The name of the uppermost, of which casper takes parts off."""
+    NAMES = enum.auto()
+    """All files of a directory are mounted, the last by name on top."""
+    NUMBERS = enum.auto()
+    """Likewise, by the number that the name begins with."""
+    LIST = enum.auto()
+    """A ``*.module`` file lists them."""
+    FIXED = enum.auto()
+    """Nothing else is mounted."""
+
+
 class RootChain(Struct, frozen=True, kw_only=True):
     """The file systems that a boot mounts as the root, the lowest first.
 
-    ``folder``: where a further layer would be; ``order``: what decides on the files and their order, for people.
+    ``rule``: what decides on them; ``order``: the same for people. ``folder``: where a further layer would be.
     ``is_named``: a kernel argument or an initramfs says so, and not the names of files alone. ``list_file``: the
     ``*.module`` file that lists them. ``variable``: of the initramfs, that names the uppermost. ``missing``: files that
     the boot needs and that are not on the image.
     """
 
     scheme: RootScheme
+    rule: StackRule
     paths: tuple[bytes, ...]
     folder: bytes
     order: str
@@ -100,9 +116,9 @@ class RootStack(Struct, frozen=True, kw_only=True):
 class _Disc:
     """The files of an image, and what it boots."""
 
-    def __init__(self, image: SourceImage, facts: BootFacts) -> None:
-        """Remember the files."""
-        self.image, self.facts = image, facts
+    def __init__(self, image: SourceImage, facts: BootFacts, *, is_thorough: bool = False) -> None:
+        """Remember the files; ``is_thorough``: read the initramfs also where that does not change the chain."""
+        self.image, self.facts, self.is_thorough = image, facts, is_thorough
         self.files: dict[bytes, SourceFile] = {file.path: file for file in image.files}
 
     def list_folder(self, folder: bytes, *ends: bytes) -> list[bytes]:
@@ -122,9 +138,9 @@ class _Disc:
 
 def find_root_stack(image: SourceImage, facts: BootFacts) -> RootStack | None:
     """Return what becomes the root of ``image``; None where names, menus and initramfs do not say it."""
-    disc = _Disc(image, facts)
     if image.volume is None:
         return None
+    disc = _Disc(image, facts)
     line, *others = facts.lines
     chain = _find_chain(disc, line)
     if chain is None:
@@ -133,6 +149,16 @@ def find_root_stack(image: SourceImage, facts: BootFacts) -> RootStack | None:
     chains = ((other, _find_chain(disc, other)) for other in others)
     different = tuple((other, found) for other, found in chains if found is not None and found.paths != chain.paths)
     return RootStack(chain=chain, line=line, default=default, reason=reason, others=different)
+
+
+def find_chains(image: SourceImage, facts: BootFacts) -> tuple[tuple[BootLine, RootChain], ...]:
+    """Return each boot entry of ``image`` with what it mounts as the root, the one that starts by itself first.
+
+    The initramfs is read where one file system alone leaves open whether another would be mounted too.
+    """
+    disc = _Disc(image, facts, is_thorough=True)
+    chains = ((line, _find_chain(disc, line)) for line in facts.lines)
+    return tuple((line, chain) for line, chain in chains if chain is not None)
 
 
 def _find_chain(disc: _Disc, line: BootLine) -> RootChain | None:
@@ -150,9 +176,10 @@ def _casper(disc: _Disc, line: BootLine) -> RootChain | None:
     if not present or b"boot=live" in line.arguments:
         return None
     top = line.value(LAYERFS_ARGUMENT)
-    if top is None and len(present) == 1:  # then nothing depends on the initramfs
+    if top is None and len(present) == 1 and not disc.is_thorough:  # then nothing depends on the initramfs
         return RootChain(
-            scheme=RootScheme.CASPER, paths=tuple(present), folder=folder, order="its name", is_named=is_named
+            scheme=RootScheme.CASPER, rule=StackRule.NAMES, paths=tuple(present), folder=folder, order="its name",
+            is_named=is_named,
         ) if is_named or folder == b"casper" else None  # fmt: skip
     initrds = disc.list_initrds(line, folder)
     variable = None
@@ -168,7 +195,8 @@ def _casper(disc: _Disc, line: BootLine) -> RootChain | None:
         stacked.sort(key=lambda path: (path.endswith(SQUASHFS_END), path))
         order = "all of the directory by name, since casper has no LAYERFS_PATH"
         return RootChain(
-            scheme=RootScheme.CASPER, paths=tuple(stacked), folder=folder, order=order, is_named=is_named
+            scheme=RootScheme.CASPER, rule=StackRule.NAMES, paths=tuple(stacked), folder=folder, order=order,
+            is_named=is_named,
         )  # fmt: skip
     if folder != b"casper" and not is_named:
         return None
@@ -180,8 +208,9 @@ def _casper_layers(disc: _Disc, folder: bytes, top: bytes, order: str, variable:
     whole = top.removeprefix(_MOUNTPOINT).lstrip(b"/") if top.startswith(b"/") else folder + b"/" + top
     paths = list_casper_layers(whole)
     return RootChain(
-        scheme=RootScheme.CASPER, paths=tuple(path for path in paths if path in disc.files), folder=folder,
-        order=order, is_named=True, variable=variable, missing=tuple(path for path in paths if path not in disc.files),
+        scheme=RootScheme.CASPER, rule=StackRule.TOP, paths=tuple(path for path in paths if path in disc.files),
+        folder=folder, order=order, is_named=True, variable=variable,
+        missing=tuple(path for path in paths if path not in disc.files),
     )  # fmt: skip
 
 
@@ -209,7 +238,8 @@ def _guess_layers(present: Sequence[bytes], folder: bytes, is_named: bool) -> Ro
         return None
     paths = [path for path in list_casper_layers(running[0] + SQUASHFS_END) if path in present]
     return RootChain(
-        scheme=RootScheme.CASPER, paths=tuple(paths), folder=folder, order="their names", is_named=is_named
+        scheme=RootScheme.CASPER, rule=StackRule.FIXED, paths=tuple(paths), folder=folder, order="their names",
+        is_named=is_named,
     )  # fmt: skip
 
 
@@ -225,16 +255,17 @@ def _live_boot(disc: _Disc, line: BootLine) -> RootChain | None:
     module = line.value(b"module") or b"filesystem"
     lists = (folder + b"/filesystem." + module + b".module", folder + b"/" + module + b".module")
     list_file = next((path for path in lists if path in disc.files), None)
-    order, missing = "all of the directory by name", list[bytes]()
+    order, missing, rule = "all of the directory by name", list[bytes](), StackRule.NAMES
     if list_file is not None:
         named = [folder + b"/" + name for name in disc.read(list_file).split()]
         paths, missing = [path for path in named if path in disc.files], [p for p in named if p not in disc.files]
-        order = printable(list_file)
+        order, rule = printable(list_file), StackRule.LIST
     only = line.value(b"toram")
     if only and folder + b"/" + only in disc.files:
-        paths, missing, order = [folder + b"/" + only], [], f"toram={printable(only)} of the boot menu"
+        paths, missing, rule = [folder + b"/" + only], [], StackRule.FIXED
+        order = f"toram={printable(only)} of the boot menu"
     return RootChain(
-        scheme=RootScheme.LIVE_BOOT, paths=tuple(paths), folder=folder, order=order, is_named=is_named,
+        scheme=RootScheme.LIVE_BOOT, rule=rule, paths=tuple(paths), folder=folder, order=order, is_named=is_named,
         list_file=list_file, missing=tuple(missing),
     )  # fmt: skip
 
@@ -255,7 +286,9 @@ def _dracut(disc: _Disc, line: BootLine) -> RootChain | None:
     if path is None:
         return None
     order = "rd.live.squashimg= of the boot menu" if image is not None else "its name"
-    return RootChain(scheme=RootScheme.DRACUT, paths=(path,), folder=folder, order=order, is_named=is_named)
+    return RootChain(
+        scheme=RootScheme.DRACUT, rule=StackRule.FIXED, paths=(path,), folder=folder, order=order, is_named=is_named
+    )  # fmt: skip
 
 
 def _archiso(disc: _Disc, line: BootLine) -> RootChain | None:
@@ -271,7 +304,8 @@ def _archiso(disc: _Disc, line: BootLine) -> RootChain | None:
         paths = named[:1] or paths[:1]
     order = "archisobasedir= of the boot menu" if base else "its name"
     return RootChain(
-        scheme=RootScheme.ARCHISO, paths=tuple(paths), folder=folder, order=order, is_named=base is not None
+        scheme=RootScheme.ARCHISO, rule=StackRule.FIXED, paths=tuple(paths), folder=folder, order=order,
+        is_named=base is not None,
     )  # fmt: skip
 
 
@@ -293,7 +327,8 @@ def _bundles(disc: _Disc, line: BootLine) -> RootChain | None:
     outer = sorted(disc.list_folder(home, b".sb"), key=number_key)
     inner = sorted(disc.list_folder(home + b"/modules", b".sb"), key=number_key)
     return RootChain(
-        scheme=RootScheme.BUNDLES, paths=(*outer, *inner), folder=home + b"/modules" if inner else home,
+        scheme=RootScheme.BUNDLES, rule=StackRule.NUMBERS, paths=(*outer, *inner),
+        folder=home + b"/modules" if inner else home,
         order="their numbers, then those of modules/" if inner else "their numbers",
     )  # fmt: skip
 
@@ -306,7 +341,7 @@ def _porteus(disc: _Disc, line: BootLine) -> RootChain | None:
     (home,) = homes
     base, modules = disc.list_folder(home + b"/base", b".xzm"), disc.list_folder(home + b"/modules", b".xzm")
     return RootChain(
-        scheme=RootScheme.PORTEUS, paths=(*base, *modules), folder=home + b"/modules",
+        scheme=RootScheme.PORTEUS, rule=StackRule.NAMES, paths=(*base, *modules), folder=home + b"/modules",
         order="their names: base/, then modules/",
     )  # fmt: skip
 

@@ -232,6 +232,10 @@ class Document(_Table):
         description="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in **/initrd*, or all; several in an"
         " array. Without it the layer is found by content.",
     )
+    as_layer: Text | None = Field(
+        default=None,
+        description="Name of a new file system with the changes, which the boot mounts over the root. Excludes layer.",
+    )
     expect: ExpectTable = ExpectTable()
     sync: Flag = Field(default=True, description="Wait until the output is on the disk.")
     remove: list[Text] = Field(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
+from cosremaster.layers.layer_names import check_layer_name
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
@@ -212,6 +213,7 @@ class _RecipeReader:
                     self._check(("layer", number), LayerSelector.parse, text)
         elif layers is not None:
             self._check(("layer",), LayerSelector.parse, layers)
+        self._check_layer_name(document)
         self._check_paths(document)
         self._check_boot_settings(document)
         return Recipe(
@@ -235,6 +237,7 @@ class _RecipeReader:
                 keep_fat_copies=document.keep_fat_copies,
                 drop_signatures=document.drop_signatures,
                 layer=tuple(layers) if isinstance(layers, list) else layers,
+                as_layer=document.as_layer,
                 threads=threads,
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,
@@ -247,6 +250,13 @@ class _RecipeReader:
                 retarget=document.retarget,
             ),
         )
+
+    def _check_layer_name(self, document: Document) -> None:
+        """Add faults of the name of a new layer."""
+        if document.as_layer is not None:
+            self._check(("as_layer",), check_layer_name, document.as_layer)
+            if document.layer is not None:
+                self._faults.add(("as_layer",), "makes a new layer over the root, so layer cannot choose another")
 
     def _check_paths(self, document: Document) -> None:
         """Check the patterns to remove and the paths to rename."""

@@ -80,7 +80,12 @@ def plan_remaster(
     if not request.is_for_layer or index.is_ready:  # whether it is ready costs an import and a look at the cache
         context.start_precopy()
     change = LayerChanges(iso)
-    if request.is_for_layer:
+    if request.as_layer is not None:
+        from cosremaster.remastering.new_layer import plan_new_layer  # noqa: PLC0415 - few ask for a new layer
+
+        change = plan_new_layer(image, index, request, overlay, iso, context)
+        request = request.with_replaced_arguments(change.replaced_arguments)
+    elif request.is_for_layer:
         change = plan_layers(image, index, request, overlay, iso, context)
     fats = plan_fats(image, change.iso, fat_overlays, request, context)
     companions = plan_companions(image, fats.edits, change.changes, drop_signatures=request.drop_signatures)

@@ -83,12 +83,14 @@ class LayerChanges(Struct, frozen=True):
     """What happens to all layers that a request changes.
 
     ``packed``: layers and their containers, compressed again, the inner first; ``iso``: the edits of the ISO's tree
-    with the new files that hold the layers.
+    with the new files that hold the layers. ``replaced_arguments``: of kernels, as ``--replace-kernel-arg`` takes them:
+    those that name a new layer.
     """
 
     iso: IsoEdits
     changes: tuple[LayerChange, ...] = ()
     packed: tuple[RepackedLayer, ...] = ()
+    replaced_arguments: tuple[str, ...] = ()
 
 
 def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Overlay:
@@ -239,10 +241,7 @@ def plan_overlay(
 
     def merge_into(tree: Mapping[bytes, Node]) -> Edits:
         """Return the edits of ``tree``."""
-        return merge(
-            tree, items, request.removals, layer.place, allow_missing=request.allow_missing,
-            force_type=request.force_type,
-        )  # fmt: skip
+        return merge_items(tree, items, request, layer)
 
     if layer.format.random_access:
         from cosremaster.remastering.stacked_edits import edit_in_stack  # noqa: PLC0415 - an archive lies over no other
@@ -254,6 +253,16 @@ def plan_overlay(
         _check_preceding(layer, edits)
     context.warnings.extend([*fitted.warnings(), *edits.warnings])
     return edits
+
+
+def merge_items(
+    tree: Mapping[bytes, Node], items: Sequence[PreparedItem], request: NormalizedRequest, layer: Layer
+) -> Edits:
+    """Return the edits of ``tree``, which ``layer`` shows, by the removals of ``request`` and by ``items``."""
+    return merge(
+        tree, items, request.removals, layer.place, allow_missing=request.allow_missing,
+        force_type=request.force_type,
+    )  # fmt: skip
 
 
 def _check_removals(layer: Layer, following: Sequence[Layer], removals: Sequence[Pattern]) -> None:

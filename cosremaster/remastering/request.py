@@ -52,6 +52,8 @@ class Request:
 
     ``layer``: the address of the layer to change, as in ``"live.cgz::rootfs.cxz"``, a pattern of addresses, ``"all"``
     for every layer like a system, or several of these; None finds the root file system by content.
+    ``as_layer``: a name for a new layer that the changes go to; the file systems of the root stay as they are and lie
+    under it (docs/squashfs.md).
     ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the environment's
     SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what xz has to
     encode; None for 6. ``always_compress``: compress also data that do not shrink.
@@ -78,6 +80,7 @@ class Request:
     allow_missing: bool = False
     force_type: bool = False
     layer: str | Iterable[str] | None = None
+    as_layer: str | None = None
     threads: int | None = None
     xz_preset: int | None = None
     always_compress: bool = False
@@ -112,6 +115,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     allow_missing: bool
     force_type: bool
     layers: tuple[LayerSelector, ...]
+    as_layer: bytes | None
     threads: int
     xz_preset: int | None
     always_compress: bool
@@ -123,6 +127,14 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
         return bool(self.additions or self.removals or self.layers or self.repacking)
+
+    def with_replaced_arguments(self, texts: Sequence[str]) -> NormalizedRequest:
+        """Return this request with replacements of kernel arguments more, each as ``KEY=OLD=NEW``."""
+        if not texts:
+            return self
+        further = read_boot_settings(replace=texts).replace
+        settings = replace(self.boot_settings, replace=(*self.boot_settings.replace, *further))
+        return replace(self, boot_settings=settings)
 
     def iso_tree(self, items: Sequence[PreparedItem]) -> IsoTreeRequest:
         """Return the part of the request about the ISO's own tree; ``items``: its additions, prepared."""
@@ -152,7 +164,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         keep_fat_copies=request.keep_fat_copies, drop_signatures=request.drop_signatures,
         allow_missing=request.allow_missing,
         force_type=request.force_type,
-        layers=parse_layers(request.layer, image),
+        layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
         repacking=_choose_repacking(request),
         max_mtime=_parse_epoch() if request.source_date_epoch is None else request.source_date_epoch,
@@ -169,6 +181,19 @@ def _choose_repacking(request: Request) -> Repacking:
     if request.repack:
         return Repacking.DATA
     return Repacking.METADATA if request.repack_metadata else Repacking.NOTHING
+
+
+def _parse_layer_name(request: Request) -> bytes | None:
+    """Return the name of the new layer, None without. :raises UsageError: it is none, or layers are named besides."""
+    if request.as_layer is None:
+        return None
+    if request.layer:
+        raise UsageError("--as-layer makes a new layer over the root, so --layer cannot choose another")
+    if request.repack or request.repack_metadata:
+        raise UsageError("--as-layer leaves the file systems of the root as they are, so nothing of them is repacked")
+    from cosremaster.layers.layer_names import check_layer_name  # noqa: PLC0415 - few ask for a new layer
+
+    return check_layer_name(request.as_layer)
 
 
 def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:

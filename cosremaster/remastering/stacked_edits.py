@@ -38,25 +38,21 @@ def edit_in_stack(
     :raises OverlayError: a new directory would show what the layer hides, or nothing can hide a file of a lower layer.
     :raises UnsupportedError: a layer below cannot be read.
     """
-    stack = find_stack(image, layer, facts)
+    edits = edit_over(layer, find_stack(image, layer, facts), merge_into)
+    return replace(edits, warnings=(*edits.warnings, *boot_warnings(image, layer, facts)))
+
+
+def edit_over(
+    layer: Layer, stack: LayerStack, merge_into: Callable[[Mapping[bytes, Node]], Edits]
+) -> StackedEdits:  # fmt: skip
+    """Return the edits of ``layer``, which is mounted between those of ``stack``; raises as :func:`edit_in_stack`."""
     shown = merge_into(stacked_tree(layer, stack))
     edits = edits_of_layer(layer, stack, shown)
-    warnings = (
-        *edits.warnings,
-        *hidden_warnings(stack, edits),
-        *removal_warnings(stack, edits),
-        *boot_warnings(image, layer, facts),
-    )
+    warnings = (*edits.warnings, *hidden_warnings(stack, edits), *removal_warnings(stack, edits))
     return StackedEdits(
-        edits.removed_paths,
-        edits.additions,
-        edits.removed,
-        edits.unchanged,
-        warnings,
-        layer=layer,
-        stack=stack,
-        shown=shown,
-    )
+        edits.removed_paths, edits.additions, edits.removed, edits.unchanged,
+        warnings, layer=layer, stack=stack, shown=shown,
+    )  # fmt: skip
 
 
 def boot_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterator[str]:
@@ -106,10 +102,11 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
             )
     added = {node.path for node, _ in edits.additions}
     gone = edits.removed_paths - added
+    hiding = gone | {node.path for node, _ in edits.additions if node.kind is not NodeKind.DIRECTORY}
     whiteouts = [
         Node(path=path, kind=NodeKind.CHAR, mode=0)
         for path in gone
-        if path in below and not any(parent in gone for parent in ancestors(path))
+        if path in below and not any(parent in hiding for parent in ancestors(path))
     ]
     parents: dict[bytes, Node] = {}
     for path in [*added, *(node.path for node in whiteouts)]:

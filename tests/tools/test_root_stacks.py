@@ -7,7 +7,6 @@ them (casper 1.498, live-boot 20230131, dracut 059, linux-live).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,49 +17,7 @@ from cosremaster.errors import CosremasterError, LayerError, OverlayError
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
-
-SYSTEM = {"etc/hostname": "base\n", "sbin/init": "i\n", "usr/bin/tool": "t\n"}
-Maker = Callable[..., Path]
-
-
-@pytest.fixture
-def disc(tmp_path: Path) -> Maker:
-    """Makes an ISO of plain files and of squashfs files, by the trees that these hold."""
-    tools.require("genisoimage", "mksquashfs")
-
-    def make(files: Mapping[str, str | bytes], trees: Mapping[str, Mapping[str, str]]) -> Path:
-        folder = tmp_path / "disc"
-        if folder.exists():
-            run(["rm", "-rf", str(folder)])
-        folder.mkdir()
-        for path, data in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data if isinstance(data, bytes) else data.encode())
-        for number, (path, tree) in enumerate(trees.items()):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            root = tmp_path / f"tree{number}"
-            run(["rm", "-rf", str(root)])
-            write_tree(root, dict(tree))
-            run(
-                ["mksquashfs", str(root), str(folder / path), "-quiet", "-no-progress", "-noappend", "-processors", "1"]
-            )
-        iso = tmp_path / "in.iso"
-        run(["genisoimage", "-quiet", "-R", "-J", "-joliet-long", "-o", str(iso), str(folder)])
-        return iso
-
-    return make
-
-
-def initramfs(folder: Path, *archives: Mapping[str, str]) -> bytes:
-    """An initramfs of several archives, as GNU cpio and gzip make them: the first is plain."""
-    tools.require("cpio", "gzip")
-    result = b""
-    for number, files in enumerate(archives):
-        root = write_tree(folder / f"initramfs{number}-{len(list(folder.iterdir()))}", dict(files))
-        names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-        archive = run(["cpio", "-o", "-H", "newc", "--quiet"], stdin="\n".join(names).encode() + b"\n", cwd=root)
-        result += archive if number + 1 < len(archives) else run(["gzip", "-9n"], stdin=archive)
-    return result
+from tests.support.live_discs import CASPER, SLAX, SYSTEM, DiscMaker, initramfs
 
 
 def site(folder: Path) -> Path:
@@ -79,7 +36,6 @@ def root_of(iso: Path) -> dict[str, object]:
     return root
 
 
-CASPER = {"scripts/casper": "#!/bin/sh\n", "init": "#!/bin/sh\n", "conf/initramfs.conf": "BOOT=local\n"}
 LAYERS = {
     "casper/minimal.squashfs": SYSTEM, "casper/minimal.standard.squashfs": {"etc/standard": "s\n"},
     "casper/minimal.standard.live.squashfs": {"etc/live": "l\n"}, "casper/minimal.de.squashfs": {"etc/de": "d\n"},
@@ -93,14 +49,14 @@ initrd /casper/initrd }
 """
 
 
-def test_casper_reads_the_initramfs_and_the_menu(disc: Maker, tmp_path: Path) -> None:
+def test_casper_reads_the_initramfs_and_the_menu(live_disc: DiscMaker, tmp_path: Path) -> None:
     early = {"kernel/x86/microcode/GenuineIntel.bin": "m" * 64}
     main_part = CASPER | {
         "conf/conf.d/default-layer.conf": "LAYERFS_PATH=minimal.enhanced.squashfs\n",
         "conf/conf.d/z-site.conf": "# site\nexport LAYERFS_PATH='minimal.standard.live.squashfs'\n",
     }
     initrd = initramfs(tmp_path, early, main_part)
-    iso = disc({"casper/initrd": initrd, "casper/vmlinuz": "k", "boot/grub/grub.cfg": GRUB}, LAYERS)
+    iso = live_disc({"casper/initrd": initrd, "casper/vmlinuz": "k", "boot/grub/grub.cfg": GRUB}, LAYERS)
     root = root_of(iso)
     chain = [f"casper/{name}.squashfs" for name in ("minimal", "minimal.standard", "minimal.standard.live")]
     assert root["layers"] == chain
@@ -114,26 +70,26 @@ def test_casper_reads_the_initramfs_and_the_menu(disc: Maker, tmp_path: Path) ->
     (warning,) = [text for text in result.warnings if "boot entry" in text]
     assert warning.startswith("the boot entry Try it (boot/grub/grub.cfg) does not mount casper/minimal.standard.live")
     menu = GRUB.replace("default=1", "default=0")
-    iso = disc({"casper/initrd": initrd, "casper/vmlinuz": "k", "boot/grub/grub.cfg": menu}, LAYERS)
+    iso = live_disc({"casper/initrd": initrd, "casper/vmlinuz": "k", "boot/grub/grub.cfg": menu}, LAYERS)
     assert layer_of(iso, tmp_path) == "casper/minimal.enhanced.squashfs"
 
 
-def test_casper_without_a_layer_stacks_all_by_name(disc: Maker, tmp_path: Path) -> None:
+def test_casper_without_a_layer_stacks_all_by_name(live_disc: DiscMaker, tmp_path: Path) -> None:
     trees = {"casper/b.squashfs": {"etc/b": "b\n"}, "casper/a.squashfs": SYSTEM, "casper/ltsp.squashfs": SYSTEM}
-    iso = disc({"casper/initrd": initramfs(tmp_path, CASPER)}, trees)
+    iso = live_disc({"casper/initrd": initramfs(tmp_path, CASPER)}, trees)
     root = root_of(iso)
     assert root["layers"] == ["casper/a.squashfs", "casper/b.squashfs"]
     assert layer_of(iso, tmp_path) == "casper/b.squashfs"
 
 
-def test_casper_in_another_directory_and_with_a_missing_layer(disc: Maker, tmp_path: Path) -> None:
+def test_casper_in_another_directory_and_with_a_missing_layer(live_disc: DiscMaker, tmp_path: Path) -> None:
     trees = {path.replace("casper/", "sys/"): tree for path, tree in LAYERS.items()}
     del trees["sys/minimal.standard.squashfs"]
     menu = (
         "menuentry x { linux /sys/vmlinuz boot=casper live-media-path=/sys"
         " layerfs-path=/cdrom/sys/minimal.standard.live.squashfs }\n"
     )
-    iso = disc({"boot/grub/grub.cfg": menu}, trees)
+    iso = live_disc({"boot/grub/grub.cfg": menu}, trees)
     root = root_of(iso)
     assert root["layers"] == ["sys/minimal.squashfs", "sys/minimal.standard.live.squashfs"]
     assert root["missing"] == ["sys/minimal.standard.squashfs"]
@@ -141,9 +97,9 @@ def test_casper_in_another_directory_and_with_a_missing_layer(disc: Maker, tmp_p
     assert [text for text in result.warnings if "sys/minimal.standard.squashfs is not on the image" in text]
 
 
-def test_a_layer_that_no_boot_mounts(disc: Maker, tmp_path: Path) -> None:
+def test_a_layer_that_no_boot_mounts(live_disc: DiscMaker, tmp_path: Path) -> None:
     initrd = initramfs(tmp_path, CASPER | {"conf/conf.d/l": "LAYERFS_PATH=minimal.standard.live.squashfs\n"})
-    iso = disc({"casper/initrd": initrd}, LAYERS)
+    iso = live_disc({"casper/initrd": initrd}, LAYERS)
     result = cosremaster.remaster(
         iso, tmp_path / "out.iso", add=[site(tmp_path)], layer="casper/minimal.de.squashfs", remove=["/usr/bin/tool"]
     )
@@ -151,7 +107,7 @@ def test_a_layer_that_no_boot_mounts(disc: Maker, tmp_path: Path) -> None:
     assert result.removed == (b"usr/bin/tool",), "its own lower layer is looked through"
 
 
-def test_the_default_of_the_installer(disc: Maker, tmp_path: Path) -> None:
+def test_the_default_of_the_installer(live_disc: DiscMaker, tmp_path: Path) -> None:
     sources = """kernel:
   default: linux-generic
 sources:
@@ -169,10 +125,10 @@ sources:
 version: 2
 """
     initrd = initramfs(tmp_path, CASPER | {"conf/conf.d/l": "LAYERFS_PATH=minimal.standard.live.squashfs\n"})
-    files = {"casper/initrd": initrd, "casper/install-sources.yaml": sources}
-    assert root_of(disc(files, LAYERS))["default"] == "casper/minimal.standard.squashfs"
+    files: dict[str, str | bytes] = {"casper/initrd": initrd, "casper/install-sources.yaml": sources}
+    assert root_of(live_disc(files, LAYERS))["default"] == "casper/minimal.standard.squashfs"
     files["casper/install-sources.yaml"] = sources.replace("default: true", "default: false")
-    root = root_of(disc(files, LAYERS))
+    root = root_of(live_disc(files, LAYERS))
     assert (root["default"], root["reason"]) == (
         "casper/minimal.squashfs", "the installer copies it (casper/install-sources.yaml)",
     )  # fmt: skip
@@ -191,43 +147,47 @@ LIVE = {"live/filesystem.squashfs": SYSTEM, "live/a.squashfs": {"etc/a": "a\n"},
         ("toram=filesystem.squashfs", {}, ["filesystem"]),
     ],
 )
-def test_live_boot(arguments: str, lists: dict[str, str], chain: list[str], disc: Maker, tmp_path: Path) -> None:
+def test_live_boot(
+    arguments: str, lists: dict[str, str], chain: list[str], live_disc: DiscMaker, tmp_path: Path
+) -> None:
     menu = f"default live\nlabel live\n kernel /live/vmlinuz\n append initrd=/live/initrd boot=live {arguments}\n"
     files = {"isolinux/isolinux.cfg": menu} | {f"live/{name}": text for name, text in lists.items()}
-    iso = disc(files, LIVE)
+    iso = live_disc(files, LIVE)
     root = root_of(iso)
     assert root["scheme"] == "live-boot"
     assert root["layers"] == [f"live/{name}.squashfs" for name in chain]
     assert layer_of(iso, tmp_path) == f"live/{chain[-1]}.squashfs"
 
 
-def test_live_boot_in_another_directory(disc: Maker, tmp_path: Path) -> None:
+def test_live_boot_in_another_directory(live_disc: DiscMaker, tmp_path: Path) -> None:
     menu = "menuentry x { linux /v boot=live live-media-path=sfs }\n"
     trees = {"sfs/filesystem.squashfs": SYSTEM, "sfs/z.squashfs": {"etc/z": "z\n"}, "extra/x.squashfs": SYSTEM}
-    iso = disc({"boot/grub/grub.cfg": menu}, trees)
+    iso = live_disc({"boot/grub/grub.cfg": menu}, trees)
     assert layer_of(iso, tmp_path) == "sfs/z.squashfs"
 
 
-def test_a_layer_over_one_that_cannot_be_read(disc: Maker, tmp_path: Path) -> None:
+def test_a_layer_over_one_that_cannot_be_read(live_disc: DiscMaker, tmp_path: Path) -> None:
     files = {"live/b.xfs": b"XFSB".ljust(256 << 10, b"\0")}
-    iso = disc(files, {"live/a.squashfs": SYSTEM, "live/c.squashfs": SYSTEM})
+    iso = live_disc(files, {"live/a.squashfs": SYSTEM, "live/c.squashfs": SYSTEM})
     assert root_of(iso)["layers"] == ["live/a.squashfs", "live/b.xfs", "live/c.squashfs"]
     with pytest.raises(CosremasterError, match=r"lies over live/b\.xfs, which cannot be read"):
         layer_of(iso, tmp_path, layer="live/c.squashfs")
     assert layer_of(iso, tmp_path, layer="live/a.squashfs") == "live/a.squashfs"
 
 
-def test_dracut(disc: Maker, tmp_path: Path) -> None:
+def test_dracut(live_disc: DiscMaker, tmp_path: Path) -> None:
     menu = "menuentry x { linux /v root=live:CDLABEL=x rd.live.dir=os rd.live.squashimg=root.img }\n"
     trees = {"os/root.img": SYSTEM, "LiveOS/squashfs.img": SYSTEM}
-    iso = disc({"boot/grub/grub.cfg": menu}, trees)
+    iso = live_disc({"boot/grub/grub.cfg": menu}, trees)
     assert layer_of(iso, tmp_path) == "os/root.img"
-    iso = disc({"EFI/BOOT/grub.cfg": "menuentry x { linux /v root=live:CDLABEL=x rd.live.image }\n"}, trees)
+    iso = live_disc({"EFI/BOOT/grub.cfg": "menuentry x { linux /v root=live:CDLABEL=x rd.live.image }\n"}, trees)
     assert layer_of(iso, tmp_path) == "LiveOS/squashfs.img"
 
 
 @pytest.mark.parametrize("name", ["rootfs.img", "ext3fs.img"])
-def test_dracut_with_ext4_inside(name: str, disc: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dracut_with_ext4_inside(
+    name: str, live_disc: DiscMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tools.require("mke2fs")
     inner = tmp_path / "holder/LiveOS"
     inner.mkdir(parents=True)
@@ -235,7 +195,7 @@ def test_dracut_with_ext4_inside(name: str, disc: Maker, tmp_path: Path, capsys:
     holder = tmp_path / "squashfs.img"
     run(["mksquashfs", str(tmp_path / "holder"), str(holder), "-quiet", "-no-progress"])
     menu = "menuentry x { linux /v root=live:CDLABEL=x }\n"
-    iso = disc({"LiveOS/squashfs.img": holder.read_bytes(), "boot/grub/grub.cfg": menu}, {})
+    iso = live_disc({"LiveOS/squashfs.img": holder.read_bytes(), "boot/grub/grub.cfg": menu}, {})
     shown = f"LiveOS/squashfs.img::LiveOS/{name} (an ext4 file system)"
     assert root_of(iso)["nested"] == shown
     assert main(["inspect", str(iso)]) == 0
@@ -245,25 +205,25 @@ def test_dracut_with_ext4_inside(name: str, disc: Maker, tmp_path: Path, capsys:
     assert layer_of(iso, tmp_path, layer="LiveOS/squashfs.img") == "LiveOS/squashfs.img"
     # dracut's own initramfs looks more like a system than the squashfs around the root does.
     looks_whole = initramfs(tmp_path, {"init": "#!/bin/sh\n", **SYSTEM, "usr/lib/os-release": "ID=debian\n"})
-    iso = disc({"LiveOS/squashfs.img": holder.read_bytes(), "i.img": looks_whole, "boot/grub/grub.cfg": menu}, {})
+    iso = live_disc({"LiveOS/squashfs.img": holder.read_bytes(), "i.img": looks_whole, "boot/grub/grub.cfg": menu}, {})
     with pytest.raises(LayerError, match=r"is LiveOS/squashfs.*; --layer i\.img changes the initramfs instead"):
         layer_of(iso, tmp_path)
     assert layer_of(iso, tmp_path, layer="i.img") == "i.img"
 
 
-def test_archiso(disc: Maker, tmp_path: Path) -> None:
+def test_archiso(live_disc: DiscMaker, tmp_path: Path) -> None:
     menu = """menuentry x { linux /site/boot/i686/vmlinuz archisobasedir=site
 initrd /site/boot/i686/initramfs.img }
 """
     files = {"boot/grub/grub.cfg": menu, "site/boot/i686/initramfs.img": "x", "site/boot/i686/vmlinuz": "k"}
     trees = {"site/x86_64/airootfs.sfs": SYSTEM, "site/i686/airootfs.sfs": SYSTEM, "other/x.squashfs": SYSTEM}
-    iso = disc(files, trees)
+    iso = live_disc(files, trees)
     assert root_of(iso)["scheme"] == "archiso"
     assert layer_of(iso, tmp_path) == "site/i686/airootfs.sfs"
 
 
-def test_kernel_modules_of_alpine_are_no_root(disc: Maker, tmp_path: Path) -> None:
-    iso = disc({"apks/x86_64/APKINDEX.tar.gz": "x"}, {"boot/modloop-lts": {"modules/x.ko": "x\n"}})
+def test_kernel_modules_of_alpine_are_no_root(live_disc: DiscMaker, tmp_path: Path) -> None:
+    iso = live_disc({"apks/x86_64/APKINDEX.tar.gz": "x"}, {"boot/modloop-lts": {"modules/x.ko": "x\n"}})
     with cosremaster.open(iso, remember=False) as image:
         (found,) = image.info().filesystems
         assert (found.path, found.purpose) == ("boot/modloop-lts", "kernel modules")
@@ -272,14 +232,8 @@ def test_kernel_modules_of_alpine_are_no_root(disc: Maker, tmp_path: Path) -> No
     assert result.layer == "boot/modloop-lts"
 
 
-SLAX = {
-    "slax/02-xorg.sb": {"usr/bin/xorg": "x\n"}, "slax/01-core.sb": SYSTEM, "slax/10-apps.sb": {"etc/hostname": "ten\n"},
-    "slax/modules/9-late.sb": {"etc/late": "l\n"},
-}  # fmt: skip
-
-
-def test_bundles_of_slax_by_number(disc: Maker, tmp_path: Path) -> None:
-    iso = disc({}, SLAX)
+def test_bundles_of_slax_by_number(live_disc: DiscMaker, tmp_path: Path) -> None:
+    iso = live_disc({}, SLAX)
     names = ["01-core", "02-xorg", "10-apps", "modules/9-late"]
     assert root_of(iso)["layers"] == [f"slax/{name}.sb" for name in names]
     assert layer_of(iso, tmp_path) == "slax/modules/9-late.sb"
@@ -290,8 +244,8 @@ def test_bundles_of_slax_by_number(disc: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["/usr/bin/tool", "/usr/bin"])
-def test_nothing_hides_a_file_of_a_lower_bundle(pattern: str, disc: Maker, tmp_path: Path) -> None:
-    iso = disc({}, SLAX)
+def test_nothing_hides_a_file_of_a_lower_bundle(pattern: str, live_disc: DiscMaker, tmp_path: Path) -> None:
+    iso = live_disc({}, SLAX)
     with pytest.raises(
         OverlayError, match=r"it is in slax/01-core\.sb( and slax/02-xorg\.sb)?, and .* no whiteouts"
     ) as caught:
@@ -302,30 +256,30 @@ def test_nothing_hides_a_file_of_a_lower_bundle(pattern: str, disc: Maker, tmp_p
     assert result.removed == (b"usr/bin/tool",)
 
 
-def test_a_bundle_may_replace_a_file_of_a_lower(disc: Maker, tmp_path: Path) -> None:
-    iso = disc({}, SLAX)
+def test_a_bundle_may_replace_a_file_of_a_lower(live_disc: DiscMaker, tmp_path: Path) -> None:
+    iso = live_disc({}, SLAX)
     files = write_tree(tmp_path / "more", {"etc/hostname": "new\n"})
     cosremaster.remaster(iso, tmp_path / "out.iso", add=[files], layer="slax/02-xorg.sb")
     folder = write_tree(tmp_path / "folder", {"usr/bin/tool/x": "x\n"})
     cosremaster.remaster(iso, tmp_path / "out.iso", add=[folder], layer="slax/02-xorg.sb", force_type=True, force=True)
 
 
-def test_modules_of_porteus(disc: Maker, tmp_path: Path) -> None:
+def test_modules_of_porteus(live_disc: DiscMaker, tmp_path: Path) -> None:
     trees = {
         "porteus/base/000-kernel.xzm": {"lib/modules/x": "x\n"}, "porteus/base/001-core.xzm": SYSTEM,
         "porteus/modules/site.xzm": {"etc/site-module": "s\n"}, "porteus/optional/later.xzm": {"etc/later": "l\n"},
     }  # fmt: skip
-    iso = disc({}, trees)
+    iso = live_disc({}, trees)
     assert root_of(iso)["layers"] == [
         "porteus/base/000-kernel.xzm", "porteus/base/001-core.xzm", "porteus/modules/site.xzm",
     ]  # fmt: skip
     assert layer_of(iso, tmp_path) == "porteus/modules/site.xzm"
 
 
-def test_inspect_draws_the_chain(disc: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_draws_the_chain(live_disc: DiscMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     initrd = initramfs(tmp_path, CASPER | {"conf/conf.d/l": "LAYERFS_PATH=minimal.standard.live.squashfs\n"})
     sources = "- default: true\n  path: minimal.standard.squashfs\n"
-    iso = disc({"casper/initrd": initrd, "casper/install-sources.yaml": sources}, LAYERS)
+    iso = live_disc({"casper/initrd": initrd, "casper/install-sources.yaml": sources}, LAYERS)
     for deep in ([], ["--deep"]):
         assert main(["inspect", str(iso), *deep]) == 0
         lines = capsys.readouterr().out.splitlines()

@@ -20,9 +20,9 @@ from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
+from tests.support.mounted_trees import Description, mounted, on_disk
 
 EPOCH = 1_700_000_000
-Description = dict[str, tuple[object, ...]]
 
 
 @pytest.fixture(scope="session")
@@ -69,45 +69,10 @@ def make(tree: Path, target: Path, *options: str) -> Path:
     return target
 
 
-def on_disk(root: Path) -> Description:
-    """Type, mode, links, time, device, text and digest of everything below ``root``."""
-    described: Description = {}
-    for path in sorted([os.fsencode(root), *_below(os.fsencode(root))]):
-        status = os.lstat(path)
-        content = ""
-        if stat.S_ISREG(status.st_mode):
-            content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
-        elif stat.S_ISLNK(status.st_mode):
-            content = os.fsdecode(os.readlink(path))
-        name = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
-        links = 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink
-        described[name] = (status.st_mode, links, int(status.st_mtime), status.st_rdev, content)
-    return described
-
-
-def _below(root: bytes) -> Iterator[bytes]:
-    for directory, directories, files in os.walk(root):
-        for name in (*directories, *files):
-            yield os.path.join(directory, name)
-
-
 def unpacked(image: Path, folder: Path) -> Description:
     """The tree that unsquashfs unpacks."""
     run(["unsquashfs", "-quiet", "-no-progress", "-f", "-d", str(folder), str(image)])
     return on_disk(folder)
-
-
-@contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    """The tree as the kernel shows it; skips where nothing may be mounted."""
-    if os.geteuid() != 0 or "\tsquashfs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
-        tools.leave_out("This test needs root and a kernel with squashfs.")
-    folder.mkdir()
-    run(["mount", "-t", "squashfs", "-o", "loop,ro", str(image), str(folder)])
-    try:
-        yield folder
-    finally:
-        run(["umount", str(folder)])
 
 
 def expected(before: Description, site: Path) -> Description:

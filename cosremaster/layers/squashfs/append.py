@@ -230,15 +230,16 @@ class _ImageWriter:
         """Open the tables of inodes and directories behind their last full block."""
         self._filesystem, self._editor, self._data = filesystem, editor, data
         self._old = filesystem.superblock
+        self._is_blank = self._old.inodes == 1  # it has a root alone, which every edit writes anew
         self._codec = filesystem.codec
         self._data_start = self._old.inode_table
         self._inode_table = self._data_start + data.length
         pack = store_block if self._old.flags & Flags.STORED_INODES else self._codec.pack
-        span = (self._old.inode_table, self._old.directory_table)
+        span = (self._old.inode_table, self._old.inode_table if self._is_blank else self._old.directory_table)
         self.kept_inodes, self._inode_writer = reopen_table(filesystem.metadata, span, pack)
         starts = filesystem.list_table_starts()
         end = next(start for start in starts if start >= self._old.directory_table)
-        span = (self._old.directory_table, end)
+        span = (self._old.directory_table, self._old.directory_table if self._is_blank else end)
         self.kept_listings, self._listing_writer = reopen_table(filesystem.metadata, span, pack)
         self.kept_blocks: set[int] = set()
         self._references: dict[int, int] = {}
@@ -251,7 +252,7 @@ class _ImageWriter:
             if number in with_data:
                 inode = _with_data(inode, with_data[number], self._data_start)  # noqa: PLW2901
             self._add_inode(inode)
-        total = self._old.inodes + self._written + self._count_directories(self._editor.root)
+        total = (0 if self._is_blank else self._old.inodes) + self._written + self._count_directories(self._editor.root)
         self._editor.root.inode = replace(self._editor.root.inode, parent=total + 1)
         root = self._write_directory(self._editor.root)
         return self._join(total, root.reference)

@@ -96,6 +96,12 @@ class SquashfsIndex(ArchiveIndex):
 
         return repack(table, layer.place, tree.filesystem, resources)
 
+    def make_blank(self, layer: Layer) -> bytes:
+        """Return an image without files, with the compressor, block size and root directory of ``layer``."""
+        from cosremaster.layers.squashfs.blank import make_blank_like  # noqa: PLC0415 - only a new layer needs it
+
+        return make_blank_like(open_tree(layer).filesystem)
+
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the number of inodes: all else is read from the image."""
         return {"inodes": self._inode_count}

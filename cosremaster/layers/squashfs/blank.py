@@ -1,0 +1,87 @@
+"""A squashfs file system without files, from nothing: edits of it make a whole new one."""
+
+from __future__ import annotations
+
+import struct
+
+from msgspec import Struct
+
+from cosremaster.layers.squashfs.directories import EMPTY_SIZE
+from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
+from cosremaster.layers.squashfs.format import MAGIC
+from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
+from cosremaster.layers.squashfs.metadata import METADATA_SIZE, pack_table
+from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
+
+_STORED = 0x8000
+
+
+class ImageStyle(Struct, frozen=True, kw_only=True):
+    """How a new file system is written.
+
+    ``compression``: the number in its superblock, with the compressor's ``options`` (empty for its own defaults);
+    ``made_at``: seconds since 1970.
+    """
+
+    compression: int
+    options: bytes
+    block_size: int
+    flags: int
+    made_at: int
+
+
+def style_of(filesystem: SquashfsFilesystem) -> ImageStyle:
+    """Return how ``filesystem`` is written."""
+    superblock = filesystem.superblock
+    return ImageStyle(
+        compression=superblock.compression, options=filesystem.read_options(), block_size=superblock.block_size,
+        flags=superblock.flags, made_at=superblock.made_at,
+    )  # fmt: skip
+
+
+def make_blank(style: ImageStyle, root: Inode, uid: int, gid: int) -> bytes:
+    """Return a file system with nothing but a root directory.
+
+    :param root: whose mode and time the root gets, and ``uid`` and ``gid`` its owners.
+    """
+    ids = list(dict.fromkeys((uid, gid)))
+    inode = Inode(
+        type=DIRECTORY, mode=root.mode, uid=ids.index(uid), gid=ids.index(gid), mtime=root.mtime, number=1, nlink=2,
+        size=EMPTY_SIZE, parent=2, xattr=NO_XATTR,
+    )  # fmt: skip
+    flags = style.flags & ~Flags.COMPRESSOR_OPTIONS
+    body = b""
+    if style.options:
+        flags |= Flags.COMPRESSOR_OPTIONS
+        body = struct.pack("<H", len(style.options) | _STORED) + style.options
+    inode_table = SUPERBLOCK_SIZE + len(body)
+    packed = inode.pack()
+    assert len(packed) <= METADATA_SIZE
+    body += struct.pack("<H", len(packed) | _STORED) + packed
+    directory_table = SUPERBLOCK_SIZE + len(body)
+    lookup_table = ABSENT
+    if flags & Flags.EXPORTABLE:
+        blocks, lookup_table = pack_table(struct.pack("<Q", 0), _store, directory_table)
+        body += blocks
+    blocks, id_table = pack_table(struct.pack(f"<{len(ids)}I", *ids), _store, SUPERBLOCK_SIZE + len(body))
+    body += blocks
+    superblock = Superblock(
+        magic=int.from_bytes(MAGIC, "little"), inodes=1, made_at=style.made_at, block_size=style.block_size,
+        fragments=0, compression=style.compression, block_log=style.block_size.bit_length() - 1, flags=flags,
+        ids=len(ids), major=4, minor=0, root=0, bytes_used=SUPERBLOCK_SIZE + len(body), id_table=id_table,
+        xattr_table=ABSENT, inode_table=inode_table, directory_table=directory_table, fragment_table=directory_table,
+        lookup_table=lookup_table,
+    )  # fmt: skip
+    image = superblock.pack() + body
+    return image + bytes(-len(image) % PADDING)
+
+
+def make_blank_like(filesystem: SquashfsFilesystem) -> bytes:
+    """Return a file system without files that is written as ``filesystem``, with its root directory's attributes."""
+    root = filesystem.root
+    return make_blank(style_of(filesystem), root, filesystem.owner(root.uid), filesystem.owner(root.gid))
+
+
+def _store(plain: bytes) -> None:
+    """Return None: the block is stored."""
+    return
