@@ -8,7 +8,7 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from cosremaster.errors import ImageError, LayerError, UnsupportedError
+from cosremaster.errors import CorruptError, ImageError, LayerError, UnsupportedError
 from cosremaster.layers.model import Layer
 from cosremaster.tree.nodes import Node
 
@@ -76,7 +76,7 @@ class BootFacts:
         if initrd not in self._trees:
             try:
                 outer = [layer for layer in self._open_file(initrd) if layer.parent is None]
-            except (ImageError, LayerError, UnsupportedError):
+            except (CorruptError, ImageError, LayerError, UnsupportedError):
                 outer = []
             is_archive = bool(outer) and not outer[-1].format.random_access
             self._trees[initrd] = outer[-1].tree() if is_archive else {}

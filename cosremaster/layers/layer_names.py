@@ -7,10 +7,11 @@ from collections.abc import Collection
 
 from cosremaster.errors import UnsupportedError, UsageError, printable
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.root_stacks import RootChain, StackRule, number_key
+from cosremaster.layers.root_stacks import SQUASHFS_END, RootChain, StackRule, number_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MAX_NAME = 64
+_BUNDLES = (b".sb", b".xzm")
 _PREFIX = b"z"
 _FURTHER = (b".squashfs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2", b".dir", b".sb", b".xzm")
 """Ends of names that live systems mount: a new layer has to come behind all of them."""
@@ -40,6 +41,8 @@ def name_layer(image: SourceImage, chain: RootChain, name: bytes) -> bytes:
         )
     present = {file.path for file in image.files}
     end = top[top.rindex(b".") :]
+    if chain.rule is not StackRule.TOP and end not in _BUNDLES:
+        end = SQUASHFS_END  # the uppermost may be an ext4
     if chain.rule is StackRule.TOP:
         path = top.removesuffix(end) + b"." + name + end
     elif chain.rule is StackRule.LIST:

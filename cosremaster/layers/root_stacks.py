@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from msgspec import Struct
 
@@ -120,10 +121,25 @@ class _Disc:
         """Remember the files; ``is_thorough``: read the initramfs also where that does not change the chain."""
         self.image, self.facts, self.is_thorough = image, facts, is_thorough
         self.files: dict[bytes, SourceFile] = {file.path: file for file in image.files}
+        self._folders: dict[bytes, list[bytes]] = {}
+        for path in sorted(self.files):
+            self._folders.setdefault(path.rpartition(b"/")[0], []).append(path)
 
     def list_folder(self, folder: bytes, *ends: bytes) -> list[bytes]:
         """Return the paths of the files directly in ``folder`` whose names have one of ``ends``, by name."""
-        return sorted(path for path in self.files if path.rpartition(b"/")[0] == folder and path.endswith(ends))
+        return [path for path in self._folders.get(folder, ()) if path.endswith(ends)]
+
+    @cached_property
+    def bundle_folders(self) -> frozenset[bytes]:
+        """The directories with bundles of the Linux Live Kit, without ``modules`` at their ends."""
+        folders = (folder for folder in self._folders if self.list_folder(folder, b".sb"))
+        return frozenset(folder.removesuffix(b"/modules") for folder in folders)
+
+    @cached_property
+    def porteus_folders(self) -> frozenset[bytes]:
+        """The directories with a directory ``base`` that has modules of Porteus."""
+        bases = (folder for folder in self._folders if folder.endswith(b"/base"))
+        return frozenset(folder.removesuffix(b"/base") for folder in bases if self.list_folder(folder, b".xzm"))
 
     def list_initrds(self, line: BootLine, folder: bytes) -> tuple[bytes, ...]:
         """Return the paths of the initramfs of ``line``; where it names none, those of ``folder`` by their names."""
@@ -318,8 +334,7 @@ def number_key(path: bytes) -> tuple[int, bytes]:
 
 def _bundles(disc: _Disc, line: BootLine) -> RootChain | None:
     """Return the bundles of the Linux Live Kit."""
-    folders = {path.rpartition(b"/")[0] for path in disc.files if path.endswith(b".sb")}
-    homes = {folder.removesuffix(b"/modules") for folder in folders}
+    homes = disc.bundle_folders
     start = line.value(b"from")
     home = start.strip(b"/") if start is not None and start.strip(b"/") in homes else min(homes, default=b"")
     if not homes or (len(homes) > 1 and start is None):
@@ -335,7 +350,7 @@ def _bundles(disc: _Disc, line: BootLine) -> RootChain | None:
 
 def _porteus(disc: _Disc, line: BootLine) -> RootChain | None:
     """Return the modules of Porteus: those in ``base``, then those in ``modules``."""
-    homes = {path.rsplit(b"/", 2)[0] for path in disc.files if re.search(rb"/base/[^/]+\.xzm$", path)}
+    homes = disc.porteus_folders
     if len(homes) != 1:
         return None
     (home,) = homes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cosremaster.errors import Place, UnsupportedError, printable
 from cosremaster.io.pieces import PieceTable
@@ -17,6 +19,9 @@ from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stac
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.tree.nodes import Node, NodeKind
 
+_CALAMARES = b"etc/calamares/modules/unpackfs.conf"
+_CALAMARES_SOURCE = re.compile(rb"^[ \t-]*source:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_MAX_CONFIGURATION = 1 << 16
 _QUICK = ScanOptions(digests=False, nesting=0, edits=False)
 
 
@@ -61,7 +66,34 @@ def _split_paths(
 def choose_in_stack(image: SourceImage, paths: Sequence[bytes], facts: BootFacts) -> bytes | None:
     """Return which of the file systems at ``paths`` is meant where nobody says so; None where that is open."""
     stack = find_root_stack(image, facts)
-    return stack.default if stack is not None and stack.default in paths else None
+    default = None if stack is None else settle_default(image, stack).default
+    return default if default in paths else None
+
+
+def settle_default(image: SourceImage, stack: RootStack) -> RootStack:
+    """Return ``stack`` with that file system as its default which Calamares copies to the disk, where it copies some.
+
+    What lies over it is in the running system alone.
+    """
+    chain = stack.chain
+    if chain.scheme is not RootScheme.LIVE_BOOT or len(chain.paths) < 2:
+        return stack
+    copied = find_copied(tuple(_open(image, chain.paths)), chain.paths)
+    if not copied:
+        return stack
+    reason = f"the installer Calamares copies it ({printable(_CALAMARES)})"
+    return replace(stack, default=copied[-1], reason=reason)
+
+
+def find_copied(layers: Sequence[Layer], paths: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return which of the file systems at ``paths``, the root of ``layers``, Calamares copies to the disk.
+
+    Its module unpackfs has their places in the running system, as in ``/run/live/medium/live/filesystem.squashfs``.
+    """
+    node = StackedTree([layer.tree() for layer in layers]).get(_CALAMARES)
+    text = b"" if node is None or node.content is None else node.content.head(_MAX_CONFIGURATION)
+    sources = {match[1].rpartition(b"/")[2] for match in _CALAMARES_SOURCE.finditer(text)}
+    return tuple(path for path in paths if path.rpartition(b"/")[2] in sources)
 
 
 class MountedRoot(Struct, frozen=True):
@@ -79,7 +111,7 @@ def find_mounted_root(image: SourceImage, facts: BootFacts, roots: Collection[by
     nested = ""
     if stack.chain.scheme is RootScheme.DRACUT:
         nested = next((noun for layer in _open(image, stack.chain.paths) for noun in find_nested_roots(layer)), "")
-    return MountedRoot(stack, nested)
+    return MountedRoot(settle_default(image, stack), nested)
 
 
 def open_below(image: SourceImage, paths: Sequence[bytes], place: Place) -> tuple[Layer, ...]:

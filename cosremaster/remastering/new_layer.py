@@ -7,12 +7,13 @@ then; elsewhere its own name does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.errors import LayerError, UsageError, printable
+from cosremaster.errors import LayerError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
@@ -26,7 +27,7 @@ from cosremaster.layers.root_stacks import (
     find_chains,
     find_installed_layer,
 )
-from cosremaster.layers.stacks import LayerStack, open_below, open_filesystem
+from cosremaster.layers.stacks import LayerStack, find_copied, open_below, open_filesystem
 from cosremaster.overlay.attributes import FittedItems
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
@@ -43,9 +44,6 @@ from cosremaster.tree.paths import ancestors
 if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
     from cosremaster.layers.boot_facts import BootLine
-
-_CALAMARES = b"etc/calamares/modules/unpackfs.conf"
-"""Says which file systems Calamares copies to the disk."""
 
 
 class LayerSlot(Struct, frozen=True):
@@ -78,7 +76,7 @@ def plan_new_layer(
     slot = find_slot(image, index, request.as_layer)
     place = image.place.inside(slot.path)
     below = open_below(image, slot.chain.paths, place)
-    layer = open_filesystem(slot.path, PieceTable([Literal(below[-1].make_blank())]), place)
+    layer = open_filesystem(slot.path, PieceTable([Literal(_make_blank(below, place))]), place)
     assert layer is not None
     context.start_precopy()
     stack = LayerStack(below, (), slot.chain.scheme)
@@ -96,6 +94,17 @@ def plan_new_layer(
     return LayerChanges(
         boot.iso, (change, *boot.changes), (*packed.layers, *boot.packed), _name_in_menus(slot)
     )  # fmt: skip
+
+
+def _make_blank(below: Sequence[Layer], place: Place) -> bytes:
+    """Return a layer without files, made as the uppermost of ``below`` that is of a format for it.
+
+    :raises UnsupportedError: none is.
+    """
+    for layer in reversed(below):
+        with suppress(LookupError):
+            return layer.make_blank()
+    raise UnsupportedError("cannot be made: no squashfs is under it that says how", place)
 
 
 def find_slot(image: SourceImage, index: LayerIndex, name: bytes) -> LayerSlot:
@@ -203,13 +212,9 @@ def _slot_warnings(image: SourceImage, slot: LayerSlot, below: Sequence[Layer]) 
             f"{path} is in the running system alone: the installer copies {printable(installed)} and the layers below"
             " it; without --as-layer the change is made there"
         )
-    for layer in reversed(below):
-        node = layer.tree().get(_CALAMARES)
-        if node is not None and node.content is not None:
-            names = [file.rpartition(b"/")[2] for file in slot.chain.paths]
-            if any(name in node.content.head(1 << 16) for name in names):
-                yield (
-                    f"{path} is in the running system alone: the installer Calamares copies the file systems that"
-                    f" {printable(_CALAMARES)} names; without --as-layer one of them is changed"
-                )
-            return
+    copied = find_copied(below, slot.chain.paths)
+    if copied:
+        yield (
+            f"{path} is in the running system alone: the installer Calamares copies {printable(copied[-1])}; without"
+            " --as-layer the change is made there"
+        )

@@ -304,6 +304,15 @@ def test_where_a_new_layer_goes(
     assert root["layers"][-1] == path
 
 
+def test_a_layer_over_ext4(live_disc: DiscMaker, tmp_path: Path) -> None:
+    tools.require("mke2fs")
+    run(["mke2fs", "-q", "-F", "-t", "ext4", str(tmp_path / "ext"), "1M"])
+    files = {"live/zz.ext4": (tmp_path / "ext").read_bytes()}
+    iso, out = live_disc(files, {"live/filesystem.squashfs": SYSTEM}), tmp_path / "out.iso"
+    site = write_tree(tmp_path / "site", {"etc/site": "s\n"})
+    assert cosremaster.remaster(iso, out, add=[site], as_layer="site").layer == "live/zzz-site.squashfs"
+
+
 def test_live_boot_lists_the_new_layer(live_disc: DiscMaker, tmp_path: Path) -> None:
     trees = {"live/filesystem.squashfs": SYSTEM, "live/extra.squashfs": {"etc/extra": "e\n"}}
     menu = "label a\n kernel /live/vmlinuz\n append boot=live module=kiosk\n"

@@ -159,6 +159,25 @@ def test_live_boot(
     assert layer_of(iso, tmp_path) == f"live/{chain[-1]}.squashfs"
 
 
+def test_the_layer_that_calamares_copies(live_disc: DiscMaker, tmp_path: Path) -> None:
+    conf = 'unpack:\n    -   source: "/run/live/medium/live/filesystem.squashfs"\n        sourcefs: "squashfs"\n'
+    trees = LIVE | {"live/z.squashfs": {"etc/calamares/modules/unpackfs.conf": conf}}
+    iso = live_disc({}, trees)
+    root = root_of(iso)
+    assert root["default"] == "live/filesystem.squashfs"
+    assert root["reason"] == "the installer Calamares copies it (etc/calamares/modules/unpackfs.conf)"
+    assert layer_of(iso, tmp_path) == "live/filesystem.squashfs"
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[site(tmp_path)], as_layer="zz", force=True)
+    (warning,) = [text for text in result.warnings if "Calamares" in text]
+    assert "copies live/filesystem.squashfs; without --as-layer" in warning
+
+
+def test_a_damaged_initramfs_is_no_hindrance(live_disc: DiscMaker, tmp_path: Path) -> None:
+    initrd = initramfs(tmp_path, CASPER)
+    iso = live_disc({"casper/initrd": initrd[: len(initrd) // 2] + bytes(64)}, LAYERS)
+    assert layer_of(iso, tmp_path, layer="casper/minimal.squashfs") == "casper/minimal.squashfs"
+
+
 def test_live_boot_in_another_directory(live_disc: DiscMaker, tmp_path: Path) -> None:
     menu = "menuentry x { linux /v boot=live live-media-path=sfs }\n"
     trees = {"sfs/filesystem.squashfs": SYSTEM, "sfs/z.squashfs": {"etc/z": "z\n"}, "extra/x.squashfs": SYSTEM}
