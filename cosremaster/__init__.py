@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.entry import FileEntry
-    from cosremaster.browse.export import MaasResource
+    from cosremaster.browse.export import MaasResource, RootArchive
+    from cosremaster.browse.system_archives import ContainerImage, LxdImage
     from cosremaster.checksums.renew import ListChange
     from cosremaster.errors import (
         CorruptError,
@@ -65,7 +66,8 @@ _MODULES = {
     "boot_memory.live_systems": ("LiveMemory",),
     "browse.compare": ("Difference",),
     "browse.entry": ("FileEntry",),
-    "browse.export": ("MaasResource",),
+    "browse.export": ("MaasResource", "RootArchive"),
+    "browse.system_archives": ("ContainerImage", "LxdImage"),
     "checksums.renew": ("ListChange",),
     "errors": (
         "CorruptError",
@@ -112,6 +114,7 @@ __all__ = [
     "ArchiveInfo",
     "ChangedLayer",
     "Changes",
+    "ContainerImage",
     "CorruptError",
     "CosremasterError",
     "Difference",
@@ -131,6 +134,7 @@ __all__ = [
     "LineChange",
     "ListChange",
     "LiveMemory",
+    "LxdImage",
     "MaasResource",
     "MemoryEstimate",
     "MenuChange",
@@ -147,6 +151,7 @@ __all__ = [
     "RemasterOptions",
     "Request",
     "Result",
+    "RootArchive",
     "SizeChange",
     "SizeError",
     "Symlink",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.container import Container, NodeRef
     from cosremaster.browse.entry import FileEntry
-    from cosremaster.browse.export import MaasResource
+    from cosremaster.browse.export import RootArchive
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.source import ByteSource
     from cosremaster.layers.address import Address
@@ -325,22 +325,22 @@ class Image:
         )  # fmt: skip
 
     def export(
-        self, target: StrPath, *, address: str = "", maas: MaasResource | None = None, entry: str = "",
+        self, target: StrPath, *, address: str = "", archive: RootArchive | None = None, entry: str = "",
         threads: int | None = None, force: bool = False, progress: Progress | None = None,
     ) -> Export:  # fmt: skip
         """Write what a network boot takes to the new folder ``target``: kernel, initramfs and an iPXE script.
 
         They are those of the boot menu's default entry, or of the one that ``entry`` names: its number, title or label.
-        ``maas``: write the layer at ``address``, or the root file system of the image, as a ``.tar.gz`` for MAAS
-        instead, and its checksum to ``TARGET.sha256``. ``threads`` compress it, None for one per processor; ``force``
-        replaces an existing archive.
+        ``archive``: write the layer at ``address``, or the root file system of the image, as a tar archive for MAAS
+        (:class:`MaasResource`), LXD (:class:`LxdImage`) or Docker (:class:`ContainerImage`) instead, and its checksum
+        to ``TARGET.sha256``. ``threads`` compress it, None for one per processor; ``force`` replaces an existing file.
 
         :raises LayerError: there is no kernel or no initramfs, or several. :raises UsageError: there is no such entry.
         :raises UnsupportedError: iPXE cannot start the entry. :raises OutputError: it cannot be written.
         """
         target, progress = Path(target), progress or SilentProgress()
-        if maas is not None:
-            return self._export_maas(target, address, maas, threads, force=force, progress=progress)
+        if archive is not None:
+            return self._export_archive(target, address, archive, threads, force=force, progress=progress)
         from cosremaster.api.network_boot import plan_network_boot  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.api.views import Export  # noqa: PLC0415 - the same
         from cosremaster.browse.extract import extract_nodes  # noqa: PLC0415 - the same
@@ -568,16 +568,12 @@ class Image:
             source.check_unchanged()
             output.publish()
 
-    def _export_maas(
-        self, target: Path, address: str, maas: MaasResource, threads: int | None, *, force: bool, progress: Progress
+    def _export_archive(
+        self, target: Path, address: str, archive: RootArchive, threads: int | None, *, force: bool, progress: Progress
     ) -> Export:  # fmt: skip
-        """Write the root file system at ``address``, or that of the whole image, for MAAS."""
-        from dataclasses import replace  # noqa: PLC0415 - as all of browse: a remaster needs none
-
+        """Write the root file system at ``address``, or that of the whole image, as ``archive`` says."""
+        from cosremaster.api.root_export import pack_archive, upload_command  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.api.views import Export  # noqa: PLC0415 - the same
-        from cosremaster.browse.export import find_base_image, gzip_tar  # noqa: PLC0415 - as all of browse: a remaster needs none
-        from cosremaster.browse.extract import select_nodes  # noqa: PLC0415 - the same
-        from cosremaster.browse.tar import build_tar  # noqa: PLC0415 - the same
         from cosremaster.io.output import Output  # noqa: PLC0415 - the same
         from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
@@ -585,19 +581,16 @@ class Image:
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
 
         reference, source = self._enter(address or ROOT_NAME), self._browsing
-        tar = build_tar(select_nodes(reference))
         digested = Output(target, source.local_paths, force=force, digest="sha256")
         with digested as output, Spool(output.folder) as spool:
-            with progress.step(f"pack {target}", tar.table().length) as advance:
-                table = gzip_tar(tar, spool, threads or cpu_count(), advance)
+            table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
             output.write(table, None, lambda count: None)
             digest = sha256_of(table.chunks())
             source.check_unchanged()
             output.publish()
-        resource = maas if maas.base_image else replace(maas, base_image=find_base_image(reference.container))
         return Export(
             files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(),
-            command=resource.command(str(target), table.length, digest), layer=reference.address,
+            command=upload_command(archive, reference, str(target), table.length, digest), layer=reference.address,
         )  # fmt: skip
 
 
@@ -685,7 +678,7 @@ def export(
 ) -> Export:  # fmt: skip
     """Write what a network boot, or MAAS, takes of what is at ``address``.
 
-    Options and the rest are those of :meth:`Image.export`: ``maas``, ``entry``, ``threads``, ``force``.
+    Options and the rest are those of :meth:`Image.export`: ``archive``, ``entry``, ``threads``, ``force``.
     """
     with image_at(address, max_expand=max_expand) as (image, inner):
         return image.export(target, address=inner, progress=progress, **options)

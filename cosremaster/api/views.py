@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from cosremaster.browse.export import MaasResource
+    from cosremaster.browse.export import RootArchive
 
 
 class ExportKeywords(TypedDict, total=False):
     """The options of an export, which ``Image.export`` explains."""
 
-    maas: MaasResource | None
+    archive: RootArchive | None
     entry: str
     threads: int | None
     force: bool
@@ -40,9 +40,9 @@ class Extraction:
 class Export:
     """What was exported: the ``files`` that were written.
 
-    For MAAS: the address of the ``layer``, ``size`` in bytes and ``sha256`` of the archive, and the ``command`` that
-    uploads it. For a network boot: the ``entry`` of the image's boot menu that it starts; empty where no menu names the
-    kernel, so that its arguments are to be added to the script.
+    Of an archive: the address of the ``layer``, ``size`` in bytes and ``sha256`` of the archive, and the ``command``
+    that hands it over. For a network boot: the ``entry`` of the image's boot menu that it starts; empty where no menu
+    names the kernel, so that its arguments are to be added to the script.
     """
 
     files: tuple[str, ...]

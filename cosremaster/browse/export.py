@@ -1,4 +1,4 @@
-"""Export a root file system for MAAS."""
+"""Export a root file system as a tar archive, for MAAS and others."""
 
 from __future__ import annotations
 
@@ -31,12 +31,26 @@ def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int]
     return GzipParameters(_HEADER, 1).repack(job).table
 
 
-@dataclass(frozen=True)
-class MaasResource:
+@dataclass(frozen=True, kw_only=True)
+class RootArchive:
+    """What an archive of a root file system has.
+
+    ``architecture``: as in ``amd64/generic``. ``exclude``: patterns of paths that are left out. ``clean``: without what
+    belongs to one machine (docs/usage.md lists it). ``sparse``: holes of files take no place, in GNU tar's form.
+    """
+
+    architecture: str = "amd64/generic"
+    exclude: tuple[str, ...] = ()
+    clean: bool = False
+    sparse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaasResource(RootArchive):
     """A custom image as MAAS names it.
 
     ``name``: as in ``jammy`` or ``custom/jammy``, without a slash below ``custom/``; ``title``: what MAAS shows, the
-    last part of the name when empty; ``architecture``: as in ``amd64/generic``. ``base_image``: MAAS' own image that
+    last part of the name when empty. ``base_image``: MAAS' own image that
     installs it, as in ``ubuntu/jammy``; empty to leave it out. ``profile``: that of the command, as in ``maas login``.
 
     :raises UsageError: MAAS accepts no such name.
@@ -44,7 +58,6 @@ class MaasResource:
 
     name: str
     title: str = ""
-    architecture: str = "amd64/generic"
     base_image: str = ""
     profile: str = "admin"
 
@@ -76,16 +89,21 @@ class MaasResource:
         return " ".join(shlex.quote(word) for word in words)
 
 
-def find_base_image(root: Container) -> str:
-    """Return the ``base_image`` of the system in ``root`` by its os-release(5); empty for another than Ubuntu.
+def read_release(root: Container) -> dict[str, str]:
+    """Return the values of os-release(5) of the system in ``root``; empty if it has none."""
+    node = root.node(root.resolve(b"etc/os-release", last=True))
+    if node is None or node.content is None:
+        return {}
+    text = node.content.head(1 << 16).decode("utf-8", "replace")
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
+
+
+def find_base_image(values: dict[str, str]) -> str:
+    """Return the ``base_image`` of a system by its os-release(5); empty for another than Ubuntu.
 
     MAAS installs a custom image with an ephemeral system of its own, and it has those of Ubuntu's releases.
     """
-    node = root.node(root.resolve(b"etc/os-release", last=True))
-    if node is None or node.content is None:
-        return ""
-    text = node.content.head(1 << 16).decode("utf-8", "replace")
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    system, release = (values.get(key, "").strip("\"'") for key in ("ID", "VERSION_CODENAME"))
+    system, release = (values.get(key, "") for key in ("ID", "VERSION_CODENAME"))
     base_image = f"{system}/{release}"
     return base_image if system == "ubuntu" and _NAME.fullmatch(base_image) else ""

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from cosremaster.browse.order import files_in_order
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
-from cosremaster.tree.nodes import Node, NodeKind, Xattrs
+from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
 
 BLOCKING = 10240
+_MIN_HOLE = 4096
 _TYPES = {
     NodeKind.FIFO: tarfile.FIFOTYPE, NodeKind.CHAR: tarfile.CHRTYPE, NodeKind.BLOCK: tarfile.BLKTYPE,
     NodeKind.DIRECTORY: tarfile.DIRTYPE, NodeKind.SYMLINK: tarfile.SYMTYPE, NodeKind.FILE: tarfile.REGTYPE,
@@ -26,11 +27,13 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
     directories first, then data in the order in which they are read.
 
     A tar archive cannot hold sockets; they are left out. Equal nodes make equal bytes. Headers stay in memory, 512
-    bytes or more for each node; data are read when they are needed.
+    bytes or more for each node; data are read when they are needed. ``sparse``: holes of 4 KiB and more are left out,
+    in the form 1.0 of GNU tar ("Storing Sparse Files" in its manual).
     """
 
     nodes: tuple[Node, ...]
     name: str = "tar"
+    sparse: bool = False
 
     def table(self) -> PieceTable:
         """Return the whole archive as pieces; its length is exact without reading data."""
@@ -49,9 +52,11 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
             pieces.append(Literal(head))
             length += len(head)
             if node.content is not None and node.content.size:
-                padding = -node.content.size % tarfile.BLOCKSIZE
-                pieces += [*node.content.table().pieces, Zeros(padding)]
-                length += node.content.size + padding
+                data = _dense_data(node.content) if self.sparse else None
+                data = data or node.content.table()
+                padding = -data.length % tarfile.BLOCKSIZE
+                pieces += [*data.pieces, Zeros(padding)]
+                length += data.length + padding
         return PieceTable([*pieces, Zeros(_end_length(length))])
 
     def _heads(self) -> Iterator[tuple[Node, bytes]]:
@@ -69,12 +74,47 @@ class TarStream(Struct, frozen=True, dict=True):  # no slots, so that a cached p
                 node = _without_content(node)  # noqa: PLW2901
             elif node.link is not None:
                 linked[node.link] = info.name
+            records: list[tuple[bytes, bytes]] = []
+            dense = _dense_data(node.content) if self.sparse and node.content is not None else None
+            if dense is not None:
+                records += _sparse_records(info)
+                folder, _, name = info.name.rpartition("/")
+                info.name, info.size = f"{folder or '.'}/GNUSparseFile.0/{name}", dense.length
             head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-            yield node, _with_xattrs(head, node.xattrs) if node.xattrs else head
+            yield node, _with_records(head, records, node.xattrs) if records or node.xattrs else head
 
 
-def _with_xattrs(head: bytes, xattrs: Xattrs) -> bytes:
-    """Return the header blocks ``head`` with records of ``xattrs`` in a pax header before the last.
+def _dense_data(content: Content) -> PieceTable | None:
+    """Return the data of ``content`` as a sparse file of GNU tar has them, behind a map; None without holes.
+
+    The map has a line for the number of runs, and two for each: where it begins, and its length.
+    """
+    pieces, runs, at = list[Piece](), list[tuple[int, int]](), 0
+    for piece in content.table().pieces:
+        if not isinstance(piece, Zeros) or piece.length < _MIN_HOLE:
+            pieces.append(piece)
+            is_next = bool(runs) and sum(runs[-1]) == at
+            runs[-1:] = [(runs[-1][0], runs[-1][1] + piece.length)] if is_next else [*runs[-1:], (at, piece.length)]
+        at += piece.length
+    if sum(length for _, length in runs) == at:
+        return None
+    if not runs or sum(runs[-1]) < at:
+        runs.append((at, 0))  # so that a reader makes the file as long as it was
+    text = b"".join(b"%d\n" % number for number in (len(runs), *(number for run in runs for number in run)))
+    return PieceTable([Literal(text), Zeros(-len(text) % tarfile.BLOCKSIZE), *pieces])
+
+
+def _sparse_records(info: tarfile.TarInfo) -> list[tuple[bytes, bytes]]:
+    """Return the pax records of the sparse file that ``info`` describes."""
+    return [
+        (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", os.fsencode(info.name)),
+        (b"GNU.sparse.realsize", b"%d" % info.size),
+    ]  # fmt: skip
+
+
+def _with_records(head: bytes, more: Iterable[tuple[bytes, bytes]], xattrs: Xattrs) -> bytes:
+    """Return the header blocks ``head`` with the records ``more``, and those of ``xattrs``, in a pax header before the
+    last.
 
     That is the one of ``head`` where it has one: most readers look at one alone.
     """
@@ -86,19 +126,19 @@ def _with_xattrs(head: bytes, xattrs: Xattrs) -> bytes:
     if len(head) > tarfile.BLOCKSIZE:
         size = tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape").size
         records = head[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + size]
-    records += encode_records(encode_attribute(*xattr) for xattr in xattrs)
+    records += encode_records([*more, *(encode_attribute(*xattr) for xattr in xattrs)])
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size = tarfile.XHDTYPE, len(records)
     padding = bytes(-len(records) % tarfile.BLOCKSIZE)
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape") + records + padding + own
 
 
-def build_tar(nodes: Iterable[Node]) -> TarStream:
-    """Return the tar archive of ``nodes``, whose paths are relative to its root."""
+def build_tar(nodes: Iterable[Node], *, sparse: bool = False) -> TarStream:
+    """Return the tar archive of ``nodes``, whose paths are relative to its root; ``sparse``: as in the stream."""
     nodes = [node for node in nodes if node.kind is not NodeKind.SOCKET and node.path]
     folders = [node for node in nodes if node.kind is NodeKind.DIRECTORY]
     others = [node for node in nodes if node.kind not in (NodeKind.DIRECTORY, NodeKind.FILE)]
-    return TarStream((*folders, *files_in_order(nodes), *others))
+    return TarStream((*folders, *files_in_order(nodes), *others), sparse=sparse)
 
 
 def _without_content(node: Node) -> Node:

@@ -9,6 +9,7 @@ import click
 
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
+from cosremaster.browse.system_archives import ContainerImage, LxdImage
 from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
@@ -18,12 +19,26 @@ from cosremaster.errors import UsageError
 @click.command(cls=StrictCommand)
 @click.argument("address", metavar="ADDRESS", type=InputAddress())
 @click.option("--maas", metavar="NAME", help="Write the layer as a .tar.gz for MAAS, as custom/NAME.")
+@click.option("--lxd", metavar="NAME", help="Write the layer as an image of LXD or Incus, NAME.tar.gz.")
+@click.option(
+    "--docker", metavar="NAME[:TAG]", help="Write the layer as an OCI image that docker load and podman take, NAME.tar."
+)
 @click.option("--pxe", metavar="DIR", type=click.Path(path_type=Path), help="Kernel, initramfs, iPXE script into DIR.")
 @click.option(
     "--entry", metavar="ENTRY", help="Number, title or label of the boot entry for --pxe; else the default one."
 )
+@click.option(
+    "--exclude", metavar="PATTERN", multiple=True, help="Leave out what PATTERN matches (/srv/**); repeatable."
+)
+@click.option(
+    "--maas-clean",
+    "clean",
+    is_flag=True,
+    help="Leave out host keys, cloud-init's state, apt's caches and *.dpkg-old; empty the machine-id.",
+)
+@click.option("--sparse", is_flag=True, help="Holes of files take no place in the archive (GNU tar's form).")
 @click.option("--title", help="What MAAS shows; NAME by default.")
-@click.option("--arch", default="amd64/generic", show_default=True, help="MAAS architecture.")
+@click.option("--arch", default="amd64/generic", show_default=True, help="Architecture, as MAAS has it.")
 @click.option(
     "--base-image",
     default="",
@@ -31,24 +46,25 @@ from cosremaster.errors import UsageError
     help="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",
 )
 @click.option("--profile", default="admin", show_default=True, help="Profile of the maas command.")
-@click.option("--output", type=click.Path(path_type=Path), help="The archive; NAME.tar.gz by default.")
+@click.option("--output", type=click.Path(path_type=Path), help="The archive; named after NAME by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @MAX_EXPAND
 def export_command(
-    address: str, maas: str | None, pxe: Path | None, entry: str | None, output: Path | None, quiet: bool,
-    max_expand: int, **options: Any,
+    address: str, maas: str | None, lxd: str | None, docker: str | None, pxe: Path | None, entry: str | None,
+    **options: Any,
 ) -> None:  # fmt: skip
-    """Export the layer at ADDRESS for MAAS, or an image's kernel and initramfs for a network boot.
+    """Export the layer at ADDRESS for MAAS, LXD or Docker, or an image's kernel and initramfs for a network boot.
 
-    Of a whole image MAAS gets the root filesystem.
+    Of a whole image the root filesystem is exported.
     """
-    if (maas is None) == (pxe is None):
-        raise UsageError("export wants --maas NAME or --pxe DIR")
+    if sum(choice is not None for choice in (maas, lxd, docker, pxe)) != 1:
+        raise UsageError("export wants --maas NAME, --lxd NAME, --docker NAME or --pxe DIR")
     if entry is not None and pxe is None:
         raise UsageError("--entry goes with --pxe")
-    progress = terminal_progress(quiet=quiet)
+    progress = terminal_progress(quiet=options.pop("quiet"))
+    max_expand = options.pop("max_expand")
     if pxe is not None:
         boot = export(address, pxe, entry=entry or "", max_expand=max_expand, progress=progress)
         no_entry = "no boot menu names this kernel; its arguments are to be added to boot.ipxe"
@@ -56,13 +72,28 @@ def export_command(
             click.echo("\n".join(boot.files))
             click.echo(f"boot entry: {boot.entry}" if boot.entry else no_entry)
         return
-    assert maas is not None
-    resource = MaasResource(
-        maas, options.pop("title") or "", options.pop("arch"), options.pop("base_image"), options.pop("profile")
-    )
-    target = output or Path(resource.file_name)
-    exported = export(address, target, maas=resource, max_expand=max_expand, progress=progress, **options)
+    archive = _make_archive(maas, lxd, docker, options)
+    target = options.pop("output") or Path(archive.file_name)
+    exported = export(address, target, archive=archive, max_expand=max_expand, progress=progress, **options)
     with reporting_finished_work(f"{target} is written"):
         click.echo(f"layer {exported.layer}")
         click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}, also in {target}.sha256")
         click.echo(exported.command)
+
+
+def _make_archive(
+    maas: str | None, lxd: str | None, docker: str | None, options: dict[str, Any]
+) -> MaasResource | LxdImage | ContainerImage:
+    """Return the archive that the options mean, and take those that it has out of ``options``.
+
+    :raises UsageError: it cannot have such a name.
+    """
+    title, base_image, profile = (options.pop(key) for key in ("title", "base_image", "profile"))
+    values = {"exclude": tuple(options.pop("exclude")), "architecture": options.pop("arch")}
+    values |= {key: options.pop(key) for key in ("clean", "sparse")}
+    if maas is not None:
+        return MaasResource(name=maas, title=title or "", base_image=base_image, profile=profile, **values)
+    if lxd is not None:
+        return LxdImage(name=lxd, **values)
+    assert docker is not None
+    return ContainerImage(name=docker, **values)

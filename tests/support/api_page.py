@@ -64,7 +64,9 @@ SECTIONS = (
         "Facts about an image", ("ImageInfo", "ArchiveInfo", "FilesystemInfo", "LayerInfo", "FileEntry", "Difference")
     ),
     Section("Verification", ("VerificationReport", "Finding", "Level")),
-    Section("Extraction and export", ("Extraction", "Export", "MaasResource")),
+    Section(
+        "Extraction and export", ("Extraction", "Export", "RootArchive", "MaasResource", "LxdImage", "ContainerImage")
+    ),
     Section("Recipes", tuple(cosremaster.recipe.__all__), cosremaster.recipe),
     Section("Progress", ("Progress",)),
     Section(

@@ -231,7 +231,9 @@ def test_a_partition_of_a_disk_is_listed_extracted_compared_and_exported(
         assert (info.kind, info.root_layer) == ("disk", "@gpt1")
         assert [found.path for found in info.filesystems] == ["@gpt1"]
     assert main(["diff", str(disk), str(image)]) == 0
-    exported = cosremaster.export(str(image), tmp_path / "root.tar.gz", maas=cosremaster.MaasResource("custom/disk"))
+    exported = cosremaster.export(
+        str(image), tmp_path / "root.tar.gz", archive=cosremaster.MaasResource(name="custom/disk")
+    )
     assert exported.layer is not None
     assert exported.layer.endswith("@gpt1")
     with tarfile.open(tmp_path / "root.tar.gz") as tar:

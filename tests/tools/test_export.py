@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import shlex
@@ -110,7 +111,7 @@ def test_maas_finds_no_root(here: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([LAYER], 2, "--maas NAME or --pxe DIR"),
+        ([LAYER], 2, "--docker NAME or --pxe DIR"),
         ([LAYER, "--maas", "a/b/c"], 2, "MAAS takes no name"),
         ([LAYER, "--maas", "a", "--base-image", "a b"], 2, "MAAS takes no base image"),
         ([LAYER, "--maas", "a", "--profile", "-x"], 2, "MAAS takes no profile"),
@@ -138,3 +139,98 @@ def test_pxe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert script[1].startswith(f"kernel linux initrd={CGZ}")
     assert script[2:] == [f"initrd {CGZ}", "boot"]
     assert not (tmp_path / "tftp.mtree").exists()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root file system as a tarball, with what belongs to one machine, a hard link and a sparse file."""
+    tools.require("tar")
+    tree = tmp_path / "tree"
+    files = {
+        "etc/machine-id": "abc\n", "etc/ssh/ssh_host_rsa_key": "k", "etc/ssh/ssh_host_rsa_key.pub": "p",
+        "etc/ssh/sshd_config": "c", "var/lib/cloud/instances/a": "1", "srv/x/y": "2", "etc/a.dpkg-old": "o",
+        "var/cache/apt/archives/z.deb": "d", "var/lib/apt/lists/l": "l", "sbin/init": "i",
+        "etc/os-release": 'ID=ubuntu\nVERSION_CODENAME="noble"\nPRETTY_NAME="Ubuntu 24.04"\n',
+    }  # fmt: skip
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    (tree / "sbin/second").hardlink_to(tree / "sbin/init")
+    with (tree / "srv/sparse").open("wb") as file:
+        file.write(b"start")
+        file.seek(2_000_000)
+        file.write(b"end")
+        file.truncate(3_000_000)
+    run(["tar", "-C", str(tree), "-Scf", str(tmp_path / "root.tar"), "."])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    return tree
+
+
+CLEAN = {
+    b"etc", b"etc/machine-id", b"etc/ssh", b"etc/ssh/sshd_config", b"etc/os-release", b"sbin", b"sbin/init",
+    b"sbin/second", b"srv", b"srv/sparse", b"var", b"var/lib", b"var/lib/cloud", b"var/lib/apt", b"var/lib/apt/lists", b"var/cache",
+    b"var/cache/apt", b"var/cache/apt/archives",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unpacker", ["tar", "bsdtar"])
+def test_a_clean_root_without_excluded_paths(root: Path, unpacker: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require(unpacker)
+    words = ["--maas-clean", "--sparse", "--exclude", "/srv/x", "--exclude", "no"]
+    assert main(["export", "root.tar", "--maas", "noble", *words]) == 0
+    said = capsys.readouterr()
+    assert "nothing is called no, which was to be excluded" in said.err
+    assert "base_image=ubuntu/noble" in said.out
+    new = root.with_name("new")
+    new.mkdir()
+    run([unpacker, "-xpf", "noble.tar.gz", "-C", str(new)])
+    assert {os.fsencode(path.relative_to(new)) for path in new.rglob("*")} == CLEAN
+    assert (new / "etc/machine-id").read_bytes() == b""
+    assert (new / "sbin/second").samefile(new / "sbin/init")
+    assert (new / "srv/sparse").read_bytes() == (root / "srv/sparse").read_bytes()
+    plain = gzip.decompress(Path("noble.tar.gz").read_bytes())
+    assert len(plain) < 1_000_000, "holes take no place"
+    assert main(["export", "root.tar", "--maas", "whole"]) == 0
+    assert run(["tar", "-tzf", "whole.tar.gz"]).count(b"\n") == len(list(root.rglob("*")))
+
+
+def test_images_of_container_managers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("skopeo", "tar")
+    assert main(["export", "root.tar", "--docker", "site/noble:24.04", "--exclude", "/srv"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "docker load --input noble.tar"
+    for transport in ("docker-archive", "oci-archive"):
+        facts = json.loads(run(["skopeo", "inspect", f"{transport}:noble.tar"]))
+        assert (facts["Architecture"], facts["Os"], facts["Created"]) == ("amd64", "linux", "2023-11-14T22:13:20Z")
+    assert b"site/noble:24.04" in run(["skopeo", "list-tags", "docker-archive:noble.tar"])
+    run(["skopeo", "copy", "-q", "docker-archive:noble.tar", "dir:unpacked"])  # it compares every checksum
+    manifest = json.loads(Path("unpacked/manifest.json").read_text())
+    (layer,) = [Path("unpacked", entry["digest"].partition(":")[2]) for entry in manifest["layers"]]
+    names = {line.strip(b"/") for line in run(["tar", "-tf", str(layer)]).splitlines()}
+    assert names == {os.fsencode(path.relative_to(root)) for path in root.rglob("*") if "srv" not in path.parts}
+    first = Path("noble.tar").read_bytes()
+    assert (
+        main(["export", "root.tar", "--docker", "site/noble:24.04", "--exclude", "/srv", "--force", "--threads", "1"])
+        == 0
+    )
+    assert Path("noble.tar").read_bytes() == first
+
+    assert main(["export", "root.tar", "--lxd", "noble"]) == 0
+    metadata = run(["tar", "-xzOf", "noble.tar.gz", "metadata.yaml"]).decode()
+    assert metadata.startswith("architecture: x86_64\ncreation_date: 1700000000\nproperties:\n")
+    assert '  release: "noble"\n' in metadata
+    listed = {line.strip(b"/") for line in run(["tar", "-tzf", "noble.tar.gz"]).splitlines()}
+    assert listed == {
+        b"metadata.yaml",
+        b"rootfs",
+        *(b"rootfs/" + os.fsencode(p.relative_to(root)) for p in root.rglob("*")),
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [["--docker", "Site/Noble"], ["--lxd", "a/b"], ["--maas", "a b"], ["--lxd", "a", "--maas", "b"]]
+)
+def test_names_that_no_manager_takes(root: Path, words: list[str]) -> None:
+    before = sorted(Path().iterdir())
+    assert main(["export", "root.tar", *words]) == 2
+    assert sorted(Path().iterdir()) == before

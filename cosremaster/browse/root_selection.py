@@ -1,0 +1,47 @@
+"""Which nodes of a root file system an export has: not the excluded ones, nor what belongs to one machine alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.content import BytesContent
+from cosremaster.tree.nodes import Node, NodeKind
+
+EMPTIED = (b"etc/machine-id",)
+"""Files that become empty: systemd makes a new number at the first boot (machine-id(5))."""
+
+CLEANED = (
+    b"var/lib/dbus/machine-id",
+    b"var/lib/cloud/*",
+    b"etc/ssh/ssh_host_*_key", b"etc/ssh/ssh_host_*_key.pub",
+    b"**/*.dpkg-old",
+    b"var/cache/apt/*.bin", b"var/cache/apt/archives/*.deb", b"var/cache/apt/archives/partial/*",
+    b"var/lib/apt/lists/*",
+)  # fmt: skip
+"""Patterns of what is left out: the state of cloud-init, keys of the machine, replaced settings and apt's caches."""
+
+
+def select_root_nodes(nodes: Iterable[Node], exclude: Sequence[str], *, clean: bool) -> tuple[list[Node], list[str]]:
+    """Return ``nodes`` without those that ``exclude`` names, and those of ``exclude`` that name nothing.
+
+    A directory leaves with all that is below it. ``clean``: also without :data:`CLEANED`, and with :data:`EMPTIED`.
+
+    :raises UsageError: one of ``exclude`` is no pattern.
+    """
+    patterns = [Pattern(os.fsencode(text)) for text in exclude]
+    cleaned = [Pattern(text) for text in CLEANED] if clean else []
+    used, gone, selected = set[int](), set[bytes](), list[Node]()
+    for node in sorted(nodes, key=lambda node: node.path.split(b"/")):
+        matches = [number for number, pattern in enumerate(patterns) if pattern.matches(node.path)]
+        used.update(matches)
+        if matches or node.path.rpartition(b"/")[0] in gone or any(pattern.matches(node.path) for pattern in cleaned):
+            gone.add(node.path)
+        elif clean and node.path in EMPTIED and node.kind is NodeKind.FILE:
+            selected.append(replace(node, content=BytesContent(b""), link=None))
+        else:
+            selected.append(node)
+    return selected, [text for number, text in enumerate(exclude) if number not in used]
