@@ -57,7 +57,9 @@ SECTIONS = (
             "MenuChange",
             "LineChange",
             "ListChange",
+            "SizeChange",
             "MemoryEstimate",
+            "LiveMemory",
         ),
     ),
     Section(

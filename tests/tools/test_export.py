@@ -169,8 +169,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CLEAN = {
     b"etc", b"etc/machine-id", b"etc/ssh", b"etc/ssh/sshd_config", b"etc/os-release", b"sbin", b"sbin/init",
-    b"sbin/second", b"srv", b"srv/sparse", b"var", b"var/lib", b"var/lib/cloud", b"var/lib/apt", b"var/lib/apt/lists", b"var/cache",
-    b"var/cache/apt", b"var/cache/apt/archives",
+    b"sbin/second", b"srv", b"srv/sparse", b"var", b"var/lib", b"var/lib/cloud", b"var/lib/apt",
+    b"var/lib/apt/lists", b"var/cache", b"var/cache/apt", b"var/cache/apt/archives",
 }  # fmt: skip
 
 
