@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ImageError, ProofError
 from cosremaster.io.source import open_source
@@ -115,7 +117,7 @@ class OpenedImage:
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
         from cosremaster.remastering.output_options import OutputOptions, checking_digests  # noqa: PLC0415 - the same
-        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import find_new_codec, normalize_request  # noqa: PLC0415 - the same
         from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
 
         check_changeable(self.image)
@@ -123,6 +125,7 @@ class OpenedImage:
         writing.check(Path(target))
         expected = writing.expected_digests()
         normalized = normalize_request(request, self.image)
+        normalized = replace(normalized, codec=find_new_codec(self.image, Path(target).name))
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             Output(

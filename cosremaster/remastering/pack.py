@@ -11,12 +11,14 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult
-from cosremaster.errors import CosremasterError, UnsupportedError, UsageError, printable
+from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult, StreamParameters
+from cosremaster.codecs.defaults import new_parameters
+from cosremaster.errors import CosremasterError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.parallel import Worker
 from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.address import Address, format_address, format_last_part
+from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
@@ -32,7 +34,8 @@ class Packing(Struct, frozen=True, kw_only=True):
     """The helpers and options of compression.
 
     ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress`` are
-    those of ``RepackJob``; ``caches``: what one remaster of an image keeps for the next, by the address of a layer.
+    those of ``RepackJob``; ``codec``: that of the output's name, if it says another. ``caches``: what one remaster of
+    an image keeps for the next, by the address of a layer.
     """
 
     spool: Spool
@@ -41,6 +44,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     preset: int | None = None
     always_compress: bool = False
     repacking: Repacking = Repacking.NOTHING
+    codec: str | None = None
     caches: dict[Address, BlockCache] = field(default_factory=dict)
 
     @classmethod
@@ -49,6 +53,7 @@ class Packing(Struct, frozen=True, kw_only=True):
         return cls(
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
             always_compress=request.always_compress, repacking=request.repacking, caches=context.caches,
+            codec=request.codec,
         )  # fmt: skip
 
     @property
@@ -117,24 +122,52 @@ def check_writable(layer: Layer) -> None:
             raise UnsupportedError(outer.parameters.refusal, outer.place)
 
 
+def changes_codec(layer: Layer, codec: str | None) -> bool:
+    """Return whether ``layer`` is written with another ``codec``, that of the output's name.
+
+    Several archives in a file keep what each is; a file system compresses its own blocks.
+    """
+    is_whole_file = layer.parent is None and layer.concatenation is None and not layer.format.random_access
+    return codec is not None and is_whole_file and codec != layer.parameters.name
+
+
+def _new_parameters(codec: str, place: Place) -> StreamParameters:
+    """Return the parameters of a new stream of ``codec``. :raises UnsupportedError: its library is not installed."""
+    try:
+        return new_parameters(codec)
+    except ImportError as error:
+        raise UnsupportedError(
+            f"cannot be written under {codec}, whose library is not installed here", place
+        ) from error
+
+
 def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLayer:
     """Return ``layer`` with the new decoded bytes ``plain``, compressed as it was. Step 5, instead of cpio and xz.
 
     The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
     """
     with packing.progress.step(f"pack {format_last_part(layer.address)}", plain.length) as advance:
+        parameters = layer.parameters
+        if packing.codec is not None and changes_codec(layer, packing.codec):
+            parameters = _new_parameters(packing.codec, layer.place)
+        is_new = parameters is not layer.parameters
         job = RepackJob(
-            packed=layer.packed,
-            decoded=layer.stream_source,
+            packed=PieceTable([]) if is_new else layer.packed,
+            # of a stream under another codec nothing can stay
+            decoded=DecodedSource(PieceTable([]), parameters, layer.place, b"", 0) if is_new else layer.stream_source,
             plain=plain,
             spool=packing.spool,
             threads=packing.threads,
             advance=advance,
             preset=packing.preset,
             always_compress=packing.always_compress,
-            cache=BlockCache() if layer.is_converted else packing.caches.setdefault(layer.address, BlockCache()),
+            cache=BlockCache()
+            if layer.is_converted or is_new
+            else packing.caches.setdefault(layer.address, BlockCache()),
         )
-        packed = layer.parameters.repack(job)
+        packed = parameters.repack(job)
+    if is_new:
+        return RepackedLayer(layer.address, parameters.name, packed)
     by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
     return RepackedLayer(layer.address, layer.format.name if by_itself else layer.codec_label, packed)
 

@@ -29,7 +29,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.pack import Packing, RepackedLayer, pack_file
+from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import (
     FileTargets,
@@ -155,6 +155,8 @@ def plan_file(
         for target, whole in zip(group.targets, edits, strict=True)
     ]
     archives = [archive for _, _, parts in spread for archive in parts]
+    if not archives and changes_codec(group.targets[0].layer, request.codec):
+        archives = [ArchiveEdits(group.targets[0].layer, edits[0])]
     packed: tuple[RepackedLayer, ...] = ()
     if archives:
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)

@@ -98,6 +98,7 @@ class Request:
 class NormalizedRequest(Struct, frozen=True, kw_only=True):
     """A :class:`Request` whose texts are parsed and whose defaults are filled in; every step reads this one value.
 
+    ``codec``: that of the output, where its name says another than that of an input which is one archive.
     ``layers``: the layers that are named; none finds the root file system by content. ``max_mtime``: seconds since
     1970; None for no limit.
     """
@@ -122,11 +123,12 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     repacking: Repacking
     max_mtime: int | None
     boot_settings: BootSettings
+    codec: str | None = None
 
     @property
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
-        return bool(self.additions or self.removals or self.layers or self.repacking)
+        return bool(self.additions or self.removals or self.layers or self.repacking or self.codec)
 
     def with_replaced_arguments(self, texts: Sequence[str]) -> NormalizedRequest:
         """Return this request with replacements of kernel arguments more, each as ``KEY=OLD=NEW``."""
@@ -194,6 +196,19 @@ def _parse_layer_name(request: Request) -> bytes | None:
     from cosremaster.layers.layer_names import check_layer_name  # noqa: PLC0415 - few ask for a new layer
 
     return check_layer_name(request.as_layer)
+
+
+def find_new_codec(image: SourceImage, target: str) -> str | None:
+    """Return the codec that the name ``target`` says of ``image``, an archive file, where the two names differ in it.
+
+    A name that stays as it was changes nothing, whatever the file is in truth.
+    """
+    if not image.is_single_file:
+        return None
+    from cosremaster.codecs.defaults import codec_in_name  # noqa: PLC0415 - an ISO goes without
+
+    codec = codec_in_name(target)
+    return None if codec == codec_in_name(os.fsdecode(image.files[0].path)) else codec
 
 
 def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:

@@ -382,3 +382,29 @@ def test_a_container_for_export_and_html(
     assert main(["inspect", "--html", str(tmp_path / "page.html"), str(archive)]) == 0
     assert "tar gnu" in (tmp_path / "page.html").read_text()
     assert main(["export", str(archive), "--maas", "demo", "--output", str(tmp_path / "demo.tar.gz")]) == 0
+
+
+@pytest.mark.parametrize("kind", ["tar", "cpio"])
+def test_the_name_of_the_output_says_its_codec(
+    kind: str, trees: dict[bool, Path], site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / f"in.{kind}"
+    source.write_bytes(
+        make("gnu", trees[True], source).read_bytes() if kind == "tar" else pack_tree(trees[True], "plain")
+    )
+    cosremaster.remaster(source, tmp_path / f"plain.{kind}", add=[site])
+    plain = (tmp_path / f"plain.{kind}").read_bytes()
+    before = source
+    for end, packer in (("gz", "gzip"), ("xz", "xz"), ("zst", "zstd"), ("bz2", "bzip2"), ("lz4", "lz4")):
+        tools.require(packer)
+        out = tmp_path / f"out.{kind}.{end}"
+        assert main([str(before), str(out), "--add", str(site)]) == 0
+        assert run([packer, "-dc"], stdin=out.read_bytes()) == plain
+        before = out
+    assert main([str(before), str(tmp_path / f"back.{kind}")]) == 0  # without any other change
+    assert (tmp_path / f"back.{kind}").read_bytes() == plain
+    # A name that stays, or that says nothing, changes nothing.
+    (tmp_path / "lies.gz").write_bytes(before.read_bytes())
+    for name in ("other.gz", "image"):
+        assert main([str(tmp_path / "lies.gz"), str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes() == before.read_bytes()
