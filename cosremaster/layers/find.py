@@ -267,7 +267,7 @@ def _check_no_nested_root(image: SourceImage, layer: Layer) -> None:
     nested = next(find_nested_roots(layer), None) if _is_image(layer) else None
     if nested is not None:
         raise LayerError(
-            f"the root file system of the running system is {nested}, which cannot be read or changed yet; --layer"
+            f"the root file system of the running system is {nested}, which cannot be changed; --layer"
             f" {format_address(layer.address)} changes the file system around it instead",
             image.place,
         )
@@ -412,7 +412,7 @@ def _check_no_other_root(image: SourceImage, layers: ImageLayers, candidates: Se
     if foreign:
         listed = ", ".join(map(str, foreign[:5])) + (" and others" if len(foreign) > 5 else "")
         raise LayerError(
-            f"the root file system of the running system is {listed}, which cannot be read or changed yet; {chosen}"
+            f"the root file system of the running system is {listed}, which cannot be changed; {chosen}"
             " changes the initramfs instead",
             image.place,
         )

@@ -24,7 +24,7 @@ def root_lines(mounted: MountedRoot) -> Iterator[str]:
     if stack.default not in (None, *chain.paths):
         yield f"  beside them {printable(stack.default or b'')}; --add goes here: {stack.reason}"
     if nested:
-        yield f"  in it {nested} is mounted instead, which cannot be read or changed yet"
+        yield f"  in it {nested} is mounted instead, which cannot be changed"
     for path in chain.missing:
         yield f"  {printable(path)} is not on the image"
     for line, other in stack.others:

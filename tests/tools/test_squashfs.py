@@ -454,3 +454,20 @@ def test_modules_of_live_boot(tree: Path, tmp_path: Path) -> None:
     (disc / "filesystem.module").write_text("zz-module.squashfs filesystem.squashfs\n")
     run(["genisoimage", "-quiet", "-R", "-o", str(iso), str(tmp_path / "disc")])
     assert cosremaster.remaster(iso, out, add=[site], force=True).layer == "live/filesystem.squashfs"
+
+
+@pytest.mark.parametrize("kind", ["verity", "signature"])
+def test_what_follows_in_the_file_is_no_part_of_an_edit(kind: str, tree: Path, site: Path, tmp_path: Path) -> None:
+    image, out = make(tree, tmp_path / "root.squashfs"), tmp_path / "out.squashfs"
+    if kind == "verity":
+        tools.require("/usr/sbin/veritysetup")
+        size = str(image.stat().st_size)
+        run(["/usr/sbin/veritysetup", "format", f"--hash-offset={size}", image, image])
+    else:
+        with image.open("ab") as file:
+            file.write(b"signature")
+    noun = "hashes of dm-verity follow it" if kind == "verity" else "bytes that are no part of it follow it"
+    with pytest.raises(UnsupportedError, match=noun):
+        cosremaster.remaster(image, out, add=[site])
+    assert not out.exists()
+    assert cosremaster.ls(str(image)), "it is looked into"

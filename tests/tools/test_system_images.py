@@ -93,7 +93,7 @@ def test_the_root_is_named_and_nothing_written(
         with pytest.raises(LayerError, match=rf"root .* is {path} \(an? .* file system\).*--layer {initrd} "):
             cosremaster.remaster(image, out, add=[site])
     assert not out.exists()
-    with pytest.raises(LayerError, match="cannot be read or changed yet"):
+    with pytest.raises(LayerError, match="which cannot be changed"):
         cosremaster.remaster(image, out, remove=["/etc/motd"])
     result = cosremaster.remaster(image, out, add=[site], layer=initrd)
     assert (result.added, result.warnings) == ((b"etc/site",), ())

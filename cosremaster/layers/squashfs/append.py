@@ -13,7 +13,7 @@ from itertools import count
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, SizeError
+from cosremaster.errors import OverlayError, Place, SizeError, UnsupportedError
 from cosremaster.io.pieces import Literal, PieceTable, Zeros
 from cosremaster.layers.formats import EditResources
 from cosremaster.layers.squashfs.check import KeptMetadata, check_edit
@@ -29,6 +29,8 @@ from cosremaster.tree.nodes import Content, Edits, Node, NodeKind
 
 _MAX_NAME, _MAX_TARGET = 255, 4095
 _MAX_IDS = 0xFFFF
+_VERITY = b"verity\0\0"
+"""The first bytes of a superblock of dm-verity (cryptsetup, lib/verity/verity.c)."""
 _MAX_MAJOR, _MAX_MINOR = 0xFFF, 0xFFFFF
 _NO_INODE = ABSENT
 """In the table of inodes for NFS: this number has none (fs/squashfs/export.c)."""
@@ -58,8 +60,10 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
     """Return the bytes of the image after ``edits``.
 
     :raises OverlayError: the format cannot hold a node. :raises SizeError: the image would have too many owners.
-    :raises ProofError: the new image would break a rule of its readers.
+    :raises ProofError: the new image would break a rule of its readers. :raises UnsupportedError: something follows the file
+        system in its file.
     """
+    check_nothing_follows(tree.filesystem)
     editor = _Editor(tree, place)
     editor.remove(edits.removed_paths, {node.path for node, _ in edits.additions if node.kind is NodeKind.DIRECTORY})
     editor.add([node for node, _ in edits.additions])
@@ -71,6 +75,22 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
         table, place, tree.filesystem, KeptMetadata(writer.kept_inodes, writer.kept_listings, writer.kept_blocks)
     )
     return table
+
+
+def check_nothing_follows(filesystem: SquashfsFilesystem) -> None:
+    """Check that nothing but zeros stands behind the tables of ``filesystem``.
+
+    :raises UnsupportedError: something does: it belongs to the old bytes, and who reads it is not known.
+    """
+    table, used = filesystem.table, filesystem.superblock.bytes_used
+    rest = table.cut(min(used, table.length), table.length)
+    if not any(any(chunk) for chunk in rest.chunks()):
+        return
+    start = used + -used % PADDING
+    is_verity = table.read(start, min(len(_VERITY), max(table.length - start, 0))) == _VERITY
+    noun = "hashes of dm-verity follow it" if is_verity else f"{rest.length:,} bytes that are no part of it follow it"
+    message = f"is a squashfs file system that cannot be changed: {noun} in its file, and would no longer fit"
+    raise UnsupportedError(message, filesystem.place.at(used))
 
 
 class _Editor:
