@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import struct
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -471,3 +472,22 @@ def test_what_follows_in_the_file_is_no_part_of_an_edit(kind: str, tree: Path, s
         cosremaster.remaster(image, out, add=[site])
     assert not out.exists()
     assert cosremaster.ls(str(image)), "it is looked into"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="lzallright has wheels for Python 3.11 and newer")
+def test_new_blocks_under_lzo_are_packed_where_the_extra_is_installed(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools.require("mksquashfs", "unsquashfs")
+    image = make(tree, tmp_path / "root.squashfs", "-comp", "lzo")
+    text = b"".join(b"line %d\n" % number for number in range(60_000))
+    sizes = []
+    for is_installed in (True, False):
+        if not is_installed:
+            monkeypatch.setitem(sys.modules, "lzallright", None)
+        out = tmp_path / f"out-{is_installed}.squashfs"
+        cosremaster.remaster(image, out, add=[cosremaster.InlineFile("/text", text)])
+        assert run(["unsquashfs", "-cat", str(out), "text"]) == text
+        run(["7z", "t", str(out)])
+        sizes.append(out.stat().st_size)
+    assert sizes[0] < sizes[1] - len(text) // 3

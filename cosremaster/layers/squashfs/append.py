@@ -60,8 +60,8 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
     """Return the bytes of the image after ``edits``.
 
     :raises OverlayError: the format cannot hold a node. :raises SizeError: the image would have too many owners.
-    :raises ProofError: the new image would break a rule of its readers. :raises UnsupportedError: something follows the file
-        system in its file.
+    :raises ProofError: the new image would break a rule of its readers. :raises UnsupportedError: something follows
+        the file system in its file.
     """
     check_nothing_follows(tree.filesystem)
     editor = _Editor(tree, place)

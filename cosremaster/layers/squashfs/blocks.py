@@ -142,7 +142,7 @@ class Lz4Blocks:
 
 
 class LzoBlocks:
-    """LZO1X blocks, which are read; new blocks are stored."""
+    """LZO1X blocks; new blocks are stored where the extra that packs them is not installed."""
 
     name = "lzo"
 
@@ -158,9 +158,13 @@ class LzoBlocks:
         except LzoError as error:
             raise BlockError("its LZO block is damaged") from error
 
-    def pack(self, data: bytes) -> None:
-        """Return None: nothing here writes LZO."""
-        return
+    def pack(self, data: bytes) -> bytes | None:
+        """Return an LZO1X block; None without lzallright."""
+        try:
+            from lzallright import LZOCompressor  # noqa: PLC0415 - an extra
+        except ImportError:
+            return None
+        return bytes(LZOCompressor().compress(data))
 
 
 _CODECS: dict[Compression, type[BlockCodec]] = {
