@@ -31,7 +31,7 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: R
     if dead and repacking < Repacking.DATA:
         size = sum(_packed_size(inode, tree.filesystem.superblock.block_size) for _, inode in dead)
         yield (
-            f"{place}: the old data of {_list_paths([path for path, _ in dead])}, about {format_size(size)}, stay in"
+            f"{place}: the old data of {_list_paths([path for path, _ in dead])}, at most {format_size(size)}, stay in"
             " the squashfs file, where they can still be read, though nothing names them any more;"
             " --repack takes them out"
         )
