@@ -321,8 +321,9 @@ def identify_format(head: bytes) -> tuple[LayerFormat, str] | None:
 
 
 def format_names() -> str:
-    """Return the names of all formats for people, as in ``cpio or tar``."""
-    return " or ".join(FORMATS)
+    """Return the names of all formats for people, as in ``cpio, squashfs or tar``."""
+    *names, last = FORMATS
+    return f"{', '.join(names)} or {last}" if names else last
 
 
 def holds_format(noun: str) -> bool:

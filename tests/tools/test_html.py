@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -298,6 +298,7 @@ paths = st.lists(hostile_names, min_size=1, max_size=4).map(b"/".join)
 
 
 @settings(max_examples=60, deadline=None)
+@example(sizes={}, changed=[(b"_/.", "")])  # a name that only a hostile image has
 @given(st.dictionaries(paths, st.integers(0, 1 << 40), max_size=12), st.lists(st.tuples(paths, st.text(max_size=20))))
 def test_no_name_gets_out_of_its_place(
     bare_facts: Facts, sizes: dict[bytes, int], changed: list[tuple[bytes, str]]

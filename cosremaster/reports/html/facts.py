@@ -9,7 +9,7 @@ from msgspec import Struct
 from cosremaster.browse.compare import Difference
 from cosremaster.errors import UsageError
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.address import Address, parse_address, without_numbers
+from cosremaster.layers.address import Address, format_address, parse_address, without_numbers
 from cosremaster.layers.model import Layer
 from cosremaster.layers.stacks import MountedRoot
 from cosremaster.reports.html.treemap import Weight
@@ -66,11 +66,15 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 def where(difference: Difference) -> Address:
-    """Return the address of ``difference``: empty for a boot record's or the image's own."""
+    """Return the address of ``difference``: empty for a boot record's or the image's own.
+
+    Empty too where the text would be read as another file's: hostile images have names like ``.`` in a folder.
+    """
     try:
-        return () if difference.what == "boot" or not difference.where else parse_address(difference.where)
+        address = () if difference.what == "boot" or not difference.where else parse_address(difference.where)
     except UsageError:
         return ()
+    return address if format_address(address) == difference.where else ()
 
 
 def pointers_alone(
