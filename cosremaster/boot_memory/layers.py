@@ -114,6 +114,7 @@ def measure_initramfs(
     :param edited: the layers of the file that are changed.
     """
     in_file = [layer for layer in layers if layer.address[0] == path and layer.format.is_initramfs]
+    in_file = [layer for layer in in_file if not layer.is_in_filesystem]
     if all(layer.likelihood is RootfsLikelihood.NOT or layer.format.random_access for layer in in_file):
         return None
     edits = {change.layer.address: change.edits for change in edited}

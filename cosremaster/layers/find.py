@@ -15,6 +15,7 @@ from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address, without_numbers
 from cosremaster.layers.formats import LayerFormat, format_names
 from cosremaster.layers.identify import Identification, identify, identify_partition, identify_table
+from cosremaster.layers.inner import match_address, resolve_address
 from cosremaster.layers.model import IndexedFile, Layer, RootfsLikelihood, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.layers.segments import Segment, find_segments
@@ -222,9 +223,9 @@ def choose_layer(
     """
     listed = _list_addresses(layers.layers)
     if address is not None:
-        for layer in reversed(layers.layers):
-            if address in (layer.address, without_numbers(layer.address)):
-                return layer
+        layer = match_address(layers.layers, resolve_address(layers.layers, address))
+        if layer is not None:
+            return layer
         _check_readable(layers.layers, address)
         raise LayerError(f"has no layer {format_address(address)}; found: {listed}", image.place)
     _check_readable(layers.layers, None)

@@ -166,6 +166,8 @@ class ArchiveIndex(Protocol):
     def replace(self, layer: Layer, entry: ContainerEntry, data: PieceTable) -> PieceTable:
         """Return the plain bytes of the stream of ``layer`` with ``data`` in place of those of ``entry``.
 
+        It is for archives; a file system gets new bytes of a file by :meth:`edit`.
+
         :raises SizeError: ``data`` are too large for the format.
         """
         raise LookupError(entry.number)

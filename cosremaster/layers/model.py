@@ -16,7 +16,7 @@ from cosremaster.codecs.base import StreamParameters
 from cosremaster.errors import CorruptError, Place, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.streams import ByteReader, count_chunks, hash_chunks
-from cosremaster.layers.address import Address, format_address, number_part
+from cosremaster.layers.address import Address, archive_number, format_address, number_part
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, DeadBytes, EditResources, LayerFormat, Repacking
 from cosremaster.layers.identify import Identification, codec_label, identify_table
@@ -106,6 +106,21 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
     preceding: tuple[Layer, ...] = ()
     rest: int = 0
     unreadable: tuple[DamagedFile, ...] = ()
+
+    @property
+    def file_address(self) -> Address:
+        """The address of the file that it is in, which may hold several archives."""
+        return self.address if archive_number(self.address[-1]) is None else self.address[:-1]
+
+    @property
+    def is_in_archive(self) -> bool:
+        """Whether it is a file of an archive, and not one of the image or of a file system."""
+        return self.parent is not None and not self.parent.format.random_access
+
+    @property
+    def is_in_filesystem(self) -> bool:
+        """Whether one of those around it is a file system."""
+        return self.parent is not None and (self.parent.format.random_access or self.parent.is_in_filesystem)
 
     @property
     def codec_label(self) -> str:
@@ -198,7 +213,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
             yield f"is followed by {concatenation.rest_size:,} bytes that {self._rest_noun}; they stay"
         if self.rest:
             yield f"is followed by {self.rest:,} plain bytes that {self._rest_noun}; they stay"
-        if self.parameters.name == _LZ4_FRAMES and self.parent is None and self.format.is_initramfs:
+        if self.parameters.name == _LZ4_FRAMES and not self.is_in_archive and self.format.is_initramfs:
             yield "is in lz4's frame format, which no kernel unpacks: they read the legacy format alone (lz4 -l)"
         for damaged in self.unreadable:
             yield f"holds {printable(damaged.path)}, which begins like an archive and is damaged: {damaged.error}"
@@ -232,7 +247,16 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         for text in (*([] if warning is None else [warning]), *self.oddities()):
             yield f"{format_address(self.address)} {text}"
         if self.parent is not None:
-            yield from self.parent.edit_warnings()
+            yield from self.parent.edit_warnings(None if edits is None else self._edits_around(), repacking)
+
+    def _edits_around(self) -> Edits | None:
+        """Return the edits of the file system that it is in, by which its new bytes get there; None in an archive."""
+        if self.parent is None or self.container_entry is None or not self.parent.format.random_access:
+            return None
+        from cosremaster.tree.replacements import with_new_contents  # noqa: PLC0415 - few layers are inside others
+
+        path = normal_name(self.container_entry.name)
+        return with_new_contents(self.parent.tree(), None, [(path, self.packed)])
 
     @property
     def is_converted(self) -> bool:
@@ -335,26 +359,33 @@ def _read_header(packed: PieceTable, place: Place) -> UImageHeader:
     return header
 
 
-def build_layers(indexed: IndexedFile, packed: PieceTable, place: Place) -> tuple[Layer, ...]:
-    """Return the archives of an indexed file whose bytes are ``packed``, outer before inner, in the file's order."""
-    if not indexed.streams:
-        return tuple(_stream_layers((indexed.path,), packed, place, (indexed.archive,)))
+def build_layers(
+    indexed: IndexedFile, packed: PieceTable, place: Place, parent: Layer | None = None,
+    entry: ContainerEntry | None = None,
+) -> tuple[Layer, ...]:  # fmt: skip
+    """Return the archives of an indexed file whose bytes are ``packed``, outer before inner, in the file's order.
+
+    ``parent``: the file system that the file is in, as its ``entry``; None for a file of the image.
+    """
     spans = tuple((stream.start, stream.end) for stream in indexed.streams)
-    file = ConcatenatedFile(packed, spans, indexed.has_rest, indexed.header)
-    has_numbers = sum(len(stream.archives) for stream in indexed.streams) > 1
+    file = ConcatenatedFile(packed, spans, indexed.has_rest, indexed.header) if spans else None
+    streams = indexed.streams or (ScannedStream(0, packed.length, (indexed.archive,)),)
+    has_numbers = sum(len(stream.archives) for stream in streams) > 1
+    address = (indexed.path,) if parent is None else (*parent.address, indexed.path)
     layers: list[Layer] = []
     preceding: list[Layer] = []
-    for number, stream in enumerate(indexed.streams):
-        inside = packed.cut(stream.start, stream.end)
-        for layer in _stream_layers(
-            (indexed.path,), inside, place, stream.archives, len(preceding) if has_numbers else None
-        ):
+    for number, stream in enumerate(streams):
+        inside = packed if file is None else packed.cut(stream.start, stream.end)
+        for layer in _stream_layers(address, inside, place, stream.archives, len(preceding) if has_numbers else None):
             if layer.parent is None:
-                layer = replace(  # noqa: PLW2901
-                    layer, concatenation=file, stream=number, preceding=tuple(preceding)
-                )
-                preceding.append(layer)
-            layers.append(layer)
+                outer = replace(
+                    layer, concatenation=file, stream=number, preceding=tuple(preceding), parent=parent,
+                    container_entry=entry,
+                )  # fmt: skip
+                preceding.append(outer)
+                layers.append(outer)
+            else:
+                layers.append(replace(layer, parent=outer))
     return tuple(layers)
 
 

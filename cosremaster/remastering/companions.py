@@ -88,7 +88,12 @@ def plan_companions(
     from cosremaster.remastering.size_files import plan_size_files  # noqa: PLC0415 - few images have such files
     from cosremaster.remastering.stacked_edits import StackedEdits  # noqa: PLC0415 - the same
 
-    stacked = [change.edits for change in changes if isinstance(change.edits, StackedEdits)]
+    # what is inside a file system counts, too: such a file is measured as a whole
+    inside = {change.layer.address[0] for change in changes if change.layer.parent is not None}
+    stacked = [
+        change.edits for change in changes
+        if isinstance(change.edits, StackedEdits) and change.layer.address[0] not in inside
+    ]  # fmt: skip
     sizes = plan_size_files(image, edits, stacked)
     return replace(
         result, edits=result.edits.with_contents(sizes.tables), sizes=sizes.changes,

@@ -101,7 +101,7 @@ class OpenedImage:
         address = None if layer is None else self.address_in(layer)
         layers = self._index.layers(address, progress or SilentProgress())
         self._index.check()
-        return layers
+        return layers if address is None else self._index.open_inner(layers, [address])
 
     def remaster(
         self, target: str | os.PathLike[str], request: Request, *, progress: Progress | None = None,

@@ -10,12 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cosremaster.io.parallel import CancelledError, StopFlag, Worker
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.cache import index_path, is_remembered, load_index, store_index
 from cosremaster.layers.find import ImageLayers, find_layers, group_shared_paths, layers_from_index
+from cosremaster.layers.inner import open_inner_layers
 from cosremaster.layers.model import IndexedFile, Layer
 from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
@@ -88,6 +91,15 @@ class LayerIndex:
             if path not in self._layers:
                 self._layers[path] = self._load(address) or self._find(address, progress)
             return self._layers[path]
+
+    def open_inner(self, layers: ImageLayers, addresses: Sequence[Address]) -> ImageLayers:
+        """Return ``layers`` with those inside file systems that ``addresses`` name; these are indexed each time.
+
+        Raises as ``open_inner_layers``.
+        """
+        if all(len(address) == 1 for address in addresses):
+            return layers
+        return replace(layers, layers=open_inner_layers(layers.layers, addresses, self._options))
 
     @cached_property
     def facts(self) -> BootFacts:

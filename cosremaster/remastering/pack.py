@@ -24,10 +24,10 @@ from cosremaster.layers.model import Layer
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest
-from cosremaster.remastering.spread_edits import ArchiveEdits, with_replaced_files
-from cosremaster.tree.content import PieceContent
+from cosremaster.remastering.spread_edits import ArchiveEdits
 from cosremaster.tree.nodes import Edits
 from cosremaster.tree.paths import normal_name
+from cosremaster.tree.replacements import with_new_contents
 
 
 class Packing(Struct, frozen=True, kw_only=True):
@@ -210,7 +210,8 @@ def repack_containers(layer: Layer, packed: RepackedLayer, packing: Packing) -> 
     """
     layers = [packed]
     while layer.parent is not None and layer.container_entry is not None:
-        plain = layer.parent.replace(layer.container_entry, layers[-1].packed.table)
+        new_file = (layer.container_entry, layer.replace_stream(layers[-1].packed.table))
+        plain = _edit_archive(layer.parent, None, [new_file], packing.resources)
         layer = layer.parent
         layers.append(pack_layer(layer, plain, packing))
     return tuple(layers)
@@ -243,24 +244,30 @@ def pack_file(changes: Sequence[ArchiveEdits], packing: Packing, folder: Path) -
 
 
 def _pack_several(changes: Sequence[ArchiveEdits], packing: Packing) -> PackedFile:
-    """Return the file after ``changes`` of several of its layers; raises as :func:`pack_file`."""
+    """Return the file after ``changes`` of several of its layers; raises as :func:`pack_file`.
+
+    The files that hold the innermost layers come first; each is a file of the layer around these.
+    """
     edits = {change.layer.address: change.edits for change in changes}
     layers = {outer.address: outer for change in changes for outer in with_containers(change.layer)}
-    new_files: dict[Address, list[tuple[ContainerEntry, PieceTable]]] = defaultdict(list)
-    streams: dict[int, list[tuple[Layer, PieceTable]]] = defaultdict(list)
-    packed: list[RepackedLayer] = []
+    files: dict[Address, list[Layer]] = defaultdict(list)
     for layer in sorted(layers.values(), key=lambda layer: -len(list(with_containers(layer)))):
-        plain = _edit_archive(layer, edits.get(layer.address), new_files[layer.address], packing.resources)
-        if layer.parent is not None and layer.container_entry is not None:
-            packed.append(pack_layer(layer, plain, packing))
-            new_files[layer.parent.address].append((layer.container_entry, packed[-1].packed.table))
-        else:
+        files[layer.file_address].append(layer)
+    new_files: dict[Address, list[tuple[ContainerEntry, PieceTable]]] = defaultdict(list)
+    packed: list[RepackedLayer] = []
+    for archives in files.values():
+        streams: dict[int, list[tuple[Layer, PieceTable]]] = defaultdict(list)
+        for layer in archives:
+            plain = _edit_archive(layer, edits.get(layer.address), new_files[layer.address], packing.resources)
             streams[layer.stream].append((layer, plain))
-    new_streams: dict[int, PieceTable] = {}
-    for number, archives in sorted(streams.items()):
-        packed.append(pack_layer(archives[-1][0], _join_archives(archives), packing))
-        new_streams[number] = packed[-1].packed.table
-    return PackedFile(archives[-1][0].replace_streams(new_streams), tuple(packed))
+        new_streams: dict[int, PieceTable] = {}
+        for number, changed in sorted(streams.items()):
+            packed.append(pack_layer(changed[-1][0], _join_archives(changed), packing))
+            new_streams[number] = packed[-1].packed.table
+        table = layer.replace_streams(new_streams)
+        if layer.parent is not None and layer.container_entry is not None:
+            new_files[layer.parent.address].append((layer.container_entry, table))
+    return PackedFile(table, tuple(packed))
 
 
 def _edit_archive(
@@ -271,18 +278,16 @@ def _edit_archive(
 
     :raises UsageError: an edit removes or replaces one of the entries.
     """
-    if edits is None and len(new_files) == 1:
+    if edits is None and len(new_files) == 1 and not layer.format.random_access:
         return layer.replace(*new_files[0])
-    contents = []
-    for entry, table in new_files:
-        path = normal_name(entry.name)
+    contents = [(normal_name(entry.name), table) for entry, table in new_files]
+    for path, _ in contents:
         if edits is not None and path in edits.removed_paths:
             raise UsageError(
                 f"{printable(path)} cannot be changed inside and be replaced or removed", layer.place.inside(path)
             )
-        node = replace(layer.tree()[path], content=PieceContent(tuple(table.pieces)))
-        contents.append((path, node))
-    return layer.edit(with_replaced_files(layer, edits, contents), resources)
+    whole = with_new_contents(layer.tree(), edits, contents) if contents or edits is None else edits
+    return layer.edit(whole, resources)
 
 
 def _join_archives(archives: Sequence[tuple[Layer, PieceTable]]) -> PieceTable:

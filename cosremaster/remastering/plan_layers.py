@@ -29,7 +29,7 @@ from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file
+from cosremaster.remastering.pack import Packing, RepackedLayer, changes_codec, pack_file, with_containers
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.select_layers import (
     FileTargets,
@@ -42,6 +42,7 @@ from cosremaster.remastering.select_layers import (
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
 from cosremaster.tree.limits import Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.replacements import NO_EDITS
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
@@ -126,8 +127,9 @@ def plan_layers(
     context.start_precopy()
     targets = select_layers(image, layers, request.layers, index.facts)
     for target in targets:
-        if target.layer.format.refusal is not None:
-            raise UnsupportedError(target.layer.format.refusal, target.layer.place)
+        for outer in with_containers(target.layer):
+            if outer.format.refusal is not None:
+                raise UnsupportedError(outer.format.refusal, outer.place)
     _check_repacking(targets, request.repacking)
     _check_sole_names(image, targets)
     if not request.layers:
@@ -177,7 +179,7 @@ def plan_file(
             edits=whole,
             paths=group.paths,
             memory=memory,
-            repacking=request.repacking if packed and target.layer.format.can_repack else Repacking.NOTHING,
+            repacking=request.repacking if packed and _can_repack(target.layer) else Repacking.NOTHING,
         )
         for target, whole, parts in spread
     )
@@ -186,7 +188,7 @@ def plan_file(
 
 def _check_repacking(targets: Sequence[LayerTarget], repacking: Repacking) -> None:
     """Check that a layer can be repacked, if that is wanted. :raises UsageError: none of ``targets`` can."""
-    if repacking is Repacking.NOTHING or any(target.layer.format.can_repack for target in targets):
+    if repacking is Repacking.NOTHING or any(_can_repack(target.layer) for target in targets):
         return
     option = "--repack" if repacking is Repacking.DATA else "--repack-metadata"
     layer = targets[0].layer
@@ -194,6 +196,11 @@ def _check_repacking(targets: Sequence[LayerTarget], repacking: Repacking) -> No
         f"{option} is for squashfs, where bytes of removed files stay; {format_address(layer.address)} is"
         f" {layer.format.name}, where they do not"
     )
+
+
+def _can_repack(layer: Layer) -> bool:
+    """Return whether edits of ``layer`` leave old bytes behind, in itself or in a file system around it."""
+    return any(outer.format.can_repack for outer in with_containers(layer))
 
 
 def _spread(target: LayerTarget, edits: Edits, repacking: Repacking) -> tuple[ArchiveEdits, ...]:
@@ -208,16 +215,19 @@ def _spread(target: LayerTarget, edits: Edits, repacking: Repacking) -> tuple[Ar
 def _address_of(layer: Layer, parts: Sequence[ArchiveEdits]) -> Address:
     """Return the address of the archive in ``parts``, that of the file where they are several, else of ``layer``."""
     if len(parts) > 1:
-        return layer.address[:1]
+        return layer.file_address
     return parts[0].layer.address if parts else layer.address
 
 
 def edited_layers(changes: Sequence[ArchiveEdits], packed: Sequence[RepackedLayer]) -> tuple[EditedLayer, ...]:
     """Return ``changes`` with the bytes that each layer takes in its container, by what was ``packed``."""
     sizes = {layer.address: layer.packed.table.length for layer in packed}
+    edits = {change.layer.address: change.edits for change in changes}
+    layers = {outer.address: outer for change in changes for outer in with_containers(change.layer)}
     return tuple(
-        EditedLayer(change.layer, change.edits, sizes.get(change.layer.address, change.layer.packed.length))
-        for change in changes
+        EditedLayer(layer, edits.get(address, NO_EDITS), sizes.get(address, layer.packed.length))
+        for address, layer in layers.items()
+        if address in edits or layer.parent is not None
     )
 
 
@@ -292,7 +302,7 @@ def _check_preceding(layer: Layer, edits: Edits) -> None:
 
 def _stands_elsewhere(layer: Layer, other: Layer, path: bytes) -> OverlayError:
     """Return the error for ``path``, which is to leave ``layer`` and stands in the archive ``other`` of its file."""
-    file = format_address(layer.address[:1])
+    file = format_address(layer.file_address)
     return OverlayError(
         f"stands in {format_address(other.address)}, not in {format_address(layer.address)}; --layer {file} removes it"
         " from each archive that has it",

@@ -73,16 +73,17 @@ class FileTargets(Struct, frozen=True):
 
 def read_layers(index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress) -> ImageLayers:
     """Return the layers of the image, or only those of the files that ``selectors`` name. Step 2."""
-    addresses = {selector.address[0]: selector.address for selector in selectors if selector.address is not None}
-    if not selectors or any(selector.address is None for selector in selectors):
-        return index.layers(None, progress)
+    named = [selector.address for selector in selectors if selector.address is not None]
+    if len(named) < max(len(selectors), 1):
+        return index.open_inner(index.layers(None, progress), named)
+    addresses = {address[0]: address for address in named}
     first, *others = (index.layers(address, progress) for address in addresses.values())
     for other in others:
         first = ImageLayers(
             (*first.layers, *other.layers), (*first.foreign_files, *other.foreign_files),
             (*first.indexed_files, *other.indexed_files), (*first.refusals, *other.refusals),
         )  # fmt: skip
-    return first
+    return index.open_inner(first, named)
 
 
 def select_layers(
@@ -130,6 +131,7 @@ def _select(image: SourceImage, layers: ImageLayers, selector: LayerSelector) ->
 
 def _likely_layers(layers: Sequence[Layer]) -> list[Layer]:
     """Return of each file with a layer that looks like a system the layer that additions would go to."""
+    layers = [layer for layer in layers if not layer.is_in_filesystem]  # these are named, or nobody knows of them
     files = dict.fromkeys(layer.address[0] for layer in layers)
     chosen = (choose_in_file([layer for layer in layers if layer.address[0] == path]) for path in files)
     return [layer for layer in chosen if layer is not None]

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
-from cosremaster.tree.nodes import Action, Edits, Node
+from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import ancestors, parent_of
 
 
@@ -77,13 +77,3 @@ def _find_homes(archives: Sequence[Layer], paths: Sequence[frozenset[bytes]], no
         if node.link is not None:
             shared[node.link] = max(home, shared.get(node.link, 0))
     return [shared.get(node.link, homes[node.path]) for node in nodes]
-
-
-def with_replaced_files(layer: Layer, edits: Edits | None, contents: Sequence[tuple[bytes, Node]]) -> Edits:
-    """Return ``edits`` of ``layer`` that also put new nodes in place of its files: pairs of a path and a node."""
-    base = edits or Edits(frozenset(), (), (), (), ())
-    additions = [*base.additions, *((node, Action.REPLACED) for _, node in contents)]
-    return Edits(
-        base.removed_paths | {path for path, _ in contents},
-        tuple(sorted(additions, key=lambda addition: addition[0].path)), base.removed, base.unchanged, base.warnings,
-    )  # fmt: skip

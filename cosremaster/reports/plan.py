@@ -16,7 +16,7 @@ from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import DeadBytes, Repacking
 from cosremaster.remastering.fat_changes import FatChange
-from cosremaster.remastering.pack import RepackedLayer
+from cosremaster.remastering.pack import RepackedLayer, with_containers
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.remastering.size_files import SizeChange
@@ -167,8 +167,8 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
 def _count_dead_bytes(plan: RemasterPlan) -> Iterator[tuple[str, Repacking, DeadBytes | None]]:
     """Yield the address of each layer that can be repacked, what of it is, and what a repack would drop after that."""
     packed = {layer.address: layer for layer in plan.packed}
-    for change in plan.changes:
-        layer = change.layer
+    changed = {layer.address: (layer, change) for change in plan.changes for layer in with_containers(change.layer)}
+    for layer, change in changed.values():
         if layer.format.can_repack and layer.parameters.is_identity:
             new = packed.get(layer.address)
             dead = layer.count_dead_bytes(None if new is None else new.packed.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_the_report_and_the_plan_have_every_layer(installer: Path, tmp_path: Pat
     plan = cosremaster.plan(image, cosremaster.Request(add=add, layer=NAMES))
     assert [layer["layer"] for layer in (plan.values, *plan.values["further_layers"])] == list(NAMES)
     assert plan.output_size == out.stat().st_size
+
+
+def test_a_layer_in_the_second_archive_of_an_initramfs_leaves_the_first(tmp_path: Path) -> None:
+    early = pack_tree(write_tree(tmp_path / "early", {"kernel/x86/microcode": "microcode\n"}), "plain")
+    main_tree = write_tree(tmp_path / "main", {"init": "#!/bin/sh\n"})
+    (main_tree / "rootfs.cxz").write_bytes(pack_tree(write_tree(tmp_path / "root", INSTALLER), "xz"))
+    initrd, out = tmp_path / "initrd", tmp_path / "new"
+    initrd.write_bytes(early + pack_tree(main_tree))
+    add = [cosremaster.InlineFile("/etc/new", b"new\n")]
+    cosremaster.remaster(initrd, out, add=add, layer="initrd::#2::rootfs.cxz", remember=False)
+    assert out.read_bytes().startswith(early)
+    run(["cpio", "-i", "--quiet"], cwd=tmp_path, stdin=gzip.decompress(out.read_bytes()[len(early) :]))
+    files = unpack(run(["xz", "-dc", str(tmp_path / "rootfs.cxz")]), tmp_path / "unpacked")
+    assert files == {**INSTALLER, "etc/new": "new\n"}
 
 
 def test_a_recipe_names_several_layers(installer: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class CpioTree(Mapping[bytes, Node]):
         self._numbers: dict[bytes, int] = {}  # by path: the number of its member, counted through all archives
         for archive, start in zip(self._archives, self._starts, strict=True):
             numbers = range(start, start + len(archive.paths))
-            if layer.parent is None:
+            if not layer.is_in_archive:
                 self._numbers.update(zip(archive.paths, numbers, strict=True))
             else:
                 for path, number in zip(archive.paths, numbers, strict=True):

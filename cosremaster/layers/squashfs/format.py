@@ -26,7 +26,7 @@ _MAX_FILE = (1 << 63) - 1
 class SquashfsIndex(ArchiveIndex):
     """A squashfs file system, which is read when it is needed.
 
-    Files inside it that are archives are no layers: an address enters them all the same.
+    Files inside it that are archives are layers where an address names them (layers/inner.py).
     """
 
     def __init__(self, inode_count: int) -> None:

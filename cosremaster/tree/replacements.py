@@ -1,0 +1,42 @@
+"""Edits that put new bytes into files and leave everything else about these as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from cosremaster.io.pieces import PieceTable
+from cosremaster.tree.content import PieceContent
+from cosremaster.tree.nodes import Action, Edits, Node
+
+NO_EDITS = Edits(frozenset(), (), (), (), ())
+
+
+def with_new_contents(
+    tree: Mapping[bytes, Node], edits: Edits | None, contents: Sequence[tuple[bytes, PieceTable]]
+) -> Edits:  # fmt: skip
+    """Return ``edits`` of ``tree`` that also give its files new bytes: ``contents`` are pairs of a path and a table.
+
+    Mode, owner, time and extended attributes of a file stay, and so do its other names, unless ``edits`` remove them.
+    """
+    base = edits or NO_EDITS
+    nodes = [
+        replace(node, content=PieceContent(tuple(table.pieces)))
+        for path, table in contents
+        for node in _list_names(tree, path)
+        if node.path == path or node.path not in base.removed_paths
+    ]
+    additions = [*base.additions, *((node, Action.REPLACED) for node in nodes)]
+    return Edits(
+        base.removed_paths | {node.path for node in nodes},
+        tuple(sorted(additions, key=lambda addition: addition[0].path)), base.removed, base.unchanged, base.warnings,
+    )  # fmt: skip
+
+
+def _list_names(tree: Mapping[bytes, Node], path: bytes) -> list[Node]:
+    """Return the nodes of all names of the file at ``path``, which are looked for only where it has several."""
+    node = tree[path]
+    if node.link is None:
+        return [node]
+    return [other for other in tree.values() if other.link == node.link]
