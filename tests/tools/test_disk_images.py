@@ -383,3 +383,21 @@ def test_a_damaged_qcow2_image_is_told(disk: Path, tmp_path: Path) -> None:
     bad.write_bytes(huge)
     with pytest.raises(CorruptError, match="impossible sizes"):
         cosremaster.ls(str(bad))
+
+
+def test_the_three_forms_of_a_cloud_image_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
+    """Ubuntu publishes a cloud image as a disk, as a squashfs and as root.tar.xz."""
+    tools.require("mksquashfs", "tar", "xz")
+    disk = _make(tree, tmp_path / "root.img", ["-t", "ext4"])
+    squashfs, archive = tmp_path / "root.squashfs", tmp_path / "root.tar.xz"
+    run(["mksquashfs", tree, squashfs, "-quiet", "-no-progress"])
+    run(["tar", "--xattrs", "--xattrs-include=*", "--acls", "-cJf", archive, "-C", tree, "."])
+    acls = {"etc/hostname", "etc/hard", "small"}  # squashfs has no place for access control lists
+    assert _changed_paths(archive, disk) == {"lost+found"}, "mke2fs makes it"
+    assert _changed_paths(squashfs, disk) == acls | {"lost+found"}
+    assert _changed_paths(squashfs, archive) == acls
+
+
+def _changed_paths(old: Path, new: Path) -> set[str]:
+    """Return the paths at which two images differ."""
+    return {difference.where for difference in cosremaster.diff(old, new)}

@@ -16,6 +16,7 @@ _NO_ID = 0xFFFFFFFF
 _TAGS = {b"user": (0x01, 0x02), b"group": (0x04, 0x08), b"mask": (0x10, 0x10), b"other": (0x20, 0x20)}
 """Of each word the tag without and with a number."""
 
+_MODE_TAGS = (0x01, 0x04, 0x20)
 _SHORT = {b"u": b"user", b"g": b"group", b"m": b"mask", b"o": b"other"}
 _ENTRY = struct.Struct("<HHI")
 _SELINUX = b"security.selinux"
@@ -69,11 +70,16 @@ def format_acl(value: bytes) -> bytes | None:
     return b",".join(lines)
 
 
+def _is_mode(acl: bytes) -> bool:
+    """Return whether ``acl`` says no more than the mode: Linux keeps no attribute for it (posix_acl_equiv_mode)."""
+    return all(tag in _MODE_TAGS for tag, _, _ in _ENTRY.iter_unpack(acl[4:]))
+
+
 def decode_attributes(name: bytes, value: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the extended attribute that the pax record ``name`` means, if it means one for sure."""
     if name in KEYWORDS:
         acl = parse_acl(value)
-        if acl is not None:
+        if acl is not None and not (KEYWORDS[name] == ACCESS and _is_mode(acl)):
             yield KEYWORDS[name], acl
     elif name == pax.SELINUX and value:
         yield _SELINUX, value.rstrip(b"\0") + b"\0"
