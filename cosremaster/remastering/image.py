@@ -175,6 +175,7 @@ class OpenedImage:
         from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image plans none
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.plan import with_savings  # noqa: PLC0415 - the same
         from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
 
         normalized = normalize_request(request, self.image)
@@ -183,7 +184,7 @@ class OpenedImage:
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
             RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
         ):
-            plan = self._plan(normalized, context)
+            plan = with_savings(self._plan(normalized, context))
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted

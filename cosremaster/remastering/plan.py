@@ -20,13 +20,15 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
 from cosremaster.iso.model import SourceImage
+from cosremaster.layers.address import Address
+from cosremaster.layers.formats import DeadBytes, Repacking
 from cosremaster.remastering.companions import Companions, plan_companions, with_late_companions
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.fat_changes import FatChange, plan_fat_overlays, plan_fats
 from cosremaster.remastering.iso_tree import plan_iso_tree
 from cosremaster.remastering.layer_index import LayerIndex
 from cosremaster.remastering.open import RemasterImage
-from cosremaster.remastering.pack import RepackedLayer
+from cosremaster.remastering.pack import RepackedLayer, with_containers
 from cosremaster.remastering.plan_layers import LayerChange, LayerChanges, plan_layers, prepare_overlay
 from cosremaster.remastering.request import NormalizedRequest
 from cosremaster.remastering.write import plan_result
@@ -36,13 +38,24 @@ if TYPE_CHECKING:
     from cosremaster.checksums.renew import ListChange
 
 
+class RepackSaving(Struct, frozen=True):
+    """What a repack of the layer at ``address`` would drop after the changes, and which ``repacking`` is planned.
+
+    ``dead`` is None where it is not counted, in file systems with very many inodes.
+    """
+
+    address: Address
+    repacking: Repacking
+    dead: DeadBytes | None
+
+
 class RemasterPlan(Struct, frozen=True, kw_only=True):
     """A remaster before it is written: the changed layers, how they were packed, the new image.
 
     ``iso``: the edits of the ISO's own tree as requested; ``fats``: what changes in FAT file systems on the image, but
     for their boot menus; ``settings``: kernel arguments, volume id and date; ``sums``: the lists of checksums on the
     ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
-    system takes to boot.
+    system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it.
     """
 
     image: RemasterImage
@@ -56,6 +69,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     companions: Companions
     live_memory: tuple[LiveMemory, ...]
     warnings: tuple[str, ...]
+    savings: tuple[RepackSaving, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -106,6 +120,18 @@ def plan_remaster(
         result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
         warnings=context.warnings.messages,
     )  # fmt: skip
+
+
+def with_savings(plan: RemasterPlan) -> RemasterPlan:
+    """Return ``plan`` with what a repack would drop of each changed layer; the context's files must still be open."""
+    packed = {layer.address: layer.packed.table for layer in plan.packed}
+    changed = {layer.address: (layer, change) for change in plan.changes for layer in with_containers(change.layer)}
+    savings = [
+        RepackSaving(layer.address, change.repacking, layer.count_dead_bytes(packed.get(layer.address)))
+        for layer, change in changed.values()
+        if layer.format.can_repack and layer.parameters.is_identity
+    ]
+    return replace(plan, savings=tuple(savings))
 
 
 def _plan_live_memory(

@@ -14,9 +14,8 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.layout.place import Placement
 from cosremaster.layers.address import format_address
 from cosremaster.layers.decoded import DecodedSource
-from cosremaster.layers.formats import DeadBytes, Repacking
 from cosremaster.remastering.fat_changes import FatChange
-from cosremaster.remastering.pack import RepackedLayer, with_containers
+from cosremaster.remastering.pack import RepackedLayer
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
 from cosremaster.remastering.size_files import SizeChange
@@ -70,12 +69,12 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "layers": [_layer_report(layer) for layer in plan.packed],
         "dead": [
             {
-                "layer": layer,
-                "repacked": repacking.noun or None,
-                "data": dead and dead.data,
-                "metadata": dead and dead.metadata,
+                "layer": format_address(saving.address),
+                "repacked": saving.repacking.noun or None,
+                "data": saving.dead and saving.dead.data,
+                "metadata": saving.dead and saving.dead.metadata,
             }
-            for layer, repacking, dead in _count_dead_bytes(plan)
+            for saving in plan.savings
         ],
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
@@ -162,17 +161,6 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
         "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
         "kept": layer.packed.reused, "encoded": layer.packed.encoded, "stored": layer.packed.stored,
     }  # fmt: skip
-
-
-def _count_dead_bytes(plan: RemasterPlan) -> Iterator[tuple[str, Repacking, DeadBytes | None]]:
-    """Yield the address of each layer that can be repacked, what of it is, and what a repack would drop after that."""
-    packed = {layer.address: layer for layer in plan.packed}
-    changed = {layer.address: (layer, change) for change in plan.changes for layer in with_containers(change.layer)}
-    for layer, change in changed.values():
-        if layer.format.can_repack and layer.parameters.is_identity:
-            new = packed.get(layer.address)
-            dead = layer.count_dead_bytes(None if new is None else new.packed.table)
-            yield format_address(layer.address), change.repacking, dead
 
 
 def _dead_lines(report: dict[str, Any]) -> Iterator[str]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 import cosremaster
+from cosremaster import InlineFile, Request
 from cosremaster.cli import main
 from cosremaster.errors import UsageError
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
+from tests.support.small import write_small
 from tests.support.squashfs_judges import Seen, check_with_readers, look_at_squashfs
 
 PLAIN = ("-noI", "-noD", "-noF", "-noX")
@@ -132,6 +134,19 @@ def test_no_byte_of_a_removed_file_stays(holder: str, tree: Path, tmp_path: Path
     remaster(image, edited, remove=REMOVED, layer=layer)
     remaster(edited, repacked, layer=layer, repack=True)
     assert [secret for secret in SECRETS if secret in repacked.read_bytes()] == []
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_the_plan_counts_where_the_new_file_system_is_temporary_data(tree: Path, tmp_path: Path, size: int) -> None:
+    squashfs = make(tree, tmp_path / "in.sqfs", *PLAIN, "-no-fragments")
+    iso = write_small(tmp_path, extra={"root.squashfs": squashfs.read_bytes()})
+    added = InlineFile("/opt/new", random.Random(5).randbytes(size))
+    for image, layer in ((squashfs, "in.sqfs"), (iso, "root.squashfs")):
+        with cosremaster.open(image) as opened:
+            plan = opened.plan(Request(add=[added], remove=["/usr/secret"], layer=layer))
+        (dead,) = plan.values["dead"]
+        assert dead["layer"] == layer
+        assert dead["data"] == (tree / "usr/secret").stat().st_size
 
 
 def test_the_plan_says_what_each_saves(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
