@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.request import Request
-    from cosremaster.tree.nodes import Node
+    from cosremaster.tree.nodes import Row
     from cosremaster.verification.finding import VerificationReport
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -169,25 +170,23 @@ class Image:
         return [name[start:] for name in below]
 
     def long_lines(self, address: str = "", *, recursive: bool = False) -> Iterator[str]:
-        """Yield the lines of ``ls -l`` of the directory or archive at ``address``, sorted by path.
+        """Return the lines of ``ls -l`` of the directory or archive at ``address``, sorted by path.
 
         A symlink at its end is not followed; a file alone is its only line. ``recursive``: a line for all below, too,
         but not inside archives. The tree is read on the way.
 
         :raises LayerError: nothing is there.
         """
-        from cosremaster.browse.report import format_long_line  # noqa: PLC0415 - as all of browse: a remaster needs none
-        from cosremaster.errors import printable  # noqa: PLC0415 - the same
-        from cosremaster.tree.nodes import NodeKind  # noqa: PLC0415 - the same
+        from cosremaster.browse.report import format_long_lines  # noqa: PLC0415 - as all of browse: a remaster needs none
+        from cosremaster.tree.nodes import NodeKind, row_of  # noqa: PLC0415 - the same
 
         reference = self._enter(address, follow=False)
         node, start = reference.node, 0
-        nodes: Iterator[Node] = iter((node,))
+        rows: Iterator[Row] = iter((row_of(node),))
         if node.kind is NodeKind.DIRECTORY:
             start = len(node.path) + bool(node.path)
-            nodes = reference.container.walk_nodes(node.path, recursive=recursive)
-        for below in nodes:
-            yield format_long_line(below, printable(below.path[start:]))
+            rows = reference.container.walk_rows(node.path, recursive=recursive)
+        return chain.from_iterable(format_long_lines(row, start) for row in rows)
 
     def ls(self, address: str = "", *, recursive: bool = False, follow: bool = True) -> tuple[FileEntry, ...]:
         """Return the entries of the directory or archive at ``address``, sorted; a file alone is its only entry.

@@ -22,7 +22,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind
+from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, row_of
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
 
@@ -102,6 +102,12 @@ class Container:
             return self.nodes.walk_nodes(path)
         paths = self.walk_below(path) if recursive else self.list_names(path)
         return (node for node in map(self.node, paths) if node is not None)
+
+    def walk_rows(self, path: bytes, *, recursive: bool) -> Iterator[Row]:
+        """Yield what :meth:`walk_nodes` does, as rows."""
+        if recursive and isinstance(self.nodes, ListedTree):
+            return self.nodes.walk_rows(path)
+        return map(row_of, self.walk_nodes(path, recursive=recursive))
 
     def resolve(self, path: bytes, *, last: bool) -> bytes:
         """Return ``path`` with symlinks followed as in a chroot, a symlink at its end only if ``last``.

@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from cosremaster.browse.entry import FileEntry
-from cosremaster.errors import printable
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.errors import printable, printable_lines
+from cosremaster.tree.nodes import NodeKind, Row
 from cosremaster.tree.xattrs import format_xattr
 
-_SYMLINK, _DEVICES = NodeKind.SYMLINK, (NodeKind.CHAR, NodeKind.BLOCK)
+_SYMLINK, _DEVICES = int(NodeKind.SYMLINK), (int(NodeKind.CHAR), int(NodeKind.BLOCK))
+_KIND_BITS = 0o170000
 SCHEMA = 1
 """Raised whenever a field of :func:`describe_entry` changes its meaning or goes away (docs/json.md)."""
 
@@ -35,22 +36,33 @@ def describe_entry(entry: FileEntry) -> dict[str, Any]:
     }
 
 
-def format_long_line(node: Node, name: str) -> str:
-    """Return ``node`` as ``ls -l`` shows it, with numeric owners, UTC, and ``@`` for extended attributes."""
-    kind, content = node.kind, node.content
-    arrow = ""
-    size = str(len(node.target) if content is None else content.size)
-    if kind is _SYMLINK:
-        arrow = f" -> {printable(node.target)}"
-    elif kind in _DEVICES:
-        size = f"{node.rdev[0]}, {node.rdev[1]}"
-    head = _format_owner(kind | node.mode, node.uid, node.gid, "@" if node.xattrs else "")
-    return f"{head} {size.rjust(10)} {_format_minute(node.mtime // 60)} {name}{arrow}"
+def format_long_lines(row: Row, start: int) -> list[str]:
+    """Return the nodes of ``row`` as ``ls -l`` shows them, with numeric owners, UTC, and ``@`` for extended attributes.
+
+    :param start: bytes of their paths that the names in the listing lack.
+    """
+    prefix = printable(row.prefix[start:])
+    lines: list[str] = []
+    last, minute = None, ""  # neighbours often have the same time
+    names = printable_lines(row.names).split("\n")
+    for name, (mode, uid, gid, mtime, size, target, device, has_xattrs) in zip(names, row.facts, strict=False):
+        kind = mode & _KIND_BITS
+        if mtime != last:
+            last, minute = mtime, _format_minute(mtime // 60)
+        head = _format_owner(mode, uid, gid, has_xattrs)
+        if kind in _DEVICES:
+            numbers = f"{device[0]}, {device[1]}"
+            lines.append(f"{head} {numbers:>10} {minute} {prefix}{name}")
+        else:
+            arrow = f" -> {printable(target)}" if kind == _SYMLINK else ""
+            lines.append(f"{head} {size:>10} {minute} {prefix}{name}{arrow}")
+    return lines
 
 
 @lru_cache(1024)
-def _format_owner(mode: int, uid: int, gid: int, mark: str) -> str:
-    """Return type, mode, ``mark`` and owners as ``ls -l`` shows them."""
+def _format_owner(mode: int, uid: int, gid: int, has_xattrs: bool) -> str:
+    """Return type, mode, a mark for extended attributes and owners as ``ls -l`` shows them."""
+    mark = "@" if has_xattrs else ""
     return f"{stat.filemode(mode)}{mark} {uid:>{5 - len(mark)}} {gid:>5}"
 
 

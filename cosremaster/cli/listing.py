@@ -76,7 +76,7 @@ def list_address(address: str, *, long: bool, recursive: bool, as_json: bool, ma
             return
         if long:
             lines = image.long_lines(inner, recursive=recursive)
-            text = "".join("".join([f"{line}\n" for line in part]) for part in _cut(lines))
+            text = "".join("\n".join([*part, ""]) for part in _cut(lines))
         else:
             names = image.names(inner, recursive=recursive)
             text = printable_lines(names or [entry.path for entry in image.ls(inner)])

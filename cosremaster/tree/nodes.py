@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -94,6 +94,36 @@ class Node(Struct, frozen=True, kw_only=True):
     xattrs: Xattrs = ()
 
 
+Facts: TypeAlias = tuple[int, int, int, int, int, bytes, tuple[int, int], bool]
+"""What a line of ``ls -l`` shows of a node: file type with mode, user, group, time of the last change, size of the
+content or the symlink's text, that text, numbers of the device, and whether it has extended attributes. A plain tuple,
+as a listing of a root has hundreds of thousands of them."""
+
+
+def facts_of(node: Node) -> Facts:
+    """Return what a listing shows of ``node``."""
+    size = len(node.target) if node.content is None else node.content.size
+    bits = node.kind | node.mode
+    return bits, node.uid, node.gid, node.mtime, size, node.target, node.rdev, bool(node.xattrs)
+
+
+class Row(NamedTuple):
+    """Nodes that stand in one directory after another: where they are, ``names``, and as many ``facts``.
+
+    ``prefix``: the path of the directory with a slash behind it; empty for the root.
+    """
+
+    prefix: bytes
+    names: Sequence[bytes]
+    facts: Sequence[Facts]
+
+
+def row_of(node: Node) -> Row:
+    """Return the row of ``node`` alone."""
+    directory, slash, name = node.path.rpartition(b"/")
+    return Row(directory + slash, (name,), (facts_of(node),))
+
+
 class ListedTree(Mapping[bytes, Node]):
     """Nodes by path that are read directory by directory: nobody has to go over all of them to know one directory.
 
@@ -111,6 +141,10 @@ class ListedTree(Mapping[bytes, Node]):
     @abstractmethod
     def walk_nodes(self, path: bytes = b"") -> Iterator[Node]:
         """Yield every node below the directory ``path``, sorted, each directory before its content."""
+
+    @abstractmethod
+    def walk_rows(self, path: bytes = b"") -> Iterator[Row]:
+        """Yield what :meth:`walk_nodes` does, as rows: for listings, which make no node of each name."""
 
 
 class Action(enum.Enum):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 import cosremaster
+from cosremaster.errors import Place
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import open_source
 from cosremaster.layers.squashfs.blocks import XzBlocks
+from cosremaster.layers.squashfs.tree import SquashfsTree
+from cosremaster.tree.nodes import facts_of
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 
@@ -96,4 +102,46 @@ def test_a_listing_is_that_of_unsquashfs_and_keeps_nothing(many: Path) -> None:
     judged = [line.split() for line in run(["unsquashfs", "-lln", "-d", "", str(many)]).decode().splitlines()[1:]]
     ours = [[mode, f"{uid}/{gid}", *rest] for mode, uid, gid, _, *rest in lines]
     theirs = [[mode, owner, day, clock, name[1:], *rest] for mode, owner, _, day, clock, name, *rest in judged]
+    assert ours == theirs
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A squashfs with every type of inode, files of many blocks, and enough of all to cross metadata blocks."""
+    tools.require("gensquashfs", "unsquashfs")
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "data").write_bytes(b"text\n")
+    (folder / "long").write_bytes(bytes(range(251)) * 400)
+    lines = []
+    for number in range(40):
+        name = f"/d{number:02}"
+        lines += [f"dir {name} 1755 0 0", f"dir {name}/m 0700 1 70000", f"file {name}/m/f 0644 0 0 {folder}/data"]
+        lines += [f"file {name}/a{at} 4755 {at} 0 {folder}/{'data' if at % 3 else 'long'}" for at in range(12)]
+        lines += [f"slink {name}/{at}\u00e9 0777 0 0 {'x' * (at * 13 % 250 + 1)}" for at in range(12)]
+        lines += [f"link {name}/hard 0 0 0 {name}/a1", f"nod {name}/null 0666 0 0 c 1 3"]
+        lines += [f"nod {name}/sda 0660 0 6 b 8 300", f"pipe {name}/p 0600 0 0", f"sock {name}/s 0600 0 0"]
+    (folder / "list").write_text("\n".join(lines) + "\n")
+    run(["gensquashfs", "-q", "-b", "4096", "-F", str(folder / "list"), str(folder / "mixed.sqfs")])
+    return folder / "mixed.sqfs"
+
+
+def test_rows_of_a_listing_tell_what_the_nodes_tell(mixed: Path) -> None:
+    with open_source(mixed) as source:
+        tree = SquashfsTree(PieceTable([Range(source, 0, source.size)]), Place(("mixed.sqfs",)))
+        for below in (b"", b"d07", b"d07/m"):
+            nodes = [(node.path, facts_of(node)) for node in tree.walk_nodes(below)]
+            rows = list(tree.walk_rows(below))
+            assert nodes == [
+                (row.prefix + name, facts) for row in rows for name, facts in zip(row.names, row.facts, strict=True)
+            ]
+
+
+def test_a_listing_of_every_type_is_that_of_unsquashfs(mixed: Path) -> None:
+    with cosremaster.open(mixed, remember=False) as image:
+        lines = [re.sub(", *", ",", line).split() for line in image.long_lines("", recursive=True)]
+    judged = re.sub(", *", ",", run(["unsquashfs", "-lln", "-d", "", str(mixed)]).decode()).splitlines()[1:]
+    ours = sorted([mode, f"{uid}/{gid}", *rest] for mode, uid, gid, _, *rest in lines)
+    theirs = sorted(
+        [mode, owner, day, clock, name[1:], *rest] for mode, owner, _, day, clock, name, *rest in map(str.split, judged)
+    )
     assert ours == theirs

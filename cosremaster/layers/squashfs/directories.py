@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -45,7 +46,7 @@ def parse_runs(data: bytes) -> Iterator[list[SquashfsEntry]]:
     """
     at = 0
     unpack_entry, size_of_entry = _ENTRY.unpack_from, _ENTRY.size
-    make_entry = SquashfsEntry._make  # which is twice as fast as the class itself
+    make_entry = partial(tuple.__new__, SquashfsEntry)  # which takes a third of the time of the class itself
     try:
         while at < len(data):
             count, block, base = _HEADER.unpack_from(data, at)

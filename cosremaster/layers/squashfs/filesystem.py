@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
+from operator import itemgetter
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
@@ -18,6 +19,7 @@ from cosremaster.layers.squashfs.inodes import (
     STORED_BLOCK,
     IncompleteInodeError,
     Inode,
+    list_facts,
     parse_inode,
 )
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, GrowingTable, MetadataReader, split_reference
@@ -28,6 +30,7 @@ from cosremaster.layers.squashfs.superblock import (
     Superblock,
     read_superblock,
 )
+from cosremaster.tree.nodes import Facts
 
 _FRAGMENT = struct.Struct("<QII")
 XATTR_ID = struct.Struct("<QII")
@@ -39,6 +42,7 @@ MAX_XATTRS = 1024
 """Extended attributes of an inode that are believed."""
 MAX_VALUE = 1 << 16
 """Bytes of an extended attribute at most: Linux' XATTR_SIZE_MAX."""
+_REFERENCE, _TYPE = (itemgetter(SquashfsEntry._fields.index(field)) for field in ("reference", "type"))
 _CACHED_BLOCKS = 8
 _MAX_LISTINGS = 1 << 28
 """Bytes of all directories together that are believed, some 10 million names. Crafted ones could overlap."""
@@ -89,6 +93,19 @@ class SquashfsFilesystem:
                     missing *= 2
         except ValueError as error:
             raise CorruptError(f"a squashfs inode is damaged: {error}", self.place.at(position)) from error
+
+    def list_facts(self, entries: Sequence[SquashfsEntry]) -> list[Facts | None]:
+        """Return what a listing shows of each of ``entries``, which are of one run: their inodes begin in one block.
+
+        None for those whose inode has to be read whole.
+
+        :raises CorruptError: the block is damaged, or not in the table of inodes.
+        """
+        position = self._inode_table + (entries[0].reference >> 16)
+        if position >= self.superblock.directory_table:
+            raise CorruptError("a reference leads out of the squashfs inode table", self.place.at(position))
+        data, _ = self.metadata.blocks.get(position) or self.metadata.block(position)
+        return list_facts(data, map(_REFERENCE, entries), self.ids, self._block_log)
 
     def read_metadata(self, position: int, offset: int, length: int) -> bytes:
         """Return ``length`` plain bytes from byte ``offset`` on, which may be behind the block at ``position``.
@@ -233,22 +250,34 @@ class SquashfsFilesystem:
 
         :raises CorruptError: a directory is damaged, or has two names: so a small image would unfold without end.
         """
+        for prefix, entries in self.walk_runs(path, directory):
+            for entry in entries:
+                yield prefix + entry.name, entry
+
+    def walk_runs(
+        self, path: bytes = b"", directory: Inode | None = None
+    ) -> Iterator[tuple[bytes, Sequence[SquashfsEntry]]]:
+        """Yield what :meth:`walk` does as runs of entries, or parts of them, each with what stands before its names.
+
+        :raises CorruptError: as :meth:`walk`.
+        """
         top = directory or self.root
         seen = {top.number}
         room = _MAX_LISTINGS - top.size
-        open_directories = [(path + b"/" if path else b"", self.iterate(top))]
+        open_directories = [(path + b"/" if path else b"", _end_at_directories(self._runs(top)))]
         while open_directories:
-            prefix, entries = open_directories[-1]
-            for entry in entries:
-                child = prefix + entry.name
-                yield child, entry
+            prefix, runs = open_directories[-1]
+            for entries in runs:
+                yield prefix, entries
+                entry = entries[-1]
                 if entry.type == DIRECTORY:
+                    child = prefix + entry.name
                     inode = self.inode(entry.reference)
                     room -= inode.size
                     if inode.number in seen or room < 0 or len(child) > _MAX_PATH:
                         raise CorruptError(_describe_excess(inode.number in seen, room), self.place.inside(child[:255]))
                     seen.add(inode.number)
-                    open_directories.append((child + b"/", self.iterate(inode)))
+                    open_directories.append((child + b"/", _end_at_directories(self._runs(inode))))
                     break
             else:
                 open_directories.pop()
@@ -307,6 +336,21 @@ class SquashfsFilesystem:
         if superblock.has_xattrs:
             starts.append(int.from_bytes(self.table.read(superblock.xattr_table, 8), "little"))
         return sorted([*starts, superblock.bytes_used])
+
+
+def _end_at_directories(runs: Iterable[Sequence[SquashfsEntry]]) -> Iterator[Sequence[SquashfsEntry]]:
+    """Yield the entries of ``runs`` in parts, so that a directory is the last entry of its part."""
+    for entries in runs:
+        if DIRECTORY not in set(map(_TYPE, entries)):
+            yield entries
+            continue
+        start = 0
+        for end, entry in enumerate(entries, 1):
+            if entry.type == DIRECTORY:
+                yield entries[start:end]
+                start = end
+        if start < len(entries):
+            yield entries[start:]
 
 
 def _describe_excess(is_repeated: bool, room: int) -> str:

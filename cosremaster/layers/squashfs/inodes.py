@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from cosremaster.tree.nodes import NodeKind
+from cosremaster.tree.nodes import Facts, NodeKind
 
 NO_FRAGMENT = 0xFFFFFFFF
 NO_XATTR = 0xFFFFFFFF
@@ -29,10 +29,14 @@ _BASIC_DIRECTORY = struct.Struct("<HHHHIIIIHHI")
 _LONG_DIRECTORY = struct.Struct("<HHHHIIIIIIHHI")
 _BASIC_FILE = struct.Struct("<HHHHIIIIII")
 _LONG_FILE = struct.Struct("<HHHHIIQQQIIII")
+_LISTED = struct.Struct("<HHHHI8xI4xI")
+"""What a listing needs of a basic file: as long as :data:`_BASIC_FILE`."""
 _TWO_FIELDS = struct.Struct("<HHHHIIII")
 _ONE_FIELD = struct.Struct("<HHHHIII")
 _NUMBER = struct.Struct("<I")
 _MODE = 0o7777
+_FILE_BITS, _DIRECTORY_BITS, _SYMLINK_BITS = int(NodeKind.FILE), int(NodeKind.DIRECTORY), int(NodeKind.SYMLINK)
+_NO_DEVICE = (0, 0)
 _MAX_TEXT = 65536
 _MAX_BASIC_LISTING = 0xFFFF
 _MAX_32 = 0xFFFFFFFF
@@ -100,6 +104,35 @@ def parse_inode(data: bytes, at: int, block_log: int) -> Inode:
         return parse(data, at, block_log)
     except (struct.error, IndexError) as error:
         raise IncompleteInodeError("its last bytes are missing") from error
+
+
+def list_facts(data: bytes, references: Iterable[int], ids: Sequence[int], block_log: int) -> list[Facts | None]:
+    """Return what a listing shows of the inodes at ``references``, which all begin in the metadata block ``data``.
+
+    None for one that :func:`parse_inode` has to look at: of an extended form or another type than file, directory and
+    symlink, not all in ``data``, or with an owner that is not in the table ``ids``.
+    """
+    facts: list[Facts | None] = []
+    unpack, blocks_at, text_at, count_of_ids = _LISTED.unpack_from, _LISTED.size, _TWO_FIELDS.size, len(ids)
+    end = len(data)
+    for reference in references:
+        row, at = None, reference & 0xFFFF
+        if at + blocks_at <= end:
+            # The last fields are those of a file; a symlink has its length where a file names its fragment.
+            kind, mode, uid, gid, mtime, length, size = unpack(data, at)
+            if uid >= count_of_ids or gid >= count_of_ids:
+                pass
+            elif kind == FILE:
+                count = size >> block_log if length != NO_FRAGMENT else -(-size >> block_log)
+                if not count or at + blocks_at + 4 * count <= end:
+                    row = _FILE_BITS | mode & _MODE, ids[uid], ids[gid], mtime, size, b"", _NO_DEVICE, False
+            elif kind == DIRECTORY:
+                row = _DIRECTORY_BITS | mode & _MODE, ids[uid], ids[gid], mtime, 0, b"", _NO_DEVICE, False
+            elif kind == SYMLINK and length <= _MAX_TEXT and at + text_at + length <= end:
+                text = data[at + text_at : at + text_at + length]
+                row = _SYMLINK_BITS | mode & _MODE, ids[uid], ids[gid], mtime, length, text, _NO_DEVICE, False
+        facts.append(row)
+    return facts
 
 
 def _parse_directory(data: bytes, at: int, block_log: int) -> Inode:

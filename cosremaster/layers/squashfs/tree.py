@@ -14,7 +14,7 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, KINDS, NO_XATTR, Inode
-from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Xattrs
+from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, Xattrs, facts_of
 
 _CACHED_DIRECTORIES = 64
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
@@ -101,6 +101,17 @@ class SquashfsTree(ListedTree):
         if directory is not None:
             for child, entry in self.filesystem.walk(path, directory):
                 yield self._node(child, self.filesystem.inode(entry.reference))
+
+    def walk_rows(self, path: bytes = b"") -> Iterator[Row]:
+        """Yield what :meth:`walk_nodes` does, as rows, without a node for each name where its inode is a plain one."""
+        directory = self._directory_inode(path)
+        if directory is not None:
+            for prefix, entries in self.filesystem.walk_runs(path, directory):
+                facts = [
+                    known or facts_of(self._node(entry.name, self.filesystem.inode(entry.reference)))
+                    for known, entry in zip(self.filesystem.list_facts(entries), entries, strict=True)
+                ]
+                yield Row(prefix, [name for name, _, _, _ in entries], facts)
 
     def __getitem__(self, path: bytes) -> Node:
         """Return the node at ``path``. :raises KeyError: there is none."""
