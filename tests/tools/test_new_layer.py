@@ -396,5 +396,7 @@ def test_plan_and_report_name_the_new_layer(casper: Path, tmp_path: Path, capsys
     text = report.read_text(encoding="utf-8")
     assert '"layer": "casper/minimal.standard.live.site.squashfs"' in text
     assert "conf/conf.d/default-layer.conf" in text
+    assert main(["plan", str(casper), "--add", str(site)]) == 0  # an edit of the uppermost one is planned as well
+    capsys.readouterr()
     assert main(["plan", str(casper), "--add", str(site), "--as-layer", "site"]) == 0
     assert "casper/minimal.standard.live.site.squashfs" in capsys.readouterr().out
