@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import stat
 import struct
 import sys
@@ -491,3 +492,25 @@ def test_new_blocks_under_lzo_are_packed_where_the_extra_is_installed(
         run(["7z", "t", str(out)])
         sizes.append(out.stat().st_size)
     assert sizes[0] < sizes[1] - len(text) // 3
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_equal_new_files_are_stored_once(tree: Path, tmp_path: Path, is_shared: bool) -> None:
+    tools.require("unsquashfs")
+    options = () if is_shared else ("-no-duplicates",)
+    image, out, site = make(tree, tmp_path / "root.squashfs", *options), tmp_path / "out.squashfs", tmp_path / "site"
+    data = random.Random(1).randbytes(300_000)
+    for name in ("a", "b", "c"):
+        (site / "new").mkdir(parents=True, exist_ok=True)
+        (site / f"new/{name}").write_bytes(data)
+        (site / f"new/tail-{name}").write_bytes(data[:700])
+    (site / "new/other").write_bytes(data[::-1])
+    cosremaster.remaster(image, out, add=[site])
+    growth = out.stat().st_size - image.stat().st_size
+    assert (growth < 620_000) == is_shared
+    folder = tmp_path / "unpacked"
+    run(["unsquashfs", "-quiet", "-no-progress", "-d", str(folder), str(out), "new"])
+    assert {path.name: path.read_bytes() for path in (folder / "new").iterdir()} == {
+        path.name: path.read_bytes() for path in (site / "new").iterdir()
+    }
+    run(["7z", "t", str(out)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -81,10 +82,19 @@ class DataPacker:
         self._dictionary = dictionary_limit(self._compression, filesystem.read_options(), self._size)
 
     def pack(self, contents: Sequence[Content]) -> NewBlocks:
-        """Return the packed data of ``contents``.
+        """Return the packed data of ``contents``; equal ones have theirs in common.
 
         :raises OutputError: temporary data cannot be written. Raises what reading the contents raises.
         """
+        earlier = _find_equal(contents) if self._flags & Flags.DUPLICATES else {}
+        distinct = [number for number in range(len(contents)) if number not in earlier]
+        new = self._pack_distinct([contents[number] for number in distinct])
+        files = {number: new.files[place] for place, number in enumerate(distinct)}
+        new.files = {number: files[earlier.get(number, number)] for number in range(len(contents))}
+        return new
+
+    def _pack_distinct(self, contents: Sequence[Content]) -> NewBlocks:
+        """Return the packed data of ``contents``, one behind the other. Raises as :meth:`pack`."""
         new, first_fragment = NewBlocks(), self._filesystem.superblock.fragments
         tails = self._place_tails(contents)
         words: dict[int, list[int]] = {}
@@ -181,6 +191,23 @@ class DataPacker:
         if block.file < 0:
             return (self._resources.spool.append([block.plain], packed=True),)
         return contents[block.file].table().cut(block.start, block.start + len(block.plain)).marked_packed().pieces
+
+
+def _find_equal(contents: Sequence[Content]) -> dict[int, int]:
+    """Return the place of each of ``contents`` that an earlier one is equal to, and the place of that.
+
+    Only those of one size are read for it. What the image has already is not compared: its data would have to be
+    unpacked.
+    """
+    sizes = Counter(content.size for content in contents)
+    first: dict[tuple[int, bytes], int] = {}
+    equal: dict[int, int] = {}
+    for number, content in enumerate(contents):
+        if content.size and sizes[content.size] > 1:
+            earlier = first.setdefault((content.size, content.digest()), number)
+            if earlier != number:
+                equal[number] = earlier
+    return equal
 
 
 def _shrinks(plain: bytes) -> bool:
