@@ -137,7 +137,7 @@ def test_no_byte_of_a_removed_file_stays(holder: str, tree: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("size", [1, 300_000])
-def test_the_plan_counts_where_the_new_file_system_is_temporary_data(tree: Path, tmp_path: Path, size: int) -> None:
+def test_the_plan_counts_beside_new_files(tree: Path, tmp_path: Path, size: int) -> None:
     squashfs = make(tree, tmp_path / "in.sqfs", *PLAIN, "-no-fragments")
     iso = write_small(tmp_path, extra={"root.squashfs": squashfs.read_bytes()})
     added = InlineFile("/opt/new", random.Random(5).randbytes(size))

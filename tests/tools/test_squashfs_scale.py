@@ -66,11 +66,10 @@ def test_only_what_changes_is_unpacked_and_packed(many: Path, tmp_path: Path, co
     site.parent.mkdir(parents=True)
     site.write_bytes(b"new\n")
     with cosremaster.open(many, remember=False) as image:
-        image.plan(cosremaster.Request(add=[tmp_path / "site"]))
+        out = tmp_path / "out.sqfs"
+        image.remaster(out, cosremaster.Request(add=[tmp_path / "site"]))  # a plan also counts what a repack would save
         assert counts["unpack"] < 40
         assert counts["pack"] < 12
-        out = tmp_path / "out.sqfs"
-        image.remaster(out, cosremaster.Request(add=[tmp_path / "site"]))
     before, after = (run(["unsquashfs", "-lln", "-d", "", str(path)]).splitlines() for path in (many, out))
     old = set(before)
     changed = [line for line in after if line not in old]
