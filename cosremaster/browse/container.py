@@ -230,7 +230,8 @@ def _open_archive(
     if number is None and beside is not None and beside.layer is not None:
         from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - only comparing needs it
 
-        indexed = index_beside(address[-1], table, identification, place, options, beside.layer)
+        shared = index_beside(address[-1], table, identification, place, options, beside.layer)
+        indexed = None if shared is None else shared.file
     indexed = indexed or index_file(address[-1], table, place, options, identification)
     layers = build_layers(indexed, table, place)
     if number is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from msgspec import Struct
+
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
 from cosremaster.io.parallel import prefetch_batches
@@ -15,9 +17,16 @@ from cosremaster.layers.model import IndexedFile, Layer
 from cosremaster.layers.scan import TAIL, MemberScanner, ScannedArchive, ScanOptions, bounded
 
 
+class IndexedBeside(Struct, frozen=True):
+    """A file that was indexed beside another; the first ``entries`` of its archive are the other's, not read again."""
+
+    file: IndexedFile
+    entries: int
+
+
 def index_beside(
     path: bytes, packed: PieceTable, identification: Identification, place: Place, options: ScanOptions, beside: Layer
-) -> IndexedFile | None:
+) -> IndexedBeside | None:
     """Index the archive ``packed`` as ``index_file`` does, without its digest, with the help of a similar archive.
 
     Equal packed bytes are equal plain bytes: entries in front of the first difference are taken over from ``beside``,
@@ -40,7 +49,8 @@ def index_beside(
         archive = ScannedArchive(
             beside.format, variant, beside.parameters, beside.size, beside.decoded.tail, beside.span, beside.index
         )
-        return IndexedFile(path=path, digest=b"", sums=b"", archive=archive)
+        file = IndexedFile(path=path, digest=b"", sums=b"", archive=archive)
+        return IndexedBeside(file, beside.index.entry_count)
     if beside.is_converted:
         return None
     return _index_behind_front(path, packed, codec, place, options, beside)
@@ -48,7 +58,7 @@ def index_beside(
 
 def _index_behind_front(
     path: bytes, packed: PieceTable, codec: Codec, place: Place, options: ScanOptions, beside: Layer
-) -> IndexedFile | None:
+) -> IndexedBeside | None:
     """Index the archive in the stream ``packed`` from where it begins to differ from that of ``beside``."""
     front = codec.shared_front(beside.parameters, beside.packed, packed)
     split = None if front is None else beside.index.split_before(front.plain)
@@ -71,4 +81,4 @@ def _index_behind_front(
     archive = ScannedArchive(
         beside.format, beside.variant, decoding.parameters, size, tail.bytes(), (0, size), entries.joined(rest)
     )
-    return IndexedFile(path=path, digest=b"", sums=b"", archive=archive)
+    return IndexedBeside(IndexedFile(path=path, digest=b"", sums=b"", archive=archive), entries.entry_count)

@@ -13,12 +13,13 @@ from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ImageError, ProofError
 from cosremaster.io.source import open_source
 from cosremaster.io.streams import count_chunks, digest_of
+from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.find import ImageLayers
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.layer_index import LayerIndex
-from cosremaster.remastering.open import check_changeable, open_any_image
+from cosremaster.remastering.open import RemasterImage, check_changeable, open_any_image
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -157,10 +158,15 @@ class OpenedImage:
                 digests.check()
 
             proof = write_image(
-                check_changeable(self.image), plan.result, output, self._file, context.progress,
+                self._with_layers(), plan.result, output, self._file, context.progress,
                 check_input=check_input, read_back=writing.read_back,
             )  # fmt: skip
         return plan, proof
+
+    def _with_layers(self) -> RemasterImage:
+        """Return the image with its layers, where its proof needs them. :raises UnsupportedError: it is not changed."""
+        image = check_changeable(self.image)
+        return image if isinstance(image, IsoImage) else replace(image, layers=self._index.known_layers())
 
     def plan(
         self, request: Request, *, report: str | os.PathLike[str] | None = None, force: bool = False,

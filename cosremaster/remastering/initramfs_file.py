@@ -16,7 +16,7 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
 from cosremaster.layers.identify import identify
-from cosremaster.layers.model import IndexedFile, index_file
+from cosremaster.layers.model import IndexedFile, Layer, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba
 
@@ -44,13 +44,15 @@ class WholeFile(Struct, frozen=True):
 class InitramfsFile(Struct, frozen=True):
     """An image that is one archive file; implements ``SourceImage``.
 
-    ``source``: all of its bytes; ``kind``: the name of this kind of image.
+    ``source``: all of its bytes; ``kind``: the name of this kind of image; ``layers``: those in it, as far as they are
+    indexed: a result need not be decoded again where it has their packed bytes.
     """
 
     place: Place
     source: Range
     files: tuple[WholeFile]
     kind: str = "initramfs"
+    layers: tuple[Layer, ...] = ()
 
     @property
     def size(self) -> int:
@@ -91,6 +93,21 @@ class InitramfsFile(Struct, frozen=True):
         options = ScanOptions(digests=False, nesting=0, edits=False, tail=0, names=True)
         return index_file(self.files[0].path, table, place, options)
 
+    def _index_result(self, table: PieceTable, place: Place) -> tuple[IndexedFile, int]:
+        """Return the archives in the result, whose bytes are ``table``, and how many entries the input has too.
+
+        The entries in front of the first byte that differs from the input were decoded when the layers of the
+        input were indexed: their packed bytes are compared, and decoding begins behind them. Raises as ``index_file``.
+        """
+        alone = [layer for layer in self.layers if len(layer.address) == 1]
+        if len(alone) != 1:
+            return self._index(table, place), 0
+        from cosremaster.layers.shared import index_beside  # noqa: PLC0415 - who looks at an image proves none
+
+        options = ScanOptions(digests=False, nesting=0, edits=False, tail=0)
+        beside = index_beside(self.files[0].path, table, identify(partial(table.read, 0)), place, options, alone[0])
+        return (self._index(table, place), 0) if beside is None else (beside.file, beside.entries)
+
     def prove(self, plan: ImagePlan, written: Written, result: ByteSource) -> tuple[str, ...]:
         """Read ``result`` again and return what was found true of it: each archive to its end, and every new byte.
 
@@ -104,13 +121,15 @@ class InitramfsFile(Struct, frozen=True):
 
         if result.size != plan.table.length:
             raise ProofError(f"the file's length is {result.size} in the result, not {plan.table.length}", self.place)
-        indexed = self._index(PieceTable([Range(result, 0, result.size)]), result.place)
+        table = PieceTable([Range(result, 0, result.size)])
+        indexed, equal = self._index_result(table, result.place)
         archives = [archive for stream in indexed.streams for archive in stream.archives] or [indexed.archive]
         # Files that others joined may have archives at any byte, as long as they are compressed.
         if plan.replaced_sizes and any(stream.start % 4 for stream in indexed.streams):
             raise ProofError("an archive in the result begins at no multiple of 4", self.place)
         entries = sum(archive.contents.entry_count for archive in archives)
-        yield f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
+        told = f"{len(archives)} archive{'s' if len(archives) > 1 else ''} with {entries:,} entries read to the end"
+        yield f"{told}; {equal:,} of them are the input's, with its packed bytes" if equal else told
         yield prove_new_bytes(written, result)
 
 

@@ -51,7 +51,8 @@ def layer(data: bytes) -> Layer:
 
 
 def beside(old: bytes, new: bytes) -> IndexedFile | None:
-    return index_beside(b"x", PieceTable([Literal(new)]), identify_bytes(new), Place(), EFFORT, layer(old))
+    found = index_beside(b"x", PieceTable([Literal(new)]), identify_bytes(new), Place(), EFFORT, layer(old))
+    return None if found is None else found.file
 
 
 def facts(found: IndexedFile) -> tuple[object, ...]:

@@ -6,16 +6,25 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import random
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cosremaster
 from cosremaster.cli import main
+from cosremaster.demo.image import build_archive, regular
+from cosremaster.errors import Place
+from cosremaster.io.output import Output, Written
+from cosremaster.io.streams import ByteReader
+from cosremaster.layers.scan import ALL_DETAILS, MemberScanner
+from cosremaster.layers.tar.index import TarIndex
+from cosremaster.layers.tar.read import read_index
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes, "tar.gz": lambda data: gzip.compress(data, mtime=0), "tar.xz": lzma.compress, "tar.bz2": bz2.compress
@@ -116,3 +125,101 @@ def test_random_edits(seed: int, tmp_path: Path) -> None:
 def gzip_free(data: bytes, suffix: str) -> bytes:
     """The plain bytes of an archive."""
     return UNPACK[suffix](data)
+
+
+def index_from(plain: bytes, start: int) -> TarIndex:
+    """The index of what stands behind byte ``start``; offsets count from the beginning."""
+    reader = ByteReader([plain[start:]], Place())
+    reader.position = start
+    return read_index(reader, 0, MemberScanner(ALL_DETAILS, 1))
+
+
+def all_of(index: TarIndex) -> list[object]:
+    """Everything that an index tells of the entries, and where the archive ends."""
+    numbers = range(len(index.entries))
+    return [
+        [index.entries[number] for number in numbers], [index.entries.digest(number) for number in numbers],
+        index.globals, list(index.inner_globals), index.globals_end, index.end, index.has_end, index.version,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_front_and_what_is_read_behind_it_are_the_whole_archive(seed: int) -> None:
+    dice = random.Random(seed)
+    plain = random_archive(dice, list(FORMATS)[seed % 3], dice.choice(("", "./")))
+    whole = index_from(plain, 0)
+    ends = [entry.end for entry in map(whole.entries.__getitem__, range(len(whole.entries)))]
+    reached = set()
+    for end in range(0, whole.end + 1024, 256):
+        split = whole.split_before(end)
+        expected = max([0, *(other for other in ends if other + 512 <= end)])
+        if split is None:
+            assert expected < whole.globals_end
+            continue
+        start, front = split
+        reached.add(len(front.entries))
+        assert len(front.entries) == sum(other + 512 <= end for other in ends)
+        assert start == expected
+        assert all_of(front.joined(index_from(plain, start))) == all_of(whole)
+    assert len(ends) in reached
+
+
+def test_no_front_is_taken_where_a_global_header_counts_behind_it() -> None:
+    for records, is_split in (({"comment": "abc"}, True), ({"uid": "7"}, False)):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, pax_headers=records) as archive:
+            for name in "ab":
+                archive.addfile(tarfile.TarInfo(name))
+        assert (index_from(stream.getvalue(), 0).split_before(2048 + 512) is not None) is is_split
+
+
+@pytest.mark.parametrize("suffix", ["tar.xz", "cpio.xz"])
+def test_the_proof_reads_what_the_input_has_not(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a single archive in an xz stream only the new end is decoded again; damage to the front is noticed."""
+    plain = tar_of_files() if suffix == "tar.xz" else cpio_of_files()
+    source, out, site = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}", tmp_path / "site"
+    source.write_bytes(lzma.compress(plain, preset=0))
+    site.mkdir()
+    (site / "new").write_bytes(b"new")
+    words = [str(source), str(out), "--add", str(site)]
+    for _ in ("a first run", "with its remembered index"):
+        result = cosremaster.remaster(source, out, add=[site], force=True)
+        told = next(line for line in result.proof if "read to the end" in line)
+        assert told.startswith("1 archive with 21 entries read to the end; ")
+        assert int(told.split("; ")[1].split()[0]) >= 15
+    out.unlink()
+    real = Output.write
+
+    def write_damaged(output: Output, *args: Any) -> Written:
+        """Write, and change a byte in the middle of what was kept."""
+        written = real(output, *args)
+        with written.path.open("r+b") as file:
+            file.seek(source.stat().st_size // 3)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        return written
+
+    monkeypatch.setattr(Output, "write", write_damaged)
+    assert main(words) == 10
+    assert not out.exists()
+    assert "the result cannot be read" in capsys.readouterr().err
+
+
+def tar_of_files() -> bytes:
+    """An archive with 20 files that do not compress."""
+    stream, dice = io.BytesIO(), random.Random(1)
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for number in range(20):
+            info = tarfile.TarInfo(f"f{number:02}")
+            info.size = 100_000
+            archive.addfile(info, io.BytesIO(dice.randbytes(info.size)))
+    return stream.getvalue()
+
+
+def cpio_of_files() -> bytes:
+    """A cpio archive with as many."""
+    dice = random.Random(1)
+    return build_archive([regular(b"f%02d" % number, dice.randbytes(100_000)) for number in range(20)])

@@ -82,7 +82,8 @@ def parse_header(block: bytes) -> TarHeader:
     """Return the fields of the header ``block``. :raises HeaderError: its checksum is another."""
     header = TarHeader._make(_FIELDS.unpack(block))
     stated = parse_number(header.checksum, "the checksum")
-    total = sum(block) - sum(block[CHECKSUM]) + 8 * 32
+    # Most bytes are zeros, which add nothing: leaving them out takes less time than adding them.
+    total = sum(block.translate(None, b"\0")) - sum(block[CHECKSUM]) + 8 * 32
     if total != stated and stated != _signed_sum(block):
         raise HeaderError(f"the checksum of its header is {stated:o}, and its bytes come to {total:o}")
     return header
@@ -108,10 +109,23 @@ def parse_number(field: bytes, noun: str) -> int:
         if not -_LARGEST <= value < _LARGEST:
             raise HeaderError(f"{noun} in its header has more than 63 bits")
         return value
+    digits = field.rstrip(b" \0")
+    if digits.isdigit() and not (b"8" in digits or b"9" in digits):  # the usual case
+        return int(digits, 8)
     match = _OCTAL.fullmatch(field)
     if match is None:
         raise HeaderError(f"{noun} in its header is no octal number")
     return int(match[1], 8) if match[1] else 0
+
+
+@lru_cache(1 << 12)
+def parse_owner(mode: bytes, uid: bytes, gid: bytes) -> tuple[int, int, int]:
+    """Return permissions and owners of these fields. :raises HeaderError: one is no number, or no system has it."""
+    permissions = parse_number(mode, "the mode") & 0o7777
+    owners = parse_number(uid, "an owner"), parse_number(gid, "an owner")
+    if min(owners) < 0:
+        raise HeaderError(f"no system has an owner {min(owners)}")
+    return permissions, *owners
 
 
 def is_zero(block: bytes) -> bool:

@@ -52,6 +52,7 @@ class _IndexValues(Struct, frozen=True, forbid_unknown_fields=True):
     sparse: tuple[tuple[Count, Count, Span], ...]
     global_records: tuple[tuple[Span, Span], ...]
     inner_globals: tuple[Span, ...]
+    globals_end: Count
     end: Count
     has_end: bool
     style: _StyleValues
@@ -79,6 +80,7 @@ def dump_index(index: TarIndex, blobs: Blobs) -> Values:
         ],
         "global_records": [(blobs.put(keyword), blobs.put(value)) for keyword, value in index.globals.items()],
         "inner_globals": list(index.inner_globals),
+        "globals_end": index.globals_end,
         "end": index.end,
         "has_end": index.has_end,
         "style": {
@@ -122,7 +124,10 @@ def load_index(values: Values, blobs: memoryview) -> TarIndex:
     style.prefixes.update({prefix.encode(): number for prefix, number in given.prefixes.items()})
     style.parts = {part.encode("latin-1") for part in given.parts}
     global_records = {read(keyword): read(value) for keyword, value in places.global_records}
-    return TarIndex(entries, style, places.end, global_records, places.inner_globals, has_end=places.has_end)
+    return TarIndex(
+        entries, style, places.end, global_records, places.inner_globals, globals_end=places.globals_end,
+        has_end=places.has_end,
+    )  # fmt: skip
 
 
 def check_entries(index: TarIndex, size: int, tail: bytes) -> None:

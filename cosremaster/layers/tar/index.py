@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +43,7 @@ class TarStyle:
         self.users = self.slashes = 0
         self.prefixes = Counter[bytes]()
         self.parts: set[bytes] = set()
+        self._magics: set[bytes] = set()
 
     @property
     def name(self) -> str:
@@ -50,10 +52,10 @@ class TarStyle:
 
     def note(self, header: TarHeader) -> None:
         """Note the form of ``header``."""
-        if header.is_gnu:
-            self.is_gnu = True
-        elif header.is_ustar:
-            self.is_ustar = True
+        if header.magic not in self._magics:
+            self._magics.add(header.magic)
+            self.is_gnu = self.is_gnu or header.is_gnu
+            self.is_ustar = self.is_ustar or header.is_ustar
         if header.type in (blocks.PAX, blocks.PAX_GLOBAL):
             self.has_pax = True
 
@@ -78,6 +80,15 @@ class TarStyle:
         """What most names begin with before the path: nothing, ``./`` or ``/``."""
         return max(self.prefixes, key=self.prefixes.__getitem__, default=b"")
 
+    def joined(self, later: TarStyle) -> TarStyle:
+        """Return the style of both archives' entries together."""
+        both = TarStyle()
+        both.has_pax, both.is_gnu = self.has_pax or later.has_pax, self.is_gnu or later.is_gnu
+        both.is_ustar = self.is_ustar or later.is_ustar
+        both.users, both.slashes = self.users + later.users, self.slashes + later.slashes
+        both.prefixes, both.parts = self.prefixes + later.prefixes, self.parts | later.parts
+        return both
+
     def oddities(self) -> Iterator[str]:
         """Yield what is odd, each as the end of a sentence about the archive."""
         for kind in sorted(self.parts):
@@ -88,18 +99,19 @@ class TarIndex(ArchiveIndex):
     """The entries of one archive.
 
     ``end``: where its end begins, behind the last entry; ``has_end``: a block of zeros stands there. ``globals``: the
-    records of global pax headers at the end; ``inner_globals``: where such headers stand among those of an entry.
+    records of global pax headers at the end; ``globals_end``: behind the last such header, 0 without any;
+    ``inner_globals``: where such headers stand among those of an entry.
     """
 
-    __slots__ = ("end", "entries", "globals", "has_end", "inner_globals", "style")
+    __slots__ = ("end", "entries", "globals", "globals_end", "has_end", "inner_globals", "style")
 
     def __init__(
         self, entries: TarEntries, style: TarStyle, end: int, global_records: Mapping[bytes, bytes],
-        inner_globals: Sequence[tuple[int, int]], *, has_end: bool,
+        inner_globals: Sequence[tuple[int, int]], *, globals_end: int, has_end: bool,
     ) -> None:  # fmt: skip
         """Make an index of what was read."""
         self.entries, self.style, self.end, self.has_end = entries, style, end, has_end
-        self.globals, self.inner_globals = global_records, inner_globals
+        self.globals, self.inner_globals, self.globals_end = global_records, inner_globals, globals_end
 
     @property
     def version(self) -> str:
@@ -159,6 +171,32 @@ class TarIndex(ArchiveIndex):
         from cosremaster.layers.tar.dump import check_entries  # noqa: PLC0415 - only a remembered index needs it
 
         check_entries(self, size, tail)
+
+    def split_before(self, end: int) -> tuple[int, TarIndex] | None:
+        """Return where the entries end that end before plain byte ``end``, and those entries.
+
+        The block behind each lies before ``end`` too, as it decides whether some headers have data. The front has the
+        style of the whole archive. None where global headers before may count for entries behind.
+        """
+        ends = self.entries.numbers[-1]
+        count = bisect_right(ends, end - blocks.BLOCK)
+        start = ends[count - 1] if count else 0
+        if self.globals_end > start or any(map(pax.is_effective, self.globals)):
+            return None
+        inner = [span for span in self.inner_globals if span[1] <= start]
+        front = TarIndex(
+            self.entries.cut(count), self.style, start, self.globals, inner, globals_end=self.globals_end, has_end=True
+        )
+        return start, front
+
+    def joined(self, rest: ArchiveIndex) -> TarIndex:
+        """Return the entries of both, with the end of ``rest``."""
+        later = cast("TarIndex", rest)
+        return TarIndex(
+            self.entries.joined(later.entries), self.style.joined(later.style), later.end,
+            {**self.globals, **later.globals}, [*self.inner_globals, *later.inner_globals],
+            globals_end=later.globals_end or self.globals_end, has_end=later.has_end,
+        )  # fmt: skip
 
 
 def index_of(layer: Layer) -> TarIndex:

@@ -51,6 +51,9 @@ _PAX_TYPES = (blocks.PAX, blocks.SUN_PAX)
 _BEFORE_ENTRY = frozenset((*_PAX_TYPES, blocks.GNU_NAME, blocks.GNU_LINK, blocks.SUN_ACL, blocks.SUN_ATTRIBUTES))
 """Types of headers that belong to the next entry."""
 
+_SIMPLE = frozenset((blocks.REGULAR, blocks.OLD_REGULAR, blocks.HARD_LINK, blocks.SYMLINK, blocks.DIRECTORY))
+"""Types of entries that one header tells everything of, where no extended one counts for them."""
+
 _NO_ENTRY = frozenset((blocks.GNU_VOLUME, blocks.GNU_CONTINUATION, blocks.GNU_OLD_NAMES))
 
 
@@ -81,6 +84,7 @@ class EntryReader:
         self.style = TarStyle()
         self.globals: dict[bytes, bytes] = {}
         self.inner_globals: list[tuple[int, int]] = []
+        self.globals_end = 0
         self.has_end = True
         self.end = 0
         self._segments = self._attribute_bytes = 0
@@ -102,7 +106,10 @@ class EntryReader:
             if max(entry.uid, entry.gid) > MAX_OWNER:
                 raise CorruptError(f"no system has an owner {max(entry.uid, entry.gid)}", self._place(entry.start))
             self.entries.add(entry, self._read_digest(entry) if digests else b"")
-        return TarIndex(self.entries, self.style, self.end, self.globals, self.inner_globals, has_end=self.has_end)
+        return TarIndex(
+            self.entries, self.style, self.end, self.globals, self.inner_globals, globals_end=self.globals_end,
+            has_end=self.has_end,
+        )  # fmt: skip
 
     def iterate(self) -> Iterator[TarEntry]:
         """Yield each entry when the reader stands before its data, which may be read then.
@@ -145,10 +152,14 @@ class EntryReader:
         """Take in ``header``, whose ``block`` stands at ``at``; return its entry, None if it begins none."""
         self.style.note(header)
         kind = header.type
+        if kind in _SIMPLE and before.start is None and not self.globals:
+            before.is_pending = False
+            return self._make_simple_entry(header, at)
         if kind == blocks.PAX_GLOBAL:
             records = self._read_records(header, blocks.parse_number(header.size, "the size"))
             self.globals.update(pax.parse_records(records))
             self.globals = {keyword: value for keyword, value in self.globals.items() if value}
+            self.globals_end = self._position
             if before.start is not None:
                 self.inner_globals.append((at, self._position))
             return None
@@ -213,6 +224,28 @@ class EntryReader:
     def _place(self, at: int) -> Place:
         """Return the place of the byte at offset ``at``."""
         return self.reader.place_at(self.origin + at)
+
+    def _make_simple_entry(self, header: TarHeader, at: int) -> TarEntry:
+        """Return what :meth:`_make_entry` would, without extended headers: most entries have none."""
+        name, kind = header.full_name, header.type
+        permissions, uid, gid = blocks.parse_owner(header.mode, header.uid, header.gid)
+        is_link = kind == blocks.HARD_LINK
+        file_type = _KINDS.get(kind, _FILE)
+        if file_type == _FILE and name[-1:] == b"/" and not is_link:
+            file_type = _DIRECTORY
+        size = blocks.parse_number(header.size, "the size")
+        if size:
+            if size < 0:
+                raise HeaderError(f"a size of {size:,} bytes")
+            if (kind in _WITHOUT_DATA or file_type == _DIRECTORY) and self._has_no_data():
+                size = 0
+        self.style.note_entry(header, {}, name, is_directory=file_type == _DIRECTORY)
+        target = header.link_name.partition(b"\0")[0] if is_link or file_type == _SYMLINK else b""
+        data = at + BLOCK
+        return TarEntry(
+            name, file_type | permissions, uid, gid, blocks.parse_number(header.mtime, "the time"), at, at, data, size,
+            data + size + -size % BLOCK, b"" if is_link else target, target if is_link else None,
+        )  # fmt: skip
 
     def _make_entry(self, header: TarHeader, block: bytes, at: int, before: _Before) -> TarEntry:
         """Return the entry of ``header``; the reader stands before its data then."""
