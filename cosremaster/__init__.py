@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from cosremaster.api.info import ArchiveInfo, FilesystemInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
+    from cosremaster.api.pack import pack
     from cosremaster.api.results import ChangedLayer, Changes, Plan, Result
     from cosremaster.api.views import Export, Extraction
     from cosremaster.boot_config.menu_change import MenuChange
@@ -85,6 +86,7 @@ _MODULES = {
     ),
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
+    "api.pack": ("pack",),
     "overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
@@ -165,6 +167,7 @@ __all__ = [
     "inspect",
     "ls",
     "open",
+    "pack",
     "plan",
     "read",
     "remaster",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ Other commands: cosremaster inspect IMAGE, cosremaster verify IMAGE [options],
 cosremaster plan IN [options], cosremaster build RECIPE [options],
 cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--keep DIR],
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
-cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR.
+cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,
+cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -168,6 +169,28 @@ def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def takes_options(names: Collection[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds those of :data:`_REQUEST` called ``names``, without dashes, to a command."""
+
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
+        """Add them to ``command``."""
+        for option in reversed(_REQUEST):
+            has_option: set[str] = {parameter.name or "" for parameter in _parameters_of(option)}
+            command = option(command) if has_option & set(names) else command
+        return command
+
+    return add_options
+
+
+def _parameters_of(option: Callable[..., Any]) -> list[click.Parameter]:
+    """Return what the decorator ``option`` adds to a command."""
+
+    def nothing() -> None:
+        """Do nothing."""
+
+    return list(option(click.command(nothing)).params)
+
+
 _OUTPUT = (
     click.option("--digest", type=click.Choice(DIGESTS), help="Write OUT.sha256 or OUT.md5 too."),
     click.option("--report", metavar="FILE", help="Write what happened to each path to FILE, as JSON."),
@@ -198,18 +221,28 @@ def _pop_request(options: dict[str, Any]) -> Request:
     :raises UsageError: an mtree file needs exactly one added directory that it describes.
     """
     rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid", "xattrs")}
-    mtree, archives = options.pop("mtree"), options.pop("add_file")
+    archives = options.pop("add_file")
     items = [AddPath.parse(text) for text in options.pop("add")]
     items += [replace(AddPath.parse(text), unpack=False) for text in archives]
     items = [replace(item, **rules) for item in items]
-    if mtree is not None:
-        folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
-        if len(folders) != 1:
-            raise UsageError(f"--mtree {mtree}: there must be one directory with --add that it tells of")
-        items[folders[0]] = replace(items[folders[0]], mtree=mtree)
+    items = describe_mtree(items, options.pop("mtree"))
     add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
     others = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
     return Request(add=items, add_iso=add_iso, **others)
+
+
+def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " with --add") -> list[AddPath]:
+    """Return ``items``, of which the only folder has the file ``mtree``, if any; ``means``: how it is given.
+
+    :raises UsageError: there is not one folder alone.
+    """
+    folders = [number for number, item in enumerate(items) if Path(item.source).is_dir()]
+    if mtree is not None and len(folders) != 1:
+        raise UsageError(f"--mtree {mtree}: there must be one directory{means} that it tells of")
+    described = list(items)
+    for number in folders if mtree is not None else ():
+        described[number] = replace(items[number], mtree=mtree)
+    return described
 
 
 @click.command(cls=StrictCommand, epilog=_EPILOG)

@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": ("commands", "demo_command"),
     "build": ("build", "build_command"),
     "diff": ("diff", "diff_command"),
+    "pack": ("pack", "pack_command"),
     "export": ("export", "export_command"),
     "ls": ("look", "ls_command"),
     "cat": ("look", "cat_command"),

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from cosremaster.errors import ImageError, OutputError, Place, UsageError
 from cosremaster.io.descriptors import write_all
-from cosremaster.io.files import SHOWN_NAMES
+from cosremaster.io.nameless import path_of_descriptor
 from cosremaster.io.streams import CHUNK
 
 NAME = "-"
@@ -35,12 +35,12 @@ def keep_standard_input() -> Path:
         raise UsageError("standard input is a terminal, and - wants an image there")
     try:
         if stat.S_ISREG(os.fstat(0).st_mode) and os.lseek(0, 0, os.SEEK_CUR) == 0:
-            return _path_of(0)
+            return path_of_descriptor(0, NAME)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", _PLACE) from error
     file = _copy_to_file()
     _KEPT.append(file)
-    return _path_of(file.fileno())
+    return path_of_descriptor(file.fileno(), NAME)
 
 
 def _copy_to_file() -> BinaryIO:
@@ -63,10 +63,3 @@ def _copy_to_file() -> BinaryIO:
         if not data:
             return file
         write_all(file.fileno(), data, failure)
-
-
-def _path_of(fd: int) -> Path:
-    """Return a path by which the file ``fd`` can be opened."""
-    path = Path(f"/proc/self/fd/{fd}") if os.path.isdir("/proc/self/fd") else Path(f"/dev/fd/{fd}")
-    SHOWN_NAMES[str(path)] = NAME
-    return path

@@ -63,6 +63,18 @@ class EditResources(NamedTuple):
     repacking: Repacking = Repacking.NOTHING
 
 
+class NewStyle(NamedTuple):
+    """How a new archive or file system is written.
+
+    ``compression``: of the blocks of a file system, and ``block_size`` in bytes; None for the format's defaults.
+    ``made_at``: seconds since 1970, where it tells when it was made.
+    """
+
+    made_at: int
+    compression: str | None = None
+    block_size: int | None = None
+
+
 class DeadBytes(NamedTuple):
     """Bytes of a file system that nothing leads to: of ``data``, and about how many of ``metadata``.
 
@@ -278,6 +290,14 @@ class LayerFormat(Protocol):
         :raises CorruptError: damage, with its place.
         """
         ...
+
+    def make_empty(self, root: Node, style: NewStyle) -> bytes:
+        """Return the plain bytes of a new archive or file system that holds the directory ``root`` alone, as its root.
+
+        :raises UsageError: there is no such compression or block size.
+        :raises UnsupportedError: a library that it needs is not installed.
+        """
+        raise LookupError(f"{self.name} is only read")
 
     def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry] | None:
         """Return the entries of the archive that begins where ``reader`` stands, to be read once and in order.

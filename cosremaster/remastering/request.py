@@ -156,9 +156,9 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         raise UsageError(f"{threads} threads cannot do anything")
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
-    iso = split_iso_request([_parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
+    iso = split_iso_request([parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
-        additions=tuple(_parse_item(item, "--add") for item in request.add),
+        additions=tuple(parse_item(item, "--add") for item in request.add),
         removals=tuple(Pattern(os.fsencode(path)) for path in request.remove),
         iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
@@ -169,7 +169,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
         repacking=_choose_repacking(request),
-        max_mtime=_parse_epoch() if request.source_date_epoch is None else request.source_date_epoch,
+        max_mtime=read_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
             volume_id=request.volume_id, volume_date=request.volume_date, retarget=request.retarget,
@@ -205,10 +205,12 @@ def find_new_codec(image: SourceImage, target: str) -> str | None:
     """
     if not image.is_single_file:
         return None
-    from cosremaster.codecs.defaults import codec_in_name  # noqa: PLC0415 - an ISO goes without
+    from cosremaster.codecs.defaults import codec_in_name, initramfs_codec  # noqa: PLC0415 - an ISO goes without
 
     codec = codec_in_name(target)
-    return None if codec == codec_in_name(os.fsdecode(image.files[0].path)) else codec
+    if codec == codec_in_name(os.fsdecode(image.files[0].path)):
+        return None
+    return initramfs_codec(codec) if image.kind == "initramfs" else codec
 
 
 def parse_layers(texts: str | Iterable[str] | None, image: SourceImage) -> tuple[LayerSelector, ...]:
@@ -251,14 +253,14 @@ def _address_in(image: SourceImage, address: Address) -> Address:
         raise LayerError("symlinks lead in a loop", image.place.inside(address[0])) from error
 
 
-def _parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> OverlayItem:
+def parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> OverlayItem:
     """Return ``item`` as a value; ``option`` is named in errors."""
     if isinstance(item, str):
         return AddPath.parse(item, option)
     return AddPath(item) if isinstance(item, os.PathLike) else item
 
 
-def _parse_epoch() -> int | None:
+def read_epoch() -> int | None:
     """Return SOURCE_DATE_EPOCH (reproducible-builds.org), None without. :raises UsageError: it is no number."""
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if not text:

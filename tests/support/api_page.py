@@ -43,7 +43,7 @@ SECTIONS = (
     Section("An image", ("open", "Image")),
     Section(
         "Functions for one-off use",
-        ("remaster", "RemasterOptions", "plan", "inspect", "verify", "diff", "extract", "export", "ls", "read"),
+        ("remaster", "RemasterOptions", "plan", "inspect", "verify", "diff", "extract", "export", "pack", "ls", "read"),
     ),
     Section("Changes", ("Request", "AddPath", "InlineFile", "Symlink", "Directory", "OwnershipRule", "OverlayItem")),
     Section(

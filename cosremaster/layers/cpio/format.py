@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.cpio.read import CpioIndex
-    from cosremaster.layers.formats import Converter
+    from cosremaster.layers.formats import Converter, NewStyle
     from cosremaster.layers.scan import MemberScanner
+    from cosremaster.tree.nodes import Node
 
 OLD_MAGICS = (b"070707", b"\xc7\x71", b"\x71\xc7")
 """Of the octal form (odc) and of the binary one in either byte order."""
@@ -58,6 +59,18 @@ class CpioFormat(LayerFormat):
     ) -> CpioIndex:
         """Index the archive that begins where ``reader`` stands. :raises CorruptError: damage."""
         return read_index(reader, origin, members)
+
+    def make_empty(self, root: Node, style: NewStyle) -> bytes:
+        """Return an archive of newc with the directory ``root`` alone."""
+        from cosremaster.layers.cpio.newc import BLOCKING, HeaderFields, encode_head, encode_trailer  # noqa: PLC0415 - few need it
+
+        name = b"."
+        header = HeaderFields(
+            ino=1, mode=root.kind | root.mode, uid=root.uid, gid=root.gid, nlink=2, mtime=root.mtime,
+            name_size=len(name) + 1,
+        ).encode()  # fmt: skip
+        data = encode_head(header, name) + encode_trailer(NEWC)
+        return data + bytes(-len(data) % BLOCKING)
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> CpioIndex:
         """Return the index that ``dump`` made values of. :raises ValueError, KeyError, TypeError: it did not."""

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import struct
+from importlib import import_module
 
 from msgspec import Struct
 
+from cosremaster.errors import UnsupportedError, UsageError
+from cosremaster.layers.formats import NewStyle
 from cosremaster.layers.squashfs.directories import EMPTY_SIZE
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.format import MAGIC
 from cosremaster.layers.squashfs.inodes import DIRECTORY, NO_XATTR, Inode
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, pack_table
-from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Flags, Superblock
+from cosremaster.layers.squashfs.superblock import ABSENT, PADDING, SUPERBLOCK_SIZE, Compression, Flags, Superblock
+from cosremaster.tree.nodes import Node
 
 _STORED = 0x8000
+_COMPRESSIONS = {
+    "zstd": Compression.ZSTD, "xz": Compression.XZ, "gzip": Compression.GZIP, "lz4": Compression.LZ4,
+    "lzo": Compression.LZO,
+}  # fmt: skip
+_LIBRARIES = {"lz4": "lz4.block", "lzo": "lzallright"}
+"""What a compression needs that comes with the extra of its name."""
+
+_LZ4_OPTIONS = struct.pack("<II", 1, 0)
+"""The version of the format, and the quicker compression: unsquashfs wants them even where they are the default."""
+
+_BLOCK_SIZES = tuple(1 << log for log in range(12, 21))  # SQUASHFS_FILE_MAX_LOG
+_DEFAULT_BLOCK = 128 << 10
 
 
 class ImageStyle(Struct, frozen=True, kw_only=True):
@@ -85,3 +101,26 @@ def make_blank_like(filesystem: SquashfsFilesystem) -> bytes:
 def _store(plain: bytes) -> None:
     """Return None: the block is stored."""
     return
+
+
+def make_new(root: Node, style: NewStyle) -> bytes:
+    """Return a file system with the directory ``root`` alone, under zstd in blocks of 128 KiB unless ``style`` differs.
+
+    :raises UsageError: there is no such compression or block size. :raises UnsupportedError: its library is missing.
+    """
+    name = style.compression or "zstd"
+    if name not in _COMPRESSIONS:
+        raise UsageError(f"squashfs has no compression {name!r}; there are {', '.join(_COMPRESSIONS)}")
+    block_size = _DEFAULT_BLOCK if style.block_size is None else style.block_size
+    if block_size not in _BLOCK_SIZES:
+        raise UsageError(f"blocks of {block_size:,} bytes: squashfs has powers of two from 4 KiB to 1 MiB")
+    try:
+        import_module(_LIBRARIES.get(name, "struct"))
+    except ImportError as error:
+        raise UnsupportedError(f"squashfs under {name} needs the extra cosremaster[{name}]") from error
+    image = ImageStyle(
+        compression=_COMPRESSIONS[name], options=_LZ4_OPTIONS if name == "lz4" else b"", block_size=block_size,
+        flags=Flags.EXPORTABLE | Flags.NO_XATTRS, made_at=style.made_at,
+    )  # fmt: skip
+    inode = Inode(type=DIRECTORY, mode=root.mode, uid=0, gid=0, mtime=root.mtime, number=1)
+    return make_blank(image, inode, root.uid, root.gid)

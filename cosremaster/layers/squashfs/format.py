@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
     from cosremaster.layers.blobs import Blobs
-    from cosremaster.layers.formats import DeadBytes, EditResources
+    from cosremaster.layers.formats import DeadBytes, EditResources, NewStyle
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.layers.squashfs.tree import SquashfsTree
@@ -133,6 +133,12 @@ class SquashfsFormat(LayerFormat):
         filesystem = SquashfsFilesystem(table, reader.place)
         filesystem.listing(filesystem.root)
         return SquashfsIndex(filesystem.superblock.inodes)
+
+    def make_empty(self, root: Node, style: NewStyle) -> bytes:
+        """Return a file system with the directory ``root`` alone. Raises as :meth:`LayerFormat.make_empty`."""
+        from cosremaster.layers.squashfs.blank import make_new  # noqa: PLC0415 - few need it
+
+        return make_new(root, style)
 
     def load(self, values: dict[str, Any], blobs: memoryview) -> SquashfsIndex:
         """Return the index that ``dump`` made values of. :raises KeyError, TypeError: it did not."""

@@ -11,11 +11,13 @@ from cosremaster.tree.limits import Limits
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.io.streams import ByteReader
-    from cosremaster.layers.formats import StreamedEntry
+    from cosremaster.layers.formats import NewStyle, StreamedEntry
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.layers.tar.index import TarIndex
+    from cosremaster.tree.nodes import Node
 
 _BLOCK = 512
+_RECORD = 20 * _BLOCK
 _NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (148, 156))
 _DIGITS = frozenset(b"01234567 \0")
 
@@ -45,6 +47,14 @@ class TarFormat(LayerFormat):
         from cosremaster.layers.tar.read import read_index  # noqa: PLC0415 - only tar needs it
 
         return read_index(reader, origin, members)
+
+    def make_empty(self, root: Node, style: NewStyle) -> bytes:
+        """Return an archive with the directory ``root`` alone, in the form of pax where ustar does not hold a value."""
+        from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames  # noqa: PLC0415 - few need it
+
+        writer = HeaderWriter(is_gnu=False, writes_pax=False, global_records={}, owners=OwnerNames())
+        head = writer.encode(EntryFields(b"./", root, 0))
+        return head + bytes(_RECORD - len(head) % _RECORD)
 
     def stream_entries(self, reader: ByteReader) -> Iterator[StreamedEntry]:
         """Return the entries of the archive that begins where ``reader`` stands; it raises CorruptError for damage."""
