@@ -181,7 +181,8 @@ class _NodeCollector:
 
     def _check_size(self, size: int) -> None:
         """Check that one more file of ``size`` bytes fits. :raises SizeError: it or all files together do not."""
-        self.context.check_file_size(size, self._entry_place)
+        if self.context.limits is not None:  # whatever the layer holds: the contents go to the spool
+            self.context.limits.check_file_size(size, self._entry_place)
         if self._bytes + size > MAX_CONTENT:
             raise SizeError(f"the archive's files come to more than {MAX_CONTENT:,} bytes", self.place)
 

@@ -28,7 +28,8 @@ class ReadContext(Struct, frozen=True, kw_only=True):
 
     ``max_mtime``: seconds since 1970; files get no later modification time (SOURCE_DATE_EPOCH); None for no limit.
     ``limits``: of the layer that the files go into; None for the ISO's own tree. ``spool`` takes the contents of
-    archives. ``warn`` is called with each warning. ``option``: the command line option that errors name.
+    archives. ``warn`` is called with each warning. ``option``: the command line option that errors name. ``oversized``:
+    where the layer is not known yet, takes size and place of each file that does not keep ``limits``, the strictest.
     """
 
     max_mtime: int | None
@@ -37,11 +38,16 @@ class ReadContext(Struct, frozen=True, kw_only=True):
     progress: Progress
     warn: Callable[[str], None]
     option: str = "--add"
+    oversized: list[tuple[int, Place]] | None = None
 
     def check_file_size(self, size: int, place: Place) -> None:
         """Check that a file of ``size`` bytes fits. :raises SizeError: it does not."""
-        if self.limits is not None:
-            self.limits.check_file_size(size, place)
+        if self.limits is None:
+            return
+        if self.oversized is not None and size > self.limits.max_file_size:
+            self.oversized.append((size, place))
+            return
+        self.limits.check_file_size(size, place)
 
 
 PREPARERS: dict[type[OverlayItem], str] = {

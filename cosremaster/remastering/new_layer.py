@@ -80,6 +80,7 @@ def plan_new_layer(
     assert layer is not None
     context.start_precopy()
     stack = LayerStack(below, (), slot.chain.scheme)
+    overlay.check_sizes(layer.limits)
     fitted = FittedItems(layer.limits)
     items = fitted.fit(overlay.items)
     edits = edit_over(layer, stack, lambda tree: merge_items(tree, items, request, layer))

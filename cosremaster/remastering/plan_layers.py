@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, estimate_memory
 from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
-from cosremaster.errors import OverlayError, UnsupportedError, UsageError, printable
+from cosremaster.errors import OverlayError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
@@ -56,12 +56,19 @@ _ISO, _FAT = Limits("the ISO's own tree", _NO_LIMIT), Limits("a FAT file system"
 class Overlay(Struct, frozen=True):
     """The additions of a request, read from this machine: those to the layer, and those to the ISO's own tree.
 
-    ``fat_items``: for each of the request's FAT file systems the additions to it.
+    ``fat_items``: for each of the request's FAT file systems the additions to it. ``oversized``: size and place of each
+    file that not every format of layers can hold.
     """
 
     items: tuple[PreparedItem, ...]
     iso_items: tuple[PreparedItem, ...]
     fat_items: tuple[tuple[PreparedItem, ...], ...] = ()
+    oversized: tuple[tuple[int, Place], ...] = ()
+
+    def check_sizes(self, limits: Limits) -> None:
+        """Check that a layer with ``limits`` can hold the files. :raises SizeError: one is too large."""
+        for size, place in self.oversized:
+            limits.check_file_size(size, place)
 
 
 class LayerChange(Struct, frozen=True, kw_only=True):
@@ -101,12 +108,14 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
         warn=context.warnings.add,
     )  # fmt: skip
     items: tuple[PreparedItem, ...] = ()
+    oversized: list[tuple[int, Place]] = []
     if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
-        items = prepare_items(request.additions, replace(reading, limits=strictest_limits()))
+        strict = replace(reading, limits=strictest_limits(), oversized=oversized)
+        items = prepare_items(request.additions, strict)
     reading = replace(reading, option="--add-iso")
     others = [(_ISO, request.iso_additions), *((_FAT, fat.additions) for fat in request.fats)]
     iso_items, *fat_items = (_prepare_fitted(limits, additions, reading) for limits, additions in others)
-    return Overlay(items, iso_items, tuple(fat_items))
+    return Overlay(items, iso_items, tuple(fat_items), tuple(oversized))
 
 
 def _prepare_fitted(limits: Limits, additions: Sequence[OverlayItem], reading: ReadContext) -> tuple[PreparedItem, ...]:
@@ -248,6 +257,7 @@ def plan_overlay(
     if not target.is_whole:
         _check_removals(layer, following, request.removals)
 
+    overlay.check_sizes(layer.limits)
     fitted = FittedItems(layer.limits)
     items = fitted.fit(overlay.items)
 

@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import struct
+import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
-from cosremaster.errors import CosremasterError, OverlayError, UnsupportedError
+from cosremaster.errors import CosremasterError, OverlayError, SizeError, UnsupportedError
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.archives_of_trees import write_tree
@@ -514,3 +515,32 @@ def test_equal_new_files_are_stored_once(tree: Path, tmp_path: Path, is_shared: 
         path.name: path.read_bytes() for path in (site / "new").iterdir()
     }
     run(["7z", "t", str(out)])
+
+
+def test_a_file_above_4_gib_goes_into_squashfs_and_not_into_cpio(tree: Path, tmp_path: Path) -> None:
+    tools.require("unsquashfs")
+    image, site, out = make(tree, tmp_path / "root.squashfs", "-b", "1M"), tmp_path / "site", tmp_path / "out.squashfs"
+    size = (1 << 32) + 5_000_003
+    (site / "opt").mkdir(parents=True)
+    with (site / "opt/large").open("wb") as file:
+        for at in (0, (1 << 32) - 3, size - 5):
+            file.seek(at)
+            file.write(b"words")
+    cosremaster.remaster(image, out, add=[site])
+    assert out.stat().st_size < image.stat().st_size + (1 << 20)
+    (line,) = [line for line in run(["unsquashfs", "-lln", str(out), "opt/large"]).splitlines() if b"opt/large" in line]
+    assert int(line.split()[2]) == size
+    with cosremaster.open(out, remember=False) as opened:
+        entry = opened.stat("opt/large")
+    assert entry.size == size
+    digest = hashlib.sha256()
+    with subprocess.Popen(["unsquashfs", "-cat", str(out), "opt/large"], stdout=subprocess.PIPE) as unpacked:
+        assert unpacked.stdout is not None
+        while chunk := unpacked.stdout.read(1 << 20):
+            digest.update(chunk)
+    assert unpacked.returncode == 0
+    assert run(["sha256sum", str(site / "opt/large")]).split()[0].decode() == digest.hexdigest()
+    archive = tmp_path / "in.cpio"
+    archive.write_bytes(run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=tree, stdin=b"etc\n"))
+    with pytest.raises(SizeError, match="opt/large"):
+        cosremaster.remaster(archive, tmp_path / "out.cpio", add=[site])

@@ -125,7 +125,7 @@ class DataPacker:
         """Return the size word and the bytes of a block; zeros of a file are a hole."""
         if packed is not None:
             return len(packed), (self._resources.spool.append([packed], packed=True),)
-        if block.file >= 0 and not any(block.plain):
+        if block.file >= 0 and _is_zero(block.plain):
             return 0, ()
         return len(block.plain) | STORED_BLOCK, self._stored(contents, block)
 
@@ -178,7 +178,7 @@ class DataPacker:
     def _pack_block(self, block: _Block, stop: StopFlag) -> tuple[_Block, bytes | None]:
         """Return ``block`` and its packed bytes; None where it is stored, or nothing but zeros."""
         is_stored = self._flags & (Flags.STORED_FRAGMENTS if block.file < 0 else Flags.STORED_DATA)
-        if is_stored or (block.file >= 0 and not any(block.plain)) or not _shrinks(block.plain):
+        if is_stored or (block.file >= 0 and _is_zero(block.plain)) or not _shrinks(block.plain):
             return block, None
         packed = self._filesystem.codec.pack(block.plain)
         fault = find_block_fault(self._compression, packed, self._dictionary) if packed is not None else ""
@@ -191,6 +191,11 @@ class DataPacker:
         if block.file < 0:
             return (self._resources.spool.append([block.plain], packed=True),)
         return contents[block.file].table().cut(block.start, block.start + len(block.plain)).marked_packed().pieces
+
+
+def _is_zero(plain: bytes) -> bool:
+    """Return whether ``plain`` is nothing but zeros."""
+    return plain == bytes(len(plain))
 
 
 def _find_equal(contents: Sequence[Content]) -> dict[int, int]:
