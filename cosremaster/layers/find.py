@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.tree.nodes import Node
 
-_QUICK_HEAD = 1 << 17
+QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
 
 
@@ -126,7 +126,7 @@ def find_archive_files(image: SourceImage) -> tuple[tuple[ArchiveFile, ...], Sys
     """
     archives: list[ArchiveFile] = []
     foreign: list[ForeignFile] = []
-    for file in identify_files(image, most=_QUICK_HEAD):
+    for file in identify_files(image, most=QUICK_HEAD):
         layer_format = file.identification.format
         if layer_format is not None and layer_format.random_access:
             foreign.append(ForeignFile(file.path, layer_format.limits.container))
@@ -299,7 +299,7 @@ def _describe_unread_archives(image: SourceImage) -> str:
         return ""
     unread = [
         format_address((file.path,))
-        for file in identify_files(image, most=_QUICK_HEAD)
+        for file in identify_files(image, most=QUICK_HEAD)
         if file.identification.format is not None and not file.identification.format.is_initramfs
     ]
     if not unread:
@@ -333,7 +333,7 @@ def _find_archives(fat: LocatedFat) -> Iterator[bytes]:
     """Yield the paths of the files in ``fat`` that begin like archives."""
     for path, file in sorted(fat.files.items()):
         with suppress(ImageError):  # a damaged file
-            if file.size and identify_table(fat.table_of(file), _QUICK_HEAD).format is not None:
+            if file.size and identify_table(fat.table_of(file), QUICK_HEAD).format is not None:
                 yield path
 
 

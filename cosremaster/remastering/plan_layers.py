@@ -17,7 +17,7 @@ from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
-from cosremaster.layers.find import ImageLayers, list_system_images
+from cosremaster.layers.find import QUICK_HEAD, ImageLayers, identify_files, list_system_images
 from cosremaster.layers.formats import Repacking, strictest_limits
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
@@ -132,6 +132,8 @@ def plan_layers(
     context: RemasterContext,
 ) -> LayerChanges:  # fmt: skip
     """Return what the request does to the layers that it names, or to the root file system: steps 2 to 6."""
+    if overlay.oversized:
+        _check_some_layer_holds(image, overlay)
     layers = read_layers(index, request.layers, context.progress)
     context.start_precopy()
     targets = select_layers(image, layers, request.layers, index.facts)
@@ -151,6 +153,16 @@ def plan_layers(
         part = plan_file(image, layers, group, edits, request, result.iso, context)
         result = LayerChanges(part.iso, (*result.changes, *part.changes), (*result.packed, *part.packed))
     return result
+
+
+def _check_some_layer_holds(image: SourceImage, overlay: Overlay) -> None:
+    """Check, before the long work, that a file of ``image`` is of a format that can hold the overlay's large files.
+
+    :raises SizeError: none is; what is inside such a file is no larger than the file.
+    """
+    formats = (file.identification.format for file in identify_files(image, most=QUICK_HEAD))
+    limits = [layer_format.limits for layer_format in formats if layer_format is not None]
+    overlay.check_sizes(max(limits or [strictest_limits()], key=lambda limit: limit.max_file_size))
 
 
 def plan_file(
