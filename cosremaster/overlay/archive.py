@@ -224,13 +224,25 @@ def _check_padding(fd: int, end: int, place: Place) -> None:
             offset += len(chunk)
 
 
+def _read_chunks(fd: int, place: Place) -> Iterator[bytes]:
+    """Yield the bytes of ``fd`` up to its end. :raises OverlayError: it cannot be read, as a closed standard input."""
+    while True:
+        try:
+            chunk = os.read(fd, CHUNK)
+        except OSError as error:
+            raise OverlayError(f"cannot be read: {error.strerror}", place) from error
+        if not chunk:
+            return
+        yield chunk
+
+
 def _read_by_kind(fd: int, collector: _NodeCollector, *, piped: bool, seekable: bool) -> None:
     """Collect the entries of the archive in ``fd``, by the reader for its kind.
 
     :raises CorruptError: an archive that is not read by libarchive is damaged.
     """
     place = collector.place
-    packed = ByteReader(iter(lambda: os.read(fd, CHUNK), b""), place)
+    packed = ByteReader(_read_chunks(fd, place), place)
     head = packed.peek(_EMPTY_TAR)
     if seekable and head.startswith(ar.MAGIC):
         _read_deb(packed, collector)
