@@ -82,7 +82,9 @@ def _is_whiteout(node: UnpackedNode) -> bool:
     return stat.S_ISCHR(node.mode) and node.device == 0
 
 
-def test_ubuntus_layers_boot_after_an_edit(edited_noble: Path) -> None:
+# Under Secure Boot (system management mode) QEMU 7.2 has once failed to emulate the start of Ubuntu's kernel.
+@pytest.mark.parametrize("firmware", ["uefi", pytest.param("secure", marks=pytest.mark.slow)])
+def test_ubuntus_layers_boot_after_an_edit(edited_noble: Path, firmware: Literal["uefi", "secure"]) -> None:
     tools.require(*qemu.SECURE_TOOLS)
-    said = qemu.boot(edited_noble, firmware="secure", medium="scsi-disc", timeout=900)
+    said = qemu.boot(edited_noble, firmware=firmware, medium="scsi-disc", timeout=900)
     assert_report(said, ZSH, host="site-noble")
