@@ -60,10 +60,8 @@ def apply_edits(tree: SquashfsTree, edits: Edits, resources: EditResources, plac
     """Return the bytes of the image after ``edits``.
 
     :raises OverlayError: the format cannot hold a node. :raises SizeError: the image would have too many owners.
-    :raises ProofError: the new image would break a rule of its readers. :raises UnsupportedError: something follows
-        the file system in its file.
+    :raises ProofError: the new image would break a rule of its readers.
     """
-    check_nothing_follows(tree.filesystem)
     editor = _Editor(tree, place)
     editor.remove(edits.removed_paths, {node.path for node, _ in edits.additions if node.kind is NodeKind.DIRECTORY})
     editor.add([node for node, _ in edits.additions])

@@ -85,10 +85,14 @@ class SquashfsIndex(ArchiveIndex):
         return count_dead_bytes(SquashfsFilesystem(table, layer.place))
 
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:
-        """Return the bytes of the image after ``edits``; raises as :meth:`ArchiveIndex.edit`."""
-        from cosremaster.layers.squashfs.append import apply_edits  # noqa: PLC0415 - only edits need it
+        """Return the bytes of the image after ``edits``; raises as :meth:`ArchiveIndex.edit`.
+
+        :raises UnsupportedError: something else follows the file system in its file.
+        """
+        from cosremaster.layers.squashfs.append import apply_edits, check_nothing_follows  # noqa: PLC0415 - only edits need it
 
         tree = open_tree(layer)
+        check_nothing_follows(tree.filesystem)
         table = tree.filesystem.table if edits.is_empty else apply_edits(tree, edits, resources, layer.place)
         if resources.repacking is Repacking.NOTHING:
             return table
