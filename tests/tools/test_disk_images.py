@@ -304,6 +304,8 @@ def test_backing_files(disk: Path, tmp_path: Path) -> None:
     over.rename(elsewhere / "over.qcow2")
     with pytest.raises(UnsupportedError, match=r"needs the backing file 'base\.qcow2', which is not beside it"):
         cosremaster.ls(str(elsewhere / "over.qcow2"))
+    for name in ("passwd", "base.qcow2"):  # files of these names beside the image are not those that are named
+        (elsewhere / name).write_bytes(bytes(512))
     for name in ("/etc/passwd", str(base), "../base.qcow2"):
         run(["qemu-img", "rebase", "-u", "-b", name, "-F", "raw", elsewhere / "over.qcow2"])
         with pytest.raises(UnsupportedError, match="which is not beside it"):
