@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -351,13 +351,26 @@ class Image:
         files = tuple(f"{target}/{node.path.decode(errors='backslashreplace')}" for node in nodes)
         return Export(files=files, entry=boot.entry)
 
+    def find_base_image(self) -> str:
+        """Return MAAS' own image that installs the root file system, as in ``ubuntu/jammy``; empty for another system
+        than Ubuntu.
+
+        :raises LayerError: there is no root file system.
+        """
+        from cosremaster.browse.export import find_base_image, read_release  # noqa: PLC0415 - a remaster needs none of it
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
+
+        return find_base_image(read_release(self._enter(ROOT_NAME).container))
+
     def plan(
-        self, request: Request | None = None, *, report: StrPath | None = None, force: bool = False,
-        progress: Progress | None = None,
+        self, request: Request | None = None, *, target: StrPath | None = None, report: StrPath | None = None,
+        force: bool = False, progress: Progress | None = None,
     ) -> Plan:  # fmt: skip
         """Return what :meth:`remaster` would do. Layers are compressed, into a temporary file, so that sizes are exact.
 
-        ``report``: a file for what would happen to each path, as JSON (docs/report.md); ``force`` replaces it.
+        ``target``: the output, whose name may ask for a tar archive or another codec; of a disk image a tar archive
+        is planned without it. ``report``: a file for what would happen to each path, as JSON (docs/report.md);
+        ``force`` replaces it.
 
         >>> import cosremaster
         >>> from cosremaster import InlineFile, Request
@@ -370,13 +383,20 @@ class Image:
         from cosremaster.api.results import make_plan  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        return make_plan(self._remastering.plan(request or Request(), report=report, force=force, progress=progress))
+        name = "" if target is None else Path(target).name
+        if not name and self._remastering.image.kind == "disk":
+            name = f"{self.path.name}.tar"
+        with self._changing(request or Request(), name) as (opened, asked):
+            return make_plan(opened.plan(asked, target=name, report=report, force=force, progress=progress))
 
     def remaster(
         self, target: StrPath, request: Request | None = None, *, progress: Progress | None = None,
         **options: Unpack[OutputKeywords],
     ) -> Result:  # fmt: skip
         """Write the image to ``target`` with the changes of ``request``.
+
+        Where the end of the name ``target`` says tar (``.tar``, ``.tar.gz``, ``.tgz``) and the image is none, its root
+        file system becomes a new tar archive: of a disk image, an ISO, a squashfs or an initramfs.
 
         Options: ``force`` replaces an existing target. ``digest`` (``sha256`` or ``md5``) writes ``TARGET.sha256``
         beside it, as sha256sum does. ``report``: a file for what happened to each path, as JSON (docs/report.md).
@@ -394,7 +414,10 @@ class Image:
         """
         from cosremaster.remastering.request import Request  # noqa: PLC0415 - browsing needs none of it
 
-        plan, proof = self._remastering.remaster(target, request or Request(), progress=progress, **options)
+        with self._changing(request or Request(), Path(target).name) as (opened, asked):
+            if opened is not self._remastering:
+                self._expect(options.pop("expect", ()), progress)
+            plan, proof = opened.remaster(target, asked, progress=progress, **options)
         from cosremaster.api.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
 
         return Result(**changes_of_plan(plan), proof=proof)
@@ -475,6 +498,37 @@ class Image:
         :raises ImageError: the digest differs. :raises UsageError: there is no such digest.
         """
         self._remastering.expect(name, digits, progress=progress)
+
+    def _expect(self, digests: Iterable[str], progress: Progress | None) -> None:
+        """Compare the image with ``digests``, as in ``sha256:HEX``. Raises as :meth:`check_digest`."""
+        from cosremaster.remastering.output_options import OutputOptions  # noqa: PLC0415 - rarely asked for by itself
+
+        for name, digits in OutputOptions(expect=digests).expected_digests():
+            self.check_digest(name, digits, progress=progress)
+
+    @contextmanager
+    def _changing(self, request: Request, target: str) -> Iterator[tuple[OpenedImage, Request]]:
+        """Give the image that ``request`` changes, and what remains of the request.
+
+        That is the image itself, or its root as a new tar archive where the name ``target`` says so.
+        """
+        opened = self._remastering
+        image = opened.image
+        if ".t" not in target.lower():  # this module is not loaded for an ISO
+            yield opened, request
+            return
+        from cosremaster.api.new_tar import layer_to_take, makes_tar, open_as_tar  # noqa: PLC0415 - few ask for a tar
+
+        if not makes_tar(image, target):
+            yield opened, request
+            return
+        from dataclasses import replace  # noqa: PLC0415 - takes time to load
+
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - a remaster needs none
+
+        layer = layer_to_take(request)
+        with open_as_tar(self._enter(layer or ROOT_NAME), self._browsing, self.path) as archive:
+            yield archive, replace(request, layer=None)
 
     @property
     def _remastering(self) -> OpenedImage:

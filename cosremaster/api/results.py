@@ -98,10 +98,12 @@ class Changes:
 class Result(Changes):
     """The result of a remaster: its changes, and what was proved of the finished image.
 
-    ``proof``: a line for each thing that was found true when the image was read again.
+    ``proof``: a line for each thing that was found true when the image was read again. ``upload``: the shell command
+    that imports the output into MAAS, where a recipe says how; else empty.
     """
 
     proof: tuple[str, ...]
+    upload: str = ""
 
 
 def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cosremaster.browse.container import Container
 from cosremaster.browse.tar import TarStream
 from cosremaster.codecs.base import RepackJob
+from cosremaster.codecs.defaults import split_codec
 from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
@@ -87,6 +88,12 @@ class MaasResource(RootArchive):
             f"content@={path}",
         ]
         return " ".join(shlex.quote(word) for word in words)
+
+
+def names_gzip_tar(name: str) -> bool:
+    """Return whether ``name`` is that of a tar archive under gzip, which is what MAAS calls ``tgz``."""
+    plain, codec = split_codec(name)
+    return codec == "gzip" and plain.lower().endswith(".tar")
 
 
 def read_release(root: Container) -> dict[str, str]:

@@ -59,7 +59,7 @@ def build_command(
     progress = terminal_progress(quiet=quiet)
     if only_plan:
         writing = {name: options[name] for name in ("check_index", "report", "force")}
-        for line in plan(read, progress=progress, **writing).lines:
+        for line in plan(read, output=output, progress=progress, **writing).lines:
             click.echo(line)
         return
     target = resolve_output(read, output)

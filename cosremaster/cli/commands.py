@@ -139,6 +139,11 @@ _REQUEST = (
     ),
     click.option("--force-type", is_flag=True, help="Let what is added replace things of another type."),
     click.option(
+        "--maas-clean", is_flag=True,
+        help="Remove host keys, cloud-init's state, apt's caches and *.dpkg-old, and empty the machine-id, before"
+        " anything is added.",
+    ),
+    click.option(
         "--layer", multiple=True, metavar="ADDRESS",
         help="The layer to change, as in live.cgz::rootfs.cxz, a pattern as in '**/initrd*', or all; else found by"
         " content. May be given again.",
@@ -210,8 +215,10 @@ def takes_output_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_CHANGES = ("add", "remove", "add_iso", "remove_iso", "rename_iso", "kernel_args", "remove_kernel_args",
-            "replace_kernel_args", "volume_id", "volume_date", "retarget", "repack", "repack_metadata")  # fmt: skip
+_CHANGES = (
+    "add", "remove", "maas_clean", "add_iso", "remove_iso", "rename_iso", "kernel_args", "remove_kernel_args",
+    "replace_kernel_args", "volume_id", "volume_date", "retarget", "repack", "repack_metadata",
+)  # fmt: skip
 """The fields of a request that ask for a change."""
 
 
@@ -266,6 +273,8 @@ def remaster_command(
     source: Path, target: Path, check_index: bool, max_expand: int, quiet: bool, **options: Any
 ) -> None:
     """Write the bootable image IN to OUT with files added to its root filesystem.
+
+    An OUT called .tar, .tar.gz or the like gets the root filesystem alone: of a disk image, a squashfs, an ISO.
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
@@ -365,6 +374,9 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     yield "proved:"
     for line in result.proof:
         yield f"  {line}"
+    if result.upload:
+        yield f"SHA-256 in {target}.sha256; the import into MAAS:"
+        yield result.upload
 
 
 def _layer_lines(changed: ChangedLayer) -> Iterator[str]:

@@ -10,7 +10,10 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import SourceFile
 
-NOT_CHANGED = "is a disk image, which can be read and exported but not changed in place"
+NOT_CHANGED = (
+    "is a disk image, which can be read and exported but not changed in place; an output called NAME.tar.gz takes its"
+    " root file system"
+)
 """Why there is no remaster of a disk image, as the end of a sentence about it."""
 
 

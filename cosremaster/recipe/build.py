@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosremaster.api.image import Image
+from cosremaster.browse.export import MaasResource, names_gzip_tar
 from cosremaster.errors import UsageError
 from cosremaster.progress import Progress
 from cosremaster.recipe.read import Recipe, read_recipe
@@ -40,7 +42,7 @@ def build(
     """Write the image that ``recipe`` describes: the result of :func:`read_recipe`, or the path of a recipe to read.
 
     ``output``, relative to the working directory, replaces the output of the recipe. ``options`` are those of
-    ``Image.remaster``.
+    ``Image.remaster``. Where the recipe has a ``[maas]`` table the result has the command of the import as ``upload``.
 
     :raises RecipeError: the recipe has faults.
     :raises ImageError: the digest of the input is not the expected one.
@@ -53,20 +55,44 @@ def build(
         _check_is_other(path, recipe)
     options["expect"] = [*options.get("expect", ()), *(f"{name}:{digits}" for name, digits in recipe.expect)]
     options["sync"] = options.get("sync", True) and recipe.sync
+    if recipe.maas is not None:
+        _check_upload(target, options.get("digest"))
+        options["digest"] = "sha256"
     with Image(recipe.input, check_index=check_index) as image:
-        return image.remaster(target, recipe.request, progress=progress, **options)
+        result = image.remaster(target, recipe.request, progress=progress, **options)
+    return result if recipe.maas is None else _with_upload(result, recipe.maas, target)
+
+
+def _check_upload(target: Path, digest: str | None) -> None:
+    """Check that MAAS can import ``target``. :raises UsageError: it is no .tar.gz, or gets another ``digest``."""
+    if not names_gzip_tar(target.name):
+        raise UsageError(f"{target}: MAAS takes a .tar.gz, and the recipe has [maas]")
+    if digest not in (None, "sha256"):
+        raise UsageError(f"MAAS compares the SHA-256, so {target} gets no {digest} beside it")
+
+
+def _with_upload(result: Result, maas: MaasResource, target: Path) -> Result:
+    """Return ``result`` with the command that imports the finished ``target``."""
+    digest = bytes.fromhex(Path(f"{target}.sha256").read_text("utf-8", "replace")[:64])
+    if not maas.base_image:
+        with Image(target, remember=False) as image:
+            maas = replace(maas, base_image=image.find_base_image())
+    return replace(result, upload=maas.command(str(target), result.output_size, digest))
 
 
 def plan(
-    recipe: Recipe, *, report: str | Path | None = None, force: bool = False, check_index: bool = False,
-    progress: Progress | None = None,
+    recipe: Recipe, *, output: str | Path | None = None, report: str | Path | None = None, force: bool = False,
+    check_index: bool = False, progress: Progress | None = None,
 ) -> Plan:  # fmt: skip
-    """Return what :func:`build` would write. ``report`` and ``force``: as for ``Image.plan``. Raises as it does."""
+    """Return what :func:`build` would write to ``output``, or else to the output of ``recipe``.
+
+    ``report`` and ``force``: as for ``Image.plan``. Raises as it does.
+    """
     _check_is_other(report, recipe)
     with Image(recipe.input, check_index=check_index) as image:
         for name, digits in recipe.expect:
             image.check_digest(name, digits, progress=progress)
-        return image.plan(recipe.request, report=report, force=force, progress=progress)
+        return image.plan(recipe.request, target=output or recipe.output, report=report, force=force, progress=progress)
 
 
 def _check_is_other(path: str | os.PathLike[str] | None, recipe: Recipe) -> None:

@@ -219,6 +219,19 @@ class KernelArgsTable(_Table):
     replace: list[Text] = Field(default=[], description="KEY=OLD=NEW: KEY=OLD becomes KEY=NEW.")
 
 
+class MaasTable(_Table):
+    """How MAAS imports the output, a .tar.gz of a root file system."""
+
+    name: Text = Field(description="As in jammy or custom/jammy, without a slash below custom/.")
+    title: Text | None = Field(default=None, description="What MAAS shows; the last part of the name by default.")
+    architecture: Text = Field(default="amd64/generic", description="Architecture, as MAAS has it.")
+    base_image: Text | None = Field(
+        default=None,
+        description="MAAS' own image that installs it, as in ubuntu/jammy; by default that of an Ubuntu system.",
+    )
+    profile: Text = Field(default="admin", description="Profile of the maas command.")
+
+
 class Document(_Table):
     """A recipe of cosremaster: what an image is to become. Paths on this machine are relative to the recipe.
 
@@ -248,6 +261,14 @@ class Document(_Table):
         " nothing.",
     )
     force_type: Flag = Field(default=False, description="Let what is added replace things of another type.")
+    maas_clean: Flag = Field(
+        default=False,
+        description="Remove host keys, cloud-init's state, apt's caches and *.dpkg-old, and empty the machine-id,"
+        " before anything is added.",
+    )
+    maas: MaasTable | None = Field(
+        default=None, description="Write OUTPUT.sha256 too, and print the command that imports the output into MAAS."
+    )
     remove_iso: list[Text] = Field(
         default=[],
         description="Patterns of paths that leave the ISO's own tree, before anything on it is renamed or added.",

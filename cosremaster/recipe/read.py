@@ -13,6 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cosremaster.boot_config.menus.arguments import ArgumentReplacement, KernelArgument
+from cosremaster.browse.export import MaasResource, names_gzip_tar
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.layer_names import check_layer_name
@@ -40,7 +41,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """A recipe without faults: only the image itself can still show one.
 
     ``expect``: names of digests and the hexadecimal digits that ``input`` must have. ``sync``: the output is to be on
-    the disk at the end.
+    the disk at the end. ``maas``: how MAAS imports the output, a .tar.gz.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     expect: tuple[tuple[str, str], ...]
     sync: bool
     request: Request
+    maas: MaasResource | None = None
 
 
 def read_recipe(
@@ -222,6 +224,7 @@ class _RecipeReader:
             output=output,
             expect=self._check_digests(document),
             sync=document.sync,
+            maas=self._make_maas(document, output),
             request=Request(
                 add=self._make_items(items, "add"),
                 remove=tuple(document.remove),
@@ -231,6 +234,7 @@ class _RecipeReader:
                 drop_hfsplus=document.drop_hfsplus,
                 allow_missing=document.allow_missing,
                 force_type=document.force_type,
+                maas_clean=document.maas_clean,
                 keep_sums=document.keep_sums,
                 repack=document.repack,
                 repack_metadata=document.repack_metadata,
@@ -250,6 +254,22 @@ class _RecipeReader:
                 retarget=document.retarget,
             ),
         )
+
+    def _make_maas(self, document: Document, output: Path | None) -> MaasResource | None:
+        """Return how MAAS imports the ``output``; None where that is not asked for, or has faults, which are added."""
+        table = document.maas
+        if table is None:
+            return None
+        if output is not None and not names_gzip_tar(output.name):
+            self._faults.add(("output",), "MAAS takes a .tar.gz")
+        try:
+            return MaasResource(
+                name=table.name, title=table.title or "", architecture=table.architecture,
+                base_image=table.base_image or "", profile=table.profile,
+            )  # fmt: skip
+        except UsageError as error:
+            self._faults.add(("maas",), error.message)
+            return None
 
     def _check_layer_name(self, document: Document) -> None:
         """Add faults of the name of a new layer."""

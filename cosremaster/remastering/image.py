@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cosremaster.codecs.base import BlockCache
 from cosremaster.errors import CorruptError, ImageError, ProofError
-from cosremaster.io.source import open_source
+from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.model import IsoImage
 from cosremaster.layers.address import Address
@@ -41,11 +41,14 @@ class OpenedImage:
 
     def __init__(
         self, source: str | os.PathLike[str], *, remember: bool = True, check_index: bool = False,
-        max_expand: int = MAX_EXPAND,
+        max_expand: int = MAX_EXPAND, file: ByteSource | None = None,
     ) -> None:  # fmt: skip
-        """Open the image and read its structures. Raises as ``open_image``."""
+        """Open the image and read its structures. Raises as ``open_image``.
+
+        :param file: the bytes of the image, where they are not those of the file ``source``.
+        """
         self.path = Path(source)
-        self._file = open_source(self.path)
+        self._file = open_source(self.path) if file is None else file
         try:
             self.image = open_any_image(self._file)
         except BaseException:
@@ -169,12 +172,13 @@ class OpenedImage:
         return image if isinstance(image, IsoImage) else replace(image, layers=self._index.known_layers())
 
     def plan(
-        self, request: Request, *, report: str | os.PathLike[str] | None = None, force: bool = False,
-        progress: Progress | None = None,
+        self, request: Request, *, target: str = "", report: str | os.PathLike[str] | None = None,
+        force: bool = False, progress: Progress | None = None,
     ) -> RemasterPlan:  # fmt: skip
         """Return the plan of :meth:`remaster`. Layers are compressed into a temporary file that is removed.
 
-        ``report``: a file for what would happen to each path, as JSON; ``force`` replaces it.
+        ``target``: the name of the output, whose end may say a codec. ``report``: a file for what would happen to each
+        path, as JSON; ``force`` replaces it.
         """
         import tempfile  # noqa: PLC0415 - a remaster goes without
 
@@ -182,9 +186,11 @@ class OpenedImage:
         from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
         from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
         from cosremaster.remastering.plan import with_savings  # noqa: PLC0415 - the same
-        from cosremaster.remastering.request import normalize_request  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import find_new_codec, normalize_request  # noqa: PLC0415 - the same
 
         normalized = normalize_request(request, self.image)
+        if target:
+            normalized = replace(normalized, codec=find_new_codec(self.image, target))
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,

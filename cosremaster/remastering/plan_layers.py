@@ -293,8 +293,13 @@ def merge_items(
     tree: Mapping[bytes, Node], items: Sequence[PreparedItem], request: NormalizedRequest, layer: Layer
 ) -> Edits:
     """Return the edits of ``tree``, which ``layer`` shows, by the removals of ``request`` and by ``items``."""
+    removals: Sequence[Pattern] = request.removals
+    if request.maas_clean:
+        from cosremaster.remastering.clean_root import with_cleaning  # noqa: PLC0415 - images for MAAS alone
+
+        removals, items = with_cleaning(tree, removals, items)
     return merge(
-        tree, items, request.removals, layer.place, allow_missing=request.allow_missing,
+        tree, items, removals, layer.place, allow_missing=request.allow_missing,
         force_type=request.force_type,
     )  # fmt: skip
 

@@ -38,7 +38,8 @@ class Request:
     items made from nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`. ``remove``: patterns of paths in
     the layer that are removed before anything is added (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash
     takes the next character literally); a pattern that matches nothing is an error unless ``allow_missing``.
-    ``force_type``: additions may replace entries of another type, a directory with its contents.
+    ``force_type``: additions may replace entries of another type, a directory with its contents. ``maas_clean``: remove
+    what belongs to one machine alone, before anything is added (docs/usage.md lists it).
 
     ``add_iso``: additions to the ISO's own tree, like ``add``; an existing file gets the new bytes. ``remove_iso``:
     patterns of paths that are removed from that tree first; ``rename_iso``: then other names, ``"/old:/new"`` or a pair
@@ -79,6 +80,7 @@ class Request:
     drop_signatures: bool = False
     allow_missing: bool = False
     force_type: bool = False
+    maas_clean: bool = False
     layer: str | Iterable[str] | None = None
     as_layer: str | None = None
     threads: int | None = None
@@ -115,6 +117,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     drop_signatures: bool
     allow_missing: bool
     force_type: bool
+    maas_clean: bool
     layers: tuple[LayerSelector, ...]
     as_layer: bytes | None
     threads: int
@@ -128,7 +131,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     @property
     def is_for_layer(self) -> bool:
         """The request names a layer, or changes one."""
-        return bool(self.additions or self.removals or self.layers or self.repacking or self.codec)
+        return bool(self.additions or self.removals or self.maas_clean or self.layers or self.repacking or self.codec)
 
     def with_replaced_arguments(self, texts: Sequence[str]) -> NormalizedRequest:
         """Return this request with replacements of kernel arguments more, each as ``KEY=OLD=NEW``."""
@@ -165,7 +168,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         drop_hfsplus=request.drop_hfsplus, keep_checksums=request.keep_sums,
         keep_fat_copies=request.keep_fat_copies, drop_signatures=request.drop_signatures,
         allow_missing=request.allow_missing,
-        force_type=request.force_type,
+        force_type=request.force_type, maas_clean=request.maas_clean,
         layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
         repacking=_choose_repacking(request),

@@ -1,0 +1,32 @@
+"""What leaves a root file system that becomes an image for many machines: what belongs to one of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from cosremaster.browse.root_selection import CLEANED, EMPTIED
+from cosremaster.overlay.addition import Addition, PreparedItem
+from cosremaster.overlay.patterns import Pattern
+from cosremaster.tree.content import BytesContent
+from cosremaster.tree.nodes import Node, NodeKind
+
+
+def with_cleaning(
+    tree: Mapping[bytes, Node], removals: Sequence[Pattern], items: Sequence[PreparedItem]
+) -> tuple[list[Pattern], list[PreparedItem]]:
+    """Return ``removals`` and ``items`` with those before them that clean ``tree`` for MAAS (docs/usage.md).
+
+    What the items add is not cleaned.
+    """
+    patterns = {text: Pattern(text) for text in CLEANED}
+    used = set[bytes]()
+    for path in tree:
+        used.update(text for text, pattern in patterns.items() if pattern.matches(path))
+    emptied = [
+        Addition((replace(node, content=BytesContent(b""), link=None),), b"", True, True, "maas-clean")
+        for node in map(tree.get, EMPTIED)
+        if node is not None and node.kind is NodeKind.FILE
+    ]
+    return [*(patterns[text] for text in CLEANED if text in used), *removals], [*emptied, *items]
