@@ -136,3 +136,15 @@ class ProofError(CosremasterError):
     """The finished result differs from the plan; it was thrown away."""
 
     exit_code = 10
+
+
+class ScriptError(CosremasterError):
+    """A script that was to change a file system failed, took too long, or left what no layer holds."""
+
+    exit_code = 11
+
+
+class SandboxError(CosremasterError):
+    """This machine does not let the user run a script in a file system."""
+
+    exit_code = 12

@@ -75,7 +75,16 @@ SECTIONS = (
         "Errors",
         (
             *("CosremasterError", "UsageError", "RecipeError", "ImageError", "LayerError", "CorruptError"),
-            *("UnsupportedError", "OverlayError", "SizeError", "OutputError", "ProofError", "Place"),
+            *(
+                "UnsupportedError",
+                "OverlayError",
+                "SizeError",
+                "OutputError",
+                "ProofError",
+                "ScriptError",
+                "SandboxError",
+                "Place",
+            ),
         ),
     ),
 )
