@@ -1,0 +1,97 @@
+"""What a script said of inodes that the kernel does not hold: owners, devices and ACLs, by the inode's numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from msgspec import Struct
+
+from cosremaster.sandbox.inodes import InodeFacts, InodeKey
+from cosremaster.tree.nodes import NodeKind
+
+Owner: TypeAlias = tuple[int, int]
+"""User and group."""
+Acls: TypeAlias = Mapping[bytes, bytes]
+"""Values of ``system.posix_acl_access`` and ``system.posix_acl_default``, as setxattr(2) takes them."""
+
+MAX_RECORDS = 2_000_000
+"""A script that makes files, gives them away and removes them again must not fill the memory."""
+
+
+class Device(NamedTuple):
+    """A device that a script made, for which a place-holder stands in the tree."""
+
+    kind: NodeKind
+    major: int
+    minor: int
+
+
+class Record(Struct):
+    """What is recorded of an inode.
+
+    :ivar born_by: the inode is not this if it was made later, in nanoseconds since 1970: some file systems give the
+        number of a removed inode to a new file.
+    :ivar owner: None if nobody said who owns it.
+    """
+
+    born_by: int
+    owner: Owner | None = None
+    device: Device | None = None
+    acls: Acls | None = None
+
+
+class InodeRecords:
+    """All that is recorded.
+
+    A hit is checked against the time at which the inode was made. Where a file system does not tell that time, its
+    numbers alone count (tmpfs gives none twice).
+    """
+
+    def __init__(
+        self, owners: Mapping[InodeKey, Owner], devices: Mapping[InodeKey, Device], acls: Mapping[InodeKey, Acls]
+    ) -> None:
+        """Begin with the ``owners``, ``devices`` and ``acls`` of files that exist now."""
+        now = time.time_ns()
+        self._records = {key: Record(now, owner) for key, owner in owners.items()}
+        for key, device in devices.items():
+            self._records.setdefault(key, Record(now)).device = device
+        for key, values in acls.items():
+            self._records.setdefault(key, Record(now)).acls = values
+
+    def __len__(self) -> int:
+        """Return how many inodes are recorded."""
+        return len(self._records)
+
+    def find(self, inode: InodeFacts) -> Record | None:
+        """Return the record of ``inode``."""
+        record = self._records.get(inode.key)
+        if record is None or inode.birth <= record.born_by:
+            return record
+        del self._records[inode.key]
+        return None
+
+    def open(self, inode: InodeFacts) -> Record:
+        """Return the record of ``inode``, an empty one if nothing is recorded of it.
+
+        :raises OverflowError: there are as many as can be.
+        """
+        record = self.find(inode)
+        if record is None:
+            if len(self._records) >= MAX_RECORDS:
+                raise OverflowError(f"more than {MAX_RECORDS} files were given to other owners")
+            record = self._records[inode.key] = Record(inode.birth)
+        return record
+
+    def owners(self) -> dict[InodeKey, Owner]:
+        """Return the owner of each inode of which it is recorded."""
+        return {key: record.owner for key, record in self._records.items() if record.owner}
+
+    def devices(self) -> dict[InodeKey, Device]:
+        """Return the devices."""
+        return {key: record.device for key, record in self._records.items() if record.device}
+
+    def acls(self) -> dict[InodeKey, Acls]:
+        """Return the recorded ACLs of each inode that has any."""
+        return {key: record.acls for key, record in self._records.items() if record.acls}
