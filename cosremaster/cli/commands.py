@@ -413,6 +413,9 @@ def _iso_lines(result: Result) -> Iterator[str]:
     yield from rename_lines(result.iso_renamed)
 
 
+_NOT_REMEMBERED = "could not be remembered: the cache directory cannot be written"
+
+
 @click.command(cls=StrictCommand)
 @_IMAGE
 @_CHECK_INDEX
@@ -425,8 +428,9 @@ def index_command(source: Path, check_index: bool, max_expand: int) -> None:
     with OpenedImage(source, check_index=check_index, max_expand=max_expand) as opened:
         layers = opened.layers(progress=terminal_progress(quiet=False)).layers
         lines = list(layer_lines(layers, None))
-        path = opened.remembered_at
-    stored = f"remembered in {path}" if path else "could not be remembered: the cache directory cannot be written"
+        path, reads_on_demand = opened.remembered_at, opened.reads_on_demand
+    refused = "needs no index: it is read when it is needed" if reads_on_demand else _NOT_REMEMBERED
+    stored = f"remembered in {path}" if path else refused
     with reporting_finished_work(stored):
         for line in lines:
             click.echo(line)

@@ -222,7 +222,7 @@ class Output:
         runs: list[NewRun] = []
         offset = 0
         fd = self._open()
-        copied = 0 if self._precopy is None else self._precopy.reusable_front(table)
+        copied, reported = self._finish_precopy(table, advance)
         self._truncate(fd, copied)
         for piece in table.pieces:
             if isinstance(piece, Range) and piece.source is source:
@@ -231,12 +231,32 @@ class Output:
             else:
                 counts = self._write_new(fd, piece, _run_for(runs, offset, piece))
             for count in counts:
-                advance(count)
+                known = min(reported, count)
+                reported -= known
+                advance(count - known)
             offset += piece.length
         self._truncate(fd, offset)  # to its full length, as a hole may be at the end
         self._finish_writing(fd)
         assert self._part is not None
         return Written(self._part.path, tuple(runs))
+
+    def _finish_precopy(self, table: PieceTable, advance: Callable[[int], None]) -> tuple[int, int]:
+        """Return how many bytes of ``table`` from its beginning on are copied, and of how many ``advance`` was told.
+
+        The kernel copies the rest of what stays at its place, unless all bytes have to be seen for a digest.
+        """
+        if self._precopy is None or self._hash is not None:
+            return 0 if self._precopy is None else self._precopy.reusable_front(table), 0
+        reported = 0
+
+        def report(copied: int) -> None:
+            """Tell ``advance`` of what is new in ``copied`` bytes."""
+            nonlocal reported
+            if copied > reported:
+                advance(copied - reported)
+                reported = copied
+
+        return self._precopy.complete_front(table, report), reported
 
     def _copy(self, fd: int, source: ByteSource, piece: Range, ready: int) -> Iterator[int]:
         """Copy ``piece`` of ``source``, whose first ``ready`` bytes are written already; yield what each step adds."""

@@ -132,10 +132,13 @@ class Worker(Generic[Result]):
         """Whether there is a result."""
         return self._ended.is_set()
 
-    def join(self) -> None:
-        """Wait for the end of the work. (After an interruption Thread.join takes a running thread for ended.)"""
+    def join(self, report: Callable[[], None] = lambda: None) -> None:
+        """Wait for the end of the work, and call ``report`` meanwhile, some times in a second.
+
+        (After an interruption Thread.join takes a running thread for ended.)
+        """
         while not self._ended.wait(_POLL):
-            pass
+            report()
 
     def result(self) -> Result:
         """Wait for the end of the work and return its result, once; raise the exception of the work."""

@@ -7,6 +7,7 @@ too much: the surplus is cut off again.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from cosremaster.io.descriptors import MIN_HOLE, data_runs, may_share_blocks
@@ -33,7 +34,7 @@ class Precopy:
     def __init__(self, source: ByteSource, fd: int) -> None:
         """Start the thread, if copying early gains anything."""
         self._source = source
-        self._is_stopped, self._copied = False, 0
+        self._copied, self._limit = 0, source.size
         self._worker: Worker[None] | None = None
         self._source_fd = source.descriptor if hasattr(os, "copy_file_range") else None
         with suppress(OSError):
@@ -60,9 +61,8 @@ class Precopy:
         for begin, length, is_data in data_runs(source, 0, self._source.size):
             offset, end = (begin, begin + length) if is_data else (begin + length, begin + length)
             while offset < end:
-                if self._is_stopped:
-                    return
-                count = os.copy_file_range(source, fd, min(STEP, end - offset), offset, offset)
+                room = self._limit - offset
+                count = os.copy_file_range(source, fd, min(STEP, end - offset, room), offset, offset) if room > 0 else 0
                 if not count:
                     return
                 offset += count
@@ -71,7 +71,7 @@ class Precopy:
 
     def stop(self) -> None:
         """End the copy."""
-        self._is_stopped = True
+        self._limit = 0
         if self._worker is not None:
             self._worker.join()
 
@@ -82,6 +82,16 @@ class Precopy:
         """
         self.stop()
         return min(self._copied, _front_length(table, self._source))
+
+    def complete_front(self, table: PieceTable, report: Callable[[int], None]) -> int:
+        """Copy on as far as ``table`` takes the same bytes, and return what :meth:`reusable_front` does.
+
+        ``report`` is called with the bytes that are copied so far.
+        """
+        front = self._limit = _front_length(table, self._source)
+        if self._worker is not None:
+            self._worker.join(lambda: report(min(self._copied, front)))
+        return min(self._copied, front)
 
 
 def _has_room(fd: int, size: int) -> bool:

@@ -7,6 +7,7 @@ checksum finds what storage does to bytes; people are kept out by the folder's m
 can write to the file can write its digest too.
 
 The packed bytes that an index stands for are compared with checksums in it (:mod:`cosremaster.layers.packed_sums`).
+It stands for none of a file system that is read when it is needed, of which it holds no checksums.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from cosremaster.layers.packed_sums import check_sums, sums_size
 from cosremaster.layers.scan import NestedArchive, ScannedArchive
 from cosremaster.layers.system_images import ForeignFile
 
-INDEX_FORMAT = 6
+INDEX_FORMAT = 7
 
 _EDGE = 1 << 16
 """Bytes at the beginning and the end of an image that are compared."""
@@ -152,7 +153,8 @@ def load_index(source: ByteSource, image: SourceImage, *, check: bool) -> Stored
     is_dated = source.identity().is_dated  # else another medium may be in the device
     for indexed in index.files:
         table = image.bytes_of(by_path[indexed.path])
-        if (check and sha256_of(table.chunks()) != indexed.digest) or not (is_dated or _has_sums(table, indexed.sums)):
+        is_other = check and bool(indexed.digest) and sha256_of(table.chunks()) != indexed.digest
+        if is_other or not (is_dated or _has_sums(table, indexed.sums)):
             return None
     return index
 
@@ -196,9 +198,12 @@ def _checksum_line(parts: Iterable[Blob]) -> bytes:
 def _load_file(values: _FileValues, blobs: memoryview, sizes: dict[bytes, int]) -> IndexedFile:
     """Return the indexed file that :func:`store_index` made values of; raises as :func:`_load_archive`."""
     path, digest, sums = bytes.fromhex(values.path), bytes.fromhex(values.digest), blob_reader(blobs)(values.sums)
-    if len(digest) != hashlib.sha256().digest_size or len(sums) != sums_size(sizes[path]):
+    archive = _load_archive(values.archive, blobs, sizes[path])
+    is_hashed = not (archive.format.reads_on_demand and archive.parameters.is_identity)
+    lengths = (hashlib.sha256().digest_size, sums_size(sizes[path])) if is_hashed else (0, 0)
+    if (len(digest), len(sums)) != lengths:
         raise ValueError("a digest of another length")
-    return IndexedFile(path=path, digest=digest, sums=sums, archive=_load_archive(values.archive, blobs, sizes[path]))
+    return IndexedFile(path=path, digest=digest, sums=sums, archive=archive)
 
 
 def _dump_archive(archive: ScannedArchive, blobs: Blobs) -> _ArchiveValues:

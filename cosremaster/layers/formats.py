@@ -262,6 +262,9 @@ class LayerFormat(Protocol):
     refusal: str | None = None
     """Why a layer of the format cannot be changed, as the end of a sentence about it; None where it can."""
 
+    reads_on_demand: bool = False
+    """Whether an index holds nothing of a file but counts, as all else is read from the image when it is needed."""
+
     can_repack: bool = False
     """Whether edits leave old bytes behind, which :class:`Repacking` drops."""
 

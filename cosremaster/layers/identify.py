@@ -58,6 +58,11 @@ class Identification(NamedTuple):
     prefix: int = 0
 
     @property
+    def reads_on_demand(self) -> bool:
+        """Whether an index of the file stands for none of its bytes: all are read when they are needed."""
+        return self.codec.is_identity and not self.prefix and self.format is not None and self.format.reads_on_demand
+
+    @property
     def codec_label(self) -> str:
         """The codec and the variant, as in ``gzip`` or ``gzip+odc``, and ``uimage`` behind U-Boot's header."""
         return codec_label(self.codec.name, self.variant, is_wrapped=bool(self.prefix))

@@ -306,8 +306,9 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
 class IndexedFile(Struct, frozen=True, kw_only=True):
     """A file of the image that is an archive, indexed: its path and the SHA-256 of its bytes.
 
-    ``sums``: checksums of its bytes (:mod:`cosremaster.layers.packed_sums`); empty without a digest. ``archive``: its
-    first archive; ``streams``: all its streams where it holds more than one archive.
+    ``digest``: empty where none was wanted, or where the index stands for none of the bytes. ``sums``: checksums of its
+    bytes (:mod:`cosremaster.layers.packed_sums`); empty without a digest. ``archive``: its first archive; ``streams``:
+    all its streams where it holds more than one archive.
     """
 
     path: bytes
@@ -333,14 +334,15 @@ def index_file(
     header = _read_header(packed, place) if identification.prefix else None
     digest, sums = hashlib.sha256(), PackedSums()
     chunks = count_chunks(packed.chunks(), advance)
-    reader = ByteReader(sums.watch(hash_chunks(chunks, digest)) if options.digests else chunks, place)
+    is_hashed = options.digests and not identification.reads_on_demand
+    reader = ByteReader(sums.watch(hash_chunks(chunks, digest)) if is_hashed else chunks, place)
     reader.skip(identification.prefix)
     streams = scan_file(packed, reader, identification, options)
     end = streams[-1].end
     has_rest = any(chunk.strip(b"\0") for chunk in packed.cut(end, packed.length).chunks())
     is_single = len(streams) == 1 and len(streams[0].archives) == 1 and not has_rest and header is None
     return IndexedFile(
-        path=path, digest=digest.digest(), sums=sums.packed(), archive=streams[0].archives[0],
+        path=path, digest=digest.digest() if is_hashed else b"", sums=sums.packed(), archive=streams[0].archives[0],
         streams=() if is_single else streams, has_rest=has_rest, header=header,
     )  # fmt: skip
 

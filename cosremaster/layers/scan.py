@@ -206,7 +206,7 @@ def scan_file(
     assert identification.format is not None
     if identification.format.random_access:
         archive = _scan_table(packed, reader, identification, options, 1)
-        for _ in reader.read_rest() if options.digests else ():
+        for _ in reader.read_rest() if options.digests and not identification.reads_on_demand else ():
             pass
         return (ScannedStream(0, packed.length, (archive,)),)
     streams = tuple(scan_streams(reader, identification, options, 1))

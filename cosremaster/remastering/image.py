@@ -77,6 +77,11 @@ class OpenedImage:
         return self._index.stored_at
 
     @property
+    def reads_on_demand(self) -> bool:
+        """Whether the image is a file system that is read when it is needed, so that it has no index."""
+        return self._index.reads_on_demand
+
+    @property
     def facts(self) -> BootFacts:
         """What the image boots; read when it is needed."""
         return self._index.facts
@@ -146,6 +151,8 @@ class OpenedImage:
                 start_precopy=lambda: output.start_precopy(self._file),
             ) as context,
         ):  # fmt: skip
+            if self._index.reads_on_demand:  # most of it stays, and no decoding waits for the disk
+                context.start_precopy()
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the image that was replaced")
             plan = self._plan(normalized, context)

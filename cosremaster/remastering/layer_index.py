@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address
 from cosremaster.layers.cache import index_path, is_remembered, load_index, store_index
 from cosremaster.layers.find import ImageLayers, find_layers, group_shared_paths, layers_from_index
+from cosremaster.layers.identify import identify
 from cosremaster.layers.inner import open_inner_layers
 from cosremaster.layers.model import IndexedFile, Layer
 from cosremaster.layers.packed_sums import check_sums
@@ -44,7 +45,10 @@ class LayerIndex:
     ) -> None:
         """Begin without an index."""
         self._image, self._source, self._options = image, source, options
-        self._remember, self._check_index = remember and bool(source.local_paths), check_index
+        self.reads_on_demand = image.is_single_file and identify(partial(source.read, 0)).reads_on_demand
+        """Whether the image is a file system that is read when it is needed: no index would save anything."""
+        self._remember = remember and bool(source.local_paths) and not self.reads_on_demand
+        self._check_index = check_index
         self._layers: dict[bytes | None, ImageLayers] = {}
         self._storing: Worker[bool] | None = None
         self._checks: list[Worker[None]] = []

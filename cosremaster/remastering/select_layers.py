@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import LayerError, UsageError
+from cosremaster.io.streams import sha256_of
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, archive_number, format_address, parse_address, without_numbers
 from cosremaster.layers.find import ImageLayers, choose_in_file, choose_layer, group_shared_paths, without_side_images
@@ -181,12 +183,12 @@ def group_targets(
 
     Files of equal bytes in which the same is meant are one group: what happens to them is the same.
     """
-    digests = {file.path: file.digest for file in layers.indexed_files}
     names = _names_of_files(image)
     sizes = {file.path: file.size for file in image.files}
     files: dict[bytes, list[LayerTarget]] = {}
     for target in targets:
         files.setdefault(target.layer.address[0], []).append(target)
+    digests = _digest_files(image, layers, files)
     groups: dict[object, FileTargets] = {}
     for path, inside in files.items():
         meant = frozenset((target.layer.address[1:], target.is_whole) for target in inside)
@@ -196,6 +198,15 @@ def group_targets(
         groups[key] = replace(group, paths=tuple(dict.fromkeys((*group.paths, path, *names[path]))))
     _check_distinct(groups.values())
     return tuple(groups.values())
+
+
+def _digest_files(image: SourceImage, layers: ImageLayers, paths: Iterable[bytes]) -> Mapping[bytes, bytes]:
+    """Return the SHA-256 of the files at ``paths``, as far as their indexes have it or they could be equal."""
+    known = {file.path: file.digest for file in layers.indexed_files}
+    wanted = {file.path: file for file in image.files if file.path in set(paths)}
+    sizes = Counter(file.size for file in wanted.values())
+    bare = (path for path, file in wanted.items() if sizes[file.size] > 1 and known.get(path) == b"")
+    return known | {path: sha256_of(image.bytes_of(wanted[path]).chunks()) for path in bare}
 
 
 def _check_distinct(groups: Iterable[FileTargets]) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,30 @@ def test_a_front_is_not_written_again(tmp_path: Path, monkeypatch: pytest.Monkey
         table = PieceTable([Range(source, 0, source.size)]).patched([(5, b"new"), (source.size - 9, b"too")])
         assert _written(tmp_path / "out", source, table)[1] == DATA[:5] + b"new" + DATA[8:-9] + b"too" + DATA[-6:]
     assert sum(length for _, length in copied) == 0
+
+
+def test_what_stays_is_copied_on_while_the_writer_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, steps = os.copy_file_range, threading.Semaphore(0)
+
+    def copy(from_fd: int, to_fd: int, count: int, start: int, to: int) -> int:
+        steps.acquire(timeout=0.25)  # longer than the writer waits before it tells how far the copy is
+        return real(from_fd, to_fd, min(count, 1 << 16), start, to)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    monkeypatch.setattr(precopy, "STEP", 1 << 16)
+    monkeypatch.setattr(output, "copy_bytes", lambda *_: iter(()))  # nothing is left for it
+    end = 3 * MIN_HOLE
+    (tmp_path / "in").write_bytes(os.urandom(end) + bytes(range(256)) * 1000)
+    with open_source(tmp_path / "in") as source, Output(tmp_path / "out", (), force=False, sync=False) as written:
+        counts: list[int] = []
+        written.start_precopy(source)
+        new = bytes([7]) * MIN_HOLE
+        written.write(PieceTable([Range(source, 0, end), Literal(new)]), source, counts.append)
+        steps.release(100)
+        written.publish()
+        assert (tmp_path / "out").read_bytes() == source.read(0, end) + new
+    assert sum(counts) == end + len(new)
+    assert counts[0] < end
 
 
 def test_an_error_of_the_head_start_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ class Ext4Format(LayerFormat):
 
     name = "ext4"
     random_access = True
+    reads_on_demand = True
     magic_end = _SUPERBLOCK + _MAGIC_AT + len(_MAGIC)
     limits = Limits("an ext4 file system", _MAX_FILE, (b"",))
     refusal: str = "is an ext4 file system, which can be read and exported but not changed in place"

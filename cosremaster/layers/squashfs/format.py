@@ -121,6 +121,7 @@ class SquashfsFormat(LayerFormat):
 
     name = "squashfs"
     random_access = True
+    reads_on_demand = True
     can_repack = True
     magic_end = len(MAGIC)
     limits = Limits("a squashfs file system", _MAX_FILE, (b"user.", b"trusted.", b"security."))

@@ -165,15 +165,15 @@ class DataPacker:
 
     def _cut_blocks(self, number: int, table: PieceTable, end: int) -> Iterator[_Block]:
         """Yield the first ``end`` bytes of ``table`` in blocks."""
-        open_block, start = bytearray(), 0
+        open_block, start = b"", 0
         for chunk in table.cut(0, end).chunks():
-            open_block += chunk
-            while len(open_block) >= self._size:
-                yield _Block(number, start, bytes(open_block[: self._size]))
-                del open_block[: self._size]
+            plain = open_block + chunk if open_block else chunk
+            for at in range(0, len(plain) - self._size + 1, self._size):
+                yield _Block(number, start, plain[at : at + self._size])
                 start += self._size
+            open_block = plain[len(plain) - len(plain) % self._size :]
         if open_block:
-            yield _Block(number, start, bytes(open_block))
+            yield _Block(number, start, open_block)
 
     def _pack_block(self, block: _Block, stop: StopFlag) -> tuple[_Block, bytes | None]:
         """Return ``block`` and its packed bytes; None where it is stored, or nothing but zeros."""
