@@ -33,6 +33,8 @@ class ScriptRun(Struct, frozen=True, kw_only=True):
     :ivar environment: variables beside those that every script gets.
     :ivar files: a directory (or file) of this machine that is shown read-only at ``/run/cosremaster``.
     :ivar network: whether it may use HTTP(S), through a proxy.
+    :ivar network_allow: hosts with their ports that it may reach there although they belong to this machine, or
+        although the port is not one of web servers.
     :ivar timeout: seconds after which it is ended; None for no limit.
     :ivar size_limit: bytes that the file system may hold, the image's own included; None: half of the memory.
     :ivar inode_limit: the same for its number of files; None: 500,000 more than the image has.
@@ -47,6 +49,7 @@ class ScriptRun(Struct, frozen=True, kw_only=True):
     environment: tuple[tuple[str, str], ...] = ()
     files: Path | None = None
     network: bool = False
+    network_allow: tuple[tuple[str, int], ...] = ()
     ids: IdChoice = "auto"
     timeout: float | None = None
     size_limit: int | None = None
