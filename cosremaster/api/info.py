@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,14 +117,15 @@ class InfoParts(NamedTuple):
     live_memory: tuple[LiveMemory, ...] = ()
 
 
-def info_lines(parts: InfoParts, filesystems: Sequence[FilesystemInfo]) -> Iterator[str]:
-    """Yield the facts about an image as lines of text."""
+def info_lines(
+    parts: InfoParts, filesystems: Sequence[FilesystemInfo], report: Mapping[str, Any]
+) -> Iterator[str]:  # fmt: skip
+    """Yield the facts about an image as lines of text; ``report``: its :func:`inspect_report`."""
     yield from image_lines(parts.image)
     if parts.menus is not None:
         yield from menu_lines(parts.menus)
-    if parts.menus is not None and parts.image.volume is not None:
-        yield from fat_system_lines(parts.image.volume, parts.menus.fats)
-        yield from unified_kernel_lines(parts.image.volume, parts.menus.fats)
+    yield from fat_system_lines(report["fats"])
+    yield from unified_kernel_lines(report["unified_kernels"])
     if parts.layers is None:
         yield from archives_lines(parts.archives, is_alone=parts.image.volume is None)
     else:
@@ -148,6 +149,7 @@ def make_info(parts: InfoParts) -> ImageInfo:
     image, archives = parts.image, parts.archives
     infos = None if parts.layers is None else layer_infos(image, parts.layers, parts.chosen)
     sizes = {file.path: file.size for file in image.files}
+    report = inspect_report(image, archives, parts.layers, parts.chosen, parts.menus)
     filesystems = tuple(
         FilesystemInfo(printable(file.path), file.noun, sizes[file.path], purpose, holds_format(file.noun))
         for file, purpose in parts.filesystems.by_purpose()
@@ -161,12 +163,12 @@ def make_info(parts: InfoParts) -> ImageInfo:
         root_problem=parts.root_problem, memory={printable(path): need for path, need in parts.memory.items()},
         live_memory=parts.live_memory,
         values={
-            **inspect_report(image, archives, parts.layers, parts.chosen, parts.menus),
+            **report,
             "filesystems": [asdict(found) for found in filesystems],
             "root": root_report(parts.mounted),
             "live_memory": live_memory_report(parts.live_memory),
         },
-        lines=tuple(info_lines(parts, filesystems)),
+        lines=tuple(info_lines(parts, filesystems, report)),
     )  # fmt: skip
 
 

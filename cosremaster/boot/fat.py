@@ -6,6 +6,8 @@ Section names are those of "FAT: General Overview of On-Disk Format" (Microsoft,
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import groupby
@@ -256,3 +258,22 @@ def get_fat_entry(table: bytes | bytearray, cluster: int, bits: int) -> int:
     if bits == 16:
         return int.from_bytes(table[cluster * 2 : cluster * 2 + 2], "little")
     return int.from_bytes(table[cluster * 4 : cluster * 4 + 4], "little") & 0x0FFFFFFF
+
+
+def count_free_clusters(table: bytes, cluster_count: int, bits: int) -> int:
+    """Return how many of the ``cluster_count`` clusters have a free entry, 0, in a FAT with entries of ``bits`` bits.
+
+    The first cluster is 2. Whole columns are counted: a system partition has 100,000 clusters.
+    """
+    end = cluster_count + 2
+    if bits == 12:  # two entries in three bytes: the middle one holds the high bits of the first, the low of the second
+        used = table[3 : end // 2 * 3]
+        pairs = zip(used[0::3], used[1::3], used[2::3], strict=True)
+        free = sum((not (low or middle & 15)) + (not (high or middle >> 4)) for low, middle, high in pairs)
+        return free + (end & 1 and not get_fat_entry(table, end - 1, bits))
+    entries = array("H" if bits == 16 else "I", table[2 * bits // 8 : end * bits // 8])
+    if sys.byteorder == "big":
+        entries.byteswap()
+    if bits == 16:
+        return entries.count(0)
+    return sum(entries.count(reserved << 28) for reserved in range(16))  # the upper four bits mean nothing

@@ -11,7 +11,15 @@ from itertools import groupby
 
 from msgspec import Struct, field
 
-from cosremaster.boot.fat import DELETED, END, MAX_ENTRIES, Fat, FatFile, get_fat_entry
+from cosremaster.boot.fat import (
+    DELETED,
+    END,
+    MAX_ENTRIES,
+    Fat,
+    FatFile,
+    count_free_clusters,
+    get_fat_entry,
+)
 from cosremaster.boot.fat_names import (
     ARCHIVE,
     ATTRIBUTES,
@@ -111,8 +119,7 @@ def check_sound(fat: Fat, files: Iterable[FatFile]) -> None:
 
 def count_free_bytes(fat: Fat) -> int:
     """Return the bytes of the clusters that are free. Raises as :attr:`Fat.first_fat`."""
-    clusters = range(2, fat.bpb.cluster_count + 2)
-    return sum(not get_fat_entry(fat.first_fat, cluster, fat.bpb.bits) for cluster in clusters) * fat.bpb.cluster_size
+    return count_free_clusters(fat.first_fat, fat.bpb.cluster_count, fat.bpb.bits) * fat.bpb.cluster_size
 
 
 def _read_chain(fat: Fat, file: FatFile) -> tuple[int, ...]:

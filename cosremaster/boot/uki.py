@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from cosremaster.units import format_size
-
 Read = Callable[[int, int], bytes]
 """Returns bytes of the file, by offset and length; fewer at its end."""
 
@@ -33,16 +31,6 @@ class UnifiedKernel(Struct, frozen=True):
     sections: Mapping[str, tuple[int, int]]
     arguments: str
     system: str
-
-    def describe(self) -> str:
-        """Return its contents in words."""
-        parts = [
-            f"{noun} {format_size(self.sections[name][1])}"
-            for name, noun in ((KERNEL, "kernel"), (INITRAMFS, "initramfs"))
-            if name in self.sections
-        ]
-        parts += [f"arguments {self.arguments}"] if self.arguments else []
-        return ", ".join(parts) + (f" ({self.system})" if self.system else "")
 
 
 def read_unified_kernel(read: Read) -> UnifiedKernel | None:

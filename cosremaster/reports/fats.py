@@ -39,9 +39,9 @@ def _describe_fat(image: IsoImage, fat: LocatedFat) -> dict[str, Any]:
     }
 
 
-def fat_system_lines(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[str]:
-    """Yield a line about each file system, and one about each file in it that the tree has too."""
-    for fat in fats_report(image, fats):
+def fat_system_lines(fats: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line about each file system of a :func:`fats_report`, and one about each file that the tree has too."""
+    for fat in fats:
         free = "" if fat["free"] is None else f", {format_size(fat['free'])} free"
         name = fat["name"] if fat["name"] == fat["address"] else f"{fat['address']} ({fat['name']})"
         yield f"FAT file system {name}: {fat['kind']}, {format_size(fat['size'])}{free}, {fat['files']:,} files"
@@ -63,7 +63,10 @@ def unified_kernels_report(image: IsoImage, fats: Iterable[LocatedFat]) -> list[
     ]
 
 
-def unified_kernel_lines(image: IsoImage, fats: Iterable[LocatedFat]) -> Iterator[str]:
-    """Yield a line about each unified kernel image."""
-    for kernel in find_unified_kernels(image, fats):
-        yield f"unified kernel image {kernel.name}: {printable(kernel.unified.describe())}"
+def unified_kernel_lines(kernels: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line about each unified kernel image of a :func:`unified_kernels_report`."""
+    for kernel in kernels:
+        parts = [f"{noun} {format_size(kernel[noun])}" for noun in ("kernel", "initramfs") if kernel[noun]]
+        parts += [f"arguments {kernel['arguments']}"] if kernel["arguments"] else []
+        system = f" ({kernel['system']})" if kernel["system"] else ""
+        yield f"unified kernel image {kernel['name']}: {', '.join(parts)}{system}"
