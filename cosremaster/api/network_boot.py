@@ -20,6 +20,7 @@ from cosremaster.browse.container import Container, NodeRef, enter
 from cosremaster.browse.order import files_in_order
 from cosremaster.browse.walk import find_archives
 from cosremaster.errors import ImageError, LayerError, UnsupportedError, UsageError, printable
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 
@@ -28,10 +29,10 @@ _MICROCODE = (b"kernel/x86/microcode/", b"kernel/firmware/acpi/", b"early_cpio")
 _MULTIBOOT_MAGIC, _MULTIBOOT_HEAD = (0x1BADB002).to_bytes(4, "little"), 8192
 """The first bytes of a Multiboot 1 header, and where it must be (Multiboot Specification 0.6.96, 3.1.1)."""
 _MAX_HYPERVISOR = 1 << 26
-_UNSAFE_NAME = re.compile(rb"[^A-Za-z0-9._+-]")
+_UNSAFE_NAME = lazy_regex(rb"[^A-Za-z0-9._+-]")
 """What an iPXE script and TFTP might read as something else than a part of a name."""
-_UNSAFE_WORD = re.compile(rb"\|\||&&|;|#.*", re.DOTALL)
-_CONTROL = re.compile(rb"[\0-\x1f\x7f]|\s\s")
+_UNSAFE_WORD = lazy_regex(rb"\|\||&&|;|#.*", re.DOTALL)
+_CONTROL = lazy_regex(rb"[\0-\x1f\x7f]|\s\s")
 _KERNEL_MARKS = ((0x202, b"HdrS"), (56, b"ARM\x64"), (56, b"RSC\x05"))
 """Where kernels have their magic numbers: x86 (arch/x86/boot.rst), arm64, RISC-V."""
 _OTHER_KERNELS = (b"\x7fELF", b"\x1f\x8b")

@@ -5,9 +5,10 @@ Section names are those of "FAT: General Overview of On-Disk Format" (Microsoft,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+
+from cosremaster.lazy_regex import lazy_regex
 
 ENTRY_SIZE = 32
 ATTRIBUTES = 11
@@ -19,9 +20,9 @@ MAX_LONG_NAME = 255
 """Characters of a long name ("Long File Name Implementation")."""
 _LONG_CHARACTERS = 13
 _LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
-_SHORT = re.compile(rb"[A-Z0-9!#$%&'()@^_`{}~-]{1,8}(\.[A-Z0-9!#$%&'()@^_`{}~-]{1,3})?")
-_FORBIDDEN = re.compile('[\x00-\x1f"*/:<>?\\\\|\x7f]')
-_NO_SHORT_CHARACTER = re.compile(rb"[^A-Z0-9!#$%&'()@^_`{}~-]")
+_SHORT = lazy_regex(rb"[A-Z0-9!#$%&'()@^_`{}~-]{1,8}(\.[A-Z0-9!#$%&'()@^_`{}~-]{1,3})?")
+_FORBIDDEN = lazy_regex('[\x00-\x1f"*/:<>?\\\\|\x7f]')
+_NO_SHORT_CHARACTER = lazy_regex(rb"[^A-Z0-9!#$%&'()@^_`{}~-]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST, _LAST = 315_532_800, 4_354_819_198
 """Seconds since 1970 of the first and the last time that an entry can hold: in 1980 and in 2107."""

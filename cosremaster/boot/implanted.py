@@ -7,10 +7,11 @@ taken at the buffer of 32 KiB in which each fragment ends.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
+
+from cosremaster.lazy_regex import lazy_regex
 
 APPLICATION_USE = 883
 """The area's offset in the descriptor, in bytes."""
@@ -18,7 +19,7 @@ AREA_SIZE = 512
 FRAGMENT_CHARACTERS = 60
 """The characters of all fragment sums together."""
 _BUFFER = 32 * 1024
-_FIELDS = re.compile(
+_FIELDS = lazy_regex(
     rb"ISO MD5SUM = (?P<md5>[0-9a-f]{32});SKIPSECTORS = (?P<skip>\d{1,6});"
     rb"(?:RHLISOSTATUS=\d;)?"
     rb"(?:FRAGMENT SUMS = (?P<fragments>[0-9a-f]{0,60});FRAGMENT COUNT = (?P<count>\d{1,2});)?"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from cosremaster.boot.implanted import AREA_SIZE, FRAGMENT_CHARACTERS
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.units import BLOCK, SECTOR
 
 SIGNATURE_MAGIC = b"7984fc91-a43f-4e45-bf27-6d3aa08b24cf"
@@ -24,9 +25,9 @@ _SIGNATURE_HEAD = 64
 _MBR_SIZE = 512
 _BUFFER = 32 * 1024
 """Bytes that checkmedia reads at a time where there are fragment sums; each ends at such a border."""
-_TAG = re.compile(rb"(?:^|(?<=;))[ \t]*(?P<key>[^=;]*?)[ \t]*(?:=[ \t]*(?P<value>[^;]*?)[ \t\0]*)?(?=;|$)")
-_DIGEST = re.compile(rb"(?:md5|sha1|sha224|sha256|sha384|sha512)sum")
-_PARTITION = re.compile(rb"(?P<start>\d{1,10}),(?P<blocks>[1-9]\d{0,9}),(?P<digest>[0-9A-Fa-f]+)")
+_TAG = lazy_regex(rb"(?:^|(?<=;))[ \t]*(?P<key>[^=;]*?)[ \t]*(?:=[ \t]*(?P<value>[^;]*?)[ \t\0]*)?(?=;|$)")
+_DIGEST = lazy_regex(rb"(?:md5|sha1|sha224|sha256|sha384|sha512)sum")
+_PARTITION = lazy_regex(rb"(?P<start>\d{1,10}),(?P<blocks>[1-9]\d{0,9}),(?P<digest>[0-9A-Fa-f]+)")
 
 
 class TaggedPartition(Struct, frozen=True):

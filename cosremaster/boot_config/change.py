@@ -32,13 +32,14 @@ from cosremaster.iso.fats import LocatedFat
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.unified_kernels import find_unified_kernels
 from cosremaster.iso.volume_id import format_volume_uuid, make_identity_patches, read_volume_id, read_volume_uuid
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.units import lba_offset
 
-_UNIFIED = re.compile(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
+_UNIFIED = lazy_regex(rb"EFI/Linux/[^/]+\.efi", re.IGNORECASE)
 """Paths of unified kernel images (UAPI.1, "Type #2 EFI Unified Kernel Images")."""
 
 _OTHER_MENUS = {
-    loader: re.compile(rb"(?:^|/)(?:" + names + rb")$", re.IGNORECASE)
+    loader: lazy_regex(rb"(?:^|/)(?:" + names + rb")$", re.IGNORECASE)
     for loader, names in (
         ("GRUB Legacy", rb"menu\.lst"), ("yaboot", rb"yaboot\.conf"), ("zipl", rb"zipl\.conf"),
         ("iPXE", rb"[^/]+\.ipxe"), ("rEFInd", rb"refind[^/]*\.conf"), ("ELILO", rb"elilo\.conf"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -11,13 +10,14 @@ from msgspec.structs import replace
 from cosremaster.boot.coreos import EmbedArea
 from cosremaster.boot_config.menus.karg_areas import KargArea
 from cosremaster.iso.model import IsoFile
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.units import lba_offset
 
 DESCRIPTIONS = (b"coreos/kargs.json", b"coreos/kargs.jso", b"coreos/kargs.jso;1")
 """Paths, in small letters, of the file that describes the areas; without Rock Ridge its name is shorter."""
 MAX_AREA = 2048
 """Bytes of the largest area that coreos-installer accepts."""
-_OFFSET = re.compile(rb'"offset"\s*:\s*(\d+)')
+_OFFSET = lazy_regex(rb'"offset"\s*:\s*(\d+)')
 
 
 class _Location(msgspec.Struct, frozen=True):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from cosremaster.boot_config.boot_menus import LocatedMenu, find_boot_menus
 from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import join, parent_of
 
-_WORD = re.compile(rb"[^\s\"'=,;]+")
-_DEVICE = re.compile(rb"\([^)]*\)")
+_WORD = lazy_regex(rb"[^\s\"'=,;]+")
+_DEVICE = lazy_regex(rb"\([^)]*\)")
 """GRUB's name of a device, in front of a path."""
 
 

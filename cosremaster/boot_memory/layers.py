@@ -16,6 +16,7 @@ from cosremaster.boot_memory.estimate import (
 )
 from cosremaster.io.pieces import Range
 from cosremaster.layers.model import Layer, RootfsLikelihood
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 
 MAX_INIT_OFFSET = 32 << 20
@@ -29,8 +30,8 @@ SHORT_LINK = 128
 
 _FILE, _SYMLINK = int(NodeKind.FILE), int(NodeKind.SYMLINK)
 
-_MOUNT = re.compile(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
-_SIZE = re.compile(rb"\bsize=(?:(\d{1,3})%)?")
+_MOUNT = lazy_regex(rb"^[^#\n]*\bmount\b[^\n]*\btmpfs\b[^\n]*", re.MULTILINE)
+_SIZE = lazy_regex(rb"\bsize=(?:(\d{1,3})%)?")
 
 
 def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:

@@ -5,7 +5,6 @@ Each family is read from the script of its initramfs; docs/memory.md has the rul
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from cosremaster.boot_memory.estimate import (
 from cosremaster.errors import printable
 from cosremaster.layers.boot_facts import BootFacts, BootLine
 from cosremaster.layers.root_stacks import RootChain, RootScheme, RootStack
+from cosremaster.lazy_regex import lazy_regex
 
 _SPARE_DIVISOR = 20
 """live-boot and casper want a twentieth more than du(1) counts (their ``fs_size``)."""
@@ -42,7 +42,7 @@ _DRACUT_SCRIPTS = tuple(folder + b"dmsquash-live-root" + end for folder in (b"sb
                         for end in (b"", b".sh"))  # fmt: skip
 _SYSTEMD = (b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _MAX_SCRIPT = 1 << 20
-_PERCENT = re.compile(r"(\d{1,3})%")
+_PERCENT = lazy_regex(r"(\d{1,3})%")
 
 
 class Copy(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from cosremaster.layers.formats import format_names
 from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition, identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, row_of
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
@@ -29,7 +30,7 @@ from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
 if TYPE_CHECKING:
     from cosremaster.iso.model import IsoImage
 
-AREA = re.compile(rb"@(gpt|mbr|apm|eltorito)[0-9]+", re.IGNORECASE)
+AREA = lazy_regex(rb"@(gpt|mbr|apm|eltorito)[0-9]+", re.IGNORECASE)
 """The address of an area of the image that is no file: a partition, or a boot image without a name."""
 FAT_JUMPS = (b"\xeb", b"\xe9")
 """The first byte of a FAT file system: a jump ("Boot Sector and BPB")."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from cosremaster.codecs.gzip.repack import GzipParameters
 from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
+from cosremaster.lazy_regex import lazy_regex
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)?")
+_NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)?")
 
 
 def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:

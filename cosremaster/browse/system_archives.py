@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from cosremaster.browse.tar import TarStream, build_tar
 from cosremaster.errors import UsageError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import sha256_of
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "i386": "i686", "ppc64el": "ppc64le"}
 _CONTAINER_MACHINES = {"armhf": "arm", "i386": "386", "ppc64el": "ppc64le"}
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
-_LXD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REPOSITORY = lazy_regex(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
+_LXD_NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

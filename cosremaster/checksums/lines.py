@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cosremaster.lazy_regex import lazy_regex
+
 DIGESTS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Number of hexadecimal digits -> hashlib's name of the digest."""
 
@@ -21,23 +23,23 @@ BLAKE2B = {**DIGESTS, 128: "blake2b"}
 
 _HEX = b"(?P<sum>" + b"|".join(b"[0-9A-Fa-f]{%d}" % digits for digits in sorted(DIGESTS, reverse=True)) + b")"
 # "HEX  name", "HEX *name" (binary), "HEX name" (md5 -r); a backslash in front says that the name is escaped.
-_PLAIN = re.compile(
+_PLAIN = lazy_regex(
     rb"(?P<prefix>[ \t]*(?:(?:HASH|META|KEY) \w+ +)?\\?)" + _HEX + rb"(?P<separator>[ \t][ *]?)(?P<name>.+)", re.DOTALL
 )
 # "MD5 (name) = HEX" as BSD writes it and sha256sum --tag, "MD5(name)= HEX" as openssl(1) does.
-_TAGGED = re.compile(
+_TAGGED = lazy_regex(
     rb"(?P<prefix>[ \t]*\\?(?P<tag>MD5|SHA1|SHA224|SHA256|SHA384|SHA512|BLAKE2b) ?\()(?P<name>.+)"
     rb"(?P<separator>\)[ \t]*=[ \t]*)" + _HEX,
     re.DOTALL,
 )
 # "name = sha256:HEX"
-_TREEINFO = re.compile(
+_TREEINFO = lazy_regex(
     rb"(?P<prefix>[ \t]*)(?P<name>[^=:#;\[\s][^=:]*?)(?P<separator>[ \t]*[=:][ \t]*(?P<tag>md5|sha\d+):)" + _HEX
     + rb"(?P<rest>[ \t]*)"
 )  # fmt: skip
-_SECTION = re.compile(rb"[ \t]*\[(?P<section>[^\]]*)\][ \t]*")
-_SOLE = re.compile(rb"(?P<prefix>[ \t]*)" + _HEX + rb"(?P<rest>[ \t]*)")
-_HEADING = re.compile(rb"#[ \t]*(?P<kind>\w+)[ \t]+HASH[ \t]*")
+_SECTION = lazy_regex(rb"[ \t]*\[(?P<section>[^\]]*)\][ \t]*")
+_SOLE = lazy_regex(rb"(?P<prefix>[ \t]*)" + _HEX + rb"(?P<rest>[ \t]*)")
+_HEADING = lazy_regex(rb"#[ \t]*(?P<kind>\w+)[ \t]+HASH[ \t]*")
 """A comment that says which digest the lines behind it have (Gentoo's DIGESTS)."""
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _UNESCAPED = {escape: letter for letter, escape in _ESCAPES.items()}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from cosremaster.iso.model import IsoFile
+from cosremaster.lazy_regex import lazy_regex
 
 MAX_LIST = 1 << 24
 """Bytes; a longer file is not taken for a list, because all lines of a list are held in memory."""
@@ -14,9 +15,9 @@ _MAX_LOOSE = 1 << 20
 
 _KINDS = rb"(?:md5|sha1|sha224|sha256|sha384|sha512|b2|blake2b?)"
 _ENDING = rb"(?:\.(?:txt|lst|list|chk|check))?"
-_NAME = re.compile(rb"\.?(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)" + _ENDING, re.IGNORECASE)
-COMPANION = re.compile(rb"(?P<of>.+)\.(?:" + _KINDS + rb"(?:sums?)?|digests?)" + _ENDING, re.IGNORECASE | re.DOTALL)
-_LOOSE = re.compile(rb"(?<![a-z0-9])(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)(?![a-z0-9])", re.IGNORECASE)
+_NAME = lazy_regex(rb"\.?(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)" + _ENDING, re.IGNORECASE)
+COMPANION = lazy_regex(rb"(?P<of>.+)\.(?:" + _KINDS + rb"(?:sums?)?|digests?)" + _ENDING, re.IGNORECASE | re.DOTALL)
+_LOOSE = lazy_regex(rb"(?<![a-z0-9])(?:" + _KINDS + rb"(?:sums?)?|checksums?|digests?)(?![a-z0-9])", re.IGNORECASE)
 """What other names of lists have in them, such as ``md5sum-x86_64.txt``; such a file has nothing but checksums."""
 TREEINFO_NAMES = (b".treeinfo", b"treeinfo")
 _SUSE_CONTENT = b"content"

@@ -12,12 +12,13 @@ from cosremaster.checksums.draft import FileChanges
 from cosremaster.checksums.names import may_be_package_index
 from cosremaster.errors import printable
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import join, parent_of
 
 _MAX_MANIFEST = 1 << 20
-_RELEASE = re.compile(rb"(?P<root>(?:.*/)?)dists/[^/]+/Release", re.DOTALL)
-_REPOMD = re.compile(rb"(?P<root>(?:.*/)?)repodata/repomd\.xml", re.DOTALL)
-_APKINDEX = re.compile(rb"(?P<root>(?:.*/)?)APKINDEX\.tar\.gz", re.DOTALL)
+_RELEASE = lazy_regex(rb"(?P<root>(?:.*/)?)dists/[^/]+/Release", re.DOTALL)
+_REPOMD = lazy_regex(rb"(?P<root>(?:.*/)?)repodata/repomd\.xml", re.DOTALL)
+_APKINDEX = lazy_regex(rb"(?P<root>(?:.*/)?)APKINDEX\.tar\.gz", re.DOTALL)
 
 
 def find_stale_indexes(image: IsoImage, changes: FileChanges) -> Iterator[str]:

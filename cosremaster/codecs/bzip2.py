@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -23,8 +22,9 @@ from cosremaster.codecs.frames import (
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
+from cosremaster.lazy_regex import lazy_regex
 
-_MAGIC = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_MAGIC = lazy_regex(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 BLOCKS = 8
 """Blocks of plain bytes in each new stream, where there are several."""
 

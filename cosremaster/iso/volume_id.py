@@ -11,6 +11,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.records import VOLUME_ID
 from cosremaster.iso.model import IsoImage
 from cosremaster.iso.udf.patch import seal_descriptor
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.units import BLOCK, lba_offset
 
 ID_SIZE = 32
@@ -18,10 +19,10 @@ ID_SIZE = 32
 CREATION, MODIFICATION, DATE_SIZE = 813, 830, 17
 """The bytes of a volume descriptor at which the dates of creation and modification begin, and the bytes of a date."""
 _UNSET = (b"0" * 16, bytes(16), b" " * 16)
-_ISO_8601 = re.compile(
+_ISO_8601 = lazy_regex(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)", re.ASCII
 )
-_SECONDS = re.compile(r"@(\d{1,12})", re.ASCII)
+_SECONDS = lazy_regex(r"@(\d{1,12})", re.ASCII)
 _DSTRINGS = {1: ((24, 32),), 4: ((116, 128),), 6: ((84, 128),), 256: ((112, 128), (304, 32))}
 """Offset and size of each dstring with the volume's name, by the tag identifier of the UDF descriptor (UDF 2.01,
 2.2.4.4, 2.2.7.2.2, 2.3.2; ECMA-167 3/10.1, 4/14.1)."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
 from cosremaster.errors import UsageError, printable
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import normal_name
 
 Address: TypeAlias = tuple[bytes, ...]
@@ -21,9 +21,9 @@ ROOT_NAME = "@root"
 
 _NUMBER_PREFIX = b"/#"  # no normal path begins so
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-_NUMBER = re.compile(rb"#[1-9][0-9]{0,5}")
-_STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ESCAPE = lazy_regex(rb"%([0-9A-Fa-f]{2})")
+_NUMBER = lazy_regex(rb"#[1-9][0-9]{0,5}")
+_STRAY = lazy_regex(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def number_part(number: int) -> bytes:

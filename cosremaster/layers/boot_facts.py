@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from cosremaster.errors import CorruptError, ImageError, LayerError, UnsupportedError
 from cosremaster.layers.model import Layer
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import Node
 
-_CONFIGURATIONS = re.compile(rb"conf/initramfs\.conf|conf/conf\.d/[^/]+|etc/casper\.conf")
+_CONFIGURATIONS = lazy_regex(rb"conf/initramfs\.conf|conf/conf\.d/[^/]+|etc/casper\.conf")
 """Shell files that initramfs-tools' ``/init`` and casper source in this order, those of a directory by name."""
 _ORDER = (b"conf/initramfs.conf", b"conf/conf.d/", b"etc/casper.conf")
 _MAX_CONFIGURATION = 1 << 16

@@ -7,7 +7,6 @@ ours that nobody else can write. Everything is opened by the folder's descriptor
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cosremaster.layers.blobs import Blob
+from cosremaster.lazy_regex import lazy_regex
 
 SUFFIX = ".index"
 MAX_INDEXES = 32
@@ -29,8 +29,8 @@ HEAD = 1 << 14
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
-_UNFINISHED_BEFORE = re.compile(r"tmp[a-z0-9_]{8}")
+_UNFINISHED = lazy_regex(r"\.[0-9a-f]{16}\.part")
+_UNFINISHED_BEFORE = lazy_regex(r"tmp[a-z0-9_]{8}")
 """Names of unfinished files of version 0.1, which held no lock."""
 
 _OLD = 3600  # seconds after which nobody writes to such a file any more

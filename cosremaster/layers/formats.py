@@ -354,10 +354,3 @@ def format_names() -> str:
 def holds_format(noun: str) -> bool:
     """Return whether ``noun``, as in ``a cpio archive``, is a container of one of the formats."""
     return any(_load(target).limits.container == noun for target in FORMATS.values())
-
-
-def strictest_limits() -> Limits:
-    """Return the limits of the format that holds the smallest files: for what is read before a layer is chosen."""
-    changeable = (_load(target) for target in FORMATS.values())
-    limits = [layer_format.limits for layer_format in changeable if layer_format.refusal is None]
-    return min(limits, key=lambda limits: limits.max_file_size)

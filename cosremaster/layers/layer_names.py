@@ -8,8 +8,9 @@ from collections.abc import Collection
 from cosremaster.errors import UnsupportedError, UsageError, printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.root_stacks import SQUASHFS_END, RootChain, StackRule, number_key
+from cosremaster.lazy_regex import lazy_regex
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MAX_NAME = 64
 _BUNDLES = (b".sb", b".xzm")
 _PREFIX = b"z"

@@ -25,6 +25,7 @@ from msgspec import Struct
 from cosremaster.errors import printable
 from cosremaster.iso.model import SourceFile, SourceImage
 from cosremaster.layers.boot_facts import NO_FACTS, BootFacts, BootLine, ShellVariable
+from cosremaster.lazy_regex import lazy_regex
 
 SQUASHFS_END = b".squashfs"
 _SOURCES = b"install-sources.yaml"
@@ -37,7 +38,7 @@ LAYERFS_PATH, LAYERFS_ARGUMENT = b"LAYERFS_PATH", b"layerfs-path"
 _CASPER_SKIPS = (b"ltsp.squashfs", b"server.squashfs")
 _LIVE_BOOT_ENDS = (b".squashfs", b".ext2", b".ext3", b".ext4", b".xfs", b".jffs2")
 _ARCHITECTURES = (b"x86_64", b"aarch64", b"i686", b"riscv64", b"loong64", b"armv7h")
-_NUMBER = re.compile(rb"[ \t]*(\d+)")
+_NUMBER = lazy_regex(rb"[ \t]*(\d+)")
 
 
 class RootScheme(enum.Enum):

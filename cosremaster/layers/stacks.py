@@ -17,10 +17,11 @@ from cosremaster.layers.identify import identify_table
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stack, list_casper_layers
 from cosremaster.layers.scan import ScanOptions
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import Node, NodeKind
 
 _CALAMARES = b"etc/calamares/modules/unpackfs.conf"
-_CALAMARES_SOURCE = re.compile(rb"^[ \t-]*source:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_CALAMARES_SOURCE = lazy_regex(rb"^[ \t-]*source:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 _MAX_CONFIGURATION = 1 << 16
 _QUICK = ScanOptions(digests=False, nesting=0, edits=False)
 

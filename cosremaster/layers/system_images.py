@@ -16,12 +16,13 @@ from cosremaster.errors import printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.formats import holds_format
 from cosremaster.layers.identify import EROFS, EXT, SQUASHFS, STREAMED_SQUASHFS
+from cosremaster.lazy_regex import lazy_regex
 
 FILESYSTEMS = (SQUASHFS, STREAMED_SQUASHFS, EROFS, EXT)
 """The kinds of file systems that a root is found among, as :class:`ForeignFile` has them."""
 
 _ROOT_ENDS = (b".squashfs", b".sfs", b".erofs", b".img", b".ext4")
-_ROOT_NAME = re.compile(rb"(?:.*/)?(?:root|rootfs|filesystem|airootfs|live)[^/]*")
+_ROOT_NAME = lazy_regex(rb"(?:.*/)?(?:root|rootfs|filesystem|airootfs|live)[^/]*")
 
 NESTED_ROOTS = (b"LiveOS/rootfs.img", b"LiveOS/ext3fs.img")
 """Files of a squashfs that dracut mounts as the root instead of it (dmsquash-live-root.sh)."""
@@ -29,16 +30,16 @@ NESTED_ROOTS = (b"LiveOS/rootfs.img", b"LiveOS/ext3fs.img")
 _PARTS_OF_SYSTEMS = (b".snap", b".tcz", b".dotstar", b".verity", b".fec")
 """Ends of names: packages that a running system mounts beside its root."""
 
-_MODLOOP = re.compile(rb"(?:.*/)?modloop[^/]*")
+_MODLOOP = lazy_regex(rb"(?:.*/)?modloop[^/]*")
 """The kernel modules of Alpine, whose root is made of packages in memory (mkinitfs, initramfs-init)."""
 
-_INSTALLER_STAGE = re.compile(rb"(?:.*/)?install\.img|boot/[a-z0-9_]+/[a-z-]+")
+_INSTALLER_STAGE = lazy_regex(rb"(?:.*/)?install\.img|boot/[a-z0-9_]+/[a-z-]+")
 """The second stage of Anaconda, and openSUSE's, which linuxrc loads: what is meant for an installer goes before it."""
 
-_STORES = re.compile(rb"(?:.*/)?(?:casper-rw|home-rw|live-rw|persistence|writable|overlay-[^/]*)")
+_STORES = lazy_regex(rb"(?:.*/)?(?:casper-rw|home-rw|live-rw|persistence|writable|overlay-[^/]*)")
 """Where a live system writes (casper(7), live-boot(7))."""
 
-_EXT_ROOT = re.compile(rb"(?:.*/)?(?:[^/]*root[^/]*|ext[234]fs[^/]*|filesystem[^/]*)")
+_EXT_ROOT = lazy_regex(rb"(?:.*/)?(?:[^/]*root[^/]*|ext[234]fs[^/]*|filesystem[^/]*)")
 """An ext2, ext3 or ext4 file system of another name is somebody's disk."""
 
 

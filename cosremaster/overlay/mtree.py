@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, UsageError, printable
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.ownership import Mode
 from cosremaster.overlay.request import default_mtime
 from cosremaster.overlay.scan import clamp_mtime
@@ -24,7 +25,7 @@ _TYPES = {
     b"file": NodeKind.FILE, b"dir": NodeKind.DIRECTORY, b"link": NodeKind.SYMLINK, b"char": NodeKind.CHAR,
     b"block": NodeKind.BLOCK, b"fifo": NodeKind.FIFO, b"socket": NodeKind.SOCKET,
 }  # fmt: skip
-_BACKSLASH = re.compile(rb"\\([0-7]{3}|M-.|M\^.|\^.|.|$)", re.DOTALL)
+_BACKSLASH = lazy_regex(rb"\\([0-7]{3}|M-.|M\^.|\^.|.|$)", re.DOTALL)
 _LETTERS = {
     b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"s": b" ", b"t": b"\t", b"v": b"\v",
     b"0": b"\0", b"\\": b"\\", b"#": b"#",

@@ -10,13 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cosremaster.errors import UsageError
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OwnershipRule
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import Node, NodeKind
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
-_STEP = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
+_CLAUSE = lazy_regex(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
+_STEP = lazy_regex(r"([-+=])([ugo]|[rwxXst]*)")
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 4, "w": 2, "x": 1}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from cosremaster.errors import UsageError, printable
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import normal_name
 
-_TOKEN = re.compile(rb"\*\*/|\*\*|\*|\?|\\[^/]|.", re.DOTALL)
+_TOKEN = lazy_regex(rb"\*\*/|\*\*|\*|\?|\\[^/]|.", re.DOTALL)
 _MEANING = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosremaster.errors import UsageError
+from cosremaster.lazy_regex import lazy_regex
 
 STANDARD_INPUT = b"-"
-_ENDING = re.compile(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
+_ENDING = lazy_regex(rb"\.((tar|cpio)(\.(gz|bz2|xz|zst|lz4|lzma|lz|Z))?|tgz|tbz2?|txz|tlz|tzst|zip|7z|deb)$", re.I)
 
 
 def is_archive_name(source: bytes) -> bool:
@@ -19,7 +20,7 @@ def is_archive_name(source: bytes) -> bool:
     return source == STANDARD_INPUT or _ENDING.search(source) is not None
 
 
-_INTO_FILE_SYSTEM = re.compile(r"(.*[^:]):(/[^:].*?::.*|@[a-z]+[0-9]+::.*)", re.IGNORECASE | re.DOTALL)
+_INTO_FILE_SYSTEM = lazy_regex(r"(.*[^:]):(/[^:].*?::.*|@[a-z]+[0-9]+::.*)", re.IGNORECASE | re.DOTALL)
 """SRC and DEST of a file that goes into a file system on the ISO: DEST is its address, ``::`` and a path in it."""
 
 

@@ -17,6 +17,7 @@ from cosremaster.browse.export import MaasResource, names_gzip_tar
 from cosremaster.errors import CosremasterError, RecipeError, UsageError, printable
 from cosremaster.iso.volume_id import encode_volume_id, parse_volume_date
 from cosremaster.layers.layer_names import check_layer_name
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
 from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
@@ -33,7 +34,7 @@ else:
     import tomli as tomllib
 
 _DIGITS = {"sha256": 64, "md5": 32}
-_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_TOML_PLACE = lazy_regex(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _Table = TypeVar("_Table", bound=BaseModel)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct
+
+from cosremaster.lazy_regex import lazy_regex
 
 UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Directories of units, the one with the highest precedence first (systemd.unit(5), unit file load path)."""
 
-_NAME = re.compile(
+_NAME = lazy_regex(
     r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket|target|timer|path|mount|automount|swap|slice|scope|device)"
 )
 _LINKS = {"WantedBy": "wants", "RequiredBy": "requires", "UpheldBy": "upholds"}

@@ -10,21 +10,23 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from cosremaster.lazy_regex import lazy_regex
+
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys of tables and numbers of array elements, from the document inwards."""
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_SPACE = re.compile(r"[ \t]*")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BLANK = lazy_regex(r"(?:[ \t\r\n]|#[^\n]*)*")
+_SPACE = lazy_regex(r"[ \t]*")
+_BARE = lazy_regex(r"[A-Za-z0-9_-]+")
 _STRINGS = (
     # Triple quotes first. Up to two more quotes may precede the closing three.
-    re.compile(r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*?"{3,5}', re.DOTALL),
-    re.compile(r"'''(?:[^']|'{1,2}(?!'))*?'{3,5}", re.DOTALL),
-    re.compile(r'"(?:[^"\\]|\\.)*"'),
-    re.compile(r"'[^']*'"),
+    lazy_regex(r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*?"{3,5}', re.DOTALL),
+    lazy_regex(r"'''(?:[^']|'{1,2}(?!'))*?'{3,5}", re.DOTALL),
+    lazy_regex(r'"(?:[^"\\]|\\.)*"'),
+    lazy_regex(r"'[^']*'"),
 )
-_SCALAR = re.compile(r"[^,\]}#\n]+")  # numbers, booleans, dates
-_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
+_SCALAR = lazy_regex(r"[^,\]}#\n]+")  # numbers, booleans, dates
+_ESCAPE = lazy_regex(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
 _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 
 

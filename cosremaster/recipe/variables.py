@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from cosremaster.errors import UsageError
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.recipe.document import VARIABLE_NAME, Variable, VariableTable
 from cosremaster.recipe.faults import Faults, suggest_name
 
-_SPECIAL = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
-_NAME = re.compile(VARIABLE_NAME)
+_SPECIAL = lazy_regex(r"\$\$|\$\{([^}]*)(\}?)")
+_NAME = lazy_regex(VARIABLE_NAME)
 
 
 MAX_FILLED = 1 << 24

@@ -13,6 +13,7 @@ from cosremaster.errors import printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.layers.model import Layer
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.remastering.signatures import plan_signatures
 from cosremaster.tree.nodes import Edits
 
@@ -27,7 +28,7 @@ CASPER_UUID = b".disk/casper-uuid"
 
 _SIZES = (b".size", b"/install-sources.yaml")
 
-_PACKAGES = re.compile(
+_PACKAGES = lazy_regex(
     rb"var/lib/dpkg/status(?:\.d(?:/.*)?)?|lib/apk/db/installed|(?:usr/lib/sysimage|var/lib)/rpm(?:/.*)?"
     rb"|var/lib/pacman/local(?:/.*)?|var/lib/snapd/seed(?:/.*)?",
     re.DOTALL,
@@ -36,7 +37,7 @@ _PACKAGES = re.compile(
 
 _LIST_NAME = rb"(?:filesystem|%b)\.(?:manifest|packages)(?:-[a-z-]+)?"
 """A pattern, with a place for the stem of the file system's name (livecd-rootfs; live-build, ``binary_manifest``)."""
-_ARCH_LIST = re.compile(rb"pkglist\.[a-z0-9_]+\.txt")
+_ARCH_LIST = lazy_regex(rb"pkglist\.[a-z0-9_]+\.txt")
 """archiso has it beside the folder of the processor (mkarchiso, ``_make_pkglist``)."""
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
+from cosremaster.lazy_regex import lazy_regex
+
 NAME = b"install-sources.yaml"
 
-_LINE = re.compile(
+_LINE = lazy_regex(
     rb"^(?P<indent> *)(?P<dash>(?:- +)*)(?P<key>[\w.-]+) *:(?: +(?P<value>[^\r\n]*?))? *\r?$", re.MULTILINE
 )
-_NUMBER = re.compile(rb"\d{1,18}")
+_NUMBER = lazy_regex(rb"\d{1,18}")
 
 
 class SourceSize(Struct, frozen=True):

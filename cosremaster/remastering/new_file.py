@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -10,11 +9,12 @@ from msgspec import Struct
 from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import UsageError
 from cosremaster.layers.formats import NewStyle, load_format
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.request import OverlayItem, default_mtime
 from cosremaster.overlay.root_directory import make_root
 
 _FORMATS = {"cpio": "cpio", "tar": "tar", "squashfs": "squashfs", "sfs": "squashfs", "sqfs": "squashfs"}
-_SIZE = re.compile(r"([0-9]{1,9})([kKmM]?)")
+_SIZE = lazy_regex(r"([0-9]{1,9})([kKmM]?)")
 
 
 class EmptyFile(Struct, frozen=True):

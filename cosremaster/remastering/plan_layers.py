@@ -18,7 +18,7 @@ from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.find import QUICK_HEAD, ImageLayers, identify_files, list_system_images
-from cosremaster.layers.formats import Repacking, strictest_limits
+from cosremaster.layers.formats import Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.overlay.addition import PreparedItem
@@ -40,7 +40,7 @@ from cosremaster.remastering.select_layers import (
     select_layers,
 )
 from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
-from cosremaster.tree.limits import Limits
+from cosremaster.tree.limits import ANY_LAYER, Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.replacements import NO_EDITS
 
@@ -109,8 +109,8 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
     )  # fmt: skip
     items: tuple[PreparedItem, ...] = ()
     oversized: list[tuple[int, Place]] = []
-    if request.additions:  # the limits load every layer format, which a change of the ISO's own tree goes without
-        strict = replace(reading, limits=strictest_limits(), oversized=oversized)
+    if request.additions:
+        strict = replace(reading, limits=ANY_LAYER, oversized=oversized)
         items = prepare_items(request.additions, strict)
     reading = replace(reading, option="--add-iso")
     others = [(_ISO, request.iso_additions), *((_FAT, fat.additions) for fat in request.fats)]
@@ -162,7 +162,8 @@ def _check_some_layer_holds(image: SourceImage, overlay: Overlay) -> None:
     """
     formats = (file.identification.format for file in identify_files(image, most=QUICK_HEAD))
     limits = [layer_format.limits for layer_format in formats if layer_format is not None]
-    overlay.check_sizes(max(limits or [strictest_limits()], key=lambda limit: limit.max_file_size))
+    if limits:
+        overlay.check_sizes(max(limits, key=lambda limit: limit.max_file_size))
 
 
 def plan_file(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 from cosremaster.errors import UnsupportedError, printable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage
+from cosremaster.lazy_regex import lazy_regex
 
 if TYPE_CHECKING:
     from cosremaster.boot_config.boot_checks import BootCheck, DemandedChecks
@@ -25,7 +25,7 @@ _SIGNATURES = (_SIG, _CMS, b".gpg", b".asc", b".p7s", b".sign", b".minisig")
 _ARCHISO_ROOTS = (b".sfs", b".erofs")
 """Ends of the names of root file systems whose signatures archiso checks."""
 
-_MODLOOP = re.compile(rb"(?:.*/)?modloop[^/]*")
+_MODLOOP = lazy_regex(rb"(?:.*/)?modloop[^/]*")
 """Alpine's kernel modules, whose signature is in the initramfs (``/var/cache/misc/*.SIGN.RSA.*``)."""
 
 

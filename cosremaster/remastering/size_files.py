@@ -7,7 +7,6 @@ and ``install-sources.yaml`` has for each system that may be installed the size 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.stacks import open_filesystem
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.remastering.disk_usage import measure_growth, measure_layer_usage, measure_shown_growth
 from cosremaster.remastering.install_sources import NAME as SOURCES
 from cosremaster.remastering.install_sources import SourceSize, find_source_sizes
@@ -25,7 +25,7 @@ from cosremaster.remastering.stacked_edits import StackedEdits
 
 _SQUASHFS, _SIZE, _LIVE = b".squashfs", b".size", b".live"
 _WHOLE = b"filesystem"
-_NUMBER = re.compile(rb"\s*(\d{1,18})\s*")
+_NUMBER = lazy_regex(rb"\s*(\d{1,18})\s*")
 _MAX_NUMBER_FILE = 64
 _MAX_SOURCES = 1 << 20
 

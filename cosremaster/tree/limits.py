@@ -37,3 +37,7 @@ class Limits(NamedTuple):
                 " instead (--add-iso)",
                 place,
             )
+
+
+ANY_LAYER = Limits("a layer of any format", 1 << 30)
+"""What every format of layers holds: for what is read before one is chosen. No format is loaded for it."""

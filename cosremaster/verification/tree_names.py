@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -12,6 +11,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.model import IsoImage, IsoTree
 from cosremaster.iso.read_trees import JOLIET, walk_records
 from cosremaster.iso.rockridge.read import find_susp_skip
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.paths import ancestors
 from cosremaster.units import Lba, lba_offset
 from cosremaster.verification.finding import Finding, fails
@@ -19,7 +19,7 @@ from cosremaster.verification.finding import Finding, fails
 _KEPT, _KEPT_PLAIN = 16, 5
 """Characters of a name that every tree keeps. The second is for a primary tree without Rock Ridge, which may replace
 the last three of eight characters by a number."""
-_OTHER = re.compile("[^a-z0-9_]")
+_OTHER = lazy_regex("[^a-z0-9_]")
 
 
 class TreeNames(Struct, frozen=True):

@@ -14,10 +14,11 @@ import pytest
 import cosremaster
 from cosremaster.cli import main
 from cosremaster.demo.image import build_archive, directory, regular, root_items
-from cosremaster.layers.formats import FORMATS
+from cosremaster.layers.formats import FORMATS, load_format
 from cosremaster.layers.model import RootfsLikelihood
 from cosremaster.remastering.image import OpenedImage
 from cosremaster.remastering.request import Request
+from cosremaster.tree.limits import ANY_LAYER
 from tests.support.small import without_layer
 from tests.support.toyfs import toy_file
 
@@ -152,3 +153,8 @@ def test_a_remaster_takes_less_than_400_bytes_for_each_entry(tmp_path: Path) -> 
     _traced_peak(tmp_path, 100)  # loads modules
     few, many = (_traced_peak(tmp_path, count) for count in (3_000, 12_000))
     assert (many - few) / 9_000 < 420  # the last table that grew may have grown just now
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_what_any_layer_holds_every_format_holds(name: str) -> None:
+    assert load_format(name).limits.max_file_size >= ANY_LAYER.max_file_size

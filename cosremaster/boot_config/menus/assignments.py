@@ -20,12 +20,13 @@ from cosremaster.boot_config.menus.model import (
     find_insertion_point,
     split_arguments,
 )
+from cosremaster.lazy_regex import lazy_regex
 
-_LINE = re.compile(rb"[ \t]*([A-Za-z][\w.-]*)[ \t]*=[ \t]*([^\r\n]*)")
+_LINE = lazy_regex(rb"[ \t]*([A-Za-z][\w.-]*)[ \t]*=[ \t]*([^\r\n]*)")
 _TITLES = frozenset((b"title", b"build"))
-_KERNEL = re.compile(rb"^[ \t]*kernel[ \t]*=", re.MULTILINE)
-_MODULES = re.compile(rb"^[ \t]*(?:modules|kernelopt)[ \t]*=", re.MULTILINE)
-_GLOBAL = re.compile(rb"^[ \t]*\[global\]", re.MULTILINE)
+_KERNEL = lazy_regex(rb"^[ \t]*kernel[ \t]*=", re.MULTILINE)
+_MODULES = lazy_regex(rb"^[ \t]*(?:modules|kernelopt)[ \t]*=", re.MULTILINE)
+_GLOBAL = lazy_regex(rb"^[ \t]*\[global\]", re.MULTILINE)
 
 
 class _Assignment(Struct, frozen=True):

@@ -16,12 +16,13 @@ from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Word, is_lin
 from cosremaster.boot_config.menus.multiboot import strip_options
 from cosremaster.boot_config.menus.programs import LINUX_LOADER, MULTIBOOT
 from cosremaster.boot_config.menus.syslinux import SyslinuxLine, split_syslinux_lines
+from cosremaster.lazy_regex import lazy_regex
 
-_LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
-_INITRD = re.compile(rb"initrd(?:16|efi)?|initrd\$\{?\w+\}?|\$\{?initrd\w*\}?")
-_PROGRAM, _MODULE = re.compile(rb"multiboot2?|xen_hypervisor"), re.compile(rb"module2?|xen_module")
-_VARIABLE = re.compile(rb"\$(?:\{(\w+)\}|(\w+))")
-_OPTION = re.compile(rb"--?[a-z-]+")
+_LINUX = lazy_regex(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
+_INITRD = lazy_regex(rb"initrd(?:16|efi)?|initrd\$\{?\w+\}?|\$\{?initrd\w*\}?")
+_PROGRAM, _MODULE = lazy_regex(rb"multiboot2?|xen_hypervisor"), lazy_regex(rb"module2?|xen_module")
+_VARIABLE = lazy_regex(rb"\$(?:\{(\w+)\}|(\w+))")
+_OPTION = lazy_regex(rb"--?[a-z-]+")
 
 
 class LoadedFile(Struct, frozen=True):

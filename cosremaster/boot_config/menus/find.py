@@ -10,27 +10,28 @@ from cosremaster.boot_config.menus.grub import parse_grub
 from cosremaster.boot_config.menus.loader import parse_loader_entry
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage
 from cosremaster.boot_config.menus.syslinux import parse_syslinux
+from cosremaster.lazy_regex import lazy_regex
 
 MAX_MENU = 1 << 20
 """Bytes of the largest file that is taken for a menu."""
 
-_ENTRY = re.compile(rb"(?:^|/)loader/entries/[^/]+\.conf$", re.IGNORECASE)
-_GRUB_NAME = re.compile(rb"(?:^|/)grub\.cfg$", re.IGNORECASE)
-_SYSLINUX_NAME = re.compile(rb"(?:^|/)(?:(?:isolinux|syslinux|pxelinux|extlinux)\.(?:cfg|conf))$", re.IGNORECASE)
-_ASSIGNMENTS_NAME = re.compile(rb"(?:^|/)(?:boot|xen[^/]*)\.cfg$", re.IGNORECASE)
-_FOLDER = re.compile(rb"(?:^|/)(?:boot|efi|isolinux|syslinux|extlinux)(?:/|$)", re.IGNORECASE)
-_CONFIGURATION = re.compile(rb"(?:^|/)[^/]+\.(?:cfg|conf)$", re.IGNORECASE)
-_SAYS_SYSLINUX = re.compile(
+_ENTRY = lazy_regex(rb"(?:^|/)loader/entries/[^/]+\.conf$", re.IGNORECASE)
+_GRUB_NAME = lazy_regex(rb"(?:^|/)grub\.cfg$", re.IGNORECASE)
+_SYSLINUX_NAME = lazy_regex(rb"(?:^|/)(?:(?:isolinux|syslinux|pxelinux|extlinux)\.(?:cfg|conf))$", re.IGNORECASE)
+_ASSIGNMENTS_NAME = lazy_regex(rb"(?:^|/)(?:boot|xen[^/]*)\.cfg$", re.IGNORECASE)
+_FOLDER = lazy_regex(rb"(?:^|/)(?:boot|efi|isolinux|syslinux|extlinux)(?:/|$)", re.IGNORECASE)
+_CONFIGURATION = lazy_regex(rb"(?:^|/)[^/]+\.(?:cfg|conf)$", re.IGNORECASE)
+_SAYS_SYSLINUX = lazy_regex(
     rb"^[ \t]*(?:label[ \t]+\S|append[ \t]|(?:menu[ \t]+)?include[ \t]+\S|default[ \t]+\S|ui[ \t]+\S)",
     re.IGNORECASE | re.MULTILINE,
 )
-_SAYS_GRUB = re.compile(
+_SAYS_GRUB = lazy_regex(
     rb"^[ \t]*(?:menuentry[ \t]|submenu[ \t]|search(?:\.\w+)?[ \t]|linux(?:16|efi)?[ \t]+[(/$\"']|set[ \t]+\w+="
     rb"|source[ \t]|configfile[ \t])",
     re.MULTILINE,
 )
-_DEVICE, _PREFIX = re.compile(rb"^\([^)]*\)"), re.compile(rb"^\$(?:prefix|\{prefix\})")
-_LABEL = re.compile(rb"^[ \t]*label[ \t]+\S", re.IGNORECASE | re.MULTILINE)
+_DEVICE, _PREFIX = lazy_regex(rb"^\([^)]*\)"), lazy_regex(rb"^\$(?:prefix|\{prefix\})")
+_LABEL = lazy_regex(rb"^[ \t]*label[ \t]+\S", re.IGNORECASE | re.MULTILINE)
 
 
 def may_be_menu(path: bytes) -> bool:

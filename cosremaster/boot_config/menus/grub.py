@@ -21,23 +21,24 @@ from cosremaster.boot_config.menus.model import (
     is_linux,
 )
 from cosremaster.boot_config.menus.multiboot import Module, find_kernel_modules, strip_options
+from cosremaster.lazy_regex import lazy_regex
 
 _META = frozenset(b"{}|&;<>")
 _BLANK = frozenset(b" \t\r")
 _STARTERS = frozenset((b"if", b"then", b"else", b"elif", b"while", b"until", b"do", b"!", b"time"))
 """Words that a command may follow on the same line."""
 
-_LINUX = re.compile(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
-_HYPERVISOR = re.compile(rb"multiboot2?|xen_hypervisor")
-_MODULE = re.compile(rb"module2?|xen_module")
+_LINUX = lazy_regex(rb"linux(?:16|efi)?|linux\$\{?\w+\}?|\$\{?linux\w*\}?")
+_HYPERVISOR = lazy_regex(rb"multiboot2?|xen_hypervisor")
+_MODULE = lazy_regex(rb"module2?|xen_module")
 ENTRY_COMMANDS = frozenset((b"menuentry", b"submenu"))
-_MAY_LOAD = re.compile(rb"^[ \t]*\$?\{?(?:linux|multiboot|module|xen_)", re.MULTILINE)
+_MAY_LOAD = lazy_regex(rb"^[ \t]*\$?\{?(?:linux|multiboot|module|xen_)", re.MULTILINE)
 """What loads a kernel in a text that cannot be read as commands."""
 _MESSAGES = frozenset((b"menuentry", b"submenu", b"echo", b"title"))
 _READERS = frozenset((b"source", b"configfile", b".", b"extract_entries_source", b"extract_entries_configfile",
                       b"syslinux_configfile"))  # fmt: skip
-_VARIABLE = re.compile(rb"\$(?:\{\w+\}|\w+|[@*#?])")
-_HEX_ESCAPE = re.compile(rb"\\x[0-9A-Fa-f]{2}")
+_VARIABLE = lazy_regex(rb"\$(?:\{\w+\}|\w+|[@*#?])")
+_HEX_ESCAPE = lazy_regex(rb"\\x[0-9A-Fa-f]{2}")
 
 
 class _CommandEnd(Struct, frozen=True):
@@ -210,7 +211,7 @@ def _read_double_quoted(data: bytes, at: int, text: bytearray) -> int:
     return -1
 
 
-_PLAIN = re.compile(rb"[A-Za-z0-9_.,:/=+@%^~*?!\[\]()\x80-\xff-]")
+_PLAIN = lazy_regex(rb"[A-Za-z0-9_.,:/=+@%^~*?!\[\]()\x80-\xff-]")
 
 
 def quote_grub_word(text: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from cosremaster.boot_config.menus.model import (
     KernelLine,
     Menu,
@@ -14,8 +12,9 @@ from cosremaster.boot_config.menus.model import (
     is_linux,
     split_arguments,
 )
+from cosremaster.lazy_regex import lazy_regex
 
-_LINE = re.compile(rb"[ \t]*([^\s#]\S*)[ \t]*([^\r\n]*)")
+_LINE = lazy_regex(rb"[ \t]*([^\s#]\S*)[ \t]*([^\r\n]*)")
 _MESSAGES = frozenset((b"title", b"version", b"machine-id", b"sort-key"))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from enum import Enum
 
 from msgspec import Struct
+
+from cosremaster.lazy_regex import lazy_regex
 
 
 class MenuLanguage(Enum):
@@ -138,7 +139,7 @@ def split_arguments(data: bytes, start: int, end: int) -> tuple[Word, ...]:
     return tuple(words)
 
 
-_DOS_END = re.compile(rb"[ \t]*\r\n")
+_DOS_END = lazy_regex(rb"[ \t]*\r\n")
 
 
 def detect_line_end(data: bytes, at: int) -> bytes:

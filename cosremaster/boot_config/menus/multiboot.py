@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 
 from cosremaster.boot_config.menus.model import Word, is_linux
+from cosremaster.lazy_regex import lazy_regex
 
-_KERNEL = re.compile(rb"vmlinu|bzimage|linux", re.IGNORECASE)
-_NO_KERNEL = re.compile(
+_KERNEL = lazy_regex(rb"vmlinu|bzimage|linux", re.IGNORECASE)
+_NO_KERNEL = lazy_regex(
     rb"initrd|initramfs|ucode|microcode|(?:iso|sys|pxe|ext)linux|\.(?:img|cpio|bin|cfg|conf|c32|txt)(?:\.\w+)?$",
     re.IGNORECASE,
 )
-_HYPERVISOR = re.compile(rb"(?:xen|tboot)(?![a-z])", re.IGNORECASE)
+_HYPERVISOR = lazy_regex(rb"(?:xen|tboot)(?![a-z])", re.IGNORECASE)
 
 Module = Sequence[Word]
 """The words of a module: its options, its file, its arguments."""

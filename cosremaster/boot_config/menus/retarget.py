@@ -12,12 +12,13 @@ from msgspec import Struct
 
 from cosremaster.boot_config.menus.grub import quote_grub_part
 from cosremaster.boot_config.menus.model import Menu, MenuLanguage, Splice, Word, apply_splices
+from cosremaster.lazy_regex import lazy_regex
 
-_UDEV_PLAIN = re.compile(rb"[A-Za-z0-9#+.:=@_/-]")
+_UDEV_PLAIN = lazy_regex(rb"[A-Za-z0-9#+.:=@_/-]")
 """Letters that udev keeps in names below /dev/disk; others become ``\\xNN`` (libudev, encode_string)."""
-_NOT_BEFORE = re.compile(rb"[A-Za-z0-9_.\\-]$")
-_BEHIND = re.compile(rb"$|[:/,;\"'}]")
-_OTHER_KEYS = re.compile(rb"(?:path|dir|file|name|host|title|args|initrd|theme|font|default|timeout)$", re.IGNORECASE)
+_NOT_BEFORE = lazy_regex(rb"[A-Za-z0-9_.\\-]$")
+_BEHIND = lazy_regex(rb"$|[:/,;\"'}]")
+_OTHER_KEYS = lazy_regex(rb"(?:path|dir|file|name|host|title|args|initrd|theme|font|default|timeout)$", re.IGNORECASE)
 """Keys whose values are no volumes, though they may be spelled like one."""
 
 

@@ -6,7 +6,6 @@ its doc directory).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from msgspec import Struct, field
@@ -23,8 +22,9 @@ from cosremaster.boot_config.menus.model import (
     split_arguments,
 )
 from cosremaster.boot_config.menus.programs import ProgramLines, is_program, loads_kernel, read_program
+from cosremaster.lazy_regex import lazy_regex
 
-_LINE = re.compile(rb"[ \t]*(\S*)[ \t]*")
+_LINE = lazy_regex(rb"[ \t]*(\S*)[ \t]*")
 _OTHER_KINDS = (b".c32", b".com", b".cbt", b".bin", b".bs", b".bss", b".0", b".img", b".32")
 """Extensions of programs other than Linux that KERNEL loads (syslinux.txt, "KERNEL image")."""
 _STARTS = frozenset((b"kernel", b"linux"))

@@ -18,6 +18,7 @@ from cosremaster.io.framed import FramedCrc32, FramedSource
 from cosremaster.io.parallel import StopFlag
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.io.streams import CHUNK
+from cosremaster.lazy_regex import lazy_regex
 
 PRESET = 6
 PRESET_DICTS = tuple(size << 10 for size in (256, 1024, 2048, 4096, 4096, 8192, 8192, 16384, 32768, 65536))
@@ -39,7 +40,7 @@ _TRIAL_SIZE, _COUNT_SIZE = 1024, 8192  # bytes of each sample
 _WORTH = 0.99  # the size after compression from which on it is not worth it
 _THOROUGH = 64  # every method is tried on segments 0, 1, 2, 4, 8 and so on to this of a file, then on every 64th
 _REPEATS, _SEARCHED = 32, 8  # repeats are searched in the first 32 segments, then in 8 of every 32
-_ANCHOR = re.compile(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 matches in a MiB of random bytes
+_ANCHOR = lazy_regex(rb"\x5a[\x00-\x0f].{30}", re.DOTALL)  # some 256 matches in a MiB of random bytes
 
 
 class EncoderOptions(Struct, frozen=True):

@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from cosremaster.errors import Place, UnsupportedError
 from cosremaster.iso.ecma119.records import decode_identifier, split_version
+from cosremaster.lazy_regex import lazy_regex
 
 _VERSION = b";1"
-_NOT_D_CHARACTER = re.compile(rb"[^A-Z0-9_]")
-_NOT_LETTER_OR_DIGIT = re.compile(rb"[^A-Za-z0-9_]")
-_NOT_PRINTABLE = re.compile(rb"[^!-.0-:<-~]")  # nor space, slash, semicolon
-_NOT_JOLIET = re.compile("[\x00-\x1f*/:;?\\\\]")
+_NOT_D_CHARACTER = lazy_regex(rb"[^A-Z0-9_]")
+_NOT_LETTER_OR_DIGIT = lazy_regex(rb"[^A-Za-z0-9_]")
+_NOT_PRINTABLE = lazy_regex(rb"[^!-.0-:<-~]")  # nor space, slash, semicolon
+_NOT_JOLIET = lazy_regex("[\x00-\x1f*/:;?\\\\]")
 _MAX_MARKS = 10**6
 _MIN_LONG_BASE = 8
 """Bytes that the extension of a long name leaves to its base, enough for every mark."""

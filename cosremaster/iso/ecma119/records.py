@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -10,10 +9,11 @@ from msgspec import Struct
 from cosremaster.errors import ImageError, Place
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.ecma119.limits import TreeLimits
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, Lba, blocks_for, lba_offset
 
 IMAGE_START = Lba(0)
-_VERSION = re.compile(rb";[0-9]{1,5}\Z")
+_VERSION = lazy_regex(rb";[0-9]{1,5}\Z")
 NEGATIVE = 1 << 31
 """libarchive writes and reads block numbers from here on as negative ones, which records without data have there."""
 PRIMARY, SUPPLEMENTARY, TERMINATOR = 1, 2, 255

@@ -7,7 +7,6 @@ initramfs reads the old forms. libarchive reads them. Specification: cpio(5) of 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from cosremaster.errors import CorruptError, Place, SizeError, UnsupportedError
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.format import OLD_MAGICS
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import NodeKind
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ODC, BINARY = "odc", "bin"
 _KINDS = frozenset(NodeKind)
-_ODC = re.compile(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
+_ODC = lazy_regex(rb"070707[0-7]{12}([0-7]{6})[0-7]{35}([0-7]{6})[0-7]{11}")
 _BINARY = 26
 """Bytes of a binary header: thirteen 16-bit words, mode the fourth, name size the eleventh."""
 

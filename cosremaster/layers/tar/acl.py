@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from cosremaster.layers.tar import pax
+from cosremaster.lazy_regex import lazy_regex
 
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 KEYWORDS = {b"SCHILY.acl.access": ACCESS, b"SCHILY.acl.default": DEFAULT}
@@ -20,7 +21,7 @@ _MODE_TAGS = (0x01, 0x04, 0x20)
 _SHORT = {b"u": b"user", b"g": b"group", b"m": b"mask", b"o": b"other"}
 _ENTRY = struct.Struct("<HHI")
 _SELINUX = b"security.selinux"
-_ENCODED = re.compile(rb"%(3D|25)")
+_ENCODED = lazy_regex(rb"%(3D|25)")
 
 
 def parse_acl(text: bytes) -> bytes | None:

@@ -10,6 +10,8 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+from cosremaster.lazy_regex import lazy_regex
+
 BLOCK = 512
 RECORD = 10240
 """Bytes of a record of 20 blocks, to which programs pad an archive by default."""
@@ -33,7 +35,7 @@ _SPARSE_AT, _IS_EXTENDED, _REAL_SIZE = 386, 482, slice(483, 495)
 _EXTENSION_IS_EXTENDED = 504
 
 _FIELDS = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
-_OCTAL = re.compile(rb"[ \0]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
+_OCTAL = lazy_regex(rb"[ \0]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _LARGEST = 1 << 63
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
 from cosremaster.layers.tar.blocks import HeaderError
+from cosremaster.lazy_regex import lazy_regex
 
 PATH, LINK_PATH, SIZE, UID, GID, MTIME = b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"
 USER, GROUP, CHARSET = b"uname", b"gname", b"hdrcharset"
@@ -24,9 +24,9 @@ SPARSE_COUNT, SPARSE_OFFSET, SPARSE_BYTES, SPARSE_MAP = (
     SPARSE + name for name in (b"numblocks", b"offset", b"numbytes", b"map")
 )
 
-_DECIMAL = re.compile(rb"[0-9]{1,20}")
-_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
-_LENGTH = re.compile(rb"([0-9]{1,10}) ")
+_DECIMAL = lazy_regex(rb"[0-9]{1,20}")
+_TIME = lazy_regex(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_LENGTH = lazy_regex(rb"([0-9]{1,10}) ")
 _SEGMENTS_AT_ONCE = 1 << 22
 
 Records = list[tuple[bytes, bytes]]
