@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -22,6 +23,13 @@ from cosremaster.layers.cpio.read import SYMLINK, TYPES, CpioIndex
 Values = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Span = tuple[Count, Count]
+
+
+_unpack_sizes = struct.Struct(
+    ">24xI16xI4x"
+).iter_unpack  # of the 13 fields of a header: 6, of the data, and 11, of the name
+_ALIGNED = -cpio.ALIGNMENT  # as a mask
+_NAMED = cpio.HEADER_SIZE + cpio.ALIGNMENT - 1
 
 
 class _Places(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,14 +101,20 @@ def check_entries(index: CpioIndex, size: int) -> None:
     for number, raw in members.headers.others.items():
         if bytes(members.fields[number * FIELDS_SIZE : (number + 1) * FIELDS_SIZE]) != binascii.unhexlify(raw[6:]):
             raise ValueError("another header")
-    end = 0
-    for name, offset, fields in zip(members.names, members.offsets, members.all_fields(), strict=True):
-        length = fields[11]
-        if offset != end or not len(name) < length <= cpio.MAX_NAME:
-            raise ValueError("entries do not follow one another")
-        end += cpio.HEADER_SIZE + length
-        end += -end % cpio.ALIGNMENT + fields[6]  # as padding_size, which costs as much again for each entry
-        end += -end % cpio.ALIGNMENT
+    names = map(len, members.names)
+    if not all(
+        name < length <= cpio.MAX_NAME for name, (_, length) in zip(names, _unpack_sizes(members.fields), strict=True)
+    ):
+        raise ValueError("no names of entries")
+    # Each entry ends where the next begins: header and name, then data, both padded as by cpio.padding_size.
+    ends = array("Q", [0])
+    ends.extend(
+        ((offset + _NAMED + length & _ALIGNED) + size + cpio.ALIGNMENT - 1) & _ALIGNED
+        for offset, (size, length) in zip(members.offsets, _unpack_sizes(members.fields), strict=True)
+    )
+    end = ends.pop()
+    if ends != members.offsets:
+        raise ValueError("entries do not follow one another")
     if trailer.offset != end or trailer.end > size or trailer.header.namesize != len(cpio.TRAILER) + 1:
         raise ValueError("entries of another archive")
     kinds = members.type_digits()

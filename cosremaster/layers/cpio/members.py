@@ -176,6 +176,10 @@ class Members(Sequence[Member]):
         """Return the digit of each file type (:attr:`~cosremaster.layers.cpio.newc.Header.type_digit`)."""
         return bytes(_DIGITS[value >> 4] for value in bytes(self.fields[_TYPE_AT::FIELDS_SIZE]))
 
+    def file_types(self) -> list[int]:
+        """Return the file type of each, as in st_mode."""
+        return [(value & 0xF0) << 8 for value in bytes(self.fields[_TYPE_AT::FIELDS_SIZE])]
+
     def all_fields(self) -> Iterator[tuple[int, ...]]:
         """Yield the 13 fields of each header."""
         return _unpack_all(self.fields)

@@ -122,10 +122,9 @@ class CpioIndex(ArchiveIndex):
         """Yield type and size of each inode that keeps a path not in ``removed``."""
         linked: dict[object, int] = {}
         remaining = set[object]()
-        for number, (path, values) in enumerate(zip(layer.paths, self.members.all_fields(), strict=True)):
+        for path, values in zip(layer.paths, self.members.all_fields(), strict=True):
             _, mode, _, _, nlink, _, size, *_ = values
-            key = link_key(self.members[number]) if nlink > 1 and mode & _TYPE_BITS == _FILE_BITS else None
-            if key is not None:
+            if nlink > 1 and (key := link_key_of(values)):
                 linked[key] = max(linked.get(key, 0), size)
                 if path not in removed:
                     remaining.add(key)
@@ -153,9 +152,13 @@ def index_of(layer: Layer) -> CpioIndex:
 
 def link_key(member: Member) -> tuple[int, tuple[int, int]] | None:
     """Return inode number and device, which names of one hard-linked file have in common; None for no hard link."""
-    header = member.entry.header
-    is_linked = header.nlink > 1 and header.mode & _TYPE_BITS == _FILE_BITS
-    return (header.ino, header.dev) if is_linked else None
+    return link_key_of(member.entry.header.fields)
+
+
+def link_key_of(fields: tuple[int, ...]) -> tuple[int, tuple[int, int]] | None:
+    """Return :func:`link_key` of the entry whose header has the 13 ``fields``."""
+    ino, mode, _, _, nlink, _, _, major, minor, *_ = fields
+    return (ino, (major, minor)) if nlink > 1 and mode & _TYPE_BITS == _FILE_BITS else None
 
 
 def read_index(reader: ByteReader, origin: int, scanner: MemberScanner) -> CpioIndex:

@@ -61,6 +61,16 @@ class InodeNumbers:
         """Begin with no numbers, or with what :meth:`copy` gives."""
         self._bits, self._large = bits or bytearray(), large or set()
 
+    @classmethod
+    def of(cls, numbers: set[int]) -> InodeNumbers:
+        """Return ``numbers``."""
+        large = {number for number in numbers if number >= _SMALL}
+        small = numbers - large if large else numbers
+        bits = bytearray((max(small, default=-1) >> 3) + 1)
+        for number in small:
+            bits[number >> 3] |= 1 << (number & 7)
+        return cls(bits, large)
+
     def copy(self) -> InodeNumbers:
         """Return a copy."""
         return InodeNumbers(bytearray(self._bits), set(self._large))
@@ -100,7 +110,7 @@ class _RuleError(Exception):
     """A path breaks the rule in the message."""
 
 
-class _UnpackedTree(Struct):
+class UnpackedTree(Struct):
     """The tree that the entries so far unpack to.
 
     ``made``: type and symlink text by real path. ``earlier``: the same for archives before this one in the file.
@@ -119,12 +129,12 @@ class _UnpackedTree(Struct):
     groups: dict[tuple[int, tuple[int, int]], list[tuple[bytes, int]]] = field(default_factory=dict)
     last_directory: bytes | None = None
 
-    def copy(self) -> _UnpackedTree:
+    def copy(self) -> UnpackedTree:
         """Return a copy that can be changed; of the large tables it keeps the changes alone."""
         shared = {ino: set(owners) for ino, owners in self.shared.items()}
         groups = {key: list(entries) for key, entries in self.groups.items()}
         made, owners = ChainMap({}, self.made), ChainMap({}, self.owners)
-        return _UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
+        return UnpackedTree(made, self.earlier, set(self.late_links), self.inodes.copy(), owners, shared, groups)
 
     def shares_inode(self, ino: int, group: object) -> bool:
         """Note that an entry of ``group`` has ``ino``, which is no new number; return whether another group had it.
@@ -176,7 +186,7 @@ class CheckedEntries:
         :param preceding: checked entries that stand before them in the archive.
         :param earlier: entries of the archives before this one in the file, whose directories exist already.
         """
-        self._tree: _UnpackedTree = _UnpackedTree() if preceding is None else preceding._tree.copy()
+        self._tree: UnpackedTree = UnpackedTree() if preceding is None else preceding._tree.copy()
         for entry in earlier:
             self._tree.earlier[normal_name(entry.name)] = (entry.fields[1] & _TYPE, entry.target)
         self._single: list[BrokenRule] = [] if preceding is None else list(preceding._single)
@@ -187,6 +197,13 @@ class CheckedEntries:
             for entry, path, has_new_inode in zip(group, paths, are_new, strict=True):
                 for rule in _check_entry(entry, path, self._tree, has_new_inode=has_new_inode):
                     self._single.append(BrokenRule(entry.name, rule))
+
+    @classmethod
+    def from_tree(cls, tree: UnpackedTree) -> CheckedEntries:
+        """Return entries that unpack to ``tree`` and break no rule by themselves."""
+        checked = cls(())
+        checked._tree = tree
+        return checked
 
     @property
     def inodes(self) -> InodeNumbers:
@@ -206,7 +223,7 @@ class CheckedEntries:
         return (*self._single, *shared)
 
 
-def _check_entry(entry: FinalEntry, path: bytes, tree: _UnpackedTree, *, has_new_inode: bool) -> Sequence[str]:
+def _check_entry(entry: FinalEntry, path: bytes, tree: UnpackedTree, *, has_new_inode: bool) -> Sequence[str]:
     """Return the rules that ``entry`` breaks, and add it to ``tree``.
 
     :param path: its normal name. :param has_new_inode: no entry before it has its inode number.
@@ -241,16 +258,20 @@ def _check_entry(entry: FinalEntry, path: bytes, tree: _UnpackedTree, *, has_new
             tree.owners[ino] = group
     if rule:
         real = path
-    is_late_symlink = kind == _SYMLINK and (entry.target.startswith(b"/") or b".." in entry.target)
-    if is_late_symlink or (is_linked and not size):
+    if (kind == _SYMLINK and is_late_target(entry.target)) or (is_linked and not size):
         tree.late_links.add(real)
     else:
-        tree.made.setdefault(real, (kind, entry.target) if entry.target else _without_target(kind))
+        tree.made.setdefault(real, (kind, entry.target) if entry.target else without_target(kind))
     return broken
 
 
+def is_late_target(target: bytes) -> bool:
+    """Return whether busybox makes a symlink with the text ``target`` only when the archive has ended."""
+    return target.startswith(b"/") or b".." in target
+
+
 @cache
-def _without_target(kind: int) -> tuple[int, bytes]:
+def without_target(kind: int) -> tuple[int, bytes]:
     """Return the type ``kind`` without a symlink's text: one object for all entries."""
     return kind, b""
 

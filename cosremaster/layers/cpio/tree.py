@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cosremaster.io.pieces import Range
 from cosremaster.layers.cpio.members import Member
-from cosremaster.layers.cpio.read import index_of, link_key
+from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
@@ -46,10 +46,10 @@ class CpioTree(Mapping[bytes, Node]):
     def _carriers(self) -> dict[object, Member]:
         """By link key: the member with the data."""
         return {
-            key: member
+            (len(layer.preceding), *key): index_of(layer).members[number]
             for layer in self._archives
-            for number, (_, _, _, _, nlink, _, size, *_) in enumerate(index_of(layer).members.all_fields())
-            if nlink > 1 and size and (key := _layer_link_key(layer, member := index_of(layer).members[number]))
+            for number, fields in enumerate(index_of(layer).members.all_fields())
+            if fields[4] > 1 and fields[6] and (key := link_key_of(fields))
         }
 
     def __getitem__(self, path: bytes) -> Node:
@@ -86,8 +86,12 @@ class CpioTree(Mapping[bytes, Node]):
     @cached_property
     def checked_entries(self) -> CheckedEntries:
         """The entries of the archive as it is, checked."""
-        from cosremaster.layers.cpio.rules import CheckedEntries  # noqa: PLC0415 - only edits need it
+        from cosremaster.layers.cpio.columns import unpack_columns  # noqa: PLC0415 - only edits need it
+        from cosremaster.layers.cpio.rules import CheckedEntries  # noqa: PLC0415 - the same
 
+        unpacked = None if self.layer.preceding else unpack_columns(index_of(self.layer).members, self.layer.paths)
+        if unpacked is not None:
+            return CheckedEntries.from_tree(unpacked)
         return CheckedEntries(_final_entries(self.layer), earlier=self.preceding_entries)
 
     @property
