@@ -55,7 +55,17 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, OwnershipRule, Symlink
+    from cosremaster.overlay.leftovers import Leftover
+    from cosremaster.overlay.request import (
+        AddPath,
+        Directory,
+        InlineFile,
+        OverlayItem,
+        OwnershipRule,
+        RunScript,
+        Symlink,
+    )
+    from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.progress import Progress
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.request import Request
@@ -91,7 +101,17 @@ _MODULES = {
     "api.image": ("Image", "diff", "export", "extract", "inspect", "ls", "open", "read", "verify"),
     "api.keywords": ("RemasterOptions", "plan", "remaster"),
     "api.pack": ("pack",),
-    "overlay.request": ("AddPath", "Directory", "InlineFile", "OverlayItem", "OwnershipRule", "Symlink"),
+    "overlay.leftovers": ("Leftover",),
+    "overlay.request": (
+        "AddPath",
+        "Directory",
+        "InlineFile",
+        "OverlayItem",
+        "OwnershipRule",
+        "RunScript",
+        "Symlink",
+    ),
+    "overlay.run_outcome": ("ScriptOutcome",),
     "progress": ("Progress",),
     "remastering.pack": ("PackedLayer",),
     "remastering.request": ("Request",),
@@ -136,6 +156,7 @@ __all__ = [
     "InlineFile",
     "LayerError",
     "LayerInfo",
+    "Leftover",
     "Level",
     "LineChange",
     "ListChange",
@@ -158,8 +179,10 @@ __all__ = [
     "Request",
     "Result",
     "RootArchive",
+    "RunScript",
     "SandboxError",
     "ScriptError",
+    "ScriptOutcome",
     "SizeChange",
     "SizeError",
     "Symlink",

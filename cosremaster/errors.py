@@ -139,9 +139,21 @@ class ProofError(CosremasterError):
 
 
 class ScriptError(CosremasterError):
-    """A script that was to change a file system failed, took too long, or left what no layer holds."""
+    """A script that was to change a file system failed, took too long, or left what no layer holds.
+
+    ``exit_status``: the script's own, 128 + n after signal n; None where it did not end by itself.
+    """
 
     exit_code = 11
+
+    def __init__(self, message: str, place: Place | None = None, exit_status: int | None = None) -> None:
+        """Make the error; see :class:`CosremasterError`."""
+        super().__init__(message, place)
+        self.exit_status = exit_status
+
+    def __reduce__(self) -> tuple[type[ScriptError], tuple[str, Place | None, int | None], dict[str, object]]:
+        """Return how another process makes the same error."""
+        return type(self), (self.message, self.place, self.exit_status), self.__dict__
 
 
 class SandboxError(CosremasterError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
 """Called with the number of bytes that were processed since the last call."""
@@ -19,6 +19,15 @@ class Progress(Protocol):
 
     def warn(self, message: str) -> None:
         """Report a warning, which stops nothing."""
+        ...
+
+
+@runtime_checkable
+class ShowsOutput(Protocol):
+    """Progress that also takes what scripts print that run inside an image."""
+
+    def show(self, name: str, line: str) -> None:
+        """Show a ``line``, without its end and without control characters, that the script ``name`` printed."""
         ...
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cosremaster.boot_memory.estimate import MemoryEstimate
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.overlay.run_outcome import ScriptOutcome
     from cosremaster.remastering.fat_changes import FatChange
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
@@ -60,7 +61,8 @@ class Changes:
     ``menus``: the boot menus, where kernel arguments or the volume changed; ``sums``: the changed lists of checksums on
     the ISO; ``sizes``: sizes of file systems that files on the ISO tell, such as ``filesystem.size``, before and after;
     ``dropped_signatures``: paths of signatures and dm-verity hashes that left with ``drop_signatures``;
-    ``live_memory``: what the boot entries of a live system take whose root changed (docs/memory.md).
+    ``live_memory``: what the boot entries of a live system take whose root changed (docs/memory.md); ``runs``: what
+    came of scripts (docs/run.md).
     ``layer_file``: the file on the image that holds the layer, with its new size; ``packed``: the layers that
     were compressed again, the inner first; ``memory``: what it takes to boot that file (docs/memory.md), where it is an
     initramfs. ``identical``: nothing changes, the output is the input byte for byte.
@@ -84,6 +86,7 @@ class Changes:
     sizes: tuple[SizeChange, ...] = ()
     dropped_signatures: tuple[bytes, ...] = ()
     live_memory: tuple[LiveMemory, ...] = ()
+    runs: tuple[ScriptOutcome, ...] = ()
     input_size: int
     output_size: int
     layer_file: str | None = None
@@ -121,7 +124,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "iso_renamed": tuple(plan.iso.renamed.items()), "iso_exchanged": tuple(sorted(plan.iso.replaced)),
         "iso_unchanged": plan.iso.unchanged, "fats": plan.fats, "menus": plan.settings.menus, "sums": plan.sums,
         "sizes": plan.companions.sizes, "dropped_signatures": plan.companions.signatures,
-        "live_memory": plan.live_memory,
+        "live_memory": plan.live_memory, "runs": plan.runs,
         "input_size": image.size, "output_size": plan.result.table.length,
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,

@@ -8,7 +8,7 @@ import click
 
 from cosremaster.errors import OutputError, Place, printable
 from cosremaster.layers.cache import indexed_image
-from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes
+from cosremaster.layers.cache_folder import clear_indexes, index_folder, list_indexes, measure_runs
 from cosremaster.units import format_size
 
 
@@ -34,4 +34,7 @@ def cache_command(action: str) -> None:
             image = printable(indexed_image(index)) or "(of another version)"
             click.echo(f"{format_size(index.size)}, last used {used} UTC, {index.path.name}: {image}")
         total = format_size(sum(index.size for index in indexes))
+        runs, size = measure_runs()
+        if runs:
+            click.echo(f"{format_size(size)} of {runs:,} {'run' if runs == 1 else 'runs'} of scripts (--reuse-runs)")
         click.echo(f"{len(indexes):,} {'index' if len(indexes) == 1 else 'indexes'}, {total}, in {index_folder()}")

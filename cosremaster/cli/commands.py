@@ -12,7 +12,8 @@ import click
 
 from cosremaster import __version__
 from cosremaster.api.image import Image
-from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, ORDER, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.run_options import RUN_OPTIONS, order_items, pop_scripts
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -31,7 +32,8 @@ cosremaster plan IN [options], cosremaster build RECIPE [options],
 cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--keep DIR],
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
 cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,
-cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst.
+cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst,
+cosremaster shell IN OUT [options].
 (For a file of such a name write ./inspect.)"""
 
 
@@ -53,6 +55,7 @@ _REQUEST = (
         " the root filesystem. DEST is absolute in it; a file goes into DEST if that ends in / or is a directory."
         " Without DEST contents merge at /. May be given again.",
     ),
+    *RUN_OPTIONS,
     click.option(
         "--add-iso", multiple=True, metavar="SRC:DEST",
         help="Add a file, or the contents of a directory or an archive, to the ISO's own tree, by the rules of --add;"
@@ -167,7 +170,7 @@ _REQUEST = (
 )  # fmt: skip
 
 
-def _takes_request(command: Callable[..., None]) -> Callable[..., None]:
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that make a request to ``command``, in the order of :data:`_REQUEST`."""
     for option in reversed(_REQUEST):
         command = option(command)
@@ -222,17 +225,20 @@ _CHANGES = (
 """The fields of a request that ask for a change."""
 
 
-def _pop_request(options: dict[str, Any]) -> Request:
+def pop_request(options: dict[str, Any], *, is_shell: bool = False) -> Request:
     """Take the options of :data:`_REQUEST` out of ``options`` and return the request that they make.
+
+    ``is_shell``: a shell comes last.
 
     :raises UsageError: an mtree file needs exactly one added directory that it describes.
     """
     rules = {name: options.pop(name) for name in ("owner", "mode", "keep_modes", "setuid", "xattrs")}
-    archives = options.pop("add_file")
-    items = [AddPath.parse(text) for text in options.pop("add")]
-    items += [replace(AddPath.parse(text), unpack=False) for text in archives]
-    items = [replace(item, **rules) for item in items]
-    items = describe_mtree(items, options.pop("mtree"))
+    paths = [replace(AddPath.parse(text), **rules) for text in options.pop("add")]
+    archives = [replace(AddPath.parse(text), unpack=False, **rules) for text in options.pop("add_file")]
+    described = describe_mtree([*paths, *archives], options.pop("mtree"))
+    scripts = pop_scripts(options, is_shell=is_shell)
+    order = click.get_current_context().meta.get(ORDER, ())
+    items = list(order_items(order, described[: len(paths)], described[len(paths) :], scripts))
     add_iso = [AddPath.parse(text, "--add-iso") for text in options.pop("add_iso")]
     others = {field.name: options.pop(field.name) for field in fields(Request) if field.name in options}
     return Request(add=items, add_iso=add_iso, **others)
@@ -255,7 +261,7 @@ def describe_mtree(items: Sequence[AddPath], mtree: str | None, means: str = " w
 @click.command(cls=StrictCommand, epilog=_EPILOG)
 @_IMAGE
 @click.argument("target", metavar="OUT", type=OutputPath())
-@_takes_request
+@takes_request
 @_CHECK_INDEX
 @MAX_EXPAND
 @takes_output_options
@@ -278,7 +284,7 @@ def remaster_command(
 
     IN is never changed. OUT appears under its name only when it is complete and proved.
     """
-    request = _pop_request(options)
+    request = pop_request(options)
     progress = terminal_progress(quiet=quiet)
     if str(source) in SHOWN_NAMES and any(
         getattr(item, "source", None) == "-" for item in (*request.add, *request.add_iso)
@@ -294,7 +300,7 @@ def remaster_command(
 
 @click.command(cls=StrictCommand)
 @_IMAGE
-@_takes_request
+@takes_request
 @MAX_EXPAND
 @click.option("--report", metavar="FILE", help="Write what would happen to each path to FILE, as JSON.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
@@ -304,7 +310,7 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
     What has to be compressed is compressed, into a temporary file that goes away, so that sizes are exact.
     """
-    request = _pop_request(options)
+    request = pop_request(options)
     with Image(source, max_expand=max_expand) as image:
         plan = image.plan(request, progress=terminal_progress(quiet=not sys.stderr.isatty()), **options)
     if as_json:
@@ -356,6 +362,10 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     yield f"{target}: {format_size(result.output_size)} ({change})"
     for changed in result.layers:
         yield from _layer_lines(changed)
+    if result.runs:
+        from cosremaster.reports.runs import run_lines  # noqa: PLC0415 - few remasters run scripts
+
+        yield from run_lines(result.runs)
     yield from _iso_lines(result)
     yield from fat_lines(result.fats)
     yield from menu_change_lines(result.menus)

@@ -15,6 +15,10 @@ MAX_EXPAND = click.option(
 )  # fmt: skip
 
 
+ORDER = "cosremaster.order"
+"""Where a context keeps the names of its parameters, in the order in which they were given."""
+
+
 class InputPath(click.ParamType[Path]):
     """The path of an image; ``-`` is standard input."""
 
@@ -67,6 +71,7 @@ class StrictCommand(click.Command):
         """
         args = [InputAddress().convert(word, None, ctx) if word.startswith("-::") else word for word in args]
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[ORDER] = [parameter.name for parameter in order]
         for number, parameter in enumerate(order):
             if isinstance(parameter, click.Option) and _takes_single_value(parameter) and parameter in order[:number]:
                 raise click.UsageError(f"{parameter.opts[0]} is given twice, and only one of them can count.", ctx)

@@ -35,6 +35,10 @@ class Lines:
         amount = f": {format_size(size)}" if size else ""
         click.echo(f"{title}{amount} in {seconds:.1f} s", err=True)
 
+    def show(self, name: str, line: str) -> None:
+        """Print a line of a script, with its name in front."""
+        click.echo(f"{name} | {line}", err=True)
+
     def warn(self, message: str) -> None:
         """Print a warning on a line of its own."""
         click.echo(f"warning: {message}", err=True)
@@ -75,6 +79,9 @@ class Quiet(Lines):
     """No progress: nothing is printed but warnings and errors."""
 
     def _say(self, title: str, size: int, seconds: float) -> None:
+        """Print nothing."""
+
+    def show(self, name: str, line: str) -> None:
         """Print nothing."""
 
 

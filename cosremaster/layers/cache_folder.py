@@ -1,4 +1,4 @@
-"""The folder of remembered indexes: files of ours alone, so that nobody else says what an image holds.
+"""The folder of what is remembered, indexes and runs: files of ours alone, so nobody else says what an image holds.
 
 The folder belongs to us, and nobody else may look into it (0700). A file in it is believed when it is a regular file of
 ours that nobody else can write. Everything is opened by the folder's descriptor and without following links.
@@ -11,18 +11,24 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from cosremaster.layers.blobs import Blob
 from cosremaster.lazy_regex import lazy_regex
 
-SUFFIX = ".index"
+SUFFIX, RUN_SUFFIX = ".index", ".run"
+"""How the names end of remembered indexes, and of what scripts changed that ran in an image."""
+
 MAX_INDEXES = 32
 """How many indexes are kept; the ones unused for longest are removed."""
 
 MAX_BYTES = 1 << 30
 """How many bytes all indexes may take together."""
+
+MAX_RUN_BYTES = 4 << 30
+"""How many bytes all runs may take together; there are as many as indexes."""
 
 HEAD = 1 << 14
 """Bytes of an index that :func:`list_indexes` reads."""
@@ -54,15 +60,28 @@ def index_folder() -> Path:
 
 def read_index(name: str) -> bytes | None:
     """Return the bytes of the index ``name`` and mark it as used; None where there is none that can be believed."""
+    file = open_remembered(name, MAX_BYTES)
+    if file is None:
+        return None
+    with suppress(OSError), file:
+        data = file.readall()
+        os.utime(file.fileno())
+        return data
+    return None
+
+
+def open_remembered(name: str, most: int = MAX_RUN_BYTES) -> FileIO | None:
+    """Return the remembered file ``name``, open; None where there is none that can be believed.
+
+    ``most``: bytes that it may have.
+    """
     with suppress(OSError), _opened_folder(index_folder()) as folder:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            status = os.fstat(fd)
-            if not _is_ours(status) or status.st_size > MAX_BYTES:
-                return None
-            data = file.readall()
-            os.utime(fd)
-            return data
+        file = FileIO(fd, "rb")
+        status = os.fstat(fd)
+        if _is_ours(status) and status.st_size <= most:
+            return file
+        file.close()
     return None
 
 
@@ -74,7 +93,7 @@ def has_index(name: str) -> bool:
 
 
 def write_index(name: str, parts: Iterable[Blob]) -> None:
-    """Write the index ``name``, in place of an older one, and keep the folder within its bounds.
+    """Write the file ``name``, in place of an older one, and keep the folder within its bounds.
 
     :raises OSError: it cannot be written.
     """
@@ -112,13 +131,21 @@ def list_indexes() -> list[CachedIndex]:
     return sorted(indexes, key=lambda index: index.used, reverse=True)
 
 
+def measure_runs() -> tuple[int, int]:
+    """Return how many runs are remembered, and their bytes."""
+    with suppress(OSError), _opened_folder(index_folder()) as folder:
+        sizes = [status.st_size for _, status in _own_files(folder, RUN_SUFFIX)]
+        return len(sizes), sum(sizes)
+    return 0, 0
+
+
 def clear_indexes() -> int:
-    """Remove all indexes, and what killed runs left over; return how many indexes there were."""
+    """Remove all indexes and runs, and what killed processes left over; return how many indexes there were."""
     count = 0
     with suppress(FileNotFoundError), _opened_folder(index_folder()) as folder:
-        for name, _ in list(_own_files(folder, SUFFIX)):
+        for name, _ in list(_own_files(folder, (SUFFIX, RUN_SUFFIX))):
             os.unlink(name, dir_fd=folder)
-            count += 1
+            count += name.endswith(SUFFIX)
         _remove_unfinished(folder)
     return count
 
@@ -139,7 +166,7 @@ def _opened_folder(path: Path) -> Iterator[int]:
         if status.st_mode & _OTHERS:
             os.fchmod(fd, 0o700)
         if status.st_mode & _OTHERS_WRITE:
-            for name, _ in list(_own_files(fd, SUFFIX)):
+            for name, _ in list(_own_files(fd, (SUFFIX, RUN_SUFFIX))):
                 os.unlink(name, dir_fd=fd)
         yield fd
     finally:
@@ -168,8 +195,8 @@ def _is_ours(status: os.stat_result) -> bool:
     return is_regular and status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
 
 
-def _own_files(folder: int, suffix: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of each regular file of ours in ``folder`` whose name ends with ``suffix``."""
+def _own_files(folder: int, suffix: str | tuple[str, ...] = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield name and status of each regular file of ours in ``folder`` whose name ends with a ``suffix``."""
     for name in os.listdir(folder):
         if name.endswith(suffix):
             with suppress(FileNotFoundError):
@@ -179,14 +206,15 @@ def _own_files(folder: int, suffix: str = "") -> Iterator[tuple[str, os.stat_res
 
 
 def _prune(folder: int) -> None:
-    """Remove the indexes unused for longest beyond the bounds, and what killed runs left over."""
-    size = 0
-    files = sorted(_own_files(folder, SUFFIX), key=lambda file: file[1].st_mtime_ns, reverse=True)
-    for number, (name, status) in enumerate(files):
-        size += status.st_size
-        if number >= MAX_INDEXES or size > MAX_BYTES:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
+    """Remove what was unused for longest beyond the bounds, and what killed processes left over."""
+    for suffix, most in ((SUFFIX, MAX_BYTES), (RUN_SUFFIX, MAX_RUN_BYTES)):
+        size = 0
+        files = sorted(_own_files(folder, suffix), key=lambda file: file[1].st_mtime_ns, reverse=True)
+        for number, (name, status) in enumerate(files):
+            size += status.st_size
+            if number >= MAX_INDEXES or size > most:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
     _remove_unfinished(folder)
 
 

@@ -42,6 +42,8 @@ class Addition(Struct, frozen=True):
     below ``dest``) are removed before any node is laid. ``has_explicit_ownership``: owners and modes were given for
     exactly these nodes, so the user is warned when an existing directory keeps its own. ``is_archive``: the nodes are
     as somebody packed them. ``skipped_xattrs``: extended attributes of the source that the nodes have not.
+    ``is_exact``: the nodes are those of the file system itself after a change: paths are real ones, an existing
+    directory gets the attributes of its node, and a node of any type takes the place of any other.
 
     An addition is its own :class:`PreparedItem`: it does not depend on the file system.
     """
@@ -56,6 +58,7 @@ class Addition(Struct, frozen=True):
     has_explicit_ownership: bool = False
     is_archive: bool = False
     skipped_xattrs: tuple[AttributedPath, ...] = ()
+    is_exact: bool = False
 
     def additions(self, tree: Mapping[bytes, Node]) -> tuple[Addition, ...]:
         """Return the addition itself."""

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from cosremaster.errors import Place, UsageError
 from cosremaster.io.spool import Spool
 from cosremaster.overlay.addition import PreparedItem
-from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, Symlink
+from cosremaster.overlay.request import AddPath, Directory, InlineFile, OverlayItem, RunScript, Symlink
 from cosremaster.progress import Progress
 from cosremaster.tree.limits import Limits
+
+if TYPE_CHECKING:
+    from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
 class ReadContext(Struct, frozen=True, kw_only=True):
@@ -30,6 +34,7 @@ class ReadContext(Struct, frozen=True, kw_only=True):
     ``limits``: of the layer that the files go into; None for the ISO's own tree. ``spool`` takes the contents of
     archives. ``warn`` is called with each warning. ``option``: the command line option that errors name. ``oversized``:
     where the layer is not known yet, takes size and place of each file that does not keep ``limits``, the strictest.
+    ``outcomes`` takes what came of each script that ran.
     """
 
     max_mtime: int | None
@@ -39,6 +44,7 @@ class ReadContext(Struct, frozen=True, kw_only=True):
     warn: Callable[[str], None]
     option: str = "--add"
     oversized: list[tuple[int, Place]] | None = None
+    outcomes: list[ScriptOutcome] | None = None
 
     def check_file_size(self, size: int, place: Place) -> None:
         """Check that a file of ``size`` bytes fits. :raises SizeError: it does not."""
@@ -55,6 +61,7 @@ PREPARERS: dict[type[OverlayItem], str] = {
     InlineFile: "cosremaster.overlay.inline:prepare_file",
     Symlink: "cosremaster.overlay.inline:prepare_symlink",
     Directory: "cosremaster.overlay.inline:prepare_directory",
+    RunScript: "cosremaster.overlay.run_script:prepare_script",
 }
 """For each kind of item the function ``(item, context) -> PreparedItem``, as ``module:name``; loaded on first use."""
 

@@ -6,7 +6,7 @@ This module is pure: the tree of an image and prepared items go in, edits come o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from cosremaster.errors import OverlayError, Place, printable
 from cosremaster.overlay.addition import Addition, PreparedItem
 from cosremaster.overlay.attributes import SHOWN, name_some
+from cosremaster.overlay.exact_nodes import find_relinked, is_same_content, is_same_node, with_private_xattrs
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.tree.nodes import Action, Content, Edits, Node, NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, join, parent_of, resolve_in_root
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.paths import SymlinkLoopError, ancestors, join, parent_of, resolve_in_root
 from cosremaster.tree.xattrs import shared_xattrs
 
 
@@ -86,7 +87,8 @@ class _OverlaidTree(Mapping[bytes, Node]):
         if NodeKind.SYMLINK in (laid.node.kind, replaced_node and replaced_node.kind):
             self.resolved_parents.clear()
         self.laid[path] = laid
-        self._laid_children.setdefault(parent_of(path), set()).add(path)
+        if path:
+            self._laid_children.setdefault(parent_of(path), set()).add(path)
 
     def below(self, path: bytes) -> Iterator[bytes]:
         """Yield every path under ``path``. Changes during the iteration may be missed."""
@@ -119,7 +121,7 @@ class _OverlaidTree(Mapping[bytes, Node]):
     def _drop(self, path: bytes) -> None:
         """Remove exactly ``path``."""
         self.resolved_parents.clear()
-        if self.laid.pop(path, None):
+        if self.laid.pop(path, None) and path:
             self._laid_children[parent_of(path)].discard(path)
         if path in self.image:
             self.removed.add(path)
@@ -144,6 +146,9 @@ def merge(
             raise OverlayError(f"cannot be removed: {what} (--allow-missing goes on)", place.inside(pattern.text))
     requested: set[bytes] = set()
     for addition in (addition for item in items for addition in item.additions(tree)):
+        if addition.is_exact:
+            _lay_exactly(tree, addition)
+            continue
         _apply_whiteouts(tree, addition)
         for node in addition.nodes:
             laid = _LaidNode(_with_path(node, _target_path(tree, addition, node)), addition, node.path)
@@ -264,6 +269,22 @@ def _lay_other(tree: _OverlaidTree, requested: _LaidNode) -> bytes:
     return path
 
 
+def _lay_exactly(tree: _OverlaidTree, addition: Addition) -> None:
+    """Make ``tree`` what it is after a change of its own: paths lead through no symlink, and types may change."""
+    for path in addition.hidden_paths:
+        if tree.find(path) is not None:
+            tree.remove(path)
+    for node in addition.nodes:
+        existing = tree.find(node.path)
+        if existing is not None and existing.kind is not node.kind:
+            tree.remove(node.path)
+        for parent in ancestors(node.path):
+            if tree.find(parent) is None:  # an archive need not name its directories
+                implied = Node(path=parent, kind=NodeKind.DIRECTORY, mode=0o755, mtime=node.mtime)
+                tree.lay(_LaidNode(implied, addition, node.path, is_implied=True))
+        tree.lay(_LaidNode(node, addition, node.path))
+
+
 def _refuse_type_change(tree: _OverlaidTree, laid: _LaidNode, existing: str) -> None:
     """Check that ``laid`` may replace the ``existing`` node of another type.
 
@@ -342,20 +363,25 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
     unchanged: list[bytes] = []
     removed = set(tree.removed)
     added: set[bytes] = set()
+    moved: set[bytes] = set()
+    relinked = _find_relinked(tree)
     for path in sorted(tree.laid):
         laid, image_node = tree.laid[path], tree.image.get(path)
         # An unchanged node keeps its position in the archive, so its directory must not be a new entry after it.
-        if image_node is not None and parent_of(path) not in added and _is_unchanged(image_node, laid.node):
+        if image_node is not None and parent_of(path) not in moved and _is_kept(image_node, laid, relinked):
             removed.discard(path)
             if path in requested:
                 unchanged.append(path)
             continue
         added.add(path)
+        if image_node is None or not (laid.addition.is_exact and image_node.kind is NodeKind.DIRECTORY):
+            moved.add(path)
         if image_node is None:
             additions.append((laid.node, Action.PARENT if laid.is_implied else Action.ADDED))
         else:
             removed.add(path)
-            additions.append((_with_kept_xattrs(image_node, laid.node), Action.REPLACED))
+            keep = with_private_xattrs if laid.addition.is_exact else _with_kept_xattrs
+            additions.append((keep(image_node, laid.node), Action.REPLACED))
     local = (node for node, _ in additions if not tree.laid[node.path].addition.is_archive)
     scripts = [node.path for node in local if _is_script_without_x(node)]
     script_warnings = [f"{printable(path)} begins with #! but is not executable" for path in scripts]
@@ -367,6 +393,22 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
         unchanged=tuple(unchanged),
         removed=tuple(sorted(path for path in not_replaced if parent_of(path) not in not_replaced)),
     )  # fmt: skip
+
+
+def _find_relinked(tree: _OverlaidTree) -> set[bytes]:
+    """Return the paths of files of ``tree`` that have other names in common than before, as exact additions say."""
+    exact = [laid.node for laid in tree.laid.values() if laid.addition.is_exact]
+    if not exact:
+        return set()
+    others = {path for path, laid in tree.laid.items() if not laid.addition.is_exact}
+    return find_relinked(tree.image, exact, tree.removed | others)
+
+
+def _is_kept(old: Node, laid: _LaidNode, relinked: Collection[bytes]) -> bool:
+    """Return whether the node ``old`` of the image stays; ``relinked``: paths that share a file with other ones now."""
+    if not laid.addition.is_exact or laid.is_implied:
+        return _is_unchanged(old, laid.node)
+    return old.path not in relinked and is_same_node(old, laid.node)
 
 
 def _is_unchanged(old: Node, new: Node) -> bool:
@@ -396,11 +438,6 @@ def _with_kept_xattrs(old: Node, new: Node) -> Node:
     if not old.xattrs or old.content is None or new.content is None or not is_same_content(old.content, new.content):
         return new
     return replace(new, xattrs=tuple(sorted({**dict(shared_xattrs(old.xattrs)), **dict(new.xattrs)}.items())))
-
-
-def is_same_content(old: Content, new: Content) -> bool:
-    """Return whether two files hold the same bytes. Reads them only if their sizes agree."""
-    return old.size == new.size and (not old.size or old.digest() == new.digest())
 
 
 def _is_script_without_x(node: Node) -> bool:

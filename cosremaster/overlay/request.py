@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosremaster.errors import UsageError
@@ -147,11 +147,80 @@ class Directory(OverlayItem):
     mtime: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RunScript(OverlayItem):
+    """A script that runs inside the root file system, as the items before it leave it; its changes are the addition.
+
+    - ``script``: its path on this machine; it is executed where it begins with ``#!``, and read by ``/bin/sh`` else.
+    - ``command``: a text for ``/bin/sh`` in place of a script.
+    - ``files``: a folder or file of this machine that the script finds at ``/run/cosremaster``.
+    - ``environment``: variables beside those that every script gets.
+    - ``network``: whether it may reach HTTP and HTTPS servers, through a proxy.
+    - ``timeout``: seconds after which it is ended; None for no limit.
+    - ``ids``: how owners are kept: ``"auto"``, ``"subuid"`` or ``"single"``; ``run_in``: ``"namespace"`` or ``"vm"``.
+    - ``clean``: leave out what builds are known to leave behind, such as caches of package managers.
+    - ``reuse``: take the changes of an earlier run of the same script in the same file system, and keep them for later.
+    - ``is_shell``: a shell on the user's terminal, in place of a script.
+
+    docs/run.md tells what a script can do.
+
+    >>> RunScript(command="systemctl enable site.service").network
+    False
+    """
+
+    script: str | os.PathLike[str] | None = None
+    command: str | None = None
+    files: str | os.PathLike[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    network: bool = False
+    timeout: float | None = None
+    ids: str = "auto"
+    run_in: str = "namespace"
+    clean: bool = False
+    reuse: bool = False
+    is_shell: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> RunScript:
+        """Read what ``--run`` takes: a file's path, or else a command.
+
+        :raises UsageError: it is empty, or looks like a file that is not there.
+        """
+        if os.path.isfile(text):
+            return cls(text)
+        if text.strip() in ("", "-"):
+            raise UsageError(f"--run {text!r}: what should be run?")
+        is_word = re.fullmatch(r"\S+", text) is not None
+        if is_word and (text.startswith(("./", "../", "~/")) or text.endswith((".sh", ".py", ".pl"))):
+            raise UsageError(f"--run {text}: there is no file of that name, and as a command it would not be found")
+        return cls(command=text)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the script's file name, or the beginning of the command."""
+        if self.is_shell:
+            return "shell"
+        if self.script is not None:
+            return os.path.basename(os.fspath(self.script))
+        line, *more = (self.command or "").strip().splitlines() or [""]
+        return line if len(line) <= MAX_NAME and not more else line[: MAX_NAME - 3].rstrip() + "..."
+
+
+ID_CHOICES = ("auto", "subuid", "single")
+RUN_PLACES = ("namespace", "vm")
+"""How owners may be kept, and where a script may run."""
+
+MAX_NAME = 60
+"""Characters of a command that name it in messages."""
+
+
 def host_paths(items: Iterable[OverlayItem]) -> tuple[Path, ...]:
     """Return the files and folders of this machine that ``items`` are read from."""
+    items = list(items)
     paths = [item for item in items if isinstance(item, AddPath)]
     named = [item.source for item in paths if os.fsencode(item.source) != STANDARD_INPUT]
-    return tuple(Path(path) for path in (*named, *(item.mtree for item in paths if item.mtree is not None)))
+    scripts = [path for item in items if isinstance(item, RunScript) for path in (item.script, item.files)]
+    return tuple(Path(path) for path in (*named, *(item.mtree for item in paths), *scripts) if path is not None)
 
 
 DEFAULT_MTIME = 315_532_800

@@ -16,6 +16,7 @@ Text: TypeAlias = Annotated[str, Strict()]
 Flag: TypeAlias = Annotated[bool, Strict()]
 
 VARIABLE_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+VariableName: TypeAlias = Annotated[Text, Field(pattern=f"^{VARIABLE_NAME}$")]
 _OR_VARIABLE = r"|\$\{"  # checked once the variable has its value
 
 
@@ -157,6 +158,33 @@ else:
     IsoItemTable = _one_of(ISO_ITEMS)
 
 
+class RunTable(_Table):
+    """A script or a command that runs inside the root file system, as what stands above it in the recipe leaves it."""
+
+    script: Text | None = Field(default=None, description="The script's path on this machine.")
+    command: Text | None = Field(default=None, description="A text for /bin/sh, in place of a script.")
+    files: Text | None = Field(
+        default=None, description="A folder or file of this machine that the script finds at /run/cosremaster."
+    )
+    env: dict[VariableName, Text] = Field(default={}, description="Variables for the script.")
+    network: Flag = Field(default=False, description="Let the script reach HTTP and HTTPS servers, through a proxy.")
+    timeout: Annotated[float, Strict()] | None = Field(
+        default=None, gt=0, description="Seconds after which the script is ended."
+    )
+    ids: Text = Field(
+        default="auto",
+        pattern="^(auto|subuid|single)$" + _OR_VARIABLE,
+        description="How owners are kept: subuid, single, or auto for the first that works.",
+    )
+    run_in: Text = Field(
+        default="namespace", pattern="^(namespace|vm)$" + _OR_VARIABLE, description="Where it runs: namespace or vm."
+    )  # fmt: skip
+    clean: Flag = Field(default=False, description="Leave out what builds are known to leave behind.")
+    reuse: Flag = Field(
+        default=False, description="Take what the script changed the last time it ran in the same file system."
+    )
+
+
 class RenameTable(_Table):
     """Another name for a file or directory of the ISO's own tree."""
 
@@ -182,7 +210,6 @@ def _kind_of_variable(value: Any) -> str:
 Variable: TypeAlias = Annotated[
     Annotated[Text, Tag("text")] | Annotated[VariableTable, Tag("table")], Discriminator(_kind_of_variable)
 ]
-VariableName: TypeAlias = Annotated[Text, Field(pattern=f"^{VARIABLE_NAME}$")]
 
 
 def _kind_of_layers(value: Any) -> str:
@@ -320,6 +347,10 @@ class Document(_Table):
     )
     add: list[ItemTable] = Field(
         default=[], description="What is added, in order: of two things at one path the later one stays."
+    )
+    run: list[RunTable] = Field(
+        default=[],
+        description="Scripts and commands that run inside the root file system, each after what stands above it.",
     )
     add_iso: list[IsoItemTable] = Field(
         default=[], description="What is added to the ISO's own tree, in order; a file that is there is exchanged."

@@ -17,6 +17,7 @@ from cosremaster.recipe.document import (
     KernelArgsTable,
     RenameTable,
     RuleTable,
+    RunTable,
     VariableTable,
     XzTable,
 )
@@ -27,12 +28,15 @@ _TABLES: dict[str, type[BaseModel]] = {
     "xz": XzTable,
     "kernel_args": KernelArgsTable,
     "rename_iso": RenameTable,
+    "run": RunTable,
 }
 _ITEM_KINDS = {"add": ITEMS, "add_iso": ISO_ITEMS}
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than 0",
     "list_type": "must be an array, in [ ]",
     "dict_type": "must be a table",
     "model_type": "must be a table",
@@ -43,6 +47,8 @@ _RANGES = {"preset": "0 to 9", "source_date_epoch": f"0 to {0xFFFFFFFF}"}
 _PATTERNS = {
     "sha256": "must be 64 hexadecimal digits",
     "md5": "must be 32 hexadecimal digits",
+    "ids": "must be auto, subuid or single",
+    "run_in": "must be namespace or vm",
     "mode": 'must be octal digits as in "0644", or clauses like "u+x,go-w"',
     "directory_mode": 'must be octal digits as in "0755", or clauses like "u+x,go-w"',
 }
@@ -78,6 +84,10 @@ class Faults:
         if path:
             place = place.inside(format_key_path(path))
         self._messages.setdefault((line or 0, path, message), f"{place}: {message}")
+
+    def line_of(self, path: KeyPath) -> int:
+        """Return the line, from 1, of the value at ``path``; 0 where it is not known."""
+        return line_of(self._lines, path) or 0
 
     def has_fault_at(self, path: KeyPath) -> bool:
         """Return whether the value at exactly ``path`` has a fault."""

@@ -15,16 +15,19 @@ from cosremaster.overlay.attributes import parse_choice
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import (
+    ID_CHOICES,
+    RUN_PLACES,
     AddPath,
     Directory,
     InlineFile,
     OverlayItem,
     OwnershipRule,
+    RunScript,
     Symlink,
     is_archive_name,
     parse_dest,
 )
-from cosremaster.recipe.document import DirectoryTable, FileTable, ServiceTable, SourceTable, SymlinkTable
+from cosremaster.recipe.document import DirectoryTable, FileTable, RunTable, ServiceTable, SourceTable, SymlinkTable
 from cosremaster.recipe.faults import Faults
 from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, parse_install, template_of
 from cosremaster.recipe.toml_lines import KeyPath
@@ -56,6 +59,10 @@ class _ItemMaker:
     def add_fault(self, message: str, *keys: str) -> None:
         """Add a fault of the table, or of the value below it that ``keys`` lead to."""
         self._faults.add((*self.key_path, *keys), message)
+
+    def has_fault(self, *keys: str) -> bool:
+        """Return whether the value of one of ``keys`` has a fault."""
+        return any(self._faults.has_fault_at((*self.key_path, key)) for key in keys)
 
     def check_value(self, keys: str | KeyPath, parse: Callable[[Any], object], value: object) -> None:
         """Add a fault if ``parse`` refuses the value at ``keys``. None is always accepted."""
@@ -186,6 +193,27 @@ def _make_service_links(table: ServiceTable, maker: _ItemMaker) -> Iterator[Syml
         yield Symlink(f"{UNIT_FOLDERS[0]}/{alias}", path)
 
 
+def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
+    """Yield the script that runs."""
+    if (table.script is None) == (table.command is None) and not maker.has_fault("script", "command"):
+        maker.add_fault("needs a script or a command, and not both")
+    if table.command is not None and (not table.command.strip() or "\0" in table.command):
+        maker.add_fault("must not be empty, nor hold a NUL", "command")
+    script = None if table.script is None else maker.host_path(table.script)
+    if script is not None and maker.check_host_file("script", script) and not script.is_file():
+        maker.add_fault(f"{printable(str(script))} is no file", "script")
+    files = None if table.files is None else maker.host_path(table.files)
+    if files is not None:
+        maker.check_host_file("files", files)
+    for key, value, choices in (("ids", table.ids, ID_CHOICES), ("run_in", table.run_in, RUN_PLACES)):
+        if value not in choices:
+            maker.add_fault(f"must be {' or '.join(choices)}", key)
+    yield RunScript(
+        script, table.command, files, table.env, table.network, table.timeout, table.ids, table.run_in, table.clean,
+        table.reuse,
+    )  # fmt: skip
+
+
 def _find_install(table: ServiceTable, maker: _ItemMaker, file_name: str, unit_text: str | None) -> Install | None:
     """Return how the unit is enabled: by ``wanted_by``, or else by the text of its file; None: that is not known."""
     if table.wanted_by is not None:
@@ -236,5 +264,6 @@ _MAKERS: dict[type, Callable[[Any, _ItemMaker], Iterator[OverlayItem]]] = {
     SymlinkTable: _make_symlink,
     DirectoryTable: _make_directory,
     ServiceTable: _make_service_links,
+    RunTable: _make_run,
 }
 """For each kind of table the function that yields its items."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ from cosremaster.layers.layer_names import check_layer_name
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import OverlayItem, parse_dest
-from cosremaster.recipe.document import Document, IsoItemTable, ItemTable
+from cosremaster.recipe.document import Document, IsoItemTable, ItemTable, RunTable
 from cosremaster.recipe.faults import Faults, to_key_path
 from cosremaster.recipe.items import FilledTable, find_absence, make_items
 from cosremaster.recipe.toml_lines import KeyPath, find_lines
@@ -76,12 +76,12 @@ def read_recipe(
     try:
         raw = _parse_toml(path, text)
         faults = Faults(str(path), find_lines(text))
-        document, items, iso_items = _validate(raw, faults)
+        document, tables = _validate(raw, faults)
         values = Variables(document.variables, variables or {}, os.environ if environ is None else environ, faults)
         reader = _RecipeReader(path, document, faults, values)
         if isinstance(raw.get("input"), str):
             reader.check_input()
-        recipe = reader.make_recipe(items, iso_items, threads)
+        recipe = reader.make_recipe(tables, threads)
     except RecursionError as error:
         raise RecipeError(str(path), [f"{printable(str(path))}: is nested too deep"]) from error
     faults.raise_if_any()
@@ -114,8 +114,12 @@ _NumberedTables: TypeAlias = list[tuple[int, Any]]
 """Tables of an array with their indexes in it."""
 
 
-def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, _NumberedTables, _NumberedTables]:
-    """Return the document without its additions, the tables of ``add`` and those of ``add_iso``.
+_ARRAYS: Mapping[str, Any] = {"add": ItemTable, "add_iso": IsoItemTable, "run": RunTable}
+"""The arrays of tables that add something, with the kinds of their tables."""
+
+
+def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, dict[str, _NumberedTables]]:
+    """Return the document without its additions, and the tables of each of :data:`_ARRAYS`.
 
     Values with faults are left out, and the faults are added to ``faults``.
     """
@@ -124,9 +128,9 @@ def _validate(raw: dict[str, Any], faults: Faults) -> tuple[Document, _NumberedT
     except ValidationError as validation:
         for error in validation.errors(include_url=False, include_context=False):
             faults.add_validation_error(error, raw)
-    rest = {"input": "", **{key: value for key, value in raw.items() if key not in ("add", "add_iso")}}
+    rest = {"input": "", **{key: value for key, value in raw.items() if key not in _ARRAYS}}
     document = _salvage(Document.model_validate, rest, ()) or Document(input="")
-    return document, _salvage_array(raw, "add", ItemTable), _salvage_array(raw, "add_iso", IsoItemTable)
+    return document, {key: _salvage_array(raw, key, kind) for key, kind in _ARRAYS.items()}
 
 
 def _salvage_array(raw: dict[str, Any], key: str, kind: Any) -> _NumberedTables:
@@ -203,8 +207,8 @@ class _RecipeReader:
         if absence:
             self._faults.add(("input",), absence)
 
-    def make_recipe(self, items: _NumberedTables, iso_items: _NumberedTables, threads: int | None) -> Recipe:
-        """Return the recipe with ``items`` for the layer and ``iso_items`` for the ISO's own tree, and add faults."""
+    def make_recipe(self, tables: Mapping[str, _NumberedTables], threads: int | None) -> Recipe:
+        """Return the recipe with the ``tables`` that add something, by their arrays, and add faults."""
         document = self._document
         output = None if document.output is None else self._host_path(document.output)
         if output is not None and not os.path.isdir(output.parent):
@@ -227,9 +231,9 @@ class _RecipeReader:
             sync=document.sync,
             maas=self._make_maas(document, output),
             request=Request(
-                add=self._make_items(items, "add"),
+                add=self._make_ordered(tables, ("add", "run")),
                 remove=tuple(document.remove),
-                add_iso=self._make_items(iso_items, "add_iso"),
+                add_iso=self._make_ordered(tables, ("add_iso",)),
                 remove_iso=tuple(document.remove_iso),
                 rename_iso=tuple((rename.old, rename.new) for rename in document.rename_iso),
                 drop_hfsplus=document.drop_hfsplus,
@@ -328,15 +332,25 @@ class _RecipeReader:
                 digests.append((name, value.lower()))
         return tuple(digests)
 
-    def _make_items(self, tables: _NumberedTables, key: str) -> tuple[OverlayItem, ...]:
-        """Return the items of the ``tables`` in the array ``key``. A table without a required value adds none."""
+    def _make_ordered(self, tables: Mapping[str, _NumberedTables], keys: Iterable[str]) -> tuple[OverlayItem, ...]:
+        """Return the items of the ``tables`` in the arrays ``keys``, in the order of their lines in the recipe."""
+        made = [(path, items) for key in keys for path, items in self._make_items(tables[key], key)]
+        made.sort(key=lambda table: self._faults.line_of(table[0]))
+        return tuple(item for _, items in made for item in items)
+
+    def _make_items(self, tables: _NumberedTables, key: str) -> Iterator[tuple[KeyPath, list[OverlayItem]]]:
+        """Yield the place and the items of each of the ``tables`` in the array ``key``.
+
+        A table without a required value adds none.
+        """
         filled_tables: list[FilledTable] = []
         for number, table in tables:
             path: KeyPath = (key, number)
             filled, is_complete = self._fill(table, path)
             if is_complete:
                 filled_tables.append(FilledTable(filled, path, self._host_path))
-        return tuple(item for filled in filled_tables for item in make_items(filled, filled_tables, self._faults))
+        for filled in filled_tables:
+            yield filled.key_path, list(make_items(filled, filled_tables, self._faults))
 
     def _fill(self, table: _Table, path: KeyPath) -> tuple[_Table, bool]:
         """Return ``table`` with its variables filled in, without values that have faults.
@@ -363,6 +377,8 @@ class _RecipeReader:
             return self._fill(value, path)[0]
         if isinstance(value, list):
             return [self._fill_element(element, (*path, number)) for number, element in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: self._fill_value(element, (*path, key)) for key, element in value.items()}
         if not isinstance(value, str):
             return value
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
+from cosremaster.errors import ScriptError, printable
 from cosremaster.io.source import ByteSource
 from cosremaster.iso.nodes import read_nodes
 from cosremaster.layers.address import format_address
+from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.remastering.fat_changes import FatChange
 from cosremaster.remastering.plan import RemasterPlan
 from cosremaster.remastering.plan_layers import LayerChange
@@ -41,6 +43,8 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
     yield from _list_chunks("iso", _iso_changes(plan, source))
     if plan.fats:
         yield from _list_chunks("fats", _fat_changes(plan.fats))
+    if plan.runs:
+        yield from _list_chunks("runs", map(run_facts, plan.runs))
     if others:
         yield b',\n "further_layers": ['
         for number, change in enumerate(others):
@@ -51,6 +55,31 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
             yield b"}"
         yield b"\n ]"
     yield b"\n}\n"
+
+
+def failure_chunks(error: ScriptError, outcomes: Sequence[ScriptOutcome]) -> Iterator[bytes]:
+    """Yield the report on a remaster that ended with the ``error`` of a script, after those of ``outcomes`` ran."""
+    head = {"schema": SCHEMA, "error": str(error), "exit_code": error.exit_status}
+    yield json.dumps(head, indent=1).removesuffix("\n}").encode()
+    yield from _list_chunks("runs", map(run_facts, outcomes))
+    yield b"\n}\n"
+
+
+def run_facts(outcome: ScriptOutcome) -> dict[str, Any]:
+    """Return what came of a script, as docs/report.md lists it."""
+    return {
+        "script": printable(outcome.name), "layer": outcome.layer, "ids": outcome.way, "exit_code": outcome.exit_code,
+        "seconds": round(outcome.seconds, 3), "network": outcome.has_network, "remembered": outcome.is_remembered,
+        "added": [printable(path) for path in outcome.added],
+        "changed": [printable(path) for path in outcome.changed],
+        "removed": [printable(path) for path in outcome.removed],
+        "leftovers": [
+            {"what": leftover.name, "paths": [printable(path) for path in leftover.paths], "bytes": leftover.size,
+             "left_out": outcome.is_cleaned}
+            for leftover in outcome.leftovers
+        ],
+        "notes": list(outcome.notes),
+    }  # fmt: skip
 
 
 def _list_chunks(name: str, values: Iterator[dict[str, Any]]) -> Iterator[bytes]:

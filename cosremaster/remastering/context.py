@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosremaster.codecs.base import BlockCache
 from cosremaster.io.source import ByteSource
 from cosremaster.io.spool import Spool
 from cosremaster.iso.ecma119.sections import MAX_EXTENT
-from cosremaster.layers.address import Address
+from cosremaster.layers.address import Address, format_address
 from cosremaster.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
 class Warnings:
@@ -53,9 +57,21 @@ class RemasterContext:
         self.caches = {} if caches is None else caches
         self._start_precopy: Callable[[], None] | None = start_precopy
         self.warnings = Warnings()
+        self.outcomes: list[ScriptOutcome] = []
+        """What came of each script that ran, in order."""
         self._files = ExitStack()
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))
+
+    def note_layer(self, address: Address) -> None:
+        """Note that the scripts which ran since the last call did so in the layer at ``address``."""
+        if not self.outcomes:
+            return
+        from dataclasses import replace  # noqa: PLC0415 - few remasters run scripts
+
+        for number, outcome in enumerate(self.outcomes):
+            if not outcome.layer:
+                self.outcomes[number] = replace(outcome, layer=format_address(address))
 
     def start_precopy(self) -> None:
         """Begin to copy the input to the output, unless that has begun; call it before layers are compressed."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from cosremaster.codecs.base import BlockCache
-from cosremaster.errors import CorruptError, ImageError, ProofError
+from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.model import IsoImage
@@ -24,6 +25,7 @@ from cosremaster.remastering.open import RemasterImage, check_changeable, open_a
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from cosremaster.io.output import Output
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.output_options import OutputKeywords
@@ -155,7 +157,8 @@ class OpenedImage:
                 context.start_precopy()
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the image that was replaced")
-            plan = self._plan(normalized, context)
+            with _reporting_failure(report, context):
+                plan = self._plan(normalized, context)
             if report is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
 
@@ -203,7 +206,8 @@ class OpenedImage:
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
             RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
         ):
-            plan = with_savings(self._plan(normalized, context))
+            with _reporting_failure(output, context):
+                plan = with_savings(self._plan(normalized, context))
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
@@ -221,3 +225,17 @@ class OpenedImage:
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise
+
+
+@contextmanager
+def _reporting_failure(report: Output | None, context: RemasterContext) -> Iterator[None]:
+    """Write the ``report``, if any, about a script that fails in the context."""
+    try:
+        yield
+    except ScriptError as error:
+        if report is not None:
+            from cosremaster.remastering.change_report import failure_chunks  # noqa: PLC0415 - rarely wanted
+
+            report.write_chunks(failure_chunks(error, context.outcomes))
+            report.publish(context.progress.warn)
+        raise

@@ -84,6 +84,7 @@ def plan_new_layer(
     fitted = FittedItems(layer.limits)
     items = fitted.fit(overlay.items)
     edits = edit_over(layer, stack, lambda tree: merge_items(tree, items, request, layer))
+    context.note_layer(layer.address)
     context.warnings.extend([*fitted.warnings(), *edits.warnings])
     change = LayerChange(layer=layer, address=layer.address, edits=edits, paths=(slot.path,))
     if edits.is_empty:

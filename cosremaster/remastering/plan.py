@@ -36,6 +36,7 @@ from cosremaster.remastering.write import plan_result
 if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
 class RepackSaving(Struct, frozen=True):
@@ -55,7 +56,8 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     ``iso``: the edits of the ISO's own tree as requested; ``fats``: what changes in FAT file systems on the image, but
     for their boot menus; ``settings``: kernel arguments, volume id and date; ``sums``: the lists of checksums on the
     ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
-    system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it.
+    system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
+    came of scripts.
     """
 
     image: RemasterImage
@@ -70,6 +72,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     live_memory: tuple[LiveMemory, ...]
     warnings: tuple[str, ...]
     savings: tuple[RepackSaving, ...] = ()
+    runs: tuple[ScriptOutcome, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -118,7 +121,7 @@ def plan_remaster(
     return RemasterPlan(
         image=image, changes=change.changes, packed=change.packed, iso=iso, fats=fats.changes, settings=settings,
         result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
-        warnings=context.warnings.messages,
+        warnings=context.warnings.messages, runs=tuple(context.outcomes),
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
     """Read and check the user's files. Raises as ``prepare_item``."""
     reading = ReadContext(
         max_mtime=request.max_mtime, limits=None, spool=context.contents, progress=context.progress,
-        warn=context.warnings.add,
+        warn=context.warnings.add, outcomes=context.outcomes,
     )  # fmt: skip
     items: tuple[PreparedItem, ...] = ()
     oversized: list[tuple[int, Place]] = []
@@ -284,6 +284,7 @@ def plan_overlay(
         edits: Edits = edit_in_stack(image, layer, facts or facts_of_layers(image, layers), merge_into)
     else:
         edits = merge_into(layer.tree())
+    context.note_layer(layer.address)
     if not target.is_whole:
         _check_preceding(layer, edits)
     context.warnings.extend([*fitted.warnings(), *edits.warnings])

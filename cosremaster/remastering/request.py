@@ -18,7 +18,7 @@ from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
-from cosremaster.overlay.request import AddPath, OverlayItem
+from cosremaster.overlay.request import AddPath, OverlayItem, RunScript
 from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector
@@ -35,7 +35,9 @@ class Request:
     """The changes that a remaster makes to an image.
 
     ``add``: additions to the root file system, in order: an :class:`AddPath`, a path, text like ``"site/:/opt"``, or
-    items made from nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`. ``remove``: patterns of paths in
+    items made from nothing: :class:`InlineFile`, :class:`Symlink`, :class:`Directory`, or a :class:`RunScript`, whose
+    changes count as additions. ``run``: scripts (paths) and commands (other texts) that run when all is added
+    (docs/run.md). ``remove``: patterns of paths in
     the layer that are removed before anything is added (``*`` and ``?`` do not cross ``/``, ``**`` does, a backslash
     takes the next character literally); a pattern that matches nothing is an error unless ``allow_missing``.
     ``force_type``: additions may replace entries of another type, a directory with its contents. ``maas_clean``: remove
@@ -95,6 +97,7 @@ class Request:
     volume_id: str | None = None
     volume_date: str | None = None
     retarget: bool = False
+    run: Iterable[str | os.PathLike[str] | RunScript] = ()
 
 
 class NormalizedRequest(Struct, frozen=True, kw_only=True):
@@ -161,7 +164,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
     iso = split_iso_request([parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
-        additions=tuple(parse_item(item, "--add") for item in request.add),
+        additions=(*(parse_item(item, "--add") for item in request.add), *map(_parse_run, request.run)),
         removals=tuple(Pattern(os.fsencode(path)) for path in request.remove),
         iso_additions=iso.additions, iso_removals=iso.removals, fats=iso.fats,
         iso_renames=tuple(Rename.parse(rename) for rename in request.rename_iso),
@@ -261,6 +264,13 @@ def parse_item(item: str | os.PathLike[str] | OverlayItem, option: str) -> Overl
     if isinstance(item, str):
         return AddPath.parse(item, option)
     return AddPath(item) if isinstance(item, os.PathLike) else item
+
+
+def _parse_run(run: str | os.PathLike[str] | RunScript) -> RunScript:
+    """Return ``run`` as a value. :raises UsageError: a text is neither a file nor a command."""
+    if isinstance(run, str):
+        return RunScript.parse(run)
+    return RunScript(run) if isinstance(run, os.PathLike) else run
 
 
 def read_epoch() -> int | None:

@@ -10,6 +10,7 @@ from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.tree.nodes import Edits, Node
 from cosremaster.tree.paths import ancestors, parent_of
+from cosremaster.tree.replacements import find_lasting_directories
 
 
 class ArchiveEdits(Struct, frozen=True):
@@ -33,7 +34,8 @@ def spread_edits(last: Layer, edits: Edits) -> tuple[ArchiveEdits, ...]:
     """Return ``edits`` of the tree of ``last``, the last archive of its file, as edits of the archives of that file.
 
     What is removed or replaced leaves every archive that has it. A new entry goes into the last archive that had its
-    path, and else into the last of all, so that nothing is unpacked over it. Files that the kernel reads before it
+    path, and else into the last of all, so that nothing is unpacked over it; a directory that stays and gets other
+    attributes gets them in each archive that has it. Files that the kernel reads before it
     unpacks go into the first archive, if that is not compressed. Archives without a change are left out.
     """
     archives = archives_of(last)
@@ -41,11 +43,14 @@ def spread_edits(last: Layer, edits: Edits) -> tuple[ArchiveEdits, ...]:
         return () if edits.is_empty else (ArchiveEdits(last, edits),)
     paths = [frozenset(archive.paths) for archive in archives]
     homes = _find_homes(archives, paths, [node for node, _ in edits.additions])
+    lasting = find_lasting_directories(last.tree(), edits)
     spread = []
     for number, archive in enumerate(archives):
         removed = edits.removed_paths & paths[number]
         additions = tuple(
-            (node, action) for (node, action), home in zip(edits.additions, homes, strict=True) if home == number
+            (node, action)
+            for (node, action), home in zip(edits.additions, homes, strict=True)
+            if (home == number if node.path not in lasting else node.path in paths[number])
         )
         if removed or additions:
             only = tuple(path for path in edits.removed if path in removed)

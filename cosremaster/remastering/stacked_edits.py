@@ -114,13 +114,20 @@ def edits_of_layer(layer: Layer, stack: LayerStack, edits: Edits) -> Edits:
             present = own.get(parent)
             if parent not in added and (present is None or is_whiteout(present)) and parent in below:
                 parents[parent] = replace(below[parent], xattrs=shared_xattrs(below[parent].xattrs))
-    additions = {node.path: (node, action) for node, action in edits.additions}
+    additions = {node.path: (_shared_copy(node, own), action) for node, action in edits.additions}
     additions |= {node.path: (node, Action.REMOVED) for node in whiteouts}
     additions |= {path: (node, Action.PARENT) for path, node in parents.items()}
     removed = {path for path in {*edits.removed_paths, *additions} if path in own}
     return replace(
         edits, removed_paths=frozenset(removed), additions=tuple(additions[path] for path in sorted(additions))
     )
+
+
+def _shared_copy(node: Node, own: Mapping[bytes, Node]) -> Node:
+    """Return ``node``; a directory of layers below, which ``own`` has not, without what overlayfs keeps there."""
+    if node.kind is not NodeKind.DIRECTORY or not node.xattrs or node.path in own:
+        return node
+    return replace(node, xattrs=shared_xattrs(node.xattrs), is_opaque=False)
 
 
 def _check_hiding(layer: Layer, stack: LayerStack, edits: Edits) -> None:

@@ -22,6 +22,7 @@ from cosremaster.remastering.size_files import SizeChange
 from cosremaster.reports.inspect import memory_report
 from cosremaster.reports.menus import menu_change_lines, menu_changes_report
 from cosremaster.reports.roots import live_memory_lines, live_memory_report
+from cosremaster.reports.runs import run_lines, runs_report
 from cosremaster.reports.text import (
     change_lines,
     fat_lines,
@@ -86,6 +87,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
                 for placement in layout.appended
             ],
         },
+        "runs": runs_report(plan.runs),
         "memory": _memory(plan.changes[0]) if plan.changes else None,
         "live_memory": live_memory_report(plan.live_memory),
         "warnings": list(plan.warnings),
@@ -229,6 +231,7 @@ def _extent(placement: Placement) -> dict[str, Any]:
 def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     """Yield ``plan`` as lines for people."""
     report = plan_report(plan)
+    yield from run_lines(plan.runs)
     if plan.identical:
         yield "nothing changes: the output would be the input, byte for byte"
     for change in plan.changes:

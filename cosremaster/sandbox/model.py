@@ -59,17 +59,6 @@ class ScriptRun(Struct, frozen=True, kw_only=True):
     max_mtime: int | None = None
 
 
-class Leftover(Struct, frozen=True):
-    """What builds often leave behind without need, such as the caches of a package manager.
-
-    ``name`` says what it is; ``paths``: the files that are new or changed; ``size``: their bytes.
-    """
-
-    name: str
-    paths: tuple[bytes, ...]
-    size: int
-
-
 class ScriptReport(Struct, frozen=True, kw_only=True):
     """What is to be said of a run.
 
@@ -77,14 +66,12 @@ class ScriptReport(Struct, frozen=True, kw_only=True):
     :ivar exit_code: of the script; 128 + n after signal n.
     :ivar seconds: that the script took.
     :ivar notes: sentences on what differs from a run as root on a real system.
-    :ivar leftovers: what the script left that nobody needs.
     """
 
     way: Way
     exit_code: int
     seconds: float
     notes: tuple[str, ...] = ()
-    leftovers: tuple[Leftover, ...] = ()
 
 
 class ScriptChanges(Struct, frozen=True):

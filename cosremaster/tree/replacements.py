@@ -1,4 +1,4 @@
-"""Edits that put new bytes into files and leave everything else about these as it is."""
+"""Edits that replace a part of something and leave the rest: bytes of a file, attributes of a directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from cosremaster.io.pieces import PieceTable
 from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Action, Edits, Node
+from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
+from cosremaster.tree.paths import ancestors, parent_of
 
 NO_EDITS = Edits(frozenset(), (), (), (), ())
 
@@ -32,6 +33,24 @@ def with_new_contents(
         base.removed_paths | {node.path for node in nodes},
         tuple(sorted(additions, key=lambda addition: addition[0].path)), base.removed, base.unchanged, base.warnings,
     )  # fmt: skip
+
+
+def find_lasting_directories(tree: Mapping[bytes, Node], edits: Edits) -> dict[bytes, Node]:
+    """Return, by path, the new nodes of directories of ``tree`` that ``edits`` replace while they keep content.
+
+    Where entries have an order, such a node takes the place of the old one: what is in it comes behind.
+    """
+    replaced = {
+        node.path: node
+        for node, _ in edits.additions
+        if node.kind is NodeKind.DIRECTORY and node.path in edits.removed_paths
+    }
+    replaced = {path: node for path, node in replaced.items() if tree[path].kind is NodeKind.DIRECTORY}
+    if not replaced:
+        return {}
+    parents = {parent_of(path) for path in tree if path and path not in edits.removed_paths}
+    parents |= {directory for path in parents for directory in (b"", *ancestors(path))}
+    return {path: node for path, node in replaced.items() if path in parents}
 
 
 def _list_names(tree: Mapping[bytes, Node], path: bytes) -> list[Node]:

@@ -84,6 +84,11 @@ def shared_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes,
     return tuple(pair for pair in xattrs if not pair[0].startswith(_PRIVATE))
 
 
+def private_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return those of ``xattrs`` that overlayfs gives for its own use in one layer."""
+    return tuple(pair for pair in xattrs if pair[0].startswith(_PRIVATE))
+
+
 def loses_xattrs(old: Iterable[bytes], new: Iterable[bytes]) -> bool:
     """Return whether one of the names ``old`` of extended attributes is none of ``new``, those of overlayfs apart."""
     return any(not name.startswith(_PRIVATE) for name in set(old).difference(new))

@@ -45,7 +45,10 @@ SECTIONS = (
         "Functions for one-off use",
         ("remaster", "RemasterOptions", "plan", "inspect", "verify", "diff", "extract", "export", "pack", "ls", "read"),
     ),
-    Section("Changes", ("Request", "AddPath", "InlineFile", "Symlink", "Directory", "OwnershipRule", "OverlayItem")),
+    Section(
+        "Changes",
+        ("Request", "AddPath", "InlineFile", "Symlink", "Directory", "OwnershipRule", "RunScript", "OverlayItem"),
+    ),
     Section(
         "Results of a remaster",
         (
@@ -60,6 +63,8 @@ SECTIONS = (
             "SizeChange",
             "MemoryEstimate",
             "LiveMemory",
+            "ScriptOutcome",
+            "Leftover",
         ),
     ),
     Section(

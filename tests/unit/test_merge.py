@@ -463,3 +463,66 @@ def test_what_an_earlier_addition_put_into_an_old_directory_leaves_with_it() -> 
     emptying = Addition((), b"", False, False, "second", opaque_directories=(b"var",))
     edits = merged(folder_of(file(b"var/log/new")), emptying, image=image)
     assert not edits.additions and edits.removed == (b"var/log",)
+
+
+def exactly(*nodes: Node, hidden: tuple[bytes, ...] = ()) -> Addition:
+    return Addition(nodes, b"", False, False, "script", hidden_paths=hidden, is_archive=True, is_exact=True)
+
+
+def test_exact_nodes_go_to_their_real_paths_and_replace_any_type() -> None:
+    nodes = (file(b"etc", b"no directory"), directory(b"script"), file(b"script/x"), symlink(b"usr", b"/var"))
+    edits = merged(exactly(*nodes, hidden=(b"var/log", b"tofile")))
+    assert reasons(edits) == {b"etc": REPLACED, b"script": REPLACED, b"script/x": ADDED, b"usr": REPLACED}
+    assert edits.removed == (b"etc/motd", b"tofile", b"usr/bin", b"usr/sbin", b"var/log")
+    assert reasons(merged(exactly(file(b"bin/tool")), image=(directory(b"bin"),))) == {b"bin/tool": ADDED}
+
+
+def test_exact_directories_get_their_attributes_and_keep_their_content() -> None:
+    edits = merged(exactly(directory(b"var", 0o700), directory(b"etc", mtime=99), file(b"etc/motd", b"hello\n")))
+    assert reasons(edits) == {b"var": REPLACED}
+    assert edits.removed_paths == {b"var"} and not edits.removed and not edits.unchanged
+
+
+def test_exact_nodes_lose_what_they_lack() -> None:
+    image = (replace(file(b"tool", mode=0o4755), xattrs=((b"user.a", b"1"),)), directory(b"d", 0o1777))
+    plain = replace(file(b"tool", mode=0o4755), mtime=99)
+    edits = merged(exactly(plain), image=image)
+    assert [node.xattrs for node, _ in edits.additions] == [()]
+    assert reasons(merged(exactly(replace(image[0], mode=0o755)), image=image)) == {b"tool": REPLACED}
+    assert reasons(merged(exactly(directory(b"d", 0o777)), image=image)) == {b"d": REPLACED}
+    assert merged(exactly(replace(image[0], mtime=99)), image=image).is_empty
+
+
+def test_exact_directories_keep_what_overlayfs_notes_in_them() -> None:
+    opaque = replace(directory(b"d"), xattrs=((b"trusted.overlay.opaque", b"y"), (b"user.a", b"1")), is_opaque=True)
+    edits = merged(exactly(directory(b"d", 0o700)), image=(opaque,))
+    assert [(node.xattrs, node.is_opaque) for node, _ in edits.additions] == [(opaque.xattrs[:1], True)]
+
+
+def test_exact_files_are_linked_as_they_say() -> None:
+    a, b, c = (replace(file(name), link=1) for name in (b"a", b"b", b"c"))
+    alone = file(b"d")
+    image = (a, b, c, alone)
+
+    def linked(*names: bytes) -> list[Node]:
+        return [replace(file(name), link="new") for name in names]
+
+    assert merged(exactly(*linked(b"a", b"b", b"c")), image=image).is_empty
+    assert merged(exactly(*linked(b"a", b"b"), hidden=(b"c",)), image=image).removed_paths == {b"c"}
+    # one of the names got a file of its own
+    edits = merged(exactly(file(b"a", b"other"), *linked(b"b", b"c")), image=image)
+    assert reasons(edits) == {b"a": REPLACED}
+    edits = merged(exactly(file(b"a"), *linked(b"b", b"c")), image=image)
+    assert reasons(edits) == {b"a": REPLACED}
+    # names that had nothing in common become one file
+    edits = merged(exactly(*linked(b"a", b"b", b"c", b"d")), image=image)
+    assert reasons(edits) == dict.fromkeys((b"a", b"b", b"c", b"d"), REPLACED)
+    edits = merged(exactly(*linked(b"d", b"e")), image=image)
+    assert reasons(edits) == {b"d": REPLACED, b"e": ADDED}
+
+
+def test_exact_nodes_of_the_root_and_of_unnamed_directories() -> None:
+    image = (directory(b""), file(b"a/b/c"))
+    edits = merged(exactly(directory(b"", 0o700), file(b"a/b/d")), image=image)
+    assert reasons(edits) == {b"": REPLACED, b"a": PARENT, b"a/b": PARENT, b"a/b/d": ADDED}
+    assert edits.removed_paths == {b""}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry, InodeNumbe
 from cosremaster.layers.cpio.tree import CpioTree
 from cosremaster.layers.model import Layer
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.replacements import find_lasting_directories
 
 
 class PlacedEntry(Struct, frozen=True):
@@ -34,10 +35,14 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     """
     tree = cast("CpioTree", layer.tree())
     index = index_of(layer)
-    new = list(_place_new(layer, tree, [node for node, _ in edits.additions]))
+    lasting = find_lasting_directories(tree, edits)
+    new = list(_place_new(layer, tree, [node for node, _ in edits.additions if node.path not in lasting]))
     if edits.removed_paths:
-        paths = zip(index.members, layer.paths, strict=True)
-        remaining = list(_place_kept(layer, [member for member, path in paths if path not in edits.removed_paths]))
+        gone = edits.removed_paths.difference(lasting)
+        members = zip(index.members, layer.paths, strict=True)
+        paths = [(member, path) for member, path in members if path not in gone]
+        directories = {member.entry.offset: lasting[path] for member, path in paths if path in lasting}
+        remaining = list(_place_kept(layer, [member for member, _ in paths], directories))
         checked = CheckedEntries((entry.final for entry in (*remaining, *new)), earlier=tree.preceding_entries)
         pieces = [piece for entry in remaining for piece in entry.pieces]
     else:
@@ -78,11 +83,19 @@ def _finish_archive(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     return PieceTable([before, *pieces, trailer, Zeros(padding), after])
 
 
-def _place_kept(layer: Layer, members: Sequence[Member]) -> Iterator[PlacedEntry]:
-    """Yield the kept ``members``; hard-linked data move to another name where their carrier is removed."""
+def _place_kept(
+    layer: Layer, members: Sequence[Member], directories: Mapping[int, Node]
+) -> Iterator[PlacedEntry]:  # fmt: skip
+    """Yield the kept ``members``; hard-linked data move to another name where their carrier is removed.
+
+    ``directories``: by the offset of an entry, what the directory is from now on.
+    """
     carriers = _find_new_carriers(layer, members)
     for member in members:
         entry = member.entry
+        if entry.offset in directories:
+            yield _renew_directory(entry, directories[entry.offset])
+            continue
         carrier = carriers.get(entry.offset)
         if carrier is None:
             whole = Range(layer.decoded, entry.offset, entry.end - entry.offset)
@@ -100,6 +113,16 @@ def _place_kept(layer: Layer, members: Sequence[Member]) -> Iterator[PlacedEntry
                 Zeros(cpio.padding_size(source.header.size)),
             ),
         )
+
+
+def _renew_directory(entry: cpio.NewcEntry, node: Node) -> PlacedEntry:
+    """Return the entry of a directory with the mode, owner and time of ``node``."""
+    old = entry.header
+    header = cpio.HeaderFields(
+        ino=old.ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=old.nlink, mtime=node.mtime,
+        name_size=len(entry.name) + 1,
+    ).encode(old.magic)  # fmt: skip
+    return PlacedEntry(FinalEntry(entry.name, header.fields), (Literal(cpio.encode_head(header, entry.name)),))
 
 
 def _find_new_carriers(layer: Layer, members: Sequence[Member]) -> dict[int, Member]:
@@ -136,7 +159,7 @@ def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node]) -> Iterator[
         nlink = link_counts[node.link] if is_linked else 2 if node.kind is NodeKind.DIRECTORY else 1
         # New hard links carry their data once, on the last name.
         data = PieceTable([]) if is_linked and remaining[node.link] else _data_of(node)
-        name = prefix + node.path
+        name = prefix + node.path or b"."
         layer.limits.check_file_size(data.length, layer.place.inside(name))
         header = cpio.HeaderFields(
             ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink, mtime=node.mtime,

@@ -152,6 +152,9 @@ class _Editor:
         """Add ``nodes``, parents before children. :raises OverlayError: the format cannot hold one."""
         for node in nodes:
             _check_node(node, self.place)
+            if not node.path:
+                self.root.inode = self._with_attributes(self.root.inode, node)
+                continue
             parent_path, _, name = node.path.rpartition(b"/")
             parent = self.open_directory(parent_path)
             if node.kind is NodeKind.DIRECTORY:
@@ -176,18 +179,18 @@ class _Editor:
         existing = parent.entries.get(name)
         if name in parent.directories or (existing is not None and existing.type == DIRECTORY):
             directory = self.open_directory(node.path)
-            directory.inode = replace(
-                directory.inode,
-                mode=node.mode,
-                uid=self._id(node.uid),
-                gid=self._id(node.gid),
-                mtime=node.mtime,
-                xattr=self.xattrs.number(node.xattrs),
-            )
+            directory.inode = self._with_attributes(directory.inode, node)
             return
         parent.forget(name)
         inode = replace(self._make_inode(node, next(self._numbers)), parent=parent.inode.number)
         parent.directories[name] = _ChangedDirectory(node.path, inode)
+
+    def _with_attributes(self, inode: Inode, node: Node) -> Inode:
+        """Return ``inode`` with the mode, owner, time and extended attributes of ``node``."""
+        return replace(
+            inode, mode=node.mode, uid=self._id(node.uid), gid=self._id(node.gid), mtime=node.mtime,
+            xattr=self.xattrs.number(node.xattrs),
+        )  # fmt: skip
 
     def _make_inode(self, node: Node, number: int) -> Inode:
         """Return the inode of ``node``, without places."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, cast
 
 from cosremaster.errors import OverlayError, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
@@ -15,6 +15,7 @@ from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
 from cosremaster.layers.tar.tree import TarTree
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.xattrs import loses_xattrs
 
 _END = 2 * blocks.BLOCK
@@ -31,9 +32,11 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     :raises SizeError: a file is too large. :raises OverlayError: a new entry is of a kind that tar has not.
     """
     tree, index, start = cast("TarTree", layer.tree()), index_of(layer), layer.span[0]
-    new = list(_place_new(layer, tree, edits))
+    lasting = find_lasting_directories(tree, edits)
+    writer = _make_writer(layer, tree, edits)
+    new = list(_place_new(layer, [node for node, _ in edits.additions if node.path not in lasting], writer))
     if edits.removed_paths:
-        pieces = list(_place_kept(layer, tree, edits))
+        pieces = list(_place_kept(layer, tree, edits, _Renewed(lasting, writer)))
     else:
         pieces = [Range(layer.decoded, start, index.end - start)]
     return _finish_archive(layer, [*pieces, *new])
@@ -52,10 +55,20 @@ def _finish_archive(layer: Layer, pieces: Sequence[Piece]) -> PieceTable:
     return PieceTable([before, *pieces, Zeros(padding), after])
 
 
-def _place_kept(layer: Layer, tree: TarTree, edits: Edits) -> Iterator[Piece]:
-    """Yield the pieces of the entries that stay, with the hard links among them mended."""
+class _Renewed(NamedTuple):
+    """Directories that stay, with other attributes: their ``nodes`` by path, and the ``writer`` of their headers."""
+
+    nodes: Mapping[bytes, Node]
+    writer: HeaderWriter
+
+
+def _place_kept(layer: Layer, tree: TarTree, edits: Edits, renewed: _Renewed) -> Iterator[Piece]:
+    """Yield the pieces of the entries that stay, with the hard links among them mended.
+
+    A directory of ``renewed`` has its new header in the place of its first old one.
+    """
     index = index_of(layer)
-    entries = index.entries
+    entries, pending = index.entries, dict(renewed.nodes)
     removed = {number for number, path in enumerate(layer.paths) if path in edits.removed_paths}
     changes = plan_links(entries, layer.paths, tree.sources, removed)
     reached = layer.span[0]
@@ -66,6 +79,8 @@ def _place_kept(layer: Layer, tree: TarTree, edits: Edits) -> Iterator[Piece]:
             for start, end in index.inner_globals:
                 if entry.start <= start < entry.head:
                     yield Range(layer.decoded, start, end - start)
+            if pending and (node := pending.pop(layer.paths[number], None)) is not None:
+                yield Literal(renewed.writer.encode(EntryFields(entry.name, node, 0)))
         else:
             yield from _mended_link(layer, number, changes[number])
         reached = entry.end
@@ -83,25 +98,28 @@ def _mended_link(layer: Layer, number: int, change: LinkChange) -> Iterator[Piec
     yield Range(layer.decoded, body, old.end - body)
 
 
-def _place_new(layer: Layer, tree: TarTree, edits: Edits) -> Iterator[Piece]:
-    """Yield the pieces of new entries, written as those of the archive are."""
-    index, nodes = index_of(layer), [node for node, _ in edits.additions]
-    if not nodes:
-        return
+def _make_writer(layer: Layer, tree: TarTree, edits: Edits) -> HeaderWriter:
+    """Return what writes headers as those of the archive are."""
+    index = index_of(layer)
     style = index.style
-    owners = _read_owners(tree, edits) if style.users else OwnerNames()
-    writer = HeaderWriter(
+    owners = _read_owners(tree, edits) if style.users and edits.additions else OwnerNames()
+    return HeaderWriter(
         is_gnu=style.name == "gnu", writes_pax=style.has_pax, global_records=index.globals, owners=owners
     )
+
+
+def _place_new(layer: Layer, nodes: Sequence[Node], writer: HeaderWriter) -> Iterator[Piece]:
+    """Yield the pieces of entries for ``nodes``."""
+    style = index_of(layer).style
     names: dict[object, bytes] = {}
     counts = Counter(node.link for node in nodes if node.link is not None)
     for node in nodes:
         place = layer.place.inside(node.path)
         if node.kind is NodeKind.SOCKET:
             raise OverlayError("a tar archive holds no socket", place)
-        name = style.name_prefix + node.path
+        name = style.name_prefix + node.path or b"."
         if node.kind is NodeKind.DIRECTORY and style.slashes >= 0:
-            name += b"/"
+            name = name.rstrip(b"/") + b"/"
         link = names.get(node.link) if node.link is not None else None
         if link is not None:
             yield Literal(writer.encode(EntryFields(name, node, 0, link)))
