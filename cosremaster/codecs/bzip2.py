@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import bz2
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta, convert
 
-from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult, SharedFront, StreamParameters
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
@@ -18,6 +18,7 @@ from cosremaster.codecs.frames import (
     load_frames,
     repack_frames,
     repack_whole,
+    share_frames,
 )
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
@@ -74,6 +75,14 @@ class Bzip2Decoding(FrameDecoding):
         super().__init__(reader, self._decode_stream)
         self._level = 9
 
+    @classmethod
+    def behind(cls, reader: ByteReader, frames: Sequence[Frame], parameters: Bzip2Parameters) -> Bzip2Decoding:
+        """Begin where ``reader`` stands, behind the ``frames`` of streams with ``parameters``."""
+        decoding = cls(reader)
+        decoding.resume(frames)
+        decoding._level = parameters.level
+        return decoding
+
     @property
     def parameters(self) -> Bzip2Parameters:
         """Level and streams."""
@@ -109,6 +118,13 @@ class Bzip2Codec(Codec):
     def decode(self, reader: ByteReader) -> Bzip2Decoding:
         """Begin to decode."""
         return Bzip2Decoding(reader)
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
+        """Return the streams that both begin with."""
+        assert isinstance(parameters, Bzip2Parameters)
+        return share_frames(
+            parameters.frames, packed, other, lambda reader, frames: Bzip2Decoding.behind(reader, frames, parameters)
+        )
 
     def load(self, values: dict[str, Any]) -> Bzip2Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct, convert
 
-from cosremaster.codecs.base import Count, RepackJob, RepackResult
+from cosremaster.codecs.base import Count, Decoding, RepackJob, RepackResult, SharedFront
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
-from cosremaster.io.streams import ByteReader
+from cosremaster.io.streams import ByteReader, common_prefix_length
 
 FEED = 1 << 14
 """Packed bytes that a decompressor gets at once."""
@@ -114,6 +114,11 @@ class FrameDecoding:
         self._base = reader.position
         self._plain = 0
 
+    def resume(self, frames: Sequence[Frame]) -> None:
+        """Go on behind ``frames``, the first of the stream, which are known: the reader stands there."""
+        self.frames = list(frames)
+        self._base, self._plain = self.reader.position - frames[-1].end, frames[-1].plain + frames[-1].size
+
     @property
     def position(self) -> int:
         """The packed offset up to which everything was decoded."""
@@ -135,6 +140,24 @@ class FrameDecoding:
             self.reader.skip_zeros()
             if not self.reader.peek(1):
                 return
+
+
+def share_frames(
+    frames: Sequence[Frame], old: PieceTable, other: PieceTable,
+    resume: Callable[[ByteReader, Sequence[Frame]], Decoding],
+) -> SharedFront | None:  # fmt: skip
+    """Return the front of the stream ``other`` that has the first of ``frames``, those of ``old``; None without any.
+
+    ``resume``: begins to decode where its reader stands, behind frames that are known.
+    """
+    if len(frames) < 2:  # a frame that is the whole stream ends like no longer one
+        return None
+    equal = common_prefix_length(old.chunks(), other.chunks())
+    count = bisect_right([frame.end for frame in frames], equal)
+    if not count:
+        return None
+    front = frames[:count]
+    return SharedFront(front[-1].end, front[-1].plain + front[-1].size, lambda reader: resume(reader, front))
 
 
 def decode_from_frame(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import lz4.block
 import lz4.frame
 from msgspec import Meta, convert
 
-from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult, SharedFront, StreamParameters
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
@@ -19,6 +19,7 @@ from cosremaster.codecs.frames import (
     load_frames,
     repack_frames,
     repack_whole,
+    share_frames,
 )
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Literal, PieceTable
@@ -103,6 +104,18 @@ class Lz4Decoding(FrameDecoding):
         super().__init__(reader, self._decode_frame)
         self._info: dict[str, Any] = {}
 
+    @classmethod
+    def behind(cls, reader: ByteReader, frames: Sequence[Frame], parameters: Lz4Parameters) -> Lz4Decoding:
+        """Begin where ``reader`` stands, behind the ``frames`` of a stream with ``parameters``."""
+        decoding = cls(reader)
+        decoding.resume(frames)
+        content, block = parameters.checksums
+        decoding._info = {
+            "block_size_id": parameters.block, "block_linked": parameters.linked, "content_checksum": content,
+            "block_checksum": block,
+        }  # fmt: skip
+        return decoding
+
     @property
     def parameters(self) -> Lz4Parameters:
         """The parameters of the first frame, and all frames."""
@@ -145,6 +158,13 @@ class Lz4Codec(Codec):
     def decode(self, reader: ByteReader) -> Lz4Decoding:
         """Begin to decode."""
         return Lz4Decoding(reader)
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
+        """Return the frames that both streams begin with."""
+        assert isinstance(parameters, Lz4Parameters)
+        return share_frames(
+            parameters.frames, packed, other, lambda reader, frames: Lz4Decoding.behind(reader, frames, parameters)
+        )
 
     def load(self, values: dict[str, Any]) -> Lz4Parameters:
         """Return the parameters that ``dump`` made ``values`` of."""

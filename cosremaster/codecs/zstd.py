@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import zstandard
 from msgspec import convert
 
-from cosremaster.codecs.base import Codec, Count, PackedParameters, RepackJob, RepackResult
+from cosremaster.codecs.base import (
+    Codec,
+    Count,
+    PackedParameters,
+    RepackJob,
+    RepackResult,
+    SharedFront,
+    StreamParameters,
+)
 from cosremaster.codecs.frames import (
     Frame,
     FrameDecoding,
@@ -18,6 +26,7 @@ from cosremaster.codecs.frames import (
     load_frames,
     repack_frames,
     repack_whole,
+    share_frames,
 )
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import PieceTable
@@ -129,6 +138,14 @@ class ZstdDecoding(FrameDecoding):
         self._window = 0
         self._flags: tuple[bool, bool] = (False, False)
 
+    @classmethod
+    def behind(cls, reader: ByteReader, frames: Sequence[Frame], parameters: ZstdParameters) -> ZstdDecoding:
+        """Begin where ``reader`` stands, behind the ``frames`` of a stream with ``parameters``."""
+        decoding = cls(reader)
+        decoding.resume(frames)
+        decoding._window, decoding._flags = parameters.window, (parameters.checksum, parameters.sized)
+        return decoding
+
     @property
     def parameters(self) -> ZstdParameters:
         """Window, checksum and frames."""
@@ -179,6 +196,13 @@ class ZstdCodec(Codec):
     def decode(self, reader: ByteReader) -> ZstdDecoding:
         """Begin to decode."""
         return ZstdDecoding(reader)
+
+    def shared_front(self, parameters: StreamParameters, packed: PieceTable, other: PieceTable) -> SharedFront | None:
+        """Return the frames that both streams begin with."""
+        assert isinstance(parameters, ZstdParameters)
+        return share_frames(
+            parameters.frames, packed, other, lambda reader, frames: ZstdDecoding.behind(reader, frames, parameters)
+        )
 
     def load(self, values: dict[str, Any]) -> ZstdParameters:
         """Return the parameters that ``dump`` made ``values`` of."""

@@ -273,7 +273,7 @@ def _scan_stream(
             tuple(members.unreadable),
         )  # fmt: skip
         return
-    stream = _PlainStream(codec, packed, decoding, options, convert)
+    stream = PlainStream(codec, packed, decoding, options, convert)
     tail = LastBytes(options.tail)
     reader = ByteReader(tail.watch(stream.chunks()) if options.tail else stream.chunks(), packed.place)
     parts: list[tuple[ArchiveIndex, MemberScanner, tuple[int, int]]] = []
@@ -295,7 +295,7 @@ def _scan_stream(
         )  # fmt: skip
 
 
-class _PlainStream:
+class PlainStream:
     """The plain bytes of a compressed stream, in the format's ordinary variant.
 
     ``is_complete``: an archive has ended, so another compressed stream behind this one is none of its parts. Of a

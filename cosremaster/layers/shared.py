@@ -9,12 +9,11 @@ from msgspec import Struct
 
 from cosremaster.codecs.base import Codec
 from cosremaster.errors import Place
-from cosremaster.io.parallel import prefetch_batches
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader, LastBytes, common_prefix_length
 from cosremaster.layers.identify import Identification
 from cosremaster.layers.model import IndexedFile, Layer
-from cosremaster.layers.scan import TAIL, MemberScanner, ScannedArchive, ScanOptions, bounded
+from cosremaster.layers.scan import TAIL, MemberScanner, PlainStream, ScannedArchive, ScanOptions
 
 
 class IndexedBeside(Struct, frozen=True):
@@ -67,12 +66,15 @@ def _index_behind_front(
     start, entries = split
     reader = ByteReader(packed.cut(front.end, packed.length).chunks(), place)
     reader.position = front.end
+    if not reader.peek(1):
+        return None  # cut off where a frame ends
     decoding, tail = front.decode_rest(reader), LastBytes(TAIL)
-    behind = bounded(prefetch_batches(decoding.next_stream()), reader, decoding, options.max_expand)
-    chunks: Iterator[bytes] = chain(beside.decoded.chunks(start, front.plain - start), behind)
+    behind = PlainStream(codec, reader, decoding, options, None)
+    chunks: Iterator[bytes] = chain(beside.decoded.chunks(start, front.plain - start), behind.chunks())
     plain = ByteReader(tail.watch(chunks), place)
     plain.position = start
     rest = beside.format.index(plain, 0, MemberScanner(options, 1), None)
+    behind.is_complete = beside.format.is_initramfs
     plain.skip_zeros()
     reader.skip_zeros()
     if plain.peek(1) or reader.peek(1):

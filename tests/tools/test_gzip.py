@@ -209,6 +209,19 @@ def test_small_packed_pieces_are_deflated_with_their_neighbours(tmp_path: Path) 
     assert len(packed) < 200
 
 
+def test_stored_blocks_around_a_flush_are_remembered(tmp_path: Path) -> None:
+    """Bytes that do not shrink go into stored blocks, and the border between two blocks of ours is an empty one."""
+    noise = random.Random(9).randbytes(2 * DEFLATE_BLOCK + 100_000)
+    packed, *_ = _pack(FORM, [Literal(noise)], tmp_path)
+    plain, form = _decode(packed, CHUNK)
+    assert plain == noise
+    assert len(form.stored.plain) > 20
+    form.check_sizes(len(packed), len(plain))
+    form.stored.packed[5] += 1
+    with pytest.raises(ValueError, match="follow one another"):
+        form.check_sizes(len(packed), len(plain))
+
+
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from(["text", "stored", "small"]), st.integers(0, 70_000)), max_size=6))
 def test_stored_and_deflated_pieces_in_any_order_are_one_stream(

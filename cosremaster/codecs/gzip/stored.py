@@ -51,7 +51,7 @@ class StoredBlocks(Struct, frozen=True):
     :ivar packed: the packed offset of each block's data.
     :ivar plain: the plain offset.
     :ivar lengths: the length in bytes.
-    :ivar linked: whether the block's header is right behind the block before.
+    :ivar linked: whether the block's header is right behind the block before, or behind empty blocks that follow it.
     :ivar crcs: the CRC32 of the data from the last block that is not linked to the end of this one.
     """
 
@@ -92,8 +92,9 @@ class StoredBlocks(Struct, frozen=True):
         """
         end = plain_end = 0
         for place, offset, length, linked in zip(self.packed, self.plain, self.lengths, self.linked, strict=True):
-            is_next = end > 0 and (place, offset) == (end + HEAD, plain_end)
-            if not length or linked > 1 or not (is_next if linked else place >= end + HEAD and offset >= plain_end):
+            heads, rest = divmod(place - end, HEAD)  # empty blocks, as sync flushes are, may stand between
+            is_next = end > 0 and offset == plain_end and not rest
+            if not length or linked > 1 or heads < 1 or not (is_next if linked else offset >= plain_end):
                 raise ValueError("stored blocks do not follow one another")
             end, plain_end = place + length, offset + length
         if end > packed or (plain is not None and plain_end > plain):
