@@ -1,0 +1,192 @@
+"""Find what changed between two scans of a file system, and send it over a wire as nodes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from cosremaster.sandbox.scan import PathFacts
+from cosremaster.sandbox.wire import CHUNK, INLINE, Frame, Record, RecordBatch, Wire
+
+_SECOND = 1_000_000_000
+_MIN_HOLE = 1 << 16
+_HOST_LABELS = {b"security.selinux": "/sys/fs/selinux/enforce", b"security.SMACK64": "/sys/fs/smackfs"}
+"""Attributes that a security module of this machine gives to each file by itself, and where it shows."""
+
+
+class RecordedFacts(NamedTuple):
+    """What was recorded of files because the kernel refuses it to a user; by device and inode.
+
+    ``owners``: user and group. ``devices``: type, major and minor number of the device that a file stands for.
+    ``acls``: as extended attributes, beside those that the file has.
+    """
+
+    owners: Mapping[tuple[int, int], tuple[int, int]]
+    devices: Mapping[tuple[int, int], tuple[int, int, int]]
+    acls: Mapping[tuple[int, int], Mapping[bytes, bytes]]
+
+
+class Harvest:
+    """The changes from the scan ``before`` to the scan ``after``, with what was recorded at both times."""
+
+    def __init__(
+        self, before: Mapping[bytes, PathFacts], after: Mapping[bytes, PathFacts], old: RecordedFacts,
+        new: RecordedFacts, *, lost_xattrs: Mapping[tuple[int, int], Mapping[bytes, bytes]], started: int,
+        inherits_groups: bool,
+    ) -> None:  # fmt: skip
+        """Compare two scans.
+
+        ``lost_xattrs``: extended attributes of the beginning that no file got; the files keep them.
+        ``started``: nanoseconds since 1970; a directory with an earlier time got it from a program.
+        ``inherits_groups``: groups of directories with the set-group-ID bit are records, which no kernel hands on.
+        """
+        self._before, self._after, self._old, self._new = before, after, old, new
+        self._lost_xattrs, self._started, self._inherits_groups = lost_xattrs, started, inherits_groups
+        self._labels = tuple(name for name, place in _HOST_LABELS.items() if os.path.exists(place))
+        self._sent_links: set[int] = set()
+        self.dropped: list[tuple[str, bytes]] = []
+
+    def removed_paths(self) -> list[bytes]:
+        """Return the paths that are gone, without those below another."""
+        removed: list[bytes] = []
+        for path in self._before:
+            if path not in self._after and (not path or path.rpartition(b"/")[0] in self._after):
+                removed.append(path)
+        return sorted(removed)
+
+    def changed_paths(self) -> list[bytes]:
+        """Return the paths that are new or touched, and the other names of such files; sorted."""
+        changed = {path for path, facts in self._after.items() if self._is_changed(path, facts)}
+        links = {
+            (facts.device, facts.inode)
+            for facts in (self._after[path] for path in changed)
+            if facts.links > 1 and not stat.S_ISDIR(facts.mode)
+        }
+        if links:
+            others = (path for path, facts in self._after.items() if (facts.device, facts.inode) in links)
+            changed.update(others)
+        return sorted(changed)
+
+    def _is_changed(self, path: bytes, facts: PathFacts) -> bool:
+        """Tell whether ``path`` has to be looked at."""
+        before, key = self._before.get(path), (facts.device, facts.inode)
+        if before is None or facts.is_touched_since(before):
+            return True
+        if stat.S_ISDIR(facts.mode) and facts.mtime != before.mtime and facts.mtime < self._started:
+            return True
+        return any(old.get(key) != new.get(key) for old, new in zip(self._old, self._new, strict=True))
+
+    def send(self, wire: Wire) -> None:
+        """Send all changes: removed paths, then nodes with their contents, then the dropped paths as the end."""
+        wire.send(Frame.REMOVED, self.removed_paths())
+        batch = RecordBatch(wire)
+        for path in self.changed_paths():
+            facts = self._after[path]
+            record = self._make_record(path, facts)
+            if record is None:
+                continue
+            batch.add(record)
+            if isinstance(record[5], int):
+                batch.flush()
+                _send_content(path, facts.size, wire)
+        batch.flush()
+        wire.send(Frame.END, self.dropped)
+
+    def _make_record(self, path: bytes, facts: PathFacts) -> Record | None:
+        """Return the node at ``path`` as a record, or None for what no layer takes."""
+        kind, key = stat.S_IFMT(facts.mode), (facts.device, facts.inode)
+        details: Any = b""
+        link = facts.inode if facts.links > 1 and kind != stat.S_IFDIR else 0
+        if key in self._new.devices:
+            kind, *details = self._new.devices[key]
+            details = tuple(details)
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            details = (os.major(facts.rdev), os.minor(facts.rdev))
+        if (kind == stat.S_IFCHR and details == (0, 0)) or kind == stat.S_IFSOCK:
+            self.dropped.append(("socket" if kind == stat.S_IFSOCK else "whiteout", path))
+            return None
+        if kind == stat.S_IFLNK:
+            details = os.readlink(path)
+        elif kind == stat.S_IFREG:
+            details = self._read_details(path, facts, link)
+        uid, gid = self._owner(path, facts)
+        mode = kind | stat.S_IMODE(facts.mode)
+        return (path, mode, uid, gid, facts.mtime // _SECOND, details, self._xattrs(path, facts), link)
+
+    def _read_details(self, path: bytes, facts: PathFacts, link: int) -> bytes | int | None:
+        """Return the bytes of a small file, the size of a large file, None for a further name of a file."""
+        if link:
+            if link in self._sent_links:
+                return None
+            self._sent_links.add(link)
+        if facts.size > INLINE:
+            return facts.size
+        fd = open_to_read(path)
+        try:
+            return os.pread(fd, facts.size, 0) if facts.size else b""
+        finally:
+            os.close(fd)
+
+    def _owner(self, path: bytes, facts: PathFacts) -> tuple[int, int]:
+        """Return user and group of ``path``."""
+        owner = self._new.owners.get((facts.device, facts.inode))
+        if owner is not None and not facts.uid and not facts.gid:
+            return owner
+        parent = path.rpartition(b"/")[0]
+        if self._inherits_groups and path not in self._before and path:
+            parent_facts = self._after[parent]
+            if parent_facts.mode & stat.S_ISGID:
+                return facts.uid, self._owner(parent, parent_facts)[1]
+        return facts.uid, facts.gid
+
+    def _xattrs(self, path: bytes, facts: PathFacts) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the extended attributes of ``path``, recorded ones included, without labels of this machine."""
+        key = (facts.device, facts.inode)
+        recorded = {**self._lost_xattrs.get(key, {}), **self._new.acls.get(key, {})}
+        own = {name: value for name, value in facts.xattrs if not name.startswith(self._labels)} if facts.xattrs else {}
+        return tuple(sorted({**own, **recorded}.items()))
+
+
+def open_to_read(path: bytes) -> int:
+    """Open the file ``path``, never through a symlink at its end."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _send_content(path: bytes, size: int, wire: Wire) -> None:
+    """Send the ``size`` bytes of the file ``path``, its large holes as such."""
+    fd = open_to_read(path)
+    try:
+        for position, length, is_data in _data_runs(fd, size):
+            if not is_data:
+                wire.send(Frame.HOLE, length)
+                continue
+            end = position + length
+            while position < end:
+                data = os.pread(fd, min(CHUNK, end - position), position)
+                if not data:
+                    raise OSError(errno.EIO, "the file became shorter")
+                wire.send_data(data)
+                position += len(data)
+    finally:
+        os.close(fd)
+
+
+def _data_runs(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the runs of data and of large holes in a file: offset, length, and whether it is data."""
+    start = position = 0
+    while position < size:
+        try:
+            data = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole follows
+            data = size
+        if data - position >= _MIN_HOLE:
+            if position > start:
+                yield start, position - start, True
+            yield position, data - position, False
+            start = data
+        position = os.lseek(fd, data, os.SEEK_HOLE) if data < size else size
+    if size > start:
+        yield start, size - start, True

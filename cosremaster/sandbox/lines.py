@@ -1,0 +1,43 @@
+"""What a script prints, as lines that a terminal can show safely."""
+
+from __future__ import annotations
+
+import re
+
+_MAX_LINE = 1 << 13
+_ESCAPES = re.compile(
+    rb"\x1b\[[0-?]*[ -/]*[@-~]"  # control sequences (ECMA-48 5.4)
+    rb"|\x1b[P\]X^_].*?(?:\x07|\x1b\\|$)"  # strings up to their terminator (ECMA-48 5.6; BEL ends xterm's)
+    rb"|\x1b[ -/]*[0-~]?"
+)
+_CONTROLS = {code: None for code in (*range(9), *range(10, 32), *range(0x7F, 0xA0))}
+
+
+def clean_line(data: bytes) -> str:
+    """Return a line without what moves the cursor, sets colours, or speaks to the terminal.
+
+    Of a line that was written several times over itself (a progress bar), the last text stays.
+    """
+    shown = _ESCAPES.sub(b"", data).rstrip(b"\r").rpartition(b"\r")[2]
+    return shown.decode("utf-8", "backslashreplace").translate(_CONTROLS)
+
+
+class LineSplitter:
+    """Bytes of a stream, cut into lines; a line without end is cut where it becomes too long."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._rest = b""
+
+    def take(self, data: bytes) -> list[str]:
+        """Take the next bytes. Return the lines that are complete."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        while len(self._rest) > _MAX_LINE:
+            lines.append(self._rest[:_MAX_LINE])
+            self._rest = self._rest[_MAX_LINE:]
+        return [clean_line(line) for line in lines]
+
+    def finish(self) -> list[str]:
+        """Return the last line, if it has no end."""
+        rest, self._rest = self._rest, b""
+        return [clean_line(rest)] if rest else []

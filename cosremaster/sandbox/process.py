@@ -1,0 +1,133 @@
+"""The worker process, seen from the process that starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import Any, NoReturn
+
+from cosremaster.errors import SandboxError, ScriptError
+from cosremaster.sandbox.ids import IdMap, write_id_map
+from cosremaster.sandbox.refusals import describe_refusal
+from cosremaster.sandbox.wire import Frame, Wire, WireError
+
+_START = "import sys; sys.path[:] = {path!r}; from cosremaster.sandbox.worker import main; main({fds})"
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "PATH")
+"""Variables that the worker gets: it sees nothing else of the user, and what it starts nothing at all."""
+
+_OF_THE_SCRIPT = frozenset(("exec", "path"))
+_BUFFER = 1 << 20
+
+
+class Worker:
+    """A worker process, which ends with the context, and all that it started with it.
+
+    ``wire``: frames to and from it; ``channel``: a socket that descriptors come over; ``output``: what the script
+    prints.
+    """
+
+    def __init__(self, ids: IdMap) -> None:
+        """Start a process; it waits for :meth:`set_up`."""
+        self._ids = ids
+        ours, theirs = socket.socketpair()
+        self.channel, their_channel = socket.socketpair()
+        self.output, their_output = os.pipe()
+        self._socket = ours
+        for end in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self.wire = Wire(ours.fileno(), ours.fileno())
+        fds = (theirs.fileno(), their_channel.fileno(), their_output)
+        code = _START.format(path=[entry for entry in sys.path if entry], fds=", ".join(map(str, fds)))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, pass_fds=fds, start_new_session=True, cwd="/",
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            )  # fmt: skip
+        except OSError as error:
+            self._close()
+            raise SandboxError(f"no process can be started for it: {error.strerror}") from error
+        finally:
+            theirs.close()
+            their_channel.close()
+            os.close(their_output)
+
+    def __enter__(self) -> Worker:
+        """Return the worker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the process, and with it everything inside."""
+        self.kill()
+        self._process.wait()
+        self._close()
+
+    def kill(self) -> None:
+        """End the process at once; the kernel ends everything inside with it."""
+        self._process.kill()
+
+    def _close(self) -> None:
+        """Close this end of everything."""
+        self._socket.close()
+        self.channel.close()
+        os.close(self.output)
+
+    def fileno(self) -> int:
+        """Return the descriptor at which frames of the worker arrive."""
+        return self._socket.fileno()
+
+    def set_up(self, setup: dict[str, Any]) -> None:
+        """Let the process make its namespaces. :raises SandboxError: this machine refuses them."""
+        self.wire.send(Frame.SETUP, {"parent": os.getpid(), "way": self._ids.way, **setup})
+        self.receive(Frame.UNSHARED)
+        try:
+            write_id_map(self._process.pid, self._ids)
+        except OSError as error:
+            raise SandboxError(describe_refusal("map", error.errno or 0, "")) from error
+        self.wire.send(Frame.MAPPED)
+
+    def receive(self, *kinds: Frame) -> tuple[Frame, Any]:
+        """Return the next frame. Raises as :meth:`raise_failure`."""
+        try:
+            kind, value = self.wire.receive(*kinds, Frame.FAILURE)
+        except WireError:
+            self.raise_failure()
+        if kind is Frame.FAILURE:
+            _raise(*value)
+        return kind, value
+
+    def raise_failure(self) -> NoReturn:
+        """Raise what ended the process, which speaks no more.
+
+        :raises SandboxError: this machine refused something. :raises ScriptError: the fault is the script's.
+        """
+        with contextlib.suppress(WireError):
+            while True:
+                kind, value = self.wire.receive()
+                if kind is Frame.FAILURE:
+                    _raise(*value)
+        self._process.wait()
+        raise SandboxError("the process that held its file system was killed; perhaps the memory was not enough")
+
+
+def _raise(step: str, number: int, details: str) -> NoReturn:
+    """Raise the failure of ``step``."""
+    if step == "fault":
+        raise RuntimeError(f"the worker failed:\n{details}")
+    if step == "path":
+        raise ScriptError("it made a path of more than 4,095 bytes, which no layer holds")
+    sentence = describe_refusal(step, number, details)
+    raise ScriptError(sentence) if step in _OF_THE_SCRIPT else SandboxError(sentence)
+
+
+def default_place() -> str:
+    """Return a directory that a file system in memory can be mounted over, in a namespace of its own."""
+    return os.path.realpath(tempfile.gettempdir())

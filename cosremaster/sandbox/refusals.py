@@ -1,0 +1,119 @@
+"""Sentences for what a machine refuses: what it is, and what can be done."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cosremaster.sandbox.ids import read_status_field
+from cosremaster.units import format_size
+
+_VM = "--run-in vm runs the script in a virtual machine instead"
+
+
+def _read_setting(name: str) -> str:
+    """Return a setting of the kernel (sysctl); empty where there is none."""
+    try:
+        with open(f"/proc/sys/{name}", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def is_chrooted() -> bool:
+    """Tell whether this process's root is no mount point, as in a chroot (mountinfo has no such line then)."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            return not any(line.split()[4] == b"/" for line in file)
+    except OSError:
+        return False
+
+
+def describe_refusal(step: str, number: int, details: str) -> str:
+    """Return the sentence for the failure of ``step`` with errno ``number``."""
+    if number in (errno.ENOSPC, errno.EUSERS) and step == "unshare":
+        return _describe_limit()
+    if number in (errno.EPERM, errno.EACCES):
+        if step in ("ids", "map", "mount", "network") and _read_setting(
+            "kernel/apparmor_restrict_unprivileged_userns"
+        ) == "1":
+            return _describe_apparmor()
+        if step in ("proc", "mounts"):
+            return (
+                "parts of /proc are hidden here, as in a container, so that no new /proc can be mounted: run the"
+                f" container with its masks off (docker run --security-opt systempaths=unconfined), or {_VM}"
+            )
+        if step == "unshare":
+            return _describe_unshare()
+    if number == errno.ENOSYS and step == "filter":
+        return f"this kernel has no seccomp filters with a listener (Linux 5.5 and later have): {_VM}"
+    if step == "exec":
+        return _describe_exec(number)
+    reason = os.strerror(number) if number else "it failed"
+    about = f" ({details})" if details else ""
+    return f"this machine does not let a script run apart from it: {_STEPS.get(step, step)}: {reason}{about}; {_VM}"
+
+
+_STEPS = {
+    "unshare": "new namespaces",
+    "map": "the ids of the new namespace",
+    "ids": "the ids of the new namespace",
+    "mount": "a file system in memory",
+    "mounts": "the file systems inside",
+    "proc": "/proc of the new namespace",
+    "filter": "the filter of system calls",
+    "network": "the network inside",
+}
+
+
+def _describe_limit() -> str:
+    """Return the sentence for too many namespaces."""
+    names = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+    zero = [f"user.max_{name}_namespaces" for name in names if _read_setting(f"user/max_{name}_namespaces") == "0"]
+    setting = zero[0] if zero else "user.max_user_namespaces"
+    return (
+        f"this system allows no more namespaces: an administrator can raise it (sysctl {setting}=10000), or {_VM}"
+    )
+
+
+def _describe_apparmor() -> str:
+    """Return the sentence for Ubuntu's restriction."""
+    return (
+        "AppArmor forbids user namespaces here, as Ubuntu does since 23.10: an administrator can allow them (sysctl"
+        f" kernel.apparmor_restrict_unprivileged_userns=0), or {_VM}"
+    )
+
+
+def _describe_unshare() -> str:
+    """Return the sentence for a refusal of namespaces."""
+    if is_chrooted():
+        return f"this process is in a chroot, where Linux allows no user namespace: run it outside, or {_VM}"
+    if read_status_field("Seccomp") == "2":
+        return (
+            "the seccomp profile of this container forbids user namespaces: run the container with another one"
+            f" (docker run --security-opt seccomp=unconfined), or {_VM}"
+        )
+    if _read_setting("kernel/unprivileged_userns_clone") == "0":
+        return (
+            "this system allows user namespaces to root alone: an administrator can allow them (sysctl"
+            f" kernel.unprivileged_userns_clone=1), or {_VM}"
+        )
+    if _read_setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return _describe_apparmor()
+    return f"this system forbids user namespaces (perhaps by SELinux or another policy): {_VM}"
+
+
+def _describe_exec(number: int) -> str:
+    """Return the sentence for a script that could not be started."""
+    if number == errno.ENOENT:
+        return "it cannot be started: the image has no such interpreter (or lacks its libraries)"
+    if number == errno.ENOEXEC:
+        return "it cannot be started: its interpreter is no program of this architecture"
+    return f"it cannot be started: {os.strerror(number)}"
+
+
+def describe_bound(bound: str, size: int, inodes: int) -> str:
+    """Return the sentence for a file system that is full."""
+    if bound == "inodes":
+        return f"the {inodes:,} files that it may have were not enough"
+    return f"the {format_size(size)} that its file system may hold were not enough"

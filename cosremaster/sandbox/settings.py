@@ -1,0 +1,97 @@
+"""What the worker is asked to do: bounds, environment, and names, all as plain values."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cosremaster.errors import SizeError
+from cosremaster.sandbox.model import ScriptRun
+from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.units import format_size
+
+PROCESSES = 4096
+"""Processes and threads that a script may have at a time."""
+
+_MORE_INODES = 500_000
+_BLOCK = 4096
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HOST_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+
+
+class Bounds(NamedTuple):
+    """How much a file system may hold: bytes and files; and what the image has of both."""
+
+    size: int
+    inodes: int
+    content: int
+
+    @classmethod
+    def of(cls, run: ScriptRun, tree: Mapping[bytes, Node]) -> Bounds:
+        """Return the bounds of ``run`` for ``tree``. :raises SizeError: the tree alone passes them."""
+        content = blocks = count = 0
+        for node in tree.values():
+            count += 1
+            size = node.content.size if node.content is not None else 0
+            content += size
+            blocks += -(-size // _BLOCK) * _BLOCK
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if run.size_limit is None else run.size_limit
+        inodes = count + _MORE_INODES if run.inode_limit is None else run.inode_limit
+        if run.directory is None and (blocks > size or count > inodes):
+            raise SizeError(
+                f"a script cannot run here: the file system has {format_size(blocks)} in {count:,} files, more than the"
+                f" {format_size(size)} in {inodes:,} files that it may hold in memory"
+            )
+        return cls(size, inodes, content)
+
+
+def make_setup(
+    run: ScriptRun, tree: Mapping[bytes, Node], place: str, bounds: Bounds, environment: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    """Return what the worker gets to know; ``place``: the directory that becomes the store or is mounted over."""
+    name = os.fsencode(os.path.basename(run.name))
+    return {
+        "purpose": "run", "place": place, "is_directory": run.directory is not None,
+        "size": bounds.size, "inodes": bounds.inodes, "scratch": bounds.size // 4,
+        "processes": _count_processes() + PROCESSES, "network": run.network, "interactive": run.interactive,
+        "program": run.program, "file_name": name if re.fullmatch(rb"[\w.-]{1,100}", name) and name.strip(b".") else b"script",
+        "hostname": _read_host_name(tree), "environment": _make_environment(run, environment),
+    }  # fmt: skip
+
+
+def _read_host_name(tree: Mapping[bytes, Node]) -> bytes:
+    """Return the name that the image gives its machine, ``localhost`` where it gives none."""
+    node = tree.get(b"etc/hostname")
+    text = node.content.head(100).split(b"\n")[0].strip() if node is not None and node.content is not None else b""
+    return text if _HOST_NAME.fullmatch(text) else b"localhost"
+
+
+def _make_environment(run: ScriptRun, more: tuple[tuple[str, str], ...]) -> dict[bytes, bytes]:
+    """Return the environment of a script: nothing of this machine's, the same each time."""
+    values = {
+        "PATH": _PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh", "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "DEBIAN_FRONTEND": "noninteractive", "SYSTEMD_OFFLINE": "1",
+    }  # fmt: skip
+    if run.interactive:
+        values["TERM"] = os.environ.get("TERM", "linux")
+        del values["DEBIAN_FRONTEND"]
+    if run.max_mtime is not None:
+        values["SOURCE_DATE_EPOCH"] = str(run.max_mtime)
+    values.update(more)
+    values.update(run.environment)
+    return {os.fsencode(name): os.fsencode(value) for name, value in values.items()}
+
+
+def _count_processes() -> int:
+    """Return how many processes and threads the user has now: the kernel counts those of a namespace with them."""
+    uid, count = os.getuid(), 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    count += os.stat(f"/proc/{name}/task").st_nlink - 2
+            except OSError:
+                continue
+    return count

@@ -1,0 +1,269 @@
+"""The process that owns the file system: it makes the namespaces, unpacks, watches over the script, and harvests.
+
+It is started anew for each script (``unshare`` of a user namespace demands a single thread), stays outside the process
+namespace that the script sees, and needs the standard library alone. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from cosremaster.sandbox import init, network
+from cosremaster.sandbox.harvest import Harvest, RecordedFacts
+from cosremaster.sandbox.records import Device
+from cosremaster.sandbox.scan import PathTooLongError, scan_tree
+from cosremaster.sandbox.supervisor import Supervisor
+from cosremaster.sandbox.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    PR_SET_PDEATHSIG,
+    mount,
+    set_process_option,
+    unshare,
+)
+from cosremaster.sandbox.unpack import Unpacker
+from cosremaster.sandbox.wire import Frame, Wire, WireError
+from cosremaster.tree.nodes import NodeKind
+
+_NAMESPACES = (
+    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+)  # fmt: skip
+_FULL = 1 << 16
+_CLOCK_STEP = 0.02  # seconds: times of files are as coarse as the kernel's ticks
+
+
+class StepError(Exception):
+    """A step failed: its name, the errno, and what it was about."""
+
+    def __init__(self, step: str, number: int, details: str = "") -> None:
+        """Make the error for ``step``."""
+        super().__init__(step, number, details)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Turn errors of the system into :class:`StepError` for the step ``name``."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename
+        raise StepError(name, error.errno or 0, os.fsdecode(path) if isinstance(path, (bytes, str)) else "") from error
+
+
+def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
+    """Do what comes over the wire: make a file system, run a script in it, send what it changed."""
+    for fd in (wire_fd, channel_fd, output_fd):
+        os.set_inheritable(fd, False)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    wire, channel = Wire(wire_fd, wire_fd), socket.socket(fileno=channel_fd)
+    try:
+        _, setup = wire.receive(Frame.SETUP)
+        _Work(setup, wire, channel, output_fd).run()
+    except WireError:
+        os._exit(1)
+    except StepError as error:
+        _send_failure(wire, *error.args)
+    except BaseException:
+        _send_failure(wire, "fault", 0, traceback.format_exc())
+    os._exit(0)  # nothing here needs an end of its own, and the file system goes with the last process
+
+
+def _send_failure(wire: Wire, step: str, number: int, details: str) -> None:
+    """Send the end of the work by a failure; nobody may be there to read it."""
+    with contextlib.suppress(WireError):
+        wire.send(Frame.FAILURE, (step, number, details))
+
+
+class _Work:
+    """One script from its namespaces to its harvest."""
+
+    def __init__(self, setup: dict[str, Any], wire: Wire, channel: socket.socket, output_fd: int) -> None:
+        """Take the script of ``setup``."""
+        self._setup, self._wire, self._channel, self._output_fd = setup, wire, channel, output_fd
+
+    def run(self) -> None:
+        """Do all steps. :raises StepError: one fails. :raises WireError: the parent is gone."""
+        self._die_with_parent()
+        _limit_processes(self._setup["processes"])
+        with _step("unshare"):
+            os.chdir(self._setup["place"])
+            unshare(_NAMESPACES)
+        self._wire.send(Frame.UNSHARED)
+        self._wire.receive(Frame.MAPPED)
+        self._make_store()
+        if self._setup["purpose"] == "probe":
+            self._probe()
+            return
+        if self._setup["purpose"] == "clean":
+            self._clean()
+            return
+        os.mkdir("root", 0o755)
+        os.mkdir("files", 0o755)
+        unpacker = self._unpack()
+        self._run_script(unpacker)
+
+    def _die_with_parent(self) -> None:
+        """End when the parent does, even if it is killed. :raises WireError: it is gone already."""
+        set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._setup["parent"]:
+            raise WireError("the parent is gone")
+
+    def _make_store(self) -> None:
+        """Make the file system that holds everything, become its root user, and go there."""
+        setup = self._setup
+        with _step("mount"):
+            mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)
+            if not setup["is_directory"]:
+                options = b"mode=755,uid=0,gid=0,size=%d,nr_inodes=%d" % (setup["size"], setup["inodes"])
+                mount(b"tmpfs", b".", b"tmpfs", MS_NODEV | MS_NOSUID, options)
+                os.chdir(setup["place"])
+        with _step("ids"):
+            if setup["way"] != "single":
+                os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        self._die_with_parent()  # which a change of ids forgets
+        os.umask(0o022)
+
+    def _probe(self) -> None:
+        """Try what only a process of the new namespace can: its own /proc."""
+        child = os.fork()
+        if not child:
+            number = 0
+            try:
+                unshare(CLONE_NEWNS)
+                os.mkdir("proc")
+                mount(b"proc", b"proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            except OSError as error:
+                number = error.errno or errno.EPERM
+            os._exit(number & 0xFF)
+        number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if number:
+            raise StepError("proc", number)
+        self._wire.send(Frame.READY)
+
+    def _clean(self) -> None:
+        """Remove what an earlier worker left in the directory."""
+        for name in ("root", "files"):
+            shutil.rmtree(name, ignore_errors=True)
+        self._wire.send(Frame.READY)
+
+    def _unpack(self) -> Unpacker:
+        """Take the user's files and the tree. Return what could not be set."""
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _step("unpack"):
+            os.chdir("files")
+            Unpacker(has_owners=True, mount_points={}).take_nodes(self._wire)
+            os.fchdir(top)
+            os.chdir("root")
+            unpacker = Unpacker(has_owners=self._setup["way"] != "single")
+            unpacker.take_nodes(self._wire)
+            os.fchdir(top)
+        return unpacker
+
+    def _run_script(self, unpacker: Unpacker) -> None:
+        """Run the script, and send what it changed."""
+        os.chdir("root")
+        before = scan_tree()
+        time.sleep(_CLOCK_STEP)
+        started = time.time_ns()
+        seed = RecordedFacts(dict(unpacker.owners), dict(unpacker.devices), dict(unpacker.acls))
+        kind, number, recorded = self._supervise(unpacker)
+        if kind != init.EXITED:
+            raise StepError(("", "exec", "mounts", "filter")[kind], number)
+        full = _describe_full(os.statvfs("."))
+        self._wire.send(Frame.ENDED, (os.waitstatus_to_exitcode(number), full, unpacker.displaced))
+        if number and not self._setup["interactive"]:
+            return
+        try:
+            after = scan_tree()
+        except PathTooLongError:
+            raise StepError("path", errno.ENAMETOOLONG) from None
+        is_single = self._setup["way"] == "single"
+        harvest = Harvest(
+            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, inherits_groups=is_single
+        )
+        harvest.send(self._wire)
+        if self._setup["is_directory"]:
+            os.chdir("..")
+            self._clean()
+
+    def _supervise(self, unpacker: Unpacker) -> tuple[int, int, RecordedFacts]:
+        """Run the script to its end. Return kind and number of its status, and what was recorded meanwhile."""
+        status_read, status_write = os.pipe()
+        ours, theirs = socket.socketpair()
+        if self._setup["network"]:
+            network.start_loopback()
+            listener = network.open_listener()
+            socket.send_fds(self._channel, [b"P"], [listener.fileno()])
+            listener.close()
+        root_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chdir("..")
+        first = os.fork()
+        if not first:
+            ours.close()
+            os.close(status_read)
+            self._channel.close()
+            init.run_init(self._setup, status_write, self._output_fd, theirs)
+        theirs.close()
+        os.close(status_write)
+        os.close(self._output_fd)
+        self._wire.send(Frame.STARTED)
+        os.fchdir(root_fd)
+        proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        recorded = RecordedFacts(unpacker.owners, unpacker.devices, unpacker.acls)
+        listener_fd = self._receive_listener(ours)
+        if listener_fd is not None:
+            devices = {key: Device(NodeKind(kind), *numbers) for key, (kind, *numbers) in unpacker.devices.items()}
+            supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls)
+            supervisor.serve(status_read)
+            recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())
+        status = os.read(status_read, init.STATUS.size)
+        os.waitpid(first, 0)
+        if len(status) < init.STATUS.size:  # the first process was killed from outside
+            return init.EXITED, signal.SIGKILL, recorded
+        return (*init.STATUS.unpack(status), recorded)
+
+    def _receive_listener(self, ours: socket.socket) -> int | None:
+        """Return the descriptor that system calls of the script are reported on; pass a terminal on to the parent."""
+        while True:
+            message, fds, _, _ = socket.recv_fds(ours, 1, 1)
+            if message == b"T":
+                socket.send_fds(self._channel, [b"T"], fds)
+                os.close(fds[0])
+                continue
+            return fds[0] if message == b"L" else None
+
+
+def _limit_processes(most: int) -> None:
+    """Let this process and its children have ``most`` processes at a time; 0: as many as there may be now."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if most and (hard == resource.RLIM_INFINITY or most < hard):
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+
+
+def _describe_full(status: os.statvfs_result) -> str:
+    """Return which bound of the file system was reached: ``size``, ``inodes``, or none of them."""
+    if status.f_blocks and status.f_bavail * status.f_frsize < _FULL:
+        return "size"
+    return "inodes" if status.f_files and not status.f_favail else ""
