@@ -72,7 +72,7 @@ def _is_emulated(head: bytes) -> bool:
         start, flags = int(lines.get("offset", "0")), lines.get("flags:", "")
         part = head[start : start + len(magic)]
         mask = mask or b"\xff" * len(magic)
-        if magic and "F" in flags and "enabled" in lines and len(part) == len(magic):
-            if all(a & m == b & m for a, b, m in zip(part, magic, mask, strict=True)):
-                return True
+        is_usable = magic and "F" in flags and "enabled" in lines and len(part) == len(magic) == len(mask)
+        if is_usable and all(a & m == b & m for a, b, m in zip(part, magic, mask, strict=True)):
+            return True
     return False

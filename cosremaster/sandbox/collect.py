@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cosremaster.io.pieces import Piece, Zeros
 from cosremaster.io.spool import Spool
-from cosremaster.sandbox.wire import Frame, Record, Wire
+from cosremaster.sandbox.wire import FrameKind, FrameWire, Record
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 
@@ -34,20 +34,20 @@ class ChangeCollector:
         self.dropped: list[tuple[str, bytes]] = []
         self._contents: dict[int, Content] = {}
 
-    def receive(self, wire: Wire) -> None:
+    def receive(self, wire: FrameWire) -> None:
         """Take all changes. :raises WireError: the sender ended before. Raises as :meth:`Spool.append`."""
-        _, removed = wire.receive(Frame.REMOVED)
+        _, removed = wire.receive(FrameKind.REMOVED)
         self.removed = list(removed)
         while True:
-            kind, value = wire.receive(Frame.NODES, Frame.END)
-            if kind is Frame.END:
+            kind, value = wire.receive(FrameKind.NODES, FrameKind.END)
+            if kind is FrameKind.END:
                 break
             for record in value:
                 self._take(record, wire)
         self.dropped = value
         self.nodes = self._drop_unchanged()
 
-    def _take(self, record: Record, wire: Wire) -> None:
+    def _take(self, record: Record, wire: FrameWire) -> None:
         """Take one node."""
         path, bits, uid, gid, mtime, details, xattrs, link = record
         kind, old = NodeKind(stat.S_IFMT(bits)), self._tree.get(path)
@@ -67,14 +67,14 @@ class ChangeCollector:
             self.removed.append(path)
         self.nodes.append(node)
 
-    def _take_content(self, details: Any, link: int, old: Node | None, wire: Wire) -> Content:
+    def _take_content(self, details: Any, link: int, old: Node | None, wire: FrameWire) -> Content:
         """Return the content of a file: the ``old`` one where the bytes are equal."""
         if details is None:
             return self._contents[link]
         content = self._spool_bytes(details) if isinstance(details, bytes) else self._spool_frames(details, wire)
-        if old is not None and old.content is not None and old.content.size == content.size:
-            if old.content.digest() == content.digest():
-                content = old.content
+        old_content = None if old is None else old.content
+        if old_content is not None and old_content.size == content.size and old_content.digest() == content.digest():
+            content = old_content
         if link:
             self._contents[link] = content
         return content
@@ -85,7 +85,7 @@ class ChangeCollector:
             return _EMPTY
         return PieceContent((self._spool.append((data,), packed=False),), hashlib.sha256(data).digest())
 
-    def _spool_frames(self, size: int, wire: Wire) -> Content:
+    def _spool_frames(self, size: int, wire: FrameWire) -> Content:
         """Return the content of ``size`` bytes that comes over ``wire``."""
         digest, pieces, position = hashlib.sha256(), list[Piece](), 0
         while position < size:
@@ -124,12 +124,12 @@ class ChangeCollector:
 
 
 def _data_until_hole(
-    length: int, holes: list[Zeros], wire: Wire, observe: Callable[[bytes], object]
+    length: int, holes: list[Zeros], wire: FrameWire, observe: Callable[[bytes], object]
 ) -> Iterator[bytes]:  # fmt: skip
     """Yield the next bytes of a file that has ``length`` more, up to a hole, which is added to ``holes``."""
     while length > 0:
-        kind, value = wire.receive(Frame.DATA, Frame.HOLE)
-        if kind is Frame.HOLE:
+        kind, value = wire.receive(FrameKind.DATA, FrameKind.HOLE)
+        if kind is FrameKind.HOLE:
             holes.append(Zeros(value))
             return
         observe(value)

@@ -10,11 +10,11 @@ from pathlib import Path
 from cosremaster.errors import OverlayError, Place
 from cosremaster.io.pieces import PieceTable, Range, Zeros
 from cosremaster.progress import Advance
-from cosremaster.sandbox.wire import CHUNK, INLINE, Frame, Record, RecordBatch, Wire
+from cosremaster.sandbox.wire import CHUNK, INLINE, FrameKind, FrameWire, Record, RecordBatch
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind
 
 
-def send_tree(tree: Mapping[bytes, Node], wire: Wire, advance: Advance) -> None:
+def send_tree(tree: Mapping[bytes, Node], wire: FrameWire, advance: Advance) -> None:
     """Send all nodes of ``tree``, directories first; ``advance`` is called with counts of contents' bytes."""
     batch = RecordBatch(wire)
     numbers: dict[object, int] = {}
@@ -31,14 +31,20 @@ def send_tree(tree: Mapping[bytes, Node], wire: Wire, advance: Advance) -> None:
         else:
             others.append(node)
     files.sort(key=lambda file: file[:3])
+    sent: set[int] = set()
     for _, _, _, node, table in files:
-        _send_file(node, table, _link_number(node, numbers), batch, wire)
+        link = _link_number(node, numbers)
+        if link in sent:
+            batch.add(_make_record(node, None, link))
+            continue
+        sent.add(link or -1)
+        _send_file(node, table, link, batch, wire)
         advance(table.length)
     for node in others:
         details = node.target if node.kind is NodeKind.SYMLINK else node.rdev
         batch.add(_make_record(node, details, _link_number(node, numbers)))
     batch.flush()
-    wire.send(Frame.END)
+    wire.send(FrameKind.END)
 
 
 def _walk(tree: Mapping[bytes, Node]) -> Iterator[Node]:
@@ -63,7 +69,7 @@ def _make_record(node: Node, details: object, link: int) -> Record:
     return (node.path, node.kind | node.mode, node.uid, node.gid, node.mtime, details, node.xattrs, link)
 
 
-def _send_file(node: Node, table: PieceTable, link: int, batch: RecordBatch, wire: Wire) -> None:
+def _send_file(node: Node, table: PieceTable, link: int, batch: RecordBatch, wire: FrameWire) -> None:
     """Send a regular file with its content."""
     if table.length <= INLINE:
         batch.add(_make_record(node, table.read(), link))
@@ -72,14 +78,14 @@ def _send_file(node: Node, table: PieceTable, link: int, batch: RecordBatch, wir
     batch.flush()
     for piece in table.pieces:
         if isinstance(piece, Zeros):
-            wire.send(Frame.HOLE, piece.length)
+            wire.send(FrameKind.HOLE, piece.length)
             continue
         for chunk in piece.chunks():
             for start in range(0, len(chunk), CHUNK):
                 wire.send_data(memoryview(chunk)[start : start + CHUNK])
 
 
-def send_files(source: Path | None, wire: Wire) -> None:
+def send_files(source: Path | None, wire: FrameWire) -> None:
     """Send the user's directory (or file) ``source``, owned by root and readable by all, and the end of it.
 
     :raises OverlayError: it is not there, unreadable, or changes meanwhile.
@@ -93,7 +99,7 @@ def send_files(source: Path | None, wire: Wire) -> None:
             for path, name in walk_files(root):
                 _send_host_path(path, name, batch, wire)
         batch.flush()
-    wire.send(Frame.END)
+    wire.send(FrameKind.END)
 
 
 def walk_files(root: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -116,7 +122,7 @@ def _list_host_directory(path: bytes) -> list[bytes]:
         raise OverlayError(f"cannot be read: {error.strerror}", Place().inside(path)) from error
 
 
-def _send_host_path(path: bytes, name: bytes, batch: RecordBatch, wire: Wire) -> None:
+def _send_host_path(path: bytes, name: bytes, batch: RecordBatch, wire: FrameWire) -> None:
     """Send the file, directory or symlink ``path`` of this machine as ``name``; others are left out."""
     place = Place().inside(path)
     try:
@@ -137,7 +143,7 @@ def _send_host_path(path: bytes, name: bytes, batch: RecordBatch, wire: Wire) ->
         raise OverlayError(f"cannot be read: {error.strerror}", place) from error
 
 
-def _send_host_file(path: bytes, size: int, place: Place, wire: Wire) -> None:
+def _send_host_file(path: bytes, size: int, place: Place, wire: FrameWire) -> None:
     """Send the ``size`` bytes of the file ``path``. :raises OverlayError: it became shorter."""
     with open(path, "rb", buffering=0) as file:
         while size:

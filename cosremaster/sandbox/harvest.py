@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cosremaster.sandbox.scan import PathFacts
-from cosremaster.sandbox.wire import CHUNK, INLINE, Frame, Record, RecordBatch, Wire
+from cosremaster.sandbox.wire import CHUNK, INLINE, FrameKind, FrameWire, Record, RecordBatch
 
 _SECOND = 1_000_000_000
 _MIN_HOLE = 1 << 16
@@ -79,9 +79,9 @@ class Harvest:
             return True
         return any(old.get(key) != new.get(key) for old, new in zip(self._old, self._new, strict=True))
 
-    def send(self, wire: Wire) -> None:
+    def send(self, wire: FrameWire) -> None:
         """Send all changes: removed paths, then nodes with their contents, then the dropped paths as the end."""
-        wire.send(Frame.REMOVED, self.removed_paths())
+        wire.send(FrameKind.REMOVED, self.removed_paths())
         batch = RecordBatch(wire)
         for path in self.changed_paths():
             facts = self._after[path]
@@ -93,7 +93,7 @@ class Harvest:
                 batch.flush()
                 _send_content(path, facts.size, wire)
         batch.flush()
-        wire.send(Frame.END, self.dropped)
+        wire.send(FrameKind.END, self.dropped)
 
     def _make_record(self, path: bytes, facts: PathFacts) -> Record | None:
         """Return the node at ``path`` as a record, or None for what no layer takes."""
@@ -155,15 +155,15 @@ def open_to_read(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def _send_content(path: bytes, size: int, wire: Wire) -> None:
+def _send_content(path: bytes, size: int, wire: FrameWire) -> None:
     """Send the ``size`` bytes of the file ``path``, its large holes as such."""
     fd = open_to_read(path)
     try:
-        for position, length, is_data in _data_runs(fd, size):
+        for start, length, is_data in _data_runs(fd, size):
             if not is_data:
-                wire.send(Frame.HOLE, length)
+                wire.send(FrameKind.HOLE, length)
                 continue
-            end = position + length
+            position, end = start, start + length
             while position < end:
                 data = os.pread(fd, min(CHUNK, end - position), position)
                 if not data:

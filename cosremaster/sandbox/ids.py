@@ -21,6 +21,10 @@ Root's own id is not among them: many files of /proc and /sys ask for that id al
 """
 
 
+class IdMapError(SandboxError):
+    """newuidmap or newgidmap gave the user no ids."""
+
+
 class IdMap(NamedTuple):
     """The first user and group of this machine that stand for 0 and up inside.
 
@@ -35,7 +39,7 @@ class IdMap(NamedTuple):
     note: str = ""
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """How many ids there are inside."""
         return 1 if self.way == "single" else RANGE
 
@@ -98,9 +102,9 @@ def _find_range(path: str, uid: int) -> int | None:
         return None
     names = (_user_name(uid), str(uid))
     for fields in lines:
-        if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
-            if int(fields[2]) >= RANGE:
-                return int(fields[1])
+        is_range = len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit()
+        if is_range and int(fields[2]) >= RANGE:
+            return int(fields[1])
     return None
 
 
@@ -121,7 +125,7 @@ def read_status_field(name: str) -> str:
 def write_id_map(pid: int, ids: IdMap) -> None:
     """Give the user namespace of process ``pid`` its ids.
 
-    :raises OSError: the kernel refuses. :raises SandboxError: newuidmap or newgidmap does.
+    :raises OSError: the kernel refuses. :raises IdMapError: newuidmap or newgidmap does.
     """
     if ids.tools:
         for tool, start in zip(ids.tools, (ids.uid_start, ids.gid_start), strict=True):
@@ -131,12 +135,12 @@ def write_id_map(pid: int, ids: IdMap) -> None:
             )  # fmt: skip
             if result.returncode:
                 text = " ".join(result.stderr.split())
-                raise SandboxError(f"{os.path.basename(tool)} gave no ids: {text}; --run-ids single needs none")
+                raise IdMapError(f"{os.path.basename(tool)} gave no ids: {text}")
         return
     if ids.way == "single":
         _write_proc_file(pid, "setgroups", "deny")
-    _write_proc_file(pid, "gid_map", f"0 {ids.gid_start} {ids.count}\n")
-    _write_proc_file(pid, "uid_map", f"0 {ids.uid_start} {ids.count}\n")
+    _write_proc_file(pid, "gid_map", f"0 {ids.gid_start} {ids.length}\n")
+    _write_proc_file(pid, "uid_map", f"0 {ids.uid_start} {ids.length}\n")
 
 
 def _write_proc_file(pid: int, name: str, text: str) -> None:

@@ -33,6 +33,8 @@ STATUS = struct.Struct("<Bi")
 EXITED, NOT_STARTED, NOT_MOUNTED, NOT_FILTERED = range(4)
 """The script ended with a wait status; or it, its mounts or its filter failed with an errno."""
 
+_TIOCSPTLCK, _TIOCGPTN = 0x40045431, 0x80045430  # asm-generic/ioctls.h
+
 MAX_FILES = 1 << 16
 _SCRIPT_PATH = b"/run/cosremaster.script/"
 
@@ -79,7 +81,7 @@ def _run_script(setup: dict[str, Any], output_fd: int, channel: socket.socket, s
             os.close(listener)
             kind = NOT_STARTED
             _close_all_but(failure_write)
-            os.execve(program[0], program, setup["environment"])
+            os.execve(program[0], program, setup["environment"])  # noqa: S606 - the script itself
         except OSError as error:
             number = error.errno or 0
         finally:
@@ -98,25 +100,26 @@ def _run_script(setup: dict[str, Any], output_fd: int, channel: socket.socket, s
 
 
 def _write_program(setup: dict[str, Any]) -> list[bytes]:
-    """Write the script where it can be executed. Return its command."""
+    """Write the script where it can be executed, and files of settings. Return the command."""
+    path, program = _SCRIPT_PATH + setup["file_name"], setup["program"]
+    for name, data in (*setup["files"].items(), (path, program)):
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, 0o755)
+        os.close(fd)
     if setup["interactive"]:
         return [b"/bin/bash" if os.path.exists(b"/bin/bash") else b"/bin/sh", b"-l"]
-    path, program = _SCRIPT_PATH + setup["file_name"], setup["program"]
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-    view = memoryview(program)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.fchmod(fd, 0o755)
-    os.close(fd)
     return [path] if program.startswith(b"#!") else [b"/bin/sh", path]
 
 
 def _open_terminal(setup: dict[str, Any], channel: socket.socket) -> int:
     """Open a new terminal of the namespace's own; its master goes over ``channel``. Return the slave."""
     master = os.open(b"/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     number = array.array("I", [0])
-    fcntl.ioctl(master, termios.TIOCGPTN, number)
+    fcntl.ioctl(master, _TIOCGPTN, number)
     slave = os.open(b"/dev/pts/%d" % number[0], os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     socket.send_fds(channel, [b"T"], [master])
     os.close(master)

@@ -10,7 +10,7 @@ _ESCAPES = re.compile(
     rb"|\x1b[P\]X^_].*?(?:\x07|\x1b\\|$)"  # strings up to their terminator (ECMA-48 5.6; BEL ends xterm's)
     rb"|\x1b[ -/]*[0-~]?"
 )
-_CONTROLS = {code: None for code in (*range(9), *range(10, 32), *range(0x7F, 0xA0))}
+_CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)))
 
 
 def clean_line(data: bytes) -> str:

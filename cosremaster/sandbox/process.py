@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from cosremaster.errors import SandboxError, ScriptError
 from cosremaster.sandbox.ids import IdMap, write_id_map
 from cosremaster.sandbox.refusals import describe_refusal
-from cosremaster.sandbox.wire import Frame, Wire, WireError
+from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 
 _START = "import sys; sys.path[:] = {path!r}; from cosremaster.sandbox.worker import main; main({fds})"
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "PATH")
@@ -24,7 +24,7 @@ _OF_THE_SCRIPT = frozenset(("exec", "path"))
 _BUFFER = 1 << 20
 
 
-class Worker:
+class WorkerProcess:
     """A worker process, which ends with the context, and all that it started with it.
 
     ``wire``: frames to and from it; ``channel``: a socket that descriptors come over; ``output``: what the script
@@ -41,7 +41,7 @@ class Worker:
         for end in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-        self.wire = Wire(ours.fileno(), ours.fileno())
+        self.wire = FrameWire(ours.fileno(), ours.fileno())
         fds = (theirs.fileno(), their_channel.fileno(), their_output)
         code = _START.format(path=[entry for entry in sys.path if entry], fds=", ".join(map(str, fds)))
         try:
@@ -58,7 +58,7 @@ class Worker:
             their_channel.close()
             os.close(their_output)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> WorkerProcess:
         """Return the worker."""
         return self
 
@@ -86,23 +86,30 @@ class Worker:
 
     def set_up(self, setup: dict[str, Any]) -> None:
         """Let the process make its namespaces. :raises SandboxError: this machine refuses them."""
-        self.wire.send(Frame.SETUP, {"parent": os.getpid(), "way": self._ids.way, **setup})
-        self.receive(Frame.UNSHARED)
+        self.wire.send(FrameKind.SETUP, {"parent": os.getpid(), "way": self._ids.way, **setup})
+        self.receive(FrameKind.UNSHARED)
         try:
             write_id_map(self._process.pid, self._ids)
         except OSError as error:
             raise SandboxError(describe_refusal("map", error.errno or 0, "")) from error
-        self.wire.send(Frame.MAPPED)
+        self.wire.send(FrameKind.MAPPED)
 
-    def receive(self, *kinds: Frame) -> tuple[Frame, Any]:
+    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
         """Return the next frame. Raises as :meth:`raise_failure`."""
         try:
-            kind, value = self.wire.receive(*kinds, Frame.FAILURE)
+            kind, value = self.wire.receive(*kinds, FrameKind.FAILURE)
         except WireError:
             self.raise_failure()
-        if kind is Frame.FAILURE:
+        if kind is FrameKind.FAILURE:
             _raise(*value)
         return kind, value
+
+    def receive_descriptor(self) -> int:
+        """Return the next descriptor that the process sends. Raises as :meth:`raise_failure`."""
+        _, fds, _, _ = socket.recv_fds(self.channel, 1, 1)
+        if not fds:
+            self.raise_failure()
+        return fds[0]
 
     def raise_failure(self) -> NoReturn:
         """Raise what ended the process, which speaks no more.
@@ -112,7 +119,7 @@ class Worker:
         with contextlib.suppress(WireError):
             while True:
                 kind, value = self.wire.receive()
-                if kind is Frame.FAILURE:
+                if kind is FrameKind.FAILURE:
                     _raise(*value)
         self._process.wait()
         raise SandboxError("the process that held its file system was killed; perhaps the memory was not enough")

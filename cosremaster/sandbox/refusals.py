@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from cosremaster.sandbox.ids import read_status_field
 from cosremaster.units import format_size
@@ -31,29 +32,23 @@ def is_chrooted() -> bool:
 
 def describe_refusal(step: str, number: int, details: str) -> str:
     """Return the sentence for the failure of ``step`` with errno ``number``."""
-    if number in (errno.ENOSPC, errno.EUSERS) and step == "unshare":
-        return _describe_limit()
-    if number in (errno.EPERM, errno.EACCES):
-        if step in ("ids", "map", "mount", "network") and _read_setting(
-            "kernel/apparmor_restrict_unprivileged_userns"
-        ) == "1":
-            return _describe_apparmor()
-        if step in ("proc", "mounts"):
-            return (
-                "parts of /proc are hidden here, as in a container, so that no new /proc can be mounted: run the"
-                f" container with its masks off (docker run --security-opt systempaths=unconfined), or {_VM}"
-            )
-        if step == "unshare":
-            return _describe_unshare()
-    if number == errno.ENOSYS and step == "filter":
-        return f"this kernel has no seccomp filters with a listener (Linux 5.5 and later have): {_VM}"
     if step == "exec":
         return _describe_exec(number)
+    sentence = next((text() for steps, numbers, text in _KNOWN if step in steps and number in numbers), "")
+    if sentence:
+        return sentence
     reason = os.strerror(number) if number else "it failed"
     about = f" ({details})" if details else ""
     return f"this machine does not let a script run apart from it: {_STEPS.get(step, step)}: {reason}{about}; {_VM}"
 
 
+_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
+_MASKED = (
+    "parts of /proc are hidden here, as in a container, so that no new /proc can be mounted: run the container without"
+    f" its masks (docker run --security-opt systempaths=unconfined), or {_VM}"
+)
+_NO_FILTER = f"this kernel has no seccomp filters with a listener (Linux 5.5 and later have): {_VM}"
+_TOO_LARGE = "the image's files do not fit into the file system in memory that a script gets"
 _STEPS = {
     "unshare": "new namespaces",
     "map": "the ids of the new namespace",
@@ -71,13 +66,13 @@ def _describe_limit() -> str:
     names = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
     zero = [f"user.max_{name}_namespaces" for name in names if _read_setting(f"user/max_{name}_namespaces") == "0"]
     setting = zero[0] if zero else "user.max_user_namespaces"
-    return (
-        f"this system allows no more namespaces: an administrator can raise it (sysctl {setting}=10000), or {_VM}"
-    )
+    return f"this system allows no more namespaces: an administrator can raise it (sysctl {setting}=10000), or {_VM}"
 
 
 def _describe_apparmor() -> str:
-    """Return the sentence for Ubuntu's restriction."""
+    """Return the sentence for Ubuntu's restriction; empty where it is off."""
+    if _read_setting(_APPARMOR) != "1":
+        return ""
     return (
         "AppArmor forbids user namespaces here, as Ubuntu does since 23.10: an administrator can allow them (sysctl"
         f" kernel.apparmor_restrict_unprivileged_userns=0), or {_VM}"
@@ -98,9 +93,7 @@ def _describe_unshare() -> str:
             "this system allows user namespaces to root alone: an administrator can allow them (sysctl"
             f" kernel.unprivileged_userns_clone=1), or {_VM}"
         )
-    if _read_setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return _describe_apparmor()
-    return f"this system forbids user namespaces (perhaps by SELinux or another policy): {_VM}"
+    return _describe_apparmor() or f"this system forbids user namespaces (perhaps by SELinux or another policy): {_VM}"
 
 
 def _describe_exec(number: int) -> str:
@@ -117,3 +110,15 @@ def describe_bound(bound: str, size: int, inodes: int) -> str:
     if bound == "inodes":
         return f"the {inodes:,} files that it may have were not enough"
     return f"the {format_size(size)} that its file system may hold were not enough"
+
+
+_FORBIDDEN = (errno.EPERM, errno.EACCES)
+_KNOWN: tuple[tuple[tuple[str, ...], tuple[int, ...], Callable[[], str]], ...] = (
+    (("unshare",), (errno.ENOSPC, errno.EUSERS), _describe_limit),
+    (("unshare",), _FORBIDDEN, _describe_unshare),
+    (("proc", "mounts"), _FORBIDDEN, lambda: _MASKED),
+    (("ids", "map", "mount", "network"), _FORBIDDEN, _describe_apparmor),
+    (("filter",), (errno.ENOSYS, errno.EINVAL), lambda: _NO_FILTER),
+    (("unpack",), (errno.ENOSPC,), lambda: _TOO_LARGE),
+)
+"""Which sentence is for which steps and errnos; an empty one leaves it to the next."""

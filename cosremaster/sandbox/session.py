@@ -6,25 +6,29 @@ import os
 import select
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 
-from cosremaster.errors import OutputError, Place, ScriptError, printable
+from cosremaster.errors import OutputError, Place, SandboxError, ScriptError, printable
 from cosremaster.io.spool import Spool
 from cosremaster.progress import Progress
 from cosremaster.sandbox.architecture import check_architecture
 from cosremaster.sandbox.collect import ChangeCollector
 from cosremaster.sandbox.feed import send_files, send_tree
-from cosremaster.sandbox.ids import IdMap, choose_id_map
+from cosremaster.sandbox.ids import IdMap, IdMapError, choose_id_map
 from cosremaster.sandbox.lines import LineSplitter
 from cosremaster.sandbox.model import IdChoice, Output, ScriptChanges, ScriptReport, ScriptRun
-from cosremaster.sandbox.process import Worker, default_place
+from cosremaster.sandbox.network import proxy_environment
+from cosremaster.sandbox.process import WorkerProcess, default_place
+from cosremaster.sandbox.proxy import NetworkUse, Proxy
+from cosremaster.sandbox.reach import Reach
 from cosremaster.sandbox.refusals import describe_bound
 from cosremaster.sandbox.settings import Bounds, make_setup
-from cosremaster.sandbox.wire import Frame, WireError
+from cosremaster.sandbox.wire import FrameKind, WireError
 from cosremaster.tree.nodes import Node
 
 _PROBE_SIZE = 1 << 20
@@ -37,20 +41,33 @@ def probe(choice: IdChoice) -> IdMap:
     :raises SandboxError: it refuses something; the message says what, and what would help.
     """
     ids = choose_id_map(choice)
-    with Worker(ids) as worker:
+    try:
+        _try_namespaces(ids)
+    except IdMapError as error:
+        if choice != "auto":
+            raise SandboxError(f"{error.message}; --run-ids single needs none") from error
+        ids = IdMap("single", os.geteuid(), os.getegid(), note=f"owners were recorded instead of set: {error.message}")
+        _try_namespaces(ids)
+    return ids
+
+
+def _try_namespaces(ids: IdMap) -> None:
+    """Make what a script needs, with ``ids``, and throw it away. Raises as :func:`probe`."""
+    with WorkerProcess(ids) as worker:
         worker.set_up({
             "purpose": "probe", "place": default_place(), "is_directory": False, "size": _PROBE_SIZE, "inodes": 16,
             "processes": 0,
         })  # fmt: skip
-        worker.receive(Frame.READY)
-    return ids
+        worker.receive(FrameKind.READY)
 
 
 def check_run(run: ScriptRun) -> None:
     """Check that this machine lets ``run`` happen, before any work is done. Raises as :func:`probe`."""
     probe(run.ids)
     if run.directory is not None and not os.access(run.directory, os.W_OK | os.X_OK):
-        raise OutputError("no file system can be put here: it is no directory, or not writable", Place((str(run.directory),)))
+        raise OutputError(
+            "no file system can be put here: it is no directory, or not writable", Place((str(run.directory),))
+        )
 
 
 def run_script(
@@ -64,8 +81,10 @@ def run_script(
     check_run(run)
     check_architecture(tree)
     ids, bounds = probe(run.ids), Bounds.of(run, tree)
-    with _make_place(run, ids) as place, Worker(ids) as worker:
-        worker.set_up(make_setup(run, tree, place, bounds, ()))
+    reach = Reach(run.network_allow) if run.network else None
+    variables = proxy_environment(loopback_allowed=reach.includes_loopback) if reach is not None else ()
+    with _make_place(run, ids) as place, WorkerProcess(ids) as worker:
+        worker.set_up(make_setup(run, tree, place, bounds, ids.way, variables))
         collector = ChangeCollector(tree, spool, run.max_mtime)
         try:
             with progress.step("unpack for the script", bounds.content) as advance:
@@ -73,7 +92,7 @@ def run_script(
                 send_tree(tree, worker.wire, advance)
         except WireError:
             worker.raise_failure()
-        return _Session(run, ids, bounds, worker, output).finish(collector)
+        return _Session(run, ids, bounds, worker, output).finish(collector, reach)
 
 
 @contextmanager
@@ -96,28 +115,32 @@ def _make_place(run: ScriptRun, ids: IdMap) -> Iterator[str]:
         yield inner
     finally:
         if os.listdir(inner):
-            with Worker(ids) as worker:
+            with WorkerProcess(ids) as worker:
                 worker.set_up({
                     "purpose": "clean", "place": inner, "is_directory": True, "size": 0, "inodes": 0, "processes": 0,
                 })  # fmt: skip
-                worker.receive(Frame.READY)
+                worker.receive(FrameKind.READY)
         shutil.rmtree(outer, ignore_errors=True)
 
 
 class _Session:
     """A script that runs in the ``worker``, seen from outside."""
 
-    def __init__(self, run: ScriptRun, ids: IdMap, bounds: Bounds, worker: Worker, output: Output) -> None:
+    def __init__(self, run: ScriptRun, ids: IdMap, bounds: Bounds, worker: WorkerProcess, output: Output) -> None:
         """Watch over ``run``."""
         self._run, self._ids, self._bounds, self._worker, self._output = run, ids, bounds, worker, output
         self._notes = [ids.note] if ids.note else []
 
-    def finish(self, collector: ChangeCollector) -> ScriptChanges:
-        """Run the script to its end, and let ``collector`` take what it changed. Raises as :func:`run_script`."""
+    def finish(self, collector: ChangeCollector, reach: Reach | None) -> ScriptChanges:
+        """Run the script to its end, and let ``collector`` take what it changed. Raises as :func:`run_script`.
+
+        ``reach``: where its requests may lead; None if it has no network.
+        """
         with ExitStack() as stack:
-            if self._run.network:
-                self._serve_network(stack)
-            self._worker.receive(Frame.STARTED)
+            self._worker.receive(FrameKind.STARTED)
+            if reach is not None:
+                proxy = stack.enter_context(Proxy(socket.socket(fileno=self._worker.receive_descriptor()), reach))
+                stack.callback(lambda: self._notes.extend(_describe_use(proxy.use())))
             started = time.monotonic()
             code, bound, displaced = self._watch(None if self._run.timeout is None else started + self._run.timeout)
             seconds = time.monotonic() - started
@@ -147,7 +170,9 @@ class _Session:
     def _note_losses(self, displaced: list[bytes], collector: ChangeCollector) -> None:
         """Note what the script saw otherwise than on the real system, and what is not taken over."""
         for path in displaced:
-            self._notes.append(f"/{printable(path)} was an empty directory meanwhile, and stays what it is in the image")
+            self._notes.append(
+                f"/{printable(path)} was an empty directory meanwhile, and stays what it is in the image"
+            )
         for word, sentence in _DROPPED.items():
             paths = [printable(path) for kind, path in collector.dropped if kind == word]
             if paths:
@@ -176,9 +201,17 @@ class _Session:
                 if not data:
                     waiting.discard(printed)
             if frames in ready:
-                result = self._worker.receive(Frame.ENDED)[1]
+                result = self._worker.receive(FrameKind.ENDED)[1]
                 waiting.discard(frames)
         return result
+
+
+def _describe_use(use: NetworkUse) -> Iterator[str]:
+    """Yield sentences about the servers that a script reached, and those that it was refused."""
+    if use.requests:
+        yield "servers that it reached: " + ", ".join(f"{name} ({count:,})" for name, count in use.requests.items())
+    if use.refused:
+        yield "servers that it was refused: " + ", ".join(use.refused)
 
 
 _DROPPED = {

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cosremaster.errors import SizeError
-from cosremaster.sandbox.model import ScriptRun
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.sandbox.model import ScriptRun, Way
+from cosremaster.sandbox.network import apt_proxy_settings
+from cosremaster.tree.nodes import Node
 from cosremaster.units import format_size
 
 PROCESSES = 4096
@@ -18,6 +19,11 @@ PROCESSES = 4096
 _MORE_INODES = 500_000
 _BLOCK = 4096
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+APT_SETTINGS_PATH = "/run/cosremaster.apt.conf"
+_APT_WITHOUT_USERS = 'APT::Sandbox::User "root";\n'
+"""apt's downloads run as user _apt, which nobody can become where there is a single id."""
+
+_FILE_NAME = re.compile(rb"\w[\w.-]{0,99}")
 _HOST_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 
 
@@ -37,7 +43,9 @@ class Bounds(NamedTuple):
             size = node.content.size if node.content is not None else 0
             content += size
             blocks += -(-size // _BLOCK) * _BLOCK
-        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if run.size_limit is None else run.size_limit
+        size = (
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if run.size_limit is None else run.size_limit
+        )
         inodes = count + _MORE_INODES if run.inode_limit is None else run.inode_limit
         if run.directory is None and (blocks > size or count > inodes):
             raise SizeError(
@@ -48,16 +56,25 @@ class Bounds(NamedTuple):
 
 
 def make_setup(
-    run: ScriptRun, tree: Mapping[bytes, Node], place: str, bounds: Bounds, environment: tuple[tuple[str, str], ...]
-) -> dict[str, Any]:
-    """Return what the worker gets to know; ``place``: the directory that becomes the store or is mounted over."""
+    run: ScriptRun, tree: Mapping[bytes, Node], place: str, bounds: Bounds, way: Way,
+    variables: tuple[tuple[str, str], ...],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what the worker gets to know.
+
+    ``place``: the directory that becomes the store or is mounted over. ``variables``: of the environment, which only
+    those of ``run`` itself override.
+    """
     name = os.fsencode(os.path.basename(run.name))
+    settings = (apt_proxy_settings() if run.network else "") + (_APT_WITHOUT_USERS if way == "single" else "")
+    if settings:
+        variables = (*variables, ("APT_CONFIG", APT_SETTINGS_PATH))
     return {
         "purpose": "run", "place": place, "is_directory": run.directory is not None,
         "size": bounds.size, "inodes": bounds.inodes, "scratch": bounds.size // 4,
         "processes": _count_processes() + PROCESSES, "network": run.network, "interactive": run.interactive,
-        "program": run.program, "file_name": name if re.fullmatch(rb"[\w.-]{1,100}", name) and name.strip(b".") else b"script",
-        "hostname": _read_host_name(tree), "environment": _make_environment(run, environment),
+        "program": run.program, "file_name": name if _FILE_NAME.fullmatch(name) else b"script",
+        "hostname": _read_host_name(tree), "environment": _make_environment(run, variables),
+        "files": {APT_SETTINGS_PATH.encode(): settings.encode()} if settings else {},
     }  # fmt: skip
 
 

@@ -11,11 +11,12 @@ import os
 import stat
 from collections.abc import Mapping
 
-from cosremaster.sandbox.wire import Frame, Record, Wire
+from cosremaster.sandbox.wire import FrameKind, FrameWire, Record
 
 MOUNT_POINTS = {b"dev": 0o755, b"proc": 0o555, b"sys": 0o555, b"run": 0o755, b"tmp": 0o1777}
 """Directories that a script finds whatever the image has at these paths, and the modes of new ones."""
 
+_IMPLIED_MODE = 0o755
 _REFUSALS = frozenset((errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENODATA, errno.EOVERFLOW))
 FileId = tuple[int, int]
 """Device and inode: what names of one file have in common."""
@@ -48,10 +49,10 @@ class Unpacker:
         self._made: set[bytes] = {b""}
         self._links: dict[int, bytes] = {}
 
-    def take_nodes(self, wire: Wire, end: Frame = Frame.END) -> None:
+    def take_nodes(self, wire: FrameWire, end: FrameKind = FrameKind.END) -> None:
         """Lay all nodes that come over ``wire`` until frame ``end``, then the attributes of directories."""
         while True:
-            kind, records = wire.receive(Frame.NODES, end)
+            kind, records = wire.receive(FrameKind.NODES, end)
             if kind is end:
                 break
             for record in records:
@@ -63,7 +64,7 @@ class Unpacker:
         for record in reversed(self._directories):
             self._set_attributes(record, record[0] or b".")
 
-    def _lay(self, record: Record, wire: Wire) -> None:
+    def _lay(self, record: Record, wire: FrameWire) -> None:
         """Lay one node; the bytes of a large file come over ``wire``."""
         path, bits, details = record[0], record[1], record[5]
         kind = stat.S_IFMT(bits)
@@ -94,10 +95,10 @@ class Unpacker:
         if parent not in self._made:
             self._make_parents(parent)
             os.mkdir(parent)
-            os.chmod(parent, 0o755)
+            os.chmod(parent, _IMPLIED_MODE)
             self._made.add(parent)
 
-    def _make(self, record: Record, wire: Wire) -> None:
+    def _make(self, record: Record, wire: FrameWire) -> None:
         """Make the file of ``record``, without its attributes."""
         path, bits, details = record[0], record[1], record[5]
         kind = stat.S_IFMT(bits)
@@ -161,12 +162,12 @@ class Unpacker:
             refused.setdefault((status.st_dev, status.st_ino), {})[name] = value
 
 
-def _write_data(fd: int, length: int, wire: Wire) -> None:
+def _write_data(fd: int, length: int, wire: FrameWire) -> None:
     """Write ``length`` bytes that come over ``wire`` to ``fd``, holes as holes; -1: drop them."""
     position = 0
     while position < length:
-        kind, value = wire.receive(Frame.DATA, Frame.HOLE)
-        if kind is Frame.HOLE:
+        kind, value = wire.receive(FrameKind.DATA, FrameKind.HOLE)
+        if kind is FrameKind.HOLE:
             position += value
             continue
         if fd >= 0:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 Record: TypeAlias = tuple[bytes, int, int, int, int, Any, tuple[tuple[bytes, bytes], ...], int]
 """A node: path, file type with permission bits, user, group, mtime in seconds, details, extended attributes, number
 of its hard link (0: none). The details are a symlink's text, a device's two numbers, and of a file its bytes, or
-their count when :attr:`Frame.DATA` and :attr:`Frame.HOLE` follow, or None for a further name of a hard link."""
+their count when :attr:`FrameKind.DATA` and :attr:`FrameKind.HOLE` follow, or None for a further name of a hard link."""
 
 INLINE = 1 << 16
 """Bytes of the largest file that goes inside its record."""
@@ -31,7 +31,7 @@ CHUNK = 1 << 20
 _HEADER = struct.Struct("<BI")
 
 
-class Frame(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """What a frame holds."""
 
     SETUP = 1
@@ -53,7 +53,7 @@ class WireError(Exception):
     """The other end is gone, or sent something else than was due."""
 
 
-class Wire:
+class FrameWire:
     """Frames over descriptors: ``read_fd`` to read from, ``write_fd`` to write to."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
@@ -61,15 +61,15 @@ class Wire:
         self._reader = io.BufferedReader(io.FileIO(read_fd, "rb", closefd=False), CHUNK)
         self._write_fd = write_fd
 
-    def send(self, kind: Frame, value: object = None) -> None:
+    def send(self, kind: FrameKind, value: Any = None) -> None:
         """Send ``value``, of the types that ``marshal`` takes."""
         self._write(kind, marshal.dumps(value))
 
     def send_data(self, data: bytes | memoryview) -> None:
         """Send a run of bytes."""
-        self._write(Frame.DATA, data)
+        self._write(FrameKind.DATA, data)
 
-    def _write(self, kind: Frame, payload: bytes | memoryview) -> None:
+    def _write(self, kind: FrameKind, payload: bytes | memoryview) -> None:
         """Write a frame. :raises WireError: nobody reads any more."""
         views = [memoryview(_HEADER.pack(kind, len(payload))), memoryview(payload)]
         try:
@@ -82,13 +82,13 @@ class Wire:
         except OSError as error:
             raise WireError(error.strerror) from error
 
-    def receive(self, *kinds: Frame) -> tuple[Frame, Any]:
+    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
         """Return the next frame. :raises WireError: it is of none of ``kinds``, or the other end is gone."""
         kind, length = _HEADER.unpack(self._read(_HEADER.size))
         payload = self._read(length)
         if kinds and kind not in kinds:
             raise WireError(f"frame {kind} was not due")
-        return Frame(kind), payload if kind == Frame.DATA else marshal.loads(payload)  # noqa: S302 - see above
+        return FrameKind(kind), payload if kind == FrameKind.DATA else marshal.loads(payload)  # noqa: S302 - see above
 
     def _read(self, length: int) -> bytes:
         """Return the next ``length`` bytes. :raises WireError: there are fewer."""
@@ -104,7 +104,7 @@ class Wire:
 class RecordBatch:
     """Records that wait to be sent together over ``wire``."""
 
-    def __init__(self, wire: Wire, kind: Frame = Frame.NODES) -> None:
+    def __init__(self, wire: FrameWire, kind: FrameKind = FrameKind.NODES) -> None:
         """Begin without records; they go as frames of ``kind``."""
         self._wire, self._kind = wire, kind
         self._records: list[Record] = []

@@ -42,7 +42,7 @@ from cosremaster.sandbox.syscalls import (
     unshare,
 )
 from cosremaster.sandbox.unpack import Unpacker
-from cosremaster.sandbox.wire import Frame, Wire, WireError
+from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 from cosremaster.tree.nodes import NodeKind
 
 _NAMESPACES = (
@@ -75,12 +75,10 @@ def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
     for fd in (wire_fd, channel_fd, output_fd):
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    wire, channel = Wire(wire_fd, wire_fd), socket.socket(fileno=channel_fd)
+    wire, channel = FrameWire(wire_fd, wire_fd), socket.socket(fileno=channel_fd)
     try:
-        _, setup = wire.receive(Frame.SETUP)
+        _, setup = wire.receive(FrameKind.SETUP)
         _Work(setup, wire, channel, output_fd).run()
-    except WireError:
-        os._exit(1)
     except StepError as error:
         _send_failure(wire, *error.args)
     except BaseException:
@@ -88,16 +86,16 @@ def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
     os._exit(0)  # nothing here needs an end of its own, and the file system goes with the last process
 
 
-def _send_failure(wire: Wire, step: str, number: int, details: str) -> None:
+def _send_failure(wire: FrameWire, step: str, number: int, details: str) -> None:
     """Send the end of the work by a failure; nobody may be there to read it."""
     with contextlib.suppress(WireError):
-        wire.send(Frame.FAILURE, (step, number, details))
+        wire.send(FrameKind.FAILURE, (step, number, details))
 
 
 class _Work:
     """One script from its namespaces to its harvest."""
 
-    def __init__(self, setup: dict[str, Any], wire: Wire, channel: socket.socket, output_fd: int) -> None:
+    def __init__(self, setup: dict[str, Any], wire: FrameWire, channel: socket.socket, output_fd: int) -> None:
         """Take the script of ``setup``."""
         self._setup, self._wire, self._channel, self._output_fd = setup, wire, channel, output_fd
 
@@ -108,8 +106,8 @@ class _Work:
         with _step("unshare"):
             os.chdir(self._setup["place"])
             unshare(_NAMESPACES)
-        self._wire.send(Frame.UNSHARED)
-        self._wire.receive(Frame.MAPPED)
+        self._wire.send(FrameKind.UNSHARED)
+        self._wire.receive(FrameKind.MAPPED)
         self._make_store()
         if self._setup["purpose"] == "probe":
             self._probe()
@@ -135,7 +133,7 @@ class _Work:
             mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)
             if not setup["is_directory"]:
                 options = b"mode=755,uid=0,gid=0,size=%d,nr_inodes=%d" % (setup["size"], setup["inodes"])
-                mount(b"tmpfs", b".", b"tmpfs", MS_NODEV | MS_NOSUID, options)
+                mount(b"tmpfs", b".", b"tmpfs", MS_NODEV, options)
                 os.chdir(setup["place"])
         with _step("ids"):
             if setup["way"] != "single":
@@ -160,13 +158,13 @@ class _Work:
         number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if number:
             raise StepError("proc", number)
-        self._wire.send(Frame.READY)
+        self._wire.send(FrameKind.READY)
 
     def _clean(self) -> None:
         """Remove what an earlier worker left in the directory."""
         for name in ("root", "files"):
             shutil.rmtree(name, ignore_errors=True)
-        self._wire.send(Frame.READY)
+        self._wire.send(FrameKind.READY)
 
     def _unpack(self) -> Unpacker:
         """Take the user's files and the tree. Return what could not be set."""
@@ -192,7 +190,7 @@ class _Work:
         if kind != init.EXITED:
             raise StepError(("", "exec", "mounts", "filter")[kind], number)
         full = _describe_full(os.statvfs("."))
-        self._wire.send(Frame.ENDED, (os.waitstatus_to_exitcode(number), full, unpacker.displaced))
+        self._wire.send(FrameKind.ENDED, (os.waitstatus_to_exitcode(number), full, unpacker.displaced))
         if number and not self._setup["interactive"]:
             return
         try:
@@ -228,7 +226,7 @@ class _Work:
         theirs.close()
         os.close(status_write)
         os.close(self._output_fd)
-        self._wire.send(Frame.STARTED)
+        self._wire.send(FrameKind.STARTED)
         os.fchdir(root_fd)
         proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         recorded = RecordedFacts(unpacker.owners, unpacker.devices, unpacker.acls)
