@@ -19,6 +19,7 @@ from cosremaster.layers.root_stacks import RootScheme, RootStack, find_root_stac
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.paths import parent_of
 
 _CALAMARES = b"etc/calamares/modules/unpackfs.conf"
 _CALAMARES_SOURCE = lazy_regex(rb"^[ \t-]*source:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
@@ -161,15 +162,21 @@ class StackedTree(Mapping[bytes, Node]):
 
     def _find(self, path: bytes) -> Node | None:
         """Return the node at ``path``, None where there is none."""
-        if path not in self._known:
-            self._known[path] = self._look_up(path)
+        unread = [path] if path not in self._known else []
+        while unread and (parent := parent_of(unread[-1])) and parent not in self._known:
+            unread.append(parent)
+        for below in reversed(unread):  # there may be more levels than Python can call
+            self._known[below] = self._look_up(below)
         return self._known[path]
 
     def _look_up(self, path: bytes) -> Node | None:
-        """Return the node of the uppermost layer that has ``path``; None where that hides it, or a directory above."""
-        parent = path.rpartition(b"/")[0]
+        """Return the node of the uppermost layer that has ``path``; None where that hides it, or a directory above.
+
+        What is at its parent is known.
+        """
+        parent = parent_of(path)
         if parent:
-            above = self._find(parent)
+            above = self._known[parent]
             if above is None or above.kind is not NodeKind.DIRECTORY:
                 return None
         for tree in self._trees:

@@ -12,6 +12,7 @@ from cosremaster.io.streams import sha256_of
 from cosremaster.layers.ext4.filesystem import ROOT, Ext4Filesystem
 from cosremaster.layers.ext4.inodes import Ext4Inode
 from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.paths import ancestors, parent_of
 
 _DEVICES = (NodeKind.BLOCK, NodeKind.CHAR)
 
@@ -51,15 +52,15 @@ class Ext4Tree(Mapping[bytes, Node]):
 
     def names(self, path: bytes) -> Mapping[bytes, int] | None:
         """Return the names in the directory ``path`` with their inodes' numbers; None where there is no directory."""
-        if path in self._directories:
-            return self._directories[path]
-        number = self._number(path) if path else ROOT
-        if number is None:
-            return None
-        inode = self.filesystem.inode(number)
-        if inode.mode & 0o170000 != NodeKind.DIRECTORY:
-            return None
-        self._directories[path] = {entry.name: entry.inode for entry in self.filesystem.listing(inode)}
+        known = path in self._directories
+        for directory in () if known else (b"", *ancestors(path), path):  # may be more levels than Python can call
+            if directory in self._directories:
+                continue
+            number = self._directories[parent_of(directory)].get(directory.rpartition(b"/")[2]) if directory else ROOT
+            inode = None if number is None else self.filesystem.inode(number)
+            if inode is None or inode.mode & 0o170000 != NodeKind.DIRECTORY:
+                return None
+            self._directories[directory] = {entry.name: entry.inode for entry in self.filesystem.listing(inode)}
         return self._directories[path]
 
     def _number(self, path: bytes) -> int | None:

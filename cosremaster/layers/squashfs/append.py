@@ -273,14 +273,22 @@ class _ImageWriter:
             if number in with_data:
                 inode = _with_data(inode, with_data[number], self._data_start)  # noqa: PLW2901
             self._add_inode(inode)
-        total = (0 if self._is_blank else self._old.inodes) + self._written + self._count_directories(self._editor.root)
+        directories = self._list_directories()
+        total = (0 if self._is_blank else self._old.inodes) + self._written + len(directories)
         self._editor.root.inode = replace(self._editor.root.inode, parent=total + 1)
-        root = self._write_directory(self._editor.root)
-        return self._join(total, root.reference)
+        entries: dict[int, SquashfsEntry] = {}
+        for directory in directories:
+            entries[id(directory)] = self._write_directory(directory, entries)
+        return self._join(total, entries[id(self._editor.root)].reference)
 
-    def _count_directories(self, directory: _ChangedDirectory) -> int:
-        """Return how many changed directories there are, from ``directory`` downwards."""
-        return 1 + sum(map(self._count_directories, directory.directories.values()))
+    def _list_directories(self) -> list[_ChangedDirectory]:
+        """Return all changed directories, each behind those in it; there may be more levels than Python can call."""
+        backwards, waiting = [], [self._editor.root]
+        while waiting:
+            directory = waiting.pop()
+            backwards.append(directory)
+            waiting += directory.directories.values()
+        return backwards[::-1]
 
     def _add_inode(self, inode: Inode) -> int:
         """Write ``inode`` and return its reference."""
@@ -288,11 +296,14 @@ class _ImageWriter:
         self._references[inode.number] = self._inode_writer.add(inode.pack())
         return self._references[inode.number]
 
-    def _write_directory(self, directory: _ChangedDirectory) -> SquashfsEntry:
-        """Write everything changed below ``directory``, its listing and its inode; return its entry, without a name."""
+    def _write_directory(self, directory: _ChangedDirectory, written: dict[int, SquashfsEntry]) -> SquashfsEntry:
+        """Write the listing of ``directory`` and its inode; return its entry, without a name.
+
+        :param written: the entries of those in it, by identity.
+        """
         entries = dict(directory.entries)
         for name, below in directory.directories.items():
-            entries[name] = self._write_directory(below)._replace(name=name)
+            entries[name] = written.pop(id(below))._replace(name=name)
         for name, number in directory.new.items():
             entries[name] = SquashfsEntry(name, self._references[number], number, self._editor.inodes[number].type)
         ordered = [entries[name] for name in sorted(entries)]

@@ -17,7 +17,7 @@ from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, NO_FRAGMENT, NO_
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE
 from cosremaster.layers.squashfs.superblock import PADDING, SUPERBLOCK_SIZE, Flags
 
-_MAX_COUNTED = 100_000
+MAX_COUNTED = 100_000
 """Inodes of an image whose dead bytes are counted only to be shown: that takes a second or two."""
 _MAX_PENDING = 1 << 16
 """Ranges that wait before they are joined: it bounds the memory for the files of a large image."""
@@ -43,6 +43,8 @@ class ByteRanges:
 
     def _join(self) -> None:
         """Join ranges that touch or share bytes."""
+        if not self._pending:
+            return
         joined: list[tuple[int, int]] = []
         for start, end in sorted([*self._joined, *self._pending]):
             if joined and start <= joined[-1][1]:
@@ -61,6 +63,41 @@ class ByteRanges:
     def total(self) -> int:
         """How many bytes there are."""
         return sum(end - start for start, end in self.ranges)
+
+    def count_outside(self, others: ByteRanges) -> int:
+        """Return how many bytes there are that ``others`` has not."""
+        total, ranges = self.total, others.ranges
+        for start, end in self.ranges:
+            for number in range(max(bisect_right(ranges, (start, start)) - 1, 0), len(ranges)):
+                other, other_end = ranges[number]
+                if other >= end:
+                    break
+                total -= max(min(end, other_end) - max(start, other), 0)
+        return total
+
+
+class FileBytes(Struct, frozen=True):
+    """The data of files: ``blocks`` in the image, and ``tails`` in fragments, which stand one behind the other here."""
+
+    block_size: int
+    blocks: ByteRanges = field(default_factory=ByteRanges)
+    tails: ByteRanges = field(default_factory=ByteRanges)
+
+    def add(self, inode: Inode) -> None:
+        """Add the data of ``inode``, if it is a file."""
+        if inode.type != FILE:
+            return
+        length = sum(word & ~STORED_BLOCK for word in inode.blocks)
+        if length:
+            self.blocks.add(inode.start, inode.start + length)
+        tail = inode.size - len(inode.blocks) * self.block_size
+        if inode.fragment != NO_FRAGMENT and tail > 0:
+            start = inode.fragment * self.block_size + inode.offset
+            self.tails.add(start, start + tail)
+
+    def count_outside(self, others: FileBytes) -> int:
+        """Return how many bytes there are that ``others`` has not; those of tails as if they were not packed."""
+        return self.blocks.count_outside(others.blocks) + self.tails.count_outside(others.tails)
 
 
 class CompactedRanges:
@@ -208,7 +245,7 @@ def count_dead_bytes(filesystem: SquashfsFilesystem) -> DeadBytes | None:
 
     Raises as :func:`find_live_parts`.
     """
-    if filesystem.superblock.inodes > _MAX_COUNTED:
+    if filesystem.superblock.inodes > MAX_COUNTED:
         return None
     live, superblock = find_live_parts(filesystem), filesystem.superblock
     data = superblock.inode_table - find_data_start(filesystem) - find_live_data(filesystem, live, live.tails).total

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from cosremaster.errors import Place, printable
 from cosremaster.layers.formats import Repacking
-from cosremaster.layers.squashfs.inodes import DIRECTORY, STORED_BLOCK, Inode
+from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, Inode
+from cosremaster.layers.squashfs.live import MAX_COUNTED, FileBytes
+from cosremaster.layers.squashfs.superblock import Flags
 from cosremaster.layers.squashfs.tree import SquashfsTree
 from cosremaster.tree.nodes import Action, Edits, Node
 from cosremaster.tree.xattrs import loses_xattrs
@@ -16,25 +18,21 @@ from cosremaster.units import format_size
 def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: Repacking) -> Iterator[str]:
     """Yield a sentence about the data of removed and replaced files, and about extended attributes that go.
 
-    Data that another name keeps do not count.
+    Data that another name or another file keeps do not count.
     """
     removed = [(path, entry) for path in sorted(edits.removed_paths) if (entry := tree.entry(path)) is not None]
-    inodes = {entry.number: (path, tree.filesystem.inode(entry.reference)) for path, entry in removed}
+    inodes: dict[int, tuple[bytes, Inode]] = {}
     counts: dict[int, int] = {}
-    for _, entry in removed:
+    for path, entry in removed:
+        inodes.setdefault(entry.number, (path, tree.filesystem.inode(entry.reference)))
         counts[entry.number] = counts.get(entry.number, 0) + 1
     dead = [
         (path, inode)
         for number, (path, inode) in inodes.items()
-        if inode.type != DIRECTORY and counts[number] >= inode.nlink and inode.size and not inode.target
+        if inode.type == FILE and counts[number] >= inode.nlink and inode.size
     ]
     if dead and repacking < Repacking.DATA:
-        size = sum(_packed_size(inode, tree.filesystem.superblock.block_size) for _, inode in dead)
-        yield (
-            f"{place}: the old data of {_list_paths([path for path, _ in dead])}, at most {format_size(size)}, stay in"
-            " the squashfs file, where they can still be read, though nothing names them any more;"
-            " --repack takes them out"
-        )
+        yield from _describe_dead_data(tree, dead, edits.removed_paths, place)
     replaced = {node.path: node for node, action in edits.additions if action is not Action.REMOVED}
     bare = [
         path for path, inode in inodes.values()
@@ -44,14 +42,42 @@ def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: R
         yield f"{place}: {_list_paths(bare)} had extended attributes (such as file capabilities) that the new has not"
 
 
+def _describe_dead_data(
+    tree: SquashfsTree, dead: Sequence[tuple[bytes, Inode]], removed: Collection[bytes], place: Place
+) -> Iterator[str]:
+    """Yield a sentence about data of the files ``dead`` that no other file has.
+
+    In an image of very many inodes that other file is not looked for; the sentence says so.
+
+    :param removed: the paths of all that goes.
+    """
+    filesystem = tree.filesystem
+    superblock, reserve = filesystem.superblock, ""
+    live = FileBytes(superblock.block_size)
+    if superblock.inodes <= MAX_COUNTED:
+        for path, entry in filesystem.walk():
+            if entry.type == FILE and path not in removed:
+                live.add(filesystem.inode(entry.reference))
+    elif superblock.flags & Flags.DUPLICATES:
+        reserve = " unless other files have the same"
+    whole, paths = FileBytes(superblock.block_size), []
+    for path, inode in dead:
+        own = FileBytes(superblock.block_size)
+        own.add(inode)
+        if own.count_outside(live):
+            paths.append(path)
+            whole.add(inode)
+    if paths:
+        yield (
+            f"{place}: the old data of {_list_paths(paths)}, at most {format_size(whole.count_outside(live))}, stay in"
+            f" the squashfs file, where they can still be read, though nothing names them any more{reserve};"
+            " --repack takes them out"
+        )
+
+
 def _loses_xattrs(tree: SquashfsTree, old: Inode, new: Node) -> bool:
     """Return whether ``old`` has an extended attribute that ``new``, which replaces it, has not."""
     return loses_xattrs(tree.filesystem.xattrs(old.xattr), dict(new.xattrs))
-
-
-def _packed_size(inode: Inode, block_size: int) -> int:
-    """Return the bytes that the data of a file take, its tail as if it were not packed."""
-    return sum(word & ~STORED_BLOCK for word in inode.blocks) + max(inode.size - len(inode.blocks) * block_size, 0)
 
 
 def _list_paths(paths: list[bytes]) -> str:

@@ -15,6 +15,7 @@ from cosremaster.layers.squashfs.directories import SquashfsEntry
 from cosremaster.layers.squashfs.filesystem import SquashfsFilesystem
 from cosremaster.layers.squashfs.inodes import DIRECTORY, KINDS, NO_XATTR, Inode
 from cosremaster.tree.nodes import ListedTree, Node, NodeKind, Row, Xattrs, facts_of
+from cosremaster.tree.paths import parent_of
 
 _CACHED_DIRECTORIES = 64
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
@@ -51,6 +52,8 @@ class SquashfsTree(ListedTree):
         """Open the file system whose bytes are ``table``."""
         self.filesystem = SquashfsFilesystem(table, place)
         self._directories: OrderedDict[bytes, dict[bytes, SquashfsEntry]] = OrderedDict()
+        self._absent = b""
+        """The directory, with a slash, that was not there when a path was last looked up in vain."""
         self._lock = Lock()
         self._shared_xattrs: dict[int, Xattrs] = {}
         self._count: int | None = None
@@ -62,15 +65,38 @@ class SquashfsTree(ListedTree):
         return None if directory is None else directory.get(name)
 
     def directory(self, path: bytes) -> dict[bytes, SquashfsEntry] | None:
-        """Return the entries of the directory at ``path`` by name; None where there is no directory."""
+        """Return the entries of the directory at ``path`` by name; None where there is no directory.
+
+        The way leads down from the nearest directory that is in memory: there may be more levels than Python can call.
+        """
+        if self._absent and (path + b"/").startswith(self._absent):
+            return None
+        unread, entries = [], self._remembered(path)
+        while entries is None:
+            unread.append(path)
+            if not path:
+                break
+            path = parent_of(path)
+            entries = self._remembered(path)
+        for directory in reversed(unread):
+            entry = (entries or {}).get(directory.rpartition(b"/")[2])
+            if directory and (entry is None or entry.type != DIRECTORY):
+                self._absent = directory + b"/"
+                return None
+            inode = self.filesystem.root if entry is None else self.filesystem.inode(entry.reference)
+            entries = self._read_directory(directory, inode)
+        return entries
+
+    def _remembered(self, path: bytes) -> dict[bytes, SquashfsEntry] | None:
+        """Return the entries of the directory at ``path``, None where they are not in memory."""
         with self._lock:
             known = self._directories.get(path)
             if known is not None:
                 self._directories.move_to_end(path)
-                return known
-        inode = self._directory_inode(path)
-        if inode is None:
-            return None
+            return known
+
+    def _read_directory(self, path: bytes, inode: Inode) -> dict[bytes, SquashfsEntry]:
+        """Return the entries of the directory at ``path``, and remember them."""
         entries = {entry.name: entry for entry in self.filesystem.iterate(inode)}
         with self._lock:
             self._directories[path] = entries
