@@ -161,7 +161,7 @@ else:
 class RunTable(_Table):
     """A script or a command that runs inside the root file system, as what stands above it in the recipe leaves it."""
 
-    script: Text | None = Field(default=None, description="The script's path on this machine.")
+    script: Text | None = Field(default=None, description="The script's path on this machine; empty: none runs.")
     command: Text | None = Field(default=None, description="A text for /bin/sh, in place of a script.")
     files: Text | None = Field(
         default=None, description="A folder or file of this machine that the script finds at /run/cosremaster."

@@ -194,7 +194,9 @@ def _make_service_links(table: ServiceTable, maker: _ItemMaker) -> Iterator[Syml
 
 
 def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
-    """Yield the script that runs."""
+    """Yield the script that runs; none where ``script`` is empty, as a variable without a value makes it."""
+    if table.script == "" and table.command is None:
+        return
     if (table.script is None) == (table.command is None) and not maker.has_fault("script", "command"):
         maker.add_fault("needs a script or a command, and not both")
     if table.command is not None and (not table.command.strip() or "\0" in table.command):
@@ -202,7 +204,7 @@ def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
     script = None if table.script is None else maker.host_path(table.script)
     if script is not None and maker.check_host_file("script", script) and not script.is_file():
         maker.add_fault(f"{printable(str(script))} is no file", "script")
-    files = None if table.files is None else maker.host_path(table.files)
+    files = maker.host_path(table.files) if table.files else None
     if files is not None:
         maker.check_host_file("files", files)
     for key, value, choices in (("ids", table.ids, ID_CHOICES), ("run_in", table.run_in, RUN_PLACES)):

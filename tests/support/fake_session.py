@@ -26,6 +26,7 @@ class _Session:
 
     def __init__(self, tree: Mapping[bytes, Node], spool: Spool) -> None:
         self.before = {path: tree[path] for path in tree}
+        self.before.setdefault(b"", Node(path=b"", kind=NodeKind.DIRECTORY, mode=0o755))
         self.nodes = dict(self.before)
         self.spool = spool
         self.code = 0
