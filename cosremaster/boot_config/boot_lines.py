@@ -84,9 +84,12 @@ def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[
 def _boot_line(entry: LocatedEntry, folded: dict[bytes, bytes]) -> BootLine:
     """Return what ``entry`` says of the root; ``folded``: the image's paths by their lower case."""
     kernel = entry.entry.files[min(1, len(entry.entry.files) - 1) if entry.entry.is_multiboot else 0]
-    initrds = []
+    paths = []
     for file in entry.entry.files:
-        if file is not kernel:
-            spelled = (folded.get(path.lower()) for path in list_paths(entry.located, file.path))
-            initrds += [path for path in spelled if path is not None][:1]
-    return BootLine(title=entry.title, arguments=kernel.arguments, initrds=tuple(initrds))
+        spelled = (folded.get(path.lower()) for path in list_paths(entry.located, file.path))
+        paths.append(next((path for path in spelled if path is not None), b""))
+    places = list(zip(entry.entry.files, paths, strict=True))
+    return BootLine(
+        title=entry.title, kernel=next(path for file, path in places if file is kernel), arguments=kernel.arguments,
+        initrds=tuple(path for file, path in places if file is not kernel and path),
+    )  # fmt: skip

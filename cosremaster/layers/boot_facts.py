@@ -23,11 +23,12 @@ _CASPER = b"scripts/casper"
 class BootLine(Struct, frozen=True, kw_only=True):
     """An entry of a boot menu.
 
-    ``title``: for people; ``arguments``: of its kernel; ``initrds``: paths on the image of what is unpacked for it, in
-    that order.
+    ``title``: for people; ``kernel``: its path on the image, empty where it is not there; ``arguments``: of its kernel;
+    ``initrds``: paths on the image of what is unpacked for it, in that order.
     """
 
     title: str = ""
+    kernel: bytes = b""
     arguments: tuple[bytes, ...] = ()
     initrds: tuple[bytes, ...] = ()
 

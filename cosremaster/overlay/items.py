@@ -24,6 +24,7 @@ from cosremaster.progress import Progress
 from cosremaster.tree.limits import Limits
 
 if TYPE_CHECKING:
+    from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
@@ -34,7 +35,8 @@ class ReadContext(Struct, frozen=True, kw_only=True):
     ``limits``: of the layer that the files go into; None for the ISO's own tree. ``spool`` takes the contents of
     archives. ``warn`` is called with each warning. ``option``: the command line option that errors name. ``oversized``:
     where the layer is not known yet, takes size and place of each file that does not keep ``limits``, the strictest.
-    ``outcomes`` takes what came of each script that ran.
+    ``outcomes`` takes what came of each script that ran. ``find_boot`` returns what the image boots, for scripts in a
+    machine.
     """
 
     max_mtime: int | None
@@ -45,6 +47,7 @@ class ReadContext(Struct, frozen=True, kw_only=True):
     option: str = "--add"
     oversized: list[tuple[int, Place]] | None = None
     outcomes: list[ScriptOutcome] | None = None
+    find_boot: Callable[[], BootFiles] | None = None
 
     def check_file_size(self, size: int, place: Place) -> None:
         """Check that a file of ``size`` bytes fits. :raises SizeError: it does not."""

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cosremaster.errors import OverlayError, Place, ScriptError, UsageError, printable
+from cosremaster.errors import OverlayError, Place, SandboxError, ScriptError, UsageError, printable
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.leftovers import Leftover, find_identities, find_leftovers
@@ -31,10 +31,10 @@ _MAX_TEXT = 16 << 20
 """Bytes of a script that are read."""
 
 _RUNNERS = {
-    "namespace": ("cosremaster.sandbox.session", "run_script"),
-    "vm": ("cosremaster.sandbox.machine", "run_in_machine"),
+    "namespace": ("cosremaster.sandbox.session", "run_script", "check_run"),
+    "vm": ("cosremaster.sandbox.machine", "run_in_machine", "check_machine_run"),
 }
-"""Where a script runs: the module and the function of it that runs one."""
+"""Where a script runs: the module, the function of it that runs one, and the one that checks that it can."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _numbers = count()
@@ -60,9 +60,8 @@ def prepare_script(item: RunScript, context: ReadContext) -> PreparedScript:
         interactive=item.is_shell,
         max_mtime=context.max_mtime,
     )
-    check = getattr(importlib.import_module(_RUNNERS[item.run_in][0]), "check_run", None)
-    if check is not None:
-        check(run)
+    module, _, check = _RUNNERS[item.run_in]
+    getattr(importlib.import_module(module), check)(run)
     return PreparedScript(item, run, context)
 
 
@@ -163,11 +162,14 @@ class PreparedScript(Struct, frozen=True):
 
     def _execute(self, tree: Mapping[bytes, Node]) -> ScriptChanges:
         """Run the script in ``tree``. Raises as :meth:`additions`."""
-        module, name = _RUNNERS[self.item.run_in]
+        module, name, _ = _RUNNERS[self.item.run_in]
         function: Any = getattr(importlib.import_module(module), name)
         output = _LastLine(self.run.name, self.context.progress)
+        further = [self._find_boot(tree)] if self.item.run_in == "vm" else []
         try:
-            changes: ScriptChanges = function(tree, self.run, self.context.spool, self.context.progress, output)
+            changes: ScriptChanges = function(
+                tree, self.run, self.context.spool, self.context.progress, output, *further
+            )
         except ScriptError as error:
             if error.place is not None or self.run.name in error.message:
                 raise
@@ -177,6 +179,17 @@ class PreparedScript(Struct, frozen=True):
             last = f"; its last line: {output.text}" if output.text and not self.item.is_shell else ""
             raise ScriptError(f"ended with exit code {code}, so nothing is written{last}", self._place, code)
         return changes
+
+    def _find_boot(self, tree: Mapping[bytes, Node]) -> Any:
+        """Return what a machine boots to run the script in ``tree``. :raises SandboxError: there is no kernel."""
+        from cosremaster.overlay.boot_files import BootFiles, find_kernel  # noqa: PLC0415 - few scripts run in one
+
+        make_boot = importlib.import_module("cosremaster.sandbox.machine_boot").MachineBoot
+        files = BootFiles() if self.context.find_boot is None else self.context.find_boot()
+        kernel = find_kernel(tree) if files.kernel is None else files.kernel
+        if kernel is None:
+            raise SandboxError("no machine can run it: the image has no kernel that is known", self._place)
+        return make_boot(kernel, (tree, *files.trees))
 
     @property
     def _place(self) -> Place:

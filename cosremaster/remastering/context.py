@@ -15,6 +15,7 @@ from cosremaster.layers.address import Address, format_address
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
@@ -59,6 +60,8 @@ class RemasterContext:
         self.warnings = Warnings()
         self.outcomes: list[ScriptOutcome] = []
         """What came of each script that ran, in order."""
+        self.find_boot: Callable[[], BootFiles] | None = None
+        """Returns what the image boots, where that is known."""
         self._files = ExitStack()
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,8 +156,7 @@ class OpenedImage:
                 context.start_precopy()
             for path in output.stale_digests():
                 context.warnings.add(f"{path}: belongs to the image that was replaced")
-            with _reporting_failure(report, context):
-                plan = self._plan(normalized, context)
+            plan = self._plan(normalized, context, report)
             if report is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
 
@@ -206,8 +204,7 @@ class OpenedImage:
             nullcontext() if report is None else Output(Path(report), inputs, force=force, sources=sources) as output,
             RemasterContext(self._file, Path(tempfile.gettempdir()), progress, caches=self._caches) as context,
         ):
-            with _reporting_failure(output, context):
-                plan = with_savings(self._plan(normalized, context))
+            plan = with_savings(self._plan(normalized, context, output))
             self._index.check()
             if output is not None:
                 from cosremaster.remastering.change_report import report_chunks  # noqa: PLC0415 - rarely wanted
@@ -216,8 +213,11 @@ class OpenedImage:
                 output.publish(context.progress.warn)
             return plan
 
-    def _plan(self, request: NormalizedRequest, context: RemasterContext) -> RemasterPlan:
-        """Return the plan of a remaster. Raises as ``plan_remaster``; damage is told by its place in the image."""
+    def _plan(self, request: NormalizedRequest, context: RemasterContext, report: Output | None) -> RemasterPlan:
+        """Return the plan of a remaster. Raises as ``plan_remaster``; damage is told by its place in the image.
+
+        Where a script fails, the ``report``, if any, is written about that.
+        """
         from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - who looks at an image plans none
 
         try:
@@ -225,17 +225,10 @@ class OpenedImage:
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise
+        except ScriptError as error:
+            if report is not None:
+                from cosremaster.remastering.change_report import failure_chunks  # noqa: PLC0415 - rarely wanted
 
-
-@contextmanager
-def _reporting_failure(report: Output | None, context: RemasterContext) -> Iterator[None]:
-    """Write the ``report``, if any, about a script that fails in the context."""
-    try:
-        yield
-    except ScriptError as error:
-        if report is not None:
-            from cosremaster.remastering.change_report import failure_chunks  # noqa: PLC0415 - rarely wanted
-
-            report.write_chunks(failure_chunks(error, context.outcomes))
-            report.publish(context.progress.warn)
-        raise
+                report.write_chunks(failure_chunks(error, context.outcomes))
+                report.publish(context.progress.warn)
+            raise

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ from cosremaster.remastering.write import plan_result
 if TYPE_CHECKING:
     from cosremaster.boot_memory.live_systems import LiveMemory
     from cosremaster.checksums.renew import ListChange
+    from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
 
 
@@ -90,6 +92,7 @@ def plan_remaster(
 
     ``index``: the layers of ``image``. Raises as the steps do; faults of the user's files come before the long work.
     """
+    context.find_boot = partial(_find_boot, image, index)
     overlay = prepare_overlay(request, context)
     iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
     context.warnings.extend(iso.warnings)
@@ -123,6 +126,16 @@ def plan_remaster(
         result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
         warnings=context.warnings.messages, runs=tuple(context.outcomes),
     )  # fmt: skip
+
+
+def _find_boot(image: RemasterImage, index: LayerIndex) -> BootFiles:
+    """Return the kernel and the initramfs of the boot entry of ``image`` that starts by itself."""
+    from cosremaster.overlay.boot_files import BootFiles  # noqa: PLC0415 - few scripts run in a machine
+
+    line = index.facts.lines[0]
+    kernel = next((file for file in image.files if line.kernel and file.path == line.kernel), None)
+    trees = tuple(index.facts.tree(initrd) for initrd in reversed(line.initrds))
+    return BootFiles(None if kernel is None else image.bytes_of(kernel), trees)
 
 
 def with_savings(plan: RemasterPlan) -> RemasterPlan:

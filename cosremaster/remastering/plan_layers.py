@@ -105,7 +105,7 @@ def prepare_overlay(request: NormalizedRequest, context: RemasterContext) -> Ove
     """Read and check the user's files. Raises as ``prepare_item``."""
     reading = ReadContext(
         max_mtime=request.max_mtime, limits=None, spool=context.contents, progress=context.progress,
-        warn=context.warnings.add, outcomes=context.outcomes,
+        warn=context.warnings.add, outcomes=context.outcomes, find_boot=context.find_boot,
     )  # fmt: skip
     items: tuple[PreparedItem, ...] = ()
     oversized: list[tuple[int, Place]] = []

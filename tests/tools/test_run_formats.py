@@ -37,7 +37,7 @@ BY_HAND = "umask 022; " + "; ".join(line for _, line in CHANGES)
 
 @pytest.fixture(autouse=True)
 def session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(run_script._RUNNERS, "namespace", ("tests.support.fake_session", "run_script"))
+    monkeypatch.setitem(run_script._RUNNERS, "namespace", ("tests.support.fake_session", "run_script", "check_run"))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import cosremaster.recipe
 from cosremaster import AddPath, InlineFile, OverlayError, Request, RunScript, ScriptError, UsageError
 from cosremaster.cli import main
 from cosremaster.overlay import run_script
+from cosremaster.remastering.layer_index import LayerIndex
 from tests.support import fake_session
 from tests.support.small import CGZ, write_small
 
@@ -20,7 +21,7 @@ LAYER = f"{CGZ}::rootfs.cxz"
 
 @pytest.fixture(autouse=True)
 def session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(run_script._RUNNERS, "namespace", ("tests.support.fake_session", "run_script"))
+    monkeypatch.setitem(run_script._RUNNERS, "namespace", ("tests.support.fake_session", "run_script", "check_run"))
     fake_session.RUNS.clear()
 
 
@@ -143,6 +144,18 @@ def test_faults_are_told_before_the_long_work(tmp_path: Path, item: RunScript, m
     with pytest.raises((UsageError, OverlayError), match=message):
         cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[item])
     assert not fake_session.RUNS
+
+
+def test_a_machine_that_runs_no_scripts_says_so_before_it_reads_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_layers(*_: object) -> None:
+        raise AssertionError("the layers were looked for")
+
+    monkeypatch.setattr(LayerIndex, "layers", no_layers)
+    arguments = [str(write_small(tmp_path)), f"{tmp_path}/out.iso", "--run", "print x", "--run-ids", "subuid"]
+    assert main(arguments) == 12
+    assert capsys.readouterr().err.endswith("no ids are left to map (--run-ids single needs none)\n")
 
 
 def test_faults_of_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
