@@ -105,6 +105,8 @@ SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
     "chroot": (161, 51, 61),
     "pivot_root": (155, 41, 217),
     "setns": (308, 268, 346),
+    "seccomp": (317, 277, 354),
+    "sched_setattr": (314, 274, 351),
     "socketcall": (None, None, 102),
 }
 """Each call with its number on x86-64, arm64 and i386; None where an architecture lacks it."""

@@ -73,7 +73,6 @@ _FILE_TYPE, _CHARACTER, _BLOCK = 0o170000, 0o020000, 0o060000
 _NEW_LISTENER = 1 << 3
 _WAIT_KILLABLE = 1 << 5
 _SET_MODE_FILTER = 1
-_SECCOMP_NUMBER: Mapping[str, int] = {"x86_64": 317, "aarch64": 277}
 
 
 def build_filter(ids: IdsWay, architectures: tuple[Architecture, ...]) -> bytes:
@@ -183,7 +182,7 @@ def install_filter(ids: IdsWay) -> int:
     header = ctypes.create_string_buffer(struct.pack("@HP", len(words) // 8, ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
-    number = ctypes.c_long(_SECCOMP_NUMBER[architectures[0].name])
+    number = ctypes.c_long(architectures[0].number_of("seccomp"))
     for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):  # the second flag came with Linux 5.19
         listener = int(libc.syscall(number, ctypes.c_ulong(_SET_MODE_FILTER), ctypes.c_ulong(flags), header))
         if listener >= 0:

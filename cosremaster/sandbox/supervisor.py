@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -26,7 +27,7 @@ from cosremaster.sandbox.filter import (
     XATTR_CALLS,
 )
 from cosremaster.sandbox.inodes import InodeFacts, InodeKey, InodeReader, Shown, pack_stat, pack_statx
-from cosremaster.sandbox.notifications import Notification, NotificationListener
+from cosremaster.sandbox.notifications import Notification, NotificationListener, short_turns
 from cosremaster.sandbox.process_view import AT_FDCWD, Call, FileTarget, ProcessView, to_signed
 from cosremaster.sandbox.records import Acls, Device, InodeRecords, Owner, Record
 from cosremaster.tree.nodes import NodeKind
@@ -65,6 +66,7 @@ class Supervisor:
         self._reader = InodeReader()
         self._acls = AclAnswers(self._view, self._records, self._reader)
         self._new_device: FileTarget | None = None
+        self._shows_numbers = False
         self._handlers = self._find_handlers()
 
     def _find_handlers(self) -> dict[tuple[int, int], tuple[Handler, Architecture, str]]:
@@ -103,14 +105,20 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._listener.descriptor, select.POLLIN)
         poll.register(stop_fd, select.POLLIN)
-        with self._view.own_root():
+        waiting: deque[Notification] = deque()
+        with self._view.own_root(), short_turns():
             while True:
-                events = dict(poll.poll())
-                if stop_fd in events or not events[self._listener.descriptor] & select.POLLIN:
+                events = dict(poll.poll(0 if waiting else None))
+                if stop_fd in events:
                     return
-                notification = self._listener.receive()
-                if notification:
-                    self._answer(notification)
+                if events.get(self._listener.descriptor, 0) & select.POLLIN:
+                    # A signal can make a call fail with EINTR only as long as nobody has received it.
+                    notification = self._listener.receive()
+                    waiting.extend([notification] if notification else [])
+                elif waiting:
+                    self._answer(waiting.popleft())
+                else:
+                    return
 
     def _answer(self, notification: Notification) -> None:
         """Answer ``notification``."""
@@ -136,6 +144,7 @@ class Supervisor:
 
     def _show_inode(self, call: Call) -> int | None:
         """Answer a call of the stat family if the inode is recorded."""
+        self._shows_numbers = True
         if not self._records:
             return None
         inode = self._reader.read(*self._view.locate(call))
@@ -191,6 +200,8 @@ class Supervisor:
         start = 1 if call.name == "mknodat" else 0
         directory = to_signed(call.arguments[0]) if start else AT_FDCWD
         address, mode, numbers = call.arguments[start : start + 3]
+        if not numbers & 0xFFFFFFFF and not self._shows_numbers and self._records.devices():
+            return -errno.EPERM  # rather than to make a device without numbers out of the copy of a place-holder
         status = self._view.read_status(call.pid)
         if not status.capabilities >> _CAP_MKNOD & 1:
             return -errno.EPERM
