@@ -7,8 +7,10 @@ import os
 import random
 import re
 import stat
+import struct
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -314,6 +316,13 @@ def test_backing_files(disk: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="its chain of backing files does not end"):
         cosremaster.ls(str(elsewhere / "over.qcow2"))
 
+    base.unlink()
+    for name, other in (("a", "b"), ("b", "a")):  # a circle of two
+        run(["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", f"{other}.qcow2", "-F", "qcow2",
+             tmp_path / f"{name}.qcow2", "10M"])  # fmt: skip
+    with pytest.raises(UnsupportedError, match="its chain of backing files does not end"):
+        cosremaster.ls(str(tmp_path / "a.qcow2"))
+
 
 FOREIGN = {
     "an XFS file system": (0, b"XFSB"),
@@ -363,6 +372,66 @@ def test_cut_off_and_damaged_images_are_told_with_their_place(disk: Path, tree: 
         cosremaster.ls(str(image))
 
 
+def _extent_header(entries: int, depth: int, most: int = 4) -> bytes:
+    return struct.pack("<HHHHI", 0xF30A, entries, most, depth, 0)
+
+
+def _extent(logical: int, count: int, block: int) -> bytes:
+    return struct.pack("<IHHI", logical, count, 0, block)
+
+
+def _index(block: int) -> bytes:
+    return struct.pack("<IIHH", 0, block, 0, 0)
+
+
+LIES = {
+    "a tree of six levels": (_extent_header(1, 6) + _index(20), None, "has 6 levels"),
+    "a node of other levels": (_extent_header(1, 2) + _index(20), None, "a node of the extent tree is damaged"),
+    "more entries than fit": (_extent_header(900, 0), None, "a node of the extent tree is damaged"),
+    "behind the end": (_extent_header(1, 0) + _extent(0, 9, 1 << 30), None, "behind the end of the file system"),
+    "block 0": (_extent_header(1, 0) + _extent(0, 9, 0), None, "an extent leads to block 0"),
+    "an overlap": (_extent_header(2, 0) + _extent(0, 9, 30) + _extent(3, 9, 60), None, "overlap at block 3"),
+    "a size that no file has": (
+        _extent_header(1, 0) + _extent(0, 9, 30),
+        1 << 60,
+        "no file has 1,152,921,504,606,846,976",
+    ),
+    "nodes used again and again": (_extent_header(4, 5) + _index(15_000) * 4, None, "is used twice"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_map_of_blocks_that_lies_is_told(lie: str, tree: Path, tmp_path: Path) -> None:
+    """In a file system without checksums; a tree of nodes that lead to one another would take for ever."""
+    tools.require("debugfs")
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^64bit"], "20M")
+    place = run(["debugfs", "-R", "imap /usr/bin/noise", image]).decode()
+    block, offset = re.findall(r"located at block (\d+), offset (0x[0-9a-f]+)", place)[0]
+    at = int(block) * 1024 + int(offset, 16)
+    field, size, message = LIES[lie]
+    with image.open("r+b") as file:
+        file.seek(at + 0x28)
+        file.write(field.ljust(60, b"\0"))
+        if size is not None:
+            file.seek(at + 4)
+            file.write((size & 0xFFFFFFFF).to_bytes(4, "little"))
+            file.seek(at + 0x6C)
+            file.write((size >> 32).to_bytes(4, "little"))
+        for depth in range(5):  # below 15,000 each node leads 80 times to the next, and the last has no entries
+            file.seek((15_000 + depth) * 1024)
+            below = _index(15_001 + depth) * 80 if depth < 4 else b""
+            file.write((_extent_header(80 if below else 0, 4 - depth, 84) + below).ljust(1024, b"\0"))
+    start = time.process_time()
+    with pytest.raises(CorruptError, match=message) as caught:
+        cosremaster.read(f"{image}::usr/bin/noise")
+    assert caught.value.place is not None
+    assert time.process_time() - start < 5
+    assert main(["extract", str(image), str(tmp_path / "out")]) == 4
+    assert not (tmp_path / "out/usr/bin/noise").exists()
+    assert main(["export", str(image), "--maas", "x", "--output", str(tmp_path / "x.tar.gz")]) == 4
+    assert not (tmp_path / "x.tar.gz").exists()
+
+
 def test_a_damaged_qcow2_image_is_told(disk: Path, tmp_path: Path) -> None:
     tools.require("qemu-img")
     image, bad = tmp_path / "disk.qcow2", tmp_path / "bad.qcow2"
@@ -380,6 +449,12 @@ def test_a_damaged_qcow2_image_is_told(disk: Path, tmp_path: Path) -> None:
             cosremaster.read(f"{bad}::@gpt1::usr/bin/noise")
         except CosremasterError as error:
             assert error.place is not None
+    first = int.from_bytes(whole[40:48], "big")  # the table of tables, whose every entry leads to itself
+    circle = bytearray(whole)
+    circle[first : first + 4096] = (first | 1 << 63).to_bytes(8, "big") * 512
+    bad.write_bytes(circle)
+    with pytest.raises(CosremasterError):
+        cosremaster.read(f"{bad}::@gpt1::usr/bin/noise")
     huge = bytearray(whole)
     huge[24:32] = (1 << 60).to_bytes(8, "big")
     bad.write_bytes(huge)
@@ -387,9 +462,13 @@ def test_a_damaged_qcow2_image_is_told(disk: Path, tmp_path: Path) -> None:
         cosremaster.ls(str(bad))
 
 
-def test_the_three_forms_of_a_cloud_image_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
-    """Ubuntu publishes a cloud image as a disk, as a squashfs and as root.tar.xz."""
-    tools.require("mksquashfs", "tar", "xz")
+def test_the_three_forms_of_a_cloud_image_give_the_same_tree(
+    tree: Path, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ubuntu publishes a cloud image as a disk (``.img``: qcow2 with a GPT), as a squashfs and as root.tar.xz."""
+    tools.require("mksquashfs", "tar", "xz", "qemu-img")
+    published = tmp_path / "cloud.img"
+    run(["qemu-img", "convert", "-O", "qcow2", "-c", disk, published])
     disk = _make(tree, tmp_path / "root.img", ["-t", "ext4"])
     squashfs, archive = tmp_path / "root.squashfs", tmp_path / "root.tar.xz"
     run(["mksquashfs", tree, squashfs, "-quiet", "-no-progress"])
@@ -400,10 +479,20 @@ def test_the_three_forms_of_a_cloud_image_give_the_same_tree(tree: Path, tmp_pat
     }
     assert {"etc/hostname", "small"} <= acls
     assert _changed_paths(archive, disk) == {"lost+found"}, "mke2fs makes it"
+    assert _changed_paths(archive, f"{published}::@root") == {"lost+found"}
+    listings = []
+    for address in (f"{published}::@root", str(squashfs), str(archive)):
+        assert main(["ls", "-lR", address]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        listings.append({line for line in lines if "lost+found" not in line})
+    of_disk, of_squashfs, of_archive = ({line.replace("@ ", "  ") for line in listing} for listing in listings)
+    assert of_disk == of_archive
+    assert of_disk == of_squashfs
+    assert len(of_disk) > 600
     assert _changed_paths(squashfs, disk) == acls | {"lost+found"}
     assert _changed_paths(squashfs, archive) == acls
 
 
-def _changed_paths(old: Path, new: Path) -> set[str]:
+def _changed_paths(old: Path, new: Path | str) -> set[str]:
     """Return the paths at which two images differ."""
     return {difference.where for difference in cosremaster.diff(old, new)}

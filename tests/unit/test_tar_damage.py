@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import random
 import tarfile
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from cosremaster.cli import main
 from cosremaster.errors import CorruptError, CosremasterError, Place
@@ -74,6 +80,36 @@ def test_cut_off_at_every_block(style: int) -> None:
         if size % BLOCK:
             with pytest.raises(CorruptError):
                 read(whole[:size])
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": lambda data: gzip.compress(data, mtime=0),
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
+    "zst": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_archive_that_is_cut_off_leaves_no_output(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dice = random.Random(5)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for number in range(4):
+            info = tarfile.TarInfo(f"f{number}")
+            info.size = 700
+            archive.addfile(info, io.BytesIO(dice.randbytes(700)))
+    packed, source, out = PACKERS[suffix](stream.getvalue()), tmp_path / f"in.tar.{suffix}", tmp_path / f"out.{suffix}"
+    (tmp_path / "new").write_bytes(b"new")
+    codes = (3, 4) if suffix == "bz2" else (4,)  # nothing can be told from a part of bzip2's first block
+    for size in [*range(512, len(packed), 512), len(packed) - 1]:
+        source.write_bytes(packed[:size])
+        assert main([str(source), str(out), "--add", f"{tmp_path / 'new'}:/", "--quiet"]) in codes, size
+        assert capsys.readouterr().err.startswith(f"cosremaster: {source}")
+        assert not out.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {source.name, "new"}
 
 
 def test_a_missing_end_is_told_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +179,29 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
         pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"))
         + header(size=b"%011o" % BLOCK) + b"1" * BLOCK + bytes(1024),
         "too long",
+    ),
+    "old sparse overlap": (
+        header(kind=b"S", magic=b"ustar  \0", at=b"386", size=b"%011o" % 20,
+               raw=b"00000000000\0" + b"00000000012\0" + b"00000000005\0" + b"00000000012\0" + bytes(48) + b"\0"
+               + b"00000000100\0")
+        + bytes(2048),
+        "overlap, or leave the file",
+    ),
+    "old sparse sum": (
+        header(kind=b"S", magic=b"ustar  \0", at=b"386", size=b"%011o" % 20,
+               raw=b"00000000000\0" + b"00000000012\0" + bytes(72) + b"\0" + b"00000000100\0")
+        + bytes(2048),
+        "tells of 10 bytes, and 20 are stored",
+    ),
+    "sparse 0.0 half": (
+        pax((b"GNU.sparse.size", b"99"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.offset", b"0"),
+            (b"GNU.sparse.offset", b"5")) + header(size=b"%011o" % 10) + bytes(2048),
+        "an offset without a size",
+    ),
+    "pax headers without an end": (pax((b"path", b"a")) * 4, "no entry follows"),
+    "pax headers larger than any": (
+        (header(b"x", b"x", b"%011o" % (1 << 20)) + b"1048576 comment=".ljust((1 << 20) - 1, b"x") + b"\n") * 17,
+        "have more than 16 MiB",
     ),
     "old sparse without an end": (
         header(kind=b"S", magic=b"ustar  \0", at=b"482", raw=b"\1") + (b"\0" * 504 + b"\1" + b"\0" * 7) * 3,
@@ -239,3 +298,20 @@ def test_any_changed_byte_is_an_error_or_another_archive() -> None:
             read(bytes(data))
         except CosremasterError as error:
             assert error.place is not None
+
+
+def test_links_in_a_circle_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hard links that lead to each other, to themselves, and by way of symlinks that lead in a circle."""
+    circle = header(b"a", b"1", link=b"b") + header(b"b", b"1", link=b"a") + header(b"c", b"1", link=b"c")
+    circle += header(b"s", b"2", link=b"t") + header(b"t", b"2", link=b"s") + header(b"d", b"1", link=b"s/x")
+    (tmp_path / "in.tar").write_bytes(circle + bytes(1024))
+    assert main(["ls", str(tmp_path / "in.tar")]) == 0
+    assert capsys.readouterr().out.split() == ["a", "b", "c", "d", "s", "t"]
+    for name in "abcd":
+        assert main(["cat", f"{tmp_path / 'in.tar'}::{name}"]) == 4
+        assert "is a hard link to" in capsys.readouterr().err
+    assert main([str(tmp_path / "in.tar"), str(tmp_path / "out.tar"), "--remove", "a"]) == 0
+    capsys.readouterr()
+    assert main(["extract", str(tmp_path / "in.tar"), str(tmp_path / "out")]) == 4
+    assert main(["export", str(tmp_path / "in.tar"), "--maas", "x", "--output", str(tmp_path / "x.tar.gz")]) == 4
+    assert not (tmp_path / "x.tar.gz").exists()

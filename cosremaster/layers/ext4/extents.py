@@ -16,6 +16,9 @@ _MAGIC = 0xF30A
 _HEADER = struct.Struct("<HHHHI")
 _ENTRY_SIZE = 12
 _MAX_DEPTH = 5
+_BLOCK_BITS = 32
+"""Blocks of a file have numbers of so many bits."""
+
 _MAX_INITIALIZED = 1 << 15
 """An extent of more blocks is one that was not written yet, of so many blocks less."""
 _DIRECT = 12
@@ -49,14 +52,17 @@ def list_runs(inode: Ext4Inode, reader: MapReader) -> list[DataRun]:
 
     :raises ValueError: the map is damaged.
     """
-    runs = list(_extents(inode, reader) if inode.flags & EXTENTS else _mapped_blocks(inode, reader))
+    if inode.size > reader.block_size << _BLOCK_BITS:
+        raise ValueError(f"no file has {inode.size:,} bytes")
+    runs = list[DataRun]()
     end = 0
-    for run in runs:
+    for run in _extents(inode, reader) if inode.flags & EXTENTS else _mapped_blocks(inode, reader):
         if run.logical < end:
             raise ValueError(f"the extents overlap at block {run.logical} of the file")
         if run.block + run.length > reader.block_count:
             raise ValueError(f"an extent leads to block {run.block}, behind the end of the file system")
         end = run.logical + run.length
+        runs.append(run)
     return runs
 
 
@@ -66,20 +72,24 @@ def _extents(inode: Ext4Inode, reader: MapReader) -> Iterator[DataRun]:
     _, _, _, depth, _ = _HEADER.unpack_from(field)
     if depth > _MAX_DEPTH:
         raise ValueError(f"the extent tree has {depth} levels")
-    yield from _extent_node(field, depth, inode, reader)
+    yield from _extent_node(field, depth, inode, reader, set())
 
 
-def _extent_node(node: bytes, depth: int, inode: Ext4Inode, reader: MapReader) -> Iterator[DataRun]:
-    """Yield the runs below ``node``, which has to stand ``depth`` levels above the leaves."""
+def _extent_node(node: bytes, depth: int, inode: Ext4Inode, reader: MapReader, seen: set[int]) -> Iterator[DataRun]:
+    """Yield the runs below ``node``, which has to stand ``depth`` levels above the leaves; ``seen``: blocks so far."""
     magic, entries, most, own_depth, _ = _HEADER.unpack_from(node)
     if magic != _MAGIC or entries > most or own_depth != depth or _ENTRY_SIZE * (most + 1) > len(node):
         raise ValueError("a node of the extent tree is damaged")
     for at in range(_ENTRY_SIZE, _ENTRY_SIZE * (entries + 1), _ENTRY_SIZE):
         if depth:
             _, low, high = struct.unpack_from("<IIH", node, at)
-            below = reader.read_block(low | high << 32)
+            number = low | high << 32
+            if number in seen:
+                raise ValueError(f"block {number} of the extent tree is used twice")
+            seen.add(number)
+            below = reader.read_block(number)
             _check_node(below, inode, reader)
-            yield from _extent_node(below, depth - 1, inode, reader)
+            yield from _extent_node(below, depth - 1, inode, reader, seen)
         else:
             logical, count, high, low = struct.unpack_from("<IHHI", node, at)
             block = low | high << 32
