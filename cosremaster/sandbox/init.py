@@ -76,9 +76,10 @@ def _run_script(setup: dict[str, Any], output_fd: int, channel: socket.socket, s
         try:
             _prepare_script(setup, output_fd, terminal)
             kind = NOT_FILTERED
-            listener = seccomp.install_filter("single" if setup["way"] == "single" else "subuid")
-            socket.send_fds(channel, [b"L"], [listener])
-            os.close(listener)
+            if setup["way"] != "vm":
+                listener = seccomp.install_filter("single" if setup["way"] == "single" else "subuid")
+                socket.send_fds(channel, [b"L"], [listener])
+                os.close(listener)
             kind = NOT_STARTED
             _close_all_but(failure_write)
             os.execve(program[0], program, setup["environment"])  # noqa: S606 - the script itself

@@ -101,7 +101,7 @@ class WorkerProcess:
         except WireError:
             self.raise_failure()
         if kind is FrameKind.FAILURE:
-            _raise(*value)
+            raise_worker_failure(*value)
         return kind, value
 
     def receive_descriptor(self) -> int:
@@ -120,12 +120,12 @@ class WorkerProcess:
             while True:
                 kind, value = self.wire.receive()
                 if kind is FrameKind.FAILURE:
-                    _raise(*value)
+                    raise_worker_failure(*value)
         self._process.wait()
         raise SandboxError("the process that held its file system was killed; perhaps the memory was not enough")
 
 
-def _raise(step: str, number: int, details: str) -> NoReturn:
+def raise_worker_failure(step: str, number: int, details: str) -> NoReturn:
     """Raise the failure of ``step``."""
     if step == "fault":
         raise RuntimeError(f"the worker failed:\n{details}")

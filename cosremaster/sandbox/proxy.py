@@ -119,7 +119,8 @@ class Proxy:
         try:
             with sock:
                 if self.hold(sock):
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    if sock.family == socket.AF_INET:  # those of a virtual machine are of another family
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     _Client(self, sock).serve()
                 self.release(sock)
         finally:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from typing import Any, NoReturn, Protocol
 
 from cosremaster.errors import OutputError, Place, SandboxError, ScriptError, printable
 from cosremaster.io.spool import Spool
@@ -28,7 +29,7 @@ from cosremaster.sandbox.proxy import NetworkUse, Proxy
 from cosremaster.sandbox.reach import Reach
 from cosremaster.sandbox.refusals import describe_bound
 from cosremaster.sandbox.settings import Bounds, make_setup
-from cosremaster.sandbox.wire import FrameKind, WireError
+from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 from cosremaster.tree.nodes import Node
 
 _PROBE_SIZE = 1 << 20
@@ -92,7 +93,7 @@ def run_script(
                 send_tree(tree, worker.wire, advance)
         except WireError:
             worker.raise_failure()
-        return _Session(run, ids, bounds, worker, output).finish(collector, reach)
+        return ScriptSession(run, ids, bounds, worker, output).finish(collector, reach)
 
 
 @contextmanager
@@ -123,10 +124,38 @@ def _make_place(run: ScriptRun, ids: IdMap) -> Iterator[str]:
         shutil.rmtree(outer, ignore_errors=True)
 
 
-class _Session:
+class ScriptHost(Protocol):
+    """What a script runs in: a worker process, or a virtual machine."""
+
+    @property
+    def wire(self) -> FrameWire:
+        """Frames from it."""
+        ...
+
+    output: int
+    """A descriptor at which arrives what the script prints."""
+
+    def fileno(self) -> int:
+        """Return the descriptor at which frames arrive."""
+        ...
+
+    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
+        """Return the next frame. Raises as :meth:`raise_failure`."""
+        ...
+
+    def raise_failure(self) -> NoReturn:
+        """Raise what ended it, which speaks no more."""
+        ...
+
+    def receive_descriptor(self) -> int:
+        """Return the descriptor of a listening socket: the network of the script."""
+        ...
+
+
+class ScriptSession:
     """A script that runs in the ``worker``, seen from outside."""
 
-    def __init__(self, run: ScriptRun, ids: IdMap, bounds: Bounds, worker: WorkerProcess, output: Output) -> None:
+    def __init__(self, run: ScriptRun, ids: IdMap, bounds: Bounds, worker: ScriptHost, output: Output) -> None:
         """Watch over ``run``."""
         self._run, self._ids, self._bounds, self._worker, self._output = run, ids, bounds, worker, output
         self._notes = [ids.note] if ids.note else []

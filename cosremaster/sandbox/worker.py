@@ -78,7 +78,7 @@ def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
     wire, channel = FrameWire(wire_fd, wire_fd), socket.socket(fileno=channel_fd)
     try:
         _, setup = wire.receive(FrameKind.SETUP)
-        _Work(setup, wire, channel, output_fd).run()
+        ScriptWork(setup, wire, channel, output_fd).run()
     except StepError as error:
         _send_failure(wire, *error.args)
     except BaseException:
@@ -92,7 +92,7 @@ def _send_failure(wire: FrameWire, step: str, number: int, details: str) -> None
         wire.send(FrameKind.FAILURE, (step, number, details))
 
 
-class _Work:
+class ScriptWork:
     """One script from its namespaces to its harvest."""
 
     def __init__(self, setup: dict[str, Any], wire: FrameWire, channel: socket.socket, output_fd: int) -> None:
@@ -174,7 +174,8 @@ class _Work:
             Unpacker(has_owners=True, mount_points={}).take_nodes(self._wire)
             os.fchdir(top)
             os.chdir("root")
-            unpacker = Unpacker(has_owners=self._setup["way"] != "single")
+            way = self._setup["way"]
+            unpacker = Unpacker(has_owners=way != "single", has_devices=way == "vm")
             unpacker.take_nodes(self._wire)
             os.fchdir(top)
         return unpacker
