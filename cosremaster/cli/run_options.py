@@ -36,6 +36,14 @@ RUN_OPTIONS = (
     ),
     click.option("--network", is_flag=True, help="Let scripts reach HTTP and HTTPS servers, through a proxy."),
     click.option(
+        "--network-allow", multiple=True, metavar="HOST:PORT",
+        help="Let scripts reach a server on this machine, or at another port, too: localhost:3142. May be given again.",
+    ),
+    click.option(
+        "--run-dir", metavar="DIR", type=click.Path(path_type=Path),
+        help="Let DIR hold the root filesystem while scripts run; else memory does.",
+    ),
+    click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a script after SECONDS."
     ),
     click.option(
@@ -48,7 +56,8 @@ RUN_OPTIONS = (
     ),
 )  # fmt: skip
 
-_ALONE = {"run_files": "--run-files", "run_env": "--run-env", "network": "--network", "timeout": "--timeout",
+_ALONE = {"run_files": "--run-files", "run_env": "--run-env", "network": "--network",
+          "network_allow": "--network-allow", "run_dir": "--run-dir", "timeout": "--timeout",
           "clean": "--clean", "reuse_runs": "--reuse-runs"}  # fmt: skip
 """Options that say nothing without a script."""
 
@@ -69,6 +78,7 @@ def pop_scripts(options: dict[str, Any], *, is_shell: bool = False) -> list[RunS
     rules = {
         "files": options.pop("run_files"), "environment": dict(map(_parse_variable, options.pop("run_env"))),
         "ids": options.pop("run_ids"), "run_in": options.pop("run_in"), "network": options.pop("network"),
+        "network_allow": options.pop("network_allow"), "directory": options.pop("run_dir"),
         "timeout": options.pop("timeout"), "clean": options.pop("clean"), "reuse": options.pop("reuse_runs"),
     }  # fmt: skip
     return [replace(script, **rules) for script in scripts]

@@ -73,8 +73,8 @@ def sum_run(tree: Mapping[bytes, Node], run: ScriptRun, runner: str) -> str:
     :raises OverlayError: the user's files cannot be read.
     """
     options = (
-        RUN_FORMAT, __about__.__version__, runner, run.program, run.name, run.environment, run.network, run.ids,
-        run.max_mtime,
+        RUN_FORMAT, __about__.__version__, runner, run.program, run.name, run.environment, run.network,
+        run.network_allow, run.ids, run.max_mtime,
     )  # fmt: skip
     total = hashlib.sha256(msgspec.msgpack.encode(options))
     for facts in _list_facts(tree[path] for path in sorted(tree)):

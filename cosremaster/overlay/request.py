@@ -155,8 +155,10 @@ class RunScript(OverlayItem):
     - ``command``: a text for ``/bin/sh`` in place of a script.
     - ``files``: a folder or file of this machine that the script finds at ``/run/cosremaster``.
     - ``environment``: variables beside those that every script gets.
-    - ``network``: whether it may reach HTTP and HTTPS servers, through a proxy.
+    - ``network``: whether it may reach HTTP and HTTPS servers, through a proxy; ``network_allow``: servers on this
+      machine, or at other ports, that it may reach too, as in ``"localhost:3142"``.
     - ``timeout``: seconds after which it is ended; None for no limit.
+    - ``directory``: a folder of this machine that holds the file system meanwhile; None: memory does.
     - ``ids``: how owners are kept: ``"auto"``, ``"subuid"`` or ``"single"``; ``run_in``: ``"namespace"`` or ``"vm"``.
     - ``clean``: leave out what builds are known to leave behind, such as caches of package managers.
     - ``reuse``: take the changes of an earlier run of the same script in the same file system, and keep them for later.
@@ -173,11 +175,13 @@ class RunScript(OverlayItem):
     files: str | os.PathLike[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
+    network_allow: tuple[str, ...] = ()
     timeout: float | None = None
     ids: str = "auto"
     run_in: str = "namespace"
     clean: bool = False
     reuse: bool = False
+    directory: str | os.PathLike[str] | None = None
     is_shell: bool = False
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from cosremaster.errors import OverlayError, Place, SandboxError, ScriptError, UsageError, printable
 from cosremaster.overlay.addition import Addition
+from cosremaster.overlay.exact_nodes import is_same_node
 from cosremaster.overlay.items import ReadContext
 from cosremaster.overlay.leftovers import Leftover, find_identities, find_leftovers
 from cosremaster.overlay.request import ID_CHOICES, RunScript
@@ -35,6 +36,9 @@ _RUNNERS = {
     "vm": ("cosremaster.sandbox.machine", "run_in_machine", "check_machine_run"),
 }
 """Where a script runs: the module, the function of it that runs one, and the one that checks that it can."""
+
+_MAX_PREFIX = 24
+"""Characters of a command in front of its lines."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _numbers = count()
@@ -54,7 +58,9 @@ def prepare_script(item: RunScript, context: ReadContext) -> PreparedScript:
         name=item.name,
         environment=tuple(_check_environment(item.environment)),
         files=None if item.files is None else _check_files(Path(item.files)),
-        network=item.network,
+        network=item.network or bool(item.network_allow),
+        network_allow=_parse_servers(item.network_allow),
+        directory=None if item.directory is None else Path(item.directory).absolute(),
         ids=item.ids,  # type: ignore[arg-type]  # it is one of ID_CHOICES
         timeout=item.timeout,
         interactive=item.is_shell,
@@ -109,6 +115,17 @@ def _read_program(item: RunScript) -> bytes:
     if b"\r\n" in program.partition(b"\n")[0] + b"\n" and program.startswith(b"#!"):
         raise OverlayError("cannot be run: its lines end as those of Windows, so no interpreter would be found", place)
     return program
+
+
+def _parse_servers(servers: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Return hosts with their ports. :raises UsageError: one of ``servers`` is none."""
+    if isinstance(servers, str):
+        servers = (servers,)
+    if not servers:
+        return ()
+    from cosremaster.sandbox.reach import parse_allowed  # noqa: PLC0415 - few scripts name one
+
+    return tuple(parse_allowed(server) for server in servers)
 
 
 def _check_files(path: Path) -> Path:
@@ -171,14 +188,16 @@ class PreparedScript(Struct, frozen=True):
                 tree, self.run, self.context.spool, self.context.progress, output, *further
             )
         except ScriptError as error:
-            if error.place is not None or self.run.name in error.message:
-                raise
-            raise ScriptError(error.message, self._place, error.exit_status) from error
+            raise self._failure(error.message, error.exit_status, output.text) from error
         code = changes.report.exit_code
         if code:
-            last = f"; its last line: {output.text}" if output.text and not self.item.is_shell else ""
-            raise ScriptError(f"ended with exit code {code}, so nothing is written{last}", self._place, code)
+            raise self._failure(f"it ended with exit code {code}", code, output.text)
         return changes
+
+    def _failure(self, message: str, code: int | None, last_line: str) -> ScriptError:
+        """Return the error for a script that failed, with the ``last_line`` that it printed."""
+        last = f"; its last line: {last_line}" if last_line and not self.item.is_shell else ""
+        return ScriptError(f"{message}, so nothing is written{last}", self._place, code)
 
     def _find_boot(self, tree: Mapping[bytes, Node]) -> Any:
         """Return what a machine boots to run the script in ``tree``. :raises SandboxError: there is no kernel."""
@@ -207,7 +226,7 @@ class PreparedScript(Struct, frozen=True):
         outcome = ScriptOutcome(
             name=self.run.name, way=report.way, exit_code=report.exit_code, seconds=report.seconds,
             added=tuple(path for path in paths if path not in tree),
-            changed=tuple(path for path in paths if path in tree),
+            changed=tuple(node.path for node in nodes if _is_changed(tree.get(node.path), node)),
             removed=tuple(path for path in changes.removed if path not in replaced), leftovers=leftovers,
             is_cleaned=self.item.clean, notes=report.notes, has_network=self.run.network, is_remembered=is_remembered,
         )  # fmt: skip
@@ -221,13 +240,19 @@ class PreparedScript(Struct, frozen=True):
             )
 
 
+def _is_changed(old: Node | None, new: Node) -> bool:
+    """Return whether more than the time of ``old`` is another in ``new``."""
+    return old is not None and not is_same_node(old, new)
+
+
 class _LastLine:
     """Passes the lines of a script on to the user, and keeps the last one that says something."""
 
     def __init__(self, name: str, progress: object) -> None:
         """Begin without a line."""
         self.text = ""
-        self._name, self._progress = name, progress
+        self._name = name if len(name) <= _MAX_PREFIX else name[: _MAX_PREFIX - 3].rstrip() + "..."
+        self._progress = progress
 
     def __call__(self, line: str) -> None:
         """Take a line."""

@@ -168,6 +168,9 @@ class RunTable(_Table):
     )
     env: dict[VariableName, Text] = Field(default={}, description="Variables for the script.")
     network: Flag = Field(default=False, description="Let the script reach HTTP and HTTPS servers, through a proxy.")
+    network_allow: list[Text] = Field(
+        default=[], description="Servers on this machine, or at other ports, that it may reach too: localhost:3142."
+    )
     timeout: Annotated[float, Strict()] | None = Field(
         default=None, gt=0, description="Seconds after which the script is ended."
     )

@@ -211,8 +211,9 @@ def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
         if value not in choices:
             maker.add_fault(f"must be {' or '.join(choices)}", key)
     yield RunScript(
-        script, table.command, files, table.env, table.network, table.timeout, table.ids, table.run_in, table.clean,
-        table.reuse,
+        script, table.command, files=files, environment=table.env, network=table.network,
+        network_allow=tuple(table.network_allow), timeout=table.timeout, ids=table.ids, run_in=table.run_in,
+        clean=table.clean, reuse=table.reuse,
     )  # fmt: skip
 
 

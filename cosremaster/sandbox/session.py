@@ -194,7 +194,7 @@ class ScriptSession:
         if code == -signal.SIGSYS:
             end += " (a program of an architecture that cannot run here)"
         full = f"; {describe_bound(bound, self._bounds.size, self._bounds.inodes)}" if bound else ""
-        return ScriptError(end + full)
+        return ScriptError(end + full, exit_status=128 - code if code < 0 else code)
 
     def _note_losses(self, displaced: list[bytes], collector: ChangeCollector) -> None:
         """Note what the script saw otherwise than on the real system, and what is not taken over."""

@@ -54,7 +54,7 @@ def test_a_script_runs_where_it_stands_among_what_is_added(tmp_path: Path, capsy
     with cosremaster.open(tmp_path / "out.iso") as image:
         assert image.read(f"{LAYER}::opt/one") == b"2\n"
         assert image.read(f"{LAYER}::etc/hostname") == b"new\n"
-    with pytest.raises(ScriptError, match=r"^need /opt/one: ended with exit code 1, so nothing is written$"):
+    with pytest.raises(ScriptError, match=r"^need /opt/one: it ended with exit code 1, so nothing is written$"):
         cosremaster.remaster(source, tmp_path / "no.iso", run=["need /opt/one"])
     added_later = [RunScript(command="need /opt/one"), AddPath(tmp_path / "one", "/opt/")]
     with pytest.raises(ScriptError):
@@ -66,7 +66,9 @@ def test_a_failing_script_leaves_no_output_but_a_report(tmp_path: Path, capsys: 
     command = "write /etc/x 1\nprint it broke\nexit 7"
     arguments = [str(source), str(target), "--report", str(report), "--run", "print well", "--run", command]
     assert main(arguments) == 11
-    message = "cosremaster: write /etc/x 1...: ended with exit code 7, so nothing is written; its last line: it broke\n"
+    message = (
+        "cosremaster: write /etc/x 1...: it ended with exit code 7, so nothing is written; its last line: it broke\n"
+    )
     assert capsys.readouterr().err.endswith(message)
     assert sorted(os.listdir(tmp_path)) == sorted([source.name, "report.json"])
     values = json.loads(report.read_text())
