@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from cosremaster.errors import Place, ProofError, UnsupportedError
+from cosremaster.errors import ImageError, Place, ProofError, UnsupportedError
 from cosremaster.io.output import Written
 from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.io.source import ByteSource
@@ -137,12 +137,18 @@ def check_openable(source: ByteSource) -> None:
     """Check that ``source`` is not something that is recognized, and neither an ISO 9660 volume nor an archive.
 
     :raises UnsupportedError: it is; the message is that of :func:`cosremaster.browse.container.open_container`.
+    :raises ImageError: it is compressed, and nothing that is known begins in it.
     """
     if source.read(FIRST_DESCRIPTOR * BLOCK + 1, 5) == b"CD001":
         return
-    foreign = identify(partial(source.read, 0)).foreign
-    if foreign is not None:
-        raise UnsupportedError(f"is {foreign}, which cannot be looked into", source.place)
+    identified = identify(partial(source.read, 0))
+    if identified.foreign is not None:
+        raise UnsupportedError(f"is {identified.foreign}, which cannot be looked into", source.place)
+    if not identified.codec.is_identity:
+        name = identified.codec.name
+        raise ImageError(
+            f"is {name} data in which no archive and no file system begins, or cut off early", source.place
+        )
 
 
 def read_initramfs_file(source: ByteSource) -> InitramfsFile:
