@@ -35,7 +35,8 @@ class LayerInfo:
     links have several. ``codec``: name of the compression, with its ``parameters`` in words;
     ``format``: of the archive; ``entries``: how many it has; ``packed`` and ``size``: compressed and decoded.
     ``looks_like``: ``system``, ``initramfs`` or ``archive``; ``chosen``: additions go to this layer. ``oddities``: what
-    is unusual about it, each as the end of a sentence.
+    is unusual about it, each as the end of a sentence. ``dead_bytes``: of removed files and old tables, which a repack
+    of a squashfs takes out; None above 100,000 inodes.
     """
 
     address: str
@@ -49,6 +50,7 @@ class LayerInfo:
     looks_like: str
     chosen: bool
     oddities: tuple[str, ...] = ()
+    dead_bytes: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,11 @@ class ArchiveIndex(Protocol):
         """
         return self.paths
 
-    def check_data(self, layer: Layer) -> None:
-        """Read all of ``layer`` that indexing did not. :raises CorruptError: damage, with its place."""
+    def check_data(self, layer: Layer, visit: Callable[[Node], None] = lambda node: None) -> None:
+        """Read all of ``layer`` that indexing did not. :raises CorruptError: damage, with its place.
+
+        :param visit: called with each regular file of a file system, before its data are read.
+        """
         return
 
     def find_breaches(self, layer: Layer, *, with_data: bool) -> Iterator[tuple[str, Place]]:

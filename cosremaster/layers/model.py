@@ -186,6 +186,15 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """
         return self.index.count_dead_bytes(self, table or PieceTable([Range(self.decoded, 0, self.size)]))
 
+    @property
+    def dead_bytes(self) -> int | None:
+        """How many of its bytes a repack would drop; None where that is not counted, or damage prevents it."""
+        try:
+            dead = self.count_dead_bytes()
+        except CorruptError:
+            return None
+        return None if dead is None else sum(dead)
+
     def make_blank(self) -> bytes:
         """Return a layer without files, written as this one, with the attributes of its root directory."""
         return self.index.make_blank(self)
@@ -223,9 +232,12 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         """What the bytes behind its end are, behind ``bytes that``."""
         return "are no archive" if self.format.is_initramfs else "programs that unpack it do not read"
 
-    def check_data(self) -> None:
-        """Read all that indexing did not. :raises CorruptError: damage, with its place."""
-        self.index.check_data(self)
+    def check_data(self, visit: Callable[[Node], None] = lambda node: None) -> None:
+        """Read all that indexing did not. :raises CorruptError: damage, with its place.
+
+        :param visit: called with each regular file of a file system, before its data are read.
+        """
+        self.index.check_data(self, visit)
 
     def find_breaches(self, *, with_data: bool = True) -> Iterator[tuple[str, Place]]:
         """Yield a sentence about each rule of its readers that it breaks, with its place; ``with_data``: data too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -278,17 +278,32 @@ def plan_overlay(
         """Return the edits of ``tree``."""
         return merge_items(tree, items, request, layer)
 
-    if layer.format.random_access:
-        from cosremaster.remastering.stacked_edits import edit_in_stack  # noqa: PLC0415 - an archive lies over no other
-
-        edits: Edits = edit_in_stack(image, layer, facts or facts_of_layers(image, layers), merge_into)
-    else:
-        edits = merge_into(layer.tree())
+    edits = _edit_layer(image, layer, facts or facts_of_layers(image, layers), merge_into)
     context.note_layer(layer.address)
     if not target.is_whole:
         _check_preceding(layer, edits)
     context.warnings.extend([*fitted.warnings(), *edits.warnings])
     return edits
+
+
+def _edit_layer(
+    image: SourceImage, layer: Layer, facts: BootFacts, merge_into: Callable[[Mapping[bytes, Node]], Edits]
+) -> Edits:
+    """Return the edits that ``merge_into`` makes of the tree that ``layer`` shows, with warnings of what hides them."""
+    if not layer.format.random_access and not layer.is_in_filesystem:
+        return merge_into(layer.tree())
+    from cosremaster.remastering.stacked_edits import (  # noqa: PLC0415 - an archive lies over no other
+        container_warnings,
+        edit_in_stack,
+    )
+
+    if layer.format.random_access:
+        edits: Edits = edit_in_stack(image, layer, facts, merge_into)
+    else:
+        edits = merge_into(layer.tree())
+    if edits.is_empty or not layer.is_in_filesystem:
+        return edits
+    return replace(edits, warnings=(*edits.warnings, *container_warnings(image, layer, facts)))
 
 
 def merge_items(

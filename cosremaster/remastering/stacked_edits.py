@@ -14,7 +14,7 @@ from cosremaster.layers.model import Layer
 from cosremaster.layers.root_stacks import RootChain, find_root_stack
 from cosremaster.layers.stacks import LayerStack, StackedTree, find_stack, is_whiteout
 from cosremaster.tree.nodes import Action, Edits, Node, NodeKind
-from cosremaster.tree.paths import ancestors
+from cosremaster.tree.paths import ancestors, normal_name
 from cosremaster.tree.xattrs import shared_xattrs
 
 
@@ -68,6 +68,23 @@ def boot_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterato
     for line, chain in stack.others:
         if path in stack.chain.paths and path not in chain.paths:
             yield f"the boot entry {line.title} does not mount {printable(path)}: {describe_chain(chain)}"
+
+
+def container_warnings(image: SourceImage, layer: Layer, facts: BootFacts) -> Iterator[str]:
+    """Yield a warning where the file that ``layer`` is in is not what the running system shows at its path.
+
+    A layer over the file system that the file is in may have another one, or the boot does not mount that file system.
+    """
+    inner, outer = layer, layer.parent
+    while outer is not None and outer.parent is not None:
+        inner, outer = outer, outer.parent
+    if outer is None or inner.container_entry is None or not outer.format.random_access:
+        return
+    node = outer.tree().get(normal_name(inner.container_entry.name))
+    if node is not None:
+        edits = Edits(frozenset(), ((node, Action.REPLACED),), (), (), ())
+        yield from hidden_warnings(find_stack(image, outer, facts), edits)
+    yield from boot_warnings(image, outer, facts)
 
 
 def describe_chain(chain: RootChain) -> str:

@@ -191,4 +191,5 @@ def _describe_layer(layer: Layer, chosen: bool, paths: Iterable[bytes]) -> dict[
         "looks_like": _LOOKS[layer.likelihood],
         "chosen": chosen,
         "oddities": list(layer.oddities()),
+        "dead_bytes": layer.dead_bytes,
     }

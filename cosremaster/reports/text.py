@@ -186,6 +186,8 @@ def layer_lines(
             f" {layer.codec_label}{details}, {format_size(layer.packed.length)} packed, {format_size(layer.size)} plain"
         )
         yield from (f"{indent}  {oddity}" for oddity in layer.oddities())
+        if layer.dead_bytes:
+            yield f"{indent}  {format_size(layer.dead_bytes)} of removed files and old tables are in it (--repack)"
 
 
 LISTED = 40

@@ -233,3 +233,50 @@ def test_what_is_no_layer_in_a_squashfs_is_said(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             cosremaster.remaster(outer, out, add=[NEW], layer=name, remember=False)
         assert not out.exists()
+
+
+def test_verify_looks_into_layers_of_a_squashfs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outer = make_nested(tmp_path, "-noD", "-noF", "-no-fragments")
+    for path, way in ((outer, "outer.squashfs"), (make_iso(tmp_path, outer), "live/root.squashfs")):
+        assert main(["verify", "--deep", str(path)]) == 0
+        told = capsys.readouterr().out
+        assert f"{way}::{INNER}: 5 entries" in told
+        assert f"{way}::lib/second" not in told, "which is the same file"
+        assert f"{way}::boot/initrd.img-6" in told
+    data, inner = bytearray(outer.read_bytes()), (tmp_path / "out" / INNER).read_bytes()
+    at = data.index(inner[: 1 << 12]) + int.from_bytes(inner[64:72], "little") + 20
+    data[at] ^= 1  # in the packed inodes of the inner one, which are stored data of the outer one
+    outer.write_bytes(data)
+    assert main(["verify", str(outer)]) == 0
+    capsys.readouterr()
+    assert main(["verify", "--deep", str(outer)]) == 1, "it is most of the outer one"
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if "layer.corrupt" in line)
+    assert f"outer.squashfs » {INNER}" in told
+
+
+def test_a_nested_layer_that_stays_hidden_is_told(tmp_path: Path) -> None:
+    outer = make_nested(tmp_path)
+    run(["mksquashfs", str(tmp_path / "out"), str(tmp_path / "over.squashfs"), *QUIET, "-e", "boot"])
+    tools.require("xorriso")
+    iso = tmp_path / "y.iso"
+    grafts = [f"casper/minimal.squashfs={outer}", f"casper/minimal.standard.squashfs={tmp_path / 'over.squashfs'}"]
+    run(["xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", str(iso), "-graft-points", *grafts])
+    for path, is_hidden in ((INNER, True), ("boot/initrd.img-6", False)):
+        layer = f"casper/minimal.squashfs::{path}"
+        result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[NEW], layer=layer, remember=False, force=True)
+        told = [warning for warning in result.warnings if "stays hidden in the running system" in warning]
+        assert len(told) == is_hidden
+        assert all(warning.startswith(path) and "minimal.standard.squashfs" in warning for warning in told)
+
+
+def test_inspect_tells_of_dead_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outer, out = make_nested(tmp_path), tmp_path / "new.squashfs"
+    assert main(["inspect", "--deep", str(outer)]) == 0
+    assert "removed files" not in capsys.readouterr().out
+    cosremaster.remaster(outer, out, remove=["/boot"], remember=False)
+    assert main(["inspect", "--deep", str(out)]) == 0
+    assert "of removed files and old tables are in it (--repack)" in capsys.readouterr().out
+    with cosremaster.open(out) as image:
+        (layer,) = image.layers()
+    assert layer.dead_bytes
+    assert layer.dead_bytes >= (tmp_path / "out/boot/initrd.img-6").stat().st_size // 2

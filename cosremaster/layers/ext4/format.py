@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat
@@ -51,13 +51,14 @@ class Ext4Index(ArchiveIndex):
         """Return the nodes of ``layer`` by path."""
         return open_tree(layer)
 
-    def check_data(self, layer: Layer) -> None:
+    def check_data(self, layer: Layer, visit: Callable[[Node], None] = lambda node: None) -> None:
         """Read every inode, directory and map of blocks. :raises CorruptError: damage, with its place.
 
         Data of files have no checksums.
         """
         for node in open_tree(layer).values():
             if node.content is not None:
+                visit(node)
                 node.content.table()
 
     def edit(self, layer: Layer, edits: Edits, resources: EditResources) -> PieceTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.layers.formats import ArchiveIndex, LayerFormat, Repacking
@@ -55,11 +55,13 @@ class SquashfsIndex(ArchiveIndex):
 
         return SquashfsTree(PieceTable([Range(layer.decoded, 0, layer.size)]), layer.place)
 
-    def check_data(self, layer: Layer) -> None:
+    def check_data(self, layer: Layer, visit: Callable[[Node], None] = lambda node: None) -> None:
         """Read every file to its end, holes apart. :raises CorruptError: damage, with its place."""
         from cosremaster.io.pieces import Zeros  # noqa: PLC0415 - as all that looks inside
 
         for node in open_tree(layer).values():
+            if node.content is not None:
+                visit(node)
             for piece in node.content.table().pieces if node.content is not None else ():
                 for _ in piece.chunks() if not isinstance(piece, Zeros) else ():
                     pass
