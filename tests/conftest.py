@@ -11,6 +11,7 @@ from tests.fixtures import debirf, tools
 from tests.support.apollo import example  # noqa: F401 - a fixture
 from tests.support.debirf_site import base, remastered, user  # noqa: F401 - fixtures
 from tests.support.family_edits import overlay  # noqa: F401 - a fixture
+from tests.support.harmonic import harmonic  # noqa: F401 - a fixture
 from tests.support.kernel_args import plain, with_fat_menu  # noqa: F401 - fixtures
 from tests.support.live_discs import live_disc  # noqa: F401 - a fixture
 from tests.support.platform_iso import platform  # noqa: F401 - a fixture

@@ -75,7 +75,13 @@ def netboot(folder: Path, script: str, *, memory_mb: int = 1024, timeout: float 
 
 
 def boot_kernel(
-    kernel: Path, initramfs: Path, arguments: str, *options: str, memory_mb: int = 512, timeout: float = 300
+    kernel: Path,
+    initramfs: Path,
+    arguments: str,
+    *options: str,
+    memory_mb: int = 512,
+    timeout: float = 300,
+    until: str = END,
 ) -> str:
     """Boot ``kernel`` with ``initramfs`` and kernel ``arguments``, with no firmware's or loader's help.
 
@@ -83,7 +89,7 @@ def boot_kernel(
     """
     direct = ("-net", "none", "-kernel", str(kernel), "-initrd", str(initramfs), "-append", arguments, *options)
     with tempfile.TemporaryDirectory(prefix="cosremaster-qemu-") as scratch:
-        return _run_machine(direct, Path(scratch), initramfs.name, memory_mb=memory_mb, timeout=timeout, until=END)
+        return _run_machine(direct, Path(scratch), initramfs.name, memory_mb=memory_mb, timeout=timeout, until=until)
 
 
 def _run_machine(
