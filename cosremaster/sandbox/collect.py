@@ -11,9 +11,14 @@ from msgspec.structs import replace
 
 from cosremaster.io.pieces import Piece, Zeros
 from cosremaster.io.spool import Spool
+from cosremaster.sandbox.settings import SERVICE_POLICY
+from cosremaster.sandbox.unpack import MOUNT_POINTS
 from cosremaster.sandbox.wire import FrameKind, FrameWire, Record
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
+
+NOT_OF_IMAGES = frozenset((SERVICE_POLICY, *MOUNT_POINTS))
+"""Paths that a script may remove though the image never had them."""
 
 _MAX_TIME = 0xFFFFFFFF
 _EMPTY = BytesContent(b"")
@@ -37,7 +42,7 @@ class ChangeCollector:
     def receive(self, wire: FrameWire) -> None:
         """Take all changes. :raises WireError: the sender ended before. Raises as :meth:`Spool.append`."""
         _, removed = wire.receive(FrameKind.REMOVED)
-        self.removed = list(removed)
+        self.removed = [path for path in removed if path in self._tree or path not in NOT_OF_IMAGES]
         while True:
             kind, value = wire.receive(FrameKind.NODES, FrameKind.END)
             if kind is FrameKind.END:

@@ -46,6 +46,7 @@ class Harvest:
         self._before, self._after, self._old, self._new = before, after, old, new
         self._lost_xattrs, self._started, self._inherits_groups = lost_xattrs, started, inherits_groups
         self._labels = tuple(name for name, place in _HOST_LABELS.items() if os.path.exists(place))
+        self._old_files = {(facts.device, facts.inode) for facts in before.values()} if inherits_groups else set()
         self._sent_links: set[int] = set()
         self.dropped: list[tuple[str, bytes]] = []
 
@@ -136,7 +137,7 @@ class Harvest:
         if owner is not None and not facts.uid and not facts.gid:
             return owner
         parent = path.rpartition(b"/")[0]
-        if self._inherits_groups and path not in self._before and path:
+        if self._inherits_groups and path and (facts.device, facts.inode) not in self._old_files:
             parent_facts = self._after[parent]
             if parent_facts.mode & stat.S_ISGID:
                 return facts.uid, self._owner(parent, parent_facts)[1]

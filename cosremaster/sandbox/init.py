@@ -26,6 +26,7 @@ from cosremaster.sandbox.syscalls import (
     set_process_option,
     unshare,
 )
+from cosremaster.sandbox.unpack import write_file
 
 STATUS = struct.Struct("<Bi")
 """What the first process says at its end: one of the kinds below, and a number."""
@@ -76,7 +77,7 @@ def _run_script(setup: dict[str, Any], output_fd: int, channel: socket.socket, s
         try:
             _prepare_script(setup, output_fd, terminal)
             kind = NOT_FILTERED
-            if setup["way"] != "vm":
+            if setup["way"] != "vm":  # where nothing but the script's own machine is to be kept from it
                 listener = seccomp.install_filter("single" if setup["way"] == "single" else "subuid")
                 socket.send_fds(channel, [b"L"], [listener])
                 os.close(listener)
@@ -104,12 +105,7 @@ def _write_program(setup: dict[str, Any]) -> list[bytes]:
     """Write the script where it can be executed, and files of settings. Return the command."""
     path, program = _SCRIPT_PATH + setup["file_name"], setup["program"]
     for name, data in (*setup["files"].items(), (path, program)):
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fchmod(fd, 0o755)
-        os.close(fd)
+        write_file(name, data, 0o755)
     if setup["interactive"]:
         return [b"/bin/bash" if os.path.exists(b"/bin/bash") else b"/bin/sh", b"-l"]
     return [path] if program.startswith(b"#!") else [b"/bin/sh", path]

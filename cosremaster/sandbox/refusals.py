@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 
 from cosremaster.sandbox.ids import read_status_field
-from cosremaster.units import format_size
 
 _VM = "--run-in vm runs the script in a virtual machine instead"
 
@@ -103,13 +102,6 @@ def _describe_exec(number: int) -> str:
     if number == errno.ENOEXEC:
         return "it cannot be started: its interpreter is no program of this architecture"
     return f"it cannot be started: {os.strerror(number)}"
-
-
-def describe_bound(bound: str, size: int, inodes: int) -> str:
-    """Return the sentence for a file system that is full."""
-    if bound == "inodes":
-        return f"the {inodes:,} files that it may have were not enough"
-    return f"the {format_size(size)} that its file system may hold were not enough"
 
 
 _FORBIDDEN = (errno.EPERM, errno.EACCES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import signal
 import socket
 import tempfile
 import time
@@ -14,7 +13,9 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, NoReturn, Protocol
 
-from cosremaster.errors import OutputError, Place, SandboxError, ScriptError, printable
+from msgspec.structs import replace
+
+from cosremaster.errors import OutputError, Place, SandboxError, ScriptError
 from cosremaster.io.spool import Spool
 from cosremaster.progress import Progress
 from cosremaster.sandbox.architecture import check_architecture
@@ -24,11 +25,12 @@ from cosremaster.sandbox.ids import IdMap, IdMapError, choose_id_map
 from cosremaster.sandbox.lines import LineSplitter
 from cosremaster.sandbox.model import IdChoice, Output, ScriptChanges, ScriptReport, ScriptRun
 from cosremaster.sandbox.network import proxy_environment
+from cosremaster.sandbox.notes import describe_bound, describe_losses, describe_use, make_end_error
 from cosremaster.sandbox.process import WorkerProcess, default_place
-from cosremaster.sandbox.proxy import NetworkUse, Proxy
+from cosremaster.sandbox.proxy import Proxy
 from cosremaster.sandbox.reach import Reach
-from cosremaster.sandbox.refusals import describe_bound
 from cosremaster.sandbox.settings import Bounds, make_setup
+from cosremaster.sandbox.terminal import TerminalRelay
 from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 from cosremaster.tree.nodes import Node
 
@@ -36,8 +38,8 @@ _PROBE_SIZE = 1 << 20
 
 
 @cache
-def probe(choice: IdChoice) -> IdMap:
-    """Return how this machine keeps owners, after a try of all that a script needs.
+def probe(choice: IdChoice, user: int) -> IdMap:
+    """Return how this machine keeps owners for the effective ``user``, after a try of all that a script needs.
 
     :raises SandboxError: it refuses something; the message says what, and what would help.
     """
@@ -64,11 +66,13 @@ def _try_namespaces(ids: IdMap) -> None:
 
 def check_run(run: ScriptRun) -> None:
     """Check that this machine lets ``run`` happen, before any work is done. Raises as :func:`probe`."""
-    probe(run.ids)
-    if run.directory is not None and not os.access(run.directory, os.W_OK | os.X_OK):
-        raise OutputError(
-            "no file system can be put here: it is no directory, or not writable", Place((str(run.directory),))
-        )
+    probe(run.ids, os.geteuid())
+    if run.directory is not None:
+        place = Place((str(run.directory),))
+        if not os.path.isdir(run.directory) or not os.access(run.directory, os.W_OK | os.X_OK):
+            raise OutputError("the file system of a script cannot be put here: no directory, or not writable", place)
+        if os.statvfs(run.directory).f_flag & (os.ST_NOEXEC | os.ST_NOSUID):
+            raise OutputError("the file system of a script cannot be put here: it is mounted noexec or nosuid", place)
 
 
 def run_script(
@@ -81,7 +85,9 @@ def run_script(
     """
     check_run(run)
     check_architecture(tree)
-    ids, bounds = probe(run.ids), Bounds.of(run, tree)
+    if run.interactive and not os.isatty(0):
+        run = replace(run, interactive=False, program=_read_standard_input())
+    ids, bounds = probe(run.ids, os.geteuid()), Bounds.of(run, tree)
     reach = Reach(run.network_allow) if run.network else None
     variables = proxy_environment(loopback_allowed=reach.includes_loopback) if reach is not None else ()
     with _make_place(run, ids) as place, WorkerProcess(ids) as worker:
@@ -94,6 +100,12 @@ def run_script(
         except WireError:
             worker.raise_failure()
         return ScriptSession(run, ids, bounds, worker, output).finish(collector, reach)
+
+
+def _read_standard_input() -> bytes:
+    """Return what is piped to a shell: the text of a script then."""
+    with open(0, "rb", closefd=False) as file:
+        return file.read()
 
 
 @contextmanager
@@ -165,51 +177,36 @@ class ScriptSession:
 
         ``reach``: where its requests may lead; None if it has no network.
         """
+        code, bound, displaced = 0, "", list[bytes]()
         with ExitStack() as stack:
             self._worker.receive(FrameKind.STARTED)
             if reach is not None:
                 proxy = stack.enter_context(Proxy(socket.socket(fileno=self._worker.receive_descriptor()), reach))
-                stack.callback(lambda: self._notes.extend(_describe_use(proxy.use())))
+                stack.callback(lambda: self._notes.extend(describe_use(proxy.use())))
             started = time.monotonic()
-            code, bound, displaced = self._watch(None if self._run.timeout is None else started + self._run.timeout)
+            if self._run.interactive:
+                relay = stack.enter_context(TerminalRelay(self._worker.receive_descriptor()))
+                self._pass_terminal_on(relay)
+            else:
+                self._watch(None if self._run.timeout is None else started + self._run.timeout)
+            code, bound, displaced = self._worker.receive(FrameKind.ENDED)[1]
             seconds = time.monotonic() - started
-        if code and not self._run.interactive:
-            raise self._failure(code, bound)
+        error = make_end_error(code, bound, self._bounds)
+        if error is not None:
+            raise error
         if not code:
             try:
                 collector.receive(self._worker.wire)
             except WireError:
                 self._worker.raise_failure()
         if bound:
-            self._notes.append(f"at its end {describe_bound(bound, self._bounds.size, self._bounds.inodes)}")
-        self._note_losses(displaced, collector)
-        report = ScriptReport(
-            way=self._ids.way, exit_code=code if code >= 0 else 128 - code, seconds=seconds, notes=tuple(self._notes)
-        )
+            self._notes.append(f"at its end {describe_bound(bound, self._bounds)}")
+        self._notes += describe_losses(displaced, collector.dropped)
+        report = ScriptReport(way=self._ids.way, exit_code=code, seconds=seconds, notes=tuple(self._notes))
         return ScriptChanges(tuple(collector.nodes), tuple(sorted(set(collector.removed))), report)
 
-    def _failure(self, code: int, bound: str) -> ScriptError:
-        """Return the error for a script that ended with ``code``, negative for a signal."""
-        end = f"signal {-code} ended it" if code < 0 else f"it ended with exit code {code}"
-        if code == -signal.SIGSYS:
-            end += " (a program of an architecture that cannot run here)"
-        full = f"; {describe_bound(bound, self._bounds.size, self._bounds.inodes)}" if bound else ""
-        return ScriptError(end + full, exit_status=128 - code if code < 0 else code)
-
-    def _note_losses(self, displaced: list[bytes], collector: ChangeCollector) -> None:
-        """Note what the script saw otherwise than on the real system, and what is not taken over."""
-        for path in displaced:
-            self._notes.append(
-                f"/{printable(path)} was an empty directory meanwhile, and stays what it is in the image"
-            )
-        for word, sentence in _DROPPED.items():
-            paths = [printable(path) for kind, path in collector.dropped if kind == word]
-            if paths:
-                more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-                self._notes.append(f"{sentence}: {', '.join(paths[:3])}{more}")
-
-    def _watch(self, deadline: float | None) -> tuple[int, str, list[bytes]]:
-        """Pass on what the script prints until it ends. Return its code, a bound that was reached, displaced paths.
+    def _watch(self, deadline: float | None) -> None:
+        """Pass on what the script prints until it has ended, and nothing is left that could print.
 
         This is the watchdog: whatever the script does to processes inside, none of them can hold up this one.
 
@@ -217,33 +214,26 @@ class ScriptSession:
         """
         lines, printed, frames = LineSplitter(), self._worker.output, self._worker.fileno()
         waiting = {printed, frames}
-        result: tuple[int, str, list[bytes]] | None = None
-        while result is None or printed in waiting:
-            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+        while waiting:
+            rest = None if deadline is None or frames not in waiting else max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select(waiting, (), (), rest)
-            if not ready and result is None:
-                raise ScriptError(f"it took longer than {self._run.timeout:g} seconds, and was ended")
+            if not ready:
+                raise ScriptError(f"took longer than {self._run.timeout:g} seconds, so it was ended")
+            if frames in ready:  # the frame is received when the output has ended
+                waiting.discard(frames)
             if printed in ready:
                 data = os.read(printed, 1 << 16)
                 for line in lines.take(data) if data else lines.finish():
                     self._output(line)
                 if not data:
                     waiting.discard(printed)
-            if frames in ready:
-                result = self._worker.receive(FrameKind.ENDED)[1]
-                waiting.discard(frames)
-        return result
 
-
-def _describe_use(use: NetworkUse) -> Iterator[str]:
-    """Yield sentences about the servers that a script reached, and those that it was refused."""
-    if use.requests:
-        yield "servers that it reached: " + ", ".join(f"{name} ({count:,})" for name, count in use.requests.items())
-    if use.refused:
-        yield "servers that it was refused: " + ", ".join(use.refused)
-
-
-_DROPPED = {
-    "socket": "sockets are not taken over, as they mean nothing without the process behind them",
-    "whiteout": "character devices 0:0 are not taken over, as stacked file systems take them for removals",
-}
+    def _pass_terminal_on(self, relay: TerminalRelay) -> None:
+        """Pass keys and text on until the shell ends."""
+        frames = self._worker.fileno()
+        while True:
+            ready, _, _ = select.select((*relay.descriptors, frames), (), ())
+            for fd in relay.descriptors & set(ready):
+                relay.pass_on(fd)
+            if ready == [frames]:
+                return

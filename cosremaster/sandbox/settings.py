@@ -23,6 +23,7 @@ APT_SETTINGS_PATH = "/run/cosremaster.apt.conf"
 _APT_WITHOUT_USERS = 'APT::Sandbox::User "root";\n'
 """apt's downloads run as user _apt, which nobody can become where there is a single id."""
 
+_INVOKE_SERVICE, SERVICE_POLICY = b"usr/sbin/invoke-rc.d", b"usr/sbin/policy-rc.d"
 _FILE_NAME = re.compile(rb"\w[\w.-]{0,99}")
 _HOST_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 
@@ -66,6 +67,8 @@ def make_setup(
     """
     name = os.fsencode(os.path.basename(run.name))
     settings = (apt_proxy_settings() if run.network else "") + (_APT_WITHOUT_USERS if way == "single" else "")
+    if b"usr/bin/apt-get" not in tree:
+        settings = ""
     if settings:
         variables = (*variables, ("APT_CONFIG", APT_SETTINGS_PATH))
     return {
@@ -74,8 +77,18 @@ def make_setup(
         "processes": _count_processes() + PROCESSES, "network": run.network, "interactive": run.interactive,
         "program": run.program, "file_name": name if _FILE_NAME.fullmatch(name) else b"script",
         "hostname": _read_host_name(tree), "environment": _make_environment(run, variables),
-        "files": {APT_SETTINGS_PATH.encode(): settings.encode()} if settings else {},
+        "helpers": _helper_files(tree), "files": {APT_SETTINGS_PATH.encode(): settings.encode()} if settings else {},
     }  # fmt: skip
+
+
+def _helper_files(tree: Mapping[bytes, Node]) -> dict[bytes, bytes]:
+    """Return files that stand in the tree while the script runs; as nobody changes them, none is a change.
+
+    Debian's invoke-rc.d asks policy-rc.d whether a service may be started (policy-rc.d.spec, in package sysv-rc).
+    """
+    if _INVOKE_SERVICE in tree and SERVICE_POLICY not in tree:
+        return {SERVICE_POLICY: b"#!/bin/sh\nexit 101\n"}
+    return {}
 
 
 def _read_host_name(tree: Mapping[bytes, Node]) -> bytes:
@@ -92,7 +105,7 @@ def _make_environment(run: ScriptRun, more: tuple[tuple[str, str], ...]) -> dict
         "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "DEBIAN_FRONTEND": "noninteractive", "SYSTEMD_OFFLINE": "1",
     }  # fmt: skip
     if run.interactive:
-        values["TERM"] = os.environ.get("TERM", "linux")
+        values["TERM"], values["HISTFILE"] = os.environ.get("TERM", "linux"), "/run/cosremaster.history"
         del values["DEBIAN_FRONTEND"]
     if run.max_mtime is not None:
         values["SOURCE_DATE_EPOCH"] = str(run.max_mtime)

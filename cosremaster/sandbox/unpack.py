@@ -103,12 +103,12 @@ class Unpacker:
         path, bits, details = record[0], record[1], record[5]
         kind = stat.S_IFMT(bits)
         if kind == stat.S_IFREG:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            if not isinstance(details, int):
+                write_file(path, details, 0o600)
+                return
+            fd = _make_file(path)
             try:
-                if isinstance(details, int):
-                    _write_data(fd, details, wire)
-                else:
-                    _write_at(fd, memoryview(details), 0)
+                _write_data(fd, details, wire)
             finally:
                 os.close(fd)
         elif kind == stat.S_IFLNK:
@@ -160,6 +160,21 @@ class Unpacker:
             status = os.lstat(path)
             refused = self.acls if name.startswith(b"system.posix_acl_") else self.xattrs
             refused.setdefault((status.st_dev, status.st_ino), {})[name] = value
+
+
+def _make_file(path: bytes) -> int:
+    """Make the file ``path``, which must not exist, and open it for writing."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def write_file(path: bytes, data: bytes, mode: int) -> None:
+    """Make the file ``path``, which must not exist, with ``data`` and ``mode``."""
+    fd = _make_file(path)
+    try:
+        _write_at(fd, memoryview(data), 0)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
 
 
 def _write_data(fd: int, length: int, wire: FrameWire) -> None:

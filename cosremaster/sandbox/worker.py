@@ -41,7 +41,7 @@ from cosremaster.sandbox.syscalls import (
     set_process_option,
     unshare,
 )
-from cosremaster.sandbox.unpack import Unpacker
+from cosremaster.sandbox.unpack import Unpacker, write_file
 from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 from cosremaster.tree.nodes import NodeKind
 
@@ -177,6 +177,8 @@ class ScriptWork:
             way = self._setup["way"]
             unpacker = Unpacker(has_owners=way != "single", has_devices=way == "vm")
             unpacker.take_nodes(self._wire)
+            for path, data in self._setup["helpers"].items():
+                write_file(path, data, 0o755)
             os.fchdir(top)
         return unpacker
 
@@ -192,7 +194,7 @@ class ScriptWork:
             raise StepError(("", "exec", "mounts", "filter")[kind], number)
         full = _describe_full(os.statvfs("."))
         self._wire.send(FrameKind.ENDED, (os.waitstatus_to_exitcode(number), full, unpacker.displaced))
-        if number and not self._setup["interactive"]:
+        if number:
             return
         try:
             after = scan_tree()
