@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 from cosremaster.sandbox.acls import ACCESS, DEFAULT, mode_of_acl, names_other_ids, read_acl, renew_acl
 from cosremaster.sandbox.inodes import InodeFacts, InodeReader
 from cosremaster.sandbox.process_view import Call, FileTarget, ProcessView, error_of
 from cosremaster.sandbox.records import InodeRecords, Record
-from cosremaster.tree.nodes import NodeKind
 
 _CREATE, _REPLACE = 1, 2
 _MAX_VALUE = 65536
@@ -67,8 +67,8 @@ class AclAnswers:
                 record.acls = acls
             return None
         kind = inode.mode & 0o170000
-        if kind == NodeKind.SYMLINK or (name == DEFAULT and kind != NodeKind.DIRECTORY):
-            return -errno.EOPNOTSUPP if kind == NodeKind.SYMLINK else -errno.EACCES
+        if kind == stat.S_IFLNK or (name == DEFAULT and kind != stat.S_IFDIR):
+            return -errno.EOPNOTSUPP if kind == stat.S_IFLNK else -errno.EACCES
         is_present = name in acls or self._has_native(target, name)
         if (flags & _CREATE and is_present) or (flags & _REPLACE and not is_present):
             return -errno.EEXIST if is_present else -errno.ENODATA

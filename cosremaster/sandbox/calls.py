@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-
-from msgspec import Struct
+from typing import NamedTuple
 
 SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
     # the stat family
@@ -114,7 +113,7 @@ SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
 _COLUMNS = {"x86_64": 0, "aarch64": 1, "i386": 2}
 
 
-class Architecture(Struct, frozen=True):
+class Architecture(NamedTuple):
     """An architecture whose programs the filter lets run.
 
     :ivar name: as ``uname -m`` has it.

@@ -16,7 +16,10 @@ from cosremaster.sandbox.ids import IdMap, write_id_map
 from cosremaster.sandbox.refusals import describe_refusal
 from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
 
-_START = "import sys; sys.path[:] = {path!r}; from cosremaster.sandbox.worker import main; main({fds})"
+_START = "import sys; sys.path.insert(0, {package!r}); from cosremaster.sandbox.worker import main; main({fds})"
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""The worker needs this package and the standard library, and looks nowhere else."""
+
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "PATH")
 """Variables that the worker gets: it sees nothing else of the user, and what it starts nothing at all."""
 
@@ -43,10 +46,10 @@ class WorkerProcess:
                 end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         self.wire = FrameWire(ours.fileno(), ours.fileno())
         fds = (theirs.fileno(), their_channel.fileno(), their_output)
-        code = _START.format(path=[entry for entry in sys.path if entry], fds=", ".join(map(str, fds)))
+        code = _START.format(package=_PACKAGE, fds=", ".join(map(str, fds)))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, pass_fds=fds, start_new_session=True, cwd="/",
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )  # fmt: skip

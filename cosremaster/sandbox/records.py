@@ -6,10 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-from msgspec import Struct
-
 from cosremaster.sandbox.inodes import InodeFacts, InodeKey
-from cosremaster.tree.nodes import NodeKind
 
 Owner: TypeAlias = tuple[int, int]
 """User and group."""
@@ -21,14 +18,14 @@ MAX_RECORDS = 2_000_000
 
 
 class Device(NamedTuple):
-    """A device that a script made, for which a place-holder stands in the tree."""
+    """A device that a script made, for which a place-holder stands in the tree; ``kind``: the bits of its type."""
 
-    kind: NodeKind
+    kind: int
     major: int
     minor: int
 
 
-class Record(Struct):
+class Record:
     """What is recorded of an inode.
 
     :ivar born_by: the inode is not this if it was made later, in nanoseconds since 1970: some file systems give the
@@ -36,10 +33,13 @@ class Record(Struct):
     :ivar owner: None if nobody said who owns it.
     """
 
-    born_by: int
-    owner: Owner | None = None
-    device: Device | None = None
-    acls: Acls | None = None
+    __slots__ = ("acls", "born_by", "device", "owner")
+
+    def __init__(self, born_by: int, owner: Owner | None = None) -> None:
+        """Begin with at most an owner."""
+        self.born_by, self.owner = born_by, owner
+        self.device: Device | None = None
+        self.acls: Acls | None = None
 
 
 class InodeRecords:

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import stat
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -30,7 +31,6 @@ from cosremaster.sandbox.inodes import InodeFacts, InodeKey, InodeReader, Shown,
 from cosremaster.sandbox.notifications import Notification, NotificationListener, short_turns
 from cosremaster.sandbox.process_view import AT_FDCWD, Call, FileTarget, ProcessView, to_signed
 from cosremaster.sandbox.records import Acls, Device, InodeRecords, Owner, Record
-from cosremaster.tree.nodes import NodeKind
 
 _CAP_MKNOD = 27
 _FILE_TYPE = 0o170000
@@ -214,7 +214,7 @@ class Supervisor:
             return -(error.errno or errno.EIO)
         self._new_device = target
         # new_decode_dev of linux/kdev_t.h
-        device = Device(NodeKind(mode & _FILE_TYPE), numbers >> 8 & 0xFFF, numbers & 0xFF | numbers >> 12 & 0xFFF00)
+        device = Device(mode & _FILE_TYPE, numbers >> 8 & 0xFFF, numbers & 0xFF | numbers >> 12 & 0xFFF00)
         try:
             self._records.open(self._reader.read(*target)).device = device
         except OverflowError:
@@ -260,7 +260,7 @@ def _shown_of(inode: InodeFacts, record: Record) -> Shown:
 def _make_place_holder(path: bytes, mode: int) -> None:
     """Make the place-holder of a device at ``path`` with the permissions ``mode``."""
     try:
-        os.mknod(path, NodeKind.CHAR | mode, 0)
+        os.mknod(path, stat.S_IFCHR | mode, 0)
     except PermissionError:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o777))
         os.chmod(path, mode)

@@ -10,11 +10,9 @@ import contextlib
 import errno
 import os
 import resource
-import shutil
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +41,6 @@ from cosremaster.sandbox.syscalls import (
 )
 from cosremaster.sandbox.unpack import Unpacker, write_file
 from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
-from cosremaster.tree.nodes import NodeKind
 
 _NAMESPACES = (
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
@@ -81,9 +78,18 @@ def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
         ScriptWork(setup, wire, channel, output_fd).run()
     except StepError as error:
         _send_failure(wire, *error.args)
-    except BaseException:
-        _send_failure(wire, "fault", 0, traceback.format_exc())
+    except BaseException as error:
+        _send_failure(wire, "fault", 0, _describe_fault(error))
     os._exit(0)  # nothing here needs an end of its own, and the file system goes with the last process
+
+
+def _describe_fault(error: BaseException) -> str:
+    """Return what nobody foresaw, with its lines; the module traceback reads files, which may be out of reach."""
+    lines, traceback = [], error.__traceback__
+    while traceback is not None:
+        lines.append(f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
 
 
 def _send_failure(wire: FrameWire, step: str, number: int, details: str) -> None:
@@ -102,6 +108,8 @@ class ScriptWork:
     def run(self) -> None:
         """Do all steps. :raises StepError: one fails. :raises WireError: the parent is gone."""
         self._die_with_parent()
+        if self._setup["is_directory"]:
+            import shutil  # noqa: F401, PLC0415 - for later, when its file may be out of reach
         _limit_processes(self._setup["processes"])
         with _step("unshare"):
             os.chdir(self._setup["place"])
@@ -162,6 +170,8 @@ class ScriptWork:
 
     def _clean(self) -> None:
         """Remove what an earlier worker left in the directory."""
+        import shutil  # noqa: PLC0415 - few scripts run in a directory
+
         for name in ("root", "files"):
             shutil.rmtree(name, ignore_errors=True)
         self._wire.send(FrameKind.READY)
@@ -235,7 +245,7 @@ class ScriptWork:
         recorded = RecordedFacts(unpacker.owners, unpacker.devices, unpacker.acls)
         listener_fd = self._receive_listener(ours)
         if listener_fd is not None:
-            devices = {key: Device(NodeKind(kind), *numbers) for key, (kind, *numbers) in unpacker.devices.items()}
+            devices = {key: Device(*device) for key, device in unpacker.devices.items()}
             supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls)
             supervisor.serve(status_read)
             recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())

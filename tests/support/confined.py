@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from cosremaster.sandbox.filter import install_filter
 from cosremaster.sandbox.supervisor import Supervisor
+from cosremaster.tree.nodes import NodeKind
 from tests.support.user import NOBODY, REPOSITORY
 
 _NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
@@ -164,7 +165,7 @@ def supervise(request: dict[str, Any]) -> int:
             stat.filemode(facts.st_mode)[0],
             stat.S_IMODE(facts.st_mode),
             owner,
-            (devices[key].kind.noun, *devices[key][1:]) if key in devices else None,
+            (NodeKind(devices[key].kind).noun, *devices[key][1:]) if key in devices else None,
             recorded,
         )
     text = os.pread(output, 1 << 24, 0).decode(errors="replace")

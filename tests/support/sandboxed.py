@@ -167,18 +167,26 @@ class Runner:
 
 _WRAPPER = """
 mount --make-rprivate / && mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/subuid" /etc/subuid &&
-mount --bind "$1/subgid" /etc/subgid && { $2; } && umask "$3" && shift 3 && exec "$@"
+mount --bind "$1/subgid" /etc/subgid && { eval "$2"; } && umask "$3" && cd "$4" && shift 4 && exec "$@"
 """
 
 
 @contextmanager
 def open_runner(
-    python: Path, folder: Path, *, has_range: bool, setup: str = "true", umask: str = "022", before: tuple[str, ...] = ()
+    python: Path,
+    folder: Path,
+    *,
+    has_range: bool,
+    setup: str = "true",
+    umask: str = "022",
+    before: tuple[str, ...] = (),
+    root: Path | None = None,
 ) -> Iterator[Runner]:
     """A process of an ordinary user with ``python``, which has the program installed.
 
     ``folder``: one that everybody may look into. ``has_range``: /etc/subuid and /etc/subgid give the user ids.
     ``setup``: a command of root in the process's own mount namespace; ``before``: programs that start it.
+    ``root``: a chroot that it runs in.
     """
     accounts = folder / ("with-range" if has_range else "without-range")
     accounts.mkdir(exist_ok=True)
@@ -189,7 +197,10 @@ def open_runner(
     driver = accounts / "sandboxed.py"
     driver.write_bytes(Path(__file__).read_bytes())
     drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *before]
-    command = ["unshare", "--mount", "sh", "-ec", _WRAPPER, "sh", accounts, setup, umask, *drop, python, "-I", driver]
+    if root is not None:
+        drop = ["chroot", str(root), *drop]
+    start = ["unshare", "--mount", "sh", "-ec", _WRAPPER, "sh", accounts, setup, umask, "/"]
+    command = [str(argument) for argument in (*start, *drop, python, "-I", driver)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as process:
         try:
             yield Runner(process)
