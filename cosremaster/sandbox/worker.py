@@ -223,8 +223,9 @@ class ScriptWork:
         """Run the script to its end. Return kind and number of its status, and what was recorded meanwhile."""
         status_read, status_write = os.pipe()
         ours, theirs = socket.socketpair()
-        if self._setup["network"]:
+        with _step("network"):
             network.start_loopback()
+        if self._setup["network"]:
             listener = network.open_listener()
             socket.send_fds(self._channel, [b"P"], [listener.fileno()])
             listener.close()

@@ -282,6 +282,11 @@ def test_a_failing_script_changes_nothing(run: Run, tree: dict[bytes, Node], scr
     assert (result.error, result.report.exit_code, result.nodes) == ("", code, {})
 
 
+def test_a_script_that_closes_its_output_is_watched_all_the_same(run: Run, tree: dict[bytes, Node]) -> None:
+    assert "took longer" in run(tree, "exec >&- 2>&-; sleep 60", timeout=0.7).message
+    assert run(tree, "exec >&- 2>&-; sleep 0.2; exit 3").report.exit_code == 3
+
+
 def test_a_script_that_a_signal_ends(run: Run, tree: dict[bytes, Node]) -> None:
     result = run(tree, "kill -9 $$")
     assert (result.error, result.message, result.exit_status) == (
