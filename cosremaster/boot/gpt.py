@@ -132,16 +132,31 @@ class GptEntry(Struct, frozen=True):
 
 
 class Gpt(Struct, frozen=True):
-    """A copy of the partition table, primary or backup: a header and its entry array."""
+    """A copy of the partition table, primary or backup: a header and its entry array.
+
+    ``read_at``: the sector in which the header was found, where that is known.
+    """
 
     header: GptHeader
     entries: tuple[GptEntry, ...]
+    read_at: Sector | None = None
 
     @classmethod
-    def parse(cls, header: GptHeader, array: bytes) -> Gpt:
+    def parse(cls, header: GptHeader, array: bytes, read_at: Sector | None = None) -> Gpt:
         """Parse an entry ``array`` of ``header.entries_size`` bytes; the header has to be readable."""
         each = header.entry_size
-        return cls(header, tuple(GptEntry.parse(array[at : at + each]) for at in range(0, header.entries_size, each)))
+        entries = (GptEntry.parse(array[at : at + each]) for at in range(0, header.entries_size, each))
+        return cls(header, tuple(entries), read_at)
+
+    @property
+    def sector(self) -> Sector:
+        """The sector of the header."""
+        return self.header.my_lba if self.read_at is None else self.read_at
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the header stands where it says; systems ignore one that does not (5.3.2)."""
+        return self.header.my_lba == self.sector
 
     @property
     def entries_end(self) -> Sector:
@@ -183,26 +198,26 @@ class Gpt(Struct, frozen=True):
     ) -> Gpt:
         """Return this copy at other sectors and with other entries, and with new CRCs where they were right.
 
-        A wrong CRC stays: whoever checks it ignores this copy, and damage must not look sound. GUIDs, attributes,
-        names, first usable sector and unknown bytes stay.
+        A wrong CRC stays, and a sector of its own that the header had wrong: whoever checks them ignores this copy, and
+        damage must not look sound. GUIDs, attributes, names, first usable sector and unknown bytes stay.
         """
         moved = Gpt(self.header, tuple(entries))
         has_valid_header, has_valid_array = self.valid_crcs
         header = replace(
             self.header,
-            my_lba=my_lba,
+            my_lba=my_lba if self.is_in_place else self.header.my_lba,
             alternate_lba=alternate_lba,
             entries_lba=entries_lba,
             last_usable=last_usable,
             entries_crc=moved.computed_entries_crc if has_valid_array else self.header.entries_crc,
         )
-        return Gpt(replace(header, crc=header.computed_crc) if has_valid_header else header, moved.entries)
+        return Gpt(replace(header, crc=header.computed_crc) if has_valid_header else header, moved.entries, my_lba)
 
 
 def choose_copy(copies: Iterable[Gpt]) -> Gpt | None:
-    """Return the copy that counts (5.3.2): the first one whose CRCs are right, else the first one."""
+    """Return the copy that counts (5.3.2): the first one that is sound and where it says, else the first one."""
     copies = list(copies)
-    return next((copy for copy in copies if copy.has_valid_crcs), copies[0] if copies else None)
+    return next((copy for copy in copies if copy.has_valid_crcs and copy.is_in_place), copies[0] if copies else None)
 
 
 def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
@@ -221,4 +236,4 @@ def read_gpt(read: Read, header_at: Sector, place: Place) -> Gpt | None:
     array = read(header.entries_lba * SECTOR, header.entries_size)
     if len(array) != header.entries_size:
         raise ImageError("GPT entry array lies outside the image", place.at(at))
-    return Gpt.parse(header, array)
+    return Gpt.parse(header, array, header_at)

@@ -151,14 +151,15 @@ def _read_gpt_copies(source: ByteSource) -> Iterator[Gpt]:
         raise ImageError("GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
     backup = read_gpt(source.read, primary.header.alternate_lba, source.place)
     copies = [primary]
-    if backup is not None and backup.header.my_lba == primary.header.alternate_lba:
-        if min(backup.header.my_lba, backup.header.entries_lba) * SECTOR < SYSTEM_AREA + BLOCK:
+    if backup is not None:
+        is_behind = min(backup.sector, backup.header.entries_lba) * SECTOR >= SYSTEM_AREA + BLOCK
+        if backup.is_in_place and not is_behind:
             raise ImageError("backup GPT claims blocks of other structures", source.place.at(GPT_PRIMARY * SECTOR))
-        copies.append(backup)
-    for copy in copies:
+        copies += [backup] if is_behind else []
+    for copy in (copy for copy in copies if copy.is_in_place):  # others are read by nobody
         for number, entry in copy.used_entries:
             if entry.end <= entry.first or (entry.end * SECTOR > source.size and not copy.has_valid_crcs):
-                raise ImageError(f"GPT partition {number} is impossible", source.place.at(copy.header.my_lba * SECTOR))
+                raise ImageError(f"GPT partition {number} is impossible", source.place.at(copy.sector * SECTOR))
     yield from copies
 
 

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -236,15 +237,39 @@ def tree_data(path: Path) -> list[tuple[str, int]]:
     return [(words[-1].partition(";")[0], int(words[4])) for words in lines if len(words) > 10 and words[0][0] == "-"]
 
 
+def make_gpt_image(folder: Path) -> Path:
+    """An ISO with an appended partition in a GPT."""
+    (folder / "tree").mkdir()
+    (folder / "tree/file").write_bytes(b"x" * 50_000)
+    (folder / "esp").write_bytes(b"\xeb" + bytes(509) + b"\x55\xaa" + bytes(40_000))
+    tools.run([
+        "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", folder / "in.iso", "-partition_offset", "16",
+        "-appended_part_as_gpt", "-append_partition", "2", "0xef", folder / "esp", folder / "tree",
+    ])  # fmt: skip
+    return folder / "in.iso"
+
+
+@pytest.mark.parametrize("byte", [24, 26, 31])
+@pytest.mark.parametrize("is_summed", [False, True])
+def test_a_backup_gpt_that_says_another_place_stays_a_copy(tmp_path: Path, byte: int, *, is_summed: bool) -> None:
+    source = make_gpt_image(tmp_path)
+    raw = bytearray(source.read_bytes())
+    start = struct.unpack_from("<Q", raw, SECTOR + 32)[0] * SECTOR
+    raw[start + byte] ^= 0x41
+    if is_summed:
+        raw[start + 16 : start + 20] = bytes(4)
+        raw[start + 16 : start + 20] = struct.pack("<I", zlib.crc32(raw[start : start + 92]))
+    source.write_bytes(raw)
+    out, _ = graft(source, ("new", b"new" * 40_000))
+    assert failures(out) == failures(source)
+    expected = {"gpt.own-place"} if is_summed else {"gpt.own-place", "gpt.backup-header-sum"}
+    assert {check for check in failures(source) if check.startswith("gpt.")} == expected
+    assert sgdisk_says(out) == sgdisk_says(source)
+
+
 @pytest.mark.parametrize("copy", ["primary", "backup"])
 def test_the_other_copy_of_a_gpt_stays_right(copy: str, tmp_path: Path) -> None:
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree/file").write_bytes(b"x" * 50_000)
-    (tmp_path / "esp").write_bytes(b"\xeb" + bytes(509) + b"\x55\xaa" + bytes(40_000))
-    tools.run([
-        "xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", tmp_path / "in.iso", "-partition_offset", "16",
-        "-appended_part_as_gpt", "-append_partition", "2", "0xef", tmp_path / "esp", tmp_path / "tree",
-    ])  # fmt: skip
+    make_gpt_image(tmp_path)
     raw = bytearray((tmp_path / "in.iso").read_bytes())
     primary = read_gpt(lambda at, size: bytes(raw[at : at + size]), Sector(1), Place())
     assert primary is not None

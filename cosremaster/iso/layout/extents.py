@@ -119,7 +119,7 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
     end = find_data_end(image.trees, fixed)
     starts = [image.size // BLOCK, *(partition.span.start for partition in image.partitions)]
     for backup in image.gpt[1:]:
-        starts += [sector // SECTORS_PER_BLOCK for sector in (backup.header.entries_lba, backup.header.my_lba)]
+        starts += [sector // SECTORS_PER_BLOCK for sector in (backup.header.entries_lba, backup.sector)]
     if image.udf and image.udf.tail_anchors:
         starts.append(image.udf.tail_anchors.start)
     starts += [start // BLOCK for start, _ in (image.limine.halves if image.limine else ())]

@@ -56,7 +56,7 @@ def patch_partition_tables(
         _write_apm(area, image, image.apm, layout, _update_apm(image.apm, places, fillers))
     for index, gpt in enumerate(image.gpt):
         new = _update_gpt(image, gpt, layout, places, fillers, is_backup=index > 0)
-        for sector, data in ((new.header.my_lba, new.header.pack()), (new.header.entries_lba, new.pack_array())):
+        for sector, data in ((new.sector, new.header.pack()), (new.header.entries_lba, new.pack_array())):
             at = sector * SECTOR
             if at + len(data) <= len(area):
                 area[at : at + len(data)] = data
@@ -204,7 +204,7 @@ def _update_gpt(
             entries[number - 1] = replace(entries[number - 1], type=_GAP_TYPE, name=name)
     header = gpt.header
     return gpt.moved_to(
-        my_lba=layout.map_start(header.my_lba) if is_backup else header.my_lba,
+        my_lba=layout.map_start(gpt.sector) if is_backup else gpt.sector,
         alternate_lba=header.alternate_lba if is_backup else layout.map_start(header.alternate_lba),
         entries_lba=layout.map_start(header.entries_lba) if is_backup else header.entries_lba,
         last_usable=Sector(layout.map_end(Sector(header.last_usable + 1)) - 1),

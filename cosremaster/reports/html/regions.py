@@ -114,7 +114,7 @@ def _volume_claims(image: IsoImage, layered: Collection[bytes]) -> Iterator[tupl
         yield "partition", replace(partition.span, label=f"{partition.name} ({partition.label})")
     for copy in image.gpt[1:]:
         first = copy.header.entries_lba // SECTORS_PER_BLOCK
-        yield "gpt", Span(Lba(first), copy.header.my_lba // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
+        yield "gpt", Span(Lba(first), copy.sector // SECTORS_PER_BLOCK + 1 - first, "backup GPT")
 
 
 def appended(image: IsoImage) -> Iterator[Partition]:
