@@ -21,6 +21,7 @@ from benchmarks.pages import page, renewed, shown
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TOOLS = (
     *images.TOOLS, "bsdtar", "genisoimage", "7z", "mksquashfs", "unsquashfs", "gensquashfs", "rdsquashfs",
+    "zstd",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import images, squashfs
+from benchmarks import images, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
@@ -393,4 +393,5 @@ GROUPS: Mapping[str, Group] = {
         unit="MiB",
     ),
     **squashfs.GROUPS,
+    **tar.GROUPS,
 }
