@@ -158,10 +158,23 @@ else:
     IsoItemTable = _one_of(ISO_ITEMS)
 
 
+def _kind_of_duration(value: Any) -> str:
+    """Return the tag of a time: a number of seconds, or a text."""
+    return "text" if isinstance(value, str) else "number"
+
+
+_Duration: TypeAlias = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[float, Strict(), Field(gt=0), Tag("number")],
+    Discriminator(_kind_of_duration),
+]
+
+
 class RunTable(_Table):
     """A script or a command that runs inside the root file system, as what stands above it in the recipe leaves it."""
 
-    script: Text | None = Field(default=None, description="The script's path on this machine; empty: none runs.")
+    script: Text | None = Field(
+        default=None, description="The script's path on this machine; empty or /dev/null: none runs."
+    )
     command: Text | None = Field(default=None, description="A text for /bin/sh, in place of a script.")
     files: Text | None = Field(
         default=None, description="A folder or file of this machine that the script finds at /run/cosremaster."
@@ -171,8 +184,8 @@ class RunTable(_Table):
     network_allow: list[Text] = Field(
         default=[], description="Servers on this machine, or at other ports, that it may reach too: localhost:3142."
     )
-    timeout: Annotated[float, Strict()] | None = Field(
-        default=None, gt=0, description="Seconds after which the script is ended."
+    timeout: _Duration | None = Field(
+        default=None, description='Time after which the script is ended: seconds, or text such as "90s", "30m", "1h".'
     )
     ids: Text = Field(
         default="auto",

@@ -131,6 +131,8 @@ def to_key_path(loc: tuple[int | str, ...]) -> KeyPath:
     path = loc[:-1] if loc[-1:] == ("[key]",) else loc
     if path[:1] == ("layer",):
         return (*path[:1], *path[2:])
+    if path[:1] == ("run",) and path[2:3] == ("timeout",):
+        return path[:3]
     is_tagged = len(path) > 2 and path[0] in (*_ITEM_KINDS, "variables")
     return (*path[:2], *path[3:]) if is_tagged else path
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from cosremaster.errors import CosremasterError, printable
+from cosremaster.errors import CosremasterError, UsageError, printable
 from cosremaster.overlay.attributes import parse_choice
 from cosremaster.overlay.ownership import Mode, parse_owner
 from cosremaster.overlay.patterns import Pattern
@@ -33,6 +35,8 @@ from cosremaster.recipe.services import UNIT_FOLDERS, Install, is_unit_name, par
 from cosremaster.recipe.toml_lines import KeyPath
 
 STDIN = "-"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class FilledTable(Struct, frozen=True):
@@ -193,9 +197,23 @@ def _make_service_links(table: ServiceTable, maker: _ItemMaker) -> Iterator[Syml
         yield Symlink(f"{UNIT_FOLDERS[0]}/{alias}", path)
 
 
+def _parse_duration(text: str) -> float:
+    """Return the seconds that ``text`` says: a number, with ``s``, ``m``, ``h`` or ``d`` behind it for a unit.
+
+    :raises UsageError: it is none, or zero.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(f"{text!r} is no time: seconds are wanted, or a number as in 90s, 30m or 1h")
+    return seconds
+
+
 def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
-    """Yield the script that runs; none where ``script`` is empty, as a variable without a value makes it."""
-    if table.script == "" and table.command is None:
+    """Yield the script that runs; none where ``script`` is empty, as a variable without a value makes it, or no file's
+    name (/dev/null).
+    """
+    if table.script in ("", os.devnull) and table.command is None:
         return
     if (table.script is None) == (table.command is None) and not maker.has_fault("script", "command"):
         maker.add_fault("needs a script or a command, and not both")
@@ -210,9 +228,16 @@ def _make_run(table: RunTable, maker: _ItemMaker) -> Iterator[RunScript]:
     for key, value, choices in (("ids", table.ids, ID_CHOICES), ("run_in", table.run_in, RUN_PLACES)):
         if value not in choices:
             maker.add_fault(f"must be {' or '.join(choices)}", key)
+    timeout: float | None = None
+    if isinstance(table.timeout, str):
+        maker.check_value("timeout", _parse_duration, table.timeout)
+        with suppress(UsageError):
+            timeout = _parse_duration(table.timeout)
+    else:
+        timeout = table.timeout
     yield RunScript(
         script, table.command, files=files, environment=table.env, network=table.network,
-        network_allow=tuple(table.network_allow), timeout=table.timeout, ids=table.ids, run_in=table.run_in,
+        network_allow=tuple(table.network_allow), timeout=timeout, ids=table.ids, run_in=table.run_in,
         clean=table.clean, reuse=table.reuse,
     )  # fmt: skip
 

@@ -11,12 +11,25 @@ from pathlib import Path
 
 import pytest
 
+import cosremaster
 from cosremaster.cli import main
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.busybox_roots import make_busybox_root, pack_tar
 from tests.support.harmonic import extract_as_curtin, make_package
 
-VARIABLES = ("SERIES", "WORKDIR", "ROOT", "PACKAGES", "KERNEL", "USERNAME", "PASSWORD", "PACKER_LOG", "TIMEOUT")
+VARIABLES = (
+    "SERIES",
+    "WORKDIR",
+    "ROOT",
+    "PACKAGES",
+    "KERNEL",
+    "USERNAME",
+    "PASSWORD",
+    "PACKER_LOG",
+    "TIMEOUT",
+    "CUSTOMIZE_SCRIPT",
+)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 SEED_EXTRACTION = ("--xattrs", "--xattrs-include=*", "--selinux", "--acls", "-xpzf")
 """How the image was unpacked to look into it, with every attribute that tar knows."""
@@ -168,3 +181,35 @@ def test_the_scripts_are_shell_scripts_that_refuse_what_they_cannot_do(harmonic:
         text=True, check=True,
     ).stdout  # fmt: skip
     assert f"dpkg --install {empty}/vendor-tool_1.0_all.deb" in said
+
+
+CUSTOMIZE = """#!/bin/sh
+set -e
+echo "$SERIES $DEBIAN_FRONTEND" > /etc/customized
+cat /run/cosremaster/note >> /etc/customized
+chown 33:33 /etc/customized
+[ -x /usr/local/bin/harmonic-installer.sh ]
+"""
+
+
+def test_the_script_of_the_user_runs_in_the_root(
+    harmonic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = pack_tar(make_busybox_root(tmp_path / "busybox"), tmp_path / "root.tar")
+    script = tmp_path / "customize.sh"
+    script.write_text(CUSTOMIZE)
+    (harmonic / "packages/note").write_text("a file of the folder\n")
+    monkeypatch.setenv("CUSTOMIZE_SCRIPT", str(script))
+    _build(harmonic, "--set", f"ROOT={base}", "--set", "TIMEOUT=5m")
+    capsys.readouterr()
+    listed = run(["tar", "--numeric-owner", "-tvzf", harmonic / "harmonic-installer.tar.gz", "./etc/customized"])
+    assert listed.split()[1] == b"33/33"
+    assert cosremaster.read(f"{harmonic}/harmonic-installer.tar.gz::etc/customized") == (
+        b"jammy noninteractive\na file of the folder\n"
+    )
+    script.write_text("#!/bin/sh\nsleep 100\n")
+    assert main(["build", str(harmonic / "harmonic-installer.toml"), "--set", f"ROOT={base}", "--set", "TIMEOUT=1s",
+                 "--force"]) == 11  # fmt: skip
+    assert "it took longer than 1 second" in capsys.readouterr().err
+    assert main(["build", str(harmonic / "harmonic-installer.toml"), "--set", "TIMEOUT=soon"]) == 2
+    assert "run[0].timeout: 'soon' is no time" in capsys.readouterr().err

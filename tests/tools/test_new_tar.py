@@ -16,6 +16,7 @@ import cosremaster
 from cosremaster.cli import main
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.busybox_roots import make_busybox_root
 from tests.support.small import write_small
 
 MKE2FS = "/usr/sbin/mke2fs"
@@ -156,6 +157,14 @@ def test_a_disk_image_has_a_plan(tree: Path, site: Path, tmp_path: Path, capsys:
     image = _make_image("raw", tree, tmp_path)
     assert main(["plan", str(image), "--add", str(site)]) == 0
     assert "+ etc/motd" in capsys.readouterr().out
+
+
+def test_a_script_runs_in_the_root_of_a_disk_image(tmp_path: Path) -> None:
+    image, out = _make_image("ext4", make_busybox_root(tmp_path / "root"), tmp_path), tmp_path / "out.tar"
+    cosremaster.remaster(image, out, run=["echo site > /etc/site; chown 33:33 /etc/site; rm -r /usr/share/doc"])
+    with tarfile.open(out) as tar:
+        assert (tar.getmember("etc/site").uid, tar.getmember("etc/site").size) == (33, 5)
+        assert "usr/share/doc" not in tar.getnames()
 
 
 RECIPE = """\

@@ -250,6 +250,29 @@ def test_a_recipe_runs_scripts_where_they_stand(tmp_path: Path) -> None:
     assert [type(item).__name__ for item in read.request.add] == ["InlineFile", "RunScript"]
 
 
+@pytest.mark.parametrize(("text", "seconds"), [('"1h"', 3600), ('"1.5m"', 90), ('"90s"', 90), ('"7"', 7), ("0.5", 0.5)])
+def test_a_recipe_says_times_with_units(text: str, seconds: float, tmp_path: Path) -> None:
+    recipe = tmp_path / "site.toml"
+    recipe.write_text(f'input = "{write_small(tmp_path)}"\n[[run]]\ncommand = "x"\ntimeout = {text}\n')
+    (run,) = cosremaster.recipe.read_recipe(recipe).request.add
+    assert isinstance(run, RunScript)
+    assert run.timeout == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1h", "1 year"])
+def test_a_time_that_is_none_is_a_fault(text: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "site.toml"
+    recipe.write_text(f'input = "{write_small(tmp_path)}"\n[[run]]\ncommand = "x"\ntimeout = "{text}"\n')
+    with pytest.raises(cosremaster.RecipeError, match=r"site\.toml:4 » run\[0\]\.timeout: '.*' is no time"):
+        cosremaster.recipe.read_recipe(recipe)
+
+
+def test_no_script_runs_nothing(tmp_path: Path) -> None:
+    recipe = tmp_path / "site.toml"
+    recipe.write_text(f'input = "{write_small(tmp_path)}"\n[[run]]\nscript = ""\n[[run]]\nscript = "/dev/null"\n')
+    assert cosremaster.recipe.read_recipe(recipe).request.add == ()
+
+
 def test_faults_of_runs_in_a_recipe_have_their_lines(tmp_path: Path) -> None:
     recipe = tmp_path / "site.toml"
     recipe.write_text(
