@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,20 @@ from cosremaster.sandbox.machine import run_in_machine
 from cosremaster.sandbox.machine_boot import MachineBoot
 from cosremaster.sandbox.model import ScriptChanges, ScriptRun
 from cosremaster.sandbox.session import run_script
+from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures import modules, tools
-from tests.support.busybox_root import BUSYBOX, busybox_root, file
+from tests.support.sandboxed import busybox_tree, file_node
 from tests.support.web_servers import serve_web
 
 
 @pytest.fixture(scope="module")
 def kernel() -> MachineBoot:
     """Debian's cloud kernel, with modules for virtio-serial."""
-    tools.require(*modules.TOOLS, "qemu-system-x86_64", str(BUSYBOX))
+    tools.require(*modules.TOOLS, "qemu-system-x86_64", "/bin/busybox")
     cache = tools.default_cache()
     place = f"lib/modules/{modules.version(cache)}/kernel/drivers"
     names = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_console")
-    files = [file(f"{place}/{name}".encode(), data) for name, data in modules.modules(cache, *names)]
+    files = [file_node(f"{place}/{name}".encode(), data) for name, data in modules.modules(cache, *names)]
     table = PieceTable([Literal(tools.cloud_kernel(cache).read_bytes())])
     return MachineBoot(table, ({node.path: node for node in files},))
 
@@ -38,6 +40,23 @@ def kernel() -> MachineBoot:
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulates the processor: what /dev/kvm does on a machine of CI is luck."""
     monkeypatch.setattr(emulator, "list_accelerators", lambda: ["tcg"])
+
+
+def _make_root() -> Mapping[bytes, Node]:
+    """A root with something of every kind."""
+    able = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service+ep (linux/capability.h)
+    nodes = [
+        *(Node(path=path, kind=NodeKind.DIRECTORY, mode=0o755) for path in (b"usr", b"usr/share", b"usr/share/doc")),
+        file_node(b"etc/shadow", b"root:*::::::\n", 0o640, gid=42),
+        file_node(b"usr/share/doc/large", b"0123456789abcdef" * 20_000),
+        file_node(b"usr/share/doc/able", b"able", 0o755, xattrs=((b"security.capability", able),)),
+        file_node(b"usr/share/first", b"linked", link=1),
+        file_node(b"usr/share/second", b"linked", link=1),
+        file_node(b"usr/share/\xff\xfe", b"no UTF-8"),
+        Node(path=b"dev/sda", kind=NodeKind.BLOCK, mode=0o660, gid=6, rdev=(8, 0)),
+        Node(path=b"usr/share/pipe", kind=NodeKind.FIFO, mode=0o600),
+    ]
+    return busybox_tree(**{str(number): node for number, node in enumerate(nodes)})
 
 
 def _describe(changes: ScriptChanges) -> tuple[object, ...]:
@@ -93,7 +112,7 @@ def test_a_machine_and_namespaces_give_the_same_changes(kernel: MachineBoot, tmp
             network=name == "network", network_allow=(web,) if name == "network" else (), size_limit=100 << 20,
         )  # fmt: skip
         lines: list[list[str]] = [[], []]
-        tree = busybox_root()
+        tree = _make_root()
         inside = run_in_machine(tree, run, spool, SilentProgress(), lines[0].append, [kernel])
         outside = run_script(tree, run, spool, SilentProgress(), lines[1].append)
         assert _describe(inside) == _describe(outside)
@@ -107,7 +126,7 @@ def test_a_script_that_takes_too_long_is_ended_with_its_machine(kernel: MachineB
     lines: list[str] = []
     start = time.monotonic()
     with Spool(tmp_path) as spool, pytest.raises(ScriptError, match="longer than 2 seconds"):
-        run_in_machine(busybox_root(), run, spool, SilentProgress(), lines.append, [kernel])
+        run_in_machine(_make_root(), run, spool, SilentProgress(), lines.append, [kernel])
     assert lines == ["begun"]
     assert time.monotonic() - start < 250
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

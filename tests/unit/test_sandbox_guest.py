@@ -32,7 +32,7 @@ from cosremaster.sandbox.machine_boot import (
 from cosremaster.sandbox.model import ScriptRun
 from cosremaster.sandbox.wire import FrameKind, WireError
 from cosremaster.tree.nodes import Node
-from tests.support.busybox_root import file
+from tests.support.sandboxed import file_node
 
 RELEASE = "6.1.0-9-amd64"
 PLACE = Place(("vmlinuz",))
@@ -111,9 +111,11 @@ def _module_tree(
 ) -> dict[bytes, Node]:
     """A tree with modules, each with its name as its bytes; ``built_in``: the text of modules.builtin."""
     top = f"{base}/{RELEASE}"
-    nodes = [file(f"{top}/kernel/{name.replace('_', '-')}.ko{end}".encode(), pack(name.encode())) for name in names]
+    nodes = [
+        file_node(f"{top}/kernel/{name.replace('_', '-')}.ko{end}".encode(), pack(name.encode())) for name in names
+    ]
     if built_in:
-        nodes.append(file(f"{top}/modules.builtin".encode(), built_in.encode()))
+        nodes.append(file_node(f"{top}/modules.builtin".encode(), built_in.encode()))
     return {node.path: node for node in nodes}
 
 
@@ -140,9 +142,10 @@ def test_a_module_that_is_neither_there_nor_built_in_is_named() -> None:
 def test_the_newest_kernel_with_modules_is_chosen() -> None:
     kernels = {name: _bzimage(f"{name} x".encode()) for name in ("6.1.0-9-amd64", "6.1.0-10-amd64")}
     tree = {
-        f"boot/vmlinuz-{name}".encode(): file(f"boot/vmlinuz-{name}".encode(), data) for name, data in kernels.items()
+        f"boot/vmlinuz-{name}".encode(): file_node(f"boot/vmlinuz-{name}".encode(), data)
+        for name, data in kernels.items()
     }
-    tree[b"boot/vmlinuz-old"] = file(b"boot/vmlinuz-old", b"no kernel")
+    tree[b"boot/vmlinuz-old"] = file_node(b"boot/vmlinuz-old", b"no kernel")
     order = [boot.place.parts for boot in list_kernels(tree)]
     assert order[-2:] == [("boot/vmlinuz-6.1.0-10-amd64",), ("boot/vmlinuz-6.1.0-9-amd64",)] or len(order) == 3
     tree |= _module_tree(MODULES)
