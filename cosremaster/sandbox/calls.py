@@ -106,6 +106,13 @@ SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
     "setns": (308, 268, 346),
     "seccomp": (317, 277, 354),
     "sched_setattr": (314, 274, 351),
+    "rename": (82, None, 38),
+    "renameat": (264, 38, 302),
+    "renameat2": (316, 276, 353),
+    "chmod": (90, None, 15),
+    "fchmod": (91, 52, 94),
+    "fchmodat": (268, 53, 306),
+    "fchmodat2": (452, 452, 452),
     "socketcall": (None, None, 102),
 }
 """Each call with its number on x86-64, arm64 and i386; None where an architecture lacks it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from typing import Literal
@@ -40,6 +41,9 @@ XATTR_CALLS = tuple(
 )
 XATTR_AT_CALLS = tuple(f"{action}xattrat" for action in ("set", "get", "list", "remove"))
 """Linux 6.13 has them; whoever calls them knows that others lack them."""
+MODE_CALLS = ("chmod", "fchmod", "fchmodat", "fchmodat2")
+"""They are looked at if they set the set-group-ID bit."""
+RENAME_CALLS = ("rename", "renameat", "renameat2")
 ROOT_CALLS = ("chroot", "pivot_root", "setns")
 """After them, processes may see different roots: the supervisor must know."""
 ID_CALLS = tuple(
@@ -113,7 +117,7 @@ def _write_calls(program: BpfProgram, ids: IdsWay, architecture: Architecture) -
     if ids == "single":
         verdicts += [
             (ID_CALLS, "succeed"),
-            ((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS), "notify"),
+            ((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS, *RENAME_CALLS), "notify"),
             (XATTR_AT_CALLS, "absent"),
         ]
     for calls, label in verdicts:
@@ -128,6 +132,13 @@ def _write_calls(program: BpfProgram, ids: IdsWay, architecture: Architecture) -
         "socketpair": lambda: _ask_values(program, 0, SOCKET_FAMILIES, ("allow", "family")),
         "socketcall": lambda: _ask_values(program, 0, (_SOCKETCALL_SOCKET,), ("notify", "allow")),
     }
+    if ids == "single":
+        questions |= {
+            "chmod": lambda: _ask_group_bit(program, 1),
+            "fchmod": lambda: _ask_group_bit(program, 1),
+            "fchmodat": lambda: _ask_group_bit(program, 2),
+            "fchmodat2": lambda: _ask_group_bit(program, 2),
+        }
     numbers = architecture.find_numbers(questions)
     cases |= {number: f"{call} of {architecture.name}" for number, call in numbers.items()}
     program.load_word(_NUMBER)
@@ -144,6 +155,12 @@ def _ask_namespaces(program: BpfProgram) -> None:
     program.load_word(_ARGUMENTS)
     program.jump_if(JUMP_IF_ANY_BIT, _CLONE_NEWUSER, "refuse")
     program.jump_if(JUMP_IF_ANY_BIT, _CLONE_NEWNS, "notify", "allow")
+
+
+def _ask_group_bit(program: BpfProgram, argument: int) -> None:
+    """Write a jump to "notify" if the mode in ``argument`` has the set-group-ID bit, and to "allow" if not."""
+    program.load_word(_ARGUMENTS + 8 * argument)
+    program.jump_if(JUMP_IF_ANY_BIT, stat.S_ISGID, "notify", "allow")
 
 
 def _ask_values(program: BpfProgram, argument: int, values: tuple[int, ...], labels: tuple[str, str]) -> None:

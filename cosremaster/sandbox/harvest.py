@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
+from cosremaster.sandbox.acls import ACCESS, renew_acl
 from cosremaster.sandbox.scan import PathFacts
 from cosremaster.sandbox.wire import CHUNK, INLINE, FrameKind, FrameWire, Record, RecordBatch
 
@@ -15,6 +16,10 @@ _SECOND = 1_000_000_000
 _MIN_HOLE = 1 << 16
 _HOST_LABELS = {b"security.selinux": "/sys/fs/selinux/enforce", b"security.SMACK64": "/sys/fs/smackfs"}
 """Attributes that a security module of this machine gives to each file by itself, and where it shows."""
+
+
+FindGroup: TypeAlias = Callable[[bytes], "int | None"]
+"""Returns the group that the new file at a path got from its directory; None for no group."""
 
 
 class RecordedFacts(NamedTuple):
@@ -35,18 +40,19 @@ class Harvest:
     def __init__(
         self, before: Mapping[bytes, PathFacts], after: Mapping[bytes, PathFacts], old: RecordedFacts,
         new: RecordedFacts, *, lost_xattrs: Mapping[tuple[int, int], Mapping[bytes, bytes]], started: int,
-        inherits_groups: bool,
+        find_group: FindGroup | None,
     ) -> None:  # fmt: skip
         """Compare two scans.
 
         ``lost_xattrs``: extended attributes of the beginning that no file got; the files keep them.
         ``started``: nanoseconds since 1970; a directory with an earlier time got it from a program.
-        ``inherits_groups``: groups of directories with the set-group-ID bit are records, which no kernel hands on.
+        ``find_group``: groups of directories with the set-group-ID bit are records, which no kernel hands on; this
+        returns what a new file got.
         """
         self._before, self._after, self._old, self._new = before, after, old, new
-        self._lost_xattrs, self._started, self._inherits_groups = lost_xattrs, started, inherits_groups
+        self._lost_xattrs, self._started, self._find_group = lost_xattrs, started, find_group
         self._labels = tuple(name for name, place in _HOST_LABELS.items() if os.path.exists(place))
-        self._old_files = {(facts.device, facts.inode) for facts in before.values()} if inherits_groups else set()
+        self._old_files = {(facts.device, facts.inode) for facts in before.values()} if find_group else set()
         self._sent_links: set[int] = set()
         self.dropped: list[tuple[str, bytes]] = []
 
@@ -136,17 +142,17 @@ class Harvest:
         owner = self._new.owners.get((facts.device, facts.inode))
         if owner is not None and not facts.uid and not facts.gid:
             return owner
-        parent = path.rpartition(b"/")[0]
-        if self._inherits_groups and path and (facts.device, facts.inode) not in self._old_files:
-            parent_facts = self._after[parent]
-            if parent_facts.mode & stat.S_ISGID:
-                return facts.uid, self._owner(parent, parent_facts)[1]
+        if self._find_group is not None and path and (facts.device, facts.inode) not in self._old_files:
+            group = self._find_group(path) if self._after[path.rpartition(b"/")[0]].mode & stat.S_ISGID else None
+            return facts.uid, facts.gid if group is None else group
         return facts.uid, facts.gid
 
     def _xattrs(self, path: bytes, facts: PathFacts) -> tuple[tuple[bytes, bytes], ...]:
         """Return the extended attributes of ``path``, recorded ones included, without labels of this machine."""
         key = (facts.device, facts.inode)
         recorded = {**self._lost_xattrs.get(key, {}), **self._new.acls.get(key, {})}
+        if ACCESS in recorded:
+            recorded[ACCESS] = renew_acl(recorded[ACCESS], facts.mode)
         own = {name: value for name, value in facts.xattrs if not name.startswith(self._labels)} if facts.xattrs else {}
         return tuple(sorted({**own, **recorded}.items()))
 

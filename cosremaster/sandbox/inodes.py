@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable
@@ -57,8 +58,7 @@ class InodeReader:
 
         A library's own function may be missing, or make the answer of something else.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._call = libc["syscall"]
+        self._call = ctypes.PyDLL(None)["syscall"]
         self._call.restype = ctypes.c_long
         self._call.argtypes = (ctypes.c_long,) * 2 + (ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p)
         self._number = find_architectures()[0].number_of("statx")
@@ -72,8 +72,8 @@ class InodeReader:
         """
         flags = 0 if follow else _NO_FOLLOW
         if self._call(self._number, _AT_FDCWD, path, flags, _BASIC_AND_BIRTH, self._address) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            os.stat(path, follow_symlinks=follow)  # which raises the same error, if it lasts
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         statx = self._buffer.raw
         mask, uid, gid, mode, number, seconds, fraction, major, minor = _STATX_HEAD.unpack_from(statx)
         birth = seconds * 1_000_000_000 + fraction if mask & _HAS_BIRTH else 0

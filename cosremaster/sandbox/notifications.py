@@ -71,8 +71,8 @@ class NotificationListener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        cookie, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(data)
-        return Notification(cookie, pid, architecture, number, tuple(arguments))
+        fields = _NOTIFICATION.unpack(data)
+        return Notification(fields[0], fields[1], fields[4], fields[3], fields[6:])
 
     def is_valid(self, cookie: int) -> bool:
         """Tell whether the call still waits, so that its process ID has not gone to another process."""
@@ -143,7 +143,7 @@ class ProcessMemory:
 
     def __init__(self) -> None:
         """Make the buffer through which all bytes go."""
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = ctypes.PyDLL(None)  # which neither gives up the interpreter's lock nor keeps errno: this is called often
         self._read = libc.process_vm_readv
         self._write = libc.process_vm_writev
         for function in (self._read, self._write):
@@ -159,14 +159,12 @@ class ProcessMemory:
     def _transfer(self, pid: int, address: int, length: int, is_write: bool) -> None:
         """Copy ``length`` bytes between the buffer and ``address`` of process ``pid``.
 
-        :raises OSError: the process is gone (ESRCH), or has no such memory (EFAULT).
+        :raises OSError: the process is gone, or has no such memory.
         """
         self._ours.length = self._theirs.length = length
         self._theirs.base = address
-        count = (self._write if is_write else self._read)(pid, *self._spans)
-        if count != length:
-            code = ctypes.get_errno() if count < 0 else errno.EFAULT
-            raise OSError(code, os.strerror(code))
+        if (self._write if is_write else self._read)(pid, *self._spans) != length:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
 
     def read(self, pid: int, address: int, length: int) -> bytes:
         """Return ``length`` bytes, which are at most 65,536, at ``address`` of process ``pid``."""

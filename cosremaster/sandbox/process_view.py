@@ -22,8 +22,8 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 _CLONE_FS = 0x200
 
-_FLAGS_OF_AT = {"newfstatat": 3, "fstatat64": 3, "statx": 2, "fchownat": 4}
-"""Calls with a directory before the path, and which argument has their flags."""
+_FLAGS_OF_AT = {"newfstatat": 3, "fstatat64": 3, "statx": 2, "fchownat": 4, "fchmodat": None, "fchmodat2": 3}
+"""Calls with a directory before the path, and which argument has their flags; None if there are none."""
 
 _OWN_PROCESS = (
     (b"/proc/self/", b"%d/"),
@@ -121,9 +121,9 @@ class ProcessView:
 
         :raises OSError: the call names none that can be reached.
         """
-        flags_at = _FLAGS_OF_AT.get(call.name)
-        if flags_at is not None:
-            flags = call.arguments[flags_at]
+        if call.name in _FLAGS_OF_AT:
+            flags_at = _FLAGS_OF_AT[call.name]
+            flags = 0 if flags_at is None else call.arguments[flags_at]
             is_empty_fine = bool(flags & AT_EMPTY_PATH)
             directory, address = to_signed(call.arguments[0]), call.arguments[1]
             if not address and is_empty_fine:  # Linux 6.11 takes no path for an empty one

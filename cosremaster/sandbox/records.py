@@ -64,6 +64,10 @@ class InodeRecords:
         """Return how many inodes are recorded."""
         return len(self._records)
 
+    def __contains__(self, key: InodeKey) -> bool:
+        """Tell whether an inode with these numbers is recorded."""
+        return key in self._records
+
     def find(self, inode: InodeFacts) -> Record | None:
         """Return the record of ``inode``."""
         record = self._records.get(inode.key)

@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -22,15 +23,18 @@ from cosremaster.sandbox.calls import Architecture, find_architectures
 from cosremaster.sandbox.filter import (
     CHOWN_CALLS,
     DEVICE_CALLS,
+    MODE_CALLS,
+    RENAME_CALLS,
     ROOT_CALLS,
     SOCKET_FAMILIES,
     STAT_CALLS,
     XATTR_CALLS,
 )
+from cosremaster.sandbox.group_inheritance import InheritedGroups, hands_on_group
 from cosremaster.sandbox.inodes import InodeFacts, InodeKey, InodeReader, Shown, pack_stat, pack_statx
 from cosremaster.sandbox.notifications import Notification, NotificationListener, short_turns
 from cosremaster.sandbox.process_view import AT_FDCWD, Call, FileTarget, ProcessView, to_signed
-from cosremaster.sandbox.records import Acls, Device, InodeRecords, Owner, Record
+from cosremaster.sandbox.records import Acls, Device, InodeRecords, Owner
 
 _CAP_MKNOD = 27
 _FILE_TYPE = 0o170000
@@ -52,6 +56,7 @@ class Supervisor:
         owners: Mapping[InodeKey, Owner],
         devices: Mapping[InodeKey, Device] | None = None,
         acls: Mapping[InodeKey, Acls] | None = None,
+        started: int = 0,
     ) -> None:
         """Make a supervisor for the filter with the descriptor ``listener``.
 
@@ -59,12 +64,14 @@ class Supervisor:
         :param owners: owners of the files in the tree, as far as they are not 0.
         :param devices: devices for which place-holders stand in the tree.
         :param acls: ACLs of files in the tree that the kernel would not take.
+        :param started: when the tree was whole, in nanoseconds since 1970.
         """
         self._listener = NotificationListener(listener)
         self._records = InodeRecords(owners, devices or {}, acls or {})
         self._view = ProcessView(proc_fd)
         self._reader = InodeReader()
         self._acls = AclAnswers(self._view, self._records, self._reader)
+        self._groups = InheritedGroups(self._records, self._reader, started or time.time_ns())
         self._new_device: FileTarget | None = None
         self._shows_numbers = False
         self._handlers = self._find_handlers()
@@ -75,6 +82,8 @@ class Supervisor:
             **dict.fromkeys(STAT_CALLS, self._show_inode),
             **dict.fromkeys(CHOWN_CALLS, self._change_owner),
             **dict.fromkeys(XATTR_CALLS, self._answer_acl),
+            **dict.fromkeys(RENAME_CALLS, self._note_move),
+            **dict.fromkeys(MODE_CALLS, self._note_group_bit),
             **dict.fromkeys(DEVICE_CALLS, self._make_device),
             **dict.fromkeys((*ROOT_CALLS, "unshare", "clone"), self._expect_other_roots),
             "socketcall": self._make_socket,
@@ -100,13 +109,19 @@ class Supervisor:
         """Return the ACLs that the kernel did not take, and those of the beginning."""
         return self._records.acls()
 
+    def find_group(self, path: bytes) -> int | None:
+        """Return the group that the new file at ``path`` got from its directory; None for no group. After serving."""
+        inode = self._reader.read(path, False)
+        group = self._groups.find_owner(path, False, inode)[1]
+        return group if group != inode.gid else None
+
     def serve(self, stop_fd: int) -> None:
         """Answer until ``stop_fd`` is readable or closed at its other end, or every process is gone."""
         poll = select.poll()
         poll.register(self._listener.descriptor, select.POLLIN)
         poll.register(stop_fd, select.POLLIN)
         waiting: deque[Notification] = deque()
-        with self._view.own_root(), short_turns():
+        with self._view.own_root(), self._groups.below_proc(), short_turns():
             while True:
                 events = dict(poll.poll(0 if waiting else None))
                 if stop_fd in events:
@@ -147,11 +162,16 @@ class Supervisor:
         self._shows_numbers = True
         if not self._records:
             return None
-        inode = self._reader.read(*self._view.locate(call))
-        record = self._records.find(inode)
-        if record is None:
+        target = self._view.locate(call)
+        status = os.stat(target.path, follow_symlinks=target.follow)
+        key = (status.st_dev, status.st_ino)
+        if key not in self._records and self._groups.is_settled(key):
             return None
-        shown = _shown_of(inode, record)
+        inode = self._reader.read(*target)
+        owner, record = self._groups.find_owner(*target, inode), self._records.find(inode)
+        if owner == (inode.uid, inode.gid) and (record is None or record.device is None):
+            return None
+        shown = _shown_of(inode, owner, record.device if record else None)
         if call.name == "statx":
             address, data = call.arguments[4], pack_statx(inode, shown)
         else:
@@ -173,6 +193,7 @@ class Supervisor:
         if call.name in ("fchown", "fchown32") and self._view.is_only_path(call.pid, to_signed(call.arguments[0])):
             return -errno.EBADF
         inode = self._reader.read(*target)
+        old_uid, old_gid = self._groups.find_owner(*target, inode)
         if not self._listener.is_valid(call.cookie):
             return None
         try:
@@ -187,9 +208,23 @@ class Supervisor:
             return -(error.errno or errno.EIO)
         except OverflowError:
             return -errno.ENOSPC
-        old_uid, old_gid = record.owner or (inode.uid, inode.gid)
         record.owner = (old_uid if uid is None else uid, old_gid if gid is None else gid)
+        if gid is not None and hands_on_group(inode):
+            self._groups.note_change(target.path, inode, old_gid, gid)
         return 0
+
+    def _note_group_bit(self, call: Call) -> None:
+        """Note that a directory gets the set-group-ID bit, and let the kernel set it."""
+        target = self._view.locate(call)
+        inode = self._reader.read(*target)
+        if stat.S_ISDIR(inode.mode) and not hands_on_group(inode):
+            self._groups.note_change(target.path, inode, None, self._groups.find_owner(*target, inode)[1])
+
+    def _note_move(self, call: Call) -> None:
+        """Find the group of a file before it moves to another directory, and let the kernel move it."""
+        directory, address = (AT_FDCWD, call.arguments[0]) if call.name == "rename" else call.arguments[:2]
+        target = self._view.locate_new(call.pid, to_signed(directory), address)
+        self._groups.find_owner(*target, self._reader.read(*target))
 
     def _make_device(self, call: Call) -> int | None:
         """Make a place-holder for a device and record the device.
@@ -248,13 +283,11 @@ def _ids_of(call: Call) -> tuple[int | None, int | None]:
     return None if uid == no_id else uid, None if gid == no_id else gid
 
 
-def _shown_of(inode: InodeFacts, record: Record) -> Shown:
+def _shown_of(inode: InodeFacts, owner: Owner, device: Device | None) -> Shown:
     """Return what is shown of ``inode``."""
-    uid, gid = record.owner or (inode.uid, inode.gid)
-    if record.device is None:
-        return Shown(uid, gid, inode.mode, None)
-    kind, major, minor = record.device
-    return Shown(uid, gid, kind | inode.mode & ~_FILE_TYPE, (major, minor))
+    if device is None:
+        return Shown(*owner, inode.mode, None)
+    return Shown(*owner, device.kind | stat.S_IMODE(inode.mode), (device.major, device.minor))
 
 
 def _make_place_holder(path: bytes, mode: int) -> None:

@@ -34,6 +34,19 @@ def _check(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def hide_arguments(title: bytes) -> None:
+    """Let /proc/PID/cmdline show ``title`` in place of this process's arguments, which are paths of the user.
+
+    Everybody may read that file. The kernel reads it out of the process's memory (arg_start and arg_end in proc(5)).
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, title, min(len(title), end - start - 1))
+
+
 def unshare(flags: int) -> None:
     """Leave the namespaces of ``flags`` for new ones (unshare(2))."""
     _check(_libc.unshare(flags))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cosremaster.sandbox import init, network
-from cosremaster.sandbox.harvest import Harvest, RecordedFacts
+from cosremaster.sandbox.harvest import FindGroup, Harvest, RecordedFacts
 from cosremaster.sandbox.records import Device
 from cosremaster.sandbox.scan import PathTooLongError, scan_tree
 from cosremaster.sandbox.supervisor import Supervisor
@@ -35,6 +35,7 @@ from cosremaster.sandbox.syscalls import (
     MS_PRIVATE,
     MS_REC,
     PR_SET_PDEATHSIG,
+    hide_arguments,
     mount,
     set_process_option,
     unshare,
@@ -72,6 +73,7 @@ def main(wire_fd: int, channel_fd: int, output_fd: int) -> None:
     for fd in (wire_fd, channel_fd, output_fd):
         os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    hide_arguments(b"cosremaster-script")
     wire, channel = FrameWire(wire_fd, wire_fd), socket.socket(fileno=channel_fd)
     try:
         _, setup = wire.receive(FrameKind.SETUP)
@@ -104,6 +106,7 @@ class ScriptWork:
     def __init__(self, setup: dict[str, Any], wire: FrameWire, channel: socket.socket, output_fd: int) -> None:
         """Take the script of ``setup``."""
         self._setup, self._wire, self._channel, self._output_fd = setup, wire, channel, output_fd
+        self._find_group: FindGroup | None = None
 
     def run(self) -> None:
         """Do all steps. :raises StepError: one fails. :raises WireError: the parent is gone."""
@@ -199,7 +202,7 @@ class ScriptWork:
         time.sleep(_CLOCK_STEP)
         started = time.time_ns()
         seed = RecordedFacts(dict(unpacker.owners), dict(unpacker.devices), dict(unpacker.acls))
-        kind, number, recorded = self._supervise(unpacker)
+        kind, number, recorded = self._supervise(unpacker, started)
         if kind != init.EXITED:
             raise StepError(("", "exec", "mounts", "filter")[kind], number)
         full = _describe_full(os.statvfs("."))
@@ -210,16 +213,15 @@ class ScriptWork:
             after = scan_tree()
         except PathTooLongError:
             raise StepError("path", errno.ENAMETOOLONG) from None
-        is_single = self._setup["way"] == "single"
         harvest = Harvest(
-            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, inherits_groups=is_single
+            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, find_group=self._find_group
         )
         harvest.send(self._wire)
         if self._setup["is_directory"]:
             os.chdir("..")
             self._clean()
 
-    def _supervise(self, unpacker: Unpacker) -> tuple[int, int, RecordedFacts]:
+    def _supervise(self, unpacker: Unpacker, started: int) -> tuple[int, int, RecordedFacts]:
         """Run the script to its end. Return kind and number of its status, and what was recorded meanwhile."""
         status_read, status_write = os.pipe()
         ours, theirs = socket.socketpair()
@@ -247,8 +249,10 @@ class ScriptWork:
         listener_fd = self._receive_listener(ours)
         if listener_fd is not None:
             devices = {key: Device(*device) for key, device in unpacker.devices.items()}
-            supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls)
+            supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started)
             supervisor.serve(status_read)
+            if self._setup["way"] == "single":
+                self._find_group = supervisor.find_group
             recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())
         status = os.read(status_read, init.STATUS.size)
         os.waitpid(first, 0)

@@ -87,6 +87,13 @@ cp -a f g; getfacl -n g; setfacl -x u:33 g; getfacl -n g; setfacl -b g; getfacl 
 getfacl -n g; ls -l f g | cut -c1-11; mkdir d; setfacl -d -m u:5:rwx d; getfacl -n d; setfacl -k d;
 getfacl -n d; setfacl -d -m u:5:r f || true; getfattr -d -m - f d; setfattr -x system.posix_acl_access f;
 getfacl -n f; setfacl -m u:33:r f; setfacl -m u:0:w f; getfacl -n f; setfacl -b f; setfacl -b f; getfacl -n f
+== set-group-ID directories
+mkdir d; touch d/old; chgrp 50 d; chmod g+s d; touch d/new; mkdir d/sub; touch d/sub/x; ls -lnR d
+chgrp 60 d; touch d/newer d/sub/y; chown 5 d/newer; install -o 7 -m 600 /dev/null d/installed
+touch plain d/out; mv plain d/moved; mv d/out .; mkdir -m 2775 m; chgrp 8 m; touch m/f; chmod 2755 m; touch m/g
+mkdir n; chmod 2755 n; touch n/before; chgrp 9 n; touch n/after; ln -s x n/link; mkfifo n/fifo; mknod n/null c 1 3
+cp -a d e; cp -r d f; tar -cf t.tar d; mkdir t; tar -C t -xf t.tar; rm t.tar; touch t/d/z; chmod g-s d; touch d/later
+ln d/new hard; mv d/sub .; touch sub/z; rm -r m; mkdir m; touch m/f
 == capability
 cp /bin/true t; setcap cap_net_raw+ep t; getcap t; chown 5 t; getcap t; setcap cap_net_raw+ep t; getcap t
 """)
@@ -192,7 +199,7 @@ def test_with_real_ids_a_device_cannot_be_copied_without_its_numbers() -> None:
 
 @pytest.mark.parametrize("ids", ["single", "subuid"])
 def test_devices_are_recorded(ids: Literal["single", "subuid"]) -> None:
-    script = "umask 027; mknod null c 1 3; mknod -m 600 sda b 8 300; mkfifo p; mv null n; ln sda h; mknod w c 0 0"
+    script = "umask 027; mknod w c 0 0; mknod null c 1 3; mknod -m 600 sda b 8 300; mkfifo p; mv null n; ln sda h"
     confined = run_confined(f"{script}; mknod x b 9 9; rm x", ids)
     assert (confined.returncode, confined.output) == (0, "")
     facts = {name: (entry.device, entry.mode, entry.owner) for name, entry in confined.entries.items()}

@@ -18,6 +18,7 @@ from cosremaster.sandbox.filter import (
     CHOWN_CALLS,
     ID_CALLS,
     REFUSED_CALLS,
+    RENAME_CALLS,
     STAT_CALLS,
     SYNC_CALLS,
     XATTR_CALLS,
@@ -53,7 +54,7 @@ def test_calls_have_their_verdicts(architecture: Architecture) -> None:
             **dict.fromkeys(ABSENT_CALLS, ENOSYS),
             **dict.fromkeys(REFUSED_CALLS, EPERM),
             **dict.fromkeys(ID_CALLS, SUCCEED if is_single else ALLOW),
-            **dict.fromkeys((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS), NOTIFY if is_single else ALLOW),
+            **dict.fromkeys((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS, *RENAME_CALLS), NOTIFY if is_single else ALLOW),
             **dict.fromkeys(("chroot", "pivot_root", "setns"), NOTIFY),
         }
         for number, name in architecture.find_numbers(expected).items():
@@ -80,6 +81,9 @@ def test_calls_that_are_judged_by_their_arguments(architecture: Architecture, id
     for family in (0, 3, 17, 31, 38, 40, 44, 45):
         assert verdict("socket", family, 1, 0) == NO_FAMILY
         assert verdict("socketpair", family, 1, 0) == NO_FAMILY
+    for place, name in ((1, "fchmod"), (2, "fchmodat"), (2, "fchmodat2")):
+        assert verdict(name, *[0] * place, 0o2755) == (NOTIFY if ids == "single" else ALLOW)
+        assert verdict(name, *[0] * place, 0o5755) == ALLOW
     for place, name in ((1, "mknod"), (2, "mknodat")):
         if SYSCALLS[name][{"x86_64": 0, "aarch64": 1, "i386": 2}[architecture.name]] is not None:
             for kind in (stat.S_IFCHR, stat.S_IFBLK):
