@@ -9,8 +9,10 @@ import click
 
 from cosremaster.api.image import Image
 from cosremaster.cli.commands import pop_request, takes_output_options, takes_request, write_result
-from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StrictCommand
+from cosremaster.cli.options import MAX_EXPAND, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.terminal import terminal_progress
+from cosremaster.errors import UsageError
+from cosremaster.io.files import SHOWN_NAMES
 
 
 @click.command(cls=StrictCommand)
@@ -26,6 +28,8 @@ def shell_command(source: Path, target: Path, max_expand: int, quiet: bool, **op
     The other options count before the shell begins. OUT is written when the shell ends with the exit code 0; with any
     other code ("exit 1") nothing is written.
     """
+    if str(source) in SHOWN_NAMES or isinstance(target, StreamPath):
+        raise UsageError("a shell needs standard input and output for itself: neither IN nor OUT can be -")
     request = pop_request(options, is_shell=True)
     progress = terminal_progress(quiet=quiet)
     with Image(source, max_expand=max_expand) as image:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -183,6 +186,42 @@ def test_a_script_sees_the_chain_of_squashfs_files_as_one_root(root: Path, tmp_p
         assert image.stat("casper/minimal.live.squashfs::usr/share/doc").mode == 0o700
         assert [entry.name for entry in image.ls("casper/minimal.live.squashfs::usr/share/doc")] == []
         assert image.read("casper/minimal.squashfs::etc/passwd").startswith(b"root:")
+
+
+def type_into_shell(source: Path, target: Path, *lines: str) -> tuple[int, str]:
+    """The exit code of ``cosremaster shell`` on a terminal where somebody types ``lines``, and what stood there."""
+    pid, fd = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-m", "cosremaster", "shell", str(source), str(target)])
+    seen = b""
+    waiting = [line.encode() + b"\n" for line in lines]
+    try:
+        while True:
+            if waiting and re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).endswith(b"# "):  # the prompt
+                os.write(fd, waiting.pop(0))
+                seen += b"\n"
+            seen += os.read(fd, 4096)
+    except OSError:  # the terminal's other end is closed
+        pass
+    finally:
+        os.close(fd)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+
+def test_what_is_typed_into_a_shell_becomes_the_edit(source: Path, tmp_path: Path) -> None:
+    code, seen = type_into_shell(source, tmp_path / "out.tar", "echo typed > /etc/hostname", "exit")
+    assert code == 0, seen
+    assert "run shell: 1 changed (" in seen
+    with cosremaster.open(tmp_path / "out.tar") as image:
+        assert image.read("etc/hostname") == b"typed\n"
+    code, seen = type_into_shell(source, tmp_path / "no.tar", "rm -r /etc", "exit 4")
+    assert code == 11 and "shell: it ended with exit code 4, so nothing is written" in seen
+    assert not (tmp_path / "no.tar").exists()
+
+
+def test_a_shell_keeps_standard_input_and_output(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shell", str(source), "-"]) == 2
+    assert "a shell needs standard input and output for itself" in capsys.readouterr().err
 
 
 CONTROL = "Package: site-tool\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
