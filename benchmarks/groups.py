@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import images, squashfs, tar
+from benchmarks import images, runs, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
@@ -394,4 +394,5 @@ GROUPS: Mapping[str, Group] = {
     ),
     **squashfs.GROUPS,
     **tar.GROUPS,
+    **runs.GROUPS,
 }

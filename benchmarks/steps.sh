@@ -1,7 +1,8 @@
-# The page's seven steps: steps.sh ISO OVERLAY, in an empty folder; makes out.iso. Device nodes need root or fakeroot.
+# The page's seven steps: steps.sh ISO OVERLAY [COMMAND in a chroot], in an empty folder; makes out.iso. Device nodes need root or fakeroot.
 set -e
 iso=$1
 overlay=$2
+command=$3
 7z x -y -odisc "$iso" > /dev/null
 rm -rf 'disc/[BOOT]'
 chmod -R u+w disc
@@ -10,6 +11,7 @@ mkdir -p outer/root
 (cd outer && zcat "../disc/$cgz" | cpio -idm --quiet)
 (cd outer/root && xzcat ../rootfs.cxz | cpio -idm --quiet)
 cp -a "$overlay/." outer/root/
+[ -z "$command" ] || chroot outer/root sh -ec "$command"
 (cd outer/root && find . | cpio -o -H newc --quiet | xz -T0 > ../../rootfs.cxz)
 rm -rf outer/root
 mv rootfs.cxz outer/
