@@ -94,7 +94,7 @@ def send_files(source: Path | None, wire: FrameWire) -> None:
         batch = RecordBatch(wire)
         root = os.fsencode(source)
         if not os.path.isdir(root):
-            _send_host_path(root, os.path.basename(root), batch, wire)
+            _send_host_path(os.path.realpath(root), os.path.basename(root), batch, wire)
         else:
             for path, name in walk_files(root):
                 _send_host_path(path, name, batch, wire)
@@ -127,8 +127,6 @@ def _send_host_path(path: bytes, name: bytes, batch: RecordBatch, wire: FrameWir
     place = Place().inside(path)
     try:
         status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode) and b"/" not in name and not os.path.isdir(os.path.dirname(path) or b"."):
-            status = os.stat(path)
         mode = 0o755 if status.st_mode & 0o100 or stat.S_ISDIR(status.st_mode) else 0o644
         bits, mtime = stat.S_IFMT(status.st_mode), status.st_mtime_ns // 1_000_000_000
         if stat.S_ISLNK(status.st_mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import tempfile
 from types import TracebackType
 from typing import Any, NoReturn
 
-from cosremaster.errors import SandboxError, ScriptError
+from cosremaster.errors import SandboxError, ScriptError, UnsupportedError
 from cosremaster.sandbox.ids import IdMap, write_id_map
 from cosremaster.sandbox.refusals import describe_refusal
 from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
@@ -135,6 +136,8 @@ def raise_worker_failure(step: str, number: int, details: str) -> NoReturn:
     if step == "path":
         raise ScriptError("it made a path of more than 4,095 bytes, which no layer holds")
     sentence = describe_refusal(step, number, details)
+    if step == "unpack" and number != errno.ENOSPC:
+        raise UnsupportedError(sentence)
     raise ScriptError(sentence) if step in _OF_THE_SCRIPT else SandboxError(sentence)
 
 

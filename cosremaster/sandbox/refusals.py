@@ -38,6 +38,8 @@ def describe_refusal(step: str, number: int, details: str) -> str:
         return sentence
     reason = os.strerror(number) if number else "it failed"
     about = f" ({details})" if details else ""
+    if step == "unpack":
+        return f"the image's files cannot be laid out for a script: {reason}{about}"
     return f"this machine does not let a script run apart from it: {_STEPS.get(step, step)}: {reason}{about}; {_VM}"
 
 

@@ -64,7 +64,7 @@ def _step(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = error.filename
+        path = error.filename2 or error.filename
         raise StepError(name, error.errno or 0, os.fsdecode(path) if isinstance(path, (bytes, str)) else "") from error
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +26,7 @@ from cosremaster.tree.nodes import Node
 from tests.fixtures.roots import require_root
 from tests.fixtures.tools import require
 from tests.support.sandboxed import Runner, busybox_tree, file_node, open_runner, run_here
-from tests.support.user import User
+from tests.support.user import REPOSITORY, User
 
 _MARK = "4711.25"
 """Seconds that programs of these tests sleep, by which their processes are recognized."""
@@ -286,6 +291,70 @@ def test_the_worker_runs_under_each_python(
     finally:
         session.probe.cache_clear()
     assert set(result.nodes) == {b"etc/passwd", b"srv/d"}
+
+
+_SHELL = """
+import sys
+sys.path[:0] = {path!r}
+import os
+from pathlib import Path
+from cosremaster.io.spool import Spool
+from cosremaster.progress import SilentProgress
+from cosremaster.sandbox.model import ScriptRun
+from cosremaster.sandbox.session import run_script
+from tests.support.sandboxed import busybox_tree
+with Spool(Path("/tmp")) as spool:
+    run = ScriptRun(program=b"", name="shell", interactive=True)
+    changes = run_script(busybox_tree(), run, spool, SilentProgress(), print)
+print("CHANGED", *[node.path for node in changes.nodes], changes.report.exit_code)
+"""
+
+
+def test_a_shell_has_a_terminal_of_its_own() -> None:
+    """Ctrl-C reaches the program in it, and the user's terminal is as it was afterwards."""
+    require_root()
+    require("/bin/busybox")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", _SHELL.format(path=[str(REPOSITORY), *sys.path])])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    before, shown = termios.tcgetattr(terminal), b""
+
+    def read_until(text: bytes) -> None:
+        nonlocal shown
+        end = time.monotonic() + 60
+        while text not in shown:
+            assert time.monotonic() < end, shown
+            if select.select([terminal], [], [], 1)[0]:
+                shown += os.read(terminal, 4096)
+
+    read_until(b"/ # ")
+    os.write(terminal, b"tty; stty size; echo $((40+2)); sleep 4242.5\n")
+    read_until(b"42\r\n")
+    assert b"/dev/pts/0\r\n33 77\r\n" in shown
+    time.sleep(0.3)
+    os.write(terminal, b"\x03")
+    os.write(terminal, b"echo > /srv/new; cat /dev/tty & exit 0\n")
+    read_until(b"CHANGED b'srv/new' 0")
+    assert termios.tcgetattr(terminal) == before
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_what_is_piped_to_a_shell_is_a_script() -> None:
+    require_root()
+    require("/bin/busybox")
+    code = _SHELL.format(path=[str(REPOSITORY), *sys.path])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input="echo piped; touch /srv/a", capture_output=True, text=True, check=False)
+    assert done.stdout == "piped\nCHANGED b'srv/a' 0\n", done.stderr
+
+
+def test_root_with_a_single_id(tree: dict[bytes, Node]) -> None:
+    require_root()
+    result = run_here(tree, "chown 5:6 /etc/passwd; ls -n /etc/passwd", ids="single").check()
+    assert result.report.way == "single"
+    assert result.nodes[b"etc/passwd"][2:4] == (5, 6)
 
 
 def test_a_script_cannot_look_into_its_first_process(tree: dict[bytes, Node]) -> None:

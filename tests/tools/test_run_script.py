@@ -186,12 +186,13 @@ def test_a_new_file_in_a_set_group_id_directory_gets_its_group(run: Run, tree: d
     }
 
 
-def test_a_whiteout_is_no_removal(run: Run, tree: dict[bytes, Node]) -> None:
-    result = run(tree, "mknod /srv/white c 0 0; rm /etc/group; mknod /etc/group c 0 0").check()
+@pytest.mark.parametrize("path", ["srv/white", "etc/group"])
+def test_a_whiteout_is_no_removal(run: Run, tree: dict[bytes, Node], path: str) -> None:
+    without_devices = {name: node for name, node in tree.items() if name != b"srv/disk"}
+    result = run(without_devices, f"rm -f /{path}; mknod /{path} c 0 0").check()
     assert (result.nodes, result.removed) == ({}, ())
     assert result.report.notes[-1] == (
-        "character devices 0:0 are not taken over, as stacked file systems take them for removals: /etc/group,"
-        " /srv/white"
+        f"character devices 0:0 are not taken over, as stacked file systems take them for removals: /{path}"
     )
 
 
@@ -359,6 +360,38 @@ def test_content_that_is_equal_is_the_old_one(tree: dict[bytes, Node]) -> None:
     result = run_here(tree, "chmod 600 /bin/ping; chown 1:1 /etc/passwd").check()
     assert result.nodes[b"bin/ping"][6] == b"x" * 100_000
     assert isinstance(tree[b"bin/ping"].content, BytesContent)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [(b"bin/ash/x", "File exists (bin/ash)"), (b"srv/" + b"x" * 256, f"File name too long (srv/{'x' * 256})")],
+)
+def test_a_tree_that_no_system_can_have_is_named(run: Run, tree: dict[bytes, Node], path: bytes, reason: str) -> None:
+    result = run({**tree, path: file_node(path, b"")}, "true")
+    assert (result.error, result.message) == (
+        "UnsupportedError",
+        f"the image's files cannot be laid out for a script: {reason}",
+    )
+
+
+def test_a_path_that_no_layer_holds_is_named(run: Run, tree: dict[bytes, Node]) -> None:
+    long, longer = ("/".join(["d" * 200] * count) for count in (12, 15))
+    result = run(tree, f"mkdir -p /srv/{long} /opt/{longer} && mv /opt/{'d' * 200} /srv/{long}")
+    assert (result.error, result.message) == (
+        "ScriptError",
+        "it made a path of more than 4,095 bytes, which no layer holds",
+    )
+
+
+def test_a_hundred_thousand_files(tree: dict[bytes, Node]) -> None:
+    require_root()
+    script = """
+        awk 'BEGIN { for (i = 0; i < 100; i++) { d = sprintf("/srv/many/%d", i); system("mkdir -p " d);
+            for (j = 0; j < 1000; j++) { f = d "/" j; print j > f; close(f) } } }'
+    """
+    result = run_here(tree, script).check()
+    assert len(result.nodes) == 100_101
+    assert result.nodes[b"srv/many/99/998"] == (NodeKind.FILE, 0o644, 0, 0, b"", (0, 0), b"998\n", ())
 
 
 def test_no_program_of_the_image_is_started_as_a_service(run: Run, tree: dict[bytes, Node]) -> None:
