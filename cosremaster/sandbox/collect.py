@@ -13,7 +13,7 @@ from cosremaster.io.pieces import Piece, Zeros
 from cosremaster.io.spool import Spool
 from cosremaster.sandbox.settings import SERVICE_POLICY
 from cosremaster.sandbox.unpack import MOUNT_POINTS
-from cosremaster.sandbox.wire import FrameKind, FrameWire, Record
+from cosremaster.sandbox.wire import FrameKind, FrameWire, Record, receive_work
 from cosremaster.tree.content import BytesContent, PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 
@@ -41,10 +41,10 @@ class ChangeCollector:
 
     def receive(self, wire: FrameWire) -> None:
         """Take all changes. :raises WireError: the sender ended before. Raises as :meth:`Spool.append`."""
-        _, removed = wire.receive(FrameKind.REMOVED)
+        _, removed = receive_work(wire, FrameKind.REMOVED)
         self.removed = [path for path in removed if path in self._tree or path not in NOT_OF_IMAGES]
         while True:
-            kind, value = wire.receive(FrameKind.NODES, FrameKind.END)
+            kind, value = receive_work(wire, FrameKind.NODES, FrameKind.END)
             if kind is FrameKind.END:
                 break
             for record in value:
@@ -133,7 +133,7 @@ def _data_until_hole(
 ) -> Iterator[bytes]:  # fmt: skip
     """Yield the next bytes of a file that has ``length`` more, up to a hole, which is added to ``holes``."""
     while length > 0:
-        kind, value = wire.receive(FrameKind.DATA, FrameKind.HOLE)
+        kind, value = receive_work(wire, FrameKind.DATA, FrameKind.HOLE)
         if kind is FrameKind.HOLE:
             holes.append(Zeros(value))
             return

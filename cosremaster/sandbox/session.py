@@ -26,12 +26,12 @@ from cosremaster.sandbox.lines import LineSplitter
 from cosremaster.sandbox.model import IdChoice, Output, ScriptChanges, ScriptReport, ScriptRun
 from cosremaster.sandbox.network import proxy_environment
 from cosremaster.sandbox.notes import describe_bound, describe_losses, describe_use, make_end_error
-from cosremaster.sandbox.process import WorkerProcess, default_place
+from cosremaster.sandbox.process import WorkerProcess, default_place, raise_worker_failure
 from cosremaster.sandbox.proxy import Proxy
 from cosremaster.sandbox.reach import Reach
 from cosremaster.sandbox.settings import Bounds, make_setup
 from cosremaster.sandbox.terminal import TerminalRelay
-from cosremaster.sandbox.wire import FrameKind, FrameWire, WireError
+from cosremaster.sandbox.wire import FailureError, FrameKind, FrameWire, WireError
 from cosremaster.tree.nodes import Node
 
 _PROBE_SIZE = 1 << 20
@@ -195,15 +195,21 @@ class ScriptSession:
         if error is not None:
             raise error
         if not code:
-            try:
-                collector.receive(self._worker.wire)
-            except WireError:
-                self._worker.raise_failure()
+            self._collect(collector)
         if bound:
             self._notes.append(f"at its end {describe_bound(bound, self._bounds)}")
         self._notes += describe_losses(displaced, collector.dropped)
         report = ScriptReport(way=self._ids.way, exit_code=code, seconds=seconds, notes=tuple(self._notes))
         return ScriptChanges(tuple(collector.nodes), tuple(sorted(set(collector.removed))), report)
+
+    def _collect(self, collector: ChangeCollector) -> None:
+        """Let ``collector`` take what the script changed. Raises as :func:`run_script`."""
+        try:
+            collector.receive(self._worker.wire)
+        except FailureError as failure:
+            raise_worker_failure(*failure.args)
+        except WireError:
+            self._worker.raise_failure()
 
     def _watch(self, deadline: float | None) -> None:
         """Pass on what the script prints until it has ended, and nothing is left that could print.

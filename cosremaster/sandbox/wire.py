@@ -53,6 +53,10 @@ class WireError(Exception):
     """The other end is gone, or sent something else than was due."""
 
 
+class FailureError(WireError):
+    """The other end could not go on: the step that failed, the errno, and what it was about."""
+
+
 class FrameWire:
     """Frames over descriptors: ``read_fd`` to read from, ``write_fd`` to write to."""
 
@@ -99,6 +103,14 @@ class FrameWire:
         if len(data) < length:
             raise WireError("the connection ended")
         return data
+
+
+def receive_work(wire: FrameWire, *kinds: FrameKind) -> tuple[FrameKind, Any]:
+    """Return the next frame of ``wire``. :raises FailureError: it is a failure. Raises as :meth:`FrameWire.receive`."""
+    kind, value = wire.receive(*kinds, FrameKind.FAILURE)
+    if kind is FrameKind.FAILURE:
+        raise FailureError(*value)
+    return kind, value
 
 
 class RecordBatch:
