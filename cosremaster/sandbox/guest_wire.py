@@ -149,6 +149,16 @@ class OuterWire(FrameWire):
             raise self._fail("a removed path is none")
         return kind, value
 
+    def _read(self, length: int) -> bytes:
+        """Return the next ``length`` bytes. :raises WireError: there are fewer, or they do not come."""
+        data = bytearray()
+        while len(data) < length:
+            part = self._reader.read1(length - len(data))
+            if not part:  # the end, or None after a time-out of the socket
+                raise WireError("the connection ended")
+            data += part
+        return bytes(data)
+
     def _fail(self, fault: str) -> WireError:
         """Return the error for ``fault``, which is kept."""
         self.fault = fault

@@ -12,10 +12,11 @@ import select
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
@@ -56,6 +57,9 @@ _CONNECTIONS = 8
 _BOOT_TIMES = {"kvm": 20.0, "tcg": 600.0}
 """Seconds after which a machine whose kernel has not started our program is given up; they need two, and ten."""
 
+_SILENCE_TIME = 1200
+"""Seconds that the guest may take before the script, and between frames after it."""
+
 _SYSTEM_MEMORY = 512 << 20
 _MORE_MEMORY = 1 << 30
 _MAX_INITRAMFS = 1900 << 20
@@ -64,7 +68,7 @@ _MAX_INITRAMFS = 1900 << 20
 _DEAD = ("Kernel panic", "Out of memory", "Initramfs unpacking failed", "qemu-system", "is refused", "Error")
 
 
-def check_run(run: ScriptRun) -> None:
+def check_machine_run(run: ScriptRun) -> None:
     """Check what can be checked of ``run`` before any work is done.
 
     :raises SandboxError: there is no QEMU here. :raises UsageError: it wants what a machine does not give.
@@ -78,16 +82,16 @@ def check_run(run: ScriptRun) -> None:
 
 def run_in_machine(
     tree: Mapping[bytes, Node], run: ScriptRun, spool: Spool, progress: Progress, output: Output,
-    kernels: Iterable[MachineBoot] = (),
+    boot: MachineBoot | None = None,
 ) -> ScriptChanges:  # fmt: skip
     """Run ``run`` in the file system ``tree`` in a virtual machine; see :func:`session.run_script`.
 
-    ``kernels``: those that the image boots with; the tree's own are tried behind them.
+    ``boot``: what the image boots with; the kernels of the tree are tried behind it.
 
     :raises SandboxError: this machine cannot run it, or no kernel can.
     """
-    check_run(run)
-    boot, modules = choose_kernel(chain(kernels, list_kernels(tree)), own_machine())
+    check_machine_run(run)
+    boot, modules = choose_kernel(chain(() if boot is None else (boot,), list_kernels(tree)), own_machine())
     reach = Reach(run.network_allow) if run.network else None
     variables = proxy_environment(loopback_allowed=reach.includes_loopback) if reach is not None else ()
     bounds = Bounds.of(run, tree)
@@ -189,6 +193,8 @@ class Machine:
                     break
                 self._emulator.end()
             self._stack.callback(self._emulator.end)
+            limit = struct.pack("ll", _SILENCE_TIME, 0)
+            self._port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)  # a script could stop our program
             self.wire = OuterWire(self._port.fileno())
             self.output, write_end = os.pipe()
             self._stack.callback(os.close, self.output)

@@ -176,12 +176,24 @@ def find_modules(facts: KernelFacts, places: Sequence[Mapping[bytes, Node]], pla
 
     :raises SandboxError: a module is missing.
     """
+    directories = [base + b"/" + facts.release.encode() for base in (b"lib/modules", b"usr/lib/modules")]
+    by_name: dict[str, Node] = {}
+    built_in: set[str] | None = None
     for tree in places:
-        directories = [base + b"/" + facts.release.encode() for base in (b"lib/modules", b"usr/lib/modules")]
-        paths = [path for directory in directories for path in _paths_below(tree, directory)]
-        if paths:
-            return _take_modules(tree, paths, facts, place)
-    return []
+        for path in (path for directory in directories for path in _paths_below(tree, directory)):
+            if path.endswith(b"/modules.builtin"):
+                lines = _text(tree[path]).split()
+                built_in = (built_in or set()) | {name for line in lines if (name := _module_name(line))}
+            elif (name := _module_name(path)) in _LOAD_ORDER:
+                by_name.setdefault(name, tree[path])
+    missing = [name for name in _REQUIRED if name not in by_name and built_in is not None and name not in built_in]
+    if missing:
+        raise SandboxError(
+            f"--run-in vm talks to the machine by {missing[0]}, and the image has no such module for its kernel"
+            f" {facts.release}",
+            place,
+        )
+    return [KernelModule(name, _plain_module(by_name[name], place)) for name in _LOAD_ORDER if name in by_name]
 
 
 def _paths_below(tree: Mapping[bytes, Node], directory: bytes) -> Iterable[bytes]:
@@ -189,24 +201,6 @@ def _paths_below(tree: Mapping[bytes, Node], directory: bytes) -> Iterable[bytes
     if isinstance(tree, ListedTree):
         return tree.walk_paths(directory) if directory in tree else ()
     return (path for path in tree if path.startswith(directory + b"/"))
-
-
-def _take_modules(
-    tree: Mapping[bytes, Node], paths: Sequence[bytes], facts: KernelFacts, place: Place
-) -> list[KernelModule]:  # fmt: skip
-    """Return the modules among ``paths``."""
-    by_name = {}
-    built_in: set[str] | None = None
-    for path in paths:
-        if path.endswith(b"/modules.builtin"):
-            built_in = {name for line in _text(tree[path]).split() if (name := _module_name(line))}
-        elif (name := _module_name(path)) in _LOAD_ORDER:
-            by_name[name] = tree[path]
-    for name in _REQUIRED:
-        if name not in by_name and built_in is not None and name not in built_in:
-            sentence = f"the image's kernel {facts.release} has no {name}, by which --run-in vm talks to the machine"
-            raise SandboxError(sentence, place)
-    return [KernelModule(name, _plain_module(by_name[name], place)) for name in _LOAD_ORDER if name in by_name]
 
 
 def _module_name(path: bytes) -> str | None:

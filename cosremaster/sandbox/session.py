@@ -35,6 +35,8 @@ from cosremaster.sandbox.wire import FailureError, FrameKind, FrameWire, WireErr
 from cosremaster.tree.nodes import Node
 
 _PROBE_SIZE = 1 << 20
+_LAST_LINES_TIME = 60.0
+"""Seconds that the last lines of a script may take when it has ended."""
 
 
 @cache
@@ -221,8 +223,13 @@ class ScriptSession:
         lines, printed, frames = LineSplitter(), self._worker.output, self._worker.fileno()
         waiting = {printed, frames}
         while waiting:
-            rest = None if deadline is None or frames not in waiting else max(0.0, deadline - time.monotonic())
+            has_ended = frames not in waiting
+            rest = (
+                _LAST_LINES_TIME if has_ended else None if deadline is None else max(0.0, deadline - time.monotonic())
+            )
             ready, _, _ = select.select(waiting, (), (), rest)
+            if not ready and has_ended:  # nobody inside is alive, so nothing can come: a machine lies
+                return
             if not ready:
                 raise ScriptError(f"took longer than {self._run.timeout:g} seconds, so it was ended")
             if frames in ready:  # the frame is received when the output has ended

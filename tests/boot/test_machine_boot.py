@@ -113,7 +113,7 @@ def test_a_machine_and_namespaces_give_the_same_changes(kernel: MachineBoot, tmp
         )  # fmt: skip
         lines: list[list[str]] = [[], []]
         tree = _make_root()
-        inside = run_in_machine(tree, run, spool, SilentProgress(), lines[0].append, [kernel])
+        inside = run_in_machine(tree, run, spool, SilentProgress(), lines[0].append, kernel)
         outside = run_script(tree, run, spool, SilentProgress(), lines[1].append)
         assert _describe(inside) == _describe(outside)
         assert inside.nodes
@@ -126,7 +126,7 @@ def test_a_script_that_takes_too_long_is_ended_with_its_machine(kernel: MachineB
     lines: list[str] = []
     start = time.monotonic()
     with Spool(tmp_path) as spool, pytest.raises(ScriptError, match="longer than 2 seconds"):
-        run_in_machine(_make_root(), run, spool, SilentProgress(), lines.append, [kernel])
+        run_in_machine(_make_root(), run, spool, SilentProgress(), lines.append, kernel)
     assert lines == ["begun"]
     assert time.monotonic() - start < 250
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

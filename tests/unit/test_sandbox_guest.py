@@ -135,7 +135,9 @@ def test_a_module_that_is_neither_there_nor_built_in_is_named() -> None:
     assert len(find_modules(facts, [_module_tree(rest)], PLACE)) == 4  # there is no list of what is built in
     built_in = "kernel/drivers/char/virtio_console.ko\n"
     assert len(find_modules(facts, [_module_tree(rest, built_in=built_in)], PLACE)) == 4
-    with pytest.raises(SandboxError, match="has no virtio_console"):
+    places = [_module_tree(rest, built_in="x.ko\n"), _module_tree({"virtio_console"}, "usr/lib/modules")]
+    assert [module.name for module in find_modules(facts, places, PLACE)][-1] == "virtio_console"
+    with pytest.raises(SandboxError, match="by virtio_console, and the image has no such module"):
         find_modules(facts, [_module_tree(rest, built_in="kernel/fs/ext4/ext4.ko\n")], PLACE)
 
 
@@ -266,11 +268,11 @@ def test_a_machine_without_qemu_is_refused_at_once(monkeypatch: pytest.MonkeyPat
     for wrong in ({"interactive": True}, {"directory": tmp_path}):
         with pytest.raises(UsageError):
             monkeypatch.setattr(machine, "find_emulator", lambda: "qemu")
-            machine.check_run(ScriptRun(program=b"true", name="x", **wrong))
+            machine.check_machine_run(ScriptRun(program=b"true", name="x", **wrong))
     monkeypatch.undo()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxError, match="qemu-system"):
-        machine.check_run(run)
+        machine.check_machine_run(run)
 
 
 def test_an_archive_has_its_files_in_newc() -> None:
