@@ -261,6 +261,44 @@ def test_attributes_and_acls_stay(tmp_path: Path, site: Path) -> None:
         assert "user.note" in str(image.stat("etc/z").xattrs)
 
 
+def test_names_in_acls_are_those_of_the_system_in_it(
+    tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GNU tar without --numeric-owner writes names, and resolves them by the system that it extracts in."""
+    tools.require("setfacl", "getfacl")
+    users = "root:x:0:0::/:/bin/sh\noperator:x:4321:0::/:/bin/sh\n"
+    root = write_tree(
+        tmp_path / "root", {"etc/passwd": users, "etc/group": "root:x:0:\ncrew:x:77:\n", "etc/acl": "a", "srv/x": "x"}
+    )
+    run(["setfacl", "-m", "u:4321:rw,g:77:r", root / "etc/acl"])
+    run(["setfacl", "-d", "-m", "u:4321:rwx", root / "srv"])
+    archive, named = make("pax, all attributes", root, tmp_path / "a.tar"), tmp_path / "named.tar"
+    with tarfile.open(archive) as source, tarfile.open(named, "w", format=tarfile.PAX_FORMAT) as target:
+        for member in source:
+            for keyword, text in member.pax_headers.items():
+                if keyword.startswith("SCHILY.acl."):
+                    text = text.replace("user:4321", "user:operator").replace("group:77", "group:crew")
+                    member.pax_headers[keyword] = text.replace("/etc/acl", "") + "\n"
+            target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    assert b"user:operator:rw" in named.read_bytes()
+    assert list(cosremaster.diff(archive, named)) == []
+    cosremaster.remaster(named, tmp_path / "out.tar", add=[site], remove=["etc/passwd"])
+    assert b"user:operator:rw" in (tmp_path / "out.tar").read_bytes(), "headers stay"
+    for address in (named, archive):
+        folder = tmp_path / f"x-{address.name}"
+        assert main(["extract", str(address), str(folder), "--quiet"]) == 0
+        assert b"user:4321:rw-" in run(["getfacl", "-n", folder / "etc/acl"])
+        assert b"default:user:4321:rwx" in run(["getfacl", "-n", folder / "srv"])
+    (other := tmp_path / "other").mkdir()
+    bare = make("pax, all attributes", other, tmp_path / "bare.tar")
+    result = cosremaster.remaster(bare, tmp_path / "bare-out.tar", add=[cosremaster.AddPath(named, xattrs="all")])
+    assert "its access control list names users without their numbers" in str(result.warnings)
+    result = cosremaster.remaster(bare, tmp_path / "numbers.tar", add=[cosremaster.AddPath(archive, xattrs="all")])
+    (tmp_path / "n").mkdir()
+    run(["tar", "--acls", "-xpf", tmp_path / "numbers.tar", "-C", tmp_path / "n"])
+    assert b"user:4321:rw-" in run(["getfacl", "-n", tmp_path / "n/etc/acl"])
+
+
 def test_owner_names_are_those_of_the_system_in_it(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
     archive = make("gnu", trees[True], tmp_path / "a.tar")
     cosremaster.remaster(archive, tmp_path / "out.tar", add=[cosremaster.AddPath(site, owner="4321:0")])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cosremaster.layers.tar import pax
+from cosremaster.layers.tar.entries import Xattrs
 from cosremaster.lazy_regex import lazy_regex
 
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
@@ -24,19 +25,28 @@ _SELINUX = b"security.selinux"
 _ENCODED = lazy_regex(rb"%(3D|25)")
 
 
-def parse_acl(text: bytes) -> bytes | None:
-    """Return the ACL ``text`` as an attribute has it; None where it names users without numbers, or is no ACL."""
+OwnerNumbers = Mapping[bytes, Mapping[bytes, int]]
+"""Under ``user`` and ``group`` the numbers by names, as a system's ``/etc/passwd`` and ``/etc/group`` have them."""
+
+_NOBODY: OwnerNumbers = {b"user": {}, b"group": {}}
+
+
+def parse_acl(text: bytes, numbers: OwnerNumbers = _NOBODY) -> bytes | None:
+    """Return the ACL ``text`` as an attribute has it; None where it is none, or ``numbers`` lack a name in it."""
     entries = []
     for line in re.split(rb"[,\n]", text):
         parts = [part.strip() for part in line.partition(b"#")[0].split(b":")]
         if parts == [b""]:
             continue
-        tags = _TAGS.get(_SHORT.get(parts[0], parts[0]))
+        word = _SHORT.get(parts[0], parts[0])
+        tags = _TAGS.get(word)
         if tags is None or not 2 <= len(parts) <= 4:
             return None
         number = parts[1] if len(parts) > 2 else b""
         if len(parts) == 4 and parts[3].isdigit():
             number = parts[3]
+        if number and not number.isdigit() and number in numbers.get(word, {}):
+            number = b"%d" % numbers[word][number]
         rights = _parse_rights(parts[2] if len(parts) > 2 else parts[1])
         if rights is None or (number and not number.isdigit()) or len(number) > 10:
             return None
@@ -77,13 +87,33 @@ def _is_mode(acl: bytes) -> bool:
 
 
 def decode_attributes(name: bytes, value: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the extended attribute that the pax record ``name`` means, if it means one for sure."""
+    """Yield the extended attribute that the pax record ``name`` means, if it means one for sure.
+
+    An ACL that names users without numbers stays as it is, under the name of its record: see :func:`resolve_acls`.
+    """
     if name in KEYWORDS:
         acl = parse_acl(value)
-        if acl is not None and not (KEYWORDS[name] == ACCESS and _is_mode(acl)):
+        if acl is None:
+            yield name, value
+        elif not (KEYWORDS[name] == ACCESS and _is_mode(acl)):
             yield KEYWORDS[name], acl
     elif name == pax.SELINUX and value:
         yield _SELINUX, value.rstrip(b"\0") + b"\0"
+
+
+def resolve_acls(attributes: Xattrs, numbers: OwnerNumbers) -> Xattrs:
+    """Return ``attributes`` with their ACLs as Linux has them; without those in which ``numbers`` lack a name."""
+    resolved = {name: value for name, value in attributes if name not in KEYWORDS}
+    for name, value in attributes:
+        acl = parse_acl(value, numbers) if name in KEYWORDS else None
+        if acl is not None:
+            resolved[KEYWORDS[name]] = acl
+    return tuple(sorted(resolved.items()))
+
+
+def has_named_acl(attributes: Xattrs) -> bool:
+    """Return whether an ACL among ``attributes`` names users without numbers."""
+    return any(name in KEYWORDS for name, _ in attributes)
 
 
 def encode_attribute(name: bytes, value: bytes) -> tuple[bytes, bytes]:

@@ -13,16 +13,13 @@ from cosremaster.layers.tar import blocks
 from cosremaster.layers.tar.encode import EntryFields, HeaderWriter, OwnerNames, rename_head
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import LinkChange, plan_links
-from cosremaster.layers.tar.tree import TarTree
+from cosremaster.layers.tar.tree import MAX_DATABASE, TarTree
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.xattrs import loses_xattrs
 
 _END = 2 * blocks.BLOCK
 """Bytes of zeros that end an archive."""
-
-_MAX_DATABASE = 1 << 20
-"""Bytes of ``/etc/passwd`` and of ``/etc/group`` that are read."""
 
 
 def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
@@ -146,7 +143,7 @@ def _read_owners(tree: TarTree, edits: Edits) -> OwnerNames:
 def _parse_database(node: Node) -> dict[int, bytes]:
     """Return the names by their numbers in a file like ``/etc/passwd`` (passwd(5), group(5)); the first counts."""
     names: dict[int, bytes] = {}
-    if node.content is None or node.content.size > _MAX_DATABASE:
+    if node.content is None or node.content.size > MAX_DATABASE:
         return names
     for line in node.content.table().read().splitlines():
         fields = line.split(b":")

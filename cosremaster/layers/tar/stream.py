@@ -22,10 +22,17 @@ def stream_entries(reader: ByteReader) -> Iterator[StreamedEntry]:
 
 def _describe(entry: TarEntry) -> ArchiveEntry:
     """Return ``entry`` as overlays have it."""
+    xattrs, warning = entry.xattrs, ""
+    if xattrs:
+        from cosremaster.layers.tar.acl import KEYWORDS, has_named_acl  # noqa: PLC0415 - few entries have some
+
+        if has_named_acl(xattrs):  # whose users may come later, or be those of another system
+            xattrs = tuple(attribute for attribute in xattrs if attribute[0] not in KEYWORDS)
+            warning = "its access control list names users without their numbers, and is not taken over"
     return ArchiveEntry(
         name=entry.name, mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime=entry.mtime,
         size=entry.stored if entry.sparse is None else entry.sparse.size, symlink=entry.target, hardlink=entry.link,
-        device=entry.rdev, xattrs=tuple((os.fsdecode(name), value) for name, value in entry.xattrs),
+        device=entry.rdev, xattrs=tuple((os.fsdecode(name), value) for name, value in xattrs), warning=warning,
     )  # fmt: skip
 
 

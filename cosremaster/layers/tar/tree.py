@@ -16,9 +16,13 @@ from cosremaster.layers.tar.entries import TarEntry
 from cosremaster.layers.tar.index import index_of
 from cosremaster.layers.tar.links import NO_SOURCE, find_sources
 from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Content, Node, NodeKind
+from cosremaster.tree.nodes import Content, Node, NodeKind, Xattrs
+
+MAX_DATABASE = 1 << 20
+"""Bytes of ``/etc/passwd`` and of ``/etc/group`` that are read."""
 
 _TYPE_BITS = 0o170000
+_MAX_DIGITS = 10
 
 
 class MissingContent(Struct, frozen=True):
@@ -76,10 +80,34 @@ class TarTree(Mapping[bytes, Node]):
         kind = NodeKind(entry.mode & _TYPE_BITS)
         return Node(
             path=path, kind=kind, mode=entry.mode & 0o7777, uid=entry.uid, gid=entry.gid, mtime=entry.mtime,
-            target=entry.target, rdev=entry.rdev, xattrs=entry.xattrs,
+            target=entry.target, rdev=entry.rdev, xattrs=self._xattrs(entry) if entry.xattrs else (),
             content=self._content(source, entry) if kind is NodeKind.FILE else None,
             link=source if self._names[source] > 1 and source != NO_SOURCE else None,
         )  # fmt: skip
+
+    def _xattrs(self, entry: TarEntry) -> Xattrs:
+        """Return the extended attributes of ``entry``; names in ACLs are those of the system in the archive."""
+        from cosremaster.layers.tar.acl import has_named_acl, resolve_acls  # noqa: PLC0415 - few entries have some
+
+        return resolve_acls(entry.xattrs, self._owner_numbers) if has_named_acl(entry.xattrs) else entry.xattrs
+
+    @cached_property
+    def _owner_numbers(self) -> Mapping[bytes, Mapping[bytes, int]]:
+        """The numbers of users and groups by their names, as the system in the archive has them."""
+        return {b"user": self._read_database(b"etc/passwd"), b"group": self._read_database(b"etc/group")}
+
+    def _read_database(self, path: bytes) -> dict[bytes, int]:
+        """Return the numbers by the names in a file like ``/etc/passwd`` (passwd(5), group(5)); the first counts."""
+        number = self._numbers.get(path, NO_SOURCE)
+        source = self.sources.get(number, number)
+        numbers: dict[bytes, int] = {}
+        if source == NO_SOURCE or not self._entries[source].is_regular:
+            return numbers
+        for line in self._content(source, self._entries[source]).head(MAX_DATABASE).splitlines():
+            fields = line.split(b":")
+            if len(fields) > 2 and fields[2].isdigit() and len(fields[2]) <= _MAX_DIGITS:
+                numbers.setdefault(fields[0], int(fields[2]))
+        return numbers
 
     def _content(self, source: int, entry: TarEntry) -> Content:
         """Return the data of ``entry``, whose number is ``source``."""
