@@ -209,6 +209,16 @@ def test_compression_is_kept_and_so_is_the_front(
         assert source.read_bytes()[1000:250_000] in out.read_bytes()
 
 
+def test_dumps_of_gnu_tar_are_read_and_edited(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
+    """Directories of ``tar --listed-incremental`` have data: the names in them, one zero where there are none."""
+    root, archive, out = trees[True], tmp_path / "a.tar", tmp_path / "out.tar"
+    run(["tar", "--listed-incremental", tmp_path / "snapshot", "-cf", archive, "-C", root, "."])
+    assert main(["extract", str(archive), str(tmp_path / "x")]) == 0
+    assert on_disk(tmp_path / "x") == on_disk(root)
+    cosremaster.remaster(archive, out, add=[site], remove=["usr/share"])
+    assert unpacked(out, tmp_path / "gnu") == expected(root, site)
+
+
 def test_several_streams_are_one_archive(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
     plain = make("gnu", trees[False], tmp_path / "a.tar").read_bytes()
     for packer in ("gzip", "xz", "zstd", "bzip2", "lz4"):

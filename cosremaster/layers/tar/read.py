@@ -256,7 +256,8 @@ class EntryReader:
             raise HeaderError("a name in its pax header holds a NUL")
         mode = self._mode(header, name)
         size = self._size(header, records)
-        if size and (header.type in _WITHOUT_DATA or mode & 0o170000 == _DIRECTORY) and self._has_no_data():
+        may_lie = header.type in _WITHOUT_DATA or (mode & 0o170000 == _DIRECTORY and header.type != blocks.GNU_DUMPDIR)
+        if size and may_lie and self._has_no_data():
             size = 0
         stated = records.get
         uid = self._owner(stated(pax.UID), header.uid)
