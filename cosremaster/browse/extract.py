@@ -191,8 +191,12 @@ class _NodeMaker:
                 first[node.link] = node
             self._file(node)
         for node in nodes:
-            if node.kind not in (NodeKind.FILE, NodeKind.DIRECTORY):
-                self._other(node)
+            if node.kind in (NodeKind.FILE, NodeKind.DIRECTORY):
+                continue
+            if node.link is not None and node.link in first:
+                self._link(first[node.link], node)
+            elif self._other(node) and node.link is not None:
+                first[node.link] = node
         for node in reversed(folders):
             with self._folder(node) as (fd, name):
                 self._finish(node, fd, name)
@@ -228,8 +232,8 @@ class _NodeMaker:
         with self._folder(first) as (source, old), self._folder(node) as (fd, name):
             os.link(old, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
 
-    def _other(self, node: Node) -> None:
-        """Make a symlink, FIFO, socket or device."""
+    def _other(self, node: Node) -> bool:
+        """Make a symlink, FIFO, socket or device, and return whether that could be made."""
         with self._folder(node) as (fd, name):
             if node.kind is NodeKind.SYMLINK:
                 self._symlink(node, fd, name)
@@ -238,8 +242,9 @@ class _NodeMaker:
             elif self._is_root:
                 os.mknod(name, node.kind | 0o600, os.makedev(*node.rdev), dir_fd=fd)
             else:
-                return  # the mtree file tells of it
+                return False  # the mtree file tells of it
             self._finish(node, fd, name)
+            return True
 
     def _symlink(self, node: Node, fd: int, name: bytes) -> None:
         """Make a symlink ``name`` in the folder ``fd``. :raises UnsupportedError: no symlink can have its text."""
