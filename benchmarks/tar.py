@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def _memory(folder: Path) -> Mapping[str, Side]:
     ]
 
     def peak(work: Path) -> float:
-        done = subprocess.run(argv, cwd=work, check=True, capture_output=True, text=True)
+        env = {**os.environ, "XDG_CACHE_HOME": str(work / "cache")}
+        done = subprocess.run(argv, cwd=work, check=True, env=env, capture_output=True, text=True)
         return int(done.stderr.split()[-1]) / 1024
 
     return {"large": peak, "limit": lambda work: 256}
