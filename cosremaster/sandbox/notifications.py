@@ -149,8 +149,8 @@ class ProcessMemory:
         for function in (self._read, self._write):
             function.restype = ctypes.c_ssize_t
             function.argtypes = (ctypes.c_long, *(ctypes.c_void_p, ctypes.c_ulong) * 2, ctypes.c_ulong)
-        self._buffer = ctypes.create_string_buffer(1 << 16)
-        self._address = ctypes.addressof(self._buffer)
+        self._buffer = bytearray(1 << 16)
+        self._address = ctypes.addressof((ctypes.c_char * len(self._buffer)).from_buffer(self._buffer))
         self._ours = _Span(self._address, 0)
         self._theirs = _Span(0, 0)
         self._spans = (ctypes.addressof(self._ours), 1, ctypes.addressof(self._theirs), 1, 0)
@@ -169,7 +169,7 @@ class ProcessMemory:
     def read(self, pid: int, address: int, length: int) -> bytes:
         """Return ``length`` bytes, which are at most 65,536, at ``address`` of process ``pid``."""
         self._transfer(pid, address, length, False)
-        return ctypes.string_at(self._address, length)
+        return bytes(self._buffer[:length])
 
     def read_path(self, pid: int, address: int) -> bytes:
         """Return the string at ``address`` of process ``pid``.
@@ -178,17 +178,16 @@ class ProcessMemory:
         """
         text = b""
         while len(text) < MAX_PATH:
-            length = self._page - address % self._page  # what is behind the page may not be memory
-            self._buffer[length] = b"\0"
+            length = min(self._page - address % self._page, MAX_PATH)  # what is behind the page may not be memory
             self._transfer(pid, address, length, False)
-            part = ctypes.string_at(self._address)
-            text += part
-            if len(part) < length:
-                return text
+            end = self._buffer.find(0, 0, length)
+            if end >= 0:
+                return text + self._buffer[:end]
+            text += self._buffer[:length]
             address += length
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
     def write(self, pid: int, address: int, data: bytes) -> None:
         """Put ``data``, at most 65,536 bytes, to ``address`` of process ``pid``."""
-        ctypes.memmove(self._address, data, len(data))
+        self._buffer[: len(data)] = data
         self._transfer(pid, address, len(data), True)

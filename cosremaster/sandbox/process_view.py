@@ -105,8 +105,6 @@ class ProcessView:
 
     def _enter_root(self, pid: int) -> None:
         """Make the root of process ``pid`` that of this thread."""
-        if self._has_root and not self._roots_differ:
-            return
         root = os.open(b"%d/root" % pid, os.O_PATH | os.O_DIRECTORY)
         try:
             os.fchdir(root)
@@ -124,13 +122,11 @@ class ProcessView:
         if call.name in _FLAGS_OF_AT:
             flags_at = _FLAGS_OF_AT[call.name]
             flags = 0 if flags_at is None else call.arguments[flags_at]
-            is_empty_fine = bool(flags & AT_EMPTY_PATH)
-            directory, address = to_signed(call.arguments[0]), call.arguments[1]
-            if not address and is_empty_fine:  # Linux 6.11 takes no path for an empty one
-                return self._locate_descriptor(call.pid, directory)
-            path = self.memory.read_path(call.pid, address)
-            if not path and is_empty_fine:
-                return self._locate_descriptor(call.pid, directory)
+            directory, address = call.arguments[0], call.arguments[1]
+            # Linux 6.11 takes no path for an empty one.
+            path = self.memory.read_path(call.pid, address) if address else b""
+            if not path and flags & AT_EMPTY_PATH:
+                return self._locate_descriptor(call.pid, to_signed(directory))
             return self._locate_path(call.pid, directory, path, not flags & AT_SYMLINK_NOFOLLOW)
         if call.name.startswith("f"):
             return self._locate_descriptor(call.pid, to_signed(call.arguments[0]))
@@ -150,9 +146,10 @@ class ProcessView:
         """Return the file at ``path``, seen from ``directory``."""
         if not path:
             raise error_of(errno.ENOENT)
-        self._enter_root(pid)
+        if self._roots_differ or not self._has_root:
+            self._enter_root(pid)
         if not path.startswith(b"/"):
-            start = self._locate_descriptor(pid, directory)
+            start = self._locate_descriptor(pid, to_signed(directory))
             return FileTarget(b"%b/%b" % (start.path, path), follow)
         if path.startswith((b"/proc/", b"/dev/")):
             for prefix, place in _OWN_PROCESS:

@@ -231,3 +231,13 @@ def test_a_script_sees_nothing_of_the_program_that_runs_it(
     assert len(re.findall(r"^/proc/\d+$", text, re.MULTILINE)) <= 3
     descriptors = {line.split()[-3] for line in result.lines if " -> " in line}
     assert descriptors <= {"0", "1", "2", "3"}, "the last is that of ls itself"
+
+
+def test_keys_of_the_user_are_not_even_named_with_real_ids(user: User, tree: dict[bytes, Node], attacks: Path) -> None:
+    require_root()
+    holder = (str(attacks), "hold-key")
+    for way in ("subuid", "single"):
+        with open_runner(user.python, user.home.parent, has_range=way == "subuid", before=holder) as runner:
+            text = "\n".join(runner.run(tree, "cat /proc/keys").check().lines)
+        assert "payload" not in text
+        assert ("cosremaster-secret" in text) == (way == "single"), "docs/run.md says so"
