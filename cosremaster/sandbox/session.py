@@ -208,6 +208,8 @@ class ScriptSession:
         """Let ``collector`` take what the script changed. Raises as :func:`run_script`."""
         try:
             collector.receive(self._worker.wire)
+            if self._run.directory is not None:
+                self._worker.receive(FrameKind.READY)  # it has removed what is there
         except FailureError as failure:
             raise_worker_failure(*failure.args)
         except WireError:
