@@ -79,7 +79,7 @@ def _deploy(archive: Path, disk: Path, scratch: Path) -> None:
         run(["umount", scratch])
 
 
-def _boot_deployed(example: Path, scratch: Path, port: int, physical: str, until: str) -> str:
+def _boot_deployed(example: Path, scratch: Path, port: int, physical: str, until: str, timeout: float) -> str:
     """Build the image, deploy it to the first disk of a machine, boot it, and return what it says up to ``until``.
 
     :param port: of the web server; ``physical``: the disk that the machine writes the ISO to.
@@ -103,7 +103,7 @@ def _boot_deployed(example: Path, scratch: Path, port: int, physical: str, until
         kernel, initramfs, f"root=/dev/vda rw console=ttyS0 quiet {masks}",
         *_drive(scratch / "first.img", "first"), *_drive(scratch / "second.img", "second"),
         *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"),
-        memory_mb=1024, timeout=300, until=until,
+        memory_mb=1024, timeout=timeout, until=until,
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_the_deployed_image_writes_the_newest_iso_once(harmonic: Path, tmp_path:
     iso, second = random.Random(17).randbytes(3 << 20) + b"the end of the newest ISO", tmp_path / "second.img"
     second.write_bytes(b"old" * (2 << 20))
     with serving(_served(iso)) as (port, requests):
-        said = _boot_deployed(harmonic, tmp_path, port, "/dev/vdb", qemu.END)
+        said = _boot_deployed(harmonic, tmp_path, port, "/dev/vdb", qemu.END, timeout=300)
     assert f"harmonic-installer: SHA-256 {hashlib.sha256(iso).hexdigest()}, as the server says" in said
     assert said.count("harmonic-installer: done") == 1
     assert requests == ["/apollo/latest", "/apollo/latest.sha256"]
@@ -136,10 +136,10 @@ def test_the_deployed_image_writes_the_newest_iso_once(harmonic: Path, tmp_path:
 def test_the_disk_that_the_system_runs_from_becomes_the_iso(harmonic: Path, tmp_path: Path) -> None:
     tools.require(*roots.TOOLS, *qemu.TOOLS, "tar", "mount", MKE2FS)
     roots.require_root()
-    iso, second = random.Random(18).randbytes(64 << 20) + b"the end of the newest ISO", tmp_path / "second.img"
+    iso, second = random.Random(18).randbytes(16 << 20) + b"the end of the newest ISO", tmp_path / "second.img"
     second.write_bytes(b"old" * (2 << 20))
     with serving(_served(iso)) as (port, _):
-        said = _boot_deployed(harmonic, tmp_path, port, "/dev/vda", "sysrq: Resetting")
+        said = _boot_deployed(harmonic, tmp_path, port, "/dev/vda", "sysrq: Resetting", timeout=600)
     assert "which this system runs from" in said
     assert "/dev/vda is written" in said
     with (tmp_path / "first.img").open("rb") as file:

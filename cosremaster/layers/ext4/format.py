@@ -88,7 +88,10 @@ class Ext4Format(LayerFormat):
     reads_on_demand = True
     magic_end = _SUPERBLOCK + _MAGIC_AT + len(_MAGIC)
     limits = Limits("an ext4 file system", _MAX_FILE, (b"",))
-    refusal: str = "is an ext4 file system, which can be read and exported but not changed in place"
+    refusal: str = (
+        "is an ext4 file system, which can be read and exported but not changed in place; an output called NAME.tar.gz"
+        " takes what is in it"
+    )
 
     def identify(self, head: bytes) -> str | None:
         """Return ``""`` for ext2, ext3 and ext4.
