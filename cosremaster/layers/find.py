@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.tree.nodes import Node
 
+_MAX_AROUND_DISK = 8
+"""Entries of an archive around a disk image: its directories, and what may tell of it."""
+
+_DISK_HEAD = 4104
+"""Bytes up to the end of a GPT's magic behind a first sector of 4,096 bytes."""
+
 QUICK_HEAD = 1 << 17
 """Bytes at most that a quick look reads of a file, whatever its codec would need."""
 
@@ -232,6 +238,7 @@ def choose_layer(
     candidates = _most_likely(without_side_images(image, layers))
     if not candidates and image.is_single_file:  # in a file of its own there is nothing else that can be meant
         candidates = [layer for layer in layers.layers if layer.parent is None][-1:]
+        _check_no_lone_disk(image, candidates)
     _check_no_other_root(image, layers, candidates)
     if any(layer.parent is not None for layer in candidates):  # what is inside an initramfs is what that leaves for
         candidates = [layer for layer in candidates if not _is_image(layer)]
@@ -261,6 +268,29 @@ def choose_layer(
     instead = f"; found instead: {foreign}, not supported yet" if foreign else ""
     hidden = _describe_unread_archives(image) + _describe_hidden_layers(image)
     raise LayerError(f"holds no {format_names()} archive with a root filesystem{instead}{hidden}", image.place)
+
+
+def _check_no_lone_disk(image: SourceImage, layers: Sequence[Layer]) -> None:
+    """Check that none of ``layers`` is an archive around a disk image, as Debian's clouds have it.
+
+    :raises LayerError: one is.
+    """
+    for layer in layers:
+        if layer.format.random_access or layer.entry_count > _MAX_AROUND_DISK:
+            continue
+        files = [node for node in layer.tree().values() if node.content is not None]
+        if len(files) == 1 and files[0].content is not None and _is_disk(files[0].content.head(_DISK_HEAD)):
+            name = printable(files[0].path)
+            raise LayerError(
+                f"holds nothing but the disk image {name}: unpack that, and take it as the input (--layer"
+                f" {format_address(layer.address)} means the archive itself)",
+                image.place,
+            )
+
+
+def _is_disk(head: bytes) -> bool:
+    """Return whether ``head`` begins a disk image: with a GPT behind the first sector, or in the form of qcow2."""
+    return head[512:520] == b"EFI PART" or head[4096:4104] == b"EFI PART" or head[:4] == b"QFI\xfb"
 
 
 def _check_no_nested_root(image: SourceImage, layer: Layer) -> None:

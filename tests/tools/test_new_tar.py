@@ -167,6 +167,21 @@ def test_a_script_runs_in_the_root_of_a_disk_image(tmp_path: Path) -> None:
         assert "usr/share/doc" not in tar.getnames()
 
 
+def test_an_archive_around_a_disk_image_is_no_root(
+    tree: Path, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Debian publishes its cloud images as disk.raw in a tar.xz."""
+    image, around = _make_image("raw", tree, tmp_path), tmp_path / "debian.tar.xz"
+    run(["tar", "-cJf", around, "-C", tmp_path, image.name])
+    out = tmp_path / "out.tar.gz"
+    said = f"holds nothing but the disk image {image.name}: unpack that, and take it as the input"
+    for arguments in ([str(around), str(out), "--add", str(site)], ["export", str(around), "--maas", "x"]):
+        assert main(arguments) == 6
+        assert said in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(around), str(out), "--add", str(site), "--layer", around.name]) == 0
+
+
 RECIPE = """\
 input = "{}"
 output = "site.tar.gz"
