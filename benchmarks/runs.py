@@ -27,14 +27,39 @@ useradd --system --user-group --home-dir /var/lib/site --create-home site
 chown root:site /etc/site.key
 """
 
-# A run of the command that prints the most memory that it ever had, and the most that one process of its had.
+# A run of the command that prints the most memory that it and its helpers had at one time, in KiB: their private pages,
+# and their share of common ones. What lies in a tmpfs is the tree.
 PEAK = r"""
-import re, resource, sys
+import re, sys, threading, time
 from pathlib import Path
 from cosremaster.cli import main
+def family():
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    import os
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+def share(pid):
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(int(size) for size in re.findall(r"^Pss_(?:Anon|File):\s+(\d+)", text, re.MULTILINE))
+peak = 0
+def watch():
+    global peak
+    while True:
+        peak = max(peak, sum(map(share, family())))
+        time.sleep(0.01)
+threading.Thread(target=watch, daemon=True).start()
 main(sys.argv[1:])
-print(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+print(peak, file=sys.stderr)
 """
 
 
@@ -95,7 +120,7 @@ def _owners(folder: Path) -> Mapping[str, Side]:
 
 
 def _memory(folder: Path) -> Mapping[str, Side]:
-    """MiB of our process and its largest helper together, and those of the same work without a script and 48 MiB."""
+    """MiB of our process and its helpers, and those of the same work without a script, and 48 MiB."""
     iso, _ = _known(folder)
     site = folder / "site"
     (site / "opt").mkdir(parents=True)
@@ -116,8 +141,7 @@ def _memory(folder: Path) -> Mapping[str, Side]:
                 *options,
             ]
             done = subprocess.run(argv, cwd=work, check=True, capture_output=True, text=True)
-            own, helper = (int(figure) for figure in re.findall(r"\d+", done.stderr)[-2:])
-            return (own + helper) / 1024 + more
+            return int(re.findall(r"\d+", done.stderr)[-1]) / 1024 + more
 
         return run
 
