@@ -24,12 +24,14 @@ def runs_report(outcomes: Iterable[ScriptOutcome]) -> list[dict[str, Any]]:
 
 def run_lines(outcomes: Sequence[ScriptOutcome]) -> Iterator[str]:
     """Yield lines about what scripts changed and left, and how they ran."""
+    has_several = len({outcome.layer for outcome in outcomes}) > 1
     for outcome in outcomes:
         counts = (
             (len(outcome.added), "added"), (len(outcome.changed), "changed"), (len(outcome.removed), "removed"),
         )  # fmt: skip
         changes = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing changed"
-        yield f"run {printable(outcome.name)}: {changes} ({_describe_run(outcome)})"
+        where = f" in {outcome.layer}" if has_several else ""
+        yield f"run {printable(outcome.name)}{where}: {changes} ({_describe_run(outcome)})"
         for leftover in outcome.leftovers:
             files = f"{len(leftover.paths):,} {'file' if len(leftover.paths) == 1 else 'files'}"
             end = "left out" if outcome.is_cleaned else "--clean leaves them out"

@@ -17,7 +17,7 @@ import pytest
 import cosremaster
 from cosremaster import RunScript, ScriptError
 from cosremaster.cli import main
-from tests.fixtures import live, roots, tools
+from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, run
 from tests.support.archives_of_trees import write_tree
 from tests.support.busybox_roots import make_busybox_root, pack_tar
@@ -222,58 +222,3 @@ def test_what_is_typed_into_a_shell_becomes_the_edit(source: Path, tmp_path: Pat
 def test_a_shell_keeps_standard_input_and_output(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["shell", str(source), "-"]) == 2
     assert "a shell needs standard input and output for itself" in capsys.readouterr().err
-
-
-CONTROL = "Package: site-tool\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
-POSTINST = """#!/bin/sh
-set -e
-useradd --system --user-group --home-dir /var/lib/site --create-home site
-chown site: /var/lib/site
-chmod 2750 /var/lib/site
-"""
-INSTALL = """set -e
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
-dpkg -i /run/cosremaster/site.deb
-useradd -m -u 1500 carol
-systemctl enable site.service
-mv /usr/share/base-files /usr/share/base
-chmod 0700 /srv; mknod /srv/disk b 7 0
-"""
-UNIT = "[Service]\nExecStart=/usr/bin/site-tool\n[Install]\nWantedBy=multi-user.target\n"
-CHANGING = ("var/log/", "var/cache/", "etc/.pwd.lock", "run/", "tmp/", "proc/", "sys/", "dev/")
-"""What differs from run to run, and what is no part of a root file system."""
-
-
-def test_a_package_and_users_come_out_as_in_a_chroot_by_root(tmp_path: Path) -> None:
-    roots.require_root()
-    tools.require("dpkg-deb", "tar", "unshare", "chroot", *roots.TOOLS)
-    debian = roots.debian_root(live.PACKAGES)
-    package = write_tree(
-        tmp_path / "package",
-        {"DEBIAN/control": CONTROL, "usr/bin/site-tool": "#!/bin/sh\n", "lib/systemd/system/site.service": UNIT},
-    )
-    (package / "DEBIAN/postinst").write_text(POSTINST)
-    (package / "DEBIAN/postinst").chmod(0o755)
-    (tmp_path / "files").mkdir()
-    run(["dpkg-deb", "--root-owner-group", "-b", str(package), f"{tmp_path}/files/site.deb"])
-    run(["tar", "-C", str(debian), "--sort=name", "--numeric-owner", "-cf", f"{tmp_path}/root.tar", "."])
-    for ids in ("auto", "single"):
-        item = RunScript(command=INSTALL, files=tmp_path / "files", ids=ids)
-        cosremaster.remaster(tmp_path / "root.tar", tmp_path / f"{ids}.tar", add=[item])
-    by_hand = tmp_path / "by-hand"
-    run(["cp", "-a", str(debian), str(by_hand)])
-    roots.run_mounted(
-        'mount -t proc proc "$1/proc"; mkdir -p "$1/run/cosremaster"; cp "$2/site.deb" "$1/run/cosremaster/";'
-        ' chroot "$1" /bin/sh -c "$3"',
-        by_hand, tmp_path / "files", INSTALL, cwd=tmp_path,
-    )  # fmt: skip
-    run(["tar", "-C", str(by_hand), "--sort=name", "--numeric-owner", "-cf", f"{tmp_path}/by-hand.tar", "."])
-    expected = _stable(tmp_path / "by-hand.tar")
-    assert any(name.startswith("./home/carol") for name in expected)
-    for ids in ("auto", "single"):
-        assert _stable(tmp_path / f"{ids}.tar") == expected
-
-
-def _stable(path: Path) -> dict[str, str]:
-    listed = list_tar(path)
-    return {name: facts for name, facts in listed.items() if not name.removeprefix("./").startswith(CHANGING)}
