@@ -26,6 +26,8 @@ LONG = "long/" + "d" * 90 + "/" + "e" * 90 + "/" + "f" * 120
 FORMS: dict[str, tuple[str, ...]] = {
     "gnu": ("tar", "--format=gnu", "-S"),
     "oldgnu": ("tar", "--format=oldgnu"),
+    "oldgnu, sparse": ("tar", "--format=oldgnu", "-S"),
+    "global header": ("tar", "--format=posix", "--pax-option=globexthdr.name=x,comment=hello"),
     "pax": ("tar", "--format=pax"),
     "pax, all attributes": ("tar", "--format=pax", "-S", "--xattrs", "--xattrs-include=*", "--acls"),
     "sparse 0.0": ("tar", "--format=pax", "-S", "--sparse-version=0.0"),
@@ -36,10 +38,12 @@ FORMS: dict[str, tuple[str, ...]] = {
     "small records": ("tar", "--format=gnu", "-b", "1"),
     "large records": ("tar", "--format=pax", "-b", "200"),
     "bsdtar": ("bsdtar",),
+    "bsdtar v7": ("bsdtar", "--format", "v7"),
+    "bsdtar ustar": ("bsdtar", "--format", "ustar"),
     "bsdtar gnu": ("bsdtar", "--format", "gnutar"),
     "busybox": ("busybox", "tar"),
 }
-SHORT = ("ustar", "v7", "busybox")
+SHORT = ("ustar", "v7", "bsdtar v7", "bsdtar ustar", "busybox")
 """Forms that do not hold everything of the tree."""
 
 
@@ -207,6 +211,35 @@ def test_compression_is_kept_and_so_is_the_front(
     assert unpacked(tmp_path / "plain.tar", tmp_path / "x") == on_disk(noise) | on_disk(site)
     if packer == "xz":  # all chunks up to the first change
         assert source.read_bytes()[1000:250_000] in out.read_bytes()
+
+
+MAKERS = {
+    "cpio": "find . -depth | cpio -o -H ustar --quiet > {0}",
+    "git": "git init -q . && git add -A && git -c user.name=a -c user.email=a@b commit -qm x"
+    " && git archive --format=tar -o {0} HEAD && rm -r .git",
+    "dpkg-deb": "mkdir DEBIAN && printf '%s\\n' 'Package: a' 'Version: 1' 'Architecture: all' 'Maintainer: a <a@b>'"
+    " 'Description: a' > DEBIAN/control && dpkg-deb -Znone -b . {0}.deb && rm -r DEBIAN && ar p {0}.deb data.tar > {0}",
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_archives_of_programs_that_are_no_tar(maker: str, trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
+    tools.require(maker)
+    root, archive = tmp_path / "root", tmp_path / "a.tar"
+    run(["cp", "-a", trees[True], root])
+    run(["sh", "-c", MAKERS[maker].format(archive)], cwd=root)
+    before = unpacked(archive, tmp_path / "before")
+    assert main(["extract", str(archive), str(tmp_path / "x")]) == 0
+    assert without_times(on_disk(tmp_path / "x")) == without_times(before)
+    assert "usr/b" in before
+    cosremaster.remaster(archive, tmp_path / "out.tar", add=[site], remove=["usr/share"])
+    for name, unpacker in {"gnu": ["tar"], "bsd": ["bsdtar"]}.items():
+        after = unpacked(tmp_path / "out.tar", tmp_path / name, unpacker)
+        stays = before.keys() - {"etc/hostname", "etc/other", "usr/third"}
+        same = {path for path in stays if without_times(before)[path] == without_times(after).get(path)}
+        assert {path for path in stays - same if not path.startswith("usr/share")} == set()
+        assert after["etc/hostname"][-1] == on_disk(site)["etc/hostname"][-1]
+        assert after["etc/other"][-1] == before["etc/other"][-1]
 
 
 def test_dumps_of_gnu_tar_are_read_and_edited(trees: dict[bool, Path], site: Path, tmp_path: Path) -> None:
