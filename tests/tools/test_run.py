@@ -176,6 +176,11 @@ def test_a_script_sees_the_chain_of_squashfs_files_as_one_root(root: Path, tmp_p
         run(["mksquashfs", str(folder), f"{disc}/casper/{name}.squashfs", "-quiet", "-no-progress", "-all-root"])
     initrd = initramfs(tmp_path, CASPER | {"conf/conf.d/l": "LAYERFS_PATH=minimal.live.squashfs\n"})
     (disc / "casper/initrd").write_bytes(initrd)
+    (disc / "casper/vmlinuz").write_text("k")
+    (disc / "boot/grub").mkdir(parents=True)
+    (disc / "boot/grub/grub.cfg").write_text(
+        "menuentry x { linux /casper/vmlinuz layerfs-path=minimal.live.squashfs\ninitrd /casper/initrd }\n"
+    )
     run(["genisoimage", "-quiet", "-R", "-o", f"{tmp_path}/in.iso", str(disc)])
     command = "set -e; cat /etc/hostname /etc/live /etc/one > /etc/all; rm /etc/passwd; chmod 700 /usr/share/doc"
     result = cosremaster.remaster(tmp_path / "in.iso", tmp_path / "out.iso", run=[command])
@@ -186,6 +191,12 @@ def test_a_script_sees_the_chain_of_squashfs_files_as_one_root(root: Path, tmp_p
         assert image.stat("casper/minimal.live.squashfs::usr/share/doc").mode == 0o700
         assert [entry.name for entry in image.ls("casper/minimal.live.squashfs::usr/share/doc")] == []
         assert image.read("casper/minimal.squashfs::etc/passwd").startswith(b"root:")
+    result = cosremaster.remaster(tmp_path / "in.iso", tmp_path / "new.iso", run=[command], as_layer="site")
+    new = "casper/minimal.live.site.squashfs"
+    assert (result.layer, result.runs[0].layer) == (new, new)
+    with cosremaster.open(tmp_path / "new.iso") as image:
+        assert image.read(f"{new}::etc/all") == b"upper\nlive\none\n"
+        assert image.stat(f"{new}::etc/passwd").type == "char"
 
 
 def type_into_shell(source: Path, target: Path, *lines: str) -> tuple[int, str]:
