@@ -10,7 +10,9 @@ from msgspec import Struct
 from cosremaster.io.pieces import PieceTable
 from cosremaster.tree.nodes import Node, NodeKind
 
-_KERNEL = re.compile(rb"(boot/)?(vmlinu[xz]|bzImage|Image)([-.].*)?")
+_KERNEL = re.compile(
+    rb"(boot/)?(vmlinu[xz]|bzImage|Image)([-.][^/]*)?|(usr/)?lib/modules/[^/]+/(vmlinu[xz]|bzImage|Image)"
+)
 
 
 class BootFiles(Struct, frozen=True):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,6 +27,9 @@ from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.progress import ShowsOutput
 from cosremaster.sandbox.model import ScriptChanges, ScriptRun
 from cosremaster.tree.nodes import Node
+
+if TYPE_CHECKING:
+    from cosremaster.sandbox.machine_boot import MachineBoot
 
 _MAX_TEXT = 16 << 20
 """Bytes of a script that are read."""
@@ -199,16 +202,16 @@ class PreparedScript(Struct, frozen=True):
         last = f"; its last line: {last_line}" if last_line and not self.item.is_shell else ""
         return ScriptError(f"{message}, so nothing is written{last}", self._place, code)
 
-    def _find_boot(self, tree: Mapping[bytes, Node]) -> Any:
+    def _find_boot(self, tree: Mapping[bytes, Node]) -> MachineBoot:
         """Return what a machine boots to run the script in ``tree``. :raises SandboxError: there is no kernel."""
         from cosremaster.overlay.boot_files import BootFiles, find_kernel  # noqa: PLC0415 - few scripts run in one
+        from cosremaster.sandbox.machine_boot import MachineBoot  # noqa: PLC0415 - the same
 
-        make_boot = importlib.import_module("cosremaster.sandbox.machine_boot").MachineBoot
         files = BootFiles() if self.context.find_boot is None else self.context.find_boot()
         kernel = find_kernel(tree) if files.kernel is None else files.kernel
         if kernel is None:
             raise SandboxError("no machine can run it: the image has no kernel that is known", self._place)
-        return make_boot(kernel, (tree, *files.trees))
+        return MachineBoot(kernel, (tree, *files.trees))
 
     @property
     def _place(self) -> Place:

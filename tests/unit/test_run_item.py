@@ -12,8 +12,10 @@ import cosremaster.recipe
 from cosremaster import AddPath, InlineFile, OverlayError, Request, RunScript, ScriptError, UsageError
 from cosremaster.cli import main
 from cosremaster.overlay import run_script
+from cosremaster.overlay.boot_files import find_kernel
 from cosremaster.remastering.layer_index import LayerIndex
 from tests.support import fake_session
+from tests.support.overlays import file, symlink
 from tests.support.small import CGZ, write_small
 
 LAYER = f"{CGZ}::rootfs.cxz"
@@ -192,10 +194,10 @@ def test_a_remembered_run_is_believed_only_for_the_same_input(tmp_path: Path) ->
     (tmp_path / "debs/a.deb").write_bytes(b"b")
     assert run()[1:] == (False, 3)
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "cosremaster/index"
-    for file in folder.glob("*.run"):
-        data = bytearray(file.read_bytes())
+    for remembered in folder.glob("*.run"):
+        data = bytearray(remembered.read_bytes())
         data[-1] ^= 1
-        file.write_bytes(data)
+        remembered.write_bytes(data)
     assert run() == (first, False, 4)
     assert main(["cache", "clear"]) == 0
     assert not list(folder.glob("*.run"))
@@ -293,3 +295,13 @@ def test_faults_of_runs_in_a_recipe_have_their_lines(tmp_path: Path) -> None:
         ":11 » run[2].command: there is no variable NONE",
         ":12 » run[2].run_in: must be namespace or vm",
     ]
+
+
+def test_the_kernel_of_a_root_is_found_by_its_name() -> None:
+    paths = (b"boot/vmlinuz-6.1", b"boot/vmlinuz-6.9", b"boot/vmlinuz-notes/x", b"etc/vmlinuz")
+    tree = {path: file(path, path) for path in paths} | {b"vmlinuz": symlink(b"vmlinuz", b"boot/vmlinuz-6.9")}
+    kernel = find_kernel(tree)
+    assert kernel is not None and kernel.read(0) == b"boot/vmlinuz-6.9"
+    modules = b"usr/lib/modules/6.6-arch/vmlinuz"
+    assert find_kernel({modules: file(modules)}) is not None
+    assert find_kernel({b"etc/x": file(b"etc/x")}) is None
