@@ -32,12 +32,16 @@ class LineSplitter:
     def take(self, data: bytes) -> list[str]:
         """Take the next bytes. Return the lines that are complete."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) > _MAX_LINE:
-            lines.append(self._rest[:_MAX_LINE])
-            self._rest = self._rest[_MAX_LINE:]
-        return [clean_line(line) for line in lines]
+        parts = [part for line in lines for part in _cut(line)]
+        *long_parts, self._rest = _cut(self._rest)
+        return [clean_line(part) for part in (*parts, *long_parts)]
 
     def finish(self) -> list[str]:
         """Return the last line, if it has no end."""
         rest, self._rest = self._rest, b""
         return [clean_line(rest)] if rest else []
+
+
+def _cut(line: bytes) -> list[bytes]:
+    """Return ``line`` in parts that are not too long; at least a part."""
+    return [line[start : start + _MAX_LINE] for start in range(0, max(len(line), 1), _MAX_LINE)]
