@@ -47,9 +47,7 @@ class IdMap(NamedTuple):
 def choose_id_map(choice: IdChoice) -> IdMap:
     """Return the map for ``choice`` on this machine. :raises SandboxError: it has no 65,536 ids to give."""
     if os.geteuid() == 0:
-        start = _free_range()
-        if start is not None:
-            return IdMap("single" if choice == "single" else "root", start, start)
+        return _choose_of_root(choice, _read_maps())
     uid, gid = os.geteuid(), os.getegid()
     if choice == "single":
         return IdMap("single", uid, gid)
@@ -72,17 +70,55 @@ def choose_id_map(choice: IdChoice) -> IdMap:
     return IdMap("single", uid, gid, note=f"owners were recorded instead of set, as {reason}")
 
 
-def _free_range() -> int | None:
-    """Return where 65,536 ids begin that root of this namespace can give; None if it has not as many."""
+Maps = tuple[tuple[tuple[int, int, int], ...], ...]
+"""The lines of uid_map and of gid_map: first id here, first id outside, and how many (user_namespaces(7))."""
+
+
+def _choose_of_root(choice: IdChoice, maps: Maps) -> IdMap:
+    """Return the map for ``choice`` where root runs the script; ``maps``: what root's own ids are.
+
+    :raises SandboxError: it has no ids to give.
+    """
+    start = None if choice == "single" else _find_start(maps, RANGE)
+    if start is not None:
+        return IdMap("root", start, start)
+    start = _find_start(maps, 1)
+    if start is None or choice == "subuid":
+        raise SandboxError(f"root has no {RANGE:,} ids to give here, apart from its own (/proc/self/uid_map)")
+    reason = f"owners were recorded instead of set, as root has no {RANGE:,} ids to give here"
+    return IdMap("single", start, start, note="" if choice == "single" else reason)
+
+
+def _read_maps() -> Maps:
+    """Return the maps of this process; empty ones where they cannot be read."""
     try:
         with open("/proc/self/uid_map") as uids, open("/proc/self/gid_map") as gids:
-            maps = [[tuple(map(int, line.split())) for line in file] for file in (uids, gids)]
+            return tuple(tuple(_parse_line(line) for line in file) for file in (uids, gids))
     except OSError:
-        return None
-    for start in (ROOT_RANGE, 0):
-        if all(any(a <= start and start + RANGE <= a + count for a, _, count in lines) for lines in maps):
+        return (), ()
+
+
+def _parse_line(line: str) -> tuple[int, int, int]:
+    """Return the three numbers in a line of a map."""
+    here, outside, count = map(int, line.split())
+    return here, outside, count
+
+
+def _find_start(maps: Maps, length: int) -> int | None:
+    """Return where ``length`` ids begin that ``maps`` have, none of them real root's; None if there are not as many."""
+    starts = [here + (not outside) for here, outside, _ in maps[0]]  # 0 outside may be the id of real root
+    for start in (ROOT_RANGE, *starts):
+        if all(_holds(lines, start, length) for lines in maps):
             return start
     return None
+
+
+def _holds(lines: tuple[tuple[int, int, int], ...], start: int, length: int) -> bool:
+    """Return whether a line has all ids from ``start`` on, and none of them is 0 outside."""
+    return any(
+        here <= start and start + length <= here + count and not (outside == 0 and start == here)
+        for here, outside, count in lines
+    )
 
 
 def _user_name(uid: int) -> str:
