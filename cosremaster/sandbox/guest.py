@@ -45,6 +45,10 @@ _LAST_BYTES_TIME = 300.0  # seconds: a write to a port does not wait for the cal
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class _NoPortError(Exception):
+    """There is no way to the host."""
+
+
 def run_guest() -> NoReturn:
     """Be process 1 of the machine: do everything, and switch it off."""
     try:
@@ -58,6 +62,8 @@ def run_guest() -> NoReturn:
         except BaseException:
             wire.send(FrameKind.FAILURE, ("fault", 0, traceback.format_exc()))
         time.sleep(_LAST_BYTES_TIME)
+    except _NoPortError:
+        _say("the kernel shows no virtio-serial port; it needs virtio_pci and virtio_console, inside or as modules")
     except BaseException:
         traceback.print_exc()
     finally:
@@ -81,7 +87,7 @@ def _start_machine() -> dict[str, str]:
         if CHANGES in ports and OUTPUT in ports:
             return ports
         if time.monotonic() > end:
-            raise RuntimeError("the kernel shows no virtio-serial port")
+            raise _NoPortError
         time.sleep(0.02)
 
 

@@ -65,7 +65,15 @@ _MORE_MEMORY = 1 << 30
 _MAX_INITRAMFS = 1900 << 20
 """Bytes: boot loaders put an initramfs below 2 GiB (initrd_addr_max, Documentation/arch/x86/boot.rst)."""
 
-_DEAD = ("Kernel panic", "Out of memory", "Initramfs unpacking failed", "qemu-system", "is refused", "Error")
+_DEAD = (
+    "Kernel panic",
+    "Out of memory",
+    "Initramfs unpacking failed",
+    "qemu-system",
+    "is refused",
+    "virtio-serial",
+    "Error",
+)
 
 
 def check_machine_run(run: ScriptRun) -> None:
