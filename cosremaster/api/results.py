@@ -31,8 +31,8 @@ class ChangedLayer:
     ``layer``: its address; of an initramfs of several archives that of the file where more than one of them changes.
     ``files``: the files on the image that hold it, its own first, then hard links and files of equal bytes; ``size``:
     bytes of such a file after the changes; ``memory``: what it takes to boot one; ``repacked``: ``"metadata"``, or
-    ``"data"`` for both, where these were written anew too. The others are as in
-    :class:`Changes`.
+    ``"data"`` for both, where these were written anew too. ``superseded``: those of ``replaced`` whose old entries
+    stay in the archive, ``dead`` bytes of them. The others are as in :class:`Changes`.
     """
 
     layer: str
@@ -45,6 +45,8 @@ class ChangedLayer:
     parents: tuple[bytes, ...] = ()
     memory: MemoryEstimate | None = None
     repacked: str = ""
+    superseded: tuple[bytes, ...] = ()
+    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False, repr=False, eq=False)  # results and plans make their own
@@ -140,7 +142,8 @@ def _changed_layer(change: LayerChange, sizes: Mapping[bytes, int]) -> ChangedLa
         layer=format_address(change.address), files=tuple(printable(path) for path in change.paths),
         size=sizes.get(change.paths[0], 0), added=edits.paths(Action.ADDED), replaced=edits.paths(Action.REPLACED),
         removed=edits.removed, unchanged=edits.unchanged, parents=edits.paths(Action.PARENT), memory=change.memory,
-        repacked=change.repacking.noun,
+        repacked=change.repacking.noun, superseded=tuple(sorted(change.superseding.paths)),
+        dead=change.superseding.dead,
     )  # fmt: skip
 
 

@@ -167,6 +167,12 @@ _REQUEST = (
         "--repack-metadata", is_flag=True,
         help="Write all metadata of a squashfs anew, so that no names of removed files stay in it.",
     ),
+    click.option(
+        "--supersede", type=click.Choice(("auto", "never", "always")), default="auto", show_default=True,
+        help="Whether the old entry of a replaced file stays in a cpio archive, which saves compressing what stands"
+        " behind it. auto: where what unpacks the archive is known to take the new one. never: such old entries go"
+        " too.",
+    ),
 )  # fmt: skip
 
 
@@ -294,7 +300,8 @@ def remaster_command(
         write_result(
             lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet
         )
-    if not quiet and not any(getattr(request, name) for name in _CHANGES):
+    is_asked = any(getattr(request, name) for name in _CHANGES) or request.supersede == "never"
+    if not quiet and not is_asked:
         click.echo(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for", err=True)
 
 
@@ -399,7 +406,8 @@ def _layer_lines(changed: ChangedLayer) -> Iterator[str]:
     )  # fmt: skip
     summary = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing to do"
     repacked = {"": "", "metadata": "; metadata repacked", "data": "; data and metadata repacked"}
-    yield f"{changed.layer}: {summary}{repacked[changed.repacked]}"
+    superseded = f"; {changed.dead:,} bytes of replaced ones stay (--supersede)" if changed.superseded else ""
+    yield f"{changed.layer}: {summary}{repacked[changed.repacked]}{superseded}"
     if len(changed.files) > 1:
         yield f"  the same in {', '.join(changed.files[1:])}"
     marks = (("+", changed.added), ("~", changed.replaced), ("-", changed.removed), ("d", changed.parents))

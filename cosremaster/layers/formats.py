@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from cosremaster.tree.superseding import NO_SUPERSEDING, SupersedeMode, Superseding
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -156,6 +158,17 @@ class ArchiveIndex(Protocol):
         :param with_data: look at the data of files too. :raises CorruptError: damage, with its place.
         """
         return iter(())
+
+    def plan_superseding(self, layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+        """Return which entries of ``layer`` stay though ``edits`` replace them, where the format can do so.
+
+        ``is_booted``: a kernel is known to unpack the layer, or what holds it and to start its ``/init``.
+        """
+        return NO_SUPERSEDING
+
+    def count_superseded(self, layer: Layer) -> tuple[int, int]:
+        """Return how many entries of ``layer`` later ones of their name supersede, and the bytes of these entries."""
+        return 0, 0
 
     def edit_warnings(self, layer: Layer, edits: Edits, repacking: Repacking) -> Iterator[str]:
         """Yield sentences about what ``edits`` of ``layer``, and ``repacking`` beside them, leave behind or lose."""

@@ -28,6 +28,7 @@ from cosremaster.tree.paths import normal_name
 
 if TYPE_CHECKING:
     from cosremaster.boot.uimage import UImageHeader
+    from cosremaster.tree.superseding import SupersedeMode, Superseding
 
 _INITS = (b"sbin/init", b"usr/sbin/init", b"bin/init", b"usr/lib/systemd/systemd", b"lib/systemd/systemd")
 _TOPS = frozenset((b"bin", b"dev", b"etc", b"lib", b"root", b"sbin", b"usr", b"var", b"init", b"linuxrc"))
@@ -195,6 +196,10 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
             return None
         return None if dead is None else sum(dead)
 
+    def plan_superseding(self, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+        """Return which of its entries stay though ``edits`` replace them (:meth:`ArchiveIndex.plan_superseding`)."""
+        return self.index.plan_superseding(self, edits, mode, is_booted=is_booted)
+
     def make_blank(self) -> bytes:
         """Return a layer without files, written as this one, with the attributes of its root directory."""
         return self.index.make_blank(self)
@@ -215,6 +220,17 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
 
     def oddities(self) -> Iterator[str]:
         """Yield what is odd about it, each as the end of a sentence about it."""
+        count, size = self.index.count_superseded(self)
+        if count:
+            what = "entry that a later one supersedes" if count == 1 else "entries that later ones supersede"
+            yield (
+                f"holds {count:,} {what}, {size:,} bytes, which are not unpacked and can still be read; an edit with"
+                " --supersede never drops them"
+            )
+        yield from self._edit_oddities()
+
+    def _edit_oddities(self) -> Iterator[str]:
+        """Yield those of :meth:`oddities` that are worth a warning where it is edited."""
         if self.index.oddity:
             yield self.index.oddity
         concatenation = self.concatenation
@@ -256,7 +272,7 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
         if edits is not None:
             yield from self.index.edit_warnings(self, edits, repacking)
         warning = self.format.edit_warning(self.variant)
-        for text in (*([] if warning is None else [warning]), *self.oddities()):
+        for text in (*([] if warning is None else [warning]), *self._edit_oddities()):
             yield f"{format_address(self.address)} {text}"
         if self.parent is not None:
             yield from self.parent.edit_warnings(None if edits is None else self._edits_around(), repacking)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 
@@ -330,6 +330,11 @@ class Document(_Table):
     repack_metadata: Flag = Field(
         default=False,
         description="Write all metadata of a squashfs anew, so that no names of removed files stay in it.",
+    )
+    supersede: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="Whether the old entry of a replaced file stays in a cpio archive, which saves compressing what"
+        " stands behind it.",
     )
     keep_sums: Flag = Field(
         default=False,

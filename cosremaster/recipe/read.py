@@ -243,6 +243,7 @@ class _RecipeReader:
                 keep_sums=document.keep_sums,
                 repack=document.repack,
                 repack_metadata=document.repack_metadata,
+                supersede=document.supersede,
                 keep_fat_copies=document.keep_fat_copies,
                 drop_signatures=document.drop_signatures,
                 layer=tuple(layers) if isinstance(layers, list) else layers,

@@ -34,6 +34,7 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
         "layer": None if first is None else format_address(first.address),
         "files": [] if first is None else [format_address([path]) for path in first.paths],
         "repacked": None if first is None else first.repacking.noun or None,
+        "superseded": None if first is None else _superseded(first),
         "identical": plan.identical,
         "size": {"before": plan.image.size, "after": plan.result.table.length},
         "warnings": list(plan.warnings),
@@ -49,12 +50,26 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
         yield b',\n "further_layers": ['
         for number, change in enumerate(others):
             files = [format_address([path]) for path in change.paths]
-            layer = json.dumps({"layer": format_address(change.address), "files": files})
+            layer = json.dumps(
+                {"layer": format_address(change.address), "files": files, "superseded": _superseded(change)}
+            )
             yield (b",\n" if number else b"\n") + layer.removesuffix("}").encode()
             yield from _list_chunks("paths", _changes(change))
             yield b"}"
         yield b"\n ]"
     yield b"\n}\n"
+
+
+def _superseded(change: LayerChange) -> dict[str, Any] | None:
+    """Return which replaced entries of a layer stay in it, None for none."""
+    superseding = change.superseding
+    if not superseding.paths:
+        return None
+    return {
+        "paths": [format_address([path]) for path in sorted(superseding.paths)],
+        "bytes": superseding.dead,
+        "unpacker": superseding.unpacker or None,
+    }
 
 
 def failure_chunks(error: ScriptError, outcomes: Sequence[ScriptOutcome]) -> Iterator[bytes]:

@@ -39,10 +39,12 @@ from cosremaster.remastering.select_layers import (
     read_layers,
     select_layers,
 )
-from cosremaster.remastering.spread_edits import ArchiveEdits, spread_edits, takes_early_files
+from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of, spread_edits, takes_early_files
+from cosremaster.remastering.supersede_entries import KernelUse, plan_superseding, superseding_warnings
 from cosremaster.tree.limits import ANY_LAYER, Limits
 from cosremaster.tree.nodes import Edits, Node, NodeKind
 from cosremaster.tree.replacements import NO_EDITS
+from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding, join_superseding
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
@@ -76,7 +78,8 @@ class LayerChange(Struct, frozen=True, kw_only=True):
 
     ``address``: of several archives in a file, of the one that changes, or of the file where several do. ``paths``: of
     the files on the image that hold it; the first is its own, the others are hard links and files of equal bytes.
-    ``memory``: what it takes to boot such a file. ``repacking``: what of the layer was written anew beside the edits.
+    ``memory``: what it takes to boot such a file. ``repacking``: what of the layer was written anew beside the edits;
+    ``superseding``: which of its entries stay though they are replaced.
     """
 
     layer: Layer
@@ -85,6 +88,7 @@ class LayerChange(Struct, frozen=True, kw_only=True):
     paths: tuple[bytes, ...]
     memory: MemoryEstimate | None = None
     repacking: Repacking = Repacking.NOTHING
+    superseding: Superseding = NO_SUPERSEDING
 
 
 class LayerChanges(Struct, frozen=True):
@@ -181,6 +185,9 @@ def plan_file(
     archives = [archive for _, _, parts in spread for archive in parts]
     if not archives and changes_codec(group.targets[0].layer, request.codec):
         archives = [ArchiveEdits(group.targets[0].layer, edits[0])]
+    kernel_use = KernelUse(image, group.paths, facts_of_layers(image, layers))
+    archives = [*plan_superseding(archives, group.targets, request.supersede, kernel_use)]
+    context.warnings.extend(superseding_warnings(archives))
     packed: tuple[RepackedLayer, ...] = ()
     if archives:
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)
@@ -202,10 +209,17 @@ def plan_file(
             paths=group.paths,
             memory=memory,
             repacking=request.repacking if packed and _can_repack(target.layer) else Repacking.NOTHING,
+            superseding=_superseding_of(target.layer, archives),
         )
         for target, whole, parts in spread
     )
     return LayerChanges(iso, changes, packed)
+
+
+def _superseding_of(layer: Layer, archives: Sequence[ArchiveEdits]) -> Superseding:
+    """Return which entries stay in ``layer`` and the archives before it, of whose edits ``archives`` are some."""
+    own = [archive.address for archive in archives_of(layer)]
+    return join_superseding(part.edits.superseding for part in archives if part.layer.address in own)
 
 
 def _check_repacking(targets: Sequence[LayerTarget], repacking: Repacking) -> None:

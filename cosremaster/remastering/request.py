@@ -25,6 +25,7 @@ from cosremaster.remastering.select_layers import LayerSelector
 from cosremaster.tree.limits import MAX_NUMBER
 from cosremaster.tree.nodes import NodeKind
 from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.superseding import SupersedeMode
 
 if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
@@ -65,6 +66,9 @@ class Request:
     move its data together too, so that removed files can no longer be read (docs/squashfs.md). Both work without other
     changes.
 
+    ``supersede``: ``"auto"``, ``"never"`` or ``"always"``: whether replaced entries of a cpio archive stay in it, so
+    that what stands behind them needs no compression again (docs/formats.md).
+
     ``kernel_args``, ``remove_kernel_args`` and ``replace_kernel_args`` (``"KEY=OLD=NEW"``) change kernel arguments in
     every boot menu (docs/kernel-args.md); ``allow_missing`` holds for arguments to remove or replace too. ``volume_id``
     and ``volume_date`` (ISO 8601 with time zone, or ``"@seconds"``) change the volume; ``retarget``: boot menus that
@@ -90,6 +94,7 @@ class Request:
     always_compress: bool = False
     repack_metadata: bool = False
     repack: bool = False
+    supersede: str = "auto"
     source_date_epoch: int | None = None
     kernel_args: Iterable[str] = ()
     remove_kernel_args: Iterable[str] = ()
@@ -127,6 +132,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     xz_preset: int | None
     always_compress: bool
     repacking: Repacking
+    supersede: SupersedeMode
     max_mtime: int | None
     boot_settings: BootSettings
     codec: str | None = None
@@ -174,7 +180,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         force_type=request.force_type, maas_clean=request.maas_clean,
         layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
         threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
-        repacking=_choose_repacking(request),
+        repacking=_choose_repacking(request), supersede=_parse_supersede(request.supersede),
         max_mtime=read_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(
             add=request.kernel_args, remove=request.remove_kernel_args, replace=request.replace_kernel_args,
@@ -182,6 +188,15 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
             allow_missing=request.allow_missing,
         ),
     )  # fmt: skip
+
+
+def _parse_supersede(text: str) -> SupersedeMode:
+    """Return the mode called ``text``. :raises UsageError: there is none."""
+    try:
+        return SupersedeMode(text)
+    except ValueError:
+        modes = ", ".join(mode.value for mode in SupersedeMode)
+        raise UsageError(f"--supersede knows {modes}, not {text!r}") from None
 
 
 def _choose_repacking(request: Request) -> Repacking:

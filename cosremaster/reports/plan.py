@@ -77,6 +77,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
             }
             for saving in plan.savings
         ],
+        "superseded": _superseded_report(plan.changes),
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
             "size": {"before": plan.image.size, "after": plan.result.table.length},
@@ -92,6 +93,20 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "live_memory": live_memory_report(plan.live_memory),
         "warnings": list(plan.warnings),
     }
+
+
+def _superseded_report(changes: Sequence[LayerChange]) -> list[dict[str, Any]]:
+    """Return which replaced entries stay in each of the changed layers where some do."""
+    return [
+        {
+            "layer": format_address(change.address),
+            "paths": _printable_paths(sorted(change.superseding.paths)),
+            "bytes": change.superseding.dead,
+            "unpacker": change.superseding.unpacker or None,
+        }
+        for change in changes
+        if change.superseding.paths
+    ]
 
 
 def _change_report(change: LayerChange) -> dict[str, Any]:
@@ -163,6 +178,16 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
         "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
         "kept": layer.packed.reused, "encoded": layer.packed.encoded, "stored": layer.packed.stored,
     }  # fmt: skip
+
+
+def _superseded_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each layer in which replaced entries stay."""
+    for superseded in report["superseded"]:
+        count = len(superseded["paths"])
+        yield (
+            f"{superseded['layer']}: {count:,} replaced {'entry stays' if count == 1 else 'entries stay'} superseded,"
+            f" {superseded['bytes']:,} bytes; --supersede never takes them out"
+        )
 
 
 def _dead_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -259,6 +284,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     for packed in plan.packed:
         yield packed_line(packed.summary)
     yield from _dead_lines(report)
+    yield from _superseded_lines(report)
     for change in {change.paths[0]: change for change in plan.changes}.values():
         if change.memory is not None:
             yield from memory_lines(printable(change.paths[0]), change.memory)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 from cosremaster.io.pieces import PieceTable
+from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Extended attributes: full names with their values, sorted by name."""
@@ -164,6 +165,7 @@ class Edits(Struct, frozen=True):
     :ivar additions: new nodes, each with the kind of its change; sorted by path, parents before children.
     :ivar removed: the paths that are removed and not replaced, without those below another.
     :ivar unchanged: paths of the overlay that the layer has already.
+    :ivar superseding: which entries of an archive stay though they are replaced.
     """
 
     removed_paths: frozenset[bytes]
@@ -171,6 +173,7 @@ class Edits(Struct, frozen=True):
     removed: tuple[bytes, ...]
     unchanged: tuple[bytes, ...]
     warnings: tuple[str, ...]
+    superseding: Superseding = NO_SUPERSEDING
 
     @property
     def is_empty(self) -> bool:

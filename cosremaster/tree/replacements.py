@@ -32,6 +32,7 @@ def with_new_contents(
     return Edits(
         base.removed_paths | {node.path for node in nodes},
         tuple(sorted(additions, key=lambda addition: addition[0].path)), base.removed, base.unchanged, base.warnings,
+        base.superseding,
     )  # fmt: skip
 
 

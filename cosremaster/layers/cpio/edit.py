@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 from msgspec import Struct
@@ -13,11 +13,14 @@ from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of, link_key
-from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry, InodeNumbers
+from cosremaster.layers.cpio.rules import DOUBLE_NAME, BrokenRule, CheckedEntries, FinalEntry, InodeNumbers
 from cosremaster.layers.cpio.tree import CpioTree
+from cosremaster.layers.cpio.unpackers import POSTDATED
 from cosremaster.layers.model import Layer
 from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import find_lasting_directories
+from cosremaster.tree.superseding import Superseding
 
 
 class PlacedEntry(Struct, frozen=True):
@@ -36,11 +39,13 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     tree = cast("CpioTree", layer.tree())
     index = index_of(layer)
     lasting = find_lasting_directories(tree, edits)
-    new = list(_place_new(layer, tree, [node for node, _ in edits.additions if node.path not in lasting]))
-    if edits.removed_paths:
-        gone = edits.removed_paths.difference(lasting)
-        members = zip(index.members, layer.paths, strict=True)
-        paths = [(member, path) for member, path in members if path not in gone]
+    superseding = edits.superseding
+    lasting = {path: node for path, node in lasting.items() if path not in superseding.paths}
+    nodes = [node for node, _ in edits.additions if node.path not in lasting]
+    new = list(_place_new(layer, tree, nodes, superseding))
+    is_renewed = superseding.drops_dead or bool(superseding.paths and tree.superseding_numbers)
+    if is_renewed or edits.removed_paths != superseding.paths:
+        paths = list(_select_kept(layer, tree, edits.removed_paths.difference(lasting), superseding))
         directories = {member.entry.offset: lasting[path] for member, path in paths if path in lasting}
         remaining = list(_place_kept(layer, [member for member, _ in paths], directories))
         checked = CheckedEntries((entry.final for entry in (*remaining, *new)), earlier=tree.preceding_entries)
@@ -48,8 +53,23 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     else:
         checked = CheckedEntries((entry.final for entry in new), tree.checked_entries)
         pieces = [Range(layer.decoded, layer.span[0], index.trailer.offset - layer.span[0])]
-    _check_rules(layer, tree, checked, new)
+    _check_rules(layer, tree, checked, new, superseding)
     return _finish_archive(layer, [*pieces, *(piece for entry in new for piece in entry.pieces)])
+
+
+def _select_kept(
+    layer: Layer, tree: CpioTree, gone: Collection[bytes], superseding: Superseding
+) -> Iterator[tuple[Member, bytes]]:
+    """Yield each entry that stays when the paths ``gone`` go, with its path: of a superseded path the first entry."""
+    dead = tree.superseded_numbers if superseding.drops_dead else frozenset[int]()
+    seen: set[bytes] = set()
+    for number, (member, path) in enumerate(zip(index_of(layer).members, layer.paths, strict=True)):
+        if path in superseding.paths:
+            if path not in seen:
+                yield member, path
+            seen.add(path)
+        elif path not in gone and number not in dead:
+            yield member, path
 
 
 def replace_entry_data(layer: Layer, entry: cpio.NewcEntry, data: PieceTable) -> PieceTable:
@@ -142,7 +162,7 @@ def _find_new_carriers(layer: Layer, members: Sequence[Member]) -> dict[int, Mem
     return {heir.entry.offset: old[key] for key, heir in last.items() if key not in supplied and key in old}
 
 
-def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node]) -> Iterator[PlacedEntry]:
+def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node], superseding: Superseding) -> Iterator[PlacedEntry]:
     """Yield entries for ``nodes``: names begin as the archive's do, inode numbers are unused ones."""
     prefix, magic = tree.name_prefix, index_of(layer).trailer.header.magic
     link_counts = Counter(node.link for node in nodes if node.link is not None)
@@ -162,9 +182,9 @@ def _place_new(layer: Layer, tree: CpioTree, nodes: Sequence[Node]) -> Iterator[
         name = prefix + node.path or b"."
         layer.limits.check_file_size(data.length, layer.place.inside(name))
         header = cpio.HeaderFields(
-            ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink, mtime=node.mtime,
-            size=data.length, rdev=node.rdev, name_size=len(name) + 1,
-            check=cpio.sum_data(data.chunks()) if magic == cpio.CRC else 0,
+            ino=ino, mode=node.kind | node.mode, uid=node.uid, gid=node.gid, nlink=nlink,
+            mtime=POSTDATED if node.path in superseding.postdated else node.mtime, size=data.length, rdev=node.rdev,
+            name_size=len(name) + 1, check=cpio.sum_data(data.chunks()) if magic == cpio.CRC else 0,
         ).encode(magic)  # fmt: skip
         pieces = (Literal(cpio.encode_head(header, name)), *data.pieces, Zeros(cpio.padding_size(data.length)))
         yield PlacedEntry(FinalEntry(name, header.fields, node.target, is_new=True), pieces)
@@ -181,14 +201,21 @@ def _unused_inodes(used: InodeNumbers) -> Iterator[int]:
     yield from (ino for ino in range(1, cpio.MAX_FIELD + 1) if ino not in used)
 
 
-def _check_rules(layer: Layer, tree: CpioTree, checked: CheckedEntries, new: Sequence[PlacedEntry]) -> None:
-    """Check that the new archive breaks no rule that the old one kept.
+def _check_rules(
+    layer: Layer, tree: CpioTree, checked: CheckedEntries, new: Sequence[PlacedEntry], superseding: Superseding
+) -> None:
+    """Check that the new archive breaks no rule that the old one kept; that a name is there twice may be meant.
 
     :raises OverlayError: a new entry breaks a rule. :raises ProofError: a kept one does.
     """
     broken = set(checked.broken_rules)
     if broken:
         broken -= set(tree.checked_entries.broken_rules)
+        broken -= {
+            BrokenRule(entry.final.name, DOUBLE_NAME)
+            for entry in new
+            if normal_name(entry.final.name) in superseding.paths
+        }
     if broken:
         first = min(broken, key=lambda rule: (rule.name, rule.rule))
         place = layer.place.inside(first.name)

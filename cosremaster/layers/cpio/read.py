@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.tree.nodes import Edits
+    from cosremaster.tree.superseding import SupersedeMode, Superseding
 
 MAX_TARGET = 65536
 """A longer symlink target is taken for damage."""
@@ -102,6 +103,20 @@ class CpioIndex(ArchiveIndex):
 
         return replace_entry_data(layer, self.members[entry.number].entry, data)
 
+    def plan_superseding(self, layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+        """Return which replaced entries stay, so that nothing behind them is encoded again."""
+        from cosremaster.layers.cpio.supersede import plan_superseding  # noqa: PLC0415 - only edits need it
+
+        return plan_superseding(layer, edits, mode, is_booted=is_booted)
+
+    def count_superseded(self, layer: Layer) -> tuple[int, int]:
+        """Return how many entries later ones of their name supersede, and the bytes of these entries."""
+        if len(set(layer.paths)) == len(layer.paths):
+            return 0, 0
+        dead = cast("CpioTree", layer.tree()).superseded_numbers
+        entries = [self.members[number].entry for number in dead]
+        return len(entries), sum(entry.end - entry.offset for entry in entries)
+
     def dump(self, blobs: Blobs) -> dict[str, Any]:
         """Return the index as JSON values and blobs. :raises ValueError: a NUL is in a string, or no trailer."""
         from cosremaster.layers.cpio.dump import dump_index  # noqa: PLC0415 - only a remembered index needs it
@@ -122,7 +137,11 @@ class CpioIndex(ArchiveIndex):
         """Yield type and size of each inode that keeps a path not in ``removed``."""
         linked: dict[object, int] = {}
         remaining = set[object]()
-        for path, values in zip(layer.paths, self.members.all_fields(), strict=True):
+        paths = layer.paths
+        dead = cast("CpioTree", layer.tree()).superseded_numbers if len(set(paths)) < len(paths) else frozenset[int]()
+        for number, (path, values) in enumerate(zip(paths, self.members.all_fields(), strict=True)):
+            if number in dead:
+                continue
             _, mode, _, _, nlink, _, size, *_ = values
             if nlink > 1 and (key := link_key_of(values)):
                 linked[key] = max(linked.get(key, 0), size)

@@ -51,6 +51,7 @@ _NOTHING = (0, b"")
 _AT_ONCE = 4096  # entries
 _SMALL = 1 << 25  # the first inode number that is no small one
 
+DOUBLE_NAME = "an entry of this name stands before it"
 _NO_PARENT = "no entry before it makes its parent directory"
 
 
@@ -249,7 +250,7 @@ def _check_entry(entry: FinalEntry, path: bytes, tree: UnpackedTree, *, has_new_
     # Most real paths are the paths themselves: one object for both, as there may be a million.
     real = path if directory == parent else directory + b"/" + name if directory else name
     if not rule and (real in tree.made or real in tree.late_links):
-        broken.append("an entry of this name stands before it")
+        broken.append(DOUBLE_NAME)
     if not has_new_inode and tree.shares_inode(ino, group) and entry.is_new:
         broken.append("another entry has its inode number")
     if is_linked:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from cosremaster.io.pieces import Range
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
+from cosremaster.layers.cpio.unpackers import POSTDATED, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 
 if TYPE_CHECKING:
+    from cosremaster.layers.cpio.newc import Header
     from cosremaster.layers.cpio.rules import CheckedEntries, FinalEntry
 
 
@@ -24,7 +26,9 @@ class CpioTree(Mapping[bytes, Node]):
     """The nodes of ``layer`` by path, each made when it is read; and what edits need to know of all entries, made once.
 
     Archives that are unpacked before it from the same file count too. Of two entries with one name that counts which
-    its unpacker keeps: the last for the kernel, the first for busybox cpio. A directory that no entry names is missing.
+    its unpacker keeps: the last for the kernel, the first for busybox cpio, unless a later one is postdated or the
+    holder's ``/init`` says otherwise (:mod:`cosremaster.layers.cpio.unpackers`). A directory that no entry names is
+    missing.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -41,6 +45,54 @@ class CpioTree(Mapping[bytes, Node]):
             else:
                 for path, number in zip(archive.paths, numbers, strict=True):
                     self._numbers.setdefault(path, number)
+        if layer.is_in_archive and len(self._numbers) < sum(counts):
+            self._prefer_later()
+
+    def _prefer_later(self) -> None:
+        """Let a later entry of a name count where the unpacker of the layer takes it."""
+        unpacker = find_unpacker(self.layer)
+        for archive, start in zip(self._archives, self._starts, strict=True):
+            for number, path in enumerate(archive.paths, start):
+                counted = self._numbers[path]
+                if number > counted and unpacker.prefers(self._header(number), self._header(counted)):
+                    self._numbers[path] = number
+
+    def _header(self, number: int) -> Header:
+        """Return the header of the entry whose number is counted through all archives."""
+        archive = bisect_right(self._starts, number) - 1
+        return index_of(self._archives[archive]).members[number - self._starts[archive]].entry.header
+
+    @cached_property
+    def superseding_numbers(self) -> frozenset[int]:
+        """The numbers, in the layer's own archive, of the entries that count although an earlier one has their path."""
+        return frozenset(self._own_numbers[path] for _, path in self._superseded)
+
+    @cached_property
+    def superseded_numbers(self) -> frozenset[int]:
+        """The numbers, in the layer's own archive, of entries of which nothing is unpacked, as a later one wins.
+
+        Only files and symlinks, and no hard links.
+        """
+        return frozenset(number for number, _ in self._superseded)
+
+    @cached_property
+    def _own_numbers(self) -> dict[bytes, int]:
+        """By path: the number, in the layer's own archive, of the entry that counts, if it stands there."""
+        start = self._starts[-1]
+        return {path: number - start for path, number in self._numbers.items() if number >= start}
+
+    @cached_property
+    def _superseded(self) -> tuple[tuple[int, bytes], ...]:
+        """Number and path of each entry of :attr:`superseded_numbers`."""
+        paths = self.layer.paths
+        if len(set(paths)) == len(paths):
+            return ()
+        members = index_of(self.layer).members
+        return tuple(
+            (number, path)
+            for number, path in enumerate(paths)
+            if number < (counted := self._own_numbers.get(path, 0)) and _is_dead(members[number], members[counted])
+        )
 
     @cached_property
     def _carriers(self) -> dict[object, Member]:
@@ -98,6 +150,14 @@ class CpioTree(Mapping[bytes, Node]):
     def preceding_entries(self) -> Iterator[FinalEntry]:
         """The entries of the archives before this one in the file."""
         return (entry for layer in self.layer.preceding for entry in _final_entries(layer))
+
+
+def _is_dead(earlier: Member, later: Member) -> bool:
+    """Return whether nothing of ``earlier`` is unpacked, as ``later`` wins, and nothing needs it before that."""
+    kind = NodeKind(earlier.entry.header.mode & 0o170000)
+    if kind is NodeKind.SYMLINK:  # other entries may pass through it, unless an edit of ours chose it
+        return later.entry.header.mtime == POSTDATED
+    return kind is NodeKind.FILE and link_key(earlier) is None
 
 
 def _final_entries(layer: Layer) -> Iterator[FinalEntry]:

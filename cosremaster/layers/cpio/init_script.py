@@ -1,0 +1,250 @@
+"""With which options the ``/init`` of an initramfs calls cpio for a file that it unpacks; pure.
+
+A shell script can say anything in a hundred ways. The usual ones are read: a pipeline from the file, through programs
+that decompress, to cpio, with variables that are set once. Whatever else names the file makes the answer "unknown".
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from cosremaster.lazy_regex import lazy_regex
+
+_SHEBANG = lazy_regex(r"#![ \t]*\S*?(?:env[ \t]+)?(?:ba|da|a|)sh\b|#![ \t]*\S*busybox[ \t]+(?:a|)sh\b")
+_TOKEN = lazy_regex(
+    r"(?P<blank>[ \t]+)|(?P<comment>(?<![^\s;&|()])#[^\n]*)"
+    r"|(?P<redirect>\d*(?:<<|>>|>&|<&|>\||<>|>|<))|(?P<separator>\n|&&|\|\||;;|[|;&()])"
+    r"|(?P<word>(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.|[^\s'\"\\|;&()<>])+)",
+    re.DOTALL,
+)
+_PART = lazy_regex(
+    r"'(?P<single>[^']*)'|\"(?P<double>(?:\\.|[^\"\\])*)\"|\\(?P<escaped>.)|(?P<plain>[^'\"\\]+)", re.DOTALL
+)
+_VARIABLE = lazy_regex(r"\$(?:(\w+)|\{(\w+)\})")
+_ASSIGNMENT = lazy_regex(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_RESERVED = frozenset(("if", "then", "else", "elif", "do", "while", "until", "!", "{", "time", "exec", "command"))
+_DECLARATIONS = frozenset(("export", "readonly", "local", "declare", "typeset"))
+_FOREIGN = frozenset((".", "source", "eval"))
+"""Commands that may set any variable."""
+
+_SOURCES = frozenset((
+    "cat", "xz", "unxz", "xzcat", "gzip", "gunzip", "zcat", "gzcat", "zstd", "unzstd", "zstdcat", "lz4", "unlz4",
+    "lz4cat", "lzma", "unlzma", "lzcat", "lzop", "lzopcat", "unlzop", "bzip2", "bunzip2", "bzcat",
+))  # fmt: skip
+"""Programs that write what they read from the files that are named, or from standard input, decompressed."""
+
+_HARMLESS = frozenset(("echo", "printf", "[", "[[", "test", "rm", "unlink", "ls", "du", "stat", "sha256sum", "md5sum"))
+"""Programs that unpack nothing of a file that they name."""
+
+_MOVES = frozenset(("cd", "mkdir", "umask", "set"))
+"""Programs that may stand before cpio in a group of commands that reads a pipe."""
+
+_LONG_OPTIONS = {
+    "--extract": "i", "--make-directories": "d", "--preserve-modification-time": "m", "--unconditional": "u",
+    "--verbose": "", "--quiet": "", "--no-absolute-filenames": "", "--no-preserve-owner": "", "--format=newc": "",
+    "--format=crc": "",
+}  # fmt: skip
+_LETTERS = frozenset("idmuv")
+_TELLING = frozenset("dmu")
+
+
+class _Command(Struct):
+    """A simple command: what separates it from the one before, its words, and the file of its standard input.
+
+    A word is None where it is not known what it becomes.
+    """
+
+    separators: str
+    words: list[str | None]
+    raw: list[str]
+    stdin: tuple[str | None, ...] = ()
+
+    @property
+    def program(self) -> str | None:
+        """The name of the program; None where it is not known."""
+        return None if not self.words or self.words[0] is None else self.words[0].rpartition("/")[2]
+
+
+def find_cpio_options(script: bytes, path: bytes) -> frozenset[str] | None:
+    """Return which of the options ``d``, ``m`` and ``u`` the shell ``script`` gives to ``cpio -i`` for a file.
+
+    ``path``: of the file, from the root and without a slash before it. None where it is not known for sure.
+    """
+    text, name = script.decode("latin-1").replace("\\\n", " "), path.decode("latin-1")
+    if not _SHEBANG.match(text):
+        return None
+    try:
+        commands = list(_parse_commands(text))
+    except ValueError:
+        return None
+    options: set[frozenset[str]] = set()
+    accounted: set[int] = set()
+    for number, command in enumerate(commands):
+        if command.program != "cpio":
+            continue
+        source = _find_source(commands, number)
+        if source is None or source[1] is None:
+            return None
+        if source[1] == f"/{name}":
+            letters = _parse_options(command.words[1:])
+            if letters is None:
+                return None
+            options.add(letters & _TELLING)
+            accounted.add(source[0])
+    base = name.rpartition("/")[2]
+    others = (command for number, command in enumerate(commands) if number not in accounted)
+    if len(options) != 1 or any(_may_unpack(command, base) for command in others):
+        return None
+    return options.pop()
+
+
+def _may_unpack(command: _Command, base: str) -> bool:
+    """Return whether ``command`` names a file called ``base`` and is no program that unpacks nothing."""
+    texts = [*command.raw, *(word or "" for word in (*command.words, *command.stdin))]
+    return command.program not in _HARMLESS and any(base in text for text in texts)
+
+
+def _find_source(commands: Sequence[_Command], number: int) -> tuple[int, str | None] | None:
+    """Return the number of the command that opens the file which cpio, command ``number``, gets, and its name.
+
+    None where that is not known.
+    """
+    if commands[number].stdin:
+        return number, commands[number].stdin[-1]
+    at: int | None = number
+    while at is not None:
+        at = _find_writer(commands, at)
+        if at is None or commands[at].program not in _SOURCES:
+            return None
+        command = commands[at]
+        files = [word for word in command.words[1:] if word is None or not word.startswith("-")]
+        files += [*command.stdin]
+        if files:
+            return (at, files[0]) if len(files) == 1 else None
+    return None
+
+
+def _find_writer(commands: Sequence[_Command], number: int) -> int | None:
+    """Return the number of the command whose pipe command ``number`` reads; None without one."""
+    while number > 0:
+        separators = commands[number].separators
+        if separators == "|" or (separators in ("|(", "|{")):
+            return number - 1
+        if separators.strip("\n") not in ("", ";", "&&") or commands[number - 1].program not in _MOVES:
+            return None
+        number -= 1
+    return None
+
+
+def _parse_options(words: Sequence[str | None]) -> frozenset[str] | None:
+    """Return the letters of the options ``words`` of a cpio that extracts; None where one is not known."""
+    letters = set[str]()
+    waiting = iter(words)
+    for word in waiting:
+        if word in ("-H", "--format"):
+            if next(waiting, None) not in ("newc", "crc"):
+                return None
+        elif word in _LONG_OPTIONS:
+            letters.update(_LONG_OPTIONS[word])
+        elif word is None or len(word) < 2 or word[0] != "-" or not _LETTERS.issuperset(word[1:]):
+            return None
+        else:
+            letters.update(word[1:])
+    return frozenset(letters) if "i" in letters else None
+
+
+def _parse_commands(text: str) -> Iterator[_Command]:
+    """Yield the simple commands of ``text``. :raises ValueError: it is not read: a here-document, an open quote."""
+    commands = list(_split_commands(text))
+    assigned: Counter[str] = Counter()
+    values: dict[str, str] = {}
+    for command in commands:
+        for name, value in _list_assignments(command.raw):
+            assigned[name] += 1
+            values[name] = value
+    if any(word in _FOREIGN for command in commands for word in command.raw[:1]):
+        values = {}
+    variables: dict[str, str] = {}
+    for name, value in values.items():
+        text_value = _expand(value, variables) if assigned[name] == 1 else None
+        if text_value is not None:
+            variables[name] = text_value
+    for command in commands:
+        raw = list(_without_assignments(command.raw))
+        stdin = tuple(None if word is None else _expand(word, variables) for word in command.stdin)
+        words = [_expand(word, variables) for word in raw]
+        if words and words[0] is not None and words[0].rpartition("/")[2] == "busybox":
+            del words[0], raw[0]
+        yield _Command(command.separators, words, raw, stdin)
+
+
+def _split_commands(text: str) -> Iterator[_Command]:
+    """Yield the commands of ``text`` with their words as they are. :raises ValueError: as :func:`_parse_commands`."""
+    command, redirect, at = _Command("", [], []), "", 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise ValueError("an open quote")
+        at, token = match.end(), match[0]
+        if match.lastgroup == "redirect":
+            redirect = token
+            if token.endswith("<<"):
+                raise ValueError("a here-document")
+        elif match.lastgroup == "word" and redirect:
+            if redirect in ("<", "0<"):
+                command.stdin = (*command.stdin, token)
+            redirect = ""
+        elif match.lastgroup == "word" and not command.raw and token in _RESERVED:
+            command.separators += token.strip("abcdefghijklmnopqrstuvwxyz!")  # of a brace
+        elif match.lastgroup == "word":
+            command.raw.append(token)
+        elif match.lastgroup == "separator" and (command.raw or command.stdin):
+            yield command
+            command = _Command(token, [], [])
+        elif match.lastgroup == "separator":
+            command.separators += token
+    if command.raw or command.stdin:
+        yield command
+
+
+def _list_assignments(raw: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and raw value of each variable that a command sets; a value that it does not say is ``$``."""
+    rest = raw[1:] if raw and raw[0] in _DECLARATIONS else raw
+    for word in rest:
+        match = _ASSIGNMENT.fullmatch(word)
+        if match is None:
+            break
+        yield match[1], match[2]
+    if raw and raw[0] in ("read", "for", "getopts", "unset"):
+        yield from ((word, "$") for word in raw[1:])
+    yield from ((match[1], "$") for word in raw for match in re.finditer(r"\$\{(\w+):?=", word))
+
+
+def _without_assignments(raw: Sequence[str]) -> Sequence[str]:
+    """Return the words of a command behind the variables that it sets."""
+    if raw and raw[0] in _DECLARATIONS:
+        return ()
+    for number, word in enumerate(raw):
+        if not _ASSIGNMENT.fullmatch(word):
+            return raw[number:]
+    return ()
+
+
+def _expand(word: str, variables: dict[str, str]) -> str | None:
+    """Return what ``word`` becomes with ``variables``; None where that is not known."""
+    parts = []
+    for match in _PART.finditer(word):
+        part = match[match.lastgroup or 0]
+        if match.lastgroup in ("double", "plain"):
+            if match.lastgroup == "plain" and re.search(r"[*?\[\]]", part) and part not in ("[", "]", "[[", "]]"):
+                return None
+            part = _VARIABLE.sub(lambda name: variables.get(name[1] or name[2], "$"), part)
+            if "$" in part or "`" in part:
+                return None
+            part = re.sub(r"\\([\"\\])", r"\1", part)
+        parts.append(part)
+    return "".join(parts)

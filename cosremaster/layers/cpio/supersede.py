@@ -1,0 +1,175 @@
+"""Which replaced entries of a cpio archive stay as they are, so that nothing behind them is encoded again."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from msgspec import Struct
+
+from cosremaster.layers.cpio.members import Member
+from cosremaster.layers.cpio.read import index_of
+from cosremaster.layers.cpio.rules import is_late_target
+from cosremaster.layers.cpio.tree import CpioTree
+from cosremaster.layers.cpio.unpackers import KERNEL, POSTDATED, UNKNOWN, CpioUnpacker, find_unpacker
+from cosremaster.layers.model import Layer
+from cosremaster.layers.segments import EARLY
+from cosremaster.tree.nodes import Edits, Node, NodeKind
+from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.replacements import find_lasting_directories
+from cosremaster.tree.superseding import NO_SUPERSEDING, SupersedeMode, Superseding
+
+_WORTH = 8
+"""So many bytes must need no encoding for each byte that stays in the archive for nothing."""
+
+_LEAST = 1 << 20
+"""Bytes that must need no encoding where the kernel unpacks: less is done at once, and programs that only look into an
+initramfs call ``cpio -i``, which takes the first of two entries."""
+
+
+class _StayingEntry(Struct, frozen=True):
+    """A replaced entry that can stay. ``old``: the entry; ``is_postdated``: the new one has to be, so that it wins."""
+
+    old: Member
+    is_postdated: bool
+
+    @property
+    def is_private(self) -> bool:
+        """Whether not everybody may read the old bytes."""
+        mode = self.old.entry.header.mode
+        return mode & 0o170000 == NodeKind.FILE and not mode & 0o004
+
+    @property
+    def size(self) -> int:
+        """Bytes of the old entry."""
+        return self.old.entry.end - self.old.entry.offset
+
+
+def plan_superseding(layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+    """Return how ``edits`` of ``layer`` supersede.
+
+    ``is_booted``: a kernel is known to unpack the layer, or what holds it and to start its ``/init``.
+    """
+    tree = cast("CpioTree", layer.tree())
+    if mode is SupersedeMode.NEVER:
+        return Superseding(drops_dead=True) if tree.superseded_numbers else NO_SUPERSEDING
+    is_always = mode is SupersedeMode.ALWAYS
+    unpacker = find_unpacker(layer) if is_booted and edits.removed_paths else UNKNOWN
+    if not edits.removed_paths or not (is_always or (unpacker.name and _is_compressed(layer))):
+        return NO_SUPERSEDING
+    numbers = _find_numbers(layer, edits)
+    candidates = dict(_find_candidates(layer, edits, numbers, unpacker, is_always=is_always))
+    if not is_always:
+        candidates = _choose_worthy(layer, candidates, numbers, _LEAST if unpacker is KERNEL else 0)
+    if not candidates:
+        return NO_SUPERSEDING
+    return Superseding(
+        paths=frozenset(candidates),
+        postdated=frozenset(path for path, candidate in candidates.items() if candidate.is_postdated),
+        dead=sum(candidate.size for candidate in candidates.values()),
+        unpacker=unpacker.name,
+        private=frozenset(path for path, candidate in candidates.items() if candidate.is_private),
+    )
+
+
+def _is_compressed(layer: Layer) -> bool:
+    """Return whether an edit of ``layer`` encodes anything again that superseding can save."""
+    if layer.is_converted:
+        return False
+    return not layer.parameters.is_identity or (layer.parent is not None and _is_compressed(layer.parent))
+
+
+def _find_numbers(layer: Layer, edits: Edits) -> dict[bytes, list[int]]:
+    """Return by path the numbers of the entries of ``layer`` that ``edits`` remove or replace."""
+    numbers: dict[bytes, list[int]] = defaultdict(list)
+    for number, path in enumerate(layer.paths):
+        if path in edits.removed_paths:
+            numbers[path].append(number)
+    return numbers
+
+
+def _find_candidates(
+    layer: Layer, edits: Edits, numbers: Mapping[bytes, list[int]], unpacker: CpioUnpacker, *, is_always: bool
+) -> Iterator[tuple[bytes, _StayingEntry]]:
+    """Yield each replaced path whose old entry can stay.
+
+    ``is_always``: also where ``unpacker`` does not let a later entry win by its own time.
+    """
+    tree, members = cast("CpioTree", layer.tree()), index_of(layer).members
+    names = Counter(node.link for node, _ in edits.additions)
+    lasting = find_lasting_directories(tree, edits)
+    for node, _ in edits.additions:
+        listed = numbers.get(node.path, ())
+        is_single = node.link is None or names[node.link] == 1
+        if not listed or not is_single or len(listed) > 1 + (listed[-1] in tree.superseding_numbers):
+            continue
+        old = members[listed[0]]
+        is_postdated = not unpacker.overwrites
+        if unpacker.keeps_times and not unpacker.overwrites:
+            is_file = old.entry.header.mode & 0o170000 == NodeKind.FILE
+            is_postdated = not (is_file and node.mtime > old.entry.header.mtime)
+            if is_postdated and not is_always:
+                continue
+        if is_postdated and old.entry.header.mtime >= POSTDATED:
+            continue
+        if node.path in lasting:
+            can_stay = node.kind is NodeKind.DIRECTORY and unpacker is not KERNEL
+        else:
+            can_stay = _can_stay(tree, old, node)
+        if can_stay and not (unpacker is KERNEL and node.path.startswith(EARLY)):
+            yield node.path, _StayingEntry(old, is_postdated)
+
+
+def _can_stay(tree: CpioTree, old: Member, new: Node) -> bool:
+    """Return whether every unpacker makes ``new`` of what the entry ``old`` made before: a file or symlink of either.
+
+    No hard link: the kernel writes into the file, which then changes under its other names. No symlink that busybox
+    makes when the archive has ended, and none that leads to a directory, through which other entries may pass.
+    """
+    header = old.entry.header
+    kind = NodeKind(header.mode & 0o170000)
+    if new.kind not in (NodeKind.FILE, NodeKind.SYMLINK) or is_late_target(new.target):
+        return False
+    if kind is NodeKind.FILE:
+        return header.nlink <= 1
+    return kind is NodeKind.SYMLINK and not is_late_target(old.target) and not _is_directory(tree, new.path)
+
+
+def _is_directory(tree: CpioTree, path: bytes) -> bool:
+    """Return whether the symlink at ``path`` leads to a directory, or nobody knows where."""
+
+    def link_target(below: bytes) -> bytes | None:
+        """Return the text of the symlink at ``below``, None for any other node."""
+        node = tree.get(below)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    try:
+        node = tree.get(resolve_in_root(path, link_target))
+    except SymlinkLoopError:
+        return True
+    return node is not None and node.kind is NodeKind.DIRECTORY
+
+
+def _choose_worthy(
+    layer: Layer, candidates: Mapping[bytes, _StayingEntry], numbers: Mapping[bytes, list[int]], least: int
+) -> dict[bytes, _StayingEntry]:
+    """Return those of ``candidates`` whose staying saves much for little.
+
+    What stands behind the first entry that goes in any case is encoded again anyway. ``least``: bytes that at least
+    must need no encoding.
+    """
+    index = index_of(layer)
+    going = [number for path, listed in numbers.items() for number in (listed[1:] if path in candidates else listed)]
+    cut = index.members.offsets[min(going)] if going else index.trailer.offset
+    worthy = {path: kept for path, kept in candidates.items() if kept.old.entry.offset < cut}
+    while worthy:
+        saved = cut - min(candidate.old.entry.end for candidate in worthy.values())
+        if saved < least:
+            return {}
+        if _WORTH * sum(candidate.size for candidate in worthy.values()) <= saved:
+            break
+        largest = max(worthy.values(), key=lambda candidate: candidate.size)
+        cut = min(cut, largest.old.entry.offset)
+        worthy = {path: kept for path, kept in worthy.items() if kept.old.entry.offset < cut}
+    return worthy

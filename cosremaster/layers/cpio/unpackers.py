@@ -1,0 +1,92 @@
+"""Which of two entries of one name a program that unpacks a cpio archive takes (docs/formats.md, with measurements).
+
+The kernel and ``cpio -iu`` take the later one. ``cpio -i`` compares its time with that of the file that stands there:
+with ``-m`` this is the time in the earlier entry, and without it the moment of unpacking.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from cosremaster.layers.cpio import newc as cpio
+from cosremaster.tree.nodes import NodeKind
+from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
+
+if TYPE_CHECKING:
+    from cosremaster.layers.model import Layer
+
+POSTDATED = 0x7FFFFFFF
+"""An mtime (January 2038) after every clock, and the last that programs with a time of 32 bits take for no negative."""
+
+_INIT = b"init"
+_MAX_SCRIPT = 1 << 17
+
+
+class CpioUnpacker(Struct, frozen=True):
+    """A program that unpacks archives; ``name``: for people, empty for one that is not known.
+
+    ``overwrites``: a later entry always wins; ``keeps_times``: files get the times of their entries.
+    """
+
+    name: str = ""
+    overwrites: bool = False
+    keeps_times: bool = False
+
+    def prefers(self, later: cpio.Header, earlier: cpio.Header) -> bool:
+        """Return whether what ``earlier`` made is replaced by ``later``, an entry of the same name."""
+        if self.overwrites:
+            return True
+        if not self.name:  # with or without -m
+            return later.mtime >= POSTDATED > earlier.mtime
+        if self.keeps_times and NodeKind(earlier.mode & 0o170000) is NodeKind.FILE:  # links and directories get no time
+            return later.mtime > earlier.mtime
+        return later.mtime >= POSTDATED
+
+
+UNKNOWN = CpioUnpacker()
+KERNEL = CpioUnpacker("the kernel", overwrites=True, keeps_times=True)
+
+
+def find_unpacker(layer: Layer) -> CpioUnpacker:
+    """Return the program that unpacks ``layer``: the kernel, or what the ``/init`` of its holder runs for it."""
+    holder, entry = layer.parent, layer.container_entry
+    if holder is None or entry is None:
+        return KERNEL
+    if not _is_unpacked_last(holder):
+        return UNKNOWN
+    from cosremaster.layers.cpio.init_script import find_cpio_options  # noqa: PLC0415 - only superseding needs it
+
+    script = _read_init(holder)
+    options = None if script is None else find_cpio_options(script, normal_name(entry.name))
+    if options is None:
+        return UNKNOWN
+    name = f"cpio -{''.join(sorted({'i', *options}))} in /init"
+    return CpioUnpacker(name, overwrites="u" in options, keeps_times="m" in options)
+
+
+def _is_unpacked_last(holder: Layer) -> bool:
+    """Return whether ``holder`` is an archive of the kernel's, behind which its file has nothing of another one."""
+    if holder.parent is not None or holder.format.name != "cpio" or holder.rest:
+        return False
+    file = holder.concatenation
+    return file is None or (holder.stream == len(file.streams) - 1 and holder.span[1] == holder.size)
+
+
+def _read_init(holder: Layer) -> bytes | None:
+    """Return the program that the kernel starts in ``holder``; None if it is none or too large for a script."""
+    tree = holder.tree()
+
+    def link_target(path: bytes) -> bytes | None:
+        """Return the text of the symlink at ``path``, None for any other node."""
+        node = tree.get(path)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    try:
+        node = tree.get(resolve_in_root(_INIT, link_target))
+    except SymlinkLoopError:
+        return None
+    if node is None or node.content is None or node.content.size > _MAX_SCRIPT:
+        return None
+    return node.content.table().read(0)

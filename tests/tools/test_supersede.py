@@ -1,0 +1,303 @@
+"""Replaced entries that stay in an archive while later ones count, held against the programs that unpack it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+import cosremaster
+from cosremaster.cli import main
+from cosremaster.remastering.image import OpenedImage
+from tests.fixtures import tools
+from tests.fixtures.tools import EPOCH, Tree, run
+from tests.support.model import Facts, described, read_tree
+
+PLAIN = "unxz - < /rootfs.cxz | cpio -i"
+LAYER = "in.cgz::rootfs.cxz"
+UNPACKERS = (
+    ("busybox", "cpio", "-i"), ("cpio", "-i", "--quiet"), ("cpio", "-idm", "--quiet"), ("busybox", "cpio", "-iu"),
+)  # fmt: skip
+POSTDATED = 0x7FFFFFFF
+
+
+def fill(root: Tree) -> None:
+    """Every sort of entry, with much that does not compress behind what is configured early."""
+    numbers = random.Random(5)
+    root.file("etc/hostname", b"vendor\n")
+    root.file("etc/shadow", b"root:*:\n", 0o640)
+    root.file("etc/empty", b"")
+    root.file("etc/tool", b"old tool\n" * 50, 0o4755)
+    root.symlink("etc/near", "hostname")
+    root.symlink("etc/zone", "/usr/share/zone")
+    root.file("etc/linked-1", b"one file\n")
+    root.link("etc/linked-2", "etc/linked-1")
+    root.directory("etc/conf.d", 0o750)
+    root.file("etc/conf.d/a", b"a\n")
+    root.directory("lib64")
+    root.symlink("lib", "lib64")
+    for number in range(20):
+        root.file(f"usr/data/{number:02}", numbers.randbytes(12000))
+    root.file("var/last", b"last\n")
+
+
+def make_image(folder: Path, script: str = PLAIN, layer: str = "rootfs.cxz") -> Path:
+    """An initramfs with `script` as its `/init` that holds a root file system, by GNU cpio and xz."""
+    tools.require("cpio", "busybox", "xz", "fakeroot", "gzip")
+    root, outer = Tree(folder / "root"), Tree(folder / "outer")
+    fill(root)
+    packed = root.pack(folder / "root.cpio", dot_slash=False)
+    outer.file("bin/busybox", b"busybox\n", 0o755)
+    outer.file("init", f"#!/bin/sh\ncd /newroot\n{script}\nexec run-init . /sbin/init\n".encode(), 0o755)
+    outer.file(layer, run(["xz", "-T1", "-0", "--check=crc32"], stdin=packed))
+    image = folder / "in.cgz"
+    image.write_bytes(run(["gzip", "-6", "-n"], stdin=outer.pack(folder / "outer.cpio", dot_slash=False)))
+    return image
+
+
+def overlay(folder: Path, files: dict[str, bytes | str], time: int = EPOCH + 1000) -> Path:
+    """A folder of files, and of symlinks where the value is a text."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(data, str):
+            path.symlink_to(data)
+        else:
+            path.write_bytes(data)
+            path.chmod(0o644)
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time, time), follow_symlinks=False)
+    return folder
+
+
+def plain_layer(image: Path, folder: Path) -> bytes:
+    """The archive of the root file system, by GNU cpio and xz."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    run(["cpio", "-i", "--quiet", "rootfs.cxz"], cwd=folder, stdin=run(["gzip", "-dc", str(image)]))
+    return run(["xz", "-dc", str(folder / "rootfs.cxz")])
+
+
+def unpack(archive: bytes, folder: Path, *program: str) -> dict[bytes, Facts]:
+    """What `program` makes of an archive."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    run(program, cwd=folder, stdin=archive)
+    return described(read_tree(folder), links=False)
+
+
+def names_of(archive: bytes) -> list[str]:
+    """The names in an archive, by GNU cpio."""
+    return run(["cpio", "-it", "--quiet"], stdin=archive).decode().splitlines()
+
+
+def shown(image: Path, layer: str) -> dict[bytes, tuple[int, int, bytes]]:
+    """Kind, mode and bytes of each path, as our reader shows the layer."""
+    with OpenedImage(image, remember=False) as opened:
+        (found,) = (layer_ for layer_ in opened.layers().layers if layer_.parent is not None)
+        assert layer.endswith("::" + found.address[-1].decode())
+        return {
+            path: (node.kind, node.mode, node.target if node.content is None else node.content.table().read(0))
+            for path, node in found.tree().items()
+        }
+
+
+def without_owners(facts: dict[bytes, Facts]) -> dict[bytes, tuple[str, int, bytes, tuple[bytes, ...]]]:
+    return {path: (kind, mode, data, names) for path, (kind, mode, data, _, names) in facts.items()}
+
+
+NEW: dict[str, bytes | str] = {
+    "etc/hostname": b"mine\n", "etc/shadow": b"root:$6$:\n", "etc/empty": b"no more\n", "etc/tool": b"new tool\n",
+    "etc/near": "conf.d/a", "etc/added": b"added\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", UNPACKERS, ids=" ".join)
+def test_unpacked_as_if_all_were_encoded_again(tmp_path: Path, program: tuple[str, ...]) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    trees = []
+    for mode in ("auto", "never"):
+        out = tmp_path / f"{mode}.cgz"
+        result = cosremaster.remaster(image, out, add=[new], supersede=mode)
+        trees.append(without_owners(unpack(plain_layer(out, tmp_path / "holder"), tmp_path / mode, *program)))
+        assert result.layers[0].superseded == (
+            () if mode == "never" else tuple(sorted(os.fsencode(n) for n in NEW))[1:]
+        )
+    assert trees[0] == trees[1]
+    assert trees[0][b"etc/hostname"][2] == b"mine\n" and trees[0][b"etc/near"][2] == b"conf.d/a"
+
+
+def test_nothing_before_the_end_is_encoded_again(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    out = tmp_path / "out.cgz"
+    (inner, _) = cosremaster.remaster(image, out, add=[new]).packed
+    assert inner.reused > 120_000 and inner.encoded < 90_000
+    old, after = (plain_layer(path, tmp_path / "holder") for path in (image, out))
+    trailer = old.index(b"TRAILER!!!") - 110
+    assert after[:trailer] == old[:trailer]
+    late = run(["cpio", "-itv", "--quiet"], stdin=after).decode().splitlines()[len(names_of(old)) :]
+    postdated = {"etc/hostname", "etc/shadow", "etc/empty", "etc/tool", "conf.d/a"}
+    assert {line.split()[-1] for line in late if "2038" in line} == postdated
+
+
+def test_the_odd_time_never_reaches_the_file_system(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    cosremaster.remaster(image, tmp_path / "out.cgz", add=[new])
+    for program in UNPACKERS[:2]:
+        unpack(plain_layer(tmp_path / "out.cgz", tmp_path / "holder"), tmp_path / "tree", *program)
+        for path in (tmp_path / "tree").rglob("*"):
+            assert path.lstat().st_mtime < POSTDATED
+
+
+def test_our_reader_sees_what_is_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, new, out = make_image(tmp_path), overlay(tmp_path / "new", NEW), tmp_path / "out.cgz"
+    assert main([str(image), str(out), "--add", f"{new}/"]) == 0
+    captured = capsys.readouterr()
+    assert "bytes of replaced ones stay (--supersede)" in captured.out
+    assert "the old bytes of etc/shadow" in captured.err and "etc/hostname" not in captured.err
+    unpacked = unpack(plain_layer(out, tmp_path / "holder"), tmp_path / "tree", "busybox", "cpio", "-i")
+    ours = shown(out, LAYER)
+    assert ours.keys() == unpacked.keys()
+    for path, (kind, mode, data) in ours.items():
+        full = tmp_path / "tree" / os.fsdecode(path)
+        assert stat.S_IFMT(full.lstat().st_mode) == kind
+        if kind == stat.S_IFREG:
+            assert (full.read_bytes(), stat.S_IMODE(full.stat().st_mode)) == (data, mode)
+    assert main(["verify", "--deep", str(out)]) == 0
+    assert "5 entries that later ones supersede" in capsys.readouterr().out
+    assert main(["inspect", "--deep", str(out)]) == 0
+    assert "5 entries that later ones supersede" in capsys.readouterr().out
+
+
+def test_again_replaces_what_supersedes_and_never_cleans(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    again = overlay(tmp_path / "again", {"etc/hostname": b"again\n", "usr/data/01": b"other\n"})
+    first, second, clean, direct = (tmp_path / f"{name}.cgz" for name in ("first", "second", "clean", "direct"))
+    cosremaster.remaster(image, first, add=[new])
+    assert cosremaster.remaster(first, second, add=[new]).identical
+    second.unlink()
+    result = cosremaster.remaster(first, second, add=[again])
+    assert result.layers[0].superseded == (b"etc/hostname", b"usr/data/01")
+    names = names_of(plain_layer(second, tmp_path / "holder"))
+    assert names.count("etc/hostname") == 2 and names.count("etc/tool") == 2
+    trees = []
+    cosremaster.remaster(second, clean, supersede="never", layer="second.cgz::rootfs.cxz")
+    cosremaster.remaster(image, tmp_path / "half.cgz", add=[new], supersede="never")
+    cosremaster.remaster(tmp_path / "half.cgz", direct, add=[again], supersede="never")
+    for path in (second, clean, direct):
+        archive = plain_layer(path, tmp_path / "holder")
+        trees.append(without_owners(unpack(archive, tmp_path / "tree", "busybox", "cpio", "-i")))
+        assert len(set(names_of(archive))) == len(names_of(archive)) or path is second
+    assert trees[0] == trees[1] == trees[2]
+
+
+@pytest.mark.parametrize("name", ["etc/linked-1", "etc/zone", "lib"])
+def test_what_an_unpacker_would_get_wrong_is_not_superseded(tmp_path: Path, name: str) -> None:
+    """The kernel writes into hard links, busybox makes some symlinks at the end, and entries pass through others."""
+    image = make_image(tmp_path)
+    new = overlay(tmp_path / "new", {name: "etc" if name == "lib" else b"new\n"})
+    for mode in ("auto", "never"):
+        result = cosremaster.remaster(image, tmp_path / f"{mode}.cgz", add=[new], supersede=mode, force_type=True)
+        assert result.layers[0].superseded == ()
+    assert (tmp_path / "auto.cgz").read_bytes() == (tmp_path / "never.cgz").read_bytes()
+
+
+def test_a_removal_takes_both_entries(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", NEW)
+    cosremaster.remaster(image, tmp_path / "a.cgz", add=[new])
+    cosremaster.remaster(tmp_path / "a.cgz", tmp_path / "b.cgz", remove=["/etc/shadow"])
+    archive = plain_layer(tmp_path / "b.cgz", tmp_path / "holder")
+    assert "etc/shadow" not in names_of(archive) and b"root:" not in archive
+    assert unpack(archive, tmp_path / "tree", "busybox", "cpio", "-i")[b"etc/hostname"][2] == b"mine\n"
+
+
+def test_beside_a_removal_what_stands_before_it_is_superseded(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n", "var/last": b"new\n"})
+    result = cosremaster.remaster(image, tmp_path / "out.cgz", add=[new], remove=["/usr/data/15"])
+    assert result.layers[0].superseded == (b"etc/hostname",)
+    assert result.packed[0].reused > 100_000
+    tree = unpack(plain_layer(tmp_path / "out.cgz", tmp_path / "holder"), tmp_path / "tree", "busybox", "cpio", "-i")
+    assert tree[b"var/last"][2] == b"new\n" and b"usr/data/15" not in tree and tree[b"etc/hostname"][2] == b"mine\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "time", "superseded", "postdated"),
+    [
+        ("unxz - < /rootfs.cxz | cpio -iu", EPOCH - 1000, True, False),
+        ("unxz - < /rootfs.cxz | cpio -im", EPOCH + 1000, True, False),
+        ("unxz - < /rootfs.cxz | cpio -im", EPOCH - 1000, False, False),
+        ("unxz - < /rootfs.cxz | cpio -id", EPOCH - 1000, True, True),
+        ("unxz - < /rootfs.cxz | tar x", EPOCH + 1000, False, False),
+    ],
+)
+def test_the_holder_says_how(tmp_path: Path, script: str, time: int, *, superseded: bool, postdated: bool) -> None:
+    image, new = make_image(tmp_path, script), overlay(tmp_path / "new", {"etc/hostname": b"mine\n"}, time)
+    out = tmp_path / "out.cgz"
+    assert bool(cosremaster.remaster(image, out, add=[new]).layers[0].superseded) == superseded
+    archive = plain_layer(out, tmp_path / "holder")
+    assert (b"%08X" % POSTDATED in archive) == postdated
+    if "cpio" in script:
+        program = ["busybox", "cpio", script.rsplit(maxsplit=1)[-1]]
+        tree = unpack(archive, tmp_path / "tree", *program)
+        assert tree[b"etc/hostname"][2] == b"mine\n" == shown(out, LAYER)[b"etc/hostname"][2]
+        when = int((tmp_path / "tree/etc/hostname").stat().st_mtime)
+        assert when < POSTDATED and (when == time) == ("m" in script.rsplit(maxsplit=1)[-1])
+
+
+def test_always_where_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, new = make_image(tmp_path, "/bin/unpack"), overlay(tmp_path / "new", {"etc/hostname": b"mine\n"})
+    out = tmp_path / "out.cgz"
+    assert main([str(image), str(out), "--add", f"{new}/", "--supersede", "always"]) == 0
+    assert "it is not known what unpacks it" in capsys.readouterr().err
+    for program in UNPACKERS:
+        tree = unpack(plain_layer(out, tmp_path / "holder"), tmp_path / "tree", *program)
+        assert tree[b"etc/hostname"][2] == b"mine\n" == shown(out, LAYER)[b"etc/hostname"][2]
+
+
+def test_plan_and_report_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n"})
+    report = tmp_path / "report.json"
+    assert main(["plan", str(image), "--add", f"{new}/", "--json", "--report", str(report)]) == 0
+    said = {"paths": ["etc/hostname"], "bytes": 132, "unpacker": "cpio -i in /init"}
+    assert json.loads(capsys.readouterr().out)["superseded"] == [{"layer": LAYER, **said}]
+    assert json.loads(report.read_text())["superseded"] == said
+    assert main(["plan", str(image), "--add", f"{new}/"]) == 0
+    line = f"{LAYER}: 1 replaced entry stays superseded, 132 bytes; --supersede never takes them out"
+    assert line in capsys.readouterr().out
+
+
+def test_a_large_file_is_not_left_for_little(tmp_path: Path) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"usr/data/18": b"short\n", "var/last": b"new\n"})
+    assert cosremaster.remaster(image, tmp_path / "out.cgz", add=[new]).layers[0].superseded == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_edits(tmp_path: Path, seed: int) -> None:
+    """Three runs on one another, in every mode, unpack to the same tree."""
+    numbers = random.Random(seed)
+    image = make_image(tmp_path)
+    every = [name for name in NEW if name != "etc/near"] + ["etc/linked-1", "etc/conf.d/a", "usr/data/02", "var/last"]
+    latest = dict.fromkeys(("auto", "never", "always"), image)
+    for step in range(3):
+        chosen = numbers.sample(every, 4)
+        files: dict[str, bytes | str] = {name: numbers.randbytes(numbers.randrange(60)) for name in chosen}
+        new = overlay(tmp_path / f"new{step}", files, EPOCH + numbers.randrange(-9, 9))
+        remove = [f"/usr/data/{numbers.randrange(4, 20):02}"] if numbers.random() < 0.4 else []
+        trees = []
+        for mode in latest:
+            out = tmp_path / f"{mode}{step}.cgz"
+            cosremaster.remaster(latest[mode], out, add=[new], remove=remove, allow_missing=True, supersede=mode)
+            latest[mode] = out
+            archive = plain_layer(out, tmp_path / "holder")
+            program = numbers.choice(UNPACKERS)
+            trees.append(without_owners(unpack(archive, tmp_path / "tree", *program)))
+            most = max(names_of(archive).count(name) for name in set(names_of(archive)))
+            assert most <= (1 if mode == "never" else 2)
+            ours = {path: data for path, (_, _, data) in shown(out, LAYER).items()}
+            assert ours == {path: data for path, (_, _, data, _) in trees[-1].items()}
+        assert trees[0] == trees[1] == trees[2]

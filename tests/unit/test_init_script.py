@@ -1,0 +1,81 @@
+"""With which options an initramfs' `/init` calls cpio for the root file system that it holds."""
+
+import pytest
+
+from cosremaster.layers.cpio.init_script import find_cpio_options
+
+DEBIRF = r"""
+mkdir /proc; mount -t proc proc /proc
+if (grep -q break=top /proc/cmdline); then
+    /bin/sh # it's a shell
+fi
+MEM=$(free | sed -e 's/^[[:space:]]*//;/^Mem/!d')
+mount -t tmpfs -o size="${MEM}k" tmpfs /newroot
+cd /newroot
+if ! unxz - < /rootfs.cxz | \
+    cpio -i; then echo "can't"; fi
+rm /rootfs.cxz
+exec run-init . /sbin/init < ./dev/console > ./dev/console 2>&1
+"""
+
+READ = {
+    "unxz - < /rootfs.cxz | cpio -i": "",
+    "unxz - </rootfs.cxz|cpio -i 2>/dev/null &": "",
+    "xz -dc /rootfs.cxz | (cd /root; cpio -id)": "d",
+    "xz -dc /rootfs.cxz | { cd /root && cpio -idm; }": "dm",
+    "mkdir /r && cd /r && xzcat /rootfs.cxz | cpio -i -d -m": "dm",
+    "( cd /r && unxz < /rootfs.cxz | cpio -iduv )": "du",
+    "R=/rootfs.cxz\nunxz - < $R | busybox cpio -i -u": "u",
+    'export R="/rootfs.cxz"\n[ -f "$R" ] && /bin/busybox unxz -c "${R}" | /bin/busybox cpio -i -d -H newc': "d",
+    "D=/; N='rootfs.cxz'; unxz < ${D}${N} | LC_ALL=C /usr/bin/cpio --extract --make-directories --quiet": "d",
+    "cat /rootfs.cxz | unxz | cpio -i --preserve-modification-time --unconditional": "mu",
+    "cpio -iu < /rootfs.cxz": "u",
+    "zcat /other.cgz | cpio -idum\nunxz < /rootfs.cxz | cpio -i": "",
+    "if a; then unxz < /rootfs.cxz | cpio -i; else cat /rootfs.cxz | unxz | cpio -iv; fi": "",
+    DEBIRF: "",
+}
+
+NOT_READ = [
+    "unxz < /rootfs.cxz | tar x",
+    "unxz < /rootfs.cxz | cpio -i etc",
+    "unxz < /rootfs.cxz | cpio -t",
+    "unxz < /rootfs.cxz | cpio $OPTIONS",
+    "unxz < /rootfs.cxz | cpio -i -E list",
+    "unxz < /rootfs.cxz | bsdcpio -i",
+    "unxz < /boot/rootfs.cxz | cpio -i",
+    "unxz < $1 | cpio -i",
+    "unpack() { unxz < $1 | cpio -i; }; unpack /rootfs.cxz",
+    "for f in /*.cxz; do unxz < $f | cpio -i; done",
+    "R=/rootfs.cxz; R=/other; unxz < $R | cpio -i",
+    "read R; R=/rootfs.cxz; unxz < $R | cpio -i",
+    "R=/rootfs.cxz; : ${R:=/b}; unxz < $R | cpio -i",
+    ". /conf; R=/rootfs.cxz; unxz < $R | cpio -i",
+    "cat > x <<E\nunxz < /rootfs.cxz | cpio -i\nE",
+    "if a; then unxz < /rootfs.cxz | cpio -i; else unxz < /rootfs.cxz | cpio -iu; fi",
+    "if a; then unxz < /rootfs.cxz | cpio -i; else unxz < /rootfs.cxz | gnucpio -iu; fi",
+    "unxz < /rootfs.cxz | cpio -i; sh -c 'unxz < /rootfs.cxz | cpio -iu'",
+    "unxz < /rootfs.cxz | cpio -i; unxz < $OTHER | cpio -iu",
+    "# unxz < /rootfs.cxz | cpio -i",
+    "echo 'unxz < /rootfs.cxz | cpio -i'",
+    "echo 'open\nunxz < /rootfs.cxz | cpio -i",
+    "pv /rootfs.cxz | unxz | cpio -i",
+    "cat /head /rootfs.cxz | cpio -i",
+    "",
+]
+
+
+@pytest.mark.parametrize("script", READ)
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/busybox sh", " /usr/bin/env bash"])
+def test_ways_that_are_read(script: str, shell: str) -> None:
+    found = find_cpio_options(f"#!{shell}\n{script}\n".encode(), b"rootfs.cxz")
+    assert found == frozenset(READ[script])
+
+
+@pytest.mark.parametrize("script", NOT_READ)
+def test_ways_that_are_not_read_for_sure(script: str) -> None:
+    assert find_cpio_options(f"#!/bin/sh\n{script}\n".encode(), b"rootfs.cxz") is None
+
+
+@pytest.mark.parametrize("program", [b"\x7fELF\1\1", b"#!/usr/bin/python3\nunxz < /rootfs.cxz | cpio -i\n", b""])
+def test_other_programs_are_not_read(program: bytes) -> None:
+    assert find_cpio_options(program, b"rootfs.cxz") is None
