@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from cosremaster.tree.superseding import NO_SUPERSEDING, SupersedeMode, Superseding
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.scan import MemberScanner
     from cosremaster.tree.limits import Limits
     from cosremaster.tree.nodes import Edits, Node
+    from cosremaster.tree.superseding import SupersedeMode, Superseding
 
     Converter = Callable[[Iterator[bytes], Place], Iterator[bytes]]
 
@@ -164,6 +163,8 @@ class ArchiveIndex(Protocol):
 
         ``is_booted``: a kernel is known to unpack the layer, or what holds it and to start its ``/init``.
         """
+        from cosremaster.tree.superseding import NO_SUPERSEDING  # noqa: PLC0415 - a plain listing needs none of it
+
         return NO_SUPERSEDING
 
     def count_superseded(self, layer: Layer) -> tuple[int, int]:
