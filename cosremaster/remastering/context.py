@@ -15,6 +15,7 @@ from cosremaster.layers.address import Address, format_address
 from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
 
@@ -62,6 +63,8 @@ class RemasterContext:
         """What came of each script that ran, in order."""
         self.find_boot: Callable[[], BootFiles] | None = None
         """Returns what the image boots, where that is known."""
+        self.find_facts: Callable[[], BootFacts] | None = None
+        """Returns what boot menus say, where the layers of the whole image can be opened."""
         self._files = ExitStack()
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))

@@ -93,6 +93,7 @@ def plan_remaster(
     ``index``: the layers of ``image``. Raises as the steps do; faults of the user's files come before the long work.
     """
     context.find_boot = partial(_find_boot, image, index)
+    context.find_facts = lambda: index.facts
     overlay = prepare_overlay(request, context)
     iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
     context.warnings.extend(iso.warnings)

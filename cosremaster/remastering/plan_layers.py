@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -185,7 +186,7 @@ def plan_file(
     archives = [archive for _, _, parts in spread for archive in parts]
     if not archives and changes_codec(group.targets[0].layer, request.codec):
         archives = [ArchiveEdits(group.targets[0].layer, edits[0])]
-    kernel_use = KernelUse(image, group.paths, facts_of_layers(image, layers))
+    kernel_use = KernelUse(image, group.paths, context.find_facts or partial(facts_of_layers, image, layers))
     archives = [*plan_superseding(archives, group.targets, request.supersede, kernel_use)]
     context.warnings.extend(superseding_warnings(archives))
     packed: tuple[RepackedLayer, ...] = ()

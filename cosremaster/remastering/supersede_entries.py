@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -54,12 +54,12 @@ def _supersede(change: ArchiveEdits, mode: SupersedeMode, kernel_use: KernelUse)
 class KernelUse:
     """Whether kernels unpack the file of ``image`` at ``paths``, by its boot menus.
 
-    ``facts``: what the image boots.
+    ``find_facts``: returns what the image boots.
     """
 
-    def __init__(self, image: SourceImage, paths: Iterable[bytes], facts: BootFacts) -> None:
+    def __init__(self, image: SourceImage, paths: Iterable[bytes], find_facts: Callable[[], BootFacts]) -> None:
         """Begin without having read any menu."""
-        self._image, self._paths, self._facts = image, frozenset(paths), facts
+        self._image, self._paths, self._find_facts = image, frozenset(paths), find_facts
 
     def is_certain(self, layer: Layer) -> bool:
         """Return whether a kernel unpacks ``layer``; of one in an archive, whether it starts the ``/init`` there."""
@@ -67,15 +67,18 @@ class KernelUse:
             return False
         *_, outermost = with_containers(layer)
         try:
-            lines = self._facts.lines
+            facts = self._find_facts()
+            lines = facts.lines
             if layer is outermost:
                 initrds = {path for line in lines for path in line.initrds}
                 return not self._image.is_single_file and initrds.issuperset(self._paths)
-            return all(self._starts_init(line, layer) for line in lines if not self._paths.isdisjoint(line.initrds))
+            return all(
+                self._starts_init(facts, line, layer) for line in lines if not self._paths.isdisjoint(line.initrds)
+            )
         except CosremasterError:  # menus that cannot be read tell nothing
             return False
 
-    def _starts_init(self, line: BootLine, layer: Layer) -> bool:
+    def _starts_init(self, facts: BootFacts, line: BootLine, layer: Layer) -> bool:
         """Return whether the kernel of ``line`` starts ``/init`` of the archive around ``layer``, and it unpacks that.
 
         ``rdinit=`` names another program, and another initramfs may have another ``/init``, or another such file.
@@ -84,7 +87,7 @@ class KernelUse:
             return False
         last = max(number for number, path in enumerate(line.initrds) if path in self._paths)
         names = {_INIT} | ({normal_name(layer.container_entry.name)} if layer.container_entry else set())
-        trees = [self._facts.tree(path) for path in line.initrds[last + 1 :]]
+        trees = [facts.tree(path) for path in line.initrds[last + 1 :]]
         return all(tree and names.isdisjoint(tree) for tree in trees)
 
 

@@ -77,3 +77,28 @@ def test_other_shapes_boot(tmp_path: Path, variant: str) -> None:
     assert debirf.MARKER in said
     assert SITE_LINE in said
     assert "SITE-TOOL-FOUND-IN-USR-BIN" in said
+
+
+@pytest.mark.parametrize("layer", ["rootfs.cxz", None], ids=["cpio in /init", "the kernel"])
+def test_superseded_files_are_the_new_ones(tmp_path: Path, layer: str | None) -> None:
+    """What unpacks the layer takes the later of two entries: also of a symlink, and once more of a file."""
+    tools.require(*debirf.TOOLS, *qemu.TOOLS)
+    new = {"etc/hostname": b"first\n", "usr/lib/suid-helper": b"new\n" * 9, "root/site.sh": b"#!/bin/sh\n"}
+    for folder, files in (("a", new), ("b", {"etc/hostname": b"second, and longer\n"})):
+        for name, data in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    (tmp_path / "a/usr/bin").mkdir()
+    (tmp_path / "a/usr/bin/yes").symlink_to("true")
+    base = debirf.build(recipe=Recipe(layer=layer, list_tree=True))
+    first = remaster(base.iso, tmp_path / "one.iso", add=[tmp_path / "a"])
+    assert first.layers[0].superseded == (b"etc/hostname", b"usr/bin/yes", b"usr/lib/suid-helper")
+    second = remaster(tmp_path / "one.iso", tmp_path / "two.iso", add=[tmp_path / "b"])
+    assert second.layers[0].superseded == (b"etc/hostname",)
+    tree = listed_tree(qemu.boot(tmp_path / "two.iso", firmware="bios", medium="disc"))
+    expected = {b"etc/hostname": b"second, and longer\n", b"usr/lib/suid-helper": new["usr/lib/suid-helper"]}
+    assert {name: tree[name].md5 for name in expected} == {
+        name: hashlib.md5(data).hexdigest() for name, data in expected.items()
+    }
+    assert tree[b"usr/bin/yes"].target == b"true"

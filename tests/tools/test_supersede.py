@@ -301,3 +301,68 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
             ours = {path: data for path, (_, _, data) in shown(out, LAYER).items()}
             assert ours == {path: data for path, (_, _, data, _) in trees[-1].items()}
         assert trees[0] == trees[1] == trees[2]
+
+
+MENU = "menuentry x {{\n linux /vmlinuz {arguments}\n initrd {initrds}\n}}\n"
+
+
+def master(folder: Path, files: dict[str, Path], *menus: tuple[str, str]) -> Path:
+    """An ISO with `files` and boot entries of GRUB: kernel arguments, and what is loaded."""
+    tools.require("genisoimage")
+    disc = folder / "disc"
+    (disc / "boot/grub").mkdir(parents=True)
+    for name, file in files.items():
+        shutil.copy(file, disc / name)
+    (disc / "vmlinuz").write_bytes(b"MZ" + bytes(5000))
+    text = "".join(MENU.format(arguments=arguments, initrds=initrds) for arguments, initrds in menus)
+    (disc / "boot/grub/grub.cfg").write_text(text)
+    run(["genisoimage", "-quiet", "-R", "-o", str(folder / "in.iso"), str(disc)])
+    return folder / "in.iso"
+
+
+@pytest.mark.parametrize(
+    ("menus", "superseded"),
+    [
+        ([("quiet", "/in.cgz")], True),
+        ([], True),
+        ([("quiet", "/in.cgz"), ("rdinit=/other", "/in.cgz")], False),
+        ([("quiet", "/in.cgz /other.cgz")], False),
+        ([("quiet", "/other.cgz /in.cgz")], True),
+        ([("quiet", "/in.cgz /firmware.cgz")], True),
+    ],
+)
+def test_what_the_menus_start(tmp_path: Path, menus: list[tuple[str, str]], *, superseded: bool) -> None:
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n"})
+    (tmp_path / "b").mkdir()
+    other, firmware = make_image(tmp_path / "b", "echo"), Tree(tmp_path / "firmware")
+    firmware.file("lib/firmware/x", b"x")
+    packed = tmp_path / "firmware.cgz"
+    packed.write_bytes(run(["gzip", "-n"], stdin=firmware.pack(tmp_path / "firmware.cpio", dot_slash=False)))
+    iso = master(tmp_path, {"in.cgz": image, "other.cgz": other, "firmware.cgz": packed}, *menus)
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[new], layer=LAYER)
+    assert bool(result.layers[0].superseded) == superseded
+
+
+@pytest.mark.parametrize(("initrd", "superseded"), [("/in.gz", True), ("/other.gz", False)])
+def test_what_the_kernel_unpacks(tmp_path: Path, initrd: str, *, superseded: bool) -> None:
+    """The new entries have their own time there; links and what is small go as before."""
+    tools.require("cpio", "fakeroot", "gzip", "isoinfo")
+    root, new = Tree(tmp_path / "root"), overlay(tmp_path / "new", {**NEW, "usr/linked": b"alone\n"}, EPOCH - 1000)
+    fill(root)
+    root.file("usr/late", random.Random(1).randbytes(1 << 20))
+    root.file("usr/link", b"one file\n")
+    root.link("usr/linked", "usr/link")
+    root.file("init", b"#!/bin/sh\n", 0o755)
+    (tmp_path / "in.gz").write_bytes(run(["gzip", "-1n"], stdin=root.pack(tmp_path / "root.cpio", dot_slash=False)))
+    iso = master(tmp_path, {"in.gz": tmp_path / "in.gz"}, ("quiet", initrd))
+    result = cosremaster.remaster(iso, tmp_path / "out.iso", add=[new], layer="in.gz")
+    packed = run(["isoinfo", "-R", "-i", str(tmp_path / "out.iso"), "-x", "/in.gz"])
+    archive = run(["gzip", "-dc"], stdin=packed)
+    assert b"%08X" % POSTDATED not in archive
+    assert (names_of(archive).count("etc/hostname") == 2) == superseded == bool(result.layers[0].superseded)
+    assert names_of(archive).count("usr/linked") == 1
+    tree = unpack(archive, tmp_path / "tree", "busybox", "cpio", "-iu")  # as the kernel, the later one
+    assert {name: tree[name.encode()][2] for name in NEW} == {
+        name: data.encode() if isinstance(data, str) else data for name, data in NEW.items()
+    }
+    assert tree[b"usr/link"][2] == b"one file\n" and tree[b"usr/linked"][2] == b"alone\n"
