@@ -157,10 +157,13 @@ def _hundred(folder: Path) -> Mapping[str, Side]:
 
 
 def _early(folder: Path) -> Mapping[str, Side]:
-    image = images.vendor(images.ONE_BLOCK)
+    iso, layer = images.vendor(images.ONE_BLOCK).iso, _layer(folder)
+    overlay, addition = _one_file(folder, "etc/hostname"), _one_file(folder / "addition", "etc/site-name")
     return {
-        "ours": _ours(image.iso, _one_file(folder, "etc/hostname"), None),
-        "xz": lambda work: shell(f"xz -T0 -c {image.rootfs_cpio} > /dev/null", work),
+        "ours": _ours(iso, overlay, None),
+        "added": _ours(iso, addition, None),
+        "remembered": _ours(iso, overlay, _known(iso, folder)),
+        "decode": lambda work: shell(f"xz -dc {layer} > /dev/null", work),
     }
 
 
@@ -315,7 +318,10 @@ GROUPS: Mapping[str, Group] = {
     ),
     "early": Group(
         _early,
-        (Compared("one early file replaced (`etc/hostname`)", "ours", "`xz -T0` of the same plain bytes", "xz", 1.10),),
+        (
+            Compared("one early file replaced (`etc/hostname`)", "ours", "the same with one file added", "added", 1.10),
+            Compared("the same, remembered index", "remembered", DECODE, "decode", 0.30),
+        ),
     ),
     "middle": Group(
         _middle,

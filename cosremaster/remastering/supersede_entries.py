@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from cosremaster.errors import CosremasterError, printable
 from cosremaster.iso.model import SourceImage
-from cosremaster.layers.address import format_address
+from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer
 from cosremaster.remastering.pack import with_containers
 from cosremaster.remastering.select_layers import LayerTarget
 from cosremaster.remastering.spread_edits import ArchiveEdits, archives_of
+from cosremaster.tree.nodes import Edits
 from cosremaster.tree.paths import normal_name
 from cosremaster.tree.replacements import NO_EDITS
 from cosremaster.tree.superseding import SupersedeMode
@@ -32,7 +33,8 @@ def plan_superseding(
     Where superseded entries are to go, archives that change in nothing else are among them.
     """
     changed = {change.layer.address for change in archives}
-    result = [_supersede(change, mode, kernel_use) for change in archives]
+    inits = [change.layer.address for change in archives if _changes_init(change.edits)]
+    result = [_supersede(change, mode, None if _has_holder(change.layer, inits) else kernel_use) for change in archives]
     if mode is not SupersedeMode.NEVER:
         return tuple(result)
     for target in targets:
@@ -43,10 +45,21 @@ def plan_superseding(
     return tuple(result)
 
 
-def _supersede(change: ArchiveEdits, mode: SupersedeMode, kernel_use: KernelUse) -> ArchiveEdits:
-    """Return ``change`` with the entries that stay though they are replaced."""
+def _changes_init(edits: Edits) -> bool:
+    """Return whether another program is ``/init`` after ``edits``."""
+    return _INIT in edits.removed_paths or any(node.path == _INIT for node, _ in edits.additions)
+
+
+def _has_holder(layer: Layer, addresses: Sequence[Address]) -> bool:
+    """Return whether one of the archives around ``layer`` has one of ``addresses``."""
+    return any(outer.address in addresses for outer in with_containers(layer) if outer is not layer)
+
+
+def _supersede(change: ArchiveEdits, mode: SupersedeMode, kernel_use: KernelUse | None) -> ArchiveEdits:
+    """Return ``change`` with the replaced entries that stay; without ``kernel_use`` nothing is known of kernels."""
     layer, edits = change.layer, change.edits
-    is_booted = mode is not SupersedeMode.NEVER and bool(edits.removed_paths) and kernel_use.is_certain(layer)
+    is_wanted = mode is not SupersedeMode.NEVER and bool(edits.removed_paths)
+    is_booted = is_wanted and kernel_use is not None and kernel_use.is_certain(layer)
     superseding = layer.plan_superseding(edits, mode, is_booted=is_booted)
     return ArchiveEdits(layer, replace(edits, superseding=superseding))
 

@@ -366,3 +366,10 @@ def test_what_the_kernel_unpacks(tmp_path: Path, initrd: str, *, superseded: boo
         name: data.encode() if isinstance(data, str) else data for name, data in NEW.items()
     }
     assert tree[b"usr/link"][2] == b"one file\n" and tree[b"usr/linked"][2] == b"alone\n"
+
+
+def test_another_init_in_the_same_run(tmp_path: Path) -> None:
+    """What the old `/init` says does not hold then."""
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n", "init": b"#!/bin/sh\n"})
+    result = cosremaster.remaster(image, tmp_path / "out.cgz", add=[new], layer=["in.cgz", LAYER])
+    assert all(layer.superseded == () for layer in result.layers)

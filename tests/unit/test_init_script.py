@@ -79,3 +79,9 @@ def test_ways_that_are_not_read_for_sure(script: str) -> None:
 @pytest.mark.parametrize("program", [b"\x7fELF\1\1", b"#!/usr/bin/python3\nunxz < /rootfs.cxz | cpio -i\n", b""])
 def test_other_programs_are_not_read(program: bytes) -> None:
     assert find_cpio_options(program, b"rootfs.cxz") is None
+
+
+def test_a_script_cannot_make_words_grow() -> None:
+    doubled = "A0=aaaaaaaaaaaaaaaa\n" + "".join(f"A{n}=$A{n - 1}$A{n - 1}\n" for n in range(1, 60))
+    script = f"#!/bin/sh\n{doubled}R=/rootfs.cxz\nunxz < $R | cpio -i\necho $A59 {'$A7' * 9000}\n"
+    assert find_cpio_options(script.encode(), b"rootfs.cxz") == frozenset()

@@ -49,6 +49,7 @@ _LONG_OPTIONS = {
     "--format=crc": "",
 }  # fmt: skip
 _LETTERS = frozenset("idmuv")
+_MAX_WORD, _MAX_VARIABLES = 4096, 16  # of a word: a script of a few lines could make it grow beyond all memory
 _TELLING = frozenset("dmu")
 
 
@@ -242,9 +243,12 @@ def _expand(word: str, variables: dict[str, str]) -> str | None:
         if match.lastgroup in ("double", "plain"):
             if match.lastgroup == "plain" and re.search(r"[*?\[\]]", part) and part not in ("[", "]", "[[", "]]"):
                 return None
+            if part.count("$") > _MAX_VARIABLES:
+                return None
             part = _VARIABLE.sub(lambda name: variables.get(name[1] or name[2], "$"), part)
             if "$" in part or "`" in part:
                 return None
             part = re.sub(r"\\([\"\\])", r"\1", part)
         parts.append(part)
-    return "".join(parts)
+    text = "".join(parts)
+    return text if len(text) <= _MAX_WORD else None
