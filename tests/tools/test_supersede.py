@@ -373,3 +373,19 @@ def test_another_init_in_the_same_run(tmp_path: Path) -> None:
     image, new = make_image(tmp_path), overlay(tmp_path / "new", {"etc/hostname": b"mine\n", "init": b"#!/bin/sh\n"})
     result = cosremaster.remaster(image, tmp_path / "out.cgz", add=[new], layer=["in.cgz", LAYER])
     assert all(layer.superseded == () for layer in result.layers)
+
+
+def test_always_in_an_initramfs_of_its_own(tmp_path: Path) -> None:
+    """Whether a kernel unpacks it is not known: the new entries win under every unpacker."""
+    image, new = make_image(tmp_path), overlay(tmp_path / "new", {"bin/busybox": b"other\n"})
+    cosremaster.remaster(image, tmp_path / "auto.cgz", add=[new], layer="in.cgz")
+    result = cosremaster.remaster(image, tmp_path / "out.cgz", add=[new], layer="in.cgz", supersede="always")
+    assert result.layers[0].superseded == (b"bin/busybox",) and "is not known" in result.warnings[0]
+    for name, count in (("auto", 1), ("out", 2)):
+        archive = run(["gzip", "-dc", str(tmp_path / f"{name}.cgz")])
+        assert names_of(archive).count("bin/busybox") == count
+        for program in UNPACKERS:
+            assert unpack(archive, tmp_path / "tree", *program)[b"bin/busybox"][2] == b"other\n"
+    with OpenedImage(tmp_path / "out.cgz", remember=False) as opened:
+        content = opened.layers().layers[0].tree()[b"bin/busybox"].content
+        assert content is not None and content.table().read(0) == b"other\n"
