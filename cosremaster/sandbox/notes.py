@@ -26,9 +26,9 @@ def make_end_error(code: int, bound: str, bounds: Bounds) -> ScriptError | None:
     full = f"; {describe_bound(bound, bounds)}" if bound else ""
     if code < 0:
         reason = " (a call or a program that cannot run here)" if code == -signal.SIGSYS else ""
-        return ScriptError(f"was ended by signal {-code}{reason}{full}, so nothing is written", exit_status=status)
+        return ScriptError(f"it was ended by signal {-code}{reason}{full}", exit_status=status)
     if code and bound:
-        return ScriptError(f"ended with exit code {code}{full}, so nothing is written", exit_status=status)
+        return ScriptError(f"it ended with exit code {code}{full}", exit_status=status)
     return None
 
 

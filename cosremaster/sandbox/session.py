@@ -233,7 +233,7 @@ class ScriptSession:
             if not ready and has_ended:  # nobody inside is alive, so nothing can come: a machine lies
                 return
             if not ready:
-                raise ScriptError(f"took longer than {self._run.timeout:g} seconds, so it was ended")
+                raise ScriptError(f"it took longer than {self._run.timeout:g} seconds and was ended")
             if frames in ready:  # the frame is received when the output has ended
                 waiting.discard(frames)
             if printed in ready:

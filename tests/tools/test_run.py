@@ -138,8 +138,12 @@ def test_a_plan_runs_the_script_and_writes_nothing(
             {},
             r"exit 3: it ended with exit code 3, .*; its last line: it broke$",
         ),
-        ("sleep 100", {"timeout": 0.5}, r"^sleep 100: it took longer than 0\.5 seconds"),
-        ("kill -9 $$", {}, r"signal 9 ended it"),
+        (
+            "sleep 100",
+            {"timeout": 0.5},
+            r"^sleep 100: it took longer than 0\.5 seconds and was ended, so nothing is written$",
+        ),
+        ("kill -9 $$", {}, r"^kill -9 \$\$: it was ended by signal 9, so nothing is written$"),
         ("no-such-program", {}, r"it ended with exit code 127, .*not found$"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_timeout_ends_a_script_that_stops_its_first_process(
     with open_runner(user.python, folder, has_range=has_range) as runner:
         started = time.monotonic()
         result = runner.run(with_stopper, f"sleep {_MARK} & /bin/stop", timeout=1.5)
-        assert (result.error, result.message) == ("ScriptError", "took longer than 1.5 seconds, so it was ended")
+        assert (result.error, result.message) == ("ScriptError", "it took longer than 1.5 seconds and was ended")
         assert time.monotonic() - started < 30
         assert result.lines == ["Operation not permitted"]
         wait_for(lambda: not sleepers(), 5)
