@@ -56,7 +56,7 @@ def test_data_that_another_file_has_are_not_dead(
 
 
 def test_of_very_many_inodes_that_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "MAX_COUNTED", 3)
+    monkeypatch.setattr(losses, "MAX_COMPARED", 3)
     image = make_image(tmp_path, "mksquashfs")
     (warning,) = cosremaster.remaster(image, tmp_path / "out.sqfs", remove=["/big/one"]).warnings
     assert "though nothing names them any more unless other files have the same; --repack" in warning

@@ -7,12 +7,15 @@ from collections.abc import Collection, Iterator, Sequence
 from cosremaster.errors import Place, printable
 from cosremaster.layers.formats import Repacking
 from cosremaster.layers.squashfs.inodes import DIRECTORY, FILE, Inode
-from cosremaster.layers.squashfs.live import MAX_COUNTED, FileBytes
+from cosremaster.layers.squashfs.live import FileBytes
 from cosremaster.layers.squashfs.superblock import Flags
 from cosremaster.layers.squashfs.tree import SquashfsTree
 from cosremaster.tree.nodes import Action, Edits, Node
 from cosremaster.tree.xattrs import loses_xattrs
 from cosremaster.units import format_size
+
+MAX_COMPARED = 10_000
+"""Inodes of an image, at most, among which those are looked for that share data with a removed file."""
 
 
 def describe_losses(tree: SquashfsTree, edits: Edits, place: Place, repacking: Repacking) -> Iterator[str]:
@@ -47,14 +50,14 @@ def _describe_dead_data(
 ) -> Iterator[str]:
     """Yield a sentence about data of the files ``dead`` that no other file has.
 
-    In an image of very many inodes that other file is not looked for; the sentence says so.
+    In an image of many inodes that other file is not looked for; the sentence says so.
 
     :param removed: the paths of all that goes.
     """
     filesystem = tree.filesystem
     superblock, reserve = filesystem.superblock, ""
     live = FileBytes(superblock.block_size)
-    if superblock.inodes <= MAX_COUNTED:
+    if superblock.inodes <= MAX_COMPARED:
         for path, entry in filesystem.walk():
             if entry.type == FILE and path not in removed:
                 live.add(filesystem.inode(entry.reference))
