@@ -18,7 +18,7 @@ Side = Callable[[Path], float | None]
 
 INCLUDED = (
     "linux-image-amd64,live-boot,systemd-sysv,openssh-server,network-manager,firmware-linux-free,gcc,g++,git,vim,"
-    "python3-dev,man-db"
+    "python3-dev,perl,man-db,dbus,libpam-systemd"
 )
 CODECS = {
     "xz 1M": ("-comp", "xz", "-b", "1M"),
