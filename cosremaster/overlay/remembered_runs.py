@@ -1,8 +1,8 @@
 """What scripts changed, remembered for later runs of the same script in the same file system (``--reuse-runs``).
 
 A file holds its CRC64, a line of JSON, and the contents of files. It is found by the SHA-256 of all that a script sees:
-every node of the file system with the digest of its bytes, the script, its files, its variables and its options. It is
-believed as an index is (:mod:`cosremaster.layers.cache_folder`).
+every node of the file system with the digest of its bytes, the script, its files, its variables and its options, how
+owners are kept, and the kernel. It is believed as an index is (:mod:`cosremaster.layers.cache_folder`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from msgspec import Meta, MsgspecError, Struct
 
 from cosremaster import __about__
 from cosremaster.errors import CosremasterError
+from cosremaster.io.pieces import PieceTable
 from cosremaster.io.spool import Spool
-from cosremaster.io.streams import CHUNK
+from cosremaster.io.streams import CHUNK, sha256_of
 from cosremaster.layers.cache_folder import MAX_RUN_BYTES, RUN_SUFFIX, open_remembered, write_index
 from cosremaster.overlay.scan import scan_source
-from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun
+from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 
@@ -65,16 +66,18 @@ class _RunValues(Struct, frozen=True, forbid_unknown_fields=True):
     report: ScriptReport
 
 
-def sum_run(tree: Mapping[bytes, Node], run: ScriptRun, runner: str) -> str:
-    """Return the SHA-256 of all that ``run`` sees of the file system ``tree``, in hexadecimal digits.
+def sum_run(tree: Mapping[bytes, Node], run: ScriptRun, way: Way, kernel: PieceTable | tuple[str, ...]) -> str:
+    """Return the SHA-256 of all that ``run`` sees in the file system ``tree``, in hexadecimal digits.
 
-    Contents are read whose digests no index has. ``runner``: where it runs.
+    Contents are read whose digests no index has. ``way``: how owners are kept. ``kernel``: that of the machine which
+    boots for the run, or what this machine's says of itself.
 
     :raises OverlayError: the user's files cannot be read.
     """
     options = (
-        RUN_FORMAT, __about__.__version__, runner, run.program, run.name, run.environment, run.network,
+        RUN_FORMAT, __about__.__version__, way, run.program, run.name, run.environment, run.network,
         run.network_allow, run.ids, run.max_mtime,
+        sha256_of(kernel.chunks()) if isinstance(kernel, PieceTable) else kernel,
     )  # fmt: skip
     total = hashlib.sha256(msgspec.msgpack.encode(options))
     for facts in _list_facts(tree[path] for path in sorted(tree)):

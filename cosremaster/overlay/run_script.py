@@ -25,7 +25,7 @@ from cosremaster.overlay.leftovers import Leftover, find_identities, find_leftov
 from cosremaster.overlay.request import ID_CHOICES, RunScript
 from cosremaster.overlay.run_outcome import ScriptOutcome
 from cosremaster.progress import ShowsOutput
-from cosremaster.sandbox.model import ScriptChanges, ScriptRun
+from cosremaster.sandbox.model import ScriptChanges, ScriptRun, Way
 from cosremaster.tree.nodes import Node
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ _RUNNERS = {
     "namespace": ("cosremaster.sandbox.session", "run_script", "check_run"),
     "vm": ("cosremaster.sandbox.machine", "run_in_machine", "check_machine_run"),
 }
-"""Where a script runs: the module, the function of it that runs one, and the one that checks that it can."""
+"""Where a script runs: the module, the function of it that runs one, and the one that checks that it can, and returns
+how owners are kept."""
 
 _MAX_PREFIX = 24
 """Characters of a command in front of its lines."""
@@ -70,8 +71,8 @@ def prepare_script(item: RunScript, context: ReadContext) -> PreparedScript:
         max_mtime=context.max_mtime,
     )
     module, _, check = _RUNNERS[item.run_in]
-    getattr(importlib.import_module(module), check)(run)
-    return PreparedScript(item, run, context)
+    way = getattr(importlib.import_module(module), check)(run)
+    return PreparedScript(item, run, context, way)
 
 
 def _check_options(item: RunScript) -> None:
@@ -139,11 +140,15 @@ def _check_files(path: Path) -> Path:
 
 
 class PreparedScript(Struct, frozen=True):
-    """A script that runs when the file system is known. ``context``: takes its outcome, and holds its new files."""
+    """A script that runs when the file system is known.
+
+    ``context``: takes its outcome, and holds its new files. ``way``: how owners are kept here.
+    """
 
     item: RunScript
     run: ScriptRun
     context: ReadContext
+    way: Way
 
     def additions(self, tree: Mapping[bytes, Node]) -> Sequence[Addition]:
         """Run the script in ``tree`` and return what it changed.
@@ -168,24 +173,25 @@ class PreparedScript(Struct, frozen=True):
 
     def _find_changes(self, tree: Mapping[bytes, Node]) -> tuple[ScriptChanges, bool]:
         """Return what the script changes in ``tree``, and whether an earlier run says so."""
+        boot = self._find_boot(tree) if self.item.run_in == "vm" else None
         if not self.item.reuse or self.item.is_shell:
-            return self._execute(tree), False
+            return self._execute(tree, boot), False
         from cosremaster.overlay.remembered_runs import find_run, store_run, sum_run  # noqa: PLC0415 - few ask for it
 
-        key = sum_run(tree, self.run, self.item.run_in)
+        key = sum_run(tree, self.run, self.way, os.uname()[2:] if boot is None else boot.kernel)
         changes = find_run(key, self.context.spool)
         if changes is not None:
             return changes, True
-        changes = self._execute(tree)
+        changes = self._execute(tree, boot)
         store_run(key, changes)
         return changes, False
 
-    def _execute(self, tree: Mapping[bytes, Node]) -> ScriptChanges:
-        """Run the script in ``tree``. Raises as :meth:`additions`."""
+    def _execute(self, tree: Mapping[bytes, Node], boot: MachineBoot | None) -> ScriptChanges:
+        """Run the script in ``tree``, in a machine with ``boot``. Raises as :meth:`additions`."""
         module, name, _ = _RUNNERS[self.item.run_in]
         function: Any = getattr(importlib.import_module(module), name)
         output = _LastLine(self.run.name, self.context.progress)
-        further = [self._find_boot(tree)] if self.item.run_in == "vm" else []
+        further = [] if boot is None else [boot]
         try:
             changes: ScriptChanges = function(
                 tree, self.run, self.context.spool, self.context.progress, output, *further

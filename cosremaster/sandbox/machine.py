@@ -40,7 +40,7 @@ from cosremaster.sandbox.guest_files import (
 from cosremaster.sandbox.guest_wire import STREAM, OuterWire, StreamWriter
 from cosremaster.sandbox.ids import IdMap
 from cosremaster.sandbox.machine_boot import KernelModule, MachineBoot, choose_kernel, list_kernels
-from cosremaster.sandbox.model import Output, ScriptChanges, ScriptRun
+from cosremaster.sandbox.model import Output, ScriptChanges, ScriptRun, Way
 from cosremaster.sandbox.network import proxy_environment
 from cosremaster.sandbox.process import raise_worker_failure
 from cosremaster.sandbox.reach import Reach
@@ -76,8 +76,8 @@ _DEAD = (
 )
 
 
-def check_machine_run(run: ScriptRun) -> None:
-    """Check what can be checked of ``run`` before any work is done.
+def check_machine_run(run: ScriptRun) -> Way:
+    """Check what can be checked of ``run`` before any work is done, and return how owners are kept.
 
     :raises SandboxError: there is no QEMU here. :raises UsageError: it wants what a machine does not give.
     """
@@ -86,6 +86,7 @@ def check_machine_run(run: ScriptRun) -> None:
         raise UsageError("a shell is not run in a virtual machine (--run-in vm)")
     if run.directory is not None:
         raise UsageError("a virtual machine (--run-in vm) has its file system in memory, and in no directory of yours")
+    return "vm"
 
 
 def run_in_machine(

@@ -23,7 +23,7 @@ from cosremaster.sandbox.collect import ChangeCollector
 from cosremaster.sandbox.feed import send_files, send_tree
 from cosremaster.sandbox.ids import IdMap, IdMapError, choose_id_map
 from cosremaster.sandbox.lines import LineSplitter
-from cosremaster.sandbox.model import IdChoice, Output, ScriptChanges, ScriptReport, ScriptRun
+from cosremaster.sandbox.model import IdChoice, Output, ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.sandbox.network import proxy_environment
 from cosremaster.sandbox.notes import describe_bound, describe_losses, describe_use, make_end_error
 from cosremaster.sandbox.process import WorkerProcess, default_place, raise_worker_failure
@@ -66,15 +66,19 @@ def _try_namespaces(ids: IdMap) -> None:
         worker.receive(FrameKind.READY)
 
 
-def check_run(run: ScriptRun) -> None:
-    """Check that this machine lets ``run`` happen, before any work is done. Raises as :func:`probe`."""
-    probe(run.ids, os.geteuid())
+def check_run(run: ScriptRun) -> Way:
+    """Check that this machine lets ``run`` happen, before any work is done, and return how owners are kept.
+
+    Raises as :func:`probe`.
+    """
+    way = probe(run.ids, os.geteuid()).way
     if run.directory is not None:
         place = Place((str(run.directory),))
         if not os.path.isdir(run.directory) or not os.access(run.directory, os.W_OK | os.X_OK):
             raise OutputError("the file system of a script cannot be put here: no directory, or not writable", place)
         if os.statvfs(run.directory).f_flag & (os.ST_NOEXEC | os.ST_NOSUID):
             raise OutputError("the file system of a script cannot be put here: it is mounted noexec or nosuid", place)
+    return way
 
 
 def run_script(

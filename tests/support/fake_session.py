@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from cosremaster.errors import SandboxError
 from cosremaster.io.spool import Spool
 from cosremaster.progress import Progress
-from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun
+from cosremaster.sandbox.machine_boot import MachineBoot
+from cosremaster.sandbox.model import ScriptChanges, ScriptReport, ScriptRun, Way
 from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Node, NodeKind
 
@@ -116,7 +117,22 @@ def run_script(
     )
 
 
-def check_run(run: ScriptRun) -> None:
+def check_run(run: ScriptRun) -> Way:
     """Let everything run but ids that this machine would not have."""
     if run.ids == "subuid":
         raise SandboxError("no ids are left to map (--run-ids single needs none)")
+    return "single"
+
+
+def run_in_machine(
+    tree: Mapping[bytes, Node], run: ScriptRun, spool: Spool, progress: Progress, output: Callable[[str], None],
+    boot: MachineBoot,
+) -> ScriptChanges:  # fmt: skip
+    """Do what :func:`run_script` does; the file ``kernel`` gets the bytes that the machine would boot."""
+    kernel = f"write /kernel {boot.kernel.read().hex()}\n".encode()
+    return run_script(tree, replace(run, program=kernel + run.program), spool, progress, output)
+
+
+def check_machine_run(_: ScriptRun) -> Way:
+    """Let everything run."""
+    return "vm"

@@ -203,6 +203,35 @@ def test_a_remembered_run_is_believed_only_for_the_same_input(tmp_path: Path) ->
     assert not list(folder.glob("*.run"))
 
 
+def test_a_remembered_run_is_not_believed_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_small(tmp_path)
+    item = RunScript(command="write /opt 1", reuse=True)
+
+    def is_remembered() -> bool:
+        return cosremaster.plan(source, Request(run=[item])).runs[0].is_remembered
+
+    assert [is_remembered(), is_remembered()] == [False, True]
+    with monkeypatch.context() as patched:
+        patched.setattr(fake_session, "check_run", lambda run: "subuid")
+        assert not is_remembered(), "owners are kept otherwise"
+    here = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*here[:2], "9.9.9", *here[3:])))
+    assert not is_remembered(), "another kernel runs"
+
+
+def test_a_remembered_run_of_a_machine_is_that_of_its_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = ("tests.support.fake_session", "run_in_machine", "check_machine_run")
+    monkeypatch.setitem(run_script._RUNNERS, "vm", runner)
+    item = RunScript(command="print booted", run_in="vm", reuse=True)
+    menu = f"menuentry x {{\nlinux /vmlinuz\ninitrd /{CGZ}\n}}\n".encode()
+    for kernel, is_remembered in ((b"one", False), (b"one", True), (b"two", False)):
+        source = write_small(tmp_path, extra={"vmlinuz": kernel, "boot/grub/grub.cfg": menu})
+        result = cosremaster.remaster(source, tmp_path / "out.iso", run=[item], force=True)
+        assert result.runs[0].is_remembered is is_remembered
+        with cosremaster.open(tmp_path / "out.iso") as image:
+            assert image.read(f"{LAYER}::kernel").decode().strip() == kernel.hex()
+
+
 RECIPE = """
 input = "{source}"
 output = "out.iso"
