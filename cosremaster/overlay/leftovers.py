@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from cosremaster.tree.nodes import Node, NodeKind
 
+_COMPILED = "compiled Python files"
 _RULES = (
     ("caches of apt", rb"var/cache/apt/(.*\.bin|archives/.+)"),
     ("package lists of apt", rb"var/lib/apt/lists/.+"),
@@ -15,7 +16,7 @@ _RULES = (
         "caches of package managers",
         rb"var/cache/(dnf|yum|libdnf\d*|zypp|apk|xbps|PackageKit|pacman/pkg|eopkg)/.+|var/lib/(dnf|yum)/repos/.+",
     ),
-    ("compiled Python files", rb"(.+/)?__pycache__(/.+)?"),
+    (_COMPILED, rb"(.+/)?__pycache__(/.+)?"),
     ("logs", rb"var/log/.+"),
     (
         "backups of databases",
@@ -48,12 +49,16 @@ class Leftover:
     size: int
 
 
-def find_leftovers(nodes: Iterable[Node]) -> tuple[Leftover, ...]:
-    """Return what of the new and changed ``nodes`` is known as a leftover, in the order of the kinds."""
+def find_leftovers(nodes: Iterable[Node], tree: Container[bytes]) -> tuple[Leftover, ...]:
+    """Return what of the new and changed ``nodes`` of ``tree`` is known as a leftover, in the order of the kinds.
+
+    Compiled Python files that were there already are none: without the new ones, Python could take the old ones for
+    those of a changed source, as it may compare no more than time and size (PEP 552).
+    """
     groups: dict[str, list[Node]] = {name: [] for name, _ in _RULES}
     for node in nodes:
         name = _kind_of(node)
-        if name is not None:
+        if name is not None and not (name == _COMPILED and node.path in tree):
             groups[name].append(node)
     return tuple(
         Leftover(name, tuple(node.path for node in group), sum(_size_of(node) for node in group))
@@ -76,7 +81,7 @@ def _kind_of(node: Node) -> str | None:
     owner.
     """
     name = next((name for name, pattern in _KINDS if pattern.fullmatch(node.path)), None)
-    if name is None or name == "compiled Python files":
+    if name is None or name == _COMPILED:
         return name
     return name if node.kind is NodeKind.FILE and _size_of(node) else None
 

@@ -156,7 +156,7 @@ class PreparedScript(Struct, frozen=True):
         :raises ScriptError: it failed, or ended otherwise than by itself.
         """
         changes, is_remembered = self._find_changes(tree)
-        leftovers = find_leftovers(changes.nodes)
+        leftovers = find_leftovers(changes.nodes, tree)
         dropped = {path for leftover in leftovers for path in leftover.paths} if self.item.clean else set()
         number = next(_numbers)
         nodes = tuple(

@@ -122,6 +122,19 @@ def test_the_plan_tells_of_scripts_and_leftovers(tmp_path: Path, capsys: pytest.
     assert os.listdir(tmp_path) == [source.name]
 
 
+def test_no_compiled_file_of_an_older_source_stays(tmp_path: Path) -> None:
+    before = [InlineFile("/opt/m.py", b"1\n"), InlineFile("/opt/__pycache__/m.cpython-311.pyc", b"of 1\n")]
+    lines = ["write /opt/m.py 2", "write /opt/__pycache__/m.cpython-311.pyc of 2"]
+    lines += ["write /opt/__pycache__/n.cpython-311.pyc new", "mkdir /srv", "mkdir /srv/__pycache__"]
+    item = RunScript(command="\n".join([*lines, "write /srv/__pycache__/o.cpython-311.pyc new"]), clean=True)
+    result = cosremaster.remaster(write_small(tmp_path), tmp_path / "out.iso", add=[*before, item])
+    left_out = (b"opt/__pycache__/n.cpython-311.pyc", b"srv/__pycache__", b"srv/__pycache__/o.cpython-311.pyc")
+    assert [leftover.paths for leftover in result.runs[0].leftovers] == [left_out]
+    assert not {os.fsdecode(path) for path in left_out} & {*paths_of(tmp_path / "out.iso")}
+    with cosremaster.open(tmp_path / "out.iso") as image:
+        assert image.read(f"{LAYER}::opt/__pycache__/m.cpython-311.pyc") == b"of 2\n"
+
+
 def test_options_reach_the_session(tmp_path: Path) -> None:
     source = write_small(tmp_path)
     (tmp_path / "debs").mkdir()
