@@ -57,4 +57,4 @@ def layer_to_take(request: Request) -> str:
 def open_as_tar(reference: NodeRef, source: ByteSource, path: str | os.PathLike[str]) -> OpenedImage:
     """Return the tree at ``reference``, in the image ``source`` at ``path``, as a tar archive that is open."""
     table = build_tar(select_nodes(reference)).table()
-    return OpenedImage(path, file=TableSource(table, source, reference.place), remember=False)
+    return OpenedImage(path, file=TableSource(table, source, reference.place), origin=source, remember=False)

@@ -127,7 +127,7 @@ def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:
         "iso_unchanged": plan.iso.unchanged, "fats": plan.fats, "menus": plan.settings.menus, "sums": plan.sums,
         "sizes": plan.companions.sizes, "dropped_signatures": plan.companions.signatures,
         "live_memory": plan.live_memory, "runs": plan.runs,
-        "input_size": image.size, "output_size": plan.result.table.length,
+        "input_size": plan.input_size, "output_size": plan.result.table.length,
         "layer_file": None if first is None else first.files[0],
         "layer_file_size": 0 if first is None else first.size,
         "packed": tuple(layer.summary for layer in plan.packed),

@@ -297,11 +297,11 @@ def remaster_command(
     ):
         raise UsageError("- can be the image or what is added, not both: standard input is read once")
     with Image(source, check_index=check_index, max_expand=max_expand) as image:
-        write_result(
+        result = write_result(
             lambda path: image.remaster(path, request, progress=progress, **options), target, options, quiet=quiet
         )
     is_asked = any(getattr(request, name) for name in _CHANGES) or request.supersede == "never"
-    if not quiet and not is_asked:
+    if not quiet and not is_asked and result.identical:
         click.echo(f"{target} is a copy of {SHOWN_NAMES.get(str(source), source)}: no change was asked for", err=True)
 
 
@@ -329,8 +329,9 @@ def plan_command(source: Path, as_json: bool, max_expand: int, **options: Any) -
 
 def write_result(
     remaster: Callable[[Path], Result], target: Path, options: Mapping[str, Any], *, quiet: bool
-) -> None:  # fmt: skip
-    """Call ``remaster`` with the path to write and print a summary; ``target`` may be standard output.
+) -> Result:  # fmt: skip
+    """Call ``remaster`` with the path to write, print a summary, and return the result; ``target`` may be standard
+    output.
 
     ``options`` are those about the output. Raises as ``remaster`` and ``stream_result``.
     """
@@ -338,12 +339,13 @@ def write_result(
         result = remaster(target)
         if not quiet:
             print_result(result, target)
-        return
+        return result
     from cosremaster.cli.streamed_output import stream_result  # noqa: PLC0415 - few outputs are streams
 
     result = stream_result(remaster, options)
     for line in () if quiet else _result_lines(result, target):
         click.echo(line, err=True)
+    return result
 
 
 def print_result(result: Result, target: Path) -> None:

@@ -36,7 +36,7 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
         "repacked": None if first is None else first.repacking.noun or None,
         "superseded": None if first is None else _superseded(first),
         "identical": plan.identical,
-        "size": {"before": plan.image.size, "after": plan.result.table.length},
+        "size": {"before": plan.input_size, "after": plan.result.table.length},
         "warnings": list(plan.warnings),
     }
     yield json.dumps(head, indent=1).removesuffix("\n}").encode()

@@ -42,14 +42,16 @@ class OpenedImage:
 
     def __init__(
         self, source: str | os.PathLike[str], *, remember: bool = True, check_index: bool = False,
-        max_expand: int = MAX_EXPAND, file: ByteSource | None = None,
+        max_expand: int = MAX_EXPAND, file: ByteSource | None = None, origin: ByteSource | None = None,
     ) -> None:  # fmt: skip
         """Open the image and read its structures. Raises as ``open_image``.
 
         :param file: the bytes of the image, where they are not those of the file ``source``.
+        :param origin: what ``file`` is made from, where the input of a remaster is that.
         """
         self.path = Path(source)
         self._file = open_source(self.path) if file is None else file
+        self._origin_size = None if origin is None else origin.size
         try:
             self.image = open_any_image(self._file)
         except BaseException:
@@ -221,7 +223,8 @@ class OpenedImage:
         from cosremaster.remastering.plan import plan_remaster  # noqa: PLC0415 - who looks at an image plans none
 
         try:
-            return plan_remaster(check_changeable(self.image), self._index, request, context)
+            plan = plan_remaster(check_changeable(self.image), self._index, request, context)
+            return replace(plan, origin_size=self._origin_size)
         except (CorruptError, ProofError):
             self._index.check()  # decoding damaged bytes may have led to any such error
             raise

@@ -59,7 +59,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     for their boot menus; ``settings``: kernel arguments, volume id and date; ``sums``: the lists of checksums on the
     ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
     system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
-    came of scripts.
+    came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
     """
 
     image: RemasterImage
@@ -75,10 +75,18 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     savings: tuple[RepackSaving, ...] = ()
     runs: tuple[ScriptOutcome, ...] = ()
+    origin_size: int | None = None
+
+    @property
+    def input_size(self) -> int:
+        """The bytes of the input."""
+        return self.image.size if self.origin_size is None else self.origin_size
 
     @property
     def identical(self) -> bool:
-        """The new image is the old one."""
+        """The output is the input."""
+        if self.origin_size is not None:
+            return False
         settings = self.settings
         is_fat_changed = any(change.changes_bytes for change in self.fats)
         is_menu_changed = settings.replaced or settings.areas or settings.overwritten

@@ -80,7 +80,7 @@ def plan_report(plan: RemasterPlan) -> dict[str, Any]:
         "superseded": _superseded_report(plan.changes),
         "pieces": _pieces(plan.result.table.pieces, plan),
         "image": {
-            "size": {"before": plan.image.size, "after": plan.result.table.length},
+            "size": {"before": plan.input_size, "after": plan.result.table.length},
             "blocks": _blocks(plan),
             "extents": [_extent(placement) for placement in layout.placements],
             "appended": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
+from cosremaster.units import format_size
 from tests.fixtures import tools
 from tests.fixtures.tools import run
 from tests.support.busybox_roots import make_busybox_root
@@ -114,6 +116,23 @@ def test_without_a_change_it_is_what_export_takes(tree: Path, tmp_path: Path) ->
     cosremaster.export(str(image), tmp_path / "exported.tar.gz", archive=archive)
     cosremaster.remaster(image, tmp_path / "made.tar.gz", maas_clean=True)
     assert main(["diff", str(tmp_path / "exported.tar.gz"), str(tmp_path / "made.tar.gz")]) == 0
+
+
+def test_a_new_archive_without_a_change_is_no_copy(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out, report = _make_image("ext4", tree, tmp_path), tmp_path / "out.tar", tmp_path / "report.json"
+    assert main([str(image), str(out), "--report", str(report)]) == 0
+    printed = capsys.readouterr()
+    assert f"(was {format_size(image.stat().st_size)})\n" in printed.out
+    assert "copy" not in printed.err
+    facts = json.loads(report.read_bytes())
+    assert (facts["identical"], facts["size"]["before"]) == (False, image.stat().st_size)
+    with cosremaster.open(image) as opened:
+        plan = opened.plan(target=tmp_path / "new.tar")
+    assert not plan.identical and not plan.values["identical"] and "nothing changes" not in plan.lines[0]
+    assert main([str(out), str(tmp_path / "out.tar.gz")]) == 0
+    assert "copy" not in capsys.readouterr().err
 
 
 def test_the_root_of_an_iso_becomes_a_tar_archive(site: Path, tmp_path: Path) -> None:
