@@ -96,6 +96,8 @@ SYSCALLS: Mapping[str, tuple[int | None, int | None, int | None]] = {
     "acct": (163, 89, 51),
     "open_by_handle_at": (304, 265, 342),
     # looked at by their arguments
+    "mmap": (9, 222, 90),
+    "mmap2": (None, None, 192),
     "clone": (56, 220, 120),
     "unshare": (272, 97, 310),
     "ioctl": (16, 29, 54),

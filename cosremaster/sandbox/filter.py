@@ -10,17 +10,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from cosremaster.errors import UnsupportedError
 from cosremaster.sandbox.bpf import JUMP_IF_ANY_BIT, JUMP_IF_EQUAL, BpfProgram, write_switch
 from cosremaster.sandbox.calls import X32_BIT, Architecture, find_architectures
 
-IdsWay = Literal["subuid", "single"]
-"""Whether a script's processes have 65,536 ids, or only the user's, shown as 0."""
+FilterWay = Literal["subuid", "single", "vm"]
+"""Whether a script's processes have 65,536 ids, or only the user's, shown as 0, or a virtual machine for themselves."""
 
 # Verdicts (linux/seccomp.h).
 KILL_PROCESS = 0x80000000
@@ -72,6 +73,9 @@ SOCKET_FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK (linux/socket.h): a network namespace holds them, but not AF_VSOCK."""
 _SOCKETCALL_SOCKET = 1
 """SYS_SOCKET of linux/net.h: i386 has one call for all of sockets, whose arguments are in memory."""
+MAPPING_CALLS = ("mmap", "mmap2")
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
+"""asm-generic/mman-common.h, linux/mman.h; MAP_SHARED_VALIDATE has the bit of MAP_SHARED."""
 _FILE_TYPE, _CHARACTER, _BLOCK = 0o170000, 0o020000, 0o060000
 
 _NEW_LISTENER = 1 << 3
@@ -79,8 +83,8 @@ _WAIT_KILLABLE = 1 << 5
 _SET_MODE_FILTER = 1
 
 
-def build_filter(ids: IdsWay, architectures: tuple[Architecture, ...]) -> bytes:
-    """Return the filter, as an array of ``struct sock_filter``, for processes that have their ids by ``ids``."""
+def build_filter(way: FilterWay, architectures: tuple[Architecture, ...]) -> bytes:
+    """Return the filter, as an array of ``struct sock_filter``, for processes that run by ``way``."""
     program = BpfProgram()
     program.load_word(_ARCHITECTURE)
     for architecture in architectures:
@@ -88,7 +92,7 @@ def build_filter(ids: IdsWay, architectures: tuple[Architecture, ...]) -> bytes:
     program.return_value(KILL_PROCESS)
     for architecture in architectures:
         program.place_label(architecture.name)
-        _write_calls(program, ids, architecture)
+        _write_calls(program, way, architecture)
     for label, verdict in _VERDICTS.items():
         program.place_label(label)
         program.return_value(verdict)
@@ -105,40 +109,13 @@ _VERDICTS: Mapping[str, int] = {
 }
 
 
-def _write_calls(program: BpfProgram, ids: IdsWay, architecture: Architecture) -> None:
+def _write_calls(program: BpfProgram, way: FilterWay, architecture: Architecture) -> None:
     """Write the verdicts on the calls of ``architecture``."""
     cases: dict[int, str] = {}
-    verdicts: list[tuple[tuple[str, ...], str]] = [
-        (SYNC_CALLS, "succeed"),
-        (ABSENT_CALLS, "absent"),
-        (REFUSED_CALLS, "refuse"),
-        (ROOT_CALLS, "notify"),
-    ]
-    if ids == "single":
-        verdicts += [
-            (ID_CALLS, "succeed"),
-            ((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS, *RENAME_CALLS), "notify"),
-            (XATTR_AT_CALLS, "absent"),
-        ]
-    for calls, label in verdicts:
+    for calls, label in _list_verdicts(way):
         cases |= dict.fromkeys(architecture.find_numbers(calls), label)
-    questions = {
-        "mknod": lambda: _ask_file_type(program, 1),
-        "mknodat": lambda: _ask_file_type(program, 2),
-        "clone": lambda: _ask_namespaces(program),
-        "unshare": lambda: _ask_namespaces(program),
-        "ioctl": lambda: _ask_values(program, 1, _TERMINAL_INPUTS, ("refuse", "allow")),
-        "socket": lambda: _ask_values(program, 0, SOCKET_FAMILIES, ("allow", "family")),
-        "socketpair": lambda: _ask_values(program, 0, SOCKET_FAMILIES, ("allow", "family")),
-        "socketcall": lambda: _ask_values(program, 0, (_SOCKETCALL_SOCKET,), ("notify", "allow")),
-    }
-    if ids == "single":
-        questions |= {
-            "chmod": lambda: _ask_group_bit(program, 1),
-            "fchmod": lambda: _ask_group_bit(program, 1),
-            "fchmodat": lambda: _ask_group_bit(program, 2),
-            "fchmodat2": lambda: _ask_group_bit(program, 2),
-        }
+    questions = _list_questions(program, way)
+    questions["mmap2" if architecture.name == "i386" else "mmap"] = lambda: _ask_mapping(program, 3)
     numbers = architecture.find_numbers(questions)
     cases |= {number: f"{call} of {architecture.name}" for number, call in numbers.items()}
     program.load_word(_NUMBER)
@@ -148,6 +125,56 @@ def _write_calls(program: BpfProgram, ids: IdsWay, architecture: Architecture) -
     for number, call in numbers.items():
         program.place_label(cases[number])
         questions[call]()
+
+
+def _list_verdicts(way: FilterWay) -> list[tuple[tuple[str, ...], str]]:
+    """Return the calls with one verdict whatever their arguments are. Old programs of i386 have those in memory."""
+    verdicts: list[tuple[tuple[str, ...], str]] = [(MAPPING_CALLS, "notify")]
+    if way != "vm":
+        verdicts += [
+            (SYNC_CALLS, "succeed"),
+            (ABSENT_CALLS, "absent"),
+            (REFUSED_CALLS, "refuse"),
+            (ROOT_CALLS, "notify"),
+        ]
+    if way == "single":
+        verdicts += [
+            (ID_CALLS, "succeed"),
+            ((*STAT_CALLS, *CHOWN_CALLS, *XATTR_CALLS, *RENAME_CALLS), "notify"),
+            (XATTR_AT_CALLS, "absent"),
+        ]
+    return verdicts
+
+
+def _list_questions(program: BpfProgram, way: FilterWay) -> dict[str, Callable[[], None]]:
+    """Return what writes the verdict on each call that is judged by its arguments."""
+    if way == "vm":
+        return {}
+    questions: dict[str, Callable[[], None]] = {
+        "mknod": lambda: _ask_file_type(program, 1),
+        "mknodat": lambda: _ask_file_type(program, 2),
+        "clone": lambda: _ask_namespaces(program),
+        "unshare": lambda: _ask_namespaces(program),
+        "ioctl": lambda: _ask_values(program, 1, _TERMINAL_INPUTS, ("refuse", "allow")),
+        "socket": lambda: _ask_values(program, 0, SOCKET_FAMILIES, ("allow", "family")),
+        "socketpair": lambda: _ask_values(program, 0, SOCKET_FAMILIES, ("allow", "family")),
+        "socketcall": lambda: _ask_values(program, 0, (_SOCKETCALL_SOCKET,), ("notify", "allow")),
+    }
+    if way == "single":
+        questions |= {
+            "chmod": lambda: _ask_group_bit(program, 1),
+            "fchmod": lambda: _ask_group_bit(program, 1),
+            "fchmodat": lambda: _ask_group_bit(program, 2),
+            "fchmodat2": lambda: _ask_group_bit(program, 2),
+        }
+    return questions
+
+
+def _ask_mapping(program: BpfProgram, argument: int) -> None:
+    """Write a jump to "notify" if the flags in ``argument`` share the memory of a file, and to "allow" if not."""
+    program.load_word(_ARGUMENTS + 8 * argument)
+    program.jump_if(JUMP_IF_ANY_BIT, _MAP_ANONYMOUS, "allow")
+    program.jump_if(JUMP_IF_ANY_BIT, _MAP_SHARED, "notify", "allow")
 
 
 def _ask_namespaces(program: BpfProgram) -> None:
@@ -182,7 +209,13 @@ def _ask_file_type(program: BpfProgram, argument: int) -> None:
     program.jump_if(JUMP_IF_EQUAL, _BLOCK, "notify", "allow")
 
 
-def install_filter(ids: IdsWay) -> int:
+def can_install_filter() -> bool:
+    """Tell whether this kernel lets a call go on that a listener was told of, as Linux 5.5 and later do."""
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 5)
+
+
+def install_filter(way: FilterWay) -> int:
     """Put the filter on this process and all that it starts, and return the descriptor where its notifications come.
 
     The process needs CAP_SYS_ADMIN in its user namespace, and no second thread. The descriptor closes at execve; until
@@ -194,7 +227,7 @@ def install_filter(ids: IdsWay) -> int:
     architectures = find_architectures()
     if not architectures:
         raise UnsupportedError(f"scripts run on x86_64 and aarch64 only, not on {os.uname().machine}")
-    words = build_filter(ids, architectures)
+    words = build_filter(way, architectures)
     code = ctypes.create_string_buffer(words, len(words))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(words) // 8, ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)

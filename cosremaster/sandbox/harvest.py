@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple, TypeAlias
 
 from cosremaster.sandbox.acls import ACCESS, renew_acl
@@ -40,7 +40,7 @@ class Harvest:
     def __init__(
         self, before: Mapping[bytes, PathFacts], after: Mapping[bytes, PathFacts], old: RecordedFacts,
         new: RecordedFacts, *, lost_xattrs: Mapping[tuple[int, int], Mapping[bytes, bytes]], started: int,
-        find_group: FindGroup | None,
+        find_group: FindGroup | None, mapped: Set[tuple[int, int]] | None = frozenset(),
     ) -> None:  # fmt: skip
         """Compare two scans.
 
@@ -48,9 +48,11 @@ class Harvest:
         ``started``: nanoseconds since 1970; a directory with an earlier time got it from a program.
         ``find_group``: groups of directories with the set-group-ID bit are records, which no kernel hands on; this
         returns what a new file got.
+        ``mapped``: files that programs could write to as memory, for which tmpfs sets no time; None: any could be.
         """
         self._before, self._after, self._old, self._new = before, after, old, new
         self._lost_xattrs, self._started, self._find_group = lost_xattrs, started, find_group
+        self._mapped = mapped
         self._labels = tuple(name for name, place in _HOST_LABELS.items() if os.path.exists(place))
         self._old_files = {(facts.device, facts.inode) for facts in before.values()} if find_group else set()
         self._sent_links: set[int] = set()
@@ -83,6 +85,8 @@ class Harvest:
         if before is None or facts.is_touched_since(before):
             return True
         if stat.S_ISDIR(facts.mode) and facts.mtime != before.mtime and facts.mtime < self._started:
+            return True
+        if key in self._mapped if self._mapped is not None else stat.S_ISREG(facts.mode):
             return True
         return any(old.get(key) != new.get(key) for old, new in zip(self._old, self._new, strict=True))
 

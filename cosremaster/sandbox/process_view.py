@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cosremaster.sandbox.calls import Architecture
+from cosremaster.sandbox.inodes import InodeKey
 from cosremaster.sandbox.notifications import ProcessMemory
 
 AT_FDCWD = -100
@@ -157,11 +158,16 @@ class ProcessView:
                     return FileTarget(place % pid + path[len(prefix) :], follow)
         return FileTarget(path, follow)
 
-    def is_only_path(self, pid: int, descriptor: int) -> bool:
-        """Tell whether ``descriptor`` was opened with O_PATH, so that fchown(2) and the like refuse it."""
+    def read_open_flags(self, pid: int, descriptor: int) -> int:
+        """Return the flags with which ``descriptor`` was opened: fchown(2) and the like refuse one with O_PATH."""
         with open(b"%d/fdinfo/%d" % (pid, descriptor), "rb") as file:
             fields = dict(line.split(b":", 1) for line in file if b":" in line)
-        return bool(int(fields[b"flags"], 8) & os.O_PATH)
+        return int(fields[b"flags"], 8)
+
+    def find_inode(self, pid: int, descriptor: int) -> InodeKey:
+        """Return the numbers of the inode that ``descriptor`` stands for."""
+        status = os.stat(b"%d/fd/%d" % (pid, descriptor))
+        return status.st_dev, status.st_ino
 
     def read_status(self, pid: int) -> ProcessStatus:
         """Return the umask and the effective capabilities of process ``pid``."""

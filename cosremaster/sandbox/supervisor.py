@@ -23,6 +23,7 @@ from cosremaster.sandbox.calls import Architecture, find_architectures
 from cosremaster.sandbox.filter import (
     CHOWN_CALLS,
     DEVICE_CALLS,
+    MAPPING_CALLS,
     MODE_CALLS,
     RENAME_CALLS,
     ROOT_CALLS,
@@ -72,6 +73,9 @@ class Supervisor:
         self._reader = InodeReader()
         self._acls = AclAnswers(self._view, self._records, self._reader)
         self._groups = InheritedGroups(self._records, self._reader, started or time.time_ns())
+        self.mapped: set[InodeKey] = set()
+        """Files that programs could write to as memory: tmpfs sets no time for that."""
+
         self._new_device: FileTarget | None = None
         self._shows_numbers = False
         self._handlers = self._find_handlers()
@@ -86,6 +90,7 @@ class Supervisor:
             **dict.fromkeys(MODE_CALLS, self._note_group_bit),
             **dict.fromkeys(DEVICE_CALLS, self._make_device),
             **dict.fromkeys((*ROOT_CALLS, "unshare", "clone"), self._expect_other_roots),
+            **dict.fromkeys(MAPPING_CALLS, self._note_mapping),
             "socketcall": self._make_socket,
         }
         return {
@@ -190,8 +195,10 @@ class Supervisor:
         """
         uid, gid = _ids_of(call)
         target = self._view.locate(call)
-        if call.name in ("fchown", "fchown32") and self._view.is_only_path(call.pid, to_signed(call.arguments[0])):
-            return -errno.EBADF
+        if call.name in ("fchown", "fchown32"):
+            flags = self._view.read_open_flags(call.pid, to_signed(call.arguments[0]))
+            if flags & os.O_PATH:
+                return -errno.EBADF
         inode = self._reader.read(*target)
         old_uid, old_gid = self._groups.find_owner(*target, inode)
         if not self._listener.is_valid(call.cookie):
@@ -212,6 +219,25 @@ class Supervisor:
         if gid is not None and hands_on_group(inode):
             self._groups.note_change(target.path, inode, old_gid, gid)
         return 0
+
+    def _note_mapping(self, call: Call) -> int | None:
+        """Note a file that becomes memory which can be written to, and let the kernel do it.
+
+        What cannot be looked at is refused, for a change of it would not be seen.
+        """
+        descriptor = to_signed(call.arguments[4])
+        if call.name == "mmap" and call.architecture.name == "i386":  # struct mmap_arg_struct of mm/mmap.c
+            descriptor = struct.unpack("<16xi4x", self._view.memory.read(call.pid, call.arguments[0], 24))[0]
+        if descriptor < 0:
+            return None
+        try:
+            if self._view.read_open_flags(call.pid, descriptor) & os.O_ACCMODE != os.O_RDONLY:
+                self.mapped.add(self._view.find_inode(call.pid, descriptor))
+        except (FileNotFoundError, ProcessLookupError):
+            return None  # no such descriptor, or the process is gone
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        return None
 
     def _note_group_bit(self, call: Call) -> None:
         """Note that a directory gets the set-group-ID bit, and let the kernel set it."""

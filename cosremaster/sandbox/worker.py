@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from cosremaster.sandbox import init, network
@@ -107,6 +107,7 @@ class ScriptWork:
         """Take the script of ``setup``."""
         self._setup, self._wire, self._channel, self._output_fd = setup, wire, channel, output_fd
         self._find_group: FindGroup | None = None
+        self._mapped: Set[tuple[int, int]] | None = None
 
     def run(self) -> None:
         """Do all steps. :raises StepError: one fails. :raises WireError: the parent is gone."""
@@ -214,8 +215,9 @@ class ScriptWork:
         except PathTooLongError:
             raise StepError("path", errno.ENAMETOOLONG) from None
         harvest = Harvest(
-            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, find_group=self._find_group
-        )
+            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, find_group=self._find_group,
+            mapped=self._mapped,
+        )  # fmt: skip
         harvest.send(self._wire)
         if self._setup["is_directory"]:
             os.chdir("..")
@@ -251,6 +253,7 @@ class ScriptWork:
             devices = {key: Device(*device) for key, device in unpacker.devices.items()}
             supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started)
             supervisor.serve(status_read)
+            self._mapped = supervisor.mapped
             if self._setup["way"] == "single":
                 self._find_group = supervisor.find_group
             recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())

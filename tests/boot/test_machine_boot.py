@@ -20,6 +20,7 @@ from cosremaster.sandbox.model import ScriptChanges, ScriptRun
 from cosremaster.sandbox.session import run_script
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures import modules, tools
+from tests.support.c_programs import compile_program
 from tests.support.sandboxed import busybox_tree, file_node
 from tests.support.web_servers import serve_web
 
@@ -53,6 +54,8 @@ def _make_root() -> Mapping[bytes, Node]:
         file_node(b"usr/share/first", b"linked", link=1),
         file_node(b"usr/share/second", b"linked", link=1),
         file_node(b"usr/share/\xff\xfe", b"no UTF-8"),
+        file_node(b"bin/mapped", compile_program("mapped"), 0o755),
+        *(file_node(path, b"old" + bytes(5000)) for path in (b"srv/mapped", b"srv/protected")),
         Node(path=b"dev/sda", kind=NodeKind.BLOCK, mode=0o660, gid=6, rdev=(8, 0)),
         Node(path=b"usr/share/pipe", kind=NodeKind.FIFO, mode=0o600),
     ]
@@ -75,6 +78,7 @@ def _describe(changes: ScriptChanges) -> tuple[object, ...]:
 
 FILES = """#!/bin/sh
 set -e
+mapped
 echo new > /etc/new
 chown 33:34 /etc/passwd && chmod 4750 /etc/passwd
 rm /usr/share/first
@@ -117,6 +121,8 @@ def test_a_machine_and_namespaces_give_the_same_changes(kernel: MachineBoot, tmp
         outside = run_script(tree, run, spool, SilentProgress(), lines[1].append)
         assert _describe(inside) == _describe(outside)
         assert inside.nodes
+        written = {node.path for node in inside.nodes} & {b"srv/mapped", b"srv/protected"}
+        assert len(written) == (2 if name == "files" else 0)
         assert lines[0] == lines[1]
         assert (inside.report.way, inside.report.notes) == ("vm", outside.report.notes)
 

@@ -14,6 +14,7 @@ from cosremaster.tree.content import BytesContent
 from cosremaster.tree.nodes import Node, NodeKind
 from tests.fixtures.roots import require_root
 from tests.fixtures.tools import require
+from tests.support.c_programs import compile_program
 from tests.support.sandboxed import (
     ScriptResult,
     busybox_tree,
@@ -136,6 +137,17 @@ def test_what_is_written_again_with_its_old_bytes_is_no_change(run: Run, tree: d
     """
     result = run(tree, script).check()
     assert (result.nodes, result.removed) == ({}, ())
+
+
+@pytest.mark.parametrize("is_i386", [False, True], ids=["own", "i386"])
+def test_what_is_written_as_memory_is_a_change(run: Run, tree: dict[bytes, Node], is_i386: bool) -> None:
+    """tmpfs sets no time of a file whose memory was read before it is written to."""
+    if is_i386 and os.uname().machine != "x86_64":
+        pytest.skip("only x86-64 runs programs of i386")
+    files = {path: file_node(path, b"old" + bytes(5000)) for path in (b"srv/mapped", b"srv/protected")}
+    program = file_node(b"bin/mapped", compile_program("mapped", is_i386=is_i386), 0o755)
+    result = run({**tree, **files, program.path: program}, "mapped").check()
+    assert {path: entry[6] for path, entry in result.nodes.items()} == dict.fromkeys(files, b"ood" + bytes(5000))
 
 
 def test_directories_that_are_moved_or_made_again(run: Run, tree: dict[bytes, Node]) -> None:

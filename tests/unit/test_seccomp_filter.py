@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -24,9 +24,12 @@ from cosremaster.sandbox.filter import (
     XATTR_CALLS,
     build_filter,
 )
+from cosremaster.sandbox.harvest import Harvest, RecordedFacts
 from cosremaster.sandbox.inodes import InodeReader, Shown, pack_stat, pack_statx
 from cosremaster.sandbox.records import Device, InodeRecords
+from cosremaster.sandbox.scan import scan_tree
 from cosremaster.tree.nodes import NodeKind
+from tests.fixtures.tools import require
 from tests.support.bpf import pack_call, run_program
 
 ALLOW, NOTIFY, KILL = 0x7FFF0000, 0x7FC00000, 0x80000000
@@ -92,6 +95,24 @@ def test_calls_that_are_judged_by_their_arguments(architecture: Architecture, id
                 assert verdict(name, *[0] * place, kind | 0o644, 0) == ALLOW
 
 
+@EACH
+@pytest.mark.parametrize("way", [*WAYS, "vm"])
+def test_files_that_become_shared_memory_are_noted(
+    architecture: Architecture, way: Literal["single", "subuid", "vm"]
+) -> None:
+    machine = "aarch64" if architecture is AARCH64 else "x86_64"
+    program = build_filter(way, find_architectures(machine))
+    number = architecture.number_of("mmap2" if architecture is I386 else "mmap")
+    for flags, verdict in ((0x01, NOTIFY), (0x03, NOTIFY), (0x02, ALLOW), (0x21, ALLOW), (0x22, ALLOW), (0x11, NOTIFY)):
+        assert run_program(program, pack_call(number, architecture.audit, 0, 4096, 1, flags, 3, 0)) == verdict
+    if architecture is I386:
+        assert run_program(program, pack_call(I386.number_of("mmap"), I386.audit)) == NOTIFY
+    if way == "vm":
+        for name in ("chroot", "fsync", "keyctl", "fchownat", "unshare", "mknodat"):
+            numbers = architecture.find_numbers([name])
+            assert {run_program(program, pack_call(n, architecture.audit, 0x10000000)) for n in numbers} == {ALLOW}
+
+
 def test_foreign_architectures_are_ended_and_x32_is_absent() -> None:
     program = build_filter("single", find_architectures("x86_64"))
     for audit in (0, AARCH64.audit, 0x40000028, 0xC00000F3):
@@ -101,13 +122,13 @@ def test_foreign_architectures_are_ended_and_x32_is_absent() -> None:
     assert find_architectures("riscv64") == ()
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="Debian has these headers on x86-64")
 def test_numbers_are_those_of_the_kernel() -> None:
     """The headers of Linux have them; where they are not installed, the calls of this very process were wrong, too."""
     headers = {"x86_64": "x86_64-linux-gnu/asm/unistd_64.h", "i386": "x86_64-linux-gnu/asm/unistd_32.h"}
     for architecture in (X86_64, I386):
         header = Path("/usr/include") / headers[architecture.name]
-        if not header.exists():
-            pytest.skip(f"no {header}")
+        require(str(header))
         lines = (line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR_"))
         numbers = {line[1].removeprefix("__NR_"): int(line[2]) for line in lines}
         ours = {name: number for number, name in architecture.find_numbers(SYSCALLS).items()}
@@ -117,8 +138,7 @@ def test_numbers_are_those_of_the_kernel() -> None:
 
 def test_generic_numbers_are_those_of_the_kernel() -> None:
     header = Path("/usr/include/asm-generic/unistd.h")
-    if not header.exists():
-        pytest.skip(f"no {header}")
+    require(str(header))
     numbers = {}
     for line in header.read_text().splitlines():
         words = line.split()
@@ -128,6 +148,22 @@ def test_generic_numbers_are_those_of_the_kernel() -> None:
     ours = {name: number for number, name in AARCH64.find_numbers(SYSCALLS).items()}
     assert {name: number for name, number in ours.items() if numbers.get(name, number) != number} == {}
     assert {name for name in SYSCALLS if name in numbers} <= set(ours)
+
+
+def test_every_file_is_looked_at_where_nobody_noted_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    monkeypatch.chdir(tmp_path)
+    scan, none = scan_tree(), RecordedFacts({}, {}, {})
+    status = os.stat("folder/file")
+    for mapped, paths in (
+        (None, [b"folder/file"]), ({(status.st_dev, status.st_ino)}, [b"folder/file"]), (frozenset[Any](), []),
+    ):  # fmt: skip
+        harvest = Harvest(scan, scan, none, none, lost_xattrs={}, started=0, find_group=None, mapped=mapped)
+        assert harvest.changed_paths() == paths
 
 
 def test_structures_of_stat(tmp_path: Path) -> None:
