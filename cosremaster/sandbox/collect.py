@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cosremaster.io.pieces import Piece, Zeros
 from cosremaster.io.spool import Spool
-from cosremaster.sandbox.settings import SERVICE_POLICY
+from cosremaster.sandbox.settings import SERVICE_POLICY, helper_files
 from cosremaster.sandbox.unpack import MOUNT_POINTS
 from cosremaster.sandbox.wire import FrameKind, FrameWire, Record, receive_work
 from cosremaster.tree.content import BytesContent, PieceContent
@@ -38,6 +38,7 @@ class ChangeCollector:
         self.removed: list[bytes] = []
         self.dropped: list[tuple[str, bytes]] = []
         self._contents: dict[int, Content] = {}
+        self._helpers = {path: hashlib.sha256(data).digest() for path, data in helper_files(tree).items()}
 
     def receive(self, wire: FrameWire) -> None:
         """Take all changes. :raises WireError: the sender ended before. Raises as :meth:`Spool.append`."""
@@ -118,7 +119,9 @@ class ChangeCollector:
     def _is_unchanged(self, node: Node, split: Set[object]) -> bool:
         """Tell whether the tree has ``node`` already; ``split``: old hard links whose names no longer are one file."""
         old = self._tree.get(node.path)
-        if old is None or (node.link is not None and old.link is None) or old.link in split:
+        if old is None:
+            return node.content is not None and node.content.digest() == self._helpers.get(node.path)
+        if (node.link is not None and old.link is None) or old.link in split:
             return False
         return (
             (node.kind, node.mode, node.uid, node.gid, node.target, node.rdev, node.xattrs)

@@ -77,12 +77,12 @@ def make_setup(
         "processes": _count_processes() + PROCESSES, "network": run.network, "interactive": run.interactive,
         "program": run.program, "file_name": name if _FILE_NAME.fullmatch(name) else b"script",
         "hostname": _read_host_name(tree), "environment": _make_environment(run, variables),
-        "helpers": _helper_files(tree), "files": {APT_SETTINGS_PATH.encode(): settings.encode()} if settings else {},
+        "helpers": helper_files(tree), "files": {APT_SETTINGS_PATH.encode(): settings.encode()} if settings else {},
     }  # fmt: skip
 
 
-def _helper_files(tree: Mapping[bytes, Node]) -> dict[bytes, bytes]:
-    """Return files that stand in the tree while the script runs; as nobody changes them, none is a change.
+def helper_files(tree: Mapping[bytes, Node]) -> dict[bytes, bytes]:
+    """Return files, by path, that stand in the tree while the script runs; they are no part of the image.
 
     Debian's invoke-rc.d asks policy-rc.d whether a service may be started (policy-rc.d.spec, in package sysv-rc).
     """

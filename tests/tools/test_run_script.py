@@ -411,6 +411,8 @@ def test_no_program_of_the_image_is_started_as_a_service(run: Run, tree: dict[by
     debian = {**tree, b"usr/sbin/invoke-rc.d": file_node(b"usr/sbin/invoke-rc.d", b"#!/bin/sh\n", 0o755)}
     result = run(debian, "/usr/sbin/policy-rc.d; echo $?; rm /usr/sbin/policy-rc.d").check()
     assert (result.lines, result.nodes, result.removed) == (["101"], {}, ())
+    result = run(debian, "touch -h /usr/sbin/*; chmod -R go-w /usr; chown -R 0:0 /usr/sbin").check()
+    assert b"usr/sbin/policy-rc.d" not in result.nodes
     own = {**debian, b"usr/sbin/policy-rc.d": file_node(b"usr/sbin/policy-rc.d", b"#!/bin/sh\nexit 3\n", 0o755)}
     assert run(own, "/usr/sbin/policy-rc.d; echo $?").check().lines == ["3"]
     assert set(run(debian, "echo x > /usr/sbin/policy-rc.d").check().nodes) == {b"usr/sbin/policy-rc.d"}
