@@ -13,6 +13,7 @@ import pytest
 
 import cosremaster
 from cosremaster.cli import main
+from cosremaster.overlay import run_script
 from cosremaster.remastering.image import OpenedImage
 from tests.fixtures import tools
 from tests.fixtures.tools import EPOCH, Tree, run
@@ -389,3 +390,17 @@ def test_always_in_an_initramfs_of_its_own(tmp_path: Path) -> None:
     with OpenedImage(tmp_path / "out.cgz", remember=False) as opened:
         content = opened.layers().layers[0].tree()[b"bin/busybox"].content
         assert content is not None and content.table().read(0) == b"other\n"
+
+
+def test_a_directory_that_changes_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run_script._RUNNERS, "namespace", ("tests.support.fake_session", "run_script", "check_run"))
+    image, out = make_image(tmp_path), tmp_path / "out.cgz"
+    lines = "chmod 0700 /etc/conf.d\nwrite /etc/conf.d/a mine\nwrite /etc/hostname mine"
+    result = cosremaster.remaster(image, out, run=[lines], supersede="always")
+    assert result.layers[0].superseded == (b"etc/hostname",)
+    archive = plain_layer(out, tmp_path / "plain")
+    assert names_of(archive).count("etc/conf.d/a") == 1
+    for program in UNPACKERS:
+        facts = unpack(archive, tmp_path / "unpacked", *program)
+        assert facts[b"etc/conf.d"][1] & 0o777 == 0o700
+        assert facts[b"etc/conf.d/a"][2] == facts[b"etc/hostname"][2] == b"mine\n"

@@ -16,7 +16,7 @@ from cosremaster.layers.cpio.unpackers import KERNEL, POSTDATED, UNKNOWN, CpioUn
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.paths import SymlinkLoopError, ancestors, resolve_in_root
 from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.superseding import NO_SUPERSEDING, SupersedeMode, Superseding
 
@@ -94,15 +94,23 @@ def _find_candidates(
 ) -> Iterator[tuple[bytes, _StayingEntry]]:
     """Yield each replaced path whose old entry can stay.
 
-    ``is_always``: also where ``unpacker`` does not let a later entry win by its own time.
+    What is in a directory whose own entry comes anew at the end cannot stay: no entry before it would make that
+    directory. ``is_always``: also where ``unpacker`` does not let a later entry win by its own time.
     """
     tree, members = cast("CpioTree", layer.tree()), index_of(layer).members
     names = Counter(node.link for node, _ in edits.additions)
     lasting = find_lasting_directories(tree, edits)
+    moved = {
+        node.path
+        for node, _ in edits.additions
+        if node.kind is NodeKind.DIRECTORY and node.path in numbers and node.path not in lasting
+    }
     for node, _ in edits.additions:
         listed = numbers.get(node.path, ())
         is_single = node.link is None or names[node.link] == 1
         if not listed or not is_single or len(listed) > 1 + (listed[-1] in tree.superseding_numbers):
+            continue
+        if not moved.isdisjoint(ancestors(node.path)):
             continue
         old = members[listed[0]]
         is_postdated = not unpacker.overwrites
