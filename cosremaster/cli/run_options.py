@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cosremaster.errors import UsageError
 from cosremaster.overlay.request import ID_CHOICES, RUN_PLACES, AddPath, OverlayItem, RunScript
@@ -56,8 +57,8 @@ RUN_OPTIONS = (
     ),
 )  # fmt: skip
 
-_ALONE = {"run_files": "--run-files", "run_env": "--run-env", "network": "--network",
-          "network_allow": "--network-allow", "run_dir": "--run-dir", "timeout": "--timeout",
+_ALONE = {"run_files": "--run-files", "run_env": "--run-env", "run_ids": "--run-ids", "run_in": "--run-in",
+          "network": "--network", "network_allow": "--network-allow", "run_dir": "--run-dir", "timeout": "--timeout",
           "clean": "--clean", "reuse_runs": "--reuse-runs"}  # fmt: skip
 """Options that say nothing without a script."""
 
@@ -72,7 +73,8 @@ def pop_scripts(options: dict[str, Any], *, is_shell: bool = False) -> list[RunS
     scripts = [RunScript.parse(text) for text in options.pop("scripts")]
     if is_shell:
         scripts.append(RunScript(is_shell=True))
-    useless = [option for name, option in _ALONE.items() if options[name] not in (None, False, ())]
+    source_of = click.get_current_context().get_parameter_source
+    useless = [option for name, option in _ALONE.items() if source_of(name) is not ParameterSource.DEFAULT]
     if useless and not scripts:
         raise UsageError(f"{useless[0]} is about scripts; --run says which")
     rules = {

@@ -181,6 +181,8 @@ def test_faults_of_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--network"], "--network is about scripts; --run says which"),
         (["--run", "./missing"], "--run ./missing: there is no file of that name"),
         (["--run", " "], "--run ' ': what should be run?"),
+        (["--run-in", "vm"], "--run-in is about scripts; --run says which"),
+        (["--run-ids", "auto"], "--run-ids is about scripts; --run says which"),
         (["--run", "x", "--run-env", "X"], "--run-env X: NAME=VALUE is wanted"),
     ):
         assert main(["plan", str(source), *arguments]) == 2
