@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import images
-from benchmarks.groups import GROUPS
+from benchmarks.groups import COMPARED, GROUPS
 from benchmarks.measure import Row, machine, measured
 from benchmarks.pages import page, renewed, shown
 
@@ -44,7 +44,7 @@ def main() -> None:
                 print(shown(row), flush=True)
             rows += found
             if options.write and options.groups:
-                PAGE.write_text(renewed(PAGE.read_text(), found))
+                PAGE.write_text(renewed(PAGE.read_text(), found, COMPARED))
     if options.write and not options.groups:
         PAGE.write_text(page(rows, images.described()))
 

@@ -402,3 +402,6 @@ GROUPS: Mapping[str, Group] = {
     **tar.GROUPS,
     **runs.GROUPS,
 }
+
+COMPARED = tuple(row for group in GROUPS.values() for row in group.rows)
+"""Every comparison that is measured."""

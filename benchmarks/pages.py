@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from benchmarks.measure import Row, machine
+from benchmarks.measure import Compared, Row, machine
 
+_HEAD = "| what | against | goal | ratio | ours | theirs | |"
+_RULE = "| --- | --- | --- | --- | --- | --- | --- |"
 _TEXT = """\
 # Benchmarks
 
@@ -57,27 +59,38 @@ def shown(row: Row) -> str:
 
 def _raw(row: Row) -> str:
     figures = (f"{mine:.4g} / {other:.4g}" for mine, other in zip(row.ours, row.theirs, strict=True))
-    return f"{_raw_head(row)}{'; '.join(figures)}"
+    return f"{_raw_head(row.compared)}{'; '.join(figures)}"
 
 
-def _raw_head(row: Row) -> str:
-    return f"- {row.compared.what}, against {row.compared.against}: "
+def _table_head(compared: Compared) -> str:
+    return f"| {compared.what} | {compared.against} | "
 
 
-def renewed(text: str, rows: Sequence[Row]) -> str:
+def _raw_head(compared: Compared) -> str:
+    return f"- {compared.what}, against {compared.against}: "
+
+
+def stale_lines(text: str, known: Iterable[Compared]) -> list[str]:
+    """The lines of the page ``text`` about comparisons that are not among ``known``: nobody measures them any more."""
+    heads = {_table_head(one) for one in known} | {_raw_head(one) for one in known}
+    measured = [line for line in text.splitlines() if line.startswith(("| ", "- ")) and line not in (_HEAD, _RULE)]
+    return [line for line in measured if not line.startswith(tuple(heads))]
+
+
+def renewed(text: str, rows: Sequence[Row], known: Collection[Compared]) -> str:
     """The page ``text`` with ``rows`` in place of what was measured before on the same machine, or behind it.
 
-    :raises ValueError: it is of another machine.
+    Rows of comparisons that are not among ``known`` leave it. :raises ValueError: it is of another machine.
     """
-    lines = text.splitlines()
+    stale = stale_lines(text, known)
+    lines = [line for line in text.splitlines() if line not in stale]
     day, _, here = machine().partition(", ")
     (before,) = (old.partition(", ")[0] for old in lines if old.partition(", ")[2] == here)
     dated = "" if day == before else f"({day}) "
     for row in rows:
-        head = _raw_head(row)
+        head = _raw_head(row.compared)
         raw = head + dated + _raw(row).removeprefix(head)
-        for begin, line in ((f"| {row.compared.what} | {row.compared.against} | ", f"| {shown(row)} |"),
-                           (head, raw)):  # fmt: skip
+        for begin, line in ((_table_head(row.compared), f"| {shown(row)} |"), (head, raw)):
             same = [number for number, old in enumerate(lines) if old.startswith(begin)]
             if not same:  # measured for the first time
                 of_kind = [number for number, old in enumerate(lines) if old.startswith(begin[:2])]
@@ -89,7 +102,6 @@ def renewed(text: str, rows: Sequence[Row]) -> str:
 
 def page(rows: Sequence[Row], images: str) -> str:
     """docs/benchmarks.md."""
-    head = "| what | against | goal | ratio | ours | theirs | |\n| --- | --- | --- | --- | --- | --- | --- |\n"
-    table = head + "\n".join(f"| {shown(row)} |" for row in rows)
+    table = f"{_HEAD}\n{_RULE}\n" + "\n".join(f"| {shown(row)} |" for row in rows)
     raw = "\n".join(map(_raw, rows))
     return _TEXT.format(machine=machine(), images=images, table=table, raw=raw)

@@ -104,19 +104,30 @@ def _install(folder: Path) -> Mapping[str, Side]:
 
 
 def _owners(folder: Path) -> Mapping[str, Side]:
-    """The seconds of the script alone, with owners that a supervisor keeps, and with real ones."""
+    """A remaster whose script installs a package, whole and the seconds of its script, in both ways of owners."""
     iso, cache = _known(folder)
     debs = _package(folder)
 
-    def side(ids: str) -> Side:
+    def command(ids: str, output: str) -> str:
+        install = f"--run-files {debs}/root --run-ids {ids} --run 'dpkg -i /run/cosremaster/site.deb'"
+        return f"XDG_CACHE_HOME={cache} {OURS} {output} {install} 2> /dev/null"
+
+    def whole(ids: str) -> Side:
+        return lambda work: shell(f"{command(ids, f'{iso} out.iso --quiet --no-sync')} > /dev/null", work)
+
+    def script(ids: str) -> Side:
         def run(work: Path) -> float:
-            command = f"XDG_CACHE_HOME={cache} {OURS} plan {iso} --json --run-files {debs}/root --run-ids {ids}"
-            shell(f"{command} --run 'dpkg -i /run/cosremaster/site.deb' > plan.json 2> /dev/null", work)
+            shell(f"{command(ids, f'plan {iso} --json')} > plan.json", work)
             return float(json.loads((work / "plan.json").read_text())["runs"][0]["seconds"])
 
         return run
 
-    return {"single": side("single"), "auto": side("auto")}
+    return {
+        "single": whole("single"),
+        "auto": whole("auto"),
+        "single script": script("single"),
+        "auto script": script("auto"),
+    }
 
 
 def _memory(folder: Path) -> Mapping[str, Side]:
@@ -148,6 +159,7 @@ def _memory(folder: Path) -> Mapping[str, Side]:
     return {"with": peak(0, "--run", "true"), "without": peak(ALLOWED)}
 
 
+REAL = "real owners"
 BY_HAND = "the hand-made steps with a chroot, as root"
 GROUPS: Mapping[str, Group] = {
     "run-true": Group(
@@ -162,8 +174,11 @@ GROUPS: Mapping[str, Group] = {
     ),
     "run-owners": Group(
         _owners,
-        (Compared("the script alone, owners kept by a supervisor", "single", "real owners", "auto", 1.2),),
-        rounds=7,
+        (
+            Compared("a script that installs a package, owners kept by a supervisor", "single", REAL, "auto", 1.2),
+            Compared("the script alone, owners kept by a supervisor", "single script", REAL, "auto script", 1.2),
+        ),
+        rounds=5,
     ),
     "run-memory": Group(
         _memory,
