@@ -77,7 +77,7 @@ class AclAnswers:
         if name == ACCESS:
             os.chmod(target.path, inode.mode & 0o7000 | mode_of_acl(entries))
         acls[name] = value
-        self._records.open(inode).acls = acls
+        self._records.open(inode, target.path, follow=target.follow).acls = acls
         self._is_used = True
         return 0
 

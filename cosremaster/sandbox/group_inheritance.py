@@ -68,8 +68,8 @@ class InheritedGroups:
         group = None if inode.key in self._settled else self._find_group(path, follow, inode)
         if group:
             owner = (inode.uid, group)
-            with contextlib.suppress(OverflowError):
-                self._records.open(inode).owner = owner  # it may move, and the directory may change
+            with contextlib.suppress(OverflowError):  # recorded, as it may move and the directory may change
+                self._records.open(inode, path, follow=follow).owner = owner
             return owner
         self._settled.add(inode.key)
         return inode.uid, inode.gid

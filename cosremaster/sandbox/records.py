@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -12,6 +15,9 @@ Owner: TypeAlias = tuple[int, int]
 """User and group."""
 Acls: TypeAlias = Mapping[bytes, bytes]
 """Values of ``system.posix_acl_access`` and ``system.posix_acl_default``, as setxattr(2) takes them."""
+
+_PIN_TIME = 20_000_000
+"""Nanoseconds: two ticks of a slow kernel's clock, by which files get their times."""
 
 MAX_RECORDS = 2_000_000
 """A script that makes files, gives them away and removes them again must not fill the memory."""
@@ -50,15 +56,16 @@ class InodeRecords:
     """
 
     def __init__(
-        self, owners: Mapping[InodeKey, Owner], devices: Mapping[InodeKey, Device], acls: Mapping[InodeKey, Acls]
-    ) -> None:
-        """Begin with the ``owners``, ``devices`` and ``acls`` of files that exist now."""
-        now = time.time_ns()
-        self._records = {key: Record(now, owner) for key, owner in owners.items()}
+        self, owners: Mapping[InodeKey, Owner], devices: Mapping[InodeKey, Device], acls: Mapping[InodeKey, Acls],
+        started: int,
+    ) -> None:  # fmt: skip
+        """Begin with the ``owners``, ``devices`` and ``acls`` of files that were made up to ``started``."""
+        self._pins: deque[tuple[int, int]] = deque()
+        self._records = {key: Record(started, owner) for key, owner in owners.items()}
         for key, device in devices.items():
-            self._records.setdefault(key, Record(now)).device = device
+            self._records.setdefault(key, Record(started)).device = device
         for key, values in acls.items():
-            self._records.setdefault(key, Record(now)).acls = values
+            self._records.setdefault(key, Record(started)).acls = values
 
     def __len__(self) -> int:
         """Return how many inodes are recorded."""
@@ -76,8 +83,8 @@ class InodeRecords:
         del self._records[inode.key]
         return None
 
-    def open(self, inode: InodeFacts) -> Record:
-        """Return the record of ``inode``, an empty one if nothing is recorded of it.
+    def open(self, inode: InodeFacts, path: bytes, *, follow: bool) -> Record:
+        """Return the record of ``inode``, which is at ``path``; an empty one if nothing is recorded of it.
 
         :raises OverflowError: there are as many as can be.
         """
@@ -86,7 +93,18 @@ class InodeRecords:
             if len(self._records) >= MAX_RECORDS:
                 raise OverflowError(f"more than {MAX_RECORDS} files were given to other owners")
             record = self._records[inode.key] = Record(inode.birth)
+            self._pin(inode, path, follow=follow)
         return record
+
+    def _pin(self, inode: InodeFacts, path: bytes, *, follow: bool) -> None:
+        """Keep the number of a new ``inode`` from another file, until that would be younger by the kernel's clock."""
+        now = time.time_ns()
+        while self._pins and not self._pins[0][0] <= now < self._pins[0][0] + _PIN_TIME:
+            os.close(self._pins.popleft()[1])
+        if inode.birth + _PIN_TIME > now:
+            with contextlib.suppress(OSError):  # it is gone, or there are too many at once
+                flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+                self._pins.append((now, os.open(path, flags)))
 
     def owners(self) -> dict[InodeKey, Owner]:
         """Return the owner of each inode of which it is recorded."""

@@ -36,6 +36,7 @@ from cosremaster.sandbox.inodes import InodeFacts, InodeKey, InodeReader, Shown,
 from cosremaster.sandbox.notifications import Notification, NotificationListener, short_turns
 from cosremaster.sandbox.process_view import AT_FDCWD, Call, FileTarget, ProcessView, to_signed
 from cosremaster.sandbox.records import Acls, Device, InodeRecords, Owner
+from cosremaster.sandbox.scan import PathFacts
 
 _CAP_MKNOD = 27
 _FILE_TYPE = 0o170000
@@ -68,7 +69,7 @@ class Supervisor:
         :param started: when the tree was whole, in nanoseconds since 1970.
         """
         self._listener = NotificationListener(listener)
-        self._records = InodeRecords(owners, devices or {}, acls or {})
+        self._records = InodeRecords(owners, devices or {}, acls or {}, started or time.time_ns())
         self._view = ProcessView(proc_fd)
         self._reader = InodeReader()
         self._acls = AclAnswers(self._view, self._records, self._reader)
@@ -100,10 +101,7 @@ class Supervisor:
         }
 
     def owners(self) -> dict[InodeKey, Owner]:
-        """Return the owners that the script gave, and those of the beginning.
-
-        Where a file system gives the number of a removed inode to a new file, one that was removed may be among them.
-        """
+        """Return the owners that the script gave, and those of the beginning."""
         return self._records.owners()
 
     def devices(self) -> dict[InodeKey, Device]:
@@ -113,6 +111,12 @@ class Supervisor:
     def acls(self) -> dict[InodeKey, Acls]:
         """Return the ACLs that the kernel did not take, and those of the beginning."""
         return self._records.acls()
+
+    def forget_removed(self, files: Mapping[bytes, PathFacts]) -> None:
+        """Forget what was recorded of a file that is gone, and whose number one of ``files`` has. After serving."""
+        for path, facts in files.items():
+            if (facts.device, facts.inode) in self._records:
+                self._records.find(self._reader.read(path or b".", False))
 
     def find_group(self, path: bytes) -> int | None:
         """Return the group that the new file at ``path`` got from its directory; None for no group. After serving."""
@@ -210,7 +214,7 @@ class Supervisor:
                 -1 if gid is None else 0,
                 follow_symlinks=target.follow,
             )
-            record = self._records.open(inode)
+            record = self._records.open(inode, target.path, follow=target.follow)
         except OSError as error:
             return -(error.errno or errno.EIO)
         except OverflowError:
@@ -277,7 +281,7 @@ class Supervisor:
         # new_decode_dev of linux/kdev_t.h
         device = Device(mode & _FILE_TYPE, numbers >> 8 & 0xFFF, numbers & 0xFF | numbers >> 12 & 0xFFF00)
         try:
-            self._records.open(self._reader.read(*target)).device = device
+            self._records.open(self._reader.read(*target), target.path, follow=False).device = device
         except OverflowError:
             os.unlink(target.path)
             return -errno.ENOSPC

@@ -13,13 +13,14 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Set
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from cosremaster.sandbox import init, network
-from cosremaster.sandbox.harvest import FindGroup, Harvest, RecordedFacts
+from cosremaster.sandbox.harvest import Harvest, RecordedFacts
+from cosremaster.sandbox.inodes import InodeKey, InodeReader
 from cosremaster.sandbox.records import Device
-from cosremaster.sandbox.scan import PathTooLongError, scan_tree
+from cosremaster.sandbox.scan import PathFacts, PathTooLongError, scan_tree
 from cosremaster.sandbox.supervisor import Supervisor
 from cosremaster.sandbox.syscalls import (
     CLONE_NEWCGROUP,
@@ -48,6 +49,9 @@ _NAMESPACES = (
 )  # fmt: skip
 _FULL = 1 << 16
 _CLOCK_STEP = 0.02  # seconds: times of files are as coarse as the kernel's ticks
+
+
+_V = TypeVar("_V")
 
 
 class StepError(Exception):
@@ -106,8 +110,7 @@ class ScriptWork:
     def __init__(self, setup: dict[str, Any], wire: FrameWire, channel: socket.socket, output_fd: int) -> None:
         """Take the script of ``setup``."""
         self._setup, self._wire, self._channel, self._output_fd = setup, wire, channel, output_fd
-        self._find_group: FindGroup | None = None
-        self._mapped: Set[tuple[int, int]] | None = None
+        self._supervisor: Supervisor | None = None
 
     def run(self) -> None:
         """Do all steps. :raises StepError: one fails. :raises WireError: the parent is gone."""
@@ -200,10 +203,10 @@ class ScriptWork:
         """Run the script, and send what it changed."""
         os.chdir("root")
         before = scan_tree()
-        time.sleep(_CLOCK_STEP)
         started = time.time_ns()
+        time.sleep(_CLOCK_STEP)  # what is made from now on has a later time, by the kernel's clock too
         seed = RecordedFacts(dict(unpacker.owners), dict(unpacker.devices), dict(unpacker.acls))
-        kind, number, recorded = self._supervise(unpacker, started)
+        kind, number = self._supervise(unpacker, started)
         if kind != init.EXITED:
             raise StepError(("", "exec", "mounts", "filter")[kind], number)
         full = _describe_full(os.statvfs("."))
@@ -214,17 +217,22 @@ class ScriptWork:
             after = scan_tree()
         except PathTooLongError:
             raise StepError("path", errno.ENAMETOOLONG) from None
+        supervisor, recorded = self._supervisor, seed
+        if supervisor is not None:
+            supervisor.forget_removed(after)
+            recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())
         harvest = Harvest(
-            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started, find_group=self._find_group,
-            mapped=self._mapped,
+            before, after, seed, recorded, lost_xattrs=_select_old(unpacker.xattrs, after, started), started=started,
+            find_group=supervisor.find_group if supervisor is not None and self._setup["way"] == "single" else None,
+            mapped=None if supervisor is None else supervisor.mapped,
         )  # fmt: skip
         harvest.send(self._wire)
         if self._setup["is_directory"]:
             os.chdir("..")
             self._clean()
 
-    def _supervise(self, unpacker: Unpacker, started: int) -> tuple[int, int, RecordedFacts]:
-        """Run the script to its end. Return kind and number of its status, and what was recorded meanwhile."""
+    def _supervise(self, unpacker: Unpacker, started: int) -> tuple[int, int]:
+        """Run the script to its end. Return kind and number of its status."""
         status_read, status_write = os.pipe()
         ours, theirs = socket.socketpair()
         with _step("network"):
@@ -247,21 +255,17 @@ class ScriptWork:
         self._wire.send(FrameKind.STARTED)
         os.fchdir(root_fd)
         proc_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        recorded = RecordedFacts(unpacker.owners, unpacker.devices, unpacker.acls)
         listener_fd = self._receive_listener(ours)
         if listener_fd is not None:
             devices = {key: Device(*device) for key, device in unpacker.devices.items()}
-            supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started)
-            supervisor.serve(status_read)
-            self._mapped = supervisor.mapped
-            if self._setup["way"] == "single":
-                self._find_group = supervisor.find_group
-            recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())
+            self._supervisor = Supervisor(listener_fd, proc_fd, unpacker.owners, devices, unpacker.acls, started)
+            self._supervisor.serve(status_read)
         status = os.read(status_read, init.STATUS.size)
         os.waitpid(first, 0)
         if len(status) < init.STATUS.size:  # the first process was killed from outside
-            return init.EXITED, signal.SIGKILL, recorded
-        return (*init.STATUS.unpack(status), recorded)
+            return init.EXITED, signal.SIGKILL
+        kind, number = init.STATUS.unpack(status)
+        return kind, number
 
     def _receive_listener(self, ours: socket.socket) -> int | None:
         """Return the descriptor that system calls of the script are reported on; pass a terminal on to the parent."""
@@ -272,6 +276,20 @@ class ScriptWork:
                 os.close(fds[0])
                 continue
             return fds[0] if message == b"L" else None
+
+
+def _select_old(
+    values: Mapping[InodeKey, _V], files: Mapping[bytes, PathFacts], started: int
+) -> dict[InodeKey, _V]:  # fmt: skip
+    """Return the ``values`` of those inodes among ``files`` that were made up to ``started``.
+
+    Some file systems give the number of a removed inode to a new file.
+    """
+    reader = InodeReader()
+    keys = ((path, (facts.device, facts.inode)) for path, facts in files.items())
+    return {
+        key: values[key] for path, key in keys if key in values and reader.read(path or b".", False).birth <= started
+    }
 
 
 def _limit_processes(most: int) -> None:

@@ -355,6 +355,25 @@ def test_a_directory_holds_the_file_system_and_is_empty_after(run: Run, user: Us
     assert list(store.iterdir()) == []
 
 
+def test_a_number_that_is_given_again_brings_nothing_along(run: Run, user: User, tree: dict[bytes, Node]) -> None:
+    """ext4 gives the number of a removed file to the next one, often within a tick of its clock."""
+    store = user.home.parent / "store"
+    store.mkdir(exist_ok=True)
+    store.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)
+    files = [file_node(b"srv/owned", b"", uid=33, gid=33), file_node(b"srv/x", b"", xattrs=((b"trusted.x", b"v"),))]
+    script = """
+        rm /srv/disk /srv/owned /srv/x
+        echo 1 > /srv/1; echo 2 > /srv/2; echo 3 > /srv/3
+        mknod /srv/q c 1 3; rm /srv/q; echo 4 > /srv/4
+        mknod /srv/q c 1 3; rm /srv/q; mkdir /srv/made; echo 5 > /srv/made/5
+        echo > /srv/q; chown 5:5 /srv/q; rm /srv/q; echo 6 > /srv/6
+    """
+    result = run({**tree, **{node.path: node for node in files}}, script, directory=store).check()
+    names = (b"1", b"2", b"3", b"4", b"made/5", b"6")
+    plain = {b"srv/" + n: (NodeKind.FILE, 0o644, 0, 0, b"", (0, 0), n[-1:] + b"\n", ()) for n in names}
+    assert result.nodes == {**plain, b"srv/made": (NodeKind.DIRECTORY, 0o755, 0, 0, b"", (0, 0), b"", ())}
+
+
 def test_an_image_without_a_shell_or_of_another_architecture(run: Run, tree: dict[bytes, Node]) -> None:
     without = {path: node for path, node in tree.items() if path != b"bin/sh"}
     assert run(without, "true").message == "the image has no /bin/sh, so no script can run in it"

@@ -203,8 +203,8 @@ def test_a_number_that_goes_to_a_new_file_has_no_record(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     inode = InodeReader().read(os.fsencode(path), True)._replace(birth=1_000)
-    records = InodeRecords({(1, 2): (3, 4)}, {(1, 2): Device(NodeKind.CHAR, 5, 6)}, {})
-    records.open(inode).owner = (7, 8)
+    records = InodeRecords({(1, 2): (3, 4)}, {(1, 2): Device(NodeKind.CHAR, 5, 6)}, {}, 1 << 60)
+    records.open(inode, b".", follow=True).owner = (7, 8)
     assert records.find(inode) is not None
     later = inode._replace(birth=1_001)
     assert records.find(later) is None
