@@ -19,6 +19,8 @@ from tests.support.volume_ids import by_name  # noqa: F401 - a fixture
 
 ROOMS = ("unit", "tools", "boot")
 
+LONGEST_NAME = 16  # bytes of a parameter that are still worth reading in the name of a test
+
 # How long an example takes decides no test: a loaded machine is no fault.
 settings.register_profile("timeless", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("timeless")
@@ -35,6 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         room = item.path.relative_to(tests).parts[0]
         if room in ROOMS:
             item.add_marker(room)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their argument: the workers must agree on names, and bytes may hold the time of packing."""
+    return argname if isinstance(val, bytes) and len(val) > LONGEST_NAME else None
 
 
 @pytest.fixture(scope="session")
