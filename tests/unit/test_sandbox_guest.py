@@ -83,7 +83,8 @@ def test_a_kernel_says_for_which_processor_it_is_and_its_release(data: bytes, fa
 @pytest.mark.parametrize(
     "data",
     [b"", b"text", _bzimage(is_64=False), _bzimage(b""), _image().replace(b"Linux version", b"Other version"),
-     gzip.compress(b"no kernel", mtime=0), gzip.compress(_image(), mtime=0)[:2000], _zboot(_image())[:100], bytes(4096)],
+     gzip.compress(b"no kernel", mtime=0), gzip.compress(_image(), mtime=0)[:2000], _zboot(_image())[:100],
+     bytes(4096)],
 )  # fmt: skip
 def test_what_is_no_kernel_is_refused(data: bytes) -> None:
     with pytest.raises(CosremasterError):
