@@ -318,7 +318,7 @@ def test_a_ramdisk_of_u_boot_with_wrong_sums(tmp_path: Path, site: Path, capsys:
 
 
 def test_lz4_frames_are_warned_of(tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("lz4")
+    tools.require_module("lz4")
     tools.require("lz4")
     tree = write_tree(tmp_path / "tree", FILES)
     for packer, is_warned in (("lz4", True), ("lz4-legacy", False)):

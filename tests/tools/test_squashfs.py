@@ -481,11 +481,11 @@ def test_what_follows_in_the_file_is_no_part_of_an_edit(kind: str, tree: Path, s
     assert cosremaster.ls(str(image)), "it is looked into"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="lzallright has wheels for Python 3.11 and newer")
 def test_new_blocks_under_lzo_are_packed_where_the_extra_is_installed(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools.require("mksquashfs", "unsquashfs")
+    tools.require_module("lzallright", since=(3, 11))
     image = make(tree, tmp_path / "root.squashfs", "-comp", "lzo")
     text = b"".join(b"line %d\n" % number for number in range(60_000))
     sizes = []
