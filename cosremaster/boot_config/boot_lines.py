@@ -76,9 +76,18 @@ def read_boot_lines(image: SourceImage, edits: IsoEdits | None = None) -> tuple[
     if not entries:
         return ()
     default = choose_default(entries)
-    folded = {file.path.lower(): file.path for file in image.files}
+    folded = _fold_paths(image, edits or IsoEdits())
     others = (entry for entry in entries if entry is not default)
     return tuple(_boot_line(entry, folded) for entry in (default, *others))
+
+
+def _fold_paths(image: SourceImage, edits: IsoEdits) -> dict[bytes, bytes]:
+    """Return the paths of files by the lower case of those after ``edits``: the old ones, and those of added files."""
+    old = ((edits.new_path(file.path), file.path) for file in image.files) if edits.changes_names else None
+    if old is None:
+        return {file.path.lower(): file.path for file in image.files}
+    folded = {new.lower(): path for new, path in old if new is not None}
+    return folded | {node.path.lower(): node.path for node in edits.added if node.content is not None}
 
 
 def _boot_line(entry: LocatedEntry, folded: dict[bytes, bytes]) -> BootLine:

@@ -23,8 +23,8 @@ from cosremaster.layers.identify import HEAD_SIZE, identify, identify_partition,
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.lazy_regex import lazy_regex
-from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, row_of
-from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.nodes import Content, ListedTree, Node, NodeKind, Row, resolve_links, row_of
+from cosremaster.tree.paths import SymlinkLoopError
 from cosremaster.units import BLOCK, FIRST_DESCRIPTOR, SECTOR
 
 if TYPE_CHECKING:
@@ -116,18 +116,13 @@ class Container:
         :raises LayerError: the symlinks form a loop.
         """
 
-        def link_target(path: bytes) -> bytes | None:
-            """Return the text of the symlink at ``path``, None for any other node."""
-            node = self.nodes.get(path)
-            return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
         if self.ignores_case:
             from cosremaster.boot.fat_names import fold_paths, spell_path  # noqa: PLC0415 - few addresses lead here
 
             self._folded = self._folded or fold_paths(self.nodes)
             path = spell_path(self._folded, path)
         try:
-            return resolve_in_root(path, link_target, follow_last=last)
+            return resolve_links(path, self.nodes.get, follow_last=last)
         except SymlinkLoopError as error:
             raise LayerError("symlinks lead in a loop", self.place.inside(path)) from error
 

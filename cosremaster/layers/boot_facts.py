@@ -73,13 +73,17 @@ class BootFacts:
         """The entries of boot menus, the one that starts by itself first; an empty one where there are none."""
         return tuple(self._read_lines()) or (BootLine(),)
 
+    def layers(self, initrd: bytes) -> Sequence[Layer]:
+        """Return the layers in the file ``initrd`` of the image; nothing where it cannot be read."""
+        try:
+            return self._open_file(initrd)
+        except (CorruptError, ImageError, LayerError, UnsupportedError):
+            return ()
+
     def tree(self, initrd: bytes) -> Mapping[bytes, Node]:
         """Return what the file ``initrd`` of the image unpacks to; nothing where it cannot be read."""
         if initrd not in self._trees:
-            try:
-                outer = [layer for layer in self._open_file(initrd) if layer.parent is None]
-            except (CorruptError, ImageError, LayerError, UnsupportedError):
-                outer = []
+            outer = [layer for layer in self.layers(initrd) if layer.parent is None]
             is_archive = bool(outer) and not outer[-1].format.random_access
             self._trees[initrd] = outer[-1].tree() if is_archive else {}
         return self._trees[initrd]

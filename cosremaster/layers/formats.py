@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable, Source
     from cosremaster.io.spool import Spool
     from cosremaster.io.streams import ByteReader
+    from cosremaster.layers.address import Address
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.model import Layer
     from cosremaster.layers.scan import MemberScanner
@@ -158,14 +159,22 @@ class ArchiveIndex(Protocol):
         """
         return iter(())
 
-    def plan_superseding(self, layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+    def plan_superseding(
+        self, layer: Layer, edits: Edits, mode: SupersedeMode, changes: Mapping[Address, Edits], *, is_booted: bool
+    ) -> Superseding:
         """Return which entries of ``layer`` stay though ``edits`` replace them, where the format can do so.
 
-        ``is_booted``: a kernel is known to unpack the layer, or what holds it and to start its ``/init``.
+        ``changes``: edits of layers by address, those around it among them. ``is_booted``: a kernel is known to unpack
+        the layer, or what holds it and to start its ``/init``.
+        :raises UnsupportedError: a superseded entry would count again after ``changes``, and cannot go.
         """
         from cosremaster.tree.superseding import NO_SUPERSEDING  # noqa: PLC0415 - a plain listing needs none of it
 
         return NO_SUPERSEDING
+
+    def needs_unpacker(self, layer: Layer) -> bool:
+        """Return whether another program than the unpacker of ``layer`` takes entries that later ones supersede."""
+        return False
 
     def count_superseded(self, layer: Layer) -> tuple[int, int]:
         """Return how many entries of ``layer`` later ones of their name supersede, and the bytes of these entries."""

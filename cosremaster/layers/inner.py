@@ -10,8 +10,8 @@ from cosremaster.layers.formats import ContainerEntry, format_names
 from cosremaster.layers.identify import identify_partition
 from cosremaster.layers.model import Layer, build_layers, index_file
 from cosremaster.layers.scan import ScanOptions
-from cosremaster.tree.nodes import NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.nodes import resolve_links
+from cosremaster.tree.paths import SymlinkLoopError
 
 
 def match_address(layers: Sequence[Layer], address: Address) -> Layer | None:
@@ -55,15 +55,8 @@ def open_inner_layers(layers: Sequence[Layer], addresses: Iterable[Address], opt
 
 def _resolve_path(layer: Layer, path: bytes) -> bytes:
     """Return ``path`` in the file system ``layer`` with symlinks followed. :raises LayerError: they form a loop."""
-    tree = layer.tree()
-
-    def link_target(path: bytes) -> bytes | None:
-        """Return the text of the symlink at ``path``, None for any other node."""
-        node = tree.get(path)
-        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
     try:
-        return resolve_in_root(path, link_target)
+        return resolve_links(path, layer.tree().get)
     except SymlinkLoopError as error:
         raise LayerError("symlinks lead in a loop", layer.place.inside(path)) from error
 

@@ -196,9 +196,11 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
             return None
         return None if dead is None else sum(dead)
 
-    def plan_superseding(self, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+    def plan_superseding(
+        self, edits: Edits, mode: SupersedeMode, changes: Mapping[Address, Edits], *, is_booted: bool
+    ) -> Superseding:
         """Return which of its entries stay though ``edits`` replace them (:meth:`ArchiveIndex.plan_superseding`)."""
-        return self.index.plan_superseding(self, edits, mode, is_booted=is_booted)
+        return self.index.plan_superseding(self, edits, mode, changes, is_booted=is_booted)
 
     def make_blank(self) -> bytes:
         """Return a layer without files, written as this one, with the attributes of its root directory."""

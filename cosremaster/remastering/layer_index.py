@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from cosremaster.layers.cache import index_path, is_remembered, load_index, stor
 from cosremaster.layers.find import ImageLayers, find_layers, group_shared_paths, layers_from_index
 from cosremaster.layers.identify import identify
 from cosremaster.layers.inner import open_inner_layers
-from cosremaster.layers.model import IndexedFile, Layer
+from cosremaster.layers.model import IndexedFile, Layer, build_layers, index_file
 from cosremaster.layers.packed_sums import check_sums
 from cosremaster.layers.scan import ScanOptions
 from cosremaster.progress import Progress, SilentProgress
@@ -118,8 +118,19 @@ class LayerIndex:
         return layers or self.layers((path,), SilentProgress()).layers
 
     def facts_after(self, edits: IsoEdits) -> BootFacts:
-        """Return what the image boots after ``edits`` of its boot menus."""
-        return find_facts(self._image, self._open_file, edits)
+        """Return what the image boots after ``edits``; an initramfs that they change is read when somebody looks."""
+
+        @cache
+        def open_file(path: bytes) -> tuple[Layer, ...]:
+            """Return the layers in the file ``path`` after the edits."""
+            node = edits.added_by_path.get(path)
+            table = edits.replaced.get(path) if node is None or node.content is None else node.content.table()
+            if table is None:
+                return self._open_file(path)
+            place = self._image.place.inside(path)
+            return build_layers(index_file(path, table, place, self._options), table, place)
+
+        return find_facts(self._image, open_file, edits)
 
     def known_layers(self) -> tuple[Layer, ...]:
         """Return the layers that were read so far."""

@@ -122,6 +122,7 @@ def plan_remaster(
     settings = plan_settings(image, companions.edits, waiving, context)
     edits = companions.edits.with_contents(settings.replaced).with_areas(settings.areas)
     companions = plan_late_companions(image, companions, edits, request)
+    check_boots(image, index, companions.edits, change.changes)
     context.warnings.extend(companions.warnings)
     edits = companions.edits
     checksums = plan_checksums(image, edits, request, context)
@@ -169,6 +170,25 @@ def _plan_live_memory(
     from cosremaster.remastering.live_memory import plan_live_memory  # noqa: PLC0415 - live images alone
 
     return plan_live_memory(image, index, edits, changes, menus_change=bool(settings.menus))
+
+
+def check_boots(image: RemasterImage, index: LayerIndex, edits: IsoEdits, changes: Sequence[LayerChange]) -> None:
+    """Check that after ``edits``, which hold ``changes``, no boot brings superseded entries of an initramfs back.
+
+    Menus are not read where nothing but file systems, and layers in archives, changes.
+    :raises UnsupportedError: a boot does.
+    """
+    files = {path for change in changes for path in change.paths}
+    for change in changes:
+        if change.layer.parent is None and change.layer.format.is_initramfs:
+            files.difference_update(change.paths)
+    is_inside = edits.replaced.keys() <= files and not (edits.changes_names or edits.areas)
+    if image.volume is None or is_inside:
+        return
+    from cosremaster.remastering import supersede_entries  # noqa: PLC0415 - menus load every language
+
+    changed = {*edits.replaced, *edits.added_by_path}
+    supersede_entries.check_boots(image, index.facts, index.facts_after(edits), changed)
 
 
 def plan_settings(

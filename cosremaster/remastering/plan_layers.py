@@ -187,8 +187,8 @@ def plan_file(
     if not archives and changes_codec(group.targets[0].layer, request.codec):
         archives = [ArchiveEdits(group.targets[0].layer, edits[0])]
     kernel_use = KernelUse(image, group.paths, context.find_facts or partial(facts_of_layers, image, layers))
-    archives = [*plan_superseding(archives, group.targets, request.supersede, kernel_use)]
-    context.warnings.extend(superseding_warnings(archives))
+    archives = [*plan_superseding(archives, group.targets, layers.layers, request.supersede, kernel_use)]
+    context.warnings.extend(superseding_warnings(archives, request.supersede))
     packed: tuple[RepackedLayer, ...] = ()
     if archives:
         packed_file = pack_file(archives, Packing.of(request, context), context.folder)

@@ -23,8 +23,8 @@ from cosremaster.remastering.fat_request import FatRequest, split_iso_request
 from cosremaster.remastering.iso_tree import IsoTreeRequest, Rename
 from cosremaster.remastering.select_layers import LayerSelector
 from cosremaster.tree.limits import MAX_NUMBER
-from cosremaster.tree.nodes import NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.nodes import resolve_links
+from cosremaster.tree.paths import SymlinkLoopError
 from cosremaster.tree.superseding import SupersedeMode
 
 if TYPE_CHECKING:
@@ -263,13 +263,8 @@ def _address_in(image: SourceImage, address: Address) -> Address:
 
     nodes = read_nodes(volume, cast("ByteSource", volume.source.source))
 
-    def link_target(path: bytes) -> bytes | None:
-        """Return the text of the symlink at ``path``, None for any other node."""
-        node = nodes.get(path)
-        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
     try:
-        return (resolve_in_root(address[0], link_target), *address[1:])
+        return (resolve_links(address[0], nodes.get), *address[1:])
     except SymlinkLoopError as error:
         raise LayerError("symlinks lead in a loop", image.place.inside(address[0])) from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from cosremaster.errors import CosremasterError, printable
+from cosremaster.errors import CosremasterError, UnsupportedError, printable
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
 from cosremaster.layers.model import Layer
@@ -26,42 +26,86 @@ _INIT = b"init"
 
 
 def plan_superseding(
-    archives: Sequence[ArchiveEdits], targets: Iterable[LayerTarget], mode: SupersedeMode, kernel_use: KernelUse
-) -> tuple[ArchiveEdits, ...]:
+    archives: Sequence[ArchiveEdits], targets: Iterable[LayerTarget], layers: Iterable[Layer], mode: SupersedeMode,
+    kernel_use: KernelUse,
+) -> tuple[ArchiveEdits, ...]:  # fmt: skip
     """Return ``archives``, the edits of ``targets`` by archive, with the entries that stay though they are replaced.
 
-    Where superseded entries are to go, archives that change in nothing else are among them.
+    ``layers``: all of the image. Where superseded entries are to go, archives that change in nothing else are among the
+    result: those of ``targets``, and those that a changed ``/init`` unpacks in another way.
+    :raises UnsupportedError: such an entry cannot go.
     """
-    changed = {change.layer.address for change in archives}
-    inits = [change.layer.address for change in archives if _changes_init(change.edits)]
-    result = [_supersede(change, mode, None if _has_holder(change.layer, inits) else kernel_use) for change in archives]
-    if mode is not SupersedeMode.NEVER:
-        return tuple(result)
-    for target in targets:
-        layers = archives_of(target.layer) if target.is_whole else (target.layer,)
-        others = [ArchiveEdits(layer, NO_EDITS) for layer in layers if layer.address not in changed]
-        cleaned = [_supersede(other, mode, kernel_use) for other in others]
-        result += [change for change in cleaned if change.edits.superseding.drops_dead]
+    changes = {change.layer.address: change.edits for change in archives}
+    result = [_supersede(change, mode, changes, kernel_use) for change in archives]
+    others = {layer.address: (layer, SupersedeMode.AUTO) for layer in layers if _has_changed_holder(layer, changes)}
+    if mode is SupersedeMode.NEVER:
+        meant = [layer for target in targets for layer in _list_meant(target)]
+        others |= {layer.address: (layer, mode) for layer in meant}
+    for address, (layer, other_mode) in others.items():
+        if address not in changes:
+            cleaned = _supersede(ArchiveEdits(layer, NO_EDITS), other_mode, changes, kernel_use)
+            result += [cleaned] if cleaned.edits.superseding.drops_dead else []
     return tuple(result)
 
 
-def _changes_init(edits: Edits) -> bool:
-    """Return whether another program is ``/init`` after ``edits``."""
-    return _INIT in edits.removed_paths or any(node.path == _INIT for node, _ in edits.additions)
+def _list_meant(target: LayerTarget) -> tuple[Layer, ...]:
+    """Return the archives that ``target`` means."""
+    return archives_of(target.layer) if target.is_whole else (target.layer,)
 
 
-def _has_holder(layer: Layer, addresses: Sequence[Address]) -> bool:
-    """Return whether one of the archives around ``layer`` has one of ``addresses``."""
-    return any(outer.address in addresses for outer in with_containers(layer) if outer is not layer)
+def _has_changed_holder(layer: Layer, changes: Mapping[Address, Edits]) -> bool:
+    """Return whether ``changes`` edit the archives of the file that holds ``layer``, and leave its own file."""
+    holder, entry = layer.parent, layer.container_entry
+    if holder is None or entry is None or not layer.is_in_archive:
+        return False
+    edits = changes.get(holder.address)
+    if edits is not None and normal_name(entry.name) in edits.removed_paths:
+        return False
+    return any(archive.address in changes for archive in archives_of(holder))
 
 
-def _supersede(change: ArchiveEdits, mode: SupersedeMode, kernel_use: KernelUse | None) -> ArchiveEdits:
-    """Return ``change`` with the replaced entries that stay; without ``kernel_use`` nothing is known of kernels."""
+def _supersede(
+    change: ArchiveEdits, mode: SupersedeMode, changes: Mapping[Address, Edits], kernel_use: KernelUse
+) -> ArchiveEdits:
+    """Return ``change`` with the replaced entries that stay, and those that go; ``changes``: all of the file."""
     layer, edits = change.layer, change.edits
     is_wanted = mode is not SupersedeMode.NEVER and bool(edits.removed_paths)
-    is_booted = is_wanted and kernel_use is not None and kernel_use.is_certain(layer)
-    superseding = layer.plan_superseding(edits, mode, is_booted=is_booted)
+    is_booted = is_wanted and kernel_use.is_certain(layer)
+    superseding = layer.plan_superseding(edits, mode, changes, is_booted=is_booted)
     return ArchiveEdits(layer, replace(edits, superseding=superseding))
+
+
+def check_boots(image: SourceImage, old: BootFacts, new: BootFacts, changed: Collection[bytes]) -> None:
+    """Check that no boot entry starts another ``/init`` than that which lets superseding entries win.
+
+    ``old``, ``new``: what ``image`` boots before and after the edits; ``changed``: paths of the files that they change.
+    :raises UnsupportedError: one does.
+    """
+    known = {_situation_of(line) for line in old.lines}
+    for line in new.lines:
+        count = len(line.initrds)
+        if _situation_of(line) in known:  # what is unpacked behind an initramfs may have another /init
+            count = max((number for number, path in enumerate(line.initrds) if path in changed), default=0)
+        for path in dict.fromkeys(line.initrds[:count]):
+            old_use, new_use = KernelUse(image, (path,), lambda: old), KernelUse(image, (path,), lambda: new)
+            for layer in new.layers(path):
+                if layer.is_in_archive and layer.index.needs_unpacker(layer):
+                    _check_boot(layer, old_use, new_use)
+
+
+def _situation_of(line: BootLine) -> tuple[bool, tuple[bytes, ...]]:
+    """Return what tells which ``/init`` the boot entry ``line`` starts: whether it names another, and the initramfs."""
+    return line.value(b"rdinit") is not None, line.initrds
+
+
+def _check_boot(layer: Layer, old: KernelUse, new: KernelUse) -> None:
+    """Check that a boot starts the ``/init`` around ``layer``, if each did so before. Raises as :func:`check_boots`."""
+    if old.is_certain(layer) and not new.is_certain(layer):
+        raise UnsupportedError(
+            "has superseded entries, and would be unpacked by another program than the /init around it, which may"
+            " take the old ones; an edit with --supersede never drops them before",
+            layer.place,
+        )
 
 
 class KernelUse:
@@ -104,10 +148,12 @@ class KernelUse:
         return all(tree and names.isdisjoint(tree) for tree in trees)
 
 
-def superseding_warnings(archives: Iterable[ArchiveEdits]) -> Iterator[str]:
-    """Yield what may surprise about the replaced entries that stay in ``archives``: secrets, and who unpacks them."""
+def superseding_warnings(archives: Iterable[ArchiveEdits], mode: SupersedeMode) -> Iterator[str]:
+    """Yield what may surprise about replaced entries of ``archives``: secrets, who unpacks them, and which go."""
     for change in archives:
         superseding, address = change.edits.superseding, format_address(change.layer.address)
+        if superseding.drops_dead and mode is not SupersedeMode.NEVER:
+            yield f"{address}: its superseded entries are dropped, as the changed /init would take them"
         if superseding.private:
             listed = ", ".join(map(printable, sorted(superseding.private)))
             yield (

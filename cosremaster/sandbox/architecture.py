@@ -7,8 +7,8 @@ import platform
 from collections.abc import Mapping
 
 from cosremaster.errors import SandboxError
-from cosremaster.tree.nodes import Node, NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, resolve_in_root
+from cosremaster.tree.nodes import Node, NodeKind, resolve_links
+from cosremaster.tree.paths import SymlinkLoopError
 
 _MACHINES = {
     3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64",
@@ -42,13 +42,8 @@ def check_architecture(tree: Mapping[bytes, Node]) -> None:
 def _read_shell(tree: Mapping[bytes, Node]) -> bytes:
     """Return the first bytes of the shell; empty where it is no file. :raises SandboxError: there is none."""
 
-    def link_target(path: bytes) -> bytes | None:
-        """Return the text of the symlink at ``path``."""
-        node = tree.get(path)
-        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
     try:
-        node = tree.get(resolve_in_root(b"bin/sh", link_target))
+        node = tree.get(resolve_links(b"bin/sh", tree.get))
     except SymlinkLoopError:
         node = None
     if node is None or node.kind is not NodeKind.FILE or node.content is None:

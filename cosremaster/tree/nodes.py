@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from cosremaster.io.pieces import PieceTable
+from cosremaster.tree.paths import resolve_in_root
 from cosremaster.tree.superseding import NO_SUPERSEDING, Superseding
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -183,3 +184,18 @@ class Edits(Struct, frozen=True):
     def paths(self, action: Action) -> tuple[bytes, ...]:
         """Return the paths of the additions whose change is ``action``."""
         return tuple(node.path for node, kind in self.additions if kind is action)
+
+
+def resolve_links(path: bytes, find_node: Callable[[bytes], Node | None], *, follow_last: bool = True) -> bytes:
+    """Return ``path`` with the symlinks of the tree in which ``find_node`` finds nodes followed as in a chroot.
+
+    :param follow_last: whether a symlink at the end of ``path`` is followed too.
+    :raises SymlinkLoopError: they form a loop.
+    """
+
+    def link_target(below: bytes) -> bytes | None:
+        """Return the text of the symlink at ``below``, None for any other node."""
+        node = find_node(below)
+        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
+
+    return resolve_in_root(path, link_target, follow_last=follow_last)

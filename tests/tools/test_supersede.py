@@ -404,3 +404,148 @@ def test_a_directory_that_changes_with_all_that_is_in_it(tmp_path: Path, monkeyp
         facts = unpack(archive, tmp_path / "unpacked", *program)
         assert facts[b"etc/conf.d"][1] & 0o777 == 0o700
         assert facts[b"etc/conf.d/a"][2] == facts[b"etc/hostname"][2] == b"mine\n"
+
+
+def superseded_image(folder: Path, script: str, *, link: str = "init") -> Path:
+    """An image of ours, from an earlier run, in which later entries with their own time count by the `/init`."""
+    has_links = "-iu" in script  # cpio -im gives them no time
+    files = {name: data for name, data in NEW.items() if isinstance(data, bytes) or has_links}
+    image, new = make_image(folder, script), overlay(folder / "new", files)
+    out = folder / "first.cgz"
+    result = cosremaster.remaster(image, out, add=[new])
+    archive = plain_layer(out, folder / "holder")
+    assert b"etc/hostname" in result.layers[0].superseded and b"%08X" % POSTDATED not in archive
+    if link == "init":
+        return out
+    moved = overlay(folder / "moved", {"init": link, link: f"#!/bin/sh\n{script}\n".encode()})
+    cosremaster.remaster(out, folder / "second.cgz", add=[moved], layer="first.cgz", force_type=True)
+    return folder / "second.cgz"
+
+
+@pytest.mark.parametrize("link", ["init", "sbin/start"])
+@pytest.mark.parametrize(
+    ("script", "after"), [("cpio -iu", "cpio -i"), ("cpio -im", "cpio -i"), ("cpio -iu", "tar x"), ("cpio -iu", "")]
+)
+def test_a_later_init_brings_nothing_old_back(tmp_path: Path, script: str, after: str, link: str) -> None:
+    """Only the `/init` around the layer changes: to one under which the earlier entries would count."""
+    start = "unxz - < /rootfs.cxz | "
+    image = superseded_image(tmp_path, start + script, link=link)
+    before = unpack(plain_layer(image, tmp_path / "holder"), tmp_path / "before", "busybox", *script.split())
+    changed = overlay(tmp_path / "changed", {link: f"#!/bin/sh\n{start + after if after else ''}\n".encode()})
+    out = tmp_path / "out.cgz"
+    result = cosremaster.remaster(image, out, add=[changed], layer=image.name)
+    assert any("are dropped" in warning for warning in result.warnings)
+    for program in UNPACKERS:
+        tree = unpack(plain_layer(out, tmp_path / "holder"), tmp_path / "tree", *program)
+        assert without_owners(tree) == without_owners(before)
+    assert {path: data for path, (_, _, data) in shown(out, LAYER).items()} == {
+        path: data for path, (_, _, data, *_) in before.items()
+    }
+
+
+def test_another_init_with_the_same_cpio_leaves_the_layer(tmp_path: Path) -> None:
+    start = "unxz - < /rootfs.cxz | cpio -iu"
+    image = superseded_image(tmp_path, start)
+    changed = overlay(tmp_path / "changed", {"init": f"#!/bin/sh\necho hello\n{start}\n".encode()})
+    cosremaster.remaster(image, tmp_path / "out.cgz", add=[changed], layer=image.name)
+    layers = [plain_layer(path, tmp_path / "holder") for path in (image, tmp_path / "out.cgz")]
+    assert layers[0] == layers[1]
+
+
+def test_init_and_layer_change_at_once(tmp_path: Path) -> None:
+    """What an earlier run superseded goes, in the run that changes other files of the layer too."""
+    image = superseded_image(tmp_path, "unxz - < /rootfs.cxz | cpio -iu")
+    files: dict[str, bytes | str] = {"init": f"#!/bin/sh\n{PLAIN}\n".encode(), "usr/data/03": b"mine\n"}
+    changed = overlay(tmp_path / "changed", files)
+    out = tmp_path / "out.cgz"
+    cosremaster.remaster(image, out, add=[changed], layer=[image.name, f"{image.name}::rootfs.cxz"])
+    tree = unpack(plain_layer(out, tmp_path / "holder"), tmp_path / "tree", "busybox", "cpio", "-i")
+    assert tree[b"etc/hostname"][2] == b"mine\n" == tree[b"usr/data/03"][2]
+    assert tree[b"etc/near"][2] == b"conf.d/a"
+
+
+def foreign_image(folder: Path, script: str) -> Path:
+    """Somebody else's image, whose layer has a directory and a name of a hard-linked file a second time, as others."""
+    image = make_image(folder, script)
+    holder, more = Tree(folder / "holder"), Tree(folder / "more")
+    more.directory("etc/conf.d", 0o711)
+    more.file("etc/linked-1", b"alone\n")
+    first, second = (
+        run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=folder / name, stdin=b"\n".join([*listed, b""]))
+        for name, listed in (
+            ("root", [b"etc", b"etc/conf.d", b"etc/conf.d/a", b"etc/linked-1", b"etc/linked-2"]),
+            ("more", [b"etc/conf.d", b"etc/linked-1"]),
+        )
+    )
+    holder.file("init", f"#!/bin/sh\n{script}\n".encode(), 0o755)
+    plain = first[: first.index(b"TRAILER!!!") - 110] + second
+    holder.file("rootfs.cxz", run(["xz", "--check=crc32"], stdin=plain))
+    image.write_bytes(run(["gzip", "-n"], stdin=holder.pack(folder / "holder.cpio", dot_slash=False)))
+    return image
+
+
+def test_an_init_that_brings_a_hard_link_back_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = foreign_image(tmp_path, "unxz - < /rootfs.cxz | cpio -iu")
+    changed, out = overlay(tmp_path / "changed", {"init": f"#!/bin/sh\n{PLAIN}\n".encode()}), tmp_path / "out.cgz"
+    assert main([str(image), str(out), "--add", f"{changed}/", "--layer", "in.cgz"]) == 5
+    said = "etc/linked-1: has several entries, of which the changed /init takes an older one that cannot be dropped"
+    assert said in capsys.readouterr().err and not out.exists()
+    new = overlay(tmp_path / "new", {"init": f"#!/bin/sh\n{PLAIN}\n".encode(), "etc/linked-1": b"third\n"})
+    cosremaster.remaster(image, out, add=[new], layer=["in.cgz", LAYER])
+    tree = unpack(plain_layer(out, tmp_path / "outer"), tmp_path / "tree", "busybox", "cpio", "-i")
+    assert tree[b"etc/linked-1"][2] == b"third\n" and tree[b"etc/linked-2"][2] == b"one file\n"
+
+
+def test_a_directory_keeps_what_it_has_under_another_init(tmp_path: Path) -> None:
+    image = foreign_image(tmp_path, "unxz - < /rootfs.cxz | cpio -iu")
+    cosremaster.remaster(image, tmp_path / "less.cgz", remove=["/etc/linked-1"], layer=LAYER)
+    assert shown(tmp_path / "less.cgz", LAYER)[b"etc/conf.d"][1] == 0o711
+    changed, out = overlay(tmp_path / "changed", {"init": f"#!/bin/sh\n{PLAIN}\n".encode()}), tmp_path / "out.cgz"
+    cosremaster.remaster(tmp_path / "less.cgz", out, add=[changed], layer="less.cgz")
+    assert shown(out, LAYER)[b"etc/conf.d"][1] == 0o711
+    for program in UNPACKERS:
+        unpack(plain_layer(out, tmp_path / "outer"), tmp_path / "tree", *program)
+        assert stat.S_IMODE((tmp_path / "tree/etc/conf.d").stat().st_mode) == 0o711
+
+
+def packed_folder(folder: Path, files: dict[str, bytes | str]) -> Path:
+    """A gzip initramfs of files."""
+    names = "".join(
+        f"{path}\n" for path in sorted(str(p.relative_to(folder)) for p in overlay(folder, files).rglob("*"))
+    )
+    packed = folder.with_suffix(".cgz")
+    plain = run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=folder, stdin=names.encode())
+    packed.write_bytes(run(["gzip", "-n"], stdin=plain))
+    return packed
+
+
+@pytest.mark.parametrize("way", ["rdinit", "menu", "added", "replaced", "edited", "harmless"])
+def test_a_boot_entry_that_starts_another_init_is_refused(
+    tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The layer was superseded as its `/init` says, and now a boot entry starts another one."""
+    image = superseded_image(tmp_path, "unxz - < /rootfs.cxz | cpio -iu")
+    plain = packed_folder(tmp_path / "firmware", {"lib/x": b"x"})
+    other = packed_folder(tmp_path / "other", {"init": b"#!/bin/sh\n"})
+    files = {"in.cgz": image, "firmware.cgz": plain, "other.cgz": other}
+    iso = master(tmp_path, files, ("quiet", "/in.cgz /firmware.cgz"))
+    menu = tmp_path / "grub.cfg"
+    last = "/new.cgz" if way == "added" else "/other.cgz"
+    menu.write_text(MENU.format(arguments="quiet", initrds=f"/in.cgz {last}"))
+    menu_option = ["--add-iso", f"{menu}:/boot/grub/grub.cfg"]
+    options = {
+        "rdinit": ["--kernel-arg", "rdinit=/other"],
+        "menu": menu_option,
+        "added": [*menu_option, "--add-iso", f"{other}:/new.cgz"],
+        "replaced": ["--add-iso", f"{other}:/firmware.cgz"],
+        "edited": ["--add", f"{tmp_path / 'other'}/", "--layer", "firmware.cgz"],
+        "harmless": ["--kernel-arg", "debug", "--add", f"{tmp_path / 'firmware'}/", "--layer", "other.cgz"],
+    }[way]
+    out = tmp_path / "out.iso"
+    code = main([str(iso), str(out), *options])
+    error = capsys.readouterr().err
+    if way == "harmless":
+        assert code == 0, error
+        return
+    assert (code, out.exists()) == (5, False), error
+    assert "in.cgz » rootfs.cxz: has superseded entries, and would be unpacked by another program" in error

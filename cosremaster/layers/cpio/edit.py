@@ -40,6 +40,8 @@ def apply_edits(layer: Layer, edits: Edits) -> PieceTable:
     index = index_of(layer)
     lasting = find_lasting_directories(tree, edits)
     superseding = edits.superseding
+    if superseding.drops_dead:  # a directory that is there twice gets in each entry what counts
+        lasting = {path: tree[path] for path in tree.superseded_directories - edits.removed_paths} | lasting
     lasting = {path: node for path, node in lasting.items() if path not in superseding.paths}
     nodes = [node for node, _ in edits.additions if node.path not in lasting]
     new = list(_place_new(layer, tree, nodes, superseding))

@@ -6,7 +6,7 @@ Little is imported: a plain listing of an initramfs needs this alone (browse/nam
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.errors import CorruptError, Place
@@ -18,6 +18,7 @@ from cosremaster.tree.paths import normal_names
 
 if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable, Source
+    from cosremaster.layers.address import Address
     from cosremaster.layers.blobs import Blobs
     from cosremaster.layers.cpio.tree import CpioTree
     from cosremaster.layers.model import Layer
@@ -103,11 +104,21 @@ class CpioIndex(ArchiveIndex):
 
         return replace_entry_data(layer, self.members[entry.number].entry, data)
 
-    def plan_superseding(self, layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
+    def plan_superseding(
+        self, layer: Layer, edits: Edits, mode: SupersedeMode, changes: Mapping[Address, Edits], *, is_booted: bool
+    ) -> Superseding:
         """Return which replaced entries stay, so that nothing behind them is encoded again."""
         from cosremaster.layers.cpio.supersede import plan_superseding  # noqa: PLC0415 - only edits need it
 
-        return plan_superseding(layer, edits, mode, is_booted=is_booted)
+        return plan_superseding(layer, edits, mode, changes, is_booted=is_booted)
+
+    def needs_unpacker(self, layer: Layer) -> bool:
+        """Return whether another program than the unpacker of ``layer`` takes entries that later ones supersede."""
+        if len(set(layer.paths)) == len(layer.paths):
+            return False
+        from cosremaster.layers.cpio.supersede import needs_unpacker  # noqa: PLC0415 - few archives have such entries
+
+        return needs_unpacker(layer)
 
     def count_superseded(self, layer: Layer) -> tuple[int, int]:
         """Return how many entries later ones of their name supersede, and the bytes of these entries."""

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from cosremaster.errors import UnsupportedError
+from cosremaster.layers.address import Address
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of
 from cosremaster.layers.cpio.rules import is_late_target
@@ -16,7 +19,7 @@ from cosremaster.layers.cpio.unpackers import KERNEL, POSTDATED, UNKNOWN, CpioUn
 from cosremaster.layers.model import Layer
 from cosremaster.layers.segments import EARLY
 from cosremaster.tree.nodes import Edits, Node, NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, ancestors, resolve_in_root
+from cosremaster.tree.paths import ancestors
 from cosremaster.tree.replacements import find_lasting_directories
 from cosremaster.tree.superseding import NO_SUPERSEDING, SupersedeMode, Superseding
 
@@ -46,16 +49,49 @@ class _StayingEntry(Struct, frozen=True):
         return self.old.entry.end - self.old.entry.offset
 
 
-def plan_superseding(layer: Layer, edits: Edits, mode: SupersedeMode, *, is_booted: bool) -> Superseding:
-    """Return how ``edits`` of ``layer`` supersede.
+def plan_superseding(
+    layer: Layer, edits: Edits, mode: SupersedeMode, changes: Mapping[Address, Edits], *, is_booted: bool
+) -> Superseding:
+    """Return how ``edits`` of ``layer`` supersede, and whether superseded entries that it has must go.
 
-    ``is_booted``: a kernel is known to unpack the layer, or what holds it and to start its ``/init``.
+    ``changes``: edits of layers by address, those around it among them, after which it is unpacked. ``is_booted``: a
+    kernel is known to unpack the layer, or what holds it and to start its ``/init``.
+    :raises UnsupportedError: an old entry would count again after ``changes``, and cannot go.
     """
     tree = cast("CpioTree", layer.tree())
+    drops_dead = _revives(layer, tree, edits, changes)
     if mode is SupersedeMode.NEVER:
-        return Superseding(drops_dead=True) if tree.superseded_numbers else NO_SUPERSEDING
-    is_always = mode is SupersedeMode.ALWAYS
-    unpacker = find_unpacker(layer) if is_booted and edits.removed_paths else UNKNOWN
+        drops_dead = drops_dead or bool(tree.superseded_numbers or tree.superseded_directories)
+        return Superseding(drops_dead=True) if drops_dead else NO_SUPERSEDING
+    superseding = _supersede(layer, edits, changes, is_always=mode is SupersedeMode.ALWAYS, is_booted=is_booted)
+    return replace(superseding, drops_dead=True) if drops_dead else superseding
+
+
+def needs_unpacker(layer: Layer) -> bool:
+    """Return whether another program than its unpacker takes entries of ``layer`` that later ones supersede."""
+    return bool(cast("CpioTree", layer.tree()).find_revived(UNKNOWN))
+
+
+def _revives(layer: Layer, tree: CpioTree, edits: Edits, changes: Mapping[Address, Edits]) -> bool:
+    """Return whether entries that are superseded now count again after ``changes``. Raises as the plan."""
+    if not layer.is_in_archive or len(tree) == len(layer.paths):
+        return False
+    revived = tree.find_revived(find_unpacker(layer, changes))
+    for path, numbers in revived.items():
+        can_go = all(number in tree.superseded_numbers or tree.makes_directory(number, path) for number in numbers)
+        if path not in edits.removed_paths and not can_go:
+            raise UnsupportedError(
+                "has several entries, of which the changed /init takes an older one that cannot be dropped",
+                layer.place.inside(path),
+            )
+    return bool(revived)
+
+
+def _supersede(
+    layer: Layer, edits: Edits, changes: Mapping[Address, Edits], *, is_always: bool, is_booted: bool
+) -> Superseding:
+    """Return how ``edits`` of ``layer`` supersede, by the arguments of :func:`plan_superseding`."""
+    unpacker = find_unpacker(layer, changes) if is_booted and edits.removed_paths else UNKNOWN
     if not edits.removed_paths or not (is_always or (unpacker.name and _is_compressed(layer))):
         return NO_SUPERSEDING
     numbers = _find_numbers(layer, edits)
@@ -141,22 +177,11 @@ def _can_stay(tree: CpioTree, old: Member, new: Node) -> bool:
         return False
     if kind is NodeKind.FILE:
         return header.nlink <= 1
-    return kind is NodeKind.SYMLINK and not is_late_target(old.target) and not _is_directory(tree, new.path)
-
-
-def _is_directory(tree: CpioTree, path: bytes) -> bool:
-    """Return whether the symlink at ``path`` leads to a directory, or nobody knows where."""
-
-    def link_target(below: bytes) -> bytes | None:
-        """Return the text of the symlink at ``below``, None for any other node."""
-        node = tree.get(below)
-        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
-    try:
-        node = tree.get(resolve_in_root(path, link_target))
-    except SymlinkLoopError:
-        return True
-    return node is not None and node.kind is NodeKind.DIRECTORY
+    return (
+        kind is NodeKind.SYMLINK
+        and not is_late_target(old.target)
+        and not tree.leads_to_directory(new.path, old.target)
+    )
 
 
 def _choose_worthy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import accumulate
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from cosremaster.io.pieces import Range
 from cosremaster.layers.cpio.members import Member
 from cosremaster.layers.cpio.read import index_of, link_key, link_key_of
-from cosremaster.layers.cpio.unpackers import POSTDATED, find_unpacker
+from cosremaster.layers.cpio.unpackers import POSTDATED, CpioUnpacker, find_unpacker
 from cosremaster.layers.model import Layer
 from cosremaster.tree.content import PieceContent
-from cosremaster.tree.nodes import Node, NodeKind
+from cosremaster.tree.nodes import Node, NodeKind, resolve_links
+from cosremaster.tree.paths import SymlinkLoopError, join, parent_of
 
 if TYPE_CHECKING:
     from cosremaster.layers.cpio.newc import Header
@@ -46,16 +47,39 @@ class CpioTree(Mapping[bytes, Node]):
                 for path, number in zip(archive.paths, numbers, strict=True):
                     self._numbers.setdefault(path, number)
         if layer.is_in_archive and len(self._numbers) < sum(counts):
-            self._prefer_later()
+            self._numbers.update(self._choose_entries(find_unpacker(layer)))
 
-    def _prefer_later(self) -> None:
-        """Let a later entry of a name count where the unpacker of the layer takes it."""
-        unpacker = find_unpacker(self.layer)
+    @cached_property
+    def _repeated(self) -> dict[bytes, list[int]]:
+        """By each path that several entries have: their numbers, counted through all archives."""
+        numbers: dict[bytes, list[int]] = defaultdict(list)
         for archive, start in zip(self._archives, self._starts, strict=True):
             for number, path in enumerate(archive.paths, start):
-                counted = self._numbers[path]
-                if number > counted and unpacker.prefers(self._header(number), self._header(counted)):
-                    self._numbers[path] = number
+                numbers[path].append(number)
+        return {path: listed for path, listed in numbers.items() if len(listed) > 1}
+
+    def _choose_entries(self, unpacker: CpioUnpacker) -> dict[bytes, int]:
+        """Return by each path that several entries have the number of that which ``unpacker`` takes."""
+        chosen = {}
+        for path, (first, *later) in self._repeated.items():
+            chosen[path] = first
+            for number in later:
+                if unpacker.prefers(self._header(number), self._header(chosen[path])):
+                    chosen[path] = number
+        return chosen
+
+    def find_revived(self, unpacker: CpioUnpacker) -> dict[bytes, list[int]]:
+        """Return, by path, the entries before the one that counts, where ``unpacker`` takes one of these instead.
+
+        They are numbers, counted through all archives.
+        """
+        if len(self._numbers) == sum(len(archive.paths) for archive in self._archives):
+            return {}
+        return {
+            path: [earlier for earlier in self._repeated[path] if earlier < self._numbers[path]]
+            for path, number in self._choose_entries(unpacker).items()
+            if number < self._numbers[path]
+        }
 
     def _header(self, number: int) -> Header:
         """Return the header of the entry whose number is counted through all archives."""
@@ -76,6 +100,31 @@ class CpioTree(Mapping[bytes, Node]):
         return frozenset(number for number, _ in self._superseded)
 
     @cached_property
+    def superseded_directories(self) -> frozenset[bytes]:
+        """The paths of directories that an entry before the one that counts gives other attributes."""
+        members = index_of(self.layer).members
+        return frozenset(
+            path
+            for number, path in self._earlier
+            if self.makes_directory(number, path)
+            and _attributes(members[number]) != _attributes(members[self._own_numbers[path]])
+        )
+
+    def makes_directory(self, number: int, path: bytes) -> bool:
+        """Return whether entry ``number``, and that which counts at ``path``, are directories."""
+        headers = (self._header(place) for place in (number, self._numbers[path]))
+        return all(NodeKind(header.mode & 0o170000) is NodeKind.DIRECTORY for header in headers)
+
+    def leads_to_directory(self, path: bytes, target: bytes) -> bool:
+        """Return whether a symlink at ``path`` with the text ``target`` leads to a directory, or nobody knows where."""
+        text = target if target.startswith(b"/") else join(parent_of(path), target)
+        try:
+            node = self.get(resolve_links(text, self.get))
+        except SymlinkLoopError:
+            return True
+        return node is not None and node.kind is NodeKind.DIRECTORY
+
+    @cached_property
     def _own_numbers(self) -> dict[bytes, int]:
         """By path: the number, in the layer's own archive, of the entry that counts, if it stands there."""
         start = self._starts[-1]
@@ -84,15 +133,32 @@ class CpioTree(Mapping[bytes, Node]):
     @cached_property
     def _superseded(self) -> tuple[tuple[int, bytes], ...]:
         """Number and path of each entry of :attr:`superseded_numbers`."""
-        paths = self.layer.paths
-        if len(set(paths)) == len(paths):
-            return ()
         members = index_of(self.layer).members
         return tuple(
             (number, path)
-            for number, path in enumerate(paths)
-            if number < (counted := self._own_numbers.get(path, 0)) and _is_dead(members[number], members[counted])
+            for number, path in self._earlier
+            if self._is_dead(path, members[number], members[self._own_numbers[path]])
         )
+
+    @cached_property
+    def _earlier(self) -> tuple[tuple[int, bytes], ...]:
+        """Number and path of each entry of the layer's own archive behind which another counts for its path."""
+        paths = self.layer.paths
+        if len(set(paths)) == len(paths):
+            return ()
+        return tuple((number, path) for number, path in enumerate(paths) if number < self._own_numbers.get(path, 0))
+
+    def _is_dead(self, path: bytes, earlier: Member, later: Member) -> bool:
+        """Return whether nothing of ``earlier`` is unpacked, as ``later`` wins, and nothing needs it before that."""
+        kind = NodeKind(earlier.entry.header.mode & 0o170000)
+        if kind is not NodeKind.SYMLINK:
+            return kind is NodeKind.FILE and link_key(earlier) is None
+        if later.entry.header.mtime == POSTDATED:  # an edit of ours chose it
+            return True
+        from cosremaster.layers.cpio.rules import is_late_target  # noqa: PLC0415 - few archives have such an entry
+
+        # Other entries may pass through it, and busybox makes some only at the end.
+        return not is_late_target(earlier.target) and not self.leads_to_directory(path, earlier.target)
 
     @cached_property
     def _carriers(self) -> dict[object, Member]:
@@ -152,12 +218,10 @@ class CpioTree(Mapping[bytes, Node]):
         return (entry for layer in self.layer.preceding for entry in _final_entries(layer))
 
 
-def _is_dead(earlier: Member, later: Member) -> bool:
-    """Return whether nothing of ``earlier`` is unpacked, as ``later`` wins, and nothing needs it before that."""
-    kind = NodeKind(earlier.entry.header.mode & 0o170000)
-    if kind is NodeKind.SYMLINK:  # other entries may pass through it, unless an edit of ours chose it
-        return later.entry.header.mtime == POSTDATED
-    return kind is NodeKind.FILE and link_key(earlier) is None
+def _attributes(member: Member) -> tuple[int, ...]:
+    """Return what a directory has of the header of ``member``."""
+    header = member.entry.header
+    return header.mode, header.uid, header.gid, header.mtime
 
 
 def _final_entries(layer: Layer) -> Iterator[FinalEntry]:

@@ -6,15 +6,18 @@ with ``-m`` this is the time in the earlier entry, and without it the moment of 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.tree.nodes import NodeKind
-from cosremaster.tree.paths import SymlinkLoopError, normal_name, resolve_in_root
+from cosremaster.tree.nodes import Edits, Node, NodeKind, resolve_links
+from cosremaster.tree.paths import SymlinkLoopError, normal_name
 
 if TYPE_CHECKING:
+    from cosremaster.layers.address import Address
     from cosremaster.layers.model import Layer
 
 POSTDATED = 0x7FFFFFFF
@@ -47,10 +50,14 @@ class CpioUnpacker(Struct, frozen=True):
 
 UNKNOWN = CpioUnpacker()
 KERNEL = CpioUnpacker("the kernel", overwrites=True, keeps_times=True)
+_NO_CHANGES: Mapping[Address, Edits] = MappingProxyType({})
 
 
-def find_unpacker(layer: Layer) -> CpioUnpacker:
-    """Return the program that unpacks ``layer``: the kernel, or what the ``/init`` of its holder runs for it."""
+def find_unpacker(layer: Layer, changes: Mapping[Address, Edits] = _NO_CHANGES) -> CpioUnpacker:
+    """Return the program that unpacks ``layer``: the kernel, or what the ``/init`` of its holder runs for it.
+
+    ``changes``: edits of layers by their addresses, after which the holder is looked at.
+    """
     holder, entry = layer.parent, layer.container_entry
     if holder is None or entry is None:
         return KERNEL
@@ -58,7 +65,7 @@ def find_unpacker(layer: Layer) -> CpioUnpacker:
         return UNKNOWN
     from cosremaster.layers.cpio.init_script import find_cpio_options  # noqa: PLC0415 - only superseding needs it
 
-    script = _read_init(holder)
+    script = _read_init(holder, changes)
     options = None if script is None else find_cpio_options(script, normal_name(entry.name))
     if options is None:
         return UNKNOWN
@@ -74,19 +81,33 @@ def _is_unpacked_last(holder: Layer) -> bool:
     return file is None or (holder.stream == len(file.streams) - 1 and holder.span[1] == holder.size)
 
 
-def _read_init(holder: Layer) -> bytes | None:
-    """Return the program that the kernel starts in ``holder``; None if it is none or too large for a script."""
-    tree = holder.tree()
-
-    def link_target(path: bytes) -> bytes | None:
-        """Return the text of the symlink at ``path``, None for any other node."""
-        node = tree.get(path)
-        return node.target if node is not None and node.kind is NodeKind.SYMLINK else None
-
+def _read_init(holder: Layer, changes: Mapping[Address, Edits]) -> bytes | None:
+    """Return the program that the kernel starts in ``holder`` after ``changes``; None for none, or a large one."""
+    find_node = _node_finder(holder, changes)
     try:
-        node = tree.get(resolve_in_root(_INIT, link_target))
+        node = find_node(resolve_links(_INIT, find_node))
     except SymlinkLoopError:
         return None
     if node is None or node.content is None or node.content.size > _MAX_SCRIPT:
         return None
     return node.content.table().read(0)
+
+
+def _node_finder(holder: Layer, changes: Mapping[Address, Edits]) -> Callable[[bytes], Node | None]:
+    """Return a function from a path to what the archives up to ``holder`` unpack to there after ``changes``."""
+    archives = (*holder.preceding, holder)
+    if not any(archive.address in changes for archive in archives):
+        return holder.tree().get
+
+    def find_node(path: bytes) -> Node | None:
+        """Return the node of the last archive that has one at ``path``."""
+        for archive in reversed(archives):
+            edits = changes.get(archive.address)
+            added = () if edits is None else [node for node, _ in edits.additions if node.path == path]
+            if added:
+                return added[-1]
+            if path in archive.paths and (edits is None or path not in edits.removed_paths):
+                return archive.tree()[path]
+        return None
+
+    return find_node
