@@ -154,6 +154,10 @@ class StreamParameters(Protocol):
         """
         ...
 
+    def keeps_front(self, packed: PieceTable) -> bool:
+        """Return whether most likely the packed bytes before the first change stay; little of ``packed`` is read."""
+        ...
+
     def describe(self) -> str:
         """Return the parameters for people, on one line; empty when there are none."""
         ...
@@ -194,6 +198,10 @@ class PackedParameters(Struct, frozen=True):
     def dictionary_size(self) -> int:
         """0: decoders need little memory."""
         return 0
+
+    def keeps_front(self, packed: PieceTable) -> bool:
+        """Return True: the stream is cut where it allows that."""
+        return True
 
     def check_sizes(self, packed: int, plain: int | None) -> None:
         """Check nothing: no size is among the parameters."""

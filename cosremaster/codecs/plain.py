@@ -23,6 +23,10 @@ class PlainParameters(NamedTuple):
     dictionary_size: int = 0
     caches_blocks: bool = False
 
+    def keeps_front(self, packed: PieceTable) -> bool:
+        """Return True: no byte depends on another."""
+        return True
+
     def describe(self) -> str:
         """Return nothing: there are no parameters."""
         return ""

@@ -14,12 +14,12 @@ from msgspec import Struct
 from cosremaster.errors import OutputError, Place, ProofError, UsageError
 from cosremaster.io.descriptors import MIN_HOLE, leave_hole, read_ahead, write_all, write_error
 from cosremaster.io.framed import FramedSource
-from cosremaster.io.parallel import Worker
 from cosremaster.io.part_files import PartFile, sync_file
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros, direct_source
 from cosremaster.io.precopy import Precopy, is_in_place
 from cosremaster.io.publish import FinishedFile, place_all
 from cosremaster.io.source import ByteSource, copy_bytes, is_zero, open_source
+from cosremaster.io.write_back import WriteBack
 
 DIGESTS = ("sha256", "md5")
 
@@ -139,7 +139,7 @@ class Output:
         self._force, self._is_synced = force, sync
         self._part: PartFile | None = None
         self._precopy: Precopy | None = None
-        self._syncing: Worker[None] | None = None
+        self._write_back: WriteBack | None = None
         self._hash = None if digest is None else hashlib.new(digest)
         self._companions: list[Output] = []
         self._sidecar: Output | None = None
@@ -194,25 +194,28 @@ class Output:
     def __exit__(self, *_: object) -> None:
         """Remove the temporary file, if there is one."""
         precopy, self._precopy = self._precopy, None
-        syncing, self._syncing = self._syncing, None
+        write_back, self._write_back = self._write_back, None
         part, self._part = self._part, None
         try:
             if precopy is not None:
                 precopy.stop()
-            if syncing is not None:
-                syncing.join()
+            if write_back is not None:
+                write_back.stop()
         finally:
             if part is not None:
                 part.close()
             for companion in self._companions:
                 companion.__exit__()
 
-    def start_precopy(self, source: ByteSource) -> None:
+    def start_precopy(self, source: ByteSource, limit: int | None = None) -> None:
         """Begin to copy ``source`` under a temporary name; most likely much of it will be in the table to be written.
+
+        ``limit``: the bytes of its front that may be; None for all.
 
         :raises OutputError: no file can be made.
         """
-        self._precopy = Precopy(source, self._open())
+        fd = self._open()
+        self._precopy = Precopy(source, fd, limit, self._count_written)
 
     def write(self, table: PieceTable, source: ByteSource | None, advance: Callable[[int], None]) -> Written:
         """Write ``table`` under a temporary name. The kernel copies ranges of ``source`` where it can.
@@ -231,6 +234,7 @@ class Output:
             else:
                 counts = self._write_new(fd, piece, _run_for(runs, offset, piece))
             for count in counts:
+                self._count_written(count)
                 known = min(reported, count)
                 reported -= known
                 advance(count - known)
@@ -303,7 +307,13 @@ class Output:
         for chunk in chunks:
             write_all(fd, chunk, self._failure)
             self._observe(chunk)
+            self._count_written(len(chunk))
         self._finish_writing(fd)
+
+    def _count_written(self, count: int) -> None:
+        """Let the disk get what was written, after ``count`` more bytes, where that is waited for at the end."""
+        if self._write_back is not None:
+            self._write_back.add(count)
 
     def _open(self) -> int:
         """Return the descriptor of the file under a temporary name, which is made the first time."""
@@ -312,6 +322,7 @@ class Output:
                 self._part = PartFile(self.folder)
             except OSError as error:
                 raise self._failure(error) from error
+            self._write_back = WriteBack(self._part.fd) if self._is_synced else None
         return self._part.fd
 
     def _finish_writing(self, fd: int) -> None:
@@ -323,17 +334,17 @@ class Output:
             os.close(os.dup(fd))  # some file systems report only when a descriptor is closed that they are full
         except OSError as error:
             raise self._failure(error) from error
-        if self._is_synced:
-            self._syncing = Worker(lambda: sync_file(fd))
+        if self._write_back is not None:
+            self._write_back.finish()
 
     def _wait_for_disk(self) -> None:
         """Wait until the file is on the disk, where that is wanted. :raises OutputError: the disk reports an error."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is not None:
+        if self._write_back is not None:
             try:
-                syncing.result()
+                self._write_back.result()
             except OSError as error:
                 raise self._failure(error) from error
+            self._write_back = None
 
     def read_back(self, table: PieceTable, advance: Callable[[int], None]) -> None:
         """Compare the written file with ``table``, byte by byte, after the system was told to forget what it has of it.

@@ -29,12 +29,16 @@ class Precopy:
     holes stay holes. Nothing is copied where copy_file_range(2) is missing, where the file system can share blocks
     (copying takes no time later), or where the free space is less than :data:`FREE_SPACE_FACTOR` times the image.
     An error ends the copy: the writer of the file will meet it again.
+
+    ``limit``: the bytes that may be copied; None for all. ``advance`` is called with the bytes of each step.
     """
 
-    def __init__(self, source: ByteSource, fd: int) -> None:
+    def __init__(
+        self, source: ByteSource, fd: int, limit: int | None = None, advance: Callable[[int], None] = lambda count: None
+    ) -> None:
         """Start the thread, if copying early gains anything."""
-        self._source = source
-        self._copied, self._limit = 0, source.size
+        self._source, self._advance = source, advance
+        self._copied, self._limit = 0, source.size if limit is None else limit
         self._worker: Worker[None] | None = None
         self._source_fd = source.descriptor if hasattr(os, "copy_file_range") else None
         with suppress(OSError):
@@ -67,6 +71,7 @@ class Precopy:
                     return
                 offset += count
                 self._copied = offset
+                self._advance(count)
             self._copied = end
 
     def stop(self) -> None:

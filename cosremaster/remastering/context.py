@@ -50,14 +50,15 @@ class RemasterContext:
 
     def __init__(
         self, source: ByteSource, folder: Path, progress: Progress | None = None, *,
-        caches: dict[Address, BlockCache] | None = None, start_precopy: Callable[[], None] = lambda: None,
+        caches: dict[Address, BlockCache] | None = None,
+        start_precopy: Callable[[int | None], None] = lambda limit: None,
     ) -> None:  # fmt: skip
         """Open the temporary files."""
         self.source = source
         self.folder = folder
         self.progress = progress or SilentProgress()
         self.caches = {} if caches is None else caches
-        self._start_precopy: Callable[[], None] | None = start_precopy
+        self._start_precopy: Callable[[int | None], None] | None = start_precopy
         self.warnings = Warnings()
         self.outcomes: list[ScriptOutcome] = []
         """What came of each script that ran, in order."""
@@ -79,11 +80,14 @@ class RemasterContext:
             if not outcome.layer:
                 self.outcomes[number] = replace(outcome, layer=format_address(address))
 
-    def start_precopy(self) -> None:
-        """Begin to copy the input to the output, unless that has begun; call it before layers are compressed."""
+    def start_precopy(self, limit: int | None = None) -> None:
+        """Begin to copy the input to the output, unless that has begun; call it before layers are compressed.
+
+        ``limit``: the bytes of its front that are likely to stay; None for all.
+        """
         start, self._start_precopy = self._start_precopy, None
         if start is not None:
-            start()
+            start(limit)
 
     def __enter__(self) -> RemasterContext:
         """Return the context itself."""

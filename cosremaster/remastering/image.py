@@ -151,7 +151,7 @@ class OpenedImage:
             checking_digests(self._file, expected) as digests,
             RemasterContext(
                 self._file, output.folder, progress, caches=self._caches,
-                start_precopy=lambda: output.start_precopy(self._file),
+                start_precopy=lambda limit: output.start_precopy(self._file, limit),
             ) as context,
         ):  # fmt: skip
             if self._index.reads_on_demand:  # most of it stays, and no decoding waits for the disk

@@ -83,11 +83,6 @@ class LayerIndex:
         self.wait()
         return index_path(self._source) if is_remembered(self._source) else None
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the layers are most likely indexed already, in memory or in the cache."""
-        return bool(self._layers) or (self._remember and self.stored_at is not None)
-
     def layers(self, address: Address | None, progress: Progress) -> ImageLayers:
         """Return the layers of the image, or of the file that ``address`` begins with. Raises as ``find_layers``."""
         path = None if address is None else address[0]

@@ -106,7 +106,7 @@ def plan_remaster(
     iso = plan_iso_tree(image, context.source, request.iso_tree(overlay.iso_items))
     context.warnings.extend(iso.warnings)
     fat_overlays = plan_fat_overlays(image, overlay, iso, request)
-    if not request.is_for_layer or index.is_ready:  # whether it is ready costs an import and a look at the cache
+    if not request.is_for_layer:
         context.start_precopy()
     change = LayerChanges(iso)
     if request.as_layer is not None:

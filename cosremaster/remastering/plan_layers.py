@@ -14,7 +14,8 @@ from cosremaster.boot_memory.estimate import InitramfsSizes, MemoryEstimate, est
 from cosremaster.boot_memory.layers import EditedLayer
 from cosremaster.boot_memory.needs import estimate_edited_memory, estimate_image_memory
 from cosremaster.errors import OverlayError, Place, UnsupportedError, UsageError, printable
-from cosremaster.io.pieces import PieceTable
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, format_address
@@ -140,8 +141,8 @@ def plan_layers(
     if overlay.oversized:
         _check_some_layer_holds(image, overlay)
     layers = read_layers(index, request.layers, context.progress)
-    context.start_precopy()
     targets = select_layers(image, layers, request.layers, index.facts)
+    context.start_precopy(_find_front(context.source, targets))
     for target in targets:
         for outer in with_containers(target.layer):
             if outer.format.refusal is not None:
@@ -158,6 +159,17 @@ def plan_layers(
         part = plan_file(image, layers, group, edits, request, result.iso, context)
         result = LayerChanges(part.iso, (*result.changes, *part.changes), (*result.packed, *part.packed))
     return result
+
+
+def _find_front(source: ByteSource, targets: Sequence[LayerTarget]) -> int | None:
+    """Return how many bytes at the front of ``source`` stay though ``targets`` change; None where more is likely to.
+
+    The first file whose front is compressed again moves what follows in it.
+    """
+    streams = [list(with_containers(target.layer))[-1] for target in targets]
+    changed = [stream.packed.pieces[0] for stream in streams if not stream.parameters.keeps_front(stream.packed)]
+    starts = [piece.offset for piece in changed if isinstance(piece, Range) and piece.source is source]
+    return min(starts, default=None)
 
 
 def _check_some_layer_holds(image: SourceImage, overlay: Overlay) -> None:

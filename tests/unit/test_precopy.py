@@ -208,9 +208,9 @@ def test_images_are_the_same_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
     begun: list[bool] = []
     real = Output.start_precopy
 
-    def begin(self: Output, source: ByteSource) -> None:
+    def begin(self: Output, source: ByteSource, limit: int | None = None) -> None:
         begun.append(True)
-        real(self, source)
+        real(self, source, limit)
         _wait(self)
 
     monkeypatch.setattr(Output, "start_precopy", begin)

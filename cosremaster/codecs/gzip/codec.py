@@ -49,6 +49,10 @@ class GzipReader(GzipMembers):
         """The reader itself."""
         return self
 
+    def keeps_front(self, packed: PieceTable) -> bool:
+        """Return whether the stream was written by blocks."""
+        return self._without_blocks().keeps_front(packed)
+
     def describe(self) -> str:
         """Return the parameters for people."""
         return self._without_blocks().describe()

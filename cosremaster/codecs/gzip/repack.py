@@ -29,6 +29,7 @@ STORE_FROM = 4096
 """The least bytes of a packed piece that gets stored blocks; a smaller one is deflated with its neighbours."""
 
 DEFLATE_BLOCK = 1 << 20
+MAX_HEADER = 4096  # bytes of a gzip header with a long name and comment
 WINDOW = 1 << 15
 _BATCH = 16  # parts of a stream, each of a chunk at most, that are inflated at once
 
@@ -68,6 +69,13 @@ class GzipParameters(PackedParameters, frozen=True):
     def level(self) -> int:
         """The deflate level by XFL (RFC 1952, 2.3.1); 6 where that does not tell it."""
         return {2: 9, 4: 1}.get(self.header[8], 6)
+
+    def keeps_front(self, packed: PieceTable) -> bool:
+        """Return whether the stream was written by blocks, as ours are: it begins with a stored block, or the first
+        MiB has a sync flush."""
+        head = packed.read(0, DEFLATE_BLOCK)
+        begins_stored = bool(self.stored.packed) and self.stored.packed[0] - HEAD <= MAX_HEADER
+        return begins_stored or _FLUSH in head
 
     def describe(self) -> str:
         """Return the level, and the number of members when it is not one."""
