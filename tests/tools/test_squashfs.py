@@ -194,6 +194,25 @@ def test_mksquashfs_appends_to_an_edit(tree: Path, site: Path, tmp_path: Path) -
     assert {"later", "opt/f7", "etc/link"} <= files.keys()
 
 
+@pytest.mark.parametrize("value", [b"8 bytes.", b"of more than eight bytes" * 20], ids=["short", "long"])
+def test_mksquashfs_appends_where_new_attributes_have_an_old_value(value: bytes, tmp_path: Path) -> None:
+    root, more = write_tree(tmp_path / "root", {"old": "old"}), write_tree(tmp_path / "more", {"later": "later"})
+    image, out = tmp_path / "in.sqfs", tmp_path / "out.sqfs"
+    os.setxattr(root / "old", "user.first", value)
+    run(["mksquashfs", str(root), str(image), "-quiet", "-no-progress", "-xattrs"])
+    for number in range(2):  # of the image, and of an edit
+        site = write_tree(tmp_path / f"site{number}", {f"new{number}": "new"})
+        os.setxattr(site / f"new{number}", f"user.other{number}", value)
+        cosremaster.remaster(image, out, add=[site])
+        out.replace(image)
+    run(["mksquashfs", str(more), str(image), "-quiet", "-no-progress"])
+    folder = tmp_path / "unpacked"
+    run(["unsquashfs", "-quiet", "-no-progress", "-xattrs", "-d", str(folder), str(image)])
+    assert (folder / "later").is_file()
+    for name, attribute in (("old", "user.first"), ("new0", "user.other0"), ("new1", "user.other1")):
+        assert os.getxattr(folder / name, attribute) == value
+
+
 def test_every_command_looks_inside(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = make(tree, tmp_path / "in.sqfs", "-comp", "xz")
     assert main(["cat", f"{image}::etc/hostname"]) == 0

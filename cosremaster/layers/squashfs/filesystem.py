@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from operator import itemgetter
+from typing import NamedTuple
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.pieces import Piece, PieceTable, Range, Zeros
@@ -22,7 +23,13 @@ from cosremaster.layers.squashfs.inodes import (
     list_facts,
     parse_inode,
 )
-from cosremaster.layers.squashfs.metadata import METADATA_SIZE, GrowingTable, MetadataReader, split_reference
+from cosremaster.layers.squashfs.metadata import (
+    METADATA_SIZE,
+    GrowingTable,
+    MetadataReader,
+    make_reference,
+    split_reference,
+)
 from cosremaster.layers.squashfs.superblock import (
     ABSENT,
     SUPERBLOCK_SIZE,
@@ -48,6 +55,17 @@ _MAX_LISTINGS = 1 << 28
 """Bytes of all directories together that are believed, some 10 million names. Crafted ones could overlap."""
 _MAX_PATH = 1 << 16
 """Bytes of a path that are believed: below so many directories, 16 times what Linux resolves at once."""
+
+
+class XattrPair(NamedTuple):
+    """An extended attribute in its table: ``kind`` is its class and :data:`OUT_OF_LINE`, ``name`` what follows the
+    prefix, ``place`` the reference at which the length of ``value`` stands.
+    """
+
+    kind: int
+    name: bytes
+    value: bytes
+    place: int
 
 
 class SquashfsFilesystem:
@@ -187,16 +205,18 @@ class SquashfsFilesystem:
 
     def xattrs(self, number: int) -> dict[bytes, bytes]:
         """Return the extended attributes ``number`` by their full names. :raises CorruptError: they are damaged."""
-        superblock = self.superblock
-        if number == NO_XATTR or not superblock.has_xattrs:
+        if number == NO_XATTR or not self.superblock.has_xattrs:
             return {}
-        start, count = self.xattr_header
-        if number >= count:
-            raise CorruptError(f"squashfs has no extended attributes {number}", self.place.at(superblock.xattr_table))
+        return name_xattrs(self.list_xattrs(number))
+
+    def list_xattrs(self, number: int) -> Sequence[XattrPair]:
+        """Return the extended attributes ``number`` in their order. :raises CorruptError: they are damaged."""
+        place = self.place.at(self.superblock.xattr_table)
+        if number >= self.xattr_count:
+            raise CorruptError(f"squashfs has no extended attributes {number}", place)
         try:
-            return self._read_xattrs(start, number)
+            return list(islice(self.iterate_xattrs(number), MAX_XATTRS))
         except struct.error as error:
-            place = self.place.at(superblock.xattr_table)
             raise CorruptError("the squashfs table of extended attributes is cut off", place) from error
 
     @cached_property
@@ -223,26 +243,25 @@ class SquashfsFilesystem:
         reference, entries, size = XATTR_ID.unpack(self.metadata.read(position, offset, XATTR_ID.size))
         return reference, entries, size
 
-    def _read_xattrs(self, start: int, number: int) -> dict[bytes, bytes]:
-        """Return the extended attributes ``number``; those in a class that Linux does not know are left out as there.
+    def iterate_xattrs(self, number: int) -> Iterator[XattrPair]:
+        """Yield the extended attributes ``number`` as they stand in the table.
 
-        :param start: where names and values begin.
         :raises struct.error: the table is cut off. :raises CorruptError: it is damaged.
         """
         reference, entries, _ = self.find_xattrs(number)
+        start = self.xattr_header[0]
         cursor = MetadataCursor(self.metadata, start, reference, self.place)
-        attributes: dict[bytes, bytes] = {}
-        for _ in range(min(entries, MAX_XATTRS)):
+        for _ in range(entries):
             kind, size = struct.unpack("<HH", cursor.read(4))
             name = cursor.read(size)
+            place = cursor.reference
             (length,) = struct.unpack("<I", cursor.read(4))
             value = cursor.read(length)
             if kind & OUT_OF_LINE:
                 outside = MetadataCursor(self.metadata, start, int.from_bytes(value[:8], "little"), self.place)
+                place = outside.reference
                 value = outside.read(*struct.unpack("<I", outside.read(4)))
-            if kind & 0xFF in XATTR_PREFIXES:
-                attributes[XATTR_PREFIXES[kind & 0xFF] + name] = value
-        return attributes
+            yield XattrPair(kind, name, value, place)
 
     def walk(self, path: bytes = b"", directory: Inode | None = None) -> Iterator[tuple[bytes, SquashfsEntry]]:
         """Yield path and entry of everything below ``directory`` (the root by default), each directory before its
@@ -362,6 +381,13 @@ def _describe_excess(is_repeated: bool, room: int) -> str:
     return f"a squashfs directory is deeper than a path of {_MAX_PATH:,} bytes"
 
 
+def name_xattrs(pairs: Iterable[XattrPair]) -> dict[bytes, bytes]:
+    """Return the values of ``pairs`` by full names; those of a class that Linux does not know are left out as there."""
+    return {
+        XATTR_PREFIXES[pair.kind & 0xFF] + pair.name: pair.value for pair in pairs if pair.kind & 0xFF in XATTR_PREFIXES
+    }
+
+
 class MetadataCursor:
     """Reads metadata forward from a ``reference`` into the table that begins at byte ``start`` of the image."""
 
@@ -369,12 +395,12 @@ class MetadataCursor:
         """Stand at ``reference``; ``place``: of the image."""
         block, self._offset = split_reference(reference)
         self._place = place
-        self._metadata, self._position = metadata, start + block
+        self._metadata, self._start, self._position = metadata, start, start + block
 
     @property
-    def place(self) -> tuple[int, int]:
-        """The metadata block where it stands, and the byte in that."""
-        return self._position, self._offset
+    def reference(self) -> int:
+        """Where it stands."""
+        return make_reference(self._position - self._start, self._offset)
 
     def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes. :raises CorruptError: they are too many, or not there."""

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from cosremaster.errors import CorruptError
-from cosremaster.layers.squashfs.filesystem import OUT_OF_LINE, XATTR_ID, MetadataCursor, SquashfsFilesystem
+from cosremaster.layers.squashfs.filesystem import OUT_OF_LINE, XATTR_ID, SquashfsFilesystem
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, pack_table
 
 _MAX_XATTRS = 65_536
@@ -38,9 +38,8 @@ class _PairWriter:
     def __init__(self, filesystem: SquashfsFilesystem, pack: Callable[[bytes], bytes | None]) -> None:
         """Begin with an empty table."""
         self._filesystem = filesystem
-        self._start = filesystem.xattr_header[0]
         self.pairs = MetadataWriter(pack)
-        self._values: dict[tuple[int, int], int] = {}
+        self._values: dict[int, int] = {}
         """By the old place of a value the reference of the new one."""
 
     def add(self, number: int) -> tuple[int, int, int]:
@@ -48,26 +47,15 @@ class _PairWriter:
 
         :raises struct.error: the old table is cut off. :raises CorruptError: it is damaged.
         """
-        old, count, size = self._filesystem.find_xattrs(number)
+        _, count, size = self._filesystem.find_xattrs(number)
         if count > _MAX_XATTRS:
             raise CorruptError(f"a squashfs inode claims {count:,} extended attributes", self._filesystem.place)
-        cursor = MetadataCursor(self._filesystem.metadata, self._start, old, self._filesystem.place)
         reference = self.pairs.reference
-        for _ in range(count):
-            kind, length = struct.unpack("<HH", cursor.read(4))
-            name = cursor.read(length)
-            place = cursor.place
-            value = cursor.read(*struct.unpack("<I", cursor.read(4)))
-            if kind & OUT_OF_LINE:
-                outside = int.from_bytes(value[:8], "little")
-                shared = MetadataCursor(self._filesystem.metadata, self._start, outside, self._filesystem.place)
-                place = shared.place
-                value = shared.read(*struct.unpack("<I", shared.read(4)))
-            new = self._values.get(place)
-            is_outside = kind & OUT_OF_LINE and new is not None
-            kind = kind & ~OUT_OF_LINE | (OUT_OF_LINE if is_outside else 0)
-            self.pairs.add(struct.pack("<HH", kind, length) + name)
-            if is_outside and new is not None:
+        for kind, name, value, place in self._filesystem.iterate_xattrs(number):
+            new = self._values.get(place) if kind & OUT_OF_LINE else None
+            kind = kind & ~OUT_OF_LINE | (0 if new is None else OUT_OF_LINE)  # noqa: PLW2901
+            self.pairs.add(struct.pack("<HH", kind, len(name)) + name)
+            if new is not None:
                 self.pairs.add(struct.pack("<IQ", 8, new))
             else:
                 self._values[place] = self.pairs.add(struct.pack("<I", len(value)) + value)

@@ -16,6 +16,7 @@ from cosremaster.layers.squashfs.filesystem import (
     XATTR_ID,
     XATTR_PREFIXES,
     SquashfsFilesystem,
+    name_xattrs,
 )
 from cosremaster.layers.squashfs.inodes import NO_XATTR
 from cosremaster.layers.squashfs.metadata import METADATA_SIZE, MetadataWriter, pack_table, reopen_table, store_block
@@ -26,7 +27,8 @@ _MAX_COMPARED = 4096
 """Numbers whose attributes are read, to give equal ones the same number. An image with more gets further numbers."""
 
 _REFERENCE_SIZE = 8
-"""Bytes that lead to a value which stands elsewhere; a value is written once where that makes it smaller."""
+"""Bytes that lead to a value which stands elsewhere. A value that is no shorter is written once: mksquashfs does so,
+and in append mode it crashes where it finds such a value twice (check_value_dupl in its xattr.c)."""
 
 
 class XattrTable:
@@ -37,6 +39,8 @@ class XattrTable:
         self._filesystem = filesystem
         self._numbers: dict[Xattrs, int] | None = None
         self._new: list[Xattrs] = []
+        self._places: dict[bytes, int] = {}
+        """The reference of each value that a further attribute can share."""
         self._start, self._count = filesystem.xattr_header if filesystem.superblock.has_xattrs else (0, 0)
 
     @property
@@ -49,13 +53,22 @@ class XattrTable:
         if not xattrs:
             return NO_XATTR
         if self._numbers is None:
-            numbers = range(min(self._count, _MAX_COMPARED))
-            known = ((tuple(sorted(self._filesystem.xattrs(number).items())), number) for number in numbers)
-            self._numbers = dict(reversed(list(known)))
+            self._numbers = self._read_numbers()
         if xattrs not in self._numbers:
             self._numbers[xattrs] = self._count + len(self._new)
             self._new.append(xattrs)
         return self._numbers[xattrs]
+
+    def _read_numbers(self) -> dict[Xattrs, int]:
+        """Return the numbers of the attributes that are there, and note where their values stand."""
+        numbers: dict[Xattrs, int] = {}
+        for number in range(min(self._count, _MAX_COMPARED)):
+            pairs = self._filesystem.list_xattrs(number)
+            numbers.setdefault(tuple(sorted(name_xattrs(pairs).items())), number)
+            for pair in pairs:
+                if len(pair.value) >= _REFERENCE_SIZE:
+                    self._places.setdefault(pair.value, pair.place)
+        return numbers
 
     def pack(self, position: int) -> tuple[bytes, int]:
         """Return the whole table for byte ``position`` of the image, and the place of its header; b"" for none."""
@@ -87,8 +100,7 @@ class XattrTable:
             if self._count:
                 end = int.from_bytes(table.read(superblock.xattr_table + XATTR_ID.size, 8), "little")
             kept, writer = reopen_table(self._filesystem.metadata, (self._start, end), pack)
-        places: dict[bytes, int] = {}
-        ids = [_pack_list(xattrs, writer, places) for xattrs in self._new]
+        ids = [_pack_list(xattrs, writer, self._places) for xattrs in self._new]
         return table.read(self._start, kept) + writer.finish(), ids
 
     def _move(self, position: int) -> tuple[bytes, int]:
@@ -109,7 +121,7 @@ def _pack_list(xattrs: Xattrs, writer: MetadataWriter, places: dict[bytes, int])
     size = sum(len(name) + 1 + len(value) for name, value in xattrs)  # as mksquashfs counts
     for name, value in xattrs:
         kind, suffix = _split_name(name)
-        place = places.get(value) if len(value) > _REFERENCE_SIZE else None
+        place = places.get(value) if len(value) >= _REFERENCE_SIZE else None
         if place is not None:
             value, kind = struct.pack("<Q", place), kind | OUT_OF_LINE  # noqa: PLW2901
         head = struct.pack("<HH", kind, len(suffix)) + suffix
