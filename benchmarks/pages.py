@@ -13,8 +13,9 @@ _TEXT = """\
 # Benchmarks
 
 Made by `make bench WRITE=1`; nothing here is typed by hand. Each row compares two commands that ran in turns on one
-machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Ours run
-with `--no-sync` except where a row says so, as cp, xz and xorriso do not wait for the disk either. Timings decide no
+machine; the ratio, ours to theirs, is the median of the rounds' ratios. Before each run the disk is synced. Where a row
+says "synced", our result is on the disk before it has its name, and a copy is followed by `sync FILE`; elsewhere ours
+run with `--no-sync`, as the other side does not wait for the disk either. Timings decide no
 test. Rows may have been measured one after another; those of another day than this page's say so.
 
 {machine}
