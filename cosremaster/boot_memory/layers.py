@@ -37,8 +37,18 @@ _SIZE = lazy_regex(rb"\bsize=(?:(\d{1,3})%)?")
 def measure_layer(layer: Layer, edits: Edits | None = None) -> Footprint:
     """Return the footprint of the unpacked entries of ``layer``, after ``edits``."""
     if edits is None:
-        return measure_footprint(_entry_sizes(layer, frozenset()))
-    return measure_footprint(_entry_sizes(layer, edits.removed_paths)) + measure_footprint(_added_sizes(edits))
+        return _measure_entries(layer, frozenset())
+    return _measure_entries(layer, edits.removed_paths) + measure_footprint(_added_sizes(edits))
+
+
+def _measure_entries(layer: Layer, removed_paths: frozenset[bytes]) -> Footprint:
+    """Return the footprint of the remaining entries of ``layer``."""
+    if removed_paths:
+        return measure_footprint(_entry_sizes(layer, removed_paths))
+    whole: Footprint | None = layer.derived.get("footprint")
+    if whole is None:
+        whole = layer.derived["footprint"] = measure_footprint(_entry_sizes(layer, removed_paths))
+    return whole
 
 
 def _entry_sizes(layer: Layer, removed_paths: frozenset[bytes]) -> Iterator[int]:
@@ -74,7 +84,10 @@ def find_tmpfs_share(archives: Iterable[Layer]) -> float:
     for layer in archives:
         node = layer.tree().get(b"init")
         if node is not None:
-            return _tmpfs_share_of(node)
+            share: float | None = layer.derived.get("tmpfs share")
+            if share is None:
+                share = layer.derived["tmpfs share"] = _tmpfs_share_of(node)
+            return share
     return DEFAULT_TMPFS_SHARE
 
 

@@ -34,9 +34,13 @@ class BlockCache:
         """Return the value of ``key``, or None if there is none."""
         return self._values.get(key)
 
+    def has_room(self, size: int) -> bool:
+        """Return whether :data:`LIMIT` leaves room for ``size`` bytes."""
+        return self._size + size <= self.LIMIT
+
     def put(self, key: object, value: object, size: int) -> None:
-        """Keep ``value``, of ``size`` bytes, if :data:`LIMIT` leaves room for it."""
-        if self._size + size <= self.LIMIT and key not in self._values:
+        """Keep ``value``, of ``size`` bytes, if there is room for it."""
+        if self.has_room(size) and key not in self._values:
             self._size += size
             self._values[key] = value
 

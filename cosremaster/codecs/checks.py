@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 
 from fastcrc import crc64
 
@@ -65,6 +66,7 @@ def _product(first: int, second: int) -> int:
     return product
 
 
+@lru_cache(maxsize=4096)
 def _power(length: int) -> int:
     """Return x to the power of 8 * ``length``, modulo CRC32's polynomial."""
     power, square = 1 << 31, 1 << 23  # 1 and x^8

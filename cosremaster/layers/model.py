@@ -7,7 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -153,6 +153,11 @@ class Layer(Struct, frozen=True, kw_only=True, dict=True):  # no slots: cached p
     def likelihood(self) -> RootfsLikelihood:
         """How much it looks like a root filesystem."""
         return judge_rootfs(self.index.find_landmarks(self, _INITS))
+
+    @cached_property
+    def derived(self) -> dict[str, Any]:
+        """What others derived from it alone, by a name, so that further remasters of an opened image need not."""
+        return {}
 
     @cached_property
     def paths(self) -> Sequence[bytes]:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
+from cosremaster.io.streams import same_bytes
+from cosremaster.tree.content import PieceContent
 from cosremaster.tree.nodes import Content, Node, NodeKind
 from cosremaster.tree.xattrs import private_xattrs, shared_xattrs
 
@@ -30,8 +32,12 @@ def is_same_node(old: Node, new: Node) -> bool:
 
 
 def is_same_content(old: Content, new: Content) -> bool:
-    """Return whether two files hold the same bytes. Reads them only if their sizes agree."""
-    return old.size == new.size and (not old.size or old.digest() == new.digest())
+    """Return whether two files hold the same bytes. Reads them if their sizes agree, up to the first difference."""
+    if old.size != new.size or not old.size:
+        return old.size == new.size
+    if any(isinstance(content, PieceContent) and content.sha256 for content in (old, new)):
+        return old.digest() == new.digest()
+    return same_bytes(old.table().chunks(), new.table().chunks())
 
 
 def with_private_xattrs(old: Node, new: Node) -> Node:

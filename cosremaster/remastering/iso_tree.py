@@ -17,6 +17,7 @@ from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoImage, SourceImage
 from cosremaster.overlay.addition import Addition, PreparedItem, respell_addition
+from cosremaster.overlay.exact_nodes import is_same_content
 from cosremaster.overlay.merge import merge, resolve_location
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import parse_dest
@@ -172,7 +173,7 @@ def _iso_edits(tree: _RenamedTree, removal: Edits, edits: Edits) -> IsoEdits:
             if tree.new_parents.pop(node.path, None) is None:
                 removed.append(tree.origin(node.path))
             added.append(node)
-        elif old.content.size == node.content.size and old.content.digest() == node.content.digest():
+        elif is_same_content(old.content, node.content):
             unchanged.append(node.path)
         else:
             replaced[tree.origin(node.path)] = node.content.table()

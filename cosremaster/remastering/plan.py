@@ -16,7 +16,9 @@ from cosremaster.boot_config.values import BootSettingsPlan
 from cosremaster.checksums.names import may_hold_checksums
 from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import UsageError
-from cosremaster.io.pieces import PieceTable
+from cosremaster.io.descriptors import MIN_HOLE
+from cosremaster.io.pieces import PieceTable, Range
+from cosremaster.io.source import ByteSource
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.encode import ImagePlan
 from cosremaster.iso.hidden import with_hidden_files
@@ -107,7 +109,7 @@ def plan_remaster(
     context.warnings.extend(iso.warnings)
     fat_overlays = plan_fat_overlays(image, overlay, iso, request)
     if not request.is_for_layer:
-        context.start_precopy()
+        context.start_precopy(_find_front(image, context.source, iso))
     change = LayerChanges(iso)
     if request.as_layer is not None:
         from cosremaster.remastering.new_layer import plan_new_layer  # noqa: PLC0415 - few ask for a new layer
@@ -136,6 +138,14 @@ def plan_remaster(
         result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
         warnings=context.warnings.messages, runs=tuple(context.outcomes),
     )  # fmt: skip
+
+
+def _find_front(image: RemasterImage, source: ByteSource, edits: IsoEdits) -> int | None:
+    """Return how many bytes at the front of ``source`` stay, up to the first file that ``edits`` replace; None: all."""
+    tables = [image.bytes_of(file) for file in image.files if file.path in edits.replaced] if edits.replaced else []
+    first = [table.pieces[0] for table in tables if table.length >= MIN_HOLE]  # a small one is written over
+    starts = [piece.offset for piece in first if isinstance(piece, Range) and piece.source is source]
+    return min(starts, default=None)
 
 
 def _find_boot(image: RemasterImage, index: LayerIndex) -> BootFiles:

@@ -31,6 +31,7 @@ STORE_FROM = 4096
 DEFLATE_BLOCK = 1 << 20
 MAX_HEADER = 4096  # bytes of a gzip header with a long name and comment
 WINDOW = 1 << 15
+MAX_KEPT = 1 << 20  # bytes between stored blocks that are kept in memory
 _BATCH = 16  # parts of a stream, each of a chunk at most, that are inflated at once
 
 
@@ -269,7 +270,7 @@ class _MemberWriter:
         """Add bytes of the old stream, from its packed bytes where they are in stored blocks."""
         offset, end = piece.offset, piece.offset + piece.length
         for run in self._parameters.stored.runs(offset, end):
-            self._add_to_frames([Range(piece.source, offset, run.start - offset, True)])
+            self._add_to_frames([self._inflated(piece, offset, run.start)])
             packed = self._job.packed.cut(run.packed, run.packed_end)
             self._reused += packed.length
             if run.whole and run.crc is not None:
@@ -280,7 +281,23 @@ class _MemberWriter:
             else:
                 self._add_to_frames(packed.pieces)
             offset = run.end
-        self._add_to_frames([Range(piece.source, offset, end - offset, True)])
+        self._add_to_frames([self._inflated(piece, offset, end)])
+
+    def _inflated(self, piece: Range, start: int, end: int) -> Range:
+        """Return plain bytes ``start`` to ``end`` of the old stream, which are in no stored block.
+
+        They are inflated once for planning, writing and later remasters, as far as the cache takes them.
+        """
+        whole = Range(piece.source, start, end - start, True)
+        if not 0 < whole.length <= MAX_KEPT:
+            return whole
+        key = "inflated", start, whole.length
+        kept: ConcatSource | None = self._job.cache.get(key)
+        if kept is None and self._job.cache.has_room(whole.length):
+            data = whole.read(0, whole.length)
+            kept = ConcatSource(PieceTable([Literal(data)]), crc32.iso_hdlc(data))
+            self._job.cache.put(key, kept, whole.length)
+        return whole if kept is None else Range(kept, 0, whole.length, True)
 
     def _add_to_frames(self, pieces: Iterable[Piece]) -> None:
         """Add ``pieces`` to the stored blocks that are being made. A few bytes before a packed piece get their own."""
