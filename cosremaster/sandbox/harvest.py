@@ -41,6 +41,7 @@ class Harvest:
         self, before: Mapping[bytes, PathFacts], after: Mapping[bytes, PathFacts], old: RecordedFacts,
         new: RecordedFacts, *, lost_xattrs: Mapping[tuple[int, int], Mapping[bytes, bytes]], started: int,
         find_group: FindGroup | None, mapped: Set[tuple[int, int]] | None = frozenset(),
+        reused: Set[tuple[int, int]] = frozenset(),
     ) -> None:  # fmt: skip
         """Compare two scans.
 
@@ -49,12 +50,13 @@ class Harvest:
         ``find_group``: groups of directories with the set-group-ID bit are records, which no kernel hands on; this
         returns what a new file got.
         ``mapped``: files that programs could write to as memory, for which tmpfs sets no time; None: any could be.
+        ``reused``: numbers of files of the beginning that belong to other files now.
         """
         self._before, self._after, self._old, self._new = before, after, old, new
         self._lost_xattrs, self._started, self._find_group = lost_xattrs, started, find_group
-        self._mapped = mapped
+        self._mapped, self._reused = mapped, reused
         self._labels = tuple(name for name, place in _HOST_LABELS.items() if os.path.exists(place))
-        self._old_files = {(facts.device, facts.inode) for facts in before.values()} if find_group else set()
+        self._old_files = {facts.key for facts in before.values()} - reused if find_group else set()
         self._sent_links: set[int] = set()
         self.dropped: list[tuple[str, bytes]] = []
 
@@ -70,25 +72,34 @@ class Harvest:
         """Return the paths that are new or touched, and the other names of such files; sorted."""
         changed = {path for path, facts in self._after.items() if self._is_changed(path, facts)}
         links = {
-            (facts.device, facts.inode)
+            facts.key
             for facts in (self._after[path] for path in changed)
             if facts.links > 1 and not stat.S_ISDIR(facts.mode)
         }
         if links:
-            others = (path for path, facts in self._after.items() if (facts.device, facts.inode) in links)
+            others = (path for path, facts in self._after.items() if facts.key in links)
             changed.update(others)
         return sorted(changed)
 
     def _is_changed(self, path: bytes, facts: PathFacts) -> bool:
         """Tell whether ``path`` has to be looked at."""
-        before, key = self._before.get(path), (facts.device, facts.inode)
+        before, key = self._before.get(path), facts.key
         if before is None or facts.is_touched_since(before):
             return True
         if stat.S_ISDIR(facts.mode) and facts.mtime != before.mtime and facts.mtime < self._started:
             return True
+        if key != before.key or key in self._reused:
+            return self._is_other_directory(path, before, facts)
         if key in self._mapped if self._mapped is not None else stat.S_ISREG(facts.mode):
             return True
         return any(old.get(key) != new.get(key) for old, new in zip(self._old, self._new, strict=True))
+
+    def _is_other_directory(self, path: bytes, before: PathFacts, facts: PathFacts) -> bool:
+        """Tell whether a directory that took the place of another has more than another time."""
+        owner = self._old.owners.get(before.key, (before.uid, before.gid))
+        recorded = {**self._lost_xattrs.get(before.key, {}), **self._old.acls.get(before.key, {})}
+        old = owner, self._join_xattrs(before, recorded)
+        return old != (self._owner(path, facts), self._xattrs(facts))
 
     def send(self, wire: FrameWire) -> None:
         """Send all changes: removed paths, then nodes with their contents, then the dropped paths as the end."""
@@ -108,7 +119,7 @@ class Harvest:
 
     def _make_record(self, path: bytes, facts: PathFacts) -> Record | None:
         """Return the node at ``path`` as a record, or None for what no layer takes."""
-        kind, key = stat.S_IFMT(facts.mode), (facts.device, facts.inode)
+        kind, key = stat.S_IFMT(facts.mode), facts.key
         details: Any = b""
         link = facts.inode if facts.links > 1 and kind != stat.S_IFDIR else 0
         if key in self._new.devices:
@@ -125,7 +136,7 @@ class Harvest:
             details = self._read_details(path, facts, link)
         uid, gid = self._owner(path, facts)
         mode = kind | stat.S_IMODE(facts.mode)
-        return (path, mode, uid, gid, facts.mtime // _SECOND, details, self._xattrs(path, facts), link)
+        return (path, mode, uid, gid, facts.mtime // _SECOND, details, self._xattrs(facts), link)
 
     def _read_details(self, path: bytes, facts: PathFacts, link: int) -> bytes | int | None:
         """Return the bytes of a small file, the size of a large file, None for a further name of a file."""
@@ -143,18 +154,21 @@ class Harvest:
 
     def _owner(self, path: bytes, facts: PathFacts) -> tuple[int, int]:
         """Return user and group of ``path``."""
-        owner = self._new.owners.get((facts.device, facts.inode))
+        owner = self._new.owners.get(facts.key)
         if owner is not None and not facts.uid and not facts.gid:
             return owner
-        if self._find_group is not None and path and (facts.device, facts.inode) not in self._old_files:
+        if self._find_group is not None and path and facts.key not in self._old_files:
             group = self._find_group(path) if self._after[path.rpartition(b"/")[0]].mode & stat.S_ISGID else None
             return facts.uid, facts.gid if group is None else group
         return facts.uid, facts.gid
 
-    def _xattrs(self, path: bytes, facts: PathFacts) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the extended attributes of ``path``, recorded ones included, without labels of this machine."""
-        key = (facts.device, facts.inode)
-        recorded = {**self._lost_xattrs.get(key, {}), **self._new.acls.get(key, {})}
+    def _xattrs(self, facts: PathFacts) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the extended attributes of a path with ``facts`` now."""
+        lost = {} if facts.key in self._reused else self._lost_xattrs.get(facts.key, {})
+        return self._join_xattrs(facts, {**lost, **self._new.acls.get(facts.key, {})})
+
+    def _join_xattrs(self, facts: PathFacts, recorded: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the extended attributes of ``facts`` with ``recorded`` ones, without labels of this machine."""
         if ACCESS in recorded:
             recorded[ACCESS] = renew_acl(recorded[ACCESS], facts.mode)
         own = {name: value for name, value in facts.xattrs if not name.startswith(self._labels)} if facts.xattrs else {}

@@ -30,6 +30,11 @@ class PathFacts(NamedTuple):
     rdev: int
     xattrs: tuple[tuple[bytes, bytes], ...]
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """Device and inode, which all names of a file share."""
+        return self.device, self.inode
+
     def is_touched_since(self, before: PathFacts) -> bool:
         """Tell whether anything happened to the path after ``before`` that a later look has to judge.
 

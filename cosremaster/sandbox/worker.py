@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from cosremaster.sandbox import init, network
 from cosremaster.sandbox.harvest import Harvest, RecordedFacts
@@ -49,9 +49,6 @@ _NAMESPACES = (
 )  # fmt: skip
 _FULL = 1 << 16
 _CLOCK_STEP = 0.02  # seconds: times of files are as coarse as the kernel's ticks
-
-
-_V = TypeVar("_V")
 
 
 class StepError(Exception):
@@ -222,9 +219,10 @@ class ScriptWork:
             supervisor.forget_removed(after)
             recorded = RecordedFacts(supervisor.owners(), supervisor.devices(), supervisor.acls())
         harvest = Harvest(
-            before, after, seed, recorded, lost_xattrs=_select_old(unpacker.xattrs, after, started), started=started,
+            before, after, seed, recorded, lost_xattrs=unpacker.xattrs, started=started,
             find_group=supervisor.find_group if supervisor is not None and self._setup["way"] == "single" else None,
             mapped=None if supervisor is None else supervisor.mapped,
+            reused=_find_reused(before, after, started) if self._setup["is_directory"] else frozenset(),
         )  # fmt: skip
         harvest.send(self._wire)
         if self._setup["is_directory"]:
@@ -278,17 +276,15 @@ class ScriptWork:
             return fds[0] if message == b"L" else None
 
 
-def _select_old(
-    values: Mapping[InodeKey, _V], files: Mapping[bytes, PathFacts], started: int
-) -> dict[InodeKey, _V]:  # fmt: skip
-    """Return the ``values`` of those inodes among ``files`` that were made up to ``started``.
-
-    Some file systems give the number of a removed inode to a new file.
-    """
-    reader = InodeReader()
-    keys = ((path, (facts.device, facts.inode)) for path, facts in files.items())
+def _find_reused(
+    before: Mapping[bytes, PathFacts], after: Mapping[bytes, PathFacts], started: int
+) -> set[InodeKey]:  # fmt: skip
+    """Return the inodes of ``before`` whose numbers files of ``after`` have that were made since ``started``."""
+    reader, old = InodeReader(), {facts.key for facts in before.values()}
     return {
-        key: values[key] for path, key in keys if key in values and reader.read(path or b".", False).birth <= started
+        facts.key
+        for path, facts in after.items()
+        if facts.key in old and reader.read(path or b".", False).birth > started
     }
 
 

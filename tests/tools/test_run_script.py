@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,12 @@ from tests.support.user import User
 WAYS = ("root", "subuid", "single")
 SETFCAP_V2 = bytes.fromhex("0100000200200000000000000000000000000000")
 """cap_net_raw+ep as version 2 of vfs_cap_data (linux/capability.h)."""
+
+
+ACL_OF_USER = struct.pack(
+    "<I" + "HHI" * 5, 2, 1, 7, 0xFFFFFFFF, 2, 7, 33, 4, 5, 0xFFFFFFFF, 16, 7, 0xFFFFFFFF, 32, 5, 0xFFFFFFFF
+)
+"""An ACL that names user 33 (linux/posix_acl_xattr.h)."""
 
 
 class Run(Protocol):
@@ -156,6 +163,39 @@ def test_directories_that_are_moved_or_made_again(run: Run, tree: dict[bytes, No
     assert set(result.nodes) == {b"opt/moved", b"opt/moved/inside", b"srv/pair/c"}
     assert result.nodes[b"opt/moved"] == entry_of(tree[b"srv/folder"])
     assert result.nodes[b"opt/moved/inside"] == entry_of(tree[b"srv/folder/inside"])
+
+
+@pytest.mark.parametrize("has_directory", [False, True])
+def test_a_directory_made_again_has_nothing_of_the_old(run: Run, user: User, has_directory: bool) -> None:
+    """What is recorded in place of the kernel is of a directory that is gone: owner, ACLs, other attributes."""
+    store = user.home.parent / "store"
+    store.mkdir(exist_ok=True)
+    store.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)
+    acls = tuple((b"system.posix_acl_" + kind, ACL_OF_USER) for kind in (b"access", b"default"))
+    parent = Node(path=b"srv/parent", kind=NodeKind.DIRECTORY, mode=0o2755, gid=50)
+    made: dict[bytes, dict[str, Any]] = {
+        b"srv/owned": {"uid": 5, "gid": 6},
+        b"srv/acl": {"mode": 0o775, "xattrs": acls},
+        b"srv/trusted": {"xattrs": ((b"trusted.name", b"value"),)},
+        b"srv/parent/group": {"mode": 0o2755},
+        b"srv/same": {"uid": 7},
+    }
+    nodes = [Node(path=path, kind=NodeKind.DIRECTORY, **{"mode": 0o755, **more}) for path, more in made.items()]
+    tree = busybox_tree(**{node.path.decode(): node for node in (parent, *nodes)})
+    script = """
+        cd /srv
+        for name in owned trusted parent/group same; do rmdir $name; mkdir $name; done
+        rmdir acl; mkdir -m 775 acl; chown 7 same
+    """
+    options = {"directory": store} if has_directory else {}
+    result = run(tree, script, **options).check()
+    plain = (NodeKind.DIRECTORY, 0o755, 0, 0, b"", (0, 0), b"", ())
+    assert result.nodes == {
+        b"srv/acl": (NodeKind.DIRECTORY, 0o775, *plain[2:]),
+        b"srv/owned": plain,
+        b"srv/parent/group": (NodeKind.DIRECTORY, 0o2755, 0, 50, *plain[4:]),
+        b"srv/trusted": plain,
+    }
 
 
 def test_a_path_that_changes_its_type_is_removed_first(run: Run, tree: dict[bytes, Node]) -> None:
