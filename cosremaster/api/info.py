@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import printable
 from cosremaster.layers.find import group_shared_paths
 from cosremaster.layers.formats import holds_format
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.reports.fats import fat_system_lines, unified_kernel_lines
 from cosremaster.reports.inspect import inspect_report, layer_reports
 from cosremaster.reports.menus import menu_lines

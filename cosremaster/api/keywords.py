@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from cosremaster.api.image import Image, StrPath
 from cosremaster.layers.scan import MAX_EXPAND
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress
 from cosremaster.remastering.request import Request
 

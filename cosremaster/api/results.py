@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.errors import printable
 from cosremaster.layers.address import format_address
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.tree.nodes import Action
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ChangedLayer:
     dead: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, init=False, repr=False, eq=False)  # results and plans make their own
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """The changes of a remaster. Paths are bytes, relative to the root of the layer; sizes are in bytes.
 

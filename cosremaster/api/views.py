@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
+
+from cosremaster.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cosremaster.browse.export import RootArchive

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from msgspec import Struct
 
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.units import format_size
 
 PAGE = 4096

@@ -6,7 +6,6 @@ Each family is read from the script of its initramfs; docs/memory.md has the rul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -22,6 +21,7 @@ from cosremaster.boot_memory.estimate import (
 from cosremaster.errors import printable
 from cosremaster.layers.boot_facts import BootFacts, BootLine
 from cosremaster.layers.root_stacks import RootChain, RootScheme, RootStack
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
 
 _SPARE_DIVISOR = 20

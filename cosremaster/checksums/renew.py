@@ -7,7 +7,6 @@ a list is known without any digest, and the plan tells what the files will hold 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from cosremaster.checksums.draft import FileChanges, ListDraft, PlannedLine, draft_list
@@ -18,6 +17,7 @@ from cosremaster.checksums.values import RenewedLists
 from cosremaster.errors import printable
 from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.model import IsoFile, IsoImage
+from cosremaster.lazy_dataclass import dataclass
 
 ReadNewFile = Callable[[bytes], PieceTable]
 """Returns the bytes that the file at a path (in the changed tree) has in the new image."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.overlay.leftovers import Leftover
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -21,6 +20,7 @@ from cosremaster.layers.address import Address, format_address, format_last_part
 from cosremaster.layers.decoded import DecodedSource
 from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.progress import Progress, SilentProgress
 from cosremaster.remastering.context import RemasterContext
 from cosremaster.remastering.request import NormalizedRequest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
@@ -16,6 +15,7 @@ from cosremaster.io.parallel import cpu_count
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript

@@ -8,7 +8,6 @@ and ``install-sources.yaml`` has for each system that may be installed the size 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -17,6 +16,7 @@ from cosremaster.io.pieces import Literal, PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import SourceImage
 from cosremaster.layers.stacks import open_filesystem
+from cosremaster.lazy_dataclass import dataclass
 from cosremaster.lazy_regex import lazy_regex
 from cosremaster.remastering.disk_usage import measure_growth, measure_layer_usage, measure_shown_growth
 from cosremaster.remastering.install_sources import NAME as SOURCES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -19,6 +18,7 @@ from cosremaster.boot_config.menus.model import (
     split_arguments,
 )
 from cosremaster.errors import UsageError, printable
+from cosremaster.lazy_dataclass import dataclass
 
 INIT = b"--"
 """Arguments behind this word go to init, not to the kernel (Documentation/admin-guide/kernel-parameters.rst)."""
