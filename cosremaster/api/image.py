@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
     from cosremaster.layers.address import Address
     from cosremaster.layers.find import ImageLayers
+    from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.layers.model import Layer
     from cosremaster.remastering.image import OpenedImage
     from cosremaster.remastering.output_options import OutputKeywords
@@ -574,21 +575,48 @@ class Image:
         parts: Address = parse_address(address) if address else ()
         if address.partition("::")[0] != ROOT_NAME:
             return parts
-        from cosremaster.layers.address import without_numbers  # noqa: PLC0415 - the same
-        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - the same
+        return (*self._address_inside(self._choose_root()), *parts[1:])
+
+    def _choose_root(self, keeper: PlainKeeper | None = None) -> Layer:
+        """Return the root file system; ``keeper``: keeps plain bytes that are decoded for it.
+
+        :raises LayerError: there is none, or there are several.
+        """
+        from cosremaster.layers.find import choose_layer  # noqa: PLC0415 - a remaster needs none of it
 
         opened = self._remastering
-        root = without_numbers(choose_layer(opened.image, opened.layers(), None, opened.facts).address)
-        return (*(root[1:] if opened.image.is_single_file else root), *parts[1:])
+        return choose_layer(opened.image, opened.layers(keeper=keeper), None, opened.facts)
 
-    def _find(self, address: str, *, follow: bool = True) -> NodeRef:
-        """Return the node at ``address``."""
+    def _address_inside(self, layer: Layer) -> Address:
+        """Return the address inside the image of all that the file of ``layer`` unpacks to."""
+        from cosremaster.layers.address import without_numbers  # noqa: PLC0415 - a remaster needs none of it
+
+        address = without_numbers(layer.address)
+        return address[1:] if self._remastering.image.is_single_file else address
+
+    def _enter_root(self, keeper: PlainKeeper) -> NodeRef:
+        """Return the root directory of the root file system; where it was indexed, that is not done again.
+
+        ``keeper``: keeps plain bytes that are decoded for it.
+        """
+        from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
+        from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
+
+        layer = self._choose_root(keeper)
+        own = os.fsencode(self._browsing.name)
+        container = containers.container_of(layer, (own, *self._address_inside(layer)))
+        if container is None:
+            return self._enter(ROOT_NAME)
+        return containers.NodeRef(container, containers.ROOT)
+
+    def _find(self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None) -> NodeRef:
+        """Return the node at ``address``; ``keeper``: keeps plain bytes that are decoded for it."""
         from cosremaster.browse import container as containers  # noqa: PLC0415 - a remaster needs none
 
         parts = self._parse(address)
         with self._lock:
             if self._container is None:
-                options = containers.ALONE._replace(max_expand=self._max_expand)
+                options = containers.ALONE._replace(max_expand=self._max_expand, keeper=keeper)
                 container, rest = containers.open_container(self._browsing, parts, options)
                 if rest == parts:  # else it is one of several archives
                     self._container = container
@@ -596,11 +624,11 @@ class Image:
                 container, rest = self._container, parts
         return containers.follow(container, rest, last=follow)
 
-    def _enter(self, address: str, *, follow: bool = True) -> NodeRef:
-        """Return the node at ``address``, or the root of the archive that it is."""
+    def _enter(self, address: str, *, follow: bool = True, keeper: PlainKeeper | None = None) -> NodeRef:
+        """Return the node at ``address``, or the root of the archive that it is; ``keeper`` as in :meth:`_find`."""
         from cosremaster.browse.container import enter_if_container  # noqa: PLC0415 - a remaster needs none of it
 
-        return enter_if_container(self._find(address, follow=follow))
+        return enter_if_container(self._find(address, follow=follow, keeper=keeper))
 
     def _open_side(self, address: str, beside: Container | None = None) -> NodeRef:
         """Return the node at ``address`` for a comparison, in containers that know digests."""
@@ -632,18 +660,24 @@ class Image:
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
         from cosremaster.io.streams import sha256_of  # noqa: PLC0415 - the same
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
+        from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - the same
 
-        reference, source = self._enter(address or ROOT_NAME), self._browsing
+        source = self._browsing
         digested = Output(target, source.local_paths, force=force, digest="sha256")
-        with digested as output, Spool(output.folder) as spool:
+        with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:
+            is_root = address in ("", ROOT_NAME)
+            reference = self._enter_root(keeper) if is_root else self._enter(address, keeper=keeper)
             table = pack_archive(reference, archive, spool, threads or cpu_count(), progress)
             output.write(table, None, lambda count: None)
             digest = sha256_of(table.chunks())
             source.check_unchanged()
+            if is_root:
+                self._remastering.check_unchanged()
+            command = upload_command(archive, reference, str(target), table.length, digest)
             output.publish()
         return Export(
-            files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(),
-            command=upload_command(archive, reference, str(target), table.length, digest), layer=reference.address,
+            files=(str(target), f"{target}.sha256"), size=table.length, sha256=digest.hex(), command=command,
+            layer=reference.address,
         )  # fmt: skip
 
 

@@ -240,6 +240,19 @@ def _open_archive(
     )
 
 
+def container_of(layer: Layer, address: Address, options: ScanOptions = ALONE) -> Container | None:
+    """Return what ``layer``, which was indexed already, unpacks to; ``address`` leads to it.
+
+    None where its file holds other archives too, or where it is a file system or in one: an address leads there.
+    """
+    outer: Layer | None = layer
+    while outer is not None:
+        if outer.format.random_access or outer.concatenation is not None:
+            return None
+        outer = outer.parent
+    return Container(address, layer.place, _describe_archives([layer]), layer.tree(), options, layer=layer)
+
+
 def _open_fat(table: PieceTable, address: Address, place: Place, options: ScanOptions) -> Container | None:
     """Return the container of the FAT file system that the bytes ``table`` hold; None if they hold none.
 

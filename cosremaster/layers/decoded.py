@@ -13,6 +13,7 @@ from cosremaster.io.streams import ByteReader
 if TYPE_CHECKING:
     from cosremaster.codecs.base import StreamParameters
     from cosremaster.layers.formats import Converter
+    from cosremaster.layers.kept_plain import KeptPlain
 
 CURSORS = 2
 """Decoders kept open: one for what stays in order, one for data that moves behind its neighbours."""
@@ -21,15 +22,17 @@ CURSORS = 2
 class DecodedSource:
     """Ranges of the plain bytes of the compressed stream ``packed``.
 
-    Only open decoders and ``tail`` are kept, so going back decodes again. Each thread has decoders of its own.
+    Only open decoders and ``tail`` are in memory, so going back decodes again, unless the bytes were kept in a file.
+    Each thread has decoders of its own.
     """
 
     def __init__(
         self, packed: PieceTable, parameters: StreamParameters, place: Place, tail: bytes, size: int,
-        convert: Converter | None = None,
+        convert: Converter | None = None, kept: KeptPlain | None = None,
     ) -> None:  # fmt: skip
         """:param tail: the last of the ``size`` plain bytes.
         :param convert: turns the decoded bytes into those that this source has.
+        :param kept: the bytes that this source has, from an earlier reading.
         """
         self._tail = tail
         self._tail_start = size - len(tail)
@@ -37,6 +40,7 @@ class DecodedSource:
         self._parameters = parameters
         self._place = place
         self._convert = convert
+        self._kept = kept
         self._thread = threading.local()
 
     @property
@@ -61,6 +65,9 @@ class DecodedSource:
         if offset >= self._tail_start:
             start = offset - self._tail_start
             yield self._tail[start : start + length]
+            return
+        if self._kept is not None and self._kept.is_complete:
+            yield from self._kept.chunks(offset, length)
             return
         cursor = self._cursor(offset)
         cursor.skip(offset - cursor.position)

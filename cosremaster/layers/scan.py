@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cosremaster.io.pieces import PieceTable
     from cosremaster.layers.decoded import DecodedSource
     from cosremaster.layers.formats import Converter
+    from cosremaster.layers.kept_plain import KeptPlain, PlainKeeper
 
 TAIL = 4 << 20
 """Plain bytes kept from a layer's end: twice what an LZMA2 chunk holds, so that additions decode nothing again."""
@@ -42,7 +43,8 @@ class ScanOptions(NamedTuple):
     ``digests``: take the SHA-256 of all data. ``nesting``: how deep archives in archives are indexed. ``edits``:
     whether a layer may be packed again; what only that needs is not noted otherwise. ``tail``: plain bytes kept from
     each layer's end. ``names``: only the names of entries, so that no layer can be made. ``max_expand``: a stream
-    that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb.
+    that expands by more, beyond :data:`FREE_EXPANSION`, is taken for a bomb. ``keeper``: keeps plain bytes that will be
+    read again and take long to decode.
     """
 
     digests: bool = True
@@ -51,6 +53,7 @@ class ScanOptions(NamedTuple):
     tail: int = TAIL
     max_expand: int = MAX_EXPAND
     names: bool = False
+    keeper: PlainKeeper | None = None
 
 
 ALL_DETAILS = ScanOptions()
@@ -88,6 +91,7 @@ class ScannedArchive(NamedTuple):
 
     ``parameters``: of the stream that it is in, which has ``size`` plain bytes and ends with ``tail``; the archive and
     the zeros behind it take ``span`` of them. ``unreadable``: files that are plain files because of their damage.
+    ``kept``: the plain bytes, where they were kept.
     """
 
     format: LayerFormat
@@ -99,13 +103,14 @@ class ScannedArchive(NamedTuple):
     contents: ArchiveIndex
     nested: tuple[NestedArchive, ...] = ()
     unreadable: tuple[UnreadableFile, ...] = ()
+    kept: KeptPlain | None = None
 
     def decoded_from(self, packed: PieceTable, place: Place) -> DecodedSource:
         """Return the plain bytes of the stream ``packed`` as a source, in the format's ordinary variant."""
         from cosremaster.layers.decoded import DecodedSource  # noqa: PLC0415 - a plain listing needs none of it
 
         convert = self.format.converter(self.variant)
-        return DecodedSource(packed, self.parameters, place, self.tail, self.size, convert)
+        return DecodedSource(packed, self.parameters, place, self.tail, self.size, convert, self.kept)
 
 
 class ScannedStream(NamedTuple):
@@ -275,7 +280,9 @@ def _scan_stream(
         return
     stream = PlainStream(codec, packed, decoding, options, convert)
     tail = LastBytes(options.tail)
-    reader = ByteReader(tail.watch(stream.chunks()) if options.tail else stream.chunks(), packed.place)
+    chunks = tail.watch(stream.chunks()) if options.tail else stream.chunks()
+    kept = None if options.keeper is None else options.keeper.keep(codec.name)
+    reader = ByteReader(chunks if kept is None else kept.watch(chunks), packed.place)
     parts: list[tuple[ArchiveIndex, MemberScanner, tuple[int, int]]] = []
     while not parts or (layer_format.is_initramfs and layer_format.identify(reader.peek(layer_format.magic_end)) == ""):
         start = reader.position
@@ -291,7 +298,7 @@ def _scan_stream(
     for index, members, span in parts:
         yield ScannedArchive(
             layer_format, variant, decoding.parameters, size, last_bytes, span, index, tuple(members.nested),
-            tuple(members.unreadable),
+            tuple(members.unreadable), kept,
         )  # fmt: skip
 
 

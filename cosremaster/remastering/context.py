@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from cosremaster.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
+    from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
 
@@ -69,6 +71,13 @@ class RemasterContext:
         self._files = ExitStack()
         self.packed = self._files.enter_context(Spool(folder, MAX_EXTENT))
         self.contents = self._files.enter_context(Spool(folder))
+
+    @cached_property
+    def keeper(self) -> PlainKeeper:
+        """What keeps plain bytes from indexing until they are packed, where all of them are."""
+        from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - few remasters pack all bytes
+
+        return self._files.enter_context(PlainKeeper(self.folder))
 
     def note_layer(self, address: Address) -> None:
         """Note that the scripts which ran since the last call did so in the layer at ``address``."""

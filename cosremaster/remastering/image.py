@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cosremaster.io.output import Output
     from cosremaster.layers.boot_facts import BootFacts
+    from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.remastering.context import RemasterContext
     from cosremaster.remastering.output_options import OutputKeywords
     from cosremaster.remastering.plan import RemasterPlan
@@ -95,6 +96,10 @@ class OpenedImage:
 
         return parse_layer_address(layer, self.image)
 
+    def check_unchanged(self) -> None:
+        """Check that the file is still the one that was opened. :raises ImageError: it changed."""
+        self._file.check_unchanged()
+
     def expect(self, name: str, digits: str, *, progress: Progress | None = None) -> None:
         """Read the whole image and compare its digest ``name`` with the hexadecimal ``digits``.
 
@@ -108,10 +113,15 @@ class OpenedImage:
         if digest != digits.lower():
             raise ImageError(f"its {name} is {digest}, and {digits.lower()} was expected", self._file.place)
 
-    def layers(self, layer: str | None = None, progress: Progress | None = None) -> ImageLayers:
-        """Return the layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``."""
+    def layers(
+        self, layer: str | None = None, progress: Progress | None = None, keeper: PlainKeeper | None = None
+    ) -> ImageLayers:
+        """Return the layers of the image, or of the file that ``layer`` names. Raises as ``find_layers``.
+
+        ``keeper``: keeps plain bytes that are decoded for it, which the caller reads again.
+        """
         address = None if layer is None else self.address_in(layer)
-        layers = self._index.layers(address, progress or SilentProgress())
+        layers = self._index.layers(address, progress or SilentProgress(), keeper)
         self._index.check()
         return layers if address is None else self._index.open_inner(layers, [address])
 

@@ -28,6 +28,7 @@ from cosremaster.progress import Progress, SilentProgress
 if TYPE_CHECKING:
     from cosremaster.iso.edits import IsoEdits
     from cosremaster.layers.boot_facts import BootFacts, BootLine
+    from cosremaster.layers.kept_plain import PlainKeeper
 
 
 class LayerIndex:
@@ -83,12 +84,15 @@ class LayerIndex:
         self.wait()
         return index_path(self._source) if is_remembered(self._source) else None
 
-    def layers(self, address: Address | None, progress: Progress) -> ImageLayers:
-        """Return the layers of the image, or of the file that ``address`` begins with. Raises as ``find_layers``."""
+    def layers(self, address: Address | None, progress: Progress, keeper: PlainKeeper | None = None) -> ImageLayers:
+        """Return the layers of the image, or of the file that ``address`` begins with. Raises as ``find_layers``.
+
+        ``keeper``: keeps plain bytes that are decoded for it, which the caller reads again.
+        """
         path = None if address is None else address[0]
         with self._lock:
             if path not in self._layers:
-                self._layers[path] = self._load(address) or self._find(address, progress)
+                self._layers[path] = self._load(address) or self._find(address, progress, keeper)
             return self._layers[path]
 
     def open_inner(self, layers: ImageLayers, addresses: Sequence[Address]) -> ImageLayers:
@@ -149,9 +153,9 @@ class LayerIndex:
             for file in indexed:
                 check_sums(tables[file.path], file.sums, self._image.place.inside(file.path), self._stop)
 
-    def _find(self, address: Address | None, progress: Progress) -> ImageLayers:
+    def _find(self, address: Address | None, progress: Progress, keeper: PlainKeeper | None) -> ImageLayers:
         """Index the layers, and store the index beside other work."""
-        layers = find_layers(self._image, address, progress, self._options)
+        layers = find_layers(self._image, address, progress, self._options._replace(keeper=keeper))
         if self._remember and address is None and not layers.refusals and not self._has_twins(layers.indexed_files):
             self._storing = Worker(lambda: store_index(self._source, layers.indexed_files, layers.foreign_files))
         return layers

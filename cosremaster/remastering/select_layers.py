@@ -21,6 +21,7 @@ from cosremaster.remastering.layer_index import LayerIndex, find_facts
 
 if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
+    from cosremaster.layers.kept_plain import PlainKeeper
 
 ALL_LAYERS = "all"
 """The text that means, of each file with a layer like a system, the one that additions would go to."""
@@ -73,13 +74,18 @@ class FileTargets(Struct, frozen=True):
     targets: tuple[LayerTarget, ...]
 
 
-def read_layers(index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress) -> ImageLayers:
-    """Return the layers of the image, or only those of the files that ``selectors`` name. Step 2."""
+def read_layers(
+    index: LayerIndex, selectors: Sequence[LayerSelector], progress: Progress, keeper: PlainKeeper | None = None
+) -> ImageLayers:
+    """Return the layers of the image, or only those of the files that ``selectors`` name. Step 2.
+
+    ``keeper``: keeps the plain bytes, where they are packed anew.
+    """
     named = [selector.address for selector in selectors if selector.address is not None]
     if len(named) < max(len(selectors), 1):
-        return index.open_inner(index.layers(None, progress), named)
+        return index.open_inner(index.layers(None, progress, keeper), named)
     addresses = {address[0]: address for address in named}
-    first, *others = (index.layers(address, progress) for address in addresses.values())
+    first, *others = (index.layers(address, progress, keeper) for address in addresses.values())
     for other in others:
         first = ImageLayers(
             (*first.layers, *other.layers), (*first.foreign_files, *other.foreign_files),

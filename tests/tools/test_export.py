@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import stat
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 from cosremaster.cli import main
 from cosremaster.codecs.gzip.repack import DEFLATE_BLOCK
 from cosremaster.demo.image import build_archive, initramfs, regular, root_items
+from cosremaster.layers import kept_plain
 from tests.fixtures import tools
 from tests.fixtures.tools import run
+from tests.support.decoders import note_xz_decoders
 from tests.support.small import CGZ, write_small
 
 LAYER = f"in.iso::{CGZ}::rootfs.cxz"
@@ -78,6 +81,22 @@ def test_maas_of_more_than_one_deflate_block(here: Path) -> None:
     for item in (*files, small[-1]):
         assert run(["tar", "-xzOf", "1.tgz", os.fsdecode(item.path)], cwd=here) == item.data
     assert len(run(["tar", "-tzf", "1.tgz"], cwd=here).splitlines()) == len(root_items()) + 3005
+
+
+@pytest.mark.parametrize("address", ["in.iso", "in.iso::@root", LAYER])
+def test_a_root_under_xz_is_decoded_once(here: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Its plain bytes are read again from a file; without that file the archive is the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    noise = regular(b"etc/noise", random.Random(4).randbytes(5_000_000))  # more than the end that stays in memory
+    write_small(here, cgz=initramfs(items=[*root_items(), noise]))
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_plain, "SLOW_CODECS", frozenset())
+        assert main(["export", address, "--maas", "apollo", "--output", "plain.tgz"]) == 0
+    shutil.rmtree(here / "cache", ignore_errors=True)
+    begun = note_xz_decoders(monkeypatch)
+    assert main(["export", address, "--maas", "apollo"]) == 0
+    assert begun == ["decode"]
+    assert (here / "apollo.tar.gz").read_bytes() == (here / "plain.tgz").read_bytes()
 
 
 @pytest.mark.parametrize("source", ["in.iso", "live.cgz", "in.iso::@root"])

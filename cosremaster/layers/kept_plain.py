@@ -1,0 +1,144 @@
+"""Plain bytes of streams that take long to decode, kept in temporary files from indexing until they are packed anew.
+
+They save time and nothing else: where they cannot be kept, the stream is decoded a second time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from cosremaster.errors import OutputError, Place
+from cosremaster.io.pieces import Range
+from cosremaster.io.spool import Spool
+
+BLOCK = 1 << 20
+"""The least plain bytes of a block, which is compressed by itself."""
+
+SHARE = 4
+"""Of the free bytes of the disk at most one in so many is taken."""
+
+SLOW_CODECS = frozenset(("xz", "lzma", "bzip2"))
+"""Codecs that decode far slower than zstd packs and unpacks at its first level."""
+
+
+class PlainKeeper:
+    """Keeps plain bytes in nameless files in ``folder``, as long as the context lasts and the disk has room."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin without files."""
+        self.folder = folder
+        self.is_open = True
+        self.closing = ExitStack()
+        self._lock = threading.Lock()
+        self._room: int | None = None
+
+    def __enter__(self) -> PlainKeeper:
+        """Return the keeper itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the files; who reads the streams later decodes them."""
+        self.is_open = False
+        self.closing.close()
+
+    def keep(self, codec: str) -> KeptPlain | None:
+        """Return what keeps the plain bytes of a stream under ``codec``; None where decoding takes no time."""
+        if codec not in SLOW_CODECS or not self.is_open:
+            return None
+        return KeptPlain(self, self.closing.enter_context(Spool(self.folder)))
+
+    def take(self, count: int) -> bool:
+        """Return whether the disk has room for ``count`` bytes more, which are then taken."""
+        with self._lock:
+            if self._room is None:
+                self._room = shutil.disk_usage(self.folder).free // SHARE
+            self._room -= count
+            return self._room >= 0
+
+
+class LastBlock(NamedTuple):
+    """The plain bytes of a block, which is at place ``number``."""
+
+    number: int
+    plain: bytes
+
+
+class KeptPlain:
+    """The plain bytes of one stream, in compressed blocks that are read in any order.
+
+    ``is_complete``: all of them are there.
+    """
+
+    def __init__(self, keeper: PlainKeeper, spool: Spool) -> None:
+        """Begin with no bytes."""
+        self._keeper, self._spool = keeper, spool
+        self._starts = array("Q", [0])  # the plain offset of each block, and the end
+        self._ranges: list[Range] = []
+        self._has_ended = False
+        self._thread = threading.local()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes can be read here."""
+        return self._has_ended and self._keeper.is_open
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield ``chunks`` unchanged, and keep them; what cannot be written ends keeping and nothing else."""
+        import zstandard  # noqa: PLC0415 - only where a stream is kept
+
+        compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
+        batch: list[bytes] = []
+        size, is_kept = 0, True
+        for chunk in chunks:
+            if is_kept:
+                batch.append(chunk)
+                size += len(chunk)
+                if size >= BLOCK:
+                    is_kept = self._append(compress(b"".join(batch)), size)
+                    batch, size = [], 0
+            yield chunk
+        self._has_ended = is_kept and (not size or self._append(compress(b"".join(batch)), size))
+
+    def _append(self, packed: bytes, size: int) -> bool:
+        """Keep a block of ``size`` plain bytes; return False where there is no room."""
+        try:
+            if not self._keeper.take(len(packed)):
+                return False
+            self._ranges.append(self._spool.append([packed], packed=True))
+        except (OSError, OutputError):
+            return False
+        self._starts.append(self._starts[-1] + size)
+        return True
+
+    def chunks(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield ``length`` bytes from ``offset`` on. :raises OutputError: the temporary file is damaged."""
+        end = offset + length
+        number = bisect_right(self._starts, offset) - 1
+        while offset < end:
+            plain, start = self._block(number), self._starts[number]
+            part = plain[offset - start : end - start]
+            yield part
+            offset += len(part)
+            number += 1
+
+    def _block(self, number: int) -> bytes:
+        """Return the plain bytes of the block at place ``number``; each thread keeps the last."""
+        block: LastBlock | None = getattr(self._thread, "block", None)
+        if block is None or block.number != number:
+            import zstandard  # noqa: PLC0415 - only where a stream is kept
+
+            stored = self._ranges[number]
+            try:
+                plain = zstandard.ZstdDecompressor().decompress(stored.read(0, stored.length))
+            except zstandard.ZstdError as error:
+                place = Place((str(self._keeper.folder),))
+                raise OutputError(f"temporary data are damaged ({error})", place) from error
+            self._thread.block = block = LastBlock(number, plain)
+        return block.plain
