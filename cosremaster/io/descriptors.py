@@ -111,8 +111,13 @@ def read_into(fd: int, offset: int, views: Sequence[memoryview]) -> int:
 
     :raises OSError: a read fails.
     """
-    buffers = Buffers(views)
     start = offset
+    if len(views) <= _MAX_BUFFERS:
+        offset += os.preadv(fd, views, offset)
+        if offset - start == sum(map(len, views)):  # the usual case
+            return offset - start
+    buffers = Buffers(views)
+    buffers.take(offset - start)
     while buffers.length:
         batch = buffers.take_buffers(_MAX_BUFFERS)
         count = os.preadv(fd, batch, offset)

@@ -169,8 +169,8 @@ class PieceTable:
 
     def fill(self, offset: int, views: Sequence[memoryview]) -> None:
         """Fill ``views``, one after another, with the bytes from byte ``offset`` on, which must not pass the end."""
-        buffers = Buffers(views)
         index = max(bisect_right(self._starts, offset) - 1, 0)
+        buffers = Buffers(views)
         while buffers.length:
             piece, start = self.pieces[index], offset - self._starts[index]
             count = min(piece.length - start, buffers.length)
@@ -190,6 +190,9 @@ class Buffers:
     def take(self, count: int) -> list[memoryview]:
         """Take away the next ``count`` bytes and return their buffers."""
         taken: list[memoryview] = []
+        if count == self.length:  # the usual case: everything from a single source
+            taken, self._views, self.length = self._views[::-1], taken, 0
+            return taken
         self.length -= count
         while count:
             view = self._views.pop()

@@ -7,7 +7,7 @@ import threading
 from cosremaster.io.parallel import Worker
 from cosremaster.io.part_files import sync_file
 
-STEP = 1 << 25
+STEP = 1 << 23
 """Written bytes that go to the disk while others follow."""
 
 

@@ -1,8 +1,9 @@
 """What was read or computed once is not read or computed again, in a remaster or the next of an opened image."""
 
 import gzip
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cosremaster.boot_memory import layers as memory
 from cosremaster.codecs import find_codec
 from cosremaster.codecs.base import BlockCache, RepackJob
 from cosremaster.errors import Place
+from cosremaster.io import descriptors
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import Literal, PieceTable, Range
 from cosremaster.io.source import ByteSource
@@ -145,3 +147,32 @@ def test_a_head_start_ends_at_a_replaced_file(tmp_path: Path, monkeypatch: pytes
     (old,) = (file for file in read_volume(image).files if file.path == b"z.bin")
     assert limits == [old.records[0].lba * 2048, None, None]
     assert (tmp_path / "z.bin.iso").read_bytes().count(data[::-1]) == 1
+
+
+@pytest.mark.parametrize("most", [1, 7, 4096, 1 << 20])
+@pytest.mark.parametrize("batch", [2, 1024])
+def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, batch: int) -> None:
+    data = random.Random(3).randbytes(5000)
+    (tmp_path / "file").write_bytes(data)
+    real, calls = os.preadv, list[int]()
+
+    def preadv(fd: int, views: Sequence[memoryview], offset: int) -> int:
+        calls.append(offset)
+        short, room = list[memoryview](), most
+        for view in views:
+            short.append(view[:room])
+            room -= len(short[-1])
+        return real(fd, short, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(descriptors, "_MAX_BUFFERS", batch)
+    sizes = (0, 3, 500, 0, 2000, 1)
+    for start in (0, 100, 4000, 5000):
+        buffers = [bytearray(size) for size in sizes]
+        with (tmp_path / "file").open("rb") as file:
+            count = descriptors.read_into(file.fileno(), start, [memoryview(buffer) for buffer in buffers])
+        assert count == min(sum(sizes), len(data) - start)
+        assert b"".join(buffers)[:count] == data[start : start + count]
+    if most > 4096 and batch > len(sizes):
+        assert calls[:2] == [0, 100], "one call where everything is read at once"
+        assert calls[2] == 4000
