@@ -382,6 +382,7 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
             removed.add(path)
             keep = with_private_xattrs if laid.addition.is_exact else _with_kept_xattrs
             additions.append((keep(image_node, laid.node), Action.REPLACED))
+    additions = _part_links(tree, additions)
     local = (node for node, _ in additions if not tree.laid[node.path].addition.is_archive)
     scripts = [node.path for node in local if _is_script_without_x(node)]
     script_warnings = [f"{printable(path)} begins with #! but is not executable" for path in scripts]
@@ -393,6 +394,23 @@ def _make_edits(tree: _OverlaidTree, requested: set[bytes]) -> Edits:
         unchanged=tuple(unchanged),
         removed=tuple(sorted(path for path in not_replaced if parent_of(path) not in not_replaced)),
     )  # fmt: skip
+
+
+def _part_links(tree: _OverlaidTree, additions: list[tuple[Node, Action]]) -> list[tuple[Node, Action]]:
+    """Return ``additions``, with those names of a hard-linked file as files of their own that get other attributes.
+
+    A file has one owner and mode under all its names, but rules may give them different ones, and so may two items
+    that add it.
+    """
+    attributes_of_links: dict[object, object] = {}
+    parted: list[tuple[Node, Action]] = []
+    for node, action in additions:
+        if node.link is not None and not tree.laid[node.path].addition.is_exact:
+            attributes = (node.mode, node.uid, node.gid, node.mtime, node.xattrs)
+            if attributes_of_links.setdefault(node.link, attributes) != attributes:
+                node = replace(node, link=(node.link, attributes))  # noqa: PLW2901
+        parted.append((node, action))
+    return parted
 
 
 def _find_relinked(tree: _OverlaidTree) -> set[bytes]:

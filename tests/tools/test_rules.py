@@ -1,6 +1,7 @@
 """What leaves, whose things are, what may replace what: patterns, whiteouts, owners, modes, made things."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cosremaster
 from cosremaster.errors import OverlayError, Place, UsageError
 from cosremaster.overlay.addition import Addition
 from cosremaster.overlay.ownership import Mode, Owner, parse_owner
@@ -368,6 +370,47 @@ def test_of_rules_the_last_that_matches_wins(site: Path) -> None:
     for dest in ("/etc", "/etc/", "/etc/keys"):
         found, warnings = styled(AddPath(site / "keys", dest, rules=(OwnershipRule("/etc/keys", mode=0o400),)))
         assert found == {b"keys": (0o400, 0, 0)} and not warnings
+
+
+PACKERS = {
+    "sqfs": "mksquashfs image image.sqfs -quiet -no-progress",
+    "tar": "tar -C image -cf image.tar .",
+    "cpio": "cd image && find . | cpio -o -H newc --quiet > ../image.cpio",
+}
+LISTERS = {
+    "sqfs": "unsquashfs -lln out.sqfs",
+    "tar": "tar -tv --numeric-owner -f out.tar",
+    "cpio": "cpio -itvn --quiet < out.cpio",
+}
+
+
+@pytest.mark.parametrize("form", PACKERS)
+def test_names_of_a_file_that_get_other_owners_or_modes_are_files_of_their_own(form: str, tmp_path: Path) -> None:
+    require("mksquashfs", "unsquashfs", "tar", "cpio", "sh")
+    for name in ("image", "site"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "image/init").write_text("init")
+    (tmp_path / "site/a").write_text("data")
+    for name in ("b", "c"):
+        os.link(tmp_path / "site/a", tmp_path / f"site/{name}")
+    run(["sh", "-c", PACKERS[form]], cwd=tmp_path)
+    rule = OwnershipRule("/one/b", owner="5:6", mode=0o640)
+    items = [
+        AddPath(tmp_path / "site", "/one", owner="1:2", rules=(rule,)),
+        AddPath(tmp_path / "site", "/two", owner="3:4", mode=0o600),
+    ]
+    cosremaster.remaster(tmp_path / f"image.{form}", tmp_path / f"out.{form}", add=items)
+    lines = os.fsdecode(run(["sh", "-c", LISTERS[form]], cwd=tmp_path)).splitlines()
+    pattern = re.compile(r"[-h](\S{9})(?: +\d)? +(\d+)[ /]+(\d+) .*?((?:one|two)/[abc])\b")
+    files = {match[4]: (match[1], f"{match[2]}:{match[3]}") for line in lines if (match := pattern.match(line))}
+    assert files == {
+        "one/a": ("rw-r--r--", "1:2"), "one/b": ("rw-r-----", "5:6"), "one/c": ("rw-r--r--", "1:2"),
+        "two/a": ("rw-------", "3:4"), "two/b": ("rw-------", "3:4"), "two/c": ("rw-------", "3:4"),
+    }  # fmt: skip
+    with cosremaster.open(tmp_path / f"out.{form}") as image:
+        image.extract("", tmp_path / "unpacked")
+    links = [(tmp_path / "unpacked" / path).stat().st_nlink for path in sorted(files)]
+    assert links == [2, 1, 2, 3, 3, 3]
 
 
 def test_a_directory_that_is_there_keeps_its_owner_and_mode(site: Path) -> None:
