@@ -210,14 +210,17 @@ class PreparedScript(Struct, frozen=True):
 
     def _find_boot(self, tree: Mapping[bytes, Node]) -> MachineBoot:
         """Return what a machine boots to run the script in ``tree``. :raises SandboxError: there is no kernel."""
-        from cosremaster.overlay.boot_files import BootFiles, find_kernel  # noqa: PLC0415 - few scripts run in one
-        from cosremaster.sandbox.machine_boot import MachineBoot  # noqa: PLC0415 - the same
+        from cosremaster.overlay.boot_files import BootFiles  # noqa: PLC0415 - few scripts run in one
+        from cosremaster.sandbox.machine_boot import MachineBoot, list_kernels  # noqa: PLC0415 - the same
 
         files = BootFiles() if self.context.find_boot is None else self.context.find_boot()
-        kernel = find_kernel(tree) if files.kernel is None else files.kernel
-        if kernel is None:
+        places = (tree, *files.trees)
+        if files.kernel is not None:
+            return MachineBoot(files.kernel, places)
+        boot = next(list_kernels(tree), None)
+        if boot is None:
             raise SandboxError("no machine can run it: the image has no kernel that is known", self._place)
-        return MachineBoot(kernel, (tree, *files.trees))
+        return replace(boot, places=places)
 
     @property
     def _place(self) -> Place:

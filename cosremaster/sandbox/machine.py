@@ -42,12 +42,12 @@ from cosremaster.sandbox.ids import IdMap
 from cosremaster.sandbox.machine_boot import KernelModule, MachineBoot, choose_kernel, list_kernels
 from cosremaster.sandbox.model import Output, ScriptChanges, ScriptRun, Way
 from cosremaster.sandbox.network import proxy_environment
-from cosremaster.sandbox.process import raise_worker_failure
+from cosremaster.sandbox.process import FrameReceiver
 from cosremaster.sandbox.reach import Reach
 from cosremaster.sandbox.relay import PortClosedError, carry_connection, read_run
 from cosremaster.sandbox.session import ScriptSession
 from cosremaster.sandbox.settings import Bounds, make_setup
-from cosremaster.sandbox.wire import FrameKind, WireError
+from cosremaster.sandbox.wire import FrameKind
 from cosremaster.tree.nodes import Node, NodeKind
 from cosremaster.units import format_size
 
@@ -182,11 +182,13 @@ def _add_system(archive: InitramfsArchive, modules: list[KernelModule]) -> None:
         archive.add(file)
 
 
-class Machine:
+class Machine(FrameReceiver):
     """A machine that runs our guest, to a session what a worker process is.
 
     ``wire``: frames from it; ``output``: a descriptor at which arrives what the script prints.
     """
+
+    wire: OuterWire
 
     def __init__(self, kernel: NamelessFile, initramfs: NamelessFile, memory: int, progress: Progress) -> None:
         """Boot, and wait until our program runs. :raises SandboxError: it does not."""
@@ -240,16 +242,6 @@ class Machine:
     def fileno(self) -> int:
         """Return the descriptor at which frames arrive."""
         return self._port.fileno()
-
-    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
-        """Return the next frame. Raises as :meth:`raise_failure`."""
-        try:
-            kind, value = self.wire.receive(*kinds, FrameKind.FAILURE)
-        except WireError:
-            self.raise_failure()
-        if kind is FrameKind.FAILURE:
-            raise_worker_failure(*value)
-        return kind, value
 
     def raise_failure(self) -> NoReturn:
         """Raise what ended the machine.

@@ -14,7 +14,7 @@ from cosremaster.codecs.base import Codec
 from cosremaster.errors import CorruptError, CosremasterError, Place, SandboxError, UnsupportedError
 from cosremaster.io.pieces import PieceTable
 from cosremaster.io.streams import ByteReader
-from cosremaster.tree.nodes import ListedTree, Node
+from cosremaster.tree.nodes import ListedTree, Node, NodeKind
 
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 """What Linux calls the processors on which the machine runs, by their names in ``uname -m``."""
@@ -27,7 +27,10 @@ _REQUIRED = ("virtio_ring", "virtio", "virtio_pci", "virtio_console")
 
 _MODULE_NAME = re.compile(rb"(?:.*/)?([^/]+)\.ko(?:\.(?:gz|xz|zst))?")
 _BANNER = re.compile(rb"Linux version ([!-~]{1,64}) ")
-_KERNEL_PATH = re.compile(rb"boot/(?:vmlinu[xz]|Image|kernel)[^/]*|(?:usr/)?lib/modules/[^/]+/vmlinuz")
+_KERNEL_NAME = rb"(?:vmlinu[xz]|bzImage|Image|kernel)"
+_KERNEL_PATH = re.compile(
+    rb"boot/%(name)b[^/]*|%(name)b(?:[-.][^/]*)?|(?:usr/)?lib/modules/[^/]+/%(name)b" % {b"name": _KERNEL_NAME}
+)
 _BOOT_SECTOR = 1024
 _ZBOOT = b"zimg"
 _MAX_KERNEL = 1 << 30
@@ -118,12 +121,12 @@ def list_kernels(tree: Mapping[bytes, Node]) -> Iterator[MachineBoot]:
     """Yield the kernels in the root ``tree``, that with the highest version first."""
     if isinstance(tree, ListedTree):
         places = [path for path in (b"boot", b"lib/modules", b"usr/lib/modules") if path in tree]
-        paths = [path for place in places for path in tree.walk_paths(place)]
+        paths = [*tree.list_directory(b""), *(path for place in places for path in tree.walk_paths(place))]
     else:
         paths = list(tree)
     for path in sorted(filter(_KERNEL_PATH.fullmatch, paths), key=_version_key, reverse=True):
         node = tree[path]
-        if node.content is not None:
+        if node.kind is NodeKind.FILE and node.content is not None:
             yield MachineBoot(node.content.table(), (tree,), Place().inside(path))
 
 

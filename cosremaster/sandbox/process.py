@@ -28,7 +28,27 @@ _OF_THE_SCRIPT = frozenset(("exec", "path"))
 _BUFFER = 1 << 20
 
 
-class WorkerProcess:
+class FrameReceiver:
+    """What a script runs in, as the other end of ``wire``."""
+
+    wire: FrameWire
+
+    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
+        """Return the next frame. Raises as :meth:`raise_failure`."""
+        try:
+            kind, value = self.wire.receive(*kinds, FrameKind.FAILURE)
+        except WireError:
+            self.raise_failure()
+        if kind is FrameKind.FAILURE:
+            raise_worker_failure(*value)
+        return kind, value
+
+    def raise_failure(self) -> NoReturn:
+        """Raise what ended it, which speaks no more."""
+        raise NotImplementedError
+
+
+class WorkerProcess(FrameReceiver):
     """A worker process, which ends with the context, and all that it started with it.
 
     ``wire``: frames to and from it; ``channel``: a socket that descriptors come over; ``output``: what the script
@@ -97,16 +117,6 @@ class WorkerProcess:
         except OSError as error:
             raise SandboxError(describe_refusal("map", error.errno or 0, "")) from error
         self.wire.send(FrameKind.MAPPED)
-
-    def receive(self, *kinds: FrameKind) -> tuple[FrameKind, Any]:
-        """Return the next frame. Raises as :meth:`raise_failure`."""
-        try:
-            kind, value = self.wire.receive(*kinds, FrameKind.FAILURE)
-        except WireError:
-            self.raise_failure()
-        if kind is FrameKind.FAILURE:
-            raise_worker_failure(*value)
-        return kind, value
 
     def receive_descriptor(self) -> int:
         """Return the next descriptor that the process sends. Raises as :meth:`raise_failure`."""

@@ -12,8 +12,8 @@ import cosremaster.recipe
 from cosremaster import AddPath, InlineFile, OverlayError, Request, RunScript, ScriptError, UsageError
 from cosremaster.cli import main
 from cosremaster.overlay import run_script
-from cosremaster.overlay.boot_files import find_kernel
 from cosremaster.remastering.layer_index import LayerIndex
+from cosremaster.sandbox.machine_boot import list_kernels
 from tests.support import fake_session
 from tests.support.overlays import file, symlink
 from tests.support.small import CGZ, write_small
@@ -344,8 +344,9 @@ def test_faults_of_runs_in_a_recipe_have_their_lines(tmp_path: Path) -> None:
 def test_the_kernel_of_a_root_is_found_by_its_name() -> None:
     paths = (b"boot/vmlinuz-6.1", b"boot/vmlinuz-6.9", b"boot/vmlinuz-notes/x", b"etc/vmlinuz")
     tree = {path: file(path, path) for path in paths} | {b"vmlinuz": symlink(b"vmlinuz", b"boot/vmlinuz-6.9")}
-    kernel = find_kernel(tree)
-    assert kernel is not None and kernel.read(0) == b"boot/vmlinuz-6.9"
-    modules = b"usr/lib/modules/6.6-arch/vmlinuz"
-    assert find_kernel({modules: file(modules)}) is not None
-    assert find_kernel({b"etc/x": file(b"etc/x")}) is None
+    assert next(list_kernels(tree)).kernel.read(0) == b"boot/vmlinuz-6.9"
+    later = b"boot/vmlinuz-6.10"
+    assert next(list_kernels({**tree, later: file(later, later)})).kernel.read(0) == later
+    for path in (b"usr/lib/modules/6.6-arch/vmlinuz", b"bzImage", b"vmlinuz", b"boot/kernel-6.1-gentoo"):
+        assert next(list_kernels({path: file(path)}), None) is not None
+    assert next(list_kernels({b"etc/x": file(b"etc/x")}), None) is None

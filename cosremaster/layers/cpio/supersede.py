@@ -149,14 +149,9 @@ def _find_candidates(
         if not moved.isdisjoint(ancestors(node.path)):
             continue
         old = members[listed[0]]
-        is_postdated = not unpacker.overwrites
-        if unpacker.keeps_times and not unpacker.overwrites:
-            is_file = old.entry.header.mode & 0o170000 == NodeKind.FILE
-            is_postdated = not (is_file and node.mtime > old.entry.header.mtime)
-            if is_postdated and not is_always:
-                continue
-        if is_postdated and old.entry.header.mtime >= POSTDATED:
-            continue
+        is_postdated = not unpacker.prefers(node.mtime, old.entry.header)
+        if is_postdated and (old.entry.header.mtime >= POSTDATED or (unpacker.keeps_times and not is_always)):
+            continue  # the odd time would not win, or show
         if node.path in lasting:
             can_stay = node.kind is NodeKind.DIRECTORY and unpacker is not KERNEL
         else:

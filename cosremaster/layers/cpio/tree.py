@@ -64,7 +64,7 @@ class CpioTree(Mapping[bytes, Node]):
         for path, (first, *later) in self._repeated.items():
             chosen[path] = first
             for number in later:
-                if unpacker.prefers(self._header(number), self._header(chosen[path])):
+                if unpacker.prefers(self._header(number).mtime, self._header(chosen[path])):
                     chosen[path] = number
         return chosen
 

@@ -37,15 +37,15 @@ class CpioUnpacker(Struct, frozen=True):
     overwrites: bool = False
     keeps_times: bool = False
 
-    def prefers(self, later: cpio.Header, earlier: cpio.Header) -> bool:
-        """Return whether what ``earlier`` made is replaced by ``later``, an entry of the same name."""
+    def prefers(self, mtime: int, earlier: cpio.Header) -> bool:
+        """Return whether what ``earlier`` made is replaced by a later entry of the same name with ``mtime``."""
         if self.overwrites:
             return True
         if not self.name:  # with or without -m
-            return later.mtime >= POSTDATED > earlier.mtime
+            return mtime >= POSTDATED > earlier.mtime
         if self.keeps_times and NodeKind(earlier.mode & 0o170000) is NodeKind.FILE:  # links and directories get no time
-            return later.mtime > earlier.mtime
-        return later.mtime >= POSTDATED
+            return mtime > earlier.mtime
+        return mtime >= POSTDATED
 
 
 UNKNOWN = CpioUnpacker()
