@@ -655,6 +655,7 @@ class Image:
         """Write the root file system at ``address``, or that of the whole image, as ``archive`` says."""
         from cosremaster.api.root_export import pack_archive, upload_command  # noqa: PLC0415 - a remaster needs none of it
         from cosremaster.api.views import Export  # noqa: PLC0415 - the same
+        from cosremaster.codecs.gzip.deflate import check_coder  # noqa: PLC0415 - the same
         from cosremaster.io.output import Output  # noqa: PLC0415 - the same
         from cosremaster.io.parallel import cpu_count  # noqa: PLC0415 - the same
         from cosremaster.io.spool import Spool  # noqa: PLC0415 - the same
@@ -662,6 +663,7 @@ class Image:
         from cosremaster.layers.address import ROOT_NAME  # noqa: PLC0415 - the same
         from cosremaster.layers.kept_plain import PlainKeeper  # noqa: PLC0415 - the same
 
+        check_coder(archive.gzip)
         source = self._browsing
         digested = Output(target, source.local_paths, force=force, digest="sha256")
         with digested as output, Spool(output.folder) as spool, PlainKeeper(output.folder) as keeper:

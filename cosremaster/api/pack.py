@@ -29,6 +29,7 @@ class PackKeywords(TypedDict, total=False):
     threads: int | None
     xz_preset: int | None
     always_compress: bool
+    gzip: str
     source_date_epoch: int | None
     force: bool
     digest: str | None

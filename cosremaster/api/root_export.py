@@ -40,16 +40,16 @@ def pack_archive(
     if isinstance(archive, ContainerImage):  # an image names its layer by both checksums
         with progress.step("sum the layer", tar.table().length) as advance:
             plain_digest = sha256_of(count_chunks(tar.table().chunks(), advance)).hex()
-    packed = _compress(tar, spool, threads, progress)
+    packed = _compress(tar, spool, threads, progress, archive.gzip)
     if isinstance(archive, ContainerImage):
         return archive.archive(packed, plain_digest, _creation_time(root)).table()
     return packed
 
 
-def _compress(tar: TarStream, spool: Spool, threads: int, progress: Progress) -> PieceTable:
-    """Return ``tar`` under gzip."""
+def _compress(tar: TarStream, spool: Spool, threads: int, progress: Progress, coder: str) -> PieceTable:
+    """Return ``tar`` under gzip, packed by ``coder``."""
     with progress.step("pack", tar.table().length) as advance:
-        return gzip_tar(tar, spool, threads, advance)
+        return gzip_tar(tar, spool, threads, advance, coder)
 
 
 def _creation_time(root: Iterable[Node]) -> int:

@@ -20,14 +20,17 @@ _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system (R
 _NAME = lazy_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]*(?:/[A-Za-z0-9][A-Za-z0-9._+-]*)?")
 
 
-def gzip_tar(tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None]) -> PieceTable:
-    """Compress ``tar`` with gzip at level 6.
+def gzip_tar(
+    tar: TarStream, spool: Spool, threads: int, advance: Callable[[int], None], coder: str = "zlib"
+) -> PieceTable:
+    """Compress ``tar`` with gzip, by zlib at level 6 or by another ``coder``.
 
-    The bytes are the same at any time, on any machine, with any number of threads.
+    The bytes of a coder are the same at any time, with any number of threads.
     """
     plain = tar.table()
     job = RepackJob(
-        packed=PieceTable([]), decoded=tar, plain=plain, spool=spool, threads=threads, advance=advance
+        packed=PieceTable([]), decoded=tar, plain=plain, spool=spool, threads=threads, advance=advance,
+        gzip_coder=coder,
     )  # fmt: skip
     return GzipParameters(_HEADER, 1).repack(job).table
 
@@ -38,12 +41,14 @@ class RootArchive:
 
     ``architecture``: as in ``amd64/generic``. ``exclude``: patterns of paths that are left out. ``clean``: without what
     belongs to one machine (docs/usage.md lists it). ``sparse``: holes of files take no place, in GNU tar's form.
+    ``gzip``: what packs it, ``"zlib"`` or the faster ``"isal"``, which has to be installed and makes more bytes.
     """
 
     architecture: str = "amd64/generic"
     exclude: tuple[str, ...] = ()
     clean: bool = False
     sparse: bool = False
+    gzip: str = "zlib"
 
 
 @dataclass(frozen=True, kw_only=True)

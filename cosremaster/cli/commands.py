@@ -12,7 +12,7 @@ import click
 
 from cosremaster import __version__
 from cosremaster.api.image import Image
-from cosremaster.cli.options import MAX_EXPAND, ORDER, InputPath, OutputPath, StreamPath, StrictCommand
+from cosremaster.cli.options import GZIP, MAX_EXPAND, ORDER, InputPath, OutputPath, StreamPath, StrictCommand
 from cosremaster.cli.run_options import RUN_OPTIONS, order_items, pop_scripts
 from cosremaster.cli.standard_streams import reporting_finished_work, write_json
 from cosremaster.cli.terminal import terminal_progress
@@ -157,6 +157,7 @@ _REQUEST = (
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that compress; all processors by default."),
     click.option("--xz-preset", type=click.IntRange(0, 9), help="Effort for what xz has to encode; 6 by default."),
+    GZIP,
     click.option("--always-compress", is_flag=True, help="Compress also what does not shrink."),
     click.option(
         "--repack", is_flag=True,

@@ -10,7 +10,7 @@ import click
 from cosremaster.api.image import export
 from cosremaster.browse.export import MaasResource
 from cosremaster.browse.system_archives import ContainerImage, LxdImage
-from cosremaster.cli.options import MAX_EXPAND, InputAddress, StrictCommand
+from cosremaster.cli.options import GZIP, MAX_EXPAND, InputAddress, StrictCommand
 from cosremaster.cli.standard_streams import reporting_finished_work
 from cosremaster.cli.terminal import terminal_progress
 from cosremaster.errors import UsageError
@@ -37,6 +37,7 @@ from cosremaster.errors import UsageError
     help="Leave out host keys, cloud-init's state, apt's caches and *.dpkg-old; empty the machine-id.",
 )
 @click.option("--sparse", is_flag=True, help="Holes of files take no place in the archive (GNU tar's form).")
+@GZIP
 @click.option("--title", help="What MAAS shows; NAME by default.")
 @click.option("--arch", default="amd64/generic", show_default=True, help="Architecture, as MAAS has it.")
 @click.option(
@@ -77,7 +78,8 @@ def export_command(
     exported = export(address, target, archive=archive, max_expand=max_expand, progress=progress, **options)
     with reporting_finished_work(f"{target} is written"):
         click.echo(f"layer {exported.layer}")
-        click.echo(f"{target}: {exported.size} bytes, SHA-256 {exported.sha256}, also in {target}.sha256")
+        packed = "" if archive.gzip == "zlib" else f"gzip by {archive.gzip}, "
+        click.echo(f"{target}: {exported.size} bytes, {packed}SHA-256 {exported.sha256}, also in {target}.sha256")
         click.echo(exported.command)
 
 
@@ -90,7 +92,7 @@ def _make_archive(
     """
     title, base_image, profile = (options.pop(key) for key in ("title", "base_image", "profile"))
     values = {"exclude": tuple(options.pop("exclude")), "architecture": options.pop("arch")}
-    values |= {key: options.pop(key) for key in ("clean", "sparse")}
+    values |= {key: options.pop(key) for key in ("clean", "sparse", "gzip")}
     if maas is not None:
         return MaasResource(name=maas, title=title or "", base_image=base_image, profile=profile, **values)
     if lxd is not None:

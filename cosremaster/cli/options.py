@@ -14,6 +14,11 @@ MAX_EXPAND = click.option(
     help="Take data for a bomb that expand by more than RATIO, beyond the first GiB.",
 )  # fmt: skip
 
+GZIP = click.option(
+    "--gzip", type=click.Choice(("zlib", "isal")), default="zlib", show_default=True,
+    help="What packs gzip: isal takes a sixth of the time, makes some 12 % more bytes, and has to be installed.",
+)  # fmt: skip
+
 
 ORDER = "cosremaster.order"
 """Where a context keeps the names of its parameters, in the order in which they were given."""

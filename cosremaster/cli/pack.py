@@ -23,7 +23,7 @@ _RULES = ("owner", "mode", "keep_modes", "setuid", "xattrs")
 @click.command(cls=StrictCommand)
 @click.argument("sources", metavar="SRC[:DEST]...", nargs=-1, required=True)
 @click.argument("target", metavar="OUT", type=OutputPath())
-@takes_options((*_RULES, "mtree", "force_type", "threads", "xz_preset", "always_compress"))
+@takes_options((*_RULES, "mtree", "force_type", "threads", "xz_preset", "always_compress", "gzip"))
 @click.option("--compression", metavar="NAME", help="Of a squashfs: zstd, xz, gzip, lz4 or lzo. Default: zstd.")
 @click.option("--block-size", metavar="SIZE", help="Of a squashfs: 4K to 1M, a power of two. Default: 128K.")
 @takes_output_options

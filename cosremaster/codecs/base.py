@@ -59,6 +59,7 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     :ivar advance: called with the number of plain bytes of each finished part.
     :ivar preset: the compression preset; None for the codec's default.
     :ivar always_compress: also compress data that does not shrink, instead of storing it.
+    :ivar gzip_coder: what deflates, one of :data:`cosremaster.codecs.gzip.deflate.CODERS`.
     :ivar cache: keeps packed blocks of ``decoded`` for later jobs.
     """
 
@@ -70,6 +71,7 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     advance: Callable[[int], None]
     preset: int | None = None
     always_compress: bool = False
+    gzip_coder: str = "zlib"
     cache: BlockCache = field(default_factory=BlockCache)
 
 

@@ -336,6 +336,9 @@ class Document(_Table):
         description="Whether the old entry of a replaced file stays in a cpio archive, which saves compressing what"
         " stands behind it.",
     )
+    gzip: Literal["zlib", "isal"] = Field(
+        default="zlib", description="What packs gzip: isal is faster, makes more bytes, and has to be installed."
+    )
     keep_sums: Flag = Field(
         default=False,
         description="Leave lists of sums on the ISO, such as md5sum.txt, as they are, though they become wrong.",

@@ -251,6 +251,7 @@ class _RecipeReader:
                 threads=threads,
                 xz_preset=document.xz.preset,
                 always_compress=document.xz.always_compress,
+                gzip=document.gzip,
                 source_date_epoch=document.source_date_epoch,
                 kernel_args=tuple(document.kernel_args.add),
                 remove_kernel_args=tuple(document.kernel_args.remove),

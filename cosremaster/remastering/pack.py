@@ -33,9 +33,9 @@ from cosremaster.tree.replacements import with_new_contents
 class Packing(Struct, frozen=True, kw_only=True):
     """The helpers and options of compression.
 
-    ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress`` are
-    those of ``RepackJob``; ``codec``: that of the output's name, if it says another. ``caches``: what one remaster of
-    an image keeps for the next, by the address of a layer.
+    ``spool`` takes new bytes; ``repacking``: what is written anew beside edits. ``preset`` and ``always_compress``
+    are those of ``RepackJob``; ``codec``: that of the output's name, if it says another; ``gzip``: what deflates.
+    ``caches``: what one remaster of an image keeps for the next, by the address of a layer.
     """
 
     spool: Spool
@@ -43,6 +43,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     progress: Progress
     preset: int | None = None
     always_compress: bool = False
+    gzip: str = "zlib"
     repacking: Repacking = Repacking.NOTHING
     codec: str | None = None
     caches: dict[Address, BlockCache] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Packing(Struct, frozen=True, kw_only=True):
         return cls(
             spool=context.packed, threads=request.threads, progress=context.progress, preset=request.xz_preset,
             always_compress=request.always_compress, repacking=request.repacking, caches=context.caches,
-            codec=request.codec,
+            codec=request.codec, gzip=request.gzip,
         )  # fmt: skip
 
     @property
@@ -66,9 +67,10 @@ class Packing(Struct, frozen=True, kw_only=True):
 class PackedLayer:
     """A layer that was compressed again; sizes are in bytes.
 
-    ``address``: of the layer, as in ``"live.cgz::rootfs.cxz"``; ``name``: the last part of it; ``codec``: name of the
-    compression. ``size``: of the new compressed data. Of these, ``reused`` bytes were copied from the input. Of the new
-    decoded data, ``encoded`` bytes were compressed and ``stored`` bytes were not.
+    ``address``: of the layer, as in ``"live.cgz::rootfs.cxz"``; ``name``: the last part of it; ``codec``: name of
+    the compression, as in ``gzip``, or ``gzip by isal`` where that was asked for. ``size``: of the new compressed
+    data. Of these, ``reused`` bytes were copied from the input. Of the new decoded data, ``encoded`` bytes were
+    compressed and ``stored`` bytes were not.
     """
 
     address: str
@@ -161,15 +163,22 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLay
             advance=advance,
             preset=packing.preset,
             always_compress=packing.always_compress,
+            gzip_coder=packing.gzip,
             cache=BlockCache()
             if layer.is_converted or is_new
             else packing.caches.setdefault(layer.address, BlockCache()),
         )
         packed = parameters.repack(job)
     if is_new:
-        return RepackedLayer(layer.address, parameters.name, packed)
+        return RepackedLayer(layer.address, _with_coder(parameters.name, parameters, packing), packed)
     by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
-    return RepackedLayer(layer.address, layer.format.name if by_itself else layer.codec_label, packed)
+    label = layer.format.name if by_itself else _with_coder(layer.codec_label, parameters, packing)
+    return RepackedLayer(layer.address, label, packed)
+
+
+def _with_coder(label: str, parameters: StreamParameters, packing: Packing) -> str:
+    """Return ``label`` of a stream with ``parameters``, with what deflated it where that was chosen."""
+    return f"{label} by {packing.gzip}" if parameters.name == "gzip" and packing.gzip != "zlib" else label
 
 
 @contextmanager

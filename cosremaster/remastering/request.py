@@ -60,7 +60,8 @@ class Request:
     under it (docs/squashfs.md).
     ``source_date_epoch``: seconds since 1970; new modification times are not later; None takes the environment's
     SOURCE_DATE_EPOCH. ``threads``: None for one per processor. ``xz_preset``: 0 to 9, the effort for what xz has to
-    encode; None for 6. ``always_compress``: compress also data that do not shrink.
+    encode; None for 6. ``gzip``: what packs gzip, ``"zlib"`` or the faster ``"isal"``, which has to be installed and
+    makes more bytes. ``always_compress``: compress also data that do not shrink.
 
     ``repack_metadata``: write all metadata of a squashfs layer anew, so that names of removed files go; ``repack``:
     move its data together too, so that removed files can no longer be read (docs/squashfs.md). Both work without other
@@ -92,6 +93,7 @@ class Request:
     threads: int | None = None
     xz_preset: int | None = None
     always_compress: bool = False
+    gzip: str = "zlib"
     repack_metadata: bool = False
     repack: bool = False
     supersede: str = "auto"
@@ -131,6 +133,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     threads: int
     xz_preset: int | None
     always_compress: bool
+    gzip: str
     repacking: Repacking
     supersede: SupersedeMode
     max_mtime: int | None
@@ -168,6 +171,10 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         raise UsageError(f"{threads} threads cannot do anything")
     if request.xz_preset is not None and request.xz_preset not in range(10):
         raise UsageError(f"xz has presets 0 to 9, not {request.xz_preset}")
+    if request.gzip != "zlib":
+        from cosremaster.codecs.gzip.deflate import check_coder  # noqa: PLC0415 - few ask for another coder
+
+        check_coder(request.gzip)
     iso = split_iso_request([parse_item(item, "--add-iso") for item in request.add_iso], request.remove_iso)
     return NormalizedRequest(
         additions=(*(parse_item(item, "--add") for item in request.add), *map(_parse_run, request.run)),
@@ -179,7 +186,7 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
         allow_missing=request.allow_missing,
         force_type=request.force_type, maas_clean=request.maas_clean,
         layers=parse_layers(request.layer, image), as_layer=_parse_layer_name(request),
-        threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress,
+        threads=threads, xz_preset=request.xz_preset, always_compress=request.always_compress, gzip=request.gzip,
         repacking=_choose_repacking(request), supersede=_parse_supersede(request.supersede),
         max_mtime=read_epoch() if request.source_date_epoch is None else request.source_date_epoch,
         boot_settings=read_boot_settings(

@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from cosremaster.codecs.base import PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import crc32_joined, crc32_without
+from cosremaster.codecs.gzip.deflate import deflate_block
 from cosremaster.codecs.gzip.read import GzipMembers, read_header
 from cosremaster.codecs.gzip.stored import FULL, HEAD, StoredBlocks
 from cosremaster.errors import Place
@@ -364,15 +365,19 @@ class _MemberWriter:
         old = [piece for piece in block.pieces if isinstance(piece, Range) and piece.source is self._job.decoded]
         if len(old) != len(block.pieces) or (before and key_before is None):
             return None
-        return self._parameters.level, key_before, tuple((piece.offset, piece.length) for piece in old)
+        return (
+            self._job.gzip_coder,
+            self._parameters.level,
+            key_before,
+            tuple((piece.offset, piece.length) for piece in old),
+        )
 
     def _deflate_block(self, block: _PlainBlock, stop: StopFlag) -> _DeflateBlock:
         """Deflate a block, or return it from an earlier remaster of the same image."""
         stop.check()
         if block.cached:
             return block.cached
-        compressor = zlib.compressobj(self._parameters.level, zlib.DEFLATED, -15, zdict=block.before)
-        packed = compressor.compress(block.plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        packed = deflate_block(self._job.gzip_coder, self._parameters.level, block.plain, block.before)
         crc = crc32.iso_hdlc(block.plain)
         deflated = _DeflateBlock(packed, len(block.plain), crc, block.plain[-WINDOW:])
         if block.key is not None:
