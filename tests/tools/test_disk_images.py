@@ -372,6 +372,70 @@ def test_cut_off_and_damaged_images_are_told_with_their_place(disk: Path, tree: 
         cosremaster.ls(str(image))
 
 
+def test_a_hole_in_inline_data_is_zeros(tmp_path: Path) -> None:
+    """``mke2fs -d`` says of a file that is nothing but a hole that its data stand in the inode; Linux reads zeros."""
+    tools.require("e2fsck")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, size in (("short", 7), ("field", 60), ("long", 61), ("huge", 5 << 20)):
+        with (tree / name).open("wb") as file:
+            file.truncate(size)
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4", "-b", "1024", "-O", "inline_data", "-I", "256"], "8M")
+    run(["e2fsck", "-fn", image])
+    for path in tree.iterdir():
+        assert cosremaster.read(f"{image}::{path.name}") == path.read_bytes()
+
+
+def test_a_damaged_block_of_attributes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools.require("setfattr", "e2fsck")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"data")
+    run(["setfattr", "-n", "user.large", "-v", "Large" * 100, tree / "file"])
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4", "-b", "1024"], "8M")
+    assert dict(_nodes(image)[b"file"].xattrs)[b"user.large"] == b"Large" * 100
+    data = image.read_bytes()
+    image.write_bytes(data.replace(b"LargeLarge", b"largeLarge", 1))
+    assert subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False).returncode == 4
+    with pytest.raises(CorruptError, match="attribute of ext4 inode 12 is damaged: the checksum of their block"):
+        list(_nodes(image).values())
+    out = tmp_path / "x.tar.gz"
+    assert main(["export", str(image), "--maas", "x", "--output", str(out)]) == 4
+    assert "the checksum of their block is wrong" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_encrypted_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such a file has an attribute of a class of its own, which holds no name and is not shown."""
+    tools.require("setfattr", "debugfs")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "secret").write_bytes(b"data" * 100)
+    (tree / "open").write_bytes(b"open")
+    run(["setfattr", "-n", "user.encryption", "-v", "c", tree / "secret"])
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,encrypt"], "8M")
+    run(["debugfs", "-w", "-R", "set_inode_field /secret flags 0x80800", image])
+    data = bytearray(image.read_bytes())
+    data[data.index(b"encryption") - 15] = 9
+    image.write_bytes(data)
+    assert not _nodes(image)[b"secret"].xattrs
+    assert cosremaster.read(f"{image}::open") == b"open"
+    out = tmp_path / "x.tar.gz"
+    assert main(["export", str(image), "--maas", "x", "--output", str(out)]) == 5
+    assert "ext4 inode" in (error := capsys.readouterr().err) and "is encrypted" in error
+    assert not out.exists()
+
+
+def test_a_journal_on_another_device_that_counts_is_refused(tree: Path, tmp_path: Path) -> None:
+    """Without what it holds the tree would be an older one."""
+    tools.require("debugfs")
+    image = _make(tree, tmp_path / "root.img", ["-t", "ext4", "-b", "1024"], "20M")
+    for change in ("ssv journal_inum 0", "ssv journal_dev 2049", "feature needs_recovery"):
+        run(["debugfs", "-w", "-R", change, image])
+    with pytest.raises(UnsupportedError, match="its journal is on another device"):
+        list(_nodes(image))
+
+
 def _extent_header(entries: int, depth: int, most: int = 4) -> bytes:
     return struct.pack("<HHHHI", 0xF30A, entries, most, depth, 0)
 

@@ -27,6 +27,7 @@ from cosremaster.layers.ext4.xattrs import (
 from cosremaster.layers.ext4.xattrs import (
     StoredXattr,
     collect_xattrs,
+    has_valid_xattr_checksum,
     parse_block_xattrs,
     parse_inode_xattrs,
 )
@@ -54,7 +55,7 @@ class Ext4Filesystem:
             self.block, self.superblock.block_size, self.superblock.block_count, self.superblock.has_checksums
         )
         self.is_replayed = False
-        if self.superblock.has(Incompatible.RECOVER) and self.superblock.journal_inode:
+        if self.superblock.has(Incompatible.RECOVER):
             self._apply_journal()
 
     def _apply_journal(self) -> None:
@@ -63,6 +64,10 @@ class Ext4Filesystem:
         :raises CorruptError: it is damaged.
         """
         size = self.superblock.block_size
+        if not self.superblock.journal_inode:
+            raise UnsupportedError(
+                "the ext4 file system was not unmounted, and its journal is on another device", self.place
+            )
         journal = self.data(self.inode(self.superblock.journal_inode))
 
         def read(number: int) -> bytes:
@@ -146,7 +151,8 @@ class Ext4Filesystem:
         if inode.flags & ENCRYPTED:
             raise UnsupportedError(f"ext4 inode {inode.number} is encrypted", self.place)
         if inode.flags & INLINE_DATA:
-            return PieceTable([Literal(self._inline(inode))] if inode.size else [])
+            inline = self._inline(inode)  # behind it the kernel reads zeros: mke2fs -d so makes files that are one hole
+            return PieceTable([Literal(inline), Zeros(inode.size - len(inline))])
         size, end, pieces = self.superblock.block_size, 0, list[Piece]()
         for run in self.runs(inode):
             start, stop = run.logical * size, min((run.logical + run.length) * size, inode.size)
@@ -164,14 +170,14 @@ class Ext4Filesystem:
         return PieceTable(pieces)
 
     def _inline(self, inode: Ext4Inode) -> bytes:
-        """Return the data that stand in ``inode`` itself. :raises CorruptError: they are too short."""
+        """Return the data that stand in ``inode`` itself. :raises CorruptError: an attribute is damaged."""
         field = inode.raw[BLOCK_FIELD]
-        data = field[: inode.size]
-        if inode.size > len(field):
-            data += self._inline_rest(inode)[: inode.size - len(field)]
-        if len(data) < inode.size:
-            raise CorruptError(f"the data in ext4 inode {inode.number} are cut off", self.place)
-        return data
+        if inode.size <= len(field):
+            return field[: inode.size]
+        try:
+            return (field + self._inline_rest(inode))[: inode.size]
+        except (ValueError, struct.error) as error:
+            raise self._damage(inode, "an extended attribute", error) from error
 
     def _inline_rest(self, inode: Ext4Inode) -> bytes:
         """Return the data in ``inode`` behind the first 60 bytes, which are an attribute."""
@@ -217,7 +223,10 @@ class Ext4Filesystem:
         if len(inode.raw) > _CLASSIC_INODE_SIZE:
             yield from parse_inode_xattrs(inode.raw, _CLASSIC_INODE_SIZE + inode.extra_size)
         if inode.acl:
-            yield from parse_block_xattrs(self.block(inode.acl))
+            block = self.block(inode.acl)
+            if self.superblock.has_checksums and not has_valid_xattr_checksum(block, inode.acl, self.superblock.seed):
+                raise ValueError("the checksum of their block is wrong")
+            yield from parse_block_xattrs(block)
 
     def _read_value(self, attribute: StoredXattr) -> bytes:
         """Return the value of ``attribute``, which is the data of another inode.

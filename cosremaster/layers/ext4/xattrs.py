@@ -6,12 +6,18 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from cosremaster.layers.ext4.checksums import crc32c
+
 _MAGIC = b"\x00\x00\x02\xea"
 _BLOCK_HEADER = 32
+_CHECKSUM_AT = 16
 _ENTRY = struct.Struct("<BBHIII")
+_ENCRYPTION = 9
+"""The class of the attribute that says how an inode is encrypted. getxattr(2) does not show it."""
+
 _PREFIXES = {
     0: b"", 1: b"user.", 2: b"system.posix_acl_access", 3: b"system.posix_acl_default", 4: b"trusted.",
-    6: b"security.", 7: b"system.", 8: b"system.richacl",
+    6: b"security.", 7: b"system.", 8: b"system.richacl", _ENCRYPTION: b"", 10: b"gnu.",
 }  # fmt: skip
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 INLINE_DATA = b"system.data"
@@ -45,6 +51,18 @@ def parse_block_xattrs(block: bytes) -> Iterator[StoredXattr]:
     yield from _parse_entries(block, _BLOCK_HEADER, 0)
 
 
+def has_valid_xattr_checksum(block: bytes, number: int, seed: int) -> bool:
+    """Return whether the checksum in the ``block`` of attributes with this ``number`` is right.
+
+    ``seed``: the file system's. A block that holds no attributes passes: that is told where they are parsed.
+    """
+    if block[:4] != _MAGIC:
+        return True
+    checksum = int.from_bytes(block[_CHECKSUM_AT : _CHECKSUM_AT + 4], "little")
+    rest = block[:_CHECKSUM_AT] + bytes(4) + block[_CHECKSUM_AT + 4 :]
+    return crc32c(crc32c(seed, number.to_bytes(8, "little")), rest) == checksum
+
+
 def _parse_entries(data: bytes, at: int, base: int) -> Iterator[StoredXattr]:
     """Yield the entries from byte ``at`` of ``data`` on, whose values count from ``base``."""
     while at + 4 <= len(data) and data[at : at + 4] != bytes(4):
@@ -57,7 +75,8 @@ def _parse_entries(data: bytes, at: int, base: int) -> Iterator[StoredXattr]:
         value = b"" if inode else data[base + offset : base + offset + size]
         if not inode and len(value) < size:
             raise ValueError("the value of an extended attribute leads out of its place")
-        yield StoredXattr(_PREFIXES[kind] + name, value, inode, size)
+        if kind != _ENCRYPTION:
+            yield StoredXattr(_PREFIXES[kind] + name, value, inode, size)
         at += _ENTRY.size + (name_length + 3) // 4 * 4
 
 
