@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cosremaster.codecs import SNIFF_SIZE
+from cosremaster.errors import CorruptError
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.identify import identify
 
 if TYPE_CHECKING:
     from cosremaster.codecs.base import Codec
     from cosremaster.layers.formats import StreamedEntry
+
+MAX_REST = 16 << 30
+"""Bytes behind the end of an archive that are decoded for the checksum behind them."""
 
 
 def open_stream(packed: ByteReader) -> Iterator[StreamedEntry] | None:
@@ -23,8 +27,38 @@ def open_stream(packed: ByteReader) -> Iterator[StreamedEntry] | None:
     codec, layer_format, variant, _, prefix = identify(packed.peek)
     if layer_format is None or variant or prefix or layer_format.random_access:
         return None
-    reader = packed if codec.is_identity else ByteReader(_decode(codec, packed), packed.place)
-    return layer_format.stream_entries(reader)
+    if codec.is_identity:
+        return layer_format.stream_entries(packed)
+    reader = ByteReader(_decode(codec, packed), packed.place)
+    entries = layer_format.stream_entries(reader)
+    return None if entries is None else _check_streams(entries, reader)
+
+
+def read_streams(packed: ByteReader) -> None:
+    """Decode all streams at the beginning of ``packed``, so that their checksums are compared.
+
+    Nothing is read of what is not compressed, or by a codec that is not known. Raises as :func:`_read_rest`.
+    """
+    codec = identify(packed.peek).codec
+    if not codec.is_identity:
+        _read_rest(ByteReader(_decode(codec, packed), packed.place))
+
+
+def _check_streams(entries: Iterator[StreamedEntry], reader: ByteReader) -> Iterator[StreamedEntry]:
+    """Yield ``entries``, and read to the end of the streams: a checksum stands there. Raises as :func:`_read_rest`."""
+    yield from entries
+    _read_rest(reader)
+
+
+def _read_rest(reader: ByteReader) -> None:
+    """Read ``reader`` to its end.
+
+    :raises CorruptError: a checksum is wrong, a stream is cut off, or there are more than :data:`MAX_REST` bytes.
+    """
+    end = reader.position + MAX_REST
+    while reader.read_some():
+        if reader.position > end:
+            raise CorruptError(f"more than {MAX_REST >> 30} GiB stand behind the end of the archive", reader.next_place)
 
 
 def _decode(codec: Codec, packed: ByteReader) -> Iterator[bytes]:

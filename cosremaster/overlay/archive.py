@@ -18,7 +18,7 @@ from cosremaster.archives.reader import Archive, open_archive_file
 from cosremaster.errors import CorruptError, OverlayError, Place, SizeError, UnsupportedError, printable
 from cosremaster.io.pieces import Zeros
 from cosremaster.io.streams import CHUNK, ByteReader, hash_chunks
-from cosremaster.layers.streamed import open_stream
+from cosremaster.layers.streamed import open_stream, read_streams
 from cosremaster.overlay.addition import AttributedPath
 from cosremaster.overlay.attributes import DEFAULT_CHOICE, XattrChoice, skipped_names
 from cosremaster.overlay.items import ReadContext
@@ -265,7 +265,10 @@ def _read_by_kind(fd: int, collector: _NodeCollector, *, piped: bool, seekable: 
 
 
 def _read_by_libarchive(packed: ByteReader, fd: int, collector: _NodeCollector, *, piped: bool, seekable: bool) -> None:
-    """Collect the entries of an archive that libarchive alone reads; nothing of ``packed`` was consumed."""
+    """Collect the entries of an archive that libarchive alone reads; nothing of ``packed`` was consumed.
+
+    :raises CorruptError: a checksum of the streams around it is wrong.
+    """
     place = collector.place
     with Archive(("tar",) if piped else _FORMATS, place) as archive:
         if seekable:
@@ -277,6 +280,9 @@ def _read_by_libarchive(packed: ByteReader, fd: int, collector: _NodeCollector, 
         end = archive.cpio_end
     if end is not None and seekable:
         _check_padding(fd, end, place)
+    if seekable:  # libarchive compares no checksum of gzip
+        os.lseek(fd, 0, os.SEEK_SET)
+        read_streams(ByteReader(_read_chunks(fd, place), place))
 
 
 def _entries_of(archive: Archive, place: Place) -> Iterator[tuple[ArchiveEntry, Iterator[bytes]]]:

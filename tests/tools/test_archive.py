@@ -23,6 +23,7 @@ from cosremaster.demo.image import DemoEntry, build_archive
 from cosremaster.errors import CosremasterError, OutputError, OverlayError, SizeError, UnsupportedError
 from cosremaster.io.spool import Spool
 from cosremaster.io.streams import ByteReader
+from cosremaster.layers import streamed
 from cosremaster.overlay import archive as archives
 from cosremaster.overlay.archive import read_archive
 from cosremaster.overlay.request import is_archive_name
@@ -495,6 +496,54 @@ def test_a_debian_package_needs_no_c_library(tmp_path: Path, compression: str) -
     found, _ = warned(tmp_path / "x.deb")
     assert sorted(found) == [b"usr", b"usr/data"]
     assert data(found[b"usr/data"]) == (top / "usr/data").read_bytes()
+
+
+def _flip(path: Path) -> None:
+    """Change a bit of a file in ``path`` that is stored as it is, so that only a checksum tells."""
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.xz", "a.cpio.gz", "a.cpio.xz", "a.tar.lz4", "a.tar.zst"])
+def test_the_checksum_behind_an_archive_is_compared(tmp_path: Path, name: str) -> None:
+    """It stands behind the blocks of zeros, or the trailer, at which the archive ends."""
+    require("xz", "zstd", "lz4", "bsdtar")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/noise").write_bytes(random.Random(2).randbytes(200_001))
+    kind, _, codec = name[2:].partition(".")
+    plain = run(["bsdtar", "--format", "newc" if kind == "cpio" else "gnutar", "-cf", "-", "-C", tmp_path / "top", "."])
+    packers = {"gz": ["gzip", "-1"], "xz": ["xz", "-0"], "lz4": ["lz4", "-1"], "zst": ["zstd", "-1"]}
+    (tmp_path / name).write_bytes(run([*packers[codec], "-c"], stdin=plain))
+    assert data(warned(tmp_path / name)[0][b"noise"]) == (tmp_path / "top/noise").read_bytes()
+    whole = (tmp_path / name).read_bytes()
+    _flip(tmp_path / name)
+    with pytest.raises(OverlayError, match=r"CRC32|check"):
+        warned(tmp_path / name)
+    (tmp_path / name).write_bytes(whole[:-2])
+    with pytest.raises(OverlayError, match="cannot be read as an archive"):
+        warned(tmp_path / name)
+
+
+@pytest.mark.parametrize("compression", ["xz", "gzip"])
+def test_the_checksum_in_a_debian_package_is_compared(tmp_path: Path, compression: str) -> None:
+    require("dpkg-deb")
+    top = tmp_path / "package"
+    (top / "DEBIAN").mkdir(parents=True)
+    (top / "DEBIAN/control").write_text("Package: s\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
+    (top / "noise").write_bytes(random.Random(1).randbytes(600_001))
+    run(["dpkg-deb", f"-Z{compression}", "--root-owner-group", "-b", top, tmp_path / "x.deb"])
+    _flip(tmp_path / "x.deb")
+    with pytest.raises(OverlayError, match=r"CRC32|check"):
+        warned(tmp_path / "x.deb")
+
+
+def test_endless_bytes_behind_an_archive_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "MAX_REST", 1 << 20)
+    plain = tar_of(tmp_path / "a.tar", (member("x"), b"x")).read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(plain + bytes(3 << 20)))
+    with pytest.raises(OverlayError, match="GiB stand behind the end of the archive"):
+        warned(tmp_path / "a.tar.gz")
 
 
 @pytest.mark.usefixtures("bare")
