@@ -30,6 +30,9 @@ def pack_archive(
 
     :raises UsageError: an excluded path is no pattern. Raises as reading the root does.
     """
+    layer = reference.container.layer
+    if layer is not None and not layer.format.random_access and layer.index.oddity:
+        progress.warn(f"{layer.place} {layer.index.oddity}")
     root, unused = select_root_nodes(select_nodes(reference), archive.exclude, clean=archive.clean)
     for text in unused:
         progress.warn(f"nothing is called {text}, which was to be excluded")

@@ -64,6 +64,20 @@ def test_maas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (here / "again.tgz").read_bytes() == file.read_bytes()
 
 
+def test_an_archive_that_may_be_cut_off_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that was cut between two entries cannot be told from a whole one without its end."""
+    tools.require("tar")
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/hostname").write_bytes(b"x")
+    archive, words = tmp_path / "root.tar", ["--maas", "x", "--output", str(tmp_path / "x.tar.gz"), "--force"]
+    run(["tar", "-cf", archive, "-C", tmp_path / "root", "etc"])
+    assert main(["export", str(archive), *words]) == 0
+    assert "cut off" not in capsys.readouterr().err
+    archive.write_bytes(archive.read_bytes()[: 3 * 512])
+    assert main(["export", str(archive), *words, "--quiet"]) == 0
+    assert "root.tar has no blocks of zeros at its end, so it may be cut off" in capsys.readouterr().err
+
+
 def test_maas_of_more_than_one_deflate_block(here: Path) -> None:
     """What is packed in blocks is read in ranges: the archive is that of ``extract --as tar``, whole and in order."""
     tools.require("tar", "gzip", "xz")
