@@ -162,6 +162,30 @@ def _early(folder: Path) -> Mapping[str, Side]:
     }
 
 
+def _removal(iso: Path, cache: Path | None) -> Side:
+    """The command that removes an early file."""
+    where = '"$PWD/cache"' if cache is None else shlex.quote(str(cache))
+    argv = shlex.join([sys.executable, "-m", "cosremaster", str(iso), "out.iso", "--quiet", "--no-sync",
+                       "--remove", "/etc/hostname"])  # fmt: skip
+    return lambda folder: shell(f"XDG_CACHE_HOME={where} {argv}", folder)
+
+
+def _removals(folder: Path) -> Mapping[str, Side]:
+    iso, base, layer = images.vendor(images.ONE_BLOCK).iso, images.prepared(folder), _layer(folder)
+    return {
+        "original": _removal(iso, None),
+        "base": _removal(base, None),
+        "remembered": _removal(base, _known(base, folder)),
+        "prepare": _command(sys.executable, "-m", "cosremaster", "prepare", iso, "out.iso", "--quiet", "--no-sync"),
+        "decode": lambda work: shell(f"xz -dc {layer} > /dev/null", work),
+    }
+
+
+def _prepared_sizes(folder: Path) -> Mapping[str, Side]:
+    iso, base = images.vendor(images.ONE_BLOCK).iso, images.prepared(folder)
+    return {"base": lambda work: base.stat().st_size, "original": lambda work: iso.stat().st_size}
+
+
 def _middle(folder: Path) -> Mapping[str, Side]:
     iso = images.vendor(images.MANY_BLOCKS).iso
     overlay = _one_file(folder, images.middle_file())
@@ -334,6 +358,21 @@ GROUPS: Mapping[str, Group] = {
             ),
         ),
         rounds=5,
+    ),
+    "prepared": Group(
+        _removals,
+        (
+            Compared("an early file removed (`etc/hostname`), first time", "original", DECODE, "decode", None),
+            Compared("the same in a prepared base, first time", "base", DECODE, "decode", 1.25),
+            Compared("the same in a prepared base, remembered index", "remembered", DECODE, "decode", 0.30),
+            Compared("`prepare` of that image, once", "prepare", DECODE, "decode", None),
+        ),
+    ),
+    "prepared-size": Group(
+        _prepared_sizes,
+        (Compared("size of a prepared base", "base", "the image that it was made from", "original", 1.05),),
+        rounds=1,
+        unit="bytes",
     ),
     "middle": Group(
         _middle,

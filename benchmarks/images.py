@@ -75,6 +75,14 @@ def grown(folder: Path, size: int) -> Path:
     return target
 
 
+def prepared(folder: Path) -> Path:
+    """The one-block image as a base for many remasters."""
+    target = folder / "prepared.iso"
+    with cosremaster.open(vendor(ONE_BLOCK).iso, remember=False) as image:
+        image.prepare(target)
+    return target
+
+
 def middle_file() -> str:
     """A small regular file in the middle of :func:`minbase`."""
     plain, half = minbase(), minbase().stat().st_size // 2

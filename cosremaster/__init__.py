@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cosremaster.api.info import ArchiveInfo, FilesystemInfo, ImageInfo, LayerInfo
     from cosremaster.api.keywords import RemasterOptions, plan, remaster
     from cosremaster.api.pack import pack
-    from cosremaster.api.results import ChangedLayer, Changes, Plan, Result
+    from cosremaster.api.results import ChangedLayer, Changes, Plan, Preparation, PreparedLayer, Result
     from cosremaster.api.views import Export, Extraction
     from cosremaster.boot_config.menu_change import MenuChange
     from cosremaster.boot_config.menus.arguments import LineChange
@@ -117,7 +117,7 @@ _MODULES = {
     "remastering.request": ("Request",),
     "remastering.size_files": ("SizeChange",),
     "api.info": ("ArchiveInfo", "FilesystemInfo", "ImageInfo", "LayerInfo"),
-    "api.results": ("ChangedLayer", "Changes", "Plan", "Result"),
+    "api.results": ("ChangedLayer", "Changes", "Plan", "Preparation", "PreparedLayer", "Result"),
     "verification.finding": ("Finding", "Level", "VerificationReport"),
     "api.views": ("Export", "Extraction"),
 }  # fmt: skip
@@ -172,6 +172,8 @@ __all__ = [
     "PackedLayer",
     "Place",
     "Plan",
+    "Preparation",
+    "PreparedLayer",
     "Progress",
     "ProofError",
     "RecipeError",

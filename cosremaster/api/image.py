@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
-from cosremaster.errors import LayerError
+from cosremaster.errors import LayerError, UsageError
 from cosremaster.layers.scan import MAX_EXPAND, ScanOptions
 from cosremaster.progress import Progress, SilentProgress
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from cosremaster.api.info import ImageInfo, LayerInfo
-    from cosremaster.api.results import Plan, Result
+    from cosremaster.api.results import Plan, Preparation, Result
     from cosremaster.api.views import Export, ExportKeywords, Extraction
     from cosremaster.browse.compare import Difference
     from cosremaster.browse.container import Container, NodeRef
@@ -422,6 +422,47 @@ class Image:
         from cosremaster.api.results import Result, changes_of_plan  # noqa: PLC0415 - after the work: dataclasses take time
 
         return Result(**changes_of_plan(plan), proof=proof)
+
+    def prepare(
+        self, target: StrPath, *, block_size: int | str = 4 << 20, layer: str | Iterable[str] | None = None,
+        threads: int | None = None, xz_preset: int | None = None, progress: Progress | None = None,
+        **options: Unpack[OutputKeywords],
+    ) -> Preparation:  # fmt: skip
+        """Write the image to ``target`` as a base for many remasters, in which an early change costs little.
+
+        What is in it stays as it is. Each layer under xz, lz4, and where no kernel unpacks it zstd or bzip2, is cut
+        into parts of at most ``block_size`` decoded bytes (or text such as ``"4M"``) that are compressed one without
+        the others; files that people change early get parts of their own (docs/prepare.md). A base that is prepared
+        already is copied.
+
+        ``layer``: the layers that are meant, as in :class:`Request`; None for all. The options are those of
+        :meth:`remaster`.
+
+        >>> import cosremaster
+        >>> with cosremaster.open("vendor.iso") as image:
+        ...     result = image.prepare("base.iso")
+        >>> print([layer.layer for layer in result.layers if layer.reason is None])
+        ['debirf-live-demo.cgz::rootfs.cxz']
+        >>> with cosremaster.open("base.iso") as base:
+        ...     print(base.prepare("again.iso").identical)
+        True
+
+        :raises CosremasterError: one of its kinds (docs/exit-codes.md); there is no target then.
+        """
+        import time  # noqa: PLC0415 - nothing else here takes the time
+
+        from cosremaster.remastering.request import Request, parse_size  # noqa: PLC0415 - browsing needs none of it
+
+        begun = time.monotonic()
+        request = Request(layer=layer, threads=threads, xz_preset=xz_preset)
+        size = parse_size(block_size)
+        with self._changing(request, Path(target).name) as (opened, _):
+            if opened is not self._remastering:
+                raise UsageError(f"{target}: a preparation keeps what {self.path} is, which is no tar archive")
+            plan, proof = opened.prepare(target, request, size, progress=progress, **options)
+        from cosremaster.api.results import make_preparation  # noqa: PLC0415 - after the work: dataclasses take time
+
+        return make_preparation(plan, proof, time.monotonic() - begun)
 
     def verify(
         self, *, against: StrPath | None = None, changed: Collection[str | bytes] = (), changed_volume: bool = False,

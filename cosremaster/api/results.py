@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cosremaster.remastering.pack import PackedLayer
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.plan_layers import LayerChange
+    from cosremaster.remastering.prepare import PreparedStream
     from cosremaster.remastering.size_files import SizeChange
 
 
@@ -110,6 +111,63 @@ class Result(Changes):
 
     proof: tuple[str, ...]
     upload: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedLayer:
+    """What a preparation did to a layer; sizes are in bytes.
+
+    ``layer``: its address, or that of its file where several archives share a stream; ``codec``: name of the
+    compression. ``reason``: why it stays as it is, as the end of a sentence about it; None where it was cut. ``parts``:
+    the blocks or frames that can be compressed one without the others, before and after; ``largest_part``: decoded
+    bytes of the largest, which a later change of one place compresses again at most (0: all that follows the change);
+    ``packed``: bytes of the compressed stream.
+    """
+
+    layer: str
+    codec: str
+    reason: str | None
+    parts: tuple[int, int]
+    largest_part: tuple[int, int]
+    packed: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """The result of a preparation (docs/prepare.md); sizes are in bytes.
+
+    ``layers``: every layer that was looked at; ``identical``: there was nothing to do, and the output is the input.
+    ``seconds``: how long it took. ``proof``: as in :class:`Result`.
+    """
+
+    layers: tuple[PreparedLayer, ...]
+    input_size: int
+    output_size: int
+    seconds: float
+    identical: bool
+    warnings: tuple[str, ...] = ()
+    proof: tuple[str, ...]
+
+
+def make_preparation(plan: RemasterPlan, proof: tuple[str, ...], seconds: float) -> Preparation:
+    """Return ``plan``, which was written in ``seconds``, as callers get it."""
+    return Preparation(
+        layers=tuple(map(_prepared_layer, plan.prepared)), input_size=plan.input_size,
+        output_size=plan.result.table.length, seconds=seconds, identical=plan.identical, warnings=plan.warnings,
+        proof=proof,
+    )  # fmt: skip
+
+
+def _prepared_layer(stream: PreparedStream) -> PreparedLayer:
+    """Return ``stream`` as callers get it."""
+    count, largest = stream.before
+    packed = stream.packed
+    return PreparedLayer(
+        layer=format_address(stream.address), codec=stream.codec, reason=stream.reason or None,
+        parts=(count, count if packed is None else packed.parts),
+        largest_part=(largest, largest if packed is None else packed.largest_part),
+        packed=(stream.size, stream.size if packed is None else packed.table.length),
+    )  # fmt: skip
 
 
 def changes_of_plan(plan: RemasterPlan) -> dict[str, Any]:

@@ -33,7 +33,7 @@ cosremaster index IN, cosremaster cache list|clear|path, cosremaster demo [--kee
 cosremaster ls|cat|stat|tree ADDRESS, find ADDRESS PATTERN, extract ADDRESS DIR,
 cosremaster diff A B, export ADDRESS --maas NAME|--pxe DIR,
 cosremaster pack SRC[:DEST]... OUT.squashfs|OUT.tar.xz|OUT.cpio.zst,
-cosremaster shell IN OUT [options].
+cosremaster shell IN OUT [options], cosremaster prepare IN OUT.
 (For a file of such a name write ./inspect.)"""
 
 
@@ -363,6 +363,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
         fat_lines,
         memory_lines,
         packed_line,
+        parts_line,
         signature_lines,
         size_lines,
         sums_lines,
@@ -384,6 +385,7 @@ def _result_lines(result: Result, target: Path) -> Iterator[str]:
     yield from sums_lines(result.sums)
     for layer in result.packed:
         yield packed_line(layer)
+        yield from filter(None, (parts_line(layer),))
     for changed in {changed.files[0]: changed for changed in result.layers}.values():
         if changed.memory is not None:
             yield from memory_lines(changed.files[0], changed.memory)

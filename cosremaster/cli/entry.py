@@ -40,6 +40,7 @@ COMMANDS = {
     "build": ("build", "build_command"),
     "diff": ("diff", "diff_command"),
     "pack": ("pack", "pack_command"),
+    "prepare": ("prepare", "prepare_command"),
     "shell": ("shell", "shell_command"),
     "export": ("export", "export_command"),
     "ls": ("look", "ls_command"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct, field
@@ -12,6 +12,7 @@ from cosremaster.io.pieces import PieceTable, Source
 from cosremaster.io.streams import ByteReader
 
 if TYPE_CHECKING:
+    from cosremaster.codecs.cuts import Cutting
     from cosremaster.io.spool import Spool
 
 
@@ -61,6 +62,9 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     :ivar always_compress: also compress data that does not shrink, instead of storing it.
     :ivar gzip_coder: what deflates, one of :data:`cosremaster.codecs.gzip.deflate.CODERS`.
     :ivar cache: keeps packed blocks of ``decoded`` for later jobs.
+    :ivar cutting: how the new stream is cut into parts, for parameters without a ``cut_refusal``; None for the codec's
+        own way.
+    :ivar find_borders: returns the offsets in ``decoded``, in order, at which large new data are cut in any case.
     """
 
     packed: PieceTable
@@ -73,6 +77,8 @@ class RepackJob(Struct, frozen=True, kw_only=True):
     always_compress: bool = False
     gzip_coder: str = "zlib"
     cache: BlockCache = field(default_factory=BlockCache)
+    cutting: Cutting | None = None
+    find_borders: Callable[[], Sequence[int]] = tuple
 
 
 class RepackResult(Struct, frozen=True):
@@ -81,12 +87,16 @@ class RepackResult(Struct, frozen=True):
     :ivar reused: bytes of the old stream in ``table``.
     :ivar encoded: new plain bytes that were compressed.
     :ivar stored: new plain bytes that were stored without compression.
+    :ivar parts: how many parts ``table`` has that can be packed one without the others; 0 where it has none.
+    :ivar largest_part: plain bytes of the largest.
     """
 
     table: PieceTable
     reused: int
     encoded: int
     stored: int
+    parts: int = 0
+    largest_part: int = 0
 
 
 class Decoding(Protocol):
@@ -154,6 +164,21 @@ class StreamParameters(Protocol):
         ...
 
     @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The parts that can be packed one without the others: start and end of each in plain bytes.
+
+        Empty where there are none: then a change packs everything behind it anew.
+        """
+        ...
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return why such a stream is not cut into more parts, as the end of a sentence about it; None if it can be.
+
+        ``by_kernel``: kernels unpack it.
+        """
+        ...
+
+    @property
     def caches_blocks(self) -> bool:
         """Whether :meth:`repack` keeps packed blocks in the job's cache, so that an early job for the front of a stream
         saves time later.
@@ -196,6 +221,7 @@ class StreamParameters(Protocol):
 class PackedParameters(Struct, frozen=True):
     """The answers of :class:`StreamParameters` that most formats give."""
 
+    name: ClassVar[str]
     is_identity: ClassVar[bool] = False
     refusal: ClassVar[str | None] = None
     caches_blocks: ClassVar[bool] = False
@@ -208,6 +234,15 @@ class PackedParameters(Struct, frozen=True):
     def keeps_front(self, packed: PieceTable) -> bool:
         """Return True: the stream is cut where it allows that."""
         return True
+
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """Nothing: a change packs everything behind it anew."""
+        return ()
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return that nothing can be cut."""
+        return f"is packed with {self.name}, which has no parts that can be packed one without the others"
 
     def check_sizes(self, packed: int, plain: int | None) -> None:
         """Check nothing: no size is among the parameters."""

@@ -15,7 +15,9 @@ from cosremaster.codecs.frames import (
     check_frames,
     decode_frame,
     decode_from_frame,
+    explain_single,
     load_frames,
+    parts_of,
     repack_frames,
     repack_whole,
     share_frames,
@@ -46,6 +48,15 @@ class Bzip2Parameters(PackedParameters, frozen=True):
         """Return the level, and the number of streams when there are several."""
         return f"level {self.level}" + (f", {len(self.frames)} streams" if len(self.frames) > 1 else "")
 
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The streams that hold plain bytes."""
+        return parts_of(self.frames)
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return that kernels read a single stream, where they unpack it."""
+        return explain_single(self.name, "stream", by_kernel=by_kernel)
+
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin to decode at the beginning of a stream."""
         return decode_from_frame(packed, self.frames, offset, place, Bzip2Decoding)
@@ -60,7 +71,7 @@ class Bzip2Parameters(PackedParameters, frozen=True):
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream where there was one, since the kernel reads no more; else several."""
-        if len(self.frames) < 2:
+        if len(self.frames) < 2 and job.cutting is None:
             compressor = bz2.BZ2Compressor(self.level)
             return repack_whole(job, compressor.compress, compressor.flush)
         size = BLOCKS * self.level * 100_000

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from msgspec import Struct, convert
 
 from cosremaster.codecs.base import Count, Decoding, RepackJob, RepackResult, SharedFront
+from cosremaster.codecs.cuts import Cutting, plan_cuts
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.parallel import StopFlag, ordered_map
 from cosremaster.io.pieces import Piece, PieceTable, Range
@@ -179,6 +180,16 @@ Part: TypeAlias = Frame | PieceTable
 """A frame that can be kept, or bytes that have to be packed."""
 
 
+def parts_of(frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    """Return start and end of each of ``frames`` that holds plain bytes, in these."""
+    return [(frame.plain, frame.plain + frame.size) for frame in frames if frame.size]
+
+
+def explain_single(name: str, frame: str, *, by_kernel: bool) -> str | None:
+    """Return why a stream of the format ``name`` stays a single ``frame``: kernels read no more; else None."""
+    return f"is packed with {name}, of which kernels read a single {frame}" if by_kernel else None
+
+
 def split_frames(job: RepackJob, frames: Sequence[Frame]) -> Iterator[Part]:
     """Yield the plain bytes of ``job`` in order, as unchanged frames of the old stream and the bytes between them."""
     starts = [frame.plain for frame in frames]
@@ -209,15 +220,19 @@ def split_frames(job: RepackJob, frames: Sequence[Frame]) -> Iterator[Part]:
 def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Callable[[bytes], bytes]) -> RepackResult:
     """Pack ``job`` as a sequence of frames: unchanged ones are kept, the rest becomes frames of ``size`` plain bytes.
 
-    The result does not depend on the number of threads.
+    The result does not depend on the number of threads. The job's ``cutting`` counts before ``size``.
 
     :param encode: returns the frame that holds its argument.
     """
     pieces: list[Piece] = []
     reused = encoded = 0
+    sizes: list[int] = []
 
     def items() -> Iterator[Frame | bytes]:
         """Yield kept frames, and the plain bytes of new ones."""
+        if job.cutting is not None:
+            yield from _cut_frames(job, frames, job.cutting)
+            return
         for part in split_frames(job, frames):
             if isinstance(part, Frame):
                 yield part
@@ -235,13 +250,22 @@ def repack_frames(job: RepackJob, frames: Sequence[Frame], size: int, encode: Ca
         if isinstance(result, Frame):
             pieces += job.packed.cut(result.start, result.end).marked_packed().pieces
             reused += result.end - result.start
-            job.advance(result.size)
+            sizes.append(result.size)
         else:
             plain_size, packed = result
             pieces.append(job.spool.append((packed,), packed=True))
             encoded += plain_size
-            job.advance(plain_size)
-    return RepackResult(PieceTable(pieces), reused, encoded, stored=0)
+            sizes.append(plain_size)
+        job.advance(sizes[-1])
+    largest = max(sizes, default=0)
+    return RepackResult(PieceTable(pieces), reused, encoded, stored=0, parts=len(sizes), largest_part=largest)
+
+
+def _cut_frames(job: RepackJob, frames: Sequence[Frame], cutting: Cutting) -> Iterator[Frame | bytes]:
+    """Yield the plain bytes of ``job``, cut by ``cutting``: old frames that can stay, and the bytes of new ones."""
+    filled = [frame for frame in frames if frame.size]
+    for start, end, number in plan_cuts(job.plain, job.decoded, parts_of(filled), cutting):
+        yield job.plain.cut(start, end).read() if number is None else filled[number]
 
 
 def repack_whole(job: RepackJob, compress: Callable[[bytes], bytes], finish: Callable[[], bytes]) -> RepackResult:

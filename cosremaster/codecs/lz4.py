@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import lz4.block
 import lz4.frame
 from msgspec import Meta, convert
+from msgspec.structs import replace
 
 from cosremaster.codecs.base import Codec, PackedParameters, RepackJob, RepackResult, SharedFront, StreamParameters
 from cosremaster.codecs.frames import (
@@ -17,6 +18,7 @@ from cosremaster.codecs.frames import (
     decode_frame,
     decode_from_frame,
     load_frames,
+    parts_of,
     repack_frames,
     repack_whole,
     share_frames,
@@ -57,6 +59,15 @@ class Lz4Parameters(PackedParameters, frozen=True):
         text = f"blocks of {_BLOCKS.get(self.block, '64 KiB')}"
         return text + (f", {len(self.frames)} frames" if len(self.frames) > 1 else "")
 
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The frames that hold plain bytes."""
+        return parts_of(self.frames)
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return None: no kernel reads frames, and lz4 reads any number."""
+        return None
+
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin to decode at the beginning of a frame."""
         return decode_from_frame(packed, self.frames, offset, place, Lz4Decoding)
@@ -84,7 +95,7 @@ class Lz4Parameters(PackedParameters, frozen=True):
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one frame where there was one, else several."""
-        if len(self.frames) > 1:
+        if len(self.frames) > 1 or job.cutting is not None:
             return repack_frames(job, self.frames, FRAME_PLAIN, self._encode_frame)
         compressor = self._new_compressor()
         pending = [compressor.begin()]
@@ -187,6 +198,15 @@ class Lz4LegacyParameters(PackedParameters, frozen=True):
         """Return the number of blocks."""
         return f"{len(self.frames)} blocks of 8 MiB"
 
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The blocks that hold plain bytes."""
+        return parts_of(self.frames)
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return None: kernels too read a short block anywhere."""
+        return None
+
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin to decode at the beginning."""
         return 0, Lz4LegacyDecoding(ByteReader(packed.chunks(), place)).chunks()
@@ -201,10 +221,10 @@ class Lz4LegacyParameters(PackedParameters, frozen=True):
 
     def repack(self, job: RepackJob) -> RepackResult:
         """Pack one stream: unchanged blocks are kept. The kernel accepts a short block anywhere."""
+        if job.cutting is not None and job.cutting.size > LEGACY_BLOCK:
+            job = replace(job, cutting=replace(job.cutting, size=LEGACY_BLOCK))
         blocks = repack_frames(job, self.frames, LEGACY_BLOCK, _encode_legacy_block)
-        return RepackResult(
-            PieceTable([Literal(LEGACY), *blocks.table.pieces]), blocks.reused, blocks.encoded, blocks.stored
-        )
+        return replace(blocks, table=PieceTable([Literal(LEGACY), *blocks.table.pieces]))
 
 
 def _encode_legacy_block(plain: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cosremaster.errors import Place
@@ -30,6 +30,15 @@ class PlainParameters(NamedTuple):
     def describe(self) -> str:
         """Return nothing: there are no parameters."""
         return ""
+
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """Nothing: each byte stands for itself."""
+        return ()
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return that nothing has to be cut."""
+        return "is not compressed"
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin at ``offset``."""

@@ -23,7 +23,9 @@ from cosremaster.codecs.frames import (
     check_frames,
     decode_frame,
     decode_from_frame,
+    explain_single,
     load_frames,
+    parts_of,
     repack_frames,
     repack_whole,
     share_frames,
@@ -71,6 +73,15 @@ class ZstdParameters(PackedParameters, frozen=True):
         text = f"window {format_size(self.window)}" + (", checksum" if self.checksum else "")
         return text + (f", {len(self.frames)} frames" if len(self.frames) > 1 else "")
 
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The frames that hold plain bytes."""
+        return parts_of(self.frames)
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return that kernels read a single frame, where they unpack it."""
+        return explain_single(self.name, "frame", by_kernel=by_kernel)
+
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin to decode at the beginning of a frame."""
         return decode_from_frame(packed, self.frames, offset, place, ZstdDecoding)
@@ -97,7 +108,7 @@ class ZstdParameters(PackedParameters, frozen=True):
 
         zstd cuts one frame into jobs, which do not depend on the number of threads.
         """
-        if len(self.frames) > 1:
+        if len(self.frames) > 1 or job.cutting is not None:
             return repack_frames(job, self.frames, FRAME_SIZE, lambda plain: self._new_compressor(0).compress(plain))
         size = job.plain.length if self.sized else -1
         compressor = self._new_compressor(job.threads).compressobj(size=size)

@@ -123,6 +123,10 @@ class ArchiveIndex(Protocol):
         """How many entries the archive has."""
         return len(self.paths)
 
+    def entry_spans(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield normal path, start and end of each entry, in plain bytes of its stream; of an archive alone."""
+        return iter(())
+
     def tree(self, layer: Layer) -> Mapping[bytes, Node]:
         """Return the nodes of ``layer``, whose index this is, by path.
 

@@ -35,6 +35,10 @@ def report_chunks(plan: RemasterPlan, source: ByteSource) -> Iterator[bytes]:
         "files": [] if first is None else [format_address([path]) for path in first.paths],
         "repacked": None if first is None else first.repacking.noun or None,
         "superseded": None if first is None else _superseded(first),
+        "packed": [
+            {"layer": format_address(layer.address), "codec": layer.codec, "parts": layer.parts_values}
+            for layer in plan.packed
+        ],
         "identical": plan.identical,
         "size": {"before": plan.input_size, "after": plan.result.table.length},
         "warnings": list(plan.warnings),

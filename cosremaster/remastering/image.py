@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from cosremaster.codecs.base import BlockCache
-from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError
+from cosremaster.errors import CorruptError, ImageError, ProofError, ScriptError, UsageError
 from cosremaster.io.source import ByteSource, open_source
 from cosremaster.io.streams import count_chunks, digest_of
 from cosremaster.iso.model import IsoImage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cosremaster.layers.boot_facts import BootFacts
     from cosremaster.layers.kept_plain import PlainKeeper
     from cosremaster.remastering.context import RemasterContext
-    from cosremaster.remastering.output_options import OutputKeywords
+    from cosremaster.remastering.output_options import OutputKeywords, OutputOptions
     from cosremaster.remastering.plan import RemasterPlan
     from cosremaster.remastering.request import NormalizedRequest, Request
 
@@ -135,19 +135,51 @@ class OpenedImage:
 
         :raises CosremasterError: one of its kinds; the target is then not there.
         """
-        from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
-        from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
-        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
-        from cosremaster.remastering.output_options import OutputOptions, checking_digests  # noqa: PLC0415 - the same
+        from cosremaster.remastering.output_options import OutputOptions  # noqa: PLC0415 - who looks at an image writes none
         from cosremaster.remastering.request import find_new_codec, normalize_request  # noqa: PLC0415 - the same
-        from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
 
         check_changeable(self.image)
         writing = OutputOptions(**options)
         writing.check(Path(target))
-        expected = writing.expected_digests()
         normalized = normalize_request(request, self.image)
         normalized = replace(normalized, codec=find_new_codec(self.image, Path(target).name))
+        return self._write(target, normalized, writing, progress)
+
+    def prepare(
+        self, target: str | os.PathLike[str], request: Request, part_size: int, *, progress: Progress | None = None,
+        **options: Unpack[OutputKeywords],
+    ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
+        """Write the image to ``target`` with its layers cut into parts of at most ``part_size`` plain bytes.
+
+        ``request`` says which layers, how many threads, and how they are compressed. Returns as :meth:`remaster`.
+
+        :raises UsageError: the name ``target`` says another codec. :raises CosremasterError: as :meth:`remaster`.
+        """
+        from cosremaster.remastering.output_options import OutputOptions  # noqa: PLC0415 - as in remaster
+        from cosremaster.remastering.prepare import check_part_size  # noqa: PLC0415 - the same
+        from cosremaster.remastering.request import find_new_codec, normalize_request  # noqa: PLC0415 - the same
+
+        check_changeable(self.image)
+        check_part_size(part_size)
+        writing = OutputOptions(**options)
+        writing.check(Path(target))
+        if find_new_codec(self.image, Path(target).name) is not None:
+            raise UsageError(f"{target}: a preparation keeps the compression of {self.path}, so their names end alike")
+        normalized = replace(normalize_request(request, self.image), part_size=part_size)
+        return self._write(target, normalized, writing, progress)
+
+    def _write(
+        self, target: str | os.PathLike[str], normalized: NormalizedRequest, writing: OutputOptions,
+        progress: Progress | None,
+    ) -> tuple[RemasterPlan, tuple[str, ...]]:  # fmt: skip
+        """Write the image to ``target`` with the changes of ``normalized``. Returns and raises as :meth:`remaster`."""
+        from cosremaster.io.output import Output  # noqa: PLC0415 - who looks at an image writes none
+        from cosremaster.overlay.request import host_paths  # noqa: PLC0415 - the same
+        from cosremaster.remastering.context import RemasterContext  # noqa: PLC0415 - the same
+        from cosremaster.remastering.output_options import checking_digests  # noqa: PLC0415 - the same
+        from cosremaster.remastering.write import write_image  # noqa: PLC0415 - the same
+
+        expected = writing.expected_digests()
         inputs, sources = self._file.local_paths, host_paths((*normalized.additions, *normalized.iso_additions))
         with (
             Output(

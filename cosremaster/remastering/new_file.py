@@ -9,12 +9,11 @@ from msgspec import Struct
 from cosremaster.codecs.defaults import split_codec
 from cosremaster.errors import UsageError
 from cosremaster.layers.formats import NewStyle, load_format
-from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.request import OverlayItem, default_mtime
 from cosremaster.overlay.root_directory import make_root
+from cosremaster.remastering.request import parse_size
 
 _FORMATS = {"cpio": "cpio", "tar": "tar", "squashfs": "squashfs", "sfs": "squashfs", "sqfs": "squashfs"}
-_SIZE = lazy_regex(r"([0-9]{1,9})([kKmM]?)")
 
 
 class EmptyFile(Struct, frozen=True):
@@ -43,15 +42,5 @@ def make_empty_file(
     if kind != "squashfs" and (compression is not None or block_size is not None):
         option = "--compression" if compression is not None else "--block-size"
         raise UsageError(f"{option} is for a squashfs; the end of the name says the compression of a {kind} archive")
-    style = NewStyle(default_mtime(max_mtime), compression, _read_size(block_size))
+    style = NewStyle(default_mtime(max_mtime), compression, None if block_size is None else parse_size(block_size))
     return EmptyFile(name, load_format(kind).make_empty(make_root(items, max_mtime), style))
-
-
-def _read_size(size: int | str | None) -> int | None:
-    """Return the bytes that ``size`` means, as in ``256K``. :raises UsageError: it is no size."""
-    if size is None or isinstance(size, int):
-        return size
-    match = _SIZE.fullmatch(size)
-    if match is None:
-        raise UsageError(f"block size {size!r}: bytes, or a number with K or M are wanted, as in 256K")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]

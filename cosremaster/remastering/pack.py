@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cosremaster.codecs.base import BlockCache, RepackJob, RepackResult, StreamParameters
+from cosremaster.codecs.cuts import Cutting, measure_parts
 from cosremaster.codecs.defaults import new_parameters
 from cosremaster.errors import CosremasterError, Place, UnsupportedError, UsageError, printable
 from cosremaster.io.parallel import Worker
@@ -18,6 +20,7 @@ from cosremaster.io.pieces import Piece, PieceTable, Range
 from cosremaster.io.spool import Spool
 from cosremaster.layers.address import Address, format_address, format_last_part
 from cosremaster.layers.decoded import DecodedSource
+from cosremaster.layers.early_files import find_early_borders
 from cosremaster.layers.formats import ContainerEntry, EditResources, Repacking
 from cosremaster.layers.model import Layer
 from cosremaster.lazy_dataclass import dataclass
@@ -70,7 +73,10 @@ class PackedLayer:
     ``address``: of the layer, as in ``"live.cgz::rootfs.cxz"``; ``name``: the last part of it; ``codec``: name of
     the compression, as in ``gzip``, or ``gzip by isal`` where that was asked for. ``size``: of the new compressed
     data. Of these, ``reused`` bytes were copied from the input. Of the new decoded data, ``encoded`` bytes were
-    compressed and ``stored`` bytes were not.
+    compressed and ``stored`` bytes were not. ``parts``: blocks or frames of which each can
+    be compressed without the others, and ``largest_part`` decoded bytes of the largest: so many a later change of one
+    place compresses again at most; both 0 where there are none. ``parts_before`` and ``largest_before``: those of the
+    input.
     """
 
     address: str
@@ -80,14 +86,30 @@ class PackedLayer:
     reused: int
     encoded: int
     stored: int
+    parts: int = 0
+    largest_part: int = 0
+    parts_before: int = 0
+    largest_before: int = 0
 
 
 class RepackedLayer(Struct, frozen=True):
-    """A layer that was compressed again, with its bytes."""
+    """A layer that was compressed again, with its bytes. ``before``: the number of its parts, and the largest."""
 
     address: Address
     codec: str
     packed: RepackResult
+    before: tuple[int, int] = (0, 0)
+
+    @property
+    def parts_values(self) -> dict[str, dict[str, int]] | None:
+        """The parts that can be compressed one without the others, as JSON values; None where there are none."""
+        if not self.packed.parts:
+            return None
+        count, largest = self.before
+        return {
+            "before": {"count": count, "largest": largest},
+            "after": {"count": self.packed.parts, "largest": self.packed.largest_part},
+        }
 
     @property
     def summary(self) -> PackedLayer:
@@ -95,7 +117,7 @@ class RepackedLayer(Struct, frozen=True):
         packed = self.packed
         return PackedLayer(
             format_address(self.address), format_last_part(self.address), self.codec, packed.table.length,
-            packed.reused, packed.encoded, packed.stored,
+            packed.reused, packed.encoded, packed.stored, packed.parts, packed.largest_part, *self.before,
         )  # fmt: skip
 
 
@@ -143,10 +165,11 @@ def _new_parameters(codec: str, place: Place) -> StreamParameters:
         ) from error
 
 
-def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLayer:
+def pack_layer(layer: Layer, plain: PieceTable, packing: Packing, cutting: Cutting | None = None) -> RepackedLayer:
     """Return ``layer`` with the new decoded bytes ``plain``, compressed as it was. Step 5, instead of cpio and xz.
 
-    The result does not depend on the number of threads. Raises what reading the layer and the overlay raises.
+    ``cutting``: how it is cut into parts; None for the codec's own way. The result does not depend on the number of
+    threads. Raises what reading the layer and the overlay raises.
     """
     with packing.progress.step(f"pack {format_last_part(layer.address)}", plain.length) as advance:
         parameters = layer.parameters
@@ -167,13 +190,15 @@ def pack_layer(layer: Layer, plain: PieceTable, packing: Packing) -> RepackedLay
             cache=BlockCache()
             if layer.is_converted or is_new
             else packing.caches.setdefault(layer.address, BlockCache()),
+            cutting=cutting,
+            find_borders=tuple if layer.is_converted or is_new else cache(partial(find_early_borders, layer)),
         )
         packed = parameters.repack(job)
     if is_new:
         return RepackedLayer(layer.address, _with_coder(parameters.name, parameters, packing), packed)
     by_itself = layer.format.random_access and layer.parameters.is_identity  # it compresses its blocks
     label = layer.format.name if by_itself else _with_coder(layer.codec_label, parameters, packing)
-    return RepackedLayer(layer.address, label, packed)
+    return RepackedLayer(layer.address, label, packed, measure_parts(parameters.parts))
 
 
 def _with_coder(label: str, parameters: StreamParameters, packing: Packing) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cosremaster.checksums.renew import ListChange
     from cosremaster.overlay.boot_files import BootFiles
     from cosremaster.overlay.run_outcome import ScriptOutcome
+    from cosremaster.remastering.prepare import PreparedStream
 
 
 class RepackSaving(Struct, frozen=True):
@@ -62,6 +63,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     ISO; ``companions``: other files that follow changed ones; ``live_memory``: what a live
     system takes to boot; ``savings``: what a repack would drop, where :func:`with_savings` counted it; ``runs``: what
     came of scripts. ``origin_size``: bytes of the input, where ``image`` is made from it and not the input itself.
+    ``prepared``: of a preparation, what became of each stream.
     """
 
     image: RemasterImage
@@ -78,6 +80,7 @@ class RemasterPlan(Struct, frozen=True, kw_only=True):
     savings: tuple[RepackSaving, ...] = ()
     runs: tuple[ScriptOutcome, ...] = ()
     origin_size: int | None = None
+    prepared: tuple[PreparedStream, ...] = ()
 
     @property
     def input_size(self) -> int:
@@ -111,7 +114,12 @@ def plan_remaster(
     if not request.is_for_layer:
         context.start_precopy(_find_front(image, context.source, iso))
     change = LayerChanges(iso)
-    if request.as_layer is not None:
+    prepared: tuple[PreparedStream, ...] = ()
+    if request.part_size is not None:
+        from cosremaster.remastering.prepare import plan_preparation  # noqa: PLC0415 - a base is prepared once
+
+        change, prepared = plan_preparation(image, index, request, iso, context)
+    elif request.as_layer is not None:
         from cosremaster.remastering.new_layer import plan_new_layer  # noqa: PLC0415 - few ask for a new layer
 
         change = plan_new_layer(image, index, request, overlay, iso, context)
@@ -136,7 +144,7 @@ def plan_remaster(
     return RemasterPlan(
         image=image, changes=change.changes, packed=change.packed, iso=iso, fats=fats.changes, settings=settings,
         result=result, sums=checksums.changes, companions=companions, live_memory=live_memory,
-        warnings=context.warnings.messages, runs=tuple(context.outcomes),
+        warnings=context.warnings.messages, runs=tuple(context.outcomes), prepared=prepared,
     )  # fmt: skip
 
 

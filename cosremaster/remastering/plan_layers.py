@@ -149,7 +149,7 @@ def plan_layers(
             if outer.format.refusal is not None:
                 raise UnsupportedError(outer.format.refusal, outer.place)
     _check_repacking(targets, request.repacking)
-    _check_sole_names(image, targets)
+    check_sole_names(image, targets)
     if not request.layers:
         context.warnings.extend(stage_warnings(image, layers, targets))
     result = LayerChanges(iso)
@@ -429,7 +429,7 @@ def shadowing_warnings(target: LayerTarget, layers: ImageLayers, edits: Edits) -
             yield f"{printable(node.path)}: the kernel looks for it in the first archive alone (--layer {first})"
 
 
-def _check_sole_names(image: SourceImage, targets: Iterable[LayerTarget]) -> None:
+def check_sole_names(image: SourceImage, targets: Iterable[LayerTarget]) -> None:
     """Check that the path of each of ``targets`` means a single file. :raises UnsupportedError: two have it."""
     counts = Counter(file.path for file in image.files)
     for path in (target.layer.address[0] for target in targets):

@@ -16,6 +16,7 @@ from cosremaster.iso.model import SourceImage
 from cosremaster.layers.address import Address, parse_address
 from cosremaster.layers.formats import Repacking
 from cosremaster.lazy_dataclass import dataclass
+from cosremaster.lazy_regex import lazy_regex
 from cosremaster.overlay.addition import PreparedItem
 from cosremaster.overlay.patterns import Pattern
 from cosremaster.overlay.request import AddPath, OverlayItem, RunScript
@@ -29,6 +30,9 @@ from cosremaster.tree.superseding import SupersedeMode
 
 if TYPE_CHECKING:
     from cosremaster.io.source import ByteSource
+
+
+_SIZE = lazy_regex(r"([0-9]{1,9})([kKmM]?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,8 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
 
     ``codec``: that of the output, where its name says another than that of an input which is one archive.
     ``layers``: the layers that are named; none finds the root file system by content. ``max_mtime``: seconds since
-    1970; None for no limit.
+    1970; None for no limit. ``part_size``: of a preparation, which cuts layers into parts of so many bytes at most;
+    None for another request.
     """
 
     additions: tuple[OverlayItem, ...]
@@ -139,6 +144,7 @@ class NormalizedRequest(Struct, frozen=True, kw_only=True):
     max_mtime: int | None
     boot_settings: BootSettings
     codec: str | None = None
+    part_size: int | None = None
 
     @property
     def is_for_layer(self) -> bool:
@@ -195,6 +201,16 @@ def normalize_request(request: Request, image: SourceImage) -> NormalizedRequest
             allow_missing=request.allow_missing,
         ),
     )  # fmt: skip
+
+
+def parse_size(size: int | str) -> int:
+    """Return the bytes that ``size`` means, as in ``256K``. :raises UsageError: it is no size."""
+    if isinstance(size, int):
+        return size
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise UsageError(f"block size {size!r}: bytes, or a number with K or M are wanted, as in 256K")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
 
 
 def _parse_supersede(text: str) -> SupersedeMode:

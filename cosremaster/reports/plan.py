@@ -28,6 +28,7 @@ from cosremaster.reports.text import (
     fat_lines,
     memory_lines,
     packed_line,
+    parts_line,
     rename_lines,
     signature_lines,
     size_lines,
@@ -177,6 +178,7 @@ def _layer_report(layer: RepackedLayer) -> dict[str, Any]:
     return {
         "address": format_address(layer.address), "codec": layer.codec, "size": layer.packed.table.length,
         "kept": layer.packed.reused, "encoded": layer.packed.encoded, "stored": layer.packed.stored,
+        "parts": layer.parts_values,
     }  # fmt: skip
 
 
@@ -283,6 +285,7 @@ def plan_lines(plan: RemasterPlan) -> Iterator[str]:
     yield from sums_lines(plan.sums)
     for packed in plan.packed:
         yield packed_line(packed.summary)
+        yield from filter(None, (parts_line(packed.summary),))
     yield from _dead_lines(report)
     yield from _superseded_lines(report)
     for change in {change.paths[0]: change for change in plan.changes}.values():

@@ -268,3 +268,14 @@ def packed_line(layer: PackedLayer) -> str:
     parts = ((layer.reused, "kept compressed"), (layer.encoded, "encoded"), (layer.stored, "stored"))
     summary = ", ".join(f"{format_size(size)} {word}" for size, word in parts if size)
     return f"{layer.codec} {layer.name}: {format_size(layer.size)} ({summary})"
+
+
+def parts_line(layer: PackedLayer) -> str | None:
+    """Return what a later change of a layer that was cut into parts costs; None where it costs about what it did."""
+    if not layer.parts or layer.largest_before < 2 * layer.largest_part:
+        return None
+    before = "one block" if layer.parts_before == 1 else f"{layer.parts_before:,} blocks"
+    return (
+        f"  the next early change is cheap: {layer.name} was {before}, now it has {layer.parts:,}, and a change encodes"
+        f" its own again: at most {format_size(layer.largest_part)}, where it was {format_size(layer.largest_before)}"
+    )

@@ -22,6 +22,19 @@ SHAPES = {
 }
 
 
+def test_a_prepared_base_boots_with_an_early_file_removed(tmp_path: Path) -> None:
+    """Under the kernel's own decoder, which gets many small blocks."""
+    tools.require(*debirf.TOOLS, *qemu.TOOLS)
+    source = debirf.build(recipe=SHAPES["xz under the kernel"][0]).iso
+    base, out = tmp_path / "base.iso", tmp_path / "out.iso"
+    with cosremaster.open(source, remember=False) as image:
+        prepared = image.prepare(base, block_size="256K")
+    assert max(layer.parts[1] for layer in prepared.layers) > 10
+    result = cosremaster.remaster(base, out, remove=["/usr/share/doc/package-100/changelog"], remember=False)
+    assert result.packed[0].encoded < 1 << 18
+    assert debirf.MARKER in qemu.boot(out, firmware="bios", medium="disc")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_spliced_image_boots(tmp_path: Path, shape: str) -> None:
     tools.require(*debirf.TOOLS, *qemu.TOOLS)

@@ -57,6 +57,8 @@ SECTIONS = (
             "Plan",
             "Result",
             "PackedLayer",
+            "Preparation",
+            "PreparedLayer",
             "MenuChange",
             "LineChange",
             "ListChange",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosremaster.codecs.gzip.read import MAGIC, GzipMembers, read_header
@@ -52,6 +52,15 @@ class GzipReader(GzipMembers):
     def keeps_front(self, packed: PieceTable) -> bool:
         """Return whether the stream was written by blocks."""
         return self._without_blocks().keeps_front(packed)
+
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """Nothing, since nothing was recorded."""
+        return ()
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return why such a stream is not cut."""
+        return self._without_blocks().cut_refusal(by_kernel=by_kernel)
 
     def describe(self) -> str:
         """Return the parameters for people."""

@@ -79,6 +79,14 @@ class GzipParameters(PackedParameters, frozen=True):
         begins_stored = bool(self.stored.packed) and self.stored.packed[0] - HEAD <= MAX_HEADER
         return begins_stored or _FLUSH in head
 
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return why such a stream is not cut.
+
+        The kernel's decoder ends with the first member and skips no extra field, so no list of parts can stand in the
+        header (lib/decompress_inflate.c).
+        """
+        return "is packed with gzip, which kernels read as a single stream; packing it again takes little time"
+
     def describe(self) -> str:
         """Return the level, and the number of members when it is not one."""
         return f"level {self.level}" + (f", {self.members} members" if self.members != 1 else "")

@@ -50,6 +50,10 @@ class LzopParameters(PackedParameters, frozen=True):
     name = "lzop"
     refusal = "is packed by lzop, which is read and not written; pack it again as gzip, xz or zstd first"
 
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return that it cannot be written."""
+        return self.refusal
+
     def describe(self) -> str:
         """Return that it cannot be written."""
         return "read only"

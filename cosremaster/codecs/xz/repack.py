@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct, convert
 
 from cosremaster.codecs.base import Count, PackedParameters, RepackJob, RepackResult
 from cosremaster.codecs.checks import NAMES, SIZES, RunningCheck, crc32_joined, crc32_without
+from cosremaster.codecs.cuts import Cutting, move_borders, plan_cuts
 from cosremaster.codecs.xz.blocks import StoredXzBlock, XzBlock
 from cosremaster.codecs.xz.container import (
     BlockHeader,
@@ -74,6 +76,15 @@ class XzParameters(PackedParameters, frozen=True):
         """The largest dictionary of all blocks, in bytes; 0 when there is none."""
         return max((block.header.dictionary_size for block in self.blocks), default=0)
 
+    @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """The blocks that hold plain bytes."""
+        return [(block.plain, block.plain_end) for block in self.blocks if block.record.plain]
+
+    def cut_refusal(self, *, by_kernel: bool) -> str | None:
+        """Return None: every decoder reads blocks, kernels (lib/xz) and busybox among them."""
+        return None
+
     def describe(self) -> str:
         """Return check, dictionary, number of blocks, and number of streams when it is not one."""
         text = f"{NAMES[self.check]}, dictionary {format_size(self.dictionary_size)}, "
@@ -114,7 +125,8 @@ class XzParameters(PackedParameters, frozen=True):
         """
         preset = PRESET if job.preset is None else job.preset
         dictionary_size = max(MIN_DICT, min(self.dictionary_size or PRESET_DICTS[preset], PRESET_DICTS[preset]))
-        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress)
+        filters = self.blocks[0].header.branch_filters if self.blocks else ()
+        options = EncoderOptions(self.check, dictionary_size, preset, job.always_compress, filters)
         pieces: list[Piece] = [Literal(pack_stream_header(self.check))]
         records: list[IndexRecord] = []
         reused = encoded = stored = 0
@@ -141,7 +153,8 @@ class XzParameters(PackedParameters, frozen=True):
         index = pack_index(records)
         pieces += new_blocks.take()
         pieces.append(Literal(index + pack_stream_footer(self.check, len(index))))
-        return RepackResult(PieceTable(pieces), reused, encoded, stored)
+        largest = max((record.plain for record in records), default=0)
+        return RepackResult(PieceTable(pieces), reused, encoded, stored, len(records), largest)
 
     def decode_from(self, packed: PieceTable, offset: int, place: Place) -> tuple[int, Iterator[bytes]]:
         """Begin to decode at the beginning of a block."""
@@ -151,17 +164,27 @@ class XzParameters(PackedParameters, frozen=True):
 
     def _items(self, job: RepackJob, options: EncoderOptions) -> Iterator[KeptBlock | _EncodeTask]:
         """Yield the kept blocks and the tasks for the threads, in order."""
+        if job.cutting is not None:
+            yield from self._cut_items(job, job.cutting)
+            return
         for part in plan_splice(job.plain, job.decoded, self.blocks, self.check):
             if isinstance(part, KeptBlock):
                 yield part
                 continue
             marks = list(_file_borders(part.table))
-            size = _block_size(part.table.length, job.plain.length, options)
-            for start in range(0, part.table.length, size):
-                end = min(start + size, part.table.length)
-                table = _make_direct(part.table.cut(start, end))
-                first = bisect_right(marks, start) - 1
-                yield _EncodeTask(table, [mark - start for mark in marks[max(first, 0) :] if mark < end])
+            for start, end in _plan_blocks(part.table, job, options):
+                yield _make_task(part.table, marks, start, end)
+
+    def _cut_items(self, job: RepackJob, cutting: Cutting) -> Iterator[KeptBlock | _EncodeTask]:
+        """Yield what :meth:`_items` does, cut by ``cutting``: old blocks are kept whole, or not at all."""
+        blocks = [block for block in self.blocks if block.record.plain and block.check == self.check]
+        parts = [(block.plain, block.plain_end) for block in blocks]
+        marks = list(_file_borders(job.plain))
+        for start, end, number in plan_cuts(job.plain, job.decoded, parts, cutting):
+            if number is None:
+                yield _make_task(job.plain, marks, start, end)
+            else:
+                yield KeptBlock(blocks[number], None)
 
     def _add_kept(self, kept_block: KeptBlock, job: RepackJob, pieces: list[Piece]) -> tuple[int, IndexRecord]:
         """Append a kept block to ``pieces``; return the number of old bytes in it, and its index record."""
@@ -216,6 +239,29 @@ def _make_direct(table: PieceTable) -> PieceTable:
     return PieceTable(piece if is_direct(piece) else Literal(b"".join(piece.chunks())) for piece in table.pieces)
 
 
+def _make_task(table: PieceTable, marks: Sequence[int], start: int, end: int) -> _EncodeTask:
+    """Return the task for bytes ``start`` to ``end`` of ``table``, which has other data at each of ``marks``."""
+    first = bisect_right(marks, start) - 1
+    direct = _make_direct(table.cut(start, end))
+    return _EncodeTask(direct, [mark - start for mark in marks[max(first, 0) :] if mark < end])
+
+
+def _plan_blocks(table: PieceTable, job: RepackJob, options: EncoderOptions) -> Iterator[tuple[int, int]]:
+    """Yield start and end in ``table`` of each new block of ``job``.
+
+    New data of more than a block are also cut where the job wants borders.
+    """
+    length = table.length
+    edges = [0, length]
+    if length > options.block_size:
+        edges = sorted({*edges, *move_borders(table, job.decoded, job.find_borders())})
+    for first, last in pairwise(edges):
+        whole = job.plain.length if len(edges) == 2 else last - first  # what lies between borders is small enough
+        size = _block_size(last - first, whole, options)
+        for start in range(first, last, size):
+            yield start, min(start + size, last)
+
+
 class _NewBlocks:
     """Consecutive new blocks: in the spool, or as pieces of their sources."""
 
@@ -256,7 +302,12 @@ def _block_size(length: int, whole: int, options: EncoderOptions) -> int:
     """
     if length <= options.block_size:
         return max(-(-length // SPLIT), SEGMENT) if length * SMALL_PART <= whole else options.block_size
-    count = -(-length // options.block_size)
+    return _even_size(length, options.block_size)
+
+
+def _even_size(length: int, most: int) -> int:
+    """Return the bytes of each of an even number of blocks that hold ``length`` bytes, each at most ``most``."""
+    count = -(-length // most)
     return -(-length // (count + count % 2))
 
 

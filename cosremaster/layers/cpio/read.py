@@ -74,6 +74,11 @@ class CpioIndex(ArchiveIndex):
         """How many entries stand before the trailer."""
         return len(self.names or self.members)
 
+    def entry_spans(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield path, start and end of each entry."""
+        offsets = self.members.offsets
+        return zip(self.paths, offsets, (*offsets[1:], self.trailer.offset), strict=True)
+
     def tree(self, layer: Layer) -> CpioTree:
         """Return the nodes of ``layer`` by path."""
         from cosremaster.layers.cpio.tree import CpioTree  # noqa: PLC0415 - a plain listing needs none of it

@@ -139,6 +139,11 @@ class TarIndex(ArchiveIndex):
         """How many entries it has."""
         return len(self.entries)
 
+    def entry_spans(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield path, start and end of each entry."""
+        _, _, _, _, starts, _, _, _, ends = self.entries.numbers
+        return zip(self.paths, starts, ends, strict=True)
+
     def tree(self, layer: Layer) -> TarTree:
         """Return the nodes of ``layer`` by path."""
         from cosremaster.layers.tar.tree import TarTree  # noqa: PLC0415 - a plain listing needs none of it
