@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from cosremaster.io.pieces import PieceTable
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.model import IsoFile, IsoImage
@@ -17,9 +19,14 @@ class EditedFiles:
             file.path: file for file in image.files if file.is_regular and edits.new_path(file.path) is not None
         }
         self.added = {node.path: node.content.table() for node in edits.added if node.content is not None}
-        self._sharing: dict[object, list[bytes]] = {}
+
+    @cached_property
+    def _sharing(self) -> dict[object, list[bytes]]:
+        """The paths of the files on the image, by the keys of their bytes."""
+        sharing: dict[object, list[bytes]] = {}
         for path in self.files:
-            self._sharing.setdefault(self._content_key(path), []).append(path)
+            sharing.setdefault(self._content_key(path), []).append(path)
+        return sharing
 
     def _content_key(self, path: bytes) -> object:
         """Return a key that paths with the same bytes share."""

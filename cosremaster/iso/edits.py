@@ -72,6 +72,8 @@ class IsoEdits(Struct, frozen=True, kw_only=True, dict=True):
 
     def new_path(self, old: bytes) -> bytes | None:
         """Return the new path of the file or directory at the path ``old``; None if it is removed."""
+        if not (self.removed or self.renamed):
+            return old
         for path in (old, *reversed(list(ancestors(old)))):
             if path in self._removed_paths:
                 return None

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cosremaster.errors import ImageError, ProofError, UnsupportedError, printable
 from cosremaster.io.pieces import Literal, Piece, PieceTable, Range, Zeros
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.ecma119.records import locate_record
+from cosremaster.iso.ecma119.records import DirectoryRecord, locate_record
 from cosremaster.iso.ecma119.sections import split_into_sections
 from cosremaster.iso.edits import IsoEdits
 from cosremaster.iso.hidden import may_hide_names
@@ -522,12 +522,16 @@ def _check_unchanged_files(
     replaced = {record.offset for new in placed for _, file in new.files for record in file.records}
     removed_data = trees.removed_data if trees else frozenset[Lba]()
     files = (file for tree in image.trees for file in tree.files if not is_removed(file, removed_data))
-    for record in (record for file in files for record in file.records):
-        if not record.length or record.offset in replaced or (image.catalog and record.lba == image.catalog.lba):
-            continue
-        if not _holds_copy(image, table, layout, record.lba, record.length):
-            check_apart(image, [file for tree in image.trees for file in tree.files if record in file.records])
-            raise ProofError("the plan would lose its data", locate_record(image.place, record))
+    catalog_lba = image.catalog.lba if image.catalog else None
+    records = [
+        record
+        for file in files
+        for record in file.records
+        if record.length and record.offset not in replaced and record.lba != catalog_lba
+    ]
+    for record in _find_lost_records(image, table, layout, records):
+        check_apart(image, [file for tree in image.trees for file in tree.files if record in file.records])
+        raise ProofError("the plan would lose its data", locate_record(image.place, record))
     rewritten = removed_data | {new.old_span.start for new in placed if new.old_span}
     rewritten |= {image.catalog.lba} if image.catalog else set()
     for udf_file in image.udf.files if image.udf else ():
@@ -536,6 +540,39 @@ def _check_unchanged_files(
         if not all(_holds_copy(image, table, layout, lba, length) for lba, length in udf_file.extents):
             place = image.place.inside(encode_path(udf_file.path)).at(udf_file.entry_offset)
             raise ProofError("the plan would lose its data", place)
+
+
+def _find_lost_records(
+    image: IsoImage, table: PieceTable, layout: Layout, records: Sequence[DirectoryRecord]
+) -> Iterator[DirectoryRecord]:
+    """Yield those of ``records`` whose data the planned ``table`` does not hold at their new place.
+
+    Data that follow each other, and move alike, are compared together; then what holds need not be looked at again.
+    """
+    held = set[tuple[Lba, int]]()
+    for run in _split_at_moves(layout, sorted({(record.lba, record.length) for record in records})):
+        first, end = run[0][0], max(lba_offset(lba) + length for lba, length in run)
+        if _holds_copy(image, table, layout, first, end - lba_offset(first)):
+            held.update(run)
+    for record in records:
+        is_held = (record.lba, record.length) in held
+        if not is_held and not _holds_copy(image, table, layout, record.lba, record.length):
+            yield record
+
+
+def _split_at_moves(layout: Layout, extents: Iterable[tuple[Lba, int]]) -> Iterator[list[tuple[Lba, int]]]:
+    """Yield runs of ``extents``, sorted blocks and bytes, without a gap between them, that all move by as much."""
+    run, end, shift = list[tuple[Lba, int]](), 0, 0
+    for lba, length in extents:
+        own_shift = layout.map_block(lba) - lba
+        if run and (own_shift != shift or lba > end):
+            yield run
+            run, end = [], 0
+        shift = own_shift
+        run.append((lba, length))
+        end = max(end, lba + blocks_for(length))
+    if run:
+        yield run
 
 
 def _holds_copy(image: IsoImage, table: PieceTable, layout: Layout, lba: Lba, length: int) -> bool:

@@ -21,13 +21,13 @@ from cosremaster.io.pieces import PieceTable, Range
 from cosremaster.iso.ecma119.records import DirectoryRecord, Extent
 from cosremaster.iso.spans import Span
 from cosremaster.iso.udf.read import Udf
-from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, lba_offset
+from cosremaster.units import SECTORS_PER_BLOCK, Lba, Sector, blocks_for, lba_offset
 
 if TYPE_CHECKING:
     from cosremaster.boot.media_tags import MediaTags
 
 
-class IsoFile(Struct, frozen=True):
+class IsoFile(Struct, frozen=True, gc=False):
     """A file of a tree.
 
     ``path``: of the names that readers show, those of Rock Ridge where a tree has them. ``records``: the directory
@@ -45,7 +45,8 @@ class IsoFile(Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(record.length for record in self.records)
+        records = self.records
+        return records[0].length if len(records) == 1 else sum(record.length for record in records)
 
     @property
     def start(self) -> Lba:
@@ -60,15 +61,23 @@ class IsoFile(Struct, frozen=True):
     @property
     def spans(self) -> tuple[Span, ...]:
         """The blocks of the data: one span if the extents follow each other, else one for each extent."""
-        label, spans = printable(self.path), list[Span]()
-        for record in self.records:
-            if not record.length:
-                continue
-            if spans and spans[-1].end == record.lba:
-                spans[-1] = Span(spans[-1].start, spans[-1].blocks + record.blocks, label)
+        label = printable(self.path)
+        return tuple([Span(start, end - start, label) for start, end in self.block_runs])
+
+    @property
+    def block_runs(self) -> Sequence[tuple[Lba, Lba]]:
+        """The first block of each of the :attr:`spans`, and the block after its last one."""
+        if len(self.records) == 1:  # as nearly all files: an image may have very many
+            record = self.records[0]
+            return ((record.lba, Lba(record.lba + blocks_for(record.length))),) if record.length else ()
+        runs = list[tuple[Lba, Lba]]()
+        for record in (record for record in self.records if record.length):
+            end = Lba(record.lba + record.blocks)
+            if runs and runs[-1][1] == record.lba:
+                runs[-1] = runs[-1][0], end
             else:
-                spans.append(Span(record.lba, record.blocks, label))
-        return tuple(spans)
+                runs.append((record.lba, end))
+        return runs
 
 
 class IsoTree(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import chain
 
 from cosremaster.errors import ProofError
 from cosremaster.iso.ecma119.records import NEGATIVE
@@ -29,8 +28,9 @@ def prove_areas(old: IsoImage, new: IsoImage) -> None:
 
 def count_data_outside(tree: IsoTree) -> int:
     """Return how many spans of data that records of ``tree`` name end behind its volume."""
-    spans = chain(tree.other_spans, (span for file in tree.files for span in file.spans))
-    return sum(span.end > tree.end for span in spans)
+    end = tree.end
+    count = sum([span.end > end for span in tree.other_spans])
+    return count + sum([run_end > end for file in tree.files for _, run_end in file.block_runs])
 
 
 def _count_outside(tree: IsoTree) -> int:
@@ -41,9 +41,13 @@ def _count_outside(tree: IsoTree) -> int:
 
 def _has_shared_area(image: IsoImage) -> bool:
     """Return whether a continuation area shares blocks with the data of a file."""
-    files = sorted({span for tree in image.trees for file in tree.files for span in file.spans}, key=lambda s: s.start)
-    for area in (span for tree in image.trees for span in tree.other_spans):
-        at = bisect_right(files, area.start, key=lambda span: span.start)
-        if any(area.overlaps(span) for span in files[max(0, at - 1) : at + 1]):
+    areas = [span for tree in image.trees for span in tree.other_spans]
+    if not areas:
+        return False
+    runs = sorted({run for tree in image.trees for file in tree.files for run in file.block_runs})
+    starts = [start for start, _ in runs]
+    for area in areas:
+        at = bisect_right(starts, area.start)
+        if any(area.start < end and start < area.end for start, end in runs[max(0, at - 1) : at + 1]):
             return True
     return False

@@ -103,7 +103,7 @@ def _tree_kind(descriptor: VolumeDescriptor) -> str:
     return "ISO 9660:1999" if descriptor.raw[6] == _ENHANCED else "supplementary"
 
 
-class NamedRecord(Struct, frozen=True):
+class NamedRecord(Struct, frozen=True, gc=False):
     """A directory record with its bytes, its Rock Ridge fields, and the path that readers show.
 
     ``directory``: the extent of the directory that the record stands for, None for a file.
@@ -183,7 +183,8 @@ def walk_records(
                     others.add_areas(areas)
                 continue
             rock_ridge = NO_ROCK_RIDGE if skip is None else read_rock_ridge(source, raw, record.offset, skip, base)
-            limits.count_areas(rock_ridge.areas)
+            if rock_ridge.areas:
+                limits.count_areas(rock_ridge.areas)
             if others is not None:
                 others.add_record(record, raw, rock_ridge)
             if rock_ridge.is_relocated or record.flags & ASSOCIATED:

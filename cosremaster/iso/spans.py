@@ -7,7 +7,7 @@ from msgspec import Struct
 from cosremaster.units import FIRST_DESCRIPTOR, Lba
 
 
-class Span(Struct, frozen=True):
+class Span(Struct, frozen=True, gc=False):
     """A run of blocks, with a label that says what the blocks hold."""
 
     start: Lba

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 QUARTER = timedelta(minutes=15)
 """The unit of offsets from Greenwich Mean Time (8.4.26.1)."""
@@ -15,6 +16,7 @@ YEAR_1, YEAR_10000 = -62135596800, 253402300800
 """The range of a date with digits, in seconds since 1970; the end is exclusive."""
 
 
+@lru_cache(maxsize=1024)  # the files of an image have few dates
 def parse_short_date(raw: bytes) -> int:
     """Parse the seven bytes of a directory record's date (9.1.5).
 

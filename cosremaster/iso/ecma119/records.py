@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -32,9 +33,13 @@ VOLUME_SPACE_SIZE = 80
 
 DIRECTORY, ASSOCIATED, MULTI_EXTENT = 0x02, 0x04, 0x80
 """File flags of a directory record (9.1.6)."""
+_MIN_RECORD = 34
+_HEAD = struct.Struct("<BBL4xL4x7xBBB4xB")
+"""Of a directory record (9.1): its length, the blocks of its extended attribute record, block and length of the data,
+flags, file unit size, interleave gap, and the length of the identifier that follows."""
 
 
-class DirectoryRecord(Struct, frozen=True):
+class DirectoryRecord(Struct, frozen=True, gc=False):
     """A directory record (9.1).
 
     ``offset``: the byte offset of the record in the image. ``lba`` and ``length``: the first block and the bytes of the
@@ -61,7 +66,7 @@ class DirectoryRecord(Struct, frozen=True):
         return self.identifier in (b"\0", b"\1")
 
 
-class Extent(Struct, frozen=True):
+class Extent(Struct, frozen=True, gc=False):
     """The first block and the bytes of a directory or of a path table."""
 
     lba: Lba
@@ -184,23 +189,16 @@ def read_all_records(
         at, end = block, min(block + BLOCK, len(data))
         while at < end and data[at]:
             length = data[at]
-            if length < 34 or at + length > end or 33 + data[at + 32] > length:
+            if length < _MIN_RECORD or at + length > end or 33 + data[at + 32] > length:
                 raise ImageError("malformed directory record", _inside(source.place, path).at(start + at))
-            yield _parse_record(data[at : at + length], start + at, path, base), data[at : at + length]
+            _, attributes, lba, size, flags, unit, gap, name_length = _HEAD.unpack_from(data, at)
+            record = DirectoryRecord(
+                start + at,
+                base + lba + attributes,  # data follow the extended attribute record
+                size, flags, path, data[at + 33 : at + 33 + name_length], not (attributes or unit or gap),
+            )  # fmt: skip
+            yield record, data[at : at + length]
             at += length
-
-
-def _parse_record(raw: bytes, offset: int, path: tuple[bytes, ...], base: Lba) -> DirectoryRecord:
-    """Parse a directory record (9.1) that begins at byte ``offset`` of the image."""
-    return DirectoryRecord(
-        offset=offset,
-        lba=Lba(base + int.from_bytes(raw[2:6], "little") + raw[1]),  # data follow the extended attribute record
-        length=int.from_bytes(raw[10:14], "little"),
-        flags=raw[25],
-        parent=path,
-        identifier=raw[33 : 33 + raw[32]],
-        is_plain=not (raw[1] or raw[26] or raw[27]),
-    )
 
 
 def locate_record(place: Place, record: DirectoryRecord) -> Place:
@@ -225,7 +223,7 @@ def split_version(identifier: bytes) -> tuple[bytes, bytes]:
 
     Only the last one is a version: ``FOO;1.;1`` (genisoimage -relaxed-filenames) is a file called ``FOO;1``.
     """
-    match = _VERSION.search(identifier)
+    match = _VERSION.search(identifier) if b";" in identifier else None
     return (identifier[: match.start()], match[0]) if match else (identifier, b"")
 
 

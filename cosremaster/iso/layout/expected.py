@@ -11,7 +11,7 @@ IN_UDF = Lba(-1)
 """Stands for the UDF file system where trees are named by the block of their volume descriptor."""
 
 
-class ExpectedFile(Struct, frozen=True):
+class ExpectedFile(Struct, frozen=True, gc=False):
     """A file of the new image: its bytes, and the first block of its data (of each section of a file that stays)."""
 
     size: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Set
 from itertools import accumulate, chain
 
 from cosremaster.errors import ImageError
@@ -32,12 +32,14 @@ def list_fixed_spans(image: IsoImage, descriptors: Iterable[Span]) -> tuple[Span
     if catalog:
         spans.append(Span(catalog.lba, blocks_for(catalog.length), "boot catalog"))
     files = [file for tree in image.trees for file in tree.files]
-    spans += [s for file in files if not all(record.is_plain for record in file.records) for s in file.spans]
-    file_spans = {span.start: span for file in files for span in file.spans}
+    special = (file for file in files if len(file.records) > 1 or not file.records[0].is_plain)
+    spans += [s for file in special if not all(record.is_plain for record in file.records) for s in file.spans]
     spans += list_udf_only_spans(image)
-    end = max(span.end for span in (*spans, *file_spans.values()))
+    runs = [run for file in files for run in file.block_runs]
+    file_starts = {start for start, _ in runs}
+    end = max(chain((span.end for span in spans), (end for _, end in runs)))
     spans += _list_boot_images(image, end)
-    spans += _list_partitions(image, end, file_spans)
+    spans += _list_partitions(image, end, file_starts)
     spans += _list_firmware_targets(image, end)
     spans += _list_limine_halves(image, end)
     return tuple(spans)
@@ -56,8 +58,8 @@ def list_udf_only_spans(image: IsoImage) -> Iterator[Span]:
     if image.udf is None:
         return
     named = dict[Lba, int]()
-    for span in (span for tree in image.trees for file in tree.files for span in file.spans):
-        named[span.start] = max(span.blocks, named.get(span.start, 0))
+    for start, end in (run for tree in image.trees for file in tree.files for run in file.block_runs):
+        named[start] = max(end - start, named.get(start, 0))
     for file in image.udf.files:
         yield from (span for span in file.spans if span.blocks > named.get(span.start, 0))
 
@@ -71,9 +73,9 @@ def _list_boot_images(image: IsoImage, end: Lba) -> Iterator[Span]:
             yield span
 
 
-def _list_partitions(image: IsoImage, end: Lba, file_spans: Mapping[Lba, Span]) -> Iterator[Span]:
+def _list_partitions(image: IsoImage, end: Lba, file_starts: Set[Lba]) -> Iterator[Span]:
     """Yield the spans of partitions before block ``end`` that neither a file nor a boot image begins."""
-    starts = {*file_spans, *(boot.entry.lba for boot in image.boot_images)}
+    starts = {*file_starts, *(boot.entry.lba for boot in image.boot_images)}
     for partition in image.partitions:
         span = partition.span
         if not (
@@ -128,8 +130,8 @@ def find_tail(image: IsoImage, fixed: Iterable[Span]) -> Lba:
 
 def find_data_end(trees: Iterable[IsoTree], fixed: Iterable[Span]) -> Lba:
     """Return the block after all files and all ``fixed`` spans."""
-    files = (span for tree in trees for file in tree.files for span in file.spans)
-    return max(span.end for span in chain(files, fixed))
+    ends = [end for tree in trees for file in tree.files for _, end in file.block_runs]
+    return max(chain(ends, (span.end for span in fixed)))
 
 
 def find_slack(ends: Iterable[Lba], blocks: Iterable[Lba]) -> int | None:

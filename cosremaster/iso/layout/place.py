@@ -21,7 +21,7 @@ PADDING = 150
 """Blocks after the data that a drive may read ahead into (mkisofs(8), -pad)."""
 
 
-class Placement(Struct, frozen=True):
+class Placement(Struct, frozen=True, gc=False):
     """A span of the old volume at its place in the new one, where it has ``blocks`` blocks."""
 
     span: Span
@@ -77,11 +77,18 @@ class Layout(Struct, frozen=True, dict=True):
         """The placements in the order of their old starts."""
         return sorted(self.placements, key=lambda placed: placed.span.start)
 
+    @cached_property
+    def _old_starts(self) -> list[Lba]:
+        """The old starts of :attr:`_by_old_start`."""
+        return [placed.span.start for placed in self._by_old_start]
+
     def map_block(self, old: Lba) -> Lba:
         """Return the new place of block ``old`` of a span or of the tail."""
         if old >= self.old_tail:
             return Lba(old + self.tail - self.old_tail)
-        index = bisect_right(self._by_old_start, old, key=lambda placed: placed.span.start) - 1
+        if not self.moved_starts:
+            return old
+        index = bisect_right(self._old_starts, old) - 1
         placed = self._by_old_start[index] if index >= 0 else None
         return Lba(old + placed.start - placed.span.start) if placed and old < placed.span.end else old
 

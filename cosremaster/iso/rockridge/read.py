@@ -25,7 +25,7 @@ CE_HEAD = b"CE\x1c\x01"
 _FILE_TYPE, _REGULAR_FILE = 0o170000, 0o100000
 
 
-class RockRidge(Struct, frozen=True):
+class RockRidge(Struct, frozen=True, gc=False):
     """The fields of a directory record that say where its entry is in the tree.
 
     ``name``: the alternate name (NM), empty without one. ``child_lba``: the block of the relocated directory that the
@@ -49,7 +49,7 @@ NO_ROCK_RIDGE = RockRidge()
 """The value for records without Rock Ridge."""
 
 
-class PosixAttributes(Struct, frozen=True, kw_only=True):
+class PosixAttributes(Struct, frozen=True, kw_only=True, gc=False):
     """The POSIX attributes in the fields of a directory record.
 
     ``mode``: st_mode, None without a PX field. ``links`` and ``serial``: number of links and file serial number, 0
@@ -76,6 +76,8 @@ _PX, _PX_1_10, _PN = 44, 36, 20
 """Bytes of the fields; PX has a serial number since RRIP 1.12 (4.1.1)."""
 _MODIFIED, _LONG_FORM = 0x02, 0x80
 _CONTINUE, _CURRENT, _PARENT, _ROOT = 1, 2, 4, 8
+_PLACING_FIELDS = frozenset((b"CE", b"ST", b"CL", b"RE", b"SL", b"ZF"))
+"""The fields that say more of an entry than its name, its mode and its times, or lead elsewhere."""
 
 
 def find_susp_skip(root: bytes) -> int | None:
@@ -96,6 +98,9 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
     :param base: the block from which the tree counts its blocks.
     :raises ImageError: when a field is malformed, or continuation areas do not end.
     """
+    plain = _read_plain_fields(raw, skip)
+    if plain is not None:
+        return plain
     name, child, relocated, regular, zisofs, serial = b"", None, False, True, 0, 0
     areas: list[tuple[int, int]] = []
     for at, field in walk_fields(source, raw, offset, skip, base, strict=False, areas=areas):
@@ -115,6 +120,29 @@ def read_rock_ridge(source: ByteSource, raw: bytes, offset: int, skip: int, base
                 zisofs = at
     name = name.partition(b"\0")[0]  # where it ends for programs in C
     return RockRidge(name, child, relocated, regular, zisofs, serial, tuple(areas))
+
+
+def _read_plain_fields(raw: bytes, skip: int) -> RockRidge | None:
+    """Return what :func:`read_rock_ridge` does for the record of an ordinary file or directory, None for others.
+
+    Such a record is whole, and has a name, a mode and times alone; an image may have very many of them.
+    """
+    end = len(raw)
+    if end < _MIN_RECORD:
+        return None
+    at = 33 + raw[32] + (1 - raw[32] % 2) + skip
+    name, regular, serial = b"", True, 0
+    while at + 4 <= end and raw[at + 2]:
+        signature, length = raw[at : at + 2], raw[at + 2]
+        if length < 4 or at + length > end or signature in _PLACING_FIELDS:
+            return None
+        if signature == b"NM":
+            name += raw[at + 5 : at + length]
+        elif signature == b"PX" and length >= 8:
+            regular = regular and raw[at + 5] & 0xF0 in (0, 0x80)
+            serial = int.from_bytes(raw[at + 36 : at + 40], "little") if length >= _PX else 0
+        at += length
+    return RockRidge(name.partition(b"\0")[0] if b"\0" in name else name, None, False, regular, 0, serial)
 
 
 def find_areas(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> tuple[tuple[int, int], ...]:
@@ -195,6 +223,22 @@ def walk_fields(
     raise ImageError("Rock Ridge fields continue without an end", source.place.at(offset))
 
 
+def _split_fields(raw: bytes, offset: int, skip: int) -> list[tuple[int, bytes]] | None:
+    """Return what :func:`walk_fields` yields for a whole record without continuation areas; None for others."""
+    end = len(raw)
+    if end < _MIN_RECORD:
+        return None
+    at, fields = 33 + raw[32] + (1 - raw[32] % 2) + skip, list[tuple[int, bytes]]()
+    while at + 4 <= end and raw[at + 2]:
+        length = raw[at + 2]
+        field = raw[at : at + length]
+        if length < 4 or at + length > end or field[:2] in (b"CE", b"ST"):
+            return None
+        fields.append((offset + at, field))
+        at += length
+    return fields
+
+
 def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base: Lba) -> PosixAttributes:
     """Read the POSIX attributes in the fields of a directory record.
 
@@ -205,7 +249,8 @@ def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base
     """
     mode, links, uid, gid, serial, rdev, mtime, zisofs = None, 0, 0, 0, 0, (0, 0), None, b""
     links_to: list[bytes] = []
-    for at, field in walk_fields(source, raw, offset, skip, base, strict=False):
+    fields = _split_fields(raw, offset, skip)
+    for at, field in walk_fields(source, raw, offset, skip, base, strict=False) if fields is None else fields:
         match field[:2]:
             case b"PX":
                 _check_length(source, at, field, _PX_1_10)
