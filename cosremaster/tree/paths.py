@@ -72,12 +72,29 @@ def resolve_in_root(
 
 
 _NOT_NORMAL = (b"//", b"/./", b"/.\0", b"\0./", b"\0.\0", b"\0/", b"/\0")  # in names with NULs around them
+_AT_ONCE = 4096  # names
 
 
 def normal_names(names: Sequence[bytes]) -> Sequence[bytes]:
     """Return :func:`normal_name` of each of ``names``.
 
-    Thousands are converted at once where they differ from it only by the root's ``.`` and by a leading ``./``.
+    Where nothing differs these are ``names`` themselves. Thousands are converted at once, without a copy of all.
+    """
+    paths: list[bytes] | None = None
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start : start + _AT_ONCE]
+        normal = _convert_names(some)
+        if paths is None and normal is not some:
+            paths = list(names[:start])
+        if paths is not None:
+            paths += normal
+    return names if paths is None else paths
+
+
+def _convert_names(names: Sequence[bytes]) -> Sequence[bytes]:
+    """Return :func:`normal_name` of each of ``names``, which are not empty; ``names`` itself where nothing differs.
+
+    They are converted together if they differ from it only by the root's ``.`` and by a leading ``./``.
     """
     text = b"\0%b\0" % b"\0".join(names)
     shorter = text.replace(b"\0./", b"\0").replace(b"\0.\0", b"\0\0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import chain, islice
 
 from cosremaster.layers.cpio import newc as cpio
 from cosremaster.layers.cpio.members import Members
@@ -26,6 +27,7 @@ from cosremaster.tree.nodes import NodeKind
 _unpack_inos = struct.Struct(">I48x").iter_unpack
 _unpack_modes = struct.Struct(">4xI8xI32x").iter_unpack
 _FILE = int(NodeKind.FILE)
+_AT_ONCE = 4096  # inode numbers
 
 
 def unpack_columns(members: Members, paths: Sequence[bytes]) -> UnpackedTree | None:
@@ -85,7 +87,10 @@ def _follows_directories(paths: Sequence[bytes], numbers: dict[bytes, int]) -> b
 
 def _add_links(tree: UnpackedTree, members: Members, paths: Sequence[bytes]) -> None:
     """Add to ``tree`` the inode numbers and the hard links of ``members``, whose normal ``paths`` are its."""
-    tree.inodes = InodeNumbers.of({ino for (ino,) in _unpack_inos(members.fields)})
+    tree.inodes = InodeNumbers()
+    inos = chain.from_iterable(_unpack_inos(members.fields))
+    while some := list(islice(inos, _AT_ONCE)):
+        tree.inodes.add(some)
     for number, (mode, nlink) in enumerate(_unpack_modes(members.fields)):
         if nlink > 1 and mode & 0o170000 == _FILE:
             header = members[number].entry.header

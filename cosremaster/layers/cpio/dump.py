@@ -29,6 +29,7 @@ _unpack_sizes = struct.Struct(
     ">24xI16xI4x"
 ).iter_unpack  # of the 13 fields of a header: 6, of the data, and 11, of the name
 _ALIGNED = -cpio.ALIGNMENT  # as a mask
+_AT_ONCE = 4096  # strings
 _NAMED = cpio.HEADER_SIZE + cpio.ALIGNMENT - 1
 
 
@@ -144,7 +145,8 @@ def check_tail(index: CpioIndex, size: int, tail: bytes) -> None:
 
 def _join(strings: Sequence[bytes]) -> bytes:
     """Return ``strings``, each with a NUL behind it. :raises ValueError: one holds a NUL."""
-    joined = b"".join(string + b"\0" for string in strings)
+    chunks = (strings[start : start + _AT_ONCE] for start in range(0, len(strings), _AT_ONCE))
+    joined = b"".join([b"\0".join((*chunk, b"")) for chunk in chunks])
     if joined.count(b"\0") != len(strings):
         raise ValueError("a string holds a NUL")
     return joined

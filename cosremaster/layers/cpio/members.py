@@ -20,6 +20,7 @@ FIELDS_SIZE = 52
 """Bytes of the 13 fields of a header as numbers."""
 
 _TYPE_AT = 6  # the byte of the fields whose upper half is the file type
+_FILE_TYPES = tuple((value & 0xF0) << 8 for value in range(256))  # one object for all entries of a type
 _DIGITS = b"0123456789ABCDEF"
 _unpack_all = struct.Struct(">13I").iter_unpack
 
@@ -83,6 +84,38 @@ class HeaderStyle:
         return HeaderStyle(self.magic, others, is_upper=self.is_upper)
 
 
+class DottedNames(Sequence[bytes]):
+    """The names ``./path`` of ``paths``, the root's ``.``: made when they are read, as they take 80 bytes each."""
+
+    __slots__ = ("paths",)
+
+    def __init__(self, paths: Sequence[bytes]) -> None:
+        """Begin with the normal paths."""
+        self.paths = paths
+
+    def __len__(self) -> int:
+        """Return how many names there are."""
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes:
+        """Return a name."""
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]:
+        """Return the names of a slice."""
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Return a name, or those of a slice."""
+        if isinstance(index, slice):
+            return [b"./" + path if path else b"." for path in self.paths[index]]
+        return b"./" + self.paths[index] if self.paths[index] else b"."
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield each name."""
+        return (b"./" + path if path else b"." for path in self.paths)
+
+
 class Members(Sequence[Member]):
     """Members that are made when they are read.
 
@@ -94,8 +127,8 @@ class Members(Sequence[Member]):
     __slots__ = ("digests", "fields", "headers", "names", "offsets", "targets")
 
     def __init__(
-        self, headers: HeaderStyle, fields: Column, names: list[bytes], offsets: array[int], targets: dict[int, bytes],
-        digests: Column,
+        self, headers: HeaderStyle, fields: Column, names: Sequence[bytes], offsets: array[int],
+        targets: dict[int, bytes], digests: Column,
     ) -> None:  # fmt: skip
         """Make members of their columns."""
         self.headers, self.fields, self.names, self.offsets, self.targets = headers, fields, names, offsets, targets
@@ -110,6 +143,7 @@ class Members(Sequence[Member]):
         """Add a member behind all others."""
         assert isinstance(self.fields, bytearray)
         assert isinstance(self.digests, bytearray)
+        assert isinstance(self.names, list)
         if target:
             self.targets[len(self.names)] = target
         self.fields += self.headers.add(len(self.names), entry.header.raw)
@@ -178,7 +212,7 @@ class Members(Sequence[Member]):
 
     def file_types(self) -> list[int]:
         """Return the file type of each, as in st_mode."""
-        return [(value & 0xF0) << 8 for value in bytes(self.fields[_TYPE_AT::FIELDS_SIZE])]
+        return [_FILE_TYPES[value] for value in bytes(self.fields[_TYPE_AT::FIELDS_SIZE])]
 
     def all_fields(self) -> Iterator[tuple[int, ...]]:
         """Yield the 13 fields of each header."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import eq
 from typing import TYPE_CHECKING, Any, cast
 
 from cosremaster.errors import CorruptError, Place
 from cosremaster.io.streams import ByteReader
 from cosremaster.layers.cpio import newc as cpio
-from cosremaster.layers.cpio.members import Member, Members
+from cosremaster.layers.cpio.members import DottedNames, Member, Members
 from cosremaster.layers.formats import ArchiveIndex, ContainerEntry, EditResources
 from cosremaster.tree.paths import normal_names
 
@@ -42,7 +43,7 @@ class CpioIndex(ArchiveIndex):
     ``has_trailer``: without one ``trailer`` is what an edit puts behind the last entry.
     """
 
-    __slots__ = ("has_trailer", "members", "names", "trailer")
+    __slots__ = ("_paths", "has_trailer", "members", "names", "trailer")
 
     def __init__(
         self, members: Members, trailer: cpio.NewcEntry, names: tuple[bytes, ...] = (), *,
@@ -53,6 +54,7 @@ class CpioIndex(ArchiveIndex):
         self.has_trailer = has_trailer
         self.trailer = trailer
         self.names = names
+        self._paths: Sequence[bytes] | None = None
 
     @property
     def version(self) -> str:
@@ -67,7 +69,14 @@ class CpioIndex(ArchiveIndex):
     @property
     def paths(self) -> Sequence[bytes]:
         """The normal path of each entry."""
-        return normal_names(self.names or self.members.names)
+        if self._paths is None:
+            names = self.names or self.members.names
+            self._paths = normal_names(names)
+            if self._paths is not names and not self.names:
+                dotted = DottedNames(self._paths)
+                if all(map(eq, names, dotted)):
+                    self.members.names = dotted
+        return self._paths
 
     @property
     def entry_count(self) -> int:

@@ -62,16 +62,6 @@ class InodeNumbers:
         """Begin with no numbers, or with what :meth:`copy` gives."""
         self._bits, self._large = bits or bytearray(), large or set()
 
-    @classmethod
-    def of(cls, numbers: set[int]) -> InodeNumbers:
-        """Return ``numbers``."""
-        large = {number for number in numbers if number >= _SMALL}
-        small = numbers - large if large else numbers
-        bits = bytearray((max(small, default=-1) >> 3) + 1)
-        for number in small:
-            bits[number >> 3] |= 1 << (number & 7)
-        return cls(bits, large)
-
     def copy(self) -> InodeNumbers:
         """Return a copy."""
         return InodeNumbers(bytearray(self._bits), set(self._large))
