@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cosremaster
-from benchmarks import images, runs, squashfs, tar
+from benchmarks import images, runs, scale, squashfs, tar
 from benchmarks.measure import Compared, Group, shell
 from cosremaster.io.output import Output
 from cosremaster.io.pieces import PieceTable, Range
@@ -458,6 +458,7 @@ GROUPS: Mapping[str, Group] = {
     **squashfs.GROUPS,
     **tar.GROUPS,
     **runs.GROUPS,
+    **scale.GROUPS,
 }
 
 COMPARED = tuple(row for group in GROUPS.values() for row in group.rows)
