@@ -174,11 +174,14 @@ def _list_candidates(
     aliases: dict[int, list[bytes]] = defaultdict(list)
     for area in list_areas(image):
         aliases[area.start].append(area.alias)
-    for path in sorted(tree_files.files):
-        names = tree_files.names_of(path)
-        start = lba_offset(tree_files.files[path].records[0].lba)
-        may_be_fat = path.lower().endswith(_FAT_NAMES) or path in boot_paths or start in aliases
-        if not may_be_fat or path != names[0] or tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
+    starts = {path: lba_offset(file.start) for path, file in tree_files.files.items()}
+    for path in sorted(
+        path
+        for path, start in starts.items()
+        if path.lower().endswith(_FAT_NAMES) or path in boot_paths or start in aliases
+    ):
+        names, start = tree_files.names_of(path), starts[path]
+        if path != names[0] or tree_files.size_of(path) < _MIN_FAT or not tree_files.is_plain(path):
             continue
         seen.add(start)
         yield printable(path), names, tuple(aliases[start]), 0, tree_files.bytes_of(path)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from cosremaster.io.source import ByteSource
-from cosremaster.iso.model import IsoImage
+from cosremaster.iso.model import IsoFile, IsoImage
 from cosremaster.iso.udf.read import Udf, encode_path
 from cosremaster.units import Lba
 
@@ -22,16 +22,20 @@ def may_hide_names(image: IsoImage) -> bool:
     if len(image.trees) == 1 and image.udf is None:
         return False
     primary = image.trees[0]
-    data: dict[bytes, Data] = {file.path: (file.start, file.size) if file.size else None for file in primary.files}
+    data: dict[bytes, Data] = {file.path: _data_of(file) for file in primary.files}
     directories = set(primary.directory_paths)
     for tree in image.trees[1:]:
         if not directories.issuperset(tree.directory_paths):
             return True
-        if any(
-            data.get(file.path, _NO_FILE) != ((file.start, file.size) if file.size else None) for file in tree.files
-        ):
+        if any(data.get(file.path, _NO_FILE) != _data_of(file) for file in tree.files):
             return True
     return image.udf is not None and _may_udf_hide(image.udf, data, directories)
+
+
+def _data_of(file: IsoFile) -> Data:
+    """Return first block and bytes of the data of ``file``."""
+    size = file.size
+    return (file.records[0].lba, size) if size else None
 
 
 def with_hidden_files(image: IsoImage, source: ByteSource) -> IsoImage:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from cosremaster.iso.tree_edit.directories import DirectoryEntry, EditableTree
     from cosremaster.iso.udf.read import UdfFile
 
-_KINDS = frozenset(NodeKind)
+_KINDS = {int(kind): kind for kind in NodeKind if kind is not NodeKind.DIRECTORY}
+"""The kinds of nodes by their file type, as in st_mode, except directories."""
 _DATE = slice(18, 25)
 """The bytes of a directory record that hold its date (ECMA-119, 9.1.5)."""
 
@@ -179,12 +180,12 @@ def _find_content(attributes: PosixAttributes, image: IsoImage, file: IsoFile) -
         zisofs = parse_zisofs(attributes.zisofs_field, image.bytes_of(file), image.place.inside(file.path))
         if zisofs is not None:
             return PieceContent((Range(zisofs, 0, zisofs.size),))
-    return PieceContent(tuple(image.source.cut(start, start + length) for start, length in file.extents))
+    return PieceContent(tuple([image.source.cut(start, start + length) for start, length in file.extents]))
 
 
 def _find_kind(attributes: PosixAttributes) -> NodeKind:
     """Return the kind of a node that is not a directory: that of its PX field, else a symlink if it has a target."""
-    file_type = (attributes.mode or 0) & 0o170000
-    if file_type in _KINDS and file_type != NodeKind.DIRECTORY:
-        return NodeKind(file_type)
+    kind = _KINDS.get((attributes.mode or 0) & 0o170000)
+    if kind is not None:
+        return kind
     return NodeKind.FILE if attributes.target is None else NodeKind.SYMLINK

@@ -40,6 +40,8 @@ def may_be_menu(path: bytes) -> bool:
     These are grub.cfg anywhere, isolinux.cfg and its kin, loader/entries/*.conf, boot.cfg and xen.cfg, and *.cfg and
     *.conf at the root or below boot, EFI, isolinux, syslinux, extlinux.
     """
+    if b".c" not in path[-6:].lower():  # all of these end with .cfg or .conf, and $ allows a newline behind it
+        return False
     if any(name.search(path) for name in (_ENTRY, _GRUB_NAME, _SYSLINUX_NAME, _ASSIGNMENTS_NAME)):
         return True
     folder = path.rpartition(b"/")[0]
@@ -123,8 +125,8 @@ def find_menus(paths: Iterable[bytes], read: Callable[[bytes], bytes]) -> dict[b
     by_folded_path = {path.lower(): path for path in paths}
     menus: dict[bytes, Menu] = {}
     waiting: list[tuple[bytes, bytes]] = []
-    for path in sorted(by_folded_path.values()):
-        menu = parse_menu(path, read(path)) if may_be_menu(path) else None
+    for path in sorted(filter(may_be_menu, by_folded_path.values())):
+        menu = parse_menu(path, read(path))
         if menu is not None:
             menus[path] = menu
             waiting.append((path, path))

@@ -20,4 +20,4 @@ class ExpectedFile(Struct, frozen=True, gc=False):
 
 def is_removed(file: IsoFile, removed_data: frozenset[Lba]) -> bool:
     """Return whether the data of ``file`` are among ``removed_data``, first blocks of data that leave the image."""
-    return bool(file.size) and file.records[0].lba in removed_data
+    return bool(removed_data) and bool(file.size) and file.records[0].lba in removed_data

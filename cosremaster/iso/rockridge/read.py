@@ -7,6 +7,7 @@ attributes of the file.
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -72,6 +73,8 @@ class PosixAttributes(Struct, frozen=True, kw_only=True, gc=False):
 ROCK_RIDGE_EXTENSIONS = frozenset((b"RRIP_1991A", b"IEEE_P1282", b"IEEE_1282"))
 """The identifiers of Rock Ridge in an ER field: RRIP 1.09 and 1.10, 1.12, and its draft."""
 _ER_HEAD = 8
+_unpack_px = struct.Struct("<L4xL4xL4xL4x").unpack_from
+"""Of a PX field (RRIP 4.1.1): mode, links, user and group, each in both byte orders."""
 _PX, _PX_1_10, _PN = 44, 36, 20
 """Bytes of the fields; PX has a serial number since RRIP 1.12 (4.1.1)."""
 _MODIFIED, _LONG_FORM = 0x02, 0x80
@@ -254,7 +257,7 @@ def read_attributes(source: ByteSource, raw: bytes, offset: int, skip: int, base
         match field[:2]:
             case b"PX":
                 _check_length(source, at, field, _PX_1_10)
-                mode, links, uid, gid = (_get_number(field, start) for start in (4, 12, 20, 28))
+                mode, links, uid, gid = _unpack_px(field, 4)
                 serial = _get_number(field, 36) if len(field) >= _PX else 0
             case b"PN":
                 _check_length(source, at, field, _PN)
