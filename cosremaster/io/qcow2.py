@@ -278,6 +278,14 @@ def _backing_format(raw: bytes, at: int) -> str:
     return ""
 
 
+def _is_beside(own: Path, name: str) -> bool:
+    """Return whether ``name`` in the image ``own`` means a file in the same folder; it may be an absolute path."""
+    named = Path(name)
+    if named.is_absolute():
+        return ".." not in named.parts and named.parent in (own.parent.absolute(), own.parent.resolve())
+    return named.name == name.removeprefix("./")
+
+
 def _open_backing(
     file: ByteSource, header: _Header, open_file: Callable[[Path], ByteSource], chain: tuple[Path, ...]
 ) -> ByteSource | None:
@@ -292,7 +300,7 @@ def _open_backing(
         return None
     own = file.local_paths[0] if file.local_paths else None
     path = None if own is None else own.parent / Path(name).name
-    if path is None or Path(name).name != name.removeprefix("./") or not path.is_file():
+    if own is None or path is None or not _is_beside(own, name) or not path.is_file():
         raise UnsupportedError(f"needs the backing file {name!r}, which is not beside it", file.place)
     resolved = path.resolve()
     chain = (*chain, own.resolve()) if own is not None else chain

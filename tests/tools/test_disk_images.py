@@ -301,8 +301,11 @@ def test_backing_files(disk: Path, tmp_path: Path) -> None:
     run(["qemu-img", "convert", "-O", "qcow2", disk, base])
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", over], cwd=tmp_path)
     assert cosremaster.read(f"{over}::@gpt1::etc/hostname") == b"disk\n"
+    run(["qemu-img", "rebase", "-u", "-b", base, "-F", "qcow2", over])  # an absolute path, as most programs write it
+    assert cosremaster.read(f"{over}::@gpt1::etc/hostname") == b"disk\n"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
+    run(["qemu-img", "rebase", "-u", "-b", "base.qcow2", "-F", "qcow2", over])
     over.rename(elsewhere / "over.qcow2")
     with pytest.raises(UnsupportedError, match=r"needs the backing file 'base\.qcow2', which is not beside it"):
         cosremaster.ls(str(elsewhere / "over.qcow2"))
