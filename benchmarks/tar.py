@@ -68,6 +68,7 @@ def _export(folder: Path) -> Mapping[str, Side]:
     command = f"{OURS} export {iso} --maas site --quiet > line"
     return {
         "first": lambda work: shell(f"{NEW_CACHE} {command}", work),
+        "isal": lambda work: shell(f"{NEW_CACHE} {command} --gzip isal", work),
         "remembered": lambda work: shell(f"XDG_CACHE_HOME={cache} {command}", work),
         "theirs": lambda work: shell(f"xz -dc {layer} | gzip -6 > out.gz", work),
     }
@@ -84,7 +85,11 @@ def _harmonic(suffix: str) -> Callable[[Path], Mapping[str, Side]]:
             " && tar --numeric-owner --acls --selinux --xattrs -Scf - . | gzip -6 > ../out.tar.gz"
             " && sha256sum ../out.tar.gz > ../out.tar.gz.sha256"
         )
-        return {"ours": lambda work: shell(ours, work), "theirs": lambda work: shell(theirs, work)}
+        return {
+            "ours": lambda work: shell(ours, work),
+            "isal": lambda work: shell(f"{ours} --gzip isal", work),
+            "theirs": lambda work: shell(theirs, work),
+        }
 
     return prepare
 
@@ -130,18 +135,27 @@ GROUPS: Mapping[str, Group] = {
     "export-maas": Group(
         _export,
         (
-            Compared("`export --maas` of the image's root", "first", "`xz -dc \\| gzip -6`", "theirs", 0.6),
-            Compared("the same, remembered index", "remembered", "`xz -dc \\| gzip -6`", "theirs", None),
+            Compared(
+                "`export --maas` of the image's root, `--gzip isal`", "isal", "`xz -dc \\| gzip -6`", "theirs", 0.6
+            ),
+            Compared("the same by zlib", "first", "`xz -dc \\| gzip -6`", "theirs", None),
+            Compared("the same by zlib, remembered index", "remembered", "`xz -dc \\| gzip -6`", "theirs", None),
         ),
     ),
     "harmonic": Group(
         _harmonic("xz"),
-        (Compared("harmonic-installer.tar.gz from a root.tar.xz", "ours", _HAND, "theirs", 1 / 5),),
+        (
+            Compared("harmonic-installer.tar.gz from a root.tar.xz, `--gzip isal`", "isal", _HAND, "theirs", 1 / 5),
+            Compared("the same by zlib, from a root.tar.xz", "ours", _HAND, "theirs", None),
+        ),
         rounds=1,
     ),
     "harmonic-gzip": Group(
         _harmonic("gz"),
-        (Compared("harmonic-installer.tar.gz from a root.tar.gz", "ours", _HAND, "theirs", 1 / 5),),
+        (
+            Compared("harmonic-installer.tar.gz from a root.tar.gz, `--gzip isal`", "isal", _HAND, "theirs", 1 / 5),
+            Compared("the same by zlib, from a root.tar.gz", "ours", _HAND, "theirs", None),
+        ),
         rounds=1,
     ),
     "tar-memory": Group(
